@@ -1,0 +1,33 @@
+"""GMAR for Captum: gradient-driven multi-head attention rollout for vision transformers.
+
+The public names are loaded when first used, so that ``import captum_gmar`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_gmar.gmar import GMARAttribution
+    from captum_gmar.recording import AttentionRecord, record_attention
+    from captum_gmar.visualization import visualize_attribution
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AttentionRecord": "recording",
+    "GMARAttribution": "gmar",
+    "record_attention": "recording",
+    "visualize_attribution": "visualization",
+}
+
+__all__ = ["AttentionRecord", "GMARAttribution", "record_attention", "visualize_attribution"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

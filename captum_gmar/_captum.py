@@ -1,0 +1,29 @@
+"""Every import of Captum's private helpers, so that a change of theirs is met in one place."""
+
+from captum._utils.common import (
+    _format_output,
+    _format_tensor_into_tuples,
+    _is_tuple,
+    _run_forward,
+    _select_targets,
+    _validate_target,
+)
+from captum._utils.gradient import compute_gradients
+from captum._utils.typing import TargetType
+from captum.attr._utils.attribution import Attribution
+from captum.attr._utils.batching import _batched_generator
+from captum.log import log_usage
+
+__all__ = [
+    "Attribution",
+    "TargetType",
+    "_batched_generator",
+    "_format_output",
+    "_format_tensor_into_tuples",
+    "_is_tuple",
+    "_run_forward",
+    "_select_targets",
+    "_validate_target",
+    "compute_gradients",
+    "log_usage",
+]

@@ -1,0 +1,224 @@
+"""One pass through a model: every attention layer is met on the way back and handed to a rule, last layer first.
+
+While the model runs forward, its calls of ``F.scaled_dot_product_attention`` over the image's tokens are answered by
+``blockwise.attention``, with the same result; in backward, that hands out the layer in blocks of query rows, and the
+rule makes the relevance below the layer from the relevance above. No hook is set and no weight is written to.
+
+Letters in shapes: N examples, L layers, H heads, T tokens.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_gmar._captum import TargetType, _run_forward, _select_targets, compute_gradients
+from captum_gmar.blockwise import attention
+from captum_gmar.models import PatchGrid, attention_implementation, patch_grid, start_relevance
+from captum_gmar.rules import Block, Rule
+
+
+class Explanation(NamedTuple):
+    """What one pass gives."""
+
+    relevance: Tensor  # (N, T) of every token
+    importance: Tensor  # (N, L, H) of the heads, not normalised
+    grid: PatchGrid
+
+    @property
+    def patch_relevance(self) -> Tensor:
+        """(N, rows, columns)"""
+        return self.relevance[:, -self.grid.patches :].reshape(-1, self.grid.rows, self.grid.columns)
+
+
+def explain(
+    model: nn.Module,
+    forward_func: Callable[..., Tensor],
+    rule: Rule,
+    inputs: Tensor,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+) -> Explanation:
+    """Runs ``forward_func`` forward and backward once and applies ``rule`` to every attention layer.
+
+    Args:
+        model: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
+        forward_func: returns the logits tensor.
+        rule: what to make of a layer.
+        inputs: pixel values (N, channels, height, width).
+        target: class index, in any form that Captum takes.
+        additional_forward_args: passed to ``forward_func`` after the inputs.
+
+    Raises:
+        RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
+        FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
+    """
+    grid = patch_grid(model, *inputs.shape[-2:])
+    meeting = AttentionMeeting(rule, len(inputs), grid)
+
+    def target_logits() -> Tensor:
+        with meeting, attention_implementation(model, "sdpa"):
+            logits = cast(Tensor, _run_forward(forward_func, inputs.detach(), None, additional_forward_args))
+        selected = _select_targets(logits, target)
+        _check_finite(selected, "the logits of the target")
+        meeting.check_met(model)
+        start = start_relevance(model, grid, meeting.tokens)
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        meeting.relevance = start.to(inputs.device, precision).repeat(len(inputs), 1)
+        return selected
+
+    compute_gradients(target_logits, meeting.anchor)
+    relevance, importance = meeting.result()
+    return Explanation(relevance, importance, grid)
+
+
+class AttentionMeeting(TorchFunctionMode):
+    """Within the block, meets the attention layers of a model as they are called; on the way back, applies the rule.
+
+    Parameters are passed to every function detached: then no parameter gradient is computed, and what would have been
+    kept for it is not kept.
+    """
+
+    def __init__(self, rule: Rule, examples: int, grid: PatchGrid) -> None:
+        super().__init__()
+        self.rule = rule
+        self.examples = examples
+        self.grid = grid
+        self.anchor = torch.zeros((), requires_grad=True)  # where backward ends: every layer hangs on it
+        self.tokens = 0
+        self.layers = 0
+        self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
+        self.relevance = torch.empty(0)  # (N, T) below the layers that were met again
+        self.importance: list[list[Tensor]] = []  # last layer first, in parts (n, H)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__"):
+            return func(*args, **kwargs)
+        return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if not self._is_over_grid(query, key):
+            self.passed_by.add(tuple(query.shape))
+            rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+            return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
+        self._check_explainable(dropout_p)
+        if is_causal:
+            attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+        if enable_gqa:
+            key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
+        self.tokens = query.shape[-2]
+        self.layers += 1
+        on_blocks = partial(self._meet_again, self.layers - 1)
+        return attention(query, key, value, attn_mask, scale, self.anchor, on_blocks)
+
+    def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
+        tokens = query.shape[-2]
+        return (
+            query.dim() == 4
+            and len(query) == self.examples
+            and tokens == key.shape[-2]
+            and tokens == (self.tokens or tokens)
+            and self.grid.prefix_tokens(tokens) is not None
+        )
+
+    def _check_explainable(self, dropout_p: float) -> None:
+        if dropout_p:
+            raise RuntimeError(
+                f"Expected attention without dropout but got dropout_p={dropout_p}: an explanation of one random pass "
+                "explains no other. Call model.eval() first."
+            )
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                f"Attention layer {self.layers} runs without gradient. Remove torch.no_grad() from the model's "
+                "forward, and turn gradient checkpointing off (model.gradient_checkpointing_disable())."
+            )
+
+    def check_met(self, model: nn.Module) -> None:
+        """Raises an error that says what to do if no attention over the patch grid was met."""
+        if self.layers:
+            return
+        name, grid = type(model).__name__, self.grid
+        if self.passed_by:
+            shapes = ", ".join(map(str, sorted(self.passed_by)))
+            raise RuntimeError(
+                f"Expected attention over {grid.patches} patches, a {grid.rows}x{grid.columns} grid, of "
+                f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
+                "dimension). Hierarchical and windowed models have no single patch grid and cannot be explained so."
+            )
+        if any(_is_compiled(module) for module in model.modules()):
+            raise RuntimeError(
+                f"No attention was met in {name}: it is compiled. Pass the model as it was before torch.compile "
+                "(compiled_model._orig_mod)."
+            )
+        raise RuntimeError(
+            f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
+            'thread. Load Hugging Face models with attn_implementation="sdpa", unwrap DataParallel (model.module). '
+            "Models without attention, and nn.MultiheadAttention, cannot be explained."
+        )
+
+    def _meet_again(self, layer: int, examples: slice, blocks: Iterable[Block]) -> None:
+        """On the way back: applies the rule to some examples of a layer."""
+        if examples.start == 0:
+            self.importance.append([])
+        expected = self.layers - len(self.importance)
+        if layer != expected:
+            raise RuntimeError(
+                f"Expected attention layer {expected} on the way back but met layer {layer}: the target does not "
+                "depend on every layer in turn, so relevance cannot be handed down."
+            )
+        relevance, importance = self.rule(self.relevance[examples], blocks)
+        self.relevance[examples] = relevance
+        self.importance[-1].append(importance)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Relevance (N, T) and head importance (N, L, H), first layer first."""
+        missed = self.layers - len(self.importance)
+        if missed:
+            raise RuntimeError(
+                f"Attention layer {missed - 1} got no gradient: the target does not depend on it. Does the model, or "
+                "forward_func, detach what it computes?"
+            )
+        importance = [torch.cat(parts) for parts in self.importance]
+        for layer, layer_importance in zip(reversed(range(self.layers)), importance, strict=True):
+            _check_finite(layer_importance, f"the gradient at attention layer {layer}")
+        _check_finite(self.relevance, "the relevance")
+        return self.relevance, torch.stack(importance[::-1], 1)
+
+
+def _detached(argument: Any) -> Any:
+    if type(argument) is nn.Parameter:
+        return argument.detach()
+    if type(argument) in (list, tuple):
+        return type(argument)(map(_detached, argument))
+    return argument
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _check_finite(tensor: Tensor, what: str) -> None:
+    if not torch.isfinite(tensor).all():
+        raise FloatingPointError(
+            f"Expected finite numbers but {what} holds NaN or infinity. Check the inputs and the model's weights; in "
+            "half precision, try float32 or bfloat16."
+        )

@@ -1,0 +1,153 @@
+"""What must be known of a model: its logits, its patch grid, the tokens its classifier reads, its attention switch."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Classification, distillation and register tokens: the largest number known is 1 + 16.
+MAX_PREFIX_TOKENS = 32
+
+
+class Logits:
+    """Runs ``forward_func`` and returns its logits as a tensor, which is what Captum's own methods need.
+
+    Args:
+        forward_func: a model, or any callable, returning a tensor or an output with a ``logits`` tensor.
+    """
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        self.forward_func = forward_func
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        output = self.forward_func(*args, **kwargs)
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                "The model must return a tensor or an output with a `logits` tensor. "
+                f"Got {type(output).__name__} instead. Pass forward_func=, a callable that runs the model on the "
+                "inputs and returns the tensor to explain."
+            )
+        return logits
+
+
+class PatchGrid(NamedTuple):
+    """How an image is cut into patches."""
+
+    rows: int
+    columns: int
+    patch_height: int  # pixels
+    patch_width: int  # pixels
+
+    @property
+    def patches(self) -> int:
+        return self.rows * self.columns
+
+    def prefix_tokens(self, tokens: int) -> int | None:
+        """How many tokens come before the patches; None if so many tokens cannot lie over this grid."""
+        prefix = tokens - self.patches
+        return prefix if 0 <= prefix <= MAX_PREFIX_TOKENS else None
+
+    def spread(self, relevance: Tensor, height: int, width: int) -> Tensor:
+        """Each patch's share for each of its pixels: (N, rows, columns) → (N, height, width).
+
+        Pixels at the right and bottom edge that no patch covers get zero.
+        """
+        pixels = relevance.new_zeros(len(relevance), height, width)
+        per_pixel = relevance / (self.patch_height * self.patch_width)
+        covered = per_pixel.repeat_interleave(self.patch_height, -2).repeat_interleave(self.patch_width, -1)
+        pixels[:, : covered.shape[-2], : covered.shape[-1]] = covered
+        return pixels
+
+
+def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
+    """The patch grid that ``model`` lays over an image of ``height`` × ``width`` pixels.
+
+    Raises:
+        ValueError: if the model names no patch size or the image is smaller than one patch.
+    """
+    patch_height, patch_width = _patch_size(model)
+    grid = PatchGrid(height // patch_height, width // patch_width, patch_height, patch_width)
+    if not grid.patches:
+        raise ValueError(
+            f"Expected images of at least one patch, {patch_height}x{patch_width} pixels, but got {height}x{width}."
+        )
+    return grid
+
+
+def _patch_size(model: nn.Module) -> tuple[int, int]:
+    for module in model.modules():
+        size = getattr(_config(module), "patch_size", None)
+        if size is not None:
+            return (size, size) if isinstance(size, int) else (size[0], size[1])
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == module.stride and module.stride != (1, 1):
+            return module.kernel_size[0], module.kernel_size[1]
+    raise ValueError(
+        f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
+        "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."
+    )
+
+
+def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int) -> Tensor:
+    """The share of each token (T,) in what the classifier reads: the CLS token, or the mean of the patches for models
+    without prefix tokens and for those whose config says ``use_mean_pooling`` (BEiT, Data2Vec)."""
+    prefix = tokens - grid.patches
+    start = torch.zeros(tokens)
+    if prefix == 0 or any(getattr(_config(module), "use_mean_pooling", False) for module in model.modules()):
+        start[prefix:] = 1 / grid.patches
+    else:
+        start[0] = 1
+    return start
+
+
+@dataclass
+class _Switched:
+    config: Any
+    name: str
+    before: str
+    passes: int = 0
+
+
+_switched: dict[int, _Switched] = {}  # by id of the config; an entry keeps its config alive
+_switched_changed = threading.Condition()
+
+
+@contextmanager
+def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
+    """Within the block, the Hugging Face modules of ``model`` compute attention the way called ``name``.
+
+    What is written to is the modules' config objects, which other models and threads may share: passes that want the
+    same implementation run side by side, others wait, and the last to leave sets back what was there, also after an
+    error.
+    """
+    configs = {id(config): config for config in map(_config, model.modules()) if _is_switch(config)}
+    with _switched_changed:
+        _switched_changed.wait_for(lambda: all(_switched[key].name == name for key in configs if key in _switched))
+        for key, config in configs.items():
+            entry = _switched.setdefault(key, _Switched(config, name, config._attn_implementation_internal))
+            entry.passes += 1
+            if config._attn_implementation_internal != name:
+                config._attn_implementation_internal = name
+    try:
+        yield
+    finally:
+        with _switched_changed:
+            for key in configs:
+                _switched[key].passes -= 1
+                if not _switched[key].passes:
+                    entry = _switched.pop(key)
+                    entry.config._attn_implementation_internal = entry.before
+            _switched_changed.notify_all()
+
+
+def _config(module: nn.Module) -> Any:
+    return getattr(module, "config", None)
+
+
+def _is_switch(config: Any) -> bool:
+    return getattr(config, "_attn_implementation_internal", None) is not None
