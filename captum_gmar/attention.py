@@ -21,6 +21,8 @@ from captum_gmar.blockwise import attention
 from captum_gmar.models import PatchGrid, attention_implementation, patch_grid, start_relevance
 from captum_gmar.rules import Block, Rule
 
+COMPILED = (torch.jit.ScriptModule, torch.fx.GraphModule)
+
 
 class Explanation(NamedTuple):
     """What one pass gives."""
@@ -57,6 +59,7 @@ def explain(
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
+    _check_not_checkpointing(model)
     grid = patch_grid(model, *inputs.shape[-2:])
     meeting = AttentionMeeting(rule, len(inputs), grid)
 
@@ -64,8 +67,10 @@ def explain(
         with meeting, attention_implementation(model, "sdpa"):
             logits = cast(Tensor, _run_forward(forward_func, inputs.detach(), None, additional_forward_args))
         selected = _select_targets(logits, target)
-        _check_finite(selected, "the logits of the target")
+        _check_finite(selected, "target's logits")
         meeting.check_met(model)
+        if not selected.requires_grad:
+            raise _detached_error(meeting.layers - 1)
         start = start_relevance(model, grid, meeting.tokens)
         precision = torch.promote_types(logits.dtype, torch.float32)
         meeting.relevance = start.to(inputs.device, precision).repeat(len(inputs), 1)
@@ -148,8 +153,8 @@ class AttentionMeeting(TorchFunctionMode):
             )
         if not torch.is_grad_enabled():
             raise RuntimeError(
-                f"Attention layer {self.layers} runs without gradient. Remove torch.no_grad() from the model's "
-                "forward, and turn gradient checkpointing off (model.gradient_checkpointing_disable())."
+                f"Attention layer {self.layers} runs without gradient. Remove torch.no_grad() and gradient "
+                "checkpointing from the model's forward."
             )
 
     def check_met(self, model: nn.Module) -> None:
@@ -164,15 +169,16 @@ class AttentionMeeting(TorchFunctionMode):
                 f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
                 "dimension). Hierarchical and windowed models have no single patch grid and cannot be explained so."
             )
-        if any(_is_compiled(module) for module in model.modules()):
+        if any(isinstance(module, COMPILED) or hasattr(module, "_orig_mod") for module in model.modules()):
             raise RuntimeError(
-                f"No attention was met in {name}: it is compiled. Pass the model as it was before torch.compile "
-                "(compiled_model._orig_mod)."
+                f"No attention was met in {name}: it is compiled, traced or exported, which hides the calls of its "
+                "attention. Pass the model as it was before."
             )
         raise RuntimeError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
-            'thread. Load Hugging Face models with attn_implementation="sdpa", unwrap DataParallel (model.module). '
-            "Models without attention, and nn.MultiheadAttention, cannot be explained."
+            'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
+            "wrapper (model.module), and traced or exported ones as they were before. Models without attention, and "
+            "nn.MultiheadAttention, cannot be explained."
         )
 
     def _meet_again(self, layer: int, examples: slice, blocks: Iterable[Block]) -> None:
@@ -191,16 +197,12 @@ class AttentionMeeting(TorchFunctionMode):
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Relevance (N, T) and head importance (N, L, H), first layer first."""
-        missed = self.layers - len(self.importance)
-        if missed:
-            raise RuntimeError(
-                f"Attention layer {missed - 1} got no gradient: the target does not depend on it. Does the model, or "
-                "forward_func, detach what it computes?"
-            )
+        if len(self.importance) < self.layers:
+            raise _detached_error(self.layers - 1 - len(self.importance))
         importance = [torch.cat(parts) for parts in self.importance]
         for layer, layer_importance in zip(reversed(range(self.layers)), importance, strict=True):
-            _check_finite(layer_importance, f"the gradient at attention layer {layer}")
-        _check_finite(self.relevance, "the relevance")
+            _check_finite(layer_importance, f"gradient at attention layer {layer}")
+        _check_finite(self.relevance, "relevance")
         return self.relevance, torch.stack(importance[::-1], 1)
 
 
@@ -212,13 +214,24 @@ def _detached(argument: Any) -> Any:
     return argument
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+def _check_not_checkpointing(model: nn.Module) -> None:
+    if any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        raise RuntimeError(
+            "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
+            "Call model.eval() or model.gradient_checkpointing_disable() first."
+        )
+
+
+def _detached_error(layer: int) -> RuntimeError:
+    return RuntimeError(
+        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
+        "detach what it computes?"
+    )
 
 
 def _check_finite(tensor: Tensor, what: str) -> None:
     if not torch.isfinite(tensor).all():
         raise FloatingPointError(
-            f"Expected finite numbers but {what} holds NaN or infinity. Check the inputs and the model's weights; in "
+            f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in "
             "half precision, try float32 or bfloat16."
         )

@@ -105,6 +105,6 @@ class GMARAttribution(AttentionAttribution):
             warnings.warn(
                 "All gradients of an attention layer are zero for at least one example. Its heads weigh the same "
                 "there, as in attention rollout.",
-                stacklevel=4,
+                stacklevel=3,
             )
         return explanations

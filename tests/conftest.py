@@ -1,0 +1,49 @@
+"""Models and images for the tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+TINY = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 24,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 3,
+    "intermediate_size": 48,
+    "num_labels": 10,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with trained weights and photos, whose licences keep them out of the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "models").is_dir():
+        pytest.skip("../shared with the trained model and photos is absent")
+    return folder
+
+
+@pytest.fixture
+def make_vit() -> Callable[..., ViTForImageClassification]:
+    """A small random ViT; keywords change its configuration."""
+
+    def make(seed: int = 0, **changes: object) -> ViTForImageClassification:
+        torch.manual_seed(seed)
+        return ViTForImageClassification(ViTConfig(**{**TINY, **changes})).eval()
+
+    return make
+
+
+@pytest.fixture
+def vit(make_vit: Callable[..., ViTForImageClassification]) -> ViTForImageClassification:
+    return make_vit()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,210 @@
+"""GMARAttribution against the float64 oracle and its identities, on several model families and the trained DeiT."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from oracle import attention_and_gradient, gmar, head_importance
+from PIL import Image
+from torch.testing import assert_close
+
+from captum_gmar import GMARAttribution
+
+CLS, MEAN = "CLS", "mean of the patches"
+FAMILIES = [
+    ("ViT", {}, CLS),
+    ("ViT", {"num_attention_heads": 1}, CLS),
+    ("ViT", {"num_attention_heads": 12, "num_hidden_layers": 5, "patch_size": 4}, CLS),
+    ("DeiT", {}, CLS),
+    ("Dinov2", {}, CLS),
+    ("Dinov2WithRegisters", {"num_register_tokens": 4}, CLS),
+    ("ViTMSN", {}, CLS),
+    ("Beit", {"use_relative_position_bias": True}, MEAN),
+    ("Beit", {"use_shared_relative_position_bias": True, "use_mean_pooling": False}, CLS),
+    ("Data2VecVision", {"use_relative_position_bias": True}, MEAN),
+    ("IJepa", {}, MEAN),
+]
+TARGETS = [3, 0, 9, 3]
+
+
+def make(family, changes):
+    torch.manual_seed(0)
+    tiny = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3}
+    config = getattr(transformers, f"{family}Config")(**{**tiny, "intermediate_size": 48, "num_labels": 10, **changes})
+    model = getattr(transformers, f"{family}ForImageClassification")(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # position biases and CLS tokens start at zero
+    return model
+
+
+def patch_rows(rollout, patches, start):
+    """Of R (N, T, T): the row of the CLS token, or the mean of the patches' rows, at the patches."""
+    row = rollout[:, 0] if start == CLS else rollout[:, -patches:].mean(1)
+    return row[:, -patches:]
+
+
+def relative_error(found, expected):
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize(("family", "changes", "start"), FAMILIES)
+def test_oracle(family, changes, start, norm, images):
+    model = make(family, changes)
+    attention, gradient = attention_and_gradient(model, images, TARGETS)
+    method = GMARAttribution(model, norm)
+    relevance = method.relevance(images, TARGETS)
+    expected = patch_rows(gmar(attention, gradient, norm), relevance[0].numel(), start)
+    assert relative_error(relevance.flatten(1), expected) < 2e-5
+    assert_close(method.head_importance(images, TARGETS).double(), head_importance(gradient, norm), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.3, 2.0])
+def test_oracle_for_other_residuals(residual, vit, images):
+    expected = patch_rows(gmar(*attention_and_gradient(vit, images, TARGETS), "l1", residual), 16, CLS)
+    relevance = GMARAttribution(vit, residual=residual).relevance(images, TARGETS)
+    assert relative_error(relevance.flatten(1), expected) < 2e-5
+
+
+def test_oracle_for_a_class_probability(vit, images):
+    """The head weights of a probability are those of its gradient, which is not the logit's."""
+    attention, _ = attention_and_gradient(vit, images, TARGETS)
+
+    def probability(*args):
+        return vit(*args).logits.softmax(-1)
+
+    gradient = []
+    for example, target in enumerate(TARGETS):
+        gradients = [attention_and_gradient(vit, images[example : example + 1], [c])[1] for c in range(10)]
+        p = vit.double()(images[example : example + 1].double()).logits.softmax(-1)[0].detach()
+        vit.float()
+        # dp_t = p_t (dy_t - sum_c p_c dy_c)
+        gradient.append(
+            [p[target] * (gradients[target][i] - sum(p[c] * gradients[c][i] for c in range(10))) for i in range(3)]
+        )
+    gradient = [torch.cat(layer) for layer in zip(*gradient, strict=True)]
+    expected = patch_rows(gmar(attention, gradient, "l1"), 16, CLS)
+    relevance = GMARAttribution(vit, forward_func=probability).relevance(images, TARGETS)
+    assert relative_error(relevance.flatten(1), expected) < 2e-5
+
+
+def test_non_square_images_and_patches_that_do_not_cover_them(make_vit):
+    model = make_vit(image_size=32)
+    inputs = torch.randn(2, 3, 44, 70)  # 5 x 8 patches of 8 pixels; 4 and 6 pixels are left over
+    method = GMARAttribution(model, forward_func=lambda x: model(x, interpolate_pos_encoding=True))
+    relevance, attributions = method.relevance(inputs, 1), method.attribute(inputs, 1)
+    assert relevance.shape == (2, 5, 8)
+    assert attributions[..., 40:, :].eq(0).all()
+    assert attributions[..., :, 64:].eq(0).all()
+    blocks = attributions.sum(1)[:, :40, :64].unflatten(2, (8, 8)).unflatten(1, (5, 8))
+    assert_close(blocks.sum((2, 4)), relevance)
+
+
+def test_patches_keep_their_place(make_vit):
+    """A model that reads one patch only: its map must be highest there, not mirrored, not transposed."""
+    model = make_vit(num_hidden_layers=1, num_attention_heads=1, qkv_bias=False, patch_size=8, image_size=32)
+    row, column = 1, 3
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        position = 1 + row * 4 + column
+        embeddings = model.vit.embeddings
+        embeddings.position_embeddings[0, position, 0], embeddings.position_embeddings[0, 0, 1] = 5, 5
+        names = dict(model.named_parameters())
+        for name, parameter in names.items():
+            if "layernorm" in name and name.endswith("weight"):
+                parameter.fill_(1)
+            if name.endswith(("q_proj.weight", "query.weight")):
+                parameter[0, 1] = 9  # the CLS token asks
+            if name.endswith(("k_proj.weight", "key.weight")):
+                parameter[0, 0] = 9  # what the patch answers
+            if name.endswith(("v_proj.weight", "value.weight", "o_proj.weight", "attention.output.dense.weight")):
+                parameter.copy_(torch.eye(24))
+        model.classifier.weight[0, 0] = 1
+    relevance = GMARAttribution(model).relevance(torch.zeros(1, 3, 32, 32), 0)[0]
+    assert divmod(int(relevance.argmax()), 4) == (row, column)
+    assert relevance[row, column] > 0.4
+
+
+def test_one_head_is_rollout(make_vit, images):
+    model = make_vit(num_attention_heads=1)
+    attention, _ = attention_and_gradient(model, images, TARGETS)
+    rollout = torch.eye(17, dtype=torch.float64)
+    for layer in attention:
+        rollout = (layer[:, 0] + torch.eye(17)) / 2 @ rollout
+    assert relative_error(GMARAttribution(model).relevance(images, TARGETS).flatten(1), rollout[:, 0, 1:]) < 2e-5
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_zero_gradients_are_rollout_with_one_warning(norm, vit, images):
+    attention, _ = attention_and_gradient(vit, images, TARGETS)
+    rollout = torch.eye(17, dtype=torch.float64)
+    for layer in attention:
+        rollout = (layer.mean(1) + torch.eye(17)) / 2 @ rollout
+    vit.classifier.weight.data.zero_()
+    with pytest.warns(UserWarning, match="All gradients of an attention layer are zero") as warned:
+        relevance = GMARAttribution(vit, norm).relevance(images, TARGETS)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert relative_error(relevance.flatten(1), rollout[:, 0, 1:]) < 2e-5
+
+
+def test_the_target_matters(vit, images):
+    method = GMARAttribution(vit)
+    importance = [method.head_importance(images, target) for target in range(10)]
+    for target in range(1, 10):
+        assert (importance[target] - importance[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions(dtype, vit, images):
+    exact = GMARAttribution(vit).relevance(images, TARGETS)
+    relevance = GMARAttribution(vit.to(dtype)).relevance(images.to(dtype), TARGETS)
+    assert relevance.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert relative_error(relevance, exact) < {torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 2e-5}[dtype]
+
+
+def test_wrong_norm(vit):
+    with pytest.raises(ValueError, match="norm must be one of"):
+        GMARAttribution(vit, norm="l3")
+
+
+@pytest.fixture(scope="module")
+def deit(shared):
+    folder = shared / "models" / "deit-tiny-patch16-224"
+    return transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def photos(shared):
+    processor = transformers.AutoImageProcessor.from_pretrained(
+        shared / "models" / "deit-tiny-patch16-224", use_fast=False
+    )
+    names = ["n02123045_tabby", "n02504458_African_elephant", "n02690373_airliner"]
+    images = [Image.open(shared / "images" / "photos" / f"{name}.JPEG").convert("RGB") for name in names]
+    return processor(images, return_tensors="pt")["pixel_values"]
+
+
+PHOTO_CLASSES = [281, 386, 404]
+
+
+@pytest.fixture(scope="module")
+def dense(deit, photos):
+    return attention_and_gradient(deit, photos, PHOTO_CLASSES)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_trained_model_on_photos(deit, photos, dense, norm):
+    expected = patch_rows(gmar(*dense, norm), 196, CLS)
+    relevance = GMARAttribution(deit, norm).relevance(photos, PHOTO_CLASSES)
+    assert relative_error(relevance.flatten(1), expected) < 2e-5
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_ranks_of_the_trained_model_in_bfloat16(deit, photos, dense, norm):
+    expected = patch_rows(gmar(*dense, norm), 196, CLS)
+    relevance = GMARAttribution(copy.deepcopy(deit).bfloat16(), norm).relevance(photos.bfloat16(), PHOTO_CLASSES)
+    ranks = torch.stack([relevance.flatten(1).double(), expected], 1).argsort(-1).argsort(-1).double()  # (N, 2, P)
+    for photo in ranks:
+        assert torch.corrcoef(photo)[0, 1] >= 0.999
