@@ -96,7 +96,7 @@ class AttentionAttribution(Attribution, ABC):
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
         """
         is_inputs_tuple = _is_tuple(inputs)
-        pixels = _pixel_values(inputs)
+        pixels = pixel_values(inputs)
         explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size)
         attributions = torch.cat([_spread(explanation, pixels) for explanation in explanations])
         return _format_output(is_inputs_tuple, (attributions,))
@@ -116,7 +116,7 @@ class AttentionAttribution(Attribution, ABC):
         Returns:
             Tensor (N, rows, columns), in single precision for half-precision models.
         """
-        explanations = self._explain(_pixel_values(inputs), target, additional_forward_args, internal_batch_size)
+        explanations = self._explain(pixel_values(inputs), target, additional_forward_args, internal_batch_size)
         return torch.cat([explanation.patch_relevance for explanation in explanations])
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -133,16 +133,15 @@ class AttentionAttribution(Attribution, ABC):
         if internal_batch_size is not None:
             _validate_target(len(pixels), target)
         with torch.inference_mode(False), torch.enable_grad():
-            pixels = pixels.clone() if pixels.is_inference() else pixels.detach()
-            # Captum's generator warns about inputs without grad. Ours need none, but a view with grad keeps it quiet.
-            batches = _batched_generator(pixels.requires_grad_(), additional_forward_args, target, internal_batch_size)
+            # Captum's generator warns about inputs without grad. Ours need none, but a leaf with grad keeps it quiet.
+            batches = _batched_generator(leaf(pixels), additional_forward_args, target, internal_batch_size)
             return [
                 explain(self.model, self.forward_func, self.rule, batch, batch_target, batch_args)
                 for (batch,), batch_args, batch_target in batches
             ]
 
 
-def _pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+def pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     pixels, *others = _format_tensor_into_tuples(inputs)
     if others:
         raise ValueError(
@@ -155,6 +154,11 @@ def _pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
             f"but got {pixels.dtype} of shape {tuple(pixels.shape)}."
         )
     return pixels
+
+
+def leaf(pixels: Tensor) -> Tensor:
+    """The same numbers as a tensor of its own for autograd, also where they were made in inference mode."""
+    return (pixels.clone() if pixels.is_inference() else pixels.detach()).requires_grad_()
 
 
 def _spread(explanation: Explanation, pixels: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ rule makes the relevance below the layer from the relevance above. No hook is se
 Letters in shapes: N examples, L layers, H heads, T tokens.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -21,7 +23,7 @@ from captum_gmar.blockwise import attention
 from captum_gmar.models import PatchGrid, attention_implementation, patch_grid, start_relevance
 from captum_gmar.rules import Block, Rule
 
-COMPILED = (torch.jit.ScriptModule, torch.fx.GraphModule)
+TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
 
 
 class Explanation(NamedTuple):
@@ -64,7 +66,7 @@ def explain(
     meeting = AttentionMeeting(rule, len(inputs), grid)
 
     def target_logits() -> Tensor:
-        with meeting, attention_implementation(model, "sdpa"):
+        with meeting, attention_implementation(model, "sdpa"), _not_compiled():
             logits = cast(Tensor, _run_forward(forward_func, inputs.detach(), None, additional_forward_args))
         selected = _select_targets(logits, target)
         _check_finite(selected, "target's logits")
@@ -165,14 +167,15 @@ class AttentionMeeting(TorchFunctionMode):
         if self.passed_by:
             shapes = ", ".join(map(str, sorted(self.passed_by)))
             raise RuntimeError(
-                f"Expected attention over {grid.patches} patches, a {grid.rows}x{grid.columns} grid, of "
+                f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
                 f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
-                "dimension). Hierarchical and windowed models have no single patch grid and cannot be explained so."
+                "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
+                "have no single patch grid and cannot be explained."
             )
-        if any(isinstance(module, COMPILED) or hasattr(module, "_orig_mod") for module in model.modules()):
+        if any(isinstance(module, TRACED) for module in model.modules()):
             raise RuntimeError(
-                f"No attention was met in {name}: it is compiled, traced or exported, which hides the calls of its "
-                "attention. Pass the model as it was before."
+                f"No attention was met in {name}: it is traced or exported, which compiles the calls of its attention "
+                "away. Pass the model as it was before."
             )
         raise RuntimeError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
@@ -204,6 +207,11 @@ class AttentionMeeting(TorchFunctionMode):
             _check_finite(layer_importance, f"gradient at attention layer {layer}")
         _check_finite(self.relevance, "relevance")
         return self.relevance, torch.stack(importance[::-1], 1)
+
+
+def _not_compiled() -> AbstractContextManager[object]:
+    """Compiled code hides its attention, so it runs as it was written. Without dynamo nothing can be compiled."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _detached(argument: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar._base import AttentionAttribution, _pixel_values
+from captum_gmar._base import AttentionAttribution, pixel_values
 from captum_gmar._captum import TargetType
 from captum_gmar.attention import Explanation
 from captum_gmar.rules import GMAR, head_weights
@@ -96,7 +96,7 @@ class GMARAttribution(AttentionAttribution):
             Tensor (N, L, H), first layer first, each layer summing to 1. Comparable between the heads of a layer, not
             between layers.
         """
-        explanations = self._explain(_pixel_values(inputs), target, additional_forward_args, internal_batch_size)
+        explanations = self._explain(pixel_values(inputs), target, additional_forward_args, internal_batch_size)
         return torch.cat([head_weights(explanation.importance) for explanation in explanations])
 
     def _explain(self, *args: Any) -> list[Explanation]:

@@ -9,8 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Classification, distillation and register tokens: the largest number known is 1 + 16.
-MAX_PREFIX_TOKENS = 32
+# The names that transformers, timm and torchvision give to the tokens before the patches, and how many there may be in
+# a model that names none of them.
+PREFIX_PARAMETERS = (
+    "cls_token",
+    "class_token",
+    "class_embedding",
+    "dist_token",
+    "distillation_token",
+    "reg_token",
+    "register_tokens",
+)
+MAX_UNNAMED_PREFIX_TOKENS = 32
 
 
 class Logits:
@@ -42,6 +52,7 @@ class PatchGrid(NamedTuple):
     columns: int
     patch_height: int  # pixels
     patch_width: int  # pixels
+    prefixes: frozenset[int]  # possible numbers of tokens before the patches
 
     @property
     def patches(self) -> int:
@@ -50,7 +61,7 @@ class PatchGrid(NamedTuple):
     def prefix_tokens(self, tokens: int) -> int | None:
         """How many tokens come before the patches; None if so many tokens cannot lie over this grid."""
         prefix = tokens - self.patches
-        return prefix if 0 <= prefix <= MAX_PREFIX_TOKENS else None
+        return prefix if prefix in self.prefixes else None
 
     def spread(self, relevance: Tensor, height: int, width: int) -> Tensor:
         """Each patch's share for each of its pixels: (N, rows, columns) → (N, height, width).
@@ -71,7 +82,8 @@ def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
         ValueError: if the model names no patch size or the image is smaller than one patch.
     """
     patch_height, patch_width = _patch_size(model)
-    grid = PatchGrid(height // patch_height, width // patch_width, patch_height, patch_width)
+    rows, columns = height // patch_height, width // patch_width
+    grid = PatchGrid(rows, columns, patch_height, patch_width, _prefixes(model))
     if not grid.patches:
         raise ValueError(
             f"Expected images of at least one patch, {patch_height}x{patch_width} pixels, but got {height}x{width}."
@@ -91,6 +103,16 @@ def _patch_size(model: nn.Module) -> tuple[int, int]:
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
         "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."
     )
+
+
+def _prefixes(model: nn.Module) -> frozenset[int]:
+    named = []
+    for module in model.modules():
+        tokens = [
+            getattr(module, name) for name in PREFIX_PARAMETERS if isinstance(getattr(module, name, None), Tensor)
+        ]
+        named.append(sum(token.shape[-2] if token.dim() > 1 else 1 for token in tokens))
+    return frozenset(filter(None, named)) or frozenset(range(MAX_UNNAMED_PREFIX_TOKENS + 1))
 
 
 def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int) -> Tensor:

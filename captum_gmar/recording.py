@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from captum_gmar._base import leaf, pixel_values
 from captum_gmar._captum import TargetType, _run_forward, compute_gradients
 from captum_gmar.models import Logits, attention_implementation
 
@@ -47,10 +48,10 @@ def record_attention(
         outputs.append(model(*args, output_attentions=True))
         return outputs[-1]
 
-    with torch.enable_grad(), attention_implementation(model, "eager"), _without_traces(model):
-        pixels = inputs if isinstance(inputs, tuple) else (inputs,)
-        leaves = tuple(tensor.detach().requires_grad_() for tensor in pixels)
-        output = _run_forward(Logits(run), leaves, target, additional_forward_args)
+    pixels = pixel_values(inputs)
+    with torch.inference_mode(False), torch.enable_grad():
+        with attention_implementation(model, "eager"), _without_traces(model):
+            output = _run_forward(Logits(run), leaf(pixels), target, additional_forward_args)
         attention = getattr(outputs[-1], "attentions", None)
         if not attention:
             raise TypeError(

@@ -1,0 +1,286 @@
+"""Meeting a model's attention: which layers are met, and what is said where that cannot be."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+    ViTForImageClassification,
+)
+
+from captum_gmar import GMARAttribution
+from captum_gmar.models import attention_implementation
+
+
+class TimmLike(nn.Module):
+    """timm's way to call: one linear layer for query, key and value, fused attention, no config."""
+
+    def __init__(self, layers: int = 2, prefix: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch_embed = nn.Conv2d(3, 24, 8, 8)
+        self.prefix = nn.Parameter(torch.randn(1, prefix, 24))
+        self.qkv = nn.ModuleList(nn.Linear(24, 72) for _ in range(layers))
+        self.head = nn.Linear(24, 10)
+
+    def tokens(self, inputs):
+        patches = self.patch_embed(inputs).flatten(2).mT
+        return torch.cat([self.prefix.expand(len(inputs), -1, -1), patches], 1)
+
+    def attend(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.0)
+
+    def encode(self, inputs):
+        tokens = self.tokens(inputs)
+        for qkv in self.qkv:
+            q, k, v = qkv(tokens).unflatten(-1, (3, 2, 12)).permute(2, 0, 3, 1, 4).unbind(0)
+            tokens = tokens + self.attend(q, k, v).transpose(1, 2).flatten(2)
+        return tokens
+
+    def forward(self, inputs):
+        return self.head(self.encode(inputs)[:, 0])
+
+
+class Wrapped(nn.Module):
+    """A ViT inside a user's own module."""
+
+    def __init__(self, vit, change=lambda logits: logits):
+        super().__init__()
+        self.vit, self.change = vit, change
+
+    def forward(self, inputs):
+        return self.change(self.vit(inputs).logits)
+
+
+def dense_rollout(model, images, target):
+    """GMAR of a TimmLike model, with softmax and gradients written out."""
+    kept = []
+
+    def attend(q, k, v):
+        kept.append((q @ k.mT / 12**0.5).softmax(-1))
+        return kept[-1] @ v
+
+    model.attend = attend
+    gradients = torch.autograd.grad(model(images)[:, target].sum(), kept)
+    del model.attend
+    rollout = torch.eye(kept[0].shape[-1])
+    for attention, gradient in zip(kept, gradients, strict=True):
+        weights = gradient.abs().sum((-1, -2), keepdim=True)
+        fused = (weights / weights.sum(1, keepdim=True) * attention).sum(1)
+        rollout = (fused + torch.eye(fused.shape[-1])) / 2 @ rollout
+    return rollout[:, 0, -16:].detach()
+
+
+@pytest.mark.parametrize("prefix", [1, 2, 5])
+def test_a_model_without_config(images, prefix):
+    model = TimmLike(prefix=prefix)
+    relevance = GMARAttribution(model).relevance(images, 3)
+    assert_close(relevance.flatten(1), dense_rollout(model, images, 3), rtol=1e-5, atol=1e-7)
+
+
+def test_causal_attention_and_grouped_heads(images):
+    class Grouped(TimmLike):
+        def attend(self, q, k, v):
+            return F.scaled_dot_product_attention(q, k[:, :1], v[:, :1], is_causal=True, scale=0.5, enable_gqa=True)
+
+    class Plain(TimmLike):
+        def attend(self, q, k, v):
+            k, v = (t[:, :1].repeat(1, 2, 1, 1) for t in (k, v))
+            return F.scaled_dot_product_attention(q, k, v, torch.ones(17, 17).tril().log(), scale=0.5)
+
+    def last_token(model):  # the first one sees but itself
+        return lambda inputs: model.head(model.encode(inputs)[:, -1])
+
+    grouped, plain = Grouped(), Plain()
+    found = GMARAttribution(grouped, forward_func=last_token(grouped)).head_importance(images, 3)
+    assert_close(found, GMARAttribution(plain, forward_func=last_token(plain)).head_importance(images, 3))
+    assert (found - 0.5).abs().max() > 0.01
+
+
+def test_a_user_s_own_module_around_a_vit(vit, images):
+    assert_close(GMARAttribution(Wrapped(vit)).relevance(images, 3), GMARAttribution(vit).relevance(images, 3))
+
+
+def test_other_attention_passes_by(vit, images):
+    """A text tower's attention, say: it is neither counted nor changed."""
+
+    def forward(inputs):
+        text = torch.ones(len(inputs), 2, 5, 8)
+        return vit(inputs).logits * F.scaled_dot_product_attention(text, text, text, is_causal=True).mean()
+
+    importance = GMARAttribution(vit, forward_func=forward).head_importance(images, 3)
+    assert_close(importance, GMARAttribution(vit).head_importance(images, 3))
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo's own
+@pytest.mark.parametrize("warm", [False, True])
+def test_compiled_models(vit, images, warm):
+    expected = GMARAttribution(vit).relevance(images, 3)
+    compiled = torch.compile(vit, backend="aot_eager")
+    function = torch.compile(lambda inputs: vit(inputs).logits, backend="aot_eager")
+    if warm:
+        compiled(images), function(images)
+    assert_close(GMARAttribution(compiled).relevance(images, 3), expected)
+    assert_close(GMARAttribution(vit, forward_func=function).relevance(images, 3), expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing warns of the model's own checks
+def test_traced_models(vit, images):
+    vit.requires_grad_(False)
+    traced = torch.jit.trace(lambda inputs: vit(inputs).logits, images)
+    model = nn.Sequential(nn.Conv2d(3, 3, 8, 8, bias=False))
+    with pytest.raises(RuntimeError, match=r"No attention was met in Sequential: it never calls"):
+        GMARAttribution(model, forward_func=lambda inputs: traced(inputs)).attribute(images, 3)
+    module = torch.jit.trace(Wrapped(vit), images)
+    model.append(module)
+    with pytest.raises(RuntimeError, match="it is traced or exported"):
+        GMARAttribution(model, forward_func=lambda inputs: module(inputs)).attribute(images, 3)
+
+
+def test_multihead_attention(images):
+    layer = nn.TransformerEncoderLayer(24, 2, 48, batch_first=True)
+
+    class Encoder(TimmLike):
+        def forward(self, inputs):
+            return self.head(layer(self.tokens(inputs))[:, 0])
+
+    with pytest.raises(RuntimeError, match=r"No attention was met in Encoder.*nn\.MultiheadAttention"):
+        GMARAttribution(Encoder().eval()).attribute(images, 3)
+
+
+def test_a_model_without_patches(images):
+    model = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).eval()
+    with pytest.raises(ValueError, match="Found no patch size in ResNetForImageClassification"):
+        GMARAttribution(model).attribute(images, 1)
+
+
+def test_windowed_attention(images):
+    model = SwinForImageClassification(
+        SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1], num_heads=[2], window_size=4)
+    ).eval()
+    with pytest.raises(RuntimeError, match=r"Expected attention over 256 patch tokens|No attention was met"):
+        GMARAttribution(model).attribute(images, 1)
+
+
+def test_attention_that_is_not_over_the_grid(images):
+    class Halved(TimmLike):
+        def tokens(self, inputs):
+            return super().tokens(inputs)[:, :10]
+
+    with pytest.raises(
+        RuntimeError, match=r"Expected attention over 16 patch tokens, a 4x4 grid, of 4 examples, but Halved"
+    ):
+        GMARAttribution(Halved()).attribute(images, 3)
+
+
+def test_a_wrong_grid(vit, images):
+    """A patch size that is not the model's must not pass with the surplus taken for prefix tokens."""
+    vit.config.patch_size = 16
+    with pytest.raises(RuntimeError, match=r"Expected attention over 4 patch tokens, a 2x2 grid.*\(4, 3, 17, 8\)"):
+        GMARAttribution(vit).attribute(images, 3)
+
+
+def test_no_logits(vit, images):
+    with pytest.raises(TypeError, match=r"output with a `logits` tensor. Got BaseModelOutputWithPooling instead"):
+        GMARAttribution(vit.vit).attribute(images, 3)
+    with pytest.raises(TypeError, match=r"Got dict instead. Pass forward_func="):
+        GMARAttribution(Wrapped(vit, lambda logits: {"scores": logits})).attribute(images, 3)
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.detach, lambda logits: torch.zeros_like(logits)])
+def test_a_target_that_depends_on_nothing(vit, images, change):
+    with pytest.raises(RuntimeError, match="Attention layer 2 got no gradient: the target does not depend on it"):
+        GMARAttribution(Wrapped(vit, change)).attribute(images, 3)
+
+
+def test_a_layer_that_is_cut_off(images):
+    class CutOff(TimmLike):
+        def attend(self, q, k, v):
+            return super().attend(q, k, v).detach()
+
+    model = CutOff()
+    with pytest.raises(RuntimeError, match="Attention layer 1 got no gradient"):
+        GMARAttribution(model).attribute(images, 3)
+
+
+def test_layers_side_by_side(images):
+    class Parallel(TimmLike):
+        def forward(self, inputs):
+            first, second = (
+                qkv(self.tokens(inputs)).unflatten(-1, (3, 2, 12)).permute(2, 0, 3, 1, 4) for qkv in self.qkv
+            )
+            attended = self.attend(*first).sum((1, 2)).detach() + self.attend(*second).sum((1, 2))
+            return self.head(attended.repeat(1, 2))
+
+    with pytest.raises(RuntimeError, match="Attention layer 0 got no gradient"):
+        GMARAttribution(Parallel()).attribute(images, 3)
+
+
+def test_no_grad_in_the_model(vit, images):
+    class Frozen(Wrapped):
+        def forward(self, inputs):
+            with torch.no_grad():
+                return super().forward(inputs)
+
+    with pytest.raises(RuntimeError, match="Attention layer 0 runs without gradient"):
+        GMARAttribution(Frozen(vit)).attribute(images, 3)
+
+
+def test_dropout(make_vit, images):
+    model = make_vit(attention_probs_dropout_prob=0.1)
+    GMARAttribution(model).attribute(images, 3)
+    with pytest.raises(RuntimeError, match=r"without dropout but got dropout_p=0.1.*Call model.eval\(\)"):
+        GMARAttribution(model.train()).attribute(images, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
+def test_gradient_checkpointing(vit, images):
+    expected = GMARAttribution(vit).attribute(images, 3)
+    vit.gradient_checkpointing_enable()
+    assert_close(GMARAttribution(vit).attribute(images, 3), expected)
+    with pytest.raises(RuntimeError, match="without gradient checkpointing"):
+        GMARAttribution(vit.train()).attribute(images, 3)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_gradient_that_is_not_finite_names_its_layer(vit, images, layer):
+    block = next(m for m in vit.modules() if isinstance(m, nn.ModuleList))[layer]
+    block.register_forward_hook(lambda module, args, output: spoil(output))
+    with pytest.raises(FloatingPointError, match=f"The gradient at attention layer {layer} must be finite"):
+        GMARAttribution(vit).attribute(images, 3)
+
+
+def spoil(output):
+    """The same numbers, with a gradient that is infinite."""
+    hidden, *rest = output if isinstance(output, tuple) else (output,)
+    hidden.register_hook(lambda grad: grad / 0)
+    return (hidden, *rest) if isinstance(output, tuple) else hidden
+
+
+def test_parameters_keep_no_gradient_graph(vit, images):
+    """Within the pass no operation may depend on a parameter's gradient: that memory would be wasted."""
+    seen = []
+    vit.classifier.register_forward_hook(lambda module, args, output: seen.append(output.grad_fn))
+    GMARAttribution(vit).attribute(images, 3)
+    pending, leaves = [seen[0]], set()
+    while pending:
+        node = pending.pop()
+        if hasattr(node, "variable"):
+            leaves.add(tuple(node.variable.shape))
+        pending.extend(child for child, _ in node.next_functions if child is not None)
+    assert leaves == {()}  # nothing but the anchor
+
+
+def test_attention_implementation_of_a_shared_config(make_vit):
+    model = make_vit(attn_implementation="eager")
+    other = ViTForImageClassification(model.config)
+    with attention_implementation(model, "sdpa"):
+        with attention_implementation(other, "sdpa"):
+            assert model.config._attn_implementation == "sdpa"
+        assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == other.config._attn_implementation == "eager"

@@ -1,0 +1,46 @@
+"""The package as it is installed: what importing it loads, and whether its files agree with each other."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import captum_gmar
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_fresh(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_loads_nothing_heavy():
+    loaded = run_fresh("import sys, captum_gmar; print(*sys.modules)").split()
+    assert not {"torch", "captum", "transformers", "matplotlib", "numpy"} & set(loaded)
+
+
+def test_using_it_loads_neither_transformers_nor_more_of_pyplot_than_captum():
+    code = "import sys, captum.attr; before = set(sys.modules); from captum_gmar import *; "
+    loaded = run_fresh(code + "print(*set(sys.modules) - before)").split()
+    assert "captum_gmar.gmar" in loaded
+    assert not [name for name in loaded if name.split(".")[0] in ("transformers", "matplotlib")]
+
+
+def test_public_names():
+    for name in captum_gmar.__all__:
+        assert getattr(captum_gmar, name).__doc__
+        assert name in dir(captum_gmar)
+    with pytest.raises(AttributeError, match="module 'captum_gmar' has no attribute 'gmarr'"):
+        captum_gmar.gmarr  # noqa: B018
+
+
+def test_the_oldest_versions_tested_are_the_lower_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = dict(requirement.split(">=") for requirement in project["dependencies"])
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    for name, bound in bounds.items():
+        assert tested[name].split(".")[: len(bound.split("."))] == bound.split("."), name
+        assert set(tested[name].removeprefix(bound)) <= {".", "0"}, name
