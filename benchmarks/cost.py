@@ -1,0 +1,119 @@
+"""What GMAR costs beside the same model's own forward and backward pass to its input.
+
+    python benchmarks/cost.py
+
+Time: the passes are interleaved in one process (A B A B …); a ratio is the median over rounds of one pass's time over
+that of the model's own in the same round. Memory: the peak of a fresh process over what it held before the pass.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import transformers
+from transformers import ViTConfig, ViTForImageClassification
+
+from captum_gmar import GMARAttribution, record_attention
+
+OWN = "forward + backward"
+CASES = [(224, 8, 9), (768, 1, 5)]  # pixels, batch, rounds
+
+
+def passes(size: int, batch: int) -> dict[str, Callable[[], object]]:
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(image_size=size, num_labels=1000)).eval()  # ViT-B/16, random weights
+    inputs = torch.randn(batch, 3, size, size)
+    frozen = ViTForImageClassification(ViTConfig(image_size=size, num_labels=1000)).eval().requires_grad_(False)
+
+    def own() -> object:
+        leaf = inputs.clone().requires_grad_()
+        return torch.autograd.grad(frozen(leaf).logits[:, 3].sum(), leaf)
+
+    methods = {f"GMAR {norm}": GMARAttribution(model, norm) for norm in ("l1", "l2")}
+    calls = {name: lambda method=method: method.attribute(inputs, 3) for name, method in methods.items()}
+    return {OWN: own, **calls, "dense": lambda: record_attention(model, inputs, 3)}
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def time_ratios(size: int, batch: int, rounds: int) -> dict[str, dict[str, float]]:
+    calls = passes(size, batch)
+    for call in calls.values():
+        call()
+    taken = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds)]
+    return {
+        name: {
+            "seconds": statistics.median(row[name] for row in taken),
+            "ratio": statistics.median(row[name] / row[OWN] for row in taken),
+            "least": min(row[name] / row[OWN] for row in taken),
+            "most": max(row[name] / row[OWN] for row in taken),
+        }
+        for name in calls
+    }
+
+
+def peak_memory(size: int, batch: int, name: str) -> float:
+    """MiB that the pass adds to a fresh process."""
+    command = [sys.executable, __file__, "--memory-of", name, "--size", str(size), "--batch", str(batch)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def report_own_memory(size: int, batch: int, name: str) -> None:
+    call = passes(size, batch)[name]
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # forgets the peak so far
+    before = resident("VmRSS")
+    call()
+    print((resident("VmHWM") - before) / 1024)
+
+
+def resident(field: str) -> int:
+    """KiB, from Linux."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    if options.memory_of:
+        report_own_memory(options.size, options.batch, options.memory_of)
+        return
+    print(f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}, ", end="")
+    print(f"transformers {transformers.__version__}; ViT-B/16, float32, random weights\n")
+    print("| pixels | batch | pass | seconds | time ratio | least–most | peak MiB | memory ratio |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    figures = []
+    for size, batch, rounds in CASES:
+        ratios = time_ratios(size, batch, rounds)
+        memory = {name: peak_memory(size, batch, name) for name in ratios}
+        for name, row in ratios.items():
+            figures.append({"pixels": size, "batch": batch, "pass": name, **row, "peak_mib": memory[name]})
+            print(
+                f"| {size} | {batch} | {name} | {row['seconds']:.2f} | {row['ratio']:.3f} | "
+                f"{row['least']:.2f}–{row['most']:.2f} | {memory[name]:.0f} | {memory[name] / memory[OWN]:.2f} |"
+            )
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(figures, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

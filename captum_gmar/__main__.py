@@ -1,0 +1,8 @@
+"""``python -m captum_gmar`` is ``captum-gmar``."""
+
+import sys
+
+from captum_gmar.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

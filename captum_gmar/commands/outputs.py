@@ -1,0 +1,96 @@
+"""Which files a command reads and writes, checked before any work is done."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from captum_gmar.commands import CommandError, report
+
+FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
+MARK = "-gmar"
+
+
+def find_images(arguments: Iterable[str]) -> tuple[list[Path], int]:
+    """The image files that the arguments name, each once, and how many arguments name none, which are reported."""
+    found: dict[Path, None] = {}
+    failed = 0
+    for argument in map(Path, arguments):
+        try:
+            found |= dict.fromkeys(_images_of(argument))
+        except OSError as error:
+            report(error)
+            failed += 1
+    return list(found), failed
+
+
+def _images_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise OSError(f"{path}: no such file")
+        return [path]
+    from captum_gmar.images import list_images
+
+    # The pictures of an earlier run may lie in the same folder.
+    images = [image for image in list_images(path) if not image.stem.endswith(MARK)]
+    if not images:
+        raise OSError(f"{path}: no image files in this folder")
+    return images
+
+
+def plan_pictures(images: Sequence[Path], output: str | None) -> list[Path]:
+    """Where the picture of each image goes. No two share a name and none replaces an image.
+
+    Raises:
+        CommandError: if a file cannot be written there, or its suffix is none of FORMATS.
+    """
+    output = output or "."
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
+        pictures = _names(images, Path(output))
+    elif len(images) > 1:
+        raise CommandError(f"--output must be an existing folder for {len(images)} images. Got {output!r} instead.")
+    else:
+        pictures = [Path(output)]
+        _check_suffix(Path(output), FORMATS, "--output")
+    for picture in pictures:
+        _check_writable(picture)
+    taken = {os.path.realpath(image) for image in images}
+    for picture in pictures:
+        if os.path.realpath(picture) in taken:
+            raise CommandError(f"--output must not be the image itself. Got {str(picture)!r} instead.")
+    return pictures
+
+
+def plan_array(path: str | None) -> Path | None:
+    """Where the arrays go, if anywhere."""
+    if path is None:
+        return None
+    _check_suffix(Path(path), ["npz"], "--save-array")
+    _check_writable(Path(path))
+    return Path(path)
+
+
+def _names(images: Sequence[Path], folder: Path) -> list[Path]:
+    names: dict[str, Path] = {}
+    for image in images:
+        name, count = f"{image.stem}{MARK}.png", 1
+        while name.casefold() in names:  # images of one stem, from two folders or in two formats
+            count += 1
+            name = f"{image.stem}-{count}{MARK}.png"
+        names[name.casefold()] = folder / name
+    return list(names.values())
+
+
+def _check_suffix(path: Path, suffixes: Sequence[str], option: str) -> None:
+    if path.suffix[1:].lower() not in suffixes:
+        raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}. Got {str(path)!r} instead.")
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise CommandError(f"{folder}: no such folder to write {path.name} to")
+    if path.is_dir():
+        raise CommandError(f"{path}: is a folder, and a file of this name is to be written")
+    for place in (folder, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise CommandError(f"{place}: is read-only")

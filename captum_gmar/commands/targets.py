@@ -1,0 +1,59 @@
+"""Which class ``--target`` means."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from captum_gmar.commands import CommandError
+
+NEAR = 4  # names suggested
+
+
+def find_target(text: str, labels: Mapping[int, str]) -> int | None:
+    """The class index that ``text`` names; None for "top1", each image's most likely class.
+
+    Args:
+        text: "top1", a class index, or a label in any case: the whole label, or else one of its comma-separated
+            synonyms.
+        labels: of every class index.
+
+    Raises:
+        CommandError: if it names no class or several.
+
+    >>> labels = {0: "tabby, tabby cat", 1: "tiger cat", 2: "crane", 3: "crane"}
+    >>> find_target("Tabby", labels), find_target("1", labels), find_target("top1", labels)
+    (0, 1, None)
+    """
+    wanted = text.strip().casefold()
+    if wanted == "top1":
+        return None
+    if wanted.removeprefix("-").isdecimal():
+        return _check_index(int(wanted), labels)
+    whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
+    matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
+    if not matches:
+        raise CommandError(f"--target must be top1, an index or a label. Got {text!r} instead.{_near(wanted, labels)}")
+    if len(matches) > 1:
+        raise CommandError(f"--target {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
+    return matches[0]
+
+
+def _check_index(index: int, labels: Mapping[int, str]) -> int:
+    if index not in labels:
+        raise CommandError(f"--target must be from {min(labels)} to {max(labels)} for this model. Got {index} instead.")
+    return index
+
+
+def _synonyms(label: str) -> list[str]:
+    return [part.strip() for part in label.casefold().split(",")]
+
+
+def _near(wanted: str, labels: Mapping[int, str]) -> str:
+    """The classes whose names look like it, first those with it as a word."""
+    names = {name: index for index, label in labels.items() for name in _synonyms(label)}
+    with_word = [name for name in names if wanted in name.split()][:NEAR]
+    near = dict.fromkeys(names[name] for name in [*with_word, *get_close_matches(wanted, names)])
+    return f" Near are {_listing(list(near)[:NEAR], labels)}." if near else ""
+
+
+def _listing(indices: Sequence[int], labels: Mapping[int, str]) -> str:
+    return "; ".join(f"{index} ({labels[index]})" for index in indices)

@@ -1,0 +1,76 @@
+"""Reading image files the way a person sees them, whatever they hold, as 8-bit RGB."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Reads an image file as 8-bit RGB, turned as its EXIF orientation says.
+
+    Transparent parts become white. 16-bit grey is scaled from its whole range, 0 to 65535. Integers beyond that and
+    floats beyond 0 to 1 are scaled from their smallest to their largest value. Of several frames, the first is read.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read as an image; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise OSError(f"{path}: is a folder, not an image file" if path.is_dir() else f"{path}: no such file")
+    if not path.stat().st_size:
+        raise OSError(f"{path}: the file is empty")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise OSError(f"{path}: not an image in any format that Pillow reads") from error
+    except Image.DecompressionBombError as error:
+        raise OSError(f"{path}: too many pixels to decode safely: {error}") from error
+    except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
+        raise OSError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The files of a folder, not of its subfolders, whose suffix is that of an image format, sorted by name.
+
+    Hidden files are left out.
+    """
+    Image.init()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return sorted(
+        path
+        for path in Path(folder).iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bit(np.asarray(image)).convert("RGB")
+    if image.mode in ("La", "RGBa"):  # colours already multiplied by the transparency
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _eight_bit(values: npt.NDArray[Any]) -> Image.Image:
+    """Grey of 8 bits from more bits or floats, all of which Pillow itself would clip at 255, to white."""
+    low, high = _range(values)
+    unit = (values.astype(np.float64) - low) / ((high - low) or 1)
+    return Image.fromarray(np.rint(255 * unit).astype(np.uint8))
+
+
+def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """What stands for black and for white."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("it holds NaN or infinity")
+    whole = 1 if values.dtype.kind == "f" else 65535
+    return (0, whole) if low >= 0 and high <= whole else (low, high)
