@@ -22,7 +22,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from captum_gmar import GMARAttribution, record_attention
 
 OWN = "forward + backward"
-CASES = [(224, 8, 9), (768, 1, 5)]  # pixels, batch, rounds
+CASES = [(224, 8, 7), (768, 1, 3)]  # pixels, batch, rounds
 
 
 def passes(size: int, batch: int) -> dict[str, Callable[[], object]]:

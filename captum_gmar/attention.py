@@ -7,9 +7,7 @@ rule makes the relevance below the layer from the relevance above. No hook is se
 Letters in shapes: N examples, L layers, H heads, T tokens.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -20,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from captum_gmar._captum import TargetType, _run_forward, _select_targets, compute_gradients
 from captum_gmar.blockwise import attention
-from captum_gmar.models import PatchGrid, attention_implementation, patch_grid, start_relevance
+from captum_gmar.models import PatchGrid, patch_grid, start_relevance
 from captum_gmar.rules import Block, Rule
+from captum_gmar.switching import attention_implementation, uncompiled
 
 TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
 
@@ -66,7 +65,7 @@ def explain(
     meeting = AttentionMeeting(rule, len(inputs), grid)
 
     def target_logits() -> Tensor:
-        with meeting, attention_implementation(model, "sdpa"), _not_compiled():
+        with meeting, attention_implementation(model, "sdpa"), uncompiled():
             logits = cast(Tensor, _run_forward(forward_func, inputs.detach(), None, additional_forward_args))
         selected = _select_targets(logits, target)
         _check_finite(selected, "target's logits")
@@ -74,8 +73,7 @@ def explain(
         if not selected.requires_grad:
             raise _detached_error(meeting.layers - 1)
         start = start_relevance(model, grid, meeting.tokens)
-        precision = torch.promote_types(logits.dtype, torch.float32)
-        meeting.relevance = start.to(inputs.device, precision).repeat(len(inputs), 1)
+        meeting.relevance = start.to(meeting.relevance).repeat(len(inputs), 1)
         return selected
 
     compute_gradients(target_logits, meeting.anchor)
@@ -99,7 +97,7 @@ class AttentionMeeting(TorchFunctionMode):
         self.tokens = 0
         self.layers = 0
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
-        self.relevance = torch.empty(0)  # (N, T) below the layers that were met again
+        self.relevance = torch.empty(0)  # (N, T) below the layers that were met again, as precise as their blocks
         self.importance: list[list[Tensor]] = []  # last layer first, in parts (n, H)
 
     def __torch_function__(
@@ -134,6 +132,7 @@ class AttentionMeeting(TorchFunctionMode):
             key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
         self.tokens = query.shape[-2]
         self.layers += 1
+        self.relevance = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
         on_blocks = partial(self._meet_again, self.layers - 1)
         return attention(query, key, value, attn_mask, scale, self.anchor, on_blocks)
 
@@ -207,11 +206,6 @@ class AttentionMeeting(TorchFunctionMode):
             _check_finite(layer_importance, f"gradient at attention layer {layer}")
         _check_finite(self.relevance, "relevance")
         return self.relevance, torch.stack(importance[::-1], 1)
-
-
-def _not_compiled() -> AbstractContextManager[object]:
-    """Compiled code hides its attention, so it runs as it was written. Without dynamo nothing can be compiled."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _detached(argument: Any) -> Any:

@@ -1,9 +1,6 @@
-"""What must be known of a model: its logits, its patch grid, the tokens its classifier reads, its attention switch."""
+"""What must be known of a model: its logits, its patch grid and the tokens its classifier reads."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -127,49 +124,5 @@ def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int) -> Tensor:
     return start
 
 
-@dataclass
-class _Switched:
-    config: Any
-    name: str
-    before: str
-    passes: int = 0
-
-
-_switched: dict[int, _Switched] = {}  # by id of the config; an entry keeps its config alive
-_switched_changed = threading.Condition()
-
-
-@contextmanager
-def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
-    """Within the block, the Hugging Face modules of ``model`` compute attention the way called ``name``.
-
-    What is written to is the modules' config objects, which other models and threads may share: passes that want the
-    same implementation run side by side, others wait, and the last to leave sets back what was there, also after an
-    error.
-    """
-    configs = {id(config): config for config in map(_config, model.modules()) if _is_switch(config)}
-    with _switched_changed:
-        _switched_changed.wait_for(lambda: all(_switched[key].name == name for key in configs if key in _switched))
-        for key, config in configs.items():
-            entry = _switched.setdefault(key, _Switched(config, name, config._attn_implementation_internal))
-            entry.passes += 1
-            if config._attn_implementation_internal != name:
-                config._attn_implementation_internal = name
-    try:
-        yield
-    finally:
-        with _switched_changed:
-            for key in configs:
-                _switched[key].passes -= 1
-                if not _switched[key].passes:
-                    entry = _switched.pop(key)
-                    entry.config._attn_implementation_internal = entry.before
-            _switched_changed.notify_all()
-
-
 def _config(module: nn.Module) -> Any:
     return getattr(module, "config", None)
-
-
-def _is_switch(config: Any) -> bool:
-    return getattr(config, "_attn_implementation_internal", None) is not None

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from captum_gmar._base import leaf, pixel_values
 from captum_gmar._captum import TargetType, _run_forward, compute_gradients
-from captum_gmar.models import Logits, attention_implementation
+from captum_gmar.models import Logits
+from captum_gmar.switching import attention_implementation
 
 
 class AttentionRecord(NamedTuple):

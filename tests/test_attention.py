@@ -10,11 +10,9 @@ from transformers import (
     ResNetForImageClassification,
     SwinConfig,
     SwinForImageClassification,
-    ViTForImageClassification,
 )
 
 from captum_gmar import GMARAttribution
-from captum_gmar.models import attention_implementation
 
 
 class TimmLike(nn.Module):
@@ -274,13 +272,3 @@ def test_parameters_keep_no_gradient_graph(vit, images):
             leaves.add(tuple(node.variable.shape))
         pending.extend(child for child, _ in node.next_functions if child is not None)
     assert leaves == {()}  # nothing but the anchor
-
-
-def test_attention_implementation_of_a_shared_config(make_vit):
-    model = make_vit(attn_implementation="eager")
-    other = ViTForImageClassification(model.config)
-    with attention_implementation(model, "sdpa"):
-        with attention_implementation(other, "sdpa"):
-            assert model.config._attn_implementation == "sdpa"
-        assert model.config._attn_implementation == "sdpa"
-    assert model.config._attn_implementation == other.config._attn_implementation == "eager"

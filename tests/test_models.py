@@ -1,14 +1,12 @@
 """What is known of a model: patch grid, prefix tokens, where relevance starts."""
 
-import threading
-
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 from transformers import CLIPConfig, CLIPModel
 
-from captum_gmar.models import PatchGrid, attention_implementation, patch_grid, start_relevance
+from captum_gmar.models import PatchGrid, patch_grid, start_relevance
 
 ONE = frozenset({1})
 
@@ -73,40 +71,3 @@ def test_start_at_the_mean_of_the_patches(vit):
     assert_close(start_relevance(vit, grid, tokens=4), torch.full((4,), 0.25))
     vit.config.use_mean_pooling = True
     assert_close(start_relevance(vit, grid, tokens=5), torch.tensor([0, 0.25, 0.25, 0.25, 0.25]))
-
-
-def test_passes_that_want_different_attention_wait_for_each_other(make_vit):
-    model, log = make_vit(attn_implementation="eager"), []
-    inside, leave = threading.Event(), threading.Event()
-
-    def first():
-        with attention_implementation(model, "sdpa"):
-            inside.set()
-            leave.wait(10)
-            log.append(("first", model.config._attn_implementation))
-
-    def second():
-        with attention_implementation(model, "eager"):
-            log.append(("second", model.config._attn_implementation))
-
-    threads = [threading.Thread(target=first)]
-    threads[0].start()
-    assert inside.wait(10)
-    threads.append(threading.Thread(target=second))
-    threads[1].start()
-    threads[1].join(0.2)
-    assert threads[1].is_alive()
-    leave.set()
-    for thread in threads:
-        thread.join(10)
-    assert log == [("first", "sdpa"), ("second", "eager")]
-    assert model.config._attn_implementation == "eager"
-
-
-def test_attention_implementation_after_an_error(make_vit):
-    model = make_vit(attn_implementation="eager")
-    with pytest.raises(ZeroDivisionError), attention_implementation(model, "sdpa"):
-        raise ZeroDivisionError
-    assert model.config._attn_implementation == "eager"
-    with attention_implementation(model, "sdpa"):
-        assert model.config._attn_implementation == "sdpa"

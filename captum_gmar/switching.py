@@ -1,0 +1,86 @@
+"""What is switched for a pass and back after it. Both switches are global, so threads share and count their use."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass
+class _Switched:
+    config: Any
+    name: str
+    before: str
+    passes: int = 0
+
+
+_switched: dict[int, _Switched] = {}  # by id of the config; an entry keeps its config alive
+_switched_changed = threading.Condition()
+
+
+@contextmanager
+def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
+    """Within the block, the Hugging Face modules of ``model`` compute attention the way called ``name``.
+
+    What is written to is the modules' config objects, which other models and threads may share: passes that want the
+    same implementation run side by side, others wait, and the last to leave sets back what was there, also after an
+    error.
+    """
+    configs = _switches(model)
+    with _switched_changed:
+        _switched_changed.wait_for(lambda: all(_switched[key].name == name for key in configs if key in _switched))
+        for key, config in configs.items():
+            entry = _switched.setdefault(key, _Switched(config, name, config._attn_implementation_internal))
+            entry.passes += 1
+            if config._attn_implementation_internal != name:
+                config._attn_implementation_internal = name
+    try:
+        yield
+    finally:
+        with _switched_changed:
+            for key in configs:
+                _switched[key].passes -= 1
+                if not _switched[key].passes:
+                    entry = _switched.pop(key)
+                    entry.config._attn_implementation_internal = entry.before
+            _switched_changed.notify_all()
+
+
+def _switches(model: nn.Module) -> dict[int, Any]:
+    """The configs of the model's modules that name an attention implementation, by their id."""
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    return {id(c): c for c in configs if getattr(c, "_attn_implementation_internal", None) is not None}
+
+
+@dataclass
+class _Uncompiled:
+    stack: ExitStack
+    passes: int = 0
+
+
+_uncompiled = _Uncompiled(ExitStack())
+_uncompiled_lock = threading.Lock()
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Within the block, compiled code runs as it was written: compilation hides its attention."""
+    if "torch._dynamo" not in sys.modules:  # nothing can have been compiled
+        yield
+        return
+    with _uncompiled_lock:
+        if not _uncompiled.passes:
+            _uncompiled.stack.enter_context(torch.compiler.set_stance("force_eager"))
+        _uncompiled.passes += 1
+    try:
+        yield
+    finally:
+        with _uncompiled_lock:
+            _uncompiled.passes -= 1
+            if not _uncompiled.passes:
+                _uncompiled.stack.close()
