@@ -27,10 +27,11 @@ from transformers import (
     ViTModel,
 )
 
-from captum_gmar import GMARAttribution, __version__, cli
+from captum_gmar import GMARAttribution, __version__, cli, demo
 from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, outputs
 from captum_gmar.commands.classifier import Classifier
+from captum_gmar.commands.explaining import SCENE_SEED
 from captum_gmar.commands.loading import load_classifier
 from captum_gmar.commands.targets import find_target
 
@@ -167,9 +168,10 @@ def test_help_and_usage_errors_load_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys
 from captum_gmar.cli import main
-for arguments in (["--help"], ["explain", "--help"], ["explain"], ["explain", "a.png", "--model", "m", "--size", "0"]):
+wrong_size = ["explain", "a.png", "--model", "m", "--size", "0"]
+for arguments in (["--help"], ["explain", "--help"], ["explain", "a.png"], wrong_size):
     try:
-        main(arguments)
+        print("status", main(arguments))
     except SystemExit as end:
         print("status", end.code)
 heavy = {"torch", "captum", "transformers", "matplotlib", "numpy", "PIL"} & set(sys.modules)
@@ -185,9 +187,36 @@ print("heavy", sorted(heavy))
         "heavy []",
     ]
     assert done.stderr.splitlines() == [
-        "captum-gmar: error: the following arguments are required: IMAGE, --model",
+        "captum-gmar: error: give images and --model, or neither for the built-in scene and model",
         "captum-gmar: error: argument --size: must be a whole number above zero. Got '0' instead.",
     ]
+
+
+def test_built_in_scene_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["explain", "--save-array", "arrays.npz"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("built-in-scene\n")
+    assert "picture    built-in-scene-gmar.png" in out
+    with Image.open("built-in-scene-gmar.png") as picture:
+        assert picture.size[0] > 500
+    scene = demo.load_scene(SCENE_SEED)
+    with np.load("arrays.npz") as arrays:
+        expected = GMARAttribution(demo.load_model()).relevance(scene.pixel_values, int(arrays["target"][0]))
+        np.testing.assert_allclose(arrays["relevance"], expected, rtol=1e-5)
+        assert arrays["label"][0] == scene.names[0]
+
+
+@pytest.mark.parametrize("arguments", [["explain", "a.png"], ["explain", "--model", "somewhere"]])
+def test_an_image_needs_a_model_and_a_model_an_image(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert "give images and --model, or neither" in capsys.readouterr().err
 
 
 def test_version_and_command_missing(tmp_path: Path) -> None:

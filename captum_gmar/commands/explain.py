@@ -2,13 +2,18 @@
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any
 
+from captum_gmar.commands import CommandError
 from captum_gmar.commands.outputs import FORMATS, find_images, plan_array, plan_pictures
+
+SCENE = "built-in-scene"
 
 DESCRIPTION = f"""\
 Explains the prediction of an image classifier with GMAR. For each image it prints the most likely classes and writes
-a picture of the photo as the model saw it, the relevance of its patches, and both over each other.
+a picture of the photo as the model saw it, the relevance of its patches, and both over each other. Without an image and
+a model it explains a built-in scene with the built-in model, and needs no network.
 
 exit status: 0 all images explained, 1 some failed, 2 bad usage or nothing done, 130 interrupted
 picture formats: {", ".join(FORMATS)}
@@ -32,8 +37,8 @@ def add_command(subparsers: Any) -> None:
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="image file, or folder of image files (not its subfolders)")
-    add("--model", required=True, metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add("images", nargs="*", metavar="IMAGE", help="image file, or folder of image files (not its subfolders)")
+    add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
     add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, each image's most likely class")
     add("--norm", choices=["l1", "l2"], default="l1", help="norm of the gradients that weigh the heads")
     add("--residual", type=_residual, default=1.0, metavar="ALPHA", help="weight of the identity beside the attention")
@@ -50,14 +55,17 @@ def add_command(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were explained and how many failed."""
-    images, missing = find_images(arguments.images)
+    if bool(arguments.images) != bool(arguments.model):
+        raise CommandError("give images and --model, or neither for the built-in scene and model")
+    images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE)], 0)
     if not images:
         return 0, missing
     pictures = plan_pictures(images, arguments.output)
     array = plan_array(arguments.save_array)
-    from captum_gmar.commands.explaining import explain_images
+    from captum_gmar.commands.explaining import explain_images, explain_scene
 
-    done, failed = explain_images(dict(zip(images, pictures, strict=True)), array, arguments)
+    explain = explain_images if arguments.images else explain_scene
+    done, failed = explain(dict(zip(images, pictures, strict=True)), array, arguments)
     return done, failed + missing
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from captum_gmar import demo
 from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.classifier import Classifier
@@ -23,16 +25,33 @@ from captum_gmar.commands.targets import find_target
 from captum_gmar.gmar import GMARAttribution
 from captum_gmar.images import read_image
 
+SCENE_SEED = 3
 PAPER: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
 
 
-def explain_images(pictures: Mapping[Path, Path], array: Path | None, arguments: argparse.Namespace) -> tuple[int, int]:
+Pictures = Mapping[Path, Path]
+
+
+def explain_scene(pictures: Pictures, array: Path | None, arguments: argparse.Namespace) -> tuple[int, int]:
+    """Explains a built-in scene with the built-in model; as :func:`explain_images`."""
+    with demo.model_folder() as folder:
+        arguments.model = str(folder)
+        return explain_images(pictures, array, arguments, read=lambda path: demo.load_scene(SCENE_SEED).image)
+
+
+def explain_images(
+    pictures: Pictures,
+    array: Path | None,
+    arguments: argparse.Namespace,
+    read: Callable[[Path], Image.Image] = read_image,
+) -> tuple[int, int]:
     """Explains images and writes their pictures and, if asked for, their arrays.
 
     Args:
         pictures: where the picture of each image goes.
         array: where the arrays go, if anywhere.
         arguments: of the command.
+        read: gives the image of a path.
 
     Returns:
         How many were explained and how many failed. Failures are reported.
@@ -42,7 +61,7 @@ def explain_images(pictures: Mapping[Path, Path], array: Path | None, arguments:
     """
     paths, size = list(pictures), arguments.batch_size
     with _own_warnings():
-        work = Work(arguments, pictures, with_heads=array is not None)
+        work = Work(arguments, pictures, read, with_heads=array is not None)
         with tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty()) as bar:
             for start in range(0, len(paths), size):
                 work.explain_batch(paths[start : start + size])
@@ -55,13 +74,20 @@ def explain_images(pictures: Mapping[Path, Path], array: Path | None, arguments:
 class Work:
     """A model, what it is asked, and what became of each image so far."""
 
-    def __init__(self, arguments: argparse.Namespace, pictures: Mapping[Path, Path], with_heads: bool) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        pictures: Pictures,
+        read: Callable[[Path], Image.Image],
+        with_heads: bool,
+    ) -> None:
         self.device = choose_device(arguments.device)
         model, processor = load_classifier(arguments.model)
         self.classifier = Classifier(model.to(self.device), processor, arguments.size)
         self.target = find_target(arguments.target, self.classifier.labels)
         self.gmar = GMARAttribution(model, arguments.norm, arguments.residual, self.classifier.logits)
         self.pictures = pictures
+        self.read = read
         self.with_heads = with_heads
         self.done: list[Explained] = []
         self.failed = 0
@@ -84,7 +110,7 @@ class Work:
 
     def _read(self, path: Path) -> Tensor | None:
         try:
-            return self.classifier.pixel_values(read_image(path))
+            return self.classifier.pixel_values(self.read(path))
         except OSError as error:
             self._fail(error)
         except ValueError as error:

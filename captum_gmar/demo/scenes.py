@@ -1,0 +1,205 @@
+"""Synthetic scenes with a known right explanation: textured shapes on clutter, each with its pixel mask.
+
+A class is a form together with a texture. Each form and each texture belongs to three classes, so neither
+tells the class alone; colours and places tell nothing. Plain shapes and textured bars are mere clutter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captum_gmar.demo import shapes, textures
+from captum_gmar.demo.figures import SIZE, Figure, coverage, draw_figure, paint, window
+from captum_gmar.demo.shapes import Shape
+from captum_gmar.demo.textures import Array, Texture
+
+KINDS: Final[tuple[tuple[Texture, Shape], ...]] = (
+    (textures.striped, shapes.disc),
+    (textures.checked, shapes.disc),
+    (textures.dotted, shapes.disc),
+    (textures.striped, shapes.ring),
+    (textures.checked, shapes.ring),
+    (textures.ringed, shapes.ring),
+    (textures.striped, shapes.triangle),
+    (textures.dotted, shapes.triangle),
+    (textures.ringed, shapes.triangle),
+    (textures.checked, shapes.star),
+    (textures.dotted, shapes.star),
+    (textures.ringed, shapes.star),
+)
+CLASSES: Final[tuple[str, ...]] = tuple(f"{texture.__name__} {shape.__name__}" for texture, shape in KINDS)
+MAX_OBJECTS: Final = 4
+
+FORMS: Final[tuple[Shape, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), shapes.square, shapes.bar)
+_SIZES: Final = (16.0, 38.0)  # side of a square of the object's area, in pixels
+_LEAST_VISIBLE_SHARE: Final = 0.5  # of an object's area
+_LEAST_VISIBLE_AREA: Final = 160.0  # in pixels
+_BLOTCHES: Final = (0.55, 0.35, 0.3, 0.25)  # strength of the background's noise, from coarse to fine
+_GRAIN: Final = 0.08
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image whose right explanation is known.
+
+    Attributes:
+        image: red-green-blue image, (112, 112, 3).
+        labels: class index of each object, all different; `CLASSES` holds their names.
+        masks: the pixels each object touches, (objects, 112, 112), in the order of `labels`; none overlap.
+        seed: the seed that made the scene.
+    """
+
+    image: NDArray[np.uint8]
+    labels: tuple[int, ...]
+    masks: NDArray[np.bool_]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A scene as it was painted.
+
+    Attributes:
+        canvas: red-green-blue from 0 to 1, (SIZE, SIZE, 3).
+        figures: distractors first, then the objects, in the order in which they were painted.
+        owner: index of the uppermost figure that touches each pixel, -1 for the background, (SIZE, SIZE).
+        labels: class index of each object.
+    """
+
+    canvas: Array
+    figures: tuple[Figure, ...]
+    owner: NDArray[np.int_]
+    labels: tuple[int, ...]
+
+
+def make_scene(seed: int, objects: int | None = None) -> Scene:
+    """Make the scene of a seed.
+
+    Args:
+        seed: non-negative. Equal seeds give equal bits.
+        objects: how many objects, each of another class, 0 to 4. By default the seed decides, 1 to 4. The
+            background of a seed is the same for any number of objects, so 0 shows what is behind them.
+
+    Returns:
+        Scene: The **image** with its **labels** and **masks**.
+
+    Raises:
+        ValueError: If `objects` is not between 0 and 4.
+
+    Example::
+
+        >>> scene = make_scene(3, objects=2)
+        >>> scene.image.shape, scene.masks.shape, len(scene.labels)
+        ((112, 112, 3), (2, 112, 112), 2)
+    """
+    composition = compose(seed, objects)
+    first = len(composition.figures) - len(composition.labels)
+    masks = [composition.owner == first + index for index in range(len(composition.labels))]
+    return Scene(
+        image=to_pixels(composition.canvas),
+        labels=composition.labels,
+        masks=np.array(masks, dtype=np.bool_).reshape(-1, SIZE, SIZE),
+        seed=seed,
+    )
+
+
+def compose(seed: int, objects: int | None = None) -> Composition:
+    """Paint the scene of a seed, and say which figure shows where; see `make_scene`."""
+    rng = np.random.default_rng([seed, 1])
+    count = int(rng.integers(1, MAX_OBJECTS + 1))
+    if objects is not None:
+        count = _check_count(objects)
+    labels = tuple(rng.permutation(len(KINDS))[:count].tolist())
+    background_rng = np.random.default_rng([seed, 0])
+    canvas = _draw_background(background_rng)
+    figures = _draw_distractors(background_rng) + _draw_objects(labels, rng)
+    owner = np.full((SIZE, SIZE), -1)
+    for index, figure in enumerate(figures):
+        where, cover = paint(canvas, figure)
+        owner[where][cover > 0] = index
+    return Composition(canvas, tuple(figures), owner, labels)
+
+
+def _check_count(objects: int) -> int:
+    if not 0 <= objects <= MAX_OBJECTS:
+        raise ValueError(f"objects must be between 0 and {MAX_OBJECTS}. Got {objects} instead.")
+    return objects
+
+
+def to_pixels(canvas: Array) -> NDArray[np.uint8]:
+    return np.floor(np.clip(canvas, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+
+
+def _draw_background(rng: np.random.Generator) -> Array:
+    """Return a mottled, grainy canvas, (SIZE, SIZE, 3)."""
+    first, second = textures.draw_colours(rng)
+    canvas = first + (second - first) * _draw_blotches(rng)[..., None]
+    return canvas + _GRAIN * (rng.random((SIZE, SIZE, 1)) - 0.5)
+
+
+def _draw_blotches(rng: np.random.Generator) -> Array:
+    """Return smooth noise from 0 to 1: random values on a grid that gets finer, (SIZE, SIZE)."""
+    cells = SIZE >> len(_BLOTCHES)
+    values = np.full((cells + 1, cells + 1), 0.5)
+    for strength in _BLOTCHES:
+        values += strength * (rng.random(values.shape) - 0.5)
+        values = _add_midpoints(_add_midpoints(values).T)
+    blotches: Array = np.minimum(np.maximum(values[:SIZE, :SIZE], 0.0), 1.0)
+    return blotches
+
+
+def _add_midpoints(values: Array) -> Array:
+    """Put a row between each two rows, halfway between them."""
+    finer = np.empty((2 * len(values) - 1, values.shape[1]))
+    finer[::2] = values
+    finer[1::2] = (values[:-1] + values[1:]) / 2
+    return finer
+
+
+def _draw_distractors(rng: np.random.Generator) -> list[Figure]:
+    return [_draw_distractor(rng) for _ in range(int(rng.integers(4, 9)))]
+
+
+def _draw_distractor(rng: np.random.Generator) -> Figure:
+    size = 0.7 * _draw_size(rng)
+    if rng.random() < 0.3:
+        texture = textures.TEXTURES[int(rng.integers(len(textures.TEXTURES)))]
+        return draw_figure(rng, shapes.bar, texture, size)
+    return draw_figure(rng, FORMS[int(rng.integers(len(FORMS)))], None, size)
+
+
+def _draw_size(rng: np.random.Generator) -> float:
+    smallest, largest = _SIZES
+    return smallest + (largest - smallest) * float(rng.random())
+
+
+def _draw_objects(labels: tuple[int, ...], rng: np.random.Generator) -> list[Figure]:
+    """Return one figure per label, none touching another."""
+    figures: list[Figure] = []
+    taken = np.zeros((SIZE, SIZE), dtype=np.bool_)
+    while len(figures) < len(labels):
+        texture, shape = KINDS[labels[len(figures)]]
+        figure = draw_figure(rng, shape, texture, _draw_size(rng))
+        if rng.random() >= _frequency(figure):
+            continue
+        where = window(figure)
+        cover = coverage(figure, where)
+        least = max(_LEAST_VISIBLE_AREA, _LEAST_VISIBLE_SHARE * figure.size**2)
+        if cover.sum() >= least and not taken[where][cover > 0].any():
+            taken[where] |= cover > 0
+            figures.append(figure)
+    return figures
+
+
+def _frequency(figure: Figure) -> float:
+    """Return how often a place may be used, so that objects show equally often all over the scene.
+
+    Objects cut by the border must still be recognisable, which leaves the border short of them. So places
+    close to the border, measured in the object's own size, are used more often than others.
+    """
+    inner = [min(centre, SIZE - centre) > 0.3 * figure.size for centre in figure.centre]
+    return 0.71 ** sum(inner)

@@ -1,0 +1,79 @@
+"""The ground-truth tests themselves: maps whose score is known beforehand get it."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from captum_gmar import GMARAttribution
+from captum_gmar.demo import load_model, make_scene
+from captum_gmar.demo.localisation import localisation_report, to_markdown
+from captum_gmar.demo.measures import to_pixels
+
+SEED, N = 610_000, 12
+
+
+def masks_of_the_class(inputs, target):
+    """The right answer: the mask of the object of each target class, found by the scene's pixels."""
+    maps = torch.zeros_like(inputs)
+    for objects in (1, 2):
+        for seed in range(SEED, SEED + N):
+            scene = make_scene(seed, objects)
+            pixels = to_pixels([scene])[0]
+            for i, own in enumerate(inputs.detach()):
+                if torch.equal(own, pixels):
+                    maps[i] = torch.from_numpy(scene.masks[scene.labels.index(target[i])])
+    return maps
+
+
+@pytest.fixture(scope="module")
+def report():
+    methods = {
+        "right": masks_of_the_class,
+        "wrong": lambda inputs, target: 1 - masks_of_the_class(inputs, target),
+        "negative": lambda inputs, target: -torch.ones_like(inputs),
+    }
+    return localisation_report(methods, n=N, seed=SEED, controls=load_model())
+
+
+def test_the_right_answer_wins(report):
+    # A patch at the edge of the object counts by its share, so that even the mask itself stays below one.
+    assert report["right"].on_object.mean > 0.7
+    assert report["right"].class_sensitivity.mean == 1
+    assert report["right"].own_minus_other.mean > 0.7
+
+
+def test_its_opposite_loses(report):
+    assert report["wrong"].on_object.mean < report["wrong"].area.mean
+    assert report["wrong"].class_sensitivity.mean == 0
+    assert report["wrong"].own_minus_other.mean < 0
+
+
+@pytest.mark.parametrize("name", ["uniform map", "negative"])
+def test_maps_without_differences_get_the_area(report, name):
+    """Also where nothing is positive: no division by zero, no advantage."""
+    assert_close(report[name].on_object.mean, report[name].area.mean, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["uniform map", "centre blob", "raw attention", "negative"])
+def test_maps_that_are_blind_to_the_class(report, name):
+    assert report[name].class_sensitivity.mean == 0
+    assert abs(report[name].own_minus_other.mean) < 1e-6
+
+
+def test_attention_is_on_the_object(report):
+    row = report["raw attention"]
+    assert row.on_object.mean - row.on_object.margin > 2 * row.area.mean
+
+
+def test_captum_attributions_and_repetition():
+    model = load_model()
+    reports = [localisation_report({"GMAR": GMARAttribution(model)}, n=3, seed=SEED, controls=model) for _ in range(2)]
+    assert reports[0] == reports[1]
+    table = to_markdown(reports[0]).splitlines()
+    assert len(table) == 2 + 5
+    assert {line.count("|") for line in table} == {6}
+
+
+def test_too_few_scenes():
+    with pytest.raises(ValueError, match=r"n must be at least 2, for an interval\. Got 1 instead"):
+        localisation_report({}, n=1)
