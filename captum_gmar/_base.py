@@ -87,7 +87,9 @@ class AttentionAttribution(Attribution, ABC):
             *Tensor* or *tuple[Tensor]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor]*):
                 In the shape, dtype and device of the inputs. Each patch's relevance is spread evenly over the pixels
-                and channels of that patch, so that their sum over a patch is its relevance; see :meth:`relevance`.
+                and channels of that patch, so that their sum over a patch is its relevance; see :meth:`relevance`,
+                which for half-precision models is in single precision. A pixel's share is so small that float16
+                rounds it by several percent: take :meth:`relevance` there.
 
         Raises:
             AssertionError: from Captum, if the target does not fit the model's output.

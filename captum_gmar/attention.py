@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from captum_gmar._captum import TargetType, _run_forward, _select_targets, compute_gradients
@@ -96,6 +97,7 @@ class AttentionMeeting(TorchFunctionMode):
         self.anchor = torch.zeros((), requires_grad=True)  # where backward ends: every layer hangs on it
         self.tokens = 0
         self.layers = 0
+        self.last: Node | None = None  # where the last layer met stands in autograd's graph
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.relevance = torch.empty(0)  # (N, T) below the layers that were met again, as precise as their blocks
         self.importance: list[list[Tensor]] = []  # last layer first, in parts (n, H)
@@ -126,6 +128,7 @@ class AttentionMeeting(TorchFunctionMode):
             rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
             return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
         self._check_explainable(dropout_p)
+        self._check_follows(query, key, value)
         if is_causal:
             attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
         if enable_gqa:
@@ -134,7 +137,9 @@ class AttentionMeeting(TorchFunctionMode):
         self.layers += 1
         self.relevance = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
         on_blocks = partial(self._meet_again, self.layers - 1)
-        return attention(query, key, value, attn_mask, scale, self.anchor, on_blocks)
+        attended = attention(query, key, value, attn_mask, scale, self.anchor, on_blocks)
+        self.last = attended.grad_fn
+        return attended
 
     def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
         tokens = query.shape[-2]
@@ -156,6 +161,13 @@ class AttentionMeeting(TorchFunctionMode):
             raise RuntimeError(
                 f"Attention layer {self.layers} runs without gradient. Remove torch.no_grad() and gradient "
                 "checkpointing from the model's forward."
+            )
+
+    def _check_follows(self, *inputs: Tensor) -> None:
+        if self.last is not None and not _depends(inputs, self.last):
+            raise RuntimeError(
+                f"Expected attention layer {self.layers} to depend on layer {self.layers - 1}, but it does not, so "
+                "relevance cannot be handed down. forward_func must run one model, and run it once."
             )
 
     def check_met(self, model: nn.Module) -> None:
@@ -206,6 +218,20 @@ class AttentionMeeting(TorchFunctionMode):
             _check_finite(layer_importance, f"gradient at attention layer {layer}")
         _check_finite(self.relevance, "relevance")
         return self.relevance, torch.stack(importance[::-1], 1)
+
+
+def _depends(tensors: Iterable[Tensor], node: Node) -> bool:
+    """Whether any of the tensors was computed from what came out of ``node``."""
+    pending = [tensor.grad_fn for tensor in tensors]
+    seen: set[Node | None] = {None}
+    while pending:
+        current = pending.pop()
+        if current is node:
+            return True
+        if current is not None and current not in seen:
+            seen.add(current)
+            pending.extend(following for following, _ in current.next_functions)
+    return False
 
 
 def _detached(argument: Any) -> Any:

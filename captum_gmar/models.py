@@ -113,15 +113,23 @@ def _prefixes(model: nn.Module) -> frozenset[int]:
 
 
 def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int) -> Tensor:
-    """The share of each token (T,) in what the classifier reads: the CLS token, or the mean of the patches for models
-    without prefix tokens and for those whose config says ``use_mean_pooling`` (BEiT, Data2Vec)."""
+    """The share of each token (T,) in what the classifier reads.
+
+    That is the CLS token, or the mean of the patches for models without prefix tokens, for those whose config says
+    ``use_mean_pooling`` (BEiT, Data2Vec), and for CLIP's classifier.
+    """
     prefix = tokens - grid.patches
     start = torch.zeros(tokens)
-    if prefix == 0 or any(getattr(_config(module), "use_mean_pooling", False) for module in model.modules()):
+    if prefix == 0 or any(_pools_patches(module) for module in model.modules()):
         start[prefix:] = 1 / grid.patches
     else:
         start[0] = 1
     return start
+
+
+def _pools_patches(module: nn.Module) -> bool:
+    named = type(module).__name__ == "CLIPForImageClassification"  # nothing in its config says so
+    return named or bool(getattr(_config(module), "use_mean_pooling", False))
 
 
 def _config(module: nn.Module) -> Any:

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+# Implementations that compute the same attention, by how their names begin. One of the user's own is left alone.
+EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
+
 
 @dataclass
 class _Switched:
@@ -54,7 +57,7 @@ def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
 def _switches(model: nn.Module) -> dict[int, Any]:
     """The configs of the model's modules that name an attention implementation, by their id."""
     configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
-    return {id(c): c for c in configs if getattr(c, "_attn_implementation_internal", None) is not None}
+    return {id(c): c for c in configs if str(getattr(c, "_attn_implementation_internal", None)).startswith(EQUIVALENT)}
 
 
 @dataclass

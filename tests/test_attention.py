@@ -201,9 +201,19 @@ def test_a_layer_that_is_cut_off(images):
         def attend(self, q, k, v):
             return super().attend(q, k, v).detach()
 
-    model = CutOff()
-    with pytest.raises(RuntimeError, match="Attention layer 1 got no gradient"):
-        GMARAttribution(model).attribute(images, 3)
+    with pytest.raises(RuntimeError, match="Expected attention layer 1 to depend on layer 0"):
+        GMARAttribution(CutOff()).attribute(images, 3)
+
+
+def test_a_last_layer_that_nobody_reads(images):
+    class Unread(TimmLike):
+        def encode(self, inputs):
+            tokens = super().encode(inputs)
+            self.attend(tokens[:, None], tokens[:, None], tokens[:, None])
+            return tokens
+
+    with pytest.raises(RuntimeError, match="Expected attention layer 2 on the way back but met layer 1"):
+        GMARAttribution(Unread()).attribute(images, 3)
 
 
 def test_layers_side_by_side(images):
@@ -212,11 +222,18 @@ def test_layers_side_by_side(images):
             first, second = (
                 qkv(self.tokens(inputs)).unflatten(-1, (3, 2, 12)).permute(2, 0, 3, 1, 4) for qkv in self.qkv
             )
-            attended = self.attend(*first).sum((1, 2)).detach() + self.attend(*second).sum((1, 2))
-            return self.head(attended.repeat(1, 2))
+            return self.head((self.attend(*first) + self.attend(*second)).sum((1, 2)).repeat(1, 2))
 
-    with pytest.raises(RuntimeError, match="Attention layer 0 got no gradient"):
+    with pytest.raises(RuntimeError, match="Expected attention layer 1 to depend on layer 0"):
         GMARAttribution(Parallel()).attribute(images, 3)
+
+
+def test_a_model_that_runs_twice(make_vit, images):
+    first, second = make_vit(), make_vit(seed=1)
+    message = r"Expected attention layer 3 to depend on layer 2.*forward_func must run one model, and run it once"
+    for forward in (lambda x: first(x).logits + first(x.flip(-1)).logits, lambda x: first(x).logits + second(x).logits):
+        with pytest.raises(RuntimeError, match=message):
+            GMARAttribution(first, forward_func=forward).attribute(images, 3)
 
 
 def test_no_grad_in_the_model(vit, images):

@@ -153,7 +153,7 @@ class TestBatches:
     @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
     @pytest.mark.parametrize("target", [3, [0, 9, 0, 5], torch.tensor([0, 9, 0, 5])])
     def test_internal_batch_size(self, method, images, size, target):
-        for call in (method.attribute, method.relevance):
+        for call in (method.attribute, method.relevance, method.head_importance):
             assert_close(call(images, target, internal_batch_size=size), call(images, target))
 
     def test_additional_arguments_are_split_too(self, make_method, vit, images):

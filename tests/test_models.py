@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPForImageClassification, CLIPModel
 
 from captum_gmar.models import PatchGrid, patch_grid, start_relevance
 
@@ -71,3 +71,14 @@ def test_start_at_the_mean_of_the_patches(vit):
     assert_close(start_relevance(vit, grid, tokens=4), torch.full((4,), 0.25))
     vit.config.use_mean_pooling = True
     assert_close(start_relevance(vit, grid, tokens=5), torch.tensor([0, 0.25, 0.25, 0.25, 0.25]))
+
+
+def test_start_of_clip():
+    """Its classifier reads the mean of the patches, its image embedding the CLS token."""
+    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    config = CLIPConfig(text_config=small, vision_config={**small, "image_size": 8, "patch_size": 4})
+    for model, expected in (
+        (CLIPForImageClassification(config), [0, 0.25, 0.25, 0.25, 0.25]),
+        (CLIPModel(config), [1, 0, 0, 0, 0]),
+    ):
+        assert_close(start_relevance(model, patch_grid(model, 8, 8), tokens=5), torch.tensor(expected).float())

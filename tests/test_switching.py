@@ -56,6 +56,13 @@ def test_attention_implementation_after_an_error(make_vit):
         assert model.config._attn_implementation == "sdpa"
 
 
+def test_an_implementation_of_the_user_s_own_is_left_alone(make_vit):
+    model = make_vit()
+    model.config._attn_implementation_internal = "mine"
+    with attention_implementation(model, "sdpa"):
+        assert model.config._attn_implementation == "mine"
+
+
 def is_compiled() -> bool:
     calls = []
 
