@@ -124,7 +124,7 @@ class AttentionMeeting(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         if not self._is_over_grid(query, key):
-            self.passed_by.add(tuple(query.shape))
+            self._check_passes_by(query, key, value)
             rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
             return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
         self._check_explainable(dropout_p)
@@ -161,6 +161,15 @@ class AttentionMeeting(TorchFunctionMode):
             raise RuntimeError(
                 f"Attention layer {self.layers} runs without gradient. Remove torch.no_grad() and gradient "
                 "checkpointing from the model's forward."
+            )
+
+    def _check_passes_by(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        self.passed_by.add(tuple(query.shape))
+        if self.last is not None and _depends((query, key, value), self.last):
+            raise RuntimeError(
+                f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
+                f"{self.layers - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
+                "pool tokens on the way cannot be explained."
             )
 
     def _check_follows(self, *inputs: Tensor) -> None:

@@ -183,6 +183,18 @@ def test_a_wrong_grid(vit, images):
         GMARAttribution(vit).attribute(images, 3)
 
 
+def test_tokens_dropped_on_the_way(images):
+    class Pruned(TimmLike):
+        def encode(self, inputs):
+            tokens = super().encode(inputs)[:, None, :9]
+            return self.attend(tokens, tokens, tokens)[:, 0]
+
+    with pytest.raises(
+        RuntimeError, match=r"over 17 tokens, but after layer 1 came one with queries of shape \(4, 1, 9, 24\)"
+    ):
+        GMARAttribution(Pruned()).attribute(images, 3)
+
+
 def test_no_logits(vit, images):
     with pytest.raises(TypeError, match=r"output with a `logits` tensor. Got BaseModelOutputWithPooling instead"):
         GMARAttribution(vit.vit).attribute(images, 3)
