@@ -40,8 +40,7 @@ def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
         for key, config in configs.items():
             entry = _switched.setdefault(key, _Switched(config, name, config._attn_implementation_internal))
             entry.passes += 1
-            if config._attn_implementation_internal != name:
-                config._attn_implementation_internal = name
+            config._attn_implementation_internal = name
     try:
         yield
     finally:

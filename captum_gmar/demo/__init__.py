@@ -12,12 +12,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from captum_gmar.demo.localisation import Localisation, localisation_report
+from captum_gmar.demo.measures import to_pixels
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def load_scene(seed: int = 0, *, objects: int | None = 1) -> DemoScene:
         (torch.Size([1, 3, 112, 112]), torch.Size([2, 112, 112]))
     """
     scene = make_scene(seed, objects)
-    channels_first = np.ascontiguousarray(scene.image.transpose(2, 0, 1))
     return DemoScene(
-        pixel_values=torch.from_numpy(channels_first)[None].float() / 127.5 - 1,
+        pixel_values=to_pixels([scene]),
         labels=scene.labels,
         masks=torch.from_numpy(scene.masks),
         image=Image.fromarray(scene.image),
