@@ -35,8 +35,8 @@ _REPORT_EVERY: Final = 500  # steps
 
 
 STAGES: Final = (
-    Stage(side=7, scenes=24_000, steps=13_000, batch_size=64, rates=(3e-3, 1e-3)),
-    Stage(side=GRID, scenes=24_000, steps=6_000, batch_size=32, rates=(1e-3, 1e-5)),
+    Stage(side=7, scenes=24_000, steps=4_000, batch_size=64, rates=(3e-3, 1e-3)),
+    Stage(side=GRID, scenes=24_000, steps=4_500, batch_size=32, rates=(1e-3, 1e-5)),
 )
 
 
