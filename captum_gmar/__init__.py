@@ -8,19 +8,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_gmar.gmar import GMARAttribution
+    from captum_gmar.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
+    from captum_gmar.layer_means import GradSAM, LeGrad
+    from captum_gmar.published import PublishedGMAR
     from captum_gmar.recording import AttentionRecord, record_attention
+    from captum_gmar.rollout import AttentionRollout, RawAttention
     from captum_gmar.visualization import visualize_attribution
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AttentionGradCAM": "gradient_rollout",
     "AttentionRecord": "recording",
+    "AttentionRollout": "rollout",
     "GMARAttribution": "gmar",
+    "GMARPlusPlus": "gradient_rollout",
+    "GradSAM": "layer_means",
+    "GradientRollout": "gradient_rollout",
+    "LeGrad": "layer_means",
+    "PublishedGMAR": "published",
+    "RawAttention": "rollout",
     "record_attention": "recording",
     "visualize_attribution": "visualization",
 }
 
-__all__ = ["AttentionRecord", "GMARAttribution", "record_attention", "visualize_attribution"]
+__all__ = [
+    "AttentionGradCAM",
+    "AttentionRecord",
+    "AttentionRollout",
+    "GMARAttribution",
+    "GMARPlusPlus",
+    "GradSAM",
+    "GradientRollout",
+    "LeGrad",
+    "PublishedGMAR",
+    "RawAttention",
+    "record_attention",
+    "visualize_attribution",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,10 @@
 """Captum's contract, written once for every method that reads attention."""
 
+import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -17,35 +20,39 @@ from captum_gmar._captum import (
     _validate_target,
     log_usage,
 )
-from captum_gmar.attention import Explanation, explain
-from captum_gmar.models import Logits
-from captum_gmar.rules import Rule
+from captum_gmar.attention import Explanation, Plan, explain
+from captum_gmar.models import Logits, check_model
+from captum_gmar.starts import check_start
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 
+NO_GRADIENT = (
+    "All gradients of an attention layer are zero for at least one example: the target does not depend on its "
+    "attention there. Methods that weigh heads weigh them the same, and others learn nothing from that layer."
+)
+
 
 class AttentionAttribution(Attribution, ABC):
-    """A method that reads the attention of a vision transformer: a rule, and what Captum expects around it.
+    """A method that reads the attention of a vision transformer: a plan, and what Captum expects around it.
 
     Args:
         model: a vision transformer, for example a Hugging Face ``ViTForImageClassification``. It is used as it is, in
-            its training mode, precision and device, and nothing of it is changed.
+            its training mode, precision and device, and nothing of it is changed. Of one wrapped for data parallelism,
+            what is wrapped is used.
+        plan: what the method makes of the layers.
         forward_func: what is explained, if not the model's logits: a callable that takes the inputs and additional
             arguments, runs ``model`` once, and returns a tensor (N, classes), or (N,) if it is called without target.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
+        TypeError, ValueError: if the plan's tokens are none of the forms they take.
     """
 
-    rule: Rule
-
-    def __init__(self, model: nn.Module, forward_func: Callable[..., Any] | None = None) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model must be a torch.nn.Module. Got {type(model).__name__} instead. To explain what a function "
-                "makes of a model, pass the model and forward_func=."
-            )
+    def __init__(self, model: nn.Module, plan: Plan, forward_func: Callable[..., Any] | None = None) -> None:
+        check_model(model)
+        check_start(plan.tokens)
         self.model = model
+        self.plan = plan
         super().__init__(Logits(model if forward_func is None else forward_func))
 
     @classmethod
@@ -60,6 +67,7 @@ class AttentionAttribution(Attribution, ABC):
         target: TargetType = None,
         additional_forward_args: object = None,
         internal_batch_size: int | None = None,
+        contrast: TargetType = None,
     ) -> Inputs:
         r"""
         Explains the target's logit of every example.
@@ -82,6 +90,10 @@ class AttentionAttribution(Attribution, ABC):
             internal_batch_size (int, optional): Splits the examples into batches of at most this size; the numbers
                 stay the same.
                 Default: None
+            contrast (int, tuple, Tensor, or list, optional): Output indices in the forms of ``target``, whose logits
+                are taken off: explains why the target rather than these. Like the target, it means nothing to methods
+                without gradient.
+                Default: None
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**:
@@ -99,8 +111,9 @@ class AttentionAttribution(Attribution, ABC):
         """
         is_inputs_tuple = _is_tuple(inputs)
         pixels = pixel_values(inputs)
-        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size)
-        attributions = torch.cat([_spread(explanation, pixels) for explanation in explanations])
+        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast)
+        grid, relevance = explanations[0].grid, [explanation.patch_relevance for explanation in explanations]
+        attributions = grid.spread_like(torch.cat(relevance), pixels)
         return _format_output(is_inputs_tuple, (attributions,))
 
     def relevance(
@@ -109,6 +122,7 @@ class AttentionAttribution(Attribution, ABC):
         target: TargetType = None,
         additional_forward_args: object = None,
         internal_batch_size: int | None = None,
+        contrast: TargetType = None,
     ) -> Tensor:
         """
         The relevance of every patch, before it is spread over pixels.
@@ -118,7 +132,8 @@ class AttentionAttribution(Attribution, ABC):
         Returns:
             Tensor (N, rows, columns), in single precision for half-precision models.
         """
-        explanations = self._explain(pixel_values(inputs), target, additional_forward_args, internal_batch_size)
+        pixels = pixel_values(inputs)
+        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast)
         return torch.cat([explanation.patch_relevance for explanation in explanations])
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -131,16 +146,35 @@ class AttentionAttribution(Attribution, ABC):
         target: TargetType,
         additional_forward_args: object,
         internal_batch_size: int | None,
+        contrast: TargetType,
+        plan: Plan | None = None,
     ) -> list[Explanation]:
+        plan = plan or self.plan
+        if plan.rule is None:
+            target = contrast = None
         if internal_batch_size is not None:
             _validate_target(len(pixels), target)
+            _validate_target(len(pixels), contrast)
         with torch.inference_mode(False), torch.enable_grad():
             # Captum's generator warns about inputs without grad. Ours need none, but a leaf with grad keeps it quiet.
-            batches = _batched_generator(leaf(pixels), additional_forward_args, target, internal_batch_size)
-            return [
-                explain(self.model, self.forward_func, self.rule, batch, batch_target, batch_args)
-                for (batch,), batch_args, batch_target in batches
+            batches = partial(_batched_generator, leaf(pixels), internal_batch_size=internal_batch_size)
+            explanations = [
+                self._explain_batch(plan, batch, batch_target, batch_args, batch_contrast)
+                for ((batch,), batch_args, batch_target), (_, _, batch_contrast) in zip(
+                    batches(additional_forward_args, target), batches(target_ind=contrast), strict=True
+                )
             ]
+        if any(explanation.without_gradient for explanation in explanations):
+            warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
+        return explanations
+
+    def _explain_batch(
+        self, plan: Plan, inputs: Tensor, target: TargetType, additional_forward_args: object, contrast: TargetType
+    ) -> Explanation:
+        forward_func: Any = self.forward_func
+        if plan.rule is None:  # then the model's output does not matter, and may be anything
+            forward_func = forward_func.forward_func
+        return explain(self.model, forward_func, plan, inputs, target, additional_forward_args, contrast)
 
 
 def pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -163,7 +197,9 @@ def leaf(pixels: Tensor) -> Tensor:
     return (pixels.clone() if pixels.is_inference() else pixels.detach()).requires_grad_()
 
 
-def _spread(explanation: Explanation, pixels: Tensor) -> Tensor:
-    _, channels, height, width = pixels.shape
-    relevance = explanation.grid.spread(explanation.patch_relevance, height, width) / channels
-    return relevance[:, None].expand(-1, channels, -1, -1).to(pixels.dtype).contiguous()
+def _users_stack_level() -> int:
+    """How far above the caller the code lies that is neither ours nor Captum's."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("captum", "captum_gmar"):
+        level, frame = level + 1, frame.f_back
+    return level - 1

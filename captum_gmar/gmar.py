@@ -1,7 +1,7 @@
 """Gradient-driven multi-head attention rollout."""
 
-import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from captum_gmar._base import AttentionAttribution, pixel_values
 from captum_gmar._captum import TargetType
-from captum_gmar.attention import Explanation
-from captum_gmar.rules import GMAR, head_weights
+from captum_gmar.attention import Plan
+from captum_gmar.rules import GMAR, HeadImportance, Rollout, head_weights
+from captum_gmar.starts import Start
 
 
 class GMARAttribution(AttentionAttribution):
@@ -70,11 +71,18 @@ class GMARAttribution(AttentionAttribution):
         self,
         model: nn.Module,
         norm: str = "l1",
+        *,
         residual: float = 1.0,
+        recursion: str = "rollout",
+        start_layer: int = 0,
+        tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(model, forward_func)
-        self.rule = GMAR(norm, residual)
+        rule, sweep = HeadImportance(norm), Rollout(residual, recursion)
+        # Down the layers, the rule can roll out as well. Up the layers, all head weights are needed before the first.
+        plan = Plan(GMAR(norm, residual)) if recursion == "rollout" else Plan(rule, sweep)
+        super().__init__(model, replace(plan, start_layer=start_layer, tokens=tokens), forward_func)
+        self.norm = norm
 
     @classmethod
     def get_name(cls) -> str:
@@ -86,6 +94,7 @@ class GMARAttribution(AttentionAttribution):
         target: TargetType = None,
         additional_forward_args: object = None,
         internal_batch_size: int | None = None,
+        contrast: TargetType = None,
     ) -> Tensor:
         """
         How much each head matters for the target: the norm of its gradient, as a share of its layer.
@@ -93,18 +102,13 @@ class GMARAttribution(AttentionAttribution):
         Takes what :meth:`attribute` takes and raises what it raises.
 
         Returns:
-            Tensor (N, L, H), first layer first, each layer summing to 1. Comparable between the heads of a layer, not
-            between layers.
+            Tensor (N, L, H) of all layers, first layer first, each summing to 1. Comparable between the heads of a
+            layer, not between layers.
         """
-        explanations = self._explain(pixel_values(inputs), target, additional_forward_args, internal_batch_size)
-        return torch.cat([head_weights(explanation.importance) for explanation in explanations])
-
-    def _explain(self, *args: Any) -> list[Explanation]:
-        explanations = super()._explain(*args)
-        if any((explanation.importance.sum(-1) == 0).any() for explanation in explanations):
-            warnings.warn(
-                "All gradients of an attention layer are zero for at least one example. Its heads weigh the same "
-                "there, as in attention rollout.",
-                stacklevel=3,
-            )
-        return explanations
+        pixels, plan = (
+            pixel_values(inputs),
+            replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0),
+        )
+        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast, plan)
+        importance = [explanation.importance for explanation in explanations]
+        return head_weights(torch.cat([part for part in importance if part is not None]))

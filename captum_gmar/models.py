@@ -1,33 +1,42 @@
-"""What must be known of a model: its logits, its patch grid and the tokens its classifier reads."""
+"""What must be known of a model: its logits, its patch grid and its layers."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 # The names that transformers, timm and torchvision give to the tokens before the patches, and how many there may be in
 # a model that names none of them.
-PREFIX_PARAMETERS = (
-    "cls_token",
-    "class_token",
-    "class_embedding",
-    "dist_token",
-    "distillation_token",
-    "reg_token",
-    "register_tokens",
-)
+CLS_PARAMETERS = ("cls_token", "class_token", "class_embedding")
+DISTILLATION_PARAMETERS = ("dist_token", "distillation_token")
+REGISTER_PARAMETERS = ("reg_token", "register_tokens")
+PREFIX_PARAMETERS = CLS_PARAMETERS + DISTILLATION_PARAMETERS + REGISTER_PARAMETERS
 MAX_UNNAMED_PREFIX_TOKENS = 32
+
+ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
+
+
+def check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module. Got {type(model).__name__} instead. To explain what a function makes of "
+            "a model, pass the model and forward_func=."
+        )
 
 
 class Logits:
     """Runs ``forward_func`` and returns its logits as a tensor, which is what Captum's own methods need.
 
     Args:
-        forward_func: a model, or any callable, returning a tensor or an output with a ``logits`` tensor.
+        forward_func: a model, or any callable, returning a tensor or an output with a ``logits`` tensor. Of a model
+            wrapped for data parallelism what is wrapped is run: the wrapper would run it in other threads, or prepare
+            it for training.
     """
 
     def __init__(self, forward_func: Callable[..., Any]) -> None:
+        if isinstance(forward_func, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            forward_func = forward_func.module
         self.forward_func = forward_func
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -71,6 +80,15 @@ class PatchGrid(NamedTuple):
         pixels[:, : covered.shape[-2], : covered.shape[-1]] = covered
         return pixels
 
+    def spread_like(self, relevance: Tensor, inputs: Tensor) -> Tensor:
+        """Each patch's share for each of its pixels and channels: (N, rows, columns) → as ``inputs`` are.
+
+        The sum over a patch is its relevance, up to the rounding of the inputs' dtype.
+        """
+        _, channels, height, width = inputs.shape
+        shares = self.spread(relevance, height, width) / channels
+        return shares[:, None].expand(-1, channels, -1, -1).to(inputs.dtype).contiguous()
+
 
 def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
     """The patch grid that ``model`` lays over an image of ``height`` × ``width`` pixels.
@@ -90,11 +108,11 @@ def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
 
 def _patch_size(model: nn.Module) -> tuple[int, int]:
     for module in model.modules():
-        size = getattr(_config(module), "patch_size", None)
+        size = getattr(config_of(module), "patch_size", None)
         if size is not None:
             return (size, size) if isinstance(size, int) else (size[0], size[1])
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == module.stride and module.stride != (1, 1):
+        if isinstance(module, nn.Conv2d) and _is_patch_embedding(module):
             return module.kernel_size[0], module.kernel_size[1]
     raise ValueError(
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
@@ -103,34 +121,80 @@ def _patch_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _prefixes(model: nn.Module) -> frozenset[int]:
-    named = []
-    for module in model.modules():
-        tokens = [
-            getattr(module, name) for name in PREFIX_PARAMETERS if isinstance(getattr(module, name, None), Tensor)
-        ]
-        named.append(sum(token.shape[-2] if token.dim() > 1 else 1 for token in tokens))
-    return frozenset(filter(None, named)) or frozenset(range(MAX_UNNAMED_PREFIX_TOKENS + 1))
+    named = {named_tokens(module, PREFIX_PARAMETERS) for module in model.modules()} - {0}
+    return frozenset(named or range(MAX_UNNAMED_PREFIX_TOKENS + 1))
 
 
-def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int) -> Tensor:
-    """The share of each token (T,) in what the classifier reads.
+def named_tokens(module: nn.Module, names: tuple[str, ...]) -> int:
+    """How many tokens ``module`` keeps under these names."""
+    tokens = [getattr(module, name) for name in names if isinstance(getattr(module, name, None), Tensor)]
+    return sum(token.shape[-2] if token.dim() > 1 else 1 for token in tokens)
 
-    That is the CLS token, or the mean of the patches for models without prefix tokens, for those whose config says
-    ``use_mean_pooling`` (BEiT, Data2Vec), and for CLIP's classifier.
+
+def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Module]:
+    """The layers of the vision tower, first to last: the modules between which the tokens' residual stream runs.
+
+    They are the children of the one ``nn.ModuleList`` or ``nn.Sequential`` whose modules are of one class, each with
+    attention in it. Of several, the one beside a patch embedding is meant, so CLIP's text tower is not.
+
+    Args:
+        model: a vision transformer, or a model that holds one.
+        count: how many layers there are, for example as many as attention layers were met; without it, the longest
+            such list counts.
+
+    Raises:
+        ValueError: if there is no such list, or more than one.
     """
-    prefix = tokens - grid.patches
-    start = torch.zeros(tokens)
-    if prefix == 0 or any(_pools_patches(module) for module in model.modules()):
-        start[prefix:] = 1 / grid.patches
-    else:
-        start[0] = 1
-    return start
+    stacks = {name: list(module.children()) for name, module in model.named_modules() if _is_stack(module, count)}
+    embeddings = [name for name, module in model.named_modules() if _is_patch_embedding(module)]
+    beside = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
+    ranks = {name: (beside[name], len(layers)) for name, layers in stacks.items()}
+    best = [name for name in stacks if ranks[name] == max(ranks.values())]
+    found = [name for name in best if not any(_is_within(other, name) for other in best)]
+    if len(found) != 1:
+        several = "" if count is None else f"{count} "
+        raise ValueError(
+            f"Expected one nn.ModuleList or nn.Sequential of {several}layers of one class, each with attention, in "
+            f"{type(model).__name__}, but found {', '.join(found) or 'none'}. Methods that read the tokens between the "
+            "layers need it; of a model with several towers, pass the one that sees the image."
+        )
+    return stacks[found[0]]
 
 
-def _pools_patches(module: nn.Module) -> bool:
-    named = type(module).__name__ == "CLIPForImageClassification"  # nothing in its config says so
-    return named or bool(getattr(_config(module), "use_mean_pooling", False))
+def _is_stack(module: nn.Module, count: int | None) -> bool:
+    children = list(module.children())
+    return (
+        isinstance(module, nn.ModuleList | nn.Sequential)
+        and count in (None, len(children))
+        and len(set(map(type, children))) == 1
+        and all(map(_has_attention, children))
+    )
 
 
-def _config(module: nn.Module) -> Any:
+def _has_attention(layer: nn.Module) -> bool:
+    return any(
+        ATTENTION_NAMES.search(name) or ATTENTION_NAMES.search(type(module).__name__)
+        for name, module in layer.named_modules()
+    )
+
+
+def _is_within(name: str, container: str) -> bool:
+    return name != container and name.startswith(f"{container}." if container else "")
+
+
+def _shared_depth(name: str, other: str) -> int:
+    """How many of the modules that hold one of the two hold both."""
+    depth = 0
+    for part, other_part in zip(name.split("."), other.split("."), strict=False):
+        if part != other_part:
+            break
+        depth += 1
+    return depth
+
+
+def _is_patch_embedding(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == module.stride and module.stride != (1, 1)
+
+
+def config_of(module: nn.Module) -> Any:
     return getattr(module, "config", None)

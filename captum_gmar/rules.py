@@ -1,46 +1,94 @@
-"""What each method makes of one attention layer.
+"""What each method makes of the attention layers: every rule reads like its formula and knows no model.
 
-A rule takes the relevance of every token above a layer and returns it below that layer. It sees the layer as blocks of
-query rows, so that no T×T matrix has to exist as a whole, and it may go over the blocks more than once.
+A :class:`Rule` is applied on the way back, last layer first, to a layer's attention A and gradient G. It takes the
+relevance of every token above the layer and returns it below. A :class:`Sweep` is applied afterwards, to the attention
+of all layers at once. Both see a layer as blocks of query rows, so that no T×T matrix has to exist as a whole, and may
+go over the blocks more than once.
 
-Letters in shapes: N examples, H heads, T tokens, R query rows of a block.
+Letters in shapes: N examples, L layers, H heads, T tokens, R query rows of a block. In formulas: r the row of
+relevance, which begins at the start tokens, often CLS; w the weights of the heads, which sum to 1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 
-class Block(NamedTuple):
+class Block(Protocol):
     """Some query rows of one layer. The tensors are scratch memory: use them before asking for the next block."""
 
-    rows: slice  # of the T query tokens
-    attention: Tensor  # (N, H, R, T) probabilities after softmax
-    gradient: Tensor  # (N, H, R, T) of the target with respect to the attention
+    @property
+    def rows(self) -> slice:
+        """Of the T query tokens."""
+
+    @property
+    def attention(self) -> Tensor:
+        """A (N, H, R, T), probabilities after softmax."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """G (N, H, R, T), of the target with respect to the attention. A sweep has none."""
+
+
+Blocks = Iterable[Block]
 
 
 class Step(NamedTuple):
     """What a rule makes of one layer."""
 
     relevance: Tensor  # (N, T) below the layer
-    importance: Tensor  # (N, H) of the heads, not normalised
+    importance: Tensor | None = None  # (N, H) of the heads, not normalised; None from rules that do not weigh heads
 
 
 class Rule(Protocol):
-    def __call__(self, relevance: Tensor, layer: Iterable[Block]) -> Step: ...
+    layerwise: ClassVar[bool]  # what it makes of a layer is that layer's own, and relevance is the mean of the layers
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step: ...
 
 
-NORMS = {"l1": 1, "l2": 2}
+class Sweep(Protocol):
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Tensor | None) -> Tensor:
+        """Relevance (N, T), of the start tokens' (N, T), and head importance (N, L, H) if a rule found it before."""
+
+
+NORMS = ("l1", "l2")
+RECURSIONS = ("rollout", "forward", "additive")
+FUSIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
+GRADIENT_FUSIONS = ("mean", "gmar")
+
+
+@dataclass(frozen=True)
+class HeadImportance:
+    r"""GMAR's head importance :math:`s_h = \|G_h\|`, the entrywise L1 or L2 norm; relevance stays where it is."""
+
+    norm: str = "l1"
+    layerwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, NORMS)
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return Step(relevance, self.combined([self.of(block.gradient) for block in layer]))
+
+    def of(self, gradient: Tensor) -> Tensor:
+        """(N, H) of some rows' gradient (N, H, R, T)."""
+        norm: Tensor = torch.linalg.vector_norm(gradient, int(self.norm[1]), dim=(-2, -1))
+        return norm
+
+    def combined(self, norms: list[Tensor]) -> Tensor:
+        """(N, H) of all rows."""
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), int(self.norm[1]), dim=0)
+        return norm
 
 
 @dataclass(frozen=True)
 class GMAR:
     r"""Gradient-driven multi-head attention rollout (Jo, Jang and Park, ICIP 2025).
 
-    With head importance :math:`s_h = \|G_h\|` (the entrywise L1 or L2 norm) and :math:`w = s / \sum_h s_h`
+    With :math:`w = s / \sum_h s_h` of :class:`HeadImportance`
 
     .. math:: r \leftarrow r \cdot \frac{\sum_h w_h A_h + \alpha I}{1 + \alpha}
 
@@ -49,20 +97,155 @@ class GMAR:
 
     norm: str = "l1"
     residual: float = 1.0
+    layerwise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {sorted(NORMS)}. Got {self.norm!r} instead.")
+        check_choice("norm", self.norm, NORMS)
         check_residual(self.residual)
 
-    def __call__(self, relevance: Tensor, layer: Iterable[Block]) -> Step:
-        norms, rows = [], []
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        norm, norms, rows = HeadImportance(self.norm), [], []
         for block in layer:
-            norms.append(torch.linalg.vector_norm(block.gradient, NORMS[self.norm], dim=(-2, -1)))
-            rows.append(relevance[:, None, None, block.rows] @ block.attention)  # (N, H, 1, T)
-        importance = torch.linalg.vector_norm(torch.stack(norms), NORMS[self.norm], dim=0)  # (N, H)
-        fused = head_weights(importance)[:, None] @ torch.stack(rows).sum(0).squeeze(-2)  # (N, 1, T)
-        return Step(add_residual(fused.squeeze(-2), relevance, self.residual), importance)
+            norms.append(norm.of(block.gradient))
+            rows.append(head_rows(relevance, block, block.attention))
+        importance = norm.combined(norms)
+        fused = fuse_rows(sum_up(rows), head_weights(importance))
+        return Step((fused + self.residual * relevance) / (1 + self.residual), importance)
+
+
+@dataclass(frozen=True)
+class GradientRollout:
+    r"""Generic attention explainability (Chefer, Gur and Wolf, ICCV 2021, eq. 5 and 6).
+
+    .. math:: r \leftarrow \alpha r + r \cdot \sum_h w_h (A_h \odot G_h)^+
+
+    With w = 1/H, or GMAR's weights where ``head_fusion`` is "gmar".
+    """
+
+    head_fusion: str = "mean"
+    norm: str = "l1"
+    residual: float = 1.0
+    layerwise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_choice("head_fusion", self.head_fusion, GRADIENT_FUSIONS)
+        check_choice("norm", self.norm, NORMS)
+        check_residual(self.residual)
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        norm, norms, rows = HeadImportance(self.norm), [], []
+        for block in layer:
+            if self.head_fusion == "gmar":
+                norms.append(norm.of(block.gradient))
+            rows.append(head_rows(relevance, block, positive(block)))
+        by_head = sum_up(rows)  # (N, H, T)
+        if self.head_fusion == "mean":
+            return Step(self.residual * relevance + by_head.mean(1))
+        importance = norm.combined(norms)
+        return Step(self.residual * relevance + fuse_rows(by_head, head_weights(importance)), importance)
+
+
+@dataclass(frozen=True)
+class GMARPlusPlus:
+    r"""GMAR++ (Joita and Ivanovska, 2025): relevance follows the attention that the gradient supports.
+
+    .. math::
+        s_h = \sum G_h^+, \qquad w = s / \sum_h s_h, \qquad
+        r \leftarrow r \cdot \operatorname{rownorm}\Bigl(\sum_h w_h A_h \odot G_h^+ + \alpha I\Bigr)
+    """
+
+    residual: float = 1.0
+    layerwise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_residual(self.residual)
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        importance = sum_up([block.gradient.clamp(min=0).sum((-2, -1)) for block in layer])  # (N, H)
+        weights = head_weights(importance)
+        fused = ((block.rows, fuse(positive(block), weights)) for block in layer)
+        return Step(normalised_row(relevance, fused, self.residual), importance)
+
+
+@dataclass(frozen=True)
+class GradSAM:
+    r"""Grad-SAM (Barkan et al., CIKM 2021): the mean of :math:`A \odot G^+` over layers, heads and query rows."""
+
+    layerwise: ClassVar[bool] = True
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return Step(relevance + mean_row(relevance, map(positive, layer)))
+
+
+@dataclass(frozen=True)
+class LeGrad:
+    r"""LeGrad (Bousselham et al., ICCV 2025): the mean of :math:`G^+` over layers, heads and query rows.
+
+    G is the gradient of the logit that the classifier gives to that layer's own output.
+    """
+
+    layerwise: ClassVar[bool] = True
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return Step(relevance + mean_row(relevance, (block.gradient.clamp(min=0) for block in layer)))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    r"""Attention rollout (Abnar and Zuidema, ACL 2020), over all layers at once.
+
+    With :math:`\bar A_l` the mean of the heads, weighted by their importance where there is one, and
+    :math:`\tilde A_l = \operatorname{rownorm}(\bar A_l + \alpha I)`, for a start row e:
+
+    - recursion "rollout": :math:`r = e \tilde A_{L-1} \cdots \tilde A_0`
+    - "forward": :math:`r = e \tilde A_0 \cdots \tilde A_{L-1}`
+    - "additive": :math:`r \leftarrow r \bar A_l + \alpha e` for l = 0, …, L-1, begun with r = e
+
+    ``discard_ratio`` sets the smallest elements of each fused matrix to zero, but for the first.
+    """
+
+    residual: float = 1.0
+    recursion: str = "rollout"
+    head_fusion: str = "mean"
+    discard_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_residual(self.residual)
+        check_choice("recursion", self.recursion, RECURSIONS)
+        check_choice("head_fusion", self.head_fusion, FUSIONS)
+        if not isinstance(self.discard_ratio, int | float) or not 0 <= self.discard_ratio < 1:
+            raise ValueError(f"discard_ratio must be a number in [0, 1). Got {self.discard_ratio!r} instead.")
+
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Tensor | None = None) -> Tensor:
+        start = relevance
+        order = range(len(layers))
+        for index in reversed(order) if self.recursion == "rollout" else order:
+            weights = None if importance is None else head_weights(importance[:, index])
+            fused = self._fused(layers[index], weights)
+            if self.recursion == "additive":
+                relevance = sum_up([row_times(relevance, *block) for block in fused]) + self.residual * start
+            else:
+                relevance = normalised_row(relevance, fused, self.residual)
+        return relevance
+
+    def _fused(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of Ā with their places."""
+        blocks = ((block.rows, self._fuse(block.attention, weights)) for block in layer)
+        return iter([self._without_smallest(*blocks)]) if self.discard_ratio else blocks
+
+    def _fuse(self, attention: Tensor, weights: Tensor | None) -> Tensor:
+        """(N, H, R, T) → (N, R, T)"""
+        if weights is not None:
+            return fuse(attention, weights)
+        return FUSIONS[self.head_fusion](attention, 1)
+
+    def _without_smallest(self, *blocks: tuple[slice, Tensor]) -> tuple[slice, Tensor]:
+        fused = torch.cat([block for _, block in blocks], 1)  # (N, T, T)
+        flat = fused.flatten(1)
+        smallest = flat.topk(int(flat.shape[1] * self.discard_ratio), largest=False).indices
+        first = flat[:, :1].clone()
+        flat.scatter_(1, smallest, 0)[:, :1] = first
+        return slice(0, fused.shape[1]), fused
 
 
 def head_weights(importance: Tensor) -> Tensor:
@@ -71,9 +254,53 @@ def head_weights(importance: Tensor) -> Tensor:
     return torch.where(total > 0, importance / total, 1 / importance.shape[-1])
 
 
-def add_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
-    """The row r·(Ā + αI)/(1 + α), of the rows r·Ā and r."""
-    return (fused + residual * relevance) / (1 + residual)
+def positive(block: Block) -> Tensor:
+    r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
+    return (block.attention * block.gradient).clamp_(min=0)
+
+
+def head_rows(relevance: Tensor, block: Block, matrix: Tensor) -> Tensor:
+    """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
+    return (relevance[:, None, None, block.rows] @ matrix).squeeze(-2)
+
+
+def fuse_rows(by_head: Tensor, weights: Tensor) -> Tensor:
+    """(N, H, T) → (N, T)"""
+    return (weights[:, None] @ by_head).squeeze(-2)
+
+
+def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
+    """The heads' weighted sum: (N, H, R, T) → (N, R, T)"""
+    return (weights[:, None] @ matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
+
+
+def row_times(relevance: Tensor, rows: slice, matrix: Tensor) -> Tensor:
+    """r·M over some rows: (N, T), of M (N, R, T)."""
+    return (relevance[:, None, rows] @ matrix).squeeze(-2)
+
+
+def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], residual: float) -> Tensor:
+    """r·rownorm(Ā + αI), of rows of Ā (N, R, T) with their places. A row of zeros passes nothing on."""
+    shares, parts = torch.empty_like(relevance), []
+    for rows, matrix in fused:
+        total = matrix.sum(-1) + residual  # (N, R)
+        shares[:, rows] = torch.where(total > 0, relevance[:, rows] / total, 0)
+        parts.append(row_times(shares, rows, matrix))
+    return sum_up(parts) + residual * shares
+
+
+def mean_row(relevance: Tensor, matrices: Iterable[Tensor]) -> Tensor:
+    """The mean over heads and all T query rows: (N, T), of parts (N, H, R, T)."""
+    return sum_up([matrix.mean(1).sum(1) for matrix in matrices]) / relevance.shape[-1]
+
+
+def sum_up(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}. Got {value!r} instead.")
 
 
 def check_residual(residual: float) -> None:

@@ -1,10 +1,73 @@
-"""The formulas in float64, slowly and from the paper's page: nothing of the package is used here."""
+"""The formulas in float64, slowly and from the papers' pages: nothing of the package is used here.
+
+Of each method, the whole matrix R (N, T, T), multiplied out layer by layer: row i is the relevance seen from token i.
+"""
 
 import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass
+class Dense:
+    """A and G of every layer (N, H, T, T), first layer first, and the gradient of each layer's own logit."""
+
+    attention: list[Tensor]
+    gradient: list[Tensor]
+    truncated: Callable[[int], "Dense"] | None = None  # of the model without the layers after one
+
+    @cached_property
+    def own_gradient(self) -> list[Tensor]:
+        return [self.truncated(layer).gradient[layer] for layer in range(len(self.attention))]
+
+
+class WrittenOut(TorchFunctionMode):
+    """Within the block, attention is computed as its formula says, and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        return self.attend(*args, **(kwargs or {}))
+
+    def attend(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        attention = scores.softmax(-1)
+        self.kept.append(attention)
+        return attention @ value
+
+
+def written_out(
+    model: nn.Module, forward: Callable[[nn.Module, Tensor], Tensor], inputs: Tensor, targets: list[int]
+) -> Dense:
+    """A and G of a float64 copy of any model that calls ``F.scaled_dot_product_attention``."""
+    model = copy.deepcopy(model).double()
+    with WrittenOut() as written, torch.enable_grad():
+        logits = forward(model, inputs.double())
+    logit = sum(logits[example, target] for example, target in enumerate(targets))
+    gradients = torch.autograd.grad(logit, written.kept)
+    return Dense([a.detach() for a in written.kept], list(gradients))
+
+
+def without_layers_after(model: nn.Module, layers: list[nn.Module], layer: int) -> nn.Module:
+    """A copy of the model in which ``layer`` is the last of ``layers``, its encoder."""
+    names = [name for name, module in model.named_modules() if list(module.children()) == layers]
+    shorter = copy.deepcopy(model)
+    del shorter.get_submodule(names[0])[layer + 1 :]
+    return shorter
 
 
 def float64_softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -35,23 +98,87 @@ def head_importance(gradients: list[Tensor], norm: str) -> Tensor:
             scores = []
             for head in range(shape[2]):
                 g = gradients[layer][example, head]
-                scores.append(g.abs().sum() if norm == "l1" else g.pow(2).sum().sqrt())
+                if norm == "positive":
+                    scores.append(g.clamp(min=0).sum())
+                else:
+                    scores.append(g.abs().sum() if norm == "l1" else g.pow(2).sum().sqrt())
             for head in range(shape[2]):
                 weights[example, layer, head] = scores[head] / sum(scores)
     return weights
 
 
-def gmar(attentions: list[Tensor], gradients: list[Tensor], norm: str, residual: float = 1.0) -> Tensor:
-    """The whole rollout matrix R (N, T, T), multiplied out layer by layer."""
-    weights = head_importance(gradients, norm)
-    rollouts = []
-    for example in range(len(attentions[0])):
-        rollout = torch.eye(attentions[0].shape[-1], dtype=torch.float64)
-        for layer, attention in enumerate(attentions):
-            fused = torch.zeros_like(rollout)
-            for head in range(attention.shape[1]):
-                fused += weights[example, layer, head] * attention[example, head]
-            identity = torch.eye(len(fused), dtype=torch.float64)
-            rollout = (fused + residual * identity) / (1 + residual) @ rollout
-        rollouts.append(rollout)
-    return torch.stack(rollouts)
+def head_means(matrices: list[Tensor], weights: Tensor | None = None) -> list[Tensor]:
+    """The heads' mean (N, T, T) of every layer, or their sum weighted by (N, L, H)."""
+    if weights is None:
+        return [matrix.mean(1) for matrix in matrices]
+    return [torch.einsum("nh,nhij->nij", weights[:, layer], matrix) for layer, matrix in enumerate(matrices)]
+
+
+def positive_parts(dense: Dense) -> list[Tensor]:
+    return [(a * g).clamp(min=0) for a, g in zip(dense.attention, dense.gradient, strict=True)]
+
+
+def multiply_out(
+    layers: list[Tensor], residual: float = 1.0, recursion: str = "rollout", start_layer: int = 0
+) -> Tensor:
+    """R of fused layers (N, T, T), first layer first."""
+    identity = torch.eye(layers[0].shape[-1], dtype=torch.float64)
+    rollout = identity.expand_as(layers[0])
+    for layer in layers[start_layer:]:
+        if recursion == "additive":
+            rollout = rollout @ layer + residual * identity
+            continue
+        step = layer + residual * identity
+        step = step / step.sum(-1, keepdim=True)
+        rollout = step @ rollout if recursion == "rollout" else rollout @ step
+    return rollout
+
+
+def attention_rollout(dense: Dense, head_fusion: str = "mean", discard_ratio: float = 0.0, **options: Any) -> Tensor:
+    fused = [{"mean": a.mean(1), "max": a.max(1).values, "min": a.min(1).values}[head_fusion] for a in dense.attention]
+    if discard_ratio:
+        for layer in fused:
+            for matrix in layer.flatten(1):
+                for index in matrix.argsort()[: int(len(matrix) * discard_ratio)]:
+                    if index:
+                        matrix[index] = 0
+    return multiply_out(fused, **options)
+
+
+def raw_attention(dense: Dense) -> Tensor:
+    return dense.attention[-1].mean(1)
+
+
+def gmar(attentions: list[Tensor], gradients: list[Tensor], norm: str, **options: Any) -> Tensor:
+    return multiply_out(head_means(attentions, head_importance(gradients, norm)), **options)
+
+
+def gradient_rollout(dense: Dense, norm: str | None = None, residual: float = 1.0, start_layer: int = 0) -> Tensor:
+    weights = None if norm is None else head_importance(dense.gradient, norm)
+    fused = head_means(positive_parts(dense), weights)
+    rollout = torch.eye(fused[0].shape[-1], dtype=torch.float64).expand_as(fused[0])
+    for layer in fused[start_layer:]:
+        rollout = residual * rollout + layer @ rollout
+    return rollout
+
+
+def attention_grad_cam(dense: Dense) -> Tensor:
+    return positive_parts(dense)[-1].mean(1)
+
+
+def gmar_plus_plus(dense: Dense, **options: Any) -> Tensor:
+    return multiply_out(head_means(positive_parts(dense), head_importance(dense.gradient, "positive")), **options)
+
+
+def grad_sam(dense: Dense, start_layer: int = 0) -> Tensor:
+    return layer_mean(positive_parts(dense)[start_layer:])
+
+
+def legrad(dense: Dense, start_layer: int = 0) -> Tensor:
+    return layer_mean([gradient.clamp(min=0) for gradient in dense.own_gradient[start_layer:]])
+
+
+def layer_mean(matrices: list[Tensor]) -> Tensor:
+    """The same row for every token: the mean over layers, heads and query rows."""
+    row = torch.stack([matrix.mean((1, 2)) for matrix in matrices]).mean(0)  # (N, T)
+    return row[:, None].expand(-1, row.shape[-1], -1)

@@ -1,18 +1,24 @@
 """Meeting a model's attention: which layers are met, and what is said where that cannot be."""
 
+import copy
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
+from oracle import Dense, attention_rollout, gradient_rollout
 from torch import nn
 from torch.testing import assert_close
 from transformers import (
+    Dinov2Config,
+    Dinov2ForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
     SwinConfig,
     SwinForImageClassification,
 )
 
-from captum_gmar import GMARAttribution
+from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad, RawAttention
 
 
 class TimmLike(nn.Module):
@@ -95,8 +101,10 @@ def test_causal_attention_and_grouped_heads(images):
         return lambda inputs: model.head(model.encode(inputs)[:, -1])
 
     grouped, plain = Grouped(), Plain()
-    found = GMARAttribution(grouped, forward_func=last_token(grouped)).head_importance(images, 3)
-    assert_close(found, GMARAttribution(plain, forward_func=last_token(plain)).head_importance(images, 3))
+    methods = [GMARAttribution(model, tokens=(3, 3), forward_func=last_token(model)) for model in (grouped, plain)]
+    assert_close(*(method.relevance(images, 3) for method in methods))
+    found = methods[0].head_importance(images, 3)
+    assert_close(found, methods[1].head_importance(images, 3))
     assert (found - 0.5).abs().max() > 0.01
 
 
@@ -140,15 +148,94 @@ def test_traced_models(vit, images):
         GMARAttribution(model, forward_func=lambda inputs: module(inputs)).attribute(images, 3)
 
 
-def test_multihead_attention(images):
-    layer = nn.TransformerEncoderLayer(24, 2, 48, batch_first=True)
+class Encoder(TimmLike):
+    """A model of torch's own layers."""
 
-    class Encoder(TimmLike):
+    def __init__(self, **options) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(24, 2, 48, batch_first=True, **options)
+        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+
+    def forward(self, inputs):
+        return self.head(self.encoder(self.tokens(inputs))[:, 0])
+
+
+def by_hand(model, images, target):
+    """A and G of an Encoder, its layers written out."""
+    tokens, kept = model.tokens(images), []
+    for layer in model.encoder.layers:
+        attention = layer.self_attn
+        entering = layer.norm1(tokens) if layer.norm_first else tokens
+        q, k, v = (
+            F.linear(entering, attention.in_proj_weight, attention.in_proj_bias)
+            .unflatten(-1, (3, 2, 12))
+            .permute(2, 0, 3, 1, 4)
+        )
+        kept.append((q @ k.mT / 12**0.5).softmax(-1))
+        attended = attention.out_proj((kept[-1] @ v).transpose(1, 2).flatten(2))
+        if layer.norm_first:
+            tokens = tokens + attended
+            tokens = tokens + layer.linear2(layer.linear1(layer.norm2(tokens)).relu())
+        else:
+            tokens = layer.norm1(tokens + attended)
+            tokens = layer.norm2(tokens + layer.linear2(layer.linear1(tokens).relu()))
+    gradients = torch.autograd.grad(model.head(tokens[:, 0])[:, target].sum(), kept)
+    return [a.detach() for a in kept], list(gradients)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_transformer_encoder(images, norm_first, frozen):
+    model = Encoder(norm_first=norm_first).eval().requires_grad_(not frozen)
+    dense = Dense(*by_hand(copy.deepcopy(model).double().requires_grad_(), images.double(), 3))
+    expected = gradient_rollout(dense)[:, 0, -16:].float()
+    assert_close(GradientRollout(model).relevance(images, 3).flatten(1), expected, rtol=1e-4, atol=1e-6)
+    expected = attention_rollout(dense)[:, 0, -16:].float()
+    assert_close(AttentionRollout(model).relevance(images).flatten(1), expected, rtol=1e-4, atol=1e-6)
+    assert LeGrad(model).relevance(images, 3).gt(0).any()
+
+
+class WithWeights(TimmLike):
+    """Asks torch's attention for its weights."""
+
+    def __init__(self, computes) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(24, 2, batch_first=True)
+        self.computes, self.weights = computes, None
+
+    def forward(self, inputs):
+        tokens = self.tokens(inputs)
+        attended, self.weights = self.attention(tokens, tokens, tokens)
+        scale = 1 + self.weights.sum() if self.computes else 1
+        return self.head((tokens + attended)[:, 0]) * scale
+
+
+def test_weights_of_multihead_attention(images):
+    model = WithWeights(computes=False)
+    before = model(images), model.weights
+    GMARAttribution(model).attribute(images, 3)
+    assert_close(model.weights.detach(), before[1].detach())
+    model.computes = True
+    AttentionRollout(model).attribute(images)
+    with pytest.raises(RuntimeError, match=r"computes with the attention weights that nn\.MultiheadAttention returns"):
+        GMARAttribution(model).attribute(images, 3)
+
+
+def test_separate_queries_and_keys_of_multihead_attention(images):
+    class Separate(TimmLike):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(24, 2, kdim=12, vdim=12, add_zero_attn=False)
+
         def forward(self, inputs):
-            return self.head(layer(self.tokens(inputs))[:, 0])
+            tokens = self.tokens(inputs).transpose(0, 1)
+            half = tokens[..., :12]
+            return self.head((tokens + self.attention(tokens, half, half, need_weights=False)[0])[0])
 
-    with pytest.raises(RuntimeError, match=r"No attention was met in Encoder.*nn\.MultiheadAttention"):
-        GMARAttribution(Encoder().eval()).attribute(images, 3)
+    model = Separate()
+    tokens = model.tokens(images).transpose(0, 1)
+    _, weights = model.attention(tokens, tokens[..., :12], tokens[..., :12])
+    assert_close(RawAttention(model).relevance(images).flatten(1), weights[:, 0, -16:].detach())
 
 
 def test_a_model_without_patches(images):
@@ -224,7 +311,7 @@ def test_a_last_layer_that_nobody_reads(images):
             self.attend(tokens[:, None], tokens[:, None], tokens[:, None])
             return tokens
 
-    with pytest.raises(RuntimeError, match="Expected attention layer 2 on the way back but met layer 1"):
+    with pytest.raises(RuntimeError, match="Attention layer 2 got no gradient: the target does not depend on it"):
         GMARAttribution(Unread()).attribute(images, 3)
 
 
@@ -261,8 +348,136 @@ def test_no_grad_in_the_model(vit, images):
 def test_dropout(make_vit, images):
     model = make_vit(attention_probs_dropout_prob=0.1)
     GMARAttribution(model).attribute(images, 3)
-    with pytest.raises(RuntimeError, match=r"without dropout but got dropout_p=0.1.*Call model.eval\(\)"):
+    with pytest.raises(RuntimeError, match=r"without dropout but got dropout of p=0.1.*Call model.eval\(\)"):
         GMARAttribution(model.train()).attribute(images, 3)
+
+
+def test_hidden_dropout(make_vit, images):
+    model = make_vit(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.0)
+    GMARAttribution(model).attribute(images, 3)
+    with pytest.raises(RuntimeError, match=r"without dropout but got dropout of p=0.1"):
+        AttentionRollout(model.train()).attribute(images)
+
+
+@pytest.mark.parametrize(
+    ("read", "reads", "tokens"),
+    [
+        (lambda tokens: tokens[:, 1:].mean(1), "the patches", "patches"),
+        (lambda tokens: tokens[:, 7], "some patches", (1, 2)),
+        (lambda tokens: tokens.mean(1), "token 0 and the patches", "patches"),
+    ],
+)
+def test_a_target_that_reads_other_tokens_than_expected(images, read, reads, tokens):
+    class OwnHead(TimmLike):
+        def forward(self, inputs):
+            return self.head(read(self.encode(inputs)))
+
+    model = OwnHead()
+    message = f"Expected the target to read token 0 after the last layer, as .*, but it reads {reads}. Say with tokens="
+    for method in (GMARAttribution, GradientRollout):
+        with pytest.raises(RuntimeError, match=message):
+            method(model).attribute(images, 3)
+        assert method(model, tokens=tokens).attribute(images, 3).ne(0).any()
+
+
+def test_half_of_what_is_expected_to_be_read(images):
+    model = Dinov2ForImageClassification(Dinov2Config(hidden_size=24, num_attention_heads=2, image_size=32)).eval()
+    with pytest.raises(RuntimeError, match=r"to read token 0 and the patches after .*, but it reads token 0\. Say"):
+        GMARAttribution(model, forward_func=lambda x: model.dinov2(x).pooler_output).attribute(images, 3)
+
+
+def test_start_layers_that_the_model_does_not_have(vit, images):
+    for layer in (3, -4):
+        with pytest.raises(ValueError, match=rf"start_layer must be one of the model's 3 layers. Got {layer} instead"):
+            GMARAttribution(vit, start_layer=layer).attribute(images, 3)
+        with pytest.raises(ValueError, match="start_layer must be one of the model's 3 layers"):
+            AttentionRollout(vit, start_layer=layer).attribute(images)
+
+
+def test_layers_before_the_start_layer_are_not_met_again(vit, images):
+    """Backward ends at the start layer: gradients that would be wrong below it do no harm."""
+    expected = GMARAttribution(vit, start_layer=1).relevance(images, 3)
+    block = next(m for m in vit.modules() if isinstance(m, nn.ModuleList))[0]
+    block.register_forward_hook(lambda module, args, output: spoil(output))
+    assert_close(GMARAttribution(vit, start_layer=1).relevance(images, 3), expected, rtol=0, atol=0)
+    with pytest.raises(FloatingPointError, match="The gradient at attention layer 0 must be finite"):
+        GMARAttribution(vit).attribute(images, 3)
+
+
+def test_rollout_of_a_model_without_logits(vit, images):
+    assert_close(AttentionRollout(vit.vit).relevance(images), AttentionRollout(vit).relevance(images))
+
+
+def test_data_parallel(vit, images):
+    """On a machine without GPU the wrapper only hands on; what is wrapped is what runs everywhere."""
+    method = GMARAttribution(nn.DataParallel(vit))
+    assert method.forward_func.forward_func is vit
+    assert_close(method.relevance(images, 3), GMARAttribution(vit).relevance(images, 3), rtol=0, atol=0)
+
+
+def test_adapters(vit, images):
+    """As peft writes them: a layer around the model's own, of two small trained matrices."""
+
+    class LoRA(nn.Module):
+        def __init__(self, base_layer):
+            super().__init__()
+            self.base_layer = base_layer.requires_grad_(False)
+            self.lora_a = nn.Linear(base_layer.in_features, 2, bias=False)
+            self.lora_b = nn.Linear(2, base_layer.out_features, bias=False)
+
+        def forward(self, inputs):
+            return self.base_layer(inputs) + self.lora_b(self.lora_a(inputs))
+
+    merged = copy.deepcopy(vit)
+    for name, module in list(vit.named_modules()):
+        if isinstance(module, nn.Linear):
+            parent, _, own = name.rpartition(".")
+            adapted = LoRA(module)
+            setattr(vit.get_submodule(parent), own, adapted)
+            merged.get_submodule(name).weight.data += adapted.lora_b.weight.detach() @ adapted.lora_a.weight.detach()
+    assert_close(GMARAttribution(vit).relevance(images, 3), GMARAttribution(merged).relevance(images, 3))
+
+
+def test_layers_that_do_not_let_gradients_pass(images):
+    """As layers quantised for speed on processors do not."""
+
+    class Quantised(TimmLike):
+        def encode(self, inputs):
+            return super().encode(inputs).detach().requires_grad_()
+
+    with pytest.raises(RuntimeError, match="Attention layer 1 got no gradient: the target does not depend on it"):
+        GMARAttribution(Quantised()).attribute(images, 3)
+
+
+class TestLayersApart:
+    def test_hooks_are_gone(self, vit, images):
+        def hooks(model):
+            return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+
+        before = hooks(vit)
+        LeGrad(vit).attribute(images, 3)
+        with pytest.raises(IndexError):
+            LeGrad(vit).attribute(images, 10)
+        with pytest.raises(ValueError, match="doesn't match model"):
+            LeGrad(vit).attribute(images[..., :24], 3)
+        assert hooks(vit) == before
+
+    def test_layers_that_cannot_be_told(self, images):
+        with pytest.raises(ValueError, match=r"Expected one nn.ModuleList or nn.Sequential of .*layers of one class"):
+            LeGrad(TimmLike()).attribute(images, 3)
+
+    def test_other_threads_see_nothing(self, vit, images):
+        """While one thread takes the layers apart, the model is whole in another."""
+        expected, found = vit(images).logits, []
+
+        def forward(pixels):
+            thread = threading.Thread(target=lambda: found.append(vit(pixels).logits))
+            thread.start()
+            thread.join()
+            return vit(pixels).logits
+
+        LeGrad(vit, forward_func=forward).attribute(images, 3)
+        assert_close(found[0], expected, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")

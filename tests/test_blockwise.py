@@ -31,7 +31,8 @@ def make_mask(kind, dtype=torch.float64, examples=3, heads=2, tokens=11, device=
 
 
 def run(query, key, value, mask, scale=None, on_blocks=lambda part, blocks: None):
-    return blockwise.attention(query, key, value, mask, scale, torch.zeros((), requires_grad=True), on_blocks)
+    layer = blockwise.Layer(query, key, mask, scale)
+    return blockwise.attention(layer, value, torch.zeros((), requires_grad=True), on_blocks)
 
 
 @pytest.fixture(params=[(1 << 19, 128), (1, 4), (300, 4), (500, 4)], ids=["whole", "rows", "example", "two examples"])
@@ -113,16 +114,28 @@ def test_gradients_do_not_depend_on_what_becomes_of_the_blocks():
     expected = torch.autograd.grad(run(*qkv, None), qkv, grad_output)
 
     def first_block_only(part, blocks):
-        next(iter(blocks))
+        _ = next(iter(blocks)).attention
 
-    output = run(*qkv, None, on_blocks=first_block_only)
-    assert_close(torch.autograd.grad(output, qkv, grad_output), expected, rtol=0, atol=0)
+    def some_blocks_then_all(part, blocks):
+        for index, block in enumerate(blocks):
+            _ = block.attention if index % 2 else block.gradient
+        for block in blocks:
+            _ = block.attention
+
+    def gradients_only(part, blocks):
+        for block in blocks:
+            _ = block.gradient
+
+    for on_blocks in (first_block_only, some_blocks_then_all, gradients_only):
+        output = run(*qkv, None, on_blocks=on_blocks)
+        assert_close(torch.autograd.grad(output, qkv, grad_output), expected, rtol=0, atol=0)
 
 
 def test_the_anchor_alone_brings_autograd_here():
     query, key, value, grad_output = (t.detach() for t in tensors())
     anchor, seen = torch.zeros((), requires_grad=True), []
-    output = blockwise.attention(query, key, value, None, None, anchor, lambda part, blocks: seen.extend(blocks))
+    layer = blockwise.Layer(query, key, None, None)
+    output = blockwise.attention(layer, value, anchor, lambda part, blocks: seen.extend(blocks))
     (zero,) = torch.autograd.grad(output, anchor, grad_output)
     assert zero == 0
     assert len(seen) == 1
@@ -142,3 +155,21 @@ def test_no_matrix_outlives_its_block():
         patch.setitem(blockwise.BLOCK_ELEMENTS, "cpu", 1)
         torch.autograd.grad(run(*qkv, None, on_blocks=remember), qkv, grad_output)
     assert len(pointers) <= 2  # the last block of an example has fewer rows
+
+
+@pytest.mark.usefixtures("block_size")
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_blocks_without_gradient(kind, scale):
+    query, key, _, _ = (t.detach() for t in tensors())
+    mask = make_mask(kind)
+    layer = blockwise.Layer(query, key, mask, scale)
+    one_hot = torch.eye(11, dtype=torch.float64).expand(3, 2, 11, 11)
+    expected = F.scaled_dot_product_attention(query, key, one_hot, mask, scale=scale)
+    scratch, seen = blockwise.Scratch(layer, matrices=1), torch.full_like(expected, torch.nan)
+    for part in scratch.parts():
+        for block in blockwise.AttentionBlocks(layer.part(part), scratch):
+            seen[part, :, block.rows] = block.attention
+            with pytest.raises(RuntimeError, match="No gradient"):
+                _ = block.gradient
+    assert_close(seen, expected)

@@ -11,37 +11,7 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
 
-CLS, MEAN = "CLS", "mean of the patches"
-FAMILIES = [
-    ("ViT", {}, CLS),
-    ("ViT", {"num_attention_heads": 1}, CLS),
-    ("ViT", {"num_attention_heads": 12, "num_hidden_layers": 5, "patch_size": 4}, CLS),
-    ("DeiT", {}, CLS),
-    ("Dinov2", {}, CLS),
-    ("Dinov2WithRegisters", {"num_register_tokens": 4}, CLS),
-    ("ViTMSN", {}, CLS),
-    ("Beit", {"use_relative_position_bias": True}, MEAN),
-    ("Beit", {"use_shared_relative_position_bias": True, "use_mean_pooling": False}, CLS),
-    ("Data2VecVision", {"use_relative_position_bias": True}, MEAN),
-    ("IJepa", {}, MEAN),
-]
 TARGETS = [3, 0, 9, 3]
-
-
-def make(family, changes):
-    torch.manual_seed(0)
-    tiny = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3}
-    config = getattr(transformers, f"{family}Config")(**{**tiny, "intermediate_size": 48, "num_labels": 10, **changes})
-    model = getattr(transformers, f"{family}ForImageClassification")(config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)  # position biases and CLS tokens start at zero
-    return model
-
-
-def patch_rows(rollout, patches, start):
-    """Of R (N, T, T): the row of the CLS token, or the mean of the patches' rows, at the patches."""
-    row = rollout[:, 0] if start == CLS else rollout[:, -patches:].mean(1)
-    return row[:, -patches:]
 
 
 def relative_error(found, expected):
@@ -49,20 +19,29 @@ def relative_error(found, expected):
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
-@pytest.mark.parametrize(("family", "changes", "start"), FAMILIES)
-def test_oracle(family, changes, start, norm, images):
-    model = make(family, changes)
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_attention_heads": 1}, {"num_attention_heads": 12, "num_hidden_layers": 5, "patch_size": 4}]
+)
+def test_what_transformers_returns_as_attention(changes, norm, make_vit, images):
+    model = make_vit(**changes)
     attention, gradient = attention_and_gradient(model, images, TARGETS)
     method = GMARAttribution(model, norm)
-    relevance = method.relevance(images, TARGETS)
-    expected = patch_rows(gmar(attention, gradient, norm), relevance[0].numel(), start)
-    assert relative_error(relevance.flatten(1), expected) < 2e-5
+    expected = gmar(attention, gradient, norm)[:, 0, 1:]
+    assert relative_error(method.relevance(images, TARGETS).flatten(1), expected) < 2e-5
     assert_close(method.head_importance(images, TARGETS).double(), head_importance(gradient, norm), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("recursion", ["rollout", "forward", "additive"])
+def test_head_importance_is_of_all_layers(recursion, make_vit, images):
+    model = make_vit(num_hidden_layers=4)
+    expected = GMARAttribution(model).head_importance(images, TARGETS)
+    method = GMARAttribution(model, recursion=recursion, start_layer=2)
+    assert_close(method.head_importance(images, TARGETS), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("residual", [0.0, 0.3, 2.0])
 def test_oracle_for_other_residuals(residual, vit, images):
-    expected = patch_rows(gmar(*attention_and_gradient(vit, images, TARGETS), "l1", residual), 16, CLS)
+    expected = gmar(*attention_and_gradient(vit, images, TARGETS), "l1", residual=residual)[:, 0, 1:]
     relevance = GMARAttribution(vit, residual=residual).relevance(images, TARGETS)
     assert relative_error(relevance.flatten(1), expected) < 2e-5
 
@@ -84,7 +63,7 @@ def test_oracle_for_a_class_probability(vit, images):
             [p[target] * (gradients[target][i] - sum(p[c] * gradients[c][i] for c in range(10))) for i in range(3)]
         )
     gradient = [torch.cat(layer) for layer in zip(*gradient, strict=True)]
-    expected = patch_rows(gmar(attention, gradient, "l1"), 16, CLS)
+    expected = gmar(attention, gradient, "l1")[:, 0, 1:]
     relevance = GMARAttribution(vit, forward_func=probability).relevance(images, TARGETS)
     assert relative_error(relevance.flatten(1), expected) < 2e-5
 
@@ -196,14 +175,14 @@ def dense(deit, photos):
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_trained_model_on_photos(deit, photos, dense, norm):
-    expected = patch_rows(gmar(*dense, norm), 196, CLS)
+    expected = gmar(*dense, norm)[:, 0, 1:]
     relevance = GMARAttribution(deit, norm).relevance(photos, PHOTO_CLASSES)
     assert relative_error(relevance.flatten(1), expected) < 2e-5
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_ranks_of_the_trained_model_in_bfloat16(deit, photos, dense, norm):
-    expected = patch_rows(gmar(*dense, norm), 196, CLS)
+    expected = gmar(*dense, norm)[:, 0, 1:]
     relevance = GMARAttribution(copy.deepcopy(deit).bfloat16(), norm).relevance(photos.bfloat16(), PHOTO_CLASSES)
     ranks = torch.stack([relevance.flatten(1).double(), expected], 1).argsort(-1).argsort(-1).double()  # (N, 2, P)
     for photo in ranks:

@@ -1,16 +1,33 @@
-"""GMAR's rule against cases worked by hand; and identities."""
+"""The rules against cases worked by hand; and identities."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import tensor
+from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from captum_gmar.rules import GMAR, Block, add_residual, head_weights
+from captum_gmar.rules import (
+    GMAR,
+    GMARPlusPlus,
+    GradientRollout,
+    GradSAM,
+    HeadImportance,
+    LeGrad,
+    Rollout,
+    head_weights,
+)
 
 # Two tokens, two heads.
 ATTENTION = tensor([[[[0.5, 0.5], [0.25, 0.75]], [[1.0, 0.0], [0.5, 0.5]]]])
 GRADIENT = tensor([[[[3.0, -4.0], [0.0, 5.0]], [[1.0, 1.0], [-1.0, 1.0]]]])
 CLS = tensor([[1.0, 0.0]])
+
+
+class Block(NamedTuple):
+    rows: slice
+    attention: Tensor
+    gradient: Tensor
 
 
 def layer(attention=ATTENTION, gradient=GRADIENT):
@@ -96,13 +113,106 @@ def test_heads_weigh_the_same_where_all_gradients_are_zero():
     assert_close(head_weights(importance), tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 0.25, 0.0, 0.75]]))
 
 
-def test_residual_is_normalised():
-    assert_close(add_residual(tensor([[0.0, 1.0]]), tensor([[1.0, 0.0]]), 3.0), tensor([[0.75, 0.25]]))
+# (A ⊙ G)^+ of the layer above: rows (3/2, 0), (0, 15/4) in the first head and (1, 0), (0, 1/2) in the second.
+
+
+def test_gradient_rollout_by_hand():
+    # CLS row of the mean: ((3/2 + 1) / 2, 0), and r itself.
+    assert_close(GradientRollout()(CLS, layer()).relevance, tensor([[1 + 5 / 4, 0.0]]))
+    # GMAR's L1 weights are 3/4 and 1/4: 9/8 + 1/4, and half of r.
+    step = GradientRollout("gmar", residual=0.5)(CLS, layer())
+    assert_close(step.relevance, tensor([[0.5 + 11 / 8, 0.0]]))
+    assert_close(step.importance, tensor([[12.0, 4.0]]))
+
+
+def test_gmar_plus_plus_by_hand():
+    # s = (3 + 5, 1 + 1 + 1), w = (8/11, 3/11). From (1/2, 1/2): both rows stay on the diagonal, so r does as well.
+    step = GMARPlusPlus()(tensor([[0.5, 0.5]]), layer())
+    assert_close(step.importance, tensor([[8.0, 3.0]]))
+    assert_close(step.relevance, tensor([[0.5, 0.5]]))
+    # With a gradient of ones the row of A itself is fused: 8/16 of each head.
+    step = GMARPlusPlus(residual=0.5)(CLS, layer(gradient=torch.ones_like(GRADIENT)))
+    assert_close(step.relevance, tensor([[(0.75 + 0.5) / 1.5, 0.25 / 1.5]]))
+
+
+def test_layer_means_by_hand():
+    # Column sums over heads and rows, by 2 heads and 2 rows.
+    nothing = tensor([[0.0, 0.0]])
+    assert_close(GradSAM()(nothing, layer()).relevance, tensor([[2.5 / 4, 4.25 / 4]]))
+    assert_close(LeGrad()(nothing, layer()).relevance, tensor([[4 / 4, 7 / 4]]))
+    assert_close(LeGrad()(CLS, layer()).relevance, tensor([[1 + 4 / 4, 7 / 4]]))
+
+
+def test_head_importance_leaves_relevance():
+    step = HeadImportance("l2")(CLS, layer())
+    assert_close(step.relevance, CLS)
+    assert_close(step.importance, tensor([[50**0.5, 2.0]]))
+
+
+# Two layers: all attention to the first token, and each token to the other.
+FIRST = tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
+SWAP = tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+
+
+@pytest.mark.parametrize(
+    ("recursion", "expected"),
+    [
+        # (1, 0) through (1/2, 1/2; 1/2, 1/2) of the second layer, then (1, 0; 1/2, 1/2) of the first.
+        ("rollout", [0.75, 0.25]),
+        # (1, 0) stays in the first layer and is halved in the second.
+        ("forward", [0.5, 0.5]),
+        # (1, 0) + (1, 0) = (2, 0), then (0, 2) + (1, 0).
+        ("additive", [1.0, 2.0]),
+    ],
+)
+def test_recursions_by_hand(recursion, expected):
+    layers = [layer(FIRST, FIRST), layer(SWAP, SWAP)]
+    assert_close(Rollout(recursion=recursion)(CLS, layers), tensor([expected]))
+
+
+def test_head_fusion_by_hand():
+    # CLS rows (1/2, 1/2) and (1, 0): max (1, 1/2), min (1/2, 0); with the identity and normalised.
+    assert_close(Rollout(head_fusion="max")(CLS, [layer()]), tensor([[2 / 2.5, 0.5 / 2.5]]))
+    assert_close(Rollout(head_fusion="min")(CLS, [layer()]), tensor([[1.0, 0.0]]))
+    weighted = Rollout(residual=0)(CLS, [layer()], tensor([[[3.0, 1.0]]]))
+    assert_close(weighted, tensor([[3 / 8 + 1 / 4, 3 / 8]]))
+
+
+def test_discard_ratio_by_hand():
+    # The mean is (3/4, 1/4; 3/8, 5/8): half of its elements, 1/4 and 3/8, go.
+    discarding = Rollout(discard_ratio=0.5)
+    assert_close(discarding(tensor([[0.5, 0.5]]), [layer()]), tensor([[0.5, 0.5]]))
+    # The first element stays, even if it is the smallest.
+    swapped = layer(tensor([[[[0.1, 0.9], [0.8, 0.2]]]]), SWAP)
+    assert_close(Rollout(residual=0, discard_ratio=0.5)(CLS, [swapped]), tensor([[0.1, 0.9]]))
+
+
+def test_a_row_of_zeros_passes_nothing_on():
+    step = GMARPlusPlus(residual=0)(CLS, layer(gradient=-torch.ones_like(GRADIENT)))
+    assert_close(step.relevance, tensor([[0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("residual", [0.3, 1])
+def test_gmar_plus_plus_conserves_relevance(residual):
+    relevance = torch.rand(3, 7, dtype=torch.float64)
+    step = GMARPlusPlus(residual)(relevance, layer(*random_layer(heads=4)))
+    assert_close(step.relevance.sum(-1), relevance.sum(-1))
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match=r"norm must be one of \['l1', 'l2'\]. Got 'l3' instead."):
-        GMAR("l3")
-    for residual in (-1, float("nan"), float("inf"), "1"):
-        with pytest.raises(ValueError, match=r"residual must be a finite number, zero or more\. Got"):
-            GMAR(residual=residual)
+    for make in (GMAR, HeadImportance, lambda norm: GradientRollout(norm=norm)):
+        with pytest.raises(ValueError, match=r"norm must be one of \['l1', 'l2'\]. Got 'l3' instead."):
+            make("l3")
+    for make in (GMAR, GradientRollout, GMARPlusPlus, Rollout):
+        for residual in (-1, float("nan"), float("inf"), "1"):
+            with pytest.raises(ValueError, match=r"residual must be a finite number, zero or more\. Got"):
+                make(residual=residual)
+    with pytest.raises(ValueError, match=r"recursion must be one of \['rollout', 'forward', 'additive'\]. Got 'back'"):
+        Rollout(recursion="back")
+    with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'max', 'min'\]. Got 'sum' instead."):
+        Rollout(head_fusion="sum")
+    with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'gmar'\]. Got 'max' instead."):
+        GradientRollout("max")
+    for ratio in (-0.1, 1, "half"):
+        with pytest.raises(ValueError, match=r"discard_ratio must be a number in \[0, 1\). Got"):
+            Rollout(discard_ratio=ratio)

@@ -1,0 +1,148 @@
+"""What the released code of GMAR computes, which is not what the paper says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_gmar._base import AttentionAttribution, pixel_values
+from captum_gmar._captum import TargetType, compute_gradients
+from captum_gmar.attention import Explanation, Plan, meet, select, sweep
+from captum_gmar.rules import Blocks, HeadImportance, head_weights
+from captum_gmar.wayback import check_finite
+
+RESIDUAL = 0.25
+MEAN_SHARE = 5e-5  # of the mean of R, for a residual
+
+
+class PublishedGMAR(AttentionAttribution):
+    r"""
+    The map that the released code of GMAR gives, for comparison with numbers that were made with it. To explain a
+    prediction, take :class:`~captum_gmar.GMARAttribution`.
+
+    Paper and code part ways:
+
+    - Head weights do not come from the gradient of the attention, and not layer by layer: they are the norm of the
+      gradient with respect to what enters the last layer's attention (after its layer norm), whose channels are split
+      into as many groups as there are heads. All layers share them.
+    - Every head is multiplied out by itself,
+      :math:`R_h \leftarrow R_h (w_h A_{l,h}) + 0.25 \cdot 5 \cdot 10^{-5} \cdot \operatorname{mean}(R) \cdot I`,
+      and the map is read off the first head's rows of the *patches*, not off the CLS row, by viewing these P×T numbers
+      as T maps and taking their mean.
+    - So neither the head weights nor the class reaches the map: the first head's weights are one factor, which the
+      scaling to [0, 1] at the end removes. The map is the same for every class, but for rounding.
+    - The numbers shrink like :math:`H^{-L}`. In single precision, as released, they underflow in deep models (zeros, or
+      NaN at 32 layers of 16 heads). Here they are double.
+
+    Figures quoted for GMAR that were made with that code are figures of this map.
+
+    The released code enlarges the map bicubically to 224×224 pixels and scales that to [0, 1]; here it is scaled patch
+    by patch, and a patch's value is spread over its pixels as in every other method. Relevance is in [0, 1] per
+    image, its smallest value 0 and its largest 1, and means nothing beyond that order.
+
+    Jo, Jang and Park, ICIP 2025, https://arxiv.org/abs/2504.19414, and the code published with it.
+
+    Args:
+        model: see :class:`~captum_gmar._base.AttentionAttribution`; its layers begin with a layer norm.
+        norm: of the gradient, for the head weights: "l1" or "l2".
+        forward_func: what is explained, if not the model's logits.
+    """
+
+    def __init__(self, model: nn.Module, norm: str = "l1", *, forward_func: Callable[..., Any] | None = None) -> None:
+        self.norm, self.rollout = HeadImportance(norm), PublishedRollout()
+        super().__init__(model, Plan(self.norm, self.rollout), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Published GMAR"
+
+    def head_weights(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: object = None
+    ) -> Tensor:
+        """
+        The weights of the heads, shared by all layers.
+
+        Returns:
+            Tensor (N, H), each row summing to 1.
+        """
+        (explanation,) = self._explain(pixel_values(inputs), target, additional_forward_args, None, None)
+        assert explanation.importance is not None
+        return explanation.importance[:, 0]
+
+    def _explain_batch(
+        self, plan: Plan, inputs: Tensor, target: TargetType, additional_forward_args: object, contrast: TargetType
+    ) -> Explanation:
+        recorder = _LastNorm()
+        meeting, logits = meet(self.model, recorder.around(self.forward_func), plan, inputs, additional_forward_args)
+        selected = select(logits, target, contrast)
+        meeting.check_met(self.model)
+        (gradient,) = compute_gradients(lambda: selected, recorder.normed())
+        check_finite(gradient, "gradient before the last attention layer")
+        of_patches = gradient[:, -meeting.grid.patches :]
+        channels = of_patches.reshape(*of_patches.shape[:2], meeting.layers[-1].shape[1], -1)  # (N, P, H, hidden / H)
+        weights = head_weights(self.norm.of(channels.transpose(1, 2)))  # (N, H)
+        importance = weights[:, None].expand(-1, meeting.count, -1)
+        patches = meeting.like.new_zeros(len(inputs), meeting.tokens)
+        patches[:, -meeting.grid.patches :] = 1
+        relevance = sweep(self.rollout, meeting.layers, patches, importance)
+        return Explanation(relevance, importance, meeting.grid, without_gradient=False)
+
+
+@dataclass(frozen=True)
+class PublishedRollout:
+    """The recursion of the released code, read off at the patches that are marked, with its weights for each layer."""
+
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Tensor | None) -> Tensor:
+        assert importance is not None
+        examples, tokens = relevance.shape
+        patches = int(relevance[0].count_nonzero())
+        identity = torch.eye(tokens, dtype=torch.float64, device=relevance.device)
+        rollout = identity.expand(examples, importance.shape[-1], -1, -1)  # (N, H, T, T)
+        for index, layer in enumerate(layers):
+            attention = torch.cat([block.attention.double() for block in layer], -2)
+            rollout = rollout @ (importance[:, index, :, None, None] * attention)
+            rollout = rollout + RESIDUAL * MEAN_SHARE * rollout.mean((1, 2, 3), keepdim=True) * identity
+        numbers = rollout[:, 0, -patches:]  # (N, P, T)
+        maps = numbers.reshape(examples, tokens, patches).mean(1)
+        low, high = maps.aminmax(dim=1, keepdim=True)
+        scaled = torch.where(high > low, (maps - low) / (high - low), 0)
+        return F.pad(scaled, (tokens - patches, 0)).to(relevance.dtype)
+
+
+class _LastNorm(TorchFunctionMode):
+    """Within the block, notes what the last layer norm before the last attention gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: Tensor | None = None
+        self.before_attention: Tensor | None = None
+
+    def around(self, forward_func: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return forward_func(*args, **kwargs)
+
+        return forward
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (F.scaled_dot_product_attention, F.multi_head_attention_forward):
+            self.before_attention = self.latest
+        result = func(*args, **(kwargs or {}))
+        if func is F.layer_norm:
+            self.latest = result if result.requires_grad else result.requires_grad_()
+        return result
+
+    def normed(self) -> Tensor:
+        """(N, T, hidden)"""
+        if self.before_attention is None:
+            raise RuntimeError(
+                "Expected a model whose layers begin with torch.nn.functional.layer_norm but met none before its "
+                "attention. The released code of GMAR reads its gradient there: of other models, there is no such map."
+            )
+        return self.before_attention

@@ -1,0 +1,117 @@
+"""The way back: one backward pass, in which a rule takes relevance from each attention layer to the one before.
+
+Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
+"""
+
+import torch
+from torch import Tensor
+
+from captum_gmar._captum import compute_gradients
+from captum_gmar.blockwise import GradientBlocks
+from captum_gmar.meeting import AttentionMeeting, depends
+from captum_gmar.rules import Rule
+
+
+class WayBack:
+    """
+    Args:
+        rule: what is made of a layer.
+        meeting: where the layers were met.
+        relevance: (N, T) above the last layer.
+        first: the layer where the way back ends.
+    """
+
+    def __init__(self, rule: Rule, meeting: AttentionMeeting, relevance: Tensor, first: int) -> None:
+        self.rule = rule
+        self.meeting = meeting
+        self.relevance = relevance.clone()  # below the layers that were met again
+        self.first = first
+        self.lowest = meeting.count  # the layer that was met again last
+        self.importance: list[list[Tensor | None]] = []  # last layer first, in parts (n, H)
+        self.finite: list[tuple[int, Tensor]] = []  # of each layer and part
+        self.has_gradient: list[Tensor] = []  # (n,) of each layer and part
+        self.read = torch.zeros(meeting.tokens, dtype=torch.bool, device=relevance.device)  # tokens the target reads
+
+    def go(self, selected: Tensor) -> None:
+        """Runs backward from what is explained (N,)."""
+        if self.meeting.last is None or not depends((selected,), self.meeting.last):
+            raise _detached_error(self.lowest - 1)
+        self.meeting.on_layer = self._meet_again
+        compute_gradients(lambda: selected, tuple(self.meeting.anchors[self.first :]))
+        if self.lowest > self.first:
+            raise _detached_error(self.lowest - 1)
+        for layer, finite in self.finite:
+            if not finite:
+                raise not_finite_error(f"gradient at attention layer {layer}")
+
+    def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
+        if examples.start == 0:
+            self.lowest -= 1
+            self.importance.append([])
+        if layer != self.lowest:
+            raise RuntimeError(
+                f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
+                "depend on every layer in turn, so relevance cannot be handed down."
+            )
+        self._look_at(blocks.grad_output.view(*blocks.shape, -1))
+        self.relevance = self.relevance.to(blocks.grad_output.device)
+        self.relevance[examples], importance = self.rule(self.relevance[examples], blocks)
+        self.importance[-1].append(importance)
+
+    def _look_at(self, gradient: Tensor) -> None:
+        """Notes what must be known of a layer's gradient (n, H, T, D) with respect to the output of its attention."""
+        self.finite.append((self.lowest, torch.isfinite(gradient).all()))
+        self.has_gradient.append(gradient.count_nonzero((1, 2, 3)) > 0)
+        if self.lowest == self.meeting.count - 1:
+            self.read |= gradient.count_nonzero((0, 1, 3)) > 0
+
+    def check_start(self, start: Tensor) -> None:
+        """Raises an error if the start tokens (N, T) are not those that the target reads after the last layer."""
+        prefix = self.meeting.grid.prefix_tokens(self.meeting.tokens)
+        begins = start[0] > 0
+        unread = begins[:prefix] & ~self.read[:prefix]
+        patches_unread = begins[prefix:].any() & ~self.read[prefix:].any()
+        if self.read.any() and ((self.read & ~begins).any() or unread.any() or patches_unread):
+            raise RuntimeError(
+                f"Expected the target to read {_names(begins, prefix)} after the last layer, as is usual for such a "
+                f"model, but it reads {_names(self.read, prefix)}. Say with tokens= where relevance begins."
+            )
+
+    def result(self) -> tuple[Tensor, Tensor | None]:
+        """Relevance (N, T) and head importance (N, L, H), first layer first, if the rule weighs heads."""
+        relevance = self.relevance / len(self.importance) if self.rule.layerwise else self.relevance
+        layers = [[part for part in parts if part is not None] for parts in reversed(self.importance)]
+        if not layers[0]:
+            return relevance, None
+        return relevance, torch.stack([torch.cat(parts).to(relevance.device) for parts in layers], 1)
+
+    def without_gradient(self) -> bool:
+        """Whether all gradients of a layer are zero, for any example."""
+        return not all(part.all() for part in self.has_gradient)
+
+
+def check_finite(tensor: Tensor, what: str) -> None:
+    if not torch.isfinite(tensor).all():
+        raise not_finite_error(what)
+
+
+def not_finite_error(what: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
+        "precision, try float32 or bfloat16."
+    )
+
+
+def _detached_error(layer: int) -> RuntimeError:
+    return RuntimeError(
+        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
+        "detach what it computes?"
+    )
+
+
+def _names(tokens: Tensor, prefix: int | None) -> str:
+    """Marked tokens (T,), in words."""
+    names = [f"token {index}" for index in tokens[:prefix].nonzero().flatten().tolist()]
+    if tokens[prefix:].any():
+        names.append("the patches" if tokens[prefix:].all() else "some patches")
+    return " and ".join(names)

@@ -1,0 +1,102 @@
+"""Every method of ours, with what its oracle says. A new method is one more row."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import oracle
+from oracle import Dense
+from torch import Tensor
+
+from captum_gmar import (
+    AttentionGradCAM,
+    AttentionRollout,
+    GMARAttribution,
+    GMARPlusPlus,
+    GradientRollout,
+    GradSAM,
+    LeGrad,
+    PublishedGMAR,
+    RawAttention,
+)
+
+
+class Method(NamedTuple):
+    make: Callable[..., Any]
+    expected: Callable[[Dense], Tensor] | None  # R (N, T, T); None where another test knows
+    reads_gradient: bool = True
+    conserves: bool = True  # whether relevance is in [0, 1] and sums to at most 1
+    takes_tokens: bool = True
+
+
+def gmar(norm: str, **options: Any) -> Callable[[Dense], Tensor]:
+    return lambda dense: oracle.gmar(dense.attention, dense.gradient, norm, **options)
+
+
+METHODS = {
+    "GMAR l1": Method(partial(GMARAttribution, norm="l1"), gmar("l1")),
+    "GMAR l2": Method(partial(GMARAttribution, norm="l2", residual=0.5), gmar("l2", residual=0.5)),
+    "GMAR forward": Method(partial(GMARAttribution, recursion="forward"), gmar("l1", recursion="forward")),
+    "GMAR additive": Method(
+        partial(GMARAttribution, recursion="additive", residual=0.5, norm="l2"),
+        gmar("l2", recursion="additive", residual=0.5),
+        conserves=False,
+    ),
+    "GMAR from layer 1": Method(partial(GMARAttribution, start_layer=1), gmar("l1", start_layer=1)),
+    "GMAR forward from layer -2": Method(
+        partial(GMARAttribution, recursion="forward", start_layer=-2), gmar("l1", recursion="forward", start_layer=-2)
+    ),
+    "rollout": Method(AttentionRollout, oracle.attention_rollout, reads_gradient=False),
+    "rollout forward": Method(
+        partial(AttentionRollout, recursion="forward", residual=0.3),
+        partial(oracle.attention_rollout, recursion="forward", residual=0.3),
+        reads_gradient=False,
+    ),
+    "rollout additive": Method(
+        partial(AttentionRollout, recursion="additive", start_layer=1),
+        partial(oracle.attention_rollout, recursion="additive", start_layer=1),
+        reads_gradient=False,
+        conserves=False,
+    ),
+    "rollout max": Method(
+        partial(AttentionRollout, head_fusion="max"),
+        partial(oracle.attention_rollout, head_fusion="max"),
+        reads_gradient=False,
+    ),
+    "rollout min, discarding": Method(
+        partial(AttentionRollout, head_fusion="min", discard_ratio=0.6, start_layer=-2),
+        partial(oracle.attention_rollout, head_fusion="min", discard_ratio=0.6, start_layer=-2),
+        reads_gradient=False,
+    ),
+    "raw attention": Method(RawAttention, oracle.raw_attention, reads_gradient=False),
+    "gradient rollout": Method(GradientRollout, oracle.gradient_rollout, conserves=False),
+    "gradient rollout, GMAR's heads": Method(
+        partial(GradientRollout, head_fusion="gmar", norm="l2", residual=0.7, start_layer=1),
+        partial(oracle.gradient_rollout, norm="l2", residual=0.7, start_layer=1),
+        conserves=False,
+    ),
+    "attention Grad-CAM": Method(AttentionGradCAM, oracle.attention_grad_cam, conserves=False),
+    "GMAR++": Method(GMARPlusPlus, oracle.gmar_plus_plus),
+    "GMAR++, from layer 1": Method(
+        partial(GMARPlusPlus, residual=0.2, start_layer=1), partial(oracle.gmar_plus_plus, residual=0.2, start_layer=1)
+    ),
+    "Grad-SAM": Method(GradSAM, oracle.grad_sam, conserves=False, takes_tokens=False),
+    "LeGrad": Method(LeGrad, oracle.legrad, conserves=False, takes_tokens=False),
+    "LeGrad, from layer 1": Method(
+        partial(LeGrad, start_layer=1), partial(oracle.legrad, start_layer=1), conserves=False, takes_tokens=False
+    ),
+    "published GMAR": Method(PublishedGMAR, None, conserves=False, takes_tokens=False),
+}
+# The first row of each public class.
+PUBLIC = list({getattr(m.make, "func", m.make): name for name, m in reversed(METHODS.items())}.values())
+NAMES = {
+    GMARAttribution: "GMAR",
+    AttentionRollout: "Attention rollout",
+    RawAttention: "Raw attention",
+    GradientRollout: "Gradient rollout",
+    AttentionGradCAM: "Attention Grad-CAM",
+    GMARPlusPlus: "GMAR++",
+    GradSAM: "Grad-SAM",
+    LeGrad: "LeGrad",
+    PublishedGMAR: "Published GMAR",
+}
