@@ -1,4 +1,4 @@
-"""GMAR for Captum: gradient-driven multi-head attention rollout for vision transformers.
+"""GMAR and its family for Captum: attribution methods that read the attention of vision transformers.
 
 The public names are loaded when first used, so that ``import captum_gmar`` costs nothing.
 """
@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captum_gmar.catalogue import methods
     from captum_gmar.gmar import GMARAttribution
     from captum_gmar.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
     from captum_gmar.layer_means import GradSAM, LeGrad
     from captum_gmar.published import PublishedGMAR
     from captum_gmar.recording import AttentionRecord, record_attention
     from captum_gmar.rollout import AttentionRollout, RawAttention
-    from captum_gmar.visualization import visualize_attribution
+    from captum_gmar.visualization import visualize_attribution, visualize_comparison
 
 __version__ = "0.1.0"
 
@@ -28,8 +29,10 @@ _HOMES = {
     "LeGrad": "layer_means",
     "PublishedGMAR": "published",
     "RawAttention": "rollout",
+    "methods": "catalogue",
     "record_attention": "recording",
     "visualize_attribution": "visualization",
+    "visualize_comparison": "visualization",
 }
 
 __all__ = [
@@ -43,8 +46,10 @@ __all__ = [
     "LeGrad",
     "PublishedGMAR",
     "RawAttention",
+    "methods",
     "record_attention",
     "visualize_attribution",
+    "visualize_comparison",
 ]
 
 

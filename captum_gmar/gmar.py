@@ -34,18 +34,36 @@ class GMARAttribution(AttentionAttribution):
     against it, and its values are shares of attention, not of the logit.
 
     Jo, Jang and Park, "GMAR: Gradient-Driven Multi-Head Attention Rollout for Vision Transformer Interpretability",
-    ICIP 2025, https://arxiv.org/abs/2504.19414. The order of the product is Abnar and Zuidema's,
-    https://arxiv.org/abs/2005.00928, because the paper leaves it open.
+    ICIP 2025, https://arxiv.org/abs/2504.19414.
+
+    **The recursion is read in three ways**, because the paper leaves its step open:
+
+    - "rollout", the default: the product above, in the order of Abnar and Zuidema,
+      https://arxiv.org/abs/2005.00928, in which information flows from layer 0 up.
+    - "forward": :math:`R = \tilde A_0 \cdots \tilde A_{L-1}`, each new layer multiplied on the right, as in
+      reimplementations from the paper.
+    - "additive": :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, not normalised, with
+      :math:`\bar A_l = \sum_h w_{l,h} A_{l,h}`: the form of the released code (whose map is another still, see
+      :class:`~captum_gmar.PublishedGMAR`) and of the authors of GMAR++. Relevance may exceed 1.
+
+    The last two need all head weights before the first layer, so they go over queries and keys once more.
+    :class:`~captum_gmar.AttentionRollout` takes the same options, so that what the recursion does and what the head
+    weights do can be told apart.
 
     Args:
         model: see :class:`~captum_gmar._base.AttentionAttribution`.
         norm: of the gradient, for head importance: "l1" or "l2".
         residual: :math:`\alpha`, the weight of the identity beside the attention; zero or more.
+        recursion: "rollout", "forward" or "additive".
+        start_layer: the first layer that counts, 0 for all; negative ones count from the end. Backward ends there.
+        tokens: where relevance begins, if not where the model's classifier reads: "cls", "distillation", "patches"
+            (their mean), a patch (row, column), or a list of these that share evenly. Relevance seen from a patch is
+            how strongly the others fed it.
         forward_func: what is explained, if not the model's logits.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if ``norm`` or ``residual`` is none of these.
+        ValueError: if an option is none of these.
 
     Where all gradients of a layer are zero, its heads weigh the same, as in attention rollout, and a warning says so.
 

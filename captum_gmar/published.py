@@ -101,13 +101,18 @@ class PublishedRollout:
         examples, tokens = relevance.shape
         patches = int(relevance[0].count_nonzero())
         identity = torch.eye(tokens, dtype=torch.float64, device=relevance.device)
-        rollout = identity.expand(examples, importance.shape[-1], -1, -1)  # (N, H, T, T)
+        # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
+        first = identity[-patches:].expand(examples, -1, -1)  # (N, P, T) of the first head
+        sums = identity.sum(0).expand(examples, importance.shape[-1], -1)  # (N, H, T)
         for index, layer in enumerate(layers):
+            weights = importance[:, index].double()
             attention = torch.cat([block.attention.double() for block in layer], -2)
-            rollout = rollout @ (importance[:, index, :, None, None] * attention)
-            rollout = rollout + RESIDUAL * MEAN_SHARE * rollout.mean((1, 2, 3), keepdim=True) * identity
-        numbers = rollout[:, 0, -patches:]  # (N, P, T)
-        maps = numbers.reshape(examples, tokens, patches).mean(1)
+            first = weights[:, :1, None] * (first @ attention[:, 0])
+            sums = weights[..., None] * (sums[..., None, :] @ attention).squeeze(-2)
+            residual = RESIDUAL * MEAN_SHARE * sums.mean((1, 2)) / tokens  # (N,)
+            first = first + residual[:, None, None] * identity[-patches:]
+            sums = sums + residual[:, None, None]
+        maps = first.reshape(examples, tokens, patches).mean(1)
         low, high = maps.aminmax(dim=1, keepdim=True)
         scaled = torch.where(high > low, (maps - low) / (high - low), 0)
         return F.pad(scaled, (tokens - patches, 0)).to(relevance.dtype)

@@ -6,17 +6,11 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from oracle import Dense, attention_rollout, gradient_rollout
 from torch import nn
 from torch.testing import assert_close
-from transformers import (
-    Dinov2Config,
-    Dinov2ForImageClassification,
-    ResNetConfig,
-    ResNetForImageClassification,
-    SwinConfig,
-    SwinForImageClassification,
-)
+from transformers import Dinov2Config, Dinov2ForImageClassification, ResNetConfig, ResNetForImageClassification
 
 from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad, RawAttention
 
@@ -244,12 +238,54 @@ def test_a_model_without_patches(images):
         GMARAttribution(model).attribute(images, 1)
 
 
-def test_windowed_attention(images):
-    model = SwinForImageClassification(
-        SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1], num_heads=[2], window_size=4)
-    ).eval()
-    with pytest.raises(RuntimeError, match=r"Expected attention over 256 patch tokens|No attention was met"):
-        GMARAttribution(model).attribute(images, 1)
+SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 48}
+SENTENCES = torch.tensor([[1, 5, 7, 2], [1, 9, 8, 2]])
+
+
+@pytest.mark.parametrize("make", [GMARAttribution, GradientRollout, LeGrad, AttentionRollout])
+@pytest.mark.parametrize("name", ["CLIP", "Siglip"])
+def test_an_image_explained_by_a_sentence(images, name, make):
+    """The text tower's attention passes by: the same comes out where its embedding is a constant."""
+    torch.manual_seed(0)
+    text = {**SMALL, "vocab_size": 10, "bos_token_id": 1, "eos_token_id": 2, "projection_size": 24}
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text, vision_config={**SMALL, "image_size": 32, "patch_size": 8}, projection_dim=24
+    )
+    model = getattr(transformers, f"{name}Model")(config).eval()
+    torch.nn.init.normal_(next(p for n, p in model.named_parameters() if "patch_embedding" in n), std=0.3)
+    output = model(pixel_values=images, input_ids=SENTENCES)
+
+    def with_text_tower(pixels):
+        return model(pixel_values=pixels, input_ids=SENTENCES).logits_per_image
+
+    def with_constant(pixels):
+        embedding = model.get_image_features(pixels)
+        embedding = getattr(embedding, "pooler_output", embedding)  # in transformers 5 and 4
+        return (
+            embedding / embedding.norm(dim=-1, keepdim=True) @ output.text_embeds.detach().T * model.logit_scale.exp()
+        )
+
+    found = make(model, forward_func=with_text_tower).relevance(images, [0, 1, 1, 0])
+    assert_close(found, make(model, forward_func=with_constant).relevance(images, [0, 1, 1, 0]), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Swin", {"patch_size": 2, "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4}),
+        ("Swinv2", {"patch_size": 2, "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4}),
+        ("Pvt", {"hidden_sizes": [8, 8, 8, 8], "depths": [1] * 4, "num_attention_heads": [1] * 4}),
+        ("Hiera", {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "image_size": [32, 32]}),
+    ],
+)
+@pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout])
+def test_windowed_and_hierarchical_models(images, name, options, make):
+    config = getattr(transformers, f"{name}Config")(**{"image_size": 32, **options})
+    model = getattr(transformers, f"{name}ForImageClassification")(config).eval()
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"Expected attention over|No attention was met|every attention"
+    ):
+        make(model).attribute(images, 1)
 
 
 def test_attention_that_is_not_over_the_grid(images):

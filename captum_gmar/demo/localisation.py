@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from captum.attr import Attribution, InputXGradient, IntegratedGradients, Saliency
+from captum.attr import Attribution
 from torch import Tensor
 
+from captum_gmar import catalogue
 from captum_gmar.demo.batches import GRID, PATCH
 from captum_gmar.demo.measures import Estimate, estimate, patch_shares, to_pixels
 from captum_gmar.demo.scenes import Scene, make_scene
-from captum_gmar.gmar import GMARAttribution
-from captum_gmar.recording import record_attention
+from captum_gmar.models import patch_grid
+from captum_gmar.rollout import RawAttention
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification
@@ -103,44 +104,31 @@ def control_maps(model: ViTForImageClassification) -> dict[str, Method]:
     generator = torch.Generator().manual_seed(0)
     line = torch.linspace(-1, 1, GRID * PATCH)
     blob = torch.exp(-(line[:, None] ** 2 + line**2) / (2 * 0.5**2))
+    grid = patch_grid(model, GRID * PATCH, GRID * PATCH)
 
-    def raw_attention(inputs: Tensor, target: list[int]) -> Tensor:
-        return _spread(record_attention(model, inputs, target).attention[-1].mean(1)[:, 0, 1:])
+    def random_map(inputs: Tensor, target: list[int]) -> Tensor:
+        return grid.spread_like(torch.rand(len(inputs), GRID, GRID, generator=generator), inputs)
 
     return {
         "uniform map": lambda inputs, target: torch.ones_like(inputs),
         "centre blob": lambda inputs, target: blob.expand_as(inputs),
-        "random map": lambda inputs, target: _spread(torch.rand(len(inputs), GRID**2, generator=generator)),
-        "raw attention": raw_attention,
+        "random map": random_map,
+        "raw attention": RawAttention(model),
     }
 
 
 def comparison_methods(model: ViTForImageClassification) -> dict[str, Method]:
-    """GMAR and what it is compared with."""
-    gmar = GMARAttribution(model)
-    integrated: Any = IntegratedGradients(gmar.forward_func)
+    """All methods of the library but raw attention, which is among the controls, by the names they have in it.
 
-    def attention_rollout(inputs: Tensor, target: list[int]) -> Tensor:
-        attention = record_attention(model, inputs, target).attention
-        rollout = torch.eye(attention[0].shape[-1]).expand(len(inputs), -1, -1)
-        for layer in attention:
-            rollout = (layer.mean(1) + torch.eye(layer.shape[-1])) / 2 @ rollout
-        return _spread(rollout[:, 0, 1:])
-
-    return {
-        "GMAR, L1": gmar,
-        "GMAR, L2": GMARAttribution(model, norm="l2"),
-        "attention rollout": attention_rollout,
-        "IntegratedGradients": partial(integrated.attribute, internal_batch_size=50),
-        "InputXGradient": InputXGradient(gmar.forward_func),
-        "Saliency": Saliency(gmar.forward_func),
+    Captum's Occlusion and FeatureAblation, which take a forward pass per patch, and GradientShap, which is random, are
+    left out.
+    """
+    slow_or_random = {"occlusion", "feature-ablation", "gradient-shap", "raw-attention"}
+    made: dict[str, Method] = {
+        name: make(model) for name, make in catalogue.methods().items() if name not in slow_or_random
     }
-
-
-def _spread(relevance: Tensor) -> Tensor:
-    """(N, P) → (N, 3, height, width)"""
-    pixels = relevance.reshape(-1, GRID, GRID).repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
-    return pixels[:, None].expand(-1, 3, -1, -1)
+    integrated: Any = made["integrated-gradients"]
+    return {**made, "integrated-gradients": partial(integrated.attribute, internal_batch_size=50)}
 
 
 def _attribute(method: Method) -> Callable[[Tensor, list[int]], Tensor]:
