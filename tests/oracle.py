@@ -103,7 +103,7 @@ def head_importance(gradients: list[Tensor], norm: str) -> Tensor:
                 else:
                     scores.append(g.abs().sum() if norm == "l1" else g.pow(2).sum().sqrt())
             for head in range(shape[2]):
-                weights[example, layer, head] = scores[head] / sum(scores)
+                weights[example, layer, head] = scores[head] / sum(scores) if sum(scores) else 1 / shape[2]
     return weights
 
 

@@ -137,9 +137,29 @@ def test_any_map_can_be_drawn(seed: int) -> None:
     draw(10.0 ** (seed - 10) * np.random.default_rng(seed).random((32, 48)))
 
 
-def test_negative_map() -> None:
-    values = -np.random.rand(32, 48)
-    assert shown(draw(values)[1]) == pytest.approx(values)
+@pytest.mark.parametrize(("low", "high"), [(-1, 0.2), (-0.2, 1), (-1, -0.5), (-1e-3, 1)])
+def test_map_with_negative_values_has_its_colours_around_zero(low: float, high: float) -> None:
+    values = np.linspace(low, high, 32 * 48).reshape(32, 48)
+    _, axes = draw(values)
+    assert shown(axes) == pytest.approx(values)
+    for panel in axes[1:]:
+        assert panel.images[-1].get_clim() == (-1, 1)
+    image = axes[1].images[0]
+    red, _, blue, _ = np.moveaxis(image.to_rgba(values), -1, 0)
+    assert (red > blue)[values > 0.02].all()
+    assert (blue > red)[values < -0.02].all()
+
+
+def test_rounding_below_zero_is_no_negative_value() -> None:
+    values = np.linspace(-1e-6, 1, 32 * 48).reshape(32, 48)
+    image = draw(values)[1][1].images[0]
+    assert image.get_clim() == (values.min(), 1)
+    assert image.cmap.name == "viridis"
+
+
+def test_colour_map_of_the_user() -> None:
+    for values in (np.random.rand(4, 6), np.random.rand(4, 6) - 0.5):
+        assert [panel.images[-1].cmap.name for panel in draw(values, cmap="PiYG")[1][1:]] == 2 * ["PiYG"]
 
 
 def test_long_title_is_wrapped_and_nothing_overlaps() -> None:

@@ -2,27 +2,59 @@
 
 import argparse
 import re
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
+from captum_gmar.commands.methods import CAPTUMS, FROM_ALL_LAYERS, FROM_TOKENS, OURS, check_taken, method_name
 from captum_gmar.commands.outputs import FORMATS, find_images, plan_array, plan_pictures
+from captum_gmar.commands.tokens import FORMS, token
 
 SCENE = "built-in-scene"
 
-DESCRIPTION = f"""\
-Explains the prediction of an image classifier with GMAR. For each image it prints the most likely classes and writes
-a picture of the photo as the model saw it, the relevance of its patches, and both over each other. Without an image and
-a model it explains a built-in scene with the built-in model, and needs no network.
+DESCRIPTION = """\
+Explains the prediction of an image classifier with GMAR, with other methods, or
+with several side by side. For each image it prints the most likely classes and
+writes a picture of the photo as the model saw it and the relevance of its
+patches. Without an image and a model it explains a built-in scene with the
+built-in model, and needs no network.
+"""
 
-exit status: 0 all images explained, 1 some failed, 2 bad usage or nothing done, 130 interrupted
+
+def _listing(names: Sequence[str]) -> str:
+    return textwrap.fill(", ".join(names), 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+EPILOG = f"""\
+methods:
+  that take --tokens and --contrast:
+{_listing(FROM_TOKENS)}
+  that take --contrast:
+{_listing(FROM_ALL_LAYERS)}
+  Captum's, summed over the pixels of each patch; occlusion and feature-ablation
+  are of whole patches already:
+{_listing(CAPTUMS)}
+  The target and the contrast mean nothing to rollout, rollout-forward,
+  rollout-additive, raw-attention and published-gmar. Where relevance can be
+  negative, red speaks for the class and blue against it.
+
 picture formats: {", ".join(FORMATS)}
+exit status: 0 all images explained, 1 some failed, 2 bad usage or nothing done,
+  130 interrupted
 """
 
 ARRAYS = """\
 also write a NumPy file of arrays for the N images explained: image (N,) file names; target (N,) explained class
-indices; label (N,) their names; logits (N, classes); relevance (N, rows, columns) of the patches, as shares of all
-tokens; head_importance (N, layers, heads), each layer summing to 1
+indices; label (N,) their names; logits (N, classes); method (methods,) names; relevance (methods, N, rows, columns) of
+the patches; head_importance (N, layers, heads), each layer summing to 1, of the first method whose name begins with
+gmar-, if any
+"""
+
+OUTPUT = """\
+picture for one image, or existing folder for <image>-<method>.png or, of several methods, <image>-comparison.png; an
+existing file is replaced. Such pictures are known by a note in the file and left out when their folder is explained
 """
 
 
@@ -32,6 +64,7 @@ def add_command(subparsers: Any) -> None:
         "explain",
         help="draw which patches fed the prediction",
         description=DESCRIPTION,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -39,28 +72,44 @@ def add_command(subparsers: Any) -> None:
     add = parser.add_argument
     add("images", nargs="*", metavar="IMAGE", help="image file, or folder of image files (not its subfolders)")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
-    add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, each image's most likely class")
-    add("--norm", choices=["l1", "l2"], default="l1", help="norm of the gradients that weigh the heads")
-    add("--residual", type=_residual, default=1.0, metavar="ALPHA", help="weight of the identity beside the attention")
     add(
-        "--output",
-        metavar="FILE_OR_FOLDER",
-        help="picture for one image, or existing folder for <image>-gmar.png; an existing file is replaced",
+        "--method",
+        type=method_name,
+        action="append",
+        metavar="NAME",
+        help="one of the methods below; several, side by side, by repeating it (default: gmar-l1)",
     )
+    add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, each image's most likely class")
+    add("--contrast", metavar="CLASS", help="class index or label: explain why the target rather than this class")
+    add(
+        "--tokens",
+        type=token,
+        action="append",
+        metavar="WHERE",
+        help=f"where relevance begins, if not where the classifier reads: {FORMS}; several, in equal parts, by "
+        "repeating it",
+    )
+    add("--output", metavar="FILE_OR_FOLDER", help=OUTPUT)
     add("--save-array", metavar="FILE.npz", help=ARRAYS)
     add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
     add("--size", type=_positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
-    add("--batch-size", type=_positive, default=8, metavar="N", help="images per pass through the model")
+    add("--batch-size", type=_positive, default=8, metavar="N", help="images explained at once")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were explained and how many failed."""
     if bool(arguments.images) != bool(arguments.model):
         raise CommandError("give images and --model, or neither for the built-in scene and model")
+    names = arguments.methods = tuple(dict.fromkeys(arguments.method or ["gmar-l1"]))
+    arguments.tokens = list(dict.fromkeys(arguments.tokens or []))
+    if arguments.tokens:
+        check_taken("--tokens", names, FROM_TOKENS)
+    if arguments.contrast is not None:
+        check_taken("--contrast", names, OURS)
     images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE)], 0)
     if not images:
         return 0, missing
-    pictures = plan_pictures(images, arguments.output)
+    pictures = plan_pictures(images, arguments.output, mark=names[0] if len(names) == 1 else "comparison")
     array = plan_array(arguments.save_array)
     from captum_gmar.commands.explaining import explain_images, explain_scene
 
@@ -73,16 +122,6 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")
     return int(text)
-
-
-def _residual(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a finite number, zero or more. Got {text!r} instead.")
-    return value
 
 
 def _device(text: str) -> str:

@@ -1,11 +1,12 @@
 """The work of ``captum-gmar explain``: batches of images through a model."""
 
 import argparse
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_gmar import demo
+from captum_gmar._base import NO_GRADIENT
 from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.classifier import Classifier
-from captum_gmar.commands.explained import Explained, arrays, draw, tell
+from captum_gmar.commands.explained import Explained, Question, arrays, draw, tell
 from captum_gmar.commands.loading import choose_device, load_classifier
-from captum_gmar.commands.targets import find_target
-from captum_gmar.gmar import GMARAttribution
+from captum_gmar.commands.maps import FAILURES, Maps
+from captum_gmar.commands.outputs import SOFTWARE
+from captum_gmar.commands.targets import find_class, find_target
 from captum_gmar.images import read_image
 
 SCENE_SEED = 3
 PAPER: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
-
+NOTE = {"Software": SOFTWARE}
 
 Pictures = Mapping[Path, Path]
+ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
 
 
 def explain_scene(pictures: Pictures, array: Path | None, arguments: argparse.Namespace) -> tuple[int, int]:
@@ -60,7 +64,7 @@ def explain_images(
         CommandError: if the model cannot be had, or not even the first images can be explained.
     """
     paths, size = list(pictures), arguments.batch_size
-    with _own_warnings():
+    with _own_warning():
         work = Work(arguments, pictures, read, with_heads=array is not None)
         with tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty()) as bar:
             for start in range(0, len(paths), size):
@@ -84,8 +88,10 @@ class Work:
         self.device = choose_device(arguments.device)
         model, processor = load_classifier(arguments.model)
         self.classifier = Classifier(model.to(self.device), processor, arguments.size)
-        self.target = find_target(arguments.target, self.classifier.labels)
-        self.gmar = GMARAttribution(model, arguments.norm, arguments.residual, self.classifier.logits)
+        self.question = _question(arguments, self.classifier.labels)
+        self.maps = Maps(
+            arguments.methods, model, self.classifier.logits, arguments.tokens, batch_size=arguments.batch_size
+        )
         self.pictures = pictures
         self.read = read
         self.with_heads = with_heads
@@ -95,16 +101,15 @@ class Work:
     def explain_batch(self, paths: list[Path]) -> None:
         readable = [(path, pixels) for path in paths if (pixels := self._read(path)) is not None]
         for _, group in groupby(readable, key=lambda image: image[1].shape):
-            images = list(group)
-            pixels = torch.cat([own for _, own in images])
-            for explained, own in zip(self._explain([path for path, _ in images], pixels), pixels, strict=False):
-                self._finish(explained, own)
+            for explained, pixels in self._explain(list(group)):
+                self._finish(explained, pixels)
 
     def save_arrays(self, path: Path) -> None:
         """Writes the arrays of all explained images to one file."""
         try:
+            of_images = arrays(self.done, self.question, self.classifier.labels)
             with replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays(self.done, self.classifier.labels))  # type: ignore[arg-type]
+                np.savez_compressed(file, **of_images)  # type: ignore[arg-type]
         except (OSError, ValueError) as error:
             self._fail(f"{path}: cannot be written: {error}")
 
@@ -117,48 +122,71 @@ class Work:
             self._fail(f"{path}: the model's image processor cannot take it: {error}")
         return None
 
-    def _explain(self, paths: list[Path], pixels: Tensor) -> list[Explained]:
+    def _explain(self, images: Sequence[ImagePixels]) -> list[tuple[Explained, Tensor]]:
+        """Those that could be explained, with their pixel values."""
         try:
-            return self._explained(paths, pixels.to(self.device))
-        except (RuntimeError, TypeError, ValueError, FloatingPointError) as error:
+            done = self._explained(images)
+        except FAILURES as error:
             if not self.done:  # most likely the model's doing, so that every other image would fail as well
                 raise CommandError(f"the model's prediction cannot be explained: {error}") from error
-            for path in paths:
+            for path, _ in images:
                 self._fail(f"{path}: {error}")
             return []
+        explained = {own.path for own, _ in done}
+        for path in [path for path, _ in images if path not in explained]:
+            self._fail(f"{path}: its most likely class is that of --contrast. Pass another class as --target.")
+        return done
 
-    def _explained(self, paths: list[Path], pixels: Tensor) -> list[Explained]:
+    def _explained(self, images: Sequence[ImagePixels]) -> list[tuple[Explained, Tensor]]:
+        """All but those whose target is the class that it is contrasted with."""
+        pixels = torch.cat([own for _, own in images]).to(self.device)
         with torch.no_grad():
             logits = self.classifier.logits(pixels)
-        targets = (
-            logits.argmax(-1) if self.target is None else torch.full_like(logits[:, 0], self.target, dtype=torch.long)
-        )
-        relevance = self.gmar.relevance(pixels, targets).cpu()
-        heads = self.gmar.head_importance(pixels, targets).cpu() if self.with_heads else [None] * len(paths)
-        return list(map(Explained, paths, logits.cpu(), targets.tolist(), relevance, heads))
+        targets = logits.argmax(-1)
+        if self.question.target is not None:
+            targets = torch.full_like(targets, self.question.target)
+        kept = [index for index, target in enumerate(targets.tolist()) if target != self.question.contrast]
+        if not kept:
+            return []
+        pixels, logits, targets = pixels[kept], logits[kept], targets[kept]
+        asked = pixels, targets, self.question.contrast
+        relevance = self.maps.relevance(*asked).movedim(1, 0)  # (N, methods, rows, columns)
+        heads = self.maps.head_importance(*asked) if self.with_heads else None
+        paths = [images[index][0] for index in kept]
+        columns = paths, logits.cpu(), targets.tolist(), relevance, repeat(None) if heads is None else heads
+        return list(zip(map(Explained, *columns), pixels, strict=True))
 
     def _finish(self, explained: Explained, pixels: Tensor) -> None:
         picture = self.pictures[explained.path]
         try:
             with replacing(picture) as temporary:
-                figure = draw(explained, pixels, self.classifier)
-                figure.savefig(temporary, format=picture.suffix[1:].lower(), **PAPER)
+                figure = draw(explained, self.question, pixels, self.classifier)
+                suffix = picture.suffix[1:].lower()
+                figure.savefig(temporary, format=suffix, metadata=NOTE if suffix == "png" else None, **PAPER)
         except OSError as error:
             self._fail(f"{picture}: cannot be written: {error}")
         else:
             self.done.append(explained)
-            tqdm.write(f"{tell(explained, self.classifier)}\n  picture    {picture}")
+            tqdm.write(f"{tell(explained, self.question, self.classifier)}\n  picture    {picture}")
 
     def _fail(self, message: object) -> None:
         report(message)
         self.failed += 1
 
 
+def _question(arguments: argparse.Namespace, labels: Mapping[int, str]) -> Question:
+    target = find_target(arguments.target, labels)
+    contrast = None if arguments.contrast is None else find_class(arguments.contrast, labels, "--contrast")
+    if contrast is not None and contrast == target:
+        raise CommandError(f"--contrast must be another class than --target. Got {target} ({labels[target]}) for both.")
+    return Question(arguments.methods, target, contrast, arguments.tokens)
+
+
 @contextmanager
-def _own_warnings() -> Iterator[None]:
-    """Tells this package's warnings as the command tells its errors, and no other package's."""
+def _own_warning() -> Iterator[None]:
+    """Tells this package's warning as the command tells its errors, and no other package's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module="captum_gmar")
+        warnings.filterwarnings("default", message=re.escape(NO_GRADIENT))
         warnings.showwarning = lambda message, *_, **__: report(message, "warning")
         yield

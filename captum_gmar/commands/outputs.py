@@ -1,13 +1,14 @@
 """Which files a command reads and writes, checked before any work is done."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captum_gmar.commands import CommandError, report
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
-MARK = "-gmar"
+SOFTWARE = "captum-gmar"  # noted in the PNG files that the command makes, to know them again
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[Path], int]:
@@ -30,22 +31,42 @@ def _images_of(path: Path) -> list[Path]:
         return [path]
     from captum_gmar.images import list_images
 
-    # The pictures of an earlier run may lie in the same folder.
-    images = [image for image in list_images(path) if not image.stem.endswith(MARK)]
+    found = list_images(path)
+    images = [image for image in found if not _is_picture(image)]  # of an earlier run, in the same folder
     if not images:
-        raise OSError(f"{path}: no image files in this folder")
+        raise OSError(f"{path}: no image files in this folder{' but pictures of explanations' if found else ''}")
     return images
 
 
-def plan_pictures(images: Sequence[Path], output: str | None) -> list[Path]:
+def _is_picture(path: Path) -> bool:
+    """Whether it is a picture that the command has made, by what is noted in it: names are the user's."""
+    if path.suffix.lower() != ".png":
+        return False
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading it, if it comes to that, tells more
+        try:
+            with Image.open(path) as image:
+                return image.info.get("Software") == SOFTWARE
+        except Exception:  # whatever a damaged file makes of Pillow's reader
+            return False
+
+
+def plan_pictures(images: Sequence[Path], output: str | None, mark: str) -> list[Path]:
     """Where the picture of each image goes. No two share a name and none replaces an image.
+
+    Args:
+        images: that are explained.
+        output: the file, or the folder of files named after the images.
+        mark: what their names end in.
 
     Raises:
         CommandError: if a file cannot be written there, or its suffix is none of FORMATS.
     """
     output = output or "."
     if output.endswith(("/", os.sep)) or Path(output).is_dir():
-        pictures = _names(images, Path(output))
+        pictures = _names(images, Path(output), mark)
     elif len(images) > 1:
         raise CommandError(f"--output must be an existing folder for {len(images)} images. Got {output!r} instead.")
     else:
@@ -69,13 +90,13 @@ def plan_array(path: str | None) -> Path | None:
     return Path(path)
 
 
-def _names(images: Sequence[Path], folder: Path) -> list[Path]:
+def _names(images: Sequence[Path], folder: Path, mark: str) -> list[Path]:
     names: dict[str, Path] = {}
     for image in images:
-        name, count = f"{image.stem}{MARK}.png", 1
+        name, count = f"{image.stem}-{mark}.png", 1
         while name.casefold() in names:  # images of one stem, from two folders or in two formats
             count += 1
-            name = f"{image.stem}-{count}{MARK}.png"
+            name = f"{image.stem}-{count}-{mark}.png"
         names[name.casefold()] = folder / name
     return list(names.values())
 

@@ -1,4 +1,4 @@
-"""Which class ``--target`` means."""
+"""Which classes ``--target`` and ``--contrast`` mean."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -9,37 +9,51 @@ NEAR = 4  # names suggested
 
 
 def find_target(text: str, labels: Mapping[int, str]) -> int | None:
-    """The class index that ``text`` names; None for "top1", each image's most likely class.
+    """The class index that ``--target`` names; None for "top1", each image's most likely class.
 
     Args:
-        text: "top1", a class index, or a label in any case: the whole label, or else one of its comma-separated
-            synonyms.
+        text: "top1" or what :func:`find_class` takes.
         labels: of every class index.
+
+    Raises:
+        CommandError: if it names no class or several.
+    """
+    if text.strip().casefold() == "top1":
+        return None
+    return find_class(text, labels, "--target", forms="top1, an index or a label")
+
+
+def find_class(text: str, labels: Mapping[int, str], option: str, forms: str = "an index or a label") -> int:
+    """The class index that ``text`` names.
+
+    Args:
+        text: a class index, or a label in any case: the whole label, or else one of its comma-separated synonyms.
+        labels: of every class index.
+        option: whose argument it is, and
+        forms: which it takes, for errors.
 
     Raises:
         CommandError: if it names no class or several.
 
     >>> labels = {0: "tabby, tabby cat", 1: "tiger cat", 2: "crane", 3: "crane"}
-    >>> find_target("Tabby", labels), find_target("1", labels), find_target("top1", labels)
-    (0, 1, None)
+    >>> find_class("Tabby", labels, "--contrast"), find_class("1", labels, "--contrast")
+    (0, 1)
     """
     wanted = text.strip().casefold()
-    if wanted == "top1":
-        return None
     if wanted.removeprefix("-").isdecimal():
-        return _check_index(int(wanted), labels)
+        return _check_index(int(wanted), labels, option)
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
     if not matches:
-        raise CommandError(f"--target must be top1, an index or a label. Got {text!r} instead.{_near(wanted, labels)}")
+        raise CommandError(f"{option} must be {forms}. Got {text!r} instead.{_near(wanted, labels)}")
     if len(matches) > 1:
-        raise CommandError(f"--target {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
+        raise CommandError(f"{option} {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
     return matches[0]
 
 
-def _check_index(index: int, labels: Mapping[int, str]) -> int:
+def _check_index(index: int, labels: Mapping[int, str], option: str) -> int:
     if index not in labels:
-        raise CommandError(f"--target must be from {min(labels)} to {max(labels)} for this model. Got {index} instead.")
+        raise CommandError(f"{option} must be from {min(labels)} to {max(labels)} for this model. Got {index} instead.")
     return index
 
 

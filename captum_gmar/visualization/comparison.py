@@ -1,0 +1,203 @@
+"""Several photos, each with the maps of several methods side by side."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_gmar.visualization.maps import Array, Heat, Map, Pixels, heat_of, photo_of
+from captum_gmar.visualization.panels import (
+    MARGIN_INCHES,
+    TALLEST,
+    draw_colour_bar,
+    draw_map,
+    draw_photo,
+    draw_title,
+    given_axes,
+    make_figure,
+    panel_height,
+    text_height,
+    tick_labels,
+    title_size,
+    wrapped,
+)
+
+Maps: TypeAlias = Map | Sequence[Map]
+Images: TypeAlias = Pixels | Sequence[Pixels]
+
+METHODS = ("blended_heat_map", "heat_map")
+WIDEST = 6  # panels in a line
+
+PANEL_INCHES = 2.6  # with its gaps
+TEXT_INCHES = 2.2  # what the gaps leave of it, at least
+GAP_INCHES = 0.1  # around a panel and its texts
+BAR_INCHES = 0.6  # a colour bar and its values
+NAME_SIZE, BAR_SIZE = 10, 8  # points
+OWN_SCALE = "Every map has its\nown colour scale."
+
+
+def visualize_comparison(
+    attributions: Mapping[str, Maps],
+    images: Images,
+    *,
+    method: str = "blended_heat_map",
+    title: str | None = None,
+    label: str | Mapping[str, str] = "attribution",
+    cmap: str | None = None,
+    alpha_overlay: float = 0.5,
+    plt_fig_axis: tuple[Figure, Any] | None = None,
+    use_pyplot: bool = True,
+) -> tuple[Figure, list[list[Axes]]]:
+    """
+    Draws the maps of several methods side by side: a row for each image, with the photo and a column for each method.
+    One image with many methods takes several rows.
+
+    Every map has a colour scale of its own, so colours compare places of one map, not one map with another; the colour
+    bar below each gives the values. The scales are those of :func:`~captum_gmar.visualize_attribution`, also in that
+    maps with negative values have their colours around zero.
+
+    Args:
+        attributions (dict): From the name of each method, which becomes the title of its column, to its maps, as many
+            as there are images: a sequence of what :func:`~captum_gmar.visualize_attribution` takes, or a tensor or
+            array of them, (N, ...).
+        images (Tensor, numpy.ndarray, PIL.Image.Image, or sequence of them): What the model saw of the photos, as
+            :func:`~captum_gmar.visualize_attribution` takes it: a sequence, or a tensor or array of four dimensions.
+            One image alone may be passed as it is; each method then has one map, as it is.
+        method (str, optional): As in Captum: "blended_heat_map", the map over the photo in grey, or "heat_map", the map
+            alone.
+            Default: "blended_heat_map"
+        title (str, optional): Above the whole, wrapped where it is long.
+            Default: None
+        label (str or dict, optional): What the colour bars measure, and its unit; where that differs, from the name of
+            each method to its label.
+            Default: "attribution"
+        cmap (str, optional): A Matplotlib colour map for all maps; by default as in
+            :func:`~captum_gmar.visualize_attribution`.
+            Default: None
+        alpha_overlay (float, optional): Opacity of the maps over the photo.
+            Default: 0.5
+        plt_fig_axis (tuple, optional): A figure and N × (1 + methods) of its axes to draw in, row by row.
+            Default: None
+        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
+            figure is only returned.
+            Default: True
+
+    Returns:
+        2-element tuple of **figure**, **axes**:
+        - **figure** (*matplotlib.figure.Figure*)
+        - **axes** (*list of list of matplotlib.axes.Axes*): for each image, its photo and its maps.
+
+    Raises:
+        TypeError: if attributions or images are none of these types.
+        ValueError: if shapes or values are none of these, a method has not as many maps as there are images, or a map
+            holds NaN or infinity.
+
+    Example::
+
+        >>> import torch
+        >>> from captum_gmar import visualize_comparison
+        >>> maps = {"GMAR": torch.rand(2, 14, 14), "Saliency": torch.rand(2, 3, 224, 224)}
+        >>> figure, axes = visualize_comparison(maps, torch.rand(2, 3, 224, 224), use_pyplot=False)
+        >>> [panel.get_title() for panel in axes[0]]
+        ['photo', 'GMAR', 'Saliency']
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {list(METHODS)}. Got {method!r} instead.")
+    photos = [photo_of(image) for image in _each_image(images)]
+    heats = _heats(attributions, photos, _is_several(images))
+    names = ["photo", *map(str, heats)]
+    labels = [label if isinstance(label, str) else label.get(name, "") for name in heats]
+    figure, axes = plt_fig_axis or _panels(photos, names, labels, title, use_pyplot)
+    panels = given_axes(axes, len(photos) * len(names))
+    inches = panels[0].get_position().width * figure.get_figwidth() if plt_fig_axis else TEXT_INCHES
+    rows = [panels[start : start + len(names)] for start in range(0, len(panels), len(names))]
+    for index, (photo, (first, *others)) in enumerate(zip(photos, rows, strict=True)):
+        draw_photo(first, photo)
+        for panel, of_method, own_label in zip(others, heats.values(), labels, strict=True):
+            draw_map(panel, of_method[index], photo, method, cmap, alpha_overlay)
+            _draw_values(figure, panel, of_method[index], wrapped(own_label, inches, BAR_SIZE))
+    for panel, name in zip(rows[0], names, strict=True):
+        panel.set_title(wrapped(name, inches, NAME_SIZE), fontsize=NAME_SIZE, parse_math=False)
+    rows[-1][0].set_xlabel(OWN_SCALE, fontsize=BAR_SIZE)
+    draw_title(figure, title)
+    if use_pyplot:
+        pyplot.show()
+    return figure, rows
+
+
+def _is_several(images: Images) -> bool:
+    return np.ndim(images) == 4 if isinstance(images, Tensor | np.ndarray) else isinstance(images, Sequence)
+
+
+def _each_image(images: Any) -> list[Pixels]:
+    several: list[Pixels] = list(images) if _is_several(images) else [images]
+    if not several:
+        raise ValueError("images must be at least one image. Got none instead.")
+    return several
+
+
+def _heats(attributions: Mapping[str, Any], photos: list[Array], several: bool) -> dict[str, list[Heat]]:
+    """The maps of every method, one for each photo."""
+    if not isinstance(attributions, Mapping):
+        raise TypeError(
+            "attributions must be a mapping from method names to maps. "
+            f"Got {type(attributions).__name__} instead. Of one method, pass {{name: attributions}}."
+        )
+    if not attributions:
+        raise ValueError("attributions must hold the maps of at least one method. Got none instead.")
+    heats = {}
+    for key, given in attributions.items():
+        name = f"attributions[{key!r}]"
+        maps = _each_map(given, name, len(photos)) if several else [given]
+        heats[key] = [heat_of(own, photo, name) for own, photo in zip(maps, photos, strict=True)]
+    return heats
+
+
+def _each_map(given: Any, name: str, images: int) -> list[Map]:
+    if not isinstance(given, Tensor | np.ndarray | Sequence):
+        raise TypeError(f"{name} must be a sequence, tensor or array of maps. Got {type(given).__name__} instead.")
+    maps = list(given)
+    if len(maps) != images:
+        raise ValueError(
+            f"{name} must hold one map per image, {images}. Got {len(maps)} instead. Of one image, pass both image and "
+            "maps without the dimension of examples."
+        )
+    return maps
+
+
+def _panels(
+    photos: list[Array], names: list[str], labels: list[str], title: str | None, use_pyplot: bool
+) -> tuple[Figure, list[Axes]]:
+    """The panels of a new figure with room for all texts, image by image."""
+    lines = ceil(len(names) / WIDEST) if len(photos) == 1 else 1
+    columns, heights = ceil(len(names) / lines), [panel_height(PANEL_INCHES, photo) for photo in photos] * lines
+    width = columns * PANEL_INCHES
+    above = lines * text_height(names, TEXT_INCHES, NAME_SIZE) + text_height([title or ""], width, title_size())
+    below = len(heights) * (BAR_INCHES + text_height(labels, TEXT_INCHES, BAR_SIZE))
+    figure = make_figure(width + MARGIN_INCHES, above + sum(heights) + below + MARGIN_INCHES, use_pyplot, GAP_INCHES)
+    panels = list(figure.subplots(len(heights), columns, height_ratios=heights, squeeze=False).flat)
+    while len(panels) > len(photos) * len(names):
+        panels.pop().remove()
+    return figure, panels
+
+
+def _draw_values(figure: Figure, panel: Axes, heat: Heat, label: str) -> None:
+    """A colour bar below the panel with few values."""
+    height, width = heat.values.shape
+    wider = max(1, height / width / TALLEST)  # below an image that is drawn smaller, the bar is not
+    thickness = wider * 0.05 * width / height
+    place = ((1 - wider) / 2, -1.8 * thickness, wider, thickness)
+    bar = draw_colour_bar(figure, panel, place, orientation="horizontal", ticks=list(heat.ticks))
+    bar.ax.set_xticks(heat.ticks, tick_labels(heat.ticks), fontsize=BAR_SIZE)
+    bar.ax.tick_params(length=2)
+    bar.ax.minorticks_off()
+    bar.ax.set_xlabel(label, fontsize=BAR_SIZE)
+    if len(heat.ticks) > 1:  # those at the ends stay below their own bar
+        first, *_, last = bar.ax.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")

@@ -1,0 +1,113 @@
+"""Photos and attributions as they are drawn: checked, of one size, and with the scale of their colours."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+Array = npt.NDArray[Any]
+Map = Tensor | Array
+Pixels = Tensor | Array | Image.Image
+
+# Both are told apart by colour-blind readers, and the first in grey as well.
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+
+# Differences below this part of the values are rounding: stretched over all colours they would look like a finding.
+FLAT = 1e-4
+
+
+class Heat(NamedTuple):
+    """An attribution as it is drawn."""
+
+    values: Array  # (height, width) of the photo
+    low: float  # the values at both ends of the colours
+    high: float
+    ticks: tuple[float, ...]  # the values named beside the colours
+    cmap: str  # the colour map that suits them
+
+
+def heat_of(attribution: Map, photo: Array, name: str = "attribution") -> Heat:
+    """The attribution over its photo.
+
+    Raises:
+        TypeError: if it is no tensor or array of numbers.
+        ValueError: if it does not fit the photo or is not finite; ``name`` says which it is.
+    """
+    values = _over_photo(_array(attribution, name), photo, name)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
+    low, high = float(values.min()), float(values.max())
+    largest = max(abs(low), abs(high))
+    if high - low <= FLAT * largest:
+        # In the middle of the colours the map looks like neither end; a little off it, as two colours meet there.
+        margin = largest or 1
+        return Heat(values, low - margin, high + 1.01 * margin, (low,), SEQUENTIAL)
+    if low < -FLAT * largest:
+        return Heat(values, -largest, largest, (-largest, 0, largest), DIVERGING)
+    return Heat(values, low, high, (low, (low + high) / 2, high), SEQUENTIAL)
+
+
+def photo_of(image: Pixels) -> Array:
+    """(height, width, 3) in [0, 1].
+
+    Raises:
+        TypeError: if it is no tensor, array or image.
+        ValueError: if shape or values are not those of one image.
+    """
+    pixels = _array(image.convert("RGB") if isinstance(image, Image.Image) else image, "image")
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and (pixels.shape[2] not in (1, 3) or isinstance(image, Tensor)):
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+        raise ValueError(
+            "image must be one image: (channels, height, width), (height, width, channels) or (height, width) with 1 "
+            f"or 3 channels. Got shape {pixels.shape} instead."
+        )
+    return np.broadcast_to(_unit(pixels), (*pixels.shape[:2], 3))
+
+
+def _over_photo(attribution: Array, photo: Array, name: str) -> Array:
+    """(height, width) as the photo."""
+    size, shape = photo.shape[:2], attribution.shape
+    if attribution.ndim == 3:
+        attribution = attribution.sum(0 if shape[1:] == size else -1)
+    if attribution.shape == size:
+        return attribution
+    if (
+        len(shape) == 2
+        and all(shape)
+        and all(pixels % patches == 0 for pixels, patches in zip(size, shape, strict=True))
+    ):
+        return attribution.repeat(size[0] // shape[0], 0).repeat(size[1] // shape[1], 1)
+    raise ValueError(
+        f"{name} must have the height and width of the image, {size[0]}x{size[1]}, or be (rows, columns) of "
+        f"patches that divide it evenly. Got shape {shape} instead. Pass one example (attributions[0]) and the photo "
+        "as the model saw it, resized and cropped."
+    )
+
+
+def _unit(pixels: Array) -> Array:
+    """Pixels in [0, 1]. As floats, because Captum takes dark integer images for floats and brightens them."""
+    whole, low, high = 1 if pixels.dtype.kind == "f" else 255, pixels.min(), pixels.max()
+    if not (low >= -1e-3 * whole and high <= 1.001 * whole):
+        raise ValueError(
+            "image must hold integers from 0 to 255 or floats from 0 to 1. Got values from "
+            f"{low:.4g} to {high:.4g} instead. If it is normalised, undo that: multiply by the image processor's "
+            "image_std and add its image_mean."
+        )
+    unit: Array = np.clip(pixels.astype(np.float64) / whole, 0, 1)
+    return unit
+
+
+def _array(values: object, name: str) -> Array:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.double() if values.is_floating_point() else values).numpy()
+    elif isinstance(values, Image.Image):
+        values = np.asarray(values)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a tensor or array of numbers. Got {type(values).__name__} instead.")
+    return values.astype(np.float64) if values.dtype.kind == "f" else values

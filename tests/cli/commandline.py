@@ -1,0 +1,49 @@
+"""Running the command and telling what it did."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+LABELS = {0: "tabby, tabby cat", 1: "crane", 2: "crane", 3: "tiger cat"}  # of the model "vit"
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    def is_error(self, *parts: str) -> bool:
+        """Whether it is one line on stderr that holds the parts, with nothing said on stdout."""
+        lines = self.err.splitlines()
+        return (
+            (self.status, self.out, len(lines)) == (2, "", 1)
+            and lines[0].startswith("captum-gmar: error: ")
+            and all(part in lines[0] for part in parts)
+        )
+
+
+Run = Callable[..., Result]
+
+
+def run_process(*arguments: object, folder: Path) -> Result:
+    command = [sys.executable, "-m", "captum_gmar", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def options(methods: Sequence[str]) -> list[str]:
+    return [part for name in methods for part in ("--method", name)]
+
+
+def save_photo(path: Path, seed: int = 0) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
