@@ -111,6 +111,7 @@ that does not depend on the class has a class sensitivity of 0.
 
 GMAR weighs heads by the class's gradient, but its rollout does not see the class: two classes of one scene get
 nearly the same map. What of it lies on the object comes from attention, not from the class asked for.
+Methods that multiply the attention by its gradient do see the class.
 
 ## Limits
 
