@@ -102,7 +102,7 @@ def explain(
         relevance, importance = way_back.result()
         without_gradient = way_back.without_gradient()
     if plan.sweep:
-        relevance = sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
+        relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
     check_finite(relevance, "relevance")
     return Explanation(relevance, importance, meeting.grid, without_gradient)
 
@@ -129,7 +129,7 @@ def select(logits: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
     return selected
 
 
-def sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Tensor | None) -> Tensor:
+def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Tensor | None) -> Tensor:
     """Relevance (N, T) after the sweep, made of as many examples at a time as a block holds."""
     scratch, parts = Scratch(layers[0], matrices=1), []
     with torch.no_grad():

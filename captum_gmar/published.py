@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from captum_gmar._base import AttentionAttribution, pixel_values
 from captum_gmar._captum import TargetType, compute_gradients
-from captum_gmar.attention import Explanation, Plan, meet, select, sweep
+from captum_gmar.attention import Explanation, Plan, meet, run_sweep, select
 from captum_gmar.rules import Blocks, HeadImportance, head_weights
 from captum_gmar.wayback import check_finite
 
@@ -88,7 +88,7 @@ class PublishedGMAR(AttentionAttribution):
         importance = weights[:, None].expand(-1, meeting.count, -1)
         patches = meeting.like.new_zeros(len(inputs), meeting.tokens)
         patches[:, -meeting.grid.patches :] = 1
-        relevance = sweep(self.rollout, meeting.layers, patches, importance)
+        relevance = run_sweep(self.rollout, meeting.layers, patches, importance)
         return Explanation(relevance, importance, meeting.grid, without_gradient=False)
 
 
