@@ -24,7 +24,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from captum_gmar import methods, record_attention
 
 FORWARD, BOTH = "forward", "forward + backward"
-CASES = [(224, 8, 7), (768, 1, 3)]  # pixels, batch, rounds
+CASES = [(224, 8, 4), (768, 1, 3)]  # pixels, batch, rounds
 WITHOUT_GRADIENT = ("rollout", "rollout-forward", "rollout-additive", "raw-attention")
 METHODS = [
     "gmar-l1",
