@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class _Switched:
     config: Any
     name: str
     before: str
-    passes: int = 0
+    threads: list[int] = field(default_factory=list)  # of the passes under way
 
 
 _switched: dict[int, _Switched] = {}  # by id of the config; an entry keeps its config alive
@@ -33,21 +33,30 @@ def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
     What is written to is the modules' config objects, which other models and threads may share: passes that want the
     same implementation run side by side, others wait, and the last to leave sets back what was there, also after an
     error.
+
+    Raises:
+        RuntimeError: within another such block of the same thread that wants another implementation.
     """
-    configs = _switches(model)
+    configs, thread = _switches(model), threading.get_ident()
     with _switched_changed:
+        for entry in (_switched[key] for key in configs if key in _switched):
+            if entry.name != name and thread in entry.threads:  # it would wait for itself
+                raise RuntimeError(
+                    f"Expected no pass with {name} attention while one with {entry.name} attention of the same model "
+                    "is under way in this thread. Record attention outside of forward_func."
+                )
         _switched_changed.wait_for(lambda: all(_switched[key].name == name for key in configs if key in _switched))
         for key, config in configs.items():
             entry = _switched.setdefault(key, _Switched(config, name, config._attn_implementation_internal))
-            entry.passes += 1
+            entry.threads.append(thread)
             config._attn_implementation_internal = name
     try:
         yield
     finally:
         with _switched_changed:
             for key in configs:
-                _switched[key].passes -= 1
-                if not _switched[key].passes:
+                _switched[key].threads.remove(thread)
+                if not _switched[key].threads:
                     entry = _switched.pop(key)
                     entry.config._attn_implementation_internal = entry.before
             _switched_changed.notify_all()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import ViTForImageClassification
 
+from captum_gmar import GMARAttribution, record_attention
 from captum_gmar.switching import attention_implementation, uncompiled
 
 
@@ -88,3 +89,18 @@ def test_uncompiled_however_passes_overlap():
     with pytest.raises(ZeroDivisionError), uncompiled():
         raise ZeroDivisionError
     assert is_compiled()
+
+
+def test_one_pass_within_another(vit, images):
+    """A pass must not wait for itself; of the same implementation it need not wait at all."""
+
+    def recording(inputs):
+        record_attention(vit, inputs, 3)
+        return vit(inputs).logits
+
+    with pytest.raises(RuntimeError, match="no pass with eager attention while one with sdpa attention"):
+        GMARAttribution(vit, forward_func=recording).attribute(images, 3)
+    assert vit.config._attn_implementation == "sdpa"
+    with attention_implementation(vit, "eager"), attention_implementation(vit, "eager"):
+        assert vit.config._attn_implementation == "eager"
+    assert vit.config._attn_implementation == "sdpa"
