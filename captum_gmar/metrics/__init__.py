@@ -1,0 +1,99 @@
+"""Faithfulness, localisation and sanity checks of attributions: functions of a callable and tensors.
+
+Nothing here knows a method or a model: inputs are images (N, C, H, W), attributions have their shape, targets come in
+Captum's forms, and results hold one value per example, on the inputs' device.
+
+- Faithfulness: :func:`deletion`, :func:`insertion`, :func:`average_drop`, :func:`average_increase`,
+  :func:`average_gain`. Curves take a way of removal: :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`,
+  :class:`NoisyLinear`, or :class:`~captum_gmar.token_removal.TokenRemoval`, which makes no new pixels.
+- Localisation, with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
+  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`.
+- Sanity: :func:`class_sensitivity`, :func:`parameter_randomisation`, and the maps that every method must beat,
+  :func:`control_maps`.
+
+Infidelity and sensitivity are Captum's, and take our methods as they are::
+
+    >>> import torch
+    >>> from captum.metrics import infidelity, sensitivity_max
+    >>> from transformers import ViTConfig, ViTForImageClassification
+    >>> from captum_gmar import GMARAttribution
+    >>> config = ViTConfig(image_size=32, patch_size=16, hidden_size=8, num_attention_heads=2, num_hidden_layers=2,
+    ...                    intermediate_size=8, num_labels=3)
+    >>> gmar = GMARAttribution(ViTForImageClassification(config).eval())
+    >>> inputs = torch.rand(1, 3, 32, 32)
+    >>> attributions = gmar.attribute(inputs, target=1)
+    >>> def perturb(inputs):
+    ...     noise = 0.01 * torch.randn_like(inputs)
+    ...     return noise, inputs - noise
+    >>> infidelity(gmar.forward_func, perturb, inputs, attributions, target=1, normalize=True).shape
+    torch.Size([1])
+    >>> sensitivity_max(gmar.attribute, inputs, target=1).shape
+    torch.Size([1])
+
+Infidelity compares attributions with a change of the logit, so their scale counts: relevance that sums to 1 needs
+``normalize=True``.
+
+Quantus takes numpy arrays and an ``nn.Module`` that returns the logits tensor, so wrap Hugging Face models. Pass
+attributions summed over channels as ``a_batch``, or a function as ``explain_func`` to metrics that explain anew::
+
+    def explain(model, inputs, targets, **kwargs):
+        attributions = gmar.attribute(torch.as_tensor(inputs).float(), target=torch.as_tensor(targets))
+        return attributions.sum(1, keepdim=True).numpy()
+
+    arrays = {"x_batch": inputs.numpy(), "y_batch": targets.numpy(), "device": "cpu"}
+    a_batch = attributions.sum(1, keepdim=True).numpy()
+    flipped = quantus.PixelFlipping(features_in_step=256)(model=logits_model, a_batch=a_batch, **arrays)
+    sensitivity = quantus.MaxSensitivity()(model=logits_model, a_batch=None, explain_func=explain, **arrays)
+"""
+
+from captum_gmar.metrics.average import (
+    MaskedProbability,
+    average_drop,
+    average_gain,
+    average_increase,
+    masked_probability,
+)
+from captum_gmar.metrics.classes import class_sensitivity
+from captum_gmar.metrics.controls import centre_blob, control_maps, random_map, uniform_map
+from captum_gmar.metrics.imputation import NoisyLinear
+from captum_gmar.metrics.localisation import (
+    PointingGame,
+    boxes_to_masks,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+)
+from captum_gmar.metrics.perturbation import PerturbationCurve, deletion, insertion
+from captum_gmar.metrics.randomisation import ParameterRandomisation, layers_from_the_top, parameter_randomisation
+from captum_gmar.metrics.removal import Blur, Mean, Noise, PixelRemoval, Removal, Zero
+
+__all__ = [
+    "Blur",
+    "MaskedProbability",
+    "Mean",
+    "Noise",
+    "NoisyLinear",
+    "ParameterRandomisation",
+    "PerturbationCurve",
+    "PixelRemoval",
+    "PointingGame",
+    "Removal",
+    "Zero",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "boxes_to_masks",
+    "centre_blob",
+    "class_sensitivity",
+    "control_maps",
+    "deletion",
+    "insertion",
+    "layers_from_the_top",
+    "masked_probability",
+    "parameter_randomisation",
+    "pointing_game",
+    "random_map",
+    "relevance_mass_accuracy",
+    "relevance_rank_accuracy",
+    "uniform_map",
+]

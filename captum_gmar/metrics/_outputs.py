@@ -1,0 +1,103 @@
+"""What is followed of a model's outputs: the target's probability, or the output itself."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+ForwardFunc: TypeAlias = Callable[[Tensor], Tensor]
+Target: TypeAlias = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
+
+
+def class_indices(target: Target, examples: int) -> Tensor | None:
+    """Captum's forms of a target as one class index per example (N,); None stays None.
+
+    An integer, a tensor of one integer and a tuple of one integer are meant for all examples; a list and any other
+    tensor hold one per example.
+    """
+    if target is None:
+        return None
+    indices = _integers(target)
+    if indices.numel() == 1 and not isinstance(target, list):
+        return indices.reshape(1).expand(examples)
+    if isinstance(target, tuple) or indices.shape not in ((examples,), (examples, 1)):
+        raise ValueError(
+            f"Expected one target for all examples, or a list or 1D tensor of {examples}, one per example, but got "
+            f"{target!r}."
+        )
+    return indices.reshape(examples)
+
+
+def _integers(target: Target) -> Tensor:
+    try:
+        indices = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        indices = torch.empty(0)
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise TypeError(
+            "target must be a class index, or one per example: an integer, a list of integers or a tensor of them. "
+            f"Got {target!r} instead."
+        )
+    return indices.long()
+
+
+def followed(outputs: Any, indices: Tensor | None, examples: int, softmax: bool) -> Tensor:
+    """What is followed of the outputs for a batch, (N,), at least in single precision.
+
+    Args:
+        outputs: of the model, (N, C), or (N,) or (N, 1) if there are no indices.
+        indices: the target's class for each example (N,).
+        examples: N.
+        softmax: whether to take the softmax over the classes first.
+    """
+    table = check_outputs(outputs, examples)
+    if indices is None:
+        return _only(table, softmax)
+    if table.dim() != 2:
+        raise ValueError(
+            f"Expected outputs of shape (examples, classes) for a target but got {tuple(table.shape)}. Pass "
+            "target=None for a model with one output per example."
+        )
+    classes = table.shape[1]
+    indices = indices.to(table.device)
+    if not ((indices >= -classes) & (indices < classes)).all():
+        raise ValueError(
+            f"Expected targets from 0 to {classes - 1}, as there are {classes} classes, but got {indices}."
+        )
+    chosen = table.softmax(1) if softmax else table
+    return chosen.gather(1, (indices % classes)[:, None]).squeeze(1)
+
+
+def check_outputs(outputs: Any, examples: int) -> Tensor:
+    """The outputs of a batch, at least in single precision."""
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"forward_func must return a tensor (examples, classes). Got {type(outputs).__name__} instead. Pass the "
+            "`forward_func` of an attribution, or `lambda inputs: model(inputs).logits`."
+        )
+    if outputs.dim() not in (1, 2) or len(outputs) != examples or not outputs.numel():
+        raise ValueError(
+            f"Expected forward_func to return outputs of shape (examples, classes) for {examples} examples but got "
+            f"{tuple(outputs.shape)}."
+        )
+    table: Tensor = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32))
+    if table.isnan().any():
+        raise FloatingPointError(
+            "Expected outputs without NaN but forward_func returned NaN. Check the inputs and the model's weights; in "
+            "half precision, try float32 or bfloat16."
+        )
+    return table
+
+
+def _only(table: Tensor, softmax: bool) -> Tensor:
+    if table.numel() > len(table):
+        raise ValueError(
+            f"Expected a target for outputs of shape {tuple(table.shape)}, (examples, classes), but got None."
+        )
+    if softmax:
+        raise ValueError(
+            "Expected softmax=False for a model with one output per example, as the softmax over a single class is "
+            "always 1, but got softmax=True."
+        )
+    return table.flatten()

@@ -1,0 +1,134 @@
+"""Average drop, increase and gain against their formulas, example by example."""
+
+import math
+
+import pytest
+import torch
+from torch import nn, tensor
+from torch.testing import assert_close
+
+from captum_gmar.metrics import average_drop, average_gain, average_increase, masked_probability, uniform_map
+
+SCORES = {"drop": average_drop, "increase": average_increase, "gain": average_gain}
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 4 * 6, 5)).eval()
+
+
+@pytest.fixture
+def photos():
+    return 3 * torch.randn(6, 3, 6, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def attributions():
+    return torch.randn(6, 3, 6, 8, generator=torch.Generator().manual_seed(2))
+
+
+def slow_scores(model, image, attribution, target):
+    """The three scores of one example, from the papers' formulas."""
+    relevance = [[sum(attribution[:, y, x].tolist()) for x in range(8)] for y in range(6)]
+    low, high = min(map(min, relevance)), max(map(max, relevance))
+    masked = image.clone()
+    for y in range(6):
+        for x in range(8):
+            masked[:, y, x] *= (relevance[y][x] - low) / (high - low)
+
+    def probability(inputs):
+        logits = model(inputs[None])[0].tolist()
+        return math.exp(logits[target]) / sum(map(math.exp, logits))
+
+    y, o = probability(image), probability(masked)
+    return {"drop": max(0, y - o) / y, "increase": float(o > y), "gain": max(0, o - y) / (1 - y)}
+
+
+def test_against_the_formulas(classifier, photos, attributions):
+    targets = [3, 0, 4, 1, 2, 0]
+    expected = [slow_scores(classifier, *example) for example in zip(photos, attributions, targets, strict=True)]
+    for name, score in SCORES.items():
+        values = tensor([row[name] for row in expected])
+        assert 0 < (values > 0).sum() < 6  # both cases of each formula occur
+        assert_close(score(classifier, photos, attributions, targets), values, rtol=1e-4, atol=1e-6)
+
+
+def test_by_hand():
+    # The image is one wherever the mean of its pixels is asked for; the map leaves a half, or a quarter of it.
+    inputs = torch.ones(2, 1, 1, 4)
+    attributions = tensor([[[[7.0, 7.0, 3.0, 3.0]]], [[[-1.0, -1.0, 3.0, -1.0]]]])
+    of_mean = {"rise": lambda x: x.mean((1, 2, 3)) * 0.8, "fall": lambda x: 1 - x.mean((1, 2, 3)) * 0.8}
+    found = masked_probability(of_mean["rise"], inputs, attributions, softmax=False)
+    assert_close(found.image, tensor([0.8, 0.8]))
+    assert_close(found.masked, tensor([0.4, 0.2]))
+    assert_close(average_drop(of_mean["rise"], inputs, attributions, softmax=False), tensor([0.5, 0.75]))
+    assert_close(average_gain(of_mean["rise"], inputs, attributions, softmax=False), tensor([0.0, 0.0]))
+    assert_close(average_drop(of_mean["fall"], inputs, attributions, softmax=False), tensor([0.0, 0.0]))
+    assert_close(average_gain(of_mean["fall"], inputs, attributions, softmax=False), tensor([0.5, 0.75]))
+    assert_close(average_increase(of_mean["fall"], inputs, attributions, softmax=False), tensor([1.0, 1.0]))
+
+
+def test_one_pass_serves_all_scores(classifier, photos, attributions):
+    found = masked_probability(classifier, photos, attributions, 2)
+    for name, score in SCORES.items():
+        assert_close(getattr(found, name), score(classifier, photos, attributions, 2), rtol=0, atol=0)
+
+
+def test_a_uniform_map_leaves_the_image(classifier, photos):
+    found = masked_probability(classifier, photos, uniform_map(photos), 2)
+    assert_close(found.masked, found.image, rtol=0, atol=0)
+    assert not torch.stack([found.drop, found.increase, found.gain]).any()
+
+
+def test_the_map_s_scale_and_level_do_not_matter(classifier, photos, attributions):
+    expected = average_drop(classifier, photos, attributions, 2)
+    assert_close(average_drop(classifier, photos, 1000 * attributions - 5, 2), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_certain_probabilities_give_no_nan():
+    inputs = torch.ones(1, 1, 1, 2)
+    attributions = tensor([[[[0.0, 1.0]]]])
+    certain = masked_probability(lambda x: 2 * (1 - x.mean((1, 2, 3))), inputs, attributions, softmax=False)
+    assert [float(v) for v in (certain.image, certain.drop, certain.gain)] == [0, 0, 1]
+    certain = masked_probability(lambda x: x[:, 0, 0, 1], inputs, attributions, softmax=False)
+    assert [float(v) for v in (certain.image, certain.drop, certain.gain)] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6, 9])
+def test_a_batch_equals_its_singles(classifier, photos, attributions, batch_size):
+    sizes = []
+
+    def forward_func(inputs):
+        sizes.append(len(inputs))
+        return classifier(inputs)
+
+    targets = tensor([3, 0, 4, 1, 2, 0])
+    expected = masked_probability(classifier, photos, attributions, targets)
+    found = masked_probability(forward_func, photos, attributions, targets, batch_size=batch_size)
+    assert_close(found.image, expected.image)
+    assert_close(found.masked, expected.masked)
+    assert max(sizes) == min(batch_size, 6)
+
+
+@pytest.mark.parametrize("score", SCORES.values())
+def test_wrong_arguments(classifier, photos, attributions, score):
+    for changes, error, message in (
+        ({"softmax": False}, ValueError, "probabilities from 0 to 1 but got values from .* Pass softmax=True"),
+        ({"batch_size": 0}, ValueError, r"batch_size must be an integer, one or more\. Got 0 instead"),
+        ({"target": 5}, ValueError, "targets from 0 to 4, as there are 5 classes"),
+        ({"target": [0]}, ValueError, "one target for all examples, or"),
+        ({"attributions": attributions[:, :1]}, ValueError, "in the shape of the inputs"),
+        ({"attributions": attributions / 0}, ValueError, "finite attributions"),
+        ({"inputs": photos[:0], "attributions": attributions[:0]}, ValueError, "at least one example"),
+        ({"forward_func": lambda inputs: None}, TypeError, r"must return a tensor .* Got NoneType instead"),
+    ):
+        arguments = {
+            "forward_func": classifier,
+            "inputs": photos,
+            "attributions": attributions,
+            "target": 1,
+            **changes,
+        }
+        with pytest.raises(error, match=message):
+            score(**arguments)

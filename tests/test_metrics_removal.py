@@ -1,0 +1,155 @@
+"""Ways to remove patches: what pixels become, and that those which are kept are not touched."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from captum_gmar.metrics import Blur, Mean, Noise, NoisyLinear, Zero
+
+PIXELS = [Zero(), Mean(), Blur(3.0), Noise(), NoisyLinear()]
+
+
+@pytest.fixture
+def photos():
+    return torch.randn(3, 3, 12, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def removed():
+    """Five sets of 3x4 patches for each of three examples; the first removes nothing and the last everything."""
+    sets = torch.rand(3, 5, 3, 4, generator=torch.Generator().manual_seed(2)) < 0.5
+    sets[:, 0], sets[:, -1] = False, True
+    return sets
+
+
+def pixels(removed):
+    return removed.repeat_interleave(4, -2).repeat_interleave(4, -1)[:, :, None].expand(-1, -1, 3, -1, -1)
+
+
+@pytest.mark.parametrize("removal", PIXELS, ids=lambda removal: removal.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_kept_pixels_are_the_same_bit_for_bit(photos, removed, removal, dtype):
+    photos = (1e-3 + photos).to(dtype)
+    perturbed = removal.perturb(photos, removed)
+    assert perturbed.dtype == dtype
+    kept = ~pixels(removed)
+    assert torch.equal(perturbed[kept], photos[:, None].expand_as(perturbed)[kept])
+    assert torch.equal(perturbed[:, 0], photos)
+
+
+@pytest.mark.parametrize("removal", [Zero(), NoisyLinear()], ids=lambda removal: removal.name)
+def test_removed_pixels_say_nothing_of_what_was_there(photos, removed, removal):
+    gone = pixels(removed)[:, 1]
+    other = torch.where(gone, 100.0, photos)
+    before, after = (removal.perturb(inputs, removed[:, 1:2]) for inputs in (photos, other))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("removal", PIXELS, ids=lambda removal: removal.name)
+def test_a_batch_equals_its_singles(photos, removed, removal):
+    batch = removal.perturb(photos, removed)
+    for example in range(3):
+        for part in range(5):
+            single = removal.perturb(photos[example : example + 1], removed[example : example + 1, part : part + 1])
+            assert_close(batch[example, part], single[0, 0], rtol=1e-6, atol=1e-6)
+
+
+def test_the_model_runs_on_what_is_left_the_first_example_first(photos, removed):
+    outputs = Zero()(lambda images: images.flatten(1), photos, removed)
+    assert torch.equal(outputs.view(3, 5, 3, 12, 16), Zero().perturb(photos, removed))
+
+
+def test_zero_and_mean_by_hand():
+    inputs = tensor([[[[1.0, 2.0], [3.0, 6.0]], [[0.0, 0.0], [0.0, 4.0]]]])
+    removed = tensor([[[[True, False], [False, True]]]])
+    assert_close(Zero().perturb(inputs, removed), tensor([[[[[0.0, 2.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]]]))
+    assert_close(Mean().perturb(inputs, removed), tensor([[[[[3.0, 2.0], [3.0, 3.0]], [[1.0, 0.0], [0.0, 1.0]]]]]))
+
+
+def test_patches_that_are_not_square_by_hand():
+    inputs = torch.ones(1, 1, 2, 6)
+    removed = tensor([[[[True, False]], [[False, True]]]])
+    expected = tensor([[0.0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    assert_close(Zero().perturb(inputs, removed)[0, :, 0], expected[:, None].expand(-1, 2, -1))
+
+
+@pytest.mark.parametrize("sigma", [0.8, 3.0])
+def test_blur_against_the_sum_over_all_pixels(photos, sigma):
+    everything = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    blurred = Blur(sigma).perturb(photos[:1], everything)[0, 0]
+    for y, x in ((0, 0), (5, 7), (11, 3)):
+        weights = tensor(
+            [[math.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * sigma**2)) for u in range(16)] for v in range(12)]
+        )
+        expected = (photos[0] * weights).sum((1, 2)) / weights.sum()
+        assert_close(blurred[:, y, x], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blur_leaves_a_flat_image_flat():
+    flat = torch.full((1, 3, 12, 16), 0.7)
+    assert_close(Blur(5.0).perturb(flat, torch.ones(1, 1, 3, 4, dtype=torch.bool))[0], flat)
+
+
+def test_noise_is_uniform_in_the_range_of_each_channel_and_seeded():
+    inputs = torch.linspace(0, 1, 64 * 64).view(1, 1, 64, 64) * tensor([1.0, 4.0]).view(1, 2, 1, 1) - 1
+    everything = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    noise = Noise(3).perturb(inputs, everything)[0, 0]
+    for channel, width in ((0, 1.0), (1, 4.0)):
+        values = noise[channel]
+        assert -1 <= float(values.min()) < -1 + 0.01 * width
+        assert -1 + 0.99 * width < float(values.max()) <= -1 + width
+        counts = torch.histc(values, 4, -1, -1 + width)
+        assert ((counts - 1024).abs() < 120).all()  # four deviations of the binomial are 111
+    assert torch.equal(noise, Noise(3).perturb(inputs, everything)[0, 0])
+    assert not torch.equal(noise, Noise(4).perturb(inputs, everything)[0, 0])
+
+
+def test_noise_leaves_the_global_generator_alone(photos, removed):
+    state = torch.get_rng_state()
+    for removal in (Noise(), NoisyLinear()):
+        removal.perturb(photos, removed)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_names_say_what_results_depend_on():
+    assert [removal.name for removal in PIXELS] == [
+        "zero",
+        "mean",
+        "blur (sigma 3)",
+        "noise (seed 0)",
+        "noisy linear imputation (noise 0.01)",
+    ]
+
+
+@pytest.mark.parametrize("removal", PIXELS, ids=lambda removal: removal.name)
+def test_wrong_patches(photos, removed, removal):
+    for wrong, error, message in (
+        (removed.float(), TypeError, "removed must be a boolean tensor.* Got torch.float32 instead"),
+        (removed.tolist(), TypeError, "removed must be a boolean tensor.* Got list instead"),
+        (removed[:2], ValueError, r"\(examples, sets, rows, columns\) for 3 examples but got \(2, 5, 3, 4\)"),
+        (removed[:, 0], ValueError, r"for 3 examples but got \(3, 3, 4\)"),
+        (removed[:, :0], ValueError, r"for 3 examples but got \(3, 0, 3, 4\)"),
+        (removed[..., :3], ValueError, "whole patches over the image of 12x16 pixels but got 3x3"),
+    ):
+        with pytest.raises(error, match=message):
+            removal.perturb(photos, wrong)
+    with pytest.raises(TypeError, match="inputs must be a tensor"):
+        removal.perturb([photos], removed)
+
+
+def test_wrong_options():
+    for sigma in (0, -1, float("nan"), float("inf"), "1"):
+        with pytest.raises(ValueError, match=r"sigma must be a positive, finite number of pixels. Got"):
+            Blur(sigma)
+    for removal in (Noise, lambda seed: NoisyLinear(seed=seed)):
+        with pytest.raises(ValueError, match=r"seed must be an integer. Got 0.5 instead"):
+            removal(0.5)
+    for noise in (-0.1, float("nan"), "1"):
+        with pytest.raises(ValueError, match=r"noise must be a finite number, zero or more. Got"):
+            NoisyLinear(noise)
+    for tolerance in (0, -0.1, float("inf"), None):
+        with pytest.raises(ValueError, match=r"tolerance must be a positive, finite number. Got"):
+            NoisyLinear(tolerance=tolerance)
