@@ -16,8 +16,8 @@ from captum_gmar.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.layerwise import separated
 from captum_gmar.meeting import AttentionMeeting
 from captum_gmar.models import PatchGrid, patch_grid
-from captum_gmar.rules import Rule, Sweep
-from captum_gmar.starts import Start, start_relevance
+from captum_gmar.rules import Importance, Rule, Sweep
+from captum_gmar.starts import Start, pools_maxima, start_relevance
 from captum_gmar.switching import attention_implementation, uncompiled
 from captum_gmar.wayback import WayBack, check_finite
 
@@ -51,7 +51,7 @@ class Explanation(NamedTuple):
     """What one pass gives."""
 
     relevance: Tensor  # (N, T) of every token
-    importance: Tensor | None  # (N, L, H) of the heads from start_layer on, not normalised
+    importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
     grid: PatchGrid
     without_gradient: bool  # whether all gradients of a layer are zero, for any example
 
@@ -86,38 +86,46 @@ def explain(
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    meeting, output = meet(model, forward_func, plan, inputs, additional_forward_args)
-    selected = select(output, target, contrast) if plan.rule else output
-    meeting.check_met(model)
-    first = _first_layer(plan.start_layer, meeting.count)
-    if meeting.pooling is not None and not meeting.pooling.is_read_by(selected):
-        meeting.pooling = None
-    relevance = start = _start(model, plan, meeting)
-    importance, without_gradient = None, False
-    if plan.rule:
-        way_back = WayBack(plan.rule, meeting, start, first)
-        way_back.go(selected)
-        if plan.begins and plan.tokens is None and meeting.pooling is None:
-            way_back.check_start(start)
-        relevance, importance = way_back.result()
-        without_gradient = way_back.without_gradient()
-    if plan.sweep:
-        relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
-    check_finite(relevance, "relevance")
-    return Explanation(relevance, importance, meeting.grid, without_gradient)
+    with meet(model, forward_func, plan, inputs, additional_forward_args) as (meeting, output):
+        selected = select(output, target, contrast) if plan.rule else output
+        meeting.check_met(model)
+        first = _first_layer(plan.start_layer, meeting.count)
+        relevance = start = _start(model, plan, meeting, selected)
+        importance, without_gradient = None, False
+        if plan.rule:
+            way_back = WayBack(plan.rule, meeting, start, first)
+            way_back.go(selected)
+            if plan.begins and plan.tokens is None:
+                way_back.check_start(start, whole=not pools_maxima(model))
+            relevance, importance = way_back.result()
+            without_gradient = way_back.without_gradient()
+        if plan.sweep:
+            relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
+        check_finite(relevance, "relevance")
+        return Explanation(relevance, importance, meeting.grid, without_gradient)
 
 
+@contextmanager
 def meet(
     model: nn.Module, forward_func: Callable[..., Any], plan: Plan, inputs: Tensor, additional_forward_args: object
-) -> tuple[AttentionMeeting, Any]:
-    """Runs forward; gives what was met on the way, and what came out."""
-    _check_not_checkpointing(model)
+) -> Iterator[tuple[AttentionMeeting, Any]]:
+    """Runs forward; gives what was met on the way, for the block, and what came out."""
+    _check_deterministic(model)
     grid = patch_grid(model, *inputs.shape[-2:])
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
     meeting = AttentionMeeting(len(inputs), grid, plan.separate, keeps)
     forward = separated(model, forward_func, meeting) if plan.separate else forward_func
-    with meeting, attention_implementation(model, "sdpa"), uncompiled(), nullcontext() if plan.rule else _forgetful():
-        return meeting, _run_forward(forward, inputs.detach(), None, additional_forward_args)
+    try:
+        with (
+            meeting,
+            attention_implementation(model, "sdpa"),
+            uncompiled(),
+            nullcontext() if plan.rule else _forgetful(),
+        ):
+            output = _run_forward(forward, meeting.mark(inputs), None, additional_forward_args)
+        yield meeting, output
+    finally:
+        meeting.forget()
 
 
 def select(logits: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
@@ -129,13 +137,13 @@ def select(logits: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
     return selected
 
 
-def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Tensor | None) -> Tensor:
+def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
     """Relevance (N, T) after the sweep, made of as many examples at a time as a block holds."""
-    scratch, parts = Scratch(layers[0], matrices=1), []
-    with torch.no_grad():
+    scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1]), matrices=1), []
+    with torch.no_grad(), torch.autocast(relevance.device.type, enabled=False):
         for part in scratch.parts():
             blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
-            parts.append(sweep(relevance[part], blocks, None if importance is None else importance[part]))
+            parts.append(sweep(relevance[part], blocks, importance and [heads[part] for heads in importance]))
     return torch.cat(parts)
 
 
@@ -145,12 +153,18 @@ def _first_layer(start_layer: int, layers: int) -> int:
     return start_layer % layers
 
 
-def _start(model: nn.Module, plan: Plan, meeting: AttentionMeeting) -> Tensor:
+def _start(model: nn.Module, plan: Plan, meeting: AttentionMeeting, output: object) -> Tensor:
     """(N, T), each row summing to 1; zero for rules that begin nowhere."""
     if not plan.begins:
         return meeting.like.new_zeros(meeting.examples, meeting.tokens)
-    if plan.tokens is None and meeting.pooling is not None:
-        return meeting.pooling.attention.to(meeting.like)
+    read = [] if plan.tokens is not None else [p.attention for p in meeting.poolings if p.is_read_by(output)]
+    if len(read) > 1:
+        raise RuntimeError(
+            f"Expected the target to read its tokens by one pooling attention at most, but it reads {len(read)}. Say "
+            "with tokens= where relevance begins."
+        )
+    if read:
+        return read[0].to(meeting.like)
     start = start_relevance(model, meeting.grid, meeting.tokens, plan.tokens)
     return start.to(meeting.like).repeat(meeting.examples, 1)
 
@@ -162,7 +176,12 @@ def _forgetful() -> Iterator[None]:
         yield
 
 
-def _check_not_checkpointing(model: nn.Module) -> None:
+def _check_deterministic(model: nn.Module) -> None:
+    if any(module.training and (getattr(module, "drop_prob", None) or 0) > 0 for module in model.modules()):
+        raise RuntimeError(
+            "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
+            "model.eval() first."
+        )
     if any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise RuntimeError(
             "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "

@@ -41,7 +41,9 @@ class Layer(NamedTuple):
 OnBlocks = Callable[[slice, "GradientBlocks"], None]
 
 
-def attention(layer: Layer, value: Tensor, anchor: Tensor, on_blocks: OnBlocks) -> Tensor:
+def attention(
+    layer: Layer, value: Tensor, anchor: Tensor, on_blocks: OnBlocks, goes_on: Callable[[], bool] = lambda: True
+) -> Tensor:
     """``F.scaled_dot_product_attention`` that hands out its blocks in backward.
 
     Args:
@@ -50,9 +52,10 @@ def attention(layer: Layer, value: Tensor, anchor: Tensor, on_blocks: OnBlocks) 
         anchor: a tensor that requires grad and receives zero: autograd comes here even if nothing else asks for it.
         on_blocks: called in backward with a slice of the examples and their blocks, for every part of the examples in
             turn. It may go over the blocks any number of times, also none.
+        goes_on: called in backward: whether the gradients of query, key, value and mask are wanted.
     """
     query, key, mask, scale = layer
-    attended: Tensor = _Attention.apply(query, key, value, mask, scale, anchor, on_blocks)  # type: ignore[no-untyped-call]
+    attended: Tensor = _Attention.apply(query, key, value, mask, scale, anchor, on_blocks, goes_on)  # type: ignore[no-untyped-call]
     return attended
 
 
@@ -67,10 +70,11 @@ class _Attention(torch.autograd.Function):
         scale: float | None,
         anchor: Tensor,
         on_blocks: OnBlocks,
+        goes_on: Callable[[], bool],
     ) -> Tensor:
         output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
         ctx.save_for_backward(query, key, value, mask, output)
-        ctx.scale, ctx.on_blocks = scale, on_blocks
+        ctx.scale, ctx.on_blocks, ctx.goes_on = scale, on_blocks, goes_on
         return output
 
     @staticmethod
@@ -78,9 +82,10 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask, output = ctx.saved_tensors
         layer = Layer(query, key, mask, ctx.scale)
-        needs_grad = any(ctx.needs_input_grad[:4])
+        goes_on = ctx.goes_on()
+        needs_grad = goes_on and any(ctx.needs_input_grad[:4])
         grads = [torch.empty_like(t) if needs_grad else None for t in (query, key, value)]
-        grad_scores = grad_output.new_empty(layer.shape) if ctx.needs_input_grad[3] else None
+        grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[3] else None
         scratch = Scratch(layer, matrices=2)
         with torch.autocast(query.device.type, enabled=False):
             for part in scratch.parts():
@@ -95,7 +100,7 @@ class _Attention(torch.autograd.Function):
                 ctx.on_blocks(part, blocks)
                 blocks.finish()
         grad_mask = None if grad_scores is None else grad_scores.sum_to_size(mask.shape)
-        return (*grads, grad_mask, None, torch.zeros(()), None)
+        return (*grads, grad_mask, None, torch.zeros(()), None, None)
 
 
 class Scratch:
@@ -166,7 +171,10 @@ class AttentionBlocks:
                 masked.masked_fill_(~mask, -torch.inf)
             else:
                 masked += mask
-        return self._by_head(torch.softmax(scores, -1, out=scores))
+        attention = self._by_head(torch.softmax(scores, -1, out=scores))
+        if self.mask is not None:  # a query that may look nowhere gets nothing, as torch has it
+            attention.masked_fill_(_is_nowhere(self.mask[:, :, rows]), 0)
+        return attention
 
     def gradient(self, rows: slice) -> Tensor:
         raise RuntimeError("No gradient: these blocks were not met on the way back.")
@@ -239,6 +247,14 @@ class GradientBlocks(AttentionBlocks):
         for grad, total in zip(self.grads, self.sums, strict=False):
             if grad is not None:
                 grad.copy_(total.view(grad.shape))
+        self.whole = None  # else the two would keep each other, and the scratch memory
+
+
+def _is_nowhere(mask: Tensor) -> Tensor:
+    """Of which queries the mask hides all keys (n, H, R, 1)."""
+    if mask.dtype == torch.bool:
+        return ~mask.any(-1, keepdim=True)
+    return mask.amax(-1, keepdim=True) == -torch.inf
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -128,5 +128,6 @@ class GMARAttribution(AttentionAttribution):
             replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0),
         )
         explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast, plan)
-        importance = [explanation.importance for explanation in explanations]
-        return head_weights(torch.cat([part for part in importance if part is not None]))
+        return head_weights(
+            torch.cat([torch.stack(list(explanation.importance or ()), 1) for explanation in explanations])
+        )

@@ -26,12 +26,17 @@ def separated(
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:
         layers = transformer_layers(model)
-        with _apart(layers):
+        with _apart(layers, meeting.examples):
             logits = forward_func(*args, **kwargs)
         if meeting.count and meeting.count != len(layers):
             raise RuntimeError(
                 f"Expected attention over the patch grid once in each of the {len(layers)} layers of "
                 f"{type(model).__name__} but met it {meeting.count} times."
+            )
+        if len(logits) != len(layers) * meeting.examples:
+            raise RuntimeError(
+                f"Expected {len(layers) * meeting.examples} outputs, of {len(layers)} layers for {meeting.examples} "
+                f"examples, but got {len(logits)}. forward_func must handle each example by itself, any number of them."
             )
         return torch.stack(logits.chunk(len(layers))).sum(0)
 
@@ -39,7 +44,7 @@ def separated(
 
 
 @contextmanager
-def _apart(layers: Sequence[nn.Module]) -> Iterator[None]:
+def _apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
     """Within the block, in this thread, layers take their inputs detached, and the last returns what all returned."""
     thread, outputs = threading.get_ident(), []
 
@@ -54,7 +59,7 @@ def _apart(layers: Sequence[nn.Module]) -> Iterator[None]:
         outputs.append(output if isinstance(output, Tensor) else output[0])
         if layer is not layers[-1]:
             return None
-        together = torch.cat(outputs)
+        together = torch.cat(outputs, 0 if len(outputs[0]) == examples else 1)  # torch's layers may take tokens first
         return together if isinstance(output, Tensor) else (together, *output[1:])
 
     with ExitStack() as stack:

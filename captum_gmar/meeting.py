@@ -31,7 +31,9 @@ class Pooling(NamedTuple):
     node: Node | None  # where its result stands in autograd's graph
 
     def is_read_by(self, output: object) -> bool:
-        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        names = ("logits", "pooler_output")  # the latter of a backbone, from which no gradient is asked
+        outputs = [output] if isinstance(output, Tensor) else [getattr(output, name, None) for name in names]
+        logits = next((tensor for tensor in outputs if tensor is not None), None)
         return isinstance(logits, Tensor) and self.node is not None and depends((logits,), self.node)
 
 
@@ -55,13 +57,27 @@ class AttentionMeeting(TorchFunctionMode):
         self.separate = separate
         self.keeps = keeps
         self.tokens = 0
+        self.pixels: Node | None = None  # where the pixels stand in autograd's graph
         self.anchors: list[Tensor] = []  # where backward ends: one on which each layer hangs
+        self.first = 0  # the layer where backward ends
         self.layers: list[Layer] = []  # what was kept
         self.like = torch.empty(0)  # of the device and precision of the last layer's blocks
         self.last: Node | None = None  # where the last layer met stands in autograd's graph
-        self.pooling: Pooling | None = None  # how the model pools its tokens, if by attention
+        self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
-        self.on_layer: OnLayer = lambda layer, examples, blocks: None  # called in backward
+        self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
+        self.on_layer: OnLayer | None = None  # called in backward
+
+    def mark(self, inputs: Tensor) -> Tensor:
+        """The same pixels, so that what is computed from them can be told."""
+        marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, requires_grad=True)
+        self.pixels = marked.grad_fn
+        return marked
+
+    def forget(self) -> None:
+        """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
+        self.on_layer = self.last = self.pixels = None
+        self.layers, self.poolings = [], []
 
     @property
     def count(self) -> int:
@@ -98,7 +114,7 @@ class AttentionMeeting(TorchFunctionMode):
             rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
             passed = F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
             if self._pools(query, key, value):
-                self.pooling = Pooling(self._pooled(Layer(query, key, attn_mask, scale)), passed.grad_fn)
+                self.poolings.append(Pooling(self._pooled(Layer(query, key, attn_mask, scale)), passed.grad_fn))
             return passed
         self._check_explainable(dropout_p)
         self._check_follows(query, key, value)
@@ -108,8 +124,9 @@ class AttentionMeeting(TorchFunctionMode):
             key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
         self.tokens = query.shape[-2]
         self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
-        layer = Layer(query, key, attn_mask, scale)
-        attended = attention(layer, value, self._new_anchor(), partial(self._meet_again, self.count - 1))
+        layer, index = Layer(query, key, attn_mask, scale), self.count
+        on_blocks, goes_on = partial(self._meet_again, index), lambda: index > self.first
+        attended = attention(layer, value, self._new_anchor(), on_blocks, goes_on)
         self._keep(layer)
         self.last = attended.grad_fn
         return attended
@@ -122,7 +139,12 @@ class AttentionMeeting(TorchFunctionMode):
             and tokens == key.shape[-2]
             and tokens == (self.tokens or tokens)
             and self.grid.prefix_tokens(tokens) is not None
+            and (self.separate or self._sees_the_image(query, key))
         )
+
+    def _sees_the_image(self, *inputs: Tensor) -> bool:
+        """Whether they are computed from the pixels; if not, they are of another tower."""
+        return self.pixels is None or not torch.is_grad_enabled() or depends(inputs, self.pixels)
 
     def _new_anchor(self) -> Tensor:
         self.anchors.append(torch.zeros((), requires_grad=True))
@@ -136,7 +158,8 @@ class AttentionMeeting(TorchFunctionMode):
             del self.layers[: -self.keeps]
 
     def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
-        self.on_layer(layer, examples, blocks)
+        if self.on_layer is not None:
+            self.on_layer(layer, examples, blocks)
 
     def _check_explainable(self, dropout_p: float) -> None:
         _check_no_dropout(p=dropout_p)
@@ -149,10 +172,12 @@ class AttentionMeeting(TorchFunctionMode):
     def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
         self.passed_by.add(tuple(query.shape))
+        if not self.count and self.pixels is not None and self._sees_the_image(query, key):
+            self.before = tuple(query.shape)
         if self.last is None or not depends((query, key, value), self.last):
             return False
         pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
-        if pooled not in (self.tokens, self.grid.patches) or self.pooling is not None:
+        if pooled not in (self.tokens, self.grid.patches):
             raise RuntimeError(
                 f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
                 f"{self.count - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
@@ -170,6 +195,12 @@ class AttentionMeeting(TorchFunctionMode):
         return F.pad(attention.to(self.like).mean((1, 2)), (self.tokens - tokens, 0))
 
     def _check_follows(self, *inputs: Tensor) -> None:
+        if self.before is not None:
+            raise RuntimeError(
+                f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
+                f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
+                "have no single patch grid and cannot be explained."
+            )
         if self.last is not None and not self.separate and not depends(inputs, self.last):
             raise RuntimeError(
                 f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
@@ -181,6 +212,13 @@ class AttentionMeeting(TorchFunctionMode):
         if self.count:
             return
         name, grid = type(model).__name__, self.grid
+        tokens = {shape[-2] for shape in self.passed_by if len(shape) == 4 and shape[0] == self.examples}
+        if any(grid.prefix_tokens(number) is not None for number in tokens):
+            raise RuntimeError(
+                f"{name} attends over as many tokens as its {grid.rows}x{grid.columns} patch grid has, but not over "
+                "what is computed from the inputs. Does the model, or forward_func, detach its patch embedding, run it "
+                "under torch.no_grad(), or run another model?"
+            )
         if self.passed_by:
             shapes = ", ".join(map(str, sorted(self.passed_by)))
             raise RuntimeError(

@@ -121,8 +121,9 @@ def _patch_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _prefixes(model: nn.Module) -> frozenset[int]:
-    named = {named_tokens(module, PREFIX_PARAMETERS) for module in model.modules()} - {0}
-    return frozenset(named or range(MAX_UNNAMED_PREFIX_TOKENS + 1))
+    named = {named_tokens(module, PREFIX_PARAMETERS) for module in model.modules()}
+    # A token that is named may also be the query of a pooling attention, so that none comes before the patches.
+    return frozenset({0} | named if any(named) else range(MAX_UNNAMED_PREFIX_TOKENS + 1))
 
 
 def named_tokens(module: nn.Module, names: tuple[str, ...]) -> int:

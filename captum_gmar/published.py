@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from captum_gmar._base import AttentionAttribution, pixel_values
 from captum_gmar._captum import TargetType, compute_gradients
 from captum_gmar.attention import Explanation, Plan, meet, run_sweep, select
-from captum_gmar.rules import Blocks, HeadImportance, head_weights
+from captum_gmar.meeting import AttentionMeeting
+from captum_gmar.rules import Blocks, HeadImportance, Importance, head_weights
 from captum_gmar.wayback import check_finite
 
 RESIDUAL = 0.25
@@ -71,22 +72,29 @@ class PublishedGMAR(AttentionAttribution):
         """
         (explanation,) = self._explain(pixel_values(inputs), target, additional_forward_args, None, None)
         assert explanation.importance is not None
-        return explanation.importance[:, 0]
+        return explanation.importance[0]
 
     def _explain_batch(
         self, plan: Plan, inputs: Tensor, target: TargetType, additional_forward_args: object, contrast: TargetType
     ) -> Explanation:
         recorder = _LastNorm()
-        meeting, logits = meet(self.model, recorder.around(self.forward_func), plan, inputs, additional_forward_args)
-        selected = select(logits, target, contrast)
-        meeting.check_met(self.model)
-        (gradient,) = compute_gradients(lambda: selected, recorder.normed())
+        forward = recorder.around(self.forward_func)
+        with meet(self.model, forward, plan, inputs, additional_forward_args) as (meeting, logits):
+            selected = select(logits, target, contrast)
+            meeting.check_met(self.model)
+            (gradient,) = compute_gradients(lambda: selected, recorder.normed())
+            return self._explained(meeting, gradient)
+
+    def _explained(self, meeting: AttentionMeeting, gradient: Tensor) -> Explanation:
+        """Of the gradient (N, T, hidden) before the last attention layer."""
         check_finite(gradient, "gradient before the last attention layer")
+        if len(gradient) != meeting.examples:  # torch's layers may take tokens first
+            gradient = gradient.transpose(0, 1)
         of_patches = gradient[:, -meeting.grid.patches :]
         channels = of_patches.reshape(*of_patches.shape[:2], meeting.layers[-1].shape[1], -1)  # (N, P, H, hidden / H)
         weights = head_weights(self.norm.of(channels.transpose(1, 2)))  # (N, H)
-        importance = weights[:, None].expand(-1, meeting.count, -1)
-        patches = meeting.like.new_zeros(len(inputs), meeting.tokens)
+        importance = [weights] * meeting.count
+        patches = meeting.like.new_zeros(meeting.examples, meeting.tokens)
         patches[:, -meeting.grid.patches :] = 1
         relevance = run_sweep(self.rollout, meeting.layers, patches, importance)
         return Explanation(relevance, importance, meeting.grid, without_gradient=False)
@@ -96,17 +104,17 @@ class PublishedGMAR(AttentionAttribution):
 class PublishedRollout:
     """The recursion of the released code, read off at the patches that are marked, with its weights for each layer."""
 
-    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Tensor | None) -> Tensor:
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
         assert importance is not None
         examples, tokens = relevance.shape
         patches = int(relevance[0].count_nonzero())
         identity = torch.eye(tokens, dtype=torch.float64, device=relevance.device)
         # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
         first = identity[-patches:].expand(examples, -1, -1)  # (N, P, T) of the first head
-        sums = identity.sum(0).expand(examples, importance.shape[-1], -1)  # (N, H, T)
+        sums = identity.sum(0).expand(examples, importance[0].shape[-1], -1)  # (N, H, T)
         for index, layer in enumerate(layers):
-            weights = importance[:, index].double()
-            attention = torch.cat([block.attention.double() for block in layer], -2)
+            weights = importance[index].double()
+            attention = torch.cat([block.attention.to(torch.float64, copy=True) for block in layer], -2)
             first = weights[:, :1, None] * (first @ attention[:, 0])
             sums = weights[..., None] * (sums[..., None, :] @ attention).squeeze(-2)
             residual = RESIDUAL * MEAN_SHARE * sums.mean((1, 2)) / tokens  # (N,)

@@ -49,9 +49,12 @@ class Rule(Protocol):
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step: ...
 
 
+Importance = Sequence[Tensor]  # (N, H) of each layer
+
+
 class Sweep(Protocol):
-    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Tensor | None) -> Tensor:
-        """Relevance (N, T), of the start tokens' (N, T), and head importance (N, L, H) if a rule found it before."""
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
+        """Relevance (N, T), of the start tokens' (N, T), and the heads' importance if a rule found it before."""
 
 
 NORMS = ("l1", "l2")
@@ -216,11 +219,11 @@ class Rollout:
         if not isinstance(self.discard_ratio, int | float) or not 0 <= self.discard_ratio < 1:
             raise ValueError(f"discard_ratio must be a number in [0, 1). Got {self.discard_ratio!r} instead.")
 
-    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Tensor | None = None) -> Tensor:
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None = None) -> Tensor:
         start = relevance
         order = range(len(layers))
         for index in reversed(order) if self.recursion == "rollout" else order:
-            weights = None if importance is None else head_weights(importance[:, index])
+            weights = None if importance is None else head_weights(importance[index])
             fused = self._fused(layers[index], weights)
             if self.recursion == "additive":
                 relevance = sum_up([row_times(relevance, *block) for block in fused]) + self.residual * start

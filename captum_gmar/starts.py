@@ -88,7 +88,7 @@ def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int, start: Start
     prefix = tokens - grid.patches
     cls = _cls_tokens(model, prefix)
     parts = _parts(start) or _reads(model) or (("cls",) if cls else ("patches",))
-    relevance = torch.zeros(tokens)
+    relevance = torch.zeros(tokens, dtype=torch.float64)
     for part in parts:
         if isinstance(part, tuple):
             relevance[prefix + _patch_index(grid, *part)] += 1
@@ -96,6 +96,11 @@ def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int, start: Start
             share = relevance[_token_range(model, part, prefix, cls)]
             share += 1 / len(share)
     return relevance / len(parts)
+
+
+def pools_maxima(model: nn.Module) -> bool:
+    """Whether the classifier reads the largest values over the patches, as timm's may: then not of every patch."""
+    return any(getattr(module, "global_pool", None) in ("max", "avgmax") for module in model.modules())
 
 
 def _parts(start: Start | None) -> tuple[str | Patch, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_gmar._captum import compute_gradients
 from captum_gmar.blockwise import GradientBlocks
 from captum_gmar.meeting import AttentionMeeting, depends
-from captum_gmar.rules import Rule
+from captum_gmar.rules import Importance, Rule
 
 
 class WayBack:
@@ -36,7 +36,7 @@ class WayBack:
         """Runs backward from what is explained (N,)."""
         if self.meeting.last is None or not depends((selected,), self.meeting.last):
             raise _detached_error(self.lowest - 1)
-        self.meeting.on_layer = self._meet_again
+        self.meeting.first, self.meeting.on_layer = self.first, self._meet_again
         compute_gradients(lambda: selected, tuple(self.meeting.anchors[self.first :]))
         if self.lowest > self.first:
             raise _detached_error(self.lowest - 1)
@@ -65,25 +65,30 @@ class WayBack:
         if self.lowest == self.meeting.count - 1:
             self.read |= gradient.count_nonzero((0, 1, 3)) > 0
 
-    def check_start(self, start: Tensor) -> None:
-        """Raises an error if the start tokens (N, T) are not those that the target reads after the last layer."""
+    def check_start(self, start: Tensor, whole: bool) -> None:
+        """Raises an error if the start tokens (N, T) are not those that the target reads after the last layer.
+
+        Args:
+            whole: whether of all patches all are to be read; not where their maximum is.
+        """
         prefix = self.meeting.grid.prefix_tokens(self.meeting.tokens)
         begins = start[0] > 0
         unread = begins[:prefix] & ~self.read[:prefix]
-        patches_unread = begins[prefix:].any() & ~self.read[prefix:].any()
+        patches = self.read[prefix:]
+        patches_unread = begins[prefix:].any() & ~(patches.all() if whole else patches.any())
         if self.read.any() and ((self.read & ~begins).any() or unread.any() or patches_unread):
             raise RuntimeError(
                 f"Expected the target to read {_names(begins, prefix)} after the last layer, as is usual for such a "
                 f"model, but it reads {_names(self.read, prefix)}. Say with tokens= where relevance begins."
             )
 
-    def result(self) -> tuple[Tensor, Tensor | None]:
-        """Relevance (N, T) and head importance (N, L, H), first layer first, if the rule weighs heads."""
+    def result(self) -> tuple[Tensor, Importance | None]:
+        """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""
         relevance = self.relevance / len(self.importance) if self.rule.layerwise else self.relevance
         layers = [[part for part in parts if part is not None] for parts in reversed(self.importance)]
         if not layers[0]:
             return relevance, None
-        return relevance, torch.stack([torch.cat(parts).to(relevance.device) for parts in layers], 1)
+        return relevance, [torch.cat(parts).to(relevance.device) for parts in layers]
 
     def without_gradient(self) -> bool:
         """Whether all gradients of a layer are zero, for any example."""

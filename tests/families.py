@@ -182,9 +182,9 @@ def make(family):
 
 def expected_start(reads, tokens, patches):
     if reads == ALL:
-        return torch.full((tokens,), 1 / tokens)
+        return torch.full((tokens,), 1 / tokens, dtype=torch.float64)
     places = {"cls": slice(1), "distillation": slice(1, 2), "patches": slice(-patches, None)}
-    start = torch.zeros(tokens)
+    start = torch.zeros(tokens, dtype=torch.float64)
     for part in reads:
         start[places[part]] = 1 / len(start[places[part]]) / len(reads)
     return start

@@ -69,7 +69,7 @@ def test_patch_size_of_a_config(vit, patch_size, expected):
 def test_patch_size_of_a_part():
     """CLIP's own config names none; its vision tower's does."""
     grid = patch_grid(with_text("CLIPModel"), 32, 32)
-    assert (grid.rows, grid.patch_height, grid.prefixes) == (4, 8, ONE)
+    assert (grid.rows, grid.patch_height, grid.prefixes) == (4, 8, {0, 1})
 
 
 def test_patch_size_of_a_convolution():
@@ -80,10 +80,10 @@ def test_patch_size_of_a_convolution():
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        ({"cls_token": (1, 1, 8)}, {1}),
-        ({"cls_token": (1, 1, 8), "distillation_token": (1, 1, 8)}, {2}),
-        ({"cls_token": (1, 1, 8), "register_tokens": (1, 4, 8), "mask_token": (1, 1, 8)}, {5}),
-        ({"class_embedding": (8,)}, {1}),
+        ({"cls_token": (1, 1, 8)}, {0, 1}),
+        ({"cls_token": (1, 1, 8), "distillation_token": (1, 1, 8)}, {0, 2}),
+        ({"cls_token": (1, 1, 8), "register_tokens": (1, 4, 8), "mask_token": (1, 1, 8)}, {0, 5}),
+        ({"class_embedding": (8,)}, {0, 1}),
         ({"tokens_of_mine": (1, 1, 8)}, set(range(33))),
     ],
 )

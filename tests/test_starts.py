@@ -38,7 +38,7 @@ def start_of(names, tokens, start=None):
     ],
 )
 def test_start_of_models_that_say_nothing(names, tokens, expected):
-    assert_close(start_of(names, tokens), torch.tensor(expected).float())
+    assert_close(start_of(names, tokens), torch.tensor(expected).double())
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_start_of_models_that_say_nothing(names, tokens, expected):
 def test_start_elsewhere(start, expected):
     names = {"cls_token": (1, 1, 8), "dist_token": (1, 1, 8)}
     check_start(start)
-    assert_close(start_of(names, 6, start), torch.tensor(expected).float())
+    assert_close(start_of(names, 6, start), torch.tensor(expected).double())
 
 
 def test_start_overrides_what_the_model_says():
     model, _ = make("DINOv2")
     grid = patch_grid(model, *IMAGE)
-    assert_close(start_relevance(model, grid, 17, "cls"), torch.eye(17)[0])
-    assert_close(start_relevance(model, grid, 17, (3, 1)), torch.eye(17)[1 + 13])
+    assert_close(start_relevance(model, grid, 17, "cls"), torch.eye(17).double()[0])
+    assert_close(start_relevance(model, grid, 17, (3, 1)), torch.eye(17).double()[1 + 13])
 
 
 @pytest.mark.parametrize(
