@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
+torch.set_num_threads(1)  # on models this small, several threads wait for each other most of the time
+
 TINY = {
     "image_size": 32,
     "patch_size": 8,
