@@ -122,6 +122,9 @@ TIMM_CLS = {"cls_token": 1}
 FAMILIES = {
     "ViT": (lambda: hugging_face("ViTForImageClassification"), CLS),
     "ViT, patches not square": (lambda: hugging_face("ViTForImageClassification", patch_size=(8, 16)), CLS),
+    "ViT, patches of 14": (lambda: hugging_face("ViTForImageClassification", patch_size=14), CLS),
+    "ViT, patches of 16": (lambda: hugging_face("ViTForImageClassification", patch_size=16), CLS),
+    "ViT, patches of 32": (lambda: hugging_face("ViTForImageClassification", patch_size=32), CLS),
     "DeiT": (lambda: hugging_face("DeiTForImageClassification"), CLS),
     "DeiT with teacher": (lambda: hugging_face("DeiTForImageClassificationWithTeacher"), DISTILLED),
     "DINOv2": (lambda: hugging_face("Dinov2ForImageClassification"), BOTH),
