@@ -82,6 +82,7 @@ class PublishedGMAR(AttentionAttribution):
         with meet(self.model, forward, plan, inputs, additional_forward_args) as (meeting, logits):
             selected = select(logits, target, contrast)
             meeting.check_met(self.model)
+            meeting.first = -1  # the gradient is wanted of what enters a layer, also of the first
             (gradient,) = compute_gradients(lambda: selected, recorder.normed())
             return self._explained(meeting, gradient)
 

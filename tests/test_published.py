@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -15,12 +14,6 @@ PHOTOS = ["African_elephant", "school_bus", "tabby"]
 @pytest.fixture(scope="module")
 def golden(shared):
     return np.load(shared / "golden" / "published_gmar_deit_tiny.npz")
-
-
-@pytest.fixture(scope="module")
-def deit(shared):
-    folder = shared / "models" / "deit-tiny-patch16-224"
-    return transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -72,3 +65,9 @@ def test_no_layer_norm(images):
 
     with pytest.raises(RuntimeError, match=r"Expected a model whose layers begin with torch.nn.functional.layer_norm"):
         PublishedGMAR(model, forward_func=forward).attribute(images, 3)
+
+
+def test_one_layer(make_vit, images):
+    weights = PublishedGMAR(make_vit(num_hidden_layers=1)).head_weights(images, 3)
+    assert torch.allclose(weights.sum(1), torch.ones(4))
+    assert (weights - 1 / 3).abs().max() > 1e-3
