@@ -89,11 +89,11 @@ def explain(
     with meet(model, forward_func, plan, inputs, additional_forward_args) as (meeting, output):
         selected = select(output, target, contrast) if plan.rule else output
         meeting.check_met(model)
-        first = _first_layer(plan.start_layer, meeting.count)
+        meeting.first = _first_layer(plan.start_layer, meeting.count)
         relevance = start = _start(model, plan, meeting, selected)
         importance, without_gradient = None, False
         if plan.rule:
-            way_back = WayBack(plan.rule, meeting, start, first)
+            way_back = WayBack(plan.rule, meeting, start)
             way_back.go(selected)
             if plan.begins and plan.tokens is None:
                 way_back.check_start(start, whole=not pools_maxima(model))

@@ -172,7 +172,7 @@ class AttentionMeeting(TorchFunctionMode):
     def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
         self.passed_by.add(tuple(query.shape))
-        if not self.count and self.pixels is not None and self._sees_the_image(query, key):
+        if not self.count and self._sees_the_image(query, key):
             self.before = tuple(query.shape)
         if self.last is None or not depends((query, key, value), self.last):
             return False

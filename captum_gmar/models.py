@@ -89,6 +89,16 @@ class PatchGrid(NamedTuple):
         shares = self.spread(relevance, height, width) / channels
         return shares[:, None].expand(-1, channels, -1, -1).to(inputs.dtype).contiguous()
 
+    def sums(self, attributions: Tensor) -> Tensor:
+        """What lies on each patch, over its pixels and channels: (N, channels, height, width) → (N, rows, columns).
+
+        Pixels that no patch covers are left out.
+        """
+        height, width = self.patch_height, self.patch_width
+        covered = attributions[..., : self.rows * height, : self.columns * width].sum(1)
+        sums: Tensor = covered.reshape(-1, self.rows, height, self.columns, width).sum((2, 4))
+        return sums
+
 
 def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
     """The patch grid that ``model`` lays over an image of ``height`` × ``width`` pixels.

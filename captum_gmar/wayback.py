@@ -16,16 +16,14 @@ class WayBack:
     """
     Args:
         rule: what is made of a layer.
-        meeting: where the layers were met.
+        meeting: where the layers were met; the way back ends at its first layer.
         relevance: (N, T) above the last layer.
-        first: the layer where the way back ends.
     """
 
-    def __init__(self, rule: Rule, meeting: AttentionMeeting, relevance: Tensor, first: int) -> None:
+    def __init__(self, rule: Rule, meeting: AttentionMeeting, relevance: Tensor) -> None:
         self.rule = rule
         self.meeting = meeting
         self.relevance = relevance.clone()  # below the layers that were met again
-        self.first = first
         self.lowest = meeting.count  # the layer that was met again last
         self.importance: list[list[Tensor | None]] = []  # last layer first, in parts (n, H)
         self.finite: list[tuple[int, Tensor]] = []  # of each layer and part
@@ -36,9 +34,9 @@ class WayBack:
         """Runs backward from what is explained (N,)."""
         if self.meeting.last is None or not depends((selected,), self.meeting.last):
             raise _detached_error(self.lowest - 1)
-        self.meeting.first, self.meeting.on_layer = self.first, self._meet_again
-        compute_gradients(lambda: selected, tuple(self.meeting.anchors[self.first :]))
-        if self.lowest > self.first:
+        self.meeting.on_layer = self._meet_again
+        compute_gradients(lambda: selected, tuple(self.meeting.anchors[self.meeting.first :]))
+        if self.lowest > self.meeting.first:
             raise _detached_error(self.lowest - 1)
         for layer, finite in self.finite:
             if not finite:

@@ -5,20 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import TINY_IMAGE
 from transformers import ViTConfig, ViTForImageClassification
 
 torch.set_num_threads(1)  # on models this small, several threads wait for each other most of the time
 
-TINY = {
-    "image_size": 32,
-    "patch_size": 8,
-    "hidden_size": 24,
-    "num_attention_heads": 3,
-    "num_hidden_layers": 3,
-    "intermediate_size": 48,
-    "num_labels": 10,
-    "initializer_range": 0.3,
-}
+TINY = {**TINY_IMAGE, "initializer_range": 0.3}
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +20,12 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("../shared with the trained model and photos is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def deit(shared: Path) -> ViTForImageClassification:
+    """The trained model. Tests leave it as it is."""
+    return ViTForImageClassification.from_pretrained(shared / "models" / "deit-tiny-patch16-224").eval()
 
 
 @pytest.fixture

@@ -150,12 +150,6 @@ def test_wrong_norm(vit):
 
 
 @pytest.fixture(scope="module")
-def deit(shared):
-    folder = shared / "models" / "deit-tiny-patch16-224"
-    return transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-
-
-@pytest.fixture(scope="module")
 def photos(shared):
     processor = transformers.AutoImageProcessor.from_pretrained(
         shared / "models" / "deit-tiny-patch16-224", use_fast=False

@@ -97,12 +97,6 @@ def test_tokens_that_the_model_does_not_have(name, vit, images):
 
 
 @pytest.fixture(scope="module")
-def deit(shared):
-    folder = shared / "models" / "deit-tiny-patch16-224"
-    return transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-
-
-@pytest.fixture(scope="module")
 def photos(shared, deit):
     """Pixel values of two photos, and their dense matrices for two classes, exact and as the model has them."""
     processor = transformers.AutoImageProcessor.from_pretrained(

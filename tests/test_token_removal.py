@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from families import TINY_IMAGE
 from torch import nn
 from torch.testing import assert_close
 from transformers import (
@@ -29,17 +30,8 @@ from transformers import (
 from captum_gmar.metrics import Mean, deletion, insertion, random_map
 from captum_gmar.token_removal import TokenRemoval
 
-SMALL = {
-    "image_size": 32,
-    "patch_size": 8,
-    "hidden_size": 24,
-    "num_attention_heads": 3,
-    "num_hidden_layers": 3,
-    "intermediate_size": 48,
-    "num_labels": 10,
-    "initializer_range": 0.3,
-}
-VISION = {name: SMALL[name] for name in list(SMALL)[:6]}
+SMALL = {**TINY_IMAGE, "initializer_range": 0.3}
+VISION = {name: value for name, value in TINY_IMAGE.items() if name != "num_labels"}
 TOWERS = {"vision_config": VISION, "text_config": {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2}}
 
 

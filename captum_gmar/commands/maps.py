@@ -75,11 +75,9 @@ class Maps:
         with _reproducible():
             attributions = method.attribute(pixels, target=targets, **self._options(name, len(pixels)))
         grid = patch_grid(self.model, *pixels.shape[-2:])
-        height, width = grid.patch_height, grid.patch_width
-        covered = attributions.detach()[..., : grid.rows * height, : grid.columns * width].sum(1)
-        patches = covered.reshape(len(pixels), grid.rows, height, grid.columns, width)
-        relevance: Tensor = patches.sum((2, 4))
-        return relevance / pixels[0, :, :height, :width].numel() if name in PATCHWISE else relevance
+        relevance = grid.sums(attributions.detach())
+        values = pixels.shape[1] * grid.patch_height * grid.patch_width  # of a patch
+        return relevance / values if name in PATCHWISE else relevance
 
     def _options(self, name: str, examples: int) -> dict[str, Any]:
         """Keeps what runs at once to the batch size."""

@@ -15,7 +15,8 @@ from captum_gmar import catalogue
 from captum_gmar.demo.batches import GRID, PATCH
 from captum_gmar.demo.measures import Estimate, estimate, patch_shares, to_pixels
 from captum_gmar.demo.scenes import Scene, make_scene
-from captum_gmar.models import patch_grid
+from captum_gmar.metrics import centre_blob, uniform_map
+from captum_gmar.models import PatchGrid
 from captum_gmar.rollout import RawAttention
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FIRST_SEED: Final = 600_000  # scenes that the demo model was not trained on, and whose accuracy is not in its card
 _BATCH: Final = 25
+_PATCHES: Final = PatchGrid(GRID, GRID, PATCH, PATCH, frozenset({1}))
 _ROW: Final = "| {} | {} | {} | {} | {} |"
 
 Method = Attribution | Callable[[Tensor, list[int]], Tensor]
@@ -102,16 +104,13 @@ def to_markdown(report: Mapping[str, Localisation]) -> str:
 def control_maps(model: ViTForImageClassification) -> dict[str, Method]:
     """Maps that know nothing of the class, and three that know nothing of the image."""
     generator = torch.Generator().manual_seed(0)
-    line = torch.linspace(-1, 1, GRID * PATCH)
-    blob = torch.exp(-(line[:, None] ** 2 + line**2) / (2 * 0.5**2))
-    grid = patch_grid(model, GRID * PATCH, GRID * PATCH)
 
-    def random_map(inputs: Tensor, target: list[int]) -> Tensor:
-        return grid.spread_like(torch.rand(len(inputs), GRID, GRID, generator=generator), inputs)
+    def random_map(inputs: Tensor, target: list[int]) -> Tensor:  # another for every call
+        return _PATCHES.spread_like(torch.rand(len(inputs), GRID, GRID, generator=generator), inputs)
 
     return {
-        "uniform map": lambda inputs, target: torch.ones_like(inputs),
-        "centre blob": lambda inputs, target: blob.expand_as(inputs),
+        "uniform map": lambda inputs, target: uniform_map(inputs),
+        "centre blob": lambda inputs, target: centre_blob(inputs),
         "random map": random_map,
         "raw attention": RawAttention(model),
     }
@@ -156,8 +155,7 @@ def _shares(attribute: Callable[[Tensor, list[int]], Tensor], scenes: list[Scene
     for start in range(0, len(scenes), _BATCH):
         batch = scenes[start : start + _BATCH]
         attributions = attribute(to_pixels(batch), [scene.labels[explained] for scene in batch]).detach()
-        patches = attributions.sum(1).reshape(-1, GRID, PATCH, GRID, PATCH).sum((2, 4))
-        relevance = patches.clamp(min=0).flatten(1)  # (N, P)
+        relevance = _PATCHES.sums(attributions).clamp(min=0).flatten(1)  # (N, P)
         total = relevance.sum(1, keepdim=True)
         relevance = torch.where(total > 0, relevance / total, 1 / relevance.shape[1])
         masks = torch.stack([torch.stack([patch_shares(mask) for mask in scene.masks]) for scene in batch])  # (N, k, P)
