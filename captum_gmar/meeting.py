@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
-from captum_gmar.blockwise import GradientBlocks, Layer, attention
+from captum_gmar.blockwise import GradientBlocks, Layer, OnBlocks, attention
 from captum_gmar.models import PatchGrid
 from captum_gmar.multihead import multi_head_attention_forward
 
@@ -126,7 +126,7 @@ class AttentionMeeting(TorchFunctionMode):
         self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
         layer, index = Layer(query, key, attn_mask, scale), self.count
         on_blocks, goes_on = partial(self._meet_again, index), lambda: index > self.first
-        attended = attention(layer, value, self._new_anchor(), on_blocks, goes_on)
+        attended = attend_in_blocks(layer, value, self._new_anchor(), on_blocks, goes_on)
         self._keep(layer)
         self.last = attended.grad_fn
         return attended
@@ -238,6 +238,17 @@ class AttentionMeeting(TorchFunctionMode):
             "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "
             "be explained."
         )
+
+
+def attend_in_blocks(
+    layer: Layer, value: Tensor, anchor: Tensor, on_blocks: OnBlocks, goes_on: Callable[[], bool]
+) -> Tensor:
+    """``blockwise.attention``, which modes around the meeting see as one function and whose result they may change."""
+    arguments = layer, value, anchor, on_blocks, goes_on
+    if has_torch_function((value,)):
+        answered: Tensor = handle_torch_function(attend_in_blocks, (value,), *arguments)
+        return answered
+    return attention(*arguments)
 
 
 def depends(tensors: Iterable[Tensor], node: Node) -> bool:
