@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_gmar.catalogue import methods
+    from captum_gmar.flow import RelevanceFlow
     from captum_gmar.gmar import GMARAttribution
     from captum_gmar.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
     from captum_gmar.layer_means import GradSAM, LeGrad
     from captum_gmar.published import PublishedGMAR
     from captum_gmar.recording import AttentionRecord, record_attention
     from captum_gmar.rollout import AttentionRollout, RawAttention
-    from captum_gmar.visualization import visualize_attribution, visualize_comparison
+    from captum_gmar.visualization import (
+        visualize_attribution,
+        visualize_comparison,
+        visualize_head_attention,
+        visualize_head_importance,
+        visualize_perturbation_curves,
+        visualize_relevance_flow,
+        visualize_token_interaction,
+    )
 
 __version__ = "0.1.0"
 
@@ -29,10 +38,16 @@ _HOMES = {
     "LeGrad": "layer_means",
     "PublishedGMAR": "published",
     "RawAttention": "rollout",
+    "RelevanceFlow": "flow",
     "methods": "catalogue",
     "record_attention": "recording",
     "visualize_attribution": "visualization",
     "visualize_comparison": "visualization",
+    "visualize_head_attention": "visualization",
+    "visualize_head_importance": "visualization",
+    "visualize_perturbation_curves": "visualization",
+    "visualize_relevance_flow": "visualization",
+    "visualize_token_interaction": "visualization",
 }
 
 __all__ = [
@@ -46,10 +61,16 @@ __all__ = [
     "LeGrad",
     "PublishedGMAR",
     "RawAttention",
+    "RelevanceFlow",
     "methods",
     "record_attention",
     "visualize_attribution",
     "visualize_comparison",
+    "visualize_head_attention",
+    "visualize_head_importance",
+    "visualize_perturbation_curves",
+    "visualize_relevance_flow",
+    "visualize_token_interaction",
 ]
 
 

@@ -21,6 +21,7 @@ from captum_gmar._captum import (
     log_usage,
 )
 from captum_gmar.attention import Explanation, Plan, explain
+from captum_gmar.flow import RelevanceFlow, followed, relevance_flow
 from captum_gmar.models import Logits, check_model
 from captum_gmar.starts import check_start
 
@@ -135,6 +136,36 @@ class AttentionAttribution(Attribution, ABC):
         pixels = pixel_values(inputs)
         explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast)
         return torch.cat([explanation.patch_relevance for explanation in explanations])
+
+    def relevance_flow(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: object = None,
+        internal_batch_size: int | None = None,
+        contrast: TargetType = None,
+    ) -> RelevanceFlow:
+        """
+        The relevance below each layer, on its way from the last layer to the first, of methods that hand it down.
+
+        Takes what :meth:`attribute` takes and raises what it raises. It costs the same pass.
+
+        Returns:
+            *RelevanceFlow* of **relevance**, **prefix_share** and **layers**, in the order of the flow, last layer
+            first:
+
+            - **relevance** (*Tensor*): (N, L, rows, columns) of the patches. The last is what :meth:`relevance` gives.
+            - **prefix_share** (*Tensor*): (N, L), the share of all relevance that the prefix tokens hold.
+            - **layers** (*tuple[int]*): The layers' numbers.
+
+        Raises:
+            ValueError: if the method hands no relevance down: Grad-SAM, LeGrad and published GMAR do not, nor do the
+                recursions "forward" and "additive".
+        """
+        pixels, (plan, follower) = pixel_values(inputs), followed(self.plan, self.get_name())
+        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast, plan)
+        flow = follower.flow([len(explanation.relevance) for explanation in explanations])
+        return relevance_flow(flow, explanations[0], self.plan.start_layer)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not offered, as in Captum's own gradient methods."""

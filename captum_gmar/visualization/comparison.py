@@ -1,44 +1,22 @@
 """Several photos, each with the maps of several methods side by side."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import Any, TypeAlias
 
 import numpy as np
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_gmar.visualization.grid import OWN_SCALE, Layout, draw_values, make_panels
 from captum_gmar.visualization.maps import Array, Heat, Map, Pixels, heat_of, photo_of
-from captum_gmar.visualization.panels import (
-    MARGIN_INCHES,
-    TALLEST,
-    draw_colour_bar,
-    draw_map,
-    draw_photo,
-    draw_title,
-    given_axes,
-    make_figure,
-    panel_height,
-    text_height,
-    tick_labels,
-    title_size,
-    wrapped,
-)
+from captum_gmar.visualization.panels import draw_map, draw_photo, draw_title, given_axes, show, wrapped
 
 Maps: TypeAlias = Map | Sequence[Map]
 Images: TypeAlias = Pixels | Sequence[Pixels]
 
 METHODS = ("blended_heat_map", "heat_map")
-WIDEST = 6  # panels in a line
-
-PANEL_INCHES = 2.6  # with its gaps
-TEXT_INCHES = 2.2  # what the gaps leave of it, at least
-GAP_INCHES = 0.1  # around a panel and its texts
-BAR_INCHES = 0.6  # a colour bar and its values
-NAME_SIZE, BAR_SIZE = 10, 8  # points
-OWN_SCALE = "Every map has its\nown colour scale."
+LAYOUT = Layout(panel=2.6, text=2.2, columns=6, name_size=10, bar=0.6, bar_size=8)
 
 
 def visualize_comparison(
@@ -50,6 +28,7 @@ def visualize_comparison(
     label: str | Mapping[str, str] = "attribution",
     cmap: str | None = None,
     alpha_overlay: float = 0.5,
+    interpolation: str = "nearest",
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
@@ -81,6 +60,9 @@ def visualize_comparison(
             Default: None
         alpha_overlay (float, optional): Opacity of the maps over the photo.
             Default: 0.5
+        interpolation (str, optional): Of maps (rows, columns), as in :func:`~captum_gmar.visualize_attribution`:
+            "nearest" or "bilinear".
+            Default: "nearest"
         plt_fig_axis (tuple, optional): A figure and N × (1 + methods) of its axes to draw in, row by row.
             Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
@@ -109,24 +91,23 @@ def visualize_comparison(
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}. Got {method!r} instead.")
     photos = [photo_of(image) for image in _each_image(images)]
-    heats = _heats(attributions, photos, _is_several(images))
+    heats = _heats(attributions, photos, _is_several(images), interpolation)
     names = ["photo", *map(str, heats)]
     labels = [label if isinstance(label, str) else label.get(name, "") for name in heats]
-    figure, axes = plt_fig_axis or _panels(photos, names, labels, title, use_pyplot)
+    figure, axes = plt_fig_axis or make_panels(photos, names, labels, title, use_pyplot, LAYOUT)
     panels = given_axes(axes, len(photos) * len(names))
-    inches = panels[0].get_position().width * figure.get_figwidth() if plt_fig_axis else TEXT_INCHES
+    inches = panels[0].get_position().width * figure.get_figwidth() if plt_fig_axis else LAYOUT.text
     rows = [panels[start : start + len(names)] for start in range(0, len(panels), len(names))]
     for index, (photo, (first, *others)) in enumerate(zip(photos, rows, strict=True)):
         draw_photo(first, photo)
         for panel, of_method, own_label in zip(others, heats.values(), labels, strict=True):
             draw_map(panel, of_method[index], photo, method, cmap, alpha_overlay)
-            _draw_values(figure, panel, of_method[index], wrapped(own_label, inches, BAR_SIZE))
+            draw_values(figure, panel, of_method[index], wrapped(own_label, inches, LAYOUT.bar_size), LAYOUT.bar_size)
     for panel, name in zip(rows[0], names, strict=True):
-        panel.set_title(wrapped(name, inches, NAME_SIZE), fontsize=NAME_SIZE, parse_math=False)
-    rows[-1][0].set_xlabel(OWN_SCALE, fontsize=BAR_SIZE)
+        panel.set_title(wrapped(name, inches, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
+    rows[-1][0].set_xlabel(OWN_SCALE, fontsize=LAYOUT.bar_size)
     draw_title(figure, title)
-    if use_pyplot:
-        pyplot.show()
+    show(use_pyplot)
     return figure, rows
 
 
@@ -141,7 +122,9 @@ def _each_image(images: Any) -> list[Pixels]:
     return several
 
 
-def _heats(attributions: Mapping[str, Any], photos: list[Array], several: bool) -> dict[str, list[Heat]]:
+def _heats(
+    attributions: Mapping[str, Any], photos: list[Array], several: bool, interpolation: str
+) -> dict[str, list[Heat]]:
     """The maps of every method, one for each photo."""
     if not isinstance(attributions, Mapping):
         raise TypeError(
@@ -154,7 +137,7 @@ def _heats(attributions: Mapping[str, Any], photos: list[Array], several: bool) 
     for key, given in attributions.items():
         name = f"attributions[{key!r}]"
         maps = _each_map(given, name, len(photos)) if several else [given]
-        heats[key] = [heat_of(own, photo, name) for own, photo in zip(maps, photos, strict=True)]
+        heats[key] = [heat_of(own, photo, name, interpolation) for own, photo in zip(maps, photos, strict=True)]
     return heats
 
 
@@ -168,36 +151,3 @@ def _each_map(given: Any, name: str, images: int) -> list[Map]:
             "maps without the dimension of examples."
         )
     return maps
-
-
-def _panels(
-    photos: list[Array], names: list[str], labels: list[str], title: str | None, use_pyplot: bool
-) -> tuple[Figure, list[Axes]]:
-    """The panels of a new figure with room for all texts, image by image."""
-    lines = ceil(len(names) / WIDEST) if len(photos) == 1 else 1
-    columns, heights = ceil(len(names) / lines), [panel_height(PANEL_INCHES, photo) for photo in photos] * lines
-    width = columns * PANEL_INCHES
-    above = lines * text_height(names, TEXT_INCHES, NAME_SIZE) + text_height([title or ""], width, title_size())
-    below = len(heights) * (BAR_INCHES + text_height(labels, TEXT_INCHES, BAR_SIZE))
-    figure = make_figure(width + MARGIN_INCHES, above + sum(heights) + below + MARGIN_INCHES, use_pyplot, GAP_INCHES)
-    panels = list(figure.subplots(len(heights), columns, height_ratios=heights, squeeze=False).flat)
-    while len(panels) > len(photos) * len(names):
-        panels.pop().remove()
-    return figure, panels
-
-
-def _draw_values(figure: Figure, panel: Axes, heat: Heat, label: str) -> None:
-    """A colour bar below the panel with few values."""
-    height, width = heat.values.shape
-    wider = max(1, height / width / TALLEST)  # below an image that is drawn smaller, the bar is not
-    thickness = wider * 0.05 * width / height
-    place = ((1 - wider) / 2, -1.8 * thickness, wider, thickness)
-    bar = draw_colour_bar(figure, panel, place, orientation="horizontal", ticks=list(heat.ticks))
-    bar.ax.set_xticks(heat.ticks, tick_labels(heat.ticks), fontsize=BAR_SIZE)
-    bar.ax.tick_params(length=2)
-    bar.ax.minorticks_off()
-    bar.ax.set_xlabel(label, fontsize=BAR_SIZE)
-    if len(heat.ticks) > 1:  # those at the ends stay below their own bar
-        first, *_, last = bar.ax.get_xticklabels()
-        first.set_horizontalalignment("left")
-        last.set_horizontalalignment("right")

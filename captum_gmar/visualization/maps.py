@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -28,14 +30,46 @@ class Heat(NamedTuple):
     cmap: str  # the colour map that suits them
 
 
-def heat_of(attribution: Map, photo: Array, name: str = "attribution") -> Heat:
+INTERPOLATIONS = ("nearest", "bilinear")
+
+
+def heat_of(attribution: Map, photo: Array, name: str = "attribution", interpolation: str = "nearest") -> Heat:
     """The attribution over its photo.
 
     Raises:
         TypeError: if it is no tensor or array of numbers.
-        ValueError: if it does not fit the photo or is not finite; ``name`` says which it is.
+        ValueError: if it does not fit the photo or is not finite; ``name`` says which it is. If ``interpolation`` is
+            none.
     """
-    values = _over_photo(_array(attribution, name), photo, name)
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation must be one of {list(INTERPOLATIONS)}. Got {interpolation!r} instead.")
+    given = array_of(attribution, name)
+    heat = scaled(_over_photo(given, photo, name), name)
+    if interpolation == "nearest" or given.ndim != 2 or given.shape == photo.shape[:2]:
+        return heat
+    return heat._replace(values=_smooth(given, photo))
+
+
+def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
+    """Relevance of patches: (rows, columns), or several such.
+
+    Raises:
+        TypeError: if it is no tensor or array of numbers.
+        ValueError: if it has another number of dimensions, or nothing in it; ``name`` says which it is.
+    """
+    values = array_of(relevance, name)
+    if values.ndim != dimensions or not values.size:
+        several = ("several", "rows", "columns")[-dimensions:]
+        raise ValueError(f"{name} must have the shape ({', '.join(several)}). Got shape {values.shape} instead.")
+    return values
+
+
+def scaled(values: Array, name: str) -> Heat:
+    """Values with the scale of their colours.
+
+    Raises:
+        ValueError: if they are not finite; ``name`` says which they are.
+    """
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
     low, high = float(values.min()), float(values.max())
@@ -56,7 +90,7 @@ def photo_of(image: Pixels) -> Array:
         TypeError: if it is no tensor, array or image.
         ValueError: if shape or values are not those of one image.
     """
-    pixels = _array(image.convert("RGB") if isinstance(image, Image.Image) else image, "image")
+    pixels = array_of(image.convert("RGB") if isinstance(image, Image.Image) else image, "image")
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and (pixels.shape[2] not in (1, 3) or isinstance(image, Tensor)):
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim == 2:
@@ -89,6 +123,14 @@ def _over_photo(attribution: Array, photo: Array, name: str) -> Array:
     )
 
 
+def _smooth(relevance: Array, photo: Array) -> Array:
+    """(height, width) as the photo, bilinear between the middles of the patches."""
+    height, width = photo.shape[:2]
+    patches = torch.from_numpy(relevance.astype(np.float64))[None, None]
+    smooth: Array = F.interpolate(patches, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
+    return smooth
+
+
 def _unit(pixels: Array) -> Array:
     """Pixels in [0, 1]. As floats, because Captum takes dark integer images for floats and brightens them."""
     whole, low, high = 1 if pixels.dtype.kind == "f" else 255, pixels.min(), pixels.max()
@@ -102,7 +144,7 @@ def _unit(pixels: Array) -> Array:
     return unit
 
 
-def _array(values: object, name: str) -> Array:
+def array_of(values: object, name: str) -> Array:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()

@@ -16,6 +16,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
 from captum_gmar.visualization.maps import Array, Heat
@@ -62,6 +63,14 @@ def draw_map(panel: Axes, heat: Heat, photo: Array, method: str, cmap: str | Non
         grey.set_clim(0, 255)
 
 
+def outline(panel: Axes, photo: Array, patch: tuple[int, int], patches: tuple[int, ...]) -> None:
+    """Frames the patch (row, column), one of so many rows and columns, so that it stands out from any colour."""
+    height, width = (size / count for size, count in zip(photo.shape[:2], patches, strict=True))
+    corner = patch[1] * width - 0.5, patch[0] * height - 0.5  # of its first pixel, whose middle is whole
+    for colour, line in (("black", 3.5), ("white", 1.5)):
+        panel.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line))
+
+
 def draw_colour_bar(figure: Figure, panel: Axes, place: Any, **options: Any) -> Colorbar:
     """Draws the colours of a panel's map at ``place`` of the panel, in full strength also where the map is not."""
     bar = figure.colorbar(panel.images[-1], cax=panel.inset_axes(place), **options)
@@ -73,6 +82,11 @@ def draw_colour_bar(figure: Figure, panel: Axes, place: Any, **options: Any) -> 
 def draw_title(figure: Figure, title: str | None) -> None:
     if title:
         figure.suptitle(wrapped(title, figure.get_figwidth() - MARGIN_INCHES, title_size()), parse_math=False)
+
+
+def show(use_pyplot: bool) -> None:
+    if use_pyplot:
+        pyplot.show()
 
 
 def title_size() -> float:
@@ -90,8 +104,11 @@ def tick_labels(values: tuple[float, ...]) -> list[str]:
 
 
 def wrapped(text: str, inches: float, points: float) -> str:
-    """The text in lines of at most this width, in letters of this size."""
-    text = " ".join(text.split())
+    """The text in lines of at most this width, in letters of this size; its own lines stay apart."""
+    return "\n".join(_wrapped(" ".join(line.split()), inches, points) for line in text.splitlines())
+
+
+def _wrapped(text: str, inches: float, points: float) -> str:
     width, lines = {letter: _width(letter, points) for letter in set(text)}, [""]
     for letters in range(len(text), 0, -1):
         lines = textwrap.wrap(text, letters)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.visualization.maps import Array, Map, Pixels, heat_of, photo_of
+from captum_gmar.visualization.maps import Array, Heat, Map, Pixels, heat_of, photo_of
 from captum_gmar.visualization.panels import (
     draw_colour_bar,
     draw_map,
@@ -15,6 +14,7 @@ from captum_gmar.visualization.panels import (
     given_axes,
     make_figure,
     panel_height,
+    show,
 )
 
 PANELS = ("photo", "relevance", "overlay")
@@ -29,6 +29,7 @@ def visualize_attribution(
     label: str = "attribution",
     cmap: str | None = None,
     alpha_overlay: float = 0.5,
+    interpolation: str = "nearest",
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
@@ -37,7 +38,8 @@ def visualize_attribution(
 
     The colours run from the smallest to the largest value of this map, so they compare places of one picture and not
     one picture with another; the colour bar gives the values. A map with negative values has its colours around zero,
-    as far down as up. A map without differences is drawn in one colour. Nothing is smoothed: one patch, one colour.
+    as far down as up. A map without differences is drawn in one colour. Nothing is smoothed unless asked
+    for: one patch, one colour.
 
     Args:
         attribution (Tensor or numpy.ndarray): Of one example: (channels, height, width), (height, width, channels) or
@@ -56,6 +58,10 @@ def visualize_attribution(
             Default: None
         alpha_overlay (float, optional): Opacity of the heat map over the photo.
             Default: 0.5
+        interpolation (str, optional): Of the relevance of patches (rows, columns): "nearest", one patch, one colour, or
+            "bilinear", smooth between the middles of the patches. The colour bar keeps the values of the patches. A map
+            that has a value for each pixel stays as it is.
+            Default: "nearest"
         plt_fig_axis (tuple, optional): A figure and three of its axes to draw in.
             Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
@@ -80,7 +86,23 @@ def visualize_attribution(
         ['photo', 'relevance', 'overlay']
     """
     photo = photo_of(image)
-    heat = heat_of(attribution, photo)
+    heat = heat_of(attribution, photo, interpolation=interpolation)
+    drawn = draw_single(photo, heat, title, label, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
+    show(use_pyplot)
+    return drawn
+
+
+def draw_single(
+    photo: Array,
+    heat: Heat,
+    title: str | None,
+    label: str,
+    cmap: str | None,
+    alpha_overlay: float,
+    plt_fig_axis: tuple[Figure, Any] | None,
+    use_pyplot: bool,
+) -> tuple[Figure, list[Axes]]:
+    """Photo, heat map and overlay, not yet shown."""
     figure, axes = plt_fig_axis or _panels(photo, use_pyplot)
     panels = given_axes(axes, len(PANELS))
     draw_photo(panels[0], photo)
@@ -91,8 +113,6 @@ def visualize_attribution(
     # Beside the panel and of its height, so that the panels stay of one size in any figure.
     draw_colour_bar(figure, panels[1], (1.03, 0, 0.05, 1), label=label)
     draw_title(figure, title)
-    if use_pyplot:
-        pyplot.show()
     return figure, panels
 
 

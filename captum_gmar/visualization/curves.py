@@ -1,0 +1,193 @@
+"""Perturbation curves of several methods, in one panel for insertion and one for deletion."""
+
+from collections.abc import Iterator, Mapping
+from itertools import cycle, product
+from math import ceil, sqrt
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+from torch import Tensor
+
+from captum_gmar.metrics.perturbation import PerturbationCurve
+from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
+
+Curves = Mapping[str, PerturbationCurve]
+
+# What each panel says of itself: of its patches, its axis, and which areas are good.
+INSERTION = ("patches brought back", "patches there, %", "higher is better")
+DELETION = ("patches removed", "patches removed, %", "lower is better")
+
+# Okabe and Ito's colours, told apart by colour-blind readers, without their yellow, which is lost on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)))
+# Maps that know nothing of the model, as captum_gmar.metrics.control_maps names them.
+CONTROLS = {"random map": (0, (5, 3)), "uniform map": (0, (2, 2)), "centre blob": (0, (6, 2, 1, 2, 1, 2))}
+GREY = "#808080"
+
+PANEL_INCHES, HEIGHT_INCHES = 4.6, 2.9
+LEGEND_SIZE = 7.5  # points
+LEGEND_BELOW_INCHES = 0.48  # the numbers and the name of the axis lie between
+MOST_IN_A_COLUMN, MOST_WITH_BANDS = 4, 4
+BAND = 1.96  # standard errors on either side
+
+
+def visualize_perturbation_curves(
+    insertion: Curves | None,
+    deletion: Curves | None,
+    *,
+    title: str | None = None,
+    label: str = "probability of the target",
+    plt_fig_axis: tuple[Figure, Any] | None = None,
+    use_pyplot: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """
+    Draws what insertion and deletion followed, a line for each method: the mean over the examples.
+
+    The legend below each panel gives the mean area under each line, best first. The controls "random map", "uniform
+    map" and "centre blob" are drawn in grey. Where there are several examples and at most four methods besides, a band
+    shows where the mean lies with 95 % confidence: 1.96 standard errors to either side, which is too narrow for a
+    handful of examples. Bands of methods that were measured on the same examples may overlap although one method is
+    better on nearly every example.
+
+    How patches were removed stands above each panel; curves compare only where that is the same, so others are refused.
+
+    Args:
+        insertion (dict): From the name of each method to what :func:`captum_gmar.metrics.insertion` returned. None or
+            empty leaves the panel out.
+        deletion (dict): The same of :func:`captum_gmar.metrics.deletion`.
+        title (str, optional): Above the whole, wrapped where it is long.
+            Default: None
+        label (str, optional): What was followed, and its unit.
+            Default: "probability of the target"
+        plt_fig_axis (tuple, optional): A figure and its axes to draw in, one for each panel. The legends hang below
+            the axes.
+            Default: None
+        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
+            figure is only returned.
+            Default: True
+
+    Returns:
+        2-element tuple of **figure**, **axes**:
+        - **figure** (*matplotlib.figure.Figure*)
+        - **axes** (*list of matplotlib.axes.Axes*): insertion and deletion, or the one there is.
+
+    Raises:
+        TypeError: if an argument is no mapping, or holds anything but perturbation curves.
+        ValueError: if there are no curves, if those of a panel differ in the way of removal, or if a curve holds NaN or
+            infinity.
+
+    Example::
+
+        >>> import torch
+        >>> from captum_gmar.metrics import control_maps, deletion
+        >>> from captum_gmar.visualization import visualize_perturbation_curves
+        >>> linear = lambda inputs: inputs.sum((1, 2, 3))
+        >>> inputs = torch.rand(5, 1, 4, 4)
+        >>> maps = {"input": inputs, **control_maps(inputs)}
+        >>> curves = {name: deletion(linear, inputs, map, steps=4, softmax=False) for name, map in maps.items()}
+        >>> figure, axes = visualize_perturbation_curves(None, curves, label="output", use_pyplot=False)
+        >>> [panel.get_title() for panel in axes]
+        ['deletion: patches removed\\nremoval: zero']
+    """
+    panels = {
+        name: (_checked(curves, name), texts)
+        for name, curves, texts in (("insertion", insertion, INSERTION), ("deletion", deletion, DELETION))
+        if curves is not None and curves != {}
+    }
+    if not panels:
+        raise ValueError("insertion or deletion must hold the curves of at least one method. Got none instead.")
+    names = list(dict.fromkeys(name for curves, _ in panels.values() for name in curves))
+    figure, given = plt_fig_axis or _axes(len(panels), len(names), title, use_pyplot)
+    axes, styles = given_axes(given, len(panels)), _styles(names)
+    for panel, (name, (curves, texts)) in zip(axes, panels.items(), strict=True):
+        _draw(panel, name, curves, texts, styles)
+    axes[0].set_ylabel(label)
+    draw_title(figure, title)
+    show(use_pyplot)
+    return figure, axes
+
+
+def _checked(curves: Any, name: str) -> Curves:
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"{name} must be a mapping from method names to curves. Got {type(curves).__name__} instead.")
+    for method, curve in curves.items():
+        if not isinstance(curve, PerturbationCurve):
+            raise TypeError(
+                f"{name}[{method!r}] must be what captum_gmar.metrics.{name} returned. Got {type(curve).__name__} "
+                "instead."
+            )
+        if not curve.curve.isfinite().all() or not curve.auc.isfinite().all():
+            raise ValueError(f"{name}[{method!r}] must be finite. Got NaN or infinity instead.")
+    removals = {curve.removal for curve in curves.values()}
+    if len(removals) > 1:
+        raise ValueError(
+            f"{name} must hold curves of one way of removal, as others do not compare. Got {sorted(removals)} "
+            "instead. Draw them in a figure each."
+        )
+    return curves
+
+
+def _axes(panels: int, methods: int, title: str | None, use_pyplot: bool) -> tuple[Figure, Any]:
+    columns = ceil(methods / ceil(methods / _columns(methods)))
+    rows = ceil(methods / columns) + 1
+    width = panels * PANEL_INCHES
+    above = text_height([title or ""], width, title_size())
+    figure = make_figure(width, HEIGHT_INCHES + above + 1.2 + rows * 0.17, use_pyplot)
+    return figure, figure.subplots(1, panels, sharey=True, squeeze=False)
+
+
+def _columns(methods: int) -> int:
+    """Of a legend"""
+    return 1 if methods <= MOST_IN_A_COLUMN else 2
+
+
+def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
+    """How each method is drawn, in both panels the same: a colour and then a line that no other has."""
+    styles: Iterator[tuple[Any, str]] = cycle(product(LINES, COLOURS))
+    return {
+        name: {"color": GREY, "linestyle": CONTROLS[name], "zorder": 1.5}
+        if name in CONTROLS
+        else dict(zip(("linestyle", "color"), next(styles), strict=True))
+        for name in names
+    }
+
+
+def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], styles: dict[str, Any]) -> None:
+    what, axis, better = texts
+    best_first = sorted(curves, key=lambda method: float(curves[method].auc.mean()), reverse=name == "insertion")
+    with_bands = curves.keys() - CONTROLS.keys()
+    for method in best_first:
+        curve = curves[method]
+        shares, mean = 100 * _numpy(curve.shares), _numpy(curve.curve.mean(0))
+        area = f"{float(curve.auc.mean()):.3f}".replace("-", "−")
+        panel.plot(shares, mean, label=f"{area}  {method}", linewidth=1.5, **styles[method])
+        if len(curve.curve) > 1 and method in with_bands and len(with_bands) <= MOST_WITH_BANDS:
+            error = BAND / sqrt(len(curve.curve)) * _numpy(curve.curve.std(0))
+            panel.fill_between(shares, mean - error, mean + error, color=styles[method]["color"], alpha=0.15, lw=0)
+    panel.set_title(f"{name}: {what}\nremoval: {next(iter(curves.values())).removal}", fontsize=10, parse_math=False)
+    panel.set_xlabel(axis)
+    panel.set_xlim(0, 100)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(alpha=0.25)
+    figure: Any = panel.figure
+    legend = panel.legend(
+        title=f"mean area, {better}",
+        ncols=_columns(len(curves)),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=panel.transAxes + ScaledTranslation(0, -LEGEND_BELOW_INCHES, figure.dpi_scale_trans),
+        fontsize=LEGEND_SIZE,
+        title_fontsize=LEGEND_SIZE,
+        frameon=False,
+        handlelength=3,
+        columnspacing=1,
+        borderaxespad=0,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _numpy(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().double().numpy()

@@ -1,0 +1,56 @@
+"""Figures as they are drawn: as grey pixels, and whether any of their texts and panels lie over each other."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+PANEL = 96, 64  # pixels
+
+
+def panels_in_grey(figure: Figure, panels: Sequence[Axes]) -> Image.Image:
+    """What is within the panels, one below the other, each of one size: where Matplotlib lays them does not matter."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    whole = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L")
+    together = Image.new("L", (PANEL[0], PANEL[1] * len(panels)))
+    for index, panel in enumerate(panels):
+        x0, y0, x1, y1 = panel.get_window_extent().extents
+        inside = (x0 + 2, whole.height - y1 + 2, x1 - 2, whole.height - y0 - 2)  # of the frame
+        together.paste(whole.resize(PANEL, Image.Resampling.BOX, inside), (0, PANEL[1] * index))
+    return together
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """Root mean square, of 255, over means of 4×4 pixels, in which letters are hardly more than a shade."""
+    small = [np.asarray(picture.reduce(4), dtype=np.float64) for picture in (one, other)]
+    return float(np.sqrt(np.mean((small[0] - small[1]) ** 2)))
+
+
+def assert_nothing_overlaps(figure: Figure) -> None:
+    """All texts and panels, colour bars included, lie within the figure and not over each other."""
+    FigureCanvasAgg(figure).draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    panels = [axis for panel in figure.axes for axis in (panel, *panel.child_axes)]
+    texts = [figure._suptitle] if figure._suptitle else []  # type: ignore[attr-defined]
+    for panel in panels:
+        texts += [panel.title, panel.xaxis.label, panel.yaxis.label]
+        for axis in (panel.xaxis, panel.yaxis):
+            low, high = sorted(axis.get_view_interval())  # beyond it there are ticks that are not drawn
+            texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text() and text.get_visible()]
+    boxes += [panel.get_window_extent(renderer) for panel in panels]
+    boxes += [panel.legend_.get_window_extent(renderer) for panel in panels if panel.legend_]
+    for one, other in combinations(boxes, 2):
+        wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+        high = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert wide <= 1 or high <= 1, (one, other)
+    for box in boxes:
+        assert box.x0 >= -1
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert box.y0 >= -1
+        assert box.y1 <= figure.bbox.y1 + 1

@@ -1,0 +1,154 @@
+"""Values of heads in their cells, and maps of heads in their order."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from pictures import assert_nothing_overlaps
+
+from captum_gmar.visualization import visualize_head_attention, visualize_head_importance
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+IMPORTANCE = np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])
+ATTENTION = np.random.default_rng(1).random((3, 4, 6))
+
+
+def cells(panel: Any) -> dict[tuple[int, int], str]:
+    """From (layer, head), as they are placed, to what is written there."""
+    return {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in panel.texts}
+
+
+def importance_of(*args: Any, **options: Any) -> tuple[Figure, Any]:
+    figure, (panel,) = visualize_head_importance(*args, use_pyplot=False, **options)
+    return figure, panel
+
+
+def attention_of(*args: Any, **options: Any) -> tuple[Figure, list[Any]]:
+    return visualize_head_attention(*args, use_pyplot=False, **options)
+
+
+def test_every_value_in_its_cell() -> None:
+    figure, panel = importance_of(torch.from_numpy(IMPORTANCE), title="a title", label="share")
+    assert cells(panel) == {(layer, head): f"{value:.2f}" for (layer, head), value in np.ndenumerate(IMPORTANCE)}
+    np.testing.assert_array_equal(panel.images[0].get_array(), IMPORTANCE)
+    assert panel.images[0].get_clim() == (0.1, 0.7)
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("head", "layer (0, the first, at the top)")
+    assert panel.yaxis_inverted()
+    assert panel.images[0].colorbar.ax.get_ylabel() == "share"
+    assert figure.get_suptitle() == "a title"
+    assert not pyplot.get_fignums()
+
+
+def test_spread_below_the_value() -> None:
+    _, panel = importance_of(IMPORTANCE, spread=IMPORTANCE / 10)
+    assert cells(panel)[0, 2] == "0.70\n±0.07"
+
+
+def test_negative_values_around_zero() -> None:
+    _, panel = importance_of(np.array([[-0.2, 0.1], [0.0, -1e-9]]), cmap=None)
+    assert panel.images[0].get_clim() == (-0.2, 0.2)
+    assert panel.images[0].cmap.name == "RdBu_r"
+    assert cells(panel) == {(0, 0): "−0.20", (0, 1): "0.10", (1, 0): "0.00", (1, 1): "0.00"}
+
+
+@pytest.mark.parametrize(("scale", "text"), [(1e-7, "2.0e-08"), (1e-3, "2.0e-04"), (1.0, "0.20"), (1e3, "200")])
+def test_numbers_have_the_digits_that_tell_them_apart(scale: float, text: str) -> None:
+    _, panel = importance_of(scale * IMPORTANCE)
+    assert cells(panel)[0, 1] == text.replace("-", "−")
+
+
+def test_letters_stand_out_from_their_cell() -> None:
+    _, panel = importance_of(np.linspace(0, 1, 10)[None])
+    colours = [text.get_color() for text in panel.texts]
+    assert (colours[0], colours[-1]) == ("white", "black")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (6, 4), (24, 16)])
+def test_importance_of_models_of_any_size(shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).random(shape)
+    figure, panel = importance_of(values, spread=values / 9, title="a title " * 20)
+    assert figure.get_figwidth() < 10.5
+    assert_nothing_overlaps(figure)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    cell_width = panel.get_window_extent().width / shape[1]
+    assert max(text.get_window_extent(renderer).width for text in panel.texts) < cell_width
+
+
+def test_heads_by_importance_with_their_weights() -> None:
+    figure, axes = attention_of(ATTENTION, PHOTO, torch.tensor([0.2, 0.5, 0.3]), title="layer 4", label="attention")
+    assert [panel.get_title() for panel in axes] == [
+        "photo",
+        "head 1\nweight 0.5",
+        "head 2\nweight 0.3",
+        "head 0\nweight 0.2",
+    ]
+    for panel, head in zip(axes[1:], (1, 2, 0), strict=True):
+        shown = np.asarray(panel.images[-1].get_array())
+        np.testing.assert_allclose(shown, ATTENTION[head].repeat(8, 0).repeat(8, 1))
+        assert not panel.patches
+    assert axes[0].get_xlabel() == "Every map has its\nown colour scale.\nColour bars: attention"
+    assert figure.get_suptitle() == "layer 4"
+    assert not pyplot.get_fignums()
+
+
+def test_heads_in_their_order_without_weights() -> None:
+    _, axes = attention_of(ATTENTION, PHOTO)
+    assert [panel.get_title() for panel in axes] == ["photo", "head 0", "head 1", "head 2"]
+
+
+def test_the_patch_that_looks_is_framed() -> None:
+    _, axes = attention_of(ATTENTION, PHOTO, patch=(3, 1))
+    for panel in axes:
+        _, frame = panel.patches
+        assert frame.get_bbox().extents == pytest.approx([7.5, 23.5, 15.5, 31.5])
+
+
+@pytest.mark.parametrize("heads", [1, 8])
+@pytest.mark.parametrize("size", [(32, 48), (64, 32)])
+def test_nothing_overlaps(heads: int, size: tuple[int, int]) -> None:
+    maps = 10.0 ** np.arange(-3, heads - 3)[:, None, None] * np.random.default_rng(0).random((heads, 4, 2))
+    options = {"title": "a title " * 30, "label": "attention of the token of the middle patch, %"}
+    figure, _ = attention_of(maps, np.zeros((*size, 3)), np.linspace(0, 1, heads), **options)
+    assert figure.get_figwidth() < 10
+    assert_nothing_overlaps(figure)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"importance": np.ones((2, 3, 4))},
+            r"importance must have the shape \(layers, heads\)\. Got shape \(2, 3, 4\)",
+        ),
+        ({"importance": np.array([[1.0, np.inf]])}, r"importance must be finite"),
+        ({"importance": IMPORTANCE, "spread": np.ones((1, 3))}, r"spread must have the shape of importance, \(2, 3\)"),
+    ],
+)
+def test_importance_that_cannot_be_drawn(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        importance_of(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"attention": np.ones((4, 6))}, ValueError, r"attention must have the shape \(several, rows, columns\)\. Got"),
+        ({"attention": np.ones((1, 5, 6))}, ValueError, r"attention\[0\] must have the height and width"),
+        ({"attention": "a"}, TypeError, r"attention must be a tensor or array of numbers\. Got str"),
+        ({"importance": np.ones(2)}, ValueError, r"one number for each of the 3 heads\. Got shape \(2,\) instead"),
+        ({"importance": np.full(3, np.nan)}, ValueError, r"importance must be finite\. Got NaN"),
+        ({"patch": (4, 0)}, ValueError, r"patch must lie within the 4x6 patch grid .* Got \(4, 0\) instead"),
+        ({"patch": 3}, TypeError, r"patch must be a tuple \(row, column\) of integers\. Got 3 instead"),
+        (
+            {"interpolation": "cubic"},
+            ValueError,
+            r"interpolation must be one of \['nearest', 'bilinear'\]\. Got 'cubic'",
+        ),
+    ],
+)
+def test_attention_that_cannot_be_drawn(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        attention_of(**{"attention": ATTENTION, "image": PHOTO, **options})
