@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from captum_gmar.published import PublishedGMAR
     from captum_gmar.recording import AttentionRecord, record_attention
     from captum_gmar.rollout import AttentionRollout, RawAttention
+    from captum_gmar.side_by_side import compare
     from captum_gmar.visualization import (
         visualize_attribution,
         visualize_comparison,
@@ -39,6 +40,7 @@ _HOMES = {
     "PublishedGMAR": "published",
     "RawAttention": "rollout",
     "RelevanceFlow": "flow",
+    "compare": "side_by_side",
     "methods": "catalogue",
     "record_attention": "recording",
     "visualize_attribution": "visualization",
@@ -62,6 +64,7 @@ __all__ = [
     "PublishedGMAR",
     "RawAttention",
     "RelevanceFlow",
+    "compare",
     "methods",
     "record_attention",
     "visualize_attribution",

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from captum_gmar import __version__
-from captum_gmar.commands import CommandError, explain, report
+from captum_gmar.commands import CommandError, compare, evaluate, explain, report
 
-COMMANDS = [explain]
+COMMANDS = [explain, compare, evaluate]
 
 OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 

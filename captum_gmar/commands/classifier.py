@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from captum_gmar.commands import CommandError
 from captum_gmar.models import Logits, patch_grid
 
+WHITE = 255
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -48,6 +50,10 @@ class Classifier:
         names = config.id2label or {}
         return {index: str(names.get(index, f"class {index}")) for index in range(config.num_labels)}
 
+    @property
+    def is_multi_label(self) -> bool:
+        return getattr(self.model.config, "problem_type", None) == "multi_label_classification"
+
     def pixel_values(self, image: Image.Image) -> Tensor:
         """(1, channels, height, width), as the model takes them."""
         pixels = self.processor(images=image, return_tensors="pt", **self._size_options())["pixel_values"]
@@ -55,6 +61,13 @@ class Classifier:
             height, width = pixels.shape[-2:]
             raise CommandError(f"--size {self.size}: the model's image processor makes {height}x{width} pixels of it")
         return pixels  # type: ignore[no-any-return]
+
+    def mask(self, mask: Image.Image) -> Tensor:
+        """Where a black and white mask of an image lies in its pixel values: boolean (height, width)."""
+        options = {"do_normalize": False, "do_rescale": False, "resample": Image.Resampling.NEAREST}
+        made = self.processor(images=mask.convert("RGB"), return_tensors="pt", **options, **self._size_options())
+        white: Tensor = made["pixel_values"][0, 0] > WHITE / 2
+        return white
 
     def photo(self, pixels: Tensor) -> npt.NDArray[np.float32]:
         """What the model saw, (height, width, channels) in [0, 1], of pixel values (channels, height, width)."""
@@ -79,7 +92,7 @@ class Classifier:
 
     def probabilities(self, logits: Tensor) -> Tensor | None:
         """Of every class: they sum to 1, or each stands alone in multi-label models; None where there is one logit."""
-        if getattr(self.model.config, "problem_type", None) == "multi_label_classification":
+        if self.is_multi_label:
             return logits.sigmoid()
         return logits.softmax(-1) if logits.shape[-1] > 1 else None
 

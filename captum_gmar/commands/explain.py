@@ -1,13 +1,13 @@
 """``captum-gmar explain``: a picture of what fed the prediction, for each image."""
 
 import argparse
-import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
+from captum_gmar.commands.arguments import device, positive
 from captum_gmar.commands.methods import CAPTUMS, FROM_ALL_LAYERS, FROM_TOKENS, OURS, check_taken, method_name
 from captum_gmar.commands.outputs import FORMATS, find_images, plan_array, plan_pictures
 from captum_gmar.commands.tokens import FORMS, token
@@ -91,9 +91,9 @@ def add_command(subparsers: Any) -> None:
     )
     add("--output", metavar="FILE_OR_FOLDER", help=OUTPUT)
     add("--save-array", metavar="FILE.npz", help=ARRAYS)
-    add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
-    add("--size", type=_positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
-    add("--batch-size", type=_positive, default=8, metavar="N", help="images explained at once")
+    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
+    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add("--batch-size", type=positive, default=8, metavar="N", help="images explained at once")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -116,15 +116,3 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     explain = explain_images if arguments.images else explain_scene
     done, failed = explain(dict(zip(images, pictures, strict=True)), array, arguments)
     return done, failed + missing
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")
-    return int(text)
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:n. Got {text!r} instead.")
-    return text

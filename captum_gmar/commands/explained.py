@@ -41,11 +41,11 @@ class Explained(NamedTuple):
 def tell(explained: Explained, question: Question, classifier: Classifier) -> str:
     """The image, its most likely classes, the one explained, and how."""
     top = explained.logits.topk(min(TOP, len(explained.logits))).indices.tolist()
-    scores = [_score(explained, classifier, index)[1] for index in top]
+    scores = [_score(explained.logits, classifier, index)[1] for index in top]
     lines = [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
-    lines.append(f"  explained  {_claim(explained, classifier, explained.target)}")
+    lines.append(f"  explained  {claim(explained.logits, classifier, explained.target)}")
     if question.contrast is not None:
-        lines.append(f"  contrast   {_claim(explained, classifier, question.contrast)}")
+        lines.append(f"  contrast   {claim(explained.logits, classifier, question.contrast)}")
     lines.append(f"  {'method ' if len(question.methods) == 1 else 'methods'}    {', '.join(question.methods)}")
     if question.tokens:
         lines.append(f"  tokens     {start_name(question.tokens)}")
@@ -89,9 +89,9 @@ def arrays(done: Sequence[Explained], question: Question, labels: dict[int, str]
 
 
 def _title(explained: Explained, question: Question, classifier: Classifier) -> str:
-    parts = [f"{explained.path.name}: {_claim(explained, classifier, explained.target)}"]
+    parts = [f"{explained.path.name}: {claim(explained.logits, classifier, explained.target)}"]
     if question.contrast is not None:
-        parts.append(f"rather than {_claim(explained, classifier, question.contrast)}")
+        parts.append(f"rather than {claim(explained.logits, classifier, question.contrast)}")
     if len(question.methods) == 1:
         parts.append(f"explained by {question.methods[0]}")
     if question.tokens:
@@ -99,18 +99,19 @@ def _title(explained: Explained, question: Question, classifier: Classifier) -> 
     return ", ".join(parts)
 
 
+def claim(logits: Tensor, classifier: Classifier, index: int) -> str:
+    """A class, and what the model gives it, of logits (classes,)."""
+    return f"{_name(classifier, index)}, {' '.join(_score(logits, classifier, index))}"
+
+
 def _name(classifier: Classifier, index: int) -> str:
     return f"{classifier.labels[index]} (class {index})"
 
 
-def _claim(explained: Explained, classifier: Classifier, index: int) -> str:
-    return f"{_name(classifier, index)}, {' '.join(_score(explained, classifier, index))}"
-
-
-def _score(explained: Explained, classifier: Classifier, index: int) -> tuple[str, str]:
+def _score(logits: Tensor, classifier: Classifier, index: int) -> tuple[str, str]:
     """What the model gives the class: its probability, or its logit if there is no other to compare it with."""
-    probabilities = classifier.probabilities(explained.logits)
+    probabilities = classifier.probabilities(logits)
     if probabilities is None:
-        return "logit", f"{explained.logits[index]:.4g}"
+        return "logit", f"{logits[index]:.4g}"
     percent = 100 * float(probabilities[index])
     return "probability", f"{percent:.1f}%" if percent >= 0.1 else f"{percent:.1g}%"

@@ -1,14 +1,10 @@
 """The work of ``captum-gmar explain``: batches of images through a model."""
 
 import argparse
-import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +13,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_gmar import demo
-from captum_gmar._base import NO_GRADIENT
 from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.explained import Explained, Question, arrays, draw, tell
 from captum_gmar.commands.loading import choose_device, load_classifier
 from captum_gmar.commands.maps import FAILURES, Maps
-from captum_gmar.commands.outputs import SOFTWARE
+from captum_gmar.commands.outputs import save_picture
 from captum_gmar.commands.targets import find_class, find_target
+from captum_gmar.commands.warned import own_warning
 from captum_gmar.images import read_image
 
 SCENE_SEED = 3
-PAPER: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
-NOTE = {"Software": SOFTWARE}
 
 Pictures = Mapping[Path, Path]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
@@ -64,7 +58,7 @@ def explain_images(
         CommandError: if the model cannot be had, or not even the first images can be explained.
     """
     paths, size = list(pictures), arguments.batch_size
-    with _own_warning():
+    with own_warning():
         work = Work(arguments, pictures, read, with_heads=array is not None)
         with tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty()) as bar:
             for start in range(0, len(paths), size):
@@ -159,10 +153,7 @@ class Work:
     def _finish(self, explained: Explained, pixels: Tensor) -> None:
         picture = self.pictures[explained.path]
         try:
-            with replacing(picture) as temporary:
-                figure = draw(explained, self.question, pixels, self.classifier)
-                suffix = picture.suffix[1:].lower()
-                figure.savefig(temporary, format=suffix, metadata=NOTE if suffix == "png" else None, **PAPER)
+            save_picture(draw(explained, self.question, pixels, self.classifier), picture)
         except OSError as error:
             self._fail(f"{picture}: cannot be written: {error}")
         else:
@@ -180,13 +171,3 @@ def _question(arguments: argparse.Namespace, labels: Mapping[int, str]) -> Quest
     if contrast is not None and contrast == target:
         raise CommandError(f"--contrast must be another class than --target. Got {target} ({labels[target]}) for both.")
     return Question(arguments.methods, target, contrast, arguments.tokens)
-
-
-@contextmanager
-def _own_warning() -> Iterator[None]:
-    """Tells this package's warning as the command tells its errors, and no other package's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", message=re.escape(NO_GRADIENT))
-        warnings.showwarning = lambda message, *_, **__: report(message, "warning")
-        yield

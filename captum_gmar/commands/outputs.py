@@ -4,11 +4,18 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
+TABLES = ["csv", "json", "md"]
 SOFTWARE = "captum-gmar"  # noted in the PNG files that the command makes, to know them again
+PAPER: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[Path], int]:
@@ -88,6 +95,26 @@ def plan_array(path: str | None) -> Path | None:
     _check_suffix(Path(path), ["npz"], "--save-array")
     _check_writable(Path(path))
     return Path(path)
+
+
+def plan_table(path: str | None) -> Path | None:
+    """Where the table goes, if anywhere."""
+    if path is None:
+        return None
+    _check_suffix(Path(path), TABLES, "--save-table")
+    _check_writable(Path(path))
+    return Path(path)
+
+
+def save_picture(figure: "Figure", path: Path) -> None:
+    """Writes the figure in the format that the suffix names.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    suffix = path.suffix[1:].lower()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=suffix, metadata={"Software": SOFTWARE} if suffix == "png" else None, **PAPER)
 
 
 def _names(images: Sequence[Path], folder: Path, mark: str) -> list[Path]:

@@ -1,0 +1,208 @@
+"""The work of ``captum-gmar evaluate``: a data set through a model, and the files of its results."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_gmar import demo
+from captum_gmar._files import replacing
+from captum_gmar.commands import CommandError, report
+from captum_gmar.commands.evaluate import CURVES, LOCALISATION, MASKED
+from captum_gmar.commands.loading import choose_device
+from captum_gmar.commands.maps import Maps
+from captum_gmar.commands.removals import make_removal
+from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn, versions
+from captum_gmar.commands.unfinished import CPU_BATCH, GPU_BATCH, as_command_errors, begin, finish
+from captum_gmar.commands.warned import own_warning
+from captum_gmar.demo.localisation import FIRST_SEED
+from captum_gmar.evaluation.batches import Preparation, Skipped
+from captum_gmar.evaluation.examples import Example, read_examples, with_objects
+from captum_gmar.evaluation.journal import Batch, Result, read_batches
+from captum_gmar.evaluation.measures import Measures
+from captum_gmar.evaluation.plots import write_plots
+from captum_gmar.evaluation.processes import Processes, joined, local_device
+from captum_gmar.evaluation.report import Run, to_markdown
+from captum_gmar.evaluation.results import (
+    write_curves,
+    write_differences,
+    write_examples,
+    write_skipped,
+    write_summary,
+)
+from captum_gmar.evaluation.statistics import in_order, summarise, tables
+from captum_gmar.evaluation.work import Work
+
+SCENES = 100
+SCENE_DATA = "built-in scenes of two objects"
+CHUNK = 8  # examples that are finished together
+
+
+def evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Measures, and writes the results; how many images were measured and how many left out.
+
+    Raises:
+        CommandError: if the model or the data cannot be had, not even the first images can be explained, or results
+            cannot be written.
+    """
+    device = choose_device(local_device(arguments.device))
+    with own_warning(), joined(device) as processes, _subject(arguments, device) as subject:
+        evaluation = Evaluation(arguments, subject, device, processes)
+        with as_command_errors(arguments.output):
+            return evaluation.run()
+
+
+class Evaluation:
+    """A run of the command, in one of its processes."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, subject: Subject, device: torch.device, processes: Processes
+    ) -> None:
+        self.arguments = arguments
+        self.subject = subject
+        self.processes = processes
+        self.folder: Path = arguments.output
+        self.metrics = arguments.metrics or _default_metrics(subject.examples)
+        _check_objects(self.metrics, subject.examples)
+        model = subject.classifier.model
+        removals = arguments.removal if set(CURVES) & set(self.metrics) else ()
+        self.removals = {name: make_removal(name, model, seed=arguments.seed) for name in removals}
+        self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed)
+        self.work = self._work(device)
+
+    def run(self) -> tuple[int, int]:
+        begin(self.folder, self._settings(), self.processes)
+        done = {result.number for result in self._results()}
+        skipped = finish(self.numbers, done, CHUNK, self._journal, self.processes, self._batch)
+        measured = len([result for result in self._results() if result.number in {*self.numbers}])
+        if self.processes.rank == 0 and measured:
+            self._write(skipped)
+        return measured, len(skipped)
+
+    def _batch(self, numbers: Sequence[int]) -> tuple[Batch | None, list[Skipped]]:
+        batch, skipped = self.work.batch(numbers)
+        return batch if batch.results else None, skipped
+
+    def _work(self, device: torch.device) -> Work:
+        arguments, classifier = self.arguments, self.subject.classifier
+        at_once = arguments.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
+        logits = classifier.logits
+        measures = Measures(
+            metrics=self.metrics,
+            removals=self.removals,
+            forward_func=logits,
+            perturbed_func=logits if arguments.precision == "float32" else partial(_rounded, logits),
+            steps=arguments.steps,
+            seed=arguments.seed,
+        )
+        maps = Maps(arguments.methods, classifier.model, logits, tokens=[], batch_size=at_once)
+        prepare = Preparation(classifier.pixel_values, classifier.mask, self._target())
+        return Work(self.subject.examples, prepare, maps, measures, device, at_once, partial(report, kind="note"))
+
+    def _target(self) -> Callable[[Example], int | None]:
+        return self.subject.labels_as_targets() if self.arguments.target == "label" else lambda example: None
+
+    def _settings(self) -> dict[str, Any]:
+        """All that the numbers depend on."""
+        names = ("methods", "metrics", "removal", "target", "steps", "seed", "size", "precision")
+        asked = {name: getattr(self.arguments, name) for name in names}
+        return {**self.subject.fingerprints(), **asked, "metrics": self.metrics}
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder / "journal"
+
+    def _results(self) -> list[Result]:
+        """What is finished, in the order of the data."""
+        found = {result.number: result for batch in read_batches(self._journal) for result in batch.results}
+        return [found[number] for number in sorted(found)]
+
+    def _write(self, skipped: Sequence[Skipped]) -> None:
+        wanted = {*self.numbers}
+        results = [result for result in self._results() if result.number in wanted]
+        summaries = [summarise(quantity, values, self.arguments.seed) for quantity, values in tables(results).items()]
+        summaries = in_order(summaries, self.metrics, list(self.removals))
+        names = {name: removal.name for name, removal in self.removals.items()}
+        write_examples(self.folder / "examples.csv", results, self.subject.examples)
+        write_summary(self.folder / "summary.csv", summaries)
+        write_differences(self.folder / "differences.csv", summaries)
+        if self.removals:
+            write_curves(self.folder / "curves.csv", results)
+        write_skipped(self.folder / "skipped.csv", skipped)
+        write_plots(self.folder / "plots", results, summaries, names)
+        with replacing(self.folder / "summary.md") as temporary:
+            temporary.write_text(to_markdown(summaries, self._told(len(results), names, skipped)), encoding="utf-8")
+        tqdm.write(f"{len(results)} images measured: {self.folder / 'summary.md'}")
+
+    def _told(self, measured: int, removals: dict[str, str], skipped: Sequence[Skipped]) -> Run:
+        arguments = self.arguments
+        batches = read_batches(self._journal)
+        count = sum(len(batch.results) for batch in batches)
+        seconds = {name: sum(batch.seconds[name] for batch in batches) for name in arguments.methods}
+        return Run(
+            model=self.subject.model_name,
+            data=self.subject.data_name,
+            examples=measured,
+            target=f"the {arguments.target} class",
+            steps=arguments.steps,
+            precision=arguments.precision,
+            removals=removals,
+            command=shlex.join(["captum-gmar", *sys.argv[1:]]),
+            versions=versions(),
+            seconds={name: total / count for name, total in seconds.items()},
+            skipped=skipped,
+        )
+
+
+@contextmanager
+def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
+    if not arguments.data:
+        arguments.target = "label"
+        scenes = [_scene(FIRST_SEED + number) for number in range(arguments.limit or SCENES)]
+        with demo.model_folder() as folder:
+            yield Subject(classifier_of(str(folder), arguments, device), SCENE_MODEL, scenes, SCENE_DATA)
+        return
+    try:
+        examples = read_examples(arguments.data)
+        for table in filter(None, (arguments.masks, arguments.boxes)):
+            examples = with_objects(examples, table)
+    except (OSError, ValueError) as error:
+        raise CommandError(error) from error
+    classifier = classifier_of(arguments.model, arguments, device)
+    yield Subject(classifier, arguments.model, examples, str(arguments.data))
+
+
+def _scene(seed: int) -> Example:
+    """Of two objects, the first of which is the one to be explained."""
+
+    def image() -> Image.Image:
+        return demo.load_scene(seed, objects=2).image
+
+    def mask() -> Image.Image:
+        return Image.fromarray(demo.load_scene(seed, objects=2).masks[0].numpy())
+
+    return Example(f"scene {seed}", str(demo.load_scene(seed, objects=2).labels[0]), image, mask=mask)
+
+
+def _default_metrics(examples: Sequence[Example]) -> tuple[str, ...]:
+    return CURVES + MASKED + (LOCALISATION if any(example.has_object for example in examples) else ())
+
+
+def _check_objects(metrics: Sequence[str], examples: Sequence[Example]) -> None:
+    wanted = [metric for metric in metrics if metric in LOCALISATION]
+    if wanted and not any(example.has_object for example in examples):
+        raise CommandError(f"--metrics {','.join(wanted)} must go with boxes or masks. Pass --boxes or --masks.")
+
+
+def _rounded(forward_func: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        return forward_func(pixels)

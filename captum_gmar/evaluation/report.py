@@ -1,0 +1,128 @@
+"""``summary.md``: what was found, for people."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from captum_gmar.evaluation.batches import Skipped
+from captum_gmar.evaluation.controls import CONTROLS
+from captum_gmar.evaluation.statistics import DIFFERENCE, Estimate, Quantity, Summary
+
+ARROWS = {
+    "insertion": "↑",
+    "deletion": "↓",
+    DIFFERENCE: "↑",
+    "average-drop": "↓",
+    "average-increase": "↑",
+    "average-gain": "↑",
+    "pointing-game": "↑",
+    "relevance-mass": "↑",
+    "relevance-rank": "↑",
+    "sensitivity-max": "↓",
+    "infidelity": "↓",
+}
+AGAINST_ZERO = {True: "better", False: "worse", None: "no difference shown"}
+
+
+class Run(NamedTuple):
+    """What the report says of how it was made."""
+
+    model: str
+    data: str
+    examples: int
+    target: str
+    steps: int
+    precision: str
+    removals: Mapping[str, str]  # full names
+    command: str
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float]  # that each method took for a map, on average
+    skipped: Sequence[Skipped]
+
+
+def to_markdown(summaries: Sequence[Summary], run: Run) -> str:
+    """The report.
+
+    Args:
+        summaries: of every quantity, in the order of the report.
+        run: how they came about.
+    """
+    parts = [_head(run)]
+    headline = [summary for summary in summaries if summary.quantity.metric == DIFFERENCE]
+    if len(headline) > 1:
+        parts += ["## Insertion less deletion, every removal", _grid(headline, [_removal(s) for s in headline])]
+    for removal, name in run.removals.items():
+        own = [summary for summary in summaries if summary.quantity.removal == removal]
+        if own:
+            parts += [f"## Removal: {name}", _grid(own, [_title(s.quantity) for s in own])]
+    others = [summary for summary in summaries if not summary.quantity.removal]
+    if others:
+        parts += ["## Other metrics", _grid(others, [_title(s.quantity) for s in others])]
+    paired = headline or list(summaries)
+    parts += [f"## Differences to {paired[0].methods[0]}, on the same images", _differences(paired)]
+    parts += ["## Time for a map", _table(["method", "milliseconds an image"], _times(run.seconds))]
+    if run.skipped:
+        parts += ["## Left out of every method", *(f"- {own.name}: {own.reason}" for own in run.skipped)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(run: Run) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return "\n".join(
+        [
+            "# Evaluation",
+            "",
+            f"- model: {run.model}",
+            f"- data: {run.data}, {run.examples} images",
+            f"- explained: {run.target}; {run.steps} steps; perturbed images in {run.precision}",
+            f"- made by `{run.command}`",
+            f"- versions: {versions}",
+            "",
+            "Means over the images, with 95 % bootstrap intervals. ↑ higher is better, ↓ lower. Maps of all methods "
+            f"are summed over each patch. {', '.join(CONTROLS[:-1])} and {CONTROLS[-1]} know nothing of the model.",
+        ]
+    )
+
+
+def _grid(summaries: Sequence[Summary], titles: Sequence[str]) -> str:
+    """Methods × quantities."""
+    cells = [dict(zip(summary.methods, summary.means, strict=True)) for summary in summaries]
+    counts = [f"{title}, n = {summary.examples}" for title, summary in zip(titles, summaries, strict=True)]
+    names = dict.fromkeys(name for summary in summaries for name in summary.methods)
+    return _table(
+        ["method", *counts], ([name, *(str(own[name]) if name in own else "" for own in cells)] for name in names)
+    )
+
+
+def _differences(summaries: Sequence[Summary]) -> str:
+    """Every method less the first one."""
+    rows = (
+        [name, _removal(summary), str(estimate), AGAINST_ZERO[_better(summary.quantity, estimate)]]
+        for name in summaries[0].methods[1:]
+        for summary in summaries
+        for estimate in [summary.differences[name, summary.methods[0]]]
+    )
+    return _table(["method", "quantity", "difference", "the method is"], rows)
+
+
+def _times(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
+    return ([name, f"{1000 * own:.1f}"] for name, own in seconds.items())
+
+
+def _better(quantity: Quantity, estimate: Estimate) -> bool | None:
+    """None where the interval holds zero, or neither way is better."""
+    if estimate.low <= 0 <= estimate.high or quantity.metric not in ARROWS:
+        return None
+    return (estimate.mean > 0) == (ARROWS[quantity.metric] == "↑")
+
+
+def _title(quantity: Quantity) -> str:
+    return f"{quantity.metric} {ARROWS.get(quantity.metric, '')}".rstrip()
+
+
+def _removal(summary: Summary) -> str:
+    return summary.quantity.removal or summary.quantity.metric
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
