@@ -260,3 +260,15 @@ def test_row_order_is_that_of_the_question(make: Make) -> None:
         ("average-gain", ""),
     ]
     assert all(isinstance(row, Row) for row in rows)
+
+
+def test_whole_and_emptied_images_run_once_for_all_methods(vit: ViTForImageClassification, make: Make) -> None:
+    images: list[int] = []
+
+    def logits(pixels: Tensor) -> Tensor:
+        images.append(0 if torch.is_grad_enabled() else len(pixels))  # methods run it with gradient
+        return vit(pixels).logits
+
+    make(examples(3), forward_func=logits, metrics=("deletion", "insertion")).batch([0, 1, 2])
+    measured, curves, removals = len((*NAMES, *CONTROLS)), 2, 2
+    assert sum(images) == 3 * (1 + removals * (2 + measured * curves * (STEPS - 1)))

@@ -317,3 +317,33 @@ def test_wrong_tensors(classifier, photos, attributions, curve):
 def test_wrong_outputs(photos, attributions, curve, forward_func, target, error, message):
     with pytest.raises(error, match=message):
         curve(forward_func, photos[:1], attributions[:1], target, patch_size=4, steps=3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("removal", [Mean(), Blur(2.0)])
+def test_known_ends_save_passes_and_change_nothing(classifier, photos, attributions, steps, batch_size, removal):
+    images = []
+
+    def counted(inputs):
+        images.append(len(inputs))
+        return classifier(inputs)
+
+    options = {"patch_size": (4, 4), "steps": steps, "batch_size": batch_size, "removal": removal}
+    other = deletion(classifier, photos, -attributions, 1, **options)  # of other maps
+    ends = other.curve[:, 0], other.curve[:, -1]
+    for curve in (deletion, insertion):
+        images.clear()
+        found = curve(counted, photos, attributions, 1, ends=ends, **options)
+        assert sum(images) == len(photos) * (steps - 1)
+        expected = curve(classifier, photos, attributions, 1, **options)
+        assert_close(found.curve, expected.curve, atol=1e-6, rtol=1e-5)
+        assert_close(found.auc, expected.auc, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ends", [(torch.ones(2), torch.ones(3)), (torch.ones(3),), (0.5, 0.1), (torch.ones(3, 1),) * 2]
+)
+def test_bad_ends(classifier, photos, attributions, ends):
+    with pytest.raises(ValueError, match="ends must be two tensors of 3 values, one per example"):
+        deletion(classifier, photos, attributions, 1, patch_size=4, steps=2, ends=ends)

@@ -1,7 +1,7 @@
 """What is measured of a method's maps, by the names that the command line and tables use."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,7 +24,7 @@ from captum_gmar.metrics import (
 )
 
 CURVES = {"insertion": insertion, "deletion": deletion}
-MASKED: dict[str, Callable[[MaskedProbability], Tensor]] = {
+MASKED: dict[str, Callable[[Any], Tensor]] = {
     "average-drop": lambda found: found.drop,
     "average-increase": lambda found: found.increase,
     "average-gain": lambda found: found.gain,
@@ -42,13 +42,15 @@ Method: TypeAlias = Callable[[Sequence[int]], Callable[..., Tensor]]
 _NOISE = 0.02  # how far sensitivity-max moves pixels, and the deviation of infidelity's noise
 
 
-class Examples(NamedTuple):
+@dataclass(frozen=True)
+class Examples:
     """A batch of examples as the model takes them."""
 
     numbers: Sequence[int]  # in the data
     pixels: Tensor  # (N, C, H, W)
     targets: Tensor  # (N,)
     masks: Tensor | None  # (N, H, W), True on the object; none True where that is not known
+    ends: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # of curves with each removal, once known
 
     def split(self, at_once: int) -> "list[Examples]":
         def parts(values: Any) -> list[Any]:
@@ -98,6 +100,8 @@ class Measures:
         """
         rows: list[list[Row]] = [[] for _ in examples.numbers]
         question = _Question(method, attributions, examples, patch_size, at_once)
+        if {*MASKED} & {*self.metrics}:
+            question = question._replace(masked=self._masked(question))
         for metric in self.metrics:
             for removal in self.removals if metric in CURVES else [""]:
                 found = self._found(metric, removal, question)
@@ -109,12 +113,12 @@ class Measures:
     def _found(self, metric: str, removal: str, asked: "_Question") -> Iterator[tuple[Any, ...]]:
         """For each example a value, or None, and of curves the curve."""
         if metric in CURVES:
-            curves = self._curves(metric, self.removals[removal], asked)
+            curves = self._curves(metric, removal, asked)
             return zip(curves.auc.tolist(), map(tuple, curves.curve.tolist()), strict=True)
         if metric in LOCALISATION:
             return zip(_on_objects(LOCALISATION[metric], asked.attributions, asked.examples.masks))
         if metric in MASKED:
-            return zip(MASKED[metric](self._masked(asked)).tolist())
+            return zip(MASKED[metric](asked.masked).tolist())
         if metric == "class-sensitivity":
             options = {"patch_size": asked.patch_size}
             attribute = asked.method(asked.examples.numbers)
@@ -122,9 +126,14 @@ class Measures:
         singles = zip(asked.examples.split(1), torch.split(asked.attributions, 1), strict=True)
         return zip([self._drawn(metric, asked.method, *single) for single in singles])
 
-    def _curves(self, metric: str, removal: Removal, asked: "_Question") -> PerturbationCurve:
+    def _curves(self, metric: str, removal: str, asked: "_Question") -> PerturbationCurve:
+        """What is found of the whole images, and of nothing of them, serves all methods."""
         options: dict[str, Any] = {"patch_size": asked.patch_size, "steps": self.steps, "batch_size": asked.at_once}
-        return CURVES[metric](self.perturbed_func, *asked.inputs, removal=removal, **options)
+        options |= {"removal": self.removals[removal], "ends": asked.examples.ends.get(removal)}
+        found = CURVES[metric](self.perturbed_func, *asked.inputs, **options)
+        first, last = found.curve[:, 0], found.curve[:, -1]
+        asked.examples.ends[removal] = (first, last) if metric == "deletion" else (last, first)
+        return found
 
     def _masked(self, asked: "_Question") -> MaskedProbability:
         return masked_probability(self.perturbed_func, *asked.inputs, batch_size=asked.at_once)
@@ -150,6 +159,7 @@ class _Question(NamedTuple):
     examples: Examples
     patch_size: tuple[int, int]
     at_once: int
+    masked: MaskedProbability | None = None  # where a metric is made of it
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
