@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from captum_gmar import __version__
-from captum_gmar.commands import CommandError, compare, evaluate, explain, report
+from captum_gmar.commands import CommandError, compare, evaluate, explain, heads, report
 
-COMMANDS = [explain, compare, evaluate]
+COMMANDS = [explain, compare, evaluate, heads]
 
 OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 

@@ -17,8 +17,7 @@ from captum_gmar.evaluation.results import open_folder
 
 CPU_BATCH, GPU_BATCH = 16, 128
 
-# Takes numbers of examples.
-Work = Callable[[Sequence[int]], tuple[tuple[Any, ...] | None, list[Skipped]]]
+Work = Callable[[Sequence[int]], tuple[tuple[Any, ...] | None, list[Skipped]]]  # takes numbers of examples
 
 
 def begin(folder: Path, settings: Mapping[str, Any], processes: Processes) -> None:

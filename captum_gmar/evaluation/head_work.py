@@ -53,7 +53,7 @@ class Ablation(NamedTuple):
 
 def make_scores(names: Sequence[str], classifier: Classifier) -> dict[str, Score]:
     """By the names that the command line uses."""
-    model, options = classifier.model, {"forward_func": classifier.logits}
+    model, options = classifier.model, dict[str, Any](forward_func=classifier.logits)
     found: dict[str, Score] = {
         "mask-gradient": partial(gradient_of_mask, model, loss=_loss(classifier), **options),
         "entropy": partial(attention_entropy, model, **options),
@@ -172,17 +172,19 @@ def read_found(journal: Path) -> Iterator[tuple[Found, ...]]:
 
 def curves_of(found: Sequence[Found], ablation: Ablation) -> dict[tuple[str, str], HeadAblationCurve]:
     """By score and which heads go first; the random orders are one curve."""
-    values = torch.tensor([own.values for own in found]).permute(1, 2, 3, 0)  # (orders, 3, K, N)
+    values = torch.tensor([own.values for own in found], dtype=torch.float64).permute(1, 2, 3, 0)  # (orders, 3, K, N)
     groups: dict[tuple[str, str], list[int]] = {}
     for index, order in enumerate(ablation.orders):
         groups.setdefault((order.score, order.first), []).append(index)
-    counts = torch.tensor(ablation.counts)
-    ranked = [ranked_heads(order.importance, within_layers=ablation.within_layers) for order in ablation.orders]
-    silenced = [own if order.first == "least" else own[::-1] for own, order in zip(ranked, ablation.orders, strict=True)]
-    return {
-        name: HeadAblationCurve(counts, *values[own].unbind(1), [silenced[index] for index in own])
-        for name, own in groups.items()
-    }
+    return {name: _curve(values[own], [ablation.orders[i] for i in own], ablation) for name, own in groups.items()}
+
+
+def _curve(values: Tensor, orders: Sequence[Order], ablation: Ablation) -> HeadAblationCurve:
+    """Of values (orders, 3, counts, N)."""
+    ranked = [ranked_heads(own.importance, within_layers=ablation.within_layers) for own in orders]
+    silenced = [heads if own.first == "least" else heads[::-1] for heads, own in zip(ranked, orders, strict=True)]
+    accuracy, logit, probability = values.unbind(1)
+    return HeadAblationCurve(torch.tensor(ablation.counts), accuracy, logit, probability, silenced)
 
 
 def _loss(classifier: Classifier) -> str:
