@@ -10,7 +10,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # Progress bars where there are no widgets, and what transformers says of image processors.
-HARMLESS = re.compile(r"Loading weights|requires torchvision \(not installed\); falling back")
+HARMLESS = re.compile(r"Loading weights")
 
 
 @pytest.fixture

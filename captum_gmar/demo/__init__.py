@@ -21,7 +21,7 @@ from captum_gmar.demo.measures import to_pixels
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
 
 if TYPE_CHECKING:
-    from transformers import ViTForImageClassification, ViTImageProcessor
+    from transformers import BaseImageProcessor, ViTForImageClassification
 
 __all__ = [
     "CLASSES",
@@ -115,14 +115,14 @@ def load_model() -> ViTForImageClassification:
     return model.eval()
 
 
-def load_image_processor() -> ViTImageProcessor:
+def load_image_processor() -> BaseImageProcessor:
     """
     Load the image processor that turns a picture of any size into the demo model's inputs.
 
     Returns:
-        ViTImageProcessor: Resizes to 112x112 pixels and scales to -1 to 1.
+        BaseImageProcessor: Resizes to 112x112 pixels and scales to -1 to 1.
     """
-    from transformers import ViTImageProcessor
+    from transformers import AutoImageProcessor
 
     with model_folder() as folder:
-        return ViTImageProcessor.from_pretrained(folder, local_files_only=True)
+        return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
