@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,10 +20,10 @@ from captum_gmar.commands.evaluate import CURVES, LOCALISATION, MASKED
 from captum_gmar.commands.loading import choose_device
 from captum_gmar.commands.maps import Maps
 from captum_gmar.commands.removals import make_removal
+from captum_gmar.commands.scenes import DRAWN, scene_examples
 from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn, versions
 from captum_gmar.commands.unfinished import CPU_BATCH, GPU_BATCH, as_command_errors, begin, finish
 from captum_gmar.commands.warned import own_warning
-from captum_gmar.demo.localisation import FIRST_SEED
 from captum_gmar.evaluation.batches import Preparation, Skipped
 from captum_gmar.evaluation.examples import Example, read_examples, with_objects
 from captum_gmar.evaluation.journal import Batch, Result, read_batches
@@ -42,7 +41,6 @@ from captum_gmar.evaluation.results import (
 from captum_gmar.evaluation.statistics import in_order, summarise, tables
 from captum_gmar.evaluation.work import Work
 
-SCENES = 100
 SCENE_DATA = "built-in scenes of two objects"
 CHUNK = 8  # examples that are finished together
 
@@ -166,10 +164,10 @@ class Evaluation:
 @contextmanager
 def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
     if not arguments.data:
-        arguments.target = "label"
-        scenes = [_scene(FIRST_SEED + number) for number in range(arguments.limit or SCENES)]
+        arguments.target, arguments.limit = "label", arguments.limit or DRAWN
         with demo.model_folder() as folder:
-            yield Subject(classifier_of(str(folder), arguments, device), SCENE_MODEL, scenes, SCENE_DATA)
+            classifier = classifier_of(str(folder), arguments, device)
+            yield Subject(classifier, SCENE_MODEL, scene_examples(objects=2), SCENE_DATA)
         return
     try:
         examples = read_examples(arguments.data)
@@ -179,18 +177,6 @@ def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Su
         raise CommandError(error) from error
     classifier = classifier_of(arguments.model, arguments, device)
     yield Subject(classifier, arguments.model, examples, str(arguments.data))
-
-
-def _scene(seed: int) -> Example:
-    """Of two objects, the first of which is the one to be explained."""
-
-    def image() -> Image.Image:
-        return demo.load_scene(seed, objects=2).image
-
-    def mask() -> Image.Image:
-        return Image.fromarray(demo.load_scene(seed, objects=2).masks[0].numpy())
-
-    return Example(f"scene {seed}", str(demo.load_scene(seed, objects=2).labels[0]), image, mask=mask)
 
 
 def _default_metrics(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -10,19 +10,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from captum_gmar import demo
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.loading import choose_device
+from captum_gmar.commands.scenes import DRAWN, scene_examples
 from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn
 from captum_gmar.commands.targets import find_class
 from captum_gmar.commands.unfinished import GPU_BATCH, as_command_errors, begin, finish
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.commands.weighed import Weighed, save_arrays, save_importance, tell, write_folder
-from captum_gmar.demo.localisation import FIRST_SEED
 from captum_gmar.evaluation.batches import Batches, Preparation, Skipped
 from captum_gmar.evaluation.examples import Example, of_images, read_examples
 from captum_gmar.evaluation.head_report import Silenced
@@ -40,7 +39,6 @@ from captum_gmar.evaluation.processes import Processes, joined, local_device
 from captum_gmar.evaluation.results import fingerprint
 from captum_gmar.heads import HeadStatistics, head_importance
 
-SCENES = 100
 SCENE_DATA = "built-in scenes of one object"
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
 FILLED = {"zero": "zero in place of their outputs", "mean": "their mean outputs instead"}
@@ -198,9 +196,10 @@ class Weighing:
 def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
     if not arguments.data:
         arguments.target = arguments.target or "label"
-        scenes = [_scene(FIRST_SEED + number) for number in range(arguments.limit or SCENES)]
+        arguments.limit = arguments.limit or DRAWN
         with demo.model_folder() as folder:
-            yield Subject(classifier_of(str(folder), arguments, device), SCENE_MODEL, scenes, SCENE_DATA)
+            classifier = classifier_of(str(folder), arguments, device)
+            yield Subject(classifier, SCENE_MODEL, scene_examples(objects=1), SCENE_DATA)
         return
     arguments.target = arguments.target or "predicted"
     try:
@@ -209,13 +208,6 @@ def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Su
         raise CommandError(error) from error
     examples = [replace(example, boxes=(), mask=None) for example in examples]
     yield Subject(classifier_of(arguments.model, arguments, device), arguments.model, examples, str(arguments.data))
-
-
-def _scene(seed: int) -> Example:
-    def image() -> Image.Image:
-        return demo.load_scene(seed).image
-
-    return Example(f"scene {seed}", str(demo.load_scene(seed).labels[0]), image)
 
 
 def _target(text: str, subject: Subject) -> tuple[Callable[[Example], int | None], str]:

@@ -410,3 +410,11 @@ def test_pictures_are_pictures(data: Path, evaluate: Evaluate) -> None:
     for name in written(data.parent / "results" / "plots"):
         with Image.open(data.parent / "results" / "plots" / name) as picture:
             assert min(picture.size) > 200
+
+
+def test_more_scenes_can_follow(work: Path, evaluate: Evaluate) -> None:
+    options = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results", "--limit")
+    evaluate(*options, 2, model=None)
+    first = {row["path"] for row in rows(work / "results" / "examples.csv")}
+    assert evaluate(*options, 3, model=None).status == 0
+    assert first < {row["path"] for row in rows(work / "results" / "examples.csv")}
