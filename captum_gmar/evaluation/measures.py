@@ -114,15 +114,15 @@ class Measures:
         """For each example a value, or None, and of curves the curve."""
         if metric in CURVES:
             curves = self._curves(metric, removal, asked)
-            return zip(curves.auc.tolist(), map(tuple, curves.curve.tolist()), strict=True)
+            return zip(_numbers(curves.auc), map(tuple, map(_numbers, curves.curve)), strict=True)
         if metric in LOCALISATION:
             return zip(_on_objects(LOCALISATION[metric], asked.attributions, asked.examples.masks))
         if metric in MASKED:
-            return zip(MASKED[metric](asked.masked).tolist())
+            return zip(_numbers(MASKED[metric](asked.masked)))
         if metric == "class-sensitivity":
             options = {"patch_size": asked.patch_size}
             attribute = asked.method(asked.examples.numbers)
-            return zip(class_sensitivity(attribute, self.forward_func, asked.examples.pixels, **options).tolist())
+            return zip(_numbers(class_sensitivity(attribute, self.forward_func, asked.examples.pixels, **options)))
         singles = zip(asked.examples.split(1), torch.split(asked.attributions, 1), strict=True)
         return zip([self._drawn(metric, asked.method, *single) for single in singles])
 
@@ -148,7 +148,7 @@ class Measures:
             else:
                 inputs = self.forward_func, _shaken, example.pixels, attributions
                 value = infidelity(*inputs, target=example.targets, normalize=True)
-        return float(value)
+        return _numbers(value)[0]
 
 
 class _Question(NamedTuple):
@@ -173,8 +173,13 @@ def _on_objects(
     if masks is None:
         return [None] * len(attributions)
     known = masks.flatten(1).any(1)
-    values = iter(measure(attributions[known], masks[known]).tolist() if known.any() else ())
+    values = iter(_numbers(measure(attributions[known], masks[known])) if known.any() else ())
     return [next(values) if has_object else None for has_object in known.tolist()]
+
+
+def _numbers(values: Tensor) -> list[float]:
+    """With the digits that single precision has, and no more."""
+    return [float(f"{value:.9g}") for value in values.flatten().tolist()]
 
 
 def _of_tuple(attribute: Callable[..., Tensor], inputs: tuple[Tensor], target: Tensor) -> tuple[Tensor]:
