@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -20,10 +20,11 @@ from captum_gmar._captum import (
     _validate_target,
     log_usage,
 )
-from captum_gmar.attention import Explanation, Plan, explain
+from captum_gmar.attention import Explanation, Plan, explain_targets
 from captum_gmar.flow import RelevanceFlow, followed, relevance_flow
 from captum_gmar.models import Logits, check_model
 from captum_gmar.starts import check_start
+from captum_gmar.targets import Targets, each_target
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 
@@ -110,11 +111,9 @@ class AttentionAttribution(Attribution, ABC):
             RuntimeError: if the model's attention cannot be met; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
         """
-        is_inputs_tuple = _is_tuple(inputs)
-        pixels = pixel_values(inputs)
+        is_inputs_tuple, pixels = _is_tuple(inputs), pixel_values(inputs)
         explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast)
-        grid, relevance = explanations[0].grid, [explanation.patch_relevance for explanation in explanations]
-        attributions = grid.spread_like(torch.cat(relevance), pixels)
+        attributions = explanations[0].grid.spread_like(_relevance(explanations), pixels)
         return _format_output(is_inputs_tuple, (attributions,))
 
     def relevance(
@@ -134,8 +133,74 @@ class AttentionAttribution(Attribution, ABC):
             Tensor (N, rows, columns), in single precision for half-precision models.
         """
         pixels = pixel_values(inputs)
-        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast)
-        return torch.cat([explanation.patch_relevance for explanation in explanations])
+        return _relevance(self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast))
+
+    def attribute_targets(
+        self,
+        inputs: Inputs,
+        targets: Targets,
+        additional_forward_args: object = None,
+        internal_batch_size: int | None = None,
+        contrast: TargetType = None,
+    ) -> Inputs:
+        """
+        Explains several targets of every example: what :meth:`attribute` gives for each, of one forward pass together
+        and one backward pass each.
+
+        Args:
+            targets (sequence of int, or Tensor): K classes for all examples, or a tensor (N, K) of each example's own,
+                such as ``logits.topk(5).indices``. A sequence may also hold tuples, as a target may be one.
+
+        inputs, additional_forward_args, internal_batch_size and contrast, which is taken off each of the targets, are
+        those of :meth:`attribute`, and so are the errors. Methods without gradient explain every target alike.
+
+        Returns:
+            *Tensor* or *tuple[Tensor]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor]*):
+                (N, K, channels, height, width). It holds K times what the inputs do: see :meth:`relevance_of_targets`
+                for the numbers of patches alone.
+
+        Raises:
+            TypeError, ValueError: if the targets are none of these forms.
+
+        Example::
+
+            >>> from captum_gmar import GMARAttribution
+            >>> from captum_gmar.demo import load_model, load_scene
+            >>> model, pixels = load_model(), load_scene(3).pixel_values
+            >>> most_likely = model(pixels).logits.topk(5).indices
+            >>> GMARAttribution(model).attribute_targets(pixels, most_likely).shape
+            torch.Size([1, 5, 3, 112, 112])
+        """
+        is_inputs_tuple, pixels = _is_tuple(inputs), pixel_values(inputs)
+        of_targets = self._explain_targets(
+            pixels, each_target(targets, len(pixels)), additional_forward_args, internal_batch_size, contrast
+        )
+        grid = of_targets[0][0].grid
+        attributions = torch.stack([grid.spread_like(_relevance(own), pixels) for own in of_targets], 1)
+        return _format_output(is_inputs_tuple, (attributions,))
+
+    def relevance_of_targets(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        targets: Targets,
+        additional_forward_args: object = None,
+        internal_batch_size: int | None = None,
+        contrast: TargetType = None,
+    ) -> Tensor:
+        """
+        The relevance of every patch for several targets, before it is spread over pixels.
+
+        Takes what :meth:`attribute_targets` takes, costs what it costs and raises what it raises.
+
+        Returns:
+            Tensor (N, K, rows, columns), in single precision for half-precision models.
+        """
+        pixels = pixel_values(inputs)
+        of_targets = self._explain_targets(
+            pixels, each_target(targets, len(pixels)), additional_forward_args, internal_batch_size, contrast
+        )
+        return torch.stack([_relevance(own) for own in of_targets], 1)
 
     def relevance_flow(
         self,
@@ -180,32 +245,58 @@ class AttentionAttribution(Attribution, ABC):
         contrast: TargetType,
         plan: Plan | None = None,
     ) -> list[Explanation]:
+        """Of each batch."""
+        asked = additional_forward_args, internal_batch_size, contrast, plan
+        return self._explain_targets(pixels, [target], *asked)[0]
+
+    def _explain_targets(
+        self,
+        pixels: Tensor,
+        targets: Sequence[TargetType],
+        additional_forward_args: object,
+        internal_batch_size: int | None,
+        contrast: TargetType,
+        plan: Plan | None = None,
+    ) -> list[list[Explanation]]:
+        """Of each target, of each batch."""
         plan = plan or self.plan
-        if plan.rule is None:
-            target = contrast = None
+        asked, contrast = (targets, contrast) if plan.rule else ([None], None)  # without a rule, all targets are alike
         if internal_batch_size is not None:
-            _validate_target(len(pixels), target)
-            _validate_target(len(pixels), contrast)
+            for target in (*asked, contrast):
+                _validate_target(len(pixels), target)
         with torch.inference_mode(False), torch.enable_grad():
             # Captum's generator warns about inputs without grad. Ours need none, but a leaf with grad keeps it quiet.
             batches = partial(_batched_generator, leaf(pixels), internal_batch_size=internal_batch_size)
+            of_targets = [batches(target_ind=target) for target in asked]
             explanations = [
-                self._explain_batch(plan, batch, batch_target, batch_args, batch_contrast)
-                for ((batch,), batch_args, batch_target), (_, _, batch_contrast) in zip(
-                    batches(additional_forward_args, target), batches(target_ind=contrast), strict=True
+                self._explain_batch(plan, batch, [target for _, _, target in own], batch_args, batch_contrast)
+                for ((batch,), batch_args, batch_contrast), *own in zip(
+                    batches(additional_forward_args, contrast), *of_targets, strict=True
                 )
             ]
-        if any(explanation.without_gradient for explanation in explanations):
+        if any(explanation.without_gradient for batch in explanations for explanation in batch):
             warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
-        return explanations
+        by_target = [list(own) for own in zip(*explanations, strict=True)]
+        return by_target if plan.rule else by_target * len(targets)
 
     def _explain_batch(
-        self, plan: Plan, inputs: Tensor, target: TargetType, additional_forward_args: object, contrast: TargetType
-    ) -> Explanation:
+        self,
+        plan: Plan,
+        inputs: Tensor,
+        targets: Sequence[TargetType],
+        additional_forward_args: object,
+        contrast: TargetType,
+    ) -> list[Explanation]:
+        """Of each target."""
         forward_func: Any = self.forward_func
         if plan.rule is None:  # then the model's output does not matter, and may be anything
             forward_func = forward_func.forward_func
-        return explain(self.model, forward_func, plan, inputs, target, additional_forward_args, contrast)
+        return explain_targets(self.model, forward_func, plan, inputs, targets, additional_forward_args, contrast)
+
+
+def _relevance(explanations: Sequence[Explanation]) -> Tensor:
+    """(N, rows, columns) of all batches."""
+    return torch.cat([explanation.patch_relevance for explanation in explanations])
 
 
 def pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -86,23 +86,49 @@ def explain(
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
+    return explain_targets(model, forward_func, plan, inputs, [target], additional_forward_args, contrast)[0]
+
+
+def explain_targets(
+    model: nn.Module,
+    forward_func: Callable[..., Any],
+    plan: Plan,
+    inputs: Tensor,
+    targets: Sequence[TargetType],
+    additional_forward_args: object = None,
+    contrast: TargetType = None,
+) -> list[Explanation]:
+    """As :func:`explain` for each of the targets, of one pass forward and one backward each, which share a graph.
+
+    A plan without a rule takes one target.
+    """
     with meet(model, forward_func, plan, inputs, additional_forward_args) as (meeting, output):
-        selected = select(output, target, contrast) if plan.rule else output
+        selected = [select(output, target, contrast) if plan.rule else output for target in targets]
         meeting.check_met(model)
         meeting.first = _first_layer(plan.start_layer, meeting.count)
-        relevance = start = _start(model, plan, meeting, selected)
-        importance, without_gradient = None, False
-        if plan.rule:
-            way_back = WayBack(plan.rule, meeting, start)
-            way_back.go(selected)
-            if plan.begins and plan.tokens is None:
-                way_back.check_start(start, whole=not pools_maxima(model))
-            relevance, importance = way_back.result()
-            without_gradient = way_back.without_gradient()
-        if plan.sweep:
-            relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
-        check_finite(relevance, "relevance")
-        return Explanation(relevance, importance, meeting.grid, without_gradient)
+        starts = _starts(model, plan, meeting, selected)
+        return [
+            _explained(model, plan, meeting, own, start, goes_again=number < len(selected))
+            for number, (own, start) in enumerate(zip(selected, starts, strict=True), 1)
+        ]
+
+
+def _explained(
+    model: nn.Module, plan: Plan, meeting: AttentionMeeting, selected: Any, start: Tensor, goes_again: bool
+) -> Explanation:
+    """Of what is selected and where its relevance begins, after the pass forward."""
+    relevance, importance, without_gradient = start, None, False
+    if plan.rule:
+        way_back = WayBack(plan.rule, meeting, start)
+        way_back.go(selected, goes_again)
+        if plan.begins and plan.tokens is None:
+            way_back.check_start(start, whole=not pools_maxima(model))
+        relevance, importance = way_back.result()
+        without_gradient = way_back.without_gradient()
+    if plan.sweep:
+        relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
+    check_finite(relevance, "relevance")
+    return Explanation(relevance, importance, meeting.grid, without_gradient)
 
 
 @contextmanager
@@ -151,6 +177,13 @@ def _first_layer(start_layer: int, layers: int) -> int:
     if not -layers <= start_layer < layers:
         raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
     return start_layer % layers
+
+
+def _starts(model: nn.Module, plan: Plan, meeting: AttentionMeeting, selected: Sequence[Any]) -> list[Tensor]:
+    """Where the relevance of each begins."""
+    if meeting.poolings:
+        return [_start(model, plan, meeting, own) for own in selected]
+    return [_start(model, plan, meeting, selected[0])] * len(selected)
 
 
 def _start(model: nn.Module, plan: Plan, meeting: AttentionMeeting, output: object) -> Tensor:

@@ -1,6 +1,6 @@
 """Gradient-driven multi-head attention rollout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from captum_gmar._base import AttentionAttribution, pixel_values
 from captum_gmar._captum import TargetType
-from captum_gmar.attention import Plan
+from captum_gmar.attention import Explanation, Plan
 from captum_gmar.rules import GMAR, HeadImportance, Rollout, head_weights
 from captum_gmar.starts import Start
+from captum_gmar.targets import Targets, each_target
 
 
 class GMARAttribution(AttentionAttribution):
@@ -126,11 +127,33 @@ class GMARAttribution(AttentionAttribution):
             Tensor (N, L, H) of all layers, first layer first, each summing to 1. Comparable between the heads of a
             layer, not between layers.
         """
-        pixels, plan = (
-            pixel_values(inputs),
-            replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0),
-        )
-        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast, plan)
-        return head_weights(
-            torch.cat([torch.stack(list(explanation.importance or ()), 1) for explanation in explanations])
-        )
+        asked = additional_forward_args, internal_batch_size, contrast, self._importance_plan()
+        return _shares(self._explain(pixel_values(inputs), target, *asked))
+
+    def head_importance_of_targets(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        targets: Targets,
+        additional_forward_args: object = None,
+        internal_batch_size: int | None = None,
+        contrast: TargetType = None,
+    ) -> Tensor:
+        """
+        How much each head matters for several targets.
+
+        Takes what :meth:`attribute_targets` takes, costs what it costs and raises what it raises.
+
+        Returns:
+            Tensor (N, K, L, H), for each target what :meth:`head_importance` gives.
+        """
+        pixels, asked = pixel_values(inputs), (additional_forward_args, internal_batch_size, contrast)
+        of_targets = self._explain_targets(pixels, each_target(targets, len(pixels)), *asked, self._importance_plan())
+        return torch.stack([_shares(own) for own in of_targets], 1)
+
+    def _importance_plan(self) -> Plan:
+        return replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0)
+
+
+def _shares(explanations: Sequence[Explanation]) -> Tensor:
+    """(N, L, H) of all batches, each layer summing to 1."""
+    return head_weights(torch.cat([torch.stack(list(own.importance or ()), 1) for own in explanations]))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_gmar._base import AttentionAttribution, pixel_values
-from captum_gmar._captum import TargetType, compute_gradients
+from captum_gmar._captum import TargetType
 from captum_gmar.attention import Explanation, Plan, meet, run_sweep, select
 from captum_gmar.meeting import AttentionMeeting
 from captum_gmar.rules import Blocks, HeadImportance, Importance, head_weights
-from captum_gmar.wayback import check_finite
+from captum_gmar.wayback import check_finite, gradients
 
 RESIDUAL = 0.25
 MEAN_SHARE = 5e-5  # of the mean of R, for a residual
@@ -75,16 +75,23 @@ class PublishedGMAR(AttentionAttribution):
         return explanation.importance[0]
 
     def _explain_batch(
-        self, plan: Plan, inputs: Tensor, target: TargetType, additional_forward_args: object, contrast: TargetType
-    ) -> Explanation:
+        self,
+        plan: Plan,
+        inputs: Tensor,
+        targets: Sequence[TargetType],
+        additional_forward_args: object,
+        contrast: TargetType,
+    ) -> list[Explanation]:
         recorder = _LastNorm()
         forward = recorder.around(self.forward_func)
         with meet(self.model, forward, plan, inputs, additional_forward_args) as (meeting, logits):
-            selected = select(logits, target, contrast)
+            selected = [select(logits, target, contrast) for target in targets]
             meeting.check_met(self.model)
             meeting.first = -1  # the gradient is wanted of what enters a layer, also of the first
-            (gradient,) = compute_gradients(lambda: selected, recorder.normed())
-            return self._explained(meeting, gradient)
+            return [
+                self._explained(meeting, *gradients(own, [recorder.normed()], goes_again=number < len(selected)))
+                for number, own in enumerate(selected, 1)
+            ]
 
     def _explained(self, meeting: AttentionMeeting, gradient: Tensor) -> Explanation:
         """Of the gradient (N, T, hidden) before the last attention layer."""

@@ -3,6 +3,8 @@
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,12 +32,12 @@ class WayBack:
         self.has_gradient: list[Tensor] = []  # (n,) of each layer and part
         self.read = torch.zeros(meeting.tokens, dtype=torch.bool, device=relevance.device)  # tokens the target reads
 
-    def go(self, selected: Tensor) -> None:
-        """Runs backward from what is explained (N,)."""
+    def go(self, selected: Tensor, goes_again: bool = False) -> None:
+        """Runs backward from what is explained (N,); ``goes_again`` as in :func:`gradients`."""
         if self.meeting.last is None or not depends((selected,), self.meeting.last):
             raise _detached_error(self.lowest - 1)
         self.meeting.on_layer = self._meet_again
-        compute_gradients(lambda: selected, tuple(self.meeting.anchors[self.meeting.first :]))
+        gradients(selected, self.meeting.anchors[self.meeting.first :], goes_again)
         if self.lowest > self.meeting.first:
             raise _detached_error(self.lowest - 1)
         for layer, finite in self.finite:
@@ -58,8 +60,9 @@ class WayBack:
 
     def _look_at(self, gradient: Tensor) -> None:
         """Notes what must be known of a layer's gradient (n, H, T, D) with respect to the output of its attention."""
-        self.finite.append((self.lowest, torch.isfinite(gradient).all()))
-        self.has_gradient.append(gradient.count_nonzero((1, 2, 3)) > 0)
+        largest = gradient.abs().amax((1, 2, 3))  # not finite if any number is not, and quicker than to look at each
+        self.finite.append((self.lowest, torch.isfinite(largest).all()))
+        self.has_gradient.append(largest > 0)
         if self.lowest == self.meeting.count - 1:
             self.read |= gradient.count_nonzero((0, 1, 3)) > 0
 
@@ -91,6 +94,21 @@ class WayBack:
     def without_gradient(self) -> bool:
         """Whether all gradients of a layer are zero, for any example."""
         return not all(part.all() for part in self.has_gradient)
+
+
+def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = False) -> tuple[Tensor, ...]:
+    """Of what is explained (N,), with respect to tensors.
+
+    Args:
+        goes_again: whether the same graph is gone back once more, and so is kept.
+
+    Raises:
+        AssertionError: from Captum, if what is explained is not one number per example.
+    """
+    if goes_again and selected[0].numel() == 1:
+        return torch.autograd.grad(torch.unbind(selected), tensors, retain_graph=True)
+    found: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
+    return found
 
 
 def check_finite(tensor: Tensor, what: str) -> None:

@@ -10,6 +10,7 @@ from captum_gmar.commands import CommandError
 from captum_gmar.commands.arguments import device, positive
 from captum_gmar.commands.methods import CAPTUMS, FROM_ALL_LAYERS, FROM_TOKENS, OURS, check_taken, method_name
 from captum_gmar.commands.outputs import FORMATS, find_images, plan_array, plan_pictures
+from captum_gmar.commands.targets import top_classes
 from captum_gmar.commands.tokens import FORMS, token
 
 SCENE = "built-in-scene"
@@ -49,12 +50,22 @@ ARRAYS = """\
 also write a NumPy file of arrays for the N images explained: image (N,) file names; target (N,) explained class
 indices; label (N,) their names; logits (N, classes); method (methods,) names; relevance (methods, N, rows, columns) of
 the patches; head_importance (N, layers, heads), each layer summing to 1, of the first method whose name begins with
-gmar-, if any
+gmar-, if any. With --target topK for K above 1, target, label, relevance and head_importance have a dimension of K
+classes, most likely first, after that of the N images
+"""
+
+TARGET = """\
+class index, label, or topK, each image's K most likely classes, side by side by one method (default: top1)
+"""
+
+CONTRAST = """\
+class index or label: explain why the target rather than this class; topK for K above 1 leaves this class out
 """
 
 OUTPUT = """\
-picture for one image, or existing folder for <image>-<method>.png or, of several methods, <image>-comparison.png; an
-existing file is replaced. Such pictures are known by a note in the file and left out when their folder is explained
+picture for one image, or existing folder for <image>-<method>.png, of several classes <image>-<method>-topK.png, of
+several methods <image>-comparison.png; an existing file is replaced. Such pictures are known by a note in the file and
+left out when their folder is explained
 """
 
 
@@ -79,8 +90,8 @@ def add_command(subparsers: Any) -> None:
         metavar="NAME",
         help="one of the methods below; several, side by side, by repeating it (default: gmar-l1)",
     )
-    add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, each image's most likely class")
-    add("--contrast", metavar="CLASS", help="class index or label: explain why the target rather than this class")
+    add("--target", default="top1", metavar="CLASS", help=TARGET)
+    add("--contrast", metavar="CLASS", help=CONTRAST)
     add(
         "--tokens",
         type=token,
@@ -106,13 +117,23 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         check_taken("--tokens", names, FROM_TOKENS)
     if arguments.contrast is not None:
         check_taken("--contrast", names, OURS)
+    top = top_classes(arguments.target) or 1
+    if top > 1 and len(names) > 1:
+        raise CommandError(f"--target {arguments.target} must go with one method. Got {', '.join(names)} instead.")
     images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE)], 0)
     if not images:
         return 0, missing
-    pictures = plan_pictures(images, arguments.output, mark=names[0] if len(names) == 1 else "comparison")
+    pictures = plan_pictures(images, arguments.output, mark=_mark(names, top))
     array = plan_array(arguments.save_array)
     from captum_gmar.commands.explaining import explain_images, explain_scene
 
     explain = explain_images if arguments.images else explain_scene
     done, failed = explain(dict(zip(images, pictures, strict=True)), array, arguments)
     return done, failed + missing
+
+
+def _mark(names: Sequence[str], top: int) -> str:
+    """What the names of pictures end in."""
+    if len(names) > 1:
+        return "comparison"
+    return names[0] if top == 1 else f"{names[0]}-top{top}"

@@ -22,10 +22,11 @@ TOP = 5  # classes printed
 class Question(NamedTuple):
     """What is asked of every image."""
 
-    methods: tuple[str, ...]
-    target: int | None  # None: each image's most likely class
+    methods: tuple[str, ...]  # one, if there are several classes
+    target: int | None  # None: each image's most likely classes
     contrast: int | None
     tokens: Sequence[Part]  # none: where each method begins itself
+    top: int = 1  # how many classes
 
 
 class Explained(NamedTuple):
@@ -33,9 +34,9 @@ class Explained(NamedTuple):
 
     path: Path
     logits: Tensor  # (classes,)
-    target: int
-    relevance: Tensor  # (methods, rows, columns)
-    head_importance: Tensor | None  # (layers, heads), if asked for and there is a method that weighs heads
+    targets: Sequence[int]  # the classes explained
+    relevance: Tensor  # (maps, rows, columns), one for each method or for each class
+    head_importance: Tensor | None  # (K, layers, heads), if asked for and there is a method that weighs heads
 
 
 def tell(explained: Explained, question: Question, classifier: Classifier) -> str:
@@ -43,7 +44,8 @@ def tell(explained: Explained, question: Question, classifier: Classifier) -> st
     top = explained.logits.topk(min(TOP, len(explained.logits))).indices.tolist()
     scores = [_score(explained.logits, classifier, index)[1] for index in top]
     lines = [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
-    lines.append(f"  explained  {claim(explained.logits, classifier, explained.target)}")
+    for number, name in enumerate(_claims(explained, classifier)):
+        lines.append(f"  {'' if number else 'explained':<9}  {name}")
     if question.contrast is not None:
         lines.append(f"  contrast   {claim(explained.logits, classifier, question.contrast)}")
     lines.append(f"  {'method ' if len(question.methods) == 1 else 'methods'}    {', '.join(question.methods)}")
@@ -58,13 +60,14 @@ def draw(explained: Explained, question: Question, pixels: Tensor, classifier: C
     # A margin that no patch covers was not seen by the model and is not shown.
     photo = classifier.photo(pixels)[: grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
     title = _title(explained, question, classifier)
-    maps = dict(zip(question.methods, explained.relevance, strict=True))
-    maps = {name: 100 * relevance if name in SHARES else relevance for name, relevance in maps.items()}
-    labels = {name: f"relevance per patch{', % of all tokens' if name in SHARES else ''}" for name in maps}
-    if len(maps) > 1:
-        return visualize_comparison(maps, photo, title=title, label=labels, use_pyplot=False)[0]
-    (name,) = maps
-    return visualize_attribution(maps[name], photo, title=title, label=labels[name], use_pyplot=False)[0]
+    names = question.methods if question.top == 1 else _claims(explained, classifier)
+    methods = question.methods * question.top  # of each map
+    shown = [100 * own if name in SHARES else own for name, own in zip(methods, explained.relevance, strict=True)]
+    labels = [f"relevance per patch{', % of all tokens' if name in SHARES else ''}" for name in methods]
+    if len(shown) == 1:
+        return visualize_attribution(shown[0], photo, title=title, label=labels[0], use_pyplot=False)[0]
+    maps, label = (dict(zip(names, values, strict=True)) for values in (shown, labels))
+    return visualize_comparison(maps, photo, title=title, label=label, use_pyplot=False)[0]
 
 
 def arrays(done: Sequence[Explained], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
@@ -76,20 +79,30 @@ def arrays(done: Sequence[Explained], question: Question, labels: dict[int, str]
     shapes = sorted({tuple(explained.relevance.shape[1:]) for explained in done})
     if len(shapes) > 1:
         raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
-    columns = {
-        "image": np.array([str(explained.path) for explained in done]),
-        "target": np.array([explained.target for explained in done]),
-        "label": np.array([labels[explained.target] for explained in done]),
-        "logits": np.stack([explained.logits.numpy() for explained in done]),
-        "method": np.array(question.methods),
-        "relevance": np.stack([explained.relevance.numpy() for explained in done], 1),
+    relevance = np.stack([explained.relevance.numpy() for explained in done], 1)  # (maps, N, rows, columns)
+    of_targets = {
+        "target": np.array([explained.targets for explained in done]),
+        "label": np.array([[labels[target] for target in explained.targets] for explained in done]),
     }
     heads = [explained.head_importance.numpy() for explained in done if explained.head_importance is not None]
-    return {**columns, "head_importance": np.stack(heads)} if heads else columns
+    if heads:
+        of_targets["head_importance"] = np.stack(heads)
+    if question.top == 1:
+        of_targets = {name: values[:, 0] for name, values in of_targets.items()}
+    else:
+        relevance = relevance.swapaxes(0, 1)[None]  # (1, N, K, rows, columns)
+    return {
+        "image": np.array([str(explained.path) for explained in done]),
+        "logits": np.stack([explained.logits.numpy() for explained in done]),
+        "method": np.array(question.methods),
+        "relevance": relevance,
+        **of_targets,
+    }
 
 
 def _title(explained: Explained, question: Question, classifier: Classifier) -> str:
-    parts = [f"{explained.path.name}: {claim(explained.logits, classifier, explained.target)}"]
+    what, *others = _claims(explained, classifier)
+    parts = [f"{explained.path.name}: {f'the {question.top} most likely classes' if others else what}"]
     if question.contrast is not None:
         parts.append(f"rather than {claim(explained.logits, classifier, question.contrast)}")
     if len(question.methods) == 1:
@@ -97,6 +110,10 @@ def _title(explained: Explained, question: Question, classifier: Classifier) -> 
     if question.tokens:
         parts.append(f"relevance from {start_name(question.tokens)}")
     return ", ".join(parts)
+
+
+def _claims(explained: Explained, classifier: Classifier) -> list[str]:
+    return [claim(explained.logits, classifier, target) for target in explained.targets]
 
 
 def claim(logits: Tensor, classifier: Classifier, index: int) -> str:

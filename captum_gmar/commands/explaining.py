@@ -20,7 +20,7 @@ from captum_gmar.commands.explained import Explained, Question, arrays, draw, te
 from captum_gmar.commands.loading import choose_device, load_classifier
 from captum_gmar.commands.maps import FAILURES, Maps
 from captum_gmar.commands.outputs import save_picture
-from captum_gmar.commands.targets import find_class, find_target
+from captum_gmar.commands.targets import find_class, top_classes
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.images import read_image
 
@@ -136,19 +136,26 @@ class Work:
         pixels = torch.cat([own for _, own in images]).to(self.device)
         with torch.no_grad():
             logits = self.classifier.logits(pixels)
-        targets = logits.argmax(-1)
-        if self.question.target is not None:
-            targets = torch.full_like(targets, self.question.target)
-        kept = [index for index, target in enumerate(targets.tolist()) if target != self.question.contrast]
+        targets = self._targets(logits)
+        kept = [index for index, own in enumerate(targets.tolist()) if self.question.contrast not in own]
         if not kept:
             return []
         pixels, logits, targets = pixels[kept], logits[kept], targets[kept]
         asked = pixels, targets, self.question.contrast
-        relevance = self.maps.relevance(*asked).movedim(1, 0)  # (N, methods, rows, columns)
+        relevance = self.maps.relevance(*asked).movedim(1, 0).flatten(1, 2)  # (N, maps, rows, columns)
         heads = self.maps.head_importance(*asked) if self.with_heads else None
         paths = [images[index][0] for index in kept]
         columns = paths, logits.cpu(), targets.tolist(), relevance, repeat(None) if heads is None else heads
         return list(zip(map(Explained, *columns), pixels, strict=True))
+
+    def _targets(self, logits: Tensor) -> Tensor:
+        """(N, K) classes to explain, of logits (N, classes)."""
+        target, contrast, top = self.question.target, self.question.contrast, self.question.top
+        if target is not None:
+            return logits.new_full((len(logits), 1), target, dtype=torch.long)
+        if top > 1 and contrast is not None:
+            logits = logits.index_fill(1, torch.tensor([contrast], device=logits.device), -torch.inf)
+        return logits.argsort(descending=True, stable=True)[:, :top]
 
     def _finish(self, explained: Explained, pixels: Tensor) -> None:
         picture = self.pictures[explained.path]
@@ -166,8 +173,12 @@ class Work:
 
 
 def _question(arguments: argparse.Namespace, labels: Mapping[int, str]) -> Question:
-    target = find_target(arguments.target, labels)
+    top = top_classes(arguments.target)
+    target = None if top else find_class(arguments.target, labels, "--target", forms="topK, an index or a label")
     contrast = None if arguments.contrast is None else find_class(arguments.contrast, labels, "--contrast")
     if contrast is not None and contrast == target:
         raise CommandError(f"--contrast must be another class than --target. Got {target} ({labels[target]}) for both.")
-    return Question(arguments.methods, target, contrast, arguments.tokens)
+    if top is not None and top > max(1, len(labels) - (contrast is not None)):
+        others = "" if contrast is None else ", of which the contrast is left out"
+        raise CommandError(f"--target must be at most the model's {len(labels)} classes{others}. Got top{top} instead.")
+    return Question(arguments.methods, target, contrast, arguments.tokens, top or 1)

@@ -1,11 +1,13 @@
 """Maps of several methods for batches of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_gmar._base import AttentionAttribution
 from captum_gmar.catalogue import methods
 from captum_gmar.gmar import GMARAttribution
 from captum_gmar.patch_relevance import FAILURES as FAILURES
@@ -38,28 +40,43 @@ class Maps:
         self.batch_size = batch_size
 
     def relevance(self, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
-        """(methods, N, rows, columns) on the CPU; what contrast means to methods that do not take it is not asked.
+        """(methods, N, K, rows, columns) of targets (N, K), on the CPU; contrast is for methods that take it.
 
         Raises:
             RuntimeError: if a method cannot explain these; it names the method.
         """
-        return torch.stack([self.of(name, pixels, targets, contrast).cpu() for name in self.methods])
+        return torch.stack([self._of_targets(name, pixels, targets, contrast).cpu() for name in self.methods])
 
     def head_importance(self, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor | None:
-        """(N, layers, heads) of the first method that weighs heads, on the CPU; None if there is none."""
+        """(N, K, layers, heads) of the first method that weighs heads, on the CPU; None if there is none."""
         weighing = [method for method in self.methods.values() if isinstance(method, GMARAttribution)]
-        return weighing[0].head_importance(pixels, targets, contrast=contrast).cpu() if weighing else None
+        return weighing[0].head_importance_of_targets(pixels, targets, contrast=contrast).cpu() if weighing else None
 
     def of(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
-        """(N, rows, columns) of one method, on the device of the pixels.
+        """(N, rows, columns) of one method and targets (N,), on the device of the pixels.
 
         Raises:
             RuntimeError: if it cannot explain these; it names the method.
         """
         asked: dict[str, Any] = {"batch_size": self.batch_size, "contrast": contrast}
-        try:
+        with _named(name):
             return relevance_of(self.methods[name], self.model, pixels, targets, **asked)
-        except torch.OutOfMemoryError:
-            raise  # which fewer images at once may help
-        except FAILURES as error:
-            raise RuntimeError(f"{name}: {error}") from error
+
+    def _of_targets(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
+        """(N, K, rows, columns)"""
+        method = self.methods[name]
+        if not isinstance(method, AttentionAttribution):
+            return torch.stack([self.of(name, pixels, own, contrast) for own in targets.unbind(1)], 1)
+        with _named(name):
+            return method.relevance_of_targets(pixels, targets, contrast=contrast)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Within the block, errors name the method."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise  # which fewer images at once may help
+    except FAILURES as error:
+        raise RuntimeError(f"{name}: {error}") from error

@@ -1,11 +1,13 @@
 """Which classes ``--target`` and ``--contrast`` mean."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from captum_gmar.commands import CommandError
 
 NEAR = 4  # names suggested
+TOP = re.compile(r"top([1-9]\d{0,8})")  # each image's K most likely classes
 
 
 def find_target(text: str, labels: Mapping[int, str]) -> int | None:
@@ -21,6 +23,16 @@ def find_target(text: str, labels: Mapping[int, str]) -> int | None:
     if text.strip().casefold() == "top1":
         return None
     return find_class(text, labels, "--target", forms="top1, an index or a label")
+
+
+def top_classes(text: str) -> int | None:
+    """How many of each image's most likely classes ``--target`` asks for; None if it names a class.
+
+    >>> top_classes("top5"), top_classes("tabby")
+    (5, None)
+    """
+    found = TOP.fullmatch(text.strip().casefold())
+    return int(found[1]) if found else None
 
 
 def find_class(text: str, labels: Mapping[int, str], option: str, forms: str = "an index or a label") -> int:

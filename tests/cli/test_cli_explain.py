@@ -3,16 +3,20 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from captum_gmar import GMARAttribution, __version__, cli, demo
 from captum_gmar.commands.classifier import Classifier
+from captum_gmar.commands.explained import Explained, Question, draw
 from captum_gmar.commands.explaining import SCENE_SEED
 from captum_gmar.commands.loading import load_classifier
+from captum_gmar.commands.maps import Maps
 from captum_gmar.commands.methods import FROM_TOKENS
 from cli.commandline import LABELS, Run, run_process, save_photo, written
 
@@ -202,6 +206,92 @@ def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Pat
     assert {f"out/{name}" for name in written(work / "out")} == {
         line.split()[1] for line in result.out.splitlines() if line.startswith("  picture")
     }
+
+
+# Several classes of each image
+
+
+@pytest.mark.parametrize("contrast", [None, 3])
+def test_most_likely_classes_side_by_side(run: Run, work: Path, models: Path, contrast: int | None) -> None:
+    save_photo(work / "b.png", 1)
+    options = ("--target", "top3", "--save-array", "a.npz", *(() if contrast is None else ("--contrast", contrast)))
+    result = run("photo.png", "b.png", "--model", models / "vit", *options)
+    assert (result.status, result.err) == (0, "")
+    assert written(work) == ["a.npz", "b-gmar-l1-top3.png", "b.png", "out", "photo-gmar-l1-top3.png", "photo.png"]
+    model, processor = load_classifier(str(models / "vit"))
+    pixels = processor([Image.open(name) for name in ("photo.png", "b.png")], return_tensors="pt")["pixel_values"]
+    logits = model(pixels).logits.detach()
+    classes = [[k for k in own.argsort(descending=True).tolist() if k != contrast][:3] for own in logits]
+    gmar, arrays = GMARAttribution(model), np.load("a.npz")
+    assert arrays["target"].tolist() == classes
+    assert arrays["label"].tolist() == [[LABELS[k] for k in own] for own in classes]
+    assert arrays["relevance"].shape == (1, 2, 3, 4, 4)
+    assert arrays["head_importance"].shape == (2, 3, 2, 2)
+    for place in range(3):
+        asked: Any = {"target": [own[place] for own in classes], "contrast": contrast}
+        assert arrays["relevance"][0, :, place] == pytest.approx(gmar.relevance(pixels, **asked).numpy(), abs=1e-6)
+        heads = gmar.head_importance(pixels, **asked).numpy()
+        assert arrays["head_importance"][:, place] == pytest.approx(heads, abs=1e-6)
+    lines = [line for line in result.out.splitlines() if ", probability" in line and "contrast" not in line]
+    told = [line.removeprefix("  explained").strip().partition(", probability")[0] for line in lines]
+    assert told == [f"{LABELS[k]} (class {k})" for own in classes for k in own]
+    assert [line[:11].strip() for line in lines] == 2 * ["explained", "", ""]
+
+
+def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Tensor) -> None:
+    """Also where two classes have one name, as cranes do."""
+    logits, relevance = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.arange(32.0).view(2, 4, 4)
+    explained = Explained(Path("folder/photo.png"), logits, [1, 2], relevance, None)
+    figure = draw(explained, Question(("gmar-l1",), None, 0, (), top=2), pixels[0], Classifier(*loaded))
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "photo.png: the 2 most likely classes, rather than tabby, tabby cat (class 0), probability 13.4%, explained by "
+        "gmar-l1"
+    )
+    names = [panel.get_title().replace("\n", " ") for panel in figure.axes[:3]]
+    assert names == ["photo", "crane (class 1), probability 36.6%", "crane (class 2), probability 36.6%"]
+    images: Any = [panel.images[-1] for panel in figure.axes[1:3]]
+    assert [image.get_clim() for image in images] == [(0, 1500), (1600, 3100)]
+    assert {image.colorbar.ax.get_xlabel() for image in images} == {"relevance per patch, % of all tokens"}
+
+
+def test_captums_methods_take_classes_one_by_one(loaded: tuple[Any, Any], pixels: Tensor) -> None:
+    model, targets = loaded[0], torch.tensor([[3, 0, 1]])
+    maps = Maps(["saliency"], model, lambda images: model(images).logits, [], batch_size=1)
+    found = maps.relevance(pixels, targets, None)
+    expected = [maps.of("saliency", pixels, own, None) for own in targets.unbind(1)]
+    assert torch.equal(found, torch.stack(expected, 1)[None])
+    assert maps.head_importance(pixels, targets, None) is None
+
+
+def test_top1_is_as_it_was(run: Run, work: Path, models: Path) -> None:
+    for number, target in enumerate(("top1", "TOP1")):
+        assert (
+            run("photo.png", "--model", models / "vit", "--target", target, "--save-array", f"{number}.npz").err == ""
+        )
+    assert run("photo.png", "--model", models / "vit", "--save-array", "2.npz").err == ""
+    first, *others = [dict(np.load(f"{number}.npz")) for number in range(3)]
+    assert (first["target"].shape, first["label"].shape, first["relevance"].shape) == ((1,), (1,), (1, 1, 4, 4))
+    assert first["head_importance"].shape == (1, 2, 2)
+    for other in others:
+        assert all(np.array_equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
+        (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
+        (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
+        (["--target", "top-1"], "--target must be topK, an index or a label. Got 'top-1' instead."),
+        (
+            ["--target", "top2", "--method", "rollout", "--method", "legrad"],
+            "--target top2 must go with one method. Got rollout, legrad instead.",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_had(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
+    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
+    assert written(work) == ["out", "photo.png"]
 
 
 def test_warning_is_one_line(run: Run, work: Path, models: Path) -> None:

@@ -24,7 +24,7 @@ def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
     def make(*names: str, contrast: int | None = None, tokens: Any = (), relevance: Tensor | None = None) -> Figure:
         if relevance is None:
             relevance = torch.arange(16.0 * len(names)).reshape(-1, 4, 4)
-        explained = Explained(Path("folder/photo.png"), torch.zeros(4), 3, relevance, None)
+        explained = Explained(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
         return draw(explained, Question(names, None, contrast, tokens), pixels[0], Classifier(*loaded))
 
     return make
