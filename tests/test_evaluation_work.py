@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import ViTForImageClassification
 
 from captum_gmar import GMARAttribution, GradientRollout
-from captum_gmar.commands.maps import Maps
 from captum_gmar.evaluation.batches import Preparation
 from captum_gmar.evaluation.controls import CONTROLS
 from captum_gmar.evaluation.examples import Example
 from captum_gmar.evaluation.journal import Batch, Result, Row
 from captum_gmar.evaluation.measures import ANEW, CURVES, LOCALISATION, MASKED, Measures
 from captum_gmar.evaluation.work import Work
+from captum_gmar.maps import Maps
 from captum_gmar.metrics import (
     Blur,
     Zero,

@@ -20,13 +20,13 @@ from captum_gmar.commands.compare import DEFAULT
 from captum_gmar.commands.explained import claim
 from captum_gmar.commands.explaining import SCENE_SEED
 from captum_gmar.commands.loading import choose_device, load_classifier
-from captum_gmar.commands.maps import FAILURES
 from captum_gmar.commands.outputs import save_picture
 from captum_gmar.commands.removals import make_removal
 from captum_gmar.commands.targets import find_target
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.compared import Comparison
 from captum_gmar.images import read_image
+from captum_gmar.patch_relevance import FAILURES
 from captum_gmar.side_by_side import compare
 
 

@@ -18,7 +18,6 @@ from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.evaluate import CURVES, LOCALISATION, MASKED
 from captum_gmar.commands.loading import choose_device
-from captum_gmar.commands.maps import Maps
 from captum_gmar.commands.removals import make_removal
 from captum_gmar.commands.scenes import DRAWN, scene_examples
 from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn, versions
@@ -40,6 +39,7 @@ from captum_gmar.evaluation.results import (
 )
 from captum_gmar.evaluation.statistics import in_order, summarise, tables
 from captum_gmar.evaluation.work import Work
+from captum_gmar.maps import Maps
 
 SCENE_DATA = "built-in scenes of two objects"
 CHUNK = 8  # examples that are finished together

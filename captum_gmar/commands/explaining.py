@@ -18,11 +18,12 @@ from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.explained import Explained, Question, arrays, draw, tell
 from captum_gmar.commands.loading import choose_device, load_classifier
-from captum_gmar.commands.maps import FAILURES, Maps
 from captum_gmar.commands.outputs import save_picture
 from captum_gmar.commands.targets import find_class, top_classes
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.images import read_image
+from captum_gmar.maps import Maps
+from captum_gmar.patch_relevance import FAILURES
 
 SCENE_SEED = 3
 

@@ -13,6 +13,7 @@ import torch
 
 from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError
+from captum_gmar.commands.head_work import Found, units
 from captum_gmar.commands.outputs import save_picture
 from captum_gmar.commands.subject import Subject, versions
 from captum_gmar.evaluation.batches import Skipped
@@ -28,7 +29,6 @@ from captum_gmar.evaluation.head_report import (
     write_ablation,
     write_heads,
 )
-from captum_gmar.evaluation.head_work import Found, units
 from captum_gmar.evaluation.results import write_skipped
 from captum_gmar.heads import HeadStatistics
 

@@ -15,6 +15,16 @@ from tqdm import tqdm
 
 from captum_gmar import demo
 from captum_gmar.commands import CommandError, report
+from captum_gmar.commands.head_work import (
+    Ablation,
+    Found,
+    HeadWork,
+    curves_of,
+    make_orders,
+    make_scores,
+    read_found,
+    tenths,
+)
 from captum_gmar.commands.loading import choose_device
 from captum_gmar.commands.scenes import DRAWN, scene_examples
 from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn
@@ -25,16 +35,6 @@ from captum_gmar.commands.weighed import Weighed, save_arrays, save_importance, 
 from captum_gmar.evaluation.batches import Batches, Preparation, Skipped
 from captum_gmar.evaluation.examples import Example, of_images, read_examples
 from captum_gmar.evaluation.head_report import Silenced
-from captum_gmar.evaluation.head_work import (
-    Ablation,
-    Found,
-    HeadWork,
-    curves_of,
-    make_orders,
-    make_scores,
-    read_found,
-    tenths,
-)
 from captum_gmar.evaluation.processes import Processes, joined, local_device
 from captum_gmar.evaluation.results import fingerprint
 from captum_gmar.heads import HeadStatistics, head_importance

@@ -8,12 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from captum_gmar.commands.maps import Maps
 from captum_gmar.evaluation.batches import Batches, Preparation, Read, Skipped
 from captum_gmar.evaluation.controls import controls
 from captum_gmar.evaluation.examples import Example
 from captum_gmar.evaluation.journal import Batch, Result, Row
 from captum_gmar.evaluation.measures import Examples, Measures, Method
+from captum_gmar.maps import Maps
 from captum_gmar.models import patch_grid
 
 

@@ -16,8 +16,8 @@ from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.explained import Explained, Question, draw
 from captum_gmar.commands.explaining import SCENE_SEED
 from captum_gmar.commands.loading import load_classifier
-from captum_gmar.commands.maps import Maps
 from captum_gmar.commands.methods import FROM_TOKENS
+from captum_gmar.maps import Maps
 from cli.commandline import LABELS, Run, run_process, save_photo, written
 
 # The real command, in a process of its own

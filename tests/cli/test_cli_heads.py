@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import GMARAttribution, cli
-from captum_gmar.evaluation.head_work import Found, HeadWork, make_orders, read_found
+from captum_gmar.commands.head_work import Found, HeadWork, make_orders, read_found
 from captum_gmar.heads import (
     attention_entropy,
     gradient_of_mask,

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from captum_gmar.catalogue import methods
 from captum_gmar.commands.classifier import Classifier
-from captum_gmar.commands.maps import FAILURES
 from captum_gmar.evaluation.batches import Batches, Read, Skipped
 from captum_gmar.evaluation.journal import read_journals
 from captum_gmar.heads import (
@@ -22,6 +21,7 @@ from captum_gmar.heads import (
     mean_head_outputs,
     ranked_heads,
 )
+from captum_gmar.patch_relevance import FAILURES
 
 Score = Callable[..., Tensor]  # (inputs, target=...) → (N, layers, heads)
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from captum_gmar._base import AttentionAttribution
 from captum_gmar.catalogue import methods
 from captum_gmar.gmar import GMARAttribution
-from captum_gmar.patch_relevance import FAILURES as FAILURES
-from captum_gmar.patch_relevance import relevance_of
+from captum_gmar.patch_relevance import FAILURES, relevance_of
 from captum_gmar.starts import Part
 
 
