@@ -34,7 +34,7 @@ class FollowedRule:
 
     def flow(self, batches: Sequence[int]) -> Tensor:
         """(N, L, T), of so many examples in each pass."""
-        rows = torch.cat(self.rows)
+        rows = torch.cat([row.to(self.rows[-1].device) for row in self.rows])
         layers = len(rows) // sum(batches)
         passes = torch.split(rows, [layers * examples for examples in batches])
         return torch.cat([part.view(layers, -1, part.shape[-1]).transpose(0, 1) for part in passes])

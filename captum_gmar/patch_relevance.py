@@ -17,7 +17,7 @@ from captum_gmar.models import patch_grid
 Method = Attribution | Callable[..., Tensor]
 
 # What a model, a method or Captum raises where a prediction cannot be explained.
-FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, FloatingPointError)
+FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, FloatingPointError, IndexError)
 
 PATCHWISE = (PatchOcclusion, PatchAblation)  # every pixel has what its whole patch is worth
 PERTURBING = (captum.attr.FeatureAblation,)  # and what inherits from it

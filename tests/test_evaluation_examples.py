@@ -211,3 +211,53 @@ def test_box_outside_of_its_image(photos: Path) -> None:
     (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [[0, 0, 9, 2]]}]))
     with pytest.raises(ValueError, match="inside the image of 6x8 pixels"):
         example.read_mask(8, 6)
+
+
+def test_files_of_one_name_need_their_folders(photos: Path) -> None:
+    Image.new("RGB", (8, 6)).save(photos / "dog" / "b.png")
+    of_cat, of_dog = [[1.0, 2.0, 5.0, 4.0]], [[0.0, 0.0, 1.0, 1.0]]
+    whole = [{"path": f"/data/{name}/b.png", "boxes": boxes} for name, boxes in (("cat", of_cat), ("dog", of_dog))]
+    joined = {own.name: own for own in with_objects(read_examples(photos), write_table(photos / "w.json", whole))}
+    assert white(joined["cat/b.png"].read_mask(8, 6)) == inside(BOX)
+    assert white(joined["dog/b.png"].read_mask(8, 6)) == {(0, 0)}
+    bare = write_table(photos / "bare.json", [{"path": "b.png", "boxes": of_cat}, {"path": "c.png", "boxes": of_dog}])
+    known = {own.name: own.has_object for own in with_objects(read_examples(photos), bare)}
+    assert known == {"cat/a.jpg": False, "cat/b.png": False, "dog/b.png": False, "dog/c.png": True}
+    twice = [{"path": f"{root}/cat/b.png", "boxes": of_cat} for root in ("one", "two")]
+    with pytest.raises(ValueError, match=r"'one/cat/b.png' and 'two/cat/b.png' may both be 'cat/b.png'"):
+        with_objects(read_examples(photos), write_table(photos / "t.json", twice))
+
+
+def test_boxes_leave_masks_as_they_are(photos: Path) -> None:
+    mask = np.zeros((6, 8), bool)
+    mask[5, 7] = True
+    Image.fromarray(mask).save(photos / "mask.png")
+    masks = write_table(photos / "masks.json", [{"path": "a.jpg", "mask": "mask.png"}, {"path": "b.png"}])
+    boxes = write_table(photos / "boxes.json", [{"path": "a.jpg", "boxes": [BOX]}, {"path": "b.png", "boxes": [BOX]}])
+    for tables in ((masks, boxes), (boxes, masks)):
+        examples = read_examples(photos)
+        for table in tables:
+            examples = with_objects(examples, table)
+        assert white(examples[0].read_mask(8, 6)) == {(5, 7)}  # what is known exactly
+        assert white(examples[1].read_mask(8, 6)) == inside(BOX)
+    with pytest.raises(ValueError, match="no boxes or masks"):
+        with_objects(examples, write_table(photos / "other.json", [{"path": "z.png", "boxes": [BOX]}]))
+
+
+def test_other_masks_are_other_data(photos: Path) -> None:
+    first, second, none = (
+        read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "mask": name}]))[0].known()
+        for name in ("one.png", "two.png", "")
+    )
+    assert len({first, second, none}) == 3
+
+
+def test_saved_data_set_with_gaps(photos: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
+    columns = {"image": [Image.new("RGB", (8, 6)), None], "mask": [None, None]}
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(photos / "saved")
+    first, second = read_examples(photos / "saved")
+    assert first.read_mask(8, 6) is None
+    with pytest.raises(ValueError, match="it has no image"):
+        second.read()

@@ -73,7 +73,10 @@ def make(vit: ViTForImageClassification) -> Make:
         note: Callable[[str], None] = print,
         metrics: tuple[str, ...] = METRICS,
     ) -> Work:
-        measures = Measures(metrics, {"blur": Blur(4), "zero": Zero()}, forward_func, forward_func, STEPS, seed=0)
+        def probabilities(pixels: Tensor) -> Tensor:
+            return forward_func(pixels).softmax(-1)
+
+        measures = Measures(metrics, {"blur": Blur(4), "zero": Zero()}, forward_func, probabilities, STEPS, seed=0)
         maps = Maps(NAMES, vit, forward_func, tokens=[], batch_size=at_once)
         return Work(data, prepare, maps, measures, torch.device("cpu"), at_once, note)
 
@@ -272,3 +275,12 @@ def test_whole_and_emptied_images_run_once_for_all_methods(vit: ViTForImageClass
     make(examples(3), forward_func=logits, metrics=("deletion", "insertion")).batch([0, 1, 2])
     measured, curves, removals = len((*NAMES, *CONTROLS)), 2, 2
     assert sum(images) == 3 * (1 + removals * (2 + measured * curves * (STEPS - 1)))
+
+
+def test_a_bad_image_alone_is_left_out_once_others_are_done(make: Make) -> None:
+    prepare = Preparation(lambda image: pixels_of(image) * torch.nan, *PREPARATION[1:])
+    work = make(examples(2), prepare=prepare)
+    work.batches.any_done = True  # by an earlier run
+    batch, skipped = work.batch([0, 1])
+    assert not batch.results
+    assert [skip.number for skip in skipped] == [0, 1]

@@ -82,7 +82,11 @@ def add_command(subparsers: Any) -> None:
         metavar="NAME,...",
         help=f"how insertion and deletion remove patches: of {', '.join(REMOVALS)}, or all (default: blur)",
     )
-    add("--target", choices=["predicted", "label"], default="predicted", help="the class that is explained")
+    add(
+        "--target",
+        choices=["predicted", "label"],
+        help="the class that is explained (default: predicted, on built-in scenes label)",
+    )
     add("--steps", type=positive, default=28, metavar="N", help="of insertion and deletion (default: 28)")
     add("--masks", type=Path, metavar="FILE", help=".csv or .json file with path and mask of images in DATA")
     add("--boxes", type=Path, metavar="FILE", help=".csv or .json file with path and boxes of images in DATA")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from captum_gmar import demo
 from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
+from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.evaluate import CURVES, LOCALISATION, MASKED
 from captum_gmar.commands.loading import choose_device
 from captum_gmar.commands.removals import make_removal
@@ -80,6 +81,7 @@ class Evaluation:
     def run(self) -> tuple[int, int]:
         begin(self.folder, self._settings(), self.processes)
         done = {result.number for result in self._results()}
+        self.work.batches.any_done = bool(done)
         skipped = finish(self.numbers, done, CHUNK, self._journal, self.processes, self._batch)
         measured = len([result for result in self._results() if result.number in {*self.numbers}])
         if self.processes.rank == 0 and measured:
@@ -98,7 +100,7 @@ class Evaluation:
             metrics=self.metrics,
             removals=self.removals,
             forward_func=logits,
-            perturbed_func=logits if arguments.precision == "float32" else partial(_rounded, logits),
+            perturbed_func=partial(_probabilities, classifier, arguments.precision == "bfloat16"),
             steps=arguments.steps,
             seed=arguments.seed,
         )
@@ -128,6 +130,8 @@ class Evaluation:
         wanted = {*self.numbers}
         results = [result for result in self._results() if result.number in wanted]
         summaries = [summarise(quantity, values, self.arguments.seed) for quantity, values in tables(results).items()]
+        if not summaries:
+            return report("nothing to sum up: boxes or masks are known of none of these images", "warning")
         summaries = in_order(summaries, self.metrics, list(self.removals))
         names = {name: removal.name for name, removal in self.removals.items()}
         write_examples(self.folder / "examples.csv", results, self.subject.examples)
@@ -164,11 +168,14 @@ class Evaluation:
 @contextmanager
 def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
     if not arguments.data:
-        arguments.target, arguments.limit = "label", arguments.limit or DRAWN
+        if arguments.boxes or arguments.masks:
+            raise CommandError("--boxes and --masks must go with DATA")
+        arguments.target, arguments.limit = arguments.target or "label", arguments.limit or DRAWN
         with demo.model_folder() as folder:
             classifier = classifier_of(str(folder), arguments, device)
             yield Subject(classifier, SCENE_MODEL, scene_examples(objects=2), SCENE_DATA)
         return
+    arguments.target = arguments.target or "predicted"
     try:
         examples = read_examples(arguments.data)
         for table in filter(None, (arguments.masks, arguments.boxes)):
@@ -189,6 +196,10 @@ def _check_objects(metrics: Sequence[str], examples: Sequence[Example]) -> None:
         raise CommandError(f"--metrics {','.join(wanted)} must go with boxes or masks. Pass --boxes or --masks.")
 
 
-def _rounded(forward_func: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    with torch.autocast(pixels.device.type, torch.bfloat16):
-        return forward_func(pixels)
+def _probabilities(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_rounded):
+        logits = classifier.logits(pixels)
+    found = classifier.probabilities(logits.float())
+    if found is None:
+        raise CommandError("evaluate must go with a model of several classes")
+    return found

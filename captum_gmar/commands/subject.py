@@ -42,7 +42,7 @@ class Subject(NamedTuple):
         return {
             "model": self.model_name,
             "weights": fingerprint(own.detach().cpu().numpy().tobytes() for own in model.state_dict().values()),
-            "data": fingerprint(repr((own.name, own.label, own.boxes)).encode() for own in self.examples),
+            "data": fingerprint(repr(own.known()).encode() for own in self.examples),
         }
 
     def _class_of(self, label: str | None) -> int:

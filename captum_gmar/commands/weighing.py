@@ -158,6 +158,7 @@ class Weighing:
             return tuple(found) or None, skipped
 
         done = {own.number for own in self._found(journal, numbers)}
+        self.work.batches.any_done = self.work.batches.any_done or bool(done)
         return finish(numbers, done, self.chunk, journal, self.processes, batch, name)
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, HeadStatistics]:
@@ -206,7 +207,7 @@ def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Su
         examples = of_images(arguments.images) if arguments.images else read_examples(arguments.data)
     except (OSError, ValueError) as error:
         raise CommandError(error) from error
-    examples = [replace(example, boxes=(), mask=None) for example in examples]
+    examples = [replace(example, boxes=(), mask=None, mask_name=None) for example in examples]
     yield Subject(classifier_of(arguments.model, arguments, device), arguments.model, examples, str(arguments.data))
 
 

@@ -1,7 +1,7 @@
 """Examples in batches: read, put together as the model takes them, and left out where that cannot be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -55,6 +55,7 @@ class Batches:
         device: of the model.
         at_once: how many images one pass of the model may hold. It is halved when memory does not suffice.
         note: told when that happens.
+        any_done: whether any example was ever finished; if not, the model is most likely to blame for what fails.
     """
 
     examples: Sequence[Example]
@@ -62,7 +63,7 @@ class Batches:
     device: torch.device
     at_once: int
     note: Callable[[str], None]
-    any_done: bool = field(default=False, init=False)
+    any_done: bool = False
 
     def finish(self, numbers: Sequence[int], measure: Measure[Done]) -> tuple[list[Done], list[Skipped]]:
         """What ``measure`` makes of these examples, and those that could not be read or measured.
@@ -78,8 +79,14 @@ class Batches:
             except (OSError, ValueError) as error:
                 skipped.append(self._skip(number, error))
         results: list[Done] = []
+        failures: list[Exception] = []
         for _, group in groupby(read, key=lambda own: own.pixels.shape):
-            self._measure_or_skip(list(group), measure, results, skipped)
+            for number, failure in self._measure_or_find(list(group), measure, results):
+                skipped.append(self._skip(number, failure))
+                failures.append(failure)
+        self.any_done = self.any_done or bool(results)
+        if failures and not self.any_done:
+            raise failures[0]
         return results, skipped
 
     def together(self, read: Sequence[Read], forward_func: Callable[[Tensor], Tensor], at_once: int) -> Examples:
@@ -101,24 +108,19 @@ class Batches:
         on_object = torch.zeros(pixels.shape[2:], dtype=torch.bool) if mask is None else self.prepare.mask(mask)
         return Read(number, pixels, on_object, self.prepare.target(example))
 
-    def _measure_or_skip(
-        self, read: list[Read], measure: Measure[Done], results: list[Done], skipped: list[Skipped]
-    ) -> None:
+    def _measure_or_find(
+        self, read: list[Read], measure: Measure[Done], results: list[Done]
+    ) -> list[tuple[int, Exception]]:
         """Where it fails on examples, these are looked for and left out."""
         try:
             results += self._fitting(partial(measure, read))
         except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            if len(read) > 1:
-                for own in read:
-                    self._measure_or_skip([own], measure, results, skipped)
-                return
-            if not self.any_done:  # most likely the model's doing, so that every other image would fail as well
-                raise
-            skipped.append(self._skip(read[0].number, error))
-        else:
-            self.any_done = True
+            if len(read) == 1:
+                return [(read[0].number, error)]
+            return [failure for own in read for failure in self._measure_or_find([own], measure, results)]
+        return []
 
     def _fitting(self, work: Callable[[int], list[Done]]) -> list[Done]:
         """Does the work with as many images at once as memory holds."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,12 +34,18 @@ class Example:
     label: str | None
     read: Callable[[], Image.Image]
     boxes: tuple[Box, ...] = ()
-    mask: Callable[[], Image.Image] | None = None  # reads it
+    mask: Callable[[], Image.Image | None] | None = None  # reads it
+    mask_name: str | None = None  # as the data names it
 
     @property
     def has_object(self) -> bool:
         """Whether it is known where the object is."""
         return bool(self.boxes) or self.mask is not None
+
+    def known(self) -> tuple[Any, ...]:
+        """All that is known of it, to tell whether data is the same."""
+        masked = (self.mask_name,) if self.mask_name else ()
+        return self.name, self.label, self.boxes, *masked
 
     def read_mask(self, width: int, height: int) -> Image.Image | None:
         """White on the object, black elsewhere, of the size of the image; None if it is not known where that is.
@@ -47,9 +54,9 @@ class Example:
             OSError: if the mask cannot be read.
             ValueError: if the mask is of another size, or a box does not fit the image.
         """
-        if self.mask is None:
+        mask = self.mask() if self.mask else None
+        if mask is None:
             return _drawn(self.boxes, width, height) if self.boxes else None
-        mask = self.mask()
         if mask.size != (width, height):
             raise ValueError(f"its mask is of {mask.width}x{mask.height} pixels and the image of {width}x{height}")
         return _black_and_white(mask)
@@ -59,7 +66,7 @@ def is_data_set(data: Path) -> bool:
     """Whether it looks like what :func:`read_examples` reads, and not like an image or a folder of images."""
     if not data.is_dir():
         return data.suffix.lower() in (".csv", ".json")
-    return _is_saved(data) or any(list_images(own) for own in _class_folders(data))
+    return _is_saved(data) or (not list_images(data) and any(list_images(own) for own in _class_folders(data)))
 
 
 def read_examples(data: Path) -> list[Example]:
@@ -92,15 +99,43 @@ def with_objects(examples: Sequence[Example], table: Path) -> list[Example]:
         OSError: if the table cannot be read.
         ValueError: if it gives none for any of the examples.
     """
-    found = {example.name: example for example in (_of_record(record, table) for record in read_records(table))}
-    by_file = {Path(name).name: example for name, example in found.items()}
-    joined = []
-    for example in examples:
-        known = found.get(example.name) or by_file.get(Path(example.name).name)
-        joined.append(replace(example, boxes=known.boxes, mask=known.mask) if known else example)
-    if not any(example.has_object for example in joined):
+    known = [_of_record(record, table) for record in read_records(table)]
+    _check_distinct(known, table)
+    by_file: dict[str, list[Example]] = {}
+    for own in known:
+        by_file.setdefault(Path(own.name).name, []).append(own)
+    files = Counter(Path(example.name).name for example in examples)
+    matched = [_match(example, by_file, files, table) for example in examples]
+    if not any(own is not None and own.has_object for own in matched):
         raise ValueError(f"{table}: no boxes or masks for the paths of the images, such as {examples[0].name!r}.")
-    return joined
+    return [example if own is None else _joined(example, own) for example, own in zip(examples, matched, strict=True)]
+
+
+def _match(
+    example: Example, by_file: Mapping[str, Sequence[Example]], files: Mapping[str, int], table: Path
+) -> Example | None:
+    """What a table knows of an example: by its file's name where that is the only one, else by its folders as well."""
+    path = Path(example.name)
+    found = by_file.get(path.name, ())
+    if len(found) > 1 or files[path.name] > 1:
+        found = [own for own in found if _ends_alike(path, Path(own.name))]
+    if len(found) > 1:
+        names = " and ".join(repr(own.name) for own in found[:2])
+        raise ValueError(f"{table}: {names} may both be {example.name!r}. Give the paths as the images have them.")
+    return found[0] if found else None
+
+
+def _ends_alike(path: Path, other: Path) -> bool:
+    """Whether the folders agree as far as both name them, the last one at least."""
+    shared = min(len(path.parts), len(other.parts))
+    return shared > 1 and path.parts[-shared:] == other.parts[-shared:]
+
+
+def _joined(example: Example, own: Example) -> Example:
+    boxes = own.boxes or example.boxes
+    if own.mask is None:
+        return replace(example, boxes=boxes)
+    return replace(example, boxes=boxes, mask=own.mask, mask_name=own.mask_name)
 
 
 def read_records(table: Path) -> list[dict[str, Any]]:
@@ -157,6 +192,7 @@ def _of_record(record: Mapping[str, Any], table: Path) -> Example:
         partial(read_image, table.parent / path),
         _boxes(record.get("boxes"), f"{table}: {path}"),
         None if mask is None else partial(_read_mask, table.parent / str(mask)),
+        None if mask is None else str(mask),
     )
 
 
@@ -174,21 +210,29 @@ def _of_data_set(folder: Path) -> list[Example]:
     if "image" not in rows.column_names:
         raise ValueError(f"{folder}: must have a column image. Got {', '.join(rows.column_names)} instead.")
     names = getattr(rows.features.get("label"), "names", None)
-    others = rows.remove_columns([name for name in ("image", "mask") if name in rows.column_names])
+    others = rows.select_columns([name for name in ("label", "boxes") if name in rows.column_names])
     has_mask = "mask" in rows.column_names
 
     def example(number: int) -> Example:
-        record = others[number]
+        record = others[number] if others.column_names else {}
         label = record.get("label")
         return Example(
             f"row {number}",
             None if label is None else str(names[label] if names else label),
-            lambda: rows[number]["image"].convert("RGB"),
+            partial(_row_image, rows, number),
             _boxes(record.get("boxes"), f"{folder}: row {number}"),
             (lambda: rows[number]["mask"]) if has_mask else None,
+            "mask" if has_mask else None,
         )
 
     return [example(number) for number in range(len(rows))]
+
+
+def _row_image(rows: Any, number: int) -> Image.Image:
+    image = rows[number]["image"]
+    if image is None:
+        raise ValueError("it has no image")
+    return image.convert("RGB")  # type: ignore[no-any-return]
 
 
 def _boxes(boxes: Any, place: str) -> tuple[Box, ...]:

@@ -67,7 +67,7 @@ class Measures:
         metrics: names from this module's tables.
         removals: ways to remove patches, by name.
         forward_func: the model's logits, for what a method explains.
-        perturbed_func: the same for images that were changed; may be less precise.
+        perturbed_func: the model's probabilities, for images that were changed; may be less precise.
         steps: of insertion and deletion.
         seed: of what metrics draw.
     """
@@ -128,7 +128,12 @@ class Measures:
 
     def _curves(self, metric: str, removal: str, asked: "_Question") -> PerturbationCurve:
         """What is found of the whole images, and of nothing of them, serves all methods."""
-        options: dict[str, Any] = {"patch_size": asked.patch_size, "steps": self.steps, "batch_size": asked.at_once}
+        options: dict[str, Any] = {
+            "patch_size": asked.patch_size,
+            "steps": self.steps,
+            "batch_size": asked.at_once,
+            "softmax": False,
+        }
         options |= {"removal": self.removals[removal], "ends": asked.examples.ends.get(removal)}
         found = CURVES[metric](self.perturbed_func, *asked.inputs, **options)
         first, last = found.curve[:, 0], found.curve[:, -1]
@@ -136,7 +141,7 @@ class Measures:
         return found
 
     def _masked(self, asked: "_Question") -> MaskedProbability:
-        return masked_probability(self.perturbed_func, *asked.inputs, batch_size=asked.at_once)
+        return masked_probability(self.perturbed_func, *asked.inputs, softmax=False, batch_size=asked.at_once)
 
     def _drawn(self, metric: str, method: Method, example: Examples, attributions: Tensor) -> float:
         """Of one example, so that what is drawn does not depend on its batch."""

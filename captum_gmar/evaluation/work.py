@@ -39,7 +39,7 @@ class Work:
     note: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._batches = Batches(self.examples, self.prepare, self.device, self.at_once, self.note)
+        self.batches = Batches(self.examples, self.prepare, self.device, self.at_once, self.note)
 
     def batch(self, numbers: Sequence[int]) -> tuple[Batch, list[Skipped]]:
         """What is measured of these examples, and those that could not be.
@@ -48,12 +48,12 @@ class Work:
             RuntimeError: if not even the first examples can be explained.
         """
         seconds = dict.fromkeys(self.maps.methods, 0.0)
-        results, skipped = self._batches.finish(numbers, partial(self._measure, seconds))
+        results, skipped = self.batches.finish(numbers, partial(self._measure, seconds))
         return Batch(tuple(results), seconds), skipped
 
     def _measure(self, seconds: dict[str, float], read: Sequence[Read], at_once: int) -> list[Result]:
         self.maps.batch_size = at_once
-        examples = self._batches.together(read, self.measures.forward_func, at_once)
+        examples = self.batches.together(read, self.measures.forward_func, at_once)
         rows: list[list[Row]] = [[] for _ in read]
         for part_rows in self._rows(examples, seconds, at_once):
             for own, found in zip(rows, part_rows, strict=True):

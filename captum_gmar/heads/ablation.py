@@ -26,8 +26,9 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
     see where it looks, and :func:`~captum_gmar.record_attention` cannot be called in the block, and says so. Blocks
     may be nested: the heads of all of them are silent.
 
-    The model is not written to, and other models and threads are left alone. Hugging Face models compute attention by
-    "sdpa" in the meantime, compiled ones run as they were written.
+    The model is not written to, and the heads of other models, and of this one in other threads, stay as they are.
+    Hugging Face models compute attention by "sdpa" in the meantime, so that ``record_attention`` of this model waits in
+    other threads until the block ends; compiled ones run as they were written.
 
     To take heads out for good, transformers 4 has ``model.prune_heads({layer: [heads]})``, with heads in the same form.
     Adapters such as LoRA are put on the projections of whole layers: the layers of ``statistics.most(k)`` are what

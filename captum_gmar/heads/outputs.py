@@ -119,8 +119,12 @@ class _Meeting(TorchFunctionMode):
 
 
 def _check_no_checkpointing(model: nn.Module) -> None:
-    if any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+    if any(
+        getattr(module, "grad_checkpointing", False)  # timm's, in evaluation mode as well
+        or (module.training and getattr(module, "gradient_checkpointing", False))
+        for module in model.modules()
+    ):
         raise RuntimeError(
             "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
-            "Call model.eval() or model.gradient_checkpointing_disable() first."
+            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm model.set_grad_checkpointing(False)."
         )

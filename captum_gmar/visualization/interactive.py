@@ -39,7 +39,8 @@ def explore(
     Controls for looking at one image in Jupyter, with a picture below that follows them.
 
     "relevance" draws a method's map for a class, seen from where the classifier reads or, with "from patch", from the
-    patch of that row and column. "attention of heads" draws where the heads of a layer look, from there.
+    patch of that row and column. "attention of heads" draws where the heads of a layer look, from that
+        patch, or else from the first token, or in models without prefix tokens from the mean of the patches.
 
     Args:
         model (nn.Module): A vision transformer. Heads are looked at through

@@ -133,7 +133,7 @@ def _smooth(relevance: Array, photo: Array) -> Array:
 
 def _unit(pixels: Array) -> Array:
     """Pixels in [0, 1]. As floats, because Captum takes dark integer images for floats and brightens them."""
-    whole, low, high = 1 if pixels.dtype.kind == "f" else 255, pixels.min(), pixels.max()
+    whole, low, high = 255 if pixels.dtype.kind in "iu" else 1, pixels.min(), pixels.max()
     if not (low >= -1e-3 * whole and high <= 1.001 * whole):
         raise ValueError(
             "image must hold integers from 0 to 255 or floats from 0 to 1. Got values from "

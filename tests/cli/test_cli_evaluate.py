@@ -14,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from captum_gmar import cli
+from captum_gmar.commands.classifier import Classifier
+from captum_gmar.commands.loading import load_classifier
 from captum_gmar.evaluation.controls import CONTROLS
 from captum_gmar.evaluation.journal import read_batches
 from cli.commandline import LABELS, Result, save_photo, written
@@ -418,3 +422,45 @@ def test_more_scenes_can_follow(work: Path, evaluate: Evaluate) -> None:
     first = {row["path"] for row in rows(work / "results" / "examples.csv")}
     assert evaluate(*options, 3, model=None).status == 0
     assert first < {row["path"] for row in rows(work / "results" / "examples.csv")}
+
+
+def test_a_finished_run_with_a_bad_image_stays_finished(
+    data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Classifier.pixel_values
+    bad = Image.open(data.parent / "3.png").convert("RGB").tobytes()
+
+    def pixel_values(self: Classifier, image: Image.Image) -> Tensor:
+        return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
+
+    monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
+    for _ in range(2):
+        assert evaluate(data, *OPTIONS, "--output", "results").status == 1
+    assert [row["name"] for row in rows(data.parent / "results" / "skipped.csv")] == ["3.png"]
+    assert len({row["example"] for row in rows(data.parent / "results" / "examples.csv")}) == IMAGES - 1
+
+
+def test_several_labels_at_once_are_followed_one_by_one(data: Path, models: Path, evaluate: Evaluate) -> None:
+    assert evaluate(data, *OPTIONS, "--metrics", "deletion", "--limit", 2, "--output", "r", model="multi").status == 0
+    model, processor = load_classifier(str(models / "multi"))
+    (first, *_) = [
+        row for row in rows(data.parent / "r" / "curves.csv") if (row["method"], row["removal"]) == ("rollout", "zero")
+    ]
+    names = {row["path"]: int(row["target"]) for row in rows(data.parent / "r" / "examples.csv")}
+    with torch.no_grad():
+        expected = [
+            model(processor(Image.open(data.parent / name), return_tensors="pt")["pixel_values"]).logits.sigmoid()[
+                0, target
+            ]
+            for name, target in names.items()
+        ]
+    assert float(first["mean"]) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
+
+
+def test_one_output_is_refused(data: Path, evaluate: Evaluate) -> None:
+    assert evaluate(data, *OPTIONS, "--output", "results", model="one").is_error("a model of several classes")
+
+
+def test_boxes_need_data(work: Path, evaluate: Evaluate) -> None:
+    refused = evaluate("--boxes", "boxes.csv", "--output", "results", model=None)
+    assert refused.is_error("--boxes and --masks must go with DATA")
