@@ -222,5 +222,6 @@ def _check_deterministic(model: nn.Module) -> None:
     ):
         raise RuntimeError(
             "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
-            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm model.set_grad_checkpointing(False)."
+            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm "
+            "model.set_grad_checkpointing(False)."
         )
