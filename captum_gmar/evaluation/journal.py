@@ -100,8 +100,9 @@ def read_journals(folder: Path, decode: Callable[[Any], Line]) -> Iterator[Line]
     for path in sorted(folder.glob("process-*.jsonl")):
         with path.open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
-                    yield _decoded(line, decode, path)
+                if not line.endswith(b"\n"):
+                    break  # torn, or still being written: what follows by now would be its rest
+                yield _decoded(line, decode, path)
 
 
 def _decoded(line: bytes, decode: Callable[[Any], Line], path: Path) -> Line:
