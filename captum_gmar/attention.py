@@ -15,7 +15,7 @@ from captum_gmar._captum import TargetType, _run_forward, _select_targets
 from captum_gmar.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.layerwise import separated
 from captum_gmar.meeting import AttentionMeeting
-from captum_gmar.models import PatchGrid, patch_grid
+from captum_gmar.models import PatchGrid, check_no_checkpointing, patch_grid
 from captum_gmar.rules import Importance, Rule, Sweep
 from captum_gmar.starts import Start, pools_maxima, start_relevance
 from captum_gmar.switching import attention_implementation, uncompiled
@@ -215,13 +215,4 @@ def _check_deterministic(model: nn.Module) -> None:
             "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
             "model.eval() first."
         )
-    if any(
-        getattr(module, "grad_checkpointing", False)  # timm's, in evaluation mode as well
-        or (module.training and getattr(module, "gradient_checkpointing", False))
-        for module in model.modules()
-    ):
-        raise RuntimeError(
-            "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
-            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm "
-            "model.set_grad_checkpointing(False)."
-        )
+    check_no_checkpointing(model)

@@ -25,6 +25,23 @@ def check_model(model: object) -> None:
         )
 
 
+def check_no_checkpointing(model: nn.Module) -> None:
+    """
+    Raises:
+        RuntimeError: if the model runs layers a second time on the way back.
+    """
+    if any(
+        getattr(module, "grad_checkpointing", False)  # timm's, in evaluation mode as well
+        or (module.training and getattr(module, "gradient_checkpointing", False))
+        for module in model.modules()
+    ):
+        raise RuntimeError(
+            "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
+            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm "
+            "model.set_grad_checkpointing(False)."
+        )
+
+
 class Logits:
     """Runs ``forward_func`` and returns its logits as a tensor, which is what Captum's own methods need.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import captum.attr
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from captum_gmar._base import AttentionAttribution, leaf
@@ -21,6 +22,11 @@ FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, FloatingPointEr
 
 PATCHWISE = (PatchOcclusion, PatchAblation)  # every pixel has what its whole patch is worth
 PERTURBING = (captum.attr.FeatureAblation,)  # and what inherits from it
+
+
+def images_at_once(device: torch.device) -> int:
+    """How many images one pass of a model holds, unless a user knows better."""
+    return 16 if device.type == "cpu" else 128
 
 
 def relevance_of(

@@ -21,13 +21,12 @@ from captum_gmar.metrics._inputs import check_count, check_images, check_patch_s
 from captum_gmar.metrics._outputs import Target, check_outputs, class_indices, followed
 from captum_gmar.models import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.passes import Passes, watched_copy
-from captum_gmar.patch_relevance import FAILURES, Method, attributions_of, relevance_of, summed
+from captum_gmar.patch_relevance import FAILURES, Method, attributions_of, images_at_once, relevance_of, summed
 
 DEFAULT_METHODS = (
     *("gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
     *("integrated-gradients", "input-x-gradient"),
 )
-CPU_BATCH, GPU_BATCH = 16, 128
 ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
 
 
@@ -108,7 +107,7 @@ def compare(
     check_model(model)
     _check_image(pixel_values)
     if batch_size is None:
-        batch_size = CPU_BATCH if pixel_values.device.type == "cpu" else GPU_BATCH
+        batch_size = images_at_once(pixel_values.device)
     counts = {"steps": steps, "ig_steps": ig_steps, "batch_size": batch_size, "repeats": repeats}
     for name, count in counts.items():
         check_count(count, name)

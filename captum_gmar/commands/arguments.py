@@ -3,8 +3,37 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from captum_gmar.commands.methods import NAMES, method_name
+
+
+def command_parser(
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], tuple[int, int]],
+    *,
+    help: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """A parser of a command that runs ``run``; its texts are shown in the lines that they have."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_device_and_size(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
+    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
 def positive(text: str) -> int:

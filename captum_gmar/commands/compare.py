@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
-from captum_gmar.commands.arguments import device, method_names, positive
+from captum_gmar.commands.arguments import add_device_and_size, command_parser, method_names, positive
 from captum_gmar.commands.explain import SCENE
 from captum_gmar.commands.outputs import FORMATS, TABLES, plan_pictures, plan_table
 from captum_gmar.commands.removals import NAMES as REMOVALS
@@ -37,15 +37,8 @@ exit status: 0 done, 2 bad usage or nothing done, 130 interrupted
 
 def add_command(subparsers: Any) -> None:
     """Declares the command and its arguments."""
-    parser = subparsers.add_parser(
-        "compare",
-        help="measure and draw several methods side by side on one image",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    about = "measure and draw several methods side by side on one image"
+    parser = command_parser(subparsers, "compare", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("image", nargs="?", type=Path, metavar="IMAGE", help="image file")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
@@ -67,8 +60,7 @@ def add_command(subparsers: Any) -> None:
     add("--ig-steps", type=positive, default=50, metavar="N", help="of integrated gradients (default: %(default)s)")
     add("--output", metavar="FILE_OR_FOLDER", help=f"picture, or existing folder for <image>-{MARK}.png")
     add("--save-table", metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
-    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
 
 

@@ -20,7 +20,7 @@ from captum_gmar.commands.compare import DEFAULT
 from captum_gmar.commands.explained import claim
 from captum_gmar.commands.explaining import SCENE_SEED
 from captum_gmar.commands.loading import choose_device, load_classifier
-from captum_gmar.commands.outputs import save_picture
+from captum_gmar.commands.outputs import save_picture, writing
 from captum_gmar.commands.removals import make_removal
 from captum_gmar.commands.targets import find_target
 from captum_gmar.commands.warned import own_warning
@@ -58,9 +58,11 @@ def compare_image(
         comparison, explained = _compare(classifier, pixels, target, arguments)
         figure = comparison.visualize(classifier.photo(pixels[0]), title=f"{image.name}: {explained}", use_pyplot=False)
     lines = [f"{image}", f"  explained  {explained}", f"  picture    {picture}"]
-    _write(picture, lambda: save_picture(figure[0], picture))
+    with writing(picture):
+        save_picture(figure[0], picture)
     if table is not None:
-        _write(table, lambda: _save_table(comparison, table))
+        with writing(table):
+            _save_table(comparison, table)
         lines.append(f"  table      {table}")
     print("\n".join(lines), comparison.to_markdown(), sep="\n\n")
 
@@ -101,13 +103,6 @@ def _compare(
     except FAILURES as error:
         raise CommandError(f"the methods cannot be compared: {error}") from error
     return comparison, claim(logits, classifier, chosen)
-
-
-def _write(path: Path, write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be written: {error}") from error
 
 
 def _save_table(comparison: Comparison, path: Path) -> None:

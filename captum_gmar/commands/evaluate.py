@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
-from captum_gmar.commands.arguments import device, method_names, names_of, positive, whole
+from captum_gmar.commands.arguments import add_device_and_size, command_parser, method_names, names_of, positive, whole
 from captum_gmar.commands.removals import NAMES as REMOVALS
 
 CURVES = ("insertion", "deletion")
@@ -49,15 +49,8 @@ exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
 
 def add_command(subparsers: Any) -> None:
     """Declares the command and its arguments."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="measure how faithful methods are, over a data set",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    about = "measure how faithful methods are, over a data set"
+    parser = command_parser(subparsers, "evaluate", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("data", nargs="?", type=Path, metavar="DATA", help="the images, see below")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
@@ -93,8 +86,7 @@ def add_command(subparsers: Any) -> None:
     add("--limit", type=positive, metavar="N", help="measure N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
     add("--output", type=Path, required=True, metavar="RESULTS", help="folder of the results, see below")
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
-    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
     add(
         "--precision",

@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_gmar import demo
-from captum_gmar._files import replacing
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.evaluate import CURVES, LOCALISATION, MASKED
 from captum_gmar.commands.loading import choose_device
 from captum_gmar.commands.removals import make_removal
-from captum_gmar.commands.scenes import DRAWN, scene_examples
-from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn, versions
-from captum_gmar.commands.unfinished import CPU_BATCH, GPU_BATCH, as_command_errors, begin, finish
+from captum_gmar.commands.scenes import scene_subject
+from captum_gmar.commands.subject import Subject, classifier_of, drawn, versions
+from captum_gmar.commands.unfinished import as_command_errors, begin, finish
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.evaluation.batches import Preparation, Skipped
 from captum_gmar.evaluation.examples import Example, read_examples, with_objects
@@ -37,12 +35,13 @@ from captum_gmar.evaluation.results import (
     write_examples,
     write_skipped,
     write_summary,
+    write_text,
 )
-from captum_gmar.evaluation.statistics import in_order, summarise, tables
+from captum_gmar.evaluation.statistics import curves, in_order, summarise, tables
 from captum_gmar.evaluation.work import Work
 from captum_gmar.maps import Maps
+from captum_gmar.patch_relevance import images_at_once
 
-SCENE_DATA = "built-in scenes of two objects"
 CHUNK = 8  # examples that are finished together
 
 
@@ -80,13 +79,14 @@ class Evaluation:
 
     def run(self) -> tuple[int, int]:
         begin(self.folder, self._settings(), self.processes)
-        done = {result.number for result in self._results()}
+        done = {result.number for batch in read_batches(self._journal) for result in batch.results}
         self.work.batches.any_done = bool(done)
         skipped = finish(self.numbers, done, CHUNK, self._journal, self.processes, self._batch)
-        measured = len([result for result in self._results() if result.number in {*self.numbers}])
-        if self.processes.rank == 0 and measured:
-            self._write(skipped)
-        return measured, len(skipped)
+        batches = read_batches(self._journal)
+        results = self._results(batches)
+        if self.processes.rank == 0 and results:
+            self._write(results, _mean_seconds(batches), skipped)
+        return len(results), len(skipped)
 
     def _batch(self, numbers: Sequence[int]) -> tuple[Batch | None, list[Skipped]]:
         batch, skipped = self.work.batch(numbers)
@@ -94,7 +94,7 @@ class Evaluation:
 
     def _work(self, device: torch.device) -> Work:
         arguments, classifier = self.arguments, self.subject.classifier
-        at_once = arguments.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
+        at_once = arguments.batch_size or images_at_once(device)
         logits = classifier.logits
         measures = Measures(
             metrics=self.metrics,
@@ -121,15 +121,14 @@ class Evaluation:
     def _journal(self) -> Path:
         return self.folder / "journal"
 
-    def _results(self) -> list[Result]:
-        """What is finished, in the order of the data."""
-        found = {result.number: result for batch in read_batches(self._journal) for result in batch.results}
-        return [found[number] for number in sorted(found)]
+    def _results(self, batches: Sequence[Batch]) -> list[Result]:
+        """What is asked for of what is finished, in the order of the data."""
+        found = {result.number: result for batch in batches for result in batch.results}
+        return [found[number] for number in sorted(found.keys() & {*self.numbers})]
 
-    def _write(self, skipped: Sequence[Skipped]) -> None:
-        wanted = {*self.numbers}
-        results = [result for result in self._results() if result.number in wanted]
-        summaries = [summarise(quantity, values, self.arguments.seed) for quantity, values in tables(results).items()]
+    def _write(self, results: Sequence[Result], seconds: dict[str, float], skipped: Sequence[Skipped]) -> None:
+        values, found = tables(results), curves(results)
+        summaries = [summarise(quantity, own, self.arguments.seed) for quantity, own in values.items()]
         if not summaries:
             return report("nothing to sum up: boxes or masks are known of none of these images", "warning")
         summaries = in_order(summaries, self.metrics, list(self.removals))
@@ -138,18 +137,17 @@ class Evaluation:
         write_summary(self.folder / "summary.csv", summaries)
         write_differences(self.folder / "differences.csv", summaries)
         if self.removals:
-            write_curves(self.folder / "curves.csv", results)
+            write_curves(self.folder / "curves.csv", found)
         write_skipped(self.folder / "skipped.csv", skipped)
-        write_plots(self.folder / "plots", results, summaries, names)
-        with replacing(self.folder / "summary.md") as temporary:
-            temporary.write_text(to_markdown(summaries, self._told(len(results), names, skipped)), encoding="utf-8")
+        write_plots(self.folder / "plots", values, found, summaries, names)
+        told = self._told(len(results), names, seconds, skipped)
+        write_text(self.folder / "summary.md", to_markdown(summaries, told))
         tqdm.write(f"{len(results)} images measured: {self.folder / 'summary.md'}")
 
-    def _told(self, measured: int, removals: dict[str, str], skipped: Sequence[Skipped]) -> Run:
+    def _told(
+        self, measured: int, removals: dict[str, str], seconds: dict[str, float], skipped: Sequence[Skipped]
+    ) -> Run:
         arguments = self.arguments
-        batches = read_batches(self._journal)
-        count = sum(len(batch.results) for batch in batches)
-        seconds = {name: sum(batch.seconds[name] for batch in batches) for name in arguments.methods}
         return Run(
             model=self.subject.model_name,
             data=self.subject.data_name,
@@ -160,7 +158,7 @@ class Evaluation:
             removals=removals,
             command=shlex.join(["captum-gmar", *sys.argv[1:]]),
             versions=versions(),
-            seconds={name: total / count for name, total in seconds.items()},
+            seconds=seconds,
             skipped=skipped,
         )
 
@@ -170,10 +168,8 @@ def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Su
     if not arguments.data:
         if arguments.boxes or arguments.masks:
             raise CommandError("--boxes and --masks must go with DATA")
-        arguments.target, arguments.limit = arguments.target or "label", arguments.limit or DRAWN
-        with demo.model_folder() as folder:
-            classifier = classifier_of(str(folder), arguments, device)
-            yield Subject(classifier, SCENE_MODEL, scene_examples(objects=2), SCENE_DATA)
+        with scene_subject(arguments, device, objects=2) as subject:
+            yield subject
         return
     arguments.target = arguments.target or "predicted"
     try:
@@ -184,6 +180,12 @@ def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Su
         raise CommandError(error) from error
     classifier = classifier_of(arguments.model, arguments, device)
     yield Subject(classifier, arguments.model, examples, str(arguments.data))
+
+
+def _mean_seconds(batches: Sequence[Batch]) -> dict[str, float]:
+    """That each method took for a map."""
+    count = sum(len(batch.results) for batch in batches)
+    return {name: sum(batch.seconds[name] for batch in batches) / count for name in batches[0].seconds}
 
 
 def _default_metrics(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
-from captum_gmar.commands.arguments import device, positive
+from captum_gmar.commands.arguments import add_device_and_size, command_parser, positive
 from captum_gmar.commands.methods import CAPTUMS, FROM_ALL_LAYERS, FROM_TOKENS, OURS, check_taken, method_name
 from captum_gmar.commands.outputs import FORMATS, find_images, plan_array, plan_pictures
 from captum_gmar.commands.targets import top_classes
@@ -71,15 +71,8 @@ left out when their folder is explained
 
 def add_command(subparsers: Any) -> None:
     """Declares the command and its arguments."""
-    parser = subparsers.add_parser(
-        "explain",
-        help="draw which patches fed the prediction",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    about = "draw which patches fed the prediction"
+    parser = command_parser(subparsers, "explain", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("images", nargs="*", metavar="IMAGE", help="image file, or folder of image files (not its subfolders)")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
@@ -102,8 +95,7 @@ def add_command(subparsers: Any) -> None:
     )
     add("--output", metavar="FILE_OR_FOLDER", help=OUTPUT)
     add("--save-array", metavar="FILE.npz", help=ARRAYS)
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
-    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add_device_and_size(parser)
     add("--batch-size", type=positive, default=8, metavar="N", help="images explained at once")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
-from captum_gmar.commands.arguments import device, names_of, positive, whole
+from captum_gmar.commands.arguments import add_device_and_size, command_parser, names_of, positive, whole
 from captum_gmar.commands.outputs import FORMATS, find_images, plan_array, plan_pictures
 
 SCORES = ("gmar-l1", "gmar-l2", "mask-gradient", "entropy")
@@ -65,15 +65,8 @@ logit (orders, K, M) of the target
 
 def add_command(subparsers: Any) -> None:
     """Declares the command and its arguments."""
-    parser = subparsers.add_parser(
-        "heads",
-        help="score attention heads, and test the scores",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    about = "score attention heads, and test the scores"
+    parser = command_parser(subparsers, "heads", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("data", nargs="?", type=Path, metavar="DATA", help="the images, see below")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
@@ -98,8 +91,7 @@ def add_command(subparsers: Any) -> None:
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
     add("--output", metavar="FILE_OR_RESULTS", help=f"picture (default: <data>-{MARK}.png), or folder of results")
     add("--save-array", metavar="FILE.npz", help=ARRAYS)
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
-    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
 
 

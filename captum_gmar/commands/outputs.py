@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,15 @@ def plan_table(path: str | None) -> Path | None:
     _check_suffix(Path(path), TABLES, "--save-table")
     _check_writable(Path(path))
     return Path(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tells in one line, as a CommandError, that the file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written: {error}") from error
 
 
 def save_picture(figure: "Figure", path: Path) -> None:

@@ -16,8 +16,6 @@ from captum_gmar.commands.targets import find_class
 from captum_gmar.evaluation.examples import Example
 from captum_gmar.evaluation.results import fingerprint
 
-SCENE_MODEL = "the built-in model"
-
 
 class Subject(NamedTuple):
     """What is measured on what."""

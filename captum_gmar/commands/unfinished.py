@@ -15,8 +15,6 @@ from captum_gmar.evaluation.journal import Journal
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.results import open_folder
 
-CPU_BATCH, GPU_BATCH = 16, 128
-
 Work = Callable[[Sequence[int]], tuple[tuple[Any, ...] | None, list[Skipped]]]  # takes numbers of examples
 
 

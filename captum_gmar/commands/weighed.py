@@ -2,8 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,8 @@ import numpy.typing as npt
 import torch
 
 from captum_gmar._files import replacing
-from captum_gmar.commands import CommandError
 from captum_gmar.commands.head_work import Found, units
-from captum_gmar.commands.outputs import save_picture
+from captum_gmar.commands.outputs import save_picture, writing
 from captum_gmar.commands.subject import Subject, versions
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.head_pictures import draw_ablation, draw_importance
@@ -29,7 +27,7 @@ from captum_gmar.evaluation.head_report import (
     write_ablation,
     write_heads,
 )
-from captum_gmar.evaluation.results import write_skipped
+from captum_gmar.evaluation.results import write_skipped, write_text
 from captum_gmar.heads import HeadStatistics
 
 
@@ -61,7 +59,7 @@ def save_importance(weighed: Weighed, picture: Path) -> None:
         CommandError: if it cannot be written.
     """
     title = f"{weighed.title}: heads, {images(weighed.examples)}"
-    with _told(picture):
+    with writing(picture):
         save_picture(draw_importance(weighed.statistics, weighed.units, title), picture)
 
 
@@ -88,9 +86,7 @@ def write_folder(weighed: Weighed, folder: Path, skipped: Sequence[Skipped]) -> 
         versions=versions(),
         skipped=skipped,
     )
-    with replacing(folder / "heads.md") as temporary:
-        text = to_markdown(weighed.statistics, weighed.units, told, weighed.silenced)
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "heads.md", to_markdown(weighed.statistics, weighed.units, told, weighed.silenced))
 
 
 def save_arrays(weighed: Weighed, found: Sequence[Found], tested: Sequence[Found], path: Path) -> None:
@@ -102,7 +98,7 @@ def save_arrays(weighed: Weighed, found: Sequence[Found], tested: Sequence[Found
     arrays = _score_arrays(weighed, found)
     if weighed.silenced:
         arrays |= {"tested": _names(weighed, tested), **_ablation_arrays(weighed.silenced)}
-    with _told(path), replacing(path) as temporary, temporary.open("wb") as file:
+    with writing(path), replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -130,12 +126,3 @@ def _ablation_arrays(silenced: Silenced) -> dict[str, npt.NDArray[Any]]:
 
 def _names(weighed: Weighed, found: Sequence[Found]) -> npt.NDArray[Any]:
     return np.array([weighed.subject.examples[own.number].name for own in found])
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Tells in one line that a file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be written: {error}") from error

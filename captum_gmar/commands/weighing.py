@@ -10,10 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from captum_gmar import demo
 from captum_gmar.commands import CommandError, report
 from captum_gmar.commands.head_work import (
     Ablation,
@@ -26,10 +24,10 @@ from captum_gmar.commands.head_work import (
     tenths,
 )
 from captum_gmar.commands.loading import choose_device
-from captum_gmar.commands.scenes import DRAWN, scene_examples
-from captum_gmar.commands.subject import SCENE_MODEL, Subject, classifier_of, drawn
+from captum_gmar.commands.scenes import scene_subject
+from captum_gmar.commands.subject import Subject, classifier_of, drawn
 from captum_gmar.commands.targets import find_class
-from captum_gmar.commands.unfinished import GPU_BATCH, as_command_errors, begin, finish
+from captum_gmar.commands.unfinished import as_command_errors, begin, finish
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.commands.weighed import Weighed, save_arrays, save_importance, tell, write_folder
 from captum_gmar.evaluation.batches import Batches, Preparation, Skipped
@@ -37,9 +35,10 @@ from captum_gmar.evaluation.examples import Example, of_images, read_examples
 from captum_gmar.evaluation.head_report import Silenced
 from captum_gmar.evaluation.processes import Processes, joined, local_device
 from captum_gmar.evaluation.results import fingerprint
-from captum_gmar.heads import HeadStatistics, head_importance
+from captum_gmar.heads import HeadStatistics
+from captum_gmar.heads.moments import Gathered
+from captum_gmar.patch_relevance import images_at_once
 
-SCENE_DATA = "built-in scenes of one object"
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
 FILLED = {"zero": "zero in place of their outputs", "mean": "their mean outputs instead"}
 
@@ -86,7 +85,7 @@ class Weighing:
         self.processes = processes
         self.folder = folder
         target, self.explained = _target(arguments.target, subject)
-        self.chunk = arguments.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
+        self.chunk = arguments.batch_size or (CPU_BATCH if device.type == "cpu" else images_at_once(device))
         self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed)
         prepare = Preparation(subject.classifier.pixel_values, subject.classifier.mask, target)
         batches = Batches(subject.examples, prepare, device, self.chunk, partial(report, kind="note"))
@@ -163,20 +162,14 @@ class Weighing:
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, HeadStatistics]:
         """Of each score over these examples, as far as they could be scored; nothing if none could."""
-        if next(self._found(self._journal, numbers), None) is None:
-            return {}
-        return {
-            name: head_importance(lambda scores, target: scores, self._finished(index, numbers))
-            for index, name in enumerate(self.scores)
-        }
-
-    def _finished(self, index: int, numbers: Sequence[int]) -> Iterator[tuple[Tensor, list[int]]]:
-        """What is finished of a score, batch by batch, with the targets."""
         wanted = {*numbers}
+        gathered = {name: Gathered(keep=False) for name in self.scores}
         for batch in read_found(self._journal):
             own = [found for found in batch if found.number in wanted]
-            if own:
-                yield torch.tensor([found.values[index] for found in own]), [found.target for found in own]
+            targets = [found.target for found in own]
+            for index, score in enumerate(gathered.values()) if own else ():
+                score.add(torch.tensor([found.values[index] for found in own]), targets)
+        return {name: HeadStatistics.of(score) for name, score in gathered.items() if score.moments}
 
     def _found(self, journal: Path, numbers: Sequence[int]) -> Iterator[Found]:
         """What is finished of these examples."""
@@ -196,11 +189,8 @@ class Weighing:
 @contextmanager
 def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
     if not arguments.data:
-        arguments.target = arguments.target or "label"
-        arguments.limit = arguments.limit or DRAWN
-        with demo.model_folder() as folder:
-            classifier = classifier_of(str(folder), arguments, device)
-            yield Subject(classifier, SCENE_MODEL, scene_examples(objects=1), SCENE_DATA)
+        with scene_subject(arguments, device, objects=1) as subject:
+            yield subject
         return
     arguments.target = arguments.target or "predicted"
     try:

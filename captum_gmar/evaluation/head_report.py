@@ -1,6 +1,6 @@
 """``heads.md`` and its tables: what was found out about the heads of a model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.evaluation.batches import Skipped
+from captum_gmar.evaluation.markdown import provenance, table
 from captum_gmar.evaluation.results import DIGITS, write_csv
 from captum_gmar.evaluation.statistics import Estimate, Quantity, summarise
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
@@ -49,7 +50,7 @@ def importance_tables(statistics: Mapping[str, HeadStatistics], units: Mapping[s
     for name, own in statistics.items():
         heads = [f"head {head}" for head in range(own.mean.shape[1])]
         spread = "" if own.examples == 1 else " ± standard deviation over the images"
-        parts += [f"## {name}, {units[name]}{spread}", _table(["layer", *heads], _cells(own))]
+        parts += [f"## {name}, {units[name]}{spread}", table(["layer", *heads], _cells(own))]
     return "\n\n".join(parts)
 
 
@@ -105,18 +106,9 @@ def images(count: int) -> str:
 
 
 def _head(run: Run, examples: int) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    return "\n".join(
-        [
-            "# Attention heads",
-            "",
-            f"- model: {run.model}",
-            f"- data: {run.data}, {images(examples)}",
-            f"- explained: {run.explained}",
-            f"- made by `{run.command}`",
-            f"- versions: {versions}",
-        ]
-    )
+    data = f"{run.data}, {images(examples)}"
+    told = provenance(run.model, data, run.explained, run.command, run.versions)
+    return "\n".join(["# Attention heads", "", *told])
 
 
 def _cells(statistics: HeadStatistics) -> Iterator[Sequence[str]]:
@@ -131,7 +123,7 @@ def _agreement(statistics: Mapping[str, HeadStatistics]) -> str:
         [name, *(f"{value:.2f}" for value in spearman(own.expand_as(means), means).tolist())]
         for name, own in zip(statistics, means, strict=True)
     ]
-    return _table(["", *statistics], rows)
+    return table(["", *statistics], rows)
 
 
 def _ablation(silenced: Silenced) -> str:
@@ -170,7 +162,7 @@ def _areas(curves: Curves, name: str) -> str:
         rows.append([f"{score}, least less most first ↑", str(between), "", ""])
     spread = f"orders from {float(random.min()):.3f} to {float(random.max()):.3f}"
     rows.append(["random", f"{_estimate(values[RANDOM])}, {spread}", "", ""])
-    return _table(["order", "area", "less random's", "random orders as good"], rows)
+    return table(["order", "area", "less random's", "random orders as good"], rows)
 
 
 def _estimate(values: Tensor) -> Estimate:
@@ -184,8 +176,3 @@ def _numbers(*values: float) -> list[str]:
 
 def _first(score: str, first: str) -> str:
     return "random" if score == RANDOM[0] else first
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

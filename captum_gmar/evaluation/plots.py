@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from captum_gmar._files import replacing
 from captum_gmar.evaluation.controls import CONTROLS
-from captum_gmar.evaluation.journal import Result
 from captum_gmar.evaluation.report import ARROWS
-from captum_gmar.evaluation.statistics import DIFFERENCE, Array, Quantity, Summary, curves, tables
+from captum_gmar.evaluation.statistics import DIFFERENCE, Array, Quantity, Summary
 from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.visualization import visualize_perturbation_curves
 
@@ -23,7 +22,8 @@ METHOD_COLOUR, CONTROL_COLOUR = "#0072b2", "#777777"
 
 def write_plots(
     folder: Path,
-    results: Sequence[Result],
+    values: Mapping[Quantity, Mapping[str, Sequence[float]]],
+    found: Mapping[Quantity, Mapping[str, Array]],
     summaries: Sequence[Summary],
     removals: Mapping[str, str],
 ) -> None:
@@ -31,16 +31,16 @@ def write_plots(
 
     Args:
         folder: where they go; it is made.
-        results: of all examples.
+        values: of every example, from quantity and method.
+        found: the curves (examples, points), likewise.
         summaries: of every quantity.
         removals: full names.
     """
     folder.mkdir(exist_ok=True)
-    found, areas = curves(results), tables(results)
     for removal, name in removals.items():
         both = [
             {
-                method: _curve(areas[quantity][method], points, name)
+                method: _curve(values[quantity][method], points, name)
                 for method, points in found.get(quantity, {}).items()
             }
             for quantity in (Quantity("insertion", removal), Quantity("deletion", removal))

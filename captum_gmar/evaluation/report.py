@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.controls import CONTROLS
+from captum_gmar.evaluation.markdown import provenance, table
 from captum_gmar.evaluation.statistics import DIFFERENCE, Estimate, Quantity, Summary
 
 ARROWS = {
@@ -59,23 +60,20 @@ def to_markdown(summaries: Sequence[Summary], run: Run) -> str:
         parts += ["## Other metrics", _grid(others, [_title(s.quantity) for s in others])]
     paired = headline or list(summaries)
     parts += [f"## Differences to {paired[0].methods[0]}, on the same images", _differences(paired)]
-    parts += ["## Time for a map", _table(["method", "milliseconds an image"], _times(run.seconds))]
+    parts += ["## Time for a map", table(["method", "milliseconds an image"], _times(run.seconds))]
     if run.skipped:
         parts += ["## Left out of every method", *(f"- {own.name}: {own.reason}" for own in run.skipped)]
     return "\n\n".join(parts) + "\n"
 
 
 def _head(run: Run) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    data = f"{run.data}, {run.examples} images"
+    explained = f"{run.target}; {run.steps} steps; perturbed images in {run.precision}"
     return "\n".join(
         [
             "# Evaluation",
             "",
-            f"- model: {run.model}",
-            f"- data: {run.data}, {run.examples} images",
-            f"- explained: {run.target}; {run.steps} steps; perturbed images in {run.precision}",
-            f"- made by `{run.command}`",
-            f"- versions: {versions}",
+            *provenance(run.model, data, explained, run.command, run.versions),
             "",
             "Means over the images, with 95 % bootstrap intervals. ↑ higher is better, ↓ lower. Maps of all methods "
             f"are summed over each patch. {', '.join(CONTROLS[:-1])} and {CONTROLS[-1]} know nothing of the model.",
@@ -88,7 +86,7 @@ def _grid(summaries: Sequence[Summary], titles: Sequence[str]) -> str:
     cells = [dict(zip(summary.methods, summary.means, strict=True)) for summary in summaries]
     counts = [f"{title}, n = {summary.examples}" for title, summary in zip(titles, summaries, strict=True)]
     names = dict.fromkeys(name for summary in summaries for name in summary.methods)
-    return _table(
+    return table(
         ["method", *counts], ([name, *(str(own[name]) if name in own else "" for own in cells)] for name in names)
     )
 
@@ -101,7 +99,7 @@ def _differences(summaries: Sequence[Summary]) -> str:
         for summary in summaries
         for estimate in [summary.differences[name, summary.methods[0]]]
     )
-    return _table(["method", "quantity", "difference", "the method is"], rows)
+    return table(["method", "quantity", "difference", "the method is"], rows)
 
 
 def _times(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
@@ -121,8 +119,3 @@ def _title(quantity: Quantity) -> str:
 
 def _removal(summary: Summary) -> str:
     return summary.quantity.removal or summary.quantity.metric
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -13,7 +13,7 @@ from captum_gmar._files import replacing
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.examples import Example
 from captum_gmar.evaluation.journal import Result
-from captum_gmar.evaluation.statistics import Summary, curves
+from captum_gmar.evaluation.statistics import Array, Quantity, Summary
 
 SETTINGS = "settings.json"
 DIGITS = ".9g"  # as many as a float32 has
@@ -58,8 +58,12 @@ def open_folder(folder: Path, settings: Mapping[str, Any], versions: Mapping[str
 
 
 def write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_examples(path: Path, results: Iterable[Result], examples: Sequence[Example]) -> None:
@@ -95,11 +99,11 @@ def write_differences(path: Path, summaries: Iterable[Summary]) -> None:
     write_csv(path, ["metric", "removal", "method", "other", "examples", "difference", "low", "high"], rows)
 
 
-def write_curves(path: Path, results: Iterable[Result]) -> None:
-    """Means over the examples; shares of the patches are rounded down to whole ones."""
+def write_curves(path: Path, found: Mapping[Quantity, Mapping[str, Array]]) -> None:
+    """Means over the examples (examples, points); shares of the patches are rounded down to whole ones."""
     rows = (
         (*quantity, method, *(format(point, DIGITS) for point in points))
-        for quantity, rows in curves(results).items()
+        for quantity, rows in found.items()
         for method, own in rows.items()
         for points in zip(np.linspace(0, 1, own.shape[1]), own.mean(0), strict=True)
     )

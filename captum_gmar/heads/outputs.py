@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_gmar.meeting import attend_in_blocks
-from captum_gmar.models import PatchGrid, patch_grid
+from captum_gmar.models import PatchGrid, check_no_checkpointing, patch_grid
 from captum_gmar.multihead import multi_head_attention_forward
 from captum_gmar.switching import attention_implementation, uncompiled
 
@@ -32,7 +32,7 @@ def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> I
         RuntimeError: at once, if the model uses gradient checkpointing; at the end of the block, if no attention over
             the patch grid was met in it.
     """
-    _check_no_checkpointing(model)
+    check_no_checkpointing(model)
     meeting = _Meeting(model, changes)
     with attention_implementation(model, "sdpa"), uncompiled(), meeting:
         yield
@@ -116,16 +116,3 @@ class _Meeting(TorchFunctionMode):
                 "block, on images that its nn.Conv2d cuts into patches; pass DataParallel models without their "
                 "wrapper (model.module). Windowed, hierarchical, traced and exported models are not supported."
             )
-
-
-def _check_no_checkpointing(model: nn.Module) -> None:
-    if any(
-        getattr(module, "grad_checkpointing", False)  # timm's, in evaluation mode as well
-        or (module.training and getattr(module, "gradient_checkpointing", False))
-        for module in model.modules()
-    ):
-        raise RuntimeError(
-            "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
-            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm "
-            "model.set_grad_checkpointing(False)."
-        )

@@ -7,10 +7,11 @@ import torch
 from transformers import ViTImageProcessor
 
 from captum_gmar._files import replacing
-from captum_gmar.commands import CommandError
+from captum_gmar.commands import CommandError, evaluate
 from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.loading import load_classifier
 from captum_gmar.commands.targets import find_class, find_target
+from captum_gmar.evaluation import measures
 from cli.commandline import LABELS, written
 
 
@@ -55,3 +56,9 @@ def test_photo_of_an_image_processor_that_does_not_say_how_it_normalises(models:
     model, _ = load_classifier(str(models / "vit"))
     shown = Classifier(model, object.__new__(ViTImageProcessor)).photo(torch.tensor([[[-2.0, 0.0, 2.0]]]))
     assert shown.ravel().tolist() == [0, 0.5, 1]
+
+
+def test_every_metric_that_can_be_asked_for_is_measured() -> None:
+    """The parser names them without importing torch."""
+    for kind in ("CURVES", "MASKED", "LOCALISATION", "ANEW"):
+        assert (kind, *getattr(evaluate, kind)) == (kind, *getattr(measures, kind))

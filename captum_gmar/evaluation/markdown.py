@@ -1,0 +1,19 @@
+"""What the reports have in common."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def provenance(model: str, data: str, explained: str, command: str, versions: Mapping[str, str]) -> list[str]:
+    """Lines that say how results came about."""
+    return [
+        f"- model: {model}",
+        f"- data: {data}",
+        f"- explained: {explained}",
+        f"- made by `{command}`",
+        f"- versions: {', '.join(f'{name} {version}' for name, version in versions.items())}",
+    ]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
