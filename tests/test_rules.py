@@ -30,8 +30,19 @@ class Block(NamedTuple):
     gradient: Tensor
 
 
+class Layer(list):
+    """Blocks of all heads, which can be gone over head by head."""
+
+    def heads_apart(self):
+        for head in range(self[0].attention.shape[1]):
+            yield Layer(Block(b.rows, b.attention[:, [head]], b.gradient[:, [head]]) for b in self)
+
+    def keep_first(self, queries):
+        self[:] = [Block(slice(0, queries), b.attention[:, :, :queries], b.gradient[:, :, :queries]) for b in self]
+
+
 def layer(attention=ATTENTION, gradient=GRADIENT):
-    return [Block(slice(0, attention.shape[-2]), attention, gradient)]
+    return Layer([Block(slice(0, attention.shape[-2]), attention, gradient)])
 
 
 def test_l1_by_hand():
@@ -94,7 +105,7 @@ def test_blocks_of_rows_sum_up_to_the_layer(norm):
     attention, gradient = random_layer(heads=2)
     relevance = torch.rand(3, 7, dtype=torch.float64)
     rows = [slice(0, 3), slice(3, 6), slice(6, 7)]
-    blocks = [Block(r, attention[:, :, r], gradient[:, :, r]) for r in rows]
+    blocks = Layer(Block(r, attention[:, :, r], gradient[:, :, r]) for r in rows)
     whole, parts = GMAR(norm)(relevance, layer(attention, gradient)), GMAR(norm)(relevance, blocks)
     assert_close(parts.relevance, whole.relevance)
     assert_close(parts.importance, whole.importance)

@@ -48,6 +48,18 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def part(text: str) -> tuple[int, int]:
+    """
+    >>> part("2/3")
+    (2, 3)
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+    own, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= own <= parts:
+        raise argparse.ArgumentTypeError(f"must be K/N, two numbers with K from 1 to N. Got {text!r} instead.")
+    return own, parts
+
+
 def device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:n. Got {text!r} instead.")

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.commands import CommandError
-from captum_gmar.commands.arguments import add_device_and_size, command_parser, method_names, names_of, positive, whole
+from captum_gmar.commands.arguments import (
+    add_device_and_size,
+    command_parser,
+    method_names,
+    names_of,
+    part,
+    positive,
+    whole,
+)
 from captum_gmar.commands.removals import NAMES as REMOVALS
 
 CURVES = ("insertion", "deletion")
@@ -37,7 +45,7 @@ two objects each.
 RESULTS holds summary.md, summary.csv (means with 95 % bootstrap intervals),
 differences.csv (of every two methods on the same images), examples.csv,
 curves.csv, plots/, settings.json, skipped.csv where images were left out, and
-journal/, which a run that goes on reads.
+journal/, which a run that goes on reads: with more images or more methods.
 
 On several GPUs or machines:
   torchrun --nproc-per-node K -m captum_gmar evaluate ...
@@ -83,6 +91,7 @@ def add_command(subparsers: Any) -> None:
     add("--steps", type=positive, default=28, metavar="N", help="of insertion and deletion (default: 28)")
     add("--masks", type=Path, metavar="FILE", help=".csv or .json file with path and mask of images in DATA")
     add("--boxes", type=Path, metavar="FILE", help=".csv or .json file with path and boxes of images in DATA")
+    add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
     add("--limit", type=positive, metavar="N", help="measure N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
     add("--output", type=Path, required=True, metavar="RESULTS", help="folder of the results, see below")

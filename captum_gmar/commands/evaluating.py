@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,9 @@ from captum_gmar.commands.subject import Subject, classifier_of, drawn, versions
 from captum_gmar.commands.unfinished import as_command_errors, begin, finish
 from captum_gmar.commands.warned import own_warning
 from captum_gmar.evaluation.batches import Preparation, Skipped
+from captum_gmar.evaluation.controls import CONTROLS
 from captum_gmar.evaluation.examples import Example, read_examples, with_objects
-from captum_gmar.evaluation.journal import Batch, Result, read_batches
+from captum_gmar.evaluation.journal import Batch, Result, measured, read_batches
 from captum_gmar.evaluation.measures import Measures
 from captum_gmar.evaluation.plots import write_plots
 from captum_gmar.evaluation.processes import Processes, joined, local_device
@@ -74,22 +75,37 @@ class Evaluation:
         model = subject.classifier.model
         removals = arguments.removal if set(CURVES) & set(self.metrics) else ()
         self.removals = {name: make_removal(name, model, seed=arguments.seed) for name in removals}
-        self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed)
+        self.names = [*arguments.methods, *CONTROLS]  # in the order of the tables
+        self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed, arguments.part)
         self.work = self._work(device)
 
     def run(self) -> tuple[int, int]:
         begin(self.folder, self._settings(), self.processes)
-        done = {result.number for batch in read_batches(self._journal) for result in batch.results}
+        done = measured(read_batches(self._journal))
         self.work.batches.any_done = bool(done)
-        skipped = finish(self.numbers, done, CHUNK, self._journal, self.processes, self._batch)
+        skipped: dict[int, Skipped] = {}
+        for methods, numbers in self._missing(done).items():
+            rest = {*self.numbers} - {*numbers}
+            work = partial(self._batch, methods)
+            left_out = finish(self.numbers, rest, CHUNK, self._journal, self.processes, work)
+            skipped |= {skip.number: skip for skip in left_out}
         batches = read_batches(self._journal)
         results = self._results(batches)
         if self.processes.rank == 0 and results:
-            self._write(results, _mean_seconds(batches), skipped)
+            self._write(results, _mean_seconds(batches, self.arguments.methods), list(skipped.values()))
         return len(results), len(skipped)
 
-    def _batch(self, numbers: Sequence[int]) -> tuple[Batch | None, list[Skipped]]:
-        batch, skipped = self.work.batch(numbers)
+    def _missing(self, done: Mapping[int, Result]) -> dict[tuple[str, ...], list[int]]:
+        """The examples by the methods, and controls, that they are still to be measured for."""
+        missing: dict[tuple[str, ...], list[int]] = {}
+        for number in self.numbers:
+            methods = done[number].lacks(self.names) if number in done else self.names
+            if methods:
+                missing.setdefault(tuple(methods), []).append(number)
+        return missing
+
+    def _batch(self, methods: Sequence[str], numbers: Sequence[int]) -> tuple[Batch | None, list[Skipped]]:
+        batch, skipped = self.work.batch(numbers, methods)
         return batch if batch.results else None, skipped
 
     def _work(self, device: torch.device) -> Work:
@@ -112,8 +128,8 @@ class Evaluation:
         return self.subject.labels_as_targets() if self.arguments.target == "label" else lambda example: None
 
     def _settings(self) -> dict[str, Any]:
-        """All that the numbers depend on."""
-        names = ("methods", "metrics", "removal", "target", "steps", "seed", "size", "precision")
+        """All that the numbers depend on, but for the methods: more of them can follow."""
+        names = ("metrics", "removal", "target", "steps", "seed", "size", "precision")
         asked = {name: getattr(self.arguments, name) for name in names}
         return {**self.subject.fingerprints(), **asked, "metrics": self.metrics}
 
@@ -122,9 +138,10 @@ class Evaluation:
         return self.folder / "journal"
 
     def _results(self, batches: Sequence[Batch]) -> list[Result]:
-        """What is asked for of what is finished, in the order of the data."""
-        found = {result.number: result for batch in batches for result in batch.results}
-        return [found[number] for number in sorted(found.keys() & {*self.numbers})]
+        """What is asked for of the examples of which all of it is finished, in the order of the data."""
+        found = measured(batches)
+        own = [found[number] for number in sorted(found.keys() & {*self.numbers})]
+        return [result.of(self.names) for result in own if not result.lacks(self.names)]
 
     def _write(self, results: Sequence[Result], seconds: dict[str, float], skipped: Sequence[Skipped]) -> None:
         values, found = tables(results), curves(results)
@@ -182,10 +199,13 @@ def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Su
     yield Subject(classifier, arguments.model, examples, str(arguments.data))
 
 
-def _mean_seconds(batches: Sequence[Batch]) -> dict[str, float]:
+def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str, float]:
     """That each method took for a map."""
-    count = sum(len(batch.results) for batch in batches)
-    return {name: sum(batch.seconds[name] for batch in batches) / count for name in batches[0].seconds}
+    found = {}
+    for name in methods:
+        own = [batch for batch in batches if name in batch.seconds]
+        found[name] = sum(batch.seconds[name] for batch in own) / sum(len(batch.results) for batch in own)
+    return found
 
 
 def _default_metrics(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -55,10 +55,15 @@ def classifier_of(name: str, arguments: argparse.Namespace, device: torch.device
     return Classifier(model.to(device), processor, arguments.size)
 
 
-def drawn(examples: int, limit: int | None, seed: int) -> list[int]:
-    """Numbers of the examples in a random order, so that any beginning of them is a sample of all."""
-    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed)).tolist()
-    return order[:limit]
+def drawn(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (1, 1)) -> list[int]:
+    """Numbers of the examples in a random order, so that any beginning of them is a sample of all.
+
+    Args:
+        part: (2, 3) for every third example from the second on.
+    """
+    order: list[int] = torch.randperm(examples, generator=torch.Generator().manual_seed(seed)).tolist()
+    own, parts = part
+    return [number for number in order if number % parts == own - 1][:limit]
 
 
 def versions() -> dict[str, str]:

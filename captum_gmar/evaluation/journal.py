@@ -6,7 +6,7 @@ batch begins. A line that a kill has torn has no end and is cut off when the fil
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,17 @@ class Result(NamedTuple):
     number: int  # of the example in the data
     target: int  # the class that was explained
     rows: tuple[Row, ...]
+
+    def lacks(self, methods: Iterable[str]) -> list[str]:
+        """Which of these methods, or controls, are to be measured yet. Without any rows there is nothing to measure."""
+        known = {row.method for row in self.rows}
+        return [method for method in methods if method not in known] if known else []
+
+    def of(self, methods: Sequence[str]) -> "Result":
+        """The rows of these methods, in this order."""
+        place = {method: index for index, method in enumerate(methods)}
+        rows = sorted((row for row in self.rows if row.method in place), key=lambda row: place[row.method])
+        return self._replace(rows=tuple(rows))
 
 
 class Batch(NamedTuple):
@@ -85,6 +96,18 @@ class Journal:
 def read_batches(folder: Path) -> list[Batch]:
     """All finished batches of all processes, as :func:`read_journals`."""
     return list(read_journals(folder, _batch))
+
+
+def measured(batches: Iterable[Batch]) -> dict[int, Result]:
+    """All that is finished of each example, in one batch or another."""
+    found: dict[int, Result] = {}
+    for result in (own for batch in batches for own in batch.results):
+        known = found.get(result.number)
+        if known is not None:
+            rows = {row[:3]: row for row in known.rows + result.rows}
+            result = result._replace(rows=tuple(rows.values()))
+        found[result.number] = result
+    return found
 
 
 def read_journals(folder: Path, decode: Callable[[Any], Line]) -> Iterator[Line]:

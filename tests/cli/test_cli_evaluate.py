@@ -23,6 +23,7 @@ from captum_gmar.commands.classifier import Classifier
 from captum_gmar.commands.loading import load_classifier
 from captum_gmar.evaluation.controls import CONTROLS
 from captum_gmar.evaluation.journal import read_batches
+from captum_gmar.evaluation.measures import Measures
 from cli.commandline import LABELS, Result, save_photo, written
 
 METHODS = ("gmar-l1", "rollout")
@@ -156,7 +157,7 @@ def test_report_names_what_it_is_of(data: Path, evaluate: Evaluate) -> None:
     ):
         assert part in report
     settings = json.loads((data.parent / "results" / "settings.json").read_text())
-    assert settings["settings"]["methods"] == list(METHODS)
+    assert settings["settings"]["removal"] == ["zero", "tokens"]
     assert settings["settings"]["seed"] == 0
     assert "torch" in settings["versions"]
 
@@ -169,6 +170,31 @@ def test_the_same_command_again_computes_nothing(
     monkeypatch.setattr("captum_gmar.evaluation.work.Work.batch", None)
     assert evaluate(data, *OPTIONS, "--output", "results").status == 0
     assert content(data.parent / "results") == before
+
+
+def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were measured are not measured again, and the tables are those of all from the beginning."""
+    few = ("--removal", "zero", "--steps", 4, "--batch-size", 1, "--methods")
+    evaluate(data, *few, "rollout", "--output", "results", "--limit", 3)
+    measured, measure = list[str](), Measures.of
+    monkeypatch.setattr(Measures, "of", lambda self, name, *rest: measured.append(name) or measure(self, name, *rest))
+    evaluate(data, *few, "gmar-l1,rollout", "--output", "results", "--limit", 4)
+    assert sorted(measured) == sorted(["gmar-l1", "gmar-l1", "rollout", *CONTROLS])
+    evaluate(data, *few, "gmar-l1,rollout", "--output", "whole", "--limit", 4)
+    ours, theirs = (rows(data.parent / folder / "examples.csv") for folder in ("results", "whole"))
+    values = [[float(row.pop("value")) for row in table] for table in (ours, theirs)]
+    assert ours == theirs
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    evaluate(data, *few, "rollout", "--output", "results", "--limit", 4)
+    assert {row["method"] for row in rows(data.parent / "results" / "examples.csv")} == {"rollout", *CONTROLS}
+
+
+def test_parts_of_the_images_make_up_the_whole(data: Path, evaluate: Evaluate) -> None:
+    options = ("--methods", "rollout", "--metrics", "average-gain", "--output")
+    for part in (1, 2):
+        evaluate(data, *options, f"part-{part}", "--part", f"{part}/2")
+    halves = [{row["path"] for row in rows(data.parent / f"part-{part}" / "examples.csv")} for part in (1, 2)]
+    assert halves == [{f"{number}.png" for number in range(start, IMAGES, 2)} for start in (0, 1)]
 
 
 def test_more_images_can_follow(data: Path, evaluate: Evaluate) -> None:
@@ -375,6 +401,7 @@ def test_batch_size_changes_nothing(data: Path, evaluate: Evaluate) -> None:
         (["--methods", "gmar-l3"], "Near are"),
         (["--steps", "0"], "must be a whole number above zero"),
         (["--steps", "17"], "steps must be at most the number of patches, 16"),
+        (["--part", "3/2"], "must be K/N, two numbers with K from 1 to N"),
         (["--seed", "-1"], "must be a whole number, zero or more"),
         (["--boxes", "none.json"], "none.json: no such file"),
         (["--masks", "data.json", "--target", "guess"], "invalid choice"),
