@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from captum_gmar._base import AttentionAttribution, pixel_values
 from captum_gmar._captum import TargetType
 from captum_gmar.attention import Explanation, Plan, meet, run_sweep, select
-from captum_gmar.meeting import AttentionMeeting
+from captum_gmar.meeting import AttentionMeeting, depends
 from captum_gmar.rules import Blocks, HeadImportance, Importance, head_weights
 from captum_gmar.wayback import check_finite, gradients
 
@@ -82,14 +82,14 @@ class PublishedGMAR(AttentionAttribution):
         additional_forward_args: object,
         contrast: TargetType,
     ) -> list[Explanation]:
-        recorder = _LastNorm()
+        recorder = _LayerNorms()
         forward = recorder.around(self.forward_func)
         with meet(self.model, forward, plan, inputs, additional_forward_args) as (meeting, logits):
             selected = [select(logits, target, contrast) for target in targets]
             meeting.check_met(self.model)
             meeting.first = -1  # the gradient is wanted of what enters a layer, also of the first
             return [
-                self._explained(meeting, *gradients(own, [recorder.normed()], goes_again=number < len(selected)))
+                self._explained(meeting, *gradients(own, [recorder.before(meeting)], goes_again=number < len(selected)))
                 for number, own in enumerate(selected, 1)
             ]
 
@@ -134,13 +134,13 @@ class PublishedRollout:
         return F.pad(scaled, (tokens - patches, 0)).to(relevance.dtype)
 
 
-class _LastNorm(TorchFunctionMode):
-    """Within the block, notes what the last layer norm before the last attention gives."""
+class _LayerNorms(TorchFunctionMode):
+    """Within the block, notes with each attention what the last layer norm before it gives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.latest: Tensor | None = None
-        self.before_attention: Tensor | None = None
+        self.attended: list[tuple[Tensor, Tensor | None]] = []  # what attention gives, and the layer norm before it
 
     def around(self, forward_func: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -152,18 +152,23 @@ class _LastNorm(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (F.scaled_dot_product_attention, F.multi_head_attention_forward):
-            self.before_attention = self.latest
         result = func(*args, **(kwargs or {}))
         if func is F.layer_norm:
-            self.latest = result if result.requires_grad else result.requires_grad_()
+            self.latest = result
+        elif func is F.scaled_dot_product_attention:
+            self.attended.append((result, self.latest))
+        elif func is F.multi_head_attention_forward:
+            self.attended.append((result[0], self.latest))
         return result
 
-    def normed(self) -> Tensor:
-        """(N, T, hidden)"""
-        if self.before_attention is None:
+    def before(self, meeting: AttentionMeeting) -> Tensor:
+        """What enters the last layer that was met (N, T, hidden), whatever attention of text or pooling came later."""
+        last = meeting.last
+        assert last is not None
+        attended, normed = next(pair for pair in self.attended if depends(pair[:1], last))
+        if normed is None or normed.grad_fn is None or not depends((attended,), normed.grad_fn):
             raise RuntimeError(
                 "Expected a model whose layers begin with torch.nn.functional.layer_norm but met none before its "
                 "attention. The released code of GMAR reads its gradient there: of other models, there is no such map."
             )
-        return self.before_attention
+        return normed

@@ -7,6 +7,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import NoisyLinear, _linear_system
+from captum_gmar.metrics._frame import frame
 
 EXACT = NoisyLinear(noise=0, tolerance=1e-5)
 
@@ -89,6 +90,30 @@ def test_no_pixel_is_farther_off_than_the_tolerance(tolerance):
     exact = EXACT.perturb(images, removed)
     error = (NoisyLinear(noise=0, tolerance=tolerance).perturb(images, removed) - exact).abs().max()
     assert 0 < error <= tolerance
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_few_steps_are_enough(monkeypatch, connected):
+    """However far the kept pixels are, and with the largest part of the image removed as with the smallest."""
+    generator, steps = torch.Generator().manual_seed(4), []
+    image = torch.randn(1, 3, 112, 112, generator=generator)
+    scores = torch.rand(1, 1, 14, 14, generator=generator)
+    scores = torch.nn.functional.avg_pool2d(scores, 5, 1, 2) if connected else scores
+    quantiles = scores.quantile(torch.linspace(0.05, 0.95, 10)).view(1, 10, 1, 1)
+    apply = _linear_system._System._apply
+    monkeypatch.setattr(_linear_system._System, "_apply", lambda *args: steps.append(0) or apply(*args))
+    NoisyLinear().perturb(image, scores < quantiles)
+    assert 5 < len(steps) <= 16
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (6, 9)])
+def test_an_inside_links_no_wave_of_a_side_to_another(height, width):
+    inner = frame(height, width, False, False)
+    assert_close(inner.waves @ inner.waves, torch.eye(height + width - 1, dtype=torch.float64))
+    assert (inner.removed.diagonal() > 0.05).all()
+    for side in (slice(width - 1), slice(width, width + height - 1)):
+        within = inner.removed[side, side]
+        assert_close(within, within.diagonal().diag(), rtol=0, atol=1e-12)
 
 
 def test_where_nothing_is_kept_is_the_mean_colour():

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from families import make
 from torch import nn
 from torch.nn.functional import interpolate
 
 from captum_gmar import PublishedGMAR
+from captum_gmar.models import transformer_layers
 
 PHOTOS = ["African_elephant", "school_bus", "tabby"]
 
@@ -48,6 +50,31 @@ def test_written_out(make_vit, images, norm):
     maps = rollout[0, 1:].reshape(17, 4, 4).mean(0)
     expected = (maps - maps.min()) / (maps.max() - maps.min())
     assert torch.allclose(PublishedGMAR(model, norm).relevance(inputs, 3)[0], expected, atol=1e-9)
+
+
+def with_text(name):
+    """A model of images and texts, of which there are as many, of as many tokens, as in the image's own attention."""
+    model, _ = make(name)
+    tokens = 17 if name.startswith("CLIP") else 16
+    texts = torch.randint(3, 1000, (4, tokens), generator=torch.Generator().manual_seed(2))
+    return model, lambda inputs: model(input_ids=texts, pixel_values=inputs).logits_per_image
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@pytest.mark.parametrize("name", ["CLIP, image embedding", "SigLIP, image embedding"])
+def test_attention_after_the_last_layer_is_not_taken_for_it(images, name, norm):
+    """That of the text, which runs last, and of SigLIP's pooling."""
+    model, forward = with_text(name)
+    normed = []
+    handle = transformer_layers(model.vision_model, 3)[-1].layer_norm1.register_forward_hook(
+        lambda module, args, output: normed.append(output)
+    )
+    score = forward(images)[:, 1].sum()
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, normed)
+    norms = gradient[:, -16:].unflatten(2, (3, 8)).norm(p=int(norm[1]), dim=(1, 3))
+    method = PublishedGMAR(model, norm, forward_func=forward)
+    assert torch.allclose(method.head_weights(images, 1), norms / norms.sum(1, keepdim=True))
 
 
 def test_blind_to_the_class(vit, images):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.metrics._linear_system import impute
-from captum_gmar.metrics.removal import PixelRemoval, check_seed
+from captum_gmar.metrics.removal import PixelRemoval, check_removed, check_seed
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class NoisyLinear(PixelRemoval):
     are left out. This linear system is solved for each channel, and normal noise is added. If nothing of an image is
     kept, its pixels become its mean colour, and noise.
 
-    The noise is the same for every image of a size, whatever batch it comes in. The inside of a patch follows from its
-    border, so that patches of 8 to 32 pixels cost much less than single pixels do.
+    The noise is the same for every image of a size, whatever batch it comes in. The inside of a patch follows from the
+    pixels around it, so that patches of 8 to 32 pixels cost much less than single pixels do.
 
     Args:
         noise: standard deviation of the noise, in units of the inputs.
@@ -60,4 +60,9 @@ class NoisyLinear(PixelRemoval):
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)
-        return impute(inputs, removed, self.tolerance).add_(noise, alpha=self.noise)
+        noise = self.noise * noise.to(torch.promote_types(noise.dtype, torch.float32))
+        return impute(inputs, removed, noise, self.tolerance)
+
+    def perturb(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        check_removed(removed, inputs)
+        return self.replacement(inputs, removed).to(inputs)  # in which kept pixels are the image's own
