@@ -5,9 +5,11 @@
 Letters in shapes: N examples, H heads, T tokens, D head dimension, R query rows of a block; n examples of a part.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,9 @@ from torch.autograd.function import once_differentiable
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
 BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
 MIN_BLOCK_ROWS = 128
+# A block of heads gone over apart. On CPU, fewer elements mean that key and value are read and their gradients added up
+# more often, and more of them that a block leaves the cache before it has been used.
+ELEMENTS_APART = {"cpu": 9 << 18, "cuda": 1 << 25}
 
 
 class Layer(NamedTuple):
@@ -41,8 +46,31 @@ class Layer(NamedTuple):
 OnBlocks = Callable[[slice, "GradientBlocks"], None]
 
 
+class Workspace:
+    """Memory that the layers take one after the other: to get new memory each time, page by page, takes longer."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory for this shape, which holds anything: what was taken under the name before is lost."""
+        dtype, elements = torch.promote_types(like.dtype, torch.float32), math.prod(shape)
+        kept = self.kept.get(name)
+        if kept is None or kept.numel() < elements or (kept.dtype, kept.device) != (dtype, like.device):
+            kept = self.kept[name] = torch.empty(elements, dtype=dtype, device=like.device)
+        return kept[:elements].view(*shape)
+
+    def clear(self) -> None:
+        self.kept = {}
+
+
 def attention(
-    layer: Layer, value: Tensor, anchor: Tensor, on_blocks: OnBlocks, goes_on: Callable[[], bool] = lambda: True
+    layer: Layer,
+    value: Tensor,
+    anchor: Tensor,
+    on_blocks: OnBlocks,
+    goes_on: Callable[[], bool] = lambda: True,
+    workspace: Workspace | None = None,
 ) -> Tensor:
     """``F.scaled_dot_product_attention`` that hands out its blocks in backward.
 
@@ -53,9 +81,10 @@ def attention(
         on_blocks: called in backward with a slice of the examples and their blocks, for every part of the examples in
             turn. It may go over the blocks any number of times, also none.
         goes_on: called in backward: whether the gradients of query, key, value and mask are wanted.
+        workspace: for backward, if layers share one.
     """
-    query, key, mask, scale = layer
-    attended: Tensor = _Attention.apply(query, key, value, mask, scale, anchor, on_blocks, goes_on)  # type: ignore[no-untyped-call]
+    arguments = value, layer.scale, anchor, on_blocks, goes_on, workspace or Workspace()
+    attended: Tensor = _Attention.apply(layer.query, layer.key, layer.mask, *arguments)  # type: ignore[no-untyped-call]
     return attended
 
 
@@ -65,28 +94,29 @@ class _Attention(torch.autograd.Function):
         ctx: Any,
         query: Tensor,
         key: Tensor,
-        value: Tensor,
         mask: Tensor | None,
+        value: Tensor,
         scale: float | None,
         anchor: Tensor,
         on_blocks: OnBlocks,
         goes_on: Callable[[], bool],
+        workspace: Workspace,
     ) -> Tensor:
         output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-        ctx.save_for_backward(query, key, value, mask, output)
-        ctx.scale, ctx.on_blocks, ctx.goes_on = scale, on_blocks, goes_on
+        ctx.save_for_backward(query, key, mask, value, output)
+        ctx.scale, ctx.on_blocks, ctx.goes_on, ctx.workspace = scale, on_blocks, goes_on, workspace
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, mask, output = ctx.saved_tensors
+        query, key, mask, value, output = ctx.saved_tensors
         layer = Layer(query, key, mask, ctx.scale)
         goes_on = ctx.goes_on()
         needs_grad = goes_on and any(ctx.needs_input_grad[:4])
         grads = [torch.empty_like(t) if needs_grad else None for t in (query, key, value)]
-        grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[3] else None
-        scratch = Scratch(layer, matrices=2)
+        grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[2] else None
+        scratch = Scratch(layer, ctx.workspace)
         with torch.autocast(query.device.type, enabled=False):
             for part in scratch.parts():
                 blocks = GradientBlocks(
@@ -100,30 +130,41 @@ class _Attention(torch.autograd.Function):
                 ctx.on_blocks(part, blocks)
                 blocks.finish()
         grad_mask = None if grad_scores is None else grad_scores.sum_to_size(mask.shape)
-        return (*grads, grad_mask, None, torch.zeros(()), None, None)
+        return (*grads[:2], grad_mask, grads[2], None, torch.zeros(()), None, None, None)
 
 
 class Scratch:
     """Memory for one block of a layer, which its blocks share."""
 
-    def __init__(self, layer: Layer, matrices: int) -> None:
-        self.examples, heads, tokens, _ = layer.shape
-        device = layer.query.device
-        elements = BLOCK_ELEMENTS.get(device.type, BLOCK_ELEMENTS["cuda"])
-        self.step = min(max(1, elements // (heads * tokens**2)), self.examples)
-        self.rows = min(max(MIN_BLOCK_ROWS, elements // (heads * tokens)), tokens)
-        precision = torch.promote_types(layer.query.dtype, torch.float32)
-        self.memory = torch.empty(
-            matrices, self.step * heads * self.rows * tokens, dtype=precision, device=device
-        )  # one row for each matrix
+    def __init__(self, layer: Layer, workspace: Workspace | None = None) -> None:
+        self.examples, self.heads, tokens, _ = layer.shape
+        self.like = layer.query
+        self.workspace = workspace or Workspace()
+        device = layer.query.device.type
+        elements = BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"])
+        self.step = min(max(1, elements // (self.heads * tokens**2)), self.examples)
+        self.rows = min(max(MIN_BLOCK_ROWS, elements // (self.heads * tokens)), tokens)
+        elements = ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
+        self.heads_apart = min(max(1, elements // tokens**2 // 2 * 2), self.heads)  # even, for two threads
+        self.rows_apart = min(max(MIN_BLOCK_ROWS, elements // (self.heads_apart * tokens)), tokens)
+        self.elements = max(self.step * self.heads * self.rows, self.heads_apart * self.rows_apart) * tokens
 
     def parts(self) -> Iterator[slice]:
         """The examples, as many at a time as a block holds."""
-        for start in range(0, self.examples, self.step):
-            yield slice(start, min(start + self.step, self.examples))
+        return split(self.examples, self.step)
+
+    def groups(self) -> Iterator[slice]:
+        """The heads of an example, as many at a time as go together where they are gone over apart."""
+        return split(self.heads, self.heads_apart)
 
     def view(self, matrix: int, shape: tuple[int, int, int]) -> Tensor:
-        return self.memory[matrix, : shape[0] * shape[1] * shape[2]].view(shape)
+        memory = self.workspace.take(f"matrix {matrix}", (self.elements,), self.like)
+        return memory[: math.prod(shape)].view(shape)
+
+
+def split(number: int, step: int) -> Iterator[slice]:
+    for start in range(0, number, step):
+        yield slice(start, min(start + step, number))
 
 
 class Block:
@@ -144,6 +185,11 @@ class Block:
         return self._blocks.gradient(self.rows)
 
     @property
+    def spare(self) -> Tensor:
+        """(n, H, R, T) where the attention will be, or where nothing is if that has been read."""
+        return self._blocks.spare(2 if self.attention_was_read else 0, self.rows)
+
+    @property
     def attention_was_read(self) -> bool:
         return "attention" in vars(self)
 
@@ -154,17 +200,40 @@ class AttentionBlocks:
     def __init__(self, layer: Layer, scratch: Scratch) -> None:
         self.scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
         self.shape = layer.query.shape[:-1]  # (n, H, T)
-        self.query, self.key, self.mask = _flat(layer.query) * self.scale, _flat(layer.key), layer.mask
+        self.query, self.key, self.mask = _flat(layer.query), _flat(layer.key), layer.mask
         self.scratch = scratch
+        self.queries = self.shape[-1]
+        self.rows = scratch.rows  # of a block, or less
+
+    def keep_first(self, queries: int) -> None:
+        """Leaves out all query rows but the first: those that give nothing."""
+        self.queries = queries
 
     def __iter__(self) -> Iterator[Block]:
-        tokens = self.shape[-1]
-        for start in range(0, tokens, self.scratch.rows):
-            yield Block(self, slice(start, min(start + self.scratch.rows, tokens)))
+        blocks = math.ceil(self.queries / self.rows)
+        for rows in split(self.queries, math.ceil(self.queries / blocks)):  # of nearly one size
+            yield Block(self, rows)
+
+    def heads_apart(self) -> Iterator[Self]:
+        """Some heads after the others, in blocks that take less time."""
+        if self.queries <= self.rows:
+            yield self
+            return
+        for heads in self.scratch.groups():
+            yield self._only(heads)
+
+    def _only(self, heads: slice) -> Self:
+        """Some heads of one example."""
+        only = copy(self)
+        only.rows = self.scratch.rows_apart
+        only.query, only.key = self.query[heads], self.key[heads]
+        only.mask = None if self.mask is None else self.mask[:, heads]
+        only.shape = self.shape[:1] + only.query.shape[:-1]
+        return only
 
     def attention(self, rows: slice) -> Tensor:
         scores = self._matrix(0, rows)
-        torch.bmm(self.query[:, rows], self.key.mT, out=scores)
+        torch.baddbmm(scores, self.query[:, rows], self.key.mT, beta=0, alpha=self.scale, out=scores)
         if self.mask is not None:
             mask, masked = self.mask[:, :, rows], self._by_head(scores)
             if mask.dtype == torch.bool:
@@ -178,6 +247,9 @@ class AttentionBlocks:
 
     def gradient(self, rows: slice) -> Tensor:
         raise RuntimeError("No gradient: these blocks were not met on the way back.")
+
+    def spare(self, matrix: int, rows: slice) -> Tensor:
+        return self._by_head(self._matrix(matrix, rows))
 
     def _matrix(self, matrix: int, rows: slice) -> Tensor:
         """(nH, R, T)"""
@@ -204,23 +276,44 @@ class GradientBlocks(AttentionBlocks):
         super().__init__(layer, scratch)
         self.value, self.grad_output, self.grads = _flat(value), _flat(grad_output), grads
         self.gathered = grads[0] is None
-        self.sums: tuple[Tensor, ...] = ()
-        self.whole = Block(self, slice(0, self.shape[-1])) if scratch.rows == self.shape[-1] else None
+        self.apart = False  # whether these are some heads of the layer's
+        self.whole: Block | None = None  # all rows, if one block holds them
+        self.sums: list[Tensor] = []
         if not self.gathered:
-            self.delta = (self.grad_output * _flat(output)).sum(-1, keepdim=True)  # (nH, T, 1)
-            self.sums = tuple(torch.empty_like(t) for t in (self.query, self.key, self.value))
+            flat = self.query, self.key, self.value
+            self.sums = [scratch.workspace.take(f"sums {place}", t.shape, t) for place, t in enumerate(flat)]
+            products = torch.mul(self.grad_output, _flat(output), out=self.sums[2])  # not in use before the first block
+            self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
     def __iter__(self) -> Iterator[Block]:
-        if self.whole is not None:  # stays valid, so it is gathered at the end
+        if not self.apart and self.queries <= self.rows:  # stays valid, so it is gathered at the end
+            self.whole = self.whole or Block(self, slice(0, self.queries))
             yield self.whole
             return
         gathered = []
         for block in super().__iter__():
             yield block
-            gathered.append(not self.gathered and block.attention_was_read)
+            gathered.append(not self.gathered and (self.apart or block.attention_was_read))
             if gathered[-1]:
                 self._gather(block)
         self.gathered = self.gathered or all(gathered)
+
+    def heads_apart(self) -> Iterator[Self]:
+        """As before; gathers the gradients of the heads, whatever is read of them."""
+        for heads in super().heads_apart():
+            yield heads
+            if heads.apart:
+                heads._gather_all()
+        self.gathered = self.gathered or heads.apart
+
+    def _only(self, heads: slice) -> Self:
+        only = super()._only(heads)
+        only.apart = True
+        only.value, only.grad_output = self.value[heads], self.grad_output[heads]
+        only.grads = [None if grad is None else grad[:, heads] for grad in self.grads]
+        if self.sums:
+            only.delta, only.sums = self.delta[heads], [total[heads] for total in self.sums]
+        return only
 
     def gradient(self, rows: slice) -> Tensor:
         gradient = self._matrix(1, rows)
@@ -235,18 +328,25 @@ class GradientBlocks(AttentionBlocks):
         grad_scores = gradient.sub_(self.delta[:, rows]).mul_(attention)
         row_grads = grad_query[:, rows]
         torch.baddbmm(row_grads, grad_scores, self.key, beta=0, alpha=self.scale, out=row_grads)
-        torch.baddbmm(grad_key, grad_scores.mT, self.query[:, rows], beta=beta, out=grad_key)
+        torch.baddbmm(grad_key, grad_scores.mT, self.query[:, rows], beta=beta, alpha=self.scale, out=grad_key)
         if self.grads[3] is not None:
             self.grads[3][:, :, rows] = self._by_head(grad_scores)
 
-    def finish(self) -> None:
-        """Hands the gradients over, gathering them first unless all blocks were."""
+    def _gather_all(self) -> None:
         if not self.gathered:
             for block in [self.whole] if self.whole is not None else super().__iter__():
                 self._gather(block)
+        self.gathered = True
+
+    def finish(self) -> None:
+        """Hands the gradients over, gathering them first unless all blocks were."""
+        self._gather_all()
         for grad, total in zip(self.grads, self.sums, strict=False):
             if grad is not None:
                 grad.copy_(total.view(grad.shape))
+        for grad in (self.grads[0], self.grads[3]):
+            if grad is not None:
+                grad[:, :, self.queries :] = 0
         self.whole = None  # else the two would keep each other, and the scratch memory
 
 
@@ -259,4 +359,4 @@ def _is_nowhere(mask: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor) -> Tensor:
     """(n, H, T, D) → (nH, T, D), in at least single precision."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).flatten(0, 1).contiguous()
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).flatten(0, 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
-from captum_gmar.blockwise import GradientBlocks, Layer, OnBlocks, attention
+from captum_gmar.blockwise import GradientBlocks, Layer, OnBlocks, Workspace, attention
 from captum_gmar.models import PatchGrid
 from captum_gmar.multihead import multi_head_attention_forward
 
@@ -67,6 +67,7 @@ class AttentionMeeting(TorchFunctionMode):
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
         self.on_layer: OnLayer | None = None  # called in backward
+        self.workspace = Workspace()  # of backward
 
     def mark(self, inputs: Tensor) -> Tensor:
         """The same pixels, so that what is computed from them can be told."""
@@ -78,6 +79,7 @@ class AttentionMeeting(TorchFunctionMode):
         """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
         self.on_layer = self.last = self.pixels = None
         self.layers, self.poolings = [], []
+        self.workspace.clear()
 
     @property
     def count(self) -> int:
@@ -125,8 +127,8 @@ class AttentionMeeting(TorchFunctionMode):
         self.tokens = query.shape[-2]
         self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
         layer, index = Layer(query, key, attn_mask, scale), self.count
-        on_blocks, goes_on = partial(self._meet_again, index), lambda: index > self.first
-        attended = attend_in_blocks(layer, value, self._new_anchor(), on_blocks, goes_on)
+        on_blocks, goes_on = partial(self._meet_again, index), lambda: index > self.first and not self.separate
+        attended = attend_in_blocks(layer, value, self._new_anchor(), on_blocks, goes_on, self.workspace)
         self._keep(layer)
         self.last = attended.grad_fn
         return attended
@@ -241,10 +243,15 @@ class AttentionMeeting(TorchFunctionMode):
 
 
 def attend_in_blocks(
-    layer: Layer, value: Tensor, anchor: Tensor, on_blocks: OnBlocks, goes_on: Callable[[], bool]
+    layer: Layer,
+    value: Tensor,
+    anchor: Tensor,
+    on_blocks: OnBlocks,
+    goes_on: Callable[[], bool],
+    workspace: Workspace,
 ) -> Tensor:
     """``blockwise.attention``, which modes around the meeting see as one function and whose result they may change."""
-    arguments = layer, value, anchor, on_blocks, goes_on
+    arguments = layer, value, anchor, on_blocks, goes_on, workspace
     if has_torch_function((value,)):
         answered: Tensor = handle_torch_function(attend_in_blocks, (value,), *arguments)
         return answered

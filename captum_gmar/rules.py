@@ -11,6 +11,7 @@ relevance, which begins at the start tokens, often CLS; w the weights of the hea
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -32,8 +33,22 @@ class Block(Protocol):
     def gradient(self) -> Tensor:
         """G (N, H, R, T), of the target with respect to the attention. A sweep has none."""
 
+    @property
+    def spare(self) -> Tensor:
+        """Memory (N, H, R, T) for what is made of the gradient, or of both once the attention has been read: to read it
+        writes here. A sweep has none."""
 
-Blocks = Iterable[Block]
+
+class Blocks(Protocol):
+    """A layer, or some of its heads."""
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+    def heads_apart(self) -> Iterable["Blocks"]:
+        """Some heads after the others (N, h, R, T): quicker, for what is found of each head by itself."""
+
+    def keep_first(self, queries: int) -> None:
+        """Leaves out all query rows but the first: those that give nothing."""
 
 
 class Step(NamedTuple):
@@ -74,10 +89,15 @@ class HeadImportance:
         check_choice("norm", self.norm, NORMS)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance, self.combined([self.of(block.gradient) for block in layer]))
+        (importance,) = by_head(
+            layer, lambda heads: (self.combined([self.of(block.gradient, block.spare) for block in heads]),)
+        )
+        return Step(relevance, importance)
 
-    def of(self, gradient: Tensor) -> Tensor:
+    def of(self, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
         """(N, H) of some rows' gradient (N, H, R, T)."""
+        if self.norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
+            return torch.abs(gradient, out=spare).sum((-2, -1))
         norm: Tensor = torch.linalg.vector_norm(gradient, int(self.norm[1]), dim=(-2, -1))
         return norm
 
@@ -107,13 +127,16 @@ class GMAR:
         check_residual(self.residual)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        norm, norms, rows = HeadImportance(self.norm), [], []
-        for block in layer:
-            norms.append(norm.of(block.gradient))
-            rows.append(head_rows(relevance, block, block.attention))
-        importance = norm.combined(norms)
-        fused = fuse_rows(sum_up(rows), head_weights(importance))
+        importance, rows = by_head(layer, partial(self._of_heads, relevance))
+        fused = fuse_rows(rows, head_weights(importance))
         return Step((fused + self.residual * relevance) / (1 + self.residual), importance)
+
+    def _of_heads(self, relevance: Tensor, heads: Blocks) -> tuple[Tensor, Tensor]:
+        norm, norms, rows = HeadImportance(self.norm), [], []
+        for block in heads:
+            norms.append(norm.of(block.gradient, block.spare))
+            rows.append(head_rows(relevance, block, block.attention))
+        return norm.combined(norms), sum_up(rows)
 
 
 @dataclass(frozen=True)
@@ -136,16 +159,17 @@ class GradientRollout:
         check_residual(self.residual)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        norm, norms, rows = HeadImportance(self.norm), [], []
-        for block in layer:
-            if self.head_fusion == "gmar":
-                norms.append(norm.of(block.gradient))
-            rows.append(head_rows(relevance, block, positive(block)))
-        by_head = sum_up(rows)  # (N, H, T)
         if self.head_fusion == "mean":
-            return Step(self.residual * relevance + by_head.mean(1))
-        importance = norm.combined(norms)
-        return Step(self.residual * relevance + fuse_rows(by_head, head_weights(importance)), importance)
+            return Step(self.residual * relevance + mean_row(relevance, layer, positive))
+        importance, rows = by_head(layer, partial(self._of_heads, relevance))
+        return Step(self.residual * relevance + fuse_rows(rows, head_weights(importance)), importance)
+
+    def _of_heads(self, relevance: Tensor, heads: Blocks) -> tuple[Tensor, Tensor]:
+        norm, norms, rows = HeadImportance(self.norm), [], []
+        for block in heads:
+            norms.append(norm.of(block.gradient, block.spare))
+            rows.append(head_rows(relevance, block, positive(block)))
+        return norm.combined(norms), sum_up(rows)
 
 
 @dataclass(frozen=True)
@@ -164,7 +188,7 @@ class GMARPlusPlus:
         check_residual(self.residual)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        importance = sum_up([block.gradient.clamp(min=0).sum((-2, -1)) for block in layer])  # (N, H)
+        importance = sum_up([positive_gradient(block).sum((-2, -1)) for block in layer])  # (N, H)
         weights = head_weights(importance)
         fused = ((block.rows, fuse(positive(block), weights)) for block in layer)
         return Step(normalised_row(relevance, fused, self.residual), importance)
@@ -177,7 +201,23 @@ class GradSAM:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + mean_row(relevance, map(positive, layer)))
+        return Step(relevance + mean_row(evenly(relevance), layer, positive))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    r"""What each token gives to others, for the target or against it, added up over the layers.
+
+    .. math:: r_j \leftarrow r_j + \sum_h \sum_i (A_h \odot G_h)_{ij}
+
+    :math:`(A_h \odot G_h)_{ij}` is the share of token j's value in the output of head h at i, times that output's
+    gradient: over j they add up to the output times its gradient.
+    """
+
+    layerwise: ClassVar[bool] = True
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return Step(relevance + sum_up([(block.attention * block.gradient).sum((1, 2)) for block in layer]))
 
 
 @dataclass(frozen=True)
@@ -190,7 +230,7 @@ class LeGrad:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + mean_row(relevance, (block.gradient.clamp(min=0) for block in layer)))
+        return Step(relevance + mean_row(evenly(relevance), layer, positive_gradient))
 
 
 @dataclass(frozen=True)
@@ -222,6 +262,8 @@ class Rollout:
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None = None) -> Tensor:
         start = relevance
         order = range(len(layers))
+        if not self.discard_ratio:
+            layers[-1 if self.recursion == "rollout" else 0].keep_first(leading(start != 0))
         for index in reversed(order) if self.recursion == "rollout" else order:
             weights = None if importance is None else head_weights(importance[index])
             fused = self._fused(layers[index], weights)
@@ -259,7 +301,11 @@ def head_weights(importance: Tensor) -> Tensor:
 
 def positive(block: Block) -> Tensor:
     r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
-    return (block.attention * block.gradient).clamp_(min=0)
+    return torch.mul(block.attention, block.gradient, out=block.spare).clamp_(min=0)
+
+
+def positive_gradient(block: Block) -> Tensor:
+    return torch.clamp(block.gradient, min=0, out=block.spare)
 
 
 def head_rows(relevance: Tensor, block: Block, matrix: Tensor) -> Tensor:
@@ -284,7 +330,7 @@ def row_times(relevance: Tensor, rows: slice, matrix: Tensor) -> Tensor:
 
 def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], residual: float) -> Tensor:
     """r·rownorm(Ā + αI), of rows of Ā (N, R, T) with their places. A row of zeros passes nothing on."""
-    shares, parts = torch.empty_like(relevance), []
+    shares, parts = torch.zeros_like(relevance), []
     for rows, matrix in fused:
         total = matrix.sum(-1) + residual  # (N, R)
         shares[:, rows] = torch.where(total > 0, relevance[:, rows] / total, 0)
@@ -292,9 +338,26 @@ def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], res
     return sum_up(parts) + residual * shares
 
 
-def mean_row(relevance: Tensor, matrices: Iterable[Tensor]) -> Tensor:
-    """The mean over heads and all T query rows: (N, T), of parts (N, H, R, T)."""
-    return sum_up([matrix.mean(1).sum(1) for matrix in matrices]) / relevance.shape[-1]
+def mean_row(relevance: Tensor, layer: Blocks, matrix: Callable[[Block], Tensor]) -> Tensor:
+    """r·M (N, T), of the heads' mean M of what ``matrix`` makes of blocks (N, H, R, T)."""
+    (rows,) = by_head(layer, lambda heads: (sum_up([head_rows(relevance, block, matrix(block)) for block in heads]),))
+    return rows.mean(1)
+
+
+def evenly(relevance: Tensor) -> Tensor:
+    """1/T for every token."""
+    return torch.full_like(relevance, 1 / relevance.shape[-1])
+
+
+def by_head(layer: Blocks, of: Callable[[Blocks], tuple[Tensor, ...]]) -> list[Tensor]:
+    """What ``of`` finds of heads, (N, h, ...) each, of all heads (N, H, ...)."""
+    return [torch.cat(found, 1) for found in zip(*map(of, layer.heads_apart()), strict=True)]
+
+
+def leading(counts: Tensor) -> int:
+    """How many tokens there are up to the last that counts for any example (N, T), one at least."""
+    places = counts.any(0).nonzero()
+    return int(places[-1]) + 1 if len(places) else 1
 
 
 def sum_up(parts: list[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_gmar._captum import compute_gradients
 from captum_gmar.blockwise import GradientBlocks
 from captum_gmar.meeting import AttentionMeeting, depends
-from captum_gmar.rules import Importance, Rule
+from captum_gmar.rules import Importance, Rule, leading
 
 
 class WayBack:
@@ -53,18 +53,24 @@ class WayBack:
                 f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
                 "depend on every layer in turn, so relevance cannot be handed down."
             )
-        self._look_at(blocks.grad_output.view(*blocks.shape, -1))
         self.relevance = self.relevance.to(blocks.grad_output.device)
+        self._look_at(blocks, self.relevance[examples])
         self.relevance[examples], importance = self.rule(self.relevance[examples], blocks)
         self.importance[-1].append(importance)
 
-    def _look_at(self, gradient: Tensor) -> None:
-        """Notes what must be known of a layer's gradient (n, H, T, D) with respect to the output of its attention."""
-        largest = gradient.abs().amax((1, 2, 3))  # not finite if any number is not, and quicker than to look at each
+    def _look_at(self, blocks: GradientBlocks, relevance: Tensor) -> None:
+        """Notes what must be known of the gradient with respect to the output of a layer's attention."""
+        gradient = blocks.grad_output.view(*blocks.shape, -1)  # (n, H, T, D)
+        largest = gradient.abs().amax((1, 3))  # not finite if any number is not, and quicker than to look at each
+        has_gradient = largest > 0  # (n, T)
         self.finite.append((self.lowest, torch.isfinite(largest).all()))
-        self.has_gradient.append(largest > 0)
-        if self.lowest == self.meeting.count - 1:
-            self.read |= gradient.count_nonzero((0, 1, 3)) > 0
+        self.has_gradient.append(has_gradient.any(-1))
+        last = self.lowest == self.meeting.count - 1
+        if last:
+            self.read |= has_gradient.any(0)
+        if last or self.meeting.separate:  # in other layers, all tokens count
+            reads = has_gradient if self.rule.layerwise else has_gradient | (relevance != 0)
+            blocks.keep_first(leading(reads))
 
     def check_start(self, start: Tensor, whole: bool) -> None:
         """Raises an error if the start tokens (N, T) are not those that the target reads after the last layer.

@@ -39,6 +39,7 @@ def run(query, key, value, mask, scale=None, on_blocks=lambda part, blocks: None
 def block_size(request, monkeypatch):
     elements, rows = request.param
     monkeypatch.setitem(blockwise.BLOCK_ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(blockwise.ELEMENTS_APART, "cpu", elements)
     monkeypatch.setattr(blockwise, "MIN_BLOCK_ROWS", rows)
 
 
@@ -109,6 +110,84 @@ def test_blocks_are_the_attention_and_its_gradient(kind):
 
 
 @pytest.mark.usefixtures("block_size")
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("reads", ["attention", "gradient", "nothing"])
+def test_heads_apart(kind, reads):
+    *qkv, grad_output = tensors()
+    mask = make_mask(kind)
+    seen = {False: [], True: []}
+
+    def copy(part, blocks, apart):
+        for heads in blocks.heads_apart() if apart else [blocks]:
+            rows = [getattr(block, reads).clone() for block in heads if reads != "nothing"]
+            seen[apart].append(torch.cat(rows, 2) if rows else torch.zeros(len(grad_output[part]), heads.shape[1], 0))
+
+    gradients = [
+        torch.autograd.grad(run(*qkv, mask, on_blocks=partial(copy, apart=apart)), qkv, grad_output)
+        for apart in (False, True)
+    ]
+    assert_close(gradients[0], gradients[1])
+    of_heads = [part.flatten(0, 1) for part in seen[True]]  # examples one after the other, if heads are apart
+    assert_close(torch.cat(of_heads), torch.cat([part.flatten(0, 1) for part in seen[False]]))
+
+
+@pytest.mark.usefixtures("block_size")
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_that_give_nothing_are_left_out(kind, apart):
+    *qkv, grad_output = tensors()
+    mask, rows = make_mask(kind), set()
+    if kind == "additive":
+        mask.requires_grad_()
+        qkv.append(mask)
+    grad_output = grad_output.detach().clone()
+    grad_output[:, :, 5:] = 0
+
+    def first_rows(part, blocks):
+        blocks.keep_first(5)
+        for heads in blocks.heads_apart() if apart else [blocks]:
+            for block in heads:
+                rows.update(range(11)[block.rows])
+                assert block.attention.shape[2] == block.rows.stop - block.rows.start
+
+    expected = torch.autograd.grad(F.scaled_dot_product_attention(*qkv[:3], mask), qkv, grad_output)
+    found = torch.autograd.grad(run(*qkv[:3], mask, on_blocks=first_rows), qkv, grad_output)
+    assert_close(found, expected)
+    assert rows == set(range(5))
+
+
+def test_spare_memory_is_neither_attention_nor_gradient():
+    *qkv, grad_output = tensors()
+    expected = torch.autograd.grad(run(*qkv, None), qkv, grad_output)
+
+    def write(part, blocks):
+        for block in blocks:
+            gradient = block.gradient.clone()
+            block.spare.fill_(torch.nan)
+            attention = block.attention.clone()
+            block.spare.fill_(torch.nan)
+            assert_close(block.gradient, gradient, rtol=0, atol=0)
+            assert_close(block.attention, attention, rtol=0, atol=0)
+
+    assert_close(torch.autograd.grad(run(*qkv, None, on_blocks=write), qkv, grad_output), expected, rtol=0, atol=0)
+
+
+def test_layers_take_the_same_memory():
+    *qkv, grad_output = tensors()
+    workspace, pointers = blockwise.Workspace(), set()
+    for _ in range(2):
+        output = blockwise.attention(
+            blockwise.Layer(*qkv[:2], None, None),
+            qkv[2],
+            torch.zeros((), requires_grad=True),
+            lambda part, blocks: pointers.update(block.attention.data_ptr() for block in blocks),
+            workspace=workspace,
+        )
+        torch.autograd.grad(output, qkv, grad_output)
+    assert len(pointers) == 1
+
+
+@pytest.mark.usefixtures("block_size")
 def test_gradients_do_not_depend_on_what_becomes_of_the_blocks():
     *qkv, grad_output = tensors()
     expected = torch.autograd.grad(run(*qkv, None), qkv, grad_output)
@@ -166,7 +245,7 @@ def test_blocks_without_gradient(kind, scale):
     layer = blockwise.Layer(query, key, mask, scale)
     one_hot = torch.eye(11, dtype=torch.float64).expand(3, 2, 11, 11)
     expected = F.scaled_dot_product_attention(query, key, one_hot, mask, scale=scale)
-    scratch, seen = blockwise.Scratch(layer, matrices=1), torch.full_like(expected, torch.nan)
+    scratch, seen = blockwise.Scratch(layer), torch.full_like(expected, torch.nan)
     for part in scratch.parts():
         for block in blockwise.AttentionBlocks(layer.part(part), scratch):
             seen[part, :, block.rows] = block.attention

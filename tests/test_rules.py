@@ -29,6 +29,10 @@ class Block(NamedTuple):
     attention: Tensor
     gradient: Tensor
 
+    @property
+    def spare(self):
+        return torch.empty_like(self.attention)
+
 
 class Layer(list):
     """Blocks of all heads, which can be gone over head by head."""
