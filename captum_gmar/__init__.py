@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_gmar.catalogue import methods
+    from captum_gmar.evidence import AttentionEvidence
     from captum_gmar.flow import RelevanceFlow
     from captum_gmar.gmar import GMARAttribution
     from captum_gmar.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AttentionEvidence": "evidence",
     "AttentionGradCAM": "gradient_rollout",
     "AttentionRecord": "recording",
     "AttentionRollout": "rollout",
@@ -53,6 +55,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttentionEvidence",
     "AttentionGradCAM",
     "AttentionRecord",
     "AttentionRollout",

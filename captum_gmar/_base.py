@@ -224,8 +224,8 @@ class AttentionAttribution(Attribution, ABC):
             - **layers** (*tuple[int]*): The layers' numbers.
 
         Raises:
-            ValueError: if the method hands no relevance down: Grad-SAM, LeGrad and published GMAR do not, nor do the
-                recursions "forward" and "additive".
+            ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence and published GMAR
+                do not, nor do the recursions "forward" and "additive".
         """
         pixels, (plan, follower) = pixel_values(inputs), followed(self.plan, self.get_name())
         explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast, plan)

@@ -165,7 +165,7 @@ def select(logits: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
 
 def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
     """Relevance (N, T) after the sweep, made of as many examples at a time as a block holds."""
-    scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1]), matrices=1), []
+    scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1])), []
     with torch.no_grad(), torch.autocast(relevance.device.type, enabled=False):
         for part in scratch.parts():
             blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]

@@ -5,6 +5,7 @@ from functools import partial
 
 from captum_gmar import comparison
 from captum_gmar._captum import Attribution
+from captum_gmar.evidence import AttentionEvidence
 from captum_gmar.gmar import GMARAttribution
 from captum_gmar.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
 from captum_gmar.layer_means import GradSAM, LeGrad
@@ -29,6 +30,7 @@ OURS: dict[str, MethodFactory] = {
     "legrad": LeGrad,
     "gmar++": GMARPlusPlus,
     "published-gmar": PublishedGMAR,
+    "attention-evidence": AttentionEvidence,
 }
 CAPTUMS: dict[str, MethodFactory] = {
     "saliency": comparison.Saliency,

@@ -34,8 +34,8 @@ class PublishedGMAR(AttentionAttribution):
       :math:`R_h \leftarrow R_h (w_h A_{l,h}) + 0.25 \cdot 5 \cdot 10^{-5} \cdot \operatorname{mean}(R) \cdot I`,
       and the map is read off the first head's rows of the *patches*, not off the CLS row, by viewing these P×T numbers
       as T maps and taking their mean.
-    - So neither the head weights nor the class reaches the map: the first head's weights are one factor, which the
-      scaling to [0, 1] at the end removes. The map is the same for every class, but for rounding.
+    - So the head weights and the class hardly reach the map: the first head's weights are one factor, which the
+      scaling to [0, 1] at the end removes. The others' enter by the mean in the residual alone, which is small.
     - The numbers shrink like :math:`H^{-L}`. In single precision, as released, they underflow in deep models (zeros, or
       NaN at 32 layers of 16 heads). Here they are double.
 

@@ -24,7 +24,7 @@ from captum_gmar.passes import Passes, watched_copy
 from captum_gmar.patch_relevance import FAILURES, Method, attributions_of, images_at_once, relevance_of, summed
 
 DEFAULT_METHODS = (
-    *("gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
+    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
     *("integrated-gradients", "input-x-gradient"),
 )
 ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it

@@ -9,6 +9,7 @@ from oracle import Dense
 from torch import Tensor
 
 from captum_gmar import (
+    AttentionEvidence,
     AttentionGradCAM,
     AttentionRollout,
     GMARAttribution,
@@ -27,6 +28,8 @@ class Method(NamedTuple):
     reads_gradient: bool = True
     conserves: bool = True  # whether relevance is in [0, 1] and sums to at most 1
     takes_tokens: bool = True
+    is_signed: bool = False  # whether relevance may be below zero
+    of_log_odds: bool = False  # whether what is explained depends on all logits
 
 
 def gmar(norm: str, **options: Any) -> Callable[[Dense], Tensor]:
@@ -85,6 +88,22 @@ METHODS = {
     "LeGrad, from layer 1": Method(
         partial(LeGrad, start_layer=1), partial(oracle.legrad, start_layer=1), conserves=False, takes_tokens=False
     ),
+    "attention evidence": Method(
+        AttentionEvidence,
+        oracle.attention_evidence,
+        conserves=False,
+        takes_tokens=False,
+        is_signed=True,
+        of_log_odds=True,
+    ),
+    "attention evidence, from layer 1": Method(
+        partial(AttentionEvidence, start_layer=1),
+        partial(oracle.attention_evidence, start_layer=1),
+        conserves=False,
+        takes_tokens=False,
+        is_signed=True,
+        of_log_odds=True,
+    ),
     "published GMAR": Method(PublishedGMAR, None, conserves=False, takes_tokens=False),
 }
 # The first row of each public class.
@@ -99,4 +118,5 @@ NAMES = {
     GradSAM: "Grad-SAM",
     LeGrad: "LeGrad",
     PublishedGMAR: "Published GMAR",
+    AttentionEvidence: "Attention evidence",
 }

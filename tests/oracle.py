@@ -18,15 +18,20 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass
 class Dense:
-    """A and G of every layer (N, H, T, T), first layer first, and the gradient of each layer's own logit."""
+    """A and G of every layer (N, H, T, T), first layer first."""
 
     attention: list[Tensor]
     gradient: list[Tensor]
-    truncated: Callable[[int], "Dense"] | None = None  # of the model without the layers after one
+    truncated: Callable[..., "Dense"] | None = None  # of the model without the layers after one, and of its log-odds
 
     @cached_property
     def own_gradient(self) -> list[Tensor]:
+        """Of each layer's own logit."""
         return [self.truncated(layer).gradient[layer] for layer in range(len(self.attention))]
+
+    @cached_property
+    def own_gradient_of_log_odds(self) -> list[Tensor]:
+        return [self.truncated(layer, log_odds).gradient[layer] for layer in range(len(self.attention))]
 
 
 class WrittenOut(TorchFunctionMode):
@@ -51,12 +56,16 @@ class WrittenOut(TorchFunctionMode):
 
 
 def written_out(
-    model: nn.Module, forward: Callable[[nn.Module, Tensor], Tensor], inputs: Tensor, targets: list[int]
+    model: nn.Module,
+    forward: Callable[[nn.Module, Tensor], Tensor],
+    inputs: Tensor,
+    targets: list[int],
+    of: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Dense:
     """A and G of a float64 copy of any model that calls ``F.scaled_dot_product_attention``."""
     model = copy.deepcopy(model).double()
     with WrittenOut() as written, torch.enable_grad():
-        logits = forward(model, inputs.double())
+        logits = of(forward(model, inputs.double()))
     logit = sum(logits[example, target] for example, target in enumerate(targets))
     gradients = torch.autograd.grad(logit, written.kept)
     return Dense([a.detach() for a in written.kept], list(gradients))
@@ -68,6 +77,11 @@ def without_layers_after(model: nn.Module, layers: list[nn.Module], layer: int) 
     shorter = copy.deepcopy(model)
     del shorter.get_submodule(names[0])[layer + 1 :]
     return shorter
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    probability = logits.softmax(-1)
+    return probability.log() - (1 - probability).log()
 
 
 def float64_softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -176,6 +190,13 @@ def grad_sam(dense: Dense, start_layer: int = 0) -> Tensor:
 
 def legrad(dense: Dense, start_layer: int = 0) -> Tensor:
     return layer_mean([gradient.clamp(min=0) for gradient in dense.own_gradient[start_layer:]])
+
+
+def attention_evidence(dense: Dense, start_layer: int = 0) -> Tensor:
+    products = [a * g for a, g in zip(dense.attention, dense.own_gradient_of_log_odds, strict=True)]
+    given = torch.stack([product.sum((1, 2)) for product in products[start_layer:]]).sum(0)  # (N, T)
+    shares = given / given.abs().sum(-1, keepdim=True)
+    return shares[:, None].expand(-1, shares.shape[-1], -1)
 
 
 def layer_mean(matrices: list[Tensor]) -> Tensor:

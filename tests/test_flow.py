@@ -8,6 +8,7 @@ from oracle import Dense, attention_and_gradient
 from torch.testing import assert_close
 
 from captum_gmar import (
+    AttentionEvidence,
     AttentionGradCAM,
     AttentionRollout,
     GMARAttribution,
@@ -82,6 +83,7 @@ def test_relevance_begins_at_a_patch(vit, images):
         (GradSAM, "Grad-SAM"),
         (LeGrad, "LeGrad"),
         (PublishedGMAR, "Published GMAR"),
+        (AttentionEvidence, "Attention evidence"),
         (partial(GMARAttribution, recursion="forward"), "GMAR"),
         (partial(AttentionRollout, recursion="additive"), "Attention rollout"),
     ],

@@ -28,11 +28,11 @@ def case(family):
     inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     run = image_embedding if "embedding" in family else Logits
 
-    def dense(other):
-        return written_out(other, lambda copied, pixels: run(copied)(pixels), inputs, TARGETS)
+    def dense(other, *of):
+        return written_out(other, lambda copied, pixels: run(copied)(pixels), inputs, TARGETS, *of)
 
     layers = transformer_layers(model)
-    record = replace(dense(model), truncated=lambda layer: dense(without_layers_after(model, layers, layer)))
+    record = replace(dense(model), truncated=lambda layer, *of: dense(without_layers_after(model, layers, layer), *of))
     patches, tokens = patch_grid(model, 32, 32).patches, record.attention[0].shape[-1]
     if family == "SigLIP, image embedding":
         start = pooling_attention(model, run, inputs)
@@ -106,11 +106,11 @@ def photos(shared, deit):
     images = [Image.open(shared / "images" / "photos" / f"{name}.JPEG").convert("RGB") for name in names]
     inputs = processor(images, return_tensors="pt")["pixel_values"]
 
-    def dense(model):
-        return written_out(model, lambda copied, pixels: copied(pixels).logits, inputs, PHOTO_CLASSES)
+    def dense(model, *of):
+        return written_out(model, lambda copied, pixels: copied(pixels).logits, inputs, PHOTO_CLASSES, *of)
 
     layers = transformer_layers(deit)
-    exact = replace(dense(deit), truncated=lambda layer: dense(without_layers_after(deit, layers, layer)))
+    exact = replace(dense(deit), truncated=lambda layer, *of: dense(without_layers_after(deit, layers, layer), *of))
     return inputs, exact, in_single_precision(deit, inputs, exact)
 
 
@@ -121,7 +121,7 @@ def in_single_precision(model, inputs, exact):
     logit = sum(output.logits[example, target] for example, target in enumerate(PHOTO_CLASSES))
     gradients = torch.autograd.grad(logit, output.attentions)
     record = Dense([a.detach().double() for a in output.attentions], [g.double() for g in gradients])
-    record.own_gradient = exact.own_gradient
+    record.own_gradient, record.own_gradient_of_log_odds = exact.own_gradient, exact.own_gradient_of_log_odds
     return record
 
 

@@ -29,6 +29,7 @@ PASSES = {
     "raw-attention": (1, 0),
     "legrad": (1, 1),
     "published-gmar": (1, 1),
+    "attention-evidence": (1, 1),
     "input-x-gradient": (1, 1),
     "integrated-gradients": (3, 3),
     "gradient-shap": (5, 5),

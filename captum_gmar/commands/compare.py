@@ -10,7 +10,10 @@ from captum_gmar.commands.explain import SCENE
 from captum_gmar.commands.outputs import FORMATS, TABLES, plan_pictures, plan_table
 from captum_gmar.commands.removals import NAMES as REMOVALS
 
-DEFAULT = ("gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++", "integrated-gradients", "input-x-gradient")
+DEFAULT = (
+    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
+    *("integrated-gradients", "input-x-gradient"),
+)
 MARK = "side-by-side"  # what the names of pictures end in
 
 DESCRIPTION = """\

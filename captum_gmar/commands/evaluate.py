@@ -22,7 +22,9 @@ LOCALISATION = ("pointing-game", "relevance-mass", "relevance-rank")
 ANEW = ("class-sensitivity", "sensitivity-max", "infidelity")
 METRICS = CURVES + MASKED + LOCALISATION + ANEW
 
-DEFAULT_METHODS = ("gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++", "input-x-gradient")
+DEFAULT_METHODS = (
+    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++", "input-x-gradient"),
+)
 
 DESCRIPTION = """\
 Measures how faithful the maps of several methods are, and where they lie, over

@@ -63,7 +63,7 @@ def draw(explained: Explained, question: Question, pixels: Tensor, classifier: C
     names = question.methods if question.top == 1 else _claims(explained, classifier)
     methods = question.methods * question.top  # of each map
     shown = [100 * own if name in SHARES else own for name, own in zip(methods, explained.relevance, strict=True)]
-    labels = [f"relevance per patch{', % of all tokens' if name in SHARES else ''}" for name in methods]
+    labels = [f"relevance per patch{f', % of {SHARES[name]}' if name in SHARES else ''}" for name in methods]
     if len(shown) == 1:
         return visualize_attribution(shown[0], photo, title=title, label=labels[0], use_pyplot=False)[0]
     maps, label = (dict(zip(names, values, strict=True)) for values in (shown, labels))

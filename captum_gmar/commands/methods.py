@@ -6,15 +6,18 @@ from difflib import get_close_matches
 
 from captum_gmar.commands import CommandError
 
-# Of each, the values are shares of all tokens.
-SHARES = ("gmar-l1", "gmar-l2", "gmar-forward", "rollout", "rollout-forward", "raw-attention", "gmar++")
+SHARES = {  # of what the values are shares
+    **dict.fromkeys(("gmar-l1", "gmar-l2", "gmar-forward", "rollout", "rollout-forward"), "all tokens"),
+    **dict.fromkeys(("raw-attention", "gmar++"), "all tokens"),
+    "attention-evidence": "all evidence",
+}
 
 FROM_TOKENS = (
     *("gmar-l1", "gmar-l2", "gmar-forward", "gmar-additive"),
     *("rollout", "rollout-forward", "rollout-additive", "raw-attention"),
     *("gradient-rollout", "gradient-rollout-gmar", "attention-grad-cam", "gmar++"),
 )
-FROM_ALL_LAYERS = ("grad-sam", "legrad", "published-gmar")
+FROM_ALL_LAYERS = ("grad-sam", "legrad", "published-gmar", "attention-evidence")
 OURS = FROM_TOKENS + FROM_ALL_LAYERS
 CAPTUMS = (
     *("saliency", "input-x-gradient", "integrated-gradients", "gradient-shap"),

@@ -77,7 +77,10 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
         (["--tokens", "1,-2"], "Got '1,-2' instead."),
         (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
         (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
-        (["--method", "saliency", "--method", "rollout", "--contrast", "0"], "legrad, published-gmar. Got saliency"),
+        (
+            ["--method", "saliency", "--method", "rollout", "--contrast", "0"],
+            "attention-evidence. Got saliency",
+        ),
         (["--contrast", "4"], "--contrast must be from 0 to 3 for this model. Got 4 instead."),
         (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
         (["--contrast", "tabi"], "Near are 0 (tabby, tabby cat)."),

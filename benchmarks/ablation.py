@@ -1,0 +1,188 @@
+"""What each part of attention evidence is worth: the method without it, measured on the halves that are for choosing.
+
+    python -m benchmarks.ablation --output FILE.md [DATA --model MODEL | --objects 1] [--limit N]
+
+on images with boxes or masks, or without DATA on the built-in scenes, as docs/protocol.md has it. Writes
+a table: insertion less deletion (7 steps), the mean over removals and for each; how much of the relevance lies on the
+object; and of each variant its difference to the whole method on the same images, with 95 % bootstrap intervals.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
+from captum_gmar._base import AttentionAttribution
+from captum_gmar.attention import Plan
+from captum_gmar.commands.classifier import Classifier
+from captum_gmar.commands.removals import make_removal
+from captum_gmar.commands.scenes import scene_subject
+from captum_gmar.commands.subject import Subject, classifier_of, drawn
+from captum_gmar.evaluation.batches import Preparation
+from captum_gmar.evaluation.examples import read_examples
+from captum_gmar.evaluation.journal import Result
+from captum_gmar.evaluation.markdown import table
+from captum_gmar.evaluation.measures import Measures
+from captum_gmar.evaluation.statistics import DIFFERENCE, Quantity, Summary, summarise, tables
+from captum_gmar.evaluation.work import Work
+from captum_gmar.evidence import log_odds
+from captum_gmar.maps import Maps
+from captum_gmar.rules import Block, Blocks, Evidence, HeadImportance, Step, head_weights, sum_up
+
+REMOVALS = ("mean", "blur", "noisy-linear", "tokens")
+STEPS, AT_ONCE, CHOOSING = 7, 16, (1, 2)
+MASS, MEAN = "relevance-mass", Quantity(DIFFERENCE, "mean of removals")
+WHOLE = "attention evidence"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The sum over layers, heads and rows of something else than A ⊙ G."""
+
+    of: Callable[[Block], Tensor]  # (N, H, R, T)
+    layerwise: ClassVar[bool] = True
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return Step(relevance + sum_up([self.of(block).sum((1, 2)) for block in layer]))
+
+
+@dataclass(frozen=True)
+class PositiveLayers(Evidence):
+    """Each layer's evidence against the class is cut off."""
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        given = super().__call__(torch.zeros_like(relevance), layer).relevance
+        return Step(relevance + given.clamp(min=0))
+
+
+@dataclass(frozen=True)
+class WeightedHeads:
+    """Heads count by GMAR's weights."""
+
+    layerwise: ClassVar[bool] = True
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        norm = HeadImportance()
+        norms, rows = [], []
+        for block in layer:
+            norms.append(norm.of(block.gradient))
+            rows.append((block.attention * block.gradient).sum(-2))  # (N, H, T)
+        weights = head_weights(norm.combined(norms))
+        return Step(relevance + (weights[..., None] * sum_up(rows)).sum(1))
+
+
+class Method(AttentionAttribution):
+    """A rule as a method."""
+
+    def __init__(self, model: nn.Module, rule: Any, separate: bool = True, log_odds: bool = True) -> None:
+        super().__init__(model, Plan(rule, separate=separate), of_log_odds(model) if log_odds else None)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "variant"
+
+
+def positive(block: Block) -> Tensor:
+    return (block.attention * block.gradient).clamp(min=0)
+
+
+def beyond_mean(block: Block) -> Tensor:
+    """The gradient with respect to the scores before softmax: by how much a value is better than those attended to."""
+    product = block.attention * block.gradient
+    return product - block.attention * product.sum(-1, keepdim=True)
+
+
+def of_log_odds(model: Any) -> Callable[[Tensor], Tensor]:
+    return lambda pixels: log_odds(model(pixels).logits)
+
+
+VARIANTS: dict[str, Callable[[nn.Module], AttentionAttribution]] = {
+    WHOLE: AttentionEvidence,
+    "the logit in place of the log-odds": partial(Method, rule=Evidence(), log_odds=False),
+    "gradient through all layers": partial(Method, rule=Evidence(), separate=False),
+    "without evidence against, each head and row": partial(Method, rule=Variant(positive)),
+    "without evidence against, each layer": partial(Method, rule=PositiveLayers()),
+    "without attention, Σ G": partial(Method, rule=Variant(lambda block: block.gradient)),
+    "less what is attended on average, A ⊙ (G − Σ A ⊙ G)": partial(Method, rule=Variant(beyond_mean)),
+    "heads weighted by GMAR's L1": partial(Method, rule=WeightedHeads()),
+    "last layer alone": partial(AttentionEvidence, start_layer=-1),
+    "GMAR++": GMARPlusPlus,
+    "GMAR++ of the log-odds": lambda model: GMARPlusPlus(model, forward_func=of_log_odds(model)),
+    "LeGrad": LeGrad,
+    "LeGrad of the log-odds": lambda model: LeGrad(model, forward_func=of_log_odds(model)),
+}
+
+
+def measured(subject: Subject, limit: int, in_bfloat16: bool) -> Iterator[Result]:
+    """Everything of the choosing half's examples, or so many of them."""
+    classifier = subject.classifier
+    maps = Maps([], classifier.model, classifier.logits, [], AT_ONCE)
+    maps.methods = {name: make(classifier.model) for name, make in VARIANTS.items()}
+    probabilities = partial(_probabilities, classifier, in_bfloat16)
+    removals = {name: make_removal(name, classifier.model, seed=0) for name in REMOVALS}
+    metrics = ("insertion", "deletion", MASS)
+    measures = Measures(metrics, removals, classifier.logits, probabilities, STEPS, seed=0)
+    target = (lambda example: None) if in_bfloat16 else subject.labels_as_targets()
+    prepare = Preparation(classifier.pixel_values, classifier.mask, target)
+    work = Work(subject.examples, prepare, maps, measures, torch.device("cpu"), AT_ONCE, print)
+    for number in tqdm(drawn(len(subject.examples), limit, 0, CHOOSING)):
+        yield from work.batch([number], VARIANTS)[0].results
+
+
+def _probabilities(classifier: Classifier, in_bfloat16: bool, images: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+        return classifier.logits(images).float().softmax(-1)
+
+
+def summaries(results: Sequence[Result]) -> dict[Quantity, Summary]:
+    values = tables(results)
+    own = [values[Quantity(DIFFERENCE, removal)] for removal in REMOVALS]
+    values[MEAN] = {name: [sum(row) / len(row) for row in zip(*(o[name] for o in own), strict=True)] for name in own[0]}
+    return {quantity: summarise(quantity, values[quantity]) for quantity in values}
+
+
+def to_markdown(found: dict[Quantity, Summary]) -> str:
+    columns = [MEAN, *(Quantity(DIFFERENCE, removal) for removal in REMOVALS), Quantity(MASS, "")]
+    rows = []
+    for place, name in enumerate(found[MEAN].methods):
+        difference = "" if name == WHOLE else _signed(found[MEAN].differences[name, WHOLE])
+        rows.append([name, *(f"{found[column].means[place].mean:.3f}" for column in columns), difference])
+    header = ["variant", "mean of removals", *REMOVALS, "relevance in the object", f"difference to {WHOLE}"]
+    return table(header, rows)
+
+
+def _signed(estimate: Any) -> str:
+    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="?", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--objects", type=int, default=2, help="in a built-in scene")
+    parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(namespace=argparse.Namespace(target=None, size=None))
+    cpu = torch.device("cpu")
+    if arguments.data:
+        classifier = classifier_of(arguments.model, arguments, cpu)
+        subject = Subject(classifier, arguments.model, read_examples(arguments.data), str(arguments.data))
+        results = list(measured(subject, arguments.limit, in_bfloat16=True))
+    else:
+        with scene_subject(arguments, cpu, arguments.objects) as subject:
+            results = list(measured(subject, arguments.limit, in_bfloat16=False))
+    told = f"{subject.model_name}, {subject.data_name}, {len(results)} images of the choosing half"
+    arguments.output.write_text(f"{told}\n\n{to_markdown(summaries(results))}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
