@@ -13,7 +13,9 @@ so rounded (the one that is explained) and with those of the model before its we
 import argparse
 import copy
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -21,12 +23,24 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar import GMARAttribution
-from captum_gmar.models import transformer_layers
+from captum_gmar.models import patch_grid, transformer_layers
 from captum_gmar.switching import attention_implementation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from methods import METHODS
 from oracle import Dense, attention_and_gradient, gmar, without_layers_after, written_out
+
+OTHER_PASSES = ("LeGrad", "attention evidence")  # their gradients are not of one pass that transformers returns
+
+
+class Agreement(NamedTuple):
+    """With the formulas in float64."""
+
+    method: str
+    error: float | None = None  # in float32
+    error_of_model: float | None = None  # of what transformers returns in float32, put into the formulas
+    correlation: float | None = None  # of the patches' ranks in bfloat16
+    correlation_unrounded: float | None = None  # the same with the model before it was rounded
 
 
 def rank_correlation(found: Tensor, exact: Tensor) -> float:
@@ -40,41 +54,48 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     return float(((found - exact).abs().amax(1) / exact.abs().amax(1)).max())
 
 
-def report_methods(name: str, model: nn.Module, inputs: Tensor) -> None:
-    targets = model(inputs).logits.argmax(-1).tolist()
-    layers = transformer_layers(model)
+def of_methods(model: nn.Module, inputs: Tensor) -> Iterator[Agreement]:
+    """In float32, wherever the model is; the formulas are computed on the processor."""
+    home, pixels = copy.deepcopy(model).cpu(), inputs.cpu()
+    targets = home(pixels).logits.argmax(-1).tolist()
+    layers, patches = transformer_layers(home), patch_grid(home, *inputs.shape[-2:]).patches
 
-    def dense(other: nn.Module) -> Dense:
-        return written_out(other, lambda copied, pixels: copied(pixels).logits, inputs, targets)
+    def dense(other: nn.Module, *of: Callable[[Tensor], Tensor]) -> Dense:
+        return written_out(other, lambda copied, pixels: copied(pixels).logits, pixels, targets, *of)
 
-    exact = dense(model)
-    exact.truncated = lambda layer: dense(without_layers_after(model, layers, layer))
+    exact = dense(home)
+    exact.truncated = lambda layer, *of: dense(without_layers_after(home, layers, layer), *of)
+    own = own_numbers(home, pixels, targets)
+    for method, row in METHODS.items():
+        if row.expected is not None:
+            relevance = row.make(model).relevance(inputs, targets).flatten(1).cpu()
+            expected = row.expected(exact)[:, 0, -patches:]
+            needs_other_passes = method.startswith(OTHER_PASSES)
+            of_model = None if needs_other_passes else relative_error(row.expected(own)[:, 0, -patches:], expected)
+            yield Agreement(method, relative_error(relevance, expected), of_model)
+
+
+def own_numbers(model: nn.Module, inputs: Tensor, targets: list[int]) -> Dense:
+    """The attention and gradients that transformers itself returns."""
     with attention_implementation(model, "eager"):
         output = model(inputs, output_attentions=True)
     gradients = torch.autograd.grad(output.logits[range(len(targets)), targets].sum(), output.attentions)
-    own = Dense([a.detach().double() for a in output.attentions], [g.double() for g in gradients])
-    for method, row in METHODS.items():
-        if row.expected is None:
-            continue
-        relevance = row.make(model).relevance(inputs, targets).flatten(1)
-        expected = row.expected(exact)[:, 0, -relevance.shape[1] :]
-        error = f"{relative_error(relevance, expected):.1e}"
-        of_model = "" if "LeGrad" in method else f"{relative_error(row.expected(own)[:, 0, -196:], expected):.1e}"
-        print(f"| {name} | {method} | {error} | {of_model} |")
+    return Dense([a.detach().double() for a in output.attentions], [g.double() for g in gradients])
 
 
-def report_gmar(name: str, model: nn.Module, inputs: Tensor) -> None:
-    targets = model(inputs).logits.argmax(-1).tolist()
+def of_gmar_in_bfloat16(model: nn.Module, inputs: Tensor) -> Iterator[Agreement]:
+    """Of both norms, wherever the model is."""
+    home, pixels = copy.deepcopy(model).cpu(), inputs.cpu()
+    targets = home(pixels).logits.argmax(-1).tolist()
     half, rounded = copy.deepcopy(model).bfloat16(), inputs.bfloat16()
-    dense = attention_and_gradient(model, inputs, targets)
-    dense_rounded = attention_and_gradient(half.float(), rounded, targets)
-    half.bfloat16()
-    prefix = 1 + hasattr(model, "deit")
+    dense = attention_and_gradient(home, pixels, targets)
+    dense_rounded = attention_and_gradient(copy.deepcopy(half).float().cpu(), rounded.cpu(), targets)
+    patches = patch_grid(home, *inputs.shape[-2:]).patches
     for norm in ("l1", "l2"):
-        exact, exact_rounded = (gmar(*matrices, norm)[:, 0, prefix:] for matrices in (dense, dense_rounded))
-        in_half = GMARAttribution(half, norm).relevance(rounded, targets).flatten(1)
-        correlations = [rank_correlation(in_half, reference) for reference in (exact_rounded, exact)]
-        print(f"| {name} | {norm} | {correlations[0]:.5f} | {correlations[1]:.5f} |")
+        exact, exact_rounded = (gmar(*matrices, norm)[:, 0, -patches:] for matrices in (dense, dense_rounded))
+        in_half = GMARAttribution(half, norm).relevance(rounded, targets).flatten(1).cpu()
+        correlations = (rank_correlation(in_half, reference) for reference in (exact_rounded, exact))
+        yield Agreement(f"GMAR {norm}", None, None, *correlations)
 
 
 def main() -> None:
@@ -96,11 +117,14 @@ def main() -> None:
     print("| model | method | relative error, float32 | … of the model's own attention and gradients |")
     print("| --- | --- | --- | --- |")
     for name, (model, inputs) in cases.items():
-        report_methods(name, model, inputs)
+        for own in of_methods(model, inputs):
+            of_model = "" if own.error_of_model is None else f"{own.error_of_model:.1e}"
+            print(f"| {name} | {own.method} | {own.error:.1e} | {of_model} |")
     print("\n| model | norm | rank correlation, bfloat16 | … with the unrounded model |")
     print("| --- | --- | --- | --- |")
     for name, (model, inputs) in cases.items():
-        report_gmar(name, model, inputs)
+        for own in of_gmar_in_bfloat16(model, inputs):
+            print(f"| {name} | {own.method[-2:]} | {own.correlation:.5f} | {own.correlation_unrounded:.5f} |")
 
 
 if __name__ == "__main__":

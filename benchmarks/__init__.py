@@ -1,0 +1,1 @@
+"""What the methods cost, and how exact they are: ``python -m benchmarks``."""

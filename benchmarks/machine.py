@@ -1,0 +1,75 @@
+"""Where it was measured, and with which versions."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import captum_gmar
+from benchmarks.peers import PEERS
+
+PACKAGES = ("torch", "transformers", "captum")
+GIB = 2**30
+
+
+def describe(device: str, threads: int) -> dict[str, str]:
+    """The machine in words."""
+    machine = {
+        "processor": f"{_processor()}, {os.cpu_count()} logical cores, {platform.machine()}",
+        "threads used": str(threads),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.0f} GiB",
+        "system": platform.system(),
+        "measured on": device,
+    }
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        machine["GPU"] = f"{properties.name}, {properties.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}"
+        for precision in (torch.float32, torch.bfloat16):
+            machine[f"attention in {precision}".replace("torch.", "")] = _attention(device, precision)
+    return machine
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package, what it stands on, and the peers that are installed."""
+    found = {"Python": platform.python_version(), "captum_gmar": captum_gmar.__version__}
+    return found | {name: version for name in PACKAGES if (version := _version(name))} | peers_installed()
+
+
+def peers_installed() -> dict[str, str]:
+    packages = dict.fromkeys(package for package, _, _ in PEERS.values())
+    return {name: version for name in packages if (version := _version(name))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    return _value(lines, "model name") or platform.processor() or "processor of unknown name"
+
+
+def _value(lines: Iterable[str], field: str) -> str | None:
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
+
+
+def _attention(device: str, precision: torch.dtype) -> str:
+    """Which of torch's kernels the model's own pass uses: the first of these that takes heads of 64 channels."""
+    query = torch.zeros(1, 1, 256, 64, dtype=precision, device=device)
+    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+        try:
+            with sdpa_kernel(kernel):
+                F.scaled_dot_product_attention(query, query, query)
+        except RuntimeError:
+            continue
+        return kernel.name.lower().replace("_", " ")
+    return "written out"

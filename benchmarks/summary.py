@@ -1,0 +1,129 @@
+"""From single runs to what the report says of a row."""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.cases import Case
+from benchmarks.growth import fitted_exponent
+from benchmarks.journal import Found, Journal
+from benchmarks.rows import OWN
+from benchmarks.timing import Sample
+
+
+class Spread(NamedTuple):
+    """The middle of several numbers, and what the middle half of them lies between."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Line(NamedTuple):
+    """What was found out about a row of a case. What is not known is None."""
+
+    row: str
+    own: str | None  # what it is compared with
+    seconds: float | None  # the median
+    ratio: Spread | None  # of its time to that of the pass beside it
+    rounds: int
+    mib: float | None
+    memory_ratio: float | None
+    reason: str | None
+
+    @property
+    def is_own(self) -> bool:
+        return self.row in OWN
+
+
+class Growth(NamedTuple):
+    """How a row's cost grows: exponents, and what was measured at each size."""
+
+    row: str
+    time: float | None
+    memory: float | None
+    excess: float | None  # of the memory above the model's own pass
+    sizes: tuple[int, ...]
+    lines: tuple[Line, ...]
+    excess_mib: tuple[float, ...]
+
+
+def spread(numbers: Sequence[float]) -> Spread:
+    """
+    The median and the quartiles.
+
+    Example::
+
+        >>> from benchmarks.summary import spread
+        >>> spread([1.0, 4.0, 2.0, 3.0, 5.0])
+        Spread(median=3.0, low=2.0, high=4.0)
+    """
+    if len(numbers) == 1:
+        return Spread(numbers[0], numbers[0], numbers[0])
+    low, middle, high = statistics.quantiles(numbers, method="inclusive")
+    return Spread(middle, low, high)
+
+
+def lines(found: Found, names: Sequence[str]) -> list[Line]:
+    """Of the model's own passes, and of each row."""
+    own = {own: [s.own_seconds for taken in found.samples.values() for s in taken if s.own == own] for own in OWN}
+    first = [
+        Line(name, None, statistics.median(taken), None, len(taken), found.peaks.get(name), None, None)
+        for name, taken in own.items()
+        if taken
+    ]
+    return first + [_line(found, name) for name in names]
+
+
+def grown(journal: Journal, what: str, cases: Sequence[Case], names: Sequence[str]) -> list[Growth]:
+    """Of the model's own passes, and of each row."""
+    by_case = [{line.row: line for line in lines(journal.of(case), names)} for case in cases]
+    sizes = [_size(what, case) for case in cases]
+    found = []
+    for name in (*OWN[:2], *names):
+        points = [(size, own[name], own) for size, own in zip(sizes, by_case, strict=True) if _is_known(own.get(name))]
+        if points:
+            found.append(_growth(name, points))
+    return found
+
+
+def _line(found: Found, name: str) -> Line:
+    taken = found.samples.get(name, [])
+    own = taken[0].own if taken else None
+    mib, beside = found.peaks.get(name), found.peaks.get(own or "")
+    return Line(
+        name,
+        own,
+        statistics.median(sample.seconds for sample in taken) if taken else None,
+        spread(_ratios(taken)) if taken else None,
+        len(taken),
+        mib,
+        mib / beside if mib is not None and beside else None,
+        found.reasons.get(name),
+    )
+
+
+def _ratios(taken: Sequence[Sample]) -> list[float]:
+    return [sample.seconds / sample.own_seconds for sample in taken]
+
+
+def _size(what: str, case: Case) -> int:
+    return {"tokens": case.tokens, "layers": case.layers or 0, "images of a batch": case.batch}[what]
+
+
+def _is_known(line: Line | None) -> bool:
+    return line is not None and line.seconds is not None
+
+
+def _growth(name: str, points: Sequence[tuple[int, Line, dict[str, Line]]]) -> Growth:
+    sizes, own_lines, _ = zip(*points, strict=True)
+    excess = [(line.mib or 0.0) - (beside[line.own].mib or 0.0) if line.own else 0.0 for _, line, beside in points]
+    return Growth(
+        name,
+        fitted_exponent(sizes, [line.seconds for line in own_lines]),
+        fitted_exponent(sizes, [line.mib or 0.0 for line in own_lines]),
+        fitted_exponent(sizes, excess),
+        sizes,
+        own_lines,
+        tuple(excess),
+    )
