@@ -168,10 +168,12 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--model")
-    parser.add_argument("--objects", type=int, default=2, help="in a built-in scene")
+    parser.add_argument("--objects", type=int, choices=[1, 2], default=2, help="in a built-in scene")
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(namespace=argparse.Namespace(target=None, size=None))
+    if bool(arguments.data) != bool(arguments.model):
+        parser.error("DATA and --model go together")
     cpu = torch.device("cpu")
     if arguments.data:
         classifier = classifier_of(arguments.model, arguments, cpu)

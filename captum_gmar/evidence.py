@@ -27,8 +27,8 @@ class AttentionEvidence(AttentionAttribution):
 
     :math:`A_{ij} G_{ij}` is the value of token j, weighted by the attention that i pays it, times the gradient at i:
     what a layer gives all tokens adds up to the gradient times all that its attention wrote, so nothing is lost on the
-    way, and nothing cut off. Relevance below zero is evidence against the target; with ``contrast`` it is evidence for
-    that class. Log-odds, not the logit, because a class is also likely when all speaks against the others. No constant
+    way, and nothing cut off. Relevance below zero is evidence against the target. With ``contrast`` the difference of
+    the two logits is explained, the log of the two classes' odds against each other. Log-odds, not the logit, because a class is also likely when all speaks against the others. No constant
     is chosen. The derivation, and what the method is worth: ``docs/method.md``.
 
     What it does not mean: a patch counts where its token is attended to, and tokens of later layers have been mixed
@@ -45,8 +45,9 @@ class AttentionEvidence(AttentionAttribution):
             or ``nn.Sequential``.
         start_layer: the first layer that counts; negative ones count from the end.
         forward_func: what is explained, if not the model's logits. It handles each example by itself, any number of
-            them. What it returns are logits, unless it is one number per example or the model's ``config`` tells of
-            several labels at once, where they are log-odds already.
+            them. What it returns are the logits (N, classes) of classes that compete. One number per example, outputs
+            of more dimensions, and those of a model whose ``config`` tells of several labels at once are explained as
+            they are; of scores that do not compete, as SigLIP's of several texts, return one column.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.

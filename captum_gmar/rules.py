@@ -217,7 +217,11 @@ class Evidence:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + sum_up([(block.attention * block.gradient).sum((1, 2)) for block in layer]))
+        return Step(relevance + sum_up([self._given(block.attention, block.gradient, block) for block in layer]))
+
+    def _given(self, attention: Tensor, gradient: Tensor, block: Block) -> Tensor:
+        """(N, T) by some rows; both are read before the product takes their block's memory."""
+        return torch.mul(attention, gradient, out=block.spare).sum((1, 2))
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,8 @@ def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str,
     found = {}
     for name in methods:
         own = [batch for batch in batches if name in batch.seconds]
-        found[name] = sum(batch.seconds[name] for batch in own) / sum(len(batch.results) for batch in own)
+        if own:  # not if there was nothing to measure when it was added
+            found[name] = sum(batch.seconds[name] for batch in own) / sum(len(batch.results) for batch in own)
     return found
 
 
