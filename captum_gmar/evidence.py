@@ -27,9 +27,10 @@ class AttentionEvidence(AttentionAttribution):
 
     :math:`A_{ij} G_{ij}` is the value of token j, weighted by the attention that i pays it, times the gradient at i:
     what a layer gives all tokens adds up to the gradient times all that its attention wrote, so nothing is lost on the
-    way, and nothing cut off. Relevance below zero is evidence against the target. With ``contrast`` the difference of
-    the two logits is explained, the log of the two classes' odds against each other. Log-odds, not the logit, because a class is also likely when all speaks against the others. No constant
-    is chosen. The derivation, and what the method is worth: ``docs/method.md``.
+    way, and nothing cut off. Relevance below zero is evidence against the target. Log-odds are explained, not the
+    logit, because a class is also likely when all speaks against the others; with ``contrast``, the difference of the
+    two logits, the log of the two classes' odds against each other. No constant is chosen. The derivation, and what the
+    method is worth: ``docs/method.md``.
 
     What it does not mean: a patch counts where its token is attended to, and tokens of later layers have been mixed
     from several patches. How the attention itself came about, and what the MLPs add, is not shared out among the
