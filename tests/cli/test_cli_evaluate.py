@@ -189,6 +189,15 @@ def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: py
     assert {row["method"] for row in rows(data.parent / "results" / "examples.csv")} == {"rollout", *CONTROLS}
 
 
+def test_methods_that_follow_where_there_is_nothing_to_measure(data: Path, evaluate: Evaluate) -> None:
+    """Every first image has no box."""
+    options = ("--metrics", "relevance-mass", "--part", "1/2", "--output", "results", "--methods")
+    for methods in ("rollout", "rollout,gmar-l1"):
+        done = evaluate(data, *options, methods)
+        assert done.status == 0
+        assert "nothing to sum up" in done.err
+
+
 def test_parts_of_the_images_make_up_the_whole(data: Path, evaluate: Evaluate) -> None:
     options = ("--methods", "rollout", "--metrics", "average-gain", "--output")
     for part in (1, 2):
