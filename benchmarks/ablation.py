@@ -21,7 +21,7 @@ from tqdm import tqdm
 from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
 from captum_gmar._base import AttentionAttribution
 from captum_gmar.attention import Plan
-from captum_gmar.commands.classifier import Classifier
+from captum_gmar.commands.evaluating import probabilities
 from captum_gmar.commands.removals import make_removal
 from captum_gmar.commands.scenes import scene_subject
 from captum_gmar.commands.subject import Subject, classifier_of, drawn
@@ -34,7 +34,7 @@ from captum_gmar.evaluation.statistics import DIFFERENCE, Quantity, Summary, sum
 from captum_gmar.evaluation.work import Work
 from captum_gmar.evidence import log_odds
 from captum_gmar.maps import Maps
-from captum_gmar.rules import Block, Blocks, Evidence, HeadImportance, Step, head_weights, sum_up
+from captum_gmar.rules import Block, Blocks, Evidence, HeadImportance, Step, head_weights, positive, product, sum_up
 
 REMOVALS = ("mean", "blur", "noisy-linear", "tokens")
 STEPS, AT_ONCE, CHOOSING = 7, 16, (1, 2)
@@ -73,7 +73,7 @@ class WeightedHeads:
         norms, rows = [], []
         for block in layer:
             norms.append(norm.of(block.gradient))
-            rows.append((block.attention * block.gradient).sum(-2))  # (N, H, T)
+            rows.append(product(block).sum(-2))  # (N, H, T)
         weights = head_weights(norm.combined(norms))
         return Step(relevance + (weights[..., None] * sum_up(rows)).sum(1))
 
@@ -89,14 +89,10 @@ class Method(AttentionAttribution):
         return "variant"
 
 
-def positive(block: Block) -> Tensor:
-    return (block.attention * block.gradient).clamp(min=0)
-
-
 def beyond_mean(block: Block) -> Tensor:
     """The gradient with respect to the scores before softmax: by how much a value is better than those attended to."""
-    product = block.attention * block.gradient
-    return product - block.attention * product.sum(-1, keepdim=True)
+    given = product(block)
+    return given - block.attention * given.sum(-1, keepdim=True)
 
 
 def of_log_odds(model: Any) -> Callable[[Tensor], Tensor]:
@@ -125,20 +121,14 @@ def measured(subject: Subject, limit: int, in_bfloat16: bool) -> Iterator[Result
     classifier = subject.classifier
     maps = Maps([], classifier.model, classifier.logits, [], AT_ONCE)
     maps.methods = {name: make(classifier.model) for name, make in VARIANTS.items()}
-    probabilities = partial(_probabilities, classifier, in_bfloat16)
     removals = {name: make_removal(name, classifier.model, seed=0) for name in REMOVALS}
     metrics = ("insertion", "deletion", MASS)
-    measures = Measures(metrics, removals, classifier.logits, probabilities, STEPS, seed=0)
+    measures = Measures(metrics, removals, classifier.logits, partial(probabilities, classifier, in_bfloat16), STEPS, 0)
     target = (lambda example: None) if in_bfloat16 else subject.labels_as_targets()
     prepare = Preparation(classifier.pixel_values, classifier.mask, target)
     work = Work(subject.examples, prepare, maps, measures, torch.device("cpu"), AT_ONCE, print)
     for number in tqdm(drawn(len(subject.examples), limit, 0, CHOOSING)):
         yield from work.batch([number], VARIANTS)[0].results
-
-
-def _probabilities(classifier: Classifier, in_bfloat16: bool, images: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-        return classifier.logits(images).float().softmax(-1)
 
 
 def summaries(results: Sequence[Result]) -> dict[Quantity, Summary]:

@@ -83,11 +83,9 @@ class AttentionEvidence(AttentionAttribution):
         contrast: TargetType,
     ) -> list[Explanation]:
         forward_func: Any = self.forward_func
-        asked = plan, inputs, targets, additional_forward_args, contrast
-        if contrast is not None or _has_several_labels(self.model):
-            found = explain_targets(self.model, forward_func, *asked)
-        else:
-            found = explain_targets(self.model, lambda *args, **kwargs: log_odds(forward_func(*args, **kwargs)), *asked)
+        if contrast is None and not _has_several_labels(self.model):
+            forward_func = _with_log_odds(forward_func)
+        found = explain_targets(self.model, forward_func, plan, inputs, targets, additional_forward_args, contrast)
         return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in found]
 
 
@@ -100,6 +98,10 @@ def log_odds(logits: Tensor) -> Tensor:
     beside_top = logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
     others = logits.logsumexp(1, keepdim=True) + torch.log1p(-logits.softmax(1).masked_fill(top, 0))  # there p is ≤ 1/2
     return logits - torch.where(top, beside_top, others)
+
+
+def _with_log_odds(forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *args, **kwargs: log_odds(forward_func(*args, **kwargs))
 
 
 def _has_several_labels(model: nn.Module) -> bool:

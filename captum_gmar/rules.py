@@ -217,11 +217,7 @@ class Evidence:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + sum_up([self._given(block.attention, block.gradient, block) for block in layer]))
-
-    def _given(self, attention: Tensor, gradient: Tensor, block: Block) -> Tensor:
-        """(N, T) by some rows; both are read before the product takes their block's memory."""
-        return torch.mul(attention, gradient, out=block.spare).sum((1, 2))
+        return Step(relevance + sum_up([product(block).sum((1, 2)) for block in layer]))
 
 
 @dataclass(frozen=True)
@@ -305,7 +301,12 @@ def head_weights(importance: Tensor) -> Tensor:
 
 def positive(block: Block) -> Tensor:
     r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
-    return torch.mul(block.attention, block.gradient, out=block.spare).clamp_(min=0)
+    return product(block).clamp_(min=0)
+
+
+def product(block: Block) -> Tensor:
+    r""":math:`A \odot G`; both are read before it takes the block's memory."""
+    return torch.mul(block.attention, block.gradient, out=block.spare)
 
 
 def positive_gradient(block: Block) -> Tensor:

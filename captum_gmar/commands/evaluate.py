@@ -23,7 +23,8 @@ ANEW = ("class-sensitivity", "sensitivity-max", "infidelity")
 METRICS = CURVES + MASKED + LOCALISATION + ANEW
 
 DEFAULT_METHODS = (
-    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++", "input-x-gradient"),
+    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout"),
+    *("gradient-rollout", "gmar++", "input-x-gradient"),
 )
 
 DESCRIPTION = """\

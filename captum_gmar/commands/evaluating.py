@@ -116,7 +116,7 @@ class Evaluation:
             metrics=self.metrics,
             removals=self.removals,
             forward_func=logits,
-            perturbed_func=partial(_probabilities, classifier, arguments.precision == "bfloat16"),
+            perturbed_func=partial(probabilities, classifier, arguments.precision == "bfloat16"),
             steps=arguments.steps,
             seed=arguments.seed,
         )
@@ -219,7 +219,8 @@ def _check_objects(metrics: Sequence[str], examples: Sequence[Example]) -> None:
         raise CommandError(f"--metrics {','.join(wanted)} must go with boxes or masks. Pass --boxes or --masks.")
 
 
-def _probabilities(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
+def probabilities(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
+    """(N, classes), from a pass in bfloat16 if ``is_rounded``."""
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_rounded):
         logits = classifier.logits(pixels)
     found = classifier.probabilities(logits.float())
