@@ -1,5 +1,6 @@
 """Where it was measured, and with which versions."""
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -15,6 +16,8 @@ from benchmarks.peers import PEERS
 
 PACKAGES = ("torch", "transformers", "captum")
 GIB = 2**30
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def describe(device: str, threads: int) -> dict[str, str]:
@@ -32,6 +35,17 @@ def describe(device: str, threads: int) -> dict[str, str]:
         for precision in (torch.float32, torch.bfloat16):
             machine[f"attention in {precision}".replace("torch.", "")] = _attention(device, precision)
     return machine
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep what it frees, where its C library is glibc.
+
+    To be given memory anew takes time, page by page, and how much of it depends on what else ran before.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
+        library.mallopt(M_MMAP_MAX, 0)
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.cases import Case
 from benchmarks.isolated import Send, failure
+from benchmarks.machine import keep_freed_memory
 from benchmarks.rows import OWN, Row, Subject
 
 LONG = 2  # seconds, beside which the first run of a process makes no odds
@@ -55,6 +56,7 @@ def take_times(send: Send, case: Case, device: str, threads: int, limits: Limits
         limits: on time.
         wanted: how often each row is to be run.
     """
+    keep_freed_memory()
     torch.set_num_threads(threads)
     subject = Subject(case, device)
     rows = dict(_warm_rows(send, subject, limits, wanted))

@@ -5,6 +5,7 @@ The result is the same; in backward, each layer is handed out in blocks. No hook
 Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query tokens that pool the others.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -146,7 +147,9 @@ class AttentionMeeting(TorchFunctionMode):
 
     def _sees_the_image(self, *inputs: Tensor) -> bool:
         """Whether they are computed from the pixels; if not, they are of another tower."""
-        return self.pixels is None or not torch.is_grad_enabled() or depends(inputs, self.pixels)
+        if self.pixels is None or not torch.is_grad_enabled():
+            return True
+        return (self.last is not None and depends(inputs, self.last)) or depends(inputs, self.pixels)
 
     def _new_anchor(self) -> Tensor:
         self.anchors.append(torch.zeros((), requires_grad=True))
@@ -259,14 +262,14 @@ def attend_in_blocks(
 
 
 def depends(tensors: Iterable[Tensor], node: Node) -> bool:
-    """Whether any of the tensors was computed from what came out of ``node``."""
-    pending = [tensor.grad_fn for tensor in tensors]
+    """Whether any of the tensors was computed from what came out of ``node``; the nearest steps are looked at first."""
+    pending = deque(tensor.grad_fn for tensor in tensors)
     seen: set[Node | None] = {None}
     while pending:
-        current = pending.pop()
+        current = pending.popleft()
         if current is node:
             return True
-        if current is not None and current not in seen:
+        if current not in seen:
             seen.add(current)
             pending.extend(following for following, _ in current.next_functions)
     return False
