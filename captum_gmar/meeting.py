@@ -264,12 +264,12 @@ def attend_in_blocks(
 def depends(tensors: Iterable[Tensor], node: Node) -> bool:
     """Whether any of the tensors was computed from what came out of ``node``; the nearest steps are looked at first."""
     pending = deque(tensor.grad_fn for tensor in tensors)
-    seen: set[Node | None] = {None}
+    seen: set[Node] = set()
     while pending:
         current = pending.popleft()
         if current is node:
             return True
-        if current not in seen:
+        if current is not None and current not in seen:
             seen.add(current)
             pending.extend(following for following, _ in current.next_functions)
     return False
