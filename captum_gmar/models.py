@@ -155,8 +155,7 @@ def _prefixes(model: nn.Module) -> frozenset[int]:
 
 def named_tokens(module: nn.Module, names: tuple[str, ...]) -> int:
     """How many tokens ``module`` keeps under these names."""
-    kept = module._parameters | module._buffers | vars(module)  # where getattr, for a name it does not know, looks long
-    tokens = [kept[name] for name in names if isinstance(kept.get(name), Tensor)]
+    tokens = [getattr(module, name) for name in names if isinstance(getattr(module, name, None), Tensor)]
     return sum(token.shape[-2] if token.dim() > 1 else 1 for token in tokens)
 
 
