@@ -13,7 +13,7 @@ so rounded (the one that is explained) and with those of the model before its we
 import argparse
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from captum_gmar.switching import attention_implementation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from methods import METHODS
-from oracle import Dense, attention_and_gradient, gmar, without_layers_after, written_out
+from oracle import Dense, attention_and_gradient, gmar, with_truncations
 
 OTHER_PASSES = ("LeGrad", "attention evidence")  # their gradients are not of one pass that transformers returns
 
@@ -59,12 +59,7 @@ def of_methods(model: nn.Module, inputs: Tensor) -> Iterator[Agreement]:
     home, pixels = copy.deepcopy(model).cpu(), inputs.cpu()
     targets = home(pixels).logits.argmax(-1).tolist()
     layers, patches = transformer_layers(home), patch_grid(home, *inputs.shape[-2:]).patches
-
-    def dense(other: nn.Module, *of: Callable[[Tensor], Tensor]) -> Dense:
-        return written_out(other, lambda copied, pixels: copied(pixels).logits, pixels, targets, *of)
-
-    exact = dense(home)
-    exact.truncated = lambda layer, *of: dense(without_layers_after(home, layers, layer), *of)
+    exact = with_truncations(home, layers, lambda copied, pixels: copied(pixels).logits, pixels, targets)
     own = own_numbers(home, pixels, targets)
     for method, row in METHODS.items():
         if row.expected is not None:

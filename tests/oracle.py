@@ -79,6 +79,23 @@ def without_layers_after(model: nn.Module, layers: list[nn.Module], layer: int) 
     return shorter
 
 
+def with_truncations(
+    model: nn.Module,
+    layers: list[nn.Module],
+    forward: Callable[[nn.Module, Tensor], Tensor],
+    inputs: Tensor,
+    targets: list[int],
+) -> Dense:
+    """What ``written_out`` gives of the model and, when asked, of it without the layers after one of ``layers``."""
+
+    def dense(other: nn.Module, *of: Callable[[Tensor], Tensor]) -> Dense:
+        return written_out(other, forward, inputs, targets, *of)
+
+    record = dense(model)
+    record.truncated = lambda layer, *of: dense(without_layers_after(model, layers, layer), *of)
+    return record
+
+
 def log_odds(logits: Tensor) -> Tensor:
     probability = logits.softmax(-1)
     return probability.log() - (1 - probability).log()

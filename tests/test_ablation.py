@@ -61,13 +61,8 @@ def case():
     model, _ = make("ViT")
     inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     layers = transformer_layers(model)
-
-    def dense(other, *of):
-        return oracle.written_out(other, lambda copied, pixels: copied(pixels).logits, inputs, TARGETS, *of)
-
-    record = dense(model)
-    record.truncated = lambda layer, *of: dense(oracle.without_layers_after(model, layers, layer), *of)
-    record.of_log_odds = dense(model, oracle.log_odds).gradient
+    record = oracle.with_truncations(model, layers, lambda copied, pixels: copied(pixels).logits, inputs, TARGETS)
+    record.of_log_odds = record.truncated(len(layers) - 1, oracle.log_odds).gradient
     return model, inputs, record
 
 

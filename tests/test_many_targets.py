@@ -9,7 +9,7 @@ import pytest
 import torch
 from families import FAMILIES, OwnHead, expected_start, hugging_face, make
 from methods import METHODS, PUBLIC
-from oracle import Dense, without_layers_after, written_out
+from oracle import with_truncations
 from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution, PublishedGMAR
@@ -109,15 +109,9 @@ def test_oracle(name, family, images):
     patches = patch_grid(model, 32, 32).patches
     start = expected_start(FAMILIES[family][1], patches + 1, patches)
     found = METHODS[name].make(model, forward_func=forward).relevance_of_targets(images, SEVERAL)
+    layers = transformer_layers(model)
     for number, targets in enumerate(SEVERAL.T.tolist()):
-
-        def dense(other, *of, targets=targets) -> Dense:
-            return written_out(other, lambda copied, pixels: copied(pixels).logits, images, targets, *of)
-
-        record, layers = dense(model), transformer_layers(model)
-        record.truncated = lambda layer, *of, dense=dense, layers=layers: dense(
-            without_layers_after(model, layers, layer), *of
-        )
+        record = with_truncations(model, layers, lambda copied, pixels: copied(pixels).logits, images, targets)
         expected = (start @ METHODS[name].expected(record))[:, -patches:]
         assert (found[:, number].flatten(1) - expected).abs().max() < 2e-5 * expected.abs().max()
 

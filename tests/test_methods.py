@@ -1,6 +1,5 @@
 """Every method on every model family against the formulas in float64."""
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 import transformers
 from families import FAMILIES, expected_start, image_embedding, make
 from methods import METHODS, PUBLIC
-from oracle import Dense, without_layers_after, written_out
+from oracle import Dense, with_truncations
 from PIL import Image
 
 from captum_gmar.models import Logits, patch_grid, transformer_layers
@@ -27,12 +26,8 @@ def case(family):
     model, forward = make(family)
     inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     run = image_embedding if "embedding" in family else Logits
-
-    def dense(other, *of):
-        return written_out(other, lambda copied, pixels: run(copied)(pixels), inputs, TARGETS, *of)
-
     layers = transformer_layers(model)
-    record = replace(dense(model), truncated=lambda layer, *of: dense(without_layers_after(model, layers, layer), *of))
+    record = with_truncations(model, layers, lambda copied, pixels: run(copied)(pixels), inputs, TARGETS)
     patches, tokens = patch_grid(model, 32, 32).patches, record.attention[0].shape[-1]
     if family == "SigLIP, image embedding":
         start = pooling_attention(model, run, inputs)
@@ -105,12 +100,8 @@ def photos(shared, deit):
     names = ["n02123045_tabby", "n02690373_airliner"]
     images = [Image.open(shared / "images" / "photos" / f"{name}.JPEG").convert("RGB") for name in names]
     inputs = processor(images, return_tensors="pt")["pixel_values"]
-
-    def dense(model, *of):
-        return written_out(model, lambda copied, pixels: copied(pixels).logits, inputs, PHOTO_CLASSES, *of)
-
     layers = transformer_layers(deit)
-    exact = replace(dense(deit), truncated=lambda layer, *of: dense(without_layers_after(deit, layers, layer), *of))
+    exact = with_truncations(deit, layers, lambda copied, pixels: copied(pixels).logits, inputs, PHOTO_CLASSES)
     return inputs, exact, in_single_precision(deit, inputs, exact)
 
 
