@@ -24,7 +24,7 @@ from benchmarks.measuring import EVERYTHING, Measuring, OutOfTime
 from benchmarks.presets import PRESETS
 from benchmarks.report import write_report
 from benchmarks.rows import OF_SEVERAL
-from captum_gmar.catalogue import OURS
+from captum_gmar.attr.catalogue import OURS
 
 PARTS = ("times", "memory", "start-up", "exactness")
 

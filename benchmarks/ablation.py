@@ -19,22 +19,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
-from captum_gmar._base import AttentionAttribution
-from captum_gmar.attention import Plan
-from captum_gmar.commands.evaluating import probabilities
-from captum_gmar.commands.removals import make_removal
-from captum_gmar.commands.scenes import scene_subject
-from captum_gmar.commands.subject import Subject, classifier_of, drawn
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.maps import Maps
+from captum_gmar.attr.rules import Evidence, HeadImportance
+from captum_gmar.cli.removals import make_removal
+from captum_gmar.cli.scenes import scene_subject
+from captum_gmar.engine.explain import Plan
+from captum_gmar.engine.rule import Block, Blocks, Step, head_weights, positive, product, sum_up
 from captum_gmar.evaluation.batches import Preparation
-from captum_gmar.evaluation.examples import read_examples
+from captum_gmar.evaluation.data import read_examples
+from captum_gmar.evaluation.faithfulness import probabilities
 from captum_gmar.evaluation.journal import Result
 from captum_gmar.evaluation.markdown import table
 from captum_gmar.evaluation.measures import Measures
+from captum_gmar.evaluation.measuring import Work
 from captum_gmar.evaluation.statistics import DIFFERENCE, Quantity, Summary, summarise, tables
-from captum_gmar.evaluation.work import Work
-from captum_gmar.evidence import log_odds
-from captum_gmar.maps import Maps
-from captum_gmar.rules import Block, Blocks, Evidence, HeadImportance, Step, head_weights, positive, product, sum_up
+from captum_gmar.evaluation.subject import Subject, classifier_of, drawn
 
 REMOVALS = ("mean", "blur", "noisy-linear", "tokens")
 STEPS, AT_ONCE, CHOOSING = 7, 16, (1, 2)

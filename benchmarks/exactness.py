@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar import GMARAttribution
-from captum_gmar.models import patch_grid, transformer_layers
-from captum_gmar.switching import attention_implementation
+from captum_gmar.engine.models import patch_grid, transformer_layers
+from captum_gmar.engine.switching import attention_implementation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from methods import METHODS

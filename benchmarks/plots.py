@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks.rows import BOTH, DENSE, FORWARD
 from benchmarks.summary import Growth, Line
-from captum_gmar._files import replacing
+from captum_gmar.files.writing import replacing
 
 DPI = 120
 PANEL_INCHES = (3.8, 3.0)

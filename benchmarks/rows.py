@@ -13,8 +13,8 @@ from transformers import ViTForImageClassification
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS
 from captum_gmar import record_attention
-from captum_gmar.catalogue import CAPTUMS, OURS
-from captum_gmar.patch_relevance import PERTURBING, attributions_of, images_at_once
+from captum_gmar.attr.catalogue import CAPTUMS, OURS
+from captum_gmar.attr.patch_relevance import PERTURBING, attributions_of, images_at_once
 
 TARGET = 3
 TARGETS = [3, 4, 5, 6, 7]

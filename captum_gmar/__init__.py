@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_gmar.catalogue import methods
-    from captum_gmar.evidence import AttentionEvidence
-    from captum_gmar.flow import RelevanceFlow
-    from captum_gmar.gmar import GMARAttribution
-    from captum_gmar.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
-    from captum_gmar.layer_means import GradSAM, LeGrad
-    from captum_gmar.published import PublishedGMAR
-    from captum_gmar.recording import AttentionRecord, record_attention
-    from captum_gmar.rollout import AttentionRollout, RawAttention
-    from captum_gmar.side_by_side import compare
+    from captum_gmar.attr.catalogue import methods
+    from captum_gmar.attr.evidence import AttentionEvidence
+    from captum_gmar.attr.gmar import GMARAttribution
+    from captum_gmar.attr.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
+    from captum_gmar.attr.layer_means import GradSAM, LeGrad
+    from captum_gmar.attr.published import PublishedGMAR
+    from captum_gmar.attr.relevance_flow import RelevanceFlow
+    from captum_gmar.attr.rollout import AttentionRollout, RawAttention
+    from captum_gmar.engine.recording import AttentionRecord, record_attention
+    from captum_gmar.inspection.compare import compare
     from captum_gmar.visualization import (
         visualize_attribution,
         visualize_comparison,
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AttentionEvidence": "evidence",
-    "AttentionGradCAM": "gradient_rollout",
-    "AttentionRecord": "recording",
-    "AttentionRollout": "rollout",
-    "GMARAttribution": "gmar",
-    "GMARPlusPlus": "gradient_rollout",
-    "GradSAM": "layer_means",
-    "GradientRollout": "gradient_rollout",
-    "LeGrad": "layer_means",
-    "PublishedGMAR": "published",
-    "RawAttention": "rollout",
-    "RelevanceFlow": "flow",
-    "compare": "side_by_side",
-    "methods": "catalogue",
-    "record_attention": "recording",
+    "AttentionEvidence": "attr.evidence",
+    "AttentionGradCAM": "attr.gradient_rollout",
+    "AttentionRecord": "engine.recording",
+    "AttentionRollout": "attr.rollout",
+    "GMARAttribution": "attr.gmar",
+    "GMARPlusPlus": "attr.gradient_rollout",
+    "GradSAM": "attr.layer_means",
+    "GradientRollout": "attr.gradient_rollout",
+    "LeGrad": "attr.layer_means",
+    "PublishedGMAR": "attr.published",
+    "RawAttention": "attr.rollout",
+    "RelevanceFlow": "attr.relevance_flow",
+    "compare": "inspection.compare",
+    "methods": "attr.catalogue",
+    "record_attention": "engine.recording",
     "visualize_attribution": "visualization",
     "visualize_comparison": "visualization",
     "visualize_head_attention": "visualization",

@@ -2,7 +2,7 @@
 
 import sys
 
-from captum_gmar.cli import main
+from captum_gmar.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captum_gmar.models import PatchGrid, patch_grid
-from captum_gmar.switching import attention_implementation, uncompiled
+from captum_gmar.engine.models import PatchGrid, patch_grid
+from captum_gmar.engine.switching import attention_implementation, uncompiled
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 import transformers
 from torch import nn
 
-from captum_gmar.models import Logits, transformer_layers
+from captum_gmar.engine.models import Logits, transformer_layers
 
 TINY = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 48, "num_labels": 10}
 TINY_IMAGE = {**TINY, "image_size": 32, "patch_size": 8}

@@ -10,8 +10,8 @@ from families import make
 pytest.importorskip("benchmarks.ablation", reason="the benchmarks are not installed; they run in a checkout")
 
 from benchmarks.ablation import VARIANTS, WHOLE, summaries, to_markdown
+from captum_gmar.engine.models import transformer_layers
 from captum_gmar.evaluation.journal import Result, Row
-from captum_gmar.models import transformer_layers
 
 TARGETS = [3, 0, 9]
 

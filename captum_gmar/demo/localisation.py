@@ -11,13 +11,13 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_gmar import catalogue
+from captum_gmar.attr import catalogue
+from captum_gmar.attr.rollout import RawAttention
 from captum_gmar.demo.batches import GRID, PATCH
 from captum_gmar.demo.measures import Estimate, estimate, patch_shares, to_pixels
 from captum_gmar.demo.scenes import Scene, make_scene
+from captum_gmar.engine.models import PatchGrid
 from captum_gmar.metrics import centre_blob, uniform_map
-from captum_gmar.models import PatchGrid
-from captum_gmar.rollout import RawAttention
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification

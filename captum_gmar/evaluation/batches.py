@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.evaluation.examples import Example
+from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.evaluation.data import Example
 from captum_gmar.evaluation.measures import Examples
-from captum_gmar.patch_relevance import FAILURES
 
 Done = TypeVar("Done")
 

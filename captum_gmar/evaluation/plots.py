@@ -8,10 +8,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar._files import replacing
 from captum_gmar.evaluation.controls import CONTROLS
 from captum_gmar.evaluation.report import ARROWS
 from captum_gmar.evaluation.statistics import DIFFERENCE, Array, Quantity, Summary
+from captum_gmar.files.writing import replacing
 from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.visualization import visualize_perturbation_curves
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar._base import pixel_values
-from captum_gmar.heads.outputs import Change, head_outputs
-from captum_gmar.models import Logits, check_model, config_of
+from captum_gmar.engine.inputs import pixel_values
+from captum_gmar.engine.models import Logits, check_model, config_of
+from captum_gmar.heads.head_outputs import Change, head_outputs
 
 
 @contextmanager

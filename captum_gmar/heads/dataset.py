@@ -6,7 +6,7 @@ from torch import Tensor
 
 from captum_gmar.heads.moments import Gathered
 from captum_gmar.heads.statistics import HeadStatistics
-from captum_gmar.metrics._outputs import Target
+from captum_gmar.metrics.outputs import Target
 
 Score = Callable[..., Tensor]  # (inputs, target=...) → (N, layers, heads)
 

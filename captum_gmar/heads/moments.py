@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics._outputs import Target, class_indices
+from captum_gmar.metrics.outputs import Target, class_indices
 
 
 class Moments(NamedTuple):

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captum_gmar._base import leaf, pixel_values
-from captum_gmar._captum import TargetType
-from captum_gmar.attention import Plan, explain, meet, run_sweep
+from captum_gmar.engine._captum import TargetType
+from captum_gmar.engine.backward import check_finite
+from captum_gmar.engine.explain import Plan, explain, meet, run_sweep
+from captum_gmar.engine.inputs import leaf, pixel_values
+from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.rule import Blocks, Importance, Step, check_choice, sum_up
 from captum_gmar.heads.ablation import stacked
-from captum_gmar.models import Logits, check_model
-from captum_gmar.rules import Blocks, Importance, Step, check_choice, sum_up
-from captum_gmar.wayback import check_finite
 
 LOSSES = ("cross_entropy", "logit")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from captum_gmar.heads.moments import Gathered
 from captum_gmar.heads.ranking import by_layer, ranked_heads
-from captum_gmar.metrics._inputs import check_count
-from captum_gmar.metrics._outputs import Target
+from captum_gmar.metrics.inputs import check_count
+from captum_gmar.metrics.outputs import Target
 
 
 @dataclass(frozen=True, eq=False)

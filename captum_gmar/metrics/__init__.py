@@ -46,13 +46,6 @@ attributions summed over channels as ``a_batch``, or a function as ``explain_fun
     sensitivity = quantus.MaxSensitivity()(model=logits_model, a_batch=None, explain_func=explain, **arrays)
 """
 
-from captum_gmar.metrics.average import (
-    MaskedProbability,
-    average_drop,
-    average_gain,
-    average_increase,
-    masked_probability,
-)
 from captum_gmar.metrics.classes import class_sensitivity
 from captum_gmar.metrics.controls import centre_blob, control_maps, random_map, uniform_map
 from captum_gmar.metrics.imputation import NoisyLinear
@@ -62,6 +55,13 @@ from captum_gmar.metrics.localisation import (
     pointing_game,
     relevance_mass_accuracy,
     relevance_rank_accuracy,
+)
+from captum_gmar.metrics.masking import (
+    MaskedProbability,
+    average_drop,
+    average_gain,
+    average_increase,
+    masked_probability,
 )
 from captum_gmar.metrics.perturbation import PerturbationCurve, deletion, insertion
 from captum_gmar.metrics.randomisation import ParameterRandomisation, layers_from_the_top, parameter_randomisation

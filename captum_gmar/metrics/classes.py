@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics._inputs import Attribute, PatchSize, check_attributions, check_images, leaf, patch_scores
-from captum_gmar.metrics._outputs import ForwardFunc, check_outputs
-from captum_gmar.metrics._ranks import spearman
+from captum_gmar.metrics.inputs import Attribute, PatchSize, check_attributions, check_images, leaf, patch_scores
+from captum_gmar.metrics.outputs import ForwardFunc, check_outputs
+from captum_gmar.metrics.ranks import spearman
 
 
 def class_sensitivity(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_gmar.metrics._inputs import check_attributions, check_count, check_masks, is_integer, patch_scores
+from captum_gmar.metrics.inputs import check_attributions, check_count, check_masks, is_integer, patch_scores
 
 
 class PointingGame(NamedTuple):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics._inputs import PatchSize, check_attributions, check_count, check_images, patch_scores
-from captum_gmar.metrics._outputs import ForwardFunc, Target, class_indices, followed
+from captum_gmar.metrics.inputs import PatchSize, check_attributions, check_count, check_images, patch_scores
+from captum_gmar.metrics.outputs import ForwardFunc, Target, class_indices, followed
 from captum_gmar.metrics.removal import Blur, Removal, Zero
 
 _TIES = 0  # seed of the order of patches that have the same score

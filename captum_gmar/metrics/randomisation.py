@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.metrics._inputs import Attribute, PatchSize, check_attributions, check_images, leaf, patch_scores
-from captum_gmar.metrics._outputs import Target
-from captum_gmar.metrics._ranks import spearman
+from captum_gmar.metrics.inputs import Attribute, PatchSize, check_attributions, check_images, leaf, patch_scores
+from captum_gmar.metrics.outputs import Target
+from captum_gmar.metrics.ranks import spearman
 from captum_gmar.metrics.removal import check_seed
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics._inputs import check_images, is_integer
-from captum_gmar.metrics._outputs import ForwardFunc
+from captum_gmar.metrics.inputs import check_images, is_integer
+from captum_gmar.metrics.outputs import ForwardFunc
 
 
 class Removal(Protocol):

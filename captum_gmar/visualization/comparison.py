@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_gmar.visualization.grid import OWN_SCALE, Layout, draw_values, make_panels
-from captum_gmar.visualization.maps import Array, Heat, Map, Pixels, heat_of, photo_of
+from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, heat_of, photo_of
 from captum_gmar.visualization.panels import draw_map, draw_photo, draw_title, given_axes, show, wrapped
 
 Maps: TypeAlias = Map | Sequence[Map]

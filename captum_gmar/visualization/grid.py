@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.visualization.maps import Array, Heat
+from captum_gmar.visualization.heat import Array, Heat
 from captum_gmar.visualization.panels import (
     MARGIN_INCHES,
     TALLEST,

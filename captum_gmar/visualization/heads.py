@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_gmar.visualization.grid import draw_strip
-from captum_gmar.visualization.maps import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
+from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
 from captum_gmar.visualization.panels import (
     MARGIN_INCHES,
     draw_title,

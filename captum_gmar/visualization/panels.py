@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from captum_gmar.visualization.maps import Array, Heat
+from captum_gmar.visualization.heat import Array, Heat
 
 POINTS_PER_INCH, LINE_SPACING = 72, 1.25
 SHORTEST, TALLEST = 0.4, 2  # height by width of a panel; longer images are drawn smaller

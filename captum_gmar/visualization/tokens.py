@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from captum_gmar.visualization.attribution import draw_single
 from captum_gmar.visualization.grid import draw_strip
-from captum_gmar.visualization.maps import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
+from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
 from captum_gmar.visualization.panels import outline, show
-from captum_gmar.visualization.single import draw_single
 
 
 def visualize_token_interaction(

@@ -23,8 +23,8 @@ from transformers import (
     ViTModel,
 )
 
-from captum_gmar import cli
-from captum_gmar.commands.loading import load_classifier
+from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.cli import main as cli
 from cli.commandline import LABELS, Result, Run, save_photo
 
 SMALL = {

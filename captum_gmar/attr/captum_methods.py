@@ -1,0 +1,273 @@
+"""Captum's own methods, made ready to call on a vision transformer, to compare with.
+
+They are Captum's classes and give Captum's numbers. What is added: they take the logits out of a Hugging Face output,
+their arguments come in the order of our methods (Captum's Integrated Gradients takes a target in second place for its
+baselines), they know the patches, warn of nothing that is as it should be, and return what is detached and of the
+inputs' dtype.
+
+Example::
+
+    >>> import torch
+    >>> from transformers import ViTConfig, ViTForImageClassification
+    >>> from captum_gmar.attr.captum_methods import IntegratedGradients, TokenGradCam
+    >>> config = ViTConfig(image_size=32, patch_size=8, hidden_size=16, num_attention_heads=2,
+    ...                    num_hidden_layers=2, intermediate_size=32, num_labels=10)
+    >>> model = ViTForImageClassification(config).eval()
+    >>> inputs = torch.randn(2, 3, 32, 32)
+    >>> TokenGradCam(model).attribute(inputs, target=3).shape
+    torch.Size([2, 3, 32, 32])
+    >>> IntegratedGradients(model).attribute(inputs, target=3, n_steps=8).shape
+    torch.Size([2, 3, 32, 32])
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+import captum.attr
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
+from captum_gmar.engine.inputs import leaf, pixel_values
+from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid, transformer_layers
+from captum_gmar.engine.switching import uncompiled
+
+
+class _Ready(Attribution):
+    """What is added to each of Captum's classes, which comes second among the bases.
+
+    Args:
+        model: a vision transformer, for example a Hugging Face ``ViTForImageClassification``.
+        forward_func: what is explained, if not the model's logits: a callable that takes the inputs and additional
+            arguments, runs ``model`` and returns a tensor.
+        options: of the constructor of Captum's class, for example ``multiply_by_inputs``.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+    """
+
+    def __init__(self, model: nn.Module, forward_func: Callable[..., Any] | None = None, **options: Any) -> None:
+        check_model(model)
+        self.model = model
+        super().__init__(Logits(model if forward_func is None else forward_func), **options)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: object = None,
+        **options: Any,
+    ) -> Any:
+        """
+        Explains the target's logit of every example.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them.
+            target (int, tuple, Tensor, or list, optional): Output indices that are explained, in every form that
+                :meth:`captum_gmar.GMARAttribution.attribute` takes.
+                Default: None
+            additional_forward_args (Any, optional): Further positional arguments of the model, after the inputs.
+                Default: None
+            options: Those of the ``attribute`` of Captum's class, by name.
+
+        Returns:
+            *Tensor* or *tuple[Tensor]* of **attributions**, and **delta** where ``return_convergence_delta`` is asked:
+            - **attributions** (*Tensor* or *tuple[Tensor]*):
+                In the shape, dtype and device of the inputs, detached.
+            - **delta** (*Tensor*):
+                As Captum returns it.
+
+        Raises:
+            AssertionError: from Captum, if the target or an option does not fit.
+            ValueError: if the inputs are not one batch of images, or, from a perturbation method, if there are several
+                outputs per example and no target.
+        """
+        is_inputs_tuple = _is_tuple(inputs)
+        pixels = pixel_values(inputs)
+        with torch.inference_mode(False):
+            # Captum warns about inputs without grad, and would hand on the graph of those with grad.
+            result = self._attribute_pixels(
+                leaf(pixels), target=target, additional_forward_args=additional_forward_args, **options
+            )
+        attributions, *delta = result if isinstance(result, tuple) else (result,)
+        formatted = _format_output(is_inputs_tuple, (attributions.detach().to(pixels.dtype),))
+        return (formatted, *delta) if delta else formatted
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not offered, as in most of Captum's own methods."""
+        raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
+
+    def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Any:
+        captums = super().attribute.__wrapped__  # type: ignore[attr-defined]
+        return captums(self, pixels, **{**self._defaults(pixels), **options})
+
+    def _defaults(self, pixels: Tensor) -> dict[str, Any]:
+        """Options of Captum's ``attribute`` for these inputs, where none are passed."""
+        return {}
+
+
+class Saliency(_Ready, captum.attr.Saliency):
+    """The gradient's absolute value per pixel and channel; signed with ``abs=False``.
+
+    Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2013, https://arxiv.org/abs/1312.6034.
+    """
+
+
+class InputXGradient(_Ready, captum.attr.InputXGradient):
+    """The gradient times the pixel value.
+
+    Shrikumar et al., "Not Just a Black Box", 2016, https://arxiv.org/abs/1605.01713.
+    """
+
+
+class IntegratedGradients(_Ready, captum.attr.IntegratedGradients):
+    """The gradient along a straight line from ``baselines`` (zero: the mean colour of normalised pixel values) to the
+    image, times their difference. It sums to the difference of the two logits.
+
+    All ``n_steps`` (50) of all examples run as one batch, unless ``internal_batch_size`` is passed.
+
+    Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, https://arxiv.org/abs/1703.01365.
+    """
+
+
+class GradientShap(_Ready, captum.attr.GradientShap):
+    """The expected gradient between the image and baselines drawn from ``baselines``, at ``n_samples`` (5) random
+    places, times their difference.
+
+    Without ``baselines`` the only one is zero, the mean colour of normalised pixel values. Captum draws baselines and
+    places from numpy's global random state and noise (``stdevs``) from torch's: seed both,
+    ``numpy.random.seed(0); torch.manual_seed(0)``, for the same numbers twice.
+
+    Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017,
+    https://arxiv.org/abs/1705.07874.
+    """
+
+    def _defaults(self, pixels: Tensor) -> dict[str, Any]:
+        return {"baselines": torch.zeros_like(pixels[:1])}
+
+
+class _Perturbing(_Ready):
+    """What is added to Captum's perturbation methods, which without target explain all outputs of all examples."""
+
+    def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Any:
+        if options["target"] is None:
+            with torch.no_grad():
+                outputs = cast(
+                    Tensor, _run_forward(self.forward_func, pixels, None, options["additional_forward_args"])
+                )
+            if outputs.numel() != len(pixels):
+                raise ValueError(
+                    f"Expected one output per example where no target is given, but got {tuple(outputs.shape)} for "
+                    f"{len(pixels)} examples. Pass target=, the class to explain."
+                )
+        return super()._attribute_pixels(pixels, **options)
+
+
+class PatchOcclusion(_Perturbing, captum.attr.Occlusion):
+    """How much the logit falls where a window the size of a patch is replaced by ``baselines`` (zero: the mean colour
+    of normalised pixel values).
+
+    The window moves patch by patch, over all channels at once, and every pixel of it gets the whole difference. The
+    last windows lie partly, where the patches do not cover the image, on the margin. One forward pass each, or one
+    for ``perturbations_per_eval`` of them. For larger or overlapping windows pass ``sliding_window_shapes`` and
+    ``strides``, (channels, height, width) each.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014,
+    https://arxiv.org/abs/1311.2901.
+    """
+
+    def _defaults(self, pixels: Tensor) -> dict[str, Any]:
+        grid = patch_grid(self.model, *pixels.shape[-2:])
+        window = (pixels.shape[1], grid.patch_height, grid.patch_width)
+        return {"sliding_window_shapes": window, "strides": window}
+
+
+class PatchAblation(_Perturbing, captum.attr.FeatureAblation):
+    """How much the logit falls when a patch is replaced by ``baselines`` (zero: the mean colour of normalised pixel
+    values).
+
+    Every pixel of the patch gets the whole difference. The margin that no patch covers is one feature of its own, so
+    it is nothing where the model does not read it. Without margin that is what :class:`PatchOcclusion` gives; group
+    patches into other features with ``feature_mask``, (1, 1, height, width).
+    """
+
+    def _defaults(self, pixels: Tensor) -> dict[str, Any]:
+        grid = patch_grid(self.model, *pixels.shape[-2:])
+        return {"feature_mask": _patch_of_pixels(grid, pixels)}
+
+
+def _patch_of_pixels(grid: PatchGrid, pixels: Tensor) -> Tensor:
+    """The index of each pixel's patch (1, channels, height, width), and as last index the margin's."""
+    row = torch.arange(pixels.shape[-2], device=pixels.device)[:, None] // grid.patch_height
+    column = torch.arange(pixels.shape[-1], device=pixels.device) // grid.patch_width
+    covered = (row < grid.rows) & (column < grid.columns)
+    return torch.where(covered, row * grid.columns + column, grid.patches).expand_as(pixels[:1])
+
+
+class TokenGradCam(_Ready, captum.attr.LayerGradCam):
+    """Grad-CAM on the patch tokens that enter the last layer, laid out as the image they are.
+
+    With token :math:`x_p` of patch p, out of P, and logit y,
+
+    .. math:: r_p = \\mathrm{ReLU}\\Big(\\sum_c x_{p,c} \\cdot \\frac{1}{P} \\sum_q \\frac{∂y}{∂x_{q,c}}\\Big)
+
+    and, as in our methods, a patch's value is spread evenly over its pixels and channels. Tokens that leave the last
+    layer would not do: where the classifier reads the CLS token alone, the others get no gradient. Pass
+    ``relu_attributions=False`` for evidence against the class as well, which is Captum's default.
+
+    Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
+    https://arxiv.org/abs/1610.02391, where it is the last convolution's output that is read.
+
+    Raises:
+        ValueError: from ``attribute``, if the model's layers cannot be told.
+        RuntimeError: from ``attribute``, if the last layer does not run once over the patch tokens.
+    """
+
+    def __init__(self, model: nn.Module, forward_func: Callable[..., Any] | None = None) -> None:
+        super().__init__(model, forward_func, layer=nn.Identity())
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Token Grad-CAM"
+
+    def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Tensor:
+        grid = patch_grid(self.model, *pixels.shape[-2:])
+        through_layer = _ThroughImage(grid, self.layer)
+        last = transformer_layers(self.model)[-1]
+        with uncompiled(), last.register_forward_pre_hook(through_layer, with_kwargs=True):
+            relevance = super()._attribute_pixels(
+                pixels, **{"relu_attributions": True, **options}
+            )  # (N, 1, rows, col.)
+        return grid.spread_like(relevance.squeeze(1), pixels)
+
+
+class _ThroughImage:
+    """A forward pre-hook that passes the patch tokens among the arguments through ``layer`` as an image."""
+
+    def __init__(self, grid: PatchGrid, layer: nn.Module) -> None:
+        self.grid = grid
+        self.layer = layer
+        self.runs = 0
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        arguments: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        name = next((name for name, value in arguments.items() if self._is_over_grid(value)), None)
+        self.runs += 1
+        if name is None or self.runs > 1:
+            raise RuntimeError(
+                f"Expected {type(module).__name__}, the last layer, to run once over {self.grid.patches} patch tokens, "
+                f"a {self.grid.rows}x{self.grid.columns} grid, but "
+                + ("it gets no such tokens." if name is None else "it runs again.")
+                + " Check the size of the images; forward_func must run the model once, without gradient checkpointing."
+            )
+        arguments[name] = self._through(arguments[name])
+        return tuple(arguments[i] for i in range(len(args))), {name: arguments[name] for name in kwargs}
+
+    def _is_over_grid(self, value: object) -> bool:
+        return isinstance(value, Tensor) and value.dim() == 3 and self.grid.prefix_tokens(value.shape[1]) is not None
+
+    def _through(self, tokens: Tensor) -> Tensor:
+        prefix, patches = tokens[:, : -self.grid.patches], tokens[:, -self.grid.patches :]
+        image = patches.mT.reshape(len(tokens), -1, self.grid.rows, self.grid.columns)  # (N, hidden, rows, columns)
+        return torch.cat([prefix, self.layer(image).flatten(2).mT], 1)

@@ -1,0 +1,114 @@
+"""The library's own method: what patches say for the class and against it, with the sign kept to the end."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.attr import rules
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.engine._captum import TargetType
+from captum_gmar.engine.explain import Explanation, Plan, explain_targets
+from captum_gmar.engine.models import config_of
+
+
+class AttentionEvidence(AttentionAttribution):
+    r"""
+    Attention evidence: what every patch adds to the target's log-odds, or takes from them, through the attention of all
+    layers.
+
+    .. math::
+        R_j = \sum_l \sum_h \sum_i (A_{l,h} \odot G_{l,h})_{ij}, \qquad r_j = R_j \Big/ \sum_k |R_k|, \qquad
+        G_{l,h} = \frac{\partial o_l}{\partial A_{l,h}}
+
+    where :math:`o_l = \log \frac{p_l}{1 - p_l}` are the log-odds of the target that the rest of the model, without the
+    layers after l, gives to what comes out of layer l. All layers take one forward and one backward pass together.
+
+    :math:`A_{ij} G_{ij}` is the value of token j, weighted by the attention that i pays it, times the gradient at i:
+    what a layer gives all tokens adds up to the gradient times all that its attention wrote, so nothing is lost on the
+    way, and nothing cut off. Relevance below zero is evidence against the target. Log-odds are explained, not the
+    logit, because a class is also likely when all speaks against the others; with ``contrast``, the difference of the
+    two logits, the log of the two classes' odds against each other. No constant is chosen. The derivation, and what the
+    method is worth: ``docs/method.md``.
+
+    What it does not mean: a patch counts where its token is attended to, and tokens of later layers have been mixed
+    from several patches. How the attention itself came about, and what the MLPs add, is not shared out among the
+    patches. What early layers give is read as if the classifier came at once, which it was not trained for.
+
+    Reading intermediate layers by the classifier: nostalgebraist, "interpreting GPT: the logit lens", 2020; as an
+    attribution method, of positive gradients alone: LeGrad. Contributions of heads and image tokens to the residual
+    stream: Gandelsman, Efros and Steinhardt, "Interpreting CLIP's Image Representation via Text-Based Decomposition",
+    ICLR 2024, https://arxiv.org/abs/2310.05916.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
+            ``nn.ModuleList`` or ``nn.Sequential``.
+        start_layer: the first layer that counts; negative ones count from the end.
+        forward_func: what is explained, if not the model's logits. It handles each example by itself, any number of
+            them. What it returns are the logits (N, classes) of classes that compete. One number per example, outputs
+            of more dimensions, and those of a model whose ``config`` tells of several labels at once are explained as
+            they are; of scores that do not compete, as SigLIP's of several texts, return one column.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: when called, if the layers cannot be told.
+
+    Example::
+
+        >>> from captum_gmar import AttentionEvidence
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> scene = load_scene(3, objects=2)
+        >>> evidence = AttentionEvidence(load_model())
+        >>> relevance = evidence.relevance(scene.pixel_values, target=scene.labels[0])
+        >>> relevance.shape, bool(relevance.min() < 0 < relevance.max())
+        (torch.Size([1, 14, 14]), True)
+    """
+
+    def __init__(
+        self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(model, Plan(rules.Evidence(), start_layer=start_layer, separate=True), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Attention evidence"
+
+    def _explain_batch(
+        self,
+        plan: Plan,
+        inputs: Tensor,
+        targets: Sequence[TargetType],
+        additional_forward_args: object,
+        contrast: TargetType,
+    ) -> list[Explanation]:
+        forward_func: Any = self.forward_func
+        if contrast is None and not _has_several_labels(self.model):
+            forward_func = _with_log_odds(forward_func)
+        found = explain_targets(self.model, forward_func, plan, inputs, targets, additional_forward_args, contrast)
+        return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in found]
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    r""":math:`\log \frac{p}{1 - p}` of every class, (N, classes), also where p rounds to 1; of one class, its logit."""
+    if logits.dim() != 2 or logits.shape[1] == 1:
+        return logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    top = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, keepdim=True), True)
+    beside_top = logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
+    others = logits.logsumexp(1, keepdim=True) + torch.log1p(-logits.softmax(1).masked_fill(top, 0))  # there p is ≤ 1/2
+    return logits - torch.where(top, beside_top, others)
+
+
+def _with_log_odds(forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *args, **kwargs: log_odds(forward_func(*args, **kwargs))
+
+
+def _has_several_labels(model: nn.Module) -> bool:
+    return getattr(config_of(model), "problem_type", None) == "multi_label_classification"
+
+
+def _shares(evidence: Tensor) -> Tensor:
+    """(N, T) of all evidence, for and against; zero where there is none."""
+    total = evidence.abs().sum(-1, keepdim=True)
+    return evidence / total.where(total > 0, 1)

@@ -1,0 +1,147 @@
+"""Methods that follow the attention which the target's gradient supports."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from captum_gmar.attr import rules
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.engine.explain import Plan
+from captum_gmar.engine.start_tokens import Start
+
+
+class GradientRollout(AttentionAttribution):
+    r"""
+    Gradient rollout, or generic attention explainability: the rollout of attention times its positive gradient, not
+    normalised.
+
+    .. math:: R \leftarrow R + \bar A_l R, \qquad \bar A_l = \frac{1}{H} \sum_h (A_{l,h} \odot G_{l,h})^+
+
+    for l = 0, …, L-1, begun with R = I; relevance of patch p is R[CLS, p]. With ``head_fusion="gmar"`` GMAR's head
+    weights take the place of 1/H.
+
+    What it does not mean: evidence against the class is cut off at every layer, and the values, zero or more, have the
+    scale of the target's gradient: compare them within one image only.
+
+    Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
+    Transformers", ICCV 2021, eq. 5 and 6, https://arxiv.org/abs/2103.15679.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
+        head_fusion: "mean", or "gmar": weighted by each head's importance.
+        norm: of the gradient, for the head importance of "gmar": "l1" or "l2".
+        residual: the weight of R in the first formula; zero or more.
+        start_layer: the first layer that counts; negative ones count from the end.
+        tokens: where relevance begins, as in :class:`~captum_gmar.GMARAttribution`.
+        forward_func: what is explained, if not the model's logits.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: if an option is none of these.
+
+    Example::
+
+        >>> from captum_gmar import GradientRollout
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> scene = load_scene(3, objects=2)
+        >>> rollout = GradientRollout(load_model(), head_fusion="gmar")
+        >>> rollout.relevance(scene.pixel_values, target=scene.labels[0], contrast=scene.labels[1]).shape
+        torch.Size([1, 14, 14])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        head_fusion: str = "mean",
+        norm: str = "l1",
+        residual: float = 1.0,
+        start_layer: int = 0,
+        tokens: Start | None = None,
+        forward_func: Callable[..., Any] | None = None,
+    ) -> None:
+        rule = rules.GradientRollout(head_fusion, norm, residual)
+        super().__init__(model, Plan(rule, start_layer=start_layer, tokens=tokens), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Gradient rollout"
+
+
+class AttentionGradCAM(AttentionAttribution):
+    r"""
+    Attention Grad-CAM: the last layer's attention times its positive gradient, from the token that the classifier
+    reads, :math:`\frac{1}{H} \sum_h (A_{L-1,h} \odot G_{L-1,h})^+[\mathrm{CLS}, p]`.
+
+    The gradient counts element by element. Comparisons named Grad-CAM elsewhere average it over the layer first, as
+    Grad-CAM does over a feature map, or take it with respect to the tokens: the latter is "layer-grad-cam" of
+    :func:`~captum_gmar.methods`.
+
+    What it does not mean: it sees the last layer only, where each token has been mixed from all patches. Zero or more,
+    in the scale of the target's gradient.
+
+    Selvaraju et al., "Grad-CAM", ICCV 2017, https://arxiv.org/abs/1610.02391; on attention as in Chefer, Gur and Wolf,
+    CVPR 2021, https://arxiv.org/abs/2012.09838.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
+        tokens: whose attention, as in :class:`~captum_gmar.GMARAttribution`.
+        forward_func: what is explained, if not the model's logits.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, tokens: Start | None = None, forward_func: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(model, Plan(rules.GradientRollout(residual=0), start_layer=-1, tokens=tokens), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Attention Grad-CAM"
+
+
+class GMARPlusPlus(AttentionAttribution):
+    r"""
+    GMAR++: a rollout of the attention that the target's gradient supports, in which heads with much positive gradient
+    count more and relevance is conserved.
+
+    .. math::
+        s_{l,h} = \sum G_{l,h}^+, \qquad w_{l,h} = s_{l,h} / \sum_h s_{l,h}, \qquad
+        R = \tilde A_{L-1} \cdots \tilde A_0, \qquad
+        \tilde A_l = \operatorname{rownorm}\Bigl(\sum_h w_{l,h} A_{l,h} \odot G_{l,h}^+ + \alpha I\Bigr)
+
+    and relevance of patch p is R[CLS, p].
+
+    What it does not mean: evidence against the class is cut off, and how much of a row goes through the attention
+    rather than the residual depends on the scale of the gradient, so on the scale of the logits. In [0, 1], and at most
+    1 in sum.
+
+    Joita and Ivanovska, 2025.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
+        residual: :math:`\alpha`, the weight of the identity; zero or more.
+        start_layer: the first layer of the product; negative ones count from the end.
+        tokens: where relevance begins, as in :class:`~captum_gmar.GMARAttribution`.
+        forward_func: what is explained, if not the model's logits.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: if an option is none of these.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        residual: float = 1.0,
+        start_layer: int = 0,
+        tokens: Start | None = None,
+        forward_func: Callable[..., Any] | None = None,
+    ) -> None:
+        plan = Plan(rules.GMARPlusPlus(residual), start_layer=start_layer, tokens=tokens)
+        super().__init__(model, plan, forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "GMAR++"

@@ -1,0 +1,101 @@
+"""What a method says of each patch, whichever of ours or of Captum's it is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import captum.attr
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr.captum_methods import PatchAblation, PatchOcclusion
+from captum_gmar.engine._captum import Attribution, TargetType
+from captum_gmar.engine.inputs import leaf
+from captum_gmar.engine.models import patch_grid
+from captum_gmar.metrics.inputs import check_attributions
+
+Method = Attribution | Callable[..., Tensor]
+
+# What a model, a method or Captum raises where a prediction cannot be explained.
+FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, FloatingPointError, IndexError)
+
+PATCHWISE = (PatchOcclusion, PatchAblation)  # every pixel has what its whole patch is worth
+PERTURBING = (captum.attr.FeatureAblation,)  # and what inherits from it
+
+
+def images_at_once(device: torch.device) -> int:
+    """How many images one pass of a model holds, unless a user knows better."""
+    return 16 if device.type == "cpu" else 128
+
+
+def relevance_of(
+    method: Method,
+    model: nn.Module,
+    pixels: Tensor,
+    target: TargetType,
+    *,
+    batch_size: int,
+    contrast: TargetType = None,
+    ig_steps: int | None = None,
+) -> Tensor:
+    """The relevance of every patch.
+
+    Args:
+        method: any Captum method, or a callable that takes inputs and ``target=`` and returns attributions in their
+            shape.
+        model: which it explains.
+        pixels: (N, channels, height, width).
+        target: class indices, in any form that Captum takes.
+        batch_size: how many images may run at once, also where a method makes many of one.
+        contrast: of methods that take it; not asked for by others.
+        ig_steps: of integrated gradients, if not Captum's default.
+
+    Returns:
+        Tensor (N, rows, columns). Of Captum's methods the sum over a patch, and of those that give every pixel what its
+        whole patch is worth, that.
+
+    Raises:
+        Whatever the method raises, and TypeError or ValueError if what it returns are no finite attributions.
+    """
+    if isinstance(method, AttentionAttribution):
+        return method.relevance(pixels, target, contrast=contrast)
+    return summed(method, model, attributions_of(method, pixels, target, batch_size=batch_size, ig_steps=ig_steps))
+
+
+def attributions_of(
+    method: Method, pixels: Tensor, target: TargetType, *, batch_size: int, ig_steps: int | None = None
+) -> Tensor:
+    """Attributions in the shape of the pixels, detached; arguments and errors as of :func:`relevance_of`."""
+    attribute: Any = method.attribute if isinstance(method, Attribution) else method
+    options = _options(method, len(pixels), batch_size, ig_steps)
+    with _reproducible():
+        return check_attributions(attribute(leaf(pixels), target=target, **options), pixels)
+
+
+def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
+    """The relevance (N, rows, columns) that the method's attributions (N, channels, height, width) give each patch."""
+    grid = patch_grid(model, *attributions.shape[-2:])
+    relevance = grid.sums(attributions)
+    values = attributions.shape[1] * grid.patch_height * grid.patch_width  # of a patch
+    return relevance / values if isinstance(method, PATCHWISE) else relevance
+
+
+def _options(method: Method, examples: int, batch_size: int, ig_steps: int | None) -> dict[str, Any]:
+    """Keeps what runs at once to the batch size."""
+    if isinstance(method, captum.attr.IntegratedGradients):
+        steps = {} if ig_steps is None else {"n_steps": ig_steps}
+        return {"internal_batch_size": max(batch_size, examples), **steps}
+    return {"perturbations_per_eval": max(batch_size // examples, 1)} if isinstance(method, PERTURBING) else {}
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Within the block, the same numbers are drawn each time."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

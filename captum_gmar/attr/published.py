@@ -1,0 +1,176 @@
+"""What the released code of GMAR computes, which is not what the paper says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr.rules import HeadImportance
+from captum_gmar.engine._captum import TargetType
+from captum_gmar.engine.backward import check_finite, gradients
+from captum_gmar.engine.explain import Explanation, Plan, meet, run_sweep, select
+from captum_gmar.engine.forward import AttentionMeeting, depends
+from captum_gmar.engine.inputs import pixel_values
+from captum_gmar.engine.rule import Blocks, Importance, head_weights
+
+RESIDUAL = 0.25
+MEAN_SHARE = 5e-5  # of the mean of R, for a residual
+
+
+class PublishedGMAR(AttentionAttribution):
+    r"""
+    The map that the released code of GMAR gives, for comparison with numbers that were made with it. To explain a
+    prediction, take :class:`~captum_gmar.GMARAttribution`.
+
+    Paper and code part ways:
+
+    - Head weights do not come from the gradient of the attention, and not layer by layer: they are the norm of the
+      gradient with respect to what enters the last layer's attention (after its layer norm), whose channels are split
+      into as many groups as there are heads. All layers share them.
+    - Every head is multiplied out by itself,
+      :math:`R_h \leftarrow R_h (w_h A_{l,h}) + 0.25 \cdot 5 \cdot 10^{-5} \cdot \operatorname{mean}(R) \cdot I`,
+      and the map is read off the first head's rows of the *patches*, not off the CLS row, by viewing these P×T numbers
+      as T maps and taking their mean.
+    - So the head weights and the class hardly reach the map: the first head's weights are one factor, which the
+      scaling to [0, 1] at the end removes. The others' enter by the mean in the residual alone, which is small.
+    - The numbers shrink like :math:`H^{-L}`. In single precision, as released, they underflow in deep models (zeros, or
+      NaN at 32 layers of 16 heads). Here they are double.
+
+    Figures quoted for GMAR that were made with that code are figures of this map.
+
+    The released code enlarges the map bicubically to 224×224 pixels and scales that to [0, 1]; here it is scaled patch
+    by patch, and a patch's value is spread over its pixels as in every other method. Relevance is in [0, 1] per
+    image, its smallest value 0 and its largest 1, and means nothing beyond that order.
+
+    Jo, Jang and Park, ICIP 2025, https://arxiv.org/abs/2504.19414, and the code published with it.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`; its layers begin with a layer norm.
+        norm: of the gradient, for the head weights: "l1" or "l2".
+        forward_func: what is explained, if not the model's logits.
+    """
+
+    def __init__(self, model: nn.Module, norm: str = "l1", *, forward_func: Callable[..., Any] | None = None) -> None:
+        self.norm, self.rollout = HeadImportance(norm), PublishedRollout()
+        super().__init__(model, Plan(self.norm, self.rollout), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Published GMAR"
+
+    def head_weights(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: object = None
+    ) -> Tensor:
+        """
+        The weights of the heads, shared by all layers.
+
+        Returns:
+            Tensor (N, H), each row summing to 1.
+        """
+        (explanation,) = self._explain(pixel_values(inputs), target, additional_forward_args, None, None)
+        assert explanation.importance is not None
+        return explanation.importance[0]
+
+    def _explain_batch(
+        self,
+        plan: Plan,
+        inputs: Tensor,
+        targets: Sequence[TargetType],
+        additional_forward_args: object,
+        contrast: TargetType,
+    ) -> list[Explanation]:
+        recorder = _LayerNorms()
+        forward = recorder.around(self.forward_func)
+        with meet(self.model, forward, plan, inputs, additional_forward_args) as (meeting, logits):
+            selected = [select(logits, target, contrast) for target in targets]
+            meeting.check_met(self.model)
+            meeting.first = -1  # the gradient is wanted of what enters a layer, also of the first
+            return [
+                self._explained(meeting, *gradients(own, [recorder.before(meeting)], goes_again=number < len(selected)))
+                for number, own in enumerate(selected, 1)
+            ]
+
+    def _explained(self, meeting: AttentionMeeting, gradient: Tensor) -> Explanation:
+        """Of the gradient (N, T, hidden) before the last attention layer."""
+        check_finite(gradient, "gradient before the last attention layer")
+        if len(gradient) != meeting.examples:  # torch's layers may take tokens first
+            gradient = gradient.transpose(0, 1)
+        of_patches = gradient[:, -meeting.grid.patches :]
+        channels = of_patches.reshape(*of_patches.shape[:2], meeting.layers[-1].shape[1], -1)  # (N, P, H, hidden / H)
+        weights = head_weights(self.norm.of(channels.transpose(1, 2)))  # (N, H)
+        importance = [weights] * meeting.count
+        patches = meeting.like.new_zeros(meeting.examples, meeting.tokens)
+        patches[:, -meeting.grid.patches :] = 1
+        relevance = run_sweep(self.rollout, meeting.layers, patches, importance)
+        return Explanation(relevance, importance, meeting.grid, without_gradient=False)
+
+
+@dataclass(frozen=True)
+class PublishedRollout:
+    """The recursion of the released code, read off at the patches that are marked, with its weights for each layer."""
+
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
+        assert importance is not None
+        examples, tokens = relevance.shape
+        patches = int(relevance[0].count_nonzero())
+        identity = torch.eye(tokens, dtype=torch.float64, device=relevance.device)
+        # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
+        first = identity[-patches:].expand(examples, -1, -1)  # (N, P, T) of the first head
+        sums = identity.sum(0).expand(examples, importance[0].shape[-1], -1)  # (N, H, T)
+        for index, layer in enumerate(layers):
+            weights = importance[index].double()
+            attention = torch.cat([block.attention.to(torch.float64, copy=True) for block in layer], -2)
+            first = weights[:, :1, None] * (first @ attention[:, 0])
+            sums = weights[..., None] * (sums[..., None, :] @ attention).squeeze(-2)
+            residual = RESIDUAL * MEAN_SHARE * sums.mean((1, 2)) / tokens  # (N,)
+            first = first + residual[:, None, None] * identity[-patches:]
+            sums = sums + residual[:, None, None]
+        maps = first.reshape(examples, tokens, patches).mean(1)
+        low, high = maps.aminmax(dim=1, keepdim=True)
+        scaled = torch.where(high > low, (maps - low) / (high - low), 0)
+        return F.pad(scaled, (tokens - patches, 0)).to(relevance.dtype)
+
+
+class _LayerNorms(TorchFunctionMode):
+    """Within the block, notes with each attention what the last layer norm before it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: Tensor | None = None
+        self.attended: list[tuple[Tensor, Tensor | None]] = []  # what attention gives, and the layer norm before it
+
+    def around(self, forward_func: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return forward_func(*args, **kwargs)
+
+        return forward
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is F.layer_norm:
+            self.latest = result
+        elif func is F.scaled_dot_product_attention:
+            self.attended.append((result, self.latest))
+        elif func is F.multi_head_attention_forward:
+            self.attended.append((result[0], self.latest))
+        return result
+
+    def before(self, meeting: AttentionMeeting) -> Tensor:
+        """What enters the last layer that was met (N, T, hidden), whatever attention of text or pooling came later."""
+        last = meeting.last
+        assert last is not None
+        attended, normed = next(pair for pair in self.attended if depends(pair[:1], last))
+        if normed is None or normed.grad_fn is None or not depends((attended,), normed.grad_fn):
+            raise RuntimeError(
+                "Expected a model whose layers begin with torch.nn.functional.layer_norm but met none before its "
+                "attention. The released code of GMAR reads its gradient there: of other models, there is no such map."
+            )
+        return normed

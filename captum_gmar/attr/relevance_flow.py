@@ -1,0 +1,91 @@
+"""Relevance on its way down: what a method has of it below each layer, kept while it runs as always."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_gmar.attr.rules import Rollout
+from captum_gmar.engine.explain import Explanation, Plan
+from captum_gmar.engine.rule import Blocks, Importance, Rule, Step, Sweep
+
+
+class RelevanceFlow(NamedTuple):
+    """Relevance below each layer in the order in which it flows, last layer first."""
+
+    relevance: Tensor  # (N, L, rows, columns) of the patches; the last is the method's relevance
+    prefix_share: Tensor  # (N, L) of all relevance, what the prefix tokens hold, from 0 to 1
+    layers: tuple[int, ...]  # L numbers, from 0 at the first; from -1 at the last if the method's start layer is so
+
+
+@dataclass
+class FollowedRule:
+    """A rule, and the rows of relevance that it made."""
+
+    rule: Rule
+    rows: list[Tensor] = field(default_factory=list)  # (n, T) of each layer and its parts, last layer first
+    layerwise: ClassVar[bool] = False
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        step = self.rule(relevance, layer)
+        self.rows.append(step.relevance)
+        return step
+
+    def flow(self, batches: Sequence[int]) -> Tensor:
+        """(N, L, T), of so many examples in each pass."""
+        rows = torch.cat([row.to(self.rows[-1].device) for row in self.rows])
+        layers = len(rows) // sum(batches)
+        passes = torch.split(rows, [layers * examples for examples in batches])
+        return torch.cat([part.view(layers, -1, part.shape[-1]).transpose(0, 1) for part in passes])
+
+
+@dataclass
+class FollowedSweep:
+    """A sweep down the layers, made one layer at a time, and the rows of relevance that it made."""
+
+    sweep: Sweep
+    parts: list[Tensor] = field(default_factory=list)  # (n, L, T), last layer first
+
+    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
+        rows = []
+        for layer in reversed(layers):
+            relevance = self.sweep(relevance, [layer], importance)
+            rows.append(relevance)
+        self.parts.append(torch.stack(rows, 1))
+        return relevance
+
+    def flow(self, batches: Sequence[int]) -> Tensor:
+        """(N, L, T)"""
+        return torch.cat(self.parts)
+
+
+def followed(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
+    """The same plan, and what keeps the relevance that it hands down.
+
+    Raises:
+        ValueError: if it hands none down from layer to layer; ``name`` says whose plan it is.
+    """
+    rule, sweep = plan.rule, plan.sweep
+    if rule is None and isinstance(sweep, Rollout) and sweep.recursion == "rollout":
+        follower = FollowedSweep(sweep)
+        return replace(plan, sweep=follower), follower
+    if rule is not None and not rule.layerwise and sweep is None:
+        rule_follower = FollowedRule(rule)
+        return replace(plan, rule=rule_follower), rule_follower
+    raise ValueError(
+        "Expected a method that hands relevance down from the last layer to the first, but got "
+        f"{name} as it is set. Take GMARAttribution or AttentionRollout with recursion='rollout', GradientRollout or "
+        "GMARPlusPlus."
+    )
+
+
+def relevance_flow(flow: Tensor, explanation: Explanation, start_layer: int) -> RelevanceFlow:
+    """Of the relevance (N, L, T) of all tokens below the layers from ``start_layer`` on, last layer first."""
+    grid, layers = explanation.grid, flow.shape[1]
+    prefix = flow.shape[-1] - grid.patches
+    total = flow.sum(-1)
+    share = torch.where(total > 0, flow[..., :prefix].sum(-1) / total, 0)
+    patches = flow[..., prefix:].reshape(-1, layers, grid.rows, grid.columns)
+    return RelevanceFlow(patches, share, tuple(start_layer + index for index in reversed(range(layers))))

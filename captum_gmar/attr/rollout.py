@@ -1,0 +1,112 @@
+"""Methods that read attention and no gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr.rules import Rollout
+from captum_gmar.engine.explain import Plan
+from captum_gmar.engine.start_tokens import Start
+
+
+class AttentionRollout(AttentionAttribution):
+    r"""
+    Attention rollout: how attention and skip connections pass the image's patches on, layer by layer, to the token that
+    the classifier reads.
+
+    With the heads' mean :math:`\bar A_l`, its rows normalised with the residual,
+    :math:`\tilde A_l = (\bar A_l + \alpha I) / (1 + \alpha)`, relevance of patch p is R[CLS, p] of
+
+    .. math:: R = \tilde A_{L-1} \cdots \tilde A_0
+
+    It costs one forward pass, without gradient and without any T×T matrix kept. The target is accepted and means
+    nothing.
+
+    What it does not mean: it is the same for every class. It follows where attention looks, not what the values carry
+    there nor whether the class uses it. In [0, 1], and at most 1 in sum, with what the prefix tokens keep.
+
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, https://arxiv.org/abs/2005.00928; for
+    images, with the options ``head_fusion`` and ``discard_ratio``, https://github.com/jacobgil/vit-explain.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its output may be anything.
+        residual: :math:`\alpha`, the weight of the identity beside the attention; zero or more.
+        recursion: "rollout" as above; "forward", :math:`R = \tilde A_0 \cdots \tilde A_{L-1}`; or "additive",
+            :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, which is not normalised. See
+            :class:`~captum_gmar.GMARAttribution`.
+        head_fusion: how heads become one matrix: their "mean", or elementwise "max" or "min", normalised again.
+        discard_ratio: share of the elements of each fused matrix, smallest first, that are set to zero before the
+            residual is added, in [0, 1). The first element is kept. Above zero, it holds a T×T matrix of each layer in
+            turn.
+        start_layer: the first layer of the product; negative ones count from the end.
+        tokens: where relevance begins, if not where the model's classifier reads: "cls", "distillation", "patches"
+            (their mean), a patch (row, column), or a list of these that share evenly.
+        forward_func: runs the model, if it takes more than calling it.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: if an option is none of these.
+
+    Example::
+
+        >>> import torch
+        >>> from captum_gmar import AttentionRollout
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> relevance = AttentionRollout(load_model()).relevance(load_scene(3).pixel_values)
+        >>> relevance.shape, bool(relevance.sum() < 1)
+        (torch.Size([1, 14, 14]), True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        residual: float = 1.0,
+        recursion: str = "rollout",
+        head_fusion: str = "mean",
+        discard_ratio: float = 0.0,
+        start_layer: int = 0,
+        tokens: Start | None = None,
+        forward_func: Callable[..., Any] | None = None,
+    ) -> None:
+        sweep = Rollout(residual, recursion, head_fusion, discard_ratio)
+        super().__init__(model, Plan(sweep=sweep, start_layer=start_layer, tokens=tokens), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Attention rollout"
+
+
+class RawAttention(AttentionAttribution):
+    r"""
+    Raw attention: how much the token that the classifier reads attends to each patch in the last layer,
+    :math:`\frac{1}{H} \sum_h A_{L-1,h}[\mathrm{CLS}, p]`.
+
+    It costs one forward pass. The target is accepted and means nothing.
+
+    What it does not mean: it is the same for every class, and what a patch's token carries in the last layer has been
+    mixed from all patches before. In [0, 1], and at most 1 in sum.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its output may be anything.
+        head_fusion: how heads become one matrix: "mean", "max" or "min"; the last two are normalised again.
+        tokens: whose attention, as in :class:`~captum_gmar.AttentionRollout`.
+        forward_func: runs the model, if it takes more than calling it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        head_fusion: str = "mean",
+        tokens: Start | None = None,
+        forward_func: Callable[..., Any] | None = None,
+    ) -> None:
+        sweep = Rollout(residual=0, head_fusion=head_fusion)
+        super().__init__(model, Plan(sweep=sweep, start_layer=-1, tokens=tokens), forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Raw attention"

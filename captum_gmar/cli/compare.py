@@ -1,0 +1,80 @@
+"""``captum-gmar compare``: several methods on one image, how faithful each is and what it costs."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_gmar.cli.explain import SCENE
+from captum_gmar.cli.options import add_device_and_size, command_parser, method_names, positive
+from captum_gmar.cli.outputs import FORMATS, TABLES, plan_pictures, plan_table
+from captum_gmar.cli.removals import NAMES as REMOVALS
+from captum_gmar.cli.terminal import CommandError
+
+DEFAULT = (
+    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
+    *("integrated-gradients", "input-x-gradient"),
+)
+MARK = "side-by-side"  # what the names of pictures end in
+
+DESCRIPTION = """\
+Explains one prediction by several methods and measures each: how the class's
+probability rises as the patches that it finds relevant come back (insertion)
+and falls as they are removed (deletion), how long it takes, and how many images
+it runs forward and backward through the model. It prints a table and writes a
+picture of the maps side by side with their curves. Without an image and a model
+it compares methods on a built-in scene with the built-in model, and needs no
+network.
+"""
+
+EPILOG = f"""\
+In the table, a random map, a uniform map and a blob in the centre, which know
+nothing of the model, stand below the methods. Times are medians of three runs,
+and multiples of the model's own forward pass. Integrated gradients should sum
+to the difference of the model's logits for the image and for an image of zeros;
+their convergence delta is by how much they do not.
+
+picture formats: {", ".join(FORMATS)}
+exit status: 0 done, 2 bad usage or nothing done, 130 interrupted
+"""
+
+
+def add_command(subparsers: Any) -> None:
+    """Declares the command and its arguments."""
+    about = "measure and draw several methods side by side on one image"
+    parser = command_parser(subparsers, "compare", run, help=about, description=DESCRIPTION, epilog=EPILOG)
+    add = parser.add_argument
+    add("image", nargs="?", type=Path, metavar="IMAGE", help="image file")
+    add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add(
+        "--methods",
+        type=method_names,
+        action="extend",
+        metavar="NAME,...",
+        help=f"methods that `captum-gmar explain --help` lists, or all; may be repeated (default: {','.join(DEFAULT)})",
+    )
+    add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, the most likely class")
+    add(
+        "--removal",
+        choices=REMOVALS,
+        default="blur",
+        help="how insertion and deletion remove patches (default: %(default)s); tokens takes them out of the model",
+    )
+    add("--steps", type=positive, default=28, metavar="N", help="of insertion and deletion (default: %(default)s)")
+    add("--ig-steps", type=positive, default=50, metavar="N", help="of integrated gradients (default: %(default)s)")
+    add("--output", metavar="FILE_OR_FOLDER", help=f"picture, or existing folder for <image>-{MARK}.png")
+    add("--save-table", metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
+    add_device_and_size(parser)
+    add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
+
+
+def run(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Runs the command; how many images were compared on and how many failed: one and none."""
+    if bool(arguments.image) != bool(arguments.model):
+        raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
+    image = arguments.image or Path(SCENE)
+    (picture,) = plan_pictures([image], arguments.output, MARK)
+    table = plan_table(arguments.save_table)
+    from captum_gmar.cli.compare_image import compare_image, compare_scene
+
+    (compare_image if arguments.image else compare_scene)(image, picture, table, arguments)
+    return 1, 0

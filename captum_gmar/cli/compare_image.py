@@ -1,0 +1,120 @@
+"""The work of ``captum-gmar compare``: one image through a model and several methods."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar import demo
+from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.classifier.class_names import find_target
+from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier.loading import choose_device, load_classifier
+from captum_gmar.cli.compare import DEFAULT
+from captum_gmar.cli.explain_images import SCENE_SEED
+from captum_gmar.cli.explained import claim
+from captum_gmar.cli.outputs import save_picture, writing
+from captum_gmar.cli.removals import make_removal
+from captum_gmar.cli.terminal import CommandError
+from captum_gmar.cli.warned import own_warning
+from captum_gmar.files.images import read_image
+from captum_gmar.files.writing import replacing
+from captum_gmar.inspection.compare import compare
+from captum_gmar.inspection.comparison import Comparison
+
+
+def compare_scene(image: Path, picture: Path, table: Path | None, arguments: argparse.Namespace) -> None:
+    """Compares on a built-in scene with the built-in model; as :func:`compare_image`."""
+    with demo.model_folder() as folder:
+        arguments.model = str(folder)
+        compare_image(image, picture, table, arguments, read=lambda path: demo.load_scene(SCENE_SEED).image)
+
+
+def compare_image(
+    image: Path,
+    picture: Path,
+    table: Path | None,
+    arguments: argparse.Namespace,
+    read: Callable[[Path], Image.Image] = read_image,
+) -> None:
+    """Compares methods on an image, writes the picture and, if asked for, the table, and prints what was found.
+
+    Raises:
+        CommandError: if the model or the image cannot be had, a method cannot explain it, or a file cannot be written.
+    """
+    with own_warning():
+        device = choose_device(arguments.device)
+        model, processor = load_classifier(arguments.model)
+        classifier = Classifier(model.to(device), processor, arguments.size)
+        target = find_target(arguments.target, classifier.labels)
+        pixels = _pixels(image, classifier, read).to(device)
+        comparison, explained = _compare(classifier, pixels, target, arguments)
+        figure = comparison.visualize(classifier.photo(pixels[0]), title=f"{image.name}: {explained}", use_pyplot=False)
+    lines = [f"{image}", f"  explained  {explained}", f"  picture    {picture}"]
+    with writing(picture):
+        save_picture(figure[0], picture)
+    if table is not None:
+        with writing(table):
+            _save_table(comparison, table)
+        lines.append(f"  table      {table}")
+    print("\n".join(lines), comparison.to_markdown(), sep="\n\n")
+
+
+def _pixels(path: Path, classifier: Classifier, read: Callable[[Path], Image.Image]) -> Tensor:
+    try:
+        return classifier.pixel_values(read(path))
+    except OSError as error:
+        raise CommandError(error) from error
+    except ValueError as error:
+        raise CommandError(f"{path}: the model's image processor cannot take it: {error}") from error
+
+
+def _compare(
+    classifier: Classifier, pixels: Tensor, target: int | None, arguments: argparse.Namespace
+) -> tuple[Comparison, str]:
+    """What was found, and which class was explained."""
+    methods = list(dict.fromkeys(arguments.methods or DEFAULT))
+    try:
+        with torch.no_grad():
+            (logits,) = classifier.logits(pixels).cpu()
+        chosen = int(logits.argmax()) if target is None else target
+        comparison = compare(
+            classifier.model,
+            pixels,
+            methods,
+            chosen,
+            forward_func=classifier.logits,
+            removal=make_removal(arguments.removal, classifier.model),
+            steps=arguments.steps,
+            ig_steps=arguments.ig_steps,
+            softmax=not classifier.is_multi_label,
+            batch_size=arguments.batch_size,
+            show_progress=sys.stderr.isatty(),
+        )
+    except torch.OutOfMemoryError as error:
+        raise CommandError("out of memory: pass a smaller --batch-size or --size") from error
+    except FAILURES as error:
+        raise CommandError(f"the methods cannot be compared: {error}") from error
+    return comparison, claim(logits, classifier, chosen)
+
+
+def _save_table(comparison: Comparison, path: Path) -> None:
+    """In the format that the suffix names."""
+    suffix, records = path.suffix[1:].lower(), comparison.records()
+    text = StringIO(newline="")
+    if suffix == "csv":
+        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+    else:
+        text.write(json.dumps(records, indent=1) if suffix == "json" else comparison.to_markdown())
+        text.write("\n")
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

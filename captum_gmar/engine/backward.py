@@ -1,0 +1,144 @@
+"""The way back: one backward pass, in which a rule takes relevance from each attention layer to the one before.
+
+Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine._captum import compute_gradients
+from captum_gmar.engine.blockwise import GradientBlocks
+from captum_gmar.engine.forward import AttentionMeeting, depends
+from captum_gmar.engine.rule import Importance, Rule, leading
+
+
+class WayBack:
+    """
+    Args:
+        rule: what is made of a layer.
+        meeting: where the layers were met; the way back ends at its first layer.
+        relevance: (N, T) above the last layer.
+    """
+
+    def __init__(self, rule: Rule, meeting: AttentionMeeting, relevance: Tensor) -> None:
+        self.rule = rule
+        self.meeting = meeting
+        self.relevance = relevance.clone()  # below the layers that were met again
+        self.lowest = meeting.count  # the layer that was met again last
+        self.importance: list[list[Tensor | None]] = []  # last layer first, in parts (n, H)
+        self.finite: list[tuple[int, Tensor]] = []  # of each layer and part
+        self.has_gradient: list[Tensor] = []  # (n,) of each layer and part
+        self.read = torch.zeros(meeting.tokens, dtype=torch.bool, device=relevance.device)  # tokens the target reads
+
+    def go(self, selected: Tensor, goes_again: bool = False) -> None:
+        """Runs backward from what is explained (N,); ``goes_again`` as in :func:`gradients`."""
+        if self.meeting.last is None or not depends((selected,), self.meeting.last):
+            raise _detached_error(self.lowest - 1)
+        self.meeting.on_layer = self._meet_again
+        gradients(selected, self.meeting.anchors[self.meeting.first :], goes_again)
+        if self.lowest > self.meeting.first:
+            raise _detached_error(self.lowest - 1)
+        for layer, finite in self.finite:
+            if not finite:
+                raise not_finite_error(f"gradient at attention layer {layer}")
+
+    def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
+        if examples.start == 0:
+            self.lowest -= 1
+            self.importance.append([])
+        if layer != self.lowest:
+            raise RuntimeError(
+                f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
+                "depend on every layer in turn, so relevance cannot be handed down."
+            )
+        self.relevance = self.relevance.to(blocks.grad_output.device)
+        self._look_at(blocks, self.relevance[examples])
+        self.relevance[examples], importance = self.rule(self.relevance[examples], blocks)
+        self.importance[-1].append(importance)
+
+    def _look_at(self, blocks: GradientBlocks, relevance: Tensor) -> None:
+        """Notes what must be known of the gradient with respect to the output of a layer's attention."""
+        gradient = blocks.grad_output.view(*blocks.shape, -1)  # (n, H, T, D)
+        largest = gradient.abs().amax((1, 3))  # not finite if any number is not, and quicker than to look at each
+        has_gradient = largest > 0  # (n, T)
+        self.finite.append((self.lowest, torch.isfinite(largest).all()))
+        self.has_gradient.append(has_gradient.any(-1))
+        last = self.lowest == self.meeting.count - 1
+        if last:
+            self.read |= has_gradient.any(0)
+        if last or self.meeting.separate:  # in other layers, all tokens count
+            reads = has_gradient if self.rule.layerwise else has_gradient | (relevance != 0)
+            blocks.keep_first(leading(reads))
+
+    def check_start(self, start: Tensor, whole: bool) -> None:
+        """Raises an error if the start tokens (N, T) are not those that the target reads after the last layer.
+
+        Args:
+            whole: whether of all patches all are to be read; not where their maximum is.
+        """
+        prefix = self.meeting.grid.prefix_tokens(self.meeting.tokens)
+        begins = start[0] > 0
+        unread = begins[:prefix] & ~self.read[:prefix]
+        patches = self.read[prefix:]
+        patches_unread = begins[prefix:].any() & ~(patches.all() if whole else patches.any())
+        if self.read.any() and ((self.read & ~begins).any() or unread.any() or patches_unread):
+            raise RuntimeError(
+                f"Expected the target to read {_names(begins, prefix)} after the last layer, as is usual for such a "
+                f"model, but it reads {_names(self.read, prefix)}. Say with tokens= where relevance begins."
+            )
+
+    def result(self) -> tuple[Tensor, Importance | None]:
+        """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""
+        relevance = self.relevance / len(self.importance) if self.rule.layerwise else self.relevance
+        layers = [[part for part in parts if part is not None] for parts in reversed(self.importance)]
+        if not layers[0]:
+            return relevance, None
+        return relevance, [torch.cat(parts).to(relevance.device) for parts in layers]
+
+    def without_gradient(self) -> bool:
+        """Whether all gradients of a layer are zero, for any example."""
+        return not all(part.all() for part in self.has_gradient)
+
+
+def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = False) -> tuple[Tensor, ...]:
+    """Of what is explained (N,), with respect to tensors.
+
+    Args:
+        goes_again: whether the same graph is gone back once more, and so is kept.
+
+    Raises:
+        AssertionError: from Captum, if what is explained is not one number per example.
+    """
+    if goes_again and selected[0].numel() == 1:
+        return torch.autograd.grad(torch.unbind(selected), tensors, retain_graph=True)
+    found: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
+    return found
+
+
+def check_finite(tensor: Tensor, what: str) -> None:
+    if not torch.isfinite(tensor).all():
+        raise not_finite_error(what)
+
+
+def not_finite_error(what: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
+        "precision, try float32 or bfloat16."
+    )
+
+
+def _detached_error(layer: int) -> RuntimeError:
+    return RuntimeError(
+        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
+        "detach what it computes?"
+    )
+
+
+def _names(tokens: Tensor, prefix: int | None) -> str:
+    """Marked tokens (T,), in words."""
+    names = [f"token {index}" for index in tokens[:prefix].nonzero().flatten().tolist()]
+    if tokens[prefix:].any():
+        names.append("the patches" if tokens[prefix:].all() else "some patches")
+    return " and ".join(names)

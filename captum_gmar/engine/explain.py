@@ -1,0 +1,218 @@
+"""One pass through a model: every attention layer is met on the way back and handed to a rule, last layer first.
+
+Letters in shapes: N examples, L layers, H heads, T tokens.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine._captum import TargetType, _run_forward, _select_targets
+from captum_gmar.engine.backward import WayBack, check_finite
+from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
+from captum_gmar.engine.forward import AttentionMeeting
+from captum_gmar.engine.models import PatchGrid, check_no_checkpointing, patch_grid
+from captum_gmar.engine.rule import Importance, Rule, Sweep
+from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
+from captum_gmar.engine.switching import attention_implementation, uncompiled
+from captum_gmar.engine.truncation import separated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of the layers that are met.
+
+    Args:
+        rule: applied to each layer on the way back; without one there is no backward pass.
+        sweep: applied to all layers afterwards.
+        start_layer: the first layer that counts; negative ones count from the end.
+        tokens: where relevance begins, if not where the model's classifier reads.
+        separate: whether every layer is met with the gradient of its own logits: those that the rest of the model
+            gives to what comes out of that layer.
+    """
+
+    rule: Rule | None = None
+    sweep: Sweep | None = None
+    start_layer: int = 0
+    tokens: Start | None = None
+    separate: bool = False
+
+    @property
+    def begins(self) -> bool:
+        """Whether relevance begins at tokens, and is not just gathered layer by layer."""
+        return self.sweep is not None or self.rule is None or not self.rule.layerwise
+
+
+class Explanation(NamedTuple):
+    """What one pass gives."""
+
+    relevance: Tensor  # (N, T) of every token
+    importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
+    grid: PatchGrid
+    without_gradient: bool  # whether all gradients of a layer are zero, for any example
+
+    @property
+    def patch_relevance(self) -> Tensor:
+        """(N, rows, columns)"""
+        return self.relevance[:, -self.grid.patches :].reshape(-1, self.grid.rows, self.grid.columns)
+
+
+def explain(
+    model: nn.Module,
+    forward_func: Callable[..., Any],
+    plan: Plan,
+    inputs: Tensor,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+    contrast: TargetType = None,
+) -> Explanation:
+    """Runs ``forward_func`` forward and, where the plan has a rule, backward, once.
+
+    Args:
+        model: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
+        forward_func: returns the logits tensor; anything if the plan has no rule.
+        plan: what to make of the layers.
+        inputs: pixel values (N, channels, height, width).
+        target: class index, in any form that Captum takes. Of no meaning without a rule.
+        additional_forward_args: passed to ``forward_func`` after the inputs.
+        contrast: a second class index: what is explained is the target's logit less this one's.
+
+    Raises:
+        ValueError: if the plan's start layer or tokens are none of the model's.
+        RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
+        FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
+    """
+    return explain_targets(model, forward_func, plan, inputs, [target], additional_forward_args, contrast)[0]
+
+
+def explain_targets(
+    model: nn.Module,
+    forward_func: Callable[..., Any],
+    plan: Plan,
+    inputs: Tensor,
+    targets: Sequence[TargetType],
+    additional_forward_args: object = None,
+    contrast: TargetType = None,
+) -> list[Explanation]:
+    """As :func:`explain` for each of the targets, of one pass forward and one backward each, which share a graph.
+
+    A plan without a rule takes one target.
+    """
+    with meet(model, forward_func, plan, inputs, additional_forward_args) as (meeting, output):
+        selected = [select(output, target, contrast) if plan.rule else output for target in targets]
+        meeting.check_met(model)
+        meeting.first = _first_layer(plan.start_layer, meeting.count)
+        starts = _starts(model, plan, meeting, selected)
+        return [
+            _explained(model, plan, meeting, own, start, goes_again=number < len(selected))
+            for number, (own, start) in enumerate(zip(selected, starts, strict=True), 1)
+        ]
+
+
+def _explained(
+    model: nn.Module, plan: Plan, meeting: AttentionMeeting, selected: Any, start: Tensor, goes_again: bool
+) -> Explanation:
+    """Of what is selected and where its relevance begins, after the pass forward."""
+    relevance, importance, without_gradient = start, None, False
+    if plan.rule:
+        way_back = WayBack(plan.rule, meeting, start)
+        way_back.go(selected, goes_again)
+        if plan.begins and plan.tokens is None:
+            way_back.check_start(start, whole=not pools_maxima(model))
+        relevance, importance = way_back.result()
+        without_gradient = way_back.without_gradient()
+    if plan.sweep:
+        relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
+    check_finite(relevance, "relevance")
+    return Explanation(relevance, importance, meeting.grid, without_gradient)
+
+
+@contextmanager
+def meet(
+    model: nn.Module, forward_func: Callable[..., Any], plan: Plan, inputs: Tensor, additional_forward_args: object
+) -> Iterator[tuple[AttentionMeeting, Any]]:
+    """Runs forward; gives what was met on the way, for the block, and what came out."""
+    _check_deterministic(model)
+    grid = patch_grid(model, *inputs.shape[-2:])
+    keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
+    meeting = AttentionMeeting(len(inputs), grid, plan.separate, keeps)
+    forward = separated(model, forward_func, meeting) if plan.separate else forward_func
+    try:
+        with (
+            meeting,
+            attention_implementation(model, "sdpa"),
+            uncompiled(),
+            nullcontext() if plan.rule else _forgetful(),
+        ):
+            output = _run_forward(forward, meeting.mark(inputs), None, additional_forward_args)
+        yield meeting, output
+    finally:
+        meeting.forget()
+
+
+def select(logits: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
+    """(N,) what is explained."""
+    selected: Tensor = _select_targets(logits, target)
+    if contrast is not None:
+        selected = selected - _select_targets(logits, contrast)
+    check_finite(selected, "target's logits")
+    return selected
+
+
+def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
+    """Relevance (N, T) after the sweep, made of as many examples at a time as a block holds."""
+    scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1])), []
+    with torch.no_grad(), torch.autocast(relevance.device.type, enabled=False):
+        for part in scratch.parts():
+            blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
+            parts.append(sweep(relevance[part], blocks, importance and [heads[part] for heads in importance]))
+    return torch.cat(parts)
+
+
+def _first_layer(start_layer: int, layers: int) -> int:
+    if not -layers <= start_layer < layers:
+        raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
+    return start_layer % layers
+
+
+def _starts(model: nn.Module, plan: Plan, meeting: AttentionMeeting, selected: Sequence[Any]) -> list[Tensor]:
+    """Where the relevance of each begins."""
+    if meeting.poolings:
+        return [_start(model, plan, meeting, own) for own in selected]
+    return [_start(model, plan, meeting, selected[0])] * len(selected)
+
+
+def _start(model: nn.Module, plan: Plan, meeting: AttentionMeeting, output: object) -> Tensor:
+    """(N, T), each row summing to 1; zero for rules that begin nowhere."""
+    if not plan.begins:
+        return meeting.like.new_zeros(meeting.examples, meeting.tokens)
+    read = [] if plan.tokens is not None else [p.attention for p in meeting.poolings if p.is_read_by(output)]
+    if len(read) > 1:
+        raise RuntimeError(
+            f"Expected the target to read its tokens by one pooling attention at most, but it reads {len(read)}. Say "
+            "with tokens= where relevance begins."
+        )
+    if read:
+        return read[0].to(meeting.like)
+    start = start_relevance(model, meeting.grid, meeting.tokens, plan.tokens)
+    return start.to(meeting.like).repeat(meeting.examples, 1)
+
+
+@contextmanager
+def _forgetful() -> Iterator[None]:
+    """Within the block, autograd notes which operations there were and keeps none of their tensors."""
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing):
+        yield
+
+
+def _check_deterministic(model: nn.Module) -> None:
+    if any(module.training and (getattr(module, "drop_prob", None) or 0) > 0 for module in model.modules()):
+        raise RuntimeError(
+            "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
+            "model.eval() first."
+        )
+    check_no_checkpointing(model)

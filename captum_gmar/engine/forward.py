@@ -1,0 +1,293 @@
+"""Meeting a model's attention: within the block, its calls over the image's tokens are answered by ``blockwise``.
+
+The result is the same; in backward, each layer is handed out in blocks. No hook is set and no weight is written to.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query tokens that pool the others.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+
+from captum_gmar.engine.blockwise import GradientBlocks, Layer, OnBlocks, Workspace, attention
+from captum_gmar.engine.interception import multi_head_attention_forward
+from captum_gmar.engine.models import PatchGrid
+
+TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
+
+OnLayer = Callable[[int, slice, GradientBlocks], None]
+
+
+class Pooling(NamedTuple):
+    """Attention by which a model pools its tokens after the last layer."""
+
+    attention: Tensor  # (N, T), the mean over heads and queries
+    node: Node | None  # where its result stands in autograd's graph
+
+    def is_read_by(self, output: object) -> bool:
+        names = ("logits", "pooler_output")  # the latter of a backbone, from which no gradient is asked
+        outputs = [output] if isinstance(output, Tensor) else [getattr(output, name, None) for name in names]
+        logits = next((tensor for tensor in outputs if tensor is not None), None)
+        return isinstance(logits, Tensor) and self.node is not None and depends((logits,), self.node)
+
+
+class AttentionMeeting(TorchFunctionMode):
+    """Within the block, meets the attention layers of a model as they are called.
+
+    Parameters are passed to every function detached: then no parameter gradient is computed, and what would have been
+    kept for it is not kept.
+
+    Args:
+        examples: N.
+        grid: which the attention is over.
+        separate: whether the layers are cut off from each other.
+        keeps: how many of the last layers to keep in ``layers``, 0 for all; None for none.
+    """
+
+    def __init__(self, examples: int, grid: PatchGrid, separate: bool = False, keeps: int | None = None) -> None:
+        super().__init__()
+        self.examples = examples
+        self.grid = grid
+        self.separate = separate
+        self.keeps = keeps
+        self.tokens = 0
+        self.pixels: Node | None = None  # where the pixels stand in autograd's graph
+        self.anchors: list[Tensor] = []  # where backward ends: one on which each layer hangs
+        self.first = 0  # the layer where backward ends
+        self.layers: list[Layer] = []  # what was kept
+        self.like = torch.empty(0)  # of the device and precision of the last layer's blocks
+        self.last: Node | None = None  # where the last layer met stands in autograd's graph
+        self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
+        self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
+        self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
+        self.on_layer: OnLayer | None = None  # called in backward
+        self.workspace = Workspace()  # of backward
+
+    def mark(self, inputs: Tensor) -> Tensor:
+        """The same pixels, so that what is computed from them can be told."""
+        marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, requires_grad=True)
+        self.pixels = marked.grad_fn
+        return marked
+
+    def forget(self) -> None:
+        """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
+        self.on_layer = self.last = self.pixels = None
+        self.layers, self.poolings = [], []
+        self.workspace.clear()
+
+    @property
+    def count(self) -> int:
+        """How many layers were met."""
+        return len(self.anchors)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__"):
+            return func(*args, **kwargs)
+        args, kwargs = tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
+        if func is F.multi_head_attention_forward:
+            return multi_head_attention_forward(self._attend, self.anchors, *args, **kwargs)
+        if func is F.dropout:
+            _check_no_dropout(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if not self._is_over_grid(query, key):
+            rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+            passed = F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
+            if self._pools(query, key, value):
+                self.poolings.append(Pooling(self._pooled(Layer(query, key, attn_mask, scale)), passed.grad_fn))
+            return passed
+        self._check_explainable(dropout_p)
+        self._check_follows(query, key, value)
+        if is_causal:
+            attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+        if enable_gqa:
+            key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
+        self.tokens = query.shape[-2]
+        self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
+        layer, index = Layer(query, key, attn_mask, scale), self.count
+        on_blocks, goes_on = partial(self._meet_again, index), lambda: index > self.first and not self.separate
+        attended = attend_in_blocks(layer, value, self._new_anchor(), on_blocks, goes_on, self.workspace)
+        self._keep(layer)
+        self.last = attended.grad_fn
+        return attended
+
+    def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
+        tokens = query.shape[-2]
+        return (
+            query.dim() == 4
+            and len(query) == self.examples
+            and tokens == key.shape[-2]
+            and tokens == (self.tokens or tokens)
+            and self.grid.prefix_tokens(tokens) is not None
+            and (self.separate or self._sees_the_image(query, key))
+        )
+
+    def _sees_the_image(self, *inputs: Tensor) -> bool:
+        """Whether they are computed from the pixels; if not, they are of another tower."""
+        if self.pixels is None or not torch.is_grad_enabled():
+            return True
+        return (self.last is not None and depends(inputs, self.last)) or depends(inputs, self.pixels)
+
+    def _new_anchor(self) -> Tensor:
+        self.anchors.append(torch.zeros((), requires_grad=True))
+        return self.anchors[-1]
+
+    def _keep(self, layer: Layer) -> None:
+        if self.keeps is None:
+            return
+        self.layers.append(layer)
+        if self.keeps:
+            del self.layers[: -self.keeps]
+
+    def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
+        if self.on_layer is not None:
+            self.on_layer(layer, examples, blocks)
+
+    def _check_explainable(self, dropout_p: float) -> None:
+        _check_no_dropout(p=dropout_p)
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                f"Attention layer {self.count} runs without gradient. Remove torch.no_grad() and gradient "
+                "checkpointing from the model's forward."
+            )
+
+    def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        """Whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
+        self.passed_by.add(tuple(query.shape))
+        if not self.count and self._sees_the_image(query, key):
+            self.before = tuple(query.shape)
+        if self.last is None or not depends((query, key, value), self.last):
+            return False
+        pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
+        if pooled not in (self.tokens, self.grid.patches):
+            raise RuntimeError(
+                f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
+                f"{self.count - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
+                "pool tokens on the way cannot be explained."
+            )
+        return not self.separate
+
+    @torch.no_grad()
+    def _pooled(self, layer: Layer) -> Tensor:
+        """(N, T)"""
+        tokens = layer.key.shape[-2]
+        one_hot = torch.eye(tokens, dtype=layer.key.dtype, device=layer.key.device)
+        values = one_hot.expand(*layer.key.shape[:2], tokens, tokens)
+        attention = F.scaled_dot_product_attention(layer.query, layer.key, values, layer.mask, scale=layer.scale)
+        return F.pad(attention.to(self.like).mean((1, 2)), (self.tokens - tokens, 0))
+
+    def _check_follows(self, *inputs: Tensor) -> None:
+        if self.before is not None:
+            raise RuntimeError(
+                f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
+                f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
+                "have no single patch grid and cannot be explained."
+            )
+        if self.last is not None and not self.separate and not depends(inputs, self.last):
+            raise RuntimeError(
+                f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
+                "relevance cannot be handed down. forward_func must run one model, and run it once."
+            )
+
+    def check_met(self, model: nn.Module) -> None:
+        """Raises an error that says what to do if no attention over the patch grid was met."""
+        if self.count:
+            return
+        name, grid = type(model).__name__, self.grid
+        tokens = {shape[-2] for shape in self.passed_by if len(shape) == 4 and shape[0] == self.examples}
+        if any(grid.prefix_tokens(number) is not None for number in tokens):
+            raise RuntimeError(
+                f"{name} attends over as many tokens as its {grid.rows}x{grid.columns} patch grid has, but not over "
+                "what is computed from the inputs. Does the model, or forward_func, detach its patch embedding, run it "
+                "under torch.no_grad(), or run another model?"
+            )
+        if self.passed_by:
+            shapes = ", ".join(map(str, sorted(self.passed_by)))
+            raise RuntimeError(
+                f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
+                f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
+                "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
+                "have no single patch grid and cannot be explained."
+            )
+        if any(isinstance(module, TRACED) for module in model.modules()):
+            raise RuntimeError(
+                f"No attention was met in {name}: it is traced or exported, which compiles the calls of its attention "
+                "away. Pass the model as it was before."
+            )
+        raise RuntimeError(
+            f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
+            'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
+            "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "
+            "be explained."
+        )
+
+
+def attend_in_blocks(
+    layer: Layer,
+    value: Tensor,
+    anchor: Tensor,
+    on_blocks: OnBlocks,
+    goes_on: Callable[[], bool],
+    workspace: Workspace,
+) -> Tensor:
+    """``blockwise.attention``, which modes around the meeting see as one function and whose result they may change."""
+    arguments = layer, value, anchor, on_blocks, goes_on, workspace
+    if has_torch_function((value,)):
+        answered: Tensor = handle_torch_function(attend_in_blocks, (value,), *arguments)
+        return answered
+    return attention(*arguments)
+
+
+def depends(tensors: Iterable[Tensor], node: Node) -> bool:
+    """Whether any of the tensors was computed from what came out of ``node``; the nearest steps are looked at first."""
+    pending = deque(tensor.grad_fn for tensor in tensors)
+    seen: set[Node] = set()
+    while pending:
+        current = pending.popleft()
+        if current is node:
+            return True
+        if current is not None and current not in seen:
+            seen.add(current)
+            pending.extend(following for following, _ in current.next_functions)
+    return False
+
+
+def _detached(argument: Any) -> Any:
+    if type(argument) is nn.Parameter:
+        return argument.detach()
+    if type(argument) in (list, tuple):
+        return type(argument)(map(_detached, argument))
+    return argument
+
+
+def _check_no_dropout(
+    input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> None:
+    if p and training:
+        raise RuntimeError(
+            f"Expected a model without dropout but got dropout of p={p}: an explanation of one random pass explains no "
+            "other. Call model.eval() first."
+        )

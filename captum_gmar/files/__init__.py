@@ -1,0 +1,1 @@
+"""Images read from files, and files written whole or not at all."""

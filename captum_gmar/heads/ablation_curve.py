@@ -1,0 +1,220 @@
+"""What becomes of a model's predictions as its heads are silenced one after the other."""
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.rule import check_choice
+from captum_gmar.heads.ablation import ablate_heads, mean_head_outputs
+from captum_gmar.heads.dataset import pairs
+from captum_gmar.heads.ranking import by_layer, ranked_heads
+from captum_gmar.metrics.inputs import check_count, is_integer
+from captum_gmar.metrics.outputs import Target, class_indices, followed
+
+ORDERS = ("least", "most", "random")
+FOLLOWED = ("accuracy", "logit", "probability")
+Order = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadAblationCurve:
+    """What :func:`head_ablation_curve` returns, for each of R orders, K counts and N examples.
+
+    Attributes:
+        counts: (K,) how many heads are silent.
+        accuracy: (R, K, N) 1 where the target is predicted, else 0.
+        logit: (R, K, N) of the target.
+        probability: (R, K, N) of the target.
+        orders: In which heads were silenced, R lists of (layer, head).
+    """
+
+    counts: Tensor
+    accuracy: Tensor
+    logit: Tensor
+    probability: Tensor
+    orders: list[Order]
+
+    def mean(self, name: str) -> Tensor:
+        """(K,) of "accuracy", "logit" or "probability", over examples and orders."""
+        return self._of(name).mean((0, 2))
+
+    def margin(self, name: str) -> Tensor:
+        """(K,) half the width of the 95 % interval of :meth:`mean` over examples, each being its mean over the orders.
+
+        1.96 standard errors; nan for one example. It says how sure the mean is for other examples like these, with
+        these orders.
+        """
+        return 1.96 * self._of(name).mean(0).std(-1) / math.sqrt(self.accuracy.shape[-1])
+
+    def order_means(self, name: str) -> Tensor:
+        """(R, K) the mean over examples for each order: how far random orders lie apart."""
+        return self._of(name).mean(-1)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each count and what is followed: ``pandas.DataFrame`` takes it.
+
+        Its keys are silent (the count), name, mean, margin (of the 95 % interval over examples), lowest and highest (of
+        the means of the orders), orders and examples.
+        """
+        return [
+            row for name in FOLLOWED for row in self._records(name, self.order_means(name), self.accuracy.shape[-1])
+        ]
+
+    def _records(self, name: str, means: Tensor, examples: int) -> list[dict[str, Any]]:
+        columns = {
+            "silent": self.counts,
+            "mean": self.mean(name),
+            "margin": self.margin(name),
+            "lowest": means.amin(0),
+            "highest": means.amax(0),
+        }
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        rest = {"orders": len(means), "examples": examples}
+        return [{"name": name, **dict(zip(columns, row, strict=True)), **rest} for row in rows]
+
+    def _of(self, name: str) -> Tensor:
+        check_choice("name", name, FOLLOWED)
+        values: Tensor = getattr(self, name)
+        return values
+
+
+@torch.no_grad()
+def head_ablation_curve(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Target]],
+    importance: Tensor,
+    *,
+    order: str = "least",
+    counts: Sequence[int] | None = None,
+    within_layers: bool = False,
+    fill: Tensor | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+    forward_func: Callable[..., Any] | None = None,
+    progress: bool = False,
+) -> HeadAblationCurve:
+    """
+    Silences heads in order of their importance, over all layers, and follows accuracy, target logit and probability.
+
+    A score that finds the heads that matter keeps the predictions longer than random orders do when the least important
+    go first, and loses them sooner when the most important do: compare with order "random" before anything is said of
+    a score. A curve depends on the way of silencing: zero is an output that the layers behind were not trained on;
+    ``fill`` of :func:`mean_head_outputs` is another. Importance should come from other examples than ``batches``.
+
+    Args:
+        model (nn.Module): A vision transformer, in evaluation mode.
+        batches (Iterable): Pairs of inputs, on the device of the model, and targets, for example a ``DataLoader``. Each
+            is run repeats × counts times and then let go.
+        importance (Tensor): (layers, heads) of the whole model, for example the ``mean`` of :class:`HeadStatistics`.
+            What an order over all layers means depends on the score: see :func:`ranked_heads`.
+        order (str, optional): Which heads go first: "least" or "most" important, or "random".
+            Default: "least"
+        counts (Sequence[int], optional): After how many silent heads to look, ascending, from 0 to all of them.
+            Default: None, from none to all, in tenths
+        within_layers (bool, optional): Whether heads are ranked within their layer. Not for random orders.
+            Default: False
+        fill (Tensor, optional): What silent heads give instead, see :func:`ablate_heads`.
+            Default: None, zero
+        repeats (int, optional): How many random orders.
+            Default: 1
+        seed (int, optional): Of the random orders; equal seeds give equal orders.
+            Default: 0
+        forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (N, classes).
+            Default: None, the model itself
+        progress (bool, optional): Whether a progress bar over the batches is shown.
+            Default: False
+
+    Returns:
+        HeadAblationCurve: Per example, with means and intervals as methods.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: if an argument is of the wrong kind or does not fit the model, see
+            :func:`ablate_heads`, or there is no batch.
+        FloatingPointError: if an output is NaN.
+
+    References:
+        Michel, Levy, Neubig: Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650.
+
+    Example::
+
+        >>> import torch
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> from captum_gmar.heads import gradient_of_mask, head_ablation_curve
+        >>> model, scenes = load_model(), [load_scene(seed) for seed in range(4)]
+        >>> pixels = torch.cat([scene.pixel_values for scene in scenes])
+        >>> targets = [scene.labels[0] for scene in scenes]
+        >>> importance = gradient_of_mask(model, pixels, targets).mean(0)
+        >>> curve = head_ablation_curve(model, [(pixels, targets)], importance, counts=[0, 8, 24])
+        >>> curve.mean("accuracy").shape, curve.probability.shape
+        (torch.Size([3]), torch.Size([1, 3, 4]))
+    """
+    check_model(model)
+    orders = _orders(importance, order, within_layers, repeats, seed)
+    steps = _checked_counts(counts, importance.numel())
+    logits = Logits(model if forward_func is None else forward_func)
+    results: list[Tensor] = []
+    for inputs, targets in pairs(batches, progress):
+        if not results:
+            _check_whole(importance, mean_head_outputs(model, inputs[:1], logits))
+        runs = [[_follow(model, logits, inputs, targets, some[:k], fill) for k in steps] for some in orders]
+        results.append(torch.stack([torch.stack(run) for run in runs]).cpu())  # (R, K, 3, n)
+    if not results:
+        raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
+    accuracy, logit, probability = torch.cat(results, -1).unbind(2)
+    return HeadAblationCurve(torch.tensor(steps), accuracy, logit, probability, orders)
+
+
+def _follow(
+    model: nn.Module, logits: Logits, inputs: Tensor, targets: Target, heads: Order, fill: Tensor | None
+) -> Tensor:
+    """(3, N) whether the target is predicted, its logit and its probability."""
+    with ablate_heads(model, by_layer(heads), fill):
+        outputs = logits(inputs)
+    classes = class_indices(targets, len(inputs))
+    if classes is None or outputs.dim() != 2:
+        raise ValueError(
+            f"Expected a target for every example and logits (examples, classes) but got the targets {targets!r} and "
+            f"logits of shape {tuple(outputs.shape)}."
+        )
+    logit, probability = (followed(outputs, classes, len(inputs), softmax) for softmax in (False, True))
+    right = outputs.argmax(1) == classes.to(outputs.device) % outputs.shape[1]
+    return torch.stack([right.to(logit.dtype), logit, probability])
+
+
+def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, seed: int) -> list[Order]:
+    check_choice("order", order, ORDERS)
+    check_count(repeats, "repeats")
+    ranked = ranked_heads(importance, within_layers=within_layers)
+    if order != "random":
+        if repeats != 1:
+            raise ValueError(f'repeats must be 1 for an order that is not "random". Got {repeats} instead.')
+        return [ranked if order == "least" else ranked[::-1]]
+    heads, generator = sorted(ranked), random.Random(seed)
+    return [generator.sample(heads, len(heads)) for _ in range(repeats)]
+
+
+def _check_whole(importance: Tensor, outputs: Tensor) -> None:
+    if importance.shape != outputs.shape[:2]:
+        raise ValueError(
+            f"Expected importance of shape {tuple(outputs.shape[:2])}, the model's layers and heads, but got "
+            f"{tuple(importance.shape)}."
+        )
+
+
+def _checked_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
+    if counts is None:
+        return sorted({round(heads * tenth / 10) for tenth in range(11)})
+    steps = list(counts)
+    whole = all(is_integer(count) and 0 <= count <= heads for count in steps)
+    if not steps or not whole or steps != sorted(set(steps)):
+        raise ValueError(
+            f"counts must be integers from 0 to the number of heads, {heads}, in ascending order. Got {counts!r} "
+            "instead."
+        )
+    return steps

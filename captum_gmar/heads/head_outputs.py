@@ -1,0 +1,118 @@
+"""Meeting what comes out of the heads of a model, forwards: it can be looked at, or replaced.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_gmar.engine.forward import attend_in_blocks
+from captum_gmar.engine.interception import multi_head_attention_forward
+from captum_gmar.engine.models import PatchGrid, check_no_checkpointing, patch_grid
+from captum_gmar.engine.switching import attention_implementation, uncompiled
+
+Change = Callable[[Tensor], Tensor]  # of a layer's head outputs (N, H, T, D)
+
+
+@contextmanager
+def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> Iterator[None]:
+    """Within the block, what comes out of a layer's heads, whenever ``model`` runs, goes through a function.
+
+    Args:
+        model: a vision transformer. Other models may run within the block as well, and are left alone.
+        changes: gives the function for a layer, or None.
+
+    Raises:
+        RuntimeError: at once, if the model uses gradient checkpointing; at the end of the block, if no attention over
+            the patch grid was met in it.
+    """
+    check_no_checkpointing(model)
+    meeting = _Meeting(model, changes)
+    with attention_implementation(model, "sdpa"), uncompiled(), meeting:
+        yield
+    meeting.check_met(type(model).__name__)
+
+
+class _Meeting(TorchFunctionMode):
+    """Within the block, meets the attention layers of ``model``, each time from its patch embedding on."""
+
+    def __init__(self, model: nn.Module, changes: Callable[[int], Change | None]) -> None:
+        super().__init__()
+        self.model = model
+        self.changes = changes
+        self.weights = {parameter.data_ptr() for parameter in model.parameters()}
+        self.grid: PatchGrid | None = None  # of the images that run through the model, if any do
+        self.examples = self.tokens = self.count = 0
+        self.met = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return self._attend_by_module(*args, **kwargs)
+        if func is attend_in_blocks:  # what an attribution method makes of the former two
+            change = None if self.grid is None else self._next(args[1].shape[-2])
+            return func(*args, **kwargs) if change is None else change(func(*args, **kwargs))
+        if func is F.conv2d:
+            self._begin(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _begin(
+        self, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, *args: Any, **kwargs: Any
+    ) -> None:
+        """Notes the images that a patch embedding gets. After one of another model there are none of ours."""
+        size = tuple(weight.shape[2:])
+        strides = tuple(stride) if isinstance(stride, Sequence) else (stride, stride)
+        if input.dim() != 4 or size != strides or size == (1, 1):
+            return
+        with suppress(ValueError):  # less than a patch: a convolution further on
+            ours = weight.data_ptr() in self.weights
+            self.grid = patch_grid(self.model, *input.shape[2:]) if ours else None
+            self.examples, self.tokens, self.count = len(input), 0, 0
+
+    def _attend(self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        outputs = F.scaled_dot_product_attention(query, key, *args, **kwargs)
+        over_grid = query.dim() == 4 and self._is_over_grid(len(query), query.shape[-2], key.shape[-2])
+        change = self._next(query.shape[-2]) if over_grid else None
+        return outputs if change is None else change(outputs)
+
+    def _attend_by_module(self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What nn.MultiheadAttention calls, with tokens first: (T, N, D)."""
+        over_grid = query.dim() == 3 and self._is_over_grid(query.shape[1], len(query), len(key))
+        change = self._next(len(query)) if over_grid else None
+        if change is None:
+            return F.multi_head_attention_forward(query, key, *args, **kwargs)
+
+        def attend(*args: Any, **kwargs: Any) -> Tensor:
+            return change(F.scaled_dot_product_attention(*args, **kwargs))
+
+        anchors = [torch.zeros((), requires_grad=True)] if torch.is_grad_enabled() else []
+        return multi_head_attention_forward(attend, anchors, query, key, *args, **kwargs)
+
+    def _is_over_grid(self, examples: int, queries: int, keys: int) -> bool:
+        if self.grid is None or examples != self.examples or queries != keys:
+            return False
+        return queries == (self.tokens or queries) and self.grid.prefix_tokens(queries) is not None
+
+    def _next(self, tokens: int) -> Change | None:
+        """Counts a layer, and gives what is to be done to it."""
+        change = self.changes(self.count)
+        self.tokens, self.count, self.met = tokens, self.count + 1, True
+        return change
+
+    def check_met(self, name: str) -> None:
+        if not self.met:
+            raise RuntimeError(
+                f"No attention of {name} over its patch grid was met in this block and thread. Run this model in the "
+                "block, on images that its nn.Conv2d cuts into patches; pass DataParallel models without their "
+                "wrapper (model.module). Windowed, hierarchical, traced and exported models are not supported."
+            )

@@ -1,0 +1,1 @@
+"""One image looked at closely: several methods side by side, and the explorer for notebooks."""

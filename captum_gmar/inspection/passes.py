@@ -1,0 +1,47 @@
+"""How often a method runs a model, forward and backward."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import captum.attr
+from torch import Tensor
+
+from captum_gmar.attr.patch_relevance import Method
+from captum_gmar.engine._captum import Attribution
+from captum_gmar.engine.models import Logits
+
+
+class Passes:
+    """Counts the images that go forward through functions, and those that a gradient comes back for."""
+
+    def __init__(self) -> None:
+        self.forward = self.backward = 0
+
+    def counted(self, forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            outputs = forward_func(inputs, *args, **kwargs)
+            self.forward += len(inputs)
+            if outputs.requires_grad:  # the hook goes with the outputs
+                outputs.register_hook(lambda gradient: self._count_backward(len(inputs)))  # type: ignore[no-untyped-call]
+            return outputs
+
+        return forward
+
+    def of_one(self, runs: int) -> tuple[int | None, int | None]:
+        """Forward and backward of one of so many runs; None where no run was seen to go through the functions."""
+        return (self.forward // runs, self.backward // runs) if self.forward else (None, None)
+
+    def _count_backward(self, images: int) -> None:
+        self.backward += images
+
+
+def watched_copy(method: Method, passes: Passes) -> Method:
+    """A copy of the method whose passes are counted; callables stay as they are."""
+    if not isinstance(method, Attribution):
+        return method
+    watched: Any = copy.copy(method)
+    watched.forward_func = Logits(passes.counted(Logits(method.forward_func)))
+    if isinstance(method, captum.attr.NoiseTunnel):
+        watched.attribution_method = watched_copy(method.attribution_method, passes)
+    return watched  # type: ignore[no-any-return]

@@ -1,0 +1,373 @@
+"""Captum's contract, for every public attribution class. A new class is one more row in ``methods.py``."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from captum.attr import NoiseTunnel, Saliency
+from captum.attr import visualization as captum_visualization
+from captum.metrics import infidelity, sensitivity_max
+from methods import METHODS, NAMES, PUBLIC
+from snapshots import state
+from torch.testing import assert_close
+from transformers import ViTForImageClassification
+
+from captum_gmar import GMARAttribution
+
+
+@pytest.fixture(params=[*PUBLIC, "GMAR l2", "GMAR forward"])
+def row(request):
+    return METHODS[request.param]
+
+
+@pytest.fixture
+def make_method(row):
+    return row.make
+
+
+@pytest.fixture
+def method(make_method, vit):
+    return make_method(vit)
+
+
+@pytest.fixture
+def reading_gradient(row, method):
+    if not row.reads_gradient:
+        pytest.skip("it takes any target")
+    return method
+
+
+def logits(model, inputs):
+    with torch.no_grad():
+        return model(inputs).logits
+
+
+class TestTargets:
+    """Every form that Captum takes means what it means to Captum."""
+
+    @pytest.mark.parametrize(
+        "target", [3, (3,), torch.tensor(3), torch.tensor([3]), [3] * 4, torch.tensor([3] * 4), [(3,)] * 4]
+    )
+    def test_one_class(self, method, images, target):
+        assert_close(method.attribute(images, target), method.attribute(images, 3), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("target", [[0, 9, 0, 5], torch.tensor([0, 9, 0, 5]), [(0,), (9,), (0,), (5,)]])
+    def test_one_class_per_example(self, method, images, target):
+        singles = [method.attribute(images[i : i + 1], c) for i, c in enumerate([0, 9, 0, 5])]
+        assert_close(method.attribute(images, target), torch.cat(singles))
+
+    def test_first_and_last_class(self, row, method, images):
+        assert_close(method.attribute(images, -1), method.attribute(images, 9), rtol=0, atol=0)
+        same = torch.equal(method.attribute(images, 0), method.attribute(images, 9))
+        assert same == (not row.reads_gradient)
+
+    @pytest.mark.parametrize("contrast", [7, (7,), torch.tensor(7), [7] * 4, torch.tensor([7] * 4), [(7,)] * 4])
+    def test_contrast(self, row, make_method, vit, images, contrast):
+        targets = torch.tensor([3, 1, 9, 3])
+
+        def difference(inputs):
+            """One number per example; LeGrad's layers come one after the other."""
+            logits = vit(inputs).logits
+            return logits.gather(1, targets.repeat(len(logits) // 4)[:, None]).squeeze(1) - logits[:, 7]
+
+        method = make_method(vit)
+        found = method.relevance(images, [3, 1, 9, 3], contrast=contrast)
+        assert_close(found, make_method(vit, forward_func=difference).relevance(images))
+        assert_close(found, method.relevance(images, [3, 1, 9, 3], None, 3, contrast))
+        assert torch.equal(found, method.relevance(images, [3, 1, 9, 3])) == (not row.reads_gradient)
+
+    def test_one_contrast_per_example(self, method, images):
+        singles = [method.attribute(images[i : i + 1], 3, contrast=c) for i, c in enumerate([0, 9, 0, 5])]
+        assert_close(method.attribute(images, 3, contrast=[0, 9, 0, 5]), torch.cat(singles))
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            10,
+            -11,
+            None,
+            [1, 2],
+            torch.tensor([1, 2]),
+            torch.tensor(1.0),
+            1.0,
+            "3",
+            [1.0] * 4,
+            torch.ones(4, 1).long(),
+            (1, 2),
+        ],
+    )
+    def test_wrong_targets_raise_what_captum_raises(self, row, method, images, target):
+        if not row.reads_gradient:
+            assert_close(method.attribute(images, target), method.attribute(images, 3), rtol=0, atol=0)
+            return
+        with pytest.raises(Exception) as captums:  # noqa: PT011
+            Saliency(method.forward_func).attribute(images.clone().requires_grad_(), target)
+        with pytest.raises(captums.type) as ours:
+            method.attribute(images, target)
+        assert str(ours.value) == str(captums.value)
+
+    def test_no_target_for_one_logit(self, make_method, make_vit, images):
+        method = make_method(make_vit(num_labels=1))
+        assert_close(method.attribute(images), method.attribute(images, 0), rtol=0, atol=0)
+
+
+class TestInputs:
+    def test_tuple_in_tuple_out(self, method, images):
+        (attributions,) = method.attribute((images,), 3)
+        assert_close(attributions, method.attribute(images, 3), rtol=0, atol=0)
+        assert isinstance(method.attribute(images, 3), torch.Tensor)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+    def test_shape_dtype_and_layout(self, make_method, vit, images, dtype):
+        attributions = make_method(vit.to(dtype)).attribute(images.to(dtype), 3)
+        assert attributions.shape == images.shape
+        assert attributions.dtype == dtype
+        assert attributions.device == images.device
+        assert attributions.is_contiguous()
+        assert not attributions.requires_grad
+
+    def test_a_patch_sums_to_its_relevance(self, row, method, images):
+        patches = method.attribute(images, 3).unfold(2, 8, 8).unfold(3, 8, 8)  # (N, channels, rows, columns, 8, 8)
+        assert_close(patches.sum((1, 4, 5)), method.relevance(images, 3))
+        assert bool((method.relevance(images, 3) < 0).any()) == row.is_signed
+
+    def test_additional_forward_args(self, method, images):
+        wider = torch.nn.functional.interpolate(images, (40, 56))
+        with pytest.raises(ValueError, match=r"doesn't match model"):
+            method.attribute(wider, 3)
+        names = list(ViTForImageClassification.forward.__annotations__)
+        args = (None,) * (names.index("interpolate_pos_encoding") - 1) + (True,)
+        assert method.attribute(wider, 3, args).shape == (4, 3, 40, 56)
+        assert method.relevance(wider, 3, args).shape == (4, 5, 7)
+
+    def test_more_than_one_input(self, method, images):
+        with pytest.raises(ValueError, match="Expected one tensor of pixel values but got 2 inputs"):
+            method.attribute((images, images), 3)
+
+    @pytest.mark.parametrize(
+        "wrong", [torch.zeros(3, 32, 32), torch.zeros(0, 3, 32, 32), torch.zeros(1, 3, 32, 32).long()]
+    )
+    def test_wrong_inputs(self, method, wrong):
+        with pytest.raises(ValueError, match=r"Expected floating-point pixel values of shape .*, but got torch\."):
+            method.attribute(wrong, 3)
+
+    def test_images_smaller_than_a_patch(self, method):
+        with pytest.raises(ValueError, match="at least one patch, 8x8 pixels, but got 4x32"):
+            method.attribute(torch.zeros(1, 3, 4, 32), 3)
+
+    def test_no_model(self, make_method):
+        with pytest.raises(TypeError, match=r"model must be a torch.nn.Module. Got function instead."):
+            make_method(lambda x: x)
+
+
+class TestBatches:
+    def test_a_batch_is_its_singles(self, method, images):
+        singles = torch.cat([method.relevance(image[None], 3) for image in images])
+        assert_close(method.relevance(images, 3), singles)
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+    @pytest.mark.parametrize("target", [3, [0, 9, 0, 5], torch.tensor([0, 9, 0, 5])])
+    def test_internal_batch_size(self, method, images, size, target):
+        calls = [
+            method.attribute,
+            method.relevance,
+            *([method.head_importance] if type(method) is GMARAttribution else []),
+        ]
+        for call in calls:
+            assert_close(call(images, target, internal_batch_size=size), call(images, target))
+
+    def test_additional_arguments_are_split_too(self, make_method, vit, images):
+        method = make_method(vit, forward_func=lambda x, shift: vit(x + shift).logits)
+        shift = torch.arange(4.0)[:, None, None, None]
+        split = method.relevance(images, 3, shift, internal_batch_size=3)
+        assert_close(split, make_method(vit).relevance(images + shift, 3))
+
+    def test_wrong_target_lengths_are_not_cut_off(self, reading_gradient, images):
+        method = reading_gradient
+        with pytest.raises(AssertionError, match="does not match with the number of targets"):
+            method.attribute(images, [1, 2, 3, 4, 5], internal_batch_size=2)
+
+    def test_wrong_size(self, method, images):
+        with pytest.raises(AssertionError, match="Batch size must be greater than 0"):
+            method.attribute(images, 3, internal_batch_size=0)
+
+
+class TestCaptum:
+    """What Captum's own tools do with us."""
+
+    def test_name_and_flags(self, method):
+        assert method.get_name() == NAMES[type(method)]
+        assert not method.has_convergence_delta()
+        assert not method.multiplies_by_inputs
+        with pytest.raises(NotImplementedError, match="attribute_future is not implemented"):
+            method.attribute_future()
+
+    def test_forward_func_and_model(self, method, vit, images):
+        assert method.model is vit
+        assert_close(method.forward_func(images), vit(images).logits, rtol=0, atol=0)
+
+    def test_noise_tunnel(self, method, images):
+        torch.manual_seed(0)
+        smooth = NoiseTunnel(method).attribute(images, nt_samples=3, stdevs=0.0, target=[1, 2, 3, 4])
+        assert_close(smooth, method.attribute(images, [1, 2, 3, 4]))
+
+    def test_infidelity(self, method, images):
+        def perturb(inputs):
+            noise = 0.01 * torch.randn_like(inputs)
+            return noise, inputs - noise
+
+        attributions = method.attribute(images, 3)
+        assert infidelity(method.forward_func, perturb, images, attributions, target=3).isfinite().all()
+
+    def test_sensitivity(self, method, images):
+        sensitivity = sensitivity_max(method.attribute, images, target=3, perturb_radius=0.01)
+        assert sensitivity.shape == (4,)
+        assert (sensitivity < 0.5).all()
+
+    def test_visualization(self, method, images):
+        attributions = method.attribute(images, 3)[0].permute(1, 2, 0).numpy()
+        picture = images[0].permute(1, 2, 0).sigmoid().numpy()
+        captum_visualization.visualize_image_attr(attributions, picture, "blended_heat_map", use_pyplot=False)
+        captum_visualization.visualize_image_attr_multiple(
+            attributions, picture, ["original_image", "heat_map"], ["all", "positive"], use_pyplot=False
+        )
+
+    def test_positional_order(self, method, images):
+        assert_close(
+            method.attribute(images, 3, None, 2), method.attribute(inputs=images, target=3), rtol=1e-5, atol=1e-8
+        )
+
+
+class TestNothingIsDisturbed:
+    @pytest.mark.parametrize("frozen", [False, True])
+    @pytest.mark.parametrize("needs_grad", [False, True])
+    @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+    def test_gradients(self, make_method, vit, images, frozen, needs_grad, context):
+        vit.requires_grad_(not frozen)
+        expected, before = make_method(vit).attribute(images, 3), state(vit)
+        inputs = images.clone().requires_grad_(needs_grad)
+        inputs.grad = marker = torch.ones_like(inputs) if needs_grad else None
+        with context():
+            attributions = make_method(vit).attribute(inputs, 3)
+            assert torch.is_grad_enabled() == (context is torch.enable_grad)
+        assert_close(attributions, expected, rtol=0, atol=0)
+        assert state(vit) == before
+        assert inputs.requires_grad == needs_grad
+        assert inputs.grad is marker
+        assert torch.equal(inputs, images)
+
+    def test_inputs_made_in_inference_mode(self, method, images):
+        with torch.inference_mode():
+            attributions = method.attribute(images.clone(), 3)
+        assert_close(attributions, method.attribute(images, 3), rtol=0, atol=0)
+
+    def test_parameter_gradients_stay(self, method, vit, images):
+        vit(images).logits.sum().backward()
+        before = {name: p.grad.clone() for name, p in vit.named_parameters()}
+        method.attribute(images, 3)
+        for name, parameter in vit.named_parameters():
+            assert torch.equal(parameter.grad, before[name])
+
+    def test_training_mode_is_used_as_it_is(self, make_method, make_vit, images):
+        model = make_vit(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0).train()
+        before = state(model)
+        assert_close(make_method(model).attribute(images, 3), make_method(model.eval()).attribute(images, 3))
+        model.train()
+        assert state(model) == before
+
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+    def test_attention_implementation(self, make_method, make_vit, images, implementation):
+        model = make_vit(attn_implementation=implementation)
+        before = state(model)
+        assert before["attention"] == implementation
+        assert_close(make_method(model).attribute(images, 3), make_method(make_vit()).attribute(images, 3))
+        assert state(model) == before
+
+    @pytest.mark.usefixtures("reading_gradient")
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+    @pytest.mark.parametrize("target", [10, None, "3"])
+    def test_after_a_wrong_target(self, make_method, make_vit, images, implementation, target):
+        model = make_vit(attn_implementation=implementation)
+        expected, before = make_method(model).attribute(images, 3), state(model)
+        with pytest.raises((AssertionError, IndexError)):
+            make_method(model).attribute(images, target)
+        assert state(model) == before
+        assert_close(make_method(model).attribute(images, 3), expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+    @pytest.mark.parametrize("stage", ["forward", "backward"])
+    def test_after_an_error_in_the_model(self, row, make_method, make_vit, images, implementation, stage):
+        if stage == "backward" and not row.reads_gradient:
+            pytest.skip("there is no backward pass")
+
+        class Fails(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, tensor):
+                if stage == "forward":
+                    raise ZeroDivisionError("in forward")
+                return tensor.clone()
+
+            @staticmethod
+            def backward(ctx, grad):
+                raise ZeroDivisionError("in backward")
+
+        model = make_vit(attn_implementation=implementation)
+        handle = model.vit.layernorm.register_forward_hook(lambda module, args, output: Fails.apply(output))
+        before = state(model)
+        with pytest.raises(ZeroDivisionError, match=f"in {stage}"):
+            make_method(model).attribute(images, 3)
+        assert state(model) == before
+        handle.remove()
+        assert_close(make_method(model).attribute(images, 3), make_method(make_vit()).attribute(images, 3))
+
+    @pytest.mark.usefixtures("reading_gradient")
+    def test_numbers_that_are_not_finite(self, make_method, vit, images):
+        before = state(vit)
+        with torch.no_grad():
+            vit.vit.layernorm.weight[0] = torch.nan
+        with pytest.raises(FloatingPointError, match="The target's logits must be finite"):
+            make_method(vit).attribute(images, 3)
+        assert {**state(vit), "weights": None} == {**before, "weights": None}
+
+    def test_logits_are_the_same_afterwards(self, method, vit, images):
+        before = logits(vit, images)
+        method.attribute(images, 3)
+        assert torch.equal(logits(vit, images), before)
+
+
+class TestObjects:
+    def test_deepcopy_and_pickle(self, method, images):
+        expected = method.attribute(images, 3)
+        for other in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+            assert_close(other.attribute(images, 3), expected, rtol=0, atol=0)
+            assert other.model is not method.model
+
+    def test_calls_do_not_depend_on_each_other(self, method, images):
+        expected = method.attribute(images, 3)
+        method.attribute(images[:1], 5)
+        assert_close(method.attribute(images, 3), expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("shared_model", [False, True])
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+    def test_two_threads(self, make_method, make_vit, images, shared_model, implementation):
+        models = [make_vit(seed=0, attn_implementation=implementation), make_vit(seed=1)]
+        methods = [make_method(models[0]), make_method(models[0] if shared_model else models[1])]
+        expected = [method.attribute(images, target) for target, method in enumerate(methods)]
+        found = [[], []]
+
+        def work(i):
+            for _ in range(10):
+                found[i].append(methods[i].attribute(images, i))
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for i in range(2):
+            assert len(found[i]) == 10
+            for attributions in found[i]:
+                assert_close(attributions, expected[i])
+        assert models[0].config._attn_implementation == implementation

@@ -1,0 +1,305 @@
+"""Several targets for one image: what a call for each gives, of one pass forward."""
+
+import gc
+import weakref
+from contextlib import nullcontext
+from unittest import mock
+
+import pytest
+import torch
+from families import FAMILIES, OwnHead, expected_start, hugging_face, make
+from methods import METHODS, PUBLIC
+from oracle import with_truncations
+from torch.testing import assert_close
+
+from captum_gmar import GMARAttribution, PublishedGMAR
+from captum_gmar.engine.models import patch_grid, transformer_layers
+
+SEVERAL = torch.tensor([[3, 0], [0, 9], [9, 9], [5, 1]])  # (N, K)
+READING = [name for name in PUBLIC if METHODS[name].reads_gradient]
+WAYS = ["GMAR l1", "LeGrad", "published GMAR"]  # that lead back through the model
+ALONE = [name for name in READING if not METHODS[name].of_log_odds]
+STARTING = [name for name in READING if METHODS[name].takes_tokens]
+
+
+def one_by_one(call, images, targets=SEVERAL, **options):
+    return torch.stack([call(images, target, **options) for target in targets.unbind(1)], 1)
+
+
+class Noted(torch.autograd.Function):
+    """Notes every pass forward and backward, and holds a tensor as long as the graph is there."""
+
+    @staticmethod
+    def forward(ctx, tensor, passes, held):
+        ctx.passes, saved = passes, tensor.clone()
+        ctx.save_for_backward(saved)
+        held.append(weakref.ref(saved))
+        passes.append("forward")
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.passes.append("backward")
+        return grad, None, None
+
+
+@pytest.fixture
+def noted(vit):
+    """What passes the last layer norm of the model, and weak references to what the graph holds there."""
+    passes, held = [], []
+    vit.vit.layernorm.register_forward_hook(lambda module, args, output: Noted.apply(output, passes, held))
+    return passes, held
+
+
+class TestTheSameAsOneByOne:
+    @pytest.mark.parametrize("name", METHODS)
+    def test_every_method(self, name, vit, images):
+        method = METHODS[name].make(vit)
+        found = method.relevance_of_targets(images, SEVERAL)
+        assert_close(found, one_by_one(method.relevance, images), rtol=1e-6, atol=0)
+        assert found.shape == (4, 2, 4, 4)
+        assert torch.equal(found[2, 0], found[2, 1])
+        assert torch.equal(found[:, 0], found[:, 1]) == (not METHODS[name].reads_gradient)
+
+    @pytest.mark.parametrize("name", PUBLIC)
+    @pytest.mark.parametrize("family", ["DINOv2 with registers", "BEiT", "SigLIP, image embedding", "timm-like, map"])
+    def test_every_family(self, family, name, images):
+        model, forward = make(family)
+        method = METHODS[name].make(model, forward_func=forward)
+        expected = one_by_one(method.relevance, images)
+        assert_close(method.relevance_of_targets(images, SEVERAL), expected, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("name", PUBLIC)
+    def test_attributions(self, name, vit, images):
+        method = METHODS[name].make(vit)
+        expected = one_by_one(method.attribute, images)
+        assert_close(method.attribute_targets(images, SEVERAL), expected, rtol=1e-6, atol=0)
+        (attributions,) = method.attribute_targets((images.double().float(),), SEVERAL)
+        assert attributions.shape == (4, 2, 3, 32, 32)
+        assert attributions.dtype == images.dtype
+        assert not attributions.requires_grad
+
+    @pytest.mark.parametrize("name", PUBLIC)
+    def test_internal_batch_size_and_contrast(self, name, vit, images):
+        method, options = METHODS[name].make(vit), {"contrast": [7, 2, 4, 6]}
+        expected = one_by_one(method.relevance, images, **options)
+        found = method.relevance_of_targets(images, SEVERAL, internal_batch_size=3, **options)
+        assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("options", [{}, {"recursion": "forward"}, {"norm": "l2", "start_layer": 1}])
+    def test_head_importance(self, options, vit, images):
+        gmar = GMARAttribution(vit, **options)
+        found = gmar.head_importance_of_targets(images, SEVERAL, internal_batch_size=3)
+        assert found.shape == (4, 2, 3, 3)
+        assert_close(found, one_by_one(gmar.head_importance, images))
+
+    @pytest.mark.parametrize("name", PUBLIC)
+    def test_additional_arguments(self, name, vit, images):
+        method = METHODS[name].make(vit, forward_func=lambda x, shift: vit(x + shift).logits)
+        shift = torch.arange(4.0)[:, None, None, None]
+        found = method.relevance_of_targets(images, SEVERAL, shift, internal_batch_size=3)
+        assert_close(found, METHODS[name].make(vit).relevance_of_targets(images + shift, SEVERAL), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["ViT", "DINOv2"])
+@pytest.mark.parametrize("name", [name for name in READING if METHODS[name].expected is not None])
+def test_oracle(name, family, images):
+    """Every target's map is that of its own matrices A and G in float64."""
+    model, forward = make(family)
+    patches = patch_grid(model, 32, 32).patches
+    start = expected_start(FAMILIES[family][1], patches + 1, patches)
+    found = METHODS[name].make(model, forward_func=forward).relevance_of_targets(images, SEVERAL)
+    layers = transformer_layers(model)
+    for number, targets in enumerate(SEVERAL.T.tolist()):
+        record = with_truncations(model, layers, lambda copied, pixels: copied(pixels).logits, images, targets)
+        expected = (start @ METHODS[name].expected(record))[:, -patches:]
+        assert (found[:, number].flatten(1) - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+class TestCost:
+    @pytest.mark.parametrize("name", METHODS)
+    def test_one_pass_forward_and_one_backward_for_each_target(self, name, vit, noted, images):
+        METHODS[name].make(vit).relevance_of_targets(images, [3, 0, 5, 7])
+        assert noted[0] == ["forward"] + 4 * ["backward"] * METHODS[name].reads_gradient
+
+    @pytest.mark.parametrize("name", READING)
+    def test_the_graph_goes_with_the_last_pass_backward(self, name, vit, images):
+        with mock.patch("torch.autograd.grad", wraps=torch.autograd.grad) as grad:
+            METHODS[name].make(vit).relevance_of_targets(images, [3, 0, 5])
+        assert [call.kwargs.get("retain_graph") for call in grad.call_args_list] == [True, True, None]
+
+    @pytest.mark.parametrize("name", [*PUBLIC, "GMAR forward"])
+    @pytest.mark.parametrize("targets", [[3, 0, 5], [3, 10]])
+    def test_the_graph_is_not_kept_after_a_call(self, name, targets, vit, noted, images):
+        """It is let go of at once, not when the garbage collector finds a cycle; also after an error."""
+        gc.disable()
+        try:
+            with nullcontext() if 10 not in targets or not METHODS[name].reads_gradient else pytest.raises(IndexError):
+                METHODS[name].make(vit).relevance_of_targets(images, targets)
+            assert [held() for held in noted[1]] == [None]
+        finally:
+            gc.enable()
+
+
+class TestForms:
+    @pytest.mark.parametrize(
+        "targets",
+        [
+            [3, 5],
+            (3, 5),
+            range(3, 6, 2),
+            [(3,), (5,)],
+            torch.tensor([3, 5]),
+            list(torch.tensor([3, 5])),
+            torch.tensor([[3, 5]] * 4),
+        ],
+    )
+    def test_two_classes_for_all(self, targets, vit, images):
+        gmar = GMARAttribution(vit)
+        expected = torch.stack([gmar.relevance(images, 3), gmar.relevance(images, 5)], 1)
+        assert_close(gmar.relevance_of_targets(images, targets), expected, rtol=1e-6, atol=0)
+
+    def test_one_image_takes_any_number(self, vit, images):
+        gmar, most_likely = GMARAttribution(vit), vit(images[:1]).logits.topk(5).indices
+        found = gmar.relevance_of_targets(images[:1], most_likely)
+        assert_close(found, one_by_one(gmar.relevance, images[:1], most_likely), rtol=1e-6, atol=0)
+        assert torch.equal(gmar.relevance_of_targets(images[:1], most_likely[0]), found)
+
+    def test_one_logit(self, make_vit, images):
+        gmar = GMARAttribution(make_vit(num_labels=1))
+        assert torch.equal(gmar.relevance_of_targets(images, [None])[:, 0], gmar.relevance(images))
+
+    @pytest.mark.parametrize("name", [*WAYS, "rollout"])
+    @pytest.mark.parametrize(
+        ("targets", "error", "message"),
+        [
+            (3, TypeError, "targets must be a sequence or tensor of classes. Got int instead. Of one target, pass"),
+            (None, TypeError, "Got NoneType instead"),
+            ("tabby", TypeError, "Got str instead"),
+            ([[3, 0], [0, 9]], TypeError, "Got a sequence of lists or tensors instead.*as a tensor \\(N, K\\)"),
+            ([torch.tensor([3, 0, 9, 5])], TypeError, "Got a sequence of lists or tensors instead"),
+            ([], ValueError, "targets must be at least one. Got none instead"),
+            (
+                torch.tensor(3),
+                ValueError,
+                "must be a tensor .K,. of classes .* for 4 examples.*Got shape \\(\\) instead",
+            ),
+            (torch.zeros(2, 4), ValueError, "Got shape \\(2, 4\\) instead"),
+            (torch.zeros(4, 0), ValueError, "Got shape \\(4, 0\\) instead"),
+        ],
+    )
+    def test_wrong(self, name, targets, error, message, vit, images):
+        method = METHODS[name].make(vit)
+        for call in (method.attribute_targets, method.relevance_of_targets):
+            with pytest.raises(error, match=message):
+                call(images, targets)
+
+
+class TestWhatASingleCallSays:
+    """Errors are the same, wherever the target stands among the others; warnings as well, once."""
+
+    @pytest.mark.parametrize("name", WAYS)
+    @pytest.mark.parametrize("wrong", [10, -11, None, 1.0, "3", (1, 2)])
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_wrong_target(self, name, wrong, place, vit, images):
+        method, targets = METHODS[name].make(vit), [3, 0]
+        targets.insert(place, wrong)
+        with pytest.raises(Exception) as single:  # noqa: PT011
+            method.relevance(images, wrong)
+        with pytest.raises(single.type) as ours:
+            method.relevance_of_targets(images, targets)
+        assert str(ours.value) == str(single.value)
+
+    @pytest.mark.parametrize("size", [None, 2])
+    def test_wrong_contrast(self, size, vit, images):
+        with pytest.raises(AssertionError, match=r"number of targets|does not match output"):
+            GMARAttribution(vit).relevance_of_targets(images, [3, 5], contrast=[1, 2, 3], internal_batch_size=size)
+
+    @pytest.mark.parametrize("name", STARTING)
+    @pytest.mark.parametrize("targets", [[0, 3], [3, 0]])
+    def test_a_target_that_reads_other_tokens(self, name, targets, images):
+        """Class 0 alone is read off a patch."""
+        torch.manual_seed(0)
+        model = OwnHead(hugging_face("ViTModel", num_labels=2)).eval()
+
+        def forward(pixels):
+            tokens = model.backbone(pixels).last_hidden_state
+            return torch.cat([model.head(tokens[:, 5])[:, :1], model.head(tokens[:, 0])[:, 1:]], 1)
+
+        method = METHODS[name].make(model, forward_func=forward)
+        assert method.relevance_of_targets(images, [3, 5]).isfinite().all()
+        with pytest.raises(RuntimeError, match=r"to read token 0 after the last layer, .* but it reads some patches"):
+            method.relevance_of_targets(images, targets)
+
+    @pytest.mark.parametrize("name", ALONE)
+    def test_numbers_that_are_not_finite(self, name, vit, images):
+        with torch.no_grad():
+            vit.classifier.bias[5] = torch.nan
+        method = METHODS[name].make(vit)
+        assert method.relevance_of_targets(images, [3, 0]).isfinite().all()
+        with pytest.raises(FloatingPointError, match="The target's logits must be finite"):
+            method.relevance_of_targets(images, [3, 5])
+
+    @pytest.mark.parametrize("name", [name for name in ALONE if name != "published GMAR"])
+    def test_zero_gradients_warn_once(self, name, vit, images):
+        vit.classifier.weight.data[[3, 5]] = 0
+        with pytest.warns(UserWarning, match="All gradients of an attention layer are zero") as warned:
+            METHODS[name].make(vit).relevance_of_targets(images, [3, 0, 5])
+        assert len(warned) == 1
+        assert warned[0].filename == __file__
+
+
+class TestNothingIsDisturbed:
+    @pytest.mark.parametrize("name", PUBLIC)
+    @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+    def test_model_and_inputs(self, name, context, make_vit, images):
+        model = make_vit(attn_implementation="eager")
+        before = {name: (p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()}
+        with context():
+            METHODS[name].make(model).attribute_targets(images, SEVERAL)
+        assert {name: (p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()} == before
+        assert model.config._attn_implementation == "eager"
+        assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+        assert not images.requires_grad
+
+    @pytest.mark.parametrize("name", READING)
+    def test_after_an_error_in_the_second_pass_backward(self, name, make_vit, images):
+        model, passes = make_vit(attn_implementation="eager"), []
+        expected = METHODS[name].make(model).relevance(images, 3)
+
+        class Fails(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, tensor):
+                return tensor.clone()
+
+            @staticmethod
+            def backward(ctx, grad):
+                passes.append(grad)
+                if len(passes) == 2:
+                    raise ZeroDivisionError("in the second")
+                return grad
+
+        handle = model.vit.layernorm.register_forward_hook(lambda module, args, output: Fails.apply(output))
+        with pytest.raises(ZeroDivisionError, match="in the second"):
+            METHODS[name].make(model).relevance_of_targets(images, [3, 0, 5])
+        handle.remove()
+        assert model.config._attn_implementation == "eager"
+        assert_close(METHODS[name].make(model).relevance(images, 3), expected, rtol=0, atol=0)
+
+
+def test_a_class_contrasted_with_itself_is_what_a_single_call_makes_of_it(vit, images):
+    gmar = GMARAttribution(vit)
+    with pytest.warns(UserWarning, match="All gradients of an attention layer are zero"):
+        found = gmar.relevance_of_targets(images, [3, 5], contrast=3)
+    with pytest.warns(UserWarning, match="All gradients of an attention layer are zero"):
+        assert_close(found[:, 0], gmar.relevance(images, 3, contrast=3))
+    assert_close(found[:, 1], gmar.relevance(images, 5, contrast=3), rtol=1e-6, atol=0)
+
+
+def test_the_released_code_s_head_weights_are_each_target_s_own(vit, images):
+    """The map is blind to them, so that it alone would not show a wrong one."""
+    method = PublishedGMAR(vit)
+    asked = ([3, 0], None, None, None)
+    of_targets = method._explain_targets(images, *asked)
+    for target, (explanation,) in zip([3, 0], of_targets, strict=True):
+        assert_close(explanation.importance[0], method.head_weights(images, target))

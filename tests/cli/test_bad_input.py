@@ -1,0 +1,171 @@
+"""``captum-gmar explain``: bad input is told in one line, with nothing written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.cli import outputs
+from cli.commandline import Run, save_photo, written
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("bert", "not an image classifier: its model type is 'bert'"),
+        ("headless", "not a trained image classifier: its file lacks classifier.bias and 1 more"),
+        ("resnet", "cannot be explained"),
+        ("nan", "NaN"),
+        ("nothing", "no such folder"),
+        ("vit/config.json", "must be a folder"),
+        (".", "it has no config.json"),
+    ],
+)
+def test_model_that_cannot_be_explained(run: Run, work: Path, models: Path, model: str, message: str) -> None:
+    assert run("photo.png", "--model", models / model, "--output", "out/", "--save-array", "a.npz").is_error(message)
+    assert written(work / "out") == []
+    assert written(work) == ["out", "photo.png"]
+
+
+def test_model_that_the_hub_would_have(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    result = run("photo.png", "--model", "captum-gmar-tests/no-such-model")
+    assert result.is_error("no such folder, and the Hugging Face hub cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "{", "cannot be loaded"),
+        ("config.json", "{}", "cannot be loaded"),
+        ("model.safetensors", "nothing", "cannot be loaded"),
+        ("preprocessor_config.json", None, "no image processor"),
+        ("model.safetensors", None, "cannot be loaded"),
+    ],
+)
+def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str | None, message: str) -> None:
+    shutil.copytree(models / "vit", work / "model")
+    (work / "model" / name).unlink()
+    if text is not None:
+        (work / "model" / name).write_text(text)
+    assert run("photo.png", "--model", "model").is_error("--model model: ", message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "36"], "--size must be a multiple of the model's patch size, 8x8 pixels. Got 36 instead."),
+        (["--size", "4"], "at least one patch"),
+        (["--size", "-8"], "must be a whole number above zero"),
+        (["--target", "4"], "--target must be from 0 to 3 for this model. Got 4 instead."),
+        (["--target", "-1"], "--target must be from 0 to 3"),
+        (["--target", "crane"], "'crane' names several classes: 1 (crane); 2 (crane). Pass the index."),
+        (["--target", "tabi"], "Near are 0 (tabby, tabby cat)."),
+        (["--device", "tpu"], "must be auto, cpu, cuda or cuda:n. Got 'tpu' instead."),
+        (["--device", "cuda:99"], "--device cuda:99: PyTorch finds "),
+        (["--method", "gmar"], "`captum-gmar explain --help` lists. Got 'gmar' instead. Near are gmar-l1, gmar-l2, "),
+        (["--method", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
+        (["--method", "nothing like it"], "lists. Got 'nothing like it' instead."),
+        (["--method", ""], "lists. Got '' instead."),
+        (["--method", "rollout", "--method", "legrad", "--tokens", "cls"], "rollout-forward, "),
+        (["--method", "rollout", "--method", "legrad", "--tokens", "cls"], "gmar++. Got legrad instead."),
+        (["--method", "saliency", "--tokens", "cls"], "--tokens must go with methods that take it: gmar-l1, "),
+        (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
+        (["--tokens", "1"], "counted from 0 at the top left. Got '1' instead."),
+        (["--tokens", "1,2,3"], "Got '1,2,3' instead."),
+        (["--tokens", "1,-2"], "Got '1,-2' instead."),
+        (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
+        (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
+        (
+            ["--method", "saliency", "--method", "rollout", "--contrast", "0"],
+            "attention-evidence. Got saliency",
+        ),
+        (["--contrast", "4"], "--contrast must be from 0 to 3 for this model. Got 4 instead."),
+        (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
+        (["--contrast", "tabi"], "Near are 0 (tabby, tabby cat)."),
+        (["--contrast", "crane"], "--contrast 'crane' names several classes: 1 (crane); 2 (crane). Pass the index."),
+        (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
+        (["--batch-size", "0"], "must be a whole number above zero"),
+        (["--output", "none/a.png"], "none: no such folder to write a.png to"),
+        (["--output", "none/"], "none: no such folder"),
+        (["--output", "a.gif"], "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg. Got 'a.gif' instead."),
+        (["--output", "photo.png"], "--output must not be the image itself"),
+        (["--save-array", "a.npy"], "--save-array must end in one of .npz. Got 'a.npy' instead."),
+        (["--save-array", "none/a.npz"], "none: no such folder to write a.npz to"),
+        (["--save-array", "folder.npz"], "folder.npz: is a folder"),
+        (["--wrong"], "unrecognized arguments: --wrong"),
+    ],
+)
+def test_bad_option(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
+    (work / "folder.npz").mkdir()
+    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
+    assert written(work) == ["folder.npz", "out", "photo.png"]
+
+
+def test_size_that_the_model_cannot_take(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classifier, "_interpolates", lambda *_: False)
+    result = run("photo.png", "--model", models / "vit", "--size", "64")
+    assert result.is_error("64*64", "32*32")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"", "the file is empty"), (b"text", "not an image"), (b"\x89PNG\r\n\x1a\n", "image")],
+)
+def test_bad_image(run: Run, work: Path, models: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (work / "bad.png").write_bytes(content)
+    assert run("bad.png", "--model", models / "vit", "--output", "out/a.png").is_error("bad.png: ", message)
+    assert written(work / "out") == []
+
+
+def test_folder_without_images(run: Run, work: Path, models: Path) -> None:
+    assert run("out", "--model", models / "vit").is_error("out: no image files in this folder")
+
+
+def test_several_images_need_a_folder(run: Run, work: Path, models: Path) -> None:
+    save_photo(work / "b.png")
+    result = run("photo.png", "b.png", "--model", models / "vit", "--output", "a.png")
+    assert result.is_error("--output must be an existing folder for 2 images. Got 'a.png' instead.")
+
+
+def test_folder_in_place_of_the_picture(run: Run, work: Path, models: Path) -> None:
+    (work / "photo-gmar-l1.png").mkdir()
+    assert run("photo.png", "--model", models / "vit").is_error("photo-gmar-l1.png: is a folder")
+
+
+@pytest.mark.parametrize("place", ["out", "out/a.png"])
+def test_read_only(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    (work / "out" / "a.png").write_text("as it was")
+    monkeypatch.setattr(outputs.os, "access", lambda path, _: str(path) != place)
+    assert run("photo.png", "--model", models / "vit", "--output", "out/a.png").is_error(f"{place}: is read-only")
+    assert (work / "out" / "a.png").read_text() == "as it was"
+
+
+def test_full_disk_leaves_nothing_half_written(
+    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    def save(self: Figure, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    (work / "out" / "a.png").write_text("as it was")
+    result = run("photo.png", "--model", models / "vit", "--output", "out/a.png", "--save-array", "a.npz")
+    assert result.is_error("out/a.png: cannot be written: No space left on device")
+    assert (work / "out" / "a.png").read_text() == "as it was"
+    assert written(work / "out") == ["a.png"]
+    assert written(work) == ["out", "photo.png"]
+
+
+def test_interrupt(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "logits", interrupt)
+    result = run("photo.png", "--model", models / "vit")
+    assert result == (130, "", "")
+    assert written(work) == ["out", "photo.png"]

@@ -1,0 +1,158 @@
+"""``captum-gmar compare``: what it prints and writes is what ``captum_gmar.compare`` gives, and bad input is told."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar import demo
+from captum_gmar.cli import main as cli
+from captum_gmar.cli.explain_images import SCENE_SEED
+from captum_gmar.cli.methods import NAMES
+from captum_gmar.cli.removals import NAMES as REMOVALS
+from captum_gmar.cli.removals import make_removal
+from captum_gmar.inspection.compare import compare
+from captum_gmar.metrics import Mean
+from cli.commandline import Result, Run, written
+
+BRIEF = ("--methods", "gmar-l1,rollout", "--steps", 4)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process."""
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        try:
+            status = cli.main(["compare", *map(str, arguments)])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+def test_built_in_scene(run: Run, work: Path) -> None:
+    result = run(*BRIEF, "--methods", "integrated-gradients", "--ig-steps", 2)
+    assert (result.status, result.err) == (0, "")
+    scene = demo.load_scene(SCENE_SEED)
+    names = ["gmar-l1", "rollout", "integrated-gradients"]
+    expected = compare(demo.load_model(), scene.pixel_values, names, scene.labels[0], steps=4, ig_steps=2, repeats=1)
+    assert "picture    built-in-scene-side-by-side.png" in result.out
+    rows = [[cell.strip() for cell in line.split("|")] for line in result.out.splitlines() if line.startswith("|")]
+    compared = [*expected.methods, *expected.controls]
+    assert [row[1] for row in rows[2:]] == [own.name for own in compared]
+    for row, own in zip(rows[2:], compared, strict=True):
+        found = [float(cell.replace("−", "-")) for cell in row[2:5]]
+        assert found == pytest.approx(own.areas, abs=2e-3)
+    assert [row[7:9] for row in rows[2:]] == [["1", "1"], ["1", "0"], ["2", "2"], ["", ""], ["", ""], ["", ""]]
+    assert "integrated-gradients: convergence delta " in result.out
+    with Image.open(work / "built-in-scene-side-by-side.png") as picture:
+        assert picture.size[0] > 1000
+        assert picture.info["Software"] == "captum-gmar"  # by which explain leaves it out
+
+
+def test_users_image_and_model_and_tables(
+    run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor
+) -> None:
+    arguments = ("photo.png", "--model", models / "vit", *BRIEF, "--removal", "mean", "--target", "tiger cat")
+    result = run(*arguments, "--output", "out/picture.pdf", "--save-table", "out/table.csv")
+    assert (result.status, result.err) == (0, "")
+    for suffix in ("json", "md"):
+        again = run(*arguments, "--output", "out", "--save-table", f"out/table.{suffix}")
+        assert again.out.splitlines()[3] == f"  table      out/table.{suffix}"
+    assert written(work / "out") == ["photo-side-by-side.png", *("picture.pdf", "table.csv", "table.json", "table.md")]
+    with torch.no_grad():
+        percent = 100 * float(loaded[0](pixels).logits.softmax(-1)[0, 3])
+    assert result.out.splitlines()[:2] == ["photo.png", f"  explained  tiger cat (class 3), probability {percent:.1f}%"]
+    expected = compare(loaded[0], pixels, ["gmar-l1", "rollout"], 3, removal=Mean(), steps=4).records()
+    rows = list(csv.DictReader((work / "out" / "table.csv").read_text(encoding="utf-8").splitlines()))
+    records = json.loads((work / "out" / "table.json").read_text(encoding="utf-8"))
+    for own, row, record in zip(expected, rows, records, strict=True):
+        assert own.keys() == row.keys() == record.keys()
+        for key in ("method", "is_control", "forward_passes", "removal", "target"):
+            assert own[key] == record[key]
+            assert row[key] == ("" if own[key] is None else str(own[key]))
+        assert float(row["deletion"]) == pytest.approx(record["deletion"]) == pytest.approx(own["deletion"], abs=1e-5)
+    assert (work / "out" / "table.md").read_text(encoding="utf-8") in again.out + "\n"
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_every_removal_is_named(run: Run, work: Path, models: Path, loaded: tuple[Any, Any], removal: str) -> None:
+    result = run("photo.png", "--model", models / "vit", "--methods", "rollout", "--steps", 2, "--removal", removal)
+    assert result.status == 0
+    assert f"removal: {make_removal(removal, loaded[0]).name}." in result.out
+
+
+def test_all_methods(run: Run, work: Path, models: Path) -> None:
+    result = run("photo.png", "--model", models / "vit", "--methods", "all", "--steps", 1, "--ig-steps", 1)
+    assert (result.status, result.err) == (0, "")
+    assert [line.split()[1] for line in result.out.splitlines() if line.startswith("|")][2 : 2 + len(NAMES)] == [*NAMES]
+
+
+@pytest.mark.parametrize(("model", "followed"), [("multi", "output of class"), ("one", "output of class 0")])
+def test_models_without_a_softmax(run: Run, work: Path, models: Path, model: str, followed: str) -> None:
+    result = run("photo.png", "--model", models / model, *BRIEF)
+    assert (result.status, result.err) == (0, "")
+    assert f"Insertion and deletion follow the {followed}" in result.out
+
+
+def test_size_interpolates(run: Run, work: Path, models: Path) -> None:
+    result = run("photo.png", "--model", models / "vit", *BRIEF, "--size", 48)
+    assert (result.status, result.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["photo.png"], ["give IMAGE and --model, or neither"]),
+        (["--model", "vit"], ["give IMAGE and --model, or neither"]),
+        (["photo.png", "out", "--model", "vit"], ["unrecognized arguments: out"]),
+        (["--methods", "gmar-l1,gmar"], ["argument --methods", "Got 'gmar' instead. Near are gmar-l1"]),
+        (["--methods", ""], ["argument --methods", "Got '' instead"]),
+        (["--removal", "cut"], ["argument --removal", "invalid choice: 'cut'"]),
+        (["--steps", "0"], ["argument --steps: must be a whole number above zero. Got '0'"]),
+        (["--ig-steps", "x"], ["argument --ig-steps: must be a whole number above zero. Got 'x'"]),
+        (["--device", "gpu"], ["argument --device: must be auto, cpu, cuda or cuda:n"]),
+        (["--output", "out/a.gif"], ["--output must end in one of .png"]),
+        (["--save-table", "t.xlsx"], ["--save-table must end in one of .csv, .json, .md. Got 't.xlsx' instead"]),
+        (["--save-table", "no/t.md"], ["no: no such folder to write t.md to"]),
+        (["--steps", "197"], ["cannot be compared: steps must be at most the number of patches, 196. Got 197"]),
+        (["--target", "zeppelin"], ["--target must be top1, an index or a label. Got 'zeppelin' instead"]),
+        (["--target", "99"], ["--target must be from 0 to 11 for this model. Got 99 instead"]),
+    ],
+)
+def test_bad_usage(run: Run, work: Path, arguments: list[str], parts: list[str]) -> None:
+    assert run(*arguments).is_error(*parts)
+    assert written(work) == ["out", "photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("image", "model", "parts"),
+    [
+        ("no.png", "vit", ["no.png: no such file"]),
+        ("out", "vit", ["out: is a folder, not an image file"]),
+        ("photo.png", "nan", ["cannot be compared: Expected outputs without NaN"]),
+        ("photo.png", "resnet", ["cannot be compared: Found no patch size"]),
+        ("photo.png", "headless", ["not a trained image classifier"]),
+    ],
+)
+def test_image_or_model_that_cannot_be_explained(
+    run: Run, work: Path, models: Path, image: str, model: str, parts: list[str]
+) -> None:
+    assert run(image, "--model", models / model, *BRIEF).is_error(*parts)
+    assert written(work) == ["out", "photo.png"]
+
+
+def test_help_names_methods_and_removals(run: Run) -> None:
+    result = run("--help")
+    assert result.status == 0
+    text = "".join(result.out.split())
+    assert "default:attention-evidence,gmar-l1,gmar-l2,rollout" in text
+    assert all(name in text for name in REMOVALS)

@@ -1,0 +1,502 @@
+"""``captum-gmar evaluate``, end to end: its files, kills, several processes and bad input."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.cli import main as cli
+from captum_gmar.evaluation.controls import CONTROLS
+from captum_gmar.evaluation.journal import read_batches
+from captum_gmar.evaluation.measures import Measures
+from cli.commandline import LABELS, Result, save_photo, written
+
+METHODS = ("gmar-l1", "rollout")
+OPTIONS = ("--methods", ",".join(METHODS), "--removal", "zero,tokens", "--steps", 4)
+TABLES = ("examples.csv", "summary.csv", "differences.csv", "curves.csv")
+IMAGES = 20
+
+Evaluate = Callable[..., Result]
+
+
+@pytest.fixture
+def data(work: Path) -> Path:
+    return make_data(work, IMAGES)
+
+
+def make_data(folder: Path, images: int) -> Path:
+    """A table of images, every second with a box, labels being class indices."""
+    records = []
+    for number in range(images):
+        save_photo(folder / f"{number}.png", seed=number)
+        boxes = [[4, 4, 40, 30]] if number % 2 else None
+        records.append({"path": f"{number}.png", "label": number % len(LABELS), "boxes": boxes})
+    (folder / "data.json").write_text(json.dumps(records))
+    return folder / "data.json"
+
+
+@pytest.fixture
+def evaluate(capsys: pytest.CaptureFixture[str], models: Path) -> Evaluate:
+    """Runs the command in this process, on the model "vit" unless another is given."""
+
+    def evaluate(*arguments: object, model: str | None = "vit") -> Result:
+        capsys.readouterr()
+        given = ["--model", models / model] if model else []
+        try:
+            status = cli.main(["evaluate", *map(str, [*arguments, *given])])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return Result(status, *capsys.readouterr())
+
+    return evaluate
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The tables, which must not change from run to run."""
+    return {name: (folder / name).read_text() for name in TABLES}
+
+
+def test_results(data: Path, evaluate: Evaluate) -> None:
+    done = evaluate(data, *OPTIONS, "--output", "results")
+    assert done.status == 0, done.err
+    folder = data.parent / "results"
+    assert written(folder) == sorted([*TABLES, "journal", "plots", "settings.json", "summary.md"])
+    assert written(folder / "plots") == [
+        "curves-tokens.png",
+        "curves-zero.png",
+        "insertion-deletion.png",
+        "other-metrics.png",
+    ]
+    examples = rows(folder / "examples.csv")
+    removed = [
+        (row["metric"], row["removal"]) for row in examples if row["example"] == "1" and row["method"] == "rollout"
+    ]
+    assert removed == [
+        *[("insertion", "zero"), ("insertion", "tokens"), ("deletion", "zero"), ("deletion", "tokens")],
+        *[("average-drop", ""), ("average-increase", ""), ("average-gain", "")],
+        *[("pointing-game", ""), ("relevance-mass", ""), ("relevance-rank", "")],
+    ]
+    assert [row["example"] for row in examples] == sorted((row["example"] for row in examples), key=int)
+    assert {row["method"] for row in examples} == {*METHODS, *CONTROLS}
+    assert str(folder / "summary.md").endswith(done.out.split()[-1])
+
+
+def test_summary_is_of_the_examples(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results")
+    folder = data.parent / "results"
+    examples, summary = rows(folder / "examples.csv"), rows(folder / "summary.csv")
+    for row in summary:
+        own = [
+            float(example["value"])
+            for example in examples
+            if all(example[name] == row[name] for name in ("metric", "removal", "method"))
+        ]
+        if row["metric"] != "insertion-deletion":
+            assert float(row["mean"]) == pytest.approx(np.mean(own))
+            assert (
+                len(own)
+                == int(row["examples"])
+                == (IMAGES // 2 if row["metric"].startswith(("rel", "poi")) else IMAGES)
+            )
+        assert float(row["low"]) <= float(row["mean"]) <= float(row["high"])
+    means = {(row["metric"], row["removal"], row["method"]): float(row["mean"]) for row in summary}
+    for row in rows(folder / "differences.csv"):
+        key = row["metric"], row["removal"]
+        assert float(row["difference"]) == pytest.approx(means[*key, row["method"]] - means[*key, row["other"]])
+    for removal in ("zero", "tokens"):
+        for method in METHODS:
+            inserted, deleted = (means[metric, removal, method] for metric in ("insertion", "deletion"))
+            assert means["insertion-deletion", removal, method] == pytest.approx(inserted - deleted)
+
+
+def test_curves_have_the_areas_of_the_summary(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results")
+    curves = rows(data.parent / "results" / "curves.csv")
+    summary = {
+        (row["metric"], row["removal"], row["method"]): float(row["mean"])
+        for row in rows(data.parent / "results" / "summary.csv")
+    }
+    for key in [(metric, removal, "gmar-l1") for metric in ("insertion", "deletion") for removal in ("zero", "tokens")]:
+        points = [row for row in curves if (row["metric"], row["removal"], row["method"]) == key]
+        assert [float(row["share"]) for row in points] == [0, 0.25, 0.5, 0.75, 1]
+        area = np.trapezoid([float(row["mean"]) for row in points], dx=0.25)
+        assert summary[key] == pytest.approx(area, abs=1e-5)
+
+
+def test_report_names_what_it_is_of(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results")
+    report = (data.parent / "results" / "summary.md").read_text()
+    for part in (
+        "Removal: zero",
+        "Removal: tokens",
+        "20 images",
+        "the predicted class",
+        *METHODS,
+        *CONTROLS,
+        "torch 2",
+    ):
+        assert part in report
+    settings = json.loads((data.parent / "results" / "settings.json").read_text())
+    assert settings["settings"]["removal"] == ["zero", "tokens"]
+    assert settings["settings"]["seed"] == 0
+    assert "torch" in settings["versions"]
+
+
+def test_the_same_command_again_computes_nothing(
+    data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(data, *OPTIONS, "--output", "results")
+    before = content(data.parent / "results")
+    monkeypatch.setattr("captum_gmar.evaluation.measuring.Work.batch", None)
+    assert evaluate(data, *OPTIONS, "--output", "results").status == 0
+    assert content(data.parent / "results") == before
+
+
+def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were measured are not measured again, and the tables are those of all from the beginning."""
+    few = ("--removal", "zero", "--steps", 4, "--batch-size", 1, "--methods")
+    evaluate(data, *few, "rollout", "--output", "results", "--limit", 3)
+    measured, measure = list[str](), Measures.of
+    monkeypatch.setattr(Measures, "of", lambda self, name, *rest: measured.append(name) or measure(self, name, *rest))
+    evaluate(data, *few, "gmar-l1,rollout", "--output", "results", "--limit", 4)
+    assert sorted(measured) == sorted(["gmar-l1", "gmar-l1", "rollout", *CONTROLS])
+    evaluate(data, *few, "gmar-l1,rollout", "--output", "whole", "--limit", 4)
+    ours, theirs = (rows(data.parent / folder / "examples.csv") for folder in ("results", "whole"))
+    values = [[float(row.pop("value")) for row in table] for table in (ours, theirs)]
+    assert ours == theirs
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    evaluate(data, *few, "rollout", "--output", "results", "--limit", 4)
+    assert {row["method"] for row in rows(data.parent / "results" / "examples.csv")} == {"rollout", *CONTROLS}
+
+
+def test_methods_that_follow_where_there_is_nothing_to_measure(data: Path, evaluate: Evaluate) -> None:
+    """Every first image has no box."""
+    options = ("--metrics", "relevance-mass", "--part", "1/2", "--output", "results", "--methods")
+    for methods in ("rollout", "rollout,gmar-l1"):
+        done = evaluate(data, *options, methods)
+        assert done.status == 0
+        assert "nothing to sum up" in done.err
+
+
+def test_parts_of_the_images_make_up_the_whole(data: Path, evaluate: Evaluate) -> None:
+    options = ("--methods", "rollout", "--metrics", "average-gain", "--output")
+    for part in (1, 2):
+        evaluate(data, *options, f"part-{part}", "--part", f"{part}/2")
+    halves = [{row["path"] for row in rows(data.parent / f"part-{part}" / "examples.csv")} for part in (1, 2)]
+    assert halves == [{f"{number}.png" for number in range(start, IMAGES, 2)} for start in (0, 1)]
+
+
+def test_more_images_can_follow(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results", "--limit", 5)
+    folder = data.parent / "results"
+    first = read_batches(folder / "journal")
+    assert len({row["example"] for row in rows(folder / "examples.csv")}) == 5
+    evaluate(data, *OPTIONS, "--output", "results")
+    assert read_batches(folder / "journal")[: len(first)] == first
+    evaluate(data, *OPTIONS, "--output", "whole")
+    ours, whole = (rows(data.parent / name / "examples.csv") for name in ("results", "whole"))
+    assert [row["path"] for row in ours] == [row["path"] for row in whole]
+    assert [float(row["value"]) for row in ours] == pytest.approx([float(row["value"]) for row in whole], abs=2e-5)
+
+
+@contextmanager
+def started(arguments: Sequence[object], folder: Path, processes: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a session of its own, alone or in several processes; killed with all its children at the end."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "captum_gmar", "evaluate", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        list(map(str, command)),
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+
+
+def finish(arguments: Sequence[object], folder: Path, processes: int = 1) -> None:
+    with started(arguments, folder, processes) as running:
+        _, errors = running.communicate(timeout=300)
+        assert running.returncode == 0, errors.decode()
+
+
+def kill_when_something_is_finished(arguments: Sequence[object], folder: Path, processes: int, journal: Path) -> None:
+    """Kills the process, or the first of several, which ends the others."""
+    with started(arguments, folder, processes) as running:
+        patience = time.monotonic() + 300
+        while not read_batches(journal):
+            assert running.poll() is None, running.communicate()[1].decode()
+            assert time.monotonic() < patience
+            time.sleep(0.001)
+        os.kill(running.pid if processes == 1 else children(running.pid)[0], signal.SIGKILL)
+        running.communicate(timeout=300)
+        assert running.returncode != 0
+
+
+def children(process: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_resumed_is_unbroken(work: Path, models: Path, processes: int) -> None:
+    """Also where one process goes on with what several have begun."""
+    images = 64
+    metrics = ("--metrics", "insertion,sensitivity-max")
+    everything = (make_data(work, images), *OPTIONS, *metrics, "--model", models / "vit")
+    journal = work / "killed" / "journal"
+    kill_when_something_is_finished([*everything, "--output", "killed"], work, processes, journal)
+    finished = read_batches(journal)
+    assert sum(len(batch.results) for batch in finished) < images
+    assert not (work / "killed" / "summary.md").exists()
+    finish([*everything, "--output", "killed"], work)
+    finish([*everything, "--output", "unbroken"], work)
+    assert content(work / "killed") == content(work / "unbroken")
+    kept = read_batches(journal)
+    assert [batch for batch in kept if batch in finished] == finished  # not computed again
+    numbers = [result.number for batch in kept for result in batch.results]
+    assert sorted(numbers) == list(range(images))
+
+
+def test_two_processes_give_what_one_gives(data: Path, models: Path) -> None:
+    everything = (data, *OPTIONS, "--model", models / "vit", "--output")
+    finish([*everything, "two"], data.parent, processes=2)
+    finish([*everything, "one"], data.parent)
+    assert content(data.parent / "two") == content(data.parent / "one")
+    assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]
+
+
+def test_a_corrupt_image_is_listed_and_left_out_of_all(data: Path, evaluate: Evaluate) -> None:
+    (data.parent / "3.png").write_bytes(b"no image")
+    done = evaluate(data, *OPTIONS, "--output", "results")
+    assert done.status == 1
+    assert "3.png" in done.err
+    folder = data.parent / "results"
+    assert [(row["number"], row["name"]) for row in rows(folder / "skipped.csv")] == [("3", "3.png")]
+    assert "3.png" in (folder / "summary.md").read_text()
+    examples = rows(folder / "examples.csv")
+    for method in (*METHODS, *CONTROLS):
+        assert {int(row["example"]) for row in examples if row["method"] == method} == {*range(IMAGES)} - {3}
+
+
+def test_a_full_disk_loses_nothing(data: Path, evaluate: Evaluate) -> None:
+    arguments = (data, *OPTIONS, "--output", "results")
+    journal = data.parent / "results" / "journal"
+    evaluate(*arguments[:-1], "first", "--limit", 8)
+    size = (data.parent / "first" / "journal" / "process-0.jsonl").stat().st_size * 3 // 2  # amid the second line
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        stopped = evaluate(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stopped.is_error("results: cannot be written", "What is finished is kept")
+    assert len(read_batches(journal)) == 1
+    assert (journal / "process-0.jsonl").stat().st_size == size
+    assert evaluate(*arguments).status == 0
+    evaluate(data, *OPTIONS, "--output", "unbroken")
+    assert content(data.parent / "results") == content(data.parent / "unbroken")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="everything is writable for root")
+def test_a_folder_that_cannot_be_written_to(data: Path, evaluate: Evaluate) -> None:
+    closed = data.parent / "closed"
+    closed.mkdir(mode=0o500)
+    assert evaluate(data, *OPTIONS, "--output", closed / "results").is_error("cannot be written")
+
+
+def test_other_settings_need_another_folder(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results")
+    before = content(data.parent / "results")
+    refused = evaluate(data, *OPTIONS[:-1], 3, "--output", "results")
+    assert refused.is_error("holds results of other settings: steps is 4 there and 3 here", "Choose another folder")
+    save_photo(data.parent / "new.png")
+    data.write_text(json.dumps([{"path": "new.png"}, {"path": "1.png", "boxes": [[4, 4, 40, 30]]}]))
+    assert evaluate(data, *OPTIONS, "--output", "results").is_error("other settings: data is")
+    assert content(data.parent / "results") == before
+
+
+def test_other_files_are_not_touched(data: Path, evaluate: Evaluate) -> None:
+    refused = evaluate(data, *OPTIONS, "--output", ".")
+    assert refused.is_error("must be a new or empty folder, or one of results")
+    (data.parent / "file").write_text("mine")
+    assert evaluate(data, *OPTIONS, "--output", "file").is_error("must be a new or empty folder")
+    assert (data.parent / "file").read_text() == "mine"
+
+
+def test_labels_as_targets(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results", "--target", "label", "--metrics", "deletion")
+    examples = rows(data.parent / "results" / "examples.csv")
+    assert {(int(row["example"]) % len(LABELS), int(row["target"])) for row in examples} == {(i, i) for i in range(4)}
+
+
+def test_a_folder_of_classes_with_boxes_of_another_file(work: Path, evaluate: Evaluate) -> None:
+    for name in ("tiger cat", "tabby"):
+        (work / "photos" / name).mkdir(parents=True)
+        save_photo(work / "photos" / name / f"{name}.png")
+    (work / "boxes.csv").write_text('path,boxes\ntabby.png,"[[0, 0, 30, 40]]"\n')
+    done = evaluate(
+        *("photos", *OPTIONS, "--boxes", "boxes.csv", "--target", "label", "--output", "results"),
+        *("--metrics", "relevance-mass"),
+    )
+    assert done.status == 0, done.err
+    uniform = [row for row in rows(work / "results" / "examples.csv") if row["method"] == "uniform map"]
+    assert [(row["path"], row["target"]) for row in uniform] == [("tabby/tabby.png", "0")]
+    assert float(uniform[0]["value"]) == pytest.approx(0.5)  # the left half of the image
+
+
+def test_built_in_scenes(work: Path, evaluate: Evaluate) -> None:
+    done = evaluate(
+        *("--methods", "gradient-rollout", "--steps", 4, "--limit", 4, "--output", "results"),
+        *("--metrics", "deletion,relevance-mass,class-sensitivity"),
+        model=None,
+    )
+    assert done.status == 0, done.err
+    summary = {(row["metric"], row["method"]): float(row["mean"]) for row in rows(work / "results" / "summary.csv")}
+    assert summary["relevance-mass", "gradient-rollout"] > 2 * summary["relevance-mass", "uniform map"]
+    assert summary["class-sensitivity", "centre blob"] == 0
+
+
+def test_bfloat16_is_close(data: Path, evaluate: Evaluate) -> None:
+    for precision in ("float32", "bfloat16"):
+        evaluate(data, *OPTIONS, "--output", precision, "--precision", precision, "--metrics", "insertion")
+    exact, rounded = (
+        [float(row["value"]) for row in rows(data.parent / name / "examples.csv")] for name in ("float32", "bfloat16")
+    )
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, abs=0.02)
+
+
+def test_batch_size_changes_nothing(data: Path, evaluate: Evaluate) -> None:
+    for size in (1, 7):
+        evaluate(data, *OPTIONS, "--output", f"size-{size}", "--batch-size", size, "--limit", 4)
+    ours, others = (
+        [float(row["value"]) for row in rows(data.parent / f"size-{size}" / "examples.csv")] for size in (1, 7)
+    )
+    assert ours == pytest.approx(others, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--metrics", "insertion,speed"], "Got 'speed' instead"),
+        (["--removal", "fire"], "must be of zero, mean, blur"),
+        (["--methods", "gmar-l3"], "Near are"),
+        (["--steps", "0"], "must be a whole number above zero"),
+        (["--steps", "17"], "steps must be at most the number of patches, 16"),
+        (["--part", "3/2"], "must be K/N, two numbers with K from 1 to N"),
+        (["--seed", "-1"], "must be a whole number, zero or more"),
+        (["--boxes", "none.json"], "none.json: no such file"),
+        (["--masks", "data.json", "--target", "guess"], "invalid choice"),
+        (["--device", "cuda:7"], "CUDA devices"),
+    ],
+)
+def test_bad_options(data: Path, evaluate: Evaluate, arguments: list[str], expected: str) -> None:
+    assert evaluate(data, "--output", "results", *arguments).is_error(expected)
+
+
+def test_bad_data(work: Path, evaluate: Evaluate) -> None:
+    assert evaluate("none.csv", "--output", "results").is_error("none.csv: no such file or folder")
+    assert evaluate("--output", "results").is_error("give DATA and --model, or neither")
+    (work / "data.csv").write_text("path,label\nphoto.png,unicorn\n")
+    unknown = evaluate("data.csv", "--output", "results", "--target", "label")
+    assert unknown.is_error("the data's label must be an index or a label", "'unicorn'")
+    (work / "data.csv").write_text("path\nphoto.png\n")
+    assert evaluate("data.csv", "--output", "results", "--target", "label").is_error("images all have labels")
+    wanted = evaluate("data.csv", "--output", "results", "--metrics", "relevance-mass")
+    assert wanted.is_error("--metrics relevance-mass must go with boxes or masks")
+    assert not (work / "results").exists()
+
+
+def test_a_model_that_cannot_be_explained(data: Path, evaluate: Evaluate) -> None:
+    assert evaluate(data, "--output", "results", model="nan").is_error("attention-evidence: ")
+
+
+def test_nothing_readable(work: Path, evaluate: Evaluate) -> None:
+    (work / "data.csv").write_text("path\nnone.png\n")
+    done = evaluate("data.csv", "--output", "results")
+    assert done.status == 2
+    assert "none.png: no such file" in done.err
+
+
+def test_pictures_are_pictures(data: Path, evaluate: Evaluate) -> None:
+    evaluate(data, *OPTIONS, "--output", "results", "--limit", 3)
+    for name in written(data.parent / "results" / "plots"):
+        with Image.open(data.parent / "results" / "plots" / name) as picture:
+            assert min(picture.size) > 200
+
+
+def test_more_scenes_can_follow(work: Path, evaluate: Evaluate) -> None:
+    options = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results", "--limit")
+    evaluate(*options, 2, model=None)
+    first = {row["path"] for row in rows(work / "results" / "examples.csv")}
+    assert evaluate(*options, 3, model=None).status == 0
+    assert first < {row["path"] for row in rows(work / "results" / "examples.csv")}
+
+
+def test_a_finished_run_with_a_bad_image_stays_finished(
+    data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Classifier.pixel_values
+    bad = Image.open(data.parent / "3.png").convert("RGB").tobytes()
+
+    def pixel_values(self: Classifier, image: Image.Image) -> Tensor:
+        return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
+
+    monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
+    for _ in range(2):
+        assert evaluate(data, *OPTIONS, "--output", "results").status == 1
+    assert [row["name"] for row in rows(data.parent / "results" / "skipped.csv")] == ["3.png"]
+    assert len({row["example"] for row in rows(data.parent / "results" / "examples.csv")}) == IMAGES - 1
+
+
+def test_several_labels_at_once_are_followed_one_by_one(data: Path, models: Path, evaluate: Evaluate) -> None:
+    assert evaluate(data, *OPTIONS, "--metrics", "deletion", "--limit", 2, "--output", "r", model="multi").status == 0
+    model, processor = load_classifier(str(models / "multi"))
+    (first, *_) = [
+        row for row in rows(data.parent / "r" / "curves.csv") if (row["method"], row["removal"]) == ("rollout", "zero")
+    ]
+    names = {row["path"]: int(row["target"]) for row in rows(data.parent / "r" / "examples.csv")}
+    with torch.no_grad():
+        expected = [
+            model(processor(Image.open(data.parent / name), return_tensors="pt")["pixel_values"]).logits.sigmoid()[
+                0, target
+            ]
+            for name, target in names.items()
+        ]
+    assert float(first["mean"]) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
+
+
+def test_one_output_is_refused(data: Path, evaluate: Evaluate) -> None:
+    assert evaluate(data, *OPTIONS, "--output", "results", model="one").is_error("a model of several classes")
+
+
+def test_boxes_need_data(work: Path, evaluate: Evaluate) -> None:
+    refused = evaluate("--boxes", "boxes.csv", "--output", "results", model=None)
+    assert refused.is_error("--boxes and --masks must go with DATA")

@@ -1,0 +1,305 @@
+"""``captum-gmar explain``: what it prints and writes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar import GMARAttribution, __version__, cli, demo
+from captum_gmar.attr.maps import Maps
+from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.cli.explain_images import SCENE_SEED
+from captum_gmar.cli.explained import Explained, Question, draw
+from captum_gmar.cli.methods import FROM_TOKENS
+from cli.commandline import LABELS, Run, run_process, save_photo, written
+
+# The real command, in a process of its own
+
+
+def test_real_photo_and_trained_model(shared: Path, tmp_path: Path) -> None:
+    model = shared / "models" / "deit-tiny-patch16-224"
+    photos = [shared / "images" / "photos" / f"{name}.JPEG" for name in ("n02129604_tiger", "n02391049_zebra")]
+    (tmp_path / "broken.jpg").write_bytes(photos[0].read_bytes()[:3000])
+    result = run_process(
+        "explain", *photos, "broken.jpg", "--model", model, "--save-array", "arrays.npz", folder=tmp_path
+    )
+    assert result.status == 1
+    assert result.err.splitlines() == [line for line in result.err.splitlines() if "broken.jpg: cannot be read" in line]
+    assert "explained  tiger, Panthera tigris (class 292), probability" in result.out
+    assert "explained  zebra (class 340), probability" in result.out
+    pictures = ["n02129604_tiger-gmar-l1.png", "n02391049_zebra-gmar-l1.png"]
+    assert written(tmp_path) == sorted(["arrays.npz", "broken.jpg", *pictures])
+    for picture in pictures:
+        with Image.open(tmp_path / picture) as image:
+            assert image.width > 2 * image.height > 800
+    arrays = np.load(tmp_path / "arrays.npz")
+    assert arrays["image"].tolist() == [str(photo) for photo in photos]
+    assert arrays["target"].tolist() == [292, 340]
+    assert arrays["logits"].shape == (2, 1000)
+    assert arrays["method"].tolist() == ["gmar-l1"]
+    assert arrays["relevance"].shape == (1, 2, 14, 14)
+    assert arrays["head_importance"].sum(-1) == pytest.approx(np.ones((2, 12)), abs=1e-5)
+
+
+def test_help_and_usage_errors_load_nothing_heavy(tmp_path: Path) -> None:
+    code = """
+import sys
+from captum_gmar.cli.main import main
+image = ["explain", "a.png", "--model", "m"]
+wrong = (["--size", "0"], ["--method", "gmar"], ["--tokens", "3"], ["--method", "legrad", "--tokens", "cls"])
+for arguments in (["--help"], ["explain", "--help"], ["explain", "a.png"], *(image + options for options in wrong)):
+    try:
+        print("status", main(arguments))
+    except SystemExit as end:
+        print("status", end.code)
+heavy = {"torch", "captum", "transformers", "matplotlib", "numpy", "PIL"} & set(sys.modules)
+print("heavy", sorted(heavy))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith(("status", "heavy"))] == [
+        "status 0",
+        "status 0",
+        *5 * ["status 2"],
+        "heavy []",
+    ]
+    assert [line.partition(" Got ")[0] for line in done.stderr.splitlines()] == [
+        "captum-gmar: error: give images and --model, or neither for the built-in scene and model",
+        "captum-gmar: error: argument --size: must be a whole number above zero.",
+        "captum-gmar: error: argument --method: must be one of the methods that `captum-gmar explain --help` lists.",
+        "captum-gmar: error: argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a patch, "
+        "counted from 0 at the top left.",
+        f"captum-gmar: error: --tokens must go with methods that take it: {', '.join(FROM_TOKENS)}.",
+    ]
+
+
+def test_built_in_scene_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["explain", "--save-array", "arrays.npz"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("built-in-scene\n")
+    assert "picture    built-in-scene-gmar-l1.png" in out
+    with Image.open("built-in-scene-gmar-l1.png") as picture:
+        assert picture.size[0] > 500
+    scene = demo.load_scene(SCENE_SEED)
+    with np.load("arrays.npz") as arrays:
+        expected = GMARAttribution(demo.load_model()).relevance(scene.pixel_values, int(arrays["target"][0]))
+        np.testing.assert_allclose(arrays["relevance"][0], expected, rtol=1e-5)
+        assert arrays["label"][0] == scene.names[0]
+
+
+@pytest.mark.parametrize("arguments", [["explain", "a.png"], ["explain", "--model", "somewhere"]])
+def test_an_image_needs_a_model_and_a_model_an_image(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert "give images and --model, or neither" in capsys.readouterr().err
+
+
+def test_version_and_command_missing(tmp_path: Path) -> None:
+    assert run_process("--version", folder=tmp_path) == (0, f"captum-gmar {__version__}\n", "")
+    assert run_process(folder=tmp_path).is_error("required: COMMAND")
+
+
+# What is printed and written
+
+
+def test_output_is_told_and_written(run: Run, work: Path, models: Path) -> None:
+    result = run("photo.png", "--model", models / "vit", "--target", "tiger cat")
+    assert (result.status, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == "photo.png"
+    assert sorted(line.split("  ")[-1] for line in lines[1:5]) == sorted(f"{v} (class {k})" for k, v in LABELS.items())
+    assert sum(float(line.split("%")[0]) for line in lines[1:5]) == pytest.approx(100, abs=0.3)
+    assert lines[5].startswith("  explained  tiger cat (class 3), probability ")
+    assert lines[6:] == ["  method     gmar-l1", "  picture    photo-gmar-l1.png"]
+    assert written(work) == ["out", "photo-gmar-l1.png", "photo.png"]
+
+
+def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path) -> None:
+    save_photo(work / "b.png", 1)
+    save_photo(work / "c.png", 2)
+    options = ("--save-array", "out/a.npz", "--output", "out", "--batch-size", "2")
+    assert run("photo.png", "b.png", "c.png", "--model", models / "vit", *options).status == 0
+    model, processor = load_classifier(str(models / "vit"))
+    images = [Image.open(work / name) for name in ("photo.png", "b.png", "c.png")]
+    pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+    logits = model(pixels).logits.detach()
+    gmar = GMARAttribution(model)
+    arrays = np.load(work / "out" / "a.npz")
+    assert arrays["logits"] == pytest.approx(logits.numpy(), abs=1e-5)
+    assert arrays["target"].tolist() == logits.argmax(-1).tolist()
+    assert arrays["label"].tolist() == [LABELS[index] for index in logits.argmax(-1).tolist()]
+    assert arrays["relevance"][0] == pytest.approx(gmar.relevance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
+    assert arrays["head_importance"] == pytest.approx(gmar.head_importance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
+
+
+def test_photo_shown_is_what_the_model_saw(models: Path, work: Path) -> None:
+    for name in ("vit", "clip"):
+        _, processor = model = load_classifier(str(models / name))
+        classifier = Classifier(*model)
+        image = Image.open(work / "photo.png")
+        seen = processor(image, do_normalize=False, do_rescale=False, return_tensors="pt")["pixel_values"][0]
+        shown = classifier.photo(classifier.pixel_values(image)[0])
+        assert shown * 255 == pytest.approx(seen.movedim(0, -1).numpy(), abs=0.01)
+
+
+def test_one_logit_has_no_probability(run: Run, work: Path, models: Path) -> None:
+    out = run("photo.png", "--model", models / "one").out
+    assert "LABEL_0 (class 0), logit" in out
+    assert "%" not in out
+
+
+def test_probabilities_of_many_labels_are_sigmoids(run: Run, work: Path, models: Path) -> None:
+    out = run("photo.png", "--model", models / "multi", "--save-array", "a.npz").out
+    percents = [float(line.split("%")[0]) for line in out.splitlines()[1:4]]
+    expected = sorted(100 / (1 + np.exp(-np.load("a.npz")["logits"][0])), reverse=True)
+    assert percents == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("model", ["vit", "dino"])
+def test_size(run: Run, work: Path, models: Path, model: str) -> None:
+    assert run("photo.png", "--model", models / model, "--size", "48", "--save-array", "a.npz").status == 0
+    assert np.load("a.npz")["relevance"].shape == (1, 1, 6, 6)
+
+
+def test_size_keeps_the_part_of_the_photo_that_is_cropped(models: Path, work: Path) -> None:
+    model, processor = load_classifier(str(models / "clip"))
+    image = Image.open(work / "photo.png").resize((600, 400))
+    small, large = (Classifier(model, processor, size).pixel_values(image) for size in (None, 320))
+    assert large.shape == (1, 3, 320, 320)
+    smaller = torch.nn.functional.interpolate(large, (32, 32), mode="area")
+    assert (smaller - small).abs().mean() < 0.1
+
+
+def test_folder_goes_on_after_bad_files(run: Run, work: Path, models: Path) -> None:
+    photos = work / "photos"
+    photos.mkdir()
+    for index, name in enumerate(("a.png", "b.jpg", "d.bmp")):
+        save_photo(photos / name, index)
+    (photos / "c.png").write_bytes(b"\x89PNG no")
+    (photos / "notes.txt").touch()
+    result = run("photos", "missing.png", "--model", models / "vit", "--output", "out/")
+    assert result.status == 1
+    assert [line.split(": ")[2] for line in result.err.splitlines()] == ["missing.png", "photos/c.png"]
+    assert written(work / "out") == ["a-gmar-l1.png", "b-gmar-l1.png", "d-gmar-l1.png"]
+
+
+def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Path) -> None:
+    for name in ("one/a.png", "two/A.jpg", "two/a-2.png"):
+        (work / name).parent.mkdir(exist_ok=True)
+        save_photo(work / name)
+    result = run("one", "two", "one/a.png", "--model", models / "vit", "--output", "out")
+    assert result.status == 0
+    assert len(written(work / "out")) == 3
+    assert {f"out/{name}" for name in written(work / "out")} == {
+        line.split()[1] for line in result.out.splitlines() if line.startswith("  picture")
+    }
+
+
+# Several classes of each image
+
+
+@pytest.mark.parametrize("contrast", [None, 3])
+def test_most_likely_classes_side_by_side(run: Run, work: Path, models: Path, contrast: int | None) -> None:
+    save_photo(work / "b.png", 1)
+    options = ("--target", "top3", "--save-array", "a.npz", *(() if contrast is None else ("--contrast", contrast)))
+    result = run("photo.png", "b.png", "--model", models / "vit", *options)
+    assert (result.status, result.err) == (0, "")
+    assert written(work) == ["a.npz", "b-gmar-l1-top3.png", "b.png", "out", "photo-gmar-l1-top3.png", "photo.png"]
+    model, processor = load_classifier(str(models / "vit"))
+    pixels = processor([Image.open(name) for name in ("photo.png", "b.png")], return_tensors="pt")["pixel_values"]
+    logits = model(pixels).logits.detach()
+    classes = [[k for k in own.argsort(descending=True).tolist() if k != contrast][:3] for own in logits]
+    gmar, arrays = GMARAttribution(model), np.load("a.npz")
+    assert arrays["target"].tolist() == classes
+    assert arrays["label"].tolist() == [[LABELS[k] for k in own] for own in classes]
+    assert arrays["relevance"].shape == (1, 2, 3, 4, 4)
+    assert arrays["head_importance"].shape == (2, 3, 2, 2)
+    for place in range(3):
+        asked: Any = {"target": [own[place] for own in classes], "contrast": contrast}
+        assert arrays["relevance"][0, :, place] == pytest.approx(gmar.relevance(pixels, **asked).numpy(), abs=1e-6)
+        heads = gmar.head_importance(pixels, **asked).numpy()
+        assert arrays["head_importance"][:, place] == pytest.approx(heads, abs=1e-6)
+    lines = [line for line in result.out.splitlines() if ", probability" in line and "contrast" not in line]
+    told = [line.removeprefix("  explained").strip().partition(", probability")[0] for line in lines]
+    assert told == [f"{LABELS[k]} (class {k})" for own in classes for k in own]
+    assert [line[:11].strip() for line in lines] == 2 * ["explained", "", ""]
+
+
+def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Tensor) -> None:
+    """Also where two classes have one name, as cranes do."""
+    logits, relevance = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.arange(32.0).view(2, 4, 4)
+    explained = Explained(Path("folder/photo.png"), logits, [1, 2], relevance, None)
+    figure = draw(explained, Question(("gmar-l1",), None, 0, (), top=2), pixels[0], Classifier(*loaded))
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "photo.png: the 2 most likely classes, rather than tabby, tabby cat (class 0), probability 13.4%, explained by "
+        "gmar-l1"
+    )
+    names = [panel.get_title().replace("\n", " ") for panel in figure.axes[:3]]
+    assert names == ["photo", "crane (class 1), probability 36.6%", "crane (class 2), probability 36.6%"]
+    images: Any = [panel.images[-1] for panel in figure.axes[1:3]]
+    assert [image.get_clim() for image in images] == [(0, 1500), (1600, 3100)]
+    assert {image.colorbar.ax.get_xlabel() for image in images} == {"relevance per patch, % of all tokens"}
+
+
+def test_captums_methods_take_classes_one_by_one(loaded: tuple[Any, Any], pixels: Tensor) -> None:
+    model, targets = loaded[0], torch.tensor([[3, 0, 1]])
+    maps = Maps(["saliency"], model, lambda images: model(images).logits, [], batch_size=1)
+    found = maps.relevance(pixels, targets, None)
+    expected = [maps.of("saliency", pixels, own, None) for own in targets.unbind(1)]
+    assert torch.equal(found, torch.stack(expected, 1)[None])
+    assert maps.head_importance(pixels, targets, None) is None
+
+
+def test_top1_is_as_it_was(run: Run, work: Path, models: Path) -> None:
+    for number, target in enumerate(("top1", "TOP1")):
+        assert (
+            run("photo.png", "--model", models / "vit", "--target", target, "--save-array", f"{number}.npz").err == ""
+        )
+    assert run("photo.png", "--model", models / "vit", "--save-array", "2.npz").err == ""
+    first, *others = [dict(np.load(f"{number}.npz")) for number in range(3)]
+    assert (first["target"].shape, first["label"].shape, first["relevance"].shape) == ((1,), (1,), (1, 1, 4, 4))
+    assert first["head_importance"].shape == (1, 2, 2)
+    for other in others:
+        assert all(np.array_equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
+        (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
+        (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
+        (["--target", "top-1"], "--target must be topK, an index or a label. Got 'top-1' instead."),
+        (
+            ["--target", "top2", "--method", "rollout", "--method", "legrad"],
+            "--target top2 must go with one method. Got rollout, legrad instead.",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_had(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
+    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
+    assert written(work) == ["out", "photo.png"]
+
+
+def test_warning_is_one_line(run: Run, work: Path, models: Path) -> None:
+    model, processor = load_classifier(str(models / "vit"))
+    model.classifier.weight.data.zero_()
+    model.save_pretrained(work / "flat")
+    processor.save_pretrained(work / "flat")
+    result = run("photo.png", "--model", "flat")
+    assert result.status == 0
+    assert len(result.err.splitlines()) == 1
+    assert result.err.startswith("captum-gmar: warning: All gradients")

@@ -1,0 +1,285 @@
+"""``--method``, ``--tokens`` and ``--contrast``: the numbers are those of the library and of Captum."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import captum.attr
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar import (
+    AttentionEvidence,
+    AttentionGradCAM,
+    AttentionRollout,
+    GMARAttribution,
+    GMARPlusPlus,
+    GradientRollout,
+    GradSAM,
+    LeGrad,
+    PublishedGMAR,
+    RawAttention,
+)
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr.catalogue import methods
+from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.cli.methods import FROM_TOKENS, NAMES, OURS, SHARES
+from cli.commandline import Run, options, save_photo, written
+
+PATCH = 8
+
+
+def per_patch(attributions: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, rows, columns), patch by patch."""
+    rows, columns = attributions.shape[-2] // PATCH, attributions.shape[-1] // PATCH
+    sums = torch.zeros(len(attributions), rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            patch = attributions[..., row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
+            sums[:, row, column] = patch.sum((1, 2, 3))
+    return sums
+
+
+def falls(model: Callable[..., Any], pixels: Tensor, target: int) -> Tensor:
+    """How much the logit of one image falls without each patch."""
+    relevance = torch.zeros(1, pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH)
+    with torch.no_grad():
+        whole = model(pixels).logits[0, target]
+        for row, column in np.ndindex(*relevance.shape[1:]):
+            without = pixels.clone()
+            without[..., row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = 0
+            relevance[0, row, column] = whole - model(without).logits[0, target]
+    return relevance
+
+
+# The names
+
+
+def test_names_are_those_of_the_catalogue() -> None:
+    assert set(NAMES) == set(methods())
+    assert len(NAMES) == len(set(NAMES))
+
+
+def test_help_lists_every_name_whole(run: Run) -> None:
+    result = run("--help")
+    assert result.status == 0
+    listed = [name.strip() for line in result.out.splitlines() if line.startswith("    ") for name in line.split(",")]
+    assert set(NAMES) <= set(listed)
+    assert max(map(len, result.out.partition("\nmethods:")[2].splitlines())) <= 80
+
+
+def test_methods_take_what_is_said_of_them(loaded: tuple[Any, Any], pixels: Tensor) -> None:
+    for name, method in methods().items():
+        assert isinstance(method(loaded[0]), AttentionAttribution) == (name in OURS)
+        if name in FROM_TOKENS:
+            method(loaded[0], tokens=["cls", (1, 2)])
+        else:
+            with pytest.raises(TypeError, match="tokens"):
+                method(loaded[0], tokens=["cls"])
+
+
+def test_shares_and_no_others_are_at_most_1_in_sum_at_any_scale_of_the_logits(
+    loaded: tuple[Any, Any], pixels: Tensor
+) -> None:
+    for name in OURS:
+        method: Any = methods()[name](loaded[0], forward_func=lambda images: 1e6 * loaded[0](images).logits)
+        relevance = method.relevance(pixels, 0)
+        assert (relevance.abs().sum() <= 1 + 1e-5) == (name in SHARES), name
+
+
+# The numbers
+
+
+def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: tuple[Any, Any]) -> None:
+    save_photo(work / "b.png", 1)
+    arguments = ("photo.png", "b.png", "--model", models / "vit", "--target", "3", *options(NAMES))
+    assert run(*arguments, "--output", "out", "--save-array", "a.npz").status == 0
+    model, processor = loaded
+    pixels = processor([Image.open(work / name) for name in ("photo.png", "b.png")], return_tensors="pt")[
+        "pixel_values"
+    ]
+
+    def logits(images: Tensor) -> Tensor:
+        return model(images).logits
+
+    patchwise = torch.cat([falls(model, own[None], 3) for own in pixels])
+    of_pixels = {
+        "saliency": captum.attr.Saliency(logits),
+        "input-x-gradient": captum.attr.InputXGradient(logits),
+        "integrated-gradients": captum.attr.IntegratedGradients(logits),
+        "layer-grad-cam": methods()["layer-grad-cam"](model),
+    }
+    ours: dict[str, AttentionAttribution] = {
+        "gmar-l1": GMARAttribution(model, norm="l1"),
+        "gmar-l2": GMARAttribution(model, norm="l2"),
+        "gmar-forward": GMARAttribution(model, recursion="forward"),
+        "gmar-additive": GMARAttribution(model, recursion="additive"),
+        "rollout": AttentionRollout(model),
+        "rollout-forward": AttentionRollout(model, recursion="forward"),
+        "rollout-additive": AttentionRollout(model, recursion="additive"),
+        "raw-attention": RawAttention(model),
+        "gradient-rollout": GradientRollout(model),
+        "gradient-rollout-gmar": GradientRollout(model, head_fusion="gmar"),
+        "grad-sam": GradSAM(model),
+        "attention-grad-cam": AttentionGradCAM(model),
+        "legrad": LeGrad(model),
+        "attention-evidence": AttentionEvidence(model),
+        "gmar++": GMARPlusPlus(model),
+        "published-gmar": PublishedGMAR(model),
+    }
+    expected = {
+        **{name: method.relevance(pixels, 3) for name, method in ours.items()},
+        **{name: per_patch(method.attribute(pixels.requires_grad_(), target=3)) for name, method in of_pixels.items()},
+        "occlusion": patchwise,
+        "feature-ablation": patchwise,
+    }
+    with np.load(work / "a.npz") as arrays:
+        assert arrays["method"].tolist() == list(NAMES)
+        assert arrays["relevance"].shape == (len(NAMES), 2, 4, 4)
+        for name, relevance in zip(NAMES, torch.from_numpy(arrays["relevance"]), strict=True):
+            if name != "gradient-shap":  # it draws at random
+                torch.testing.assert_close(relevance, expected.pop(name).detach(), rtol=1e-3, atol=1e-5)
+        assert not expected
+
+
+def test_random_method_gives_the_same_twice_and_leaves_the_random_state(run: Run, work: Path, models: Path) -> None:
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    for name in ("a.npz", "b.npz"):
+        arguments = ("--model", models / "vit", "--method", "gradient-shap", "--save-array", name)
+        assert run("photo.png", *arguments).status == 0
+    assert np.random.rand() == expected
+    a, b = (np.load(work / name)["relevance"] for name in ("a.npz", "b.npz"))
+    assert (a == b).all()
+    assert np.abs(a).max() > 0
+
+
+def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(
+    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photo(work / "b.png", 1)
+    sizes: list[int] = []
+    logits = Classifier.logits
+
+    def counted(self: Classifier, pixels: Tensor) -> Tensor:
+        sizes.append(len(pixels))
+        return logits(self, pixels)
+
+    monkeypatch.setattr(Classifier, "logits", counted)
+    found = []
+    for size in (2, 10):
+        sizes.clear()
+        names = options(["integrated-gradients", "occlusion"])
+        arguments = ("--output", "out", "--save-array", "a.npz", "--batch-size", size)
+        assert run("photo.png", "b.png", "--model", models / "vit", *names, *arguments).status == 0
+        assert max(sizes) == size
+        found.append(np.load(work / "a.npz")["relevance"])
+    assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [(["rollout", "gmar-l2", "gmar-l1"], "l2"), (["gmar-l1", "gmar-l2"], "l1"), (["legrad", "gmar++"], None)],
+)
+def test_head_importance_is_of_the_first_method_that_weighs_heads(
+    run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor, names: list[str], first: str | None
+) -> None:
+    arguments = ("--target", "1", "--contrast", "2", "--save-array", "a.npz")
+    assert run("photo.png", "--model", models / "vit", *options(names), *arguments).status == 0
+    with np.load(work / "a.npz") as arrays:
+        if first is None:
+            assert "head_importance" not in arrays
+        else:
+            expected = GMARAttribution(loaded[0], norm=first).head_importance(pixels, 1, contrast=2)
+            assert arrays["head_importance"] == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_method_named_twice_counts_once(run: Run, work: Path, models: Path) -> None:
+    result = run("photo.png", "--model", models / "vit", *options(["Rollout", "rollout"]))
+    assert "  method     rollout\n  picture    photo-rollout.png" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tokens", "told"),
+    [
+        (["cls"], "cls", "the CLS token"),
+        (["patches"], "patches", "the mean of the patches"),
+        (["3,0"], (3, 0), "patch 3,0"),
+        (["1,2", "cls", " 0, 3 ", "1,2"], [(1, 2), "cls", (0, 3)], "patch 1,2, the CLS token and patch 0,3"),
+    ],
+)
+def test_tokens(
+    run: Run,
+    work: Path,
+    models: Path,
+    loaded: tuple[Any, Any],
+    pixels: Tensor,
+    arguments: list[str],
+    tokens: Any,
+    told: str,
+) -> None:
+    wanted = [part for argument in arguments for part in ("--tokens", argument)]
+    common = ("--target", "0", "--save-array", "a.npz", *options(["gradient-rollout", "rollout"]))
+    result = run("photo.png", "--model", models / "vit", *common, *wanted)
+    assert f"  tokens     {told}\n" in result.out
+    expected = torch.stack(
+        [
+            GradientRollout(loaded[0], tokens=tokens).relevance(pixels, 0),
+            AttentionRollout(loaded[0], tokens=tokens).relevance(pixels),
+        ]
+    )
+    assert np.load(work / "a.npz")["relevance"] == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-7)
+
+
+def test_contrast(run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor) -> None:
+    common = ("--target", "0", "--save-array", "a.npz", *options(["gradient-rollout", "legrad"]))
+    result = run("photo.png", "--model", models / "vit", *common, "--contrast", "tiger cat")
+    lines = {line.split()[0]: line for line in result.out.splitlines()}
+    assert lines["explained"].startswith("  explained  tabby, tabby cat (class 0), probability ")
+    assert lines["contrast"].startswith("  contrast   tiger cat (class 3), probability ")
+    found = np.load(work / "a.npz")["relevance"]
+    for relevance, method in zip(found, (GradientRollout(loaded[0]), LeGrad(loaded[0])), strict=True):
+        assert relevance == pytest.approx(method.relevance(pixels, 0, contrast=3).numpy(), rel=1e-3, abs=1e-7)
+        assert relevance != pytest.approx(method.relevance(pixels, 0).numpy(), rel=1e-1, abs=1e-7)
+
+
+def test_image_whose_most_likely_class_is_the_contrast_fails_alone(
+    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        save_photo(work / name, seed)
+    logits = Classifier.logits
+
+    def changed(self: Classifier, pixels: Tensor) -> Tensor:
+        """The second of three images, when they come together, is most likely of class 3."""
+        bonus = torch.zeros(len(pixels), 4)
+        bonus[:, 0] = 100
+        if len(pixels) == 3:
+            bonus[1, 3] = 200
+        return logits(self, pixels) + bonus
+
+    monkeypatch.setattr(Classifier, "logits", changed)
+    arguments = ("a.png", "b.png", "c.png", "--model", models / "vit", "--output", "out", "--save-array", "a.npz")
+    result = run(*arguments, "--contrast", "3")
+    assert result.status == 1
+    assert result.err.splitlines() == [
+        "captum-gmar: error: b.png: its most likely class is that of --contrast. Pass another class as --target."
+    ]
+    assert written(work / "out") == ["a-gmar-l1.png", "c-gmar-l1.png"]
+    with np.load(work / "a.npz") as arrays:
+        assert arrays["image"].tolist() == ["a.png", "c.png"]
+        assert arrays["target"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_method_draws_what_is_no_number(run: Run, work: Path, models: Path, name: str) -> None:
+    result = run("photo.png", "--model", models / "nan", "--method", name)
+    if name in ("rollout", "rollout-forward", "rollout-additive", "raw-attention"):  # they do not read the logits
+        assert result.status == 0
+    else:
+        assert result.is_error(f"the model's prediction cannot be explained: {name}: ")
+        assert written(work) == ["out", "photo.png"]

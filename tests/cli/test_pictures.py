@@ -1,0 +1,113 @@
+"""The pictures of ``captum-gmar explain``: they say whose map it is and what its numbers are, and are known again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.cli.explained import Explained, Question, draw
+from cli.commandline import Run, options, save_photo, written
+
+SHARE = "relevance per patch, % of all tokens"
+
+
+@pytest.fixture
+def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
+    """The picture of an image and a question."""
+
+    def make(*names: str, contrast: int | None = None, tokens: Any = (), relevance: Tensor | None = None) -> Figure:
+        if relevance is None:
+            relevance = torch.arange(16.0 * len(names)).reshape(-1, 4, 4)
+        explained = Explained(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
+        return draw(explained, Question(names, None, contrast, tokens), pixels[0], Classifier(*loaded))
+
+    return make
+
+
+def test_one_method_is_named_above_its_map(picture: Callable[..., Figure]) -> None:
+    figure = picture("gmar-l1")
+    assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%, explained by gmar-l1"
+    assert [panel.get_title() for panel in figure.axes[:3]] == ["photo", "relevance", "overlay"]
+    image: Any = figure.axes[1].images[0]
+    assert image.colorbar.ax.get_ylabel() == SHARE
+    assert image.get_clim() == (0, 1500)
+
+
+def test_map_that_is_no_share_is_not_in_percent(picture: Callable[..., Figure]) -> None:
+    image: Any = picture("grad-sam").axes[1].images[0]
+    assert image.colorbar.ax.get_ylabel() == "relevance per patch"
+    assert image.get_clim() == (0, 15)
+
+
+def test_several_methods_are_named_above_their_maps(picture: Callable[..., Figure]) -> None:
+    figure = picture("rollout", "legrad", "gmar++")
+    assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%"
+    assert [panel.get_title() for panel in figure.axes] == ["photo", "rollout", "legrad", "gmar++"]
+    images: Any = [panel.images[-1] for panel in figure.axes[1:]]
+    assert [image.colorbar.ax.get_xlabel() for image in images] == [SHARE, "relevance per patch", SHARE]
+    assert [image.get_clim() for image in images] == [(0, 1500), (16, 31), (3200, 4700)]
+
+
+def test_title_tells_contrast_and_tokens(picture: Callable[..., Figure]) -> None:
+    figure = picture("gmar-l1", contrast=1, tokens=[(1, 2), "cls"])
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "photo.png: tiger cat (class 3), probability 25.0%, rather than crane (class 1), probability 25.0%, "
+        "explained by gmar-l1, relevance from patch 1,2 and the CLS token"
+    )
+
+
+def test_signed_map_has_its_colours_around_zero(picture: Callable[..., Figure]) -> None:
+    for name in ("saliency", "rollout"):
+        figure = picture("occlusion", name, relevance=torch.stack([torch.eye(4) - 0.25, torch.eye(4)]))
+        signed, other = (panel.images[-1] for panel in figure.axes[1:])
+        assert (signed.get_clim(), signed.get_cmap().name) == ((-0.75, 0.75), "RdBu_r")
+        assert (other.get_clim()[0], other.get_cmap().name) == (0, "viridis")
+
+
+def test_pictures_are_named_after_the_method_and_known_again(run: Run, work: Path, models: Path) -> None:
+    photos = work / "photos"
+    photos.mkdir()
+    for seed, name in enumerate(("a.png", "holiday-comparison.png", "paper-gmar-l1.png", "b.jpg")):
+        save_photo(photos / name, seed)
+    (photos / "damaged-gmar-l1.png").write_bytes(b"\x89PNG no")
+    common = ("photos", "--model", models / "vit", "--output", "photos")
+    users = ["a.png", "b.jpg", "damaged-gmar-l1.png", "holiday-comparison.png", "paper-gmar-l1.png"]
+    made = []
+    for names, mark in ((["rollout", "saliency"], "comparison"), (["gmar++"], "gmar++")):
+        result = run(*common, *options(names))
+        assert result.status == 1
+        assert [line.split(": ")[2] for line in result.err.splitlines()] == ["photos/damaged-gmar-l1.png"]
+        made += [f"{stem}-{mark}.png" for stem in ("a", "b", "holiday-comparison", "paper-gmar-l1")]
+        assert written(photos) == sorted(users + made)
+
+
+def test_folder_of_pictures_alone(run: Run, work: Path, models: Path) -> None:
+    assert run("photo.png", "--model", models / "vit", "--output", "out/").status == 0
+    assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
+    assert run("out/photo-gmar-l1.png", "--model", models / "vit").status == 0  # named itself, it is an image
+
+
+def test_users_photo_is_never_replaced_by_a_picture_of_another(run: Run, work: Path, models: Path) -> None:
+    save_photo(work / "out" / "a.png")
+    save_photo(work / "out" / "a-comparison.png", 1)
+    before = (work / "out" / "a-comparison.png").read_bytes()
+    result = run("out", "--model", models / "vit", *options(["rollout", "legrad"]), "--output", "out")
+    assert result.is_error("--output must not be the image itself. Got 'out/a-comparison.png' instead.")
+    assert (work / "out" / "a-comparison.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("names", [["gmar-l1"], ["gmar-l1", "occlusion"]])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
+def test_format_is_that_of_the_suffix(run: Run, work: Path, models: Path, names: list[str], suffix: str) -> None:
+    before = pyplot.get_fignums()
+    assert run("photo.png", "--model", models / "vit", *options(names), "--output", f"out/picture.{suffix}").status == 0
+    start = (work / "out" / f"picture.{suffix}").read_bytes()[:8]
+    assert start.startswith({"png": b"\x89PNG", "jpg": b"\xff\xd8", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
+    assert written(work / "out") == [f"picture.{suffix}"]
+    assert pyplot.get_fignums() == before

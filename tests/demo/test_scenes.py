@@ -1,0 +1,264 @@
+"""The built-in scenes and the built-in model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import captum_gmar.demo
+from captum_gmar.demo import CLASSES, Scene, load_image_processor, load_model, load_scene, make_scene, shapes, textures
+from captum_gmar.demo.figures import SIZE
+from captum_gmar.demo.scenes import FORMS, KINDS, compose
+
+MODEL = Path(captum_gmar.demo.__file__).parent / "model"
+FRESH_SEEDS = range(700_000, 700_400)  # neither trained on nor in the card's accuracy
+
+
+@pytest.fixture(scope="module")
+def one_object_scenes() -> list[Scene]:
+    return [make_scene(seed, objects=1) for seed in range(1500)]
+
+
+def _outline_reach(shape: shapes.Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    line = (np.arange(1200) + 0.5) / 400 - 1.5
+    x, y = np.meshgrid(line, line)
+    return np.hypot(x, y), shape(x, y) < 0
+
+
+def test_equal_seeds_give_equal_scenes() -> None:
+    first, second = make_scene(11), make_scene(11)
+    assert first.labels == second.labels
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.masks, second.masks)
+
+
+def test_other_seeds_give_other_scenes() -> None:
+    digests = {make_scene(seed).image.tobytes() for seed in range(50)}
+    assert len(digests) == 50
+
+
+def test_a_seed_gives_the_same_bits_everywhere() -> None:
+    digest = hashlib.sha256()
+    for seed in range(40):
+        scene = make_scene(seed)
+        digest.update(scene.image.tobytes() + scene.masks.tobytes() + bytes(scene.labels))
+    assert digest.hexdigest() == "dd562be45e018295f1d802f6e3166712724693c0cfa91b3405c8618c52b58514"
+
+
+def test_arrays_have_the_documented_form() -> None:
+    scene = make_scene(3, objects=4)
+    assert scene.image.shape == (SIZE, SIZE, 3)
+    assert scene.image.dtype == np.uint8
+    assert scene.masks.shape == (4, SIZE, SIZE)
+    assert scene.masks.dtype == np.bool_
+    assert scene.seed == 3
+
+
+def test_the_seed_decides_between_one_and_four_objects() -> None:
+    counts = [len(make_scene(seed).labels) for seed in range(200)]
+    assert {count: counts.count(count) > 30 for count in set(counts)} == {1: True, 2: True, 3: True, 4: True}
+
+
+@pytest.mark.parametrize("objects", [-1, 5])
+def test_a_wrong_number_of_objects_is_refused(objects: int) -> None:
+    with pytest.raises(ValueError, match=f"objects must be between 0 and 4. Got {objects} instead."):
+        make_scene(0, objects)
+
+
+def test_classes_differ_within_a_scene() -> None:
+    for seed in range(100):
+        labels = make_scene(seed, objects=4).labels
+        assert len(set(labels)) == 4
+
+
+def test_neither_form_nor_texture_tells_the_class() -> None:
+    assert len(set(CLASSES)) == len(CLASSES) == len(KINDS) >= 10
+    for part in (0, 1):
+        values = [kind[part] for kind in KINDS]
+        assert {values.count(value) for value in values} == {3}
+
+
+def test_only_pixels_under_the_masks_are_drawn() -> None:
+    for seed in range(60):
+        scene, empty = make_scene(seed, objects=3), make_scene(seed, objects=0)
+        drawn = (scene.image != empty.image).any(axis=-1)
+        masked = scene.masks.any(axis=0)
+        assert not (drawn & ~masked).any()
+        # A pixel that an object barely touches may keep its colour after rounding.
+        assert (drawn & masked).sum() > 0.97 * masked.sum()
+
+
+def test_masks_are_where_geometry_says() -> None:
+    """A disc's mask is the pixels whose centres are within its radius and half a pixel."""
+    discs = 0
+    for seed in range(120):
+        composition = compose(seed, objects=1)
+        scene, figure = make_scene(seed, objects=1), composition.figures[-1]
+        column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
+        distance = np.hypot(column - figure.centre[0], row - figure.centre[1])
+        if figure.shape is shapes.disc:
+            discs += 1
+            radius = figure.size / np.sqrt(np.pi)
+            sure = np.abs(distance - radius - 0.5) > 0.01
+            np.testing.assert_array_equal(scene.masks[0][sure], (distance < radius + 0.5)[sure])
+        assert not scene.masks[0][distance > shapes.REACH * figure.size + 1].any()
+    assert discs > 15
+
+
+def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
+    for seed in range(60):
+        scene = make_scene(seed, objects=4)
+        assert scene.masks.sum(axis=0).max() == 1
+        empty = make_scene(seed, objects=0)
+        alone = make_scene(seed, objects=1)
+        # The first object is drawn alike whatever comes after it.
+        mask = scene.masks[0]
+        np.testing.assert_array_equal(mask, alone.masks[0])
+        np.testing.assert_array_equal(scene.image[mask], alone.image[mask])
+        assert empty.masks.shape == (0, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("shape", FORMS)
+def test_shapes_have_unit_area_and_stay_within_reach(shape: shapes.Shape) -> None:
+    distance, inside = _outline_reach(shape)
+    assert inside.sum() / 400**2 == pytest.approx(1, abs=0.003)
+    assert distance[inside].max() < shapes.REACH
+
+
+@pytest.mark.parametrize("texture", textures.TEXTURES)
+def test_textures_show_both_colours(texture: textures.Texture) -> None:
+    x, y = np.meshgrid(np.linspace(-48, 48, 97), np.linspace(-48, 48, 97))
+    values = texture(x, y, 6.0, (0.2, 0.7))
+    assert values.min() == 0
+    assert values.max() == 1
+    assert 0.3 < values.mean() < 0.55
+
+
+def test_objects_are_from_a_few_to_many_patches_large(one_object_scenes: list[Scene]) -> None:
+    areas = np.array([scene.masks[0].sum() for scene in one_object_scenes])
+    patch = 8 * 8
+    assert 2 * patch < areas.min() < 4 * patch
+    assert 16 * patch < areas.max() < 30 * patch
+
+
+def _object_share(scenes: list[Scene], region: NDArray[np.bool_]) -> float:
+    """Return the mean share of an object's pixels that lie in a region, relative to the region's area."""
+    shares = [scene.masks[0][region].sum() / scene.masks[0].sum() for scene in scenes]
+    return float(np.mean(shares) / region.mean())
+
+
+def test_no_fixed_region_predicts_where_an_object_is(one_object_scenes: list[Scene]) -> None:
+    row, column = np.mgrid[:SIZE, :SIZE] + 0.5
+    to_border = np.minimum.reduce([row, column, SIZE - row, SIZE - column])
+    from_centre = np.hypot(row - SIZE / 2, column - SIZE / 2)
+    regions = {
+        "left": column < SIZE / 2,
+        "top": row < SIZE / 2,
+        "centre": from_centre < SIZE / 4,
+        "middle": from_centre < SIZE / 2,
+        "two patches along the border": to_border < 16,
+        "diagonal": (row < SIZE / 2) == (column < SIZE / 2),
+    }
+    shares = {name: _object_share(one_object_scenes, region) for name, region in regions.items()}
+    assert shares == pytest.approx(dict.fromkeys(regions, 1), abs=0.1)
+
+
+def test_objects_cover_all_patches_about_equally(one_object_scenes: list[Scene]) -> None:
+    shares = np.mean([scene.masks[0] / scene.masks[0].sum() for scene in one_object_scenes], axis=0)
+    blocks = shares.reshape(7, 16, 7, 16).sum(axis=(1, 3)) * 49  # blocks of two by two patches
+    corners = blocks[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.mean() > 0.75
+    assert np.delete(blocks, [0, 6, 42, 48]) == pytest.approx(1, abs=0.35)
+
+
+def test_mean_colours_do_not_predict_the_class() -> None:
+    """A nearest-mean classifier on an object's mean colour stays at chance."""
+    scenes = [make_scene(seed, objects=1) for seed in range(2000)]
+    features = np.array([scene.image[scene.masks[0]].mean(axis=0) for scene in scenes])
+    labels = np.array([scene.labels[0] for scene in scenes])
+    half = len(scenes) // 2
+    means = np.stack([features[:half][labels[:half] == label].mean(axis=0) for label in range(len(CLASSES))])
+    nearest = np.linalg.norm(features[half:, None] - means, axis=-1).argmin(axis=1)
+    chance = 1 / len(CLASSES)
+    assert (nearest == labels[half:]).mean() < chance + 4 * np.sqrt(chance / half)
+
+
+def test_scenes_come_ready_for_the_model() -> None:
+    scene = load_scene(5, objects=2)
+    plain = make_scene(5, objects=2)
+    assert scene.pixel_values.shape == (1, 3, SIZE, SIZE)
+    assert scene.pixel_values.dtype == torch.float32
+    assert scene.masks.dtype == torch.bool
+    np.testing.assert_array_equal(np.asarray(scene.image), plain.image)
+    assert scene.names == tuple(CLASSES[label] for label in plain.labels)
+
+
+def test_the_image_processor_agrees_with_the_scenes() -> None:
+    scene = load_scene(5)
+    processed = load_image_processor()(scene.image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(processed, scene.pixel_values, atol=1e-6, rtol=0)
+
+
+def test_the_model_is_a_whole_vision_transformer() -> None:
+    model = load_model()
+    config = model.config
+    assert not model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert config.num_hidden_layers >= 6
+    assert config.num_attention_heads >= 4
+    assert config.image_size == SIZE
+    assert config.image_size // config.patch_size >= 14
+    assert tuple(config.id2label[index] for index in range(config.num_labels)) == CLASSES
+
+
+def test_shipped_files_are_small_and_hold_no_pickle() -> None:
+    shipped = {path.name: path.stat().st_size for path in MODEL.iterdir()}
+    assert set(shipped) == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "training.json",
+    }
+    assert sum(shipped.values()) <= 2_000_000
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_the_model_is_as_accurate_as_its_card_says(objects: int) -> None:
+    row = re.search(rf"^\| {objects} \| (0\.\d+|1\.0+) ±", (MODEL / "README.md").read_text(), re.MULTILINE)
+    assert row is not None
+    claimed = float(row[1])
+    assert claimed >= {1: 0.97, 2: 0.90}[objects]
+    scenes = [load_scene(seed, objects=objects) for seed in FRESH_SEEDS]
+    with torch.no_grad():
+        logits = load_model()(torch.cat([scene.pixel_values for scene in scenes])).logits
+    ranked = logits.topk(objects).indices.tolist()
+    measured = np.mean([set(top) == set(scene.labels) for top, scene in zip(ranked, scenes, strict=True)])
+    assert measured == pytest.approx(claimed, abs=3.5 * np.sqrt(claimed * (1 - claimed) / len(scenes)))
+
+
+def test_the_model_loads_without_network_and_without_pickle() -> None:
+    program = """
+import pickle, socket, sys
+def refuse(*arguments, **options):
+    raise RuntimeError("refused")
+import captum_gmar.demo as demo
+assert "transformers" not in sys.modules
+import torch, transformers
+socket.socket.connect = socket.getaddrinfo = torch.load = pickle.load = pickle.loads = refuse
+demo.load_image_processor()
+print(demo.load_model()(demo.load_scene(1).pixel_values).logits.shape[1])
+"""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert result.stdout.strip() == str(len(CLASSES)), result.stderr

@@ -1,0 +1,286 @@
+"""What is measured of a batch of examples, against the library's functions called one by one."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import ViTForImageClassification
+
+from captum_gmar import GMARAttribution, GradientRollout
+from captum_gmar.attr.maps import Maps
+from captum_gmar.evaluation.batches import Preparation
+from captum_gmar.evaluation.controls import CONTROLS
+from captum_gmar.evaluation.data import Example
+from captum_gmar.evaluation.journal import Batch, Result, Row
+from captum_gmar.evaluation.measures import ANEW, CURVES, LOCALISATION, MASKED, Measures
+from captum_gmar.evaluation.measuring import Work
+from captum_gmar.metrics import (
+    Blur,
+    Zero,
+    average_drop,
+    class_sensitivity,
+    deletion,
+    insertion,
+    random_map,
+    relevance_mass_accuracy,
+)
+
+PATCH, STEPS = 8, 4
+BOX = (4.0, 4.0, 20.0, 12.0)
+METRICS = (*CURVES, *MASKED, *LOCALISATION, *ANEW)
+NAMES = ("gmar-l1", "gradient-rollout")
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    return torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(image.getpixel((0, 0))[0]))
+
+
+def mask_of(mask: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(mask)) > 0
+
+
+PREPARATION = Preparation(pixels_of, mask_of, lambda example: None)
+
+
+def examples(count: int) -> list[Example]:
+    """Every second of them with a box."""
+    return [
+        Example(str(i), None, partial(Image.new, "RGB", (32, 32), (i, 0, 0)), (BOX,) if i % 2 else ())
+        for i in range(count)
+    ]
+
+
+Make = Callable[..., Work]
+
+
+@pytest.fixture
+def make(vit: ViTForImageClassification) -> Make:
+    def logits(pixels: Tensor) -> Tensor:
+        return vit(pixels).logits
+
+    def make(
+        data: list[Example],
+        *,
+        forward_func: Callable[[Tensor], Tensor] = logits,
+        prepare: Preparation = PREPARATION,
+        at_once: int = 16,
+        note: Callable[[str], None] = print,
+        metrics: tuple[str, ...] = METRICS,
+    ) -> Work:
+        def probabilities(pixels: Tensor) -> Tensor:
+            return forward_func(pixels).softmax(-1)
+
+        measures = Measures(metrics, {"blur": Blur(4), "zero": Zero()}, forward_func, probabilities, STEPS, seed=0)
+        maps = Maps(NAMES, vit, forward_func, tokens=[], batch_size=at_once)
+        return Work(data, prepare, maps, measures, torch.device("cpu"), at_once, note)
+
+    return make
+
+
+def values_of(result: Result) -> dict[tuple[str, str, str], float]:
+    return {(row.method, row.metric, row.removal): row.value for row in result.rows}
+
+
+def values(batch: Batch) -> dict[tuple[int, str, str, str], float]:
+    return {(own.number, *key): value for own in batch.results for key, value in values_of(own).items()}
+
+
+def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: Make) -> None:
+    batch, skipped = make(examples(3)).batch([0, 1, 2])
+    assert not skipped
+    assert [result.number for result in batch.results] == [0, 1, 2]
+
+    def logits(pixels: Tensor) -> Tensor:
+        return vit(pixels).logits
+
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[:, 4:12, 4:20] = True
+    for number, result in enumerate(batch.results):
+        inputs = pixels_of(Image.new("RGB", (1, 1), (number, 0, 0)))
+        target = int(logits(inputs).argmax())
+        assert result.target == target
+        found = values_of(result)
+        for name, method in zip(NAMES, (GMARAttribution(vit), GradientRollout(vit)), strict=True):
+            attributions = method.attribute(inputs, target=target)
+            asked = (logits, inputs, attributions, target)
+            options: dict[str, Any] = {"patch_size": PATCH, "steps": STEPS}
+            expected = {
+                ("insertion", "blur"): insertion(*asked, removal=Blur(4), **options).auc,
+                ("deletion", "zero"): deletion(*asked, removal=Zero(), **options).auc,
+                ("average-drop", ""): average_drop(*asked),
+                ("class-sensitivity", ""): class_sensitivity(method.attribute, logits, inputs, patch_size=PATCH),
+            }
+            if number == 1:
+                expected["relevance-mass", ""] = relevance_mass_accuracy(attributions, mask)
+            for key, value in expected.items():
+                assert found[name, *key] == pytest.approx(float(value), abs=1e-5), key
+        assert ((NAMES[0], "relevance-mass", "") in found) == (number == 1)
+
+
+def test_every_method_and_control_is_measured_alike(make: Make) -> None:
+    batch, _ = make(examples(2)).batch([0, 1])
+    for result in batch.results:
+        by_method = {name: [(row.metric, row.removal) for row in result.rows if row.method == name] for name in NAMES}
+        for name in (*NAMES, *CONTROLS):
+            own = [(row.metric, row.removal) for row in result.rows if row.method == name]
+            assert own == by_method[NAMES[0]]
+    known = {row.metric for row in batch.results[1].rows}
+    assert known == {*METRICS}
+    assert {row.removal for row in batch.results[0].rows} == {"blur", "zero", ""}
+
+
+def test_a_batch_gives_what_its_singles_give(make: Make) -> None:
+    whole, _ = make(examples(4)).batch([0, 1, 2, 3])
+    singles = [make(examples(4)).batch([number])[0] for number in range(4)]
+    together = {key: value for single in singles for key, value in values(single).items()}
+    assert values(whole) == pytest.approx(together, abs=2e-5)
+
+
+def test_random_maps_belong_to_the_example(make: Make) -> None:
+    batch, _ = make(examples(6), metrics=("insertion",)).batch([5, 2])
+    single, _ = make(examples(6), metrics=("insertion",)).batch([2])
+    key = ("random map", "insertion", "zero")
+    assert values_of(batch.results[1])[key] == pytest.approx(values_of(single.results[0])[key], abs=1e-6)
+    maps = [random_map(torch.zeros(1, 3, 32, 32), seed, PATCH) for seed in (2, 5)]
+    assert not torch.equal(*maps)
+
+
+def test_curves_end_where_the_image_is_whole(vit: ViTForImageClassification, make: Make) -> None:
+    batch, _ = make(examples(1)).batch([0])
+    inputs = pixels_of(Image.new("RGB", (1, 1)))
+    with torch.no_grad():
+        whole = float(vit(inputs).logits.softmax(1).max())
+    rows = [row for row in batch.results[0].rows if row.curve]
+    assert {row.metric for row in rows} == {"insertion", "deletion"}
+    for row in rows:
+        assert len(row.curve) == STEPS + 1
+        assert row.curve[-1 if row.metric == "insertion" else 0] == pytest.approx(whole, abs=1e-5)
+
+
+def test_an_image_that_cannot_be_read_is_left_out(make: Make, tmp_path: Path) -> None:
+    def broken() -> Image.Image:
+        raise OSError("photo.png: cannot be read\nas an image")
+
+    data = examples(3)
+    data[1] = Example("photo.png", None, broken)
+    data[2] = Example("2", None, data[2].read, boxes=((0, 0, 99, 99),))
+    batch, skipped = make(data).batch([0, 1, 2])
+    assert [result.number for result in batch.results] == [0]
+    assert [(skip.number, skip.name) for skip in skipped] == [(1, "photo.png"), (2, "2")]
+    assert skipped[0].reason == "photo.png: cannot be read as an image"
+    assert "inside the image of 32x32 pixels" in skipped[1].reason
+
+
+def test_an_image_that_a_method_fails_on_is_left_out_of_all(make: Make) -> None:
+    prepare = Preparation(
+        lambda image: pixels_of(image) * (torch.nan if image.getpixel((0, 0))[0] == 2 else 1), *PREPARATION[1:]
+    )
+    work = make(examples(4), prepare=prepare)
+    batch, skipped = work.batch([0, 1, 2, 3])
+    assert [result.number for result in batch.results] == [0, 1, 3]
+    assert [skip.number for skip in skipped] == [2]
+    assert skipped[0].reason.startswith("gmar-l1: ")
+    alone, _ = make(examples(4)).batch([3])
+    ours = values_of(batch.results[2])
+    assert ours == pytest.approx(values_of(alone.results[0]), abs=2e-5)
+
+
+def test_a_model_that_no_method_explains_is_an_error(make: Make) -> None:
+    prepare = Preparation(lambda image: pixels_of(image) * torch.nan, *PREPARATION[1:])
+    with pytest.raises(RuntimeError, match=r"gmar-l1: "):
+        make(examples(2), prepare=prepare).batch([0, 1])
+
+
+def test_images_of_several_sizes(vit: ViTForImageClassification, make: Make) -> None:
+    def pixels(image: Image.Image) -> Tensor:
+        wide = image.getpixel((0, 0))[0] == 1
+        return torch.randn(1, 3, 32, 48 if wide else 32, generator=torch.Generator().manual_seed(0))
+
+    def logits(images: Tensor) -> Tensor:
+        return vit(images, interpolate_pos_encoding=True).logits
+
+    prepare = Preparation(pixels, *PREPARATION[1:])
+    data = [Example(own.name, None, own.read) for own in examples(3)]
+    batch, skipped = make(data, forward_func=logits, prepare=prepare).batch([0, 1, 2])
+    assert not skipped
+    first, second, third = map(values_of, batch.results)
+    assert first["gmar-l1", "insertion", "zero"] == pytest.approx(third["gmar-l1", "insertion", "zero"], abs=1e-5)
+    assert first["gmar-l1", "insertion", "zero"] != pytest.approx(second["gmar-l1", "insertion", "zero"], abs=1e-5)
+
+
+def test_batches_that_do_not_fit_are_halved(vit: ViTForImageClassification, make: Make) -> None:
+    largest: list[int] = []
+
+    def logits(pixels: Tensor) -> Tensor:
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        largest.append(len(pixels))
+        return vit(pixels).logits
+
+    notes: list[str] = []
+    metrics = (*CURVES, *MASKED, *LOCALISATION)
+    work = make(examples(6), forward_func=logits, note=notes.append, metrics=metrics)
+    batch, skipped = work.batch(range(6))
+    assert not skipped
+    assert notes == [f"out of memory: going on with {count} images at once" for count in (8, 4)]
+    assert max(largest) == 4
+    expected, _ = make(examples(6), metrics=metrics).batch(range(6))
+    assert values(batch) == pytest.approx(values(expected), abs=2e-5)
+
+
+def test_one_image_that_does_not_fit_is_an_error(make: Make) -> None:
+    def logits(pixels: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        make(examples(2), forward_func=logits, note=lambda text: None).batch([0, 1])
+
+
+def test_the_given_target_is_explained(make: Make) -> None:
+    prepare = PREPARATION._replace(target=lambda example: int(example.name))
+    batch, _ = make(examples(2), prepare=prepare, metrics=("insertion",)).batch([0, 1])
+    assert [result.target for result in batch.results] == [0, 1]
+
+
+def test_time_is_counted_for_each_method(make: Make) -> None:
+    batch, _ = make(examples(1), metrics=("insertion",)).batch([0])
+    assert set(batch.seconds) == {*NAMES}
+    assert all(seconds > 0 for seconds in batch.seconds.values())
+
+
+def test_row_order_is_that_of_the_question(make: Make) -> None:
+    batch, _ = make(examples(1), metrics=("deletion", "average-gain")).batch([0])
+    rows = [row for row in batch.results[0].rows if row.method == "gmar-l1"]
+    assert [(row.metric, row.removal) for row in rows] == [
+        ("deletion", "blur"),
+        ("deletion", "zero"),
+        ("average-gain", ""),
+    ]
+    assert all(isinstance(row, Row) for row in rows)
+
+
+def test_whole_and_emptied_images_run_once_for_all_methods(vit: ViTForImageClassification, make: Make) -> None:
+    images: list[int] = []
+
+    def logits(pixels: Tensor) -> Tensor:
+        images.append(0 if torch.is_grad_enabled() else len(pixels))  # methods run it with gradient
+        return vit(pixels).logits
+
+    make(examples(3), forward_func=logits, metrics=("deletion", "insertion")).batch([0, 1, 2])
+    measured, curves, removals = len((*NAMES, *CONTROLS)), 2, 2
+    assert sum(images) == 3 * (1 + removals * (2 + measured * curves * (STEPS - 1)))
+
+
+def test_a_bad_image_alone_is_left_out_once_others_are_done(make: Make) -> None:
+    prepare = Preparation(lambda image: pixels_of(image) * torch.nan, *PREPARATION[1:])
+    work = make(examples(2), prepare=prepare)
+    work.batches.any_done = True  # by an earlier run
+    batch, skipped = work.batch([0, 1])
+    assert not batch.results
+    assert [skip.number for skip in skipped] == [0, 1]

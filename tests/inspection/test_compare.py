@@ -1,0 +1,402 @@
+"""Several methods on one image: each measured as it is alone, its passes counted, and all of it drawn and told."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+
+import captum.attr
+import matplotlib
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from torch import Tensor, nn
+
+from captum_gmar import GMARAttribution, methods
+from captum_gmar.attr.captum_methods import IntegratedGradients
+from captum_gmar.cli import compare as command
+from captum_gmar.inspection.compare import DEFAULT_METHODS, compare
+from captum_gmar.metrics import Mean, control_maps, deletion, insertion
+from captum_gmar.token_removal import TokenRemoval
+
+PATCH, PATCHES = 8, 16  # of the images of 32×32 pixels
+BRIEF: dict[str, Any] = {"steps": 4, "ig_steps": 3, "repeats": 1}
+PASSES = {
+    "gmar-l1": (1, 1),
+    "gmar++": (1, 1),
+    "rollout": (1, 0),
+    "raw-attention": (1, 0),
+    "legrad": (1, 1),
+    "published-gmar": (1, 1),
+    "attention-evidence": (1, 1),
+    "input-x-gradient": (1, 1),
+    "integrated-gradients": (3, 3),
+    "gradient-shap": (5, 5),
+    "occlusion": (PATCHES + 1, 0),
+    "feature-ablation": (PATCHES + 1, 0),
+    "layer-grad-cam": (1, 1),
+}
+
+
+@pytest.fixture
+def pixels(images: Tensor) -> Tensor:
+    return images[:1]
+
+
+@pytest.fixture
+def make_comparison(vit: nn.Module, pixels: Tensor) -> Callable[..., Any]:
+    def make(names: Any = ("gmar-l1", "integrated-gradients"), target: Any = 3, **options: Any) -> Any:
+        return compare(vit, pixels, names, target, **{**BRIEF, **options})
+
+    return make
+
+
+@pytest.fixture
+def agg() -> Iterator[None]:
+    before = matplotlib.get_backend()
+    pyplot.switch_backend("agg")
+    yield
+    pyplot.close("all")
+    pyplot.switch_backend(before)
+
+
+def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda inputs: model(inputs).logits
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", ["gmar-l2", "saliency", "occlusion", "integrated-gradients"])
+    def test_curves_are_those_of_the_metrics(self, vit, pixels, make_comparison, name):
+        (own,) = make_comparison([name], removal=Mean()).methods
+        options = {"n_steps": 3} if name == "integrated-gradients" else {}
+        attributions = methods()[name](vit).attribute(pixels, target=3, **options)
+        for metric, found in ((insertion, own.insertion), (deletion, own.deletion)):
+            expected = metric(logits(vit), pixels, attributions, 3, patch_size=PATCH, steps=4, removal=Mean())
+            torch.testing.assert_close(found.curve, expected.curve)
+            torch.testing.assert_close(found.auc, expected.auc)
+            assert found.removal == "mean"
+        assert own.areas == (float(own.insertion.auc), float(own.deletion.auc), own.areas[0] - own.areas[1])
+
+    def test_relevance_of_a_patch(self, vit, pixels, make_comparison):
+        found = {own.name: own.relevance for own in make_comparison(["gmar-l1", "occlusion", "saliency"]).methods}
+        torch.testing.assert_close(found["gmar-l1"], GMARAttribution(vit).relevance(pixels, 3)[0])
+        leaf = pixels.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(vit(leaf).logits[0, 3], leaf)
+        occluded = pixels.clone()
+        occluded[..., 8:16, 24:] = 0
+        with torch.no_grad():
+            fall = (vit(pixels).logits - vit(occluded).logits)[0, 3]
+        torch.testing.assert_close(found["occlusion"][1, 3], fall, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(found["saliency"][1, 3], gradient[0, :, 8:16, 24:].abs().sum())
+
+    def test_insertion_begins_where_deletion_ends(self, vit, make_comparison):
+        for removal, name in ((None, "blur (sigma 10)"), (TokenRemoval(vit), "tokens")):
+            comparison = make_comparison(["rollout"], removal=removal)
+            (own,) = comparison.methods
+            torch.testing.assert_close(own.insertion.curve[0, [0, -1]], own.deletion.curve[0, [-1, 0]])
+            assert comparison.removal == own.insertion.removal == own.deletion.removal == name
+
+    def test_controls_are_those_of_the_metrics(self, vit, pixels, make_comparison):
+        comparison = make_comparison(["rollout"], removal=Mean())
+        maps = control_maps(pixels, patch_size=PATCH)
+        assert [own.name for own in comparison.controls] == list(maps)
+        for own in comparison.controls:
+            options = {"patch_size": PATCH, "steps": 4, "removal": Mean()}
+            expected = insertion(logits(vit), pixels, maps[own.name], 3, **options)
+            torch.testing.assert_close(own.insertion.curve, expected.curve)
+            assert float(own.relevance.sum()) == pytest.approx(1)
+            assert own.cost is None
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    def test_delta_is_captums(self, vit, pixels, make_comparison, batch_size):
+        own, ours = make_comparison(["integrated-gradients", "rollout"], batch_size=batch_size).methods
+        captums = captum.attr.IntegratedGradients(logits(vit))
+        _, delta = captums.attribute(pixels, target=3, n_steps=3, return_convergence_delta=True)
+        assert own.convergence.delta == pytest.approx(delta.item(), abs=1e-5)
+        with torch.no_grad():
+            difference = (vit(pixels).logits - vit(torch.zeros_like(pixels)).logits)[0, 3]
+        assert own.convergence.difference == pytest.approx(difference.item(), abs=1e-5)
+        assert ours.convergence is None
+
+    @pytest.mark.parametrize(("target", "expected"), [(0, 0), (-1, 9), ([4], 4), (torch.tensor(5), 5)])
+    def test_target_in_every_form(self, vit, pixels, make_comparison, target, expected):
+        comparison = make_comparison(["gradient-rollout"], target)
+        assert comparison.target == expected
+        with torch.no_grad():
+            assert comparison.score == pytest.approx(vit(pixels).logits.softmax(-1)[0, expected].item())
+        single = methods()["gradient-rollout"](vit).relevance(pixels, expected)[0]
+        torch.testing.assert_close(comparison.methods[0].relevance, single)
+
+    def test_without_target_it_is_the_predicted_class(self, vit, pixels, make_comparison):
+        assert make_comparison(target=None).target == int(vit(pixels).logits.argmax())
+
+    def test_probabilities_of_a_forward_func_are_followed_as_they_are(self, vit, make_comparison):
+        comparison = make_comparison(
+            ["rollout"], forward_func=lambda inputs: vit(inputs).logits.softmax(-1), softmax=False
+        )
+        curve = make_comparison(["rollout"]).methods[0].insertion.curve
+        torch.testing.assert_close(comparison.methods[0].insertion.curve, curve)
+        assert not comparison.is_probability
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1,)])
+    def test_model_with_one_output(self, vit, make_comparison, shape):
+        comparison = make_comparison(
+            ["gmar-l1", "integrated-gradients", "occlusion"],
+            None,
+            forward_func=lambda inputs: vit(inputs).logits[:, 2].reshape(-1, *shape[1:]),
+        )
+        assert (comparison.target, comparison.is_probability, comparison.followed) == (None, False, "output")
+        whole = comparison.methods[0].insertion.curve[0, -1]
+        assert float(whole) == pytest.approx(comparison.score, abs=1e-5)
+        relevance = make_comparison(["gmar-l1"], 2).methods[0].relevance
+        torch.testing.assert_close(comparison.methods[0].relevance, relevance)
+
+
+class TestPasses:
+    @pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"repeats": 2}])
+    def test_passes_of_every_kind_of_method(self, make_comparison, options):
+        compared = make_comparison(list(PASSES), **options).methods
+        assert {own.name: (own.cost.forward_passes, own.cost.backward_passes) for own in compared} == PASSES
+
+    def test_methods_of_ones_own(self, vit, pixels, make_comparison):
+        ours, saliency = GMARAttribution(vit, start_layer=1), captum.attr.Saliency(logits(vit))
+        noisy, integrated = captum.attr.NoiseTunnel(saliency), IntegratedGradients(vit)
+        before = [method.forward_func for method in (ours, saliency, noisy, integrated)]
+        given = {"mine": ours, "tunnel": noisy, "ig": integrated, "function": lambda inputs, target: inputs * target}
+        comparison = make_comparison(given)
+        found = [(own.name, own.cost.forward_passes, own.cost.backward_passes) for own in comparison.methods]
+        assert found == [("mine", 1, 1), ("tunnel", 5, 5), ("ig", 3, 3), ("function", None, None)]
+        assert [method.forward_func for method in (ours, saliency, noisy, integrated)] == before
+        assert noisy.attribution_method is saliency
+        by_name = {own.name: own for own in comparison.methods}
+        torch.testing.assert_close(by_name["mine"].relevance, ours.relevance(pixels, 3)[0])
+        torch.testing.assert_close(by_name["function"].relevance[0, 1], 3 * pixels[0, :, :8, 8:16].sum())
+        (named,) = make_comparison(["integrated-gradients"]).methods
+        assert by_name["ig"].convergence == named.convergence
+        assert "not known" in comparison.to_markdown()
+
+    def test_times_are_of_the_method_and_of_the_model(self, make_comparison):
+        (own,) = make_comparison(["gmar-l1"]).methods
+        assert own.cost.ratio == own.cost.seconds / own.cost.forward_seconds > 0
+
+
+def test_model_is_left_as_it_was(vit, pixels, make_comparison):
+    vit.vit.requires_grad_(False)
+    vit.classifier.weight.grad = torch.ones_like(vit.classifier.weight)
+    before = {name: value.clone() for name, value in vit.state_dict().items()}
+
+    def state() -> Any:
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.modules()]
+        flags = [(own.requires_grad, own.grad is None) for own in vit.parameters()]
+        return hooks, flags, [module.training for module in vit.modules()], vit.config._attn_implementation
+
+    expected = state()
+    make_comparison(["gmar-l1", "rollout", "legrad", "layer-grad-cam", "occlusion"], removal=TokenRemoval(vit))
+    assert state() == expected
+
+    def fails(inputs: Tensor, target: int) -> Tensor:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match=r"^broken: no$"):
+        make_comparison({"legrad": methods()["legrad"](vit), "broken": fails})
+    assert state() == expected
+    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+    assert not pixels.requires_grad
+
+
+class TestTable:
+    def test_records_and_table_say_the_same(self, make_comparison):
+        comparison = make_comparison(["gmar-l1", "rollout"])
+        records = comparison.records()
+        names = ["gmar-l1", "rollout", "random map", "uniform map", "centre blob"]
+        assert [record["method"] for record in records] == names
+        assert [record["is_control"] for record in records] == [False, False, True, True, True]
+        table = comparison.to_markdown().split("\n\n")[0].splitlines()
+        assert len({len(line) for line in table}) == 1
+        for line, record in zip(table[2:], records, strict=True):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            areas = [f"{record[key]:.3f}".replace("-", "−") for key in ("insertion", "deletion", "difference")]
+            assert (name, cells[:3]) == (record["method"], areas)
+            passes = [record["forward_passes"], record["backward_passes"]]
+            assert cells[5:] == ["" if count is None else str(count) for count in passes]
+
+    def test_notes_name_what_the_numbers_hang_on(self, make_comparison):
+        comparison = make_comparison()
+        notes = comparison.to_markdown().split("\n\n")[1:]
+        assert len(notes) == 2
+        assert "the probability of class 3" in notes[0]
+        assert "over 4 steps; removal: blur (sigma 10)" in notes[0]
+        delta = comparison.methods[1].convergence.delta
+        assert notes[1].startswith(f"integrated-gradients: convergence delta {delta:.3g} with".replace("a -", "a −"))
+        assert repr(comparison) == comparison._repr_markdown_() == comparison.to_markdown()
+
+    def test_bar_in_a_name_does_not_break_the_table(self, vit, make_comparison):
+        row = make_comparison({"a|b": GMARAttribution(vit)}).to_markdown().splitlines()[2]
+        assert len(re.findall(r"(?<!\\)\|", row)) == 9
+        assert r"a\|b" in row
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["gmar-l3"], r"must be names of captum_gmar.methods\(\). Got 'gmar-l3' instead. Near are .*gmar-l1"),
+            (["gmar-l1", "integrated"], "Got 'integrated' instead. Near are integrated-gradients"),
+            ([3], "Got 3 instead"),
+            ([], "at least one method"),
+            ({}, "at least one method"),
+        ],
+    )
+    def test_no_such_methods(self, make_comparison, names, message):
+        with pytest.raises(ValueError, match=message):
+            make_comparison(names)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ("gmar-l1", r"Got 'gmar-l1' instead. Of one method, pass \[name\]"),
+            (None, "Got 'NoneType' instead"),
+            ({3: GMARAttribution}, "mapping from names. Got the key 3 instead"),
+            ({"a": GMARAttribution}, r"methods\['a'\] must be a Captum Attribution.*called on the model first"),
+            ({"a": "gmar-l1"}, "Got 'gmar-l1' instead"),
+        ],
+    )
+    def test_methods_of_the_wrong_kind(self, make_comparison, names, message):
+        with pytest.raises(TypeError, match=message):
+            make_comparison(names)
+
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((2, 3, 32, 32), r"Expected one image \(1, channels, height, width\) but got \(2, 3, 32, 32\)"),
+            ((3, 32, 32), "Expected floating-point inputs of shape"),
+            ((1, 3, 36, 36), "Expected a patch size that divides the image of 36x36 pixels but got 8x8"),
+            ((1, 3, 4, 4), "at least one patch"),
+        ],
+    )
+    def test_images_of_the_wrong_shape(self, vit, shape, message):
+        with pytest.raises(ValueError, match=message):
+            compare(vit, torch.rand(shape))
+
+    def test_what_is_no_model_or_no_image(self, vit, pixels):
+        with pytest.raises(TypeError, match=r"model must be a torch.nn.Module"):
+            compare(lambda inputs: inputs, pixels)
+        with pytest.raises(TypeError, match="inputs must be a tensor"):
+            compare(vit, [[1.0]])
+
+    @pytest.mark.parametrize("target", [10, -11, [1, 2]])
+    def test_target_that_is_no_class(self, make_comparison, target):
+        with pytest.raises(ValueError, match=r"Expected (targets from 0 to 9|one target)"):
+            make_comparison(target=target)
+
+    @pytest.mark.parametrize("name", ["steps", "ig_steps", "repeats", "batch_size"])
+    @pytest.mark.parametrize("value", [0, -1, 1.5, True])
+    def test_counts(self, make_comparison, name, value):
+        with pytest.raises(ValueError, match=f"{name} must be an integer, one or more. Got {value} instead"):
+            make_comparison(**{name: value})
+
+    def test_more_steps_than_patches(self, make_comparison):
+        with pytest.raises(ValueError, match=r"steps must be at most the number of patches, 16\. Got 17 instead"):
+            make_comparison(steps=17)
+
+    @pytest.mark.parametrize(
+        ("function", "message"),
+        [
+            (lambda inputs, target: inputs.sum(1), "own: Expected attributions in the shape of the inputs"),
+            (lambda inputs, target: None, "own: attributions must be a tensor"),
+            (lambda inputs, target: inputs / 0, "own: Expected finite attributions"),
+        ],
+    )
+    def test_function_that_returns_no_attributions(self, make_comparison, function, message):
+        with pytest.raises(RuntimeError, match=message):
+            make_comparison({"own": function})
+
+    def test_model_that_returns_nan(self, vit, make_comparison):
+        vit.classifier.bias.data.fill_(torch.nan)
+        with pytest.raises(FloatingPointError, match="without NaN"):
+            make_comparison()
+
+
+@pytest.mark.usefixtures("agg")
+class TestPicture:
+    def draw(self, comparison: Any, **options: Any) -> Any:
+        figure, axes = comparison.visualize(torch.rand(3, 32, 32), use_pyplot=False, **options)
+        FigureCanvasAgg(figure).draw()
+        return figure, axes
+
+    def test_maps_and_curves_of_every_method(self, make_comparison):
+        comparison = make_comparison(["gmar-l1", "integrated-gradients", "rollout"])
+        figure, axes = self.draw(comparison, title="a title")
+        assert figure.get_suptitle() == "a title"
+        assert [upper.get_title() for upper, _ in axes] == ["photo", "gmar-l1", "integrated-gradients", "rollout"]
+        reference = comparison.controls[0]
+        for (upper, lower), own in zip(axes[1:], comparison.methods, strict=True):
+            heat = torch.as_tensor(upper.images[-1].get_array())
+            torch.testing.assert_close(heat[::8, ::8], own.relevance.double())
+            lines = {line.get_label(): line for line in lower.get_lines()}
+            for drawn in (reference, own):
+                for kind, curve in (("insertion", drawn.insertion), ("deletion", drawn.deletion)):
+                    line = lines[f"{kind}: {drawn.name}"]
+                    assert line.get_ydata() == pytest.approx(curve.curve[0].numpy())
+                    assert line.get_xdata() == pytest.approx([0, 25, 50, 75, 100])
+            assert (lower.get_xlim(), lower.get_ylim()) == ((0, 100), (-0.02, 1.02))
+
+    def test_insertion_and_deletion_are_told_apart_without_colours(self, make_comparison):
+        _, axes = self.draw(make_comparison())
+        *_, inserted, deleted = axes[1][1].get_lines()
+        assert (inserted.get_linestyle(), deleted.get_linestyle()) == ("-", "--")
+        legend = [text.get_text() for text in axes[0][1].get_legend().get_texts()]
+        assert legend == ["insertion ↑: patches there", "deletion ↓: patches removed", "random map, both"]
+
+    def test_captions_give_areas_costs_and_delta(self, make_comparison):
+        comparison = make_comparison()
+        _, axes = self.draw(comparison)
+        gmar, integrated = (lower.get_xlabel().splitlines() for _, lower in axes[1:])
+        areas = [f"{area:.3f}".replace("-", "−") for area in comparison.methods[0].areas]
+        assert gmar[:2] == [f"insertion {areas[0]}, deletion {areas[1]}", f"difference {areas[2]}"]
+        assert re.fullmatch(r"[\d.]+ ms, [\d.]+ × a forward pass", gmar[2])
+        assert gmar[3:] == ["passes: 1 forward, 1 backward"]
+        delta = f"{comparison.methods[1].convergence.delta:.3g}".replace("-", "−")
+        assert integrated[3] == "passes: 3 forward, 3 backward"
+        assert integrated[4].startswith(f"convergence delta {delta} of ")
+
+    def test_outputs_share_a_scale(self, vit, make_comparison):
+        comparison = make_comparison(["gmar-l1", "rollout"], softmax=False)
+        _, axes = self.draw(comparison)
+        (low, high), other = (lower.get_ylim() for _, lower in axes[1:])
+        assert (low, high) == other
+        curves = [c.curve for own in comparison.methods for c in (own.insertion, own.deletion)]
+        assert low < min(float(curve.min()) for curve in curves)
+        assert high > max(float(curve.max()) for curve in curves)
+
+    @pytest.mark.parametrize("count", [1, 4, 8, 22])
+    def test_texts_and_panels_do_not_overlap(self, vit, make_comparison, count):
+        names = ["integrated-gradients with a name that is much too long for one line", *methods()][:count]
+        given = {name: lambda inputs, target: inputs for name in names}
+        figure, axes = self.draw(make_comparison(given), title="a title of some length, " * 4)
+        assert len(axes) == count + 1
+        boxes = [panel.get_tightbbox() for pair in axes for panel in pair]
+        boxes.append(figure._suptitle.get_window_extent())
+        for one, other in combinations(boxes, 2):
+            width = min(one.x1, other.x1) - max(one.x0, other.x0)
+            height = min(one.y1, other.y1) - max(one.y0, other.y0)
+            assert min(width, height) < 1  # pixel
+        assert all(box.x0 > -1 and box.x1 < figure.bbox.x1 + 1 for box in boxes)
+        assert all(box.y0 > -1 and box.y1 < figure.bbox.y1 + 1 for box in boxes)
+
+    def test_given_axes(self, make_comparison):
+        figure, given = pyplot.subplots(2, 3)
+        _, axes = make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, given.T), use_pyplot=False)
+        assert [pair[0] for pair in axes] == list(given[0])
+        with pytest.raises(ValueError, match=r"6 of its axes\. Got 5 axes"):
+            make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, figure.axes[:5]))
+
+    def test_photo_that_patches_do_not_divide(self, make_comparison):
+        with pytest.raises(ValueError, match="gmar-l1 must have the height and width of the image"):
+            make_comparison(["gmar-l1"]).visualize(torch.rand(3, 33, 33), use_pyplot=False)
+
+
+def test_command_names_the_same_methods():
+    assert command.DEFAULT == DEFAULT_METHODS
+    assert set(DEFAULT_METHODS) <= set(methods())
