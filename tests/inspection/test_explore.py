@@ -35,17 +35,17 @@ def test_begins_with_the_class_the_model_thinks_likeliest(explorer: Any, vit: An
     assert explorer.controls["class"].label.startswith(f"{vit.config.id2label[best]} (")
     assert bytes(explorer.picture.value).startswith(b"\x89PNG")
     expected = GMARAttribution(vit).relevance(images[:1], best)[0]
-    np.testing.assert_allclose(map_of(explorer.draw()), expected)
+    np.testing.assert_allclose(map_of(explorer.draw()), expected, rtol=1e-5)
 
 
 def test_draws_anew_whenever_something_is_chosen(explorer: Any, vit: Any, images: torch.Tensor) -> None:
     before = bytes(explorer.picture.value)
     choose(explorer, **{"class": 3, "method": "gradient-rollout"})
     assert bytes(explorer.picture.value) != before
-    np.testing.assert_allclose(map_of(explorer.draw()), GradientRollout(vit).relevance(images[:1], 3)[0])
+    np.testing.assert_allclose(map_of(explorer.draw()), GradientRollout(vit).relevance(images[:1], 3)[0], rtol=1e-5)
     choose(explorer, row=2, column=1, from_patch=True)
     expected = GradientRollout(vit, tokens=(2, 1)).relevance(images[:1], 3)[0]
-    np.testing.assert_allclose(map_of(explorer.draw()), expected)
+    np.testing.assert_allclose(map_of(explorer.draw()), expected, rtol=1e-5)
     assert explorer.draw().axes[0].patches[0].get_xy() == (7.5, 15.5)
 
 
