@@ -1,0 +1,116 @@
+"""Imports go down, from the command line to the engine: never up, nor in circles. `tools/house.py` holds the plan."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tools.house", reason="the tools are not installed; they stand in a checkout")
+
+from tools.house import (
+    BESIDE,
+    FLOORS,
+    Module,
+    arrows,
+    circles,
+    file_arrows,
+    floors,
+    imports,
+    read_modules,
+    upward,
+)
+
+# Arrows that are still to go. None may be added.
+STILL_UPWARD = {
+    ("__init__", "attr"),
+    ("__init__", "engine"),
+    ("__init__", "inspection"),
+    ("__init__", "visualization"),
+    ("classifier", "cli"),
+    ("evaluation", "cli"),
+}
+STILL_CIRCLES = {
+    frozenset({"captum_gmar.cli.compare", "captum_gmar.cli.compare_image"}),
+    frozenset({"captum_gmar.cli.evaluate", "captum_gmar.evaluation.faithfulness"}),
+    frozenset({"captum_gmar.inspection.comparison", "captum_gmar.inspection.picture"}),
+}
+
+
+@pytest.fixture(scope="module")
+def modules() -> list[Module]:
+    return read_modules()
+
+
+def made_of(**texts: str) -> list[Module]:
+    """Modules of the package in files of these names, such as ``engine__rule`` for engine/rule.py."""
+    paths = {name: Path("captum_gmar", *f"{name}.py".split("__")) for name in texts}
+    return [Module(paths[name], text, ast.parse(text)) for name, text in texts.items()]
+
+
+def test_every_room_stands_in_the_plan(modules: list[Module]) -> None:
+    assert {module.room for module in modules} == {room for floor in FLOORS for room in floor}
+
+
+def test_no_room_imports_one_that_is_not_below(modules: list[Module]) -> None:
+    up = upward(arrows(modules))
+    assert {pair: names for pair, names in up.items() if pair not in STILL_UPWARD} == {}
+
+
+def test_no_files_import_one_another_in_a_circle(modules: list[Module]) -> None:
+    found = circles({module.name for module in modules}, file_arrows(modules))
+    assert set(found) <= STILL_CIRCLES
+
+
+def test_the_plan_goes_one_way() -> None:
+    """What rooms of one floor may import of one another is no circle either."""
+    pairs = {(room, other) for room, others in BESIDE.items() for other in others}
+    assert circles({room for pair in pairs for room in pair}, pairs) == []
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    assert {room for room, other in pairs if floor[room] != floor[other]} == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("import captum_gmar.cli.main", {("engine", "cli")}),
+        ("from captum_gmar import cli", {("engine", "cli")}),
+        ("from captum_gmar.cli.main import main", {("engine", "cli")}),
+        ("def late():\n    from captum_gmar.cli import main", {("engine", "cli")}),
+        ("from ..cli import main", {("engine", "cli")}),
+        ("from captum_gmar import __version__", {("engine", "__init__")}),
+        ("from captum_gmar.engine import explain\nimport captum", set()),
+    ],
+)
+def test_imports_are_seen_wherever_and_however_they_are_written(text: str, pairs: set[tuple[str, str]]) -> None:
+    house = made_of(engine__rule=text, cli__main="")
+    assert set(arrows(house)) == pairs
+    assert set(upward(arrows(house))) == pairs
+
+
+def test_imports_of_a_function_or_for_the_type_checker_do_not_run_as_the_module_is_loaded() -> None:
+    text = "if TYPE_CHECKING:\n    from captum_gmar import cli\ndef late():\n    from captum_gmar import attr\n"
+    (module,) = made_of(demo=text + "class Now:\n    from captum_gmar import engine\n")
+    assert [(name, when_loaded) for _, name, when_loaded in imports(module)] == [
+        ("cli", False),
+        ("attr", False),
+        ("engine", True),
+    ]
+
+
+def test_floors_and_circles() -> None:
+    """a stands on b and c, which go in a circle and so have no order, on d: four floors."""
+    pairs = {("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")}
+    assert circles("abcd", pairs) == [frozenset("bc")]
+    assert floors("abcd", pairs) == {"a": 4, "b": 3, "c": 3, "d": 1}
+
+
+def test_help_loads_nothing_that_computes() -> None:
+    """The command line reads its arguments before it loads what they ask for."""
+    code = "import sys, captum_gmar.cli.main as c\ntry: c.main(['evaluate', '--help'])\nexcept SystemExit: pass\n"
+    code += "print(*sys.modules, file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.split()
+    assert "captum_gmar.cli.evaluate" in loaded
+    assert not {"torch", "captum", "transformers", "matplotlib", "numpy", "PIL"} & set(loaded)
+    assert not [name for name in loaded if name.startswith(("captum_gmar.engine.", "captum_gmar.visualization."))]
