@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve
+from captum_gmar.visualization.style import milliseconds_text, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,38 +142,30 @@ class Comparison:
     def _notes(self) -> list[str]:
         *first, last = (own.name for own in self.controls)
         seconds = median(own.cost.forward_seconds for own in self.methods if own.cost)
-        score = f"{self.score:.3f}".replace("-", "−")
+        score = number_text(self.score, ".3f")
         notes = [
             f"Insertion and deletion follow the {self.followed}, {score} for the whole image, over {self.steps} steps; "
             f"removal: {self.removal}. ↑ higher is better, ↓ lower. {', '.join(first)} and {last} know nothing of the "
-            f"model. Times are medians on {self.device}, where a forward pass takes {milliseconds(seconds)} ms; passes "
-            "count images."
+            f"model. Times are medians on {self.device}, where a forward pass takes {milliseconds_text(seconds)} ms; "
+            "passes count images."
         ]
         return notes + [self._convergence(own) for own in self.methods if own.convergence]
 
     def _convergence(self, own: Compared) -> str:
         assert own.convergence is not None
         return (
-            f"{own.name}: convergence delta {signed(own.convergence.delta)} with {self.ig_steps} steps, where the "
-            f"outputs for the image and for the baseline differ by {signed(own.convergence.difference)}."
+            f"{own.name}: convergence delta {number_text(own.convergence.delta)} with {self.ig_steps} steps, where the "
+            f"outputs for the image and for the baseline differ by {number_text(own.convergence.difference)}."
         )
 
 
 def _cells(own: Compared) -> tuple[str, ...]:
-    areas = (f"{area:.3f}".replace("-", "−") for area in own.areas)
+    areas = (number_text(area, ".3f") for area in own.areas)
     if own.cost is None:
         return own.name, *areas, "", "", "", ""
     passes = own.cost.forward_passes, own.cost.backward_passes
     counts = ("not known" if count is None else str(count) for count in passes)
-    return own.name, *areas, milliseconds(own.cost.seconds), f"{own.cost.ratio:.1f}", *counts
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.{1 if seconds < 0.1 else 0}f}"
-
-
-def signed(number: float) -> str:
-    return f"{number:.3g}".replace("-", "−")
+    return own.name, *areas, milliseconds_text(own.cost.seconds), f"{own.cost.ratio:.1f}", *counts
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

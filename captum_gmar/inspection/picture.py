@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from captum_gmar.inspection.comparison import Compared, Comparison, milliseconds, signed
+from captum_gmar.inspection.comparison import Compared, Comparison
 from captum_gmar.visualization.heat import Array, Pixels, heat_of, photo_of
 from captum_gmar.visualization.panels import (
     MARGIN_INCHES,
@@ -23,6 +23,7 @@ from captum_gmar.visualization.panels import (
     title_size,
     wrapped,
 )
+from captum_gmar.visualization.style import DELETION_LINE, INSERTION_LINE, milliseconds_text, number_text
 
 WIDEST = 5  # panels in a line
 
@@ -34,9 +35,6 @@ NAME_SIZE, TEXT_SIZE = 10, 8  # points
 LEGEND_POINTS = 46  # the height of three lines, and a gap
 CAPTION_LINES = 7  # below the curves, with the numbers at the axis
 
-# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the lines differ as well.
-INSERTION: dict[str, Any] = {"color": "#0072B2", "linestyle": "solid"}
-DELETION: dict[str, Any] = {"color": "#D55E00", "linestyle": (0, (4, 1.5))}
 REFERENCE: dict[str, Any] = {"color": "#999999", "linewidth": 0.8, "zorder": 1.5}
 NOTE = (
     "Every map has its own colours, from its lowest to its highest value. Where they are red and blue, red speaks for "
@@ -135,7 +133,8 @@ def _set_name(panel: Axes, name: str) -> None:
 
 
 def _draw_curves(panel: Axes, own: Compared, reference: Compared) -> None:
-    pairs = ((reference, {**INSERTION, **REFERENCE}, {**DELETION, **REFERENCE}), (own, INSERTION, DELETION))
+    styles = INSERTION_LINE, DELETION_LINE
+    pairs = ((reference, *({**style, **REFERENCE} for style in styles)), (own, *styles))
     for drawn, insertion_style, deletion_style in pairs:
         for name, curve, style in (
             (f"insertion: {drawn.name}", drawn.insertion, insertion_style),
@@ -160,14 +159,16 @@ def _share_scale(panels: Sequence[Axes], is_probability: bool) -> None:
 
 
 def _caption(own: Compared) -> str:
-    inserted, deleted, difference = (f"{area:.3f}".replace("-", "−") for area in own.areas)
+    inserted, deleted, difference = (number_text(area, ".3f") for area in own.areas)
     lines = [f"insertion {inserted}, deletion {deleted}", f"difference {difference}"]
     if own.cost is not None:
-        lines.append(f"{milliseconds(own.cost.seconds)} ms, {own.cost.ratio:.1f} × a forward pass")
+        lines.append(f"{milliseconds_text(own.cost.seconds)} ms, {own.cost.ratio:.1f} × a forward pass")
         if own.cost.forward_passes is not None:
             lines.append(f"passes: {own.cost.forward_passes} forward, {own.cost.backward_passes} backward")
     if own.convergence is not None:
-        lines.append(f"convergence delta {signed(own.convergence.delta)} of {signed(own.convergence.difference)}")
+        lines.append(
+            f"convergence delta {number_text(own.convergence.delta)} of {number_text(own.convergence.difference)}"
+        )
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captum_gmar.metrics.perturbation import PerturbationCurve
 from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
+from captum_gmar.visualization.style import COLOURS, GREY, number_text
 
 Curves = Mapping[str, PerturbationCurve]
 
@@ -19,12 +20,9 @@ Curves = Mapping[str, PerturbationCurve]
 INSERTION = ("patches brought back", "patches there, %", "higher is better")
 DELETION = ("patches removed", "patches removed, %", "lower is better")
 
-# Okabe and Ito's colours, told apart by colour-blind readers, without their yellow, which is lost on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINES = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)))
 # Maps that know nothing of the model, as captum_gmar.metrics.control_maps names them.
 CONTROLS = {"random map": (0, (5, 3)), "uniform map": (0, (2, 2)), "centre blob": (0, (6, 2, 1, 2, 1, 2))}
-GREY = "#808080"
 
 PANEL_INCHES, HEIGHT_INCHES = 4.6, 2.9
 LEGEND_SIZE = 7.5  # points
@@ -161,7 +159,7 @@ def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], s
     for method in best_first:
         curve = curves[method]
         shares, mean = 100 * _numpy(curve.shares), _numpy(curve.curve.mean(0))
-        area = f"{float(curve.auc.mean()):.3f}".replace("-", "−")
+        area = number_text(float(curve.auc.mean()), ".3f")
         panel.plot(shares, mean, label=f"{area}  {method}", linewidth=1.5, **styles[method])
         if len(curve.curve) > 1 and method in with_bands and len(with_bands) <= MOST_WITH_BANDS:
             error = BAND / sqrt(len(curve.curve)) * _numpy(curve.curve.std(0))

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from captum_gmar.visualization.style import DIVERGING, SEQUENTIAL
+
 Array = npt.NDArray[Any]
 Map = Tensor | Array
 Pixels = Tensor | Array | Image.Image
-
-# Both are told apart by colour-blind readers, and the first in grey as well.
-SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 
 # Differences below this part of the values are rounding: stretched over all colours they would look like a finding.
 FLAT = 1e-4

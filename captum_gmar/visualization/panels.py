@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
 from captum_gmar.visualization.heat import Array, Heat
+from captum_gmar.visualization.style import number_text
 
 POINTS_PER_INCH, LINE_SPACING = 72, 1.25
 SHORTEST, TALLEST = 0.4, 2  # height by width of a panel; longer images are drawn smaller
@@ -97,7 +98,7 @@ def title_size() -> float:
 def tick_labels(values: tuple[float, ...]) -> list[str]:
     """The values with as few digits as tell them apart, three at least."""
     for digits in range(3, 8):
-        labels = [f"{value:.{digits}g}".replace("-", "−") for value in values]
+        labels = [number_text(value, f".{digits}g") for value in values]
         if len(set(labels)) == len(set(values)):
             break
     return labels

@@ -12,6 +12,7 @@ from captum_gmar.visualization.attribution import draw_single
 from captum_gmar.visualization.grid import draw_strip
 from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
 from captum_gmar.visualization.panels import outline, show
+from captum_gmar.visualization.style import number_text, percent_text
 
 
 def visualize_token_interaction(
@@ -68,7 +69,7 @@ def visualize_token_interaction(
     check_patch(patch, values.shape)
     heat = _scaled_by_others(values, photo, patch)
     figure, panels = draw_single(photo, heat, title, label, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
-    panels[1].set_title(f"relevance, itself {values[patch]:.3g}".replace("-", "−"))
+    panels[1].set_title(f"relevance, itself {number_text(values[patch])}")
     for panel in panels:
         outline(panel, photo, patch, values.shape)
     show(use_pyplot)
@@ -136,12 +137,10 @@ def visualize_relevance_flow(
     numbers = range(len(maps))[::-1] if layers is None else list(layers)
     if len(numbers) != len(maps):
         raise ValueError(f"layers must name each of the {len(maps)} maps. Got {len(numbers)} numbers instead.")
-    names = [f"below layer {number}".replace("-", "−") for number in numbers]
+    names = [f"below layer {number_text(number, 'd')}" for number in numbers]
     if prefix_share is not None:
         shares = _shares(prefix_share, len(maps))
-        names = [
-            f"{name}\nprefix tokens {share:.0%}".replace("%", " %") for name, share in zip(names, shares, strict=True)
-        ]
+        names = [f"{name}\nprefix tokens {percent_text(share)}" for name, share in zip(names, shares, strict=True)]
     heats = [heat_of(own, photo, f"relevance[{index}]", interpolation) for index, own in enumerate(maps)]
     figure, panels = draw_strip(
         photo,
