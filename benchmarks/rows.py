@@ -13,7 +13,7 @@ from transformers import ViTForImageClassification
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS
 from captum_gmar import record_attention
-from captum_gmar.attr.catalogue import CAPTUMS, OURS
+from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.attr.patch_relevance import PERTURBING, attributions_of, images_at_once
 
 TARGET = 3
@@ -78,14 +78,14 @@ class Subject:
         return self._captums(name) if name in CAPTUMS else self._ours(name)
 
     def _ours(self, name: str) -> Row:
-        method: Any = OURS[name.removesuffix(SEVERAL)](self.model)
+        method: Any = METHODS[name.removesuffix(SEVERAL)].load()(self.model)
         if name.endswith(SEVERAL):
             return Row(lambda: method.relevance_of_targets(self.inputs, TARGETS), FIVE)
         reads_gradient = method.plan.rule is not None
         return Row(lambda: method.attribute(self.inputs, TARGET), BOTH if reads_gradient else FORWARD)
 
     def _captums(self, name: str) -> Row:
-        method = CAPTUMS[name](self.model)
+        method = METHODS[name].load()(self.model)
         at_once = max(images_at_once(self.inputs.device) * SMALL // self.case.patches, 1)
         run = partial(attributions_of, method, self.inputs, TARGET, batch_size=at_once, ig_steps=IG_STEPS)
         if isinstance(method, PERTURBING):

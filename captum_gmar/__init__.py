@@ -1,90 +1,31 @@
 """GMAR and its family for Captum: attribution methods that read the attention of vision transformers.
 
-The public names are loaded when first used, so that ``import captum_gmar`` costs nothing.
+The public names are those of ``__init__.pyi``, one row each. They are loaded when first used, so that
+``import captum_gmar`` costs nothing.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from captum_gmar.attr.catalogue import methods
-    from captum_gmar.attr.evidence import AttentionEvidence
-    from captum_gmar.attr.gmar import GMARAttribution
-    from captum_gmar.attr.gradient_rollout import AttentionGradCAM, GMARPlusPlus, GradientRollout
-    from captum_gmar.attr.layer_means import GradSAM, LeGrad
-    from captum_gmar.attr.published import PublishedGMAR
-    from captum_gmar.attr.relevance_flow import RelevanceFlow
-    from captum_gmar.attr.rollout import AttentionRollout, RawAttention
-    from captum_gmar.engine.recording import AttentionRecord, record_attention
-    from captum_gmar.inspection.compare import compare
-    from captum_gmar.visualization import (
-        visualize_attribution,
-        visualize_comparison,
-        visualize_head_attention,
-        visualize_head_importance,
-        visualize_perturbation_curves,
-        visualize_relevance_flow,
-        visualize_token_interaction,
-    )
+from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "AttentionEvidence": "attr.evidence",
-    "AttentionGradCAM": "attr.gradient_rollout",
-    "AttentionRecord": "engine.recording",
-    "AttentionRollout": "attr.rollout",
-    "GMARAttribution": "attr.gmar",
-    "GMARPlusPlus": "attr.gradient_rollout",
-    "GradSAM": "attr.layer_means",
-    "GradientRollout": "attr.gradient_rollout",
-    "LeGrad": "attr.layer_means",
-    "PublishedGMAR": "attr.published",
-    "RawAttention": "attr.rollout",
-    "RelevanceFlow": "attr.relevance_flow",
-    "compare": "inspection.compare",
-    "methods": "attr.catalogue",
-    "record_attention": "engine.recording",
-    "visualize_attribution": "visualization",
-    "visualize_comparison": "visualization",
-    "visualize_head_attention": "visualization",
-    "visualize_head_importance": "visualization",
-    "visualize_perturbation_curves": "visualization",
-    "visualize_relevance_flow": "visualization",
-    "visualize_token_interaction": "visualization",
-}
 
-__all__ = [
-    "AttentionEvidence",
-    "AttentionGradCAM",
-    "AttentionRecord",
-    "AttentionRollout",
-    "GMARAttribution",
-    "GMARPlusPlus",
-    "GradSAM",
-    "GradientRollout",
-    "LeGrad",
-    "PublishedGMAR",
-    "RawAttention",
-    "RelevanceFlow",
-    "compare",
-    "methods",
-    "record_attention",
-    "visualize_attribution",
-    "visualize_comparison",
-    "visualize_head_attention",
-    "visualize_head_importance",
-    "visualize_perturbation_curves",
-    "visualize_relevance_flow",
-    "visualize_token_interaction",
-]
+def _read_homes() -> dict[str, str]:
+    """The module of each public name, of the rows ``from module import name as name``."""
+    with open(f"{__file__}i", encoding="utf-8") as stub:
+        rows = [line.split() for line in stub if line.startswith("from ")]
+    return {name: module for _, module, _, name, *_ in rows}
+
+
+_HOMES = _read_homes()
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES})

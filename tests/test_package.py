@@ -29,6 +29,7 @@ def test_using_it_loads_neither_transformers_nor_more_of_pyplot_than_captum():
 
 
 def test_public_names():
+    assert "GMARAttribution" in captum_gmar.__all__
     for name in captum_gmar.__all__:
         assert getattr(captum_gmar, name).__doc__
         assert name in dir(captum_gmar)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.catalogue import methods
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.gmar import GMARAttribution
 from captum_gmar.attr.patch_relevance import FAILURES, relevance_of
 from captum_gmar.engine.start_tokens import Part
@@ -34,7 +34,7 @@ class Maps:
         batch_size: int,
     ) -> None:
         options = {"tokens": list(tokens)} if tokens else {}
-        self.methods = {name: methods()[name](model, forward_func=forward_func, **options) for name in names}
+        self.methods = {name: METHODS[name].load()(model, forward_func=forward_func, **options) for name in names}
         self.model = model
         self.batch_size = batch_size
 

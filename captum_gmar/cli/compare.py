@@ -4,16 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.explain import SCENE
 from captum_gmar.cli.options import add_device_and_size, command_parser, method_names, positive
 from captum_gmar.cli.outputs import FORMATS, TABLES, plan_pictures, plan_table
 from captum_gmar.cli.removals import NAMES as REMOVALS
 from captum_gmar.cli.terminal import CommandError
 
-DEFAULT = (
-    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
-    *("integrated-gradients", "input-x-gradient"),
-)
 MARK = "side-by-side"  # what the names of pictures end in
 
 DESCRIPTION = """\
@@ -50,7 +47,7 @@ def add_command(subparsers: Any) -> None:
         type=method_names,
         action="extend",
         metavar="NAME,...",
-        help=f"methods that `captum-gmar explain --help` lists, or all; may be repeated (default: {','.join(DEFAULT)})",
+        help=f"methods that `captum-gmar explain --help` lists, or all; repeatable (default: {','.join(COMPARED)})",
     )
     add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, the most likely class")
     add(

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import demo
+from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier.class_names import find_target
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.classifier.loading import choose_device, load_classifier
-from captum_gmar.cli.compare import DEFAULT
 from captum_gmar.cli.explain_images import SCENE_SEED
 from captum_gmar.cli.explained import claim
 from captum_gmar.cli.outputs import save_picture, writing
@@ -80,7 +80,7 @@ def _compare(
     classifier: Classifier, pixels: Tensor, target: int | None, arguments: argparse.Namespace
 ) -> tuple[Comparison, str]:
     """What was found, and which class was explained."""
-    methods = list(dict.fromkeys(arguments.methods or DEFAULT))
+    methods = list(dict.fromkeys(arguments.methods or COMPARED))
     try:
         with torch.no_grad():
             (logits,) = classifier.logits(pixels).cpu()

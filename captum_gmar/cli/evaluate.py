@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from captum_gmar.attr.catalogue import EVALUATED
 from captum_gmar.cli.options import add_device_and_size, command_parser, method_names, names_of, part, positive, whole
 from captum_gmar.cli.removals import NAMES as REMOVALS
 from captum_gmar.cli.terminal import CommandError
@@ -13,11 +14,6 @@ MASKED = ("average-drop", "average-increase", "average-gain")
 LOCALISATION = ("pointing-game", "relevance-mass", "relevance-rank")
 ANEW = ("class-sensitivity", "sensitivity-max", "infidelity")
 METRICS = CURVES + MASKED + LOCALISATION + ANEW
-
-DEFAULT_METHODS = (
-    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout"),
-    *("gradient-rollout", "gmar++", "input-x-gradient"),
-)
 
 DESCRIPTION = """\
 Measures how faithful the maps of several methods are, and where they lie, over
@@ -60,9 +56,9 @@ def add_command(subparsers: Any) -> None:
     add(
         "--methods",
         type=method_names,
-        default=DEFAULT_METHODS,
+        default=EVALUATED,
         metavar="NAME,...",
-        help=f"methods that `captum-gmar explain --help` lists, or all (default: {','.join(DEFAULT_METHODS)})",
+        help=f"methods that `captum-gmar explain --help` lists, or all (default: {','.join(EVALUATED)})",
     )
     add(
         "--metrics",

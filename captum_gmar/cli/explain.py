@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.classifier.class_names import top_classes
-from captum_gmar.cli.methods import CAPTUMS, FROM_ALL_LAYERS, FROM_TOKENS, OURS, check_taken, method_name
+from captum_gmar.cli.methods import check_taken, method_name
 from captum_gmar.cli.options import add_device_and_size, command_parser, positive
 from captum_gmar.cli.outputs import FORMATS, find_images, plan_array, plan_pictures
 from captum_gmar.cli.terminal import CommandError
@@ -22,6 +23,10 @@ writes a picture of the photo as the model saw it and the relevance of its
 patches. Without an image and a model it explains a built-in scene with the
 built-in model, and needs no network.
 """
+
+
+FROM_TOKENS = tuple(name for name, entry in METHODS.items() if entry.takes_tokens)
+FROM_ALL_LAYERS = tuple(name for name in OURS if name not in FROM_TOKENS)
 
 
 def _listing(names: Sequence[str]) -> str:

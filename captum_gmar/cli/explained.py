@@ -9,8 +9,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.cli.methods import SHARES
 from captum_gmar.cli.tokens import start_name
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.start_tokens import Part
@@ -62,8 +62,9 @@ def draw(explained: Explained, question: Question, pixels: Tensor, classifier: C
     title = _title(explained, question, classifier)
     names = question.methods if question.top == 1 else _claims(explained, classifier)
     methods = question.methods * question.top  # of each map
-    shown = [100 * own if name in SHARES else own for name, own in zip(methods, explained.relevance, strict=True)]
-    labels = [f"relevance per patch{f', % of {SHARES[name]}' if name in SHARES else ''}" for name in methods]
+    shares = [METHODS[name].share for name in methods]
+    shown = [100 * own if share else own for share, own in zip(shares, explained.relevance, strict=True)]
+    labels = [f"relevance per patch{f', % of {share}' if share else ''}" for share in shares]
     if len(shown) == 1:
         return visualize_attribution(shown[0], photo, title=title, label=labels[0], use_pyplot=False)[0]
     maps, label = (dict(zip(names, values, strict=True)) for values in (shown, labels))

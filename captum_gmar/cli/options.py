@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from captum_gmar.cli.methods import NAMES, method_name
+from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.cli.methods import method_name
 
 
 def command_parser(
@@ -73,7 +74,7 @@ def method_names(text: str) -> Sequence[str]:
     ('gmar-l1', 'rollout')
     """
     if text.strip().lower() == "all":
-        return NAMES
+        return tuple(METHODS)
     return tuple(dict.fromkeys(method_name(name) for name in text.split(",")))
 
 

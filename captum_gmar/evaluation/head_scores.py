@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.attr.catalogue import methods
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.evaluation.batches import Batches, Read, Skipped
@@ -59,7 +59,7 @@ def make_scores(names: Sequence[str], classifier: Classifier) -> dict[str, Score
         "entropy": partial(attention_entropy, model, **options),
     }
     for name in ("gmar-l1", "gmar-l2"):
-        gmar: Any = methods()[name](model, **options)
+        gmar: Any = METHODS[name].load()(model, **options)
         found[name] = gmar.head_importance
     return {name: found[name] for name in names}
 

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captum_gmar.attr.catalogue import methods as all_methods
+from captum_gmar.attr.catalogue import COMPARED, METHODS, find_method
 from captum_gmar.attr.patch_relevance import FAILURES, Method, attributions_of, images_at_once, relevance_of, summed
 from captum_gmar.engine._captum import Attribution
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
@@ -23,17 +22,13 @@ from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, 
 from captum_gmar.metrics.inputs import check_count, check_images, check_patch_size
 from captum_gmar.metrics.outputs import Target, check_outputs, class_indices, followed
 
-DEFAULT_METHODS = (
-    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
-    *("integrated-gradients", "input-x-gradient"),
-)
 ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
 
 
 def compare(
     model: nn.Module,
     pixel_values: Tensor,
-    methods: Sequence[str] | Mapping[str, Method] = DEFAULT_METHODS,
+    methods: Sequence[str] | Mapping[str, Method] = COMPARED,
     target: Target = None,
     *,
     forward_func: Callable[..., Any] | None = None,
@@ -58,7 +53,7 @@ def compare(
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`; or, from a name of your own,
             a Captum ``Attribution``, or a callable that takes inputs and ``target=`` and returns attributions in the
             shape of the inputs. How often a callable runs the model is not known.
-            Default: seven of ours and Captum's
+            Default: six of ours and two of Captum's
         target (int, tuple, Tensor, or list, optional): The class that is explained and followed.
             Default: None, the class that the model predicts
         forward_func (Callable, optional): What is explained and followed, if not the model's logits: a callable that
@@ -164,7 +159,7 @@ class _Image:
         """Of a method, or of that of this name of ours or Captum's."""
         passes = Passes()
         if method is None:
-            method = all_methods()[name](self.model, forward_func=passes.counted(self.forward))
+            method = METHODS[name].load()(self.model, forward_func=passes.counted(self.forward))
         else:
             method = watched_copy(method, passes)
         try:
@@ -257,15 +252,10 @@ def _chosen(methods: Any) -> dict[str, Method | None]:
 
 
 def _known(name: object) -> str:
-    names = all_methods()
-    if isinstance(name, str) and name in names:
-        return name
-    near = get_close_matches(str(name).lower(), names) or [own for own in names if str(name).lower() in own]
-    raise ValueError(
-        f"methods must be names of captum_gmar.methods(). Got {name!r} instead."
-        + (f" Near are {', '.join(near)}." if near else "")
-        + " Methods of your own are passed as a mapping from names to them."
-    )
+    try:
+        return find_method(name)
+    except ValueError as error:
+        raise ValueError(f"{error} Methods of your own are passed as a mapping from names to them.") from None
 
 
 def _own_name(name: object) -> str:

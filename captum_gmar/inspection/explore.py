@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.catalogue import OURS, MethodFactory
+from captum_gmar.attr.catalogue import METHODS, OURS, MethodFactory
 from captum_gmar.attr.gmar import GMARAttribution
 from captum_gmar.engine.inputs import pixel_values
 from captum_gmar.engine.models import Logits, config_of, patch_grid
@@ -71,7 +71,8 @@ def explore(
         >>> explorer = explore(load_model(), scene.pixel_values, scene.image)  # doctest: +SKIP
         >>> explorer.controls["method"].value = "gradient-rollout"  # doctest: +SKIP
     """
-    return Explorer(model, inputs, image, labels, OURS if methods is None else methods)
+    ours = {name: METHODS[name].load() for name in OURS}
+    return Explorer(model, inputs, image, labels, ours if methods is None else methods)
 
 
 class Explorer:

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import demo
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.cli import main as cli
 from captum_gmar.cli.explain_images import SCENE_SEED
-from captum_gmar.cli.methods import NAMES
 from captum_gmar.cli.removals import NAMES as REMOVALS
 from captum_gmar.cli.removals import make_removal
 from captum_gmar.inspection.compare import compare
@@ -93,7 +93,8 @@ def test_every_removal_is_named(run: Run, work: Path, models: Path, loaded: tupl
 def test_all_methods(run: Run, work: Path, models: Path) -> None:
     result = run("photo.png", "--model", models / "vit", "--methods", "all", "--steps", 1, "--ig-steps", 1)
     assert (result.status, result.err) == (0, "")
-    assert [line.split()[1] for line in result.out.splitlines() if line.startswith("|")][2 : 2 + len(NAMES)] == [*NAMES]
+    names = [line.split()[1] for line in result.out.splitlines() if line.startswith("|")]
+    assert names[2 : 2 + len(METHODS)] == [*METHODS]
 
 
 @pytest.mark.parametrize(("model", "followed"), [("multi", "output of class"), ("one", "output of class 0")])

@@ -15,9 +15,9 @@ from captum_gmar import GMARAttribution, __version__, cli, demo
 from captum_gmar.attr.maps import Maps
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.cli.explain import FROM_TOKENS
 from captum_gmar.cli.explain_images import SCENE_SEED
 from captum_gmar.cli.explained import Explained, Question, draw
-from captum_gmar.cli.methods import FROM_TOKENS
 from cli.commandline import LABELS, Run, run_process, save_photo, written
 
 # The real command, in a process of its own

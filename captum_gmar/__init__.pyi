@@ -1,0 +1,26 @@
+"""The public names and where each is defined, one row each: for type checkers, and for ``__init__.py``."""
+
+from captum_gmar.attr.catalogue import methods as methods
+from captum_gmar.attr.evidence import AttentionEvidence as AttentionEvidence
+from captum_gmar.attr.gmar import GMARAttribution as GMARAttribution
+from captum_gmar.attr.gradient_rollout import AttentionGradCAM as AttentionGradCAM
+from captum_gmar.attr.gradient_rollout import GMARPlusPlus as GMARPlusPlus
+from captum_gmar.attr.gradient_rollout import GradientRollout as GradientRollout
+from captum_gmar.attr.layer_means import GradSAM as GradSAM
+from captum_gmar.attr.layer_means import LeGrad as LeGrad
+from captum_gmar.attr.published import PublishedGMAR as PublishedGMAR
+from captum_gmar.attr.relevance_flow import RelevanceFlow as RelevanceFlow
+from captum_gmar.attr.rollout import AttentionRollout as AttentionRollout
+from captum_gmar.attr.rollout import RawAttention as RawAttention
+from captum_gmar.engine.recording import AttentionRecord as AttentionRecord
+from captum_gmar.engine.recording import record_attention as record_attention
+from captum_gmar.inspection.compare import compare as compare
+from captum_gmar.visualization import visualize_attribution as visualize_attribution
+from captum_gmar.visualization import visualize_comparison as visualize_comparison
+from captum_gmar.visualization import visualize_head_attention as visualize_head_attention
+from captum_gmar.visualization import visualize_head_importance as visualize_head_importance
+from captum_gmar.visualization import visualize_perturbation_curves as visualize_perturbation_curves
+from captum_gmar.visualization import visualize_relevance_flow as visualize_relevance_flow
+from captum_gmar.visualization import visualize_token_interaction as visualize_token_interaction
+
+__version__: str

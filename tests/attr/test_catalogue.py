@@ -1,0 +1,78 @@
+"""The catalogue says of every method what is true of it, and loads nothing before it is asked to."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import captum_gmar
+from captum_gmar import methods
+from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr.catalogue import CAPTUMS, COMPARED, EVALUATED, METHODS, OURS, find_method
+
+
+def test_looking_up_loads_no_torch():
+    code = (
+        "import sys; from captum_gmar.attr.catalogue import METHODS, find_method; find_method('GMAR-L1'); "
+        "assert METHODS['rollout'].takes_tokens; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "captum_gmar.attr.catalogue" in loaded
+    assert not {"torch", "captum", "transformers", "matplotlib", "numpy"} & set(loaded)
+
+
+def test_names():
+    assert list(methods()) == list(METHODS) == [*OURS, *CAPTUMS]
+    assert all(name == entry.name for name, entry in METHODS.items())
+    assert set(EVALUATED) <= set(COMPARED) <= set(METHODS)
+
+
+def test_every_public_method_has_a_row():
+    loaded = [getattr(make, "func", make) for make in methods().values()]
+    public = [getattr(captum_gmar, name) for name in captum_gmar.__all__]
+    ours = {kind for kind in public if isinstance(kind, type) and issubclass(kind, AttentionAttribution)}
+    assert ours == {kind for kind in loaded if issubclass(kind, AttentionAttribution)}
+    for name, kind in zip(METHODS, loaded, strict=True):
+        assert issubclass(kind, AttentionAttribution) == (name in OURS), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_tokens_are_taken_where_it_is_said(vit, name):
+    make = methods()[name]
+    if METHODS[name].takes_tokens:
+        make(vit, tokens=["cls", (1, 2)])
+    else:
+        with pytest.raises(TypeError, match="tokens"):
+            make(vit, tokens=["cls"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_shares_and_no_others_are_at_most_1_in_sum_at_any_scale_of_the_logits(vit, images, name):
+    method = methods()[name](vit, forward_func=lambda pixels: 1e6 * vit(pixels).logits)
+    relevance = method.relevance(images, 0)
+    assert (relevance.abs().sum((1, 2)) <= 1 + 1e-5).all() == (METHODS[name].share is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_class_enters_where_it_is_said(vit, images, name):
+    torch.manual_seed(0)
+    one, other = (methods()[name](vit).attribute(images.clone(), target=target) for target in (1, 5))
+    assert torch.allclose(one, other, rtol=1e-3, atol=1e-7) != METHODS[name].reads_class
+    assert METHODS[name].takes_contrast == (METHODS[name].reads_class and name in OURS)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gmar", r"captum_gmar.methods\(\), .* Got 'gmar' instead. Near are gmar-l1, gmar-l2, gmar-forward, "),
+        ("layer-gradcam", "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
+        ("nothing like it", "Got 'nothing like it' instead.$"),
+        ("", "Got '' instead.$"),
+        (3, "Got 3 instead.$"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(ValueError, match=message):
+        find_method(name)
+    assert find_method(" Gmar-L1 ") == "gmar-l1"
