@@ -94,13 +94,6 @@ def write_ablation(path: Path, curves: Curves) -> None:
     write_csv(path, ["score", "first", "silent", "what", *columns, "orders", "examples"], rows)
 
 
-def areas(curve: HeadAblationCurve, name: str) -> Tensor:
-    """(orders, examples) below the curve: the mean over all shares of silent heads."""
-    shares = curve.counts.double() / curve.counts[-1]
-    values: Tensor = getattr(curve, name)
-    return torch.trapezoid(values.double(), shares[:, None], dim=1)
-
-
 def images(count: int) -> str:
     return f"{count} image{'' if count == 1 else 's'}"
 
@@ -147,7 +140,7 @@ def _ablation(silenced: Silenced) -> str:
 
 def _areas(curves: Curves, name: str) -> str:
     """A row for each order, and for each score its two orders against each other."""
-    of_orders = {key: areas(curve, name) for key, curve in curves.items()}
+    of_orders = {key: curve.areas(name) for key, curve in curves.items()}
     values = {key: own.mean(0) for key, own in of_orders.items()}
     random = of_orders[RANDOM].mean(1)
     rows = []

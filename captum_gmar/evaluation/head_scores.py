@@ -83,10 +83,6 @@ def make_orders(importance: Mapping[str, Tensor], random: int, seed: int) -> lis
     return by_score + [Order("random", "least", own) for own in drawn]
 
 
-def tenths(heads: int) -> list[int]:
-    return sorted({round(heads * tenth / 10) for tenth in range(11)})
-
-
 @dataclass(frozen=True)
 class HeadWork:
     """

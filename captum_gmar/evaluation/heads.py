@@ -30,14 +30,13 @@ from captum_gmar.evaluation.head_scores import (
     make_orders,
     make_scores,
     read_found,
-    tenths,
 )
 from captum_gmar.evaluation.processes import Processes, joined, local_device
 from captum_gmar.evaluation.resumable import as_command_errors, begin, finish
 from captum_gmar.evaluation.subject import Subject, classifier_of, drawn
 from captum_gmar.evaluation.tables import fingerprint
 from captum_gmar.heads import HeadStatistics
-from captum_gmar.heads.moments import Gathered
+from captum_gmar.heads.ablation_curve import tenths
 
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
 FILLED = {"zero": "zero in place of their outputs", "mean": "their mean outputs instead"}
@@ -162,19 +161,20 @@ class Weighing:
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, HeadStatistics]:
         """Of each score over these examples, as far as they could be scored; nothing if none could."""
-        wanted = {*numbers}
-        gathered = {name: Gathered(keep=False) for name in self.scores}
-        for batch in read_found(self._journal):
-            own = [found for found in batch if found.number in wanted]
-            targets = [found.target for found in own]
-            for index, score in enumerate(gathered.values()) if own else ():
-                score.add(torch.tensor([found.values[index] for found in own]), targets)
-        return {name: HeadStatistics.of(score) for name, score in gathered.items() if score.moments}
+        records = list(self._found(self._journal, numbers))
+        if not records:
+            return {}
+        importance = torch.tensor([record.values for record in records])  # (N, scores, layers, heads)
+        targets = [record.target for record in records]
+        return {
+            name: HeadStatistics.from_examples(of_score, targets)
+            for name, of_score in zip(self.scores, importance.unbind(1), strict=True)
+        }
 
     def _found(self, journal: Path, numbers: Sequence[int]) -> Iterator[Found]:
-        """What is finished of these examples."""
-        wanted = {*numbers}
-        return (found for batch in read_found(journal) for found in batch if found.number in wanted)
+        """What is finished of these examples, each once: two runs on one folder may both have finished it."""
+        records = {record.number: record for batch in read_found(journal) for record in batch}
+        return (records[number] for number in sorted({*numbers} & {*records}))
 
     def _settings(self) -> dict[str, Any]:
         """All that scores depend on."""

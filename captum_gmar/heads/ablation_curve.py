@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.rule import check_choice
 from captum_gmar.heads.ablation import ablate_heads, mean_head_outputs
-from captum_gmar.heads.dataset import pairs
 from captum_gmar.heads.ranking import by_layer, ranked_heads
+from captum_gmar.heads.statistics import pairs
 from captum_gmar.metrics.inputs import check_count, is_integer
 from captum_gmar.metrics.outputs import Target, class_indices, followed
 
 ORDERS = ("least", "most", "random")
-FOLLOWED = ("accuracy", "logit", "probability")
-Order = list[tuple[int, int]]
+OUTCOMES = ("accuracy", "logit", "probability")
+
+HeadOrder: TypeAlias = list[tuple[int, int]]
+"""Layer and head of each, the first to be silenced first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +40,15 @@ class HeadAblationCurve:
     accuracy: Tensor
     logit: Tensor
     probability: Tensor
-    orders: list[Order]
+    orders: list[HeadOrder]
 
     def mean(self, name: str) -> Tensor:
-        """(K,) of "accuracy", "logit" or "probability", over examples and orders."""
-        return self._of(name).mean((0, 2))
+        """(K,) of "accuracy", "logit" or "probability", over examples and orders.
+
+        Raises:
+            ValueError: if the name is none of these; so of all methods.
+        """
+        return self._outcome(name).mean((0, 2))
 
     def margin(self, name: str) -> Tensor:
         """(K,) half the width of the 95 % interval of :meth:`mean` over examples, each being its mean over the orders.
@@ -50,23 +56,35 @@ class HeadAblationCurve:
         1.96 standard errors; nan for one example. It says how sure the mean is for other examples like these, with
         these orders.
         """
-        return 1.96 * self._of(name).mean(0).std(-1) / math.sqrt(self.accuracy.shape[-1])
+        return 1.96 * self._outcome(name).mean(0).std(-1) / math.sqrt(self.accuracy.shape[-1])
 
     def order_means(self, name: str) -> Tensor:
         """(R, K) the mean over examples for each order: how far random orders lie apart."""
-        return self._of(name).mean(-1)
+        return self._outcome(name).mean(-1)
+
+    def areas(self, name: str) -> Tensor:
+        """(R, N) the area below the curve, double precision: the mean over all shares of silent heads, by trapezoids.
+
+        It is that of the counts that were looked at, from the first to the last.
+
+        Raises:
+            ValueError: also if there is one count only.
+        """
+        if len(self.counts) < 2:
+            raise ValueError(f"An area needs two counts or more. Got {self.counts.tolist()} instead.")
+        span = self.counts[-1] - self.counts[0]
+        return torch.trapezoid(self._outcome(name).double(), (self.counts.double() / span)[:, None], dim=1)
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each count and what is followed: ``pandas.DataFrame`` takes it.
+        """A row for each outcome and count: ``pandas.DataFrame`` takes it.
 
         Its keys are silent (the count), name, mean, margin (of the 95 % interval over examples), lowest and highest (of
         the means of the orders), orders and examples.
         """
-        return [
-            row for name in FOLLOWED for row in self._records(name, self.order_means(name), self.accuracy.shape[-1])
-        ]
+        return [row for name in OUTCOMES for row in self._records(name)]
 
-    def _records(self, name: str, means: Tensor, examples: int) -> list[dict[str, Any]]:
+    def _records(self, name: str) -> list[dict[str, Any]]:
+        means = self.order_means(name)
         columns = {
             "silent": self.counts,
             "mean": self.mean(name),
@@ -75,13 +93,18 @@ class HeadAblationCurve:
             "highest": means.amax(0),
         }
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        rest = {"orders": len(means), "examples": examples}
+        rest = {"orders": len(means), "examples": self.accuracy.shape[-1]}
         return [{"name": name, **dict(zip(columns, row, strict=True)), **rest} for row in rows]
 
-    def _of(self, name: str) -> Tensor:
-        check_choice("name", name, FOLLOWED)
+    def _outcome(self, name: str) -> Tensor:
+        check_choice("name", name, OUTCOMES)
         values: Tensor = getattr(self, name)
         return values
+
+
+def tenths(heads: int) -> list[int]:
+    """After how many silent heads to look, from none to all."""
+    return sorted({round(heads * tenth / 10) for tenth in range(11)})
 
 
 @torch.no_grad()
@@ -162,16 +185,19 @@ def head_ablation_curve(
     for inputs, targets in pairs(batches, progress):
         if not results:
             _check_whole(importance, mean_head_outputs(model, inputs[:1], logits))
-        runs = [[_follow(model, logits, inputs, targets, some[:k], fill) for k in steps] for some in orders]
-        results.append(torch.stack([torch.stack(run) for run in runs]).cpu())  # (R, K, 3, n)
+        runs = [
+            torch.stack([_outcomes(model, logits, inputs, targets, heads[:count], fill) for count in steps])
+            for heads in orders
+        ]
+        results.append(torch.stack(runs).cpu())  # (R, K, 3, n)
     if not results:
         raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
     accuracy, logit, probability = torch.cat(results, -1).unbind(2)
     return HeadAblationCurve(torch.tensor(steps), accuracy, logit, probability, orders)
 
 
-def _follow(
-    model: nn.Module, logits: Logits, inputs: Tensor, targets: Target, heads: Order, fill: Tensor | None
+def _outcomes(
+    model: nn.Module, logits: Logits, inputs: Tensor, targets: Target, heads: HeadOrder, fill: Tensor | None
 ) -> Tensor:
     """(3, N) whether the target is predicted, its logit and its probability."""
     with ablate_heads(model, by_layer(heads), fill):
@@ -187,7 +213,7 @@ def _follow(
     return torch.stack([right.to(logit.dtype), logit, probability])
 
 
-def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, seed: int) -> list[Order]:
+def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, seed: int) -> list[HeadOrder]:
     check_choice("order", order, ORDERS)
     check_count(repeats, "repeats")
     ranked = ranked_heads(importance, within_layers=within_layers)
@@ -209,7 +235,7 @@ def _check_whole(importance: Tensor, outputs: Tensor) -> None:
 
 def _checked_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
     if counts is None:
-        return sorted({round(heads * tenth / 10) for tenth in range(11)})
+        return tenths(heads)
     steps = list(counts)
     whole = all(is_integer(count) and 0 <= count <= heads for count in steps)
     if not steps or not whole or steps != sorted(set(steps)):

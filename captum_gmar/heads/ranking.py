@@ -41,21 +41,6 @@ def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tup
         >>> ranked_heads(importance, within_layers=True)
         [(0, 0), (1, 1), (0, 1), (1, 0)]
     """
-    scores = _check_importance(importance).tolist()
-    ranks = importance.argsort(dim=-1, stable=True).argsort(-1).tolist() if within_layers else None
-    heads = [(layer, head) for layer, row in enumerate(scores) for head in range(len(row))]
-    return sorted(heads, key=lambda at: (ranks[at[0]][at[1]] if ranks else 0, scores[at[0]][at[1]]))
-
-
-def by_layer(heads: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
-    """As :func:`ablate_heads` takes them, in order."""
-    found: dict[int, list[int]] = {}
-    for layer, head in sorted(heads):
-        found.setdefault(layer, []).append(head)
-    return found
-
-
-def _check_importance(importance: Tensor) -> Tensor:
     if not isinstance(importance, Tensor):
         raise TypeError(f"importance must be a tensor (layers, heads). Got {type(importance).__name__} instead.")
     if importance.dim() != 2 or not importance.numel() or not torch.isfinite(importance).all():
@@ -63,4 +48,15 @@ def _check_importance(importance: Tensor) -> Tensor:
             f"Expected finite importance of shape (layers, heads) but got {tuple(importance.shape)}. Take the mean "
             "over examples first."
         )
-    return importance
+    scores = importance.tolist()
+    ranks = importance.argsort(dim=-1, stable=True).argsort(-1).tolist() if within_layers else None
+    heads = [(layer, head) for layer, row in enumerate(scores) for head in range(len(row))]
+    return sorted(heads, key=lambda at: (ranks[at[0]][at[1]] if ranks else 0, scores[at[0]][at[1]]))
+
+
+def by_layer(heads: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+    """Layer to heads, both ascending, as :func:`ablate_heads` takes them."""
+    layers: dict[int, list[int]] = {}
+    for layer, head in sorted(heads):
+        layers.setdefault(layer, []).append(head)
+    return layers

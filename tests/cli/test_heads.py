@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar import GMARAttribution, cli
+from captum_gmar import GMARAttribution
+from captum_gmar.cli.main import main
 from captum_gmar.evaluation.head_scores import Found, HeadWork, make_orders, read_found
 from captum_gmar.heads import (
     attention_entropy,
@@ -50,7 +51,7 @@ def heads(capsys: pytest.CaptureFixture[str], models: Path) -> Heads:
         capsys.readouterr()
         given = ["--model", models / model] if model else []
         try:
-            status = cli.main(["heads", *map(str, [*arguments, *given])])
+            status = main(["heads", *map(str, [*arguments, *given])])
         except SystemExit as end:
             status = int(end.code or 0)
         return Result(status, *capsys.readouterr())
@@ -253,6 +254,18 @@ def test_more_images_can_follow(data: Path, heads: Heads) -> None:
     assert list(read_found(folder / "journal"))[: len(first)] == first
     heads(data, *ABLATE, "--output", "whole")
     assert content(folder) == content(data.parent / "whole")
+
+
+def test_an_image_that_two_runs_have_finished_counts_once(data: Path, heads: Heads) -> None:
+    folder = data.parent / "results"
+    for options in ((), ABLATE):
+        heads(data, *options, "--output", folder)
+        once = (folder / "heads.md").read_text(), content(folder) if options else None
+        for journal in [*folder.glob("**/process-0.jsonl")]:
+            journal.with_name("process-1.jsonl").write_bytes(journal.read_bytes())
+        again = heads(data, *options, "--output", folder)
+        assert again.out == f"{IMAGES} images scored: {folder / 'heads.md'}\n"
+        assert once == ((folder / "heads.md").read_text(), content(folder) if options else None)
 
 
 def test_results(data: Path, heads: Heads) -> None:

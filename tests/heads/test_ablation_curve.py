@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from snapshots import state
@@ -83,6 +84,7 @@ def test_means_and_intervals(vit, batches):
     assert_close(found.mean("logit").numpy(), values.mean((0, 2)))
     assert_close(found.margin("logit").numpy(), 1.96 * values.mean(0).std(-1, ddof=1) / math.sqrt(4))
     assert_close(found.order_means("logit").numpy(), values.mean(2))
+    assert_close(found.areas("logit").numpy(), np.trapezoid(values, np.divide(COUNTS, 9), axis=1).astype(float))
     records = found.records()
     assert len(records) == 3 * 4
     row = next(row for row in records if row["name"] == "logit" and row["silent"] == 2)
@@ -163,3 +165,5 @@ def test_names_of_what_is_followed(vit, images):
     found = head_ablation_curve(vit, [(images, 3)], IMPORTANCE, counts=[0])
     with pytest.raises(ValueError, match=r"name must be one of \['accuracy', 'logit', 'probability'\]"):
         found.mean("loss")
+    with pytest.raises(ValueError, match=r"An area needs two counts or more\. Got \[0\] instead"):
+        found.areas("logit")
