@@ -1,41 +1,27 @@
-"""Which classes ``--target`` and ``--contrast`` mean."""
+"""Classes by index or name."""
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from captum_gmar.cli.terminal import CommandError
-
 NEAR = 4  # names suggested
-TOP = re.compile(r"top([1-9]\d{0,8})")  # each image's K most likely classes
 
 
 def find_target(text: str, labels: Mapping[int, str]) -> int | None:
-    """The class index that ``--target`` names; None for "top1", each image's most likely class.
+    """The class index that ``text`` names; None for "top1", each image's most likely class.
 
     Args:
         text: "top1" or what :func:`find_class` takes.
         labels: of every class index.
 
     Raises:
-        CommandError: if it names no class or several.
+        ValueError: if it names no class or several.
     """
     if text.strip().casefold() == "top1":
         return None
-    return find_class(text, labels, "--target", forms="top1, an index or a label")
+    return find_class(text, labels, forms="top1, an index or a label")
 
 
-def top_classes(text: str) -> int | None:
-    """How many of each image's most likely classes ``--target`` asks for; None if it names a class.
-
-    >>> top_classes("top5"), top_classes("tabby")
-    (5, None)
-    """
-    found = TOP.fullmatch(text.strip().casefold())
-    return int(found[1]) if found else None
-
-
-def find_class(text: str, labels: Mapping[int, str], option: str, forms: str = "an index or a label") -> int:
+def find_class(text: str, labels: Mapping[int, str], option: str = "target", forms: str = "an index or a label") -> int:
     """The class index that ``text`` names.
 
     Args:
@@ -45,10 +31,10 @@ def find_class(text: str, labels: Mapping[int, str], option: str, forms: str = "
         forms: which it takes, for errors.
 
     Raises:
-        CommandError: if it names no class or several.
+        ValueError: if it names no class or several.
 
     >>> labels = {0: "tabby, tabby cat", 1: "tiger cat", 2: "crane", 3: "crane"}
-    >>> find_class("Tabby", labels, "--contrast"), find_class("1", labels, "--contrast")
+    >>> find_class("Tabby", labels), find_class("1", labels)
     (0, 1)
     """
     wanted = text.strip().casefold()
@@ -57,15 +43,15 @@ def find_class(text: str, labels: Mapping[int, str], option: str, forms: str = "
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
     if not matches:
-        raise CommandError(f"{option} must be {forms}. Got {text!r} instead.{_near(wanted, labels)}")
+        raise ValueError(f"{option} must be {forms}. Got {text!r} instead.{_near(wanted, labels)}")
     if len(matches) > 1:
-        raise CommandError(f"{option} {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
+        raise ValueError(f"{option} {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
     return matches[0]
 
 
 def _check_index(index: int, labels: Mapping[int, str], option: str) -> int:
     if index not in labels:
-        raise CommandError(f"{option} must be from {min(labels)} to {max(labels)} for this model. Got {index} instead.")
+        raise ValueError(f"{option} must be from {min(labels)} to {max(labels)} for this model. Got {index} instead.")
     return index
 
 

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.cli.terminal import CommandError
 from captum_gmar.engine.models import Logits, patch_grid
 
 WHITE = 255
@@ -36,10 +35,10 @@ class Classifier:
         try:
             grid = patch_grid(self.model, self.size, self.size)
         except ValueError as error:
-            raise CommandError(f"--size {self.size}: {error}") from error
+            raise ValueError(f"size must suit the model. Got {self.size} instead: {error}") from error
         if self.size % grid.patch_height or self.size % grid.patch_width:
-            raise CommandError(
-                f"--size must be a multiple of the model's patch size, {grid.patch_height}x{grid.patch_width} pixels. "
+            raise ValueError(
+                f"size must be a multiple of the model's patch size, {grid.patch_height}x{grid.patch_width} pixels. "
                 f"Got {self.size} instead."
             )
 
@@ -59,7 +58,10 @@ class Classifier:
         pixels = self.processor(images=image, return_tensors="pt", **self._size_options())["pixel_values"]
         if self.size is not None and pixels.shape[-2:] != (self.size, self.size):
             height, width = pixels.shape[-2:]
-            raise CommandError(f"--size {self.size}: the model's image processor makes {height}x{width} pixels of it")
+            raise ValueError(
+                f"size must be one that the model's image processor can make. Got {self.size} instead, of which it "
+                f"makes {height}x{width} pixels."
+            )
         return pixels  # type: ignore[no-any-return]
 
     def mask(self, mask: Image.Image) -> Tensor:

@@ -14,35 +14,53 @@ import torch
 import transformers
 from torch import nn
 
-from captum_gmar.cli.terminal import CommandError
+from captum_gmar.classifier.image_classifier import Classifier
 
 HUB_SECONDS = 10
 
 
-def load_classifier(name: str) -> tuple[nn.Module, Any]:
-    """A trained image classifier, in single precision and evaluation mode, and its image processor.
+def load_classifier(
+    name: str | Path, *, size: int | None = None, device: torch.device | str | None = None
+) -> Classifier:
+    """
+    Loads a trained image classifier and its image processor, in single precision and evaluation mode.
 
     Args:
-        name: folder or Hugging Face id.
+        name (str or Path): Folder or Hugging Face id.
+        size (int, optional): Run at size × size pixels, a multiple of the model's patch size.
+            Default: None, the image processor's own
+        device (torch.device or str, optional): Where the model goes, as :func:`choose_device` gives it.
+            Default: None, the CPU
+
+    Returns:
+        Classifier: With its **model** and **processor**.
 
     Raises:
-        CommandError: if it cannot be found or loaded, or is no trained image classifier.
+        OSError: if it cannot be found or loaded; the message names it.
+        ValueError: if it is no trained image classifier, or cannot be run at this size.
     """
+    name = str(name)
     options = {"trust_remote_code": False, "local_files_only": _is_local_only(name)}
     with _quiet():
-        try:
+        with _named(name):
             config = transformers.AutoConfig.from_pretrained(name, **options)
-            _check_is_classifier(name, config)
+        _check_is_classifier(name, config)
+        with _named(name):
             processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
             model, loaded = transformers.AutoModelForImageClassification.from_pretrained(
                 name, config=config, dtype=torch.float32, output_loading_info=True, **options
             )
-        except CommandError:
-            raise
-        except Exception as error:  # whatever a damaged file makes of the many readers in between
-            raise CommandError(f"--model {name}: {_reason(error)}") from error
     _check_is_trained(name, model, loaded["missing_keys"])
-    return model.eval(), processor
+    return Classifier(model.eval().to(device or "cpu"), processor, size)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Tells in one line what a damaged file makes of the many readers in between."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"{name}: {_reason(error)}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,7 +70,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if available else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= available:
-        raise CommandError(f"--device {name}: PyTorch finds {available or 'no'} CUDA devices here")
+        raise ValueError(
+            f"device must be one that PyTorch finds here, with {available or 'no'} CUDA devices. Got {name!r} instead."
+        )
     return device
 
 
@@ -61,12 +81,12 @@ def _is_local_only(name: str) -> bool:
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise CommandError(f"--model {name}: this folder holds no model: it has no config.json")
+            raise OSError(f"{name}: this folder holds no model: it has no config.json")
         return True
     if path.exists():
-        raise CommandError(f"--model {name}: must be a folder with config.json, weights and preprocessor_config.json")
+        raise OSError(f"{name}: must be a folder with config.json, weights and preprocessor_config.json")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):  # cannot be an id
-        raise CommandError(f"--model {name}: no such folder")
+        raise OSError(f"{name}: no such folder")
     return not _reaches_hub()
 
 
@@ -86,7 +106,7 @@ def _reaches_hub() -> bool:
 
 def _check_is_classifier(name: str, config: Any) -> None:
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        raise CommandError(f"--model {name}: not an image classifier: its model type is {config.model_type!r}")
+        raise ValueError(f"{name}: not an image classifier: its model type is {config.model_type!r}")
 
 
 def _check_is_trained(name: str, model: nn.Module, missing: Iterable[str]) -> None:
@@ -94,7 +114,7 @@ def _check_is_trained(name: str, model: nn.Module, missing: Iterable[str]) -> No
     untrained = sorted(key for key in {*missing} & dict(model.named_parameters()).keys() if "mask_token" not in key)
     if untrained:
         others = f" and {len(untrained) - 1} more" if len(untrained) > 1 else ""
-        raise CommandError(f"--model {name}: not a trained image classifier: its file lacks {untrained[0]}{others}")
+        raise ValueError(f"{name}: not a trained image classifier: its file lacks {untrained[0]}{others}")
 
 
 def _reason(error: Exception) -> str:

@@ -15,17 +15,14 @@ from torch import Tensor
 from captum_gmar import demo
 from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.classifier import Classifier, choose_device, load_classifier
 from captum_gmar.classifier.class_names import find_target
-from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import choose_device, load_classifier
 from captum_gmar.cli.explain_images import SCENE_SEED
 from captum_gmar.cli.explained import claim
-from captum_gmar.cli.outputs import save_picture, writing
 from captum_gmar.cli.removals import make_removal
-from captum_gmar.cli.terminal import CommandError
-from captum_gmar.cli.warned import own_warning
+from captum_gmar.cli.terminal import CommandError, say
 from captum_gmar.files.images import read_image
-from captum_gmar.files.writing import replacing
+from captum_gmar.files.writing import replacing, save_picture
 from captum_gmar.inspection.compare import compare
 from captum_gmar.inspection.comparison import Comparison
 
@@ -49,29 +46,23 @@ def compare_image(
     Raises:
         CommandError: if the model or the image cannot be had, a method cannot explain it, or a file cannot be written.
     """
-    with own_warning():
-        device = choose_device(arguments.device)
-        model, processor = load_classifier(arguments.model)
-        classifier = Classifier(model.to(device), processor, arguments.size)
-        target = find_target(arguments.target, classifier.labels)
-        pixels = _pixels(image, classifier, read).to(device)
-        comparison, explained = _compare(classifier, pixels, target, arguments)
-        figure = comparison.visualize(classifier.photo(pixels[0]), title=f"{image.name}: {explained}", use_pyplot=False)
+    device = choose_device(arguments.device)
+    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
+    target = find_target(arguments.target, classifier.labels)
+    pixels = _pixels(image, classifier, read).to(device)
+    comparison, explained = _compare(classifier, pixels, target, arguments)
+    figure = comparison.visualize(classifier.photo(pixels[0]), title=f"{image.name}: {explained}", use_pyplot=False)
     lines = [f"{image}", f"  explained  {explained}", f"  picture    {picture}"]
-    with writing(picture):
-        save_picture(figure[0], picture)
+    save_picture(figure[0], picture)
     if table is not None:
-        with writing(table):
-            _save_table(comparison, table)
+        _save_table(comparison, table)
         lines.append(f"  table      {table}")
-    print("\n".join(lines), comparison.to_markdown(), sep="\n\n")
+    say("\n".join([*lines, "", comparison.to_markdown()]))
 
 
 def _pixels(path: Path, classifier: Classifier, read: Callable[[Path], Image.Image]) -> Tensor:
     try:
         return classifier.pixel_values(read(path))
-    except OSError as error:
-        raise CommandError(error) from error
     except ValueError as error:
         raise CommandError(f"{path}: the model's image processor cannot take it: {error}") from error
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
-from captum_gmar.classifier.class_names import top_classes
 from captum_gmar.cli.methods import check_taken, method_name
-from captum_gmar.cli.options import add_device_and_size, command_parser, positive
+from captum_gmar.cli.options import add_device_and_size, command_parser, positive, top_classes
 from captum_gmar.cli.outputs import FORMATS, find_images, plan_array, plan_pictures
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.cli.tokens import FORMS, token

@@ -15,15 +15,12 @@ from tqdm import tqdm
 from captum_gmar import demo
 from captum_gmar.attr.maps import Maps
 from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.classifier.class_names import find_class, top_classes
-from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import choose_device, load_classifier
+from captum_gmar.classifier import choose_device, find_class, load_classifier
 from captum_gmar.cli.explained import Explained, Question, arrays, draw, tell
-from captum_gmar.cli.outputs import save_picture
-from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.cli.warned import own_warning
+from captum_gmar.cli.options import top_classes
+from captum_gmar.cli.terminal import CommandError, report, say
 from captum_gmar.files.images import read_image
-from captum_gmar.files.writing import replacing
+from captum_gmar.files.writing import replacing, save_picture
 
 SCENE_SEED = 3
 
@@ -59,14 +56,13 @@ def explain_images(
         CommandError: if the model cannot be had, or not even the first images can be explained.
     """
     paths, size = list(pictures), arguments.batch_size
-    with own_warning():
-        work = Work(arguments, pictures, read, with_heads=array is not None)
-        with tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty()) as bar:
-            for start in range(0, len(paths), size):
-                work.explain_batch(paths[start : start + size])
-                bar.update(len(paths[start : start + size]))
-        if array is not None and work.done:
-            work.save_arrays(array)
+    work = Work(arguments, pictures, read, with_heads=array is not None)
+    with tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty()) as bar:
+        for start in range(0, len(paths), size):
+            work.explain_batch(paths[start : start + size])
+            bar.update(len(paths[start : start + size]))
+    if array is not None and work.done:
+        work.save_arrays(array)
     return len(work.done), work.failed
 
 
@@ -81,11 +77,14 @@ class Work:
         with_heads: bool,
     ) -> None:
         self.device = choose_device(arguments.device)
-        model, processor = load_classifier(arguments.model)
-        self.classifier = Classifier(model.to(self.device), processor, arguments.size)
+        self.classifier = load_classifier(arguments.model, size=arguments.size, device=self.device)
         self.question = _question(arguments, self.classifier.labels)
         self.maps = Maps(
-            arguments.methods, model, self.classifier.logits, arguments.tokens, batch_size=arguments.batch_size
+            arguments.methods,
+            self.classifier.model,
+            self.classifier.logits,
+            arguments.tokens,
+            batch_size=arguments.batch_size,
         )
         self.pictures = pictures
         self.read = read
@@ -106,7 +105,7 @@ class Work:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **of_images)  # type: ignore[arg-type]
         except (OSError, ValueError) as error:
-            self._fail(f"{path}: cannot be written: {error}")
+            self._fail(error if isinstance(error, OSError) else f"{path}: cannot be written: {error}")
 
     def _read(self, path: Path) -> Tensor | None:
         try:
@@ -163,10 +162,10 @@ class Work:
         try:
             save_picture(draw(explained, self.question, pixels, self.classifier), picture)
         except OSError as error:
-            self._fail(f"{picture}: cannot be written: {error}")
+            self._fail(error)
         else:
             self.done.append(explained)
-            tqdm.write(f"{tell(explained, self.question, self.classifier)}\n  picture    {picture}")
+            say(f"{tell(explained, self.question, self.classifier)}\n  picture    {picture}")
 
     def _fail(self, message: object) -> None:
         report(message)
@@ -175,8 +174,8 @@ class Work:
 
 def _question(arguments: argparse.Namespace, labels: Mapping[int, str]) -> Question:
     top = top_classes(arguments.target)
-    target = None if top else find_class(arguments.target, labels, "--target", forms="topK, an index or a label")
-    contrast = None if arguments.contrast is None else find_class(arguments.contrast, labels, "--contrast")
+    target = None if top else find_class(arguments.target, labels, forms="topK, an index or a label")
+    contrast = None if arguments.contrast is None else find_class(arguments.contrast, labels, "contrast")
     if contrast is not None and contrast == target:
         raise CommandError(f"--contrast must be another class than --target. Got {target} ({labels[target]}) for both.")
     if top is not None and top > max(1, len(labels) - (contrast is not None)):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier import Classifier
 from captum_gmar.cli.tokens import start_name
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.start_tokens import Part

@@ -6,38 +6,79 @@ command runs, so that help and usage errors come at once.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from captum_gmar import __version__
 from captum_gmar.cli import compare, evaluate, explain, heads
-from captum_gmar.cli.terminal import CommandError, report
+from captum_gmar.cli.terminal import CommandError, OutputError, one_line, report, reported_warnings
 
 COMMANDS = [explain, compare, evaluate, heads]
 
 OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
+# What the library raises where its arguments are wrong, a file cannot be had or a model cannot be explained.
+FAILURES = (CommandError, ValueError, TypeError, OSError, RuntimeError, AssertionError, ArithmeticError, LookupError)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``captum-gmar`` and returns its exit status: 0 all done, 1 some failed, 2 nothing done, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a class name may be in any script
-    arguments = _parser().parse_args(argv)
+    _open_streams()
     try:
-        done, failed = arguments.run(arguments)
-    except CommandError as error:
+        status = _run(_parser().parse_args(argv))
+        sys.stdout.flush()
+    except OutputError as error:
         report(error)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        report(f"standard output cannot be written: {error.strerror or error}")
+    else:
+        return status
+    # What is still buffered for whoever read our output must not be flushed into a closed pipe or a full disk at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return SOME_FAILED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        with reported_warnings():
+            done, failed = arguments.run(arguments)
+    except BrokenPipeError:
+        raise
+    except FAILURES as error:
+        report(_with_options(one_line(error), arguments))
         return NOTHING_DONE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left. What is still buffered must not be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
     if not failed:
         return OK
     return SOME_FAILED if done else NOTHING_DONE
+
+
+def _with_options(message: str, arguments: argparse.Namespace) -> str:
+    """A message of the library, which knows arguments by their names in Python, as the command line names them.
+
+    >>> _with_options("batch_size must be above zero. Got 0 instead.", argparse.Namespace(batch_size=0))
+    '--batch-size must be above zero. Got 0 instead.'
+    >>> _with_options("m: no such folder", argparse.Namespace(model="m"))
+    '--model m: no such folder'
+    """
+    name = re.match(r"(\w+) (must|'|\")", message)
+    if name and name[1] in vars(arguments):
+        return f"--{message.replace(name[1], name[1].replace('_', '-'), 1)}"
+    model = getattr(arguments, "model", None)
+    return f"--model {message}" if model and message.startswith(f"{one_line(model)}: ") else message
+
+
+def _open_streams() -> None:
+    """Makes stdout and stderr take any text, also where they are closed, as for services."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # a class name may be in any script
 
 
 class _Parser(argparse.ArgumentParser):

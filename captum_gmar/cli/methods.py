@@ -12,7 +12,7 @@ def method_name(text: str) -> str:
     try:
         return find_method(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(str(error).removeprefix("method ")) from None
 
 
 def check_taken(option: str, names: Sequence[str], taking: Sequence[str]) -> None:

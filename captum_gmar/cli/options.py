@@ -8,6 +8,8 @@ from typing import Any
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.cli.methods import method_name
 
+TOP = re.compile(r"top([1-9]\d{0,8})")  # each image's K most likely classes
+
 
 def command_parser(
     subparsers: Any,
@@ -35,6 +37,16 @@ def add_device_and_size(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
     add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+
+
+def top_classes(text: str) -> int | None:
+    """How many of each image's most likely classes ``--target`` asks for; None if it names a class.
+
+    >>> top_classes("top5"), top_classes("tabby")
+    (5, None)
+    """
+    found = TOP.fullmatch(text.strip().casefold())
+    return int(found[1]) if found else None
 
 
 def positive(text: str) -> int:

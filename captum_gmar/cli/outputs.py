@@ -5,18 +5,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.files.writing import replacing
+from captum_gmar.files.writing import SOFTWARE, save_picture
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["save_picture"]
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
 TABLES = ["csv", "json", "md"]
-SOFTWARE = "captum-gmar"  # noted in the PNG files that the command makes, to know them again
-PAPER: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.1}
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[Path], int]:
@@ -109,22 +105,8 @@ def plan_table(path: str | None) -> Path | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tells in one line, as a CommandError, that the file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be written: {error}") from error
-
-
-def save_picture(figure: "Figure", path: Path) -> None:
-    """Writes the figure in the format that the suffix names.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    suffix = path.suffix[1:].lower()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=suffix, metadata={"Software": SOFTWARE} if suffix == "png" else None, **PAPER)
+    """The former name of what :func:`captum_gmar.files.writing.replacing` does by itself."""
+    yield
 
 
 def _names(images: Sequence[Path], folder: Path, mark: str) -> list[Path]:

@@ -208,5 +208,5 @@ def _target(text: str, subject: Subject) -> tuple[Callable[[Example], int | None
     if text == "label":
         return subject.labels_as_targets(), "the class of the label"
     labels = subject.classifier.labels
-    chosen = find_class(text, labels, "--target", forms="predicted, label, an index or a label")
+    chosen = find_class(text, labels, forms="predicted, label, an index or a label")
     return lambda example: chosen, f"{labels[chosen]} (class {chosen})"

@@ -9,10 +9,7 @@ import torch
 import transformers
 
 import captum_gmar
-from captum_gmar.classifier.class_names import find_class
-from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import load_classifier
-from captum_gmar.cli.terminal import CommandError
+from captum_gmar.classifier import Classifier, find_class, load_classifier
 from captum_gmar.evaluation.data import Example
 from captum_gmar.evaluation.tables import fingerprint
 
@@ -29,7 +26,7 @@ class Subject(NamedTuple):
         """What gives the class of an example's label.
 
         Raises:
-            CommandError: if an example has none, or it is no class of the model.
+            ValueError: if an example has none, or it is no class of the model.
         """
         known = {label: self._class_of(label) for label in {example.label for example in self.examples}}
         return lambda example: known[example.label]
@@ -45,14 +42,13 @@ class Subject(NamedTuple):
 
     def _class_of(self, label: str | None) -> int:
         if label is None:
-            raise CommandError("--target label must go with data whose images all have labels")
+            raise ValueError("target 'label' must go with data whose images all have labels")
         return find_class(label, self.classifier.labels, "the data's label")
 
 
 def classifier_of(name: str, arguments: argparse.Namespace, device: torch.device) -> Classifier:
     """The model of this name on the device."""
-    model, processor = load_classifier(name)
-    return Classifier(model.to(device), processor, arguments.size)
+    return load_classifier(name, size=arguments.size, device=device)
 
 
 def drawn(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (1, 1)) -> list[int]:

@@ -23,7 +23,7 @@ from transformers import (
     ViTModel,
 )
 
-from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
 from cli.commandline import LABELS, Result, Run, save_photo
 
@@ -96,9 +96,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def loaded(models: Path) -> tuple[Any, Any]:
+def classifier(models: Path) -> Classifier:
+    """The model "vit" with its image processor."""
+    return load_classifier(models / "vit")
+
+
+@pytest.fixture(scope="session")
+def loaded(classifier: Classifier) -> tuple[Any, Any]:
     """The model "vit" and its image processor."""
-    return load_classifier(str(models / "vit"))
+    return classifier.model, classifier.processor
 
 
 @pytest.fixture

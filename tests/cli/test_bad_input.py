@@ -63,7 +63,7 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
         (["--target", "crane"], "'crane' names several classes: 1 (crane); 2 (crane). Pass the index."),
         (["--target", "tabi"], "Near are 0 (tabby, tabby cat)."),
         (["--device", "tpu"], "must be auto, cpu, cuda or cuda:n. Got 'tpu' instead."),
-        (["--device", "cuda:99"], "--device cuda:99: PyTorch finds "),
+        (["--device", "cuda:99"], "--device must be one that PyTorch finds here, with "),
         (["--method", "gmar"], "`captum-gmar explain --help` lists. Got 'gmar' instead. Near are gmar-l1, gmar-l2, "),
         (["--method", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
         (["--method", "nothing like it"], "lists. Got 'nothing like it' instead."),

@@ -480,16 +480,14 @@ def test_a_finished_run_with_a_bad_image_stays_finished(
 
 def test_several_labels_at_once_are_followed_one_by_one(data: Path, models: Path, evaluate: Evaluate) -> None:
     assert evaluate(data, *OPTIONS, "--metrics", "deletion", "--limit", 2, "--output", "r", model="multi").status == 0
-    model, processor = load_classifier(str(models / "multi"))
+    classifier = load_classifier(models / "multi")
     (first, *_) = [
         row for row in rows(data.parent / "r" / "curves.csv") if (row["method"], row["removal"]) == ("rollout", "zero")
     ]
     names = {row["path"]: int(row["target"]) for row in rows(data.parent / "r" / "examples.csv")}
     with torch.no_grad():
         expected = [
-            model(processor(Image.open(data.parent / name), return_tensors="pt")["pixel_values"]).logits.sigmoid()[
-                0, target
-            ]
+            classifier.logits(classifier.pixel_values(Image.open(data.parent / name))).sigmoid()[0, target]
             for name, target in names.items()
         ]
     assert float(first["mean"]) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar import GMARAttribution, __version__, cli, demo
+from captum_gmar import GMARAttribution, __version__, demo
 from captum_gmar.attr.maps import Maps
-from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.cli import main as cli
 from captum_gmar.cli.explain import FROM_TOKENS
 from captum_gmar.cli.explain_images import SCENE_SEED
 from captum_gmar.cli.explained import Explained, Question, draw
@@ -73,7 +73,8 @@ print("heavy", sorted(heavy))
     assert [line.partition(" Got ")[0] for line in done.stderr.splitlines()] == [
         "captum-gmar: error: give images and --model, or neither for the built-in scene and model",
         "captum-gmar: error: argument --size: must be a whole number above zero.",
-        "captum-gmar: error: argument --method: must be one of the methods that `captum-gmar explain --help` lists.",
+        "captum-gmar: error: argument --method: must be one of captum_gmar.methods(), "
+        "which `captum-gmar explain --help` lists.",
         "captum-gmar: error: argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a patch, "
         "counted from 0 at the top left.",
         f"captum-gmar: error: --tokens must go with methods that take it: {', '.join(FROM_TOKENS)}.",
@@ -127,12 +128,12 @@ def test_output_is_told_and_written(run: Run, work: Path, models: Path) -> None:
     assert written(work) == ["out", "photo-gmar-l1.png", "photo.png"]
 
 
-def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path) -> None:
+def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path, loaded: tuple[Any, Any]) -> None:
     save_photo(work / "b.png", 1)
     save_photo(work / "c.png", 2)
     options = ("--save-array", "out/a.npz", "--output", "out", "--batch-size", "2")
     assert run("photo.png", "b.png", "c.png", "--model", models / "vit", *options).status == 0
-    model, processor = load_classifier(str(models / "vit"))
+    model, processor = loaded
     images = [Image.open(work / name) for name in ("photo.png", "b.png", "c.png")]
     pixels = processor(images=images, return_tensors="pt")["pixel_values"]
     logits = model(pixels).logits.detach()
@@ -147,10 +148,9 @@ def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path) -> 
 
 def test_photo_shown_is_what_the_model_saw(models: Path, work: Path) -> None:
     for name in ("vit", "clip"):
-        _, processor = model = load_classifier(str(models / name))
-        classifier = Classifier(*model)
+        classifier = load_classifier(models / name)
         image = Image.open(work / "photo.png")
-        seen = processor(image, do_normalize=False, do_rescale=False, return_tensors="pt")["pixel_values"][0]
+        seen = classifier.processor(image, do_normalize=False, do_rescale=False, return_tensors="pt")["pixel_values"][0]
         shown = classifier.photo(classifier.pixel_values(image)[0])
         assert shown * 255 == pytest.approx(seen.movedim(0, -1).numpy(), abs=0.01)
 
@@ -175,9 +175,8 @@ def test_size(run: Run, work: Path, models: Path, model: str) -> None:
 
 
 def test_size_keeps_the_part_of_the_photo_that_is_cropped(models: Path, work: Path) -> None:
-    model, processor = load_classifier(str(models / "clip"))
     image = Image.open(work / "photo.png").resize((600, 400))
-    small, large = (Classifier(model, processor, size).pixel_values(image) for size in (None, 320))
+    small, large = (load_classifier(models / "clip", size=size).pixel_values(image) for size in (None, 320))
     assert large.shape == (1, 3, 320, 320)
     smaller = torch.nn.functional.interpolate(large, (32, 32), mode="area")
     assert (smaller - small).abs().mean() < 0.1
@@ -212,13 +211,15 @@ def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Pat
 
 
 @pytest.mark.parametrize("contrast", [None, 3])
-def test_most_likely_classes_side_by_side(run: Run, work: Path, models: Path, contrast: int | None) -> None:
+def test_most_likely_classes_side_by_side(
+    run: Run, work: Path, models: Path, loaded: tuple[Any, Any], contrast: int | None
+) -> None:
     save_photo(work / "b.png", 1)
     options = ("--target", "top3", "--save-array", "a.npz", *(() if contrast is None else ("--contrast", contrast)))
     result = run("photo.png", "b.png", "--model", models / "vit", *options)
     assert (result.status, result.err) == (0, "")
     assert written(work) == ["a.npz", "b-gmar-l1-top3.png", "b.png", "out", "photo-gmar-l1-top3.png", "photo.png"]
-    model, processor = load_classifier(str(models / "vit"))
+    model, processor = loaded
     pixels = processor([Image.open(name) for name in ("photo.png", "b.png")], return_tensors="pt")["pixel_values"]
     logits = model(pixels).logits.detach()
     classes = [[k for k in own.argsort(descending=True).tolist() if k != contrast][:3] for own in logits]
@@ -295,10 +296,10 @@ def test_classes_that_cannot_be_had(run: Run, work: Path, models: Path, options:
 
 
 def test_warning_is_one_line(run: Run, work: Path, models: Path) -> None:
-    model, processor = load_classifier(str(models / "vit"))
-    model.classifier.weight.data.zero_()
-    model.save_pretrained(work / "flat")
-    processor.save_pretrained(work / "flat")
+    classifier = load_classifier(models / "vit")
+    classifier.model.classifier.weight.data.zero_()
+    classifier.model.save_pretrained(work / "flat")
+    classifier.processor.save_pretrained(work / "flat")
     result = run("photo.png", "--model", "flat")
     assert result.status == 0
     assert len(result.err.splitlines()) == 1

@@ -10,7 +10,6 @@ from captum_gmar.classifier.class_names import find_class, find_target
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.classifier.loading import load_classifier
 from captum_gmar.cli import evaluate
-from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation import measures
 from captum_gmar.files.writing import replacing
 from cli.commandline import LABELS, written
@@ -45,16 +44,16 @@ def test_target(text: str, index: int | None) -> None:
 
 
 def test_whole_label_goes_before_synonym() -> None:
-    assert find_class("tank", {0: "tank, army tank", 1: "tank"}, "--target") == 1
+    assert find_class("tank", {0: "tank, army tank", 1: "tank"}) == 1
 
 
 def test_near_names_come_with_the_word_first() -> None:
-    with pytest.raises(CommandError, match=r"Near are 0 \(tabby, tabby cat\); 3 \(tiger cat\)"):
+    with pytest.raises(ValueError, match=r"Near are 0 \(tabby, tabby cat\); 3 \(tiger cat\)"):
         find_target("cat", LABELS)
 
 
 def test_photo_of_an_image_processor_that_does_not_say_how_it_normalises(models: Path) -> None:
-    model, _ = load_classifier(str(models / "vit"))
+    model = load_classifier(models / "vit").model
     shown = Classifier(model, object.__new__(ViTImageProcessor)).photo(torch.tensor([[[-2.0, 0.0, 2.0]]]))
     assert shown.ravel().tolist() == [0, 0.5, 1]
 

@@ -1,0 +1,94 @@
+"""``captum-gmar`` around its commands: what becomes of errors and warnings, and of stdout that cannot be written to."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from captum_gmar.attr._base import NO_GRADIENT
+from captum_gmar.cli import explain
+from captum_gmar.cli.main import main
+from captum_gmar.cli.terminal import CommandError, report, reported_warnings, say
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (CommandError("bad usage"), "bad usage"),
+        (
+            ValueError("batch_size must be above zero. Got 0 instead."),
+            "--batch-size must be above zero. Got 0 instead.",
+        ),
+        (TypeError("images\nare\nnone"), "images are none"),
+        (FileNotFoundError(2, "No such file or directory", "a b.png"), "a b.png: No such file or directory"),
+        (OSError(36, "File name too long", b"\xff.png"), "\\udcff.png: File name too long"),
+        (RuntimeError("no attention"), "no attention"),
+        (AssertionError("of Captum"), "of Captum"),
+        (FloatingPointError("NaN"), "NaN"),
+        (OSError("m: this folder holds no model"), "--model m: this folder holds no model"),
+    ],
+)
+def test_errors_of_the_library_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    def work(arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(explain, "run", work)
+    assert main(["explain", "a.png", "--model", "m"]) == 2
+    assert capsys.readouterr() == ("", f"captum-gmar: error: {line}\n")
+
+
+def test_own_warnings_are_reported_once_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    with reported_warnings():
+        for _ in range(2):
+            exec(
+                "import warnings; warnings.warn(text, stacklevel=2)", {"__name__": "captum_gmar.x", "text": NO_GRADIENT}
+            )
+        warnings.warn("of another package", stacklevel=1)
+    assert capsys.readouterr().err == f"captum-gmar: warning: {NO_GRADIENT}\n"
+
+
+def run_with(code: str, folder: Path, **streams: object) -> subprocess.CompletedProcess[bytes]:
+    """Of a fresh interpreter whose command only speaks."""
+    speaking = f"""
+import sys
+from captum_gmar.cli import explain
+from captum_gmar.cli.main import main
+from captum_gmar.cli.terminal import report, say
+def work(arguments):
+    {code}
+    return 1, 0
+explain.run = work
+sys.exit(main(["explain"]))
+"""
+    return subprocess.run([sys.executable, "-c", speaking], cwd=folder, check=False, **streams)  # type: ignore[call-overload]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is only on Linux")
+def test_full_stdout_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_with("say('result')", tmp_path, stdout=full, stderr=subprocess.PIPE)
+    assert done.stderr == b"captum-gmar: error: standard output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors are closed as POSIX does")
+@pytest.mark.parametrize("closed", [(1,), (1, 2), (0, 1, 2)])
+def test_closed_streams_do_not_matter(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    code = "say('result'); report('note'); open('done', 'w').close()"
+    assert run_with(code, tmp_path, preexec_fn=close).returncode == 0
+    assert (tmp_path / "done").read_bytes() == b""
+
+
+def test_say_and_report_go_to_their_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    say("result\nof two lines")
+    report("note\nof two lines", "note")
+    assert capsys.readouterr() == ("result\nof two lines\n", "captum-gmar: note: note of two lines\n")
