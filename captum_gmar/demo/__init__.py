@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.demo.localisation import Localisation, localisation_report
-from captum_gmar.demo.measures import to_pixels
+from captum_gmar.demo.localisation import Localisation, LocalisationReport, localisation_report
+from captum_gmar.demo.patches import scene_pixel_values
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "CLASSES",
     "DemoScene",
     "Localisation",
+    "LocalisationReport",
     "Scene",
     "load_image_processor",
     "load_model",
@@ -82,7 +83,7 @@ def load_scene(seed: int = 0, *, objects: int | None = 1) -> DemoScene:
     """
     scene = make_scene(seed, objects)
     return DemoScene(
-        pixel_values=to_pixels([scene]),
+        pixel_values=scene_pixel_values([scene]),
         labels=scene.labels,
         masks=torch.from_numpy(scene.masks),
         image=Image.fromarray(scene.image),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from captum_gmar.attr import catalogue
 from captum_gmar.attr.rollout import RawAttention
-from captum_gmar.demo.batches import GRID, PATCH
-from captum_gmar.demo.measures import Estimate, estimate, patch_shares, to_pixels
+from captum_gmar.demo.patches import GRID, PATCH, patch_shares, scene_pixel_values
 from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.engine.models import PatchGrid
 from captum_gmar.metrics import centre_blob, uniform_map
@@ -25,9 +24,25 @@ if TYPE_CHECKING:
 FIRST_SEED: Final = 600_000  # scenes that the demo model was not trained on, and whose accuracy is not in its card
 _BATCH: Final = 25
 _PATCHES: Final = PatchGrid(GRID, GRID, PATCH, PATCH, frozenset({1}))
-_ROW: Final = "| {} | {} | {} | {} | {} |"
 
-Method = Attribution | Callable[[Tensor, list[int]], Tensor]
+Localiser = Attribution | Callable[[Tensor, list[int]], Tensor]
+
+
+@dataclass(frozen=True)
+class SceneMean:
+    """A mean over scenes, and half the width of its 95 % confidence interval."""
+
+    mean: float
+    margin: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.margin:.3f}"
+
+
+def scene_mean(values: Sequence[float] | Tensor) -> SceneMean:
+    """Return the mean of independent values with its normal confidence interval."""
+    numbers = torch.as_tensor(values, dtype=torch.float64)
+    return SceneMean(float(numbers.mean()), 1.96 * float(numbers.std()) / math.sqrt(len(numbers)))
 
 
 @dataclass(frozen=True)
@@ -43,18 +58,48 @@ class Localisation:
             the other's. In [-1, 1]; 0 on average for every map that does not depend on the class.
     """
 
-    on_object: Estimate
-    area: Estimate
-    class_sensitivity: Estimate
-    own_minus_other: Estimate
+    on_object: SceneMean
+    area: SceneMean
+    class_sensitivity: SceneMean
+    own_minus_other: SceneMean
+
+
+class LocalisationReport(dict[str, Localisation]):
+    """Each method's `Localisation`, by name; shown as a table, in notebooks as well."""
+
+    def records(self) -> list[dict[str, str | float]]:
+        """Return a row per method with each mean and its margin, as `pandas.DataFrame` takes them."""
+        return [{"method": name, **_numbers(row)} for name, row in self.items()]
+
+    def to_markdown(self) -> str:
+        """Return the report as a Markdown table, means with their 95 % intervals."""
+        head = ("method", "on the object", "its area", "class sensitivity", "own minus other object")
+        rows = [(name, *_means(row)) for name, row in self.items()]
+        return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ("---",) * len(head), *rows))
+
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+
+def _means(row: Localisation) -> list[SceneMean]:
+    return [getattr(row, field.name) for field in fields(row)]
+
+
+def _numbers(row: Localisation) -> dict[str, float]:
+    names = [field.name for field in fields(row)]
+    means, margins = ([getattr(mean, part) for mean in _means(row)] for part in ("mean", "margin"))
+    return dict(zip([*names, *(f"{name}_margin" for name in names)], means + margins, strict=True))
 
 
 def localisation_report(
-    methods: Mapping[str, Method],
+    methods: Mapping[str, Localiser],
     n: int = 200,
     seed: int = FIRST_SEED,
     controls: ViTForImageClassification | None = None,
-) -> dict[str, Localisation]:
+) -> LocalisationReport:
     """
     Put attribution methods through scenes whose right explanation is known.
 
@@ -73,7 +118,11 @@ def localisation_report(
             Default: None
 
     Returns:
-        dict[str, Localisation]: By name, methods first.
+        LocalisationReport: A dictionary with the `Localisation` of each method by name, methods first. It shows itself
+        as a table, and **records** gives its numbers to pandas.
+
+    Raises:
+        ValueError: If ``n`` is below 2, which gives no interval.
 
     Example::
 
@@ -86,22 +135,13 @@ def localisation_report(
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, for an interval. Got {n} instead.")
-    methods = {**methods, **(control_maps(controls) if controls is not None else {})}
+    methods = {**methods, **(_controls(controls) if controls is not None else {})}
     singles, pairs = ([make_scene(seed + i, objects) for i in range(n)] for objects in (1, 2))
-    return {name: _localise(_attribute(method), singles, pairs) for name, method in methods.items()}
+    progress = tqdm(methods.items(), desc="methods", leave=False, disable=None)  # none where there is no terminal
+    return LocalisationReport((name, _localise(_attribute(method), singles, pairs)) for name, method in progress)
 
 
-def to_markdown(report: Mapping[str, Localisation]) -> str:
-    """The report as a table."""
-    header = _ROW.format("method", "on the object", "its area", "class sensitivity", "own minus other object")
-    rows = (
-        _ROW.format(name, row.on_object, row.area, row.class_sensitivity, row.own_minus_other)
-        for name, row in report.items()
-    )
-    return "\n".join([header, _ROW.format(*["---"] * 5), *rows])
-
-
-def control_maps(model: ViTForImageClassification) -> dict[str, Method]:
+def _controls(model: ViTForImageClassification) -> dict[str, Localiser]:
     """Maps that know nothing of the class, and three that know nothing of the image."""
     generator = torch.Generator().manual_seed(0)
 
@@ -116,21 +156,7 @@ def control_maps(model: ViTForImageClassification) -> dict[str, Method]:
     }
 
 
-def comparison_methods(model: ViTForImageClassification) -> dict[str, Method]:
-    """All methods of the library but raw attention, which is among the controls, by the names they have in it.
-
-    Captum's Occlusion and FeatureAblation, which take a forward pass per patch, and GradientShap, which is random, are
-    left out.
-    """
-    slow_or_random = {"occlusion", "feature-ablation", "gradient-shap", "raw-attention"}
-    made: dict[str, Method] = {
-        name: make(model) for name, make in catalogue.methods().items() if name not in slow_or_random
-    }
-    integrated: Any = made["integrated-gradients"]
-    return {**made, "integrated-gradients": partial(integrated.attribute, internal_batch_size=50)}
-
-
-def _attribute(method: Method) -> Callable[[Tensor, list[int]], Tensor]:
+def _attribute(method: Localiser) -> Callable[[Tensor, list[int]], Tensor]:
     attribute: Any = method.attribute if isinstance(method, Attribution) else method
     return lambda inputs, target: attribute(inputs.requires_grad_(), target=target)
 
@@ -138,23 +164,23 @@ def _attribute(method: Method) -> Callable[[Tensor, list[int]], Tensor]:
 def _localise(
     attribute: Callable[[Tensor, list[int]], Tensor], singles: list[Scene], pairs: list[Scene]
 ) -> Localisation:
-    single = _shares(attribute, singles, 0)  # (n, 1)
+    single = _on_objects(attribute, singles, 0)  # (n, 1)
     areas = [float(scene.masks[0].mean()) for scene in singles]
-    margins = torch.stack([_shares(attribute, pairs, i) @ torch.tensor([1.0, -1.0]) * (1 - 2 * i) for i in (0, 1)])
+    margins = torch.stack([_on_objects(attribute, pairs, i) @ torch.tensor([1.0, -1.0]) * (1 - 2 * i) for i in (0, 1)])
     return Localisation(
-        on_object=estimate(single[:, 0]),
-        area=estimate(areas),
-        class_sensitivity=estimate((margins > 0).all(0).double()),
-        own_minus_other=estimate(margins.mean(0)),
+        on_object=scene_mean(single[:, 0]),
+        area=scene_mean(areas),
+        class_sensitivity=scene_mean((margins > 0).all(0).double()),
+        own_minus_other=scene_mean(margins.mean(0)),
     )
 
 
-def _shares(attribute: Callable[[Tensor, list[int]], Tensor], scenes: list[Scene], explained: int) -> Tensor:
+def _on_objects(attribute: Callable[[Tensor, list[int]], Tensor], scenes: list[Scene], explained: int) -> Tensor:
     """Share of the relevance on each object of each scene (n, objects), explaining one of their classes."""
     shares = []
     for start in range(0, len(scenes), _BATCH):
         batch = scenes[start : start + _BATCH]
-        attributions = attribute(to_pixels(batch), [scene.labels[explained] for scene in batch]).detach()
+        attributions = attribute(scene_pixel_values(batch), [scene.labels[explained] for scene in batch]).detach()
         relevance = _PATCHES.sums(attributions).clamp(min=0).flatten(1)  # (N, P)
         total = relevance.sum(1, keepdim=True)
         relevance = torch.where(total > 0, relevance / total, 1 / relevance.shape[1])

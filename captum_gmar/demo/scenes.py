@@ -12,29 +12,27 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_gmar.demo import shapes, textures
-from captum_gmar.demo.figures import SIZE, Figure, coverage, draw_figure, paint, window
-from captum_gmar.demo.shapes import Shape
-from captum_gmar.demo.textures import Array, Texture
+from captum_gmar.demo import drawing
+from captum_gmar.demo.drawing import SIZE, Array, Figure, Shape, Texture, coverage, draw_figure, paint, window
 
 KINDS: Final[tuple[tuple[Texture, Shape], ...]] = (
-    (textures.striped, shapes.disc),
-    (textures.checked, shapes.disc),
-    (textures.dotted, shapes.disc),
-    (textures.striped, shapes.ring),
-    (textures.checked, shapes.ring),
-    (textures.ringed, shapes.ring),
-    (textures.striped, shapes.triangle),
-    (textures.dotted, shapes.triangle),
-    (textures.ringed, shapes.triangle),
-    (textures.checked, shapes.star),
-    (textures.dotted, shapes.star),
-    (textures.ringed, shapes.star),
+    (drawing.striped, drawing.disc),
+    (drawing.checked, drawing.disc),
+    (drawing.dotted, drawing.disc),
+    (drawing.striped, drawing.ring),
+    (drawing.checked, drawing.ring),
+    (drawing.ringed, drawing.ring),
+    (drawing.striped, drawing.triangle),
+    (drawing.dotted, drawing.triangle),
+    (drawing.ringed, drawing.triangle),
+    (drawing.checked, drawing.star),
+    (drawing.dotted, drawing.star),
+    (drawing.ringed, drawing.star),
 )
 CLASSES: Final[tuple[str, ...]] = tuple(f"{texture.__name__} {shape.__name__}" for texture, shape in KINDS)
 MAX_OBJECTS: Final = 4
 
-FORMS: Final[tuple[Shape, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), shapes.square, shapes.bar)
+FORMS: Final[tuple[Shape, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), drawing.square, drawing.bar)
 _SIZES: Final = (16.0, 38.0)  # side of a square of the object's area, in pixels
 _LEAST_VISIBLE_SHARE: Final = 0.5  # of an object's area
 _LEAST_VISIBLE_AREA: Final = 160.0  # in pixels
@@ -100,7 +98,7 @@ def make_scene(seed: int, objects: int | None = None) -> Scene:
     first = len(composition.figures) - len(composition.labels)
     masks = [composition.owner == first + index for index in range(len(composition.labels))]
     return Scene(
-        image=to_pixels(composition.canvas),
+        image=to_image(composition.canvas),
         labels=composition.labels,
         masks=np.array(masks, dtype=np.bool_).reshape(-1, SIZE, SIZE),
         seed=seed,
@@ -130,13 +128,14 @@ def _check_count(objects: int) -> int:
     return objects
 
 
-def to_pixels(canvas: Array) -> NDArray[np.uint8]:
+def to_image(canvas: Array) -> NDArray[np.uint8]:
+    """Return a canvas of 0 to 1 as an image of 0 to 255, rounded half up."""
     return np.floor(np.clip(canvas, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 
 
 def _draw_background(rng: np.random.Generator) -> Array:
     """Return a mottled, grainy canvas, (SIZE, SIZE, 3)."""
-    first, second = textures.draw_colours(rng)
+    first, second = drawing.draw_colours(rng)
     canvas = first + (second - first) * _draw_blotches(rng)[..., None]
     return canvas + _GRAIN * (rng.random((SIZE, SIZE, 1)) - 0.5)
 
@@ -167,8 +166,8 @@ def _draw_distractors(rng: np.random.Generator) -> list[Figure]:
 def _draw_distractor(rng: np.random.Generator) -> Figure:
     size = 0.7 * _draw_size(rng)
     if rng.random() < 0.3:
-        texture = textures.TEXTURES[int(rng.integers(len(textures.TEXTURES)))]
-        return draw_figure(rng, shapes.bar, texture, size)
+        texture = drawing.TEXTURES[int(rng.integers(len(drawing.TEXTURES)))]
+        return draw_figure(rng, drawing.bar, texture, size)
     return draw_figure(rng, FORMS[int(rng.integers(len(FORMS)))], None, size)
 
 
@@ -180,7 +179,7 @@ def _draw_size(rng: np.random.Generator) -> float:
 def _draw_objects(labels: tuple[int, ...], rng: np.random.Generator) -> list[Figure]:
     """Return one figure per label, none touching another."""
     figures: list[Figure] = []
-    taken = np.zeros((SIZE, SIZE), dtype=np.bool_)
+    covered = np.zeros((SIZE, SIZE), dtype=np.bool_)
     while len(figures) < len(labels):
         texture, shape = KINDS[labels[len(figures)]]
         figure = draw_figure(rng, shape, texture, _draw_size(rng))
@@ -189,8 +188,8 @@ def _draw_objects(labels: tuple[int, ...], rng: np.random.Generator) -> list[Fig
         where = window(figure)
         cover = coverage(figure, where)
         least = max(_LEAST_VISIBLE_AREA, _LEAST_VISIBLE_SHARE * figure.size**2)
-        if cover.sum() >= least and not taken[where][cover > 0].any():
-            taken[where] |= cover > 0
+        if cover.sum() >= least and not covered[where][cover > 0].any():
+            covered[where] |= cover > 0
             figures.append(figure)
     return figures
 

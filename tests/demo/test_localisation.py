@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
 from captum_gmar.demo import load_model, make_scene
-from captum_gmar.demo.localisation import localisation_report, to_markdown
-from captum_gmar.demo.measures import to_pixels
+from captum_gmar.demo.localisation import localisation_report
+from captum_gmar.demo.patches import scene_pixel_values
 
 SEED, N = 610_000, 12
 
@@ -18,9 +18,9 @@ def masks_of_the_class(inputs, target):
     for objects in (1, 2):
         for seed in range(SEED, SEED + N):
             scene = make_scene(seed, objects)
-            pixels = to_pixels([scene])[0]
-            for i, own in enumerate(inputs.detach()):
-                if torch.equal(own, pixels):
+            pixels = scene_pixel_values([scene])[0]
+            for i, image in enumerate(inputs.detach()):
+                if torch.equal(image, pixels):
                     maps[i] = torch.from_numpy(scene.masks[scene.labels.index(target[i])])
     return maps
 
@@ -69,9 +69,25 @@ def test_captum_attributions_and_repetition():
     model = load_model()
     reports = [localisation_report({"GMAR": GMARAttribution(model)}, n=3, seed=SEED, controls=model) for _ in range(2)]
     assert reports[0] == reports[1]
-    table = to_markdown(reports[0]).splitlines()
-    assert len(table) == 2 + 5
+
+
+def test_the_report_shows_itself_as_a_table(report):
+    table = repr(report).splitlines()
+    assert table == report.to_markdown().splitlines() == report._repr_markdown_().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {name}" for name in report]
     assert {line.count("|") for line in table} == {6}
+    right = report["right"]
+    assert f"| right | {right.on_object.mean:.3f} ± {right.on_object.margin:.3f} | " in report.to_markdown()
+
+
+def test_the_report_gives_its_numbers(report):
+    rows = {row["method"]: row for row in report.records()}
+    assert list(rows) == list(report)
+    assert rows["right"]["on_object"] == report["right"].on_object.mean
+    assert rows["wrong"]["own_minus_other_margin"] == report["wrong"].own_minus_other.margin
+    assert set(rows["right"]) == {"method"} | {
+        name + end for name in ("on_object", "area", "class_sensitivity", "own_minus_other") for end in ("", "_margin")
+    }
 
 
 def test_too_few_scenes():

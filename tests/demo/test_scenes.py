@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 import captum_gmar.demo
-from captum_gmar.demo import CLASSES, Scene, load_image_processor, load_model, load_scene, make_scene, shapes, textures
-from captum_gmar.demo.figures import SIZE
+from captum_gmar.demo import CLASSES, Scene, drawing, load_image_processor, load_model, load_scene, make_scene
+from captum_gmar.demo.drawing import SIZE
 from captum_gmar.demo.scenes import FORMS, KINDS, compose
 
 MODEL = Path(captum_gmar.demo.__file__).parent / "model"
@@ -25,10 +25,10 @@ FRESH_SEEDS = range(700_000, 700_400)  # neither trained on nor in the card's ac
 
 @pytest.fixture(scope="module")
 def one_object_scenes() -> list[Scene]:
-    return [make_scene(seed, objects=1) for seed in range(1500)]
+    return [make_scene(seed, objects=1) for seed in range(2000)]
 
 
-def _outline_reach(shape: shapes.Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _outline_reach(shape: drawing.Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     line = (np.arange(1200) + 0.5) / 400 - 1.5
     x, y = np.meshgrid(line, line)
     return np.hypot(x, y), shape(x, y) < 0
@@ -105,12 +105,12 @@ def test_masks_are_where_geometry_says() -> None:
         scene, figure = make_scene(seed, objects=1), composition.figures[-1]
         column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
         distance = np.hypot(column - figure.centre[0], row - figure.centre[1])
-        if figure.shape is shapes.disc:
+        if figure.shape is drawing.disc:
             discs += 1
             radius = figure.size / np.sqrt(np.pi)
             sure = np.abs(distance - radius - 0.5) > 0.01
             np.testing.assert_array_equal(scene.masks[0][sure], (distance < radius + 0.5)[sure])
-        assert not scene.masks[0][distance > shapes.REACH * figure.size + 1].any()
+        assert not scene.masks[0][distance > drawing.REACH * figure.size + 1].any()
     assert discs > 15
 
 
@@ -128,14 +128,14 @@ def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
 
 
 @pytest.mark.parametrize("shape", FORMS)
-def test_shapes_have_unit_area_and_stay_within_reach(shape: shapes.Shape) -> None:
+def test_shapes_have_unit_area_and_stay_within_reach(shape: drawing.Shape) -> None:
     distance, inside = _outline_reach(shape)
     assert inside.sum() / 400**2 == pytest.approx(1, abs=0.003)
-    assert distance[inside].max() < shapes.REACH
+    assert distance[inside].max() < drawing.REACH
 
 
-@pytest.mark.parametrize("texture", textures.TEXTURES)
-def test_textures_show_both_colours(texture: textures.Texture) -> None:
+@pytest.mark.parametrize("texture", drawing.TEXTURES)
+def test_textures_show_both_colours(texture: drawing.Texture) -> None:
     x, y = np.meshgrid(np.linspace(-48, 48, 97), np.linspace(-48, 48, 97))
     values = texture(x, y, 6.0, (0.2, 0.7))
     assert values.min() == 0
@@ -180,9 +180,9 @@ def test_objects_cover_all_patches_about_equally(one_object_scenes: list[Scene])
     assert np.delete(blocks, [0, 6, 42, 48]) == pytest.approx(1, abs=0.35)
 
 
-def test_mean_colours_do_not_predict_the_class() -> None:
+def test_mean_colours_do_not_predict_the_class(one_object_scenes: list[Scene]) -> None:
     """A nearest-mean classifier on an object's mean colour stays at chance."""
-    scenes = [make_scene(seed, objects=1) for seed in range(2000)]
+    scenes = one_object_scenes
     features = np.array([scene.image[scene.masks[0]].mean(axis=0) for scene in scenes])
     labels = np.array([scene.labels[0] for scene in scenes])
     half = len(scenes) // 2

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from captum_gmar.demo.batches import GRID, PATCH, to_pixel_values
+from captum_gmar.demo.localisation import SceneMean, scene_mean
+from captum_gmar.demo.patches import patch_shares, scene_pixel_values
 from captum_gmar.demo.scenes import Scene, make_scene
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification
 
 _BATCH = 50
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over scenes, and half the width of its 95 % confidence interval."""
-
-    mean: float
-    margin: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.margin:.3f}"
-
-
-def estimate(values: Sequence[float] | Tensor) -> Estimate:
-    """Return the mean of independent values with its normal confidence interval."""
-    numbers = torch.as_tensor(values, dtype=torch.float64)
-    return Estimate(float(numbers.mean()), 1.96 * float(numbers.std()) / math.sqrt(len(numbers)))
-
-
-def to_pixels(scenes: Sequence[Scene]) -> Tensor:
-    """Return the pixel values of scenes, (N, 3, height, width)."""
-    return to_pixel_values(torch.from_numpy(np.stack([scene.image for scene in scenes])))
-
-
-def patch_shares(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Tensor:
-    """Return the share of each patch that lies in a mask, (GRID * GRID,)."""
-    return torch.from_numpy(mask).float().reshape(GRID, PATCH, GRID, PATCH).mean(dim=(1, 3)).flatten()
 
 
 def _in_batches(objects: int, seeds: Iterable[int]) -> Iterator[list[Scene]]:
@@ -54,23 +25,23 @@ def _in_batches(objects: int, seeds: Iterable[int]) -> Iterator[list[Scene]]:
 
 
 @torch.no_grad()
-def accuracy(model: ViTForImageClassification, objects: int, seeds: Iterable[int]) -> Estimate:
+def accuracy(model: ViTForImageClassification, objects: int, seeds: Iterable[int]) -> SceneMean:
     """Return how often the classes of a scene's k objects are exactly the k top-ranked ones."""
     hits: list[float] = []
     for scenes in _in_batches(objects, seeds):
-        ranked = model(to_pixels(scenes)).logits.topk(objects).indices.tolist()
+        ranked = model(scene_pixel_values(scenes)).logits.topk(objects).indices.tolist()
         hits += [float(set(top) == set(scene.labels)) for top, scene in zip(ranked, scenes, strict=True)]
-    return estimate(hits)
+    return scene_mean(hits)
 
 
 @torch.no_grad()
-def confidence(model: ViTForImageClassification, seeds: Iterable[int]) -> Estimate:
+def confidence(model: ViTForImageClassification, seeds: Iterable[int]) -> SceneMean:
     """Return the softmax probability of the right class on one-object scenes."""
     right: list[float] = []
     for scenes in _in_batches(1, seeds):
-        probabilities = model(to_pixels(scenes)).logits.softmax(dim=-1)
+        probabilities = model(scene_pixel_values(scenes)).logits.softmax(dim=-1)
         right += [float(row[scene.labels[0]]) for row, scene in zip(probabilities, scenes, strict=True)]
-    return estimate(right)
+    return scene_mean(right)
 
 
 @torch.no_grad()
@@ -86,7 +57,7 @@ def attention_lift(eager_model: ViTForImageClassification, seeds: Iterable[int])
     """
     lifts = []
     for scenes in _in_batches(1, seeds):
-        attentions = eager_model(to_pixels(scenes), output_attentions=True).attentions
+        attentions = eager_model(scene_pixel_values(scenes), output_attentions=True).attentions
         to_patches = torch.stack([layer[:, :, 0, 1:] for layer in attentions], dim=1)  # (N, L, H, P)
         shares = torch.stack([patch_shares(scene.masks[0]) for scene in scenes])  # (N, P)
         on_object = torch.einsum("nlhp,np->nlh", to_patches, shares) / to_patches.sum(dim=-1)
@@ -100,7 +71,7 @@ def head_importance(model: ViTForImageClassification, seeds: Iterable[int]) -> T
 
     gmar = GMARAttribution(model)
     importances = [
-        gmar.head_importance(to_pixels(scenes), target=[scene.labels[0] for scene in scenes])
+        gmar.head_importance(scene_pixel_values(scenes), target=[scene.labels[0] for scene in scenes])
         for scenes in _in_batches(1, seeds)
     ]
     return torch.cat(importances)

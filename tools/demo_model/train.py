@@ -1,4 +1,4 @@
-"""Train the demo model from scratch: `python -m captum_gmar.demo.train --output folder`.
+"""Train the demo model from scratch: `python -m tools.demo_model.train --output folder`.
 
 Two stages. The first sees crops of the scenes, a quarter of their area with an object in it, because a step
 on them costs a quarter; the second sees whole scenes. In both, throw-away heads ask every patch which class,
@@ -22,13 +22,14 @@ import torch
 import transformers
 from torch import nn
 
-from captum_gmar.demo.batches import GRID, QUESTIONS, render_pool
-from captum_gmar.demo.card import write_card
-from captum_gmar.demo.figures import SIZE
-from captum_gmar.demo.fitting import Fit, Stage
-from captum_gmar.demo.gradients import QUESTIONED_LAYERS, Task
-from captum_gmar.demo.measures import accuracy
-from captum_gmar.demo.network import WIDTH, build_model, grow
+from captum_gmar.demo.drawing import SIZE
+from captum_gmar.demo.patches import GRID
+from tools.demo_model.batches import QUESTIONS, render_pool
+from tools.demo_model.card import write_card
+from tools.demo_model.fitting import Fit, Stage
+from tools.demo_model.gradients import QUESTIONED_LAYERS, Task
+from tools.demo_model.measures import accuracy
+from tools.demo_model.network import WIDTH, build_model, grow
 
 TRAINING_SEEDS: Final = 1_000_000  # scenes of smaller seeds are never trained on
 _REPORT_EVERY: Final = 500  # steps
@@ -136,7 +137,7 @@ def _save_processor(output: Path) -> None:
 def _save_record(output: Path, seed: int, seeds: range, stages: Sequence[Stage], workers: int, seconds: float) -> None:
     """Keep what the card must tell of the training, so that the card can be written again without it."""
     record = {
-        "how": f"`python -m captum_gmar.demo.train --seed {seed}`",
+        "how": f"`python -m tools.demo_model.train --seed {seed}`",
         "first_scene_seed": seeds.start,
         "last_scene_seed": seeds[-1],
         "minutes": round(seconds / 60, 1),
@@ -151,7 +152,7 @@ def _save_record(output: Path, seed: int, seeds: range, stages: Sequence[Stage],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m captum_gmar.demo.train", description="Train the model.")
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_model.train", description="Train the model.")
     add = parser.add_argument
     add("--output", type=Path, default=Path("demo-model"), help="folder to write (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of weights, order and scenes (default: %(default)s)")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from captum_gmar.demo.batches import GRID, PATCH
+from captum_gmar.demo.patches import GRID, PATCH
 from captum_gmar.demo.scenes import CLASSES
 
 WIDTH: Final = 64

@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_gmar.demo.figures import SIZE
-from captum_gmar.demo.scenes import CLASSES, FORMS, Composition, compose, to_pixels
-from captum_gmar.demo.textures import TEXTURES, Texture
+from captum_gmar.demo.drawing import TEXTURES, Texture
+from captum_gmar.demo.patches import GRID, PATCH, to_pixel_values
+from captum_gmar.demo.scenes import CLASSES, FORMS, Composition, compose, to_image
 
-PATCH: Final = 8  # side of a patch in pixels
-GRID: Final = SIZE // PATCH
 _ALL_TEXTURES: Final[tuple[Texture | None, ...]] = (*TEXTURES, None)  # with the plain figures'
 QUESTIONS: Final = (len(CLASSES) + 1, len(FORMS) + 1, len(_ALL_TEXTURES) + 1)  # answers, the last "nothing"
 _CHUNK: Final = 250  # scenes a worker renders at a time
@@ -52,11 +50,6 @@ class Batch:
     patch_targets: Tensor
 
 
-def to_pixel_values(images: Tensor) -> Tensor:
-    """Return uint8 images (N, height, width, 3) as the model takes them: (N, 3, height, width), -1 to 1."""
-    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
-
-
 def render_pool(first_seed: int, count: int, workers: int) -> Pool:
     """Render the scenes of `count` seeds in parallel."""
     starts = range(first_seed, first_seed + count, _CHUNK)
@@ -69,7 +62,7 @@ def render_pool(first_seed: int, count: int, workers: int) -> Pool:
 
 def _render_chunk(first_seed: int, stop_seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     compositions = [compose(seed) for seed in range(first_seed, stop_seed)]
-    images = np.stack([to_pixels(composition.canvas) for composition in compositions])
+    images = np.stack([to_image(composition.canvas) for composition in compositions])
     return images, np.stack([_count_answers(composition) for composition in compositions])
 
 

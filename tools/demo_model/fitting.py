@@ -9,9 +9,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.demo.batches import GRID
-from captum_gmar.demo.gradients import Task, open_workers
-from captum_gmar.demo.network import position_table, set_positions
+from captum_gmar.demo.patches import GRID
+from tools.demo_model.gradients import Task, open_workers
+from tools.demo_model.network import position_table, set_positions
 
 _WARM_UP: Final = 150  # steps
 _MUON_FACTOR: Final = 5.0  # Muon's steps have unit spectral norm, so its learning rate is another
@@ -68,8 +68,8 @@ class Fit:
         self.step = state["step"]
         self.task.model.load_state_dict(state["model"])
         self.task.heads.load_state_dict(state["heads"])
-        for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
+        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
 
 
 def _move_positions(task: Task, step: int) -> None:

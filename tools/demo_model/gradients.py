@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ViTForImageClassification
 
-from captum_gmar.demo.batches import QUESTIONS, Batch, Pool, draw_batch
-from captum_gmar.demo.network import build_model
+from tools.demo_model.batches import QUESTIONS, Batch, Pool, draw_batch
+from tools.demo_model.network import build_model
 
 QUESTIONED_LAYERS: Final = (4, 6)  # whose patch tokens answer the questions, counted from 1
 _OBJECT_WEIGHT: Final = 6.0  # of patches that show something, against those that do not

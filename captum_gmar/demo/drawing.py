@@ -1,0 +1,217 @@
+"""What the synthetic scenes are drawn of: shapes of unit area, textures in two colours, and figures that paint both.
+
+A shape is a signed distance, negative inside, in coordinates relative to its middle. A texture maps pixel offsets to
+how much of the second of two colours shows there, from 0 to 1, with edges one pixel soft. Colours come from one
+distribution, whatever they paint: objects, distractors, backgrounds. Only sums, products, square roots and comparisons
+touch the pixels: IEEE arithmetic rounds them the same way on every platform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+Phase: TypeAlias = tuple[float, float]
+Shape: TypeAlias = Callable[[Array, Array], Array]
+Texture: TypeAlias = Callable[[Array, Array, float, Phase], Array]
+Window: TypeAlias = tuple[slice, slice]
+
+SIZE: Final = 112  # side of a scene in pixels
+REACH: Final = 1.27  # no shape reaches farther than this from its middle
+_OUTSIDE: Final = 8  # centres may lie this many pixels outside the scene
+_SHORTEST_PERIOD, _LONGEST_PERIOD = 4.0, 7.0  # pixels
+
+
+def unit_vector(turn: float) -> tuple[float, float]:
+    """Return (cosine, sine) of a fraction of a full turn, rounded to hide the math library's last bits."""
+    return round(math.cos(2 * math.pi * turn), 6), round(math.sin(2 * math.pi * turn), 6)
+
+
+def _to_sides(x: Array, y: Array, sides: int, inradius: float) -> list[Array]:
+    """Return the signed distance to the line through each side of a regular polygon."""
+    normals = [unit_vector(side / sides + 0.25) for side in range(sides)]
+    return [x * cosine + y * sine - inradius for cosine, sine in normals]
+
+
+def disc(x: Array, y: Array) -> Array:
+    """A full circle."""
+    return np.sqrt(x * x + y * y) - 0.5642
+
+
+def ring(x: Array, y: Array) -> Array:
+    """A circle with a hole half as wide."""
+    return np.abs(np.sqrt(x * x + y * y) - 0.4974) - 0.16
+
+
+def triangle(x: Array, y: Array) -> Array:
+    """A triangle with equal sides."""
+    first, second, third = _to_sides(x, y, 3, 0.4387)
+    return np.maximum(np.maximum(first, second), third)
+
+
+def square(x: Array, y: Array) -> Array:
+    """A square, side 1."""
+    return np.maximum(np.abs(x), np.abs(y)) - 0.5
+
+
+def star(x: Array, y: Array) -> Array:
+    """A pentagram."""
+    # A point lies in a pentagram when it is on the inner side of at least four of its five lines,
+    # so what decides is the second largest distance.
+    largest = second = np.full(np.broadcast_shapes(x.shape, y.shape), -np.inf)
+    for distance in _to_sides(x, y, 5, 0.2917):
+        second = np.maximum(second, np.minimum(largest, distance))
+        largest = np.maximum(largest, distance)
+    return second
+
+
+def bar(x: Array, y: Array) -> Array:
+    """A bar, 2.5 long and 0.4 wide."""
+    return np.maximum(np.abs(x) - 1.25, np.abs(y) - 0.2)
+
+
+def soften(distance: Array) -> Array:
+    """Turn a signed distance in pixels into coverage: 1 inside, 0 outside, one pixel in between."""
+    return np.minimum(np.maximum(0.5 - distance, 0.0), 1.0)
+
+
+def _to_nearest_line(position: Array, period: float, phase: float) -> Array:
+    """Return the signed distance to the nearest of the lines that repeat every `period` pixels."""
+    shifted = position / period + phase
+    return (shifted - np.floor(shifted) - 0.5) * period
+
+
+def striped(u: Array, v: Array, period: float, phase: Phase) -> Array:
+    """Stripes along v, as wide as what lies between them."""
+    return soften(np.abs(_to_nearest_line(u, period, phase[0])) - period / 4)
+
+
+def ringed(u: Array, v: Array, period: float, phase: Phase) -> Array:
+    """Rings around the middle."""
+    return striped(np.sqrt(u * u + v * v), v, period, phase)
+
+
+def checked(u: Array, v: Array, period: float, phase: Phase) -> Array:
+    """A chessboard."""
+    # Diagonally a check repeats faster than its sides do, so its sides get a longer period than a stripe.
+    columns = striped(u, v, 1.25 * period, phase)
+    rows = striped(v, u, 1.25 * period, phase[::-1])
+    return columns + rows - 2 * columns * rows
+
+
+def dotted(u: Array, v: Array, period: float, phase: Phase) -> Array:
+    """Dots on a square grid."""
+    across = _to_nearest_line(u, period, phase[0])
+    along = _to_nearest_line(v, period, phase[1])
+    return soften(np.sqrt(across * across + along * along) - 0.33 * period)
+
+
+TEXTURES: tuple[Texture, ...] = (striped, checked, dotted, ringed)
+
+
+def _from_hsv(hue: float, saturation: float, value: float) -> Array:
+    distances = (abs((hue + offset) % 1.0 * 6 - 3) for offset in (0.0, 2 / 3, 1 / 3))
+    return np.array([value * (1 - saturation * (1 - min(max(d - 1, 0.0), 1.0))) for d in distances])
+
+
+def draw_colours(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return a dark and a light colour, red-green-blue from 0 to 1, in random order.
+
+    The hues are close to each other or nearly opposite; lightness always differs enough to show a texture.
+    """
+    hue, turn, opposite, dark_s, dark_v, light_s, light_v, order = rng.random(8).tolist()
+    light_hue = (hue + 0.25 * turn - 0.125 + 0.5 * (opposite < 0.4)) % 1.0
+    dark = _from_hsv(hue, 0.5 + 0.45 * dark_s, 0.22 + 0.38 * dark_v)
+    light = _from_hsv(light_hue, 0.1 + 0.55 * light_s, 0.82 + 0.18 * light_v)
+    return (dark, light) if order < 0.5 else (light, dark)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A shape at a place, with everything that is random about it.
+
+    Attributes:
+        shape: signed distance of the form, of unit area.
+        texture: the texture; `None` paints the first colour alone.
+        size: side in pixels of a square of the same area.
+        centre: column and row in pixels.
+        turn, texture_turn: rotation of the form and of the texture, as fractions of a full turn.
+        period: distance in pixels at which the texture repeats.
+        phase: shift of the texture, as fractions of its period.
+        colours: first and second colour, red-green-blue from 0 to 1.
+    """
+
+    shape: Shape
+    texture: Texture | None
+    size: float
+    centre: tuple[float, float]
+    turn: float
+    texture_turn: float
+    period: float
+    phase: Phase
+    colours: tuple[Array, Array]
+
+
+def draw_figure(rng: np.random.Generator, shape: Shape, texture: Texture | None, size: float) -> Figure:
+    """Return a figure whose place, rotation, texture and colours are random and know nothing of its form."""
+    column, row, turn, texture_turn, period, shift, other_shift = rng.random(7).tolist()
+    longest_period = min(_LONGEST_PERIOD, 0.45 * size)  # a small figure must still show its texture
+    return Figure(
+        shape,
+        texture,
+        size,
+        centre=(_to_coordinate(column), _to_coordinate(row)),
+        turn=turn,
+        texture_turn=texture_turn,
+        period=_SHORTEST_PERIOD + (longest_period - _SHORTEST_PERIOD) * period,
+        phase=(shift, other_shift),
+        colours=draw_colours(rng),
+    )
+
+
+def _to_coordinate(uniform: float) -> float:
+    return uniform * (SIZE + 2 * _OUTSIDE) - _OUTSIDE
+
+
+def window(figure: Figure) -> Window:
+    """Return the rows and columns of the scene outside of which the figure paints nothing."""
+    reach = REACH * figure.size + 1
+    columns, rows = (slice(max(int(centre - reach), 0), min(int(centre + reach) + 1, SIZE)) for centre in figure.centre)
+    return rows, columns
+
+
+def coverage(figure: Figure, where: Window) -> Array:
+    """Return how much of each pixel in the window the figure covers, from 0 to 1."""
+    x, y = _offsets(figure, where, figure.turn)
+    return soften(figure.shape(x / figure.size, y / figure.size) * figure.size)
+
+
+def paint(canvas: Array, figure: Figure) -> tuple[Window, Array]:
+    """Paint the figure onto a canvas of shape (SIZE, SIZE, 3), in place; return its window and coverage."""
+    where = window(figure)
+    cover = coverage(figure, where)
+    canvas[where] += cover[..., None] * (_colour(figure, where) - canvas[where])
+    return where, cover
+
+
+def _colour(figure: Figure, where: Window) -> Array:
+    first, second = figure.colours
+    if figure.texture is None:
+        return first
+    u, v = _offsets(figure, where, figure.texture_turn)
+    return first + (second - first) * figure.texture(u, v, figure.period, figure.phase)[..., None]
+
+
+def _offsets(figure: Figure, where: Window, turn: float) -> tuple[Array, Array]:
+    """Return the window's pixel centres relative to the figure's centre, in axes rotated by `turn`."""
+    rows, columns = where
+    cosine, sine = unit_vector(turn)
+    x = np.arange(columns.start, columns.stop) + (0.5 - figure.centre[0])
+    y = (np.arange(rows.start, rows.stop) + (0.5 - figure.centre[1]))[:, None]
+    return x * cosine + y * sine, y * cosine - x * sine
