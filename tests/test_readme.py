@@ -1,0 +1,86 @@
+"""The README does what it says: its Python blocks run from top to bottom, and its commands do, on small models."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import TINY_IMAGE
+from matplotlib import pyplot as plt
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from captum_gmar.cli import main as command_line
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [line for _, code in BLOCKS for line in code.splitlines() if re.match(r"captum-gmar |torchrun ", line)]
+# What the README names stands for a small random model and drawn pictures, which are there without a network.
+MODELS = ("google/vit-base-patch16-224", "PATH")
+LABELS = {281: "tabby, tabby cat", 282: "tiger cat", 292: "tiger, Panthera tigris", 340: "zebra"}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random classifier of 1000 classes and 224x224 pixels, with its processor."""
+    folder = tmp_path_factory.mktemp("readme") / "vit"
+    names = {index: LABELS.get(index, f"class number {index}") for index in range(1000)}
+    shape = {**TINY_IMAGE, "image_size": 224, "patch_size": 16, "num_hidden_layers": 4, "num_labels": 1000}
+    torch.manual_seed(0)
+    ViTForImageClassification(ViTConfig(**shape, id2label=names)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the photos that the README speaks of."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 240, 320, 3), dtype=np.uint8)
+    for name, image in zip(("photo.jpg", "photos/tiger/1.jpg", "photos/zebra/2.jpg"), pixels, strict=True):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "photos.csv").write_text("path,label\nphotos/tiger/1.jpg,tiger\nphotos/zebra/2.jpg,zebra\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_blocks() -> None:
+    assert len(PYTHON) >= 6
+    assert len(COMMANDS) >= 10
+
+
+def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) -> None:
+    """In one namespace, as somebody who copies them one after the other has it."""
+    names: dict[str, object] = {}
+    for block in PYTHON:
+        for name in MODELS:
+            block = block.replace(f'"{name}"', repr(str(model_folder)))
+        block = block.replace("n=50", "n=2")  # scenes
+        exec(compile(block, "README.md", "exec"), names)
+        plt.close("all")
+    assert {"attributions", "comparison", "statistics", "report"} <= set(names)
+
+
+NEEDS_A_FOLDER = pytest.mark.xfail(reason="--output does not make a folder yet", raises=AssertionError)
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=NEEDS_A_FOLDER) if "maps/" in line else line for line in COMMANDS]
+)
+def test_commands_run(line: str, here: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that start several processes are read only: their measuring is that of one process."""
+    _, _, arguments = line.partition("captum-gmar " if line.startswith("captum-gmar") else "-m captum_gmar ")
+    words = [str(model_folder) if word in MODELS else word for word in shlex.split(arguments)]
+    if line.startswith("torchrun"):
+        assert command_line._parser().parse_args(words).run
+        return
+    if words[0] == "explain" and "photos/" in words:  # of one folder, which has no subfolder for each class
+        for path in here.glob("photos/*/*.jpg"):
+            path.rename(here / "photos" / path.name)
+    before = set(here.rglob("*"))
+    assert command_line.main(words) == 0, capsys.readouterr().err
+    assert set(here.rglob("*")) > before
