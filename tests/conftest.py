@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from classifiers import save_models
 from families import TINY_IMAGE
 from transformers import ViTConfig, ViTForImageClassification
+
+from captum_gmar.classifier import Classifier, load_classifier
 
 torch.set_num_threads(1)  # on models this small, several threads wait for each other most of the time
 
@@ -47,3 +51,23 @@ def vit(make_vit: Callable[..., ViTForImageClassification]) -> ViTForImageClassi
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of folders with small random models."""
+    folder = tmp_path_factory.mktemp("models")
+    save_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(models: Path) -> Classifier:
+    """The model "vit" with its image processor."""
+    return load_classifier(models / "vit")
+
+
+@pytest.fixture(scope="session")
+def loaded(classifier: Classifier) -> tuple[Any, Any]:
+    """The model "vit" and its image processor."""
+    return classifier.model, classifier.processor

@@ -6,32 +6,20 @@ from difflib import get_close_matches
 NEAR = 4  # names suggested
 
 
-def find_target(text: str, labels: Mapping[int, str]) -> int | None:
-    """The class index that ``text`` names; None for "top1", each image's most likely class.
-
-    Args:
-        text: "top1" or what :func:`find_class` takes.
-        labels: of every class index.
-
-    Raises:
-        ValueError: if it names no class or several.
-    """
-    if text.strip().casefold() == "top1":
-        return None
-    return find_class(text, labels, forms="top1, an index or a label")
-
-
 def find_class(text: str, labels: Mapping[int, str], option: str = "target", forms: str = "an index or a label") -> int:
-    """The class index that ``text`` names.
+    """
+    The class index that ``text`` names.
 
     Args:
-        text: a class index, or a label in any case: the whole label, or else one of its comma-separated synonyms.
-        labels: of every class index.
-        option: whose argument it is, and
-        forms: which it takes, for errors.
+        text (str): A class index, or a label in any case: the whole label, or else one of its comma-separated synonyms.
+        labels (dict): The label of every class index.
+        option (str, optional): Whose argument it is, for errors.
+            Default: "target"
+        forms (str, optional): What that may be, for errors.
+            Default: "an index or a label"
 
     Raises:
-        ValueError: if it names no class or several.
+        ValueError: if it names no class or several; it says which are near.
 
     >>> labels = {0: "tabby, tabby cat", 1: "tiger cat", 2: "crane", 3: "crane"}
     >>> find_class("Tabby", labels), find_class("1", labels)

@@ -14,15 +14,23 @@ from torch import Tensor, nn
 from captum_gmar.engine.models import Logits, patch_grid
 
 WHITE = 255
+LARGEST = 8192  # pixels on a side: close to where Pillow takes a file for a decompression bomb
 
 
 @dataclass(frozen=True)
 class Classifier:
     """
+    A Hugging Face image classifier with its image processor, as :func:`~captum_gmar.classifier.load_classifier` gives
+    it.
+
     Args:
-        model: a Hugging Face image classifier.
-        processor: its image processor.
-        size: run at size × size pixels in place of the image processor's own.
+        model (torch.nn.Module): The classifier.
+        processor (transformers.BaseImageProcessor): What makes pixel values of images.
+        size (int, optional): Run at size × size pixels in place of the image processor's own.
+            Default: None
+
+    Raises:
+        ValueError: if the size is not a multiple of the model's patch size, or too large.
     """
 
     model: nn.Module
@@ -32,6 +40,8 @@ class Classifier:
     def __post_init__(self) -> None:
         if self.size is None:
             return
+        if self.size > LARGEST:
+            raise ValueError(f"size must be at most {LARGEST} pixels, or memory would not do. Got {self.size} instead.")
         try:
             grid = patch_grid(self.model, self.size, self.size)
         except ValueError as error:
@@ -50,11 +60,25 @@ class Classifier:
         return {index: str(names.get(index, f"class {index}")) for index in range(config.num_labels)}
 
     @property
+    def device(self) -> torch.device:
+        """Where its parameters are, and pixel values must be."""
+        return next(self.model.parameters()).device
+
+    @property
     def is_multi_label(self) -> bool:
+        """Whether several classes may be true of an image at once."""
         return getattr(self.model.config, "problem_type", None) == "multi_label_classification"
 
     def pixel_values(self, image: Image.Image) -> Tensor:
-        """(1, channels, height, width), as the model takes them."""
+        """
+        Pixel values of an image, on the CPU.
+
+        Returns:
+            Tensor (1, channels, height, width), as the model takes them.
+
+        Raises:
+            ValueError: from the image processor, if it cannot take the image, or not make this size of it.
+        """
         pixels = self.processor(images=image, return_tensors="pt", **self._size_options())["pixel_values"]
         if self.size is not None and pixels.shape[-2:] != (self.size, self.size):
             height, width = pixels.shape[-2:]
@@ -84,7 +108,11 @@ class Classifier:
         return photo.clamp(0, 1).numpy()
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """(N, classes)
+        """
+        The model's logits, with its position embeddings interpolated where the images are not of its own size.
+
+        Returns:
+            Tensor (N, classes).
 
         Raises:
             ValueError: from the model, if it cannot take images of this size.
@@ -93,7 +121,12 @@ class Classifier:
         return Logits(self.model)(pixels, **options)
 
     def probabilities(self, logits: Tensor) -> Tensor | None:
-        """Of every class: they sum to 1, or each stands alone in multi-label models; None where there is one logit."""
+        """
+        The probabilities of logits (..., classes): they sum to 1, or each stands alone in multi-label models.
+
+        Returns:
+            Tensor of the logits' shape; None where there is one logit, with no other to compare it with.
+        """
         if self.is_multi_label:
             return logits.sigmoid()
         return logits.softmax(-1) if logits.shape[-1] > 1 else None
@@ -102,13 +135,13 @@ class Classifier:
         if self.size is None:
             return {}
         square = {"height": self.size, "width": self.size}
-        own = dict(getattr(self.processor, "size", None) or {})
+        trained = dict(getattr(self.processor, "size", None) or {})
         if not getattr(self.processor, "do_center_crop", None):
             return {"do_resize": True, "size": square}
         # The crop takes the same part of the photo as at the model's own size.
-        margin = max(1, self._edge(own) / self._edge(dict(self.processor.crop_size)))
+        margin = max(1, self._edge(trained) / self._edge(dict(self.processor.crop_size)))
         resized = round(self.size * margin)
-        size = {key: resized for key in ("height", "width", "shortest_edge") if own.get(key)}
+        size = {key: resized for key in ("height", "width", "shortest_edge") if trained.get(key)}
         return {"do_resize": True, "size": size or square, "crop_size": square}
 
     @staticmethod
@@ -116,17 +149,17 @@ class Classifier:
         return size.get("shortest_edge") or size["height"]
 
     def _interpolates(self, height: int, width: int) -> bool:
-        own: Any = self.model.config
-        own = getattr(own, "vision_config", own)
-        own_size = getattr(own, "image_size", (height, width))
-        own_size = (own_size, own_size) if isinstance(own_size, int) else tuple(own_size)
-        return own_size != (height, width) and _accepts(self.model, "interpolate_pos_encoding")
+        config: Any = self.model.config
+        config = getattr(config, "vision_config", config)
+        trained = getattr(config, "image_size", (height, width))
+        trained = (trained, trained) if isinstance(trained, int) else tuple(trained)
+        return trained != (height, width) and _accepts(self.model, "interpolate_pos_encoding")
 
 
 def _accepts(model: nn.Module, option: str) -> bool:
     """Whether the model takes the option, itself or to hand it on to one of its parts that does."""
-    own = inspect.signature(model.forward).parameters
-    if option in own:
+    parameters = inspect.signature(model.forward).parameters
+    if option in parameters:
         return True
-    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return hands_on and any(option in inspect.signature(part.forward).parameters for part in model.modules())

@@ -2,13 +2,11 @@
 
 import os
 import re
-import ssl
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import torch
 import transformers
@@ -16,7 +14,8 @@ from torch import nn
 
 from captum_gmar.classifier.image_classifier import Classifier
 
-HUB_SECONDS = 10
+# Of a config: what a model cannot be made without.
+COUNTS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 def load_classifier(
@@ -24,6 +23,8 @@ def load_classifier(
 ) -> Classifier:
     """
     Loads a trained image classifier and its image processor, in single precision and evaluation mode.
+
+    What is on this machine, as a folder or in the cache, is taken as it is; the hub is asked only for the rest.
 
     Args:
         name (str or Path): Folder or Hugging Face id.
@@ -36,35 +37,42 @@ def load_classifier(
         Classifier: With its **model** and **processor**.
 
     Raises:
-        OSError: if it cannot be found or loaded; the message names it.
-        ValueError: if it is no trained image classifier, or cannot be run at this size.
+        OSError: if it cannot be found or read; the message names it.
+        ValueError: if it is no trained image classifier whose weights fit its config, or cannot be run at this size.
+
+    Example::
+
+        >>> from captum_gmar.classifier import load_classifier
+        >>> from captum_gmar.demo import load_scene, model_folder
+        >>> with model_folder() as folder:
+        ...     classifier = load_classifier(folder)
+        >>> logits = classifier.logits(classifier.pixel_values(load_scene(3).image))
+        >>> classifier.labels[int(logits.argmax())]
+        'dotted triangle'
     """
-    name = str(name)
-    options = {"trust_remote_code": False, "local_files_only": _is_local_only(name)}
+    name = os.fspath(name)
+    is_folder = _is_folder(name)
     with _quiet():
-        with _named(name):
-            config = transformers.AutoConfig.from_pretrained(name, **options)
-        _check_is_classifier(name, config)
-        with _named(name):
-            processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
-            model, loaded = transformers.AutoModelForImageClassification.from_pretrained(
-                name, config=config, dtype=torch.float32, output_loading_info=True, **options
-            )
-    _check_is_trained(name, model, loaded["missing_keys"])
+        try:
+            processor, model, report = _read(name, local_files_only=True)
+        except OSError:
+            if is_folder:
+                raise
+            processor, model, report = _read(name, local_files_only=False)
+    _check_weights(name, model, report)
     return Classifier(model.eval().to(device or "cpu"), processor, size)
 
 
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Tells in one line what a damaged file makes of the many readers in between."""
-    try:
-        yield
-    except Exception as error:
-        raise OSError(f"{name}: {_reason(error)}") from error
-
-
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``, if this machine has it; "auto" is the first GPU or else the CPU."""
+    """
+    The device called ``name``, if this machine has it.
+
+    Args:
+        name (str): "auto", which is the first GPU or else the CPU, "cpu", "cuda" or "cuda:n".
+
+    Raises:
+        ValueError: if PyTorch does not find it here.
+    """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
@@ -76,8 +84,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _is_local_only(name: str) -> bool:
-    """Whether only files of this machine can be loaded: a folder, or the cache if the hub cannot be reached."""
+def _is_folder(name: str) -> bool:
+    """Whether it is a folder of this machine; else it can be an id."""
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -85,48 +93,101 @@ def _is_local_only(name: str) -> bool:
         return True
     if path.exists():
         raise OSError(f"{name}: must be a folder with config.json, weights and preprocessor_config.json")
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):  # cannot be an id
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise OSError(f"{name}: no such folder")
-    return not _reaches_hub()
+    return False
 
 
-def _reaches_hub() -> bool:
-    """Asked once and with a short wait: transformers itself would try an unreachable hub for most of a minute."""
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+def _read(name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
+    """Image processor, model, and which of its weights were missing or left over."""
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
+    with _named(name, "config.json"):
+        config = transformers.AutoConfig.from_pretrained(name, **options)
+    _check_config(name, config)
+    with _named(name, "preprocessor_config.json"):
+        processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
+    # Sizes that do not fit are told here, in one line; transformers would print a table and refer to it.
+    options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with _named(name, "model"):
+        model, report = transformers.AutoModelForImageClassification.from_pretrained(name, config=config, **options)
+    return processor, model, report
+
+
+@contextmanager
+def _named(name: str, part: str) -> Iterator[None]:
+    """Tells in one line what a damaged file makes of the many readers in between."""
     try:
-        urlopen(Request(hub, method="HEAD"), timeout=HUB_SECONDS).close()
-    except HTTPError:
-        return True
-    except URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # transformers may know other certificates
-    except OSError:
-        return False
-    return True
+        yield
+    except Exception as error:
+        raise OSError(f"{name}: {_reason(error, part)}") from error
 
 
-def _check_is_classifier(name: str, config: Any) -> None:
-    if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        raise ValueError(f"{name}: not an image classifier: its model type is {config.model_type!r}")
-
-
-def _check_is_trained(name: str, model: nn.Module, missing: Iterable[str]) -> None:
-    # Buffers are computed, and a mask token is not used in classification.
-    untrained = sorted(key for key in {*missing} & dict(model.named_parameters()).keys() if "mask_token" not in key)
-    if untrained:
-        others = f" and {len(untrained) - 1} more" if len(untrained) > 1 else ""
-        raise ValueError(f"{name}: not a trained image classifier: its file lacks {untrained[0]}{others}")
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, part: str) -> str:
     text = str(error)
     if "image processor" in text:
         return "it has no image processor: preprocessor_config.json is missing or cannot be read"
-    if isinstance(error, OSError) and "connect" in text:
+    if isinstance(error, OSError) and ("connect" in text or "offline mode" in text):
         return "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
     if "not a valid model identifier" in text:
         return "no such folder, and no such model on the Hugging Face hub"
     lines = [line for line in text.splitlines() if line.strip()]
-    return f"cannot be loaded: {lines[0] if lines else type(error).__name__}"
+    kind = "" if isinstance(error, OSError | ValueError) and lines else f"{type(error).__name__}: "
+    return f"its {part} cannot be loaded: {kind}{lines[0] if lines else 'no reason given'}"
+
+
+def _check_config(name: str, config: Any) -> None:
+    if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise ValueError(f"{name}: not an image classifier: its model type is {config.model_type!r}")
+    vision = getattr(config, "vision_config", config)
+    for key in COUNTS:
+        value = getattr(vision, key, None)
+        counts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(count, int) and count < 1 for count in counts):
+            raise ValueError(f"{name}: its config.json must have a {key} above zero. Got {value} instead.")
+
+
+def _check_weights(name: str, model: nn.Module, report: Mapping[str, Collection[Any]]) -> None:
+    """That the file's weights are those of the model, no fewer and no more.
+
+    Raises:
+        ValueError: if some are missing or of another size, or there are more layers of them than the model has.
+    """
+    parameters = dict(model.named_parameters())
+    # Buffers are computed, and a mask token is not used in classification.
+    untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]
+    if untrained:
+        raise ValueError(f"{name}: not a trained image classifier: its file lacks {_first_of(untrained)}")
+    mismatched = {key: (tuple(there), tuple(here)) for key, there, here in report["mismatched_keys"]}
+    if mismatched:
+        there, here = mismatched[min(mismatched)]
+        raise ValueError(
+            f"{name}: its weights do not fit its config.json: {_first_of(mismatched)}, of shape {there} in the "
+            f"file and {here} by the config"
+        )
+    unused = [*report["unexpected_keys"]]
+    kinds = {_without_numbers(key) for key in parameters}
+    more_layers = [key for key in unused if _without_numbers(key) in kinds]
+    if more_layers:
+        raise ValueError(f"{name}: its config.json leaves out layers of its file: {_first_of(more_layers)}")
+    if unused:
+        warnings.warn(f"{name}: weights of its file are not used: {_first_of(unused)}", stacklevel=3)
+
+
+def _first_of(keys: Collection[str]) -> str:
+    """
+    >>> _first_of(["norm.weight", "norm.bias"])
+    'norm.bias and 1 more'
+    """
+    others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{min(keys)}{others}"
+
+
+def _without_numbers(key: str) -> str:
+    """
+    >>> _without_numbers("encoder.layer.11.norm.bias")
+    'encoder.layer.#.norm.bias'
+    """
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", key)
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from torch import Tensor
 from captum_gmar import demo
 from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.classifier import Classifier, choose_device, load_classifier
-from captum_gmar.classifier.class_names import find_target
+from captum_gmar.classifier import Classifier, choose_device, find_class, load_classifier
 from captum_gmar.cli.explain_images import SCENE_SEED
 from captum_gmar.cli.explained import claim
+from captum_gmar.cli.options import top_classes
 from captum_gmar.cli.removals import make_removal
 from captum_gmar.cli.terminal import CommandError, say
 from captum_gmar.files.images import read_image
@@ -48,7 +48,9 @@ def compare_image(
     """
     device = choose_device(arguments.device)
     classifier = load_classifier(arguments.model, size=arguments.size, device=device)
-    target = find_target(arguments.target, classifier.labels)
+    is_most_likely = top_classes(arguments.target) == 1
+    forms = "top1, an index or a label"
+    target = None if is_most_likely else find_class(arguments.target, classifier.labels, forms=forms)
     pixels = _pixels(image, classifier, read).to(device)
     comparison, explained = _compare(classifier, pixels, target, arguments)
     figure = comparison.visualize(classifier.photo(pixels[0]), title=f"{image.name}: {explained}", use_pyplot=False)

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from captum_gmar.files.names import readable
+
 
 def read_image(path: str | Path) -> Image.Image:
     """Reads an image file as 8-bit RGB, turned as its EXIF orientation says.
@@ -17,21 +19,32 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         OSError: if there is no such file, or it cannot be read as an image; the message names the file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise OSError(f"{path}: is a folder, not an image file" if path.is_dir() else f"{path}: no such file")
-    if not path.stat().st_size:
-        raise OSError(f"{path}: the file is empty")
+    path, name = Path(path), readable(path)
+    try:
+        if not path.is_file():
+            raise OSError(f"{name}: is a folder, not an image file" if path.is_dir() else f"{name}: no such file")
+        if not path.stat().st_size:
+            raise OSError(f"{name}: the file is empty")
+        return _decoded(path)
+    except OSError as error:
+        if error.strerror:  # from the system, whose text says less than ours
+            raise OSError(f"{name}: {error.strerror}") from error
+        raise
+
+
+def _decoded(path: Path) -> Image.Image:
+    name = readable(path)
     try:
         with Image.open(path) as image:
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
-        raise OSError(f"{path}: not an image in any format that Pillow reads") from error
+        raise OSError(f"{name}: not an image in any format that Pillow reads") from error
     except Image.DecompressionBombError as error:
-        raise OSError(f"{path}: too many pixels to decode safely: {error}") from error
+        raise OSError(f"{name}: too many pixels to decode safely: {error}") from error
     except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
-        raise OSError(f"{path}: cannot be read as an image: {error}") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise OSError(f"{name}: cannot be read as an image: {reason}") from error
 
 
 def list_images(folder: str | Path) -> list[Path]:

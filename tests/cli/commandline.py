@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from classifiers import LABELS as LABELS
 from PIL import Image
-
-LABELS = {0: "tabby, tabby cat", 1: "crane", 2: "crane", 3: "tiger cat"}  # of the model "vit"
 
 
 class Result(NamedTuple):

@@ -146,15 +146,6 @@ def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path, loa
     assert arrays["head_importance"] == pytest.approx(gmar.head_importance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
 
 
-def test_photo_shown_is_what_the_model_saw(models: Path, work: Path) -> None:
-    for name in ("vit", "clip"):
-        classifier = load_classifier(models / name)
-        image = Image.open(work / "photo.png")
-        seen = classifier.processor(image, do_normalize=False, do_rescale=False, return_tensors="pt")["pixel_values"][0]
-        shown = classifier.photo(classifier.pixel_values(image)[0])
-        assert shown * 255 == pytest.approx(seen.movedim(0, -1).numpy(), abs=0.01)
-
-
 def test_one_logit_has_no_probability(run: Run, work: Path, models: Path) -> None:
     out = run("photo.png", "--model", models / "one").out
     assert "LABEL_0 (class 0), logit" in out
@@ -172,14 +163,6 @@ def test_probabilities_of_many_labels_are_sigmoids(run: Run, work: Path, models:
 def test_size(run: Run, work: Path, models: Path, model: str) -> None:
     assert run("photo.png", "--model", models / model, "--size", "48", "--save-array", "a.npz").status == 0
     assert np.load("a.npz")["relevance"].shape == (1, 1, 6, 6)
-
-
-def test_size_keeps_the_part_of_the_photo_that_is_cropped(models: Path, work: Path) -> None:
-    image = Image.open(work / "photo.png").resize((600, 400))
-    small, large = (load_classifier(models / "clip", size=size).pixel_values(image) for size in (None, 320))
-    assert large.shape == (1, 3, 320, 320)
-    smaller = torch.nn.functional.interpolate(large, (32, 32), mode="area")
-    assert (smaller - small).abs().mean() < 0.1
 
 
 def test_folder_goes_on_after_bad_files(run: Run, work: Path, models: Path) -> None:

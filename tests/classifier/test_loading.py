@@ -1,0 +1,140 @@
+"""A classifier is loaded whole or refused in one line that says what is wrong with which file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
+
+from captum_gmar.classifier import choose_device, load_classifier, loading
+
+Change = Callable[..., Path]
+
+
+@pytest.fixture
+def changed(models: Path, tmp_path: Path) -> Change:
+    """A copy of the model "vit" with other values in one of its JSON files, or with that text as the file."""
+
+    def change(file: str, text: str | None = None, **values: Any) -> Path:
+        folder = tmp_path / "model"
+        shutil.copytree(models / "vit", folder)
+        if text is None:
+            text = json.dumps({**json.loads((folder / file).read_text()), **values})
+        (folder / file).write_text(text)
+        return folder
+
+    return change
+
+
+def test_a_classifier_gives_what_transformers_gives(models: Path) -> None:
+    classifier = load_classifier(models / "vit")
+    image = Image.effect_noise((60, 40), 80).convert("RGB")
+    pixels = classifier.pixel_values(image)
+    assert torch.equal(pixels, classifier.processor(image, return_tensors="pt")["pixel_values"])
+    expected = AutoModelForImageClassification.from_pretrained(models / "vit").eval()(pixels).logits
+    torch.testing.assert_close(classifier.logits(pixels), expected)
+    assert classifier.device == torch.device("cpu")
+    assert not classifier.model.training
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("config.json", {"patch_size": 0}, "its config.json must have a patch_size above zero. Got 0 instead."),
+        ("config.json", {"num_hidden_layers": 0}, "must have a num_hidden_layers above zero. Got 0 instead."),
+        ("config.json", {"num_hidden_layers": 1}, "its config.json leaves out layers of its file: vit."),
+        ("config.json", {"num_hidden_layers": 3}, "not a trained image classifier: its file lacks vit."),
+        ("config.json", {"intermediate_size": 8}, "its weights do not fit its config.json: vit."),
+        ("config.json", {"model_type": "bert"}, "not an image classifier: its model type is 'bert'"),
+        ("preprocessor_config.json", {"text": "[1]"}, "its preprocessor_config.json cannot be loaded: "),
+        ("config.json", {"text": "[1]"}, "its config.json cannot be loaded: "),
+        ("config.json", {"text": "{"}, "its config.json cannot be loaded: "),
+        ("model.safetensors", {"text": ""}, "its model cannot be loaded: "),
+    ],
+)
+def test_files_that_do_not_fit_are_named(changed: Change, file: str, values: dict[str, Any], message: str) -> None:
+    folder = changed(file, **values)
+    with pytest.raises((OSError, ValueError)) as raised:
+        load_classifier(folder)
+    text = str(raised.value)
+    assert text.startswith(f"{folder}: ")
+    assert message in text
+    assert "\n" not in text
+    assert "above report" not in text
+
+
+def test_sizes_in_the_file_and_by_the_config_are_told(changed: Change) -> None:
+    labels = {str(index): f"label {index}" for index in range(7)}
+    folder = changed("config.json", id2label=labels, label2id={name: int(index) for index, name in labels.items()})
+    with pytest.raises(ValueError, match=r"classifier\.bias and 1 more, of shape \(4,\) in the file and \(7,\) by the"):
+        load_classifier(folder)
+
+
+def test_weights_beside_the_model_are_warned_of(changed: Change) -> None:
+    folder = changed("config.json")
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "vit.pooler.dense.bias": torch.zeros(16)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match=r"model: weights of its file are not used: vit\.pooler\.dense\.bias$"):
+        load_classifier(folder)
+
+
+def test_the_hub_is_asked_only_for_what_is_not_here(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
+    asked = []
+
+    def read(name: str, local_files_only: bool) -> Any:
+        asked.append(local_files_only)
+        if local_files_only and name == "someone/elsewhere":
+            raise OSError("not in the cache")
+        return whole(str(models / "vit"), local_files_only=True)
+
+    whole = loading._read
+    monkeypatch.setattr(loading, "_read", read)
+    load_classifier("someone/cached")
+    assert asked == [True]
+    load_classifier("someone/elsewhere")
+    assert asked == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a b", "^a b: no such folder$"),
+        ("a/b/c", "^a/b/c: no such folder$"),
+        ("captum-gmar-tests/no-such-model", "no such folder, and the Hugging Face hub cannot be reached to look for"),
+    ],
+)
+def test_a_name_of_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=message):
+        load_classifier(name)
+
+
+def test_a_name_too_long_for_the_file_system() -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        load_classifier("m" * 300)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (36, r"^size must be a multiple of the model's patch size, 8x8 pixels\. Got 36 instead\."),
+        (4, r"^size must suit the model\. Got 4 instead: .*at least one patch"),
+        (16_000_000, r"^size must be at most 8192 pixels, or memory would not do\. Got 16000000 instead\."),
+    ],
+)
+def test_sizes_that_cannot_be(models: Path, size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_classifier(models / "vit", size=size)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match=r"with .* CUDA devices\. Got 'cuda:99' instead\."):
+        choose_device("cuda:99")

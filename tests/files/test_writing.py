@@ -1,0 +1,113 @@
+"""Files are written whole or not at all, errors name them, and pictures are known again."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from captum_gmar.files.names import fitting, readable, safe
+from captum_gmar.files.writing import (
+    is_picture,
+    replacing,
+    save_arrays,
+    save_picture,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write(path: Path, text: str, error: BaseException | None = None) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+        if error:
+            raise error
+
+
+def test_replacing_keeps_links_and_what_was_there(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("before")
+    link.symlink_to(target)
+    with pytest.raises(OSError, match=r"link: cannot be written: disk is full$"):
+        write(link, "half", OSError("disk is full"))
+    with pytest.raises(KeyboardInterrupt):
+        write(link, "half", KeyboardInterrupt())
+    assert target.read_text() == "before"
+    write(link, "after")
+    assert link.is_symlink()
+    assert target.read_text() == "after"
+    assert names(tmp_path) == ["link", "target"]
+
+
+@pytest.mark.parametrize("name", ["none/a.txt", "a" * 300 + ".txt"])
+def test_a_path_that_cannot_be_is_named_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match=r"cannot be written: (No such file|File name too long)") as raised:
+        write_text(tmp_path / name, "text")
+    assert str(raised.value).count(name) == 1
+    assert names(tmp_path) == []
+
+
+def test_texts_and_tables_are_utf_8(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"label": "猫", "path": "latin\udce9.jpg"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8").replace("\\udce9", "\\\\xe9")) == {
+        "label": "猫",
+        "path": "latin\\xe9.jpg",
+    }
+    write_csv(tmp_path / "a.csv", ["path", "label"], [("a,b\udce9.jpg", "猫"), ("c", 1)])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == 'path,label\n"a,b\\udce9.jpg",猫\nc,1\n'
+
+
+def test_arrays_come_back(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "a.npz", {"image": np.array(["latin\udce9.jpg"]), "relevance": np.arange(4.0)})
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["image"].tolist() == ["latin\udce9.jpg"]
+        assert arrays["relevance"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
+def test_pictures_are_known_again_and_photos_are_not(tmp_path: Path, suffix: str) -> None:
+    picture, photo = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    figure = Figure((1, 1))
+    figure.text(0, 0.5, "text")
+    save_picture(figure, picture)
+    Image.new("RGB", (8, 8)).save(photo)
+    assert is_picture(picture)
+    assert not is_picture(photo)
+    photo.write_bytes(picture.read_bytes()[:30])
+    assert not is_picture(photo)
+    assert not is_picture(tmp_path / "none.png")
+
+
+def test_names_fit_the_file_system(tmp_path: Path) -> None:
+    for stem in ("a" * 255, "é" * 127, "猫" * 85, "\udce9" * 251):
+        name = fitting(stem, "-gmar-l1.png")
+        assert len(os.fsencode(name)) <= 255
+        assert name.endswith("-gmar-l1.png")
+        (tmp_path / name).touch()
+    assert fitting("photo", "-gmar-l1.png") == "photo-gmar-l1.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tiger cat", "tiger-cat"),
+        ("gmar++", "gmar++"),
+        ("../passwd", "passwd"),
+        ("猫, cat", "猫-cat"),
+        ("%", ""),
+    ],
+)
+def test_safe_names(text: str, expected: str) -> None:
+    assert safe(text) == expected
+
+
+def test_readable_names_are_text() -> None:
+    assert readable(os.fsdecode(b"latin\xe9-\xc3\xa9.jpg")) == "latin\\xe9-é.jpg"
