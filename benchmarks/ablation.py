@@ -21,7 +21,7 @@ from tqdm import tqdm
 from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.maps import Maps
+from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.rules import Evidence, HeadImportance
 from captum_gmar.cli.removals import make_removal
 from captum_gmar.cli.scenes import scene_subject
@@ -120,7 +120,7 @@ VARIANTS: dict[str, Callable[[nn.Module], AttentionAttribution]] = {
 def measured(subject: Subject, limit: int, in_bfloat16: bool) -> Iterator[Result]:
     """Everything of the choosing half's examples, or so many of them."""
     classifier = subject.classifier
-    maps = Maps([], classifier.model, classifier.logits, [], AT_ONCE)
+    maps = Explainer([], classifier.model, classifier.logits, [], AT_ONCE)
     maps.methods = {name: make(classifier.model) for name, make in VARIANTS.items()}
     removals = {name: make_removal(name, classifier.model, seed=0) for name in REMOVALS}
     metrics = ("insertion", "deletion", MASS)

@@ -4,8 +4,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +13,14 @@ from captum_gmar.attr.relevance_flow import RelevanceFlow, followed, relevance_f
 from captum_gmar.engine._captum import (
     Attribution,
     TargetType,
-    _batched_generator,
     _format_output,
     _is_tuple,
-    _validate_target,
     log_usage,
 )
-from captum_gmar.engine.explain import Explanation, Plan, explain_targets
-from captum_gmar.engine.inputs import Targets, each_target, leaf, pixel_values
-from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.explain import Explanation, Plan, explain
+from captum_gmar.engine.inputs import ChooseTargets, Request, Targets, each_target, pixel_values
+from captum_gmar.engine.models import Logits, check_model, logits_of
+from captum_gmar.engine.rule import head_weights
 from captum_gmar.engine.start_tokens import check_start
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
@@ -31,6 +29,15 @@ NO_GRADIENT = (
     "All gradients of an attention layer are zero for at least one example: the target does not depend on its "
     "attention there. Methods that weigh heads weigh them the same, and others learn nothing from that layer."
 )
+
+
+class TargetMaps(NamedTuple):
+    """What :meth:`AttentionAttribution.explain` gives for N examples and K targets of each."""
+
+    logits: Tensor  # (N, classes) of the model, detached
+    targets: Tensor  # (N, K)
+    relevance: Tensor  # (N, K, rows, columns)
+    head_importance: Tensor | None  # (N, K, layers from the method's start layer on, heads), if it weighs heads
 
 
 class AttentionAttribution(Attribution, ABC):
@@ -48,6 +55,8 @@ class AttentionAttribution(Attribution, ABC):
         TypeError: if ``model`` is no ``torch.nn.Module``.
         TypeError, ValueError: if the plan's tokens are none of the forms they take.
     """
+
+    weighs_heads: ClassVar[bool] = False  # by GMAR's importance, which `explain` then gives as well
 
     def __init__(self, model: nn.Module, plan: Plan, forward_func: Callable[..., Any] | None = None) -> None:
         check_model(model)
@@ -110,10 +119,11 @@ class AttentionAttribution(Attribution, ABC):
             RuntimeError: if the model's attention cannot be met; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
         """
-        is_inputs_tuple, pixels = _is_tuple(inputs), pixel_values(inputs)
-        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast)
-        attributions = explanations[0].grid.spread_like(_relevance(explanations), pixels)
-        return _format_output(is_inputs_tuple, (attributions,))
+        pixels = pixel_values(inputs)
+        request = Request([target], additional_forward_args, internal_batch_size, contrast)
+        (batches,) = self._explain(pixels, request)
+        attributions = batches[0].grid.spread_like(_patch_relevance(batches), pixels)
+        return _format_output(_is_tuple(inputs), (attributions,))
 
     def relevance(
         self,
@@ -131,8 +141,9 @@ class AttentionAttribution(Attribution, ABC):
         Returns:
             Tensor (N, rows, columns), in single precision for half-precision models.
         """
-        pixels = pixel_values(inputs)
-        return _relevance(self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast))
+        request = Request([target], additional_forward_args, internal_batch_size, contrast)
+        (batches,) = self._explain(pixel_values(inputs), request)
+        return _patch_relevance(batches)
 
     def attribute_targets(
         self,
@@ -171,13 +182,12 @@ class AttentionAttribution(Attribution, ABC):
             >>> GMARAttribution(model).attribute_targets(pixels, most_likely).shape
             torch.Size([1, 5, 3, 112, 112])
         """
-        is_inputs_tuple, pixels = _is_tuple(inputs), pixel_values(inputs)
-        of_targets = self._explain_targets(
-            pixels, each_target(targets, len(pixels)), additional_forward_args, internal_batch_size, contrast
-        )
+        pixels = pixel_values(inputs)
+        each = each_target(targets, len(pixels))
+        of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
         grid = of_targets[0][0].grid
-        attributions = torch.stack([grid.spread_like(_relevance(own), pixels) for own in of_targets], 1)
-        return _format_output(is_inputs_tuple, (attributions,))
+        attributions = torch.stack([grid.spread_like(_patch_relevance(batches), pixels) for batches in of_targets], 1)
+        return _format_output(_is_tuple(inputs), (attributions,))
 
     def relevance_of_targets(
         self,
@@ -196,10 +206,58 @@ class AttentionAttribution(Attribution, ABC):
             Tensor (N, K, rows, columns), in single precision for half-precision models.
         """
         pixels = pixel_values(inputs)
-        of_targets = self._explain_targets(
-            pixels, each_target(targets, len(pixels)), additional_forward_args, internal_batch_size, contrast
+        each = each_target(targets, len(pixels))
+        of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
+        return torch.stack([_patch_relevance(batches) for batches in of_targets], 1)
+
+    def explain(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        targets: Tensor | ChooseTargets,
+        additional_forward_args: object = None,
+        internal_batch_size: int | None = None,
+        contrast: TargetType = None,
+    ) -> TargetMaps:
+        """
+        All that one pass gives: relevance and logits, and the classes themselves where they are chosen of the logits.
+
+        Args:
+            targets (Tensor or Callable): A tensor (N, K) of the classes that are explained, or what gives it for the
+                logits (N, classes), such as ``lambda logits: logits.topk(5).indices``. With an internal batch size it
+                is asked of each batch.
+
+        The rest is that of :meth:`attribute_targets`, and so are cost and errors.
+
+        Returns:
+            :class:`TargetMaps`
+
+        Raises:
+            TypeError: if the model's output holds no logits.
+
+        Example::
+
+            >>> from captum_gmar import GMARAttribution
+            >>> from captum_gmar.demo import load_model, load_scene
+            >>> maps = GMARAttribution(load_model()).explain(
+            ...     load_scene(3).pixel_values, lambda logits: logits.topk(2).indices
+            ... )
+            >>> maps.logits.shape, maps.relevance.shape, maps.head_importance.shape
+            (torch.Size([1, 12]), torch.Size([1, 2, 14, 14]), torch.Size([1, 2, 6, 4]))
+        """
+        pixels, chosen = pixel_values(inputs), [] if callable(targets) else [targets]
+
+        def choose(logits: Tensor) -> Tensor:
+            chosen.append(targets(logits) if callable(targets) else targets)
+            return chosen[-1]
+
+        each = choose if callable(targets) else each_target(targets, len(pixels))
+        of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
+        return TargetMaps(
+            torch.cat([logits_of(explanation.logits) for explanation in of_targets[0]]),
+            torch.cat(chosen),
+            torch.stack([_patch_relevance(batches) for batches in of_targets], 1),
+            torch.stack([_head_shares(batches) for batches in of_targets], 1) if self.weighs_heads else None,
         )
-        return torch.stack([_relevance(own) for own in of_targets], 1)
 
     def relevance_flow(
         self,
@@ -226,76 +284,40 @@ class AttentionAttribution(Attribution, ABC):
             ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence and published GMAR
                 do not, nor do the recursions "forward" and "additive".
         """
-        pixels, (plan, follower) = pixel_values(inputs), followed(self.plan, self.get_name())
-        explanations = self._explain(pixels, target, additional_forward_args, internal_batch_size, contrast, plan)
-        flow = follower.flow([len(explanation.relevance) for explanation in explanations])
-        return relevance_flow(flow, explanations[0], self.plan.start_layer)
+        plan, follower = followed(self.plan, self.get_name())
+        request = Request([target], additional_forward_args, internal_batch_size, contrast)
+        (batches,) = self._explain(pixel_values(inputs), request, plan)
+        flow = follower.flow([len(explanation.relevance) for explanation in batches])
+        return relevance_flow(flow, batches[0], self.plan.start_layer)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not offered, as in Captum's own gradient methods."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
 
-    def _explain(
-        self,
-        pixels: Tensor,
-        target: TargetType,
-        additional_forward_args: object,
-        internal_batch_size: int | None,
-        contrast: TargetType,
-        plan: Plan | None = None,
-    ) -> list[Explanation]:
-        """Of each batch."""
-        asked = additional_forward_args, internal_batch_size, contrast, plan
-        return self._explain_targets(pixels, [target], *asked)[0]
-
-    def _explain_targets(
-        self,
-        pixels: Tensor,
-        targets: Sequence[TargetType],
-        additional_forward_args: object,
-        internal_batch_size: int | None,
-        contrast: TargetType,
-        plan: Plan | None = None,
-    ) -> list[list[Explanation]]:
-        """Of each target, of each batch."""
+    def _explain(self, pixels: Tensor, request: Request, plan: Plan | None = None) -> list[list[Explanation]]:
+        """Of each target, of each batch; ``plan`` if it is not the method's."""
         plan = plan or self.plan
-        asked, contrast = (targets, contrast) if plan.rule else ([None], None)  # without a rule, all targets are alike
-        if internal_batch_size is not None:
-            for target in (*asked, contrast):
-                _validate_target(len(pixels), target)
+        if plan.rule:  # without one, targets mean nothing, and any will do
+            request.check(len(pixels))
         with torch.inference_mode(False), torch.enable_grad():
-            # Captum's generator warns about inputs without grad. Ours need none, but a leaf with grad keeps it quiet.
-            batches = partial(_batched_generator, leaf(pixels), internal_batch_size=internal_batch_size)
-            of_targets = [batches(target_ind=target) for target in asked]
-            explanations = [
-                self._explain_batch(plan, batch, [target for _, _, target in own], batch_args, batch_contrast)
-                for ((batch,), batch_args, batch_contrast), *own in zip(
-                    batches(additional_forward_args, contrast), *of_targets, strict=True
-                )
-            ]
-        if any(explanation.without_gradient for batch in explanations for explanation in batch):
+            of_batches = [self._explain_batch(plan, *batch) for batch in request.batches(pixels)]
+        if any(explanation.without_gradient for of_targets in of_batches for explanation in of_targets):
             warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
-        by_target = [list(own) for own in zip(*explanations, strict=True)]
-        return by_target if plan.rule else by_target * len(targets)
+        return [list(batches) for batches in zip(*of_batches, strict=True)]
 
-    def _explain_batch(
-        self,
-        plan: Plan,
-        inputs: Tensor,
-        targets: Sequence[TargetType],
-        additional_forward_args: object,
-        contrast: TargetType,
-    ) -> list[Explanation]:
+    def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Of each target."""
-        forward_func: Any = self.forward_func
-        if plan.rule is None:  # then the model's output does not matter, and may be anything
-            forward_func = forward_func.forward_func
-        return explain_targets(self.model, forward_func, plan, inputs, targets, additional_forward_args, contrast)
+        return explain(self.model, Logits(self.forward_func), plan, pixels, request)
 
 
-def _relevance(explanations: Sequence[Explanation]) -> Tensor:
-    """(N, rows, columns) of all batches."""
-    return torch.cat([explanation.patch_relevance for explanation in explanations])
+def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:
+    """(N, rows, columns)"""
+    return torch.cat([explanation.patch_relevance for explanation in batches])
+
+
+def _head_shares(batches: Sequence[Explanation]) -> Tensor:
+    """(N, L, H), each layer summing to 1."""
+    return head_weights(torch.cat([torch.stack(list(batch.importance or ()), 1) for batch in batches]))
 
 
 def _users_stack_level() -> int:

@@ -1,6 +1,7 @@
 """The library's own method: what patches say for the class and against it, with the sign kept to the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor, nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.explain import Explanation, Plan, explain_targets
+from captum_gmar.engine.explain import Explanation, Plan
+from captum_gmar.engine.inputs import Request
 from captum_gmar.engine.models import config_of
 
 
@@ -74,19 +75,11 @@ class AttentionEvidence(AttentionAttribution):
     def get_name(cls) -> str:
         return "Attention evidence"
 
-    def _explain_batch(
-        self,
-        plan: Plan,
-        inputs: Tensor,
-        targets: Sequence[TargetType],
-        additional_forward_args: object,
-        contrast: TargetType,
-    ) -> list[Explanation]:
-        forward_func: Any = self.forward_func
-        if contrast is None and not _has_several_labels(self.model):
-            forward_func = _with_log_odds(forward_func)
-        found = explain_targets(self.model, forward_func, plan, inputs, targets, additional_forward_args, contrast)
-        return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in found]
+    def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
+        if request.contrast is None and not _has_several_labels(self.model):
+            plan = replace(plan, score=log_odds)
+        of_targets = super()._explain_batch(plan, pixels, request)
+        return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in of_targets]
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -98,10 +91,6 @@ def log_odds(logits: Tensor) -> Tensor:
     beside_top = logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
     others = logits.logsumexp(1, keepdim=True) + torch.log1p(-logits.softmax(1).masked_fill(top, 0))  # there p is ≤ 1/2
     return logits - torch.where(top, beside_top, others)
-
-
-def _with_log_odds(forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *args, **kwargs: log_odds(forward_func(*args, **kwargs))
 
 
 def _has_several_labels(model: nn.Module) -> bool:

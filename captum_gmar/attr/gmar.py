@@ -1,18 +1,17 @@
 """Gradient-driven multi-head attention rollout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.attr._base import AttentionAttribution
+from captum_gmar.attr._base import AttentionAttribution, _head_shares
 from captum_gmar.attr.rules import GMAR, HeadImportance, Rollout
 from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.explain import Explanation, Plan
-from captum_gmar.engine.inputs import Targets, each_target, pixel_values
-from captum_gmar.engine.rule import head_weights
+from captum_gmar.engine.explain import Plan
+from captum_gmar.engine.inputs import Request, Targets, each_target, pixel_values
 from captum_gmar.engine.start_tokens import Start
 
 
@@ -90,6 +89,8 @@ class GMARAttribution(AttentionAttribution):
         True
     """
 
+    weighs_heads = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -128,8 +129,9 @@ class GMARAttribution(AttentionAttribution):
             Tensor (N, L, H) of all layers, first layer first, each summing to 1. Comparable between the heads of a
             layer, not between layers.
         """
-        asked = additional_forward_args, internal_batch_size, contrast, self._importance_plan()
-        return _shares(self._explain(pixel_values(inputs), target, *asked))
+        request = Request([target], additional_forward_args, internal_batch_size, contrast)
+        (batches,) = self._explain(pixel_values(inputs), request, self._importance_plan())
+        return _head_shares(batches)
 
     def head_importance_of_targets(
         self,
@@ -147,14 +149,10 @@ class GMARAttribution(AttentionAttribution):
         Returns:
             Tensor (N, K, L, H), for each target what :meth:`head_importance` gives.
         """
-        pixels, asked = pixel_values(inputs), (additional_forward_args, internal_batch_size, contrast)
-        of_targets = self._explain_targets(pixels, each_target(targets, len(pixels)), *asked, self._importance_plan())
-        return torch.stack([_shares(own) for own in of_targets], 1)
+        pixels = pixel_values(inputs)
+        request = Request(each_target(targets, len(pixels)), additional_forward_args, internal_batch_size, contrast)
+        of_targets = self._explain(pixels, request, self._importance_plan())
+        return torch.stack([_head_shares(batches) for batches in of_targets], 1)
 
     def _importance_plan(self) -> Plan:
         return replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0)
-
-
-def _shares(explanations: Sequence[Explanation]) -> Tensor:
-    """(N, L, H) of all batches, each layer summing to 1."""
-    return head_weights(torch.cat([torch.stack(list(own.importance or ()), 1) for own in explanations]))

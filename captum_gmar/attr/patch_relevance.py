@@ -25,6 +25,17 @@ PATCHWISE = (PatchOcclusion, PatchAblation)  # every pixel has what its whole pa
 PERTURBING = (captum.attr.FeatureAblation,)  # and what inherits from it
 
 
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Within the block, where a method fails, the error is a RuntimeError whose message begins with its name."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise  # which fewer images at once may help
+    except FAILURES as error:
+        raise RuntimeError(f"{name}: {error}") from error
+
+
 def images_at_once(device: torch.device) -> int:
     """How many images one pass of a model holds, unless a user knows better."""
     return 16 if device.type == "cpu" else 128

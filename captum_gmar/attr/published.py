@@ -13,9 +13,10 @@ from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.rules import HeadImportance
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.backward import check_finite, gradients
-from captum_gmar.engine.explain import Explanation, Plan, meet, run_sweep, select
+from captum_gmar.engine.explain import Explanation, Plan, run_forward, run_sweep, select
 from captum_gmar.engine.forward import AttentionMeeting, depends
-from captum_gmar.engine.inputs import pixel_values
+from captum_gmar.engine.inputs import Request, pixel_values
+from captum_gmar.engine.models import Logits
 from captum_gmar.engine.rule import Blocks, Importance, head_weights
 
 RESIDUAL = 0.25
@@ -72,28 +73,22 @@ class PublishedGMAR(AttentionAttribution):
         Returns:
             Tensor (N, H), each row summing to 1.
         """
-        (explanation,) = self._explain(pixel_values(inputs), target, additional_forward_args, None, None)
+        ((explanation,),) = self._explain(pixel_values(inputs), Request([target], additional_forward_args))
         assert explanation.importance is not None
         return explanation.importance[0]
 
-    def _explain_batch(
-        self,
-        plan: Plan,
-        inputs: Tensor,
-        targets: Sequence[TargetType],
-        additional_forward_args: object,
-        contrast: TargetType,
-    ) -> list[Explanation]:
+    def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         recorder = _LayerNorms()
-        forward = recorder.around(self.forward_func)
-        with meet(self.model, forward, plan, inputs, additional_forward_args) as (meeting, logits):
-            selected = [select(logits, target, contrast) for target in targets]
+        forward = Logits(recorder.around(self.forward_func))
+        with run_forward(self.model, forward, plan, pixels, request.additional_forward_args) as (meeting, logits):
+            targets = request.targets_for(logits.detach(), len(pixels))
+            selected = [select(logits, target, request.contrast) for target in targets]
             meeting.check_met(self.model)
             meeting.first = -1  # the gradient is wanted of what enters a layer, also of the first
-            return [
-                self._explained(meeting, *gradients(own, [recorder.before(meeting)], goes_again=number < len(selected)))
-                for number, own in enumerate(selected, 1)
-            ]
+            entering = recorder.before(meeting)
+            grads = [gradients(score, [entering], number < len(selected)) for number, score in enumerate(selected, 1)]
+            explanations = [self._explained(meeting, gradient) for (gradient,) in grads]
+        return [explanation._replace(logits=logits.detach()) for explanation in explanations]
 
     def _explained(self, meeting: AttentionMeeting, gradient: Tensor) -> Explanation:
         """Of the gradient (N, T, hidden) before the last attention layer."""

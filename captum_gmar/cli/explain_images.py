@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_gmar import demo
-from captum_gmar.attr.maps import Maps
+from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import choose_device, find_class, load_classifier
 from captum_gmar.cli.explained import Explained, Question, arrays, draw, tell
@@ -79,7 +79,7 @@ class Work:
         self.device = choose_device(arguments.device)
         self.classifier = load_classifier(arguments.model, size=arguments.size, device=self.device)
         self.question = _question(arguments, self.classifier.labels)
-        self.maps = Maps(
+        self.explainer = Explainer(
             arguments.methods,
             self.classifier.model,
             self.classifier.logits,
@@ -141,9 +141,9 @@ class Work:
         if not kept:
             return []
         pixels, logits, targets = pixels[kept], logits[kept], targets[kept]
-        asked = pixels, targets, self.question.contrast
-        relevance = self.maps.relevance(*asked).movedim(1, 0).flatten(1, 2)  # (N, maps, rows, columns)
-        heads = self.maps.head_importance(*asked) if self.with_heads else None
+        maps = self.explainer.explain(pixels, targets, self.question.contrast)
+        relevance = maps.relevance.movedim(1, 0).flatten(1, 2)  # (N, maps, rows, columns)
+        heads = maps.head_importance if self.with_heads else None
         paths = [images[index][0] for index in kept]
         columns = paths, logits.cpu(), targets.tolist(), relevance, repeat(None) if heads is None else heads
         return list(zip(map(Explained, *columns), pixels, strict=True))

@@ -1,6 +1,7 @@
 """Every import of Captum's private helpers, so that a change of theirs is met in one place."""
 
 from captum._utils.common import (
+    _format_additional_forward_args,
     _format_output,
     _format_tensor_into_tuples,
     _is_tuple,
@@ -11,18 +12,19 @@ from captum._utils.common import (
 from captum._utils.gradient import compute_gradients
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import Attribution
-from captum.attr._utils.batching import _batched_generator
+from captum.attr._utils.batching import _tuple_splice_range
 from captum.log import log_usage
 
 __all__ = [
     "Attribution",
     "TargetType",
-    "_batched_generator",
+    "_format_additional_forward_args",
     "_format_output",
     "_format_tensor_into_tuples",
     "_is_tuple",
     "_run_forward",
     "_select_targets",
+    "_tuple_splice_range",
     "_validate_target",
     "compute_gradients",
     "log_usage",

@@ -11,15 +11,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine._captum import TargetType, _run_forward, _select_targets
+from captum_gmar.engine._captum import TargetType, _format_additional_forward_args, _select_targets
 from captum_gmar.engine.backward import WayBack, check_finite
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.forward import AttentionMeeting
-from captum_gmar.engine.models import PatchGrid, check_no_checkpointing, patch_grid
+from captum_gmar.engine.inputs import Request
+from captum_gmar.engine.models import (
+    Logits,
+    PatchGrid,
+    check_no_checkpointing,
+    find_logits,
+    logits_of,
+    patch_grid,
+    transformer_layers,
+)
 from captum_gmar.engine.rule import Importance, Rule, Sweep
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
 from captum_gmar.engine.switching import attention_implementation, uncompiled
-from captum_gmar.engine.truncation import separated
+from captum_gmar.engine.truncation import layers_apart, sum_of_layers
+
+
+def _itself(logits: Tensor) -> Tensor:
+    return logits
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Plan:
         tokens: where relevance begins, if not where the model's classifier reads.
         separate: whether every layer is met with the gradient of its own logits: those that the rest of the model
             gives to what comes out of that layer.
+        score: what is explained, of the logits (N, classes) and of the same shape, if not these themselves.
     """
 
     rule: Rule | None = None
@@ -40,6 +54,7 @@ class Plan:
     start_layer: int = 0
     tokens: Start | None = None
     separate: bool = False
+    score: Callable[[Tensor], Tensor] = _itself
 
     @property
     def begins(self) -> bool:
@@ -48,12 +63,13 @@ class Plan:
 
 
 class Explanation(NamedTuple):
-    """What one pass gives."""
+    """What one pass gives for one target."""
 
     relevance: Tensor  # (N, T) of every token
     importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
     grid: PatchGrid
     without_gradient: bool  # whether all gradients of a layer are zero, for any example
+    logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule met none
 
     @property
     def patch_relevance(self) -> Tensor:
@@ -61,56 +77,53 @@ class Explanation(NamedTuple):
         return self.relevance[:, -self.grid.patches :].reshape(-1, self.grid.rows, self.grid.columns)
 
 
-def explain(
-    model: nn.Module,
-    forward_func: Callable[..., Any],
-    plan: Plan,
-    inputs: Tensor,
-    target: TargetType = None,
-    additional_forward_args: object = None,
-    contrast: TargetType = None,
-) -> Explanation:
-    """Runs ``forward_func`` forward and, where the plan has a rule, backward, once.
+def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
+    """Runs ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
     Args:
         model: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
-        forward_func: returns the logits tensor; anything if the plan has no rule.
+        forward_func: gives the logits; without a rule, its output may be anything.
         plan: what to make of the layers.
-        inputs: pixel values (N, channels, height, width).
-        target: class index, in any form that Captum takes. Of no meaning without a rule.
-        additional_forward_args: passed to ``forward_func`` after the inputs.
-        contrast: a second class index: what is explained is the target's logit less this one's.
+        pixels: (N, channels, height, width), all of one batch.
+        request: the targets, which mean nothing without a rule, and the rest.
+
+    Returns:
+        Of each target.
 
     Raises:
         ValueError: if the plan's start layer or tokens are none of the model's.
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    return explain_targets(model, forward_func, plan, inputs, [target], additional_forward_args, contrast)[0]
-
-
-def explain_targets(
-    model: nn.Module,
-    forward_func: Callable[..., Any],
-    plan: Plan,
-    inputs: Tensor,
-    targets: Sequence[TargetType],
-    additional_forward_args: object = None,
-    contrast: TargetType = None,
-) -> list[Explanation]:
-    """As :func:`explain` for each of the targets, of one pass forward and one backward each, which share a graph.
-
-    A plan without a rule takes one target.
-    """
-    with meet(model, forward_func, plan, inputs, additional_forward_args) as (meeting, output):
-        selected = [select(output, target, contrast) if plan.rule else output for target in targets]
+    with run_forward(model, forward_func, plan, pixels, request.additional_forward_args) as (meeting, output):
+        logits, scores = _logits_and_scores(model, plan, meeting, output, is_needed=callable(request.targets))
+        targets = request.targets_for(logits, len(pixels))
+        selected = [select(scores, target, request.contrast) for target in targets] if plan.rule else [output]
         meeting.check_met(model)
         meeting.first = _first_layer(plan.start_layer, meeting.count)
         starts = _starts(model, plan, meeting, selected)
-        return [
-            _explained(model, plan, meeting, own, start, goes_again=number < len(selected))
-            for number, (own, start) in enumerate(zip(selected, starts, strict=True), 1)
+        explanations = [
+            _explained(model, plan, meeting, score, start, goes_again=number < len(selected))
+            for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
+    of_targets = explanations if plan.rule else explanations * len(targets)
+    return [explanation._replace(logits=logits) for explanation in of_targets]
+
+
+def _logits_and_scores(
+    model: nn.Module, plan: Plan, meeting: AttentionMeeting, output: object, is_needed: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The model's logits (N, classes), detached, and what targets select of; without a rule, logits if there are."""
+    if not plan.rule:
+        logits = logits_of(output) if is_needed else find_logits(output)
+        return (None if logits is None else logits.detach()), torch.empty(0)
+    logits = logits_of(output)
+    scores = plan.score(logits)
+    if plan.separate:
+        layers = len(transformer_layers(model))
+        scores = sum_of_layers(scores, layers, meeting, model)
+        logits = logits.chunk(layers)[-1]  # what comes out of the last layer is what the whole model gives
+    return logits.detach(), scores
 
 
 def _explained(
@@ -132,35 +145,41 @@ def _explained(
 
 
 @contextmanager
-def meet(
-    model: nn.Module, forward_func: Callable[..., Any], plan: Plan, inputs: Tensor, additional_forward_args: object
+def run_forward(
+    model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
 ) -> Iterator[tuple[AttentionMeeting, Any]]:
     """Runs forward; gives what was met on the way, for the block, and what came out."""
     _check_deterministic(model)
-    grid = patch_grid(model, *inputs.shape[-2:])
+    grid = patch_grid(model, *pixels.shape[-2:])
+    arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
-    meeting = AttentionMeeting(len(inputs), grid, plan.separate, keeps)
-    forward = separated(model, forward_func, meeting) if plan.separate else forward_func
+    meeting = AttentionMeeting(len(pixels), grid, plan.separate, keeps)
     try:
         with (
             meeting,
             attention_implementation(model, "sdpa"),
             uncompiled(),
+            layers_apart(transformer_layers(model), len(pixels)) if plan.separate else nullcontext(),
             nullcontext() if plan.rule else _forgetful(),
         ):
-            output = _run_forward(forward, meeting.mark(inputs), None, additional_forward_args)
+            output = forward_func.run(meeting.mark(pixels), *arguments)
         yield meeting, output
     finally:
         meeting.forget()
 
 
-def select(logits: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
-    """(N,) what is explained."""
-    selected: Tensor = _select_targets(logits, target)
+def select(scores: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
+    """(N,) what is explained, of scores (N, classes)."""
+    selected: Tensor = _select_targets(scores, _beside(scores, target))
     if contrast is not None:
-        selected = selected - _select_targets(logits, contrast)
+        selected = selected - _select_targets(scores, _beside(scores, contrast))
     check_finite(selected, "target's logits")
     return selected
+
+
+def _beside(scores: Tensor, target: TargetType) -> TargetType:
+    """The same target, on the device of the scores: labels come from a data loader on the CPU."""
+    return target.to(scores.device) if isinstance(target, Tensor) else target
 
 
 def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:

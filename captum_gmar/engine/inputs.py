@@ -1,13 +1,79 @@
-"""What a user passes to a method: pixel values, and several targets for every example."""
+"""What a user passes to a method: pixel values, and what is to be explained of them.
 
-from collections.abc import Sequence
-from typing import TypeAlias
+Letters in shapes: N examples, K targets of each.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from captum_gmar.engine._captum import TargetType, _format_tensor_into_tuples
+from captum_gmar.engine._captum import (
+    TargetType,
+    _format_additional_forward_args,
+    _format_tensor_into_tuples,
+    _tuple_splice_range,
+    _validate_target,
+)
 
 Targets: TypeAlias = Sequence[int] | Sequence[tuple[int, ...]] | Tensor
+ChooseTargets: TypeAlias = Callable[[Tensor], Tensor]
+"""What gives the targets (N, K) for logits (N, classes), for example ``lambda logits: logits.topk(5).indices``."""
+
+
+class Request(NamedTuple):
+    """What is to be explained of some pixel values, as the calls of a method take it.
+
+    Attributes:
+        targets: K of them, each in a form that Captum takes, or what chooses them of the logits.
+        additional_forward_args: passed to the model after the pixels; a tensor among them has one row per example.
+        internal_batch_size: how many examples run at once at most; None: all.
+        contrast: what is taken off each target's logit, in a form that Captum takes.
+    """
+
+    targets: Sequence[TargetType] | ChooseTargets
+    additional_forward_args: object = None
+    internal_batch_size: int | None = None
+    contrast: TargetType = None
+
+    def check(self, examples: int) -> None:
+        """Checks what a batch could not tell any more: that lists are as long as there are examples.
+
+        Raises:
+            AssertionError: from Captum, if they are not.
+        """
+        if self.internal_batch_size is not None:
+            for target in (*(() if callable(self.targets) else self.targets), self.contrast):
+                _validate_target(examples, target)
+
+    def batches(self, pixels: Tensor) -> Iterator[tuple[Tensor, "Request"]]:
+        """The pixels (N, channels, height, width) in batches, and what is to be explained of each.
+
+        Raises:
+            AssertionError: in Captum's words, if the batch size is none.
+        """
+        size = len(pixels) if self.internal_batch_size is None else self.internal_batch_size
+        if not isinstance(size, int) or size < 1:
+            raise AssertionError("Batch size must be greater than 0.")
+        arguments = _format_additional_forward_args(self.additional_forward_args)
+        for start in range(0, len(pixels), size):
+            batch = slice(start, min(start + size, len(pixels)))
+            targets = self.targets if callable(self.targets) else [_part(target, batch) for target in self.targets]
+            of_batch = _tuple_splice_range(arguments, batch.start, batch.stop)
+            yield pixels[batch], Request(targets, of_batch, contrast=_part(self.contrast, batch))
+
+    def targets_for(self, logits: Tensor | None, examples: int) -> Sequence[TargetType]:
+        """K targets, chosen of the logits (N, classes) where that is asked."""
+        if not callable(self.targets):
+            return self.targets
+        assert logits is not None
+        return each_target(self.targets(logits), examples)
+
+
+def _part(target: TargetType, examples: slice) -> TargetType:
+    """Of a target for each example those of some; any other is meant for all."""
+    is_each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
+    return target[examples] if is_each else target  # type: ignore[index]
 
 
 def each_target(targets: Targets, examples: int) -> list[TargetType]:
@@ -50,6 +116,11 @@ def each_target(targets: Targets, examples: int) -> list[TargetType]:
 
 
 def pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The one tensor (N, channels, height, width) among the inputs.
+
+    Raises:
+        ValueError: if there are several, or it is no batch of images of floating-point numbers.
+    """
     pixels, *others = _format_tensor_into_tuples(inputs)
     if others:
         raise ValueError(

@@ -42,8 +42,32 @@ def check_no_checkpointing(model: nn.Module) -> None:
         )
 
 
+def find_logits(output: object) -> Tensor | None:
+    """The logits of what a model returns, a tensor or an output with a ``logits`` tensor; None if there are none."""
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else None
+
+
+def logits_of(output: object) -> Tensor:
+    """As :func:`find_logits`.
+
+    Raises:
+        TypeError: if there are none.
+    """
+    logits = find_logits(output)
+    if logits is None:
+        raise TypeError(
+            "The model must return a tensor or an output with a `logits` tensor. "
+            f"Got {type(output).__name__} instead. Pass forward_func=, a callable that runs the model on the "
+            "inputs and returns the tensor to explain."
+        )
+    return logits
+
+
 class Logits:
     """Runs ``forward_func`` and returns its logits as a tensor, which is what Captum's own methods need.
+
+    ``run`` is ``forward_func`` itself, for those that need no logits.
 
     Args:
         forward_func: a model, or any callable, returning a tensor or an output with a ``logits`` tensor. Of a model
@@ -51,21 +75,17 @@ class Logits:
             it for training.
     """
 
+    run: Callable[..., Any]
+
     def __init__(self, forward_func: Callable[..., Any]) -> None:
         if isinstance(forward_func, nn.DataParallel | nn.parallel.DistributedDataParallel):
             forward_func = forward_func.module
-        self.forward_func = forward_func
+        if isinstance(forward_func, Logits):
+            forward_func = forward_func.run
+        self.run = forward_func
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        output = self.forward_func(*args, **kwargs)
-        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-        if not isinstance(logits, Tensor):
-            raise TypeError(
-                "The model must return a tensor or an output with a `logits` tensor. "
-                f"Got {type(output).__name__} instead. Pass forward_func=, a callable that runs the model on the "
-                "inputs and returns the tensor to explain."
-            )
-        return logits
+        return logits_of(self.run(*args, **kwargs))
 
 
 class PatchGrid(NamedTuple):

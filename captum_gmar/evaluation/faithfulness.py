@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_gmar.attr.maps import Maps
+from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import images_at_once
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.classifier.loading import choose_device
@@ -120,7 +120,7 @@ class Evaluation:
             steps=arguments.steps,
             seed=arguments.seed,
         )
-        maps = Maps(arguments.methods, classifier.model, logits, tokens=[], batch_size=at_once)
+        maps = Explainer(arguments.methods, classifier.model, logits, tokens=[], batch_size=at_once)
         prepare = Preparation(classifier.pixel_values, classifier.mask, self._target())
         return Work(self.subject.examples, prepare, maps, measures, device, at_once, partial(report, kind="note"))
 

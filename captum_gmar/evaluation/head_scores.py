@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.attr.patch_relevance import naming
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.evaluation.batches import Batches, Read, Skipped
 from captum_gmar.evaluation.journal import read_journals
@@ -189,9 +189,5 @@ def _loss(classifier: Classifier) -> str:
 
 
 def _scored(name: str, score: Score, pixels: Tensor, targets: Tensor) -> Tensor:
-    try:
+    with naming(name):
         return score(pixels, target=targets).cpu()
-    except torch.OutOfMemoryError:
-        raise  # which fewer images at once may help
-    except FAILURES as error:
-        raise RuntimeError(f"{name}: {error}") from error

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from captum_gmar.attr.maps import Maps
+from captum_gmar.attr.explainer import Explainer
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.evaluation.batches import Batches, Preparation, Read, Skipped
 from captum_gmar.evaluation.controls import CONTROLS, controls
@@ -32,7 +32,7 @@ class Work:
 
     examples: Sequence[Example]
     prepare: Preparation
-    maps: Maps
+    maps: Explainer
     measures: Measures
     device: torch.device
     at_once: int
@@ -90,7 +90,7 @@ class Work:
 
     def _attribute(self, name: str, inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
         targets = torch.as_tensor(target, device=inputs.device)
-        relevance = self.maps.of(name, inputs.detach(), targets, contrast=None)
+        relevance = self.maps.relevance(name, inputs.detach(), targets)
         return patch_grid(self.maps.model, *inputs.shape[2:]).spread_like(relevance, inputs)
 
 

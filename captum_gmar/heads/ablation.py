@@ -123,7 +123,7 @@ def mean_head_outputs(
         return outputs
 
     with head_outputs(model, lambda layer: note):
-        Logits(model if forward_func is None else forward_func).forward_func(pixels)
+        Logits(model if forward_func is None else forward_func).run(pixels)
     return stacked(means, 0)
 
 

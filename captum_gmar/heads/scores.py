@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.backward import check_finite
-from captum_gmar.engine.explain import Plan, explain, meet, run_sweep
-from captum_gmar.engine.inputs import leaf, pixel_values
+from captum_gmar.engine.explain import Plan, explain, run_forward, run_sweep
+from captum_gmar.engine.inputs import Request, pixel_values
 from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.rule import Blocks, Importance, Step, check_choice, sum_up
 from captum_gmar.heads.ablation import stacked
@@ -73,9 +73,9 @@ def gradient_of_mask(
     check_model(model)
     check_choice("loss", loss, LOSSES)
     logits = Logits(model if forward_func is None else forward_func)
-    forward = logits if loss == "logit" else lambda pixels: _log_probabilities(logits(pixels))
+    plan = Plan(_MaskGradient()) if loss == "logit" else Plan(_MaskGradient(), score=_log_probabilities)
     with torch.inference_mode(False), torch.enable_grad():
-        explanation = explain(model, forward, Plan(_MaskGradient()), leaf(pixel_values(inputs)), target)
+        (explanation,) = explain(model, logits, plan, pixel_values(inputs), Request([target]))
     return stacked(list(explanation.importance or ()), 1).abs()
 
 
@@ -121,9 +121,9 @@ def attention_entropy(
         (torch.Size([1, 6, 4]), True)
     """
     check_model(model)
-    forward = Logits(model if forward_func is None else forward_func).forward_func
+    forward = Logits(model if forward_func is None else forward_func)
     plan, pixels = Plan(sweep=_entropies), pixel_values(inputs)
-    with torch.inference_mode(False), torch.enable_grad(), meet(model, forward, plan, leaf(pixels), None) as (met, _):
+    with torch.inference_mode(False), torch.enable_grad(), run_forward(model, forward, plan, pixels, None) as (met, _):
         met.check_met(model)
         entropies = run_sweep(_entropies, met.layers, met.like.new_zeros(len(pixels), 1), None)
     check_finite(entropies, "entropy")

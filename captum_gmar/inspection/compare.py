@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_gmar.attr.catalogue import COMPARED, METHODS, find_method
-from captum_gmar.attr.patch_relevance import FAILURES, Method, attributions_of, images_at_once, relevance_of, summed
+from captum_gmar.attr.patch_relevance import Method, attributions_of, images_at_once, naming, relevance_of, summed
 from captum_gmar.engine._captum import Attribution
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Compared, Comparison, Convergence, Cost
@@ -162,12 +162,8 @@ class _Image:
             method = METHODS[name].load()(self.model, forward_func=passes.counted(self.forward))
         else:
             method = watched_copy(method, passes)
-        try:
+        with naming(name):
             (relevance, attributions), taken, forward_taken = self._timed(partial(self._explain, method))
-        except torch.OutOfMemoryError:
-            raise
-        except FAILURES as error:
-            raise RuntimeError(f"{name}: {error}") from error
         cost = Cost(statistics.median(taken), statistics.median(forward_taken), *passes.of_one(len(taken)))
         convergence = None if attributions is None else self._convergence(method, attributions)
         curves = self._curves(self.grid.spread_like(relevance, self.pixels))

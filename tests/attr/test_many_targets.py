@@ -13,6 +13,7 @@ from oracle import with_truncations
 from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution, PublishedGMAR
+from captum_gmar.engine.inputs import Request
 from captum_gmar.engine.models import patch_grid, transformer_layers
 
 SEVERAL = torch.tensor([[3, 0], [0, 9], [9, 9], [5, 1]])  # (N, K)
@@ -299,7 +300,6 @@ def test_a_class_contrasted_with_itself_is_what_a_single_call_makes_of_it(vit, i
 def test_the_released_code_s_head_weights_are_each_target_s_own(vit, images):
     """The map is blind to them, so that it alone would not show a wrong one."""
     method = PublishedGMAR(vit)
-    asked = ([3, 0], None, None, None)
-    of_targets = method._explain_targets(images, *asked)
+    of_targets = method._explain(images, Request([3, 0]))
     for target, (explanation,) in zip([3, 0], of_targets, strict=True):
         assert_close(explanation.importance[0], method.head_weights(images, target))

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import GMARAttribution, __version__, demo
-from captum_gmar.attr.maps import Maps
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
 from captum_gmar.cli.explain import FROM_TOKENS
@@ -236,15 +235,6 @@ def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Ten
     images: Any = [panel.images[-1] for panel in figure.axes[1:3]]
     assert [image.get_clim() for image in images] == [(0, 1500), (1600, 3100)]
     assert {image.colorbar.ax.get_xlabel() for image in images} == {"relevance per patch, % of all tokens"}
-
-
-def test_captums_methods_take_classes_one_by_one(loaded: tuple[Any, Any], pixels: Tensor) -> None:
-    model, targets = loaded[0], torch.tensor([[3, 0, 1]])
-    maps = Maps(["saliency"], model, lambda images: model(images).logits, [], batch_size=1)
-    found = maps.relevance(pixels, targets, None)
-    expected = [maps.of("saliency", pixels, own, None) for own in targets.unbind(1)]
-    assert torch.equal(found, torch.stack(expected, 1)[None])
-    assert maps.head_importance(pixels, targets, None) is None
 
 
 def test_top1_is_as_it_was(run: Run, work: Path, models: Path) -> None:

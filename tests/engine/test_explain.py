@@ -447,7 +447,7 @@ def test_rollout_of_a_model_without_logits(vit, images):
 def test_data_parallel(vit, images):
     """On a machine without GPU the wrapper only hands on; what is wrapped is what runs everywhere."""
     method = GMARAttribution(nn.DataParallel(vit))
-    assert method.forward_func.forward_func is vit
+    assert method.forward_func.run is vit
     assert_close(method.relevance(images, 3), GMARAttribution(vit).relevance(images, 3), rtol=0, atol=0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import ViTForImageClassification
 
 from captum_gmar import GMARAttribution, GradientRollout
-from captum_gmar.attr.maps import Maps
+from captum_gmar.attr.explainer import Explainer
 from captum_gmar.evaluation.batches import Preparation
 from captum_gmar.evaluation.controls import CONTROLS
 from captum_gmar.evaluation.data import Example
@@ -77,7 +77,7 @@ def make(vit: ViTForImageClassification) -> Make:
             return forward_func(pixels).softmax(-1)
 
         measures = Measures(metrics, {"blur": Blur(4), "zero": Zero()}, forward_func, probabilities, STEPS, seed=0)
-        maps = Maps(NAMES, vit, forward_func, tokens=[], batch_size=at_once)
+        maps = Explainer(NAMES, vit, forward_func, tokens=[], batch_size=at_once)
         return Work(data, prepare, maps, measures, torch.device("cpu"), at_once, note)
 
     return make

@@ -1,0 +1,105 @@
+"""Several methods for one model: the relevance of patches, with the logits of the same pass."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.attr._base import AttentionAttribution, TargetMaps
+from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
+from captum_gmar.engine.inputs import ChooseTargets
+from captum_gmar.engine.start_tokens import Part
+
+
+class Explainer:
+    """Several methods for one model.
+
+    ``explain(pixels, targets, contrast)`` gives what all methods say of a batch, and ``relevance(name, pixels, targets,
+    contrast)`` what one of them says of one class each.
+
+    Args:
+        names: of the methods, in :func:`captum_gmar.methods`.
+        model: an image classifier.
+        forward_func: takes pixels, runs the model once and gives its logits (N, classes).
+        tokens: where relevance begins, for methods that take it; none: where they begin themselves.
+        batch_size: how many images may run at once, also where a method makes many of one. None: 16 on the CPU and 128
+            elsewhere.
+
+    Attributes:
+        methods: by name.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        model: nn.Module,
+        forward_func: Callable[[Tensor], Tensor],
+        tokens: Sequence[Part] = (),
+        batch_size: int | None = None,
+    ) -> None:
+        options = {"tokens": list(tokens)} if tokens else {}
+        self.methods = {name: METHODS[name].load()(model, forward_func=forward_func, **options) for name in names}
+        self.model = model
+        self.forward_func = forward_func
+        self.batch_size = batch_size
+
+    def explain(self, pixels: Tensor, targets: Tensor | ChooseTargets, contrast: int | None = None) -> TargetMaps:
+        """What all methods say of a batch of images, and what the model does.
+
+        With methods of ours the logits are those of a pass that explains, so that the model runs forward once for each
+        method; with Captum's alone it runs once more.
+
+        Args:
+            pixels: (N, channels, height, width); all run at once.
+            targets: the classes (N, K) that are explained, or what chooses them of the logits (N, classes).
+            contrast: a class that targets are held against, of methods that take one.
+
+        Returns:
+            :class:`~captum_gmar.attr._base.TargetMaps` on the CPU, with **relevance** (methods, N, K, rows, columns),
+            in the order of the methods, and **head_importance** of the first of them that weighs heads.
+
+        Raises:
+            RuntimeError: if a method cannot explain these; the message begins with its name. An example whose target is
+                the contrast has no gradient, so choose another class for it, and leave it out afterwards.
+        """
+        leading = self._leading()
+        if leading is None:
+            with torch.no_grad():
+                logits = self.forward_func(pixels)
+            chosen = targets(logits) if callable(targets) else targets
+            maps = TargetMaps(logits, chosen, torch.empty(0), None)
+        else:
+            method = self.methods[leading]
+            assert isinstance(method, AttentionAttribution)
+            with naming(leading):
+                maps = method.explain(pixels, targets, contrast=contrast)
+        relevance = [
+            maps.relevance if name == leading else self._of_targets(name, pixels, maps.targets, contrast)
+            for name in self.methods
+        ]
+        importance = None if maps.head_importance is None else maps.head_importance.cpu()
+        return TargetMaps(maps.logits.cpu(), maps.targets.cpu(), torch.stack([m.cpu() for m in relevance]), importance)
+
+    def relevance(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None = None) -> Tensor:
+        """(N, rows, columns) of one method and targets (N,), on the device of the pixels.
+
+        Raises:
+            RuntimeError: if it cannot explain these; the message begins with its name.
+        """
+        at_once = self.batch_size or images_at_once(pixels.device)
+        with naming(name):
+            return relevance_of(self.methods[name], self.model, pixels, targets, batch_size=at_once, contrast=contrast)
+
+    def _leading(self) -> str | None:
+        """The method whose pass gives the logits: if there is one of ours, and the first that weighs heads."""
+        ours = {name: method for name, method in self.methods.items() if isinstance(method, AttentionAttribution)}
+        return next((name for name, method in ours.items() if method.weighs_heads), next(iter(ours), None))
+
+    def _of_targets(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
+        """(N, K, rows, columns)"""
+        method = self.methods[name]
+        if not isinstance(method, AttentionAttribution):
+            return torch.stack([self.relevance(name, pixels, each, contrast) for each in targets.unbind(1)], 1)
+        with naming(name):
+            return method.relevance_of_targets(pixels, targets, contrast=contrast)
