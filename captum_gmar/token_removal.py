@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import PatchGrid, patch_grid
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
@@ -92,7 +92,7 @@ class TokenRemoval:
         return outputs
 
 
-class _Hiding(TorchFunctionMode):
+class _Hiding(AttentionMode):
     """Within the block, hides the tokens of removed patches (N, P) in attention and in means."""
 
     def __init__(self, grid: PatchGrid, removed: Tensor) -> None:
@@ -101,19 +101,12 @@ class _Hiding(TorchFunctionMode):
         self.removed = removed
         self.layers = 0
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            return self._attend_by_module(*args, **kwargs)
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if func in (torch.mean, Tensor.mean):
             return self._mean(func, *args, **kwargs)
         return func(*args, **kwargs)
 
-    def _attend(
+    def attend(
         self,
         query: Tensor,
         key: Tensor,
@@ -133,18 +126,6 @@ class _Hiding(TorchFunctionMode):
         mask = _without(attn_mask, hidden[:, None, None])
         attended = F.scaled_dot_product_attention(query, key, value, mask, dropout_p, **rest)
         return attended + _nan(hidden, attended)[:, None, :, None] if query.shape[-2] == key.shape[-2] else attended
-
-    def _attend_by_module(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What nn.MultiheadAttention calls, with tokens first: (T, N, D)."""
-        hidden = self._hidden(len(key)) if key.dim() == 3 and key.shape[1] == len(self.removed) else None
-        if hidden is None or kwargs.get("key_padding_mask") is not None:
-            return F.multi_head_attention_forward(query, key, value, *args, **kwargs)
-        self.layers += 1
-        tokens = hidden.T[:, :, None]
-        kwargs["key_padding_mask"] = query.new_zeros(hidden.shape).masked_fill(hidden, -torch.inf)
-        key, value = (torch.where(tokens, 0, t) for t in (key, value))
-        attended, weights = F.multi_head_attention_forward(query, key, value, *args, **kwargs)
-        return (attended + _nan(hidden, attended).T[:, :, None] if len(query) == len(key) else attended), weights
 
     def _mean(self, func: Callable[..., Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         dim = args[0] if args else kwargs.get("dim")

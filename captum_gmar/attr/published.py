@@ -7,15 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.rules import HeadImportance
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.backward import check_finite, gradients
 from captum_gmar.engine.explain import Explanation, Plan, run_forward, run_sweep, select
-from captum_gmar.engine.forward import AttentionMeeting, depends
+from captum_gmar.engine.forward import ForwardPass, depends
 from captum_gmar.engine.inputs import Request, pixel_values
+from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits
 from captum_gmar.engine.rule import Blocks, Importance, head_weights
 
@@ -80,29 +80,30 @@ class PublishedGMAR(AttentionAttribution):
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         recorder = _LayerNorms()
         forward = Logits(recorder.around(self.forward_func))
-        with run_forward(self.model, forward, plan, pixels, request.additional_forward_args) as (meeting, logits):
+        with run_forward(self.model, forward, plan, pixels, request.additional_forward_args) as (forward_pass, logits):
             targets = request.targets_for(logits.detach(), len(pixels))
             selected = [select(logits, target, request.contrast) for target in targets]
-            meeting.check_met(self.model)
-            meeting.first = -1  # the gradient is wanted of what enters a layer, also of the first
-            entering = recorder.before(meeting)
+            forward_pass.check_met(self.model)
+            entering = recorder.before(forward_pass)
             grads = [gradients(score, [entering], number < len(selected)) for number, score in enumerate(selected, 1)]
-            explanations = [self._explained(meeting, gradient) for (gradient,) in grads]
+            explanations = [self._explained(forward_pass, gradient) for (gradient,) in grads]
         return [explanation._replace(logits=logits.detach()) for explanation in explanations]
 
-    def _explained(self, meeting: AttentionMeeting, gradient: Tensor) -> Explanation:
+    def _explained(self, forward_pass: ForwardPass, gradient: Tensor) -> Explanation:
         """Of the gradient (N, T, hidden) before the last attention layer."""
         check_finite(gradient, "gradient before the last attention layer")
-        if len(gradient) != meeting.examples:  # torch's layers may take tokens first
+        if len(gradient) != forward_pass.examples:  # torch's layers may take tokens first
             gradient = gradient.transpose(0, 1)
-        of_patches = gradient[:, -meeting.grid.patches :]
-        channels = of_patches.reshape(*of_patches.shape[:2], meeting.layers[-1].shape[1], -1)  # (N, P, H, hidden / H)
+        of_patches = gradient[:, -forward_pass.grid.patches :]
+        channels = of_patches.reshape(
+            *of_patches.shape[:2], forward_pass.layers[-1].shape[1], -1
+        )  # (N, P, H, hidden / H)
         weights = head_weights(self.norm.of(channels.transpose(1, 2)))  # (N, H)
-        importance = [weights] * meeting.count
-        patches = meeting.like.new_zeros(meeting.examples, meeting.tokens)
-        patches[:, -meeting.grid.patches :] = 1
-        relevance = run_sweep(self.rollout, meeting.layers, patches, importance)
-        return Explanation(relevance, importance, meeting.grid, without_gradient=False)
+        importance = [weights] * forward_pass.count
+        patches = forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
+        patches[:, -forward_pass.grid.patches :] = 1
+        relevance = run_sweep(self.rollout, forward_pass.layers, patches, importance)
+        return Explanation(relevance, importance, forward_pass.grid, without_gradient=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class PublishedRollout:
         return F.pad(scaled, (tokens - patches, 0)).to(relevance.dtype)
 
 
-class _LayerNorms(TorchFunctionMode):
+class _LayerNorms(AttentionMode):
     """Within the block, notes with each attention what the last layer norm before it gives."""
 
     def __init__(self) -> None:
@@ -146,21 +147,20 @@ class _LayerNorms(TorchFunctionMode):
 
         return forward
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def attend(self, *args: Any, **kwargs: Any) -> Tensor:
+        attended = F.scaled_dot_product_attention(*args, **kwargs)
+        self.attended.append((attended, self.latest))
+        return attended
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         if func is F.layer_norm:
             self.latest = result
-        elif func is F.scaled_dot_product_attention:
-            self.attended.append((result, self.latest))
-        elif func is F.multi_head_attention_forward:
-            self.attended.append((result[0], self.latest))
         return result
 
-    def before(self, meeting: AttentionMeeting) -> Tensor:
+    def before(self, forward_pass: ForwardPass) -> Tensor:
         """What enters the last layer that was met (N, T, hidden), whatever attention of text or pooling came later."""
-        last = meeting.last
+        last = forward_pass.last
         assert last is not None
         attended, normed = next(pair for pair in self.attended if depends(pair[:1], last))
         if normed is None or normed.grad_fn is None or not depends((attended,), normed.grad_fn):

@@ -1,44 +1,56 @@
-"""The way back: one backward pass, in which a rule takes relevance from each attention layer to the one before.
+"""The pass backward, in which a rule takes relevance from each attention layer to the one before.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
 from captum_gmar.engine.blockwise import GradientBlocks
-from captum_gmar.engine.forward import AttentionMeeting, depends
+from captum_gmar.engine.forward import ForwardPass, depends
 from captum_gmar.engine.rule import Importance, Rule, leading
 
 
-class WayBack:
-    """
+class BackwardPass:
+    """Takes relevance down the layers.
+
     Args:
         rule: what is made of a layer.
-        meeting: where the layers were met; the way back ends at its first layer.
+        forward_pass: in which the layers were met.
         relevance: (N, T) above the last layer.
+        first: the layer at which it ends.
     """
 
-    def __init__(self, rule: Rule, meeting: AttentionMeeting, relevance: Tensor) -> None:
+    def __init__(self, rule: Rule, forward_pass: ForwardPass, relevance: Tensor, first: int) -> None:
         self.rule = rule
-        self.meeting = meeting
+        self.forward_pass = forward_pass
+        self.first = first
         self.relevance = relevance.clone()  # below the layers that were met again
-        self.lowest = meeting.count  # the layer that was met again last
+        self.lowest = forward_pass.count  # the layer that was met again last
         self.importance: list[list[Tensor | None]] = []  # last layer first, in parts (n, H)
         self.finite: list[tuple[int, Tensor]] = []  # of each layer and part
         self.has_gradient: list[Tensor] = []  # (n,) of each layer and part
-        self.read = torch.zeros(meeting.tokens, dtype=torch.bool, device=relevance.device)  # tokens the target reads
+        # tokens that the target reads
+        self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
 
-    def go(self, selected: Tensor, goes_again: bool = False) -> None:
-        """Runs backward from what is explained (N,); ``goes_again`` as in :func:`gradients`."""
-        if self.meeting.last is None or not depends((selected,), self.meeting.last):
+    def run(self, selected: Tensor, goes_again: bool = False) -> None:
+        """From what is explained (N,); ``goes_again`` as in :func:`gradients`.
+
+        Raises:
+            RuntimeError: if it depends on no layer, or not on every layer in turn.
+            FloatingPointError: if a gradient is NaN or infinite.
+        """
+        if self.forward_pass.last is None or not depends((selected,), self.forward_pass.last):
             raise _detached_error(self.lowest - 1)
-        self.meeting.on_layer = self._meet_again
-        gradients(selected, self.meeting.anchors[self.meeting.first :], goes_again)
-        if self.lowest > self.meeting.first:
+        for layer, handout in enumerate(self.forward_pass.handouts):
+            handout.on_blocks = partial(self._meet_again, layer)
+            handout.goes_on = layer > self.first and not self.forward_pass.separate
+        gradients(selected, [handout.anchor for handout in self.forward_pass.handouts[self.first :]], goes_again)
+        if self.lowest > self.first:
             raise _detached_error(self.lowest - 1)
         for layer, finite in self.finite:
             if not finite:
@@ -65,10 +77,10 @@ class WayBack:
         has_gradient = largest > 0  # (n, T)
         self.finite.append((self.lowest, torch.isfinite(largest).all()))
         self.has_gradient.append(has_gradient.any(-1))
-        last = self.lowest == self.meeting.count - 1
+        last = self.lowest == self.forward_pass.count - 1
         if last:
             self.read |= has_gradient.any(0)
-        if last or self.meeting.separate:  # in other layers, all tokens count
+        if last or self.forward_pass.separate:  # in other layers, all tokens count
             reads = has_gradient if self.rule.layerwise else has_gradient | (relevance != 0)
             blocks.keep_first(leading(reads))
 
@@ -78,7 +90,7 @@ class WayBack:
         Args:
             whole: whether of all patches all are to be read; not where their maximum is.
         """
-        prefix = self.meeting.grid.prefix_tokens(self.meeting.tokens)
+        prefix = self.forward_pass.grid.prefix_tokens(self.forward_pass.tokens)
         begins = start[0] > 0
         unread = begins[:prefix] & ~self.read[:prefix]
         patches = self.read[prefix:]

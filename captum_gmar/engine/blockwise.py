@@ -8,6 +8,7 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension, R query rows
 import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -64,27 +65,28 @@ class Workspace:
         self.kept = {}
 
 
-def attention(
-    layer: Layer,
-    value: Tensor,
-    anchor: Tensor,
-    on_blocks: OnBlocks,
-    goes_on: Callable[[], bool] = lambda: True,
-    workspace: Workspace | None = None,
-) -> Tensor:
-    """``F.scaled_dot_product_attention`` that hands out its blocks in backward.
+@dataclass(eq=False)
+class Handout:
+    """What becomes of a layer's blocks in backward. It may be said after the pass forward.
 
-    Args:
-        layer: query, key, mask and scale.
-        value: (N, H, T, D)
-        anchor: a tensor that requires grad and receives zero: autograd comes here even if nothing else asks for it.
+    Attributes:
+        anchor: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
+        workspace: for backward; layers may share one.
         on_blocks: called in backward with a slice of the examples and their blocks, for every part of the examples in
             turn. It may go over the blocks any number of times, also none.
-        goes_on: called in backward: whether the gradients of query, key, value and mask are wanted.
-        workspace: for backward, if layers share one.
+        goes_on: whether the gradients of query, key, value and mask are wanted.
     """
-    arguments = value, layer.scale, anchor, on_blocks, goes_on, workspace or Workspace()
-    attended: Tensor = _Attention.apply(layer.query, layer.key, layer.mask, *arguments)  # type: ignore[no-untyped-call]
+
+    anchor: Tensor
+    workspace: Workspace = field(default_factory=Workspace)
+    on_blocks: OnBlocks | None = None
+    goes_on: bool = True
+
+
+def attention(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
+    """``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D), which hands out blocks in backward."""
+    tensors = layer.query, layer.key, layer.mask, value, handout.anchor
+    attended: Tensor = _Attention.apply(*tensors, layer.scale, handout)  # type: ignore[no-untyped-call]
     return attended
 
 
@@ -96,15 +98,13 @@ class _Attention(torch.autograd.Function):
         key: Tensor,
         mask: Tensor | None,
         value: Tensor,
-        scale: float | None,
         anchor: Tensor,
-        on_blocks: OnBlocks,
-        goes_on: Callable[[], bool],
-        workspace: Workspace,
+        scale: float | None,
+        handout: Handout,
     ) -> Tensor:
         output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
         ctx.save_for_backward(query, key, mask, value, output)
-        ctx.scale, ctx.on_blocks, ctx.goes_on, ctx.workspace = scale, on_blocks, goes_on, workspace
+        ctx.scale, ctx.handout = scale, handout
         return output
 
     @staticmethod
@@ -112,11 +112,12 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, mask, value, output = ctx.saved_tensors
         layer = Layer(query, key, mask, ctx.scale)
-        goes_on = ctx.goes_on()
+        handout: Handout = ctx.handout
+        goes_on = handout.goes_on
         needs_grad = goes_on and any(ctx.needs_input_grad[:4])
         grads = [torch.empty_like(t) if needs_grad else None for t in (query, key, value)]
         grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[2] else None
-        scratch = Scratch(layer, ctx.workspace)
+        scratch = Scratch(layer, handout.workspace)
         with torch.autocast(query.device.type, enabled=False):
             for part in scratch.parts():
                 blocks = GradientBlocks(
@@ -127,10 +128,11 @@ class _Attention(torch.autograd.Function):
                     grad_output=grad_output[part],
                     grads=[None if t is None else t[part] for t in (*grads, grad_scores)],
                 )
-                ctx.on_blocks(part, blocks)
+                if handout.on_blocks is not None:
+                    handout.on_blocks(part, blocks)
                 blocks.finish()
         grad_mask = None if grad_scores is None else grad_scores.sum_to_size(mask.shape)
-        return (*grads[:2], grad_mask, grads[2], None, torch.zeros(()), None, None, None)
+        return *grads[:2], grad_mask, grads[2], torch.zeros_like(handout.anchor), None, None
 
 
 class Scratch:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType, _format_additional_forward_args, _select_targets
-from captum_gmar.engine.backward import WayBack, check_finite
+from captum_gmar.engine.backward import BackwardPass, check_finite
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
-from captum_gmar.engine.forward import AttentionMeeting
+from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.inputs import Request
 from captum_gmar.engine.models import (
     Logits,
@@ -95,15 +95,15 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    with run_forward(model, forward_func, plan, pixels, request.additional_forward_args) as (meeting, output):
-        logits, scores = _logits_and_scores(model, plan, meeting, output, is_needed=callable(request.targets))
+    with run_forward(model, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
+        logits, scores = _logits_and_scores(model, plan, forward_pass, output, is_needed=callable(request.targets))
         targets = request.targets_for(logits, len(pixels))
         selected = [select(scores, target, request.contrast) for target in targets] if plan.rule else [output]
-        meeting.check_met(model)
-        meeting.first = _first_layer(plan.start_layer, meeting.count)
-        starts = _starts(model, plan, meeting, selected)
+        forward_pass.check_met(model)
+        first = _first_layer(plan.start_layer, forward_pass.count)
+        starts = _starts(model, plan, forward_pass, selected)
         explanations = [
-            _explained(model, plan, meeting, score, start, goes_again=number < len(selected))
+            _explained(model, plan, forward_pass, first, score, start, goes_again=number < len(selected))
             for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
     of_targets = explanations if plan.rule else explanations * len(targets)
@@ -111,7 +111,7 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
 
 
 def _logits_and_scores(
-    model: nn.Module, plan: Plan, meeting: AttentionMeeting, output: object, is_needed: bool
+    model: nn.Module, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
 ) -> tuple[Tensor | None, Tensor]:
     """The model's logits (N, classes), detached, and what targets select of; without a rule, logits if there are."""
     if not plan.rule:
@@ -121,51 +121,51 @@ def _logits_and_scores(
     scores = plan.score(logits)
     if plan.separate:
         layers = len(transformer_layers(model))
-        scores = sum_of_layers(scores, layers, meeting, model)
+        scores = sum_of_layers(scores, layers, forward_pass, model)
         logits = logits.chunk(layers)[-1]  # what comes out of the last layer is what the whole model gives
     return logits.detach(), scores
 
 
 def _explained(
-    model: nn.Module, plan: Plan, meeting: AttentionMeeting, selected: Any, start: Tensor, goes_again: bool
+    model: nn.Module, plan: Plan, forward_pass: ForwardPass, first: int, selected: Any, start: Tensor, goes_again: bool
 ) -> Explanation:
     """Of what is selected and where its relevance begins, after the pass forward."""
     relevance, importance, without_gradient = start, None, False
     if plan.rule:
-        way_back = WayBack(plan.rule, meeting, start)
-        way_back.go(selected, goes_again)
+        backward_pass = BackwardPass(plan.rule, forward_pass, start, first)
+        backward_pass.run(selected, goes_again)
         if plan.begins and plan.tokens is None:
-            way_back.check_start(start, whole=not pools_maxima(model))
-        relevance, importance = way_back.result()
-        without_gradient = way_back.without_gradient()
+            backward_pass.check_start(start, whole=not pools_maxima(model))
+        relevance, importance = backward_pass.result()
+        without_gradient = backward_pass.without_gradient()
     if plan.sweep:
-        relevance = run_sweep(plan.sweep, meeting.layers[max(plan.start_layer, 0) :], start, importance)
+        relevance = run_sweep(plan.sweep, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)
     check_finite(relevance, "relevance")
-    return Explanation(relevance, importance, meeting.grid, without_gradient)
+    return Explanation(relevance, importance, forward_pass.grid, without_gradient)
 
 
 @contextmanager
 def run_forward(
     model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
-) -> Iterator[tuple[AttentionMeeting, Any]]:
+) -> Iterator[tuple[ForwardPass, Any]]:
     """Runs forward; gives what was met on the way, for the block, and what came out."""
     _check_deterministic(model)
     grid = patch_grid(model, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
-    meeting = AttentionMeeting(len(pixels), grid, plan.separate, keeps)
+    forward_pass = ForwardPass(len(pixels), grid, plan.separate, keeps)
     try:
         with (
-            meeting,
+            forward_pass,
             attention_implementation(model, "sdpa"),
             uncompiled(),
             layers_apart(transformer_layers(model), len(pixels)) if plan.separate else nullcontext(),
             nullcontext() if plan.rule else _forgetful(),
         ):
-            output = forward_func.run(meeting.mark(pixels), *arguments)
-        yield meeting, output
+            output = forward_func.run(forward_pass.mark(pixels), *arguments)
+        yield forward_pass, output
     finally:
-        meeting.forget()
+        forward_pass.forget()
 
 
 def select(scores: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
@@ -198,27 +198,27 @@ def _first_layer(start_layer: int, layers: int) -> int:
     return start_layer % layers
 
 
-def _starts(model: nn.Module, plan: Plan, meeting: AttentionMeeting, selected: Sequence[Any]) -> list[Tensor]:
+def _starts(model: nn.Module, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
     """Where the relevance of each begins."""
-    if meeting.poolings:
-        return [_start(model, plan, meeting, own) for own in selected]
-    return [_start(model, plan, meeting, selected[0])] * len(selected)
+    if forward_pass.poolings:
+        return [_start(model, plan, forward_pass, own) for own in selected]
+    return [_start(model, plan, forward_pass, selected[0])] * len(selected)
 
 
-def _start(model: nn.Module, plan: Plan, meeting: AttentionMeeting, output: object) -> Tensor:
+def _start(model: nn.Module, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
     """(N, T), each row summing to 1; zero for rules that begin nowhere."""
     if not plan.begins:
-        return meeting.like.new_zeros(meeting.examples, meeting.tokens)
-    read = [] if plan.tokens is not None else [p.attention for p in meeting.poolings if p.is_read_by(output)]
+        return forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
+    read = [] if plan.tokens is not None else [p.attention for p in forward_pass.poolings if p.is_read_by(output)]
     if len(read) > 1:
         raise RuntimeError(
             f"Expected the target to read its tokens by one pooling attention at most, but it reads {len(read)}. Say "
             "with tokens= where relevance begins."
         )
     if read:
-        return read[0].to(meeting.like)
-    start = start_relevance(model, meeting.grid, meeting.tokens, plan.tokens)
-    return start.to(meeting.like).repeat(meeting.examples, 1)
+        return read[0].to(forward_pass.like)
+    start = start_relevance(model, forward_pass.grid, forward_pass.tokens, plan.tokens)
+    return start.to(forward_pass.like).repeat(forward_pass.examples, 1)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Meeting a model's attention: within the block, its calls over the image's tokens are answered by ``blockwise``.
+"""The pass forward, in which a model's attention over the image's tokens is met and answered by ``blockwise``.
 
 The result is the same; in backward, each layer is handed out in blocks. No hook is set and no weight is written to.
 
@@ -7,22 +7,19 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query toke
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function, has_torch_function
 
-from captum_gmar.engine.blockwise import GradientBlocks, Layer, OnBlocks, Workspace, attention
-from captum_gmar.engine.interception import multi_head_attention_forward
+from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
+from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import PatchGrid
 
 TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
-
-OnLayer = Callable[[int, slice, GradientBlocks], None]
 
 
 class Pooling(NamedTuple):
@@ -38,7 +35,7 @@ class Pooling(NamedTuple):
         return isinstance(logits, Tensor) and self.node is not None and depends((logits,), self.node)
 
 
-class AttentionMeeting(TorchFunctionMode):
+class ForwardPass(AttentionMode):
     """Within the block, meets the attention layers of a model as they are called.
 
     Parameters are passed to every function detached: then no parameter gradient is computed, and what would have been
@@ -59,50 +56,46 @@ class AttentionMeeting(TorchFunctionMode):
         self.keeps = keeps
         self.tokens = 0
         self.pixels: Node | None = None  # where the pixels stand in autograd's graph
-        self.anchors: list[Tensor] = []  # where backward ends: one on which each layer hangs
-        self.first = 0  # the layer where backward ends
+        self.handouts: list[Handout] = []  # of each layer
         self.layers: list[Layer] = []  # what was kept
         self.like = torch.empty(0)  # of the device and precision of the last layer's blocks
         self.last: Node | None = None  # where the last layer met stands in autograd's graph
         self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
-        self.on_layer: OnLayer | None = None  # called in backward
         self.workspace = Workspace()  # of backward
 
     def mark(self, inputs: Tensor) -> Tensor:
         """The same pixels, so that what is computed from them can be told."""
-        marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, requires_grad=True)
+        marked = inputs.detach() + _scalar(inputs)
         self.pixels = marked.grad_fn
         return marked
 
     def forget(self) -> None:
         """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
-        self.on_layer = self.last = self.pixels = None
+        self.last = self.pixels = None
         self.layers, self.poolings = [], []
         self.workspace.clear()
+        for handout in self.handouts:
+            handout.on_blocks = None
 
     @property
     def count(self) -> int:
         """How many layers were met."""
-        return len(self.anchors)
+        return len(self.handouts)
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__"):
             return func(*args, **kwargs)
-        args, kwargs = tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
-        if func is F.multi_head_attention_forward:
-            return multi_head_attention_forward(self._attend, self.anchors, *args, **kwargs)
         if func is F.dropout:
             _check_no_dropout(*args, **kwargs)
-        return func(*args, **kwargs)
+        return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
 
-    def _attend(
+    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        kwargs = {name: _detached(value) for name, value in kwargs.items()}
+        return super().attend_in_module(*map(_detached, args), **kwargs)
+
+    def attend(
         self,
         query: Tensor,
         key: Tensor,
@@ -127,9 +120,9 @@ class AttentionMeeting(TorchFunctionMode):
             key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
         self.tokens = query.shape[-2]
         self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
-        layer, index = Layer(query, key, attn_mask, scale), self.count
-        on_blocks, goes_on = partial(self._meet_again, index), lambda: index > self.first and not self.separate
-        attended = attend_in_blocks(layer, value, self._new_anchor(), on_blocks, goes_on, self.workspace)
+        layer = Layer(query, key, attn_mask, scale)
+        self.handouts.append(Handout(_scalar(query), self.workspace))
+        attended = attend_in_blocks(layer, value, self.handouts[-1])
         self._keep(layer)
         self.last = attended.grad_fn
         return attended
@@ -151,20 +144,12 @@ class AttentionMeeting(TorchFunctionMode):
             return True
         return (self.last is not None and depends(inputs, self.last)) or depends(inputs, self.pixels)
 
-    def _new_anchor(self) -> Tensor:
-        self.anchors.append(torch.zeros((), requires_grad=True))
-        return self.anchors[-1]
-
     def _keep(self, layer: Layer) -> None:
         if self.keeps is None:
             return
         self.layers.append(layer)
         if self.keeps:
             del self.layers[: -self.keeps]
-
-    def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
-        if self.on_layer is not None:
-            self.on_layer(layer, examples, blocks)
 
     def _check_explainable(self, dropout_p: float) -> None:
         _check_no_dropout(p=dropout_p)
@@ -245,20 +230,12 @@ class AttentionMeeting(TorchFunctionMode):
         )
 
 
-def attend_in_blocks(
-    layer: Layer,
-    value: Tensor,
-    anchor: Tensor,
-    on_blocks: OnBlocks,
-    goes_on: Callable[[], bool],
-    workspace: Workspace,
-) -> Tensor:
-    """``blockwise.attention``, which modes around the meeting see as one function and whose result they may change."""
-    arguments = layer, value, anchor, on_blocks, goes_on, workspace
+def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
+    """``blockwise.attention``, which modes around this pass see as one function and whose result they may change."""
     if has_torch_function((value,)):
-        answered: Tensor = handle_torch_function(attend_in_blocks, (value,), *arguments)
-        return answered
-    return attention(*arguments)
+        attended: Tensor = handle_torch_function(attend_in_blocks, (value,), layer, value, handout)
+        return attended
+    return attention(layer, value, handout)
 
 
 def depends(tensors: Iterable[Tensor], node: Node) -> bool:
@@ -275,12 +252,18 @@ def depends(tensors: Iterable[Tensor], node: Node) -> bool:
     return False
 
 
+def _scalar(like: Tensor) -> Tensor:
+    """Zero, for autograd to come back to."""
+    return torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)
+
+
 def _detached(argument: Any) -> Any:
-    if type(argument) is nn.Parameter:
-        return argument.detach()
-    if type(argument) in (list, tuple):
-        return type(argument)(map(_detached, argument))
-    return argument
+    kind = type(argument)
+    if kind is Tensor:  # as most are
+        return argument
+    if issubclass(kind, Tensor):
+        return argument.detach() if isinstance(argument, nn.Parameter) else argument
+    return kind(map(_detached, argument)) if kind in (list, tuple) else argument
 
 
 def _check_no_dropout(

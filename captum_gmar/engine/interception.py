@@ -1,11 +1,12 @@
-"""``torch.nn.MultiheadAttention`` with another attention in it.
+"""Every attention of a model, met in one place: torch's function, and the module that computes by it.
 
-Its work is done by ``F.multi_head_attention_forward``, inside which a ``TorchFunctionMode`` sees nothing. So torch's
-own code is run as a function whose names mean something else: the attention it calls, and the question whether anybody
-overrides it.
+``F.multi_head_attention_forward``, which does the work of ``torch.nn.MultiheadAttention``, hides its attention from a
+``TorchFunctionMode``. So torch's own code is run as a function whose names mean something else: the attention it calls,
+and the question whether anybody overrides it.
 """
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
@@ -13,20 +14,43 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
 
-def multi_head_attention_forward(
-    attend: Callable[..., Tensor], anchors: Sequence[Tensor], *args: Any, **kwargs: Any
+class AttentionMode(TorchFunctionMode):
+    """Within the block, in this thread, attention is computed by ``attend``, and any other function is ``run``."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self.attend(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return self.attend_in_module(*args, **kwargs)
+        return self.run(func, args, kwargs)
+
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """In place of ``F.scaled_dot_product_attention``."""
+
+    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """In place of ``F.multi_head_attention_forward``: the same, with ``attend`` in it."""
+        return _multi_head_attention_forward(self.attend, *args, **kwargs)
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """In place of any other function."""
+        return func(*args, **kwargs)
+
+
+def _multi_head_attention_forward(
+    attend: Callable[..., Tensor], *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """``F.multi_head_attention_forward`` with ``attend`` in place of ``F.scaled_dot_product_attention``.
 
     Attention weights, if asked for, come from torch, and no gradient goes through them: that raises an error.
-
-    Args:
-        attend: takes what ``F.scaled_dot_product_attention`` takes.
-        anchors: what ``attend`` hangs its results on, filled while it runs.
     """
     arguments = _SIGNATURE.bind(*args, **kwargs).arguments
     needs_weights = arguments.get("need_weights", True)
@@ -35,7 +59,7 @@ def multi_head_attention_forward(
         return output, None
     with torch.no_grad():
         _, weights = _with_names()(**{**arguments, "need_weights": True})
-    return output, _WithoutGradient.apply(weights, *anchors[-1:])  # type: ignore[no-untyped-call]
+    return output, _WithoutGradient.apply(weights, output)  # type: ignore[no-untyped-call]
 
 
 def _with_names(**names: Any) -> Callable[..., tuple[Tensor, Any]]:
@@ -46,7 +70,7 @@ def _with_names(**names: Any) -> Callable[..., tuple[Tensor, Any]]:
 
 class _WithoutGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *anchors: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, output: Tensor) -> Tensor:
         return weights.view_as(weights)
 
     @staticmethod

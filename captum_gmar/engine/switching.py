@@ -1,10 +1,9 @@
-"""What is switched for a pass and back after it. Both switches are global, so threads share and count their use."""
+"""What is switched for a pass and back after it, for the thread of the pass alone where that can be."""
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,86 +11,118 @@ from torch import nn
 
 # Implementations that compute the same attention, by how their names begin. One of the user's own is left alone.
 EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
-
-
-@dataclass
-class _Switched:
-    config: Any
-    name: str
-    before: str
-    threads: list[int] = field(default_factory=list)  # of the passes under way
-
-
-_switched: dict[int, _Switched] = {}  # by id of the config; an entry keeps its config alive
-_switched_changed = threading.Condition()
+NAME = "_attn_implementation"  # the property of a config by which transformers' layers look their attention up
 
 
 @contextmanager
 def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
-    """Within the block, the Hugging Face modules of ``model`` compute attention the way called ``name``.
+    """Within the block, in this thread, the Hugging Face modules of ``model`` compute attention the way of this name.
 
-    What is written to is the modules' config objects, which other models and threads may share: passes that want the
-    same implementation run side by side, others wait, and the last to leave sets back what was there, also after an
-    error.
+    Their configs, which other models and threads may share, are not written to: it is what this thread reads there that
+    differs. So passes of other threads, which may ask for attention weights or explain the same model, stay whole.
 
     Raises:
-        RuntimeError: within another such block of the same thread that wants another implementation.
+        RuntimeError: within another such block of the same thread that wants another implementation, as what that one
+            meets would not be met.
     """
-    configs, thread = _switches(model), threading.get_ident()
-    with _switched_changed:
-        for entry in (_switched[key] for key in configs if key in _switched):
-            if entry.name != name and thread in entry.threads:  # it would wait for itself
-                raise RuntimeError(
-                    f"Expected no pass with {name} attention while one with {entry.name} attention of the same model "
-                    "is under way in this thread. Record attention outside of forward_func."
-                )
-        _switched_changed.wait_for(lambda: all(_switched[key].name == name for key in configs if key in _switched))
-        for key, config in configs.items():
-            entry = _switched.setdefault(key, _Switched(config, name, config._attn_implementation_internal))
-            entry.threads.append(thread)
-            config._attn_implementation_internal = name
-    try:
-        yield
-    finally:
-        with _switched_changed:
-            for key in configs:
-                _switched[key].threads.remove(thread)
-                if not _switched[key].threads:
-                    entry = _switched.pop(key)
-                    entry.config._attn_implementation_internal = entry.before
-            _switched_changed.notify_all()
-
-
-def _switches(model: nn.Module) -> dict[int, Any]:
-    """The configs of the model's modules that name an attention implementation, by their id."""
-    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
-    return {id(c): c for c in configs if str(getattr(c, "_attn_implementation_internal", None)).startswith(EQUIVALENT)}
-
-
-@dataclass
-class _Uncompiled:
-    stack: ExitStack
-    passes: int = 0
-
-
-_uncompiled = _Uncompiled(ExitStack())
-_uncompiled_lock = threading.Lock()
+    configs, before = _configs(model), _read_here.names
+    others = {before.get(key, name) for key in configs} - {name}
+    if others:
+        raise RuntimeError(
+            f"Expected no pass with {name} attention while one with {others.pop()} attention of the same model is "
+            "under way in this thread. Record attention outside of forward_func."
+        )
+    with ExitStack() as stack:
+        for kind in filter(None, {_defining(type(config)) for config in configs.values()}):
+            stack.enter_context(_read_by_thread(kind).during_pass())
+        _read_here.names = {**before, **dict.fromkeys(configs, name)}
+        try:
+            yield
+        finally:
+            _read_here.names = before
 
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Within the block, compiled code runs as it was written: compilation hides its attention."""
+    """Within the block, compiled code runs as it was written: compilation hides its attention. That is so for all
+    threads, as torch has it."""
     if "torch._dynamo" not in sys.modules:  # nothing can have been compiled
         yield
         return
-    with _uncompiled_lock:
-        if not _uncompiled.passes:
-            _uncompiled.stack.enter_context(torch.compiler.set_stance("force_eager"))
-        _uncompiled.passes += 1
+    with _forced_eager.during_pass():
+        yield
+
+
+class _Shared:
+    """A switch for all threads: the first pass that wants it switches, and the last to leave switches back."""
+
+    def __init__(self, switched: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.switched = switched
+        self.stack = ExitStack()
+        self.passes = 0
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def during_pass(self) -> Iterator[None]:
+        with self.lock:
+            if not self.passes:
+                self.stack.enter_context(self.switched())
+            self.passes += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.passes -= 1
+                if not self.passes:
+                    self.stack.close()
+
+
+_forced_eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))
+
+
+class _ReadHere(threading.local):
+    """What this thread reads, by the id of a config."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+
+
+_read_here = _ReadHere()
+_read_by_threads: dict[type, _Shared] = {}
+_read_by_threads_lock = threading.Lock()
+
+
+def _read_by_thread(kind: type) -> _Shared:
+    """Configs of this class give each thread the implementation that it is to read."""
+    with _read_by_threads_lock:
+        return _read_by_threads.setdefault(kind, _Shared(lambda: _replaced(kind)))
+
+
+@contextmanager
+def _replaced(kind: type) -> Iterator[None]:
+    original: property = vars(kind)[NAME]
+
+    def read(config: Any) -> Any:
+        name = _read_here.names.get(id(config))
+        return original.__get__(config) if name is None else name
+
+    setattr(kind, NAME, property(read, original.fset, original.fdel, original.__doc__))
     try:
         yield
     finally:
-        with _uncompiled_lock:
-            _uncompiled.passes -= 1
-            if not _uncompiled.passes:
-                _uncompiled.stack.close()
+        setattr(kind, NAME, original)
+
+
+def _defining(kind: type) -> type | None:
+    """The class that the property is of."""
+    return next((base for base in kind.__mro__ if isinstance(vars(base).get(NAME), property)), None)
+
+
+def _configs(model: nn.Module) -> dict[int, Any]:
+    """The configs of the model's modules that name an attention implementation, by their id."""
+    configs = {id(config): config for config in (getattr(module, "config", None) for module in model.modules())}
+    return {
+        key: config
+        for key, config in configs.items()
+        if _defining(type(config)) and str(getattr(config, NAME)).startswith(EQUIVALENT)
+    }

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.forward import AttentionMeeting
+from captum_gmar.engine.forward import ForwardPass
 
 
-def sum_of_layers(logits: Tensor, layers: int, meeting: AttentionMeeting, model: nn.Module) -> Tensor:
+def sum_of_layers(logits: Tensor, layers: int, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
     """The sum (N, ...) of the logits (L·N, ...) of all layers, as they come out of a pass :func:`layers_apart`.
 
     Raises:
         RuntimeError: if the layers of the model are not those that were met.
     """
-    if meeting.count and meeting.count != layers:
+    if forward_pass.count and forward_pass.count != layers:
         raise RuntimeError(
             f"Expected attention over the patch grid once in each of the {layers} layers of "
-            f"{type(model).__name__} but met it {meeting.count} times."
+            f"{type(model).__name__} but met it {forward_pass.count} times."
         )
-    if len(logits) != layers * meeting.examples:
+    if len(logits) != layers * forward_pass.examples:
         raise RuntimeError(
-            f"Expected {layers * meeting.examples} outputs, of {layers} layers for {meeting.examples} "
+            f"Expected {layers * forward_pass.examples} outputs, of {layers} layers for {forward_pass.examples} "
             f"examples, but got {len(logits)}. forward_func must handle each example by itself, any number of them."
         )
     return torch.stack(logits.chunk(layers)).sum(0)
@@ -40,7 +40,8 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
     """
     thread, outputs = threading.get_ident(), []
 
-    def detach(layer: nn.Module, args: Any, kwargs: Any) -> Any:
+    def detach(layer: nn.Module, args: Any, kwargs: Any = None) -> Any:
+        # Another thread may call this without kwargs, while it is being taken away.
         if threading.get_ident() != thread:
             return None
         return tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}

@@ -27,8 +27,7 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
     may be nested: the heads of all of them are silent.
 
     The model is not written to, and the heads of other models, and of this one in other threads, stay as they are.
-    Hugging Face models compute attention by "sdpa" in the meantime, so that ``record_attention`` of this model waits in
-    other threads until the block ends; compiled ones run as they were written.
+    Hugging Face models compute attention by "sdpa" in this block and thread; compiled ones run as they were written.
 
     To take heads out for good, transformers 4 has ``model.prune_heads({layer: [heads]})``, with heads in the same form.
     Adapters such as LoRA are put on the projections of whole layers: the layers of ``statistics.most(k)`` are what

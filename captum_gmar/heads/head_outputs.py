@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from captum_gmar.engine.forward import attend_in_blocks
-from captum_gmar.engine.interception import multi_head_attention_forward
+from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import PatchGrid, check_no_checkpointing, patch_grid
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
@@ -33,13 +31,13 @@ def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> I
             the patch grid was met in it.
     """
     check_no_checkpointing(model)
-    meeting = _Meeting(model, changes)
-    with attention_implementation(model, "sdpa"), uncompiled(), meeting:
+    outputs = _HeadOutputs(model, changes)
+    with attention_implementation(model, "sdpa"), uncompiled(), outputs:
         yield
-    meeting.check_met(type(model).__name__)
+    outputs.check_met(type(model).__name__)
 
 
-class _Meeting(TorchFunctionMode):
+class _HeadOutputs(AttentionMode):
     """Within the block, meets the attention layers of ``model``, each time from its patch embedding on."""
 
     def __init__(self, model: nn.Module, changes: Callable[[int], Change | None]) -> None:
@@ -51,20 +49,19 @@ class _Meeting(TorchFunctionMode):
         self.examples = self.tokens = self.count = 0
         self.met = False
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            return self._attend_by_module(*args, **kwargs)
-        if func is attend_in_blocks:  # what an attribution method makes of the former two
-            change = None if self.grid is None else self._next(args[1].shape[-2])
-            return func(*args, **kwargs) if change is None else change(func(*args, **kwargs))
+    def attend(self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        outputs = F.scaled_dot_product_attention(query, key, *args, **kwargs)
+        change = self._next(query.shape[-2]) if self._is_over_grid(query, key) else None
+        return outputs if change is None else change(outputs)
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if func is F.conv2d:
             self._begin(*args, **kwargs)
-        return func(*args, **kwargs)
+        outputs = func(*args, **kwargs)
+        if func is attend_in_blocks and self.grid is not None:  # what an attribution method makes of attention
+            change = self._next(args[1].shape[-2])
+            return outputs if change is None else change(outputs)
+        return outputs
 
     def _begin(
         self, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, *args: Any, **kwargs: Any
@@ -79,29 +76,11 @@ class _Meeting(TorchFunctionMode):
             self.grid = patch_grid(self.model, *input.shape[2:]) if ours else None
             self.examples, self.tokens, self.count = len(input), 0, 0
 
-    def _attend(self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        outputs = F.scaled_dot_product_attention(query, key, *args, **kwargs)
-        over_grid = query.dim() == 4 and self._is_over_grid(len(query), query.shape[-2], key.shape[-2])
-        change = self._next(query.shape[-2]) if over_grid else None
-        return outputs if change is None else change(outputs)
-
-    def _attend_by_module(self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What nn.MultiheadAttention calls, with tokens first: (T, N, D)."""
-        over_grid = query.dim() == 3 and self._is_over_grid(query.shape[1], len(query), len(key))
-        change = self._next(len(query)) if over_grid else None
-        if change is None:
-            return F.multi_head_attention_forward(query, key, *args, **kwargs)
-
-        def attend(*args: Any, **kwargs: Any) -> Tensor:
-            return change(F.scaled_dot_product_attention(*args, **kwargs))
-
-        anchors = [torch.zeros((), requires_grad=True)] if torch.is_grad_enabled() else []
-        return multi_head_attention_forward(attend, anchors, query, key, *args, **kwargs)
-
-    def _is_over_grid(self, examples: int, queries: int, keys: int) -> bool:
-        if self.grid is None or examples != self.examples or queries != keys:
+    def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
+        tokens = query.shape[-2]
+        if self.grid is None or query.dim() != 4 or len(query) != self.examples or key.shape[-2] != tokens:
             return False
-        return queries == (self.tokens or queries) and self.grid.prefix_tokens(queries) is not None
+        return tokens == (self.tokens or tokens) and self.grid.prefix_tokens(tokens) is not None
 
     def _next(self, tokens: int) -> Change | None:
         """Counts a layer, and gives what is to be done to it."""

@@ -30,9 +30,13 @@ def make_mask(kind, dtype=torch.float64, examples=3, heads=2, tokens=11, device=
     return torch.randn(shape, generator=generator).to(device, dtype)
 
 
+def handout(on_blocks, **options):
+    return blockwise.Handout(torch.zeros((), requires_grad=True), on_blocks=on_blocks, **options)
+
+
 def run(query, key, value, mask, scale=None, on_blocks=lambda part, blocks: None):
     layer = blockwise.Layer(query, key, mask, scale)
-    return blockwise.attention(layer, value, torch.zeros((), requires_grad=True), on_blocks)
+    return blockwise.attention(layer, value, handout(on_blocks))
 
 
 @pytest.fixture(params=[(1 << 19, 128), (1, 4), (300, 4), (500, 4)], ids=["whole", "rows", "example", "two examples"])
@@ -175,14 +179,13 @@ def test_spare_memory_is_neither_attention_nor_gradient():
 def test_layers_take_the_same_memory():
     *qkv, grad_output = tensors()
     workspace, pointers = blockwise.Workspace(), set()
+
+    def note(part, blocks):
+        pointers.update(block.attention.data_ptr() for block in blocks)
+
     for _ in range(2):
-        output = blockwise.attention(
-            blockwise.Layer(*qkv[:2], None, None),
-            qkv[2],
-            torch.zeros((), requires_grad=True),
-            lambda part, blocks: pointers.update(block.attention.data_ptr() for block in blocks),
-            workspace=workspace,
-        )
+        layer = blockwise.Layer(*qkv[:2], None, None)
+        output = blockwise.attention(layer, qkv[2], handout(note, workspace=workspace))
         torch.autograd.grad(output, qkv, grad_output)
     assert len(pointers) == 1
 
@@ -212,10 +215,10 @@ def test_gradients_do_not_depend_on_what_becomes_of_the_blocks():
 
 def test_the_anchor_alone_brings_autograd_here():
     query, key, value, grad_output = (t.detach() for t in tensors())
-    anchor, seen = torch.zeros((), requires_grad=True), []
-    layer = blockwise.Layer(query, key, None, None)
-    output = blockwise.attention(layer, value, anchor, lambda part, blocks: seen.extend(blocks))
-    (zero,) = torch.autograd.grad(output, anchor, grad_output)
+    seen = []
+    alone = handout(lambda part, blocks: seen.extend(blocks))
+    output = blockwise.attention(blockwise.Layer(query, key, None, None), value, alone)
+    (zero,) = torch.autograd.grad(output, alone.anchor, grad_output)
     assert zero == 0
     assert len(seen) == 1
 

@@ -13,7 +13,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification
 
 from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad
 from captum_gmar.engine import blockwise
-from captum_gmar.engine.forward import AttentionMeeting
+from captum_gmar.engine.forward import ForwardPass
 from engine.test_explain import TimmLike
 
 
@@ -34,7 +34,7 @@ def test_nothing_is_kept_after_a_call(name, target, vit, images):
     """Memory comes back at once, not when the garbage collector finds a cycle; also after an error."""
 
     def kept():
-        kinds = (blockwise.Scratch, blockwise.AttentionBlocks, blockwise.GradientBlocks, AttentionMeeting)
+        kinds = (blockwise.Scratch, blockwise.AttentionBlocks, blockwise.GradientBlocks, ForwardPass)
         return sum(type(found) in kinds for found in gc.get_objects())
 
     gc.collect()

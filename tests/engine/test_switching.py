@@ -1,13 +1,18 @@
 """What is switched for a pass comes back, whoever else switches it meanwhile."""
 
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from transformers import ViTForImageClassification
+from torch.testing import assert_close
+from transformers import PretrainedConfig, ViTForImageClassification
 
-from captum_gmar import GMARAttribution, record_attention
+from captum_gmar import AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
+from captum_gmar.engine.models import transformer_layers
 from captum_gmar.engine.switching import attention_implementation, uncompiled
+from captum_gmar.engine.truncation import layers_apart
 
 
 def test_attention_implementation_of_a_shared_config(make_vit):
@@ -20,32 +25,90 @@ def test_attention_implementation_of_a_shared_config(make_vit):
     assert model.config._attn_implementation == other.config._attn_implementation == "eager"
 
 
-def test_passes_that_want_different_attention_wait_for_each_other(make_vit):
-    model, log = make_vit(attn_implementation="eager"), []
-    inside, leave = threading.Event(), threading.Event()
+def in_another_thread(call):
+    """What it returns there."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(10)
 
-    def first():
-        with attention_implementation(model, "sdpa"):
-            inside.set()
-            leave.wait(10)
-            log.append(("first", model.config._attn_implementation))
 
-    def second():
-        with attention_implementation(model, "eager"):
-            log.append(("second", model.config._attn_implementation))
+def test_no_other_thread_sees_it_and_nothing_is_written(make_vit):
+    model = make_vit(attn_implementation="eager")
+    own_property = vars(PretrainedConfig)["_attn_implementation"]
+    with attention_implementation(model, "sdpa"):
+        assert model.config._attn_implementation == "sdpa"
+        assert model.config._attn_implementation_internal == "eager"
+        assert in_another_thread(lambda: model.config._attn_implementation) == "eager"
+    assert vars(PretrainedConfig)["_attn_implementation"] is own_property
 
-    threads = [threading.Thread(target=first)]
-    threads[0].start()
-    assert inside.wait(10)
-    threads.append(threading.Thread(target=second))
-    threads[1].start()
-    threads[1].join(0.2)
-    assert threads[1].is_alive()
-    leave.set()
-    for thread in threads:
-        thread.join(10)
-    assert log == [("first", "sdpa"), ("second", "eager")]
-    assert model.config._attn_implementation == "eager"
+
+def test_passes_that_want_different_attention_run_side_by_side(make_vit):
+    model, both = make_vit(attn_implementation="eager"), threading.Barrier(2, timeout=10)
+    own_property = vars(PretrainedConfig)["_attn_implementation"]
+
+    def read(name):
+        with attention_implementation(model, name):
+            both.wait()
+            seen = model.config._attn_implementation
+            both.wait()
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, ["sdpa", "eager"])) == ["sdpa", "eager"]
+    assert vars(PretrainedConfig)["_attn_implementation"] is own_property
+
+
+@pytest.fixture
+def often_interrupted():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("often_interrupted")
+@pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout, LeGrad])
+def test_another_thread_gets_all_attention_while_this_one_explains(make_vit, images, make):
+    model, done = make_vit(attn_implementation="eager"), threading.Event()
+    expected = model(images, output_attentions=True).attentions
+    expected_relevance = make(model).relevance(images, 3)
+
+    def explain():
+        found = []
+        while not done.is_set():
+            found.append(make(model).relevance(images, 3))
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        explained = pool.submit(explain)
+        try:
+            for _ in range(80):
+                attentions = model(images, output_attentions=True).attentions
+                assert len(attentions) == 3
+                assert_close(attentions, expected)
+        finally:
+            done.set()
+        assert explained.result(10)
+        for relevance in explained.result():
+            assert_close(relevance, expected_relevance)
+
+
+@pytest.mark.usefixtures("often_interrupted")
+@pytest.mark.parametrize("make", [LeGrad, AttentionEvidence])
+def test_threads_that_cut_layers_apart(vit, images, make):
+    """The hooks of each are seen by all, also while they are being taken away."""
+    expected = make(vit).relevance(images[:1], 3)
+    with ThreadPoolExecutor(4) as pool:
+        for relevance in pool.map(lambda _: make(vit).relevance(images[:1], 3), range(120)):
+            assert_close(relevance, expected)
+
+
+def test_a_foreign_hook_without_keywords_changes_nothing(vit):
+    """As torch calls it if it is taken away between the two times that it is looked up."""
+    layer = transformer_layers(vit)[0]
+    with layers_apart([layer], 1):
+        (hook,) = layer._forward_pre_hooks.values()
+        assert in_another_thread(lambda: hook(layer, (torch.ones(1),))) is None
 
 
 def test_attention_implementation_after_an_error(make_vit):
@@ -92,7 +155,7 @@ def test_uncompiled_however_passes_overlap():
 
 
 def test_one_pass_within_another(vit, images):
-    """A pass must not wait for itself; of the same implementation it need not wait at all."""
+    """What the outer one meets, or changes, the inner one would pass by."""
 
     def recording(inputs):
         record_attention(vit, inputs, 3)
