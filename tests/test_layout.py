@@ -28,11 +28,9 @@ STILL_UPWARD = {
     ("__init__", "engine"),
     ("__init__", "inspection"),
     ("__init__", "visualization"),
-    ("classifier", "cli"),
     ("evaluation", "cli"),
 }
 STILL_CIRCLES = {
-    frozenset({"captum_gmar.cli.compare", "captum_gmar.cli.compare_image"}),
     frozenset({"captum_gmar.cli.evaluate", "captum_gmar.evaluation.faithfulness"}),
     frozenset({"captum_gmar.inspection.comparison", "captum_gmar.inspection.picture"}),
 }

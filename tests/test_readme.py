@@ -65,12 +65,7 @@ def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) ->
     assert {"attributions", "comparison", "statistics", "report"} <= set(names)
 
 
-NEEDS_A_FOLDER = pytest.mark.xfail(reason="--output does not make a folder yet", raises=AssertionError)
-
-
-@pytest.mark.parametrize(
-    "line", [pytest.param(line, marks=NEEDS_A_FOLDER) if "maps/" in line else line for line in COMMANDS]
-)
+@pytest.mark.parametrize("line", COMMANDS)
 def test_commands_run(line: str, here: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that start several processes are read only: their measuring is that of one process."""
     _, _, arguments = line.partition("captum-gmar " if line.startswith("captum-gmar") else "-m captum_gmar ")

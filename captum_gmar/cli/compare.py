@@ -5,10 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.attr.catalogue import COMPARED
+from captum_gmar.cli.drawing import default_drawing
 from captum_gmar.cli.explain import SCENE
-from captum_gmar.cli.options import add_device_and_size, command_parser, method_names, positive
-from captum_gmar.cli.outputs import FORMATS, TABLES, plan_pictures, plan_table
+from captum_gmar.cli.options import (
+    MOST_LIKELY,
+    Top,
+    add_device_and_size,
+    add_methods,
+    command_parser,
+    path,
+    place,
+    positive,
+    target,
+)
+from captum_gmar.cli.outputs import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
 from captum_gmar.cli.removals import NAMES as REMOVALS
+from captum_gmar.cli.settings import CompareSettings
 from captum_gmar.cli.terminal import CommandError
 
 MARK = "side-by-side"  # what the names of pictures end in
@@ -40,16 +52,16 @@ def add_command(subparsers: Any) -> None:
     about = "measure and draw several methods side by side on one image"
     parser = command_parser(subparsers, "compare", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
-    add("image", nargs="?", type=Path, metavar="IMAGE", help="image file")
-    add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add("image", nargs="?", type=path, metavar="IMAGE", help="image file")
+    add("--model", type=place, metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add_methods(parser, COMPARED)
     add(
-        "--methods",
-        type=method_names,
-        action="extend",
-        metavar="NAME,...",
-        help=f"methods that `captum-gmar explain --help` lists, or all; repeatable (default: {','.join(COMPARED)})",
+        "--target",
+        type=target,
+        default=MOST_LIKELY,
+        metavar="CLASS",
+        help="class index, label, or top1, the most likely class",
     )
-    add("--target", default="top1", metavar="CLASS", help="class index, label, or top1, the most likely class")
     add(
         "--removal",
         choices=REMOVALS,
@@ -58,8 +70,13 @@ def add_command(subparsers: Any) -> None:
     )
     add("--steps", type=positive, default=28, metavar="N", help="of insertion and deletion (default: %(default)s)")
     add("--ig-steps", type=positive, default=50, metavar="N", help="of integrated gradients (default: %(default)s)")
-    add("--output", metavar="FILE_OR_FOLDER", help=f"picture, or existing folder for <image>-{MARK}.png")
-    add("--save-table", metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
+    add(
+        "--output",
+        type=place,
+        metavar="FILE_OR_FOLDER",
+        help=f"picture, or folder, which is made if it ends in a slash, for <image>-{MARK}.png",
+    )
+    add("--save-table", type=place, metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
 
@@ -68,10 +85,27 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were compared on and how many failed: one and none."""
     if bool(arguments.image) != bool(arguments.model):
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
+    settings = _settings(arguments)
     image = arguments.image or Path(SCENE)
-    (picture,) = plan_pictures([image], arguments.output, MARK)
+    (picture,) = plan_pictures([image], arguments.output, picture_mark(MARK, settings.target or ""))
     table = plan_table(arguments.save_table)
-    from captum_gmar.cli.compare_image import compare_image, compare_scene
+    with default_drawing():
+        from captum_gmar.cli.compare_image import compare_image
+        from captum_gmar.cli.sources import open_source
 
-    (compare_image if arguments.image else compare_scene)(image, picture, table, arguments)
+        source = open_source(arguments.model, arguments.size, arguments.device)
+        compare_image(source, image, picture, table, settings)
     return 1, 0
+
+
+def _settings(arguments: argparse.Namespace) -> CompareSettings:
+    if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
+        raise CommandError(f"--target must be top1, an index or a label. Got 'top{arguments.target.classes}' instead.")
+    return CompareSettings(
+        methods=arguments.methods,
+        target=arguments.target if isinstance(arguments.target, str) else None,
+        removal=arguments.removal,
+        steps=arguments.steps,
+        ig_steps=arguments.ig_steps,
+        batch_size=arguments.batch_size,
+    )

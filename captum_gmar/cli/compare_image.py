@@ -1,79 +1,58 @@
 """The work of ``captum-gmar compare``: one image through a model and several methods."""
 
-import argparse
-import csv
-import json
 import sys
-from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from captum_gmar import demo
-from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.classifier import Classifier, choose_device, find_class, load_classifier
-from captum_gmar.cli.explain_images import SCENE_SEED
-from captum_gmar.cli.explained import claim
-from captum_gmar.cli.options import top_classes
+from captum_gmar.classifier import Classifier, find_class
+from captum_gmar.cli.image_report import claim
 from captum_gmar.cli.removals import make_removal
-from captum_gmar.cli.terminal import CommandError, say
-from captum_gmar.files.images import read_image
-from captum_gmar.files.writing import replacing, save_picture
+from captum_gmar.cli.settings import CompareSettings
+from captum_gmar.cli.sources import Source
+from captum_gmar.cli.terminal import CommandError, print_text
+from captum_gmar.files.names import readable
+from captum_gmar.files.writing import save_picture, write_csv, write_json, write_text
 from captum_gmar.inspection.compare import compare
 from captum_gmar.inspection.comparison import Comparison
 
 
-def compare_scene(image: Path, picture: Path, table: Path | None, arguments: argparse.Namespace) -> None:
-    """Compares on a built-in scene with the built-in model; as :func:`compare_image`."""
-    with demo.model_folder() as folder:
-        arguments.model = str(folder)
-        compare_image(image, picture, table, arguments, read=lambda path: demo.load_scene(SCENE_SEED).image)
-
-
-def compare_image(
-    image: Path,
-    picture: Path,
-    table: Path | None,
-    arguments: argparse.Namespace,
-    read: Callable[[Path], Image.Image] = read_image,
-) -> None:
+def compare_image(source: Source, image: Path, picture: Path, table: Path | None, settings: CompareSettings) -> None:
     """Compares methods on an image, writes the picture and, if asked for, the table, and prints what was found.
 
     Raises:
-        CommandError: if the model or the image cannot be had, a method cannot explain it, or a file cannot be written.
+        OSError: if the image cannot be read, or a file cannot be written.
+        ValueError, CommandError: if the class cannot be had, or a method cannot explain it.
     """
-    device = choose_device(arguments.device)
-    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
-    is_most_likely = top_classes(arguments.target) == 1
-    forms = "top1, an index or a label"
-    target = None if is_most_likely else find_class(arguments.target, classifier.labels, forms=forms)
-    pixels = _pixels(image, classifier, read).to(device)
-    comparison, explained = _compare(classifier, pixels, target, arguments)
-    figure = comparison.visualize(classifier.photo(pixels[0]), title=f"{image.name}: {explained}", use_pyplot=False)
-    lines = [f"{image}", f"  explained  {explained}", f"  picture    {picture}"]
+    classifier = source.classifier
+    target = None
+    if settings.target is not None:
+        target = find_class(settings.target, classifier.labels, forms="top1, an index or a label")
+    pixels = _pixels(source, image)
+    comparison, explained = _compare(classifier, pixels, target, settings)
+    title = f"{readable(image.name)}: {explained}"
+    figure = comparison.visualize(classifier.photo(pixels[0]), title=title, use_pyplot=False)
+    lines = [readable(image), f"  explained  {explained}", f"  picture    {readable(picture)}"]
     save_picture(figure[0], picture)
     if table is not None:
         _save_table(comparison, table)
-        lines.append(f"  table      {table}")
-    say("\n".join([*lines, "", comparison.to_markdown()]))
+        lines.append(f"  table      {readable(table)}")
+    print_text("\n".join([*lines, "", comparison.to_markdown()]))
 
 
-def _pixels(path: Path, classifier: Classifier, read: Callable[[Path], Image.Image]) -> Tensor:
+def _pixels(source: Source, path: Path) -> Tensor:
     try:
-        return classifier.pixel_values(read(path))
+        return source.classifier.pixel_values(source.read(path)).to(source.classifier.device)
     except ValueError as error:
-        raise CommandError(f"{path}: the model's image processor cannot take it: {error}") from error
+        raise CommandError(f"{readable(path)}: the model's image processor cannot take it: {error}") from error
 
 
 def _compare(
-    classifier: Classifier, pixels: Tensor, target: int | None, arguments: argparse.Namespace
+    classifier: Classifier, pixels: Tensor, target: int | None, settings: CompareSettings
 ) -> tuple[Comparison, str]:
-    """What was found, and which class was explained."""
-    methods = list(dict.fromkeys(arguments.methods or COMPARED))
+    """The comparison, and which class was explained."""
     try:
         with torch.no_grad():
             (logits,) = classifier.logits(pixels).cpu()
@@ -81,14 +60,14 @@ def _compare(
         comparison = compare(
             classifier.model,
             pixels,
-            methods,
+            settings.methods,
             chosen,
             forward_func=classifier.logits,
-            removal=make_removal(arguments.removal, classifier.model),
-            steps=arguments.steps,
-            ig_steps=arguments.ig_steps,
+            removal=make_removal(settings.removal, classifier.model),
+            steps=settings.steps,
+            ig_steps=settings.ig_steps,
             softmax=not classifier.is_multi_label,
-            batch_size=arguments.batch_size,
+            batch_size=settings.batch_size,
             show_progress=sys.stderr.isatty(),
         )
     except torch.OutOfMemoryError as error:
@@ -101,13 +80,9 @@ def _compare(
 def _save_table(comparison: Comparison, path: Path) -> None:
     """In the format that the suffix names."""
     suffix, records = path.suffix[1:].lower(), comparison.records()
-    text = StringIO(newline="")
     if suffix == "csv":
-        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+        write_csv(path, list(records[0]), [list(record.values()) for record in records])
+    elif suffix == "json":
+        write_json(path, records)
     else:
-        text.write(json.dumps(records, indent=1) if suffix == "json" else comparison.to_markdown())
-        text.write("\n")
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        write_text(path, comparison.to_markdown() + "\n")

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.attr.catalogue import EVALUATED
-from captum_gmar.cli.options import add_device_and_size, command_parser, method_names, names_of, part, positive, whole
+from captum_gmar.cli.options import (
+    AddNames,
+    add_device_and_size,
+    add_methods,
+    command_parser,
+    names_of,
+    part,
+    path,
+    positive,
+    whole,
+)
 from captum_gmar.cli.removals import NAMES as REMOVALS
 from captum_gmar.cli.terminal import CommandError
 
@@ -51,18 +61,13 @@ def add_command(subparsers: Any) -> None:
     about = "measure how faithful methods are, over a data set"
     parser = command_parser(subparsers, "evaluate", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
-    add("data", nargs="?", type=Path, metavar="DATA", help="the images, see below")
+    add("data", nargs="?", type=path, metavar="DATA", help="the images, see below")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
-    add(
-        "--methods",
-        type=method_names,
-        default=EVALUATED,
-        metavar="NAME,...",
-        help=f"methods that `captum-gmar explain --help` lists, or all (default: {','.join(EVALUATED)})",
-    )
+    add_methods(parser, EVALUATED)
     add(
         "--metrics",
         type=names_of(METRICS),
+        action=AddNames,
         metavar="NAME,...",
         help=f"of {', '.join(METRICS)}, or all (default: the first five and, where boxes or masks are known, the three "
         "after them)",
@@ -70,6 +75,7 @@ def add_command(subparsers: Any) -> None:
     add(
         "--removal",
         type=names_of(REMOVALS),
+        action=AddNames,
         default=("blur",),
         metavar="NAME,...",
         help=f"how insertion and deletion remove patches: of {', '.join(REMOVALS)}, or all (default: blur)",
@@ -85,7 +91,7 @@ def add_command(subparsers: Any) -> None:
     add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
     add("--limit", type=positive, metavar="N", help="measure N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
-    add("--output", type=Path, required=True, metavar="RESULTS", help="folder of the results, see below")
+    add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
     add(

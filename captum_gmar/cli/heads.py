@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from captum_gmar.cli.options import add_device_and_size, command_parser, names_of, positive, whole
+from captum_gmar.cli.options import (
+    AddNames,
+    add_device_and_size,
+    command_parser,
+    names_of,
+    path,
+    place,
+    positive,
+    whole,
+)
 from captum_gmar.cli.outputs import FORMATS, find_images, plan_array, plan_pictures
 from captum_gmar.cli.terminal import CommandError
 
@@ -68,11 +77,12 @@ def add_command(subparsers: Any) -> None:
     about = "score attention heads, and test the scores"
     parser = command_parser(subparsers, "heads", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
-    add("data", nargs="?", type=Path, metavar="DATA", help="the images, see below")
+    add("data", nargs="?", type=path, metavar="DATA", help="the images, see below")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
     add(
         "--scores",
         type=names_of(SCORES),
+        action=AddNames,
         default=DEFAULT,
         metavar="NAME,...",
         help=f"of those below, or all (default: {','.join(DEFAULT)})",
@@ -89,8 +99,13 @@ def add_command(subparsers: Any) -> None:
     add("--within-layers", action="store_true", help="rank heads within their layer, also at random")
     add("--limit", type=positive, metavar="N", help="take N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
-    add("--output", metavar="FILE_OR_RESULTS", help=f"picture (default: <data>-{MARK}.png), or folder of results")
-    add("--save-array", metavar="FILE.npz", help=ARRAYS)
+    add(
+        "--output",
+        type=place,
+        metavar="FILE_OR_RESULTS",
+        help=f"picture (default: <data>-{MARK}.png), or folder of results",
+    )
+    add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
 

@@ -3,12 +3,44 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.cli.methods import method_name
+from captum_gmar.attr.catalogue import METHODS, MethodEntry, find_method
+from captum_gmar.cli.terminal import CommandError
 
-TOP = re.compile(r"top([1-9]\d{0,8})")  # each image's K most likely classes
+if TYPE_CHECKING:
+    from captum_gmar.engine.start_tokens import Part
+
+PLACES: "dict[Part, str]" = {
+    "cls": "the CLS token",
+    "distillation": "the distillation token",
+    "patches": "the mean of the patches",
+}
+TOKEN_FORMS = "cls, distillation, patches, or the ROW,COLUMN of a patch, counted from 0 at the top left"
+METHODS_HELP = "methods that `captum-gmar explain --help` lists, or all"
+
+
+@dataclass(frozen=True)
+class Top:
+    """Each image's most likely classes, so many of them."""
+
+    classes: int
+
+
+MOST_LIKELY = Top(1)
+
+
+class AddNames(argparse.Action):
+    """Of an option that takes names between commas and may be repeated: all of them, each once, none by default."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        before = () if given is self.default else given
+        setattr(namespace, self.dest, tuple(dict.fromkeys([*before, *values])))
 
 
 def command_parser(
@@ -33,29 +65,34 @@ def command_parser(
     return parser
 
 
+def add_methods(parser: argparse.ArgumentParser, default: Sequence[str], help: str = METHODS_HELP) -> None:
+    """``--methods``, which is the same for every command."""
+    parser.add_argument(
+        "--methods",
+        type=method_names,
+        action=AddNames,
+        default=tuple(default),
+        metavar="NAME,...",
+        help=f"{help}; may be repeated (default: {','.join(default)})",
+    )
+
+
 def add_device_and_size(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--size``, which are the same for every command."""
     add = parser.add_argument
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
     add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
-def top_classes(text: str) -> int | None:
-    """How many of each image's most likely classes ``--target`` asks for; None if it names a class.
-
-    >>> top_classes("top5"), top_classes("tabby")
-    (5, None)
-    """
-    found = TOP.fullmatch(text.strip().casefold())
-    return int(found[1]) if found else None
-
-
 def positive(text: str) -> int:
+    """A whole number above zero."""
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")
     return int(text)
 
 
 def whole(text: str) -> int:
+    """A whole number, zero or more."""
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number, zero or more. Got {text!r} instead.")
     return int(text)
@@ -66,17 +103,56 @@ def part(text: str) -> tuple[int, int]:
     >>> part("2/3")
     (2, 3)
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
-    own, parts = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= own <= parts:
+    numbers = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+    number, parts = map(int, numbers.groups()) if numbers else (0, 0)
+    if not 1 <= number <= parts:
         raise argparse.ArgumentTypeError(f"must be K/N, two numbers with K from 1 to N. Got {text!r} instead.")
-    return own, parts
+    return number, parts
 
 
 def device(text: str) -> str:
+    """What PyTorch may know as a device."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:n. Got {text!r} instead.")
     return text
+
+
+def place(text: str) -> str:
+    """A file or folder; a slash at the end, which ``Path`` would drop, says that it is a folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path. Got '' instead; the current folder is '.'.")
+    return text
+
+
+def path(text: str) -> Path:
+    """A file or folder where a slash at the end does not matter."""
+    return Path(place(text))
+
+
+def target(text: str) -> Top | str:
+    """The argument of ``--target``: a class is looked for when the model is known.
+
+    >>> target("top5"), target("tabby")
+    (Top(classes=5), 'tabby')
+    """
+    top = re.fullmatch(r"top([1-9]\d{0,8})", text.strip().casefold())
+    return Top(int(top[1])) if top else text
+
+
+def token(text: str) -> "Part":
+    """The argument of one ``--tokens``, as the methods take it.
+
+    >>> token("cls"), token("3,10")
+    ('cls', (3, 10))
+    """
+    name = text.strip().lower()
+    for known in PLACES:
+        if name == known:
+            return known
+    patch = re.fullmatch(r"(\d+)\s*,\s*(\d+)", name, re.ASCII)
+    if not patch:
+        raise argparse.ArgumentTypeError(f"must be {TOKEN_FORMS}. Got {text!r} instead.")
+    return int(patch[1]), int(patch[2])
 
 
 def method_names(text: str) -> Sequence[str]:
@@ -87,7 +163,10 @@ def method_names(text: str) -> Sequence[str]:
     """
     if text.strip().lower() == "all":
         return tuple(METHODS)
-    return tuple(dict.fromkeys(method_name(name) for name in text.split(",")))
+    try:
+        return tuple(dict.fromkeys(map(find_method, text.split(","))))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("method ")) from None
 
 
 def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
@@ -107,3 +186,24 @@ def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
         return tuple(given)
 
     return names
+
+
+def check_taken(option: str, names: Sequence[str], takes: Callable[[MethodEntry], bool]) -> None:
+    """Checks that all of the methods take the option.
+
+    Raises:
+        CommandError: if some do not; it names those that do.
+    """
+    others = [name for name in names if not takes(METHODS[name])]
+    if others:
+        taking = ", ".join(name for name, entry in METHODS.items() if takes(entry))
+        raise CommandError(f"{option} must go with methods that take it: {taking}. Got {', '.join(others)} instead.")
+
+
+def start_name(tokens: "Sequence[Part]") -> str:
+    """
+    >>> start_name(["cls"]), start_name(["cls", (0, 1), (0, 2)])
+    ('the CLS token', 'the CLS token, patch 0,1 and patch 0,2')
+    """
+    names = [f"patch {part[0]},{part[1]}" if isinstance(part, tuple) else PLACES[part] for part in tokens]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

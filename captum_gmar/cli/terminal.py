@@ -26,7 +26,7 @@ def one_line(message: object, length: int = 600) -> str:
     return line if len(line) <= length else f"{line[:length]}…"
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     """Prints a result, at once, above a progress bar if there is one.
 
     Raises:

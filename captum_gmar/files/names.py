@@ -16,22 +16,22 @@ def readable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def safe(text: str) -> str:
-    """The text without what means something to a shell or a file system.
+def safe(text: str, longest: int = 40) -> str:
+    """The text without what means something to a shell or a file system, cut to so many bytes.
 
     >>> safe("tabby, tabby cat / 3%")
     'tabby-tabby-cat-3'
     """
-    return re.sub(r"[^\w.+]+", "-", text).strip("-.")
+    return fitting(re.sub(r"[^\w.+]+", "-", text).strip("-."), "", longest)
 
 
-def fitting(stem: str, ending: str) -> str:
-    """The name ``stem + ending``, of whose stem as much is left out at its end as the file system asks for.
+def fitting(stem: str, ending: str, longest: int = LONGEST) -> str:
+    """The name ``stem + ending``, of whose stem as much is left out at its end as makes it so many bytes.
 
     >>> fitting("photo", ".png")
     'photo.png'
     """
     kept = stem
-    while len(os.fsencode(kept + ending)) > LONGEST and kept:
+    while len(os.fsencode(kept + ending)) > longest and kept:
         kept = kept[:-1]
     return kept + ending

@@ -78,6 +78,7 @@ def save_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]") -> None:
 
 def save_picture(figure: "Figure", path: Path) -> None:
     """Writes the figure in the format that the suffix names, with a note by which :func:`is_picture` knows it again.
+    Its folder is made if it is not there.
 
     Raises:
         OSError: as :func:`replacing`.
@@ -89,6 +90,7 @@ def save_picture(figure: "Figure", path: Path) -> None:
     if suffix in ("jpg", "jpeg"):
         options["pil_kwargs"] = {"exif": _note(), "quality": 90}
     with replacing(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(temporary, format=suffix, **options)
 
 

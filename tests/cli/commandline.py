@@ -36,7 +36,7 @@ def run_process(*arguments: object, folder: Path) -> Result:
 
 
 def options(methods: Sequence[str]) -> list[str]:
-    return [part for name in methods for part in ("--method", name)]
+    return ["--methods", ",".join(methods)]
 
 
 def save_photo(path: Path, seed: int = 0) -> None:

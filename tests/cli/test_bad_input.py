@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier import Classifier
 from captum_gmar.cli import outputs
 from cli.commandline import Run, save_photo, written
 
@@ -64,13 +64,13 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
         (["--target", "tabi"], "Near are 0 (tabby, tabby cat)."),
         (["--device", "tpu"], "must be auto, cpu, cuda or cuda:n. Got 'tpu' instead."),
         (["--device", "cuda:99"], "--device must be one that PyTorch finds here, with "),
-        (["--method", "gmar"], "`captum-gmar explain --help` lists. Got 'gmar' instead. Near are gmar-l1, gmar-l2, "),
-        (["--method", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
-        (["--method", "nothing like it"], "lists. Got 'nothing like it' instead."),
-        (["--method", ""], "lists. Got '' instead."),
-        (["--method", "rollout", "--method", "legrad", "--tokens", "cls"], "rollout-forward, "),
-        (["--method", "rollout", "--method", "legrad", "--tokens", "cls"], "gmar++. Got legrad instead."),
-        (["--method", "saliency", "--tokens", "cls"], "--tokens must go with methods that take it: gmar-l1, "),
+        (["--methods", "gmar"], "`captum-gmar explain --help` lists. Got 'gmar' instead. Near are gmar-l1, gmar-l2, "),
+        (["--methods", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
+        (["--methods", "nothing like it"], "lists. Got 'nothing like it' instead."),
+        (["--methods", ""], "lists. Got '' instead."),
+        (["--methods", "rollout,legrad", "--tokens", "cls"], "rollout-forward, "),
+        (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar++. Got legrad instead."),
+        (["--methods", "saliency", "--tokens", "cls"], "--tokens must go with methods that take it: gmar-l1, "),
         (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
         (["--tokens", "1"], "counted from 0 at the top left. Got '1' instead."),
         (["--tokens", "1,2,3"], "Got '1,2,3' instead."),
@@ -78,8 +78,8 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
         (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
         (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
         (
-            ["--method", "saliency", "--method", "rollout", "--contrast", "0"],
-            "attention-evidence. Got saliency",
+            ["--methods", "saliency,rollout,legrad", "--contrast", "0"],
+            "legrad, attention-evidence. Got saliency, rollout instead.",
         ),
         (["--contrast", "4"], "--contrast must be from 0 to 3 for this model. Got 4 instead."),
         (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
@@ -88,7 +88,13 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
         (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
         (["--batch-size", "0"], "must be a whole number above zero"),
         (["--output", "none/a.png"], "none: no such folder to write a.png to"),
-        (["--output", "none/"], "none: no such folder"),
+        (["--output", "photo.png/"], "photo.png: is a file, and a folder of this name is needed"),
+        (["--output", ""], "argument --output: must be a path. Got '' instead"),
+        (["--save-array", ""], "argument --save-array: must be a path. Got '' instead"),
+        (["--size", "16000000"], "--size must be at most 8192 pixels, or memory would not do. Got 16000000 instead."),
+        (["--method", "rollout"], "unrecognized arguments: --method rollout"),
+        (["--methods", "rollout", "--target", "top2"], "--target top2 must go with methods that take it: gmar-l1, "),
+        (["--methods", "rollout", "--contrast", "1"], "--contrast must go with methods that take it: gmar-l1, "),
         (["--output", "a.gif"], "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg. Got 'a.gif' instead."),
         (["--output", "photo.png"], "--output must not be the image itself"),
         (["--save-array", "a.npy"], "--save-array must end in one of .npz. Got 'a.npy' instead."),
@@ -127,7 +133,7 @@ def test_folder_without_images(run: Run, work: Path, models: Path) -> None:
 def test_several_images_need_a_folder(run: Run, work: Path, models: Path) -> None:
     save_photo(work / "b.png")
     result = run("photo.png", "b.png", "--model", models / "vit", "--output", "a.png")
-    assert result.is_error("--output must be an existing folder for 2 images. Got 'a.png' instead.")
+    assert result.is_error("--output must be a folder for 2 images, with a / at its end if it is new. Got 'a.png'")
 
 
 def test_folder_in_place_of_the_picture(run: Run, work: Path, models: Path) -> None:

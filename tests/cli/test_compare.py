@@ -13,9 +13,9 @@ from torch import Tensor
 from captum_gmar import demo
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.cli import main as cli
-from captum_gmar.cli.explain_images import SCENE_SEED
 from captum_gmar.cli.removals import NAMES as REMOVALS
 from captum_gmar.cli.removals import make_removal
+from captum_gmar.cli.sources import SCENE_SEED
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean
 from cli.commandline import Result, Run, written
@@ -67,7 +67,10 @@ def test_users_image_and_model_and_tables(
     for suffix in ("json", "md"):
         again = run(*arguments, "--output", "out", "--save-table", f"out/table.{suffix}")
         assert again.out.splitlines()[3] == f"  table      out/table.{suffix}"
-    assert written(work / "out") == ["photo-side-by-side.png", *("picture.pdf", "table.csv", "table.json", "table.md")]
+    assert written(work / "out") == [
+        "photo-side-by-side-tiger-cat.png",
+        *("picture.pdf", "table.csv", "table.json", "table.md"),
+    ]
     with torch.no_grad():
         percent = 100 * float(loaded[0](pixels).logits.softmax(-1)[0, 3])
     assert result.out.splitlines()[:2] == ["photo.png", f"  explained  tiger cat (class 3), probability {percent:.1f}%"]
@@ -126,6 +129,8 @@ def test_size_interpolates(run: Run, work: Path, models: Path) -> None:
         (["--save-table", "no/t.md"], ["no: no such folder to write t.md to"]),
         (["--steps", "197"], ["cannot be compared: steps must be at most the number of patches, 196. Got 197"]),
         (["--target", "zeppelin"], ["--target must be top1, an index or a label. Got 'zeppelin' instead"]),
+        (["--target", "top2"], ["--target must be top1, an index or a label. Got 'top2' instead"]),
+        (["--output", ""], ["argument --output: must be a path. Got '' instead"]),
         (["--target", "99"], ["--target must be from 0 to 11 for this model. Got 99 instead"]),
     ],
 )

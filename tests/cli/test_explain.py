@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import GMARAttribution, __version__, demo
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
-from captum_gmar.cli.explain import FROM_TOKENS
-from captum_gmar.cli.explain_images import SCENE_SEED
-from captum_gmar.cli.explained import Explained, Question, draw
+from captum_gmar.cli.image_report import ExplainedImage, Question, draw
+from captum_gmar.cli.sources import SCENE_SEED
 from cli.commandline import LABELS, Run, run_process, save_photo, written
 
 # The real command, in a process of its own
@@ -52,7 +52,7 @@ def test_help_and_usage_errors_load_nothing_heavy(tmp_path: Path) -> None:
 import sys
 from captum_gmar.cli.main import main
 image = ["explain", "a.png", "--model", "m"]
-wrong = (["--size", "0"], ["--method", "gmar"], ["--tokens", "3"], ["--method", "legrad", "--tokens", "cls"])
+wrong = (["--size", "0"], ["--methods", "gmar"], ["--tokens", "3"], ["--methods", "legrad", "--tokens", "cls"])
 for arguments in (["--help"], ["explain", "--help"], ["explain", "a.png"], *(image + options for options in wrong)):
     try:
         print("status", main(arguments))
@@ -69,14 +69,15 @@ print("heavy", sorted(heavy))
         *5 * ["status 2"],
         "heavy []",
     ]
+    taking = [name for name, entry in METHODS.items() if entry.takes_tokens]
     assert [line.partition(" Got ")[0] for line in done.stderr.splitlines()] == [
         "captum-gmar: error: give images and --model, or neither for the built-in scene and model",
         "captum-gmar: error: argument --size: must be a whole number above zero.",
-        "captum-gmar: error: argument --method: must be one of captum_gmar.methods(), "
+        "captum-gmar: error: argument --methods: must be one of captum_gmar.methods(), "
         "which `captum-gmar explain --help` lists.",
         "captum-gmar: error: argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a patch, "
         "counted from 0 at the top left.",
-        f"captum-gmar: error: --tokens must go with methods that take it: {', '.join(FROM_TOKENS)}.",
+        f"captum-gmar: error: --tokens must go with methods that take it: {', '.join(taking)}.",
     ]
 
 
@@ -123,8 +124,8 @@ def test_output_is_told_and_written(run: Run, work: Path, models: Path) -> None:
     assert sorted(line.split("  ")[-1] for line in lines[1:5]) == sorted(f"{v} (class {k})" for k, v in LABELS.items())
     assert sum(float(line.split("%")[0]) for line in lines[1:5]) == pytest.approx(100, abs=0.3)
     assert lines[5].startswith("  explained  tiger cat (class 3), probability ")
-    assert lines[6:] == ["  method     gmar-l1", "  picture    photo-gmar-l1.png"]
-    assert written(work) == ["out", "photo-gmar-l1.png", "photo.png"]
+    assert lines[6:] == ["  method     gmar-l1", "  picture    photo-gmar-l1-tiger-cat.png"]
+    assert written(work) == ["out", "photo-gmar-l1-tiger-cat.png", "photo.png"]
 
 
 def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path, loaded: tuple[Any, Any]) -> None:
@@ -200,7 +201,9 @@ def test_most_likely_classes_side_by_side(
     options = ("--target", "top3", "--save-array", "a.npz", *(() if contrast is None else ("--contrast", contrast)))
     result = run("photo.png", "b.png", "--model", models / "vit", *options)
     assert (result.status, result.err) == (0, "")
-    assert written(work) == ["a.npz", "b-gmar-l1-top3.png", "b.png", "out", "photo-gmar-l1-top3.png", "photo.png"]
+    mark = "top3" if contrast is None else "top3-rather-than-3"
+    pictures = [f"b-gmar-l1-{mark}.png", f"photo-gmar-l1-{mark}.png"]
+    assert written(work) == sorted(["a.npz", "b.png", "out", "photo.png", *pictures])
     model, processor = loaded
     pixels = processor([Image.open(name) for name in ("photo.png", "b.png")], return_tensors="pt")["pixel_values"]
     logits = model(pixels).logits.detach()
@@ -224,7 +227,7 @@ def test_most_likely_classes_side_by_side(
 def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Tensor) -> None:
     """Also where two classes have one name, as cranes do."""
     logits, relevance = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.arange(32.0).view(2, 4, 4)
-    explained = Explained(Path("folder/photo.png"), logits, [1, 2], relevance, None)
+    explained = ExplainedImage(Path("folder/photo.png"), logits, [1, 2], relevance, None)
     figure = draw(explained, Question(("gmar-l1",), None, 0, (), top=2), pixels[0], Classifier(*loaded))
     assert figure.get_suptitle().replace("\n", " ") == (
         "photo.png: the 2 most likely classes, rather than tabby, tabby cat (class 0), probability 13.4%, explained by "
@@ -258,8 +261,8 @@ def test_top1_is_as_it_was(run: Run, work: Path, models: Path) -> None:
         (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
         (["--target", "top-1"], "--target must be topK, an index or a label. Got 'top-1' instead."),
         (
-            ["--target", "top2", "--method", "rollout", "--method", "legrad"],
-            "--target top2 must go with one method. Got rollout, legrad instead.",
+            ["--target", "top2", "--methods", "gmar-l1,legrad"],
+            "--target top2 must go with one method. Got gmar-l1, legrad instead.",
         ),
     ],
 )
@@ -277,3 +280,65 @@ def test_warning_is_one_line(run: Run, work: Path, models: Path) -> None:
     assert result.status == 0
     assert len(result.err.splitlines()) == 1
     assert result.err.startswith("captum-gmar: warning: All gradients")
+
+
+# One pass
+
+
+@pytest.mark.parametrize(
+    ("names", "passes"),
+    [("gmar-l1", 1), ("attention-evidence", 1), ("rollout", 1), ("gmar-l1,legrad", 2), ("saliency", 2)],
+)
+def test_the_model_runs_once_for_a_method_of_ours(
+    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, names: str, passes: int
+) -> None:
+    """Class, map, logits and head importance are of that pass; a method of Captum's needs one of its own."""
+    images: list[int] = []
+    logits = Classifier.logits
+
+    def counted(self: Classifier, pixels: Tensor) -> Tensor:
+        images.append(len(pixels))
+        return logits(self, pixels)
+
+    monkeypatch.setattr(Classifier, "logits", counted)
+    save_photo(work / "b.png", 1)
+    arguments = ("photo.png", "b.png", "--model", models / "vit", "--methods", names)
+    assert run(*arguments, "--output", "out", "--save-array", "a.npz").status == 0
+    assert images == [2] * passes
+
+
+def test_saved_arrays_are_told(run: Run, work: Path, models: Path) -> None:
+    result = run("photo.png", "--model", models / "vit", "--save-array", "out/a.npz")
+    assert result.out.splitlines()[-1] == "out/a.npz: arrays of 1 image"
+
+
+# Which pictures are written
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ([], "photo-gmar-l1.png"),
+        (["--target", "tiger cat"], "photo-gmar-l1-tiger-cat.png"),
+        (["--target", "3", "--contrast", "0"], "photo-gmar-l1-3-rather-than-0.png"),
+        (["--target", "top2"], "photo-gmar-l1-top2.png"),
+        (["--tokens", "1,2", "--tokens", "cls"], "photo-gmar-l1-from-1-2-and-cls.png"),
+        (["--methods", "legrad", "--methods", "gmar++,legrad", "--target", "0"], "photo-comparison-0.png"),
+    ],
+)
+def test_pictures_of_other_questions_have_other_names(
+    run: Run, work: Path, models: Path, options: list[str], name: str
+) -> None:
+    assert run("photo.png", "--model", models / "vit", "--output", "out", *options).status == 0
+    assert written(work / "out") == [name]
+
+
+def test_a_new_folder_is_made(run: Run, work: Path, models: Path) -> None:
+    assert run("photo.png", "--model", models / "vit", "--output", "new/maps/").status == 0
+    assert written(work / "new" / "maps") == ["photo-gmar-l1.png"]
+
+
+def test_no_folder_is_made_for_nothing(run: Run, work: Path, models: Path) -> None:
+    (work / "bad.png").write_text("no image")
+    assert run("bad.png", "--model", models / "vit", "--output", "new/").is_error("bad.png: not an image")
+    assert not (work / "new").exists()

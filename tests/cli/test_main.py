@@ -11,7 +11,7 @@ import pytest
 from captum_gmar.attr._base import NO_GRADIENT
 from captum_gmar.cli import explain
 from captum_gmar.cli.main import main
-from captum_gmar.cli.terminal import CommandError, report, reported_warnings, say
+from captum_gmar.cli.terminal import CommandError, print_text, report, reported_warnings
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def run_with(code: str, folder: Path, **streams: object) -> subprocess.Completed
 import sys
 from captum_gmar.cli import explain
 from captum_gmar.cli.main import main
-from captum_gmar.cli.terminal import report, say
+from captum_gmar.cli.terminal import report, print_text
 def work(arguments):
     {code}
     return 1, 0
@@ -71,7 +71,7 @@ sys.exit(main(["explain"]))
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is only on Linux")
 def test_full_stdout_is_one_line(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
-        done = run_with("say('result')", tmp_path, stdout=full, stderr=subprocess.PIPE)
+        done = run_with("print_text('result')", tmp_path, stdout=full, stderr=subprocess.PIPE)
     assert done.stderr == b"captum-gmar: error: standard output cannot be written: No space left on device\n"
     assert done.returncode == 1
 
@@ -83,12 +83,12 @@ def test_closed_streams_do_not_matter(tmp_path: Path, closed: tuple[int, ...]) -
         for descriptor in closed:
             os.close(descriptor)
 
-    code = "say('result'); report('note'); open('done', 'w').close()"
+    code = "print_text('result'); report('note'); open('done', 'w').close()"
     assert run_with(code, tmp_path, preexec_fn=close).returncode == 0
     assert (tmp_path / "done").read_bytes() == b""
 
 
 def test_say_and_report_go_to_their_streams(capsys: pytest.CaptureFixture[str]) -> None:
-    say("result\nof two lines")
+    print_text("result\nof two lines")
     report("note\nof two lines", "note")
     assert capsys.readouterr() == ("result\nof two lines\n", "captum-gmar: note: note of two lines\n")

@@ -25,7 +25,7 @@ from captum_gmar import (
 )
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS, methods
-from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier import Classifier
 from cli.commandline import Run, options, save_photo, written
 
 PATCH = 8
@@ -125,7 +125,7 @@ def test_random_method_gives_the_same_twice_and_leaves_the_random_state(run: Run
     expected = np.random.rand()
     np.random.seed(5)
     for name in ("a.npz", "b.npz"):
-        arguments = ("--model", models / "vit", "--method", "gradient-shap", "--save-array", name)
+        arguments = ("--model", models / "vit", "--methods", "gradient-shap", "--save-array", name)
         assert run("photo.png", *arguments).status == 0
     assert np.random.rand() == expected
     a, b = (np.load(work / name)["relevance"] for name in ("a.npz", "b.npz"))
@@ -158,7 +158,7 @@ def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(
 
 @pytest.mark.parametrize(
     ("names", "first"),
-    [(["rollout", "gmar-l2", "gmar-l1"], "l2"), (["gmar-l1", "gmar-l2"], "l1"), (["legrad", "gmar++"], None)],
+    [(["legrad", "gmar-l2", "gmar-l1"], "l2"), (["gmar-l1", "gmar-l2"], "l1"), (["legrad", "gmar++"], None)],
 )
 def test_head_importance_is_of_the_first_method_that_weighs_heads(
     run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor, names: list[str], first: str | None
@@ -244,7 +244,7 @@ def test_image_whose_most_likely_class_is_the_contrast_fails_alone(
     assert result.err.splitlines() == [
         "captum-gmar: error: b.png: its most likely class is that of --contrast. Pass another class as --target."
     ]
-    assert written(work / "out") == ["a-gmar-l1.png", "c-gmar-l1.png"]
+    assert written(work / "out") == ["a-gmar-l1-rather-than-3.png", "c-gmar-l1-rather-than-3.png"]
     with np.load(work / "a.npz") as arrays:
         assert arrays["image"].tolist() == ["a.png", "c.png"]
         assert arrays["target"].tolist() == [0, 0]
@@ -252,7 +252,7 @@ def test_image_whose_most_likely_class_is_the_contrast_fails_alone(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_method_draws_what_is_no_number(run: Run, work: Path, models: Path, name: str) -> None:
-    result = run("photo.png", "--model", models / "nan", "--method", name)
+    result = run("photo.png", "--model", models / "nan", "--methods", name)
     if name in ("rollout", "rollout-forward", "rollout-additive", "raw-attention"):  # they do not read the logits
         assert result.status == 0
     else:

@@ -10,8 +10,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.cli.explained import Explained, Question, draw
+from captum_gmar.classifier import Classifier
+from captum_gmar.cli.image_report import ExplainedImage, Question, draw
 from cli.commandline import Run, options, save_photo, written
 
 SHARE = "relevance per patch, % of all tokens"
@@ -24,7 +24,7 @@ def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
     def make(*names: str, contrast: int | None = None, tokens: Any = (), relevance: Tensor | None = None) -> Figure:
         if relevance is None:
             relevance = torch.arange(16.0 * len(names)).reshape(-1, 4, 4)
-        explained = Explained(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
+        explained = ExplainedImage(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
         return draw(explained, Question(names, None, contrast, tokens), pixels[0], Classifier(*loaded))
 
     return make
@@ -39,18 +39,39 @@ def test_one_method_is_named_above_its_map(picture: Callable[..., Figure]) -> No
     assert image.get_clim() == (0, 1500)
 
 
-def test_map_that_is_no_share_is_not_in_percent(picture: Callable[..., Figure]) -> None:
-    image: Any = picture("grad-sam").axes[1].images[0]
-    assert image.colorbar.ax.get_ylabel() == "relevance per patch"
+@pytest.mark.parametrize(
+    ("name", "label"), [("grad-sam", "relevance per patch, of the logit"), ("rollout-additive", "relevance per patch")]
+)
+def test_map_that_is_no_share_is_not_in_percent(picture: Callable[..., Figure], name: str, label: str) -> None:
+    image: Any = picture(name).axes[1].images[0]
+    assert image.colorbar.ax.get_ylabel() == label
     assert image.get_clim() == (0, 15)
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [
+        (["rollout"], "photo.png: rollout, the same for every class"),
+        (["rollout", "raw-attention"], "photo.png: rollout and raw-attention, the same for every class"),
+    ],
+)
+def test_a_map_that_no_class_enters_is_not_titled_as_if(
+    picture: Callable[..., Figure], names: list[str], title: str
+) -> None:
+    assert picture(*names).get_suptitle() == title
 
 
 def test_several_methods_are_named_above_their_maps(picture: Callable[..., Figure]) -> None:
     figure = picture("rollout", "legrad", "gmar++")
     assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%"
-    assert [panel.get_title() for panel in figure.axes] == ["photo", "rollout", "legrad", "gmar++"]
+    assert [panel.get_title() for panel in figure.axes] == [
+        "photo",
+        "rollout, the same for every\nclass",  # which the title names
+        "legrad",
+        "gmar++",
+    ]
     images: Any = [panel.images[-1] for panel in figure.axes[1:]]
-    assert [image.colorbar.ax.get_xlabel() for image in images] == [SHARE, "relevance per patch", SHARE]
+    assert [image.colorbar.ax.get_xlabel() for image in images] == [SHARE, "relevance per patch, of the logit", SHARE]
     assert [image.get_clim() for image in images] == [(0, 1500), (16, 31), (3200, 4700)]
 
 

@@ -6,21 +6,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.catalogue import METHODS, MethodEntry
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.tokens import start_name
+from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.start_tokens import Part
+from captum_gmar.files.names import readable
 from captum_gmar.visualization import visualize_attribution, visualize_comparison
+from captum_gmar.visualization.style import relevance_label
 
 TOP = 5  # classes printed
+ANY_CLASS = "the same for every class"  # said of maps that the class does not enter
 
 
 class Question(NamedTuple):
-    """What is asked of every image."""
+    """What is asked of every image, in the model's classes."""
 
     methods: tuple[str, ...]  # one, if there are several classes
     target: int | None  # None: each image's most likely classes
@@ -28,50 +32,68 @@ class Question(NamedTuple):
     tokens: Sequence[Part]  # none: where each method begins itself
     top: int = 1  # how many classes
 
+    @property
+    def reads_class(self) -> bool:
+        """Whether the class enters any of the maps."""
+        return any(METHODS[name].reads_class for name in self.methods)
 
-class Explained(NamedTuple):
-    """What is found out about one image."""
+    def targets(self, logits: Tensor) -> Tensor:
+        """(N, K) classes to explain, none of them the contrast, of logits (N, classes)."""
+        if self.target is not None:
+            return logits.new_full((len(logits), 1), self.target, dtype=torch.long)
+        if self.contrast is not None:
+            logits = logits.index_fill(1, torch.tensor([self.contrast], device=logits.device), -torch.inf)
+        return logits.argsort(descending=True, stable=True)[:, : self.top]
+
+    def is_void(self, logits: Tensor) -> bool:
+        """Whether it asks of one image, of its logits (classes,), why its most likely class rather than the same."""
+        is_most_likely = self.target is None and self.top == 1
+        return is_most_likely and self.contrast is not None and int(logits.argmax()) == self.contrast
+
+
+class ExplainedImage(NamedTuple):
+    """What is known of one image."""
 
     path: Path
     logits: Tensor  # (classes,)
     targets: Sequence[int]  # the classes explained
     relevance: Tensor  # (maps, rows, columns), one for each method or for each class
-    head_importance: Tensor | None  # (K, layers, heads), if asked for and there is a method that weighs heads
+    head_importance: Tensor | None  # (K, layers, heads), if wanted and there is a method that weighs heads
 
 
-def tell(explained: Explained, question: Question, classifier: Classifier) -> str:
+def summary_text(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:
     """The image, its most likely classes, the one explained, and how."""
     top = explained.logits.topk(min(TOP, len(explained.logits))).indices.tolist()
     scores = [_score(explained.logits, classifier, index)[1] for index in top]
     lines = [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
-    for number, name in enumerate(_claims(explained, classifier)):
+    claims = _claims(explained, classifier) if question.reads_class else [f"no class: the map is {ANY_CLASS}"]
+    for number, name in enumerate(claims):
         lines.append(f"  {'' if number else 'explained':<9}  {name}")
     if question.contrast is not None:
         lines.append(f"  contrast   {claim(explained.logits, classifier, question.contrast)}")
     lines.append(f"  {'method ' if len(question.methods) == 1 else 'methods'}    {', '.join(question.methods)}")
     if question.tokens:
         lines.append(f"  tokens     {start_name(question.tokens)}")
-    return "\n".join([str(explained.path), *lines])
+    return "\n".join([readable(explained.path), *lines])
 
 
-def draw(explained: Explained, question: Question, pixels: Tensor, classifier: Classifier) -> Figure:
+def draw(explained: ExplainedImage, question: Question, pixels: Tensor, classifier: Classifier) -> Figure:
     """The picture, of the pixel values (channels, height, width) that the model saw."""
     grid = patch_grid(classifier.model, *pixels.shape[-2:])
     # A margin that no patch covers was not seen by the model and is not shown.
     photo = classifier.photo(pixels)[: grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
     title = _title(explained, question, classifier)
-    names = question.methods if question.top == 1 else _claims(explained, classifier)
-    methods = question.methods * question.top  # of each map
-    shares = [METHODS[name].share for name in methods]
-    shown = [100 * own if share else own for share, own in zip(shares, explained.relevance, strict=True)]
-    labels = [f"relevance per patch{f', % of {share}' if share else ''}" for share in shares]
+    entries = [METHODS[name] for name in question.methods * question.top]  # of each map
+    names = _claims(explained, classifier) if question.top > 1 else _map_names(question)
+    shown = [100 * map if entry.share else map for entry, map in zip(entries, explained.relevance, strict=True)]
+    labels = [_label(entry) for entry in entries]
     if len(shown) == 1:
         return visualize_attribution(shown[0], photo, title=title, label=labels[0], use_pyplot=False)[0]
     maps, label = (dict(zip(names, values, strict=True)) for values in (shown, labels))
     return visualize_comparison(maps, photo, title=title, label=label, use_pyplot=False)[0]
 
 
-def arrays(done: Sequence[Explained], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
+def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
     """What ``--save-array`` writes.
 
     Raises:
@@ -101,19 +123,35 @@ def arrays(done: Sequence[Explained], question: Question, labels: dict[int, str]
     }
 
 
-def _title(explained: Explained, question: Question, classifier: Classifier) -> str:
-    what, *others = _claims(explained, classifier)
-    parts = [f"{explained.path.name}: {f'the {question.top} most likely classes' if others else what}"]
-    if question.contrast is not None:
-        parts.append(f"rather than {claim(explained.logits, classifier, question.contrast)}")
-    if len(question.methods) == 1:
-        parts.append(f"explained by {question.methods[0]}")
+def _title(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:
+    name = readable(explained.path.name)
+    if not question.reads_class:
+        how = f"{' and '.join(question.methods)}, {ANY_CLASS}" if len(question.methods) < 3 else ANY_CLASS
+        parts = [f"{name}: {how}"]
+    else:
+        what, *others = _claims(explained, classifier)
+        parts = [f"{name}: {f'the {question.top} most likely classes' if others else what}"]
+        if question.contrast is not None:
+            parts.append(f"rather than {claim(explained.logits, classifier, question.contrast)}")
+        if len(question.methods) == 1:
+            parts.append(f"explained by {question.methods[0]}")
     if question.tokens:
         parts.append(f"relevance from {start_name(question.tokens)}")
     return ", ".join(parts)
 
 
-def _claims(explained: Explained, classifier: Classifier) -> list[str]:
+def _label(method: MethodEntry) -> str:
+    """What the colour bar measures; without the class there is no logit of which a value could be a part."""
+    return relevance_label(method.share) if method.share or method.reads_class else "relevance per patch"
+
+
+def _map_names(question: Question) -> list[str]:
+    """Of the maps of several methods; beside those of a class, maps of none say so."""
+    is_mixed = question.reads_class
+    return [f"{name}, {ANY_CLASS}" if is_mixed and not METHODS[name].reads_class else name for name in question.methods]
+
+
+def _claims(explained: ExplainedImage, classifier: Classifier) -> list[str]:
     return [claim(explained.logits, classifier, target) for target in explained.targets]
 
 

@@ -1,0 +1,40 @@
+"""The pictures of commands are alike on every machine."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def default_drawing() -> Iterator[None]:
+    """Within the block Matplotlib draws by its own settings, to files alone, whatever the user's settings files say.
+
+    It is to be entered before anything else imports Matplotlib, which reads those files and looks for their backend.
+    """
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would tell of damaged settings and missing fonts
+    try:
+        _import_without_backend()
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _import_without_backend() -> None:
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"  # which goes before that of settings files
+    try:
+        import matplotlib  # noqa: F401
+    finally:
+        del os.environ["MPLBACKEND"]
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend

@@ -1,0 +1,70 @@
+"""What explain and compare ask of their images."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from captum_gmar.attr.catalogue import COMPARED
+from captum_gmar.cli.options import MOST_LIKELY, Top, check_taken
+from captum_gmar.cli.outputs import picture_mark
+from captum_gmar.cli.terminal import CommandError
+
+if TYPE_CHECKING:
+    from captum_gmar.engine.start_tokens import Part
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """What is asked of every image."""
+
+    methods: tuple[str, ...]
+    target: Top | str = MOST_LIKELY
+    contrast: str | None = None
+    tokens: "tuple[Part, ...]" = ()
+    with_heads: bool = False  # whether head importance is wanted as well
+    batch_size: int = 8
+
+    @property
+    def top(self) -> int:
+        """How many classes of each image are explained."""
+        return self.target.classes if isinstance(self.target, Top) else 1
+
+    def check(self) -> None:
+        """
+        Raises:
+            CommandError: if the methods do not take what they are asked.
+        """
+        if self.tokens:
+            check_taken("--tokens", self.methods, lambda method: method.takes_tokens)
+        if self.contrast is not None:
+            check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
+        if self.top > 1:
+            option = f"--target top{self.top}"
+            check_taken(option, self.methods, lambda method: method.reads_class)
+            if len(self.methods) > 1:
+                raise CommandError(f"{option} must go with one method. Got {', '.join(self.methods)} instead.")
+
+    def mark(self) -> str:
+        """What the names of pictures end in."""
+        parts = ["comparison" if len(self.methods) > 1 else self.methods[0]]
+        if isinstance(self.target, str):
+            parts.append(self.target)
+        elif self.target.classes > 1:
+            parts.append(f"top{self.target.classes}")
+        if self.contrast is not None:
+            parts.append(f"rather than {self.contrast}")
+        if self.tokens:
+            starts = (f"{part[0]}-{part[1]}" if isinstance(part, tuple) else part for part in self.tokens)
+            parts.append(f"from {' and '.join(starts)}")
+        return picture_mark(*parts)
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What is asked of the image."""
+
+    methods: tuple[str, ...] = COMPARED
+    target: str | None = None  # None: the most likely class
+    removal: str = "blur"
+    steps: int = 28
+    ig_steps: int = 50
+    batch_size: int | None = None
