@@ -32,7 +32,6 @@ STILL_UPWARD = {
 }
 STILL_CIRCLES = {
     frozenset({"captum_gmar.cli.evaluate", "captum_gmar.evaluation.faithfulness"}),
-    frozenset({"captum_gmar.inspection.comparison", "captum_gmar.inspection.picture"}),
 }
 
 

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 MethodFactory: TypeAlias = "Callable[..., Attribution]"
 
 ALL_TOKENS, ALL_EVIDENCE = "all tokens", "all evidence"
+LOGIT, SLOPE, UNITLESS = "of the logit", "slope of the logit", "no unit"
+
+# What maps do not say, as it stands below them.
+ANY_CLASS = "Where attention went, for whichever class."
+NEARLY_ANY_CLASS = "Hardly depends on the class."
+ONLY_FOR = "Shows nothing that speaks against the class."
+ONE_LAYER = "Of one layer, whose tokens were mixed from all patches."
+FROM_ZEROS = "Compared with an image of the mean colour."
+ONE_BY_ONE = "Each patch alone, not what several do together."
 
 
 class MethodEntry(NamedTuple):
@@ -32,6 +41,8 @@ class MethodEntry(NamedTuple):
         share: of what a value is a share: "all tokens" or "all evidence"; None where values are in units of the
             logit, or without unit.
         is_ours: whether it is a method of this package; else it is Captum's.
+        unit: of values that are no shares.
+        caveat: what its maps do not say, in a line that stands below them.
     """
 
     name: str
@@ -41,6 +52,13 @@ class MethodEntry(NamedTuple):
     reads_class: bool = True
     share: str | None = None
     is_ours: bool = True
+    unit: str = LOGIT
+    caveat: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a map measures, and its unit, as colour bars call it. Shares are drawn in percent."""
+        return f"relevance per patch, {f'% of {self.share}' if self.share else self.unit}"
 
     @property
     def takes_contrast(self) -> bool:
@@ -54,43 +72,59 @@ class MethodEntry(NamedTuple):
         return partial(method, **self.options) if self.options else method
 
 
-def _from_tokens(name: str, home: str, share: str | None = None, **options: Any) -> MethodEntry:
-    return MethodEntry(name=name, home=home, share=share, options=options, takes_tokens=True)
+def _gmar(name: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
+    entry = MethodEntry(name, "attr.gmar:GMARAttribution", options, takes_tokens=True, share=share, unit=UNITLESS)
+    return entry._replace(caveat=NEARLY_ANY_CLASS)
 
 
-def _of_any_class(name: str, home: str, share: str | None = None, **options: Any) -> MethodEntry:
+def _of_any_class(name: str, home: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
     """Of attention alone, without gradient."""
-    return MethodEntry(name=name, home=home, share=share, options=options, takes_tokens=True, reads_class=False)
+    entry = MethodEntry(name, home, options, takes_tokens=True, reads_class=False, share=share, unit=UNITLESS)
+    return entry._replace(caveat=ANY_CLASS)
 
 
-def _captums(name: str, home: str) -> MethodEntry:
-    return MethodEntry(name=name, home=f"attr.captum_methods:{home}", is_ours=False)
+def _positive(name: str, home: str, **fields: Any) -> MethodEntry:
+    """Of positive gradients alone."""
+    return MethodEntry(name, home, **{"caveat": ONLY_FOR, **fields})
 
 
+def _captums(name: str, home: str, caveat: str, unit: str = LOGIT) -> MethodEntry:
+    return MethodEntry(name, f"attr.captum_methods:{home}", is_ours=False, unit=unit, caveat=caveat)
+
+
+_GRADIENT_ROLLOUT, _ROLLOUT = "attr.gradient_rollout:GradientRollout", "attr.rollout:AttentionRollout"
 _ROWS = (
-    _from_tokens("gmar-l1", "attr.gmar:GMARAttribution", ALL_TOKENS),
-    _from_tokens("gmar-l2", "attr.gmar:GMARAttribution", ALL_TOKENS, norm="l2"),
-    _from_tokens("gmar-forward", "attr.gmar:GMARAttribution", ALL_TOKENS, recursion="forward"),
-    _from_tokens("gmar-additive", "attr.gmar:GMARAttribution", recursion="additive"),
-    _of_any_class("rollout", "attr.rollout:AttentionRollout", ALL_TOKENS),
-    _of_any_class("rollout-forward", "attr.rollout:AttentionRollout", ALL_TOKENS, recursion="forward"),
-    _of_any_class("rollout-additive", "attr.rollout:AttentionRollout", recursion="additive"),
-    _of_any_class("raw-attention", "attr.rollout:RawAttention", ALL_TOKENS),
-    _from_tokens("gradient-rollout", "attr.gradient_rollout:GradientRollout"),
-    _from_tokens("gradient-rollout-gmar", "attr.gradient_rollout:GradientRollout", head_fusion="gmar"),
-    _from_tokens("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"),
-    _from_tokens("gmar++", "attr.gradient_rollout:GMARPlusPlus", ALL_TOKENS),
-    MethodEntry(name="grad-sam", home="attr.layer_means:GradSAM"),
-    MethodEntry(name="legrad", home="attr.layer_means:LeGrad"),
-    MethodEntry(name="published-gmar", home="attr.published:PublishedGMAR", reads_class=False),  # but for a residue
-    MethodEntry(name="attention-evidence", home="attr.evidence:AttentionEvidence", share=ALL_EVIDENCE),
-    _captums("saliency", "Saliency"),
-    _captums("input-x-gradient", "InputXGradient"),
-    _captums("integrated-gradients", "IntegratedGradients"),
-    _captums("gradient-shap", "GradientShap"),
-    _captums("occlusion", "PatchOcclusion"),
-    _captums("feature-ablation", "PatchAblation"),
-    _captums("layer-grad-cam", "TokenGradCam"),
+    _gmar("gmar-l1"),
+    _gmar("gmar-l2", norm="l2"),
+    _gmar("gmar-forward", recursion="forward"),
+    _gmar("gmar-additive", share=None, recursion="additive"),
+    _of_any_class("rollout", _ROLLOUT),
+    _of_any_class("rollout-forward", _ROLLOUT, recursion="forward"),
+    _of_any_class("rollout-additive", _ROLLOUT, share=None, recursion="additive"),
+    _of_any_class("raw-attention", "attr.rollout:RawAttention"),
+    _positive("gradient-rollout", _GRADIENT_ROLLOUT, takes_tokens=True, unit=UNITLESS),
+    _positive(
+        *("gradient-rollout-gmar", _GRADIENT_ROLLOUT), options={"head_fusion": "gmar"}, takes_tokens=True, unit=UNITLESS
+    ),
+    _positive(*("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"), takes_tokens=True, caveat=ONE_LAYER),
+    _positive("gmar++", "attr.gradient_rollout:GMARPlusPlus", takes_tokens=True, share=ALL_TOKENS),
+    _positive("grad-sam", "attr.layer_means:GradSAM"),
+    _positive("legrad", "attr.layer_means:LeGrad"),
+    MethodEntry(  # a residue of the class is left in it
+        *("published-gmar", "attr.published:PublishedGMAR"), reads_class=False, unit=UNITLESS, caveat=NEARLY_ANY_CLASS
+    ),
+    MethodEntry(
+        *("attention-evidence", "attr.evidence:AttentionEvidence"),
+        share=ALL_EVIDENCE,
+        caveat="Shows which tokens were read, not where they had it from.",
+    ),
+    _captums("saliency", "Saliency", "What a change would matter, not what speaks for the class.", SLOPE),
+    _captums("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
+    _captums("integrated-gradients", "IntegratedGradients", FROM_ZEROS),
+    _captums("gradient-shap", "GradientShap", FROM_ZEROS),
+    _captums("occlusion", "PatchOcclusion", ONE_BY_ONE),
+    _captums("feature-ablation", "PatchAblation", ONE_BY_ONE),
+    _captums("layer-grad-cam", "TokenGradCam", ONE_LAYER),
 )
 METHODS: Mapping[str, MethodEntry] = {entry.name: entry for entry in _ROWS}
 OURS = tuple(name for name, entry in METHODS.items() if entry.is_ours)

@@ -10,14 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_gmar.attr.catalogue import METHODS, MethodEntry
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.start_tokens import Part
 from captum_gmar.files.names import readable
 from captum_gmar.visualization import visualize_attribution, visualize_comparison
-from captum_gmar.visualization.style import relevance_label
 
 TOP = 5  # classes printed
 ANY_CLASS = "the same for every class"  # said of maps that the class does not enter
@@ -86,11 +85,13 @@ def draw(explained: ExplainedImage, question: Question, pixels: Tensor, classifi
     entries = [METHODS[name] for name in question.methods * question.top]  # of each map
     names = _claims(explained, classifier) if question.top > 1 else _map_names(question)
     shown = [100 * map if entry.share else map for entry, map in zip(entries, explained.relevance, strict=True)]
-    labels = [_label(entry) for entry in entries]
+    labels, notes = [entry.label for entry in entries], [entry.caveat for entry in entries]
     if len(shown) == 1:
-        return visualize_attribution(shown[0], photo, title=title, label=labels[0], use_pyplot=False)[0]
-    maps, label = (dict(zip(names, values, strict=True)) for values in (shown, labels))
-    return visualize_comparison(maps, photo, title=title, label=label, use_pyplot=False)[0]
+        (map,), (label,), (note,) = shown, labels, notes
+        return visualize_attribution(map, photo, title=title, label=label, note=note, use_pyplot=False)[0]
+    of_maps = [dict(zip(names, values, strict=True)) for values in (labels, notes)]
+    maps = dict(zip(names, shown, strict=True))
+    return visualize_comparison(maps, photo, title=title, label=of_maps[0], note=of_maps[1], use_pyplot=False)[0]
 
 
 def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
@@ -138,11 +139,6 @@ def _title(explained: ExplainedImage, question: Question, classifier: Classifier
     if question.tokens:
         parts.append(f"relevance from {start_name(question.tokens)}")
     return ", ".join(parts)
-
-
-def _label(method: MethodEntry) -> str:
-    """What the colour bar measures; without the class there is no logit of which a value could be a part."""
-    return relevance_label(method.share) if method.share or method.reads_class else "relevance per patch"
 
 
 def _map_names(question: Question) -> list[str]:

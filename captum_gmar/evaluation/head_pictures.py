@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from captum_gmar.evaluation.head_report import FOLLOWED, RANDOM, Curves
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
-from captum_gmar.visualization.curves import COLOURS, GREY
 from captum_gmar.visualization.heads import (
     AXES_INCHES,
     BAR_INCHES,
@@ -19,6 +18,7 @@ from captum_gmar.visualization.heads import (
     visualize_head_importance,
 )
 from captum_gmar.visualization.panels import draw_title, make_figure
+from captum_gmar.visualization.style import COLOURS, GREY
 
 SIDE_BY_SIDE = 2  # scores
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_INCHES = 3.6, 2.9, 0.22

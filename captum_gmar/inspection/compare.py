@@ -1,10 +1,9 @@
 """Several methods on one image: their maps, how faithful each is, and what it costs."""
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 import captum.attr
@@ -16,13 +15,15 @@ from captum_gmar.attr.catalogue import COMPARED, METHODS, find_method
 from captum_gmar.attr.patch_relevance import Method, attributions_of, images_at_once, naming, relevance_of, summed
 from captum_gmar.engine._captum import Attribution
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
-from captum_gmar.inspection.comparison import Compared, Comparison, Convergence, Cost
+from captum_gmar.inspection.comparison import Comparison
 from captum_gmar.inspection.passes import Passes, watched_copy
+from captum_gmar.inspection.results import Convergence, Cost, MethodResult
+from captum_gmar.inspection.timing import Times, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
 from captum_gmar.metrics.inputs import check_count, check_images, check_patch_size
 from captum_gmar.metrics.outputs import Target, check_outputs, class_indices, followed
 
-ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
+STEPS = 28  # of the curves, where there are so many patches
 
 
 def compare(
@@ -33,7 +34,7 @@ def compare(
     *,
     forward_func: Callable[..., Any] | None = None,
     removal: Removal | None = None,
-    steps: int = 28,
+    steps: int | None = None,
     ig_steps: int = 50,
     softmax: bool = True,
     batch_size: int | None = None,
@@ -64,7 +65,7 @@ def compare(
             :mod:`captum_gmar.metrics`, or a ``captum_gmar.token_removal.TokenRemoval``.
             Default: None, ``Blur()``
         steps (int, optional): Of insertion and deletion; at most the number of patches.
-            Default: 28
+            Default: None, 28 or the number of patches where that is less
         ig_steps (int, optional): ``n_steps`` of integrated gradients.
             Default: 50
         softmax (bool, optional): Follow the probability after softmax over the classes. False follows what
@@ -72,8 +73,9 @@ def compare(
             Default: True
         batch_size (int, optional): How many images one pass of the model may hold.
             Default: None, 16 on the CPU and 128 elsewhere
-        repeats (int, optional): How often each method is run, to take the median of the times. One that takes long is
-            not run again after five seconds.
+        repeats (int, optional): How often each method is run, to take the median of the times. The methods take turns,
+            with a forward pass before each, so that a busy moment meets all alike. One that takes long is not run again
+            after five seconds.
             Default: 3
         show_progress (bool, optional): As in Captum: whether to show a progress bar.
             Default: False
@@ -95,7 +97,7 @@ def compare(
         >>> from captum_gmar.inspection.compare import compare
         >>> model, scene = load_model(), load_scene(3)
         >>> comparison = compare(model, scene.pixel_values, ["gmar-l1", "rollout", "saliency"], steps=7)
-        >>> [(own.name, own.cost.forward_passes, own.cost.backward_passes) for own in comparison.methods]
+        >>> [(each.name, each.cost.forward_passes, each.cost.backward_passes) for each in comparison.methods]
         [('gmar-l1', 1, 1), ('rollout', 1, 0), ('saliency', 1, 1)]
         >>> figure, axes = comparison.visualize(scene.image, use_pyplot=False)
     """
@@ -103,36 +105,39 @@ def compare(
     _check_image(pixel_values)
     if batch_size is None:
         batch_size = images_at_once(pixel_values.device)
+    grid = patch_grid(model, *pixel_values.shape[2:])
+    if steps is None:
+        steps = min(STEPS, grid.patches)
     counts = {"steps": steps, "ig_steps": ig_steps, "batch_size": batch_size, "repeats": repeats}
     for name, count in counts.items():
         check_count(count, name)
     chosen = _chosen(methods)
-    grid = patch_grid(model, *pixel_values.shape[2:])
     patch_size = check_patch_size((grid.patch_height, grid.patch_width), *pixel_values.shape[2:])
     forward = Logits(model if forward_func is None else forward_func)
     with torch.no_grad():
         outputs = check_outputs(forward(pixel_values), 1)
-    explained, softmax = _target(outputs, target), softmax and outputs.numel() > 1
-    score = followed(outputs, None if explained is None else torch.tensor([explained]), 1, softmax)
-    image = _Image(
+    class_index, softmax = _target(outputs, target), softmax and outputs.numel() > 1
+    score = followed(outputs, None if class_index is None else torch.tensor([class_index]), 1, softmax)
+    inspection = _Inspection(
         model=model,
         forward=forward,
         pixels=pixel_values.detach(),
-        target=explained,
+        target=class_index,
         grid=grid,
         removal=removal or Blur(),
         softmax=softmax,
         **counts,
     )
-    controls = [image.control(*control) for control in control_maps(pixel_values, patch_size=patch_size).items()]
-    shown = tqdm(chosen.items(), disable=not show_progress, unit="method")
+    controls = control_maps(pixel_values, patch_size=patch_size)
+    with tqdm(total=len(chosen) * (1 + repeats), disable=not show_progress, unit="turn") as bar:
+        results = inspection.measure(chosen, bar.update)
     return Comparison(
-        methods=tuple(image.compared(name, method) for name, method in shown),
-        controls=tuple(controls),
-        target=explained,
+        methods=tuple(results),
+        controls=tuple(inspection.measure_control(name, maps) for name, maps in controls.items()),
+        target=class_index,
         score=float(score),
         is_probability=softmax,
-        removal=image.removal.name,
+        removal=inspection.removal.name,
         steps=steps,
         ig_steps=ig_steps,
         device=str(pixel_values.device),
@@ -140,8 +145,8 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Image:
-    """One image, and what is asked of every method."""
+class _Inspection:
+    """One prediction for one image, and how explanations of it are measured."""
 
     model: nn.Module
     forward: Callable[..., Tensor]
@@ -155,30 +160,48 @@ class _Image:
     batch_size: int
     repeats: int
 
-    def compared(self, name: str, method: Method | None) -> Compared:
-        """Of a method, or of that of this name of ours or Captum's."""
-        passes = Passes()
+    def measure(
+        self, methods: Mapping[str, Method | None], advance: Callable[[], Any] = lambda: None
+    ) -> list[MethodResult]:
+        """Of methods, or of those of these names of ours or Captum's."""
+        passes = {name: Passes() for name in methods}
+        watched = {name: self._watched(name, method, passes[name]) for name, method in methods.items()}
+        calls = {name: partial(self._explain, name, method) for name, method in watched.items()}
+        times, forward_seconds = time_in_turns(calls, self._run, self.pixels.device, self.repeats, advance)
+        results = []
+        for name, method in watched.items():
+            results.append(self._result(name, method, passes[name], times[name], forward_seconds))
+            advance()
+        return results
+
+    def measure_control(self, name: str, attributions: Tensor) -> MethodResult:
+        return MethodResult(name, self.grid.sums(attributions)[0], *self._curves(attributions), None, None)
+
+    def _watched(self, name: str, method: Method | None, passes: Passes) -> Method:
         if method is None:
-            method = METHODS[name].load()(self.model, forward_func=passes.counted(self.forward))
-        else:
-            method = watched_copy(method, passes)
+            return METHODS[name].load()(self.model, forward_func=passes.counted(self.forward))
+        return watched_copy(method, passes)
+
+    def _explain(self, name: str, method: Method) -> tuple[Tensor, Tensor | None]:
+        """The relevance (1, rows, columns) and, of integrated gradients, the attributions."""
+        options: Any = {"batch_size": self.batch_size, "ig_steps": self.ig_steps}
         with naming(name):
-            (relevance, attributions), taken, forward_taken = self._timed(partial(self._explain, method))
-        cost = Cost(statistics.median(taken), statistics.median(forward_taken), *passes.of_one(len(taken)))
+            if not isinstance(method, captum.attr.IntegratedGradients):
+                return relevance_of(method, self.model, self.pixels, self.target, **options), None
+            attributions = attributions_of(method, self.pixels, self.target, **options)
+            return summed(method, self.model, attributions), attributions
+
+    def _run(self) -> Tensor:
+        with torch.no_grad():
+            return self.forward(self.pixels)
+
+    def _result(self, name: str, method: Method, passes: Passes, times: Times, forward_seconds: float) -> MethodResult:
+        (relevance, attributions), seconds = times.returned, times.seconds
+        spread = median(seconds), min(seconds), max(seconds)
+        cost = Cost(*spread, forward_seconds, *passes.of_one(len(seconds)))
         convergence = None if attributions is None else self._convergence(method, attributions)
         curves = self._curves(self.grid.spread_like(relevance, self.pixels))
-        return Compared(name, relevance[0], *curves, cost, convergence)
-
-    def control(self, name: str, attributions: Tensor) -> Compared:
-        return Compared(name, self.grid.sums(attributions)[0], *self._curves(attributions), None, None)
-
-    def _explain(self, method: Method) -> tuple[Tensor, Tensor | None]:
-        """The relevance (1, rows, columns) and, of integrated gradients, the attributions."""
-        asked: Any = {"batch_size": self.batch_size, "ig_steps": self.ig_steps}
-        if not isinstance(method, captum.attr.IntegratedGradients):
-            return relevance_of(method, self.model, self.pixels, self.target, **asked), None
-        attributions = attributions_of(method, self.pixels, self.target, **asked)
-        return summed(method, self.model, attributions), attributions
+        return MethodResult(name, relevance[0], *curves, cost, convergence)
 
     def _convergence(self, method: Any, attributions: Tensor) -> Convergence:
         delta = float(method.compute_convergence_delta(attributions, 0, self.pixels, target=self.target))
@@ -186,7 +209,7 @@ class _Image:
 
     def _curves(self, attributions: Tensor) -> tuple[PerturbationCurve, PerturbationCurve]:
         """Of insertion and deletion."""
-        asked = self.forward, self.pixels, attributions, self.target
+        inputs = self.forward, self.pixels, attributions, self.target
         options: Any = {
             "patch_size": (self.grid.patch_height, self.grid.patch_width),
             "steps": self.steps,
@@ -194,30 +217,7 @@ class _Image:
             "softmax": self.softmax,
             "batch_size": self.batch_size,
         }
-        return insertion(*asked, **options), deletion(*asked, **options)
-
-    def _timed(self, call: Callable[[], Any]) -> tuple[Any, list[float], list[float]]:
-        """What the last call returns, the seconds that each took, and those of a forward pass right before each."""
-        taken: list[float] = []
-        forward_taken: list[float] = []
-        while len(taken) < self.repeats and sum(taken) < ENOUGH_SECONDS:
-            with torch.no_grad():
-                forward_taken.append(self._seconds(lambda: self.forward(self.pixels))[1])
-            result, seconds = self._seconds(call)
-            taken.append(seconds)
-        return result, taken, forward_taken
-
-    def _seconds(self, call: Callable[[], Any]) -> tuple[Any, float]:
-        self._finish()
-        begin = time.perf_counter()
-        result = call()
-        self._finish()
-        return result, time.perf_counter() - begin
-
-    def _finish(self) -> None:
-        """Waits for what the device still has to do."""
-        if self.pixels.device.type != "cpu":
-            torch.accelerator.synchronize(self.pixels.device)
+        return insertion(*inputs, **options), deletion(*inputs, **options)
 
 
 def _check_image(pixel_values: Tensor) -> None:
@@ -233,7 +233,7 @@ def _chosen(methods: Any) -> dict[str, Method | None]:
     """From each name to the method; None for those of :func:`captum_gmar.methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
-        chosen = {_own_name(name): _checked(name, method) for name, method in methods.items()}
+        chosen = {_text(name): _checked(name, method) for name, method in methods.items()}
     elif isinstance(methods, Sequence) and not isinstance(methods, str):
         chosen = dict.fromkeys(map(_known, methods))
     else:
@@ -254,7 +254,7 @@ def _known(name: object) -> str:
         raise ValueError(f"{error} Methods of your own are passed as a mapping from names to them.") from None
 
 
-def _own_name(name: object) -> str:
+def _text(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"methods must be a mapping from names. Got the key {name!r} instead.")
     return name

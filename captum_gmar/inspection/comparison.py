@@ -1,13 +1,11 @@
 """What comes of comparing methods on one image: numbers, and the tables and pictures of them."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from captum_gmar.metrics import PerturbationCurve
+from captum_gmar.files.markdown import table
+from captum_gmar.inspection.picture import visualize_side_by_side
+from captum_gmar.inspection.results import Cost, MethodResult, time_text
 from captum_gmar.visualization.style import milliseconds_text, number_text
 
 if TYPE_CHECKING:
@@ -22,50 +20,12 @@ HEADER = (
 )
 
 
-class Cost(NamedTuple):
-    """What one map takes."""
-
-    seconds: float  # the median of its runs
-    forward_seconds: float  # the median of forward passes of the one image without gradient, run in between
-    forward_passes: int | None  # images through the model; None where the method cannot be watched
-    backward_passes: int | None  # of these, how many a gradient came back for
-
-    @property
-    def ratio(self) -> float:
-        """How many forward passes it takes as long as."""
-        return self.seconds / self.forward_seconds
-
-
-class Convergence(NamedTuple):
-    """How far integrated gradients are from summing to what they should."""
-
-    delta: float  # the sum of the attributions less the difference
-    difference: float  # of the target's output for the image and for the baseline, zero
-
-
-class Compared(NamedTuple):
-    """What was found out about one method."""
-
-    name: str
-    relevance: Tensor  # (rows, columns)
-    insertion: PerturbationCurve
-    deletion: PerturbationCurve
-    cost: Cost | None  # None for controls
-    convergence: Convergence | None  # of integrated gradients
-
-    @property
-    def areas(self) -> tuple[float, float, float]:
-        """Under the curves of insertion and deletion, and the first less the second."""
-        inserted, deleted = float(self.insertion.auc), float(self.deletion.auc)
-        return inserted, deleted, inserted - deleted
-
-
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """What :func:`compare` returns. A notebook shows it as its table; so does ``print``.
 
     Attributes:
-        methods: What was found out about each method, in the order asked for.
+        methods: What was measured of each method, in the given order.
         controls: The same of the maps that know nothing of the model: random map, uniform map and centre blob.
         target: The class that was explained and followed; None for a model with one output.
         score: What is followed, for the whole image: the target's probability or, without softmax, output.
@@ -76,8 +36,8 @@ class Comparison:
         device: Where all was run.
     """
 
-    methods: tuple[Compared, ...]
-    controls: tuple[Compared, ...]
+    methods: tuple[MethodResult, ...]
+    controls: tuple[MethodResult, ...]
     target: int | None
     score: float
     is_probability: bool
@@ -94,12 +54,12 @@ class Comparison:
 
     def records(self) -> list[dict[str, Any]]:
         """A row of plain values for every method and control: ``pandas.DataFrame(comparison.records())``."""
-        return [self._record(own) for own in (*self.methods, *self.controls)]
+        return [self._record(result) for result in (*self.methods, *self.controls)]
 
     def to_markdown(self) -> str:
         """The table, and below it what its numbers mean and the convergence deltas."""
-        rows = [HEADER, *(_cells(own) for own in (*self.methods, *self.controls))]
-        return "\n\n".join([_table(rows), *self._notes()])
+        rows = map(_cells, (*self.methods, *self.controls))
+        return "\n\n".join([table(HEADER, rows), *self._notes()])
 
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
         """
@@ -108,16 +68,23 @@ class Comparison:
         Args:
             image (Tensor, numpy.ndarray or PIL.Image.Image): What the model saw of the photo, not normalised, as
                 :func:`captum_gmar.visualize_attribution` takes it.
-            options: Those of :func:`captum_gmar.inspection.picture.visualize_side_by_side`.
+            options: title, cmap, alpha_overlay, plt_fig_axis and use_pyplot of
+                :func:`captum_gmar.inspection.picture.visualize_side_by_side`.
 
         Returns:
             2-element tuple of **figure**, **axes**:
             - **figure** (*matplotlib.figure.Figure*)
             - **axes** (*list of list of matplotlib.axes.Axes*): two of the photo and of every method, the upper first.
         """
-        from captum_gmar.inspection.picture import visualize_side_by_side
-
-        return visualize_side_by_side(self, image, **options)
+        return visualize_side_by_side(
+            self.methods,
+            self.controls[0],
+            image,
+            followed=self.followed,
+            is_probability=self.is_probability,
+            removal=self.removal,
+            **options,
+        )
 
     def __repr__(self) -> str:
         return self.to_markdown()
@@ -125,58 +92,44 @@ class Comparison:
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
 
-    def _record(self, own: Compared) -> dict[str, Any]:
-        areas = dict(zip(("insertion", "deletion", "difference"), own.areas, strict=True))
-        costs = {**own.cost._asdict(), "ratio": own.cost.ratio} if own.cost else dict.fromkeys((*Cost._fields, "ratio"))
-        convergence = own.convergence.delta if own.convergence else None
-        asked = {"target": self.target, "removal": self.removal, "steps": self.steps}
+    def _record(self, result: MethodResult) -> dict[str, Any]:
+        cost = result.cost
         return {
-            "method": own.name,
-            "is_control": own.cost is None,
-            **areas,
-            **costs,
-            "convergence_delta": convergence,
-            **asked,
+            "method": result.name,
+            "is_control": cost is None,
+            **dict(zip(("insertion", "deletion", "difference"), result.areas, strict=True)),
+            **(cost._asdict() if cost else dict.fromkeys(Cost._fields)),
+            "ratio": cost.ratio if cost else None,
+            "convergence_delta": result.convergence.delta if result.convergence else None,
+            "target": self.target,
+            "removal": self.removal,
+            "steps": self.steps,
         }
 
     def _notes(self) -> list[str]:
-        *first, last = (own.name for own in self.controls)
-        seconds = median(own.cost.forward_seconds for own in self.methods if own.cost)
+        *first, last = (result.name for result in self.controls)
+        (seconds,) = {result.cost.forward_seconds for result in self.methods if result.cost}
         score = number_text(self.score, ".3f")
         notes = [
             f"Insertion and deletion follow the {self.followed}, {score} for the whole image, over {self.steps} steps; "
             f"removal: {self.removal}. ↑ higher is better, ↓ lower. {', '.join(first)} and {last} know nothing of the "
-            f"model. Times are medians on {self.device}, where a forward pass takes {milliseconds_text(seconds)} ms; "
-            "passes count images."
+            f"model. Times are medians on {self.device}, in brackets the quickest and the slowest run; a forward pass "
+            f"takes {milliseconds_text(seconds)} ms there. Passes count images."
         ]
-        return notes + [self._convergence(own) for own in self.methods if own.convergence]
+        return notes + [self._convergence(result) for result in self.methods if result.convergence]
 
-    def _convergence(self, own: Compared) -> str:
-        assert own.convergence is not None
+    def _convergence(self, result: MethodResult) -> str:
+        assert result.convergence is not None
+        delta, difference = map(number_text, result.convergence)
         return (
-            f"{own.name}: convergence delta {number_text(own.convergence.delta)} with {self.ig_steps} steps, where the "
-            f"outputs for the image and for the baseline differ by {number_text(own.convergence.difference)}."
+            f"{result.name}: convergence delta {delta} with {self.ig_steps} steps, where the outputs for the image and "
+            f"for the baseline differ by {difference}."
         )
 
 
-def _cells(own: Compared) -> tuple[str, ...]:
-    areas = (number_text(area, ".3f") for area in own.areas)
-    if own.cost is None:
-        return own.name, *areas, "", "", "", ""
-    passes = own.cost.forward_passes, own.cost.backward_passes
-    counts = ("not known" if count is None else str(count) for count in passes)
-    return own.name, *areas, milliseconds_text(own.cost.seconds), f"{own.cost.ratio:.1f}", *counts
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    """In Markdown, with columns of one width, that also reads well as it is."""
-    (name, *titles), *others = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    columns = list(zip([name, *titles], *others, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[name, *titles], rule, *others]
-    return "\n".join(f"| {' | '.join(map(_padded, line, widths, [False] + [True] * len(titles)))} |" for line in lines)
-
-
-def _padded(cell: str, width: int, is_number: bool) -> str:
-    return cell.rjust(width) if is_number else cell.ljust(width)
+def _cells(result: MethodResult) -> tuple[str, ...]:
+    areas, cost = (number_text(area, ".3f") for area in result.areas), result.cost
+    if cost is None:
+        return result.name, *areas, "", "", "", ""
+    counts = ("not known" if count is None else str(count) for count in (cost.forward_passes, cost.backward_passes))
+    return result.name, *areas, time_text(cost), number_text(cost.ratio, ".1f"), *counts

@@ -4,79 +4,76 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from captum_gmar.inspection.comparison import Compared, Comparison
-from captum_gmar.visualization.heat import Array, Pixels, heat_of, photo_of
+from captum_gmar.inspection.results import MethodResult, time_text
+from captum_gmar.visualization.attribution import ALPHA
+from captum_gmar.visualization.heat import Pixels, heat_of, photo_of
 from captum_gmar.visualization.panels import (
-    MARGIN_INCHES,
-    draw_map,
+    PAD_INCHES,
+    Layout,
+    Row,
+    draw_overlay,
     draw_photo,
     draw_title,
     given_axes,
-    make_figure,
+    make_grid,
     panel_height,
+    show,
     text_height,
-    title_size,
     wrapped,
 )
-from captum_gmar.visualization.style import DELETION_LINE, INSERTION_LINE, milliseconds_text, number_text
+from captum_gmar.visualization.style import DELETION_LINE, GREY, INSERTION_LINE, SIGNS, number_text
 
 WIDEST = 5  # panels in a line
-
-PANEL_INCHES = 2.7  # with its gaps
-TEXT_INCHES = 2.3  # what the gaps leave of it, at least
-GAP_INCHES = 0.1  # around a panel and its texts
+LAYOUT = Layout(panel=2.25, gap=0.45, columns=WIDEST, name_size=10, bar_size=8)
+LETTERS = LAYOUT.panel, LAYOUT.bar_size
+AXIS_INCHES = 0.3  # the numbers at an axis
 CURVES_HEIGHT = 0.65  # of its width
-NAME_SIZE, TEXT_SIZE = 10, 8  # points
 LEGEND_POINTS = 46  # the height of three lines, and a gap
-CAPTION_LINES = 7  # below the curves, with the numbers at the axis
+CAPTION_LINES = 6
 
-REFERENCE: dict[str, Any] = {"color": "#999999", "linewidth": 0.8, "zorder": 1.5}
-NOTE = (
-    "Every map has its own colours, from its lowest to its highest value. Where they are red and blue, red speaks for "
-    "the class and blue against it."
-)
+REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 1.5}
+NOTE = f"Every map has its own colours, from zero to its largest values. Of signed maps {SIGNS}."
 
 
 def visualize_side_by_side(
-    comparison: Comparison,
+    methods: Sequence[MethodResult],
+    reference: MethodResult,
     image: Pixels,
     *,
+    followed: str,
+    is_probability: bool,
+    removal: str,
     title: str | None = None,
     cmap: str | None = None,
-    alpha_overlay: float = 0.5,
+    alpha_overlay: float = ALPHA,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
     """
-    Draws the photo, and of every method its map over the photo in grey and below it the curves of insertion and
-    deletion, their areas, and what the map costs.
+    Draws the photo, and of every method its map over the photo and below it the curves of insertion and deletion, their
+    areas, and what the map costs.
 
-    All curves have the same axes. In grey among them is the first control, the random map. Every map has a colour scale
-    of its own, that of :func:`~captum_gmar.visualize_attribution`; for its values draw it with that function or with
-    :func:`~captum_gmar.visualize_comparison`.
+    All curves have the same axes. In grey among them are those of the reference, the random map for example. Every map
+    has a colour scale of its own, that of :func:`~captum_gmar.visualize_attribution`; for its values draw it with that
+    function or with :func:`~captum_gmar.visualize_comparison`.
 
     Args:
-        comparison (Comparison): What :func:`captum_gmar.compare` returned.
+        methods (sequence of MethodResult): ``methods`` of what :func:`captum_gmar.compare` returned.
+        reference (MethodResult): One of its ``controls``.
         image (Tensor, numpy.ndarray or PIL.Image.Image): What the model saw of the photo, as
             :func:`~captum_gmar.visualize_attribution` takes it.
-        title (str, optional): Above the whole, wrapped where it is long.
-            Default: None
-        cmap (str, optional): A Matplotlib colour map for all maps; by default as in
-            :func:`~captum_gmar.visualize_attribution`.
-            Default: None
-        alpha_overlay (float, optional): Opacity of the maps over the photo.
-            Default: 0.5
+        followed (str): What the curves follow.
+        is_probability (bool): Whether that is one, from 0 to 1.
+        removal (str): How patches were removed.
         plt_fig_axis (tuple, optional): A figure and 2 × (1 + methods) of its axes to draw in, the upper and the lower
             of the photo and then of every method.
             Default: None
-        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
-            figure is only returned.
-            Default: True
+
+    title, cmap, alpha_overlay, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         2-element tuple of **figure**, **axes**:
@@ -88,64 +85,59 @@ def visualize_side_by_side(
         ValueError: if shapes or values are none of these, or the patches do not divide the image evenly.
     """
     photo = photo_of(image)
-    heats = [heat_of(own.relevance, photo, own.name) for own in comparison.methods]
-    figure, axes = plt_fig_axis or _panels(photo, comparison.methods, title, use_pyplot)
-    panels = given_axes(axes, 2 * (1 + len(heats)))
+    heats = [heat_of(result.relevance, photo, result.name) for result in methods]
+    names = ["photo", *(result.name for result in methods)]
+    figure, axes = plt_fig_axis or _panels(panel_height(LAYOUT.panel, photo), names, title, use_pyplot)
+    panels = given_axes(axes, 2 * len(names))
     pairs = [panels[start : start + 2] for start in range(0, len(panels), 2)]
     draw_photo(pairs[0][0], photo)
-    _set_name(pairs[0][0], "photo")
-    for (upper, lower), own, heat in zip(pairs[1:], comparison.methods, heats, strict=True):
-        draw_map(upper, heat, photo, "blended_heat_map", cmap, alpha_overlay)
-        _set_name(upper, own.name)
-        _draw_curves(lower, own, comparison.controls[0])
-        lower.set_xlabel(_caption(own), fontsize=TEXT_SIZE, parse_math=False)
-    _share_scale([lower for _, lower in pairs[1:]], comparison.is_probability)
-    _draw_legend(pairs[0][1], pairs[1][1], comparison)
-    draw_title(figure, title)
-    if use_pyplot:
-        pyplot.show()
+    for (upper, lower), result, heat in zip(pairs[1:], methods, heats, strict=True):
+        draw_overlay(upper, heat, photo, cmap, alpha_overlay)
+        _draw_curves(lower, result, reference)
+        lower.set_xlabel(
+            wrapped(_caption(result), LAYOUT.text, LAYOUT.bar_size), fontsize=LAYOUT.bar_size, parse_math=False
+        )
+    for (upper, _), name in zip(pairs, names, strict=True):
+        upper.set_title(wrapped(name, LAYOUT.text, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
+    _share_scale([lower for _, lower in pairs[1:]], is_probability)
+    notes = f"Curves: {followed} over the share of patches, %. Removal: {removal}.", NOTE
+    _draw_legend(pairs[0][1], pairs[1][1], reference.name, notes)
+    if plt_fig_axis:
+        draw_title(figure, title)
+    show(figure, use_pyplot)
     return figure, pairs
 
 
-def _panels(
-    photo: Array, methods: Sequence[Compared], title: str | None, use_pyplot: bool
-) -> tuple[Figure, list[Axes]]:
+def _panels(height: float, names: Sequence[str], title: str | None, use_pyplot: bool) -> tuple[Figure, list[Axes]]:
     """The panels of a new figure with room for all texts, the upper and the lower of each pair."""
-    pairs = 1 + len(methods)
-    lines = ceil(pairs / WIDEST)
-    columns = ceil(pairs / lines)
-    heights = [panel_height(PANEL_INCHES, photo), CURVES_HEIGHT * PANEL_INCHES] * lines
-    width = columns * PANEL_INCHES + MARGIN_INCHES
-    names = text_height([own.name for own in methods], TEXT_INCHES, NAME_SIZE)
-    captions = text_height(["W"], TEXT_INCHES, TEXT_SIZE) * CAPTION_LINES
-    texts = lines * (names + captions) + text_height([title or ""], width, title_size())
-    figure = make_figure(width, sum(heights) + texts + MARGIN_INCHES, use_pyplot, GAP_INCHES)
-    grid = figure.subplots(2 * lines, columns, height_ratios=heights, squeeze=False)
-    places = [(line, column) for line in range(0, 2 * lines, 2) for column in range(columns)]
-    panels = [grid[line + below, column] for line, column in places for below in (0, 1)]
-    while len(panels) > 2 * pairs:
-        panels.pop().remove()
-    return figure, panels
+    lines = ceil(len(names) / WIDEST)
+    columns = ceil(len(names) / lines)
+    above = text_height(names, LAYOUT.text, LAYOUT.name_size) + PAD_INCHES
+    below = AXIS_INCHES + CAPTION_LINES * text_height(["W"], *LETTERS)
+    rows = [Row(above, height, 2 * PAD_INCHES), Row(0, CURVES_HEIGHT * LAYOUT.panel, below)] * lines
+    figure, panels = make_grid(rows, 2 * lines * columns, LAYOUT, title, use_pyplot, left=AXIS_INCHES)
+    pairs = [
+        (panels[2 * line * columns + column], panels[(2 * line + 1) * columns + column])
+        for line in range(lines)
+        for column in range(columns)
+    ]
+    for panel in (panel for pair in pairs[len(names) :] for panel in pair):
+        panel.remove()
+    return figure, [panel for pair in pairs[: len(names)] for panel in pair]
 
 
-def _set_name(panel: Axes, name: str) -> None:
-    panel.set_title(wrapped(name, TEXT_INCHES, NAME_SIZE), fontsize=NAME_SIZE, parse_math=False)
-
-
-def _draw_curves(panel: Axes, own: Compared, reference: Compared) -> None:
-    styles = INSERTION_LINE, DELETION_LINE
-    pairs = ((reference, *({**style, **REFERENCE} for style in styles)), (own, *styles))
-    for drawn, insertion_style, deletion_style in pairs:
-        for name, curve, style in (
-            (f"insertion: {drawn.name}", drawn.insertion, insertion_style),
-            (f"deletion: {drawn.name}", drawn.deletion, deletion_style),
+def _draw_curves(panel: Axes, result: MethodResult, reference: MethodResult) -> None:
+    for drawn, style in ((reference, REFERENCE), (result, {})):
+        for name, curve, line in (
+            (f"insertion: {drawn.name}", drawn.insertion, INSERTION_LINE),
+            (f"deletion: {drawn.name}", drawn.deletion, DELETION_LINE),
         ):
             shares, values = 100 * curve.shares.cpu().double(), curve.curve[0].cpu().double()
-            panel.plot(shares.numpy(), values.numpy(), label=name, **style)
+            panel.plot(shares.numpy(), values.numpy(), label=name, **{**line, **style})
     panel.set_box_aspect(CURVES_HEIGHT)
     panel.set_xlim(0, 100)
-    panel.set_xticks([0, 50, 100], ["0", "50", "100 %"])
-    panel.tick_params(labelsize=TEXT_SIZE)
+    panel.set_xticks([0, 50, 100], ["0", "50", "100"])
+    panel.tick_params(labelsize=LAYOUT.bar_size)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
 
@@ -158,32 +150,30 @@ def _share_scale(panels: Sequence[Axes], is_probability: bool) -> None:
         panel.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]) if is_probability else MaxNLocator(2))
 
 
-def _caption(own: Compared) -> str:
-    inserted, deleted, difference = (number_text(area, ".3f") for area in own.areas)
+def _caption(result: MethodResult) -> str:
+    inserted, deleted, difference = (number_text(area, ".3f") for area in result.areas)
     lines = [f"insertion {inserted}, deletion {deleted}", f"difference {difference}"]
-    if own.cost is not None:
-        lines.append(f"{milliseconds_text(own.cost.seconds)} ms, {own.cost.ratio:.1f} × a forward pass")
-        if own.cost.forward_passes is not None:
-            lines.append(f"passes: {own.cost.forward_passes} forward, {own.cost.backward_passes} backward")
-    if own.convergence is not None:
-        lines.append(
-            f"convergence delta {number_text(own.convergence.delta)} of {number_text(own.convergence.difference)}"
-        )
+    if result.cost is not None:
+        lines.append(f"{time_text(result.cost)} ms, {result.cost.ratio:.1f} × a forward pass")
+        if result.cost.forward_passes is not None:
+            lines.append(f"passes: {result.cost.forward_passes} forward, {result.cost.backward_passes} backward")
+    if result.convergence is not None:
+        delta, difference = map(number_text, result.convergence)
+        lines.append(f"convergence delta {delta} of {difference}")
     return "\n".join(lines)
 
 
-def _draw_legend(panel: Axes, curves: Axes, comparison: Comparison) -> None:
+def _draw_legend(panel: Axes, curves: Axes, reference: str, notes: Sequence[str]) -> None:
     """Says what the lines are, in place of the photo's curves."""
     panel.set_axis_off()
     panel.set_box_aspect(CURVES_HEIGHT)
     *of_reference, inserted, deleted = curves.get_lines()
-    reference = comparison.controls[0].name
     legend = panel.legend(
         [inserted, deleted, of_reference[0]],
         ["insertion ↑: patches there", "deletion ↓: patches removed", f"{reference}, both"],
         loc="upper left",
         bbox_to_anchor=(0, 1),
-        fontsize=TEXT_SIZE,
+        fontsize=LAYOUT.bar_size,
         frameon=False,
         borderaxespad=0,
         borderpad=0,
@@ -191,7 +181,6 @@ def _draw_legend(panel: Axes, curves: Axes, comparison: Comparison) -> None:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    curves_note = f"Curves: {comparison.followed} over the share of patches. Removal: {comparison.removal}."
-    notes = "\n\n".join(wrapped(note, TEXT_INCHES, TEXT_SIZE) for note in (curves_note, NOTE))
+    below = "\n\n".join(wrapped(note, *LETTERS) for note in notes)
     place: dict[str, Any] = {"xytext": (0, -LEGEND_POINTS), "xycoords": "axes fraction", "textcoords": "offset points"}
-    panel.annotate(notes, (0, 1), fontsize=TEXT_SIZE, va="top", parse_math=False, **place)
+    panel.annotate(below, (0, 1), fontsize=LAYOUT.bar_size, va="top", parse_math=False, **place)

@@ -5,20 +5,25 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, heat_of, photo_of
+from captum_gmar.visualization.heat import OUTLIERS, Array, Heat, Map, Pixels, heat_of, photo_of
 from captum_gmar.visualization.panels import (
-    draw_colour_bar,
+    Layout,
+    bar_height,
     draw_map,
+    draw_overlay,
     draw_photo,
     draw_title,
+    draw_values,
     given_axes,
-    make_figure,
-    panel_height,
+    make_panels,
+    map_text,
     show,
+    wrapped,
 )
 
 PANELS = ("photo", "relevance", "overlay")
-PANEL_INCHES = 3.3
+LAYOUT = Layout(panel=3.1, gap=0.15, columns=3, name_size=11, bar_size=9)
+ALPHA = 0.8  # of an overlay, where the map is strongest
 
 
 def visualize_attribution(
@@ -26,20 +31,24 @@ def visualize_attribution(
     image: Pixels,
     *,
     title: str | None = None,
-    label: str = "attribution",
+    label: str | None = None,
+    note: str | None = None,
     cmap: str | None = None,
-    alpha_overlay: float = 0.5,
+    alpha_overlay: float = ALPHA,
     interpolation: str = "nearest",
+    outlier_perc: float = OUTLIERS,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """
-    Draws one photo, the heat map of its attribution, and the heat map over the photo in grey.
+    Draws one photo, the heat map of its attribution, and the heat map over the photo.
 
-    The colours run from the smallest to the largest value of this map, so they compare places of one picture and not
-    one picture with another; the colour bar gives the values. A map with negative values has its colours around zero,
-    as far down as up. A map without differences is drawn in one colour. Nothing is smoothed unless asked
-    for: one patch, one colour.
+    The colours begin at zero, so that half the relevance has half the colour and a map whose values hardly differ looks
+    flat. They end at the largest value of this map, or at twice the mean where that is more, so they compare places of
+    one picture and not one picture with another. A map with negative values has its colours around zero, as far down as
+    up. Where few values are far larger than all others, the colours end before them, and the colour bar says so by "≥"
+    or "≤". Over the photo the map is the more opaque the farther its values are from zero. Nothing is smoothed unless
+    asked for: one patch, one colour.
 
     Args:
         attribution (Tensor or numpy.ndarray): Of one example: (channels, height, width), (height, width, channels) or
@@ -49,23 +58,32 @@ def visualize_attribution(
             not normalised: integers from 0 to 255 or floats from 0 to 1, of shape (channels, height, width),
             (height, width, channels) or (height, width). A Hugging Face image processor gives it with
             ``processor(photo, do_normalize=False, do_rescale=False)["pixel_values"][0]``.
-        title (str, optional): Above the whole, wrapped where it is long.
+        title (str, optional): Above the whole, wrapped where it is long. Letters that Matplotlib's font lacks are
+            taken from any installed font that has them.
             Default: None
         label (str, optional): What the colour bar measures, and its unit.
-            Default: "attribution"
-        cmap (str, optional): A Matplotlib colour map. By default "viridis", or "RdBu_r" if there are negative values:
-            blue below zero, red above. Colour-blind readers can tell both.
+            Default: None, "relevance per patch" or "attribution per pixel"
+        note (str, optional): A line below the colour bar, of what the map does not say, for example.
             Default: None
-        alpha_overlay (float, optional): Opacity of the heat map over the photo.
-            Default: 0.5
+        cmap (str, optional): A Matplotlib colour map. By default "viridis", or "RdBu_r" if there are negative values:
+            blue below zero, against the class, and red above, for it. Colour-blind readers can tell both.
+            Default: None
+        alpha_overlay (float, optional): Opacity of the heat map over the photo where its colours end; where it is
+            zero, the photo is as it was.
+            Default: 0.8
         interpolation (str, optional): Of the relevance of patches (rows, columns): "nearest", one patch, one colour, or
             "bilinear", smooth between the middles of the patches. The colour bar keeps the values of the patches. A map
             that has a value for each pixel stays as it is.
             Default: "nearest"
-        plt_fig_axis (tuple, optional): A figure and three of its axes to draw in.
+        outlier_perc (float, optional): How many percent of the values may lie beyond the end of the colours, where that
+            is more than half as large again as all others. Other than Captum's of this name, it counts values and does
+            not sum them. 0 shows every value.
+            Default: 2
+        plt_fig_axis (tuple, optional): A figure and three of its axes to draw in. The colour bar hangs below the axes.
             Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
-            figure is only returned.
+            figure is only returned. Where pyplot has no windows, it keeps the newest figure only, so that a script can
+            draw any number of them.
             Default: True
 
     Returns:
@@ -86,37 +104,33 @@ def visualize_attribution(
         ['photo', 'relevance', 'overlay']
     """
     photo = photo_of(image)
-    heat = heat_of(attribution, photo, interpolation=interpolation)
-    drawn = draw_single(photo, heat, title, label, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
-    show(use_pyplot)
-    return drawn
+    heat = heat_of(attribution, photo, interpolation=interpolation, outlier_perc=outlier_perc)
+    text = map_text(label, heat, cmap, note)
+    figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
+    show(figure, use_pyplot)
+    return figure, panels
 
 
 def draw_single(
     photo: Array,
     heat: Heat,
     title: str | None,
-    label: str,
+    text: str,
     cmap: str | None,
     alpha_overlay: float,
     plt_fig_axis: tuple[Figure, Any] | None,
     use_pyplot: bool,
 ) -> tuple[Figure, list[Axes]]:
-    """Photo, heat map and overlay, not yet shown."""
-    figure, axes = plt_fig_axis or _panels(photo, use_pyplot)
+    """Photo, heat map and overlay, not yet shown; the text stands below the map."""
+    text = wrapped(text, LAYOUT.text, LAYOUT.bar_size)
+    figure, axes = plt_fig_axis or make_panels([photo], PANELS, bar_height([text], LAYOUT), LAYOUT, title, use_pyplot)
     panels = given_axes(axes, len(PANELS))
     draw_photo(panels[0], photo)
-    for panel, method in zip(panels[1:], ("heat_map", "blended_heat_map"), strict=True):
-        draw_map(panel, heat, photo, method, cmap, alpha_overlay)
+    draw_map(panels[1], heat, cmap)
+    draw_overlay(panels[2], heat, photo, cmap, alpha_overlay)
     for panel, name in zip(panels, PANELS, strict=True):
-        panel.set_title(name)
-    # Beside the panel and of its height, so that the panels stay of one size in any figure.
-    draw_colour_bar(figure, panels[1], (1.03, 0, 0.05, 1), label=label)
-    draw_title(figure, title)
+        panel.set_title(name, fontsize=LAYOUT.name_size)
+    draw_values(figure, panels[1], heat, text, LAYOUT.bar_size)
+    if plt_fig_axis:
+        draw_title(figure, title)
     return figure, panels
-
-
-def _panels(photo: Array, use_pyplot: bool) -> tuple[Figure, Any]:
-    height = panel_height(PANEL_INCHES, photo)
-    figure = make_figure(len(PANELS) * PANEL_INCHES + 1, height + 0.8, use_pyplot)
-    return figure, figure.subplots(1, len(PANELS))

@@ -1,6 +1,7 @@
 """Several photos, each with the maps of several methods side by side."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -8,15 +9,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_gmar.visualization.grid import OWN_SCALE, Layout, draw_values, make_panels
-from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, heat_of, photo_of
-from captum_gmar.visualization.panels import draw_map, draw_photo, draw_title, given_axes, show, wrapped
+from captum_gmar.visualization.attribution import ALPHA
+from captum_gmar.visualization.heat import OUTLIERS, Array, Heat, Map, Pixels, heat_of, photo_of
+from captum_gmar.visualization.panels import (
+    OWN_SCALE,
+    Layout,
+    bar_height,
+    draw_map,
+    draw_overlay,
+    draw_photo,
+    draw_title,
+    draw_values,
+    given_axes,
+    make_panels,
+    map_text,
+    show,
+    wrapped,
+)
 
 Maps: TypeAlias = Map | Sequence[Map]
 Images: TypeAlias = Pixels | Sequence[Pixels]
 
-METHODS = ("blended_heat_map", "heat_map")
-LAYOUT = Layout(panel=2.6, text=2.2, columns=6, name_size=10, bar=0.6, bar_size=8)
+DRAWINGS = ("blended_heat_map", "heat_map")
+LAYOUT = Layout(panel=2.35, gap=0.25, columns=6, name_size=10, bar_size=8)
+LETTERS = LAYOUT.text, LAYOUT.bar_size
 
 
 def visualize_comparison(
@@ -25,10 +41,12 @@ def visualize_comparison(
     *,
     method: str = "blended_heat_map",
     title: str | None = None,
-    label: str | Mapping[str, str] = "attribution",
+    label: str | Mapping[str, str] | None = None,
+    note: str | Mapping[str, str] | None = None,
     cmap: str | None = None,
-    alpha_overlay: float = 0.5,
+    alpha_overlay: float = ALPHA,
     interpolation: str = "nearest",
+    outlier_perc: float = OUTLIERS,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
@@ -47,27 +65,19 @@ def visualize_comparison(
         images (Tensor, numpy.ndarray, PIL.Image.Image, or sequence of them): What the model saw of the photos, as
             :func:`~captum_gmar.visualize_attribution` takes it: a sequence, or a tensor or array of four dimensions.
             One image alone may be passed as it is; each method then has one map, as it is.
-        method (str, optional): As in Captum: "blended_heat_map", the map over the photo in grey, or "heat_map", the map
-            alone.
+        method (str, optional): "blended_heat_map", the map over the photo, or "heat_map", the map alone.
             Default: "blended_heat_map"
-        title (str, optional): Above the whole, wrapped where it is long.
-            Default: None
         label (str or dict, optional): What the colour bars measure, and its unit; where that differs, from the name of
             each method to its label.
-            Default: "attribution"
-        cmap (str, optional): A Matplotlib colour map for all maps; by default as in
-            :func:`~captum_gmar.visualize_attribution`.
+            Default: None, "relevance per patch" or "attribution per pixel"
+        note (str or dict, optional): A line below each colour bar, of what the map does not say, for example; where it
+            differs, from the name of each method to its note.
             Default: None
-        alpha_overlay (float, optional): Opacity of the maps over the photo.
-            Default: 0.5
-        interpolation (str, optional): Of maps (rows, columns), as in :func:`~captum_gmar.visualize_attribution`:
-            "nearest" or "bilinear".
-            Default: "nearest"
         plt_fig_axis (tuple, optional): A figure and N × (1 + methods) of its axes to draw in, row by row.
             Default: None
-        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
-            figure is only returned.
-            Default: True
+
+    title, cmap, alpha_overlay, interpolation, outlier_perc, use_pyplot are those of
+    :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         2-element tuple of **figure**, **axes**:
@@ -88,27 +98,42 @@ def visualize_comparison(
         >>> [panel.get_title() for panel in axes[0]]
         ['photo', 'GMAR', 'Saliency']
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {list(METHODS)}. Got {method!r} instead.")
+    if method not in DRAWINGS:
+        raise ValueError(f"method must be one of {list(DRAWINGS)}. Got {method!r} instead.")
     photos = [photo_of(image) for image in _each_image(images)]
-    heats = _heats(attributions, photos, _is_several(images), interpolation)
+    heats = _heats(attributions, photos, _is_several(images), interpolation, outlier_perc)
+    texts = [
+        [
+            wrapped(map_text(_of_method(label, name), maps[index], cmap, _of_method(note, name)), *LETTERS)
+            for name, maps in heats.items()
+        ]
+        for index in range(len(photos))
+    ]
     names = ["photo", *map(str, heats)]
-    labels = [label if isinstance(label, str) else label.get(name, "") for name in heats]
-    figure, axes = plt_fig_axis or make_panels(photos, names, labels, title, use_pyplot, LAYOUT)
+    below = bar_height(chain(*texts), LAYOUT)
+    figure, axes = plt_fig_axis or make_panels(photos, names, below, LAYOUT, title, use_pyplot)
     panels = given_axes(axes, len(photos) * len(names))
-    inches = panels[0].get_position().width * figure.get_figwidth() if plt_fig_axis else LAYOUT.text
     rows = [panels[start : start + len(names)] for start in range(0, len(panels), len(names))]
     for index, (photo, (first, *others)) in enumerate(zip(photos, rows, strict=True)):
         draw_photo(first, photo)
-        for panel, of_method, own_label in zip(others, heats.values(), labels, strict=True):
-            draw_map(panel, of_method[index], photo, method, cmap, alpha_overlay)
-            draw_values(figure, panel, of_method[index], wrapped(own_label, inches, LAYOUT.bar_size), LAYOUT.bar_size)
+        maps = [(of_method[index], text) for of_method, text in zip(heats.values(), texts[index], strict=True)]
+        for panel, (heat, text) in zip(others, maps, strict=True):
+            if method == "heat_map":
+                draw_map(panel, heat, cmap)
+            else:
+                draw_overlay(panel, heat, photo, cmap, alpha_overlay)
+            draw_values(figure, panel, heat, text, LAYOUT.bar_size)
     for panel, name in zip(rows[0], names, strict=True):
-        panel.set_title(wrapped(name, inches, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
+        panel.set_title(wrapped(name, LAYOUT.text, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
     rows[-1][0].set_xlabel(OWN_SCALE, fontsize=LAYOUT.bar_size)
-    draw_title(figure, title)
-    show(use_pyplot)
+    if plt_fig_axis:
+        draw_title(figure, title)
+    show(figure, use_pyplot)
     return figure, rows
+
+
+def _of_method(text: str | Mapping[str, str] | None, name: str) -> str | None:
+    return text.get(name, "") if isinstance(text, Mapping) else text
 
 
 def _is_several(images: Images) -> bool:
@@ -123,7 +148,7 @@ def _each_image(images: Any) -> list[Pixels]:
 
 
 def _heats(
-    attributions: Mapping[str, Any], photos: list[Array], several: bool, interpolation: str
+    attributions: Mapping[str, Any], photos: list[Array], several: bool, interpolation: str, outlier_perc: float
 ) -> dict[str, list[Heat]]:
     """The maps of every method, one for each photo."""
     if not isinstance(attributions, Mapping):
@@ -137,7 +162,8 @@ def _heats(
     for key, given in attributions.items():
         name = f"attributions[{key!r}]"
         maps = _each_map(given, name, len(photos)) if several else [given]
-        heats[key] = [heat_of(own, photo, name, interpolation) for own, photo in zip(maps, photos, strict=True)]
+        pairs = zip(maps, photos, strict=True)
+        heats[key] = [heat_of(of_photo, photo, name, interpolation, outlier_perc) for of_photo, photo in pairs]
     return heats
 
 

@@ -5,6 +5,7 @@ from itertools import cycle, product
 from math import ceil, sqrt
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from captum_gmar.metrics.perturbation import PerturbationCurve
 from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
-from captum_gmar.visualization.style import COLOURS, GREY, number_text
+from captum_gmar.visualization.style import BLACK, COLOURS, GREY, number_text
 
 Curves = Mapping[str, PerturbationCurve]
 
@@ -45,9 +46,9 @@ def visualize_perturbation_curves(
 
     The legend below each panel gives the mean area under each line, best first. The controls "random map", "uniform
     map" and "centre blob" are drawn in grey. Where there are several examples and at most four methods besides, a band
-    shows where the mean lies with 95 % confidence: 1.96 standard errors to either side, which is too narrow for a
-    handful of examples. Bands of methods that were measured on the same examples may overlap although one method is
-    better on nearly every example.
+    shows where the mean lies with 95 % confidence, and the legend says so: 1.96 standard errors to either side, as far
+    as there are examples, which is too narrow for a handful of them. Bands of methods that were measured on the same
+    examples may overlap although one method is better on nearly every example.
 
     How patches were removed stands above each panel; curves compare only where that is the same, so others are refused.
 
@@ -103,7 +104,7 @@ def visualize_perturbation_curves(
         _draw(panel, name, curves, texts, styles)
     axes[0].set_ylabel(label)
     draw_title(figure, title)
-    show(use_pyplot)
+    show(figure, use_pyplot)
     return figure, axes
 
 
@@ -143,7 +144,8 @@ def _columns(methods: int) -> int:
 
 def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
     """How each method is drawn, in both panels the same: a colour and then a line that no other has."""
-    styles: Iterator[tuple[Any, str]] = cycle(product(LINES, COLOURS))
+    colours = [rcParams["text.color"] if colour == BLACK else colour for colour in COLOURS]  # seen on any ground
+    styles: Iterator[tuple[Any, str]] = cycle(product(LINES, colours))
     return {
         name: {"color": GREY, "linestyle": CONTROLS[name], "zorder": 1.5}
         if name in CONTROLS
@@ -155,15 +157,15 @@ def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
 def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], styles: dict[str, Any]) -> None:
     what, axis, better = texts
     best_first = sorted(curves, key=lambda method: float(curves[method].auc.mean()), reverse=name == "insertion")
-    with_bands = curves.keys() - CONTROLS.keys()
+    with_bands = {method for method, curve in curves.items() if method not in CONTROLS and len(curve.curve) > 1}
+    with_bands = with_bands if len(curves.keys() - CONTROLS.keys()) <= MOST_WITH_BANDS else set()
     for method in best_first:
         curve = curves[method]
         shares, mean = 100 * _numpy(curve.shares), _numpy(curve.curve.mean(0))
         area = number_text(float(curve.auc.mean()), ".3f")
         panel.plot(shares, mean, label=f"{area}  {method}", linewidth=1.5, **styles[method])
-        if len(curve.curve) > 1 and method in with_bands and len(with_bands) <= MOST_WITH_BANDS:
-            error = BAND / sqrt(len(curve.curve)) * _numpy(curve.curve.std(0))
-            panel.fill_between(shares, mean - error, mean + error, color=styles[method]["color"], alpha=0.15, lw=0)
+        if method in with_bands:
+            panel.fill_between(shares, *_interval(curve.curve), color=styles[method]["color"], alpha=0.15, lw=0)
     panel.set_title(f"{name}: {what}\nremoval: {next(iter(curves.values())).removal}", fontsize=10, parse_math=False)
     panel.set_xlabel(axis)
     panel.set_xlim(0, 100)
@@ -171,7 +173,7 @@ def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], s
     panel.grid(alpha=0.25)
     figure: Any = panel.figure
     legend = panel.legend(
-        title=f"mean area, {better}",
+        title=f"mean area, {better}" + ("; band: 95 % interval of the mean" if with_bands else ""),
         ncols=_columns(len(curves)),
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
@@ -185,6 +187,13 @@ def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], s
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _interval(curves: Tensor) -> tuple[Any, Any]:
+    """Where the mean of curves (examples, points) lies: no mean is beyond the lowest and the highest example."""
+    error = BAND / sqrt(len(curves)) * curves.std(0)
+    low, high = curves.mean(0) - error, curves.mean(0) + error
+    return _numpy(low.maximum(curves.amin(0))), _numpy(high.minimum(curves.amax(0)))
 
 
 def _numpy(tensor: Tensor) -> Any:

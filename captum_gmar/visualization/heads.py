@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.visualization.grid import draw_strip
+from captum_gmar.visualization.attribution import ALPHA
 from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
 from captum_gmar.visualization.panels import (
     MARGIN_INCHES,
+    draw_strip,
     draw_title,
     given_axes,
     make_figure,
@@ -82,7 +83,7 @@ def visualize_head_importance(
         >>> panel.get_xlabel(), panel.get_ylabel()
         ('head', 'layer (0, the first, at the top)')
     """
-    heat = scaled(_layers_by_heads(importance, "importance"), "importance")
+    heat = scaled(_layers_by_heads(importance, "importance"), "importance", outlier_perc=0)
     spreads = None if spread is None else scaled(_layers_by_heads(spread, "spread"), "spread").values
     if spreads is not None and spreads.shape != heat.values.shape:
         raise ValueError(f"spread must have the shape of importance, {heat.values.shape}. Got {spreads.shape} instead.")
@@ -97,7 +98,7 @@ def visualize_head_importance(
     bar = figure.colorbar(image, ax=panel, label=label)
     bar.set_ticks(list(heat.ticks), labels=tick_labels(heat.ticks))
     draw_title(figure, title)
-    show(use_pyplot)
+    show(figure, use_pyplot)
     return figure, [panel]
 
 
@@ -110,7 +111,7 @@ def visualize_head_attention(
     title: str | None = None,
     label: str = "attention",
     cmap: str | None = None,
-    alpha_overlay: float = 0.5,
+    alpha_overlay: float = ALPHA,
     interpolation: str = "nearest",
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
@@ -188,7 +189,7 @@ def visualize_head_attention(
     if patch is not None:
         for panel in panels:
             outline(panel, photo, patch, maps.shape[1:])
-    show(use_pyplot)
+    show(figure, use_pyplot)
     return figure, panels
 
 
@@ -212,7 +213,7 @@ def _one_panel(shape: tuple[int, int], with_spread: bool, title: str | None, use
 
 def _draw_cells(figure: Figure, panel: Axes, heat: Heat, spreads: Array | None) -> None:
     """The values, in black on bright cells and white on dark ones."""
-    image, decimals = panel.images[-1], _decimals(heat.high - heat.low)
+    image, decimals = panel.images[-1], _decimals(float(np.ptp(heat.values)) or heat.high)
     inches = figure.get_figwidth() * panel.get_position().width / heat.values.shape[1]
     size = VALUE_SIZE * min(1, inches / CELL_WIDTH)
     for layer, head in np.ndindex(*heat.values.shape):

@@ -15,38 +15,69 @@ Array = npt.NDArray[Any]
 Map = Tensor | Array
 Pixels = Tensor | Array | Image.Image
 
-# Differences below this part of the values are rounding: stretched over all colours they would look like a finding.
-FLAT = 1e-4
+# Negative values below this part of the largest are rounding.
+ROUNDING = 1e-4
+
+# Percent of the values that may lie beyond the end of the colours, where these are far from the others.
+OUTLIERS, FAR = 2, 1.5
 
 
 class Heat(NamedTuple):
-    """An attribution as it is drawn."""
+    """An attribution as it is drawn: the colours begin at zero, or have it in the middle."""
 
     values: Array  # (height, width) of the photo
     low: float  # the values at both ends of the colours
     high: float
-    ticks: tuple[float, ...]  # the values named beside the colours
     cmap: str  # the colour map that suits them
+    label: str = ""  # what they are taken to measure, unless a user says it
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there are values below zero, not by rounding."""
+        return self.low < 0
+
+    @property
+    def beyond(self) -> tuple[bool, bool]:
+        """Whether there are values below the lower end and above the upper."""
+        return self.is_signed and self.values.min() < self.low, self.values.max() > self.high
+
+    @property
+    def ticks(self) -> tuple[float, ...]:
+        """The values that are named beside the colours."""
+        return (0,) if not self.values.any() else (self.low, (self.low + self.high) / 2, self.high)
+
+    @property
+    def strength(self) -> Array:
+        """How far each value is from zero, in [0, 1] of the way to the end of the colours."""
+        strength: Array = np.clip(np.abs(self.values) / self.high, 0, 1)
+        return strength
 
 
 INTERPOLATIONS = ("nearest", "bilinear")
 
 
-def heat_of(attribution: Map, photo: Array, name: str = "attribution", interpolation: str = "nearest") -> Heat:
+def heat_of(
+    attribution: Map,
+    photo: Array,
+    name: str = "attribution",
+    interpolation: str = "nearest",
+    outlier_perc: float = OUTLIERS,
+) -> Heat:
     """The attribution over its photo.
 
     Raises:
         TypeError: if it is no tensor or array of numbers.
-        ValueError: if it does not fit the photo or is not finite; ``name`` says which it is. If ``interpolation`` is
-            none.
+        ValueError: if it does not fit the photo or is not finite; ``name`` says which it is. If ``interpolation`` or
+            ``outlier_perc`` are none.
     """
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation must be one of {list(INTERPOLATIONS)}. Got {interpolation!r} instead.")
     given = array_of(attribution, name)
-    heat = scaled(_over_photo(given, photo, name), name)
-    if interpolation == "nearest" or given.ndim != 2 or given.shape == photo.shape[:2]:
-        return heat
-    return heat._replace(values=_smooth(given, photo))
+    heat = scaled(_over_photo(given, photo, name), name, outlier_perc)
+    if given.ndim != 2 or given.shape == photo.shape[:2]:
+        return heat._replace(label="attribution per pixel")
+    values = heat.values if interpolation == "nearest" else _smooth(given, photo)
+    return heat._replace(values=values, label="relevance per patch")
 
 
 def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
@@ -63,23 +94,29 @@ def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
     return values
 
 
-def scaled(values: Array, name: str) -> Heat:
+def scaled(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     """Values with the scale of their colours.
 
+    It goes from zero, or as far down as up, to the largest value. That of a map whose values hardly differ has the
+    colour in the middle, so that it looks as flat as it is. Where the few largest are far from the others, at most
+    ``outlier_perc`` percent of all, the scale ends at the others.
+
     Raises:
-        ValueError: if they are not finite; ``name`` says which they are.
+        ValueError: if they are not finite, ``name`` says which they are, or ``outlier_perc`` is no percentage.
     """
+    if not 0 <= outlier_perc < 100:
+        raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc} instead.")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
-    low, high = float(values.min()), float(values.max())
-    largest = max(abs(low), abs(high))
-    if high - low <= FLAT * largest:
-        # In the middle of the colours the map looks like neither end; a little off it, as two colours meet there.
-        margin = largest or 1
-        return Heat(values, low - margin, high + 1.01 * margin, (low,), SEQUENTIAL)
-    if low < -FLAT * largest:
-        return Heat(values, -largest, largest, (-largest, 0, largest), DIVERGING)
-    return Heat(values, low, high, (low, (low + high) / 2, high), SEQUENTIAL)
+    sizes, lowest = np.abs(values), float(values.min())
+    largest = others = float(sizes.max())
+    if outlier_perc:
+        others = float(np.percentile(sizes, 100 - outlier_perc, method="higher"))
+    end = others if 0 < FAR * others < largest else largest
+    end = max(end, 2 * abs(float(values.mean()))) or 1.0
+    if lowest < -ROUNDING * largest:
+        return Heat(values, -end, end, DIVERGING)
+    return Heat(values, 0.0, end, SEQUENTIAL)
 
 
 def photo_of(image: Pixels) -> Array:

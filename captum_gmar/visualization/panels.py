@@ -1,15 +1,14 @@
-"""The panels of a picture: photos, maps and their colour bars.
+"""The panels of a picture: where they lie, and how photos, maps, colour bars and texts are drawn in them."""
 
-Captum scales what it draws to [0, 1]; here its pictures get the real values back, so that colour bars and the cursor
-show them.
-"""
-
+import re
 import textwrap
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from math import ceil
+from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
-from captum.attr import visualization
 from matplotlib import pyplot, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
@@ -19,22 +18,139 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
+from captum_gmar.visualization.fonts import fit_fonts, missing_letters
 from captum_gmar.visualization.heat import Array, Heat
-from captum_gmar.visualization.style import number_text
+from captum_gmar.visualization.style import SIGNS, number_text
 
 POINTS_PER_INCH, LINE_SPACING = 72, 1.25
 SHORTEST, TALLEST = 0.4, 2  # height by width of a panel; longer images are drawn smaller
+MARGIN_INCHES = 0.15  # around all
+PAD_INCHES = 0.08  # above and below a text
+BAR_INCHES = 0.4  # a colour bar and its values
+TOGETHER = re.compile(r"\([^()\n]{1,16}\)")  # "(class 292)" is not torn apart
 
-MARGIN_INCHES = 0.3  # beside the panels and the title
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # Matplotlib's backends that show nothing
+_in_pyplot: "WeakSet[Figure]" = WeakSet()
 
-# Percent of the attribution that Captum may cut off. None, in truth, but of zero its rounding makes an IndexError.
-OUTLIERS = 1e-6
+
+class Layout(NamedTuple):
+    """How large the panels and letters of a grid are."""
+
+    panel: float  # inches
+    gap: float  # inches between two
+    columns: int  # panels in a line
+    name_size: float  # points
+    bar_size: float  # points
+
+    @property
+    def text(self) -> float:
+        """How wide a text above or below a panel may be, in inches."""
+        return self.panel + self.gap - 0.08
+
+
+STRIP = Layout(panel=1.62, gap=0.28, columns=5, name_size=9, bar_size=7)  # as wide as a notebook
+OWN_SCALE = "Every map has its\nown colour scale."
+
+
+class Row(NamedTuple):
+    """The heights of a line of panels, in inches."""
+
+    above: float  # titles
+    panel: float
+    below: float  # axes, colour bars and texts
+
+
+def make_grid(
+    rows: Sequence[Row], count: int, layout: Layout, title: str | None, use_pyplot: bool, left: float = 0
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, line by line, each where the rows' heights put it.
+
+    Nothing is measured after it is drawn, which takes Matplotlib several times as long as drawing.
+    """
+    columns = ceil(count / len(rows))
+    width = left + columns * (layout.panel + layout.gap) - layout.gap + 2 * MARGIN_INCHES
+    of_title = text_height([title or ""], width - 2 * MARGIN_INCHES, title_size()) + PAD_INCHES if title else 0
+    height = 2 * MARGIN_INCHES + of_title + sum(map(sum, rows))
+    figure = new_figure(use_pyplot, figsize=(width, height))
+    panels, top = [], height - MARGIN_INCHES - of_title
+    for index, row in enumerate(rows):
+        bottom = top - row.above - row.panel
+        for column in range(min(columns, count - index * columns)):
+            start = MARGIN_INCHES + left + column * (layout.panel + layout.gap)
+            place = start / width, bottom / height, layout.panel / width, row.panel / height
+            panels.append(figure.add_axes(place))
+        top = bottom - row.below
+    draw_title(figure, title)
+    return figure, panels
+
+
+def make_panels(
+    photos: Sequence[Array],
+    names: Sequence[str],
+    below: float,
+    layout: Layout,
+    title: str | None,
+    use_pyplot: bool,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a line of panels for each photo, or several for one, with room for names and, in inches, below."""
+    lines = ceil(len(names) / layout.columns) if len(photos) == 1 else 1
+    above = text_height(names, layout.text, layout.name_size) + PAD_INCHES
+    heights = [panel_height(layout.panel, photo) for photo in photos] * lines
+    rows = [Row(0 if index and len(photos) > 1 else above, own, below) for index, own in enumerate(heights)]
+    return make_grid(rows, len(photos) * len(names), layout, title, use_pyplot)
+
+
+def bar_height(texts: Iterable[str], layout: Layout) -> float:
+    """In inches, of a colour bar with the longest of the texts."""
+    return BAR_INCHES + text_height(texts, layout.text, layout.bar_size) + PAD_INCHES
+
+
+def draw_strip(
+    photo: Array,
+    heats: Sequence[Heat],
+    names: Sequence[str],
+    *,
+    title: str | None,
+    label: str,
+    cmap: str | None,
+    alpha_overlay: float,
+    plt_fig_axis: tuple[Figure, Any] | None,
+    use_pyplot: bool,
+) -> tuple[Figure, list[Axes]]:
+    """The photo, then its maps over it. What their colour bars measure stands below the photo."""
+    signs = SIGNS if cmap is None and any(heat.is_signed for heat in heats) else ""
+    note = wrapped("\n".join(filter(None, [OWN_SCALE, f"Colour bars: {label}", signs])), STRIP.text, STRIP.bar_size)
+    all_names, below = ["photo", *names], max(bar_height([], STRIP), bar_height([note], STRIP) - BAR_INCHES / 2)
+    figure, axes = plt_fig_axis or make_panels([photo], all_names, below, STRIP, title, use_pyplot)
+    panels = given_axes(axes, len(all_names))
+    draw_photo(panels[0], photo)
+    panels[0].set_xlabel(note, fontsize=STRIP.bar_size, parse_math=False)
+    for panel, heat in zip(panels[1:], heats, strict=True):
+        draw_overlay(panel, heat, photo, cmap, alpha_overlay)
+        draw_values(figure, panel, heat, "", STRIP.bar_size)
+    for panel, name in zip(panels, all_names, strict=True):
+        panel.set_title(name, fontsize=STRIP.name_size, parse_math=False)
+    if plt_fig_axis:
+        draw_title(figure, title)
+    return figure, panels
+
+
+def new_figure(use_pyplot: bool, **options: Any) -> Figure:
+    """A figure, of pyplot or not. Where pyplot shows nothing, only the newest stays open, for ``pyplot.savefig``."""
+    if not use_pyplot:
+        return Figure(**options)
+    if pyplot.get_backend().lower() in WINDOWLESS:
+        for figure in list(_in_pyplot):
+            pyplot.close(figure)
+    figure = pyplot.figure(**options)
+    _in_pyplot.add(figure)
+    return figure
 
 
 def make_figure(width: float, height: float, use_pyplot: bool, pad: float = 0.04) -> Figure:
     """A figure that keeps its panels together and nothing overlapping; width, height and pad in inches."""
-    make = pyplot.figure if use_pyplot else Figure
-    return make(figsize=(width, height), layout=ConstrainedLayoutEngine(compress=True, w_pad=pad, h_pad=pad))
+    engine = ConstrainedLayoutEngine(compress=True, w_pad=pad, h_pad=pad)
+    return new_figure(use_pyplot, figsize=(width, height), layout=engine)
 
 
 def panel_height(width: float, photo: Array) -> float:
@@ -51,17 +167,19 @@ def given_axes(axes: Any, count: int) -> list[Axes]:
 
 
 def draw_photo(panel: Axes, photo: Array) -> None:
-    _draw(panel, np.ones(photo.shape[:2]), photo, "original_image")
+    _show(panel, np.rint(255 * photo).astype(np.uint8), interpolation="auto")
 
 
-def draw_map(panel: Axes, heat: Heat, photo: Array, method: str, cmap: str | None, alpha_overlay: float) -> None:
-    """Draws with Captum's ``method``, "heat_map" or "blended_heat_map"."""
-    scaled = (heat.values - heat.low) / (heat.high - heat.low)
-    _draw(panel, scaled, photo, method, cmap=cmap or heat.cmap, alpha_overlay=alpha_overlay)
-    *below, image = panel.images
-    image.set(data=heat.values, clim=(heat.low, heat.high))
-    for grey in below:  # which Matplotlib would stretch to full contrast
-        grey.set_clim(0, 255)
+def draw_map(panel: Axes, heat: Heat, cmap: str | None) -> None:
+    """The map alone."""
+    _show(panel, heat.values, cmap=cmap or heat.cmap, vmin=heat.low, vmax=heat.high)
+
+
+def draw_overlay(panel: Axes, heat: Heat, photo: Array, cmap: str | None, alpha_overlay: float) -> None:
+    """The photo in its own colours, and over it the map, the more opaque the farther its values are from zero."""
+    draw_photo(panel, photo)
+    draw_map(panel, heat, cmap)
+    panel.images[-1].set_alpha(alpha_overlay * heat.strength)
 
 
 def outline(panel: Axes, photo: Array, patch: tuple[int, int], patches: tuple[int, ...]) -> None:
@@ -80,12 +198,34 @@ def draw_colour_bar(figure: Figure, panel: Axes, place: Any, **options: Any) -> 
     return bar
 
 
+def draw_values(figure: Figure, panel: Axes, heat: Heat, text: str, size: float) -> None:
+    """A colour bar below the panel with few values and, below it, a text; letters of this size in points."""
+    height, width = heat.values.shape
+    wider = max(1, height / width / TALLEST)  # below an image that is drawn smaller, the bar is not
+    thickness = wider * 0.05 * width / height
+    place = ((1 - wider) / 2, -1.8 * thickness, wider, thickness)
+    bar = draw_colour_bar(figure, panel, place, orientation="horizontal", ticks=list(heat.ticks))
+    bar.ax.set_xticks(heat.ticks, value_labels(heat), fontsize=size)
+    bar.ax.tick_params(length=2)
+    bar.ax.minorticks_off()
+    bar.ax.set_xlabel(text, fontsize=size, parse_math=False)
+    if len(heat.ticks) > 1:  # those at the ends stay below their own bar
+        first, *_, last = bar.ax.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
+
+
 def draw_title(figure: Figure, title: str | None) -> None:
+    """Above all, at the upper edge."""
     if title:
-        figure.suptitle(wrapped(title, figure.get_figwidth() - MARGIN_INCHES, title_size()), parse_math=False)
+        text = wrapped(title, figure.get_figwidth() - 2 * MARGIN_INCHES, title_size())
+        place = {} if figure.get_layout_engine() else {"y": 1 - MARGIN_INCHES / figure.get_figheight(), "va": "top"}
+        figure.suptitle(text, parse_math=False, **place)
 
 
-def show(use_pyplot: bool) -> None:
+def show(figure: Figure, use_pyplot: bool) -> None:
+    """The end of every drawing."""
+    fit_fonts(figure)
     if use_pyplot:
         pyplot.show()
 
@@ -93,6 +233,16 @@ def show(use_pyplot: bool) -> None:
 def title_size() -> float:
     """Points"""
     return FontProperties(size=rcParams["figure.titlesize"]).get_size_in_points()
+
+
+def value_labels(heat: Heat) -> list[str]:
+    """What stands at the ticks of a map's colour bar."""
+    labels = tick_labels(heat.ticks)
+    if heat.beyond[0]:
+        labels[0] = f"≤ {labels[0]}"
+    if heat.beyond[1]:
+        labels[-1] = f"≥ {labels[-1]}"
+    return labels
 
 
 def tick_labels(values: tuple[float, ...]) -> list[str]:
@@ -104,42 +254,47 @@ def tick_labels(values: tuple[float, ...]) -> list[str]:
     return labels
 
 
+def map_text(label: str | None, heat: Heat, cmap: str | None, note: str | None) -> str:
+    """What stands below a map's colour bar: what it measures, what its colours say, and what the map does not say."""
+    signs = SIGNS if heat.is_signed and cmap is None else ""
+    return "\n".join(filter(None, [heat.label if label is None else label, signs, note]))
+
+
 def wrapped(text: str, inches: float, points: float) -> str:
     """The text in lines of at most this width, in letters of this size; its own lines stay apart."""
     return "\n".join(_wrapped(" ".join(line.split()), inches, points) for line in text.splitlines())
 
 
 def _wrapped(text: str, inches: float, points: float) -> str:
+    text = TOGETHER.sub(lambda group: group[0].replace(" ", "\xa0"), text)
     width, lines = {letter: _width(letter, points) for letter in set(text)}, [""]
     for letters in range(len(text), 0, -1):
         lines = textwrap.wrap(text, letters)
         if max((sum(map(width.__getitem__, line)) for line in lines), default=0) <= inches * POINTS_PER_INCH:
             break
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\xa0", " ")
 
 
 def text_height(texts: Iterable[str], inches: float, points: float) -> float:
     """The height in inches of the highest of the texts, wrapped."""
-    lines = max(wrapped(text, inches, points).count("\n") + 1 for text in texts)
+    lines = max((wrapped(text, inches, points).count("\n") + 1 for text in texts if text), default=0)
     return lines * points * LINE_SPACING / POINTS_PER_INCH
 
 
 def _width(letter: str, points: float) -> float:
     """Points"""
-    font = FontProperties(size=points)
+    return _width_of_font(letter, points, tuple(rcParams["font.family"]))
+
+
+@lru_cache(maxsize=4096)
+def _width_of_font(letter: str, points: float, family: tuple[str, ...]) -> float:
+    font = FontProperties(family=list(family), size=points)
+    if missing_letters(letter, font):
+        return points  # of another font; few letters are wider than high
     width: float = text_to_path.get_text_width_height_descent(letter, font, ismath=False)[0]
     return width
 
 
-def _draw(panel: Axes, scaled: Array, photo: Array, method: str, **options: Any) -> None:
-    figure: Any = panel.figure
-    visualization.visualize_image_attr(
-        scaled,
-        photo,
-        method,
-        sign="positive",
-        plt_fig_axis=(figure, panel),
-        outlier_perc=OUTLIERS,
-        use_pyplot=False,
-        **options,
-    )
+def _show(panel: Axes, values: Array, *, interpolation: str = "nearest", **options: Any) -> None:
+    panel.imshow(values, interpolation=interpolation, origin="upper", aspect="equal", **options)
+    panel.set(xticks=[], yticks=[])

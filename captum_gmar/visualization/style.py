@@ -1,4 +1,4 @@
-"""What pictures and tables have in common: their colours, how they write numbers, and what they call their units."""
+"""What pictures and tables have in common: their colours, and how they write numbers."""
 
 from typing import Any
 
@@ -31,13 +31,3 @@ def percent_text(share: float, form: str = ".0f") -> str:
 def milliseconds_text(seconds: float) -> str:
     """Seconds as milliseconds, without their unit: one decimal below 100."""
     return number_text(1000 * seconds, ".1f" if seconds < 0.1 else ".0f")
-
-
-def relevance_label(share: str | None) -> str:
-    """What relevance of patches measures and its unit, as colour bars call it.
-
-    Args:
-        share: of what the values are shares, "all tokens" for example: they are then shown in percent. None where they
-            are parts of the output that is explained.
-    """
-    return f"relevance per patch, % of {share}" if share else "relevance per patch, of the logit"

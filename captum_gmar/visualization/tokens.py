@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.visualization.attribution import draw_single
-from captum_gmar.visualization.grid import draw_strip
+from captum_gmar.visualization.attribution import ALPHA, draw_single
 from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
-from captum_gmar.visualization.panels import outline, show
+from captum_gmar.visualization.panels import draw_strip, map_text, outline, show
 from captum_gmar.visualization.style import number_text, percent_text
 
 
@@ -23,15 +22,15 @@ def visualize_token_interaction(
     title: str | None = None,
     label: str = "relevance for the framed patch",
     cmap: str | None = None,
-    alpha_overlay: float = 0.5,
+    alpha_overlay: float = ALPHA,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """
     Draws what fed one patch, as :func:`~captum_gmar.visualize_attribution` does, with that patch framed.
 
-    Most of a patch's relevance often stays with itself. The colours therefore run over the others, and what the patch
-    kept stands above the map; where that is more than the largest of the others, it has the last colour.
+    Most of a patch's relevance often stays with itself. The colours therefore end at the others, and what the patch
+    keeps stands below the colour bar; where that is more than the others have, it has the last colour.
 
     Args:
         relevance (Tensor or numpy.ndarray): (rows, columns) of one example, from a method that begins at the patch,
@@ -63,16 +62,16 @@ def visualize_token_interaction(
         >>> relevance = GMARAttribution(load_model(), tokens=patch).relevance(scene.pixel_values, scene.labels[0])
         >>> figure, axes = visualize_token_interaction(relevance[0], scene.image, patch, use_pyplot=False)
         >>> [panel.get_title() for panel in axes]
-        ['photo', 'relevance, itself 0.0252', 'overlay']
+        ['photo', 'relevance', 'overlay']
     """
     photo, values = photo_of(image), patches_of(relevance, "relevance")
     check_patch(patch, values.shape)
     heat = _scaled_by_others(values, photo, patch)
-    figure, panels = draw_single(photo, heat, title, label, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
-    panels[1].set_title(f"relevance, itself {number_text(values[patch])}")
+    text = map_text(label, heat, cmap, f"the framed patch itself keeps {number_text(values[patch])}")
+    figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
     for panel in panels:
         outline(panel, photo, patch, values.shape)
-    show(use_pyplot)
+    show(figure, use_pyplot)
     return figure, panels
 
 
@@ -83,9 +82,9 @@ def visualize_relevance_flow(
     prefix_share: Map | None = None,
     layers: Sequence[int] | None = None,
     title: str | None = None,
-    label: str = "relevance",
+    label: str = "relevance per patch",
     cmap: str | None = None,
-    alpha_overlay: float = 0.5,
+    alpha_overlay: float = ALPHA,
     interpolation: str = "nearest",
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
@@ -106,7 +105,7 @@ def visualize_relevance_flow(
         layers (sequence of int, optional): The layers' numbers.
             Default: None, from the number of maps less 1 down to 0
         label (str, optional): What the colour bars measure, and its unit.
-            Default: "relevance"
+            Default: "relevance per patch"
         plt_fig_axis (tuple, optional): A figure and 1 + layers of its axes to draw in.
             Default: None
 
@@ -153,7 +152,7 @@ def visualize_relevance_flow(
         plt_fig_axis=plt_fig_axis,
         use_pyplot=use_pyplot,
     )
-    show(use_pyplot)
+    show(figure, use_pyplot)
     return figure, panels
 
 
@@ -161,9 +160,9 @@ def _scaled_by_others(relevance: Array, photo: Array, patch: tuple[int, int]) ->
     """The map with the scale that it has without the patch."""
     heat, others = (
         heat_of(relevance, photo, "relevance"),
-        np.delete(relevance, patch[0] * relevance.shape[1] + patch[1]),
+        np.delete(relevance, np.ravel_multi_index(patch, relevance.shape)),
     )
-    return scaled(others, "relevance")._replace(values=heat.values) if others.size else heat
+    return scaled(others, "relevance")._replace(values=heat.values, label=heat.label) if others.size else heat
 
 
 def check_patch(patch: object, patches: tuple[int, ...]) -> None:

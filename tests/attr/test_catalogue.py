@@ -9,7 +9,17 @@ import torch
 import captum_gmar
 from captum_gmar import methods
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.catalogue import CAPTUMS, COMPARED, EVALUATED, METHODS, OURS, find_method
+from captum_gmar.attr.catalogue import (
+    CAPTUMS,
+    COMPARED,
+    EVALUATED,
+    METHODS,
+    ONLY_FOR,
+    OURS,
+    UNITLESS,
+    find_method,
+)
+from captum_gmar.attr.patch_relevance import relevance_of
 
 
 def test_looking_up_loads_no_torch():
@@ -76,3 +86,34 @@ def test_unknown_names(name, message):
     with pytest.raises(ValueError, match=message):
         find_method(name)
     assert find_method(" Gmar-L1 ") == "gmar-l1"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_values_in_units_of_the_logit_grow_with_it_and_no_others(vit, images, name):
+    entry, relevances = METHODS[name], []
+    for factor in (1, 3):
+        torch.manual_seed(0)
+        method = methods()[name](vit, forward_func=lambda pixels, factor=factor: factor * vit(pixels).logits)
+        relevances.append(relevance_of(method, vit, images, 0, batch_size=16))
+    grows = torch.allclose(relevances[1], 3 * relevances[0], rtol=1e-3, atol=1e-6)
+    assert grows == (entry.share is None and entry.unit != UNITLESS)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].caveat == ONLY_FOR])
+def test_what_shows_nothing_against_the_class_has_no_negative_values(vit, images, name):
+    assert (methods()[name](vit).relevance(images, 0) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("gmar-l1", "relevance per patch, % of all tokens"),
+        ("attention-evidence", "relevance per patch, % of all evidence"),
+        ("gradient-rollout", "relevance per patch, no unit"),
+        ("grad-sam", "relevance per patch, of the logit"),
+        ("saliency", "relevance per patch, slope of the logit"),
+    ],
+)
+def test_what_stands_beside_a_map(name, label):
+    assert METHODS[name].label == label
+    assert all(len(entry.caveat) < 62 and entry.caveat.endswith(".") for entry in METHODS.values())

@@ -10,6 +10,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.image_report import ExplainedImage, Question, draw
 from cli.commandline import Run, options, save_photo, written
@@ -35,16 +36,17 @@ def test_one_method_is_named_above_its_map(picture: Callable[..., Figure]) -> No
     assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%, explained by gmar-l1"
     assert [panel.get_title() for panel in figure.axes[:3]] == ["photo", "relevance", "overlay"]
     image: Any = figure.axes[1].images[0]
-    assert image.colorbar.ax.get_ylabel() == SHARE
+    assert image.colorbar.ax.get_xlabel() == f"{SHARE}\nHardly depends on the class."
     assert image.get_clim() == (0, 1500)
 
 
 @pytest.mark.parametrize(
-    ("name", "label"), [("grad-sam", "relevance per patch, of the logit"), ("rollout-additive", "relevance per patch")]
+    ("name", "label"),
+    [("grad-sam", "relevance per patch, of the logit"), ("rollout-additive", "relevance per patch, no unit")],
 )
 def test_map_that_is_no_share_is_not_in_percent(picture: Callable[..., Figure], name: str, label: str) -> None:
     image: Any = picture(name).axes[1].images[0]
-    assert image.colorbar.ax.get_ylabel() == label
+    assert image.colorbar.ax.get_xlabel() == f"{label}\n{METHODS[name].caveat}"
     assert image.get_clim() == (0, 15)
 
 
@@ -66,13 +68,21 @@ def test_several_methods_are_named_above_their_maps(picture: Callable[..., Figur
     assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%"
     assert [panel.get_title() for panel in figure.axes] == [
         "photo",
-        "rollout, the same for every\nclass",  # which the title names
+        "rollout, the same for every class",  # which the title names
         "legrad",
         "gmar++",
     ]
     images: Any = [panel.images[-1] for panel in figure.axes[1:]]
-    assert [image.colorbar.ax.get_xlabel() for image in images] == [SHARE, "relevance per patch, of the logit", SHARE]
-    assert [image.get_clim() for image in images] == [(0, 1500), (16, 31), (3200, 4700)]
+    texts = [image.colorbar.ax.get_xlabel().replace("\n", " ") for image in images]
+    assert texts == [
+        f"{label} {METHODS[name].caveat}"
+        for name, label in (
+            ("rollout", SHARE),
+            ("legrad", "relevance per patch, of the logit"),
+            ("gmar++", SHARE),
+        )
+    ]
+    assert [image.get_clim() for image in images] == [(0, 1500), (0, 47), (0, 7900)]
 
 
 def test_title_tells_contrast_and_tokens(picture: Callable[..., Figure]) -> None:

@@ -1,6 +1,6 @@
 """Every picture looks as it did when a person looked at it: compared with small grey pictures in ``baselines``.
 
-``python tests/test_visualization_baselines.py`` draws these anew. Look at what changed before committing it.
+``python tests/visualization/test_baselines.py`` draws these anew. Look at what changed before committing it.
 """
 
 from collections.abc import Callable

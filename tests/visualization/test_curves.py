@@ -43,11 +43,11 @@ def test_means_over_percent_of_patches() -> None:
 
 
 def test_band_is_the_mean_s() -> None:
-    """Two examples, 0 and 1: standard deviation 1/√2, standard error 1/2."""
-    _, (panel,) = draw({"a": curve([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])}, None)
+    """Examples 0, 0, 0 and 1: mean 1/4, standard deviation 1/2, standard error 1/4; less than 0 there is none."""
+    _, (panel,) = draw({"a": curve([0.0], [0.0], [0.0], [1.0])._replace(shares=SHARES[:1])}, None)
     (band,) = panel.collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (pytest.approx(0.5 - 0.98), pytest.approx(0.5 + 0.98))
+    assert (heights.min(), heights.max()) == (0, pytest.approx(0.25 + 1.96 / 4))
 
 
 @pytest.mark.parametrize(("methods", "examples", "bands"), [(4, 2, 4), (5, 2, 0), (1, 1, 0)])
@@ -56,6 +56,8 @@ def test_bands_where_they_do_not_clutter(methods: int, examples: int, bands: int
     curves["random map"] = curve(*[[0.0, 0.5, 1.0]] * examples)
     _, (panel,) = draw(None, curves)
     assert len(panel.collections) == bands
+    band = "; band: 95 % interval of the mean" if bands else ""
+    assert panel.get_legend().get_title().get_text() == f"mean area, lower is better{band}"
 
 
 def test_legend_tells_areas_best_first() -> None:

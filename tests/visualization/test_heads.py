@@ -34,7 +34,7 @@ def test_every_value_in_its_cell() -> None:
     figure, panel = importance_of(torch.from_numpy(IMPORTANCE), title="a title", label="share")
     assert cells(panel) == {(layer, head): f"{value:.2f}" for (layer, head), value in np.ndenumerate(IMPORTANCE)}
     np.testing.assert_array_equal(panel.images[0].get_array(), IMPORTANCE)
-    assert panel.images[0].get_clim() == (0.1, 0.7)
+    assert panel.images[0].get_clim() == (0, 0.7)
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("head", "layer (0, the first, at the top)")
     assert panel.yaxis_inverted()
     assert panel.images[0].colorbar.ax.get_ylabel() == "share"

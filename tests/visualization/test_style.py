@@ -9,7 +9,6 @@ from captum_gmar.visualization.style import (
     milliseconds_text,
     number_text,
     percent_text,
-    relevance_label,
 )
 
 
@@ -22,8 +21,6 @@ from captum_gmar.visualization.style import (
         (percent_text(0.254), "25 %"),
         (milliseconds_text(0.01234), "12.3"),
         (milliseconds_text(0.1234), "123"),
-        (relevance_label("all tokens"), "relevance per patch, % of all tokens"),
-        (relevance_label(None), "relevance per patch, of the logit"),
     ],
 )
 def test_texts(text: str, expected: str) -> None:

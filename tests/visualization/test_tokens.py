@@ -42,7 +42,7 @@ def test_flow_from_the_last_layer_to_the_first() -> None:
     ]
     for panel, values in zip(axes[1:], FLOW, strict=True):
         np.testing.assert_allclose(shown(panel), values.repeat(8, 0).repeat(8, 1))
-        assert panel.images[-1].get_clim() == (values.min(), values.max())
+        assert panel.images[-1].get_clim() == (0, pytest.approx(max(values.max(), 2 * values.mean())))
     assert figure.get_suptitle() == "GMAR"
     assert not pyplot.get_fignums()
 
@@ -65,16 +65,18 @@ def test_the_patch_is_framed_and_the_others_have_the_colours(row: int, column: i
     values = FLOW[0].copy()
     values[row, column] = 50
     figure, axes = interaction_of(values, PHOTO, (row, column), title="a title")
-    assert [panel.get_title() for panel in axes] == ["photo", "relevance, itself 50", "overlay"]
+    assert [panel.get_title() for panel in axes] == ["photo", "relevance", "overlay"]
     for panel in axes:
         _, frame = panel.patches
         left, top = 8 * column - 0.5, 8 * row - 0.5
         assert frame.get_bbox().extents == pytest.approx([left, top, left + 8, top + 8])
     others = np.delete(FLOW[0], 6 * row + column)
     for panel in axes[1:]:
-        assert panel.images[-1].get_clim() == (others.min(), others.max())
+        assert panel.images[-1].get_clim() == (0, pytest.approx(max(others.max(), 2 * others.mean())))
         assert (shown(panel)[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] == 50).all()
-    assert axes[1].images[0].colorbar.ax.get_ylabel() == "relevance for the framed patch"
+    bar = axes[1].images[0].colorbar.ax
+    assert bar.get_xlabel() == "relevance for the framed patch\nthe framed patch itself keeps 50"
+    assert bar.get_xticklabels()[-1].get_text().startswith("≥ ")
     assert not pyplot.get_fignums()
     assert_nothing_overlaps(figure)
 
@@ -82,7 +84,7 @@ def test_the_patch_is_framed_and_the_others_have_the_colours(row: int, column: i
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2)])
 def test_interaction_of_few_patches(shape: tuple[int, int]) -> None:
     _, axes = interaction_of(np.full(shape, 0.5), PHOTO, (0, 0))
-    assert axes[1].get_title() == "relevance, itself 0.5"
+    assert axes[1].images[0].colorbar.ax.get_xlabel().endswith("\nthe framed patch itself keeps 0.5")
 
 
 def test_shown_by_pyplot_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:

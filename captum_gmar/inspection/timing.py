@@ -1,0 +1,59 @@
+"""How long methods take, measured so that their times compare."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
+
+
+class Times(NamedTuple):
+    """The seconds of each run of a method, and what the last one returned."""
+
+    seconds: list[float]
+    returned: Any = None
+
+
+def time_in_turns(
+    calls: Mapping[str, Callable[[], Any]],
+    reference: Callable[[], Any],
+    device: torch.device,
+    rounds: int,
+    advance: Callable[[], Any] = lambda: None,
+) -> tuple[dict[str, Times], float]:
+    """The times of calls that take turns, and the median time of a reference that runs before each of them.
+
+    Args:
+        calls: from names to what is timed.
+        reference: what they are compared with.
+        device: whose work is waited for.
+        rounds: how often each call is run; after five seconds altogether a call is not run again.
+        advance: told after each turn.
+    """
+    times = {name: Times([]) for name in calls}
+    reference_seconds = []
+    for _ in range(rounds):
+        for name, call in calls.items():
+            if sum(times[name].seconds) < ENOUGH_SECONDS:
+                reference_seconds.append(_timed(reference, device)[1])
+                returned, seconds = _timed(call, device)
+                times[name] = Times([*times[name].seconds, seconds], returned)
+            advance()
+    return times, median(reference_seconds)
+
+
+def _timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    _finish(device)
+    begin = time.perf_counter()
+    returned = call()
+    _finish(device)
+    return returned, time.perf_counter() - begin
+
+
+def _finish(device: torch.device) -> None:
+    """Waits for what the device still has to do."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
