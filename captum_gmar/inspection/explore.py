@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS, OURS, MethodFactory
 from captum_gmar.attr.gmar import GMARAttribution
+from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.engine.inputs import pixel_values
 from captum_gmar.engine.models import Logits, config_of, patch_grid
 from captum_gmar.engine.recording import record_attention
 from captum_gmar.visualization.attribution import visualize_attribution
 from captum_gmar.visualization.heads import visualize_head_attention
 from captum_gmar.visualization.heat import Pixels
+from captum_gmar.visualization.style import number_text, percent_text
 from captum_gmar.visualization.tokens import visualize_token_interaction
 
 RELEVANCE, ATTENTION = "relevance", "attention of heads"
 ALL_HEADS = "all"
-DOTS_PER_INCH = 90
-# What a method or a model raises where it cannot do what was chosen; it is said below the controls.
-FAILURES = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, FloatingPointError)
+DOTS_PER_INCH = 90  # of a page
+SHARP = 2  # dots of the picture for each of these, as screens of phones and laptops have
 
 
 def explore(
@@ -40,8 +41,9 @@ def explore(
     Controls for looking at one image in Jupyter, with a picture below that follows them.
 
     "relevance" draws a method's map for a class, seen from where the classifier reads or, with "from patch", from the
-    patch of that row and column. "attention of heads" draws where the heads of a layer look, from that
-        patch, or else from the first token, or in models without prefix tokens from the mean of the patches.
+    patch of that row and column. "attention of heads" draws where the heads of a layer look, from that patch, or else
+    from the first token, or in models without prefix tokens from the mean of the patches. Controls that do nothing for
+    what is chosen are grey. Where a method cannot do what is chosen, what it says stands in place of the picture.
 
     Args:
         model (nn.Module): A vision transformer. Heads are looked at through
@@ -91,8 +93,10 @@ class Explorer:
             raise ValueError(f"inputs must be one image, (1, channels, height, width). Got {len(inputs)} instead.")
         self.model, self.inputs, self.image, self.methods = model, inputs, image, methods
         self.recorded = lru_cache(maxsize=1)(partial(record_attention, model, inputs))
-        self.controls: dict[str, Any] = self._controls(widgets, labels)
-        self.message, self.picture = widgets.HTML(), widgets.Image(format="png")
+        self.names = getattr(config_of(model), "id2label", None) if labels is None else labels
+        self.logits = Logits(model)(inputs).detach()[0]
+        self.controls: dict[str, Any] = self._controls(widgets)
+        self.message, self.picture = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "100%"})
         for control in self.controls.values():
             control.observe(lambda change: self.redraw(), names="value")
         choices = widgets.Box(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
@@ -104,37 +108,57 @@ class Explorer:
 
     def redraw(self) -> None:
         """Draws what is chosen, or says why that cannot be."""
+        idle = self._idle()
+        for name, control in self.controls.items():
+            control.disabled = name in idle
         try:
             figure = self.draw()
         except FAILURES as error:
-            self.message.value = escape(str(error))
+            self.message.value, self.picture.value, self.picture.layout.display = escape(str(error)), b"", "none"
             return
         png = BytesIO()
-        figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
-        self.message.value, self.picture.value = "", png.getvalue()
+        figure.savefig(png, format="png", dpi=SHARP * DOTS_PER_INCH)
+        self.picture.width = str(round(figure.get_figwidth() * DOTS_PER_INCH))
+        self.message.value, self.picture.value, self.picture.layout.display = "", png.getvalue(), None
 
     def draw(self) -> Figure:
         """What is chosen, as a figure."""
         chosen = {name: control.value for name, control in self.controls.items()}
         patch = (chosen["row"], chosen["column"]) if chosen["from patch"] else None
         if chosen["view"] == RELEVANCE:
-            return self._map(self._relevance(chosen["method"], chosen["class"], patch), patch, chosen["method"])
+            return self._draw_relevance(chosen["method"], chosen["class"], patch)
         layer, head = chosen["layer"], chosen["head"]
         attention = self._attention(chosen["class"], layer, patch)
         if head != ALL_HEADS:
-            return self._map(attention[head], patch, "attention", f"layer {layer}, head {head}")
+            return self._map(attention[head], patch, f"layer {layer}, head {head}", "attention")
         importance = GMARAttribution(self.model).head_importance(self.inputs, chosen["class"])[0, layer]
-        options: dict[str, Any] = {"patch": patch, "title": f"layer {layer}", "use_pyplot": False}
+        title = f"layer {layer}, weights for {self._class_text(chosen['class'])}"
+        options: dict[str, Any] = {"patch": patch, "title": title, "use_pyplot": False}
         return visualize_head_attention(attention, self.image, importance, **options)[0]
 
-    def _controls(self, widgets: Any, labels: Sequence[str] | Mapping[int, str] | None) -> dict[str, Any]:
-        logits = Logits(self.model)(self.inputs).detach()[0]
-        best_first = logits.argsort(descending=True).tolist()
+    def _idle(self) -> set[str]:
+        """The controls that do nothing for what is chosen."""
+        values = {name: control.value for name, control in self.controls.items()}
+        idle = set() if values["from patch"] else {"row", "column"}
+        if values["view"] == RELEVANCE:
+            return idle | {"layer", "head"}
+        return idle | ({"method"} if values["head"] == ALL_HEADS else {"method", "class"})
+
+    def _class_text(self, index: int) -> str:
+        """A class, and its probability or, where there is no other, its logit."""
+        name = self.names[index] if self.names else f"class {index}"
+        is_multi_label = getattr(config_of(self.model), "problem_type", None) == "multi_label_classification"
+        if len(self.logits) == 1 and not is_multi_label:
+            return f"{name} (logit {number_text(float(self.logits[index]))})"
+        probabilities = self.logits.sigmoid() if is_multi_label else self.logits.softmax(-1)
+        return f"{name} ({percent_text(float(probabilities[index]), '.3g')})"
+
+    def _controls(self, widgets: Any) -> dict[str, Any]:
+        best_first = self.logits.argsort(descending=True).tolist()
         _, layers, heads = GMARAttribution(self.model).head_importance(self.inputs, best_first[0]).shape
         grid = patch_grid(self.model, *self.inputs.shape[-2:])
-        names = getattr(config_of(self.model), "id2label", None) or range(len(logits)) if labels is None else labels
         choices = {
-            "class": [(f"{names[index]} ({logits[index]:.3g})", index) for index in best_first],
+            "class": [(self._class_text(index), index) for index in best_first],
             "view": [RELEVANCE, ATTENTION],
             "method": list(self.methods),
             "layer": list(range(layers)),
@@ -145,6 +169,15 @@ class Explorer:
         for name, count in (("row", grid.rows), ("column", grid.columns)):
             controls[name] = widgets.IntSlider(description=name, max=count - 1, continuous_update=False)
         return controls
+
+    def _draw_relevance(self, name: str, target: int, patch: tuple[int, int] | None) -> Figure:
+        relevance, entry = self._relevance(name, target, patch), METHODS.get(name)
+        title = f"{self._class_text(target)}, explained by {name}"
+        if entry is None:
+            return self._map(relevance, patch, title)
+        if entry.is_ours:
+            return self._map(100 * relevance if entry.share else relevance, patch, title, entry.label, entry.caveat)
+        return self._map(relevance, patch, title, note=entry.caveat)
 
     def _relevance(self, name: str, target: int, patch: tuple[int, int] | None) -> Tensor:
         make = self.methods[name]
@@ -167,8 +200,15 @@ class Explorer:
             row = attention[:, 0] if prefix else attention.mean(1)
         return row[:, prefix:].reshape(-1, grid.rows, grid.columns)
 
-    def _map(self, values: Tensor, patch: tuple[int, int] | None, label: str, title: str | None = None) -> Figure:
-        options: dict[str, Any] = {"label": label, "title": title, "use_pyplot": False}
+    def _map(
+        self,
+        values: Tensor,
+        patch: tuple[int, int] | None,
+        title: str,
+        label: str | None = None,
+        note: str | None = None,
+    ) -> Figure:
+        options: dict[str, Any] = {"label": label, "title": title, "note": note, "use_pyplot": False}
         if patch is None:
             return visualize_attribution(values, self.image, **options)[0]
         return visualize_token_interaction(values, self.image, patch, **options)[0]
@@ -179,5 +219,6 @@ def _ipywidgets() -> Any:
         return import_module("ipywidgets")
     except ImportError as error:
         raise ImportError(
-            'explore needs ipywidgets, which is not installed. pip install "captum_gmar[notebook]"'
+            "explore needs ipywidgets, which is not installed. In a clone of the repository: "
+            'pip install -e ".[notebook]"'
         ) from error

@@ -20,7 +20,8 @@ def visualize_token_interaction(
     patch: tuple[int, int],
     *,
     title: str | None = None,
-    label: str = "relevance for the framed patch",
+    label: str | None = "relevance for the framed patch",
+    note: str | None = None,
     cmap: str | None = None,
     alpha_overlay: float = ALPHA,
     plt_fig_axis: tuple[Figure, Any] | None = None,
@@ -41,7 +42,7 @@ def visualize_token_interaction(
         label (str, optional): What the colour bar measures, and its unit.
             Default: "relevance for the framed patch"
 
-    title, cmap, alpha_overlay, plt_fig_axis, use_pyplot are those of
+    title, note, cmap, alpha_overlay, plt_fig_axis, use_pyplot are those of
     :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
@@ -67,7 +68,8 @@ def visualize_token_interaction(
     photo, values = photo_of(image), patches_of(relevance, "relevance")
     check_patch(patch, values.shape)
     heat = _scaled_by_others(values, photo, patch)
-    text = map_text(label, heat, cmap, f"the framed patch itself keeps {number_text(values[patch])}")
+    itself = f"the framed patch itself keeps {number_text(values[patch])}"
+    text = map_text(label, heat, cmap, "\n".join(filter(None, [itself, note])))
     figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
     for panel in panels:
         outline(panel, photo, patch, values.shape)

@@ -1,6 +1,7 @@
 """What is drawn follows the controls. No browser is needed: widgets are objects whose values can be set."""
 
 import sys
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,14 @@ def map_of(figure: Any, panel: int = 1) -> np.ndarray:
 def test_begins_with_the_class_the_model_thinks_likeliest(explorer: Any, vit: Any, images: torch.Tensor) -> None:
     best = int(vit(images[:1]).logits.argmax())
     assert explorer.controls["class"].value == best
-    assert explorer.controls["class"].label.startswith(f"{vit.config.id2label[best]} (")
+    probability = 100 * float(vit(images[:1]).logits.detach().softmax(-1)[0, best])
+    assert explorer.controls["class"].label == f"{vit.config.id2label[best]} ({probability:.3g} %)"
+    assert explorer.draw().get_suptitle() == f"{explorer.controls['class'].label}, explained by gmar-l1"
     assert bytes(explorer.picture.value).startswith(b"\x89PNG")
-    expected = GMARAttribution(vit).relevance(images[:1], best)[0]
+    expected = 100 * GMARAttribution(vit).relevance(images[:1], best)[0]
     np.testing.assert_allclose(map_of(explorer.draw()), expected, rtol=1e-5)
+    text = "relevance per patch, % of all tokens\nHardly depends on the class."
+    assert explorer.draw().axes[1].images[0].colorbar.ax.get_xlabel() == text
 
 
 def test_draws_anew_whenever_something_is_chosen(explorer: Any, vit: Any, images: torch.Tensor) -> None:
@@ -68,8 +73,49 @@ def test_what_cannot_be_is_said_and_then_forgotten(explorer: Any) -> None:
     assert explorer.message.value == ""
     choose(explorer, from_patch=True)
     assert explorer.message.value == "saliency cannot be seen from a patch: it takes no tokens."
+    assert explorer.picture.layout.display == "none"
+    assert explorer.picture.value == b""
     choose(explorer, from_patch=False)
     assert explorer.message.value == ""
+    assert explorer.picture.layout.display is None
+    assert explorer.picture.value
+
+
+@pytest.mark.parametrize(
+    ("values", "idle"),
+    [
+        ({}, {"layer", "head", "row", "column"}),
+        ({"from_patch": True}, {"layer", "head"}),
+        ({"view": "attention of heads"}, {"method", "row", "column"}),
+        ({"view": "attention of heads", "head": 1, "from_patch": True}, {"method", "class"}),
+    ],
+)
+def test_controls_that_do_nothing_are_grey(explorer: Any, values: dict[str, Any], idle: set[str]) -> None:
+    choose(explorer, **values)
+    assert {name for name, control in explorer.controls.items() if control.disabled} == idle
+    before = bytes(explorer.picture.value)
+    for name in idle:  # and it is true that they do nothing
+        control = explorer.controls[name]
+        options = [value for _, value in control.options] if name == "class" else getattr(control, "options", None)
+        control.value = options[-1] if options else control.max
+    assert bytes(explorer.picture.value) == before
+
+
+def test_picture_is_sharp_and_no_wider_than_the_page(explorer: Any) -> None:
+    with Image.open(BytesIO(bytes(explorer.picture.value))) as picture:
+        assert picture.width == pytest.approx(2 * int(explorer.picture.width), abs=2)
+    assert explorer.picture.layout.max_width == "100%"
+
+
+def test_output_that_is_alone_has_no_probability(make_vit: Any, images: torch.Tensor) -> None:
+    pytest.importorskip("ipywidgets")
+    vit = make_vit(num_labels=1)
+    logit = float(vit(images[:1]).logits.detach()[0, 0])
+    label = explore(vit, images[:1], PHOTO).controls["class"].label
+    assert label == f"LABEL_0 (logit {logit:.3g})".replace("-", "−")
+    vit.config.problem_type = "multi_label_classification"
+    label = explore(vit, images[:1], PHOTO).controls["class"].label
+    assert label == f"LABEL_0 ({100 / (1 + np.exp(-logit)):.3g} %)"
 
 
 def test_names_of_classes(vit: Any, images: torch.Tensor) -> None:
@@ -86,5 +132,5 @@ def test_one_image(vit: Any, images: torch.Tensor) -> None:
 
 def test_without_ipywidgets(vit: Any, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match=r'explore needs ipywidgets.*pip install "captum_gmar\[notebook\]"'):
+    with pytest.raises(ImportError, match=r'explore needs ipywidgets.* clone .*pip install -e "\.\[notebook\]"'):
         explore(vit, images[:1], PHOTO)
