@@ -21,21 +21,19 @@ from tqdm import tqdm
 from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.rules import Evidence, HeadImportance
-from captum_gmar.cli.removals import make_removal
+from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.scenes import scene_subject
 from captum_gmar.engine.explain import Plan
 from captum_gmar.engine.rule import Block, Blocks, Step, head_weights, positive, product, sum_up
-from captum_gmar.evaluation.batches import Preparation
+from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.data import read_examples
-from captum_gmar.evaluation.faithfulness import probabilities
-from captum_gmar.evaluation.journal import Result
+from captum_gmar.evaluation.faithfulness import FaithfulnessWork
 from captum_gmar.evaluation.markdown import table
-from captum_gmar.evaluation.measures import Measures
-from captum_gmar.evaluation.measuring import Work
-from captum_gmar.evaluation.statistics import DIFFERENCE, Quantity, Summary, summarise, tables
-from captum_gmar.evaluation.subject import Subject, classifier_of, drawn
+from captum_gmar.evaluation.results import Result, results_from
+from captum_gmar.evaluation.settings import EvaluationSettings
+from captum_gmar.evaluation.statistics import Quantity, Summary, summarise, tables
+from captum_gmar.evaluation.subject import Subject, drawn
 
 REMOVALS = ("mean", "blur", "noisy-linear", "tokens")
 STEPS, AT_ONCE, CHOOSING = 7, 16, (1, 2)
@@ -119,17 +117,20 @@ VARIANTS: dict[str, Callable[[nn.Module], AttentionAttribution]] = {
 
 def measured(subject: Subject, limit: int, in_bfloat16: bool) -> Iterator[Result]:
     """Everything of the choosing half's examples, or so many of them."""
-    classifier = subject.classifier
-    maps = Explainer([], classifier.model, classifier.logits, [], AT_ONCE)
-    maps.methods = {name: make(classifier.model) for name, make in VARIANTS.items()}
-    removals = {name: make_removal(name, classifier.model, seed=0) for name in REMOVALS}
-    metrics = ("insertion", "deletion", MASS)
-    measures = Measures(metrics, removals, classifier.logits, partial(probabilities, classifier, in_bfloat16), STEPS, 0)
-    target = (lambda example: None) if in_bfloat16 else subject.labels_as_targets()
-    prepare = Preparation(classifier.pixel_values, classifier.mask, target)
-    work = Work(subject.examples, prepare, maps, measures, torch.device("cpu"), AT_ONCE, print)
+    model = subject.classifier.model
+    settings = EvaluationSettings(
+        methods=tuple(VARIANTS),
+        metrics=("insertion", "deletion", MASS),
+        removals=REMOVALS,
+        target="predicted" if in_bfloat16 else "label",
+        steps=STEPS,
+        batch_size=AT_ONCE,
+        precision="bfloat16" if in_bfloat16 else "float32",
+    )
+    work = FaithfulnessWork(settings, {name: make(model) for name, make in VARIANTS.items()}, subject, print)
     for number in tqdm(drawn(len(subject.examples), limit, 0, CHOOSING)):
-        yield from work.batch([number], VARIANTS)[0].results
+        batch, _ = work.batch([number], VARIANTS)
+        yield from results_from({number: batch.records}).values()
 
 
 def summaries(results: Sequence[Result]) -> dict[Quantity, Summary]:
@@ -162,16 +163,16 @@ def main() -> None:
     parser.add_argument("--objects", type=int, choices=[1, 2], default=2, help="in a built-in scene")
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(namespace=argparse.Namespace(target=None, size=None))
+    arguments = parser.parse_args()
     if bool(arguments.data) != bool(arguments.model):
         parser.error("DATA and --model go together")
     cpu = torch.device("cpu")
     if arguments.data:
-        classifier = classifier_of(arguments.model, arguments, cpu)
-        subject = Subject(classifier, arguments.model, read_examples(arguments.data), str(arguments.data))
+        classifier = load_classifier(arguments.model, device=cpu)
+        subject = Subject(classifier, read_examples(arguments.data), arguments.model, str(arguments.data))
         results = list(measured(subject, arguments.limit, in_bfloat16=True))
     else:
-        with scene_subject(arguments, cpu, arguments.objects) as subject:
+        with scene_subject(arguments.objects, None, cpu) as subject:
             results = list(measured(subject, arguments.limit, in_bfloat16=False))
     told = f"{subject.model_name}, {subject.data_name}, {len(results)} images of the choosing half"
     arguments.output.write_text(f"{told}\n\n{to_markdown(summaries(results))}\n", encoding="utf-8")

@@ -11,7 +11,7 @@ pytest.importorskip("benchmarks.ablation", reason="the benchmarks are not instal
 
 from benchmarks.ablation import VARIANTS, WHOLE, summaries, to_markdown
 from captum_gmar.engine.models import transformer_layers
-from captum_gmar.evaluation.journal import Result, Row
+from captum_gmar.evaluation.results import Result, Row
 
 TARGETS = [3, 0, 9]
 
@@ -84,7 +84,7 @@ def test_differences_are_to_the_whole_method():
                 rows += [Row(method, "insertion", removal, inserted), Row(method, "deletion", removal, 0.1)]
             rows.append(Row(method, "relevance-mass", "", 0.5))
         results.append(Result(image, 0, tuple(rows)))
-    whole, variant = to_markdown(summaries(results)).splitlines()[2:]
+    whole, variant = (" ".join(line.split()) for line in to_markdown(summaries(results)).splitlines()[2:])
     assert whole.split(" | ")[1:-1] == ["0.800"] * 5 + ["0.500"]
     assert variant.split(" | ")[1:-1] == ["0.500"] * 5 + ["0.500"]
     assert "-0.300 [-0.400, -0.200]" in variant

@@ -19,9 +19,9 @@ from captum_gmar.cli.options import (
     target,
 )
 from captum_gmar.cli.outputs import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
-from captum_gmar.cli.removals import NAMES as REMOVALS
 from captum_gmar.cli.settings import CompareSettings
 from captum_gmar.cli.terminal import CommandError
+from captum_gmar.evaluation.catalogue import REMOVALS
 
 MARK = "side-by-side"  # what the names of pictures end in
 

@@ -1,8 +1,11 @@
 """``captum-gmar evaluate``: how faithful and how well placed the maps of methods are, over a data set."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
 from captum_gmar.cli.options import (
@@ -16,14 +19,16 @@ from captum_gmar.cli.options import (
     positive,
     whole,
 )
-from captum_gmar.cli.removals import NAMES as REMOVALS
-from captum_gmar.cli.terminal import CommandError
+from captum_gmar.cli.terminal import CommandError, print_text
+from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS, STEPS
 
-CURVES = ("insertion", "deletion")
-MASKED = ("average-drop", "average-increase", "average-gain")
-LOCALISATION = ("pointing-game", "relevance-mass", "relevance-rank")
-ANEW = ("class-sensitivity", "sensitivity-max", "infidelity")
-METRICS = CURVES + MASKED + LOCALISATION + ANEW
+if TYPE_CHECKING:
+    import torch
+
+    from captum_gmar.evaluation.settings import EvaluationSettings
+    from captum_gmar.evaluation.subject import Subject
+
+DRAWN_SCENES = 100  # of the built-in ones, unless another limit is given
 
 DESCRIPTION = """\
 Measures how faithful the maps of several methods are, and where they lie, over
@@ -34,7 +39,7 @@ the same command goes on where it stopped.
 
 EPILOG = """\
 DATA is one of
-  a folder with a subfolder of images for each class
+  a folder of images, or with a subfolder of images for each class
   a .csv file with the columns path, label and, if known, boxes and mask
   a .json list of records of these
   a data set on disk, saved by the `datasets` library: image, label, boxes, mask
@@ -66,28 +71,32 @@ def add_command(subparsers: Any) -> None:
     add_methods(parser, EVALUATED)
     add(
         "--metrics",
-        type=names_of(METRICS),
+        type=names_of(tuple(METRICS)),
         action=AddNames,
         metavar="NAME,...",
-        help=f"of {', '.join(METRICS)}, or all (default: the first five and, where boxes or masks are known, the three "
-        "after them)",
+        help=f"of {', '.join(METRICS)}, or all that the data allows; may be repeated (default: the first five and, "
+        "where boxes or masks are known, the three after them)",
     )
     add(
         "--removal",
-        type=names_of(REMOVALS),
+        type=names_of(tuple(REMOVALS)),
         action=AddNames,
-        default=("blur",),
+        default=DEFAULT_REMOVALS,
         metavar="NAME,...",
-        help=f"how insertion and deletion remove patches: of {', '.join(REMOVALS)}, or all (default: blur)",
+        help=f"how insertion and deletion remove patches: of {', '.join(REMOVALS)}, or all; may be repeated (default: "
+        f"{','.join(DEFAULT_REMOVALS)})",
     )
     add(
         "--target",
         choices=["predicted", "label"],
         help="the class that is explained (default: predicted, on built-in scenes label)",
     )
-    add("--steps", type=positive, default=28, metavar="N", help="of insertion and deletion (default: 28)")
-    add("--masks", type=Path, metavar="FILE", help=".csv or .json file with path and mask of images in DATA")
-    add("--boxes", type=Path, metavar="FILE", help=".csv or .json file with path and boxes of images in DATA")
+    add(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help=f"of insertion and deletion, at most the number of patches (default: {STEPS}, or all patches if fewer)",
+    )
     add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
     add("--limit", type=positive, metavar="N", help="measure N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
@@ -106,6 +115,62 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were measured and how many left out."""
     if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
-    from captum_gmar.evaluation.faithfulness import evaluate
+    from captum_gmar.classifier import choose_device
+    from captum_gmar.cli.listening import listener_of
+    from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
+    from captum_gmar.evaluation.markdown import count
+    from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
+    from captum_gmar.evaluation.report_folder import SUMMARY
 
-    return evaluate(arguments)
+    device = choose_device(local_device(arguments.device))
+    with joined(device) as processes, _subject(arguments, device) as subject:
+        settings = _settings(arguments, subject)
+        classifier = subject.classifier
+        methods = make_methods(settings.methods, classifier.model, classifier.logits)
+        command = shlex.join(["captum-gmar", *sys.argv[1:]])
+        listener = listener_of("the same command", speaks=processes.is_first)
+        try:
+            outcome = run_evaluation(settings, methods, subject, arguments.output, processes, listener, command)
+        except FailedElsewhere:
+            return 0, 1  # the process that failed says why
+        if processes.is_first and outcome.evaluation.summaries:
+            print_text(f"{count(outcome.measured)} measured: {arguments.output / SUMMARY}")
+    return outcome.measured, outcome.skipped
+
+
+def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationSettings":
+    from captum_gmar.evaluation.catalogue import metrics_of
+    from captum_gmar.evaluation.settings import EvaluationSettings
+
+    metrics = arguments.metrics
+    if metrics and set(metrics) == set(METRICS) and not any(example.has_object for example in subject.examples):
+        metrics = tuple(name for name in metrics if name not in metrics_of("localisation"))
+    return EvaluationSettings(
+        methods=arguments.methods,
+        metrics=metrics,
+        removals=arguments.removal,
+        target=arguments.target or ("predicted" if arguments.data else "label"),
+        steps=arguments.steps,
+        seed=arguments.seed,
+        limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),
+        part=arguments.part,
+        batch_size=arguments.batch_size,
+        precision=arguments.precision,
+    )
+
+
+@contextmanager
+def _subject(arguments: argparse.Namespace, device: "torch.device") -> Iterator["Subject"]:
+    if not arguments.data:
+        from captum_gmar.cli.scenes import scene_subject
+
+        with scene_subject(2, arguments.size, device) as subject:
+            yield subject
+        return
+    from captum_gmar.classifier import load_classifier
+    from captum_gmar.evaluation.data import read_examples
+    from captum_gmar.evaluation.subject import Subject
+
+    examples = read_examples(arguments.data)
+    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
+    yield Subject(classifier, examples, arguments.model, str(arguments.data))

@@ -1,15 +1,12 @@
 """The controls as methods: maps that know nothing, measured like all others."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from captum_gmar.evaluation.measures import Method
-from captum_gmar.metrics import centre_blob, random_map, uniform_map
-
-CONTROLS = ("random map", "uniform map", "centre blob")
+from captum_gmar.evaluation.anew import Method
+from captum_gmar.metrics.controls import CONTROLS, centre_blob, random_map, uniform_map
 
 _OTHER_SEED = 1_000_003  # between the random maps of one class and those of the next
 
@@ -21,12 +18,12 @@ def controls(patch_size: tuple[int, int]) -> dict[str, Method]:
         copies = len(inputs) // len(numbers)  # of each example, in metrics that change it
         targets = torch.as_tensor(target).expand(len(inputs)).tolist()
         seeds = [numbers[i // copies] + _OTHER_SEED * chosen for i, chosen in enumerate(targets)]
-        maps = [random_map(own[None], seed, patch_size) for own, seed in zip(inputs, seeds, strict=True)]
+        maps = [random_map(image[None], seed, patch_size) for image, seed in zip(inputs, seeds, strict=True)]
         return torch.cat(maps)
 
     methods: tuple[Method, ...] = (
-        lambda numbers: partial(random, numbers),
-        lambda numbers: lambda inputs, target: uniform_map(inputs),
-        lambda numbers: lambda inputs, target: centre_blob(inputs),
+        random,
+        lambda numbers, inputs, target: uniform_map(inputs),
+        lambda numbers, inputs, target: centre_blob(inputs),
     )
     return dict(zip(CONTROLS, methods, strict=True))

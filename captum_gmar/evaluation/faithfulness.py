@@ -1,102 +1,145 @@
-"""The work of ``captum-gmar evaluate``: a data set through a model, and the files of its results."""
+"""How faithful the maps of methods are, and where they lie, over a data set: measured, and kept."""
 
-import argparse
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
-from captum_gmar.attr.explainer import Explainer
-from captum_gmar.attr.patch_relevance import images_at_once
+from captum_gmar.attr.patch_relevance import Method as AttributionMethod
+from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
 from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import choose_device
-from captum_gmar.cli.evaluate import CURVES, LOCALISATION, MASKED
-from captum_gmar.cli.removals import make_removal
-from captum_gmar.cli.scenes import scene_subject
-from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.cli.warned import own_warning
-from captum_gmar.evaluation.batches import Preparation, Skipped
-from captum_gmar.evaluation.controls import CONTROLS
-from captum_gmar.evaluation.data import Example, read_examples, with_objects
-from captum_gmar.evaluation.journal import Batch, Result, measured, read_batches
+from captum_gmar.engine.models import patch_grid
+from captum_gmar.evaluation.anew import Method
+from captum_gmar.evaluation.batches import Batches, Examples, Skipped
+from captum_gmar.evaluation.catalogue import STEPS, default_metrics, make_removal, metrics_of
+from captum_gmar.evaluation.controls import controls
+from captum_gmar.evaluation.folder import JOURNAL
+from captum_gmar.evaluation.journal import Batch, Record
 from captum_gmar.evaluation.measures import Measures
-from captum_gmar.evaluation.measuring import Work
-from captum_gmar.evaluation.plots import write_plots
-from captum_gmar.evaluation.processes import Processes, joined, local_device
-from captum_gmar.evaluation.report import Run, to_markdown
-from captum_gmar.evaluation.resumable import as_command_errors, begin, finish
-from captum_gmar.evaluation.statistics import curves, in_order, summarise, tables
-from captum_gmar.evaluation.subject import Subject, classifier_of, drawn, versions
-from captum_gmar.evaluation.tables import (
-    write_curves,
-    write_differences,
-    write_examples,
-    write_skipped,
-    write_summary,
-    write_text,
-)
+from captum_gmar.evaluation.processes import Processes
+from captum_gmar.evaluation.progress import Listener
+from captum_gmar.evaluation.results import Result, Row, results_from
+from captum_gmar.evaluation.resumable import Kept, extended, finish, read_kept, tell_skipped
+from captum_gmar.evaluation.settings import EvaluationSettings
+from captum_gmar.evaluation.subject import Subject
+from captum_gmar.metrics.controls import CONTROLS
 
 CHUNK = 8  # examples that are finished together
 
 
-def evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Measures, and writes the results; how many images were measured and how many left out.
+def completed(settings: EvaluationSettings, subject: Subject, numbers: Sequence[int]) -> EvaluationSettings:
+    """The settings with what the data and the model say of what was left open.
 
     Raises:
-        CommandError: if the model or the data cannot be had, not even the first images can be explained, or results
-            cannot be written.
+        ValueError: if the settings do not go with these.
     """
-    device = choose_device(local_device(arguments.device))
-    with own_warning(), joined(device) as processes, _subject(arguments, device) as subject:
-        evaluation = Evaluation(arguments, subject, device, processes)
-        with as_command_errors(arguments.output):
-            return evaluation.run()
+    has_objects = any(example.has_object for example in subject.examples)
+    metrics = settings.metrics or default_metrics(has_objects)
+    unknown = metrics_of("localisation", metrics)
+    if unknown and not has_objects:
+        raise ValueError(f"metrics {', '.join(unknown)} must go with data that has boxes or masks")
+    if len(subject.classifier.labels) == 1:
+        raise ValueError("evaluate must go with a model of several classes")
+    if not metrics_of("curve", metrics):
+        return replace(settings, metrics=metrics, steps=None, removals=())
+    if not settings.removals:
+        raise ValueError("removals must be at least one name. Got none instead.")
+    return replace(settings, metrics=metrics, steps=_steps(settings.steps, _patches(subject, numbers)))
 
 
-class Evaluation:
-    """A run of the command, in one of its processes."""
+def _steps(steps: int | None, patches: int | None) -> int:
+    """Those that are asked for, or as many as usual and possible; patches are unknown where no image can be read."""
+    if steps and patches and steps > patches:
+        raise ValueError(f"steps must be at most the number of patches, {patches}. Got {steps} instead.")
+    return steps or min(STEPS, patches or STEPS)
 
-    def __init__(
-        self, arguments: argparse.Namespace, subject: Subject, device: torch.device, processes: Processes
-    ) -> None:
-        self.arguments = arguments
-        self.subject = subject
-        self.processes = processes
-        self.folder: Path = arguments.output
-        self.metrics = arguments.metrics or _default_metrics(subject.examples)
-        _check_objects(self.metrics, subject.examples)
-        model = subject.classifier.model
-        removals = arguments.removal if set(CURVES) & set(self.metrics) else ()
-        self.removals = {name: make_removal(name, model, seed=arguments.seed) for name in removals}
-        self.names = [*arguments.methods, *CONTROLS]  # in the order of the tables
-        self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed, arguments.part)
-        self.work = self._work(device)
 
-    def run(self) -> tuple[int, int]:
-        begin(self.folder, self._settings(), self.processes)
-        done = measured(read_batches(self._journal))
-        self.work.batches.any_done = bool(done)
-        skipped: dict[int, Skipped] = {}
-        for methods, numbers in self._missing(done).items():
+def _patches(subject: Subject, numbers: Sequence[int]) -> int | None:
+    """How many the model sees of the first image that can be read."""
+    batches = Batches(subject.examples, subject.preparation(lambda example: 0), subject.device, 1, print)
+    for number in numbers:
+        try:
+            return patch_grid(subject.classifier.model, *batches.read(number).pixels.shape[2:]).patches
+        except (OSError, ValueError):
+            continue  # which will be told when it is to be measured
+    return None
+
+
+@dataclass
+class Faithfulness:
+    """What is finished of an evaluation, and what is to be done yet, in one of its processes.
+
+    Args:
+        settings: complete ones.
+        methods: those of the settings, by name.
+        subject: the model and the data.
+        numbers: of the examples that are asked for.
+        folder: of the results.
+        processes: that share the work.
+        listener: told what happens on the way.
+    """
+
+    settings: EvaluationSettings
+    methods: Mapping[str, AttributionMethod]
+    subject: Subject
+    numbers: Sequence[int]
+    folder: Path
+    processes: Processes
+    listener: Listener
+
+    def __post_init__(self) -> None:
+        self.names = [*self.methods, *CONTROLS]  # in the order of the tables
+        self.work = FaithfulnessWork(self.settings, self.methods, self.subject, self.listener.note)
+
+    @property
+    def removal_names(self) -> dict[str, str]:
+        """From the name of each way of removal to how it is done."""
+        return {name: removal.name for name, removal in self.work.measures.removals.items()}
+
+    def finish(self) -> tuple[list[Result], dict[str, float], list[Skipped]]:
+        """Measures what is not measured yet.
+
+        Returns:
+            In the first process all results, in the order of the data, and the mean seconds that each method took for
+            a map; and in every process what was left out.
+
+        Raises:
+            RuntimeError: if nothing could be measured; it names the method.
+        """
+        kept = Kept({}, [], [])
+        if self.processes.is_first:
+            kept = read_kept(self.folder / JOURNAL, self.subject.examples)
+            self._tell_changed(kept.changed)
+        missing, any_done = self.processes.first(lambda: (self._missing(kept), bool(kept.records)))
+        self.work.batches.any_done = any_done
+        batches, skipped = list[Batch](), dict[int, Skipped]()
+        for methods, numbers in missing.items():
             rest = {*self.numbers} - {*numbers}
-            work = partial(self._batch, methods)
-            left_out = finish(self.numbers, rest, CHUNK, self._journal, self.processes, work)
-            skipped |= {skip.number: skip for skip in left_out}
-        batches = read_batches(self._journal)
-        results = self._results(batches)
-        if self.processes.rank == 0 and results:
-            self._write(results, _mean_seconds(batches, self.arguments.methods), list(skipped.values()))
-        return len(results), len(skipped)
+            work = partial(self.work.batch, methods=methods)
+            done = finish(self.numbers, rest, CHUNK, self.folder / JOURNAL, self.processes, work, self.listener)
+            batches += done.batches
+            skipped |= {skip.number: skip for skip in done.skipped}
+        kept = self._all_kept(kept, batches)
+        results = self._results(kept)
+        self._check_hope(bool(results), list(skipped.values()))
+        return results, _mean_seconds(kept.batches, list(self.methods)), list(skipped.values())
 
-    def _missing(self, done: Mapping[int, Result]) -> dict[tuple[str, ...], list[int]]:
+    def _all_kept(self, kept: Kept, batches: Sequence[Batch]) -> Kept:
+        """What was kept before with what this process, or all processes, have finished since."""
+        if not self.processes.is_first:
+            return kept
+        if self.processes.total > 1:
+            return read_kept(self.folder / JOURNAL, self.subject.examples)
+        return extended(kept, batches, self.subject.examples)
+
+    def _missing(self, kept: Kept) -> dict[tuple[str, ...], list[int]]:
         """The examples by the methods, and controls, that they are still to be measured for."""
+        done = results_from(kept.records)
         missing: dict[tuple[str, ...], list[int]] = {}
         for number in self.numbers:
             methods = done[number].lacks(self.names) if number in done else self.names
@@ -104,126 +147,143 @@ class Evaluation:
                 missing.setdefault(tuple(methods), []).append(number)
         return missing
 
-    def _batch(self, methods: Sequence[str], numbers: Sequence[int]) -> tuple[Batch | None, list[Skipped]]:
-        batch, skipped = self.work.batch(numbers, methods)
-        return batch if batch.results else None, skipped
+    def _results(self, kept: Kept) -> list[Result]:
+        """What is asked for of the examples of which all of it is finished."""
+        asked = {number: kept.records[number] for number in sorted(kept.records.keys() & {*self.numbers})}
+        return [result.only(self.names) for result in results_from(asked).values() if not result.lacks(self.names)]
 
-    def _work(self, device: torch.device) -> Work:
-        arguments, classifier = self.arguments, self.subject.classifier
-        at_once = arguments.batch_size or images_at_once(device)
-        logits = classifier.logits
-        measures = Measures(
-            metrics=self.metrics,
-            removals=self.removals,
-            forward_func=logits,
-            perturbed_func=partial(probabilities, classifier, arguments.precision == "bfloat16"),
-            steps=arguments.steps,
-            seed=arguments.seed,
-        )
-        maps = Explainer(arguments.methods, classifier.model, logits, tokens=[], batch_size=at_once)
-        prepare = Preparation(classifier.pixel_values, classifier.mask, self._target())
-        return Work(self.subject.examples, prepare, maps, measures, device, at_once, partial(report, kind="note"))
+    def _check_hope(self, has_results: bool, skipped: Sequence[Skipped]) -> None:
+        """Tells why there is nothing, if that is so: by an error if the model is to blame, else of each image."""
+        failures = self.work.batches.failures
+        reasons = self.processes.gather(str(failures[0]) if failures else None)
+        if self.processes.first(lambda: has_results):
+            return
+        for reason in filter(None, reasons):
+            raise failures[0] if failures else RuntimeError(reason)
+        if self.processes.is_first:
+            tell_skipped(skipped, self.listener)
 
-    def _target(self) -> Callable[[Example], int | None]:
-        return self.subject.labels_as_targets() if self.arguments.target == "label" else lambda example: None
+    def _tell_changed(self, names: Sequence[str]) -> None:
+        if names:
+            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            count = "1 image is" if len(names) == 1 else f"{len(names)} images are"
+            self.listener.note(f"{count} not what was measured under the same name, and measured anew: {few}")
 
-    def _settings(self) -> dict[str, Any]:
-        """All that the numbers depend on, but for the methods: more of them can follow."""
-        names = ("metrics", "removal", "target", "steps", "seed", "size", "precision")
-        asked = {name: getattr(self.arguments, name) for name in names}
-        return {**self.subject.fingerprints(), **asked, "metrics": self.metrics}
 
-    @property
-    def _journal(self) -> Path:
-        return self.folder / "journal"
+class FaithfulnessWork:
+    """From the numbers of examples to all that is measured of them.
 
-    def _results(self, batches: Sequence[Batch]) -> list[Result]:
-        """What is asked for of the examples of which all of it is finished, in the order of the data."""
-        found = measured(batches)
-        own = [found[number] for number in sorted(found.keys() & {*self.numbers})]
-        return [result.of(self.names) for result in own if not result.lacks(self.names)]
+    Args:
+        settings: complete ones.
+        methods: by name.
+        subject: the model and the data.
+        note: told when memory does not suffice.
+    """
 
-    def _write(self, results: Sequence[Result], seconds: dict[str, float], skipped: Sequence[Skipped]) -> None:
-        values, found = tables(results), curves(results)
-        summaries = [summarise(quantity, own, self.arguments.seed) for quantity, own in values.items()]
-        if not summaries:
-            return report("nothing to sum up: boxes or masks are known of none of these images", "warning")
-        summaries = in_order(summaries, self.metrics, list(self.removals))
-        names = {name: removal.name for name, removal in self.removals.items()}
-        write_examples(self.folder / "examples.csv", results, self.subject.examples)
-        write_summary(self.folder / "summary.csv", summaries)
-        write_differences(self.folder / "differences.csv", summaries)
-        if self.removals:
-            write_curves(self.folder / "curves.csv", found)
-        write_skipped(self.folder / "skipped.csv", skipped)
-        write_plots(self.folder / "plots", values, found, summaries, names)
-        told = self._told(len(results), names, seconds, skipped)
-        write_text(self.folder / "summary.md", to_markdown(summaries, told))
-        tqdm.write(f"{len(results)} images measured: {self.folder / 'summary.md'}")
-
-    def _told(
-        self, measured: int, removals: dict[str, str], seconds: dict[str, float], skipped: Sequence[Skipped]
-    ) -> Run:
-        arguments = self.arguments
-        return Run(
-            model=self.subject.model_name,
-            data=self.subject.data_name,
-            examples=measured,
-            target=f"the {arguments.target} class",
-            steps=arguments.steps,
-            precision=arguments.precision,
-            removals=removals,
-            command=shlex.join(["captum-gmar", *sys.argv[1:]]),
-            versions=versions(),
-            seconds=seconds,
-            skipped=skipped,
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        methods: Mapping[str, AttributionMethod],
+        subject: Subject,
+        note: Callable[[str], None],
+    ) -> None:
+        classifier = subject.classifier
+        self.methods = methods
+        self.model = classifier.model
+        self.device = subject.device
+        at_once = settings.batch_size or images_at_once(self.device)
+        prepare = subject.preparation(subject.targets(settings.target))
+        self.batches = Batches(subject.examples, prepare, self.device, at_once, note)
+        self.measures = Measures(
+            metrics=settings.metrics or (),
+            removals={name: make_removal(name, self.model, settings.seed) for name in settings.removals},
+            logits=classifier.logits,
+            probabilities=partial(probabilities, classifier, settings.precision == "bfloat16"),
+            steps=settings.steps or 0,
+            seed=settings.seed,
         )
 
+    def batch(self, numbers: Sequence[int], methods: Collection[str] = ()) -> tuple[Batch, list[Skipped]]:
+        """What is measured of these examples, and those that could not be.
 
-@contextmanager
-def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
-    if not arguments.data:
-        if arguments.boxes or arguments.masks:
-            raise CommandError("--boxes and --masks must go with DATA")
-        with scene_subject(arguments, device, objects=2) as subject:
-            yield subject
-        return
-    arguments.target = arguments.target or "predicted"
-    try:
-        examples = read_examples(arguments.data)
-        for table in filter(None, (arguments.masks, arguments.boxes)):
-            examples = with_objects(examples, table)
-    except (OSError, ValueError) as error:
-        raise CommandError(error) from error
-    classifier = classifier_of(arguments.model, arguments, device)
-    yield Subject(classifier, arguments.model, examples, str(arguments.data))
+        Args:
+            numbers: of the examples.
+            methods: and controls, by name, if not all are to be measured.
+
+        Raises:
+            RuntimeError: if one example after the other cannot be explained, and none could be.
+        """
+        names = methods or (*self.methods, *CONTROLS)
+        seconds = {name: 0.0 for name in self.methods if name in names}
+        records, skipped = self.batches.finish(numbers, partial(self._measure, names, seconds))
+        return Batch(tuple(records), seconds), skipped
+
+    def _measure(
+        self, names: Collection[str], seconds: dict[str, float], examples: Examples, at_once: int
+    ) -> list[Record]:
+        height, width = examples.pixels.shape[2:]
+        grid = patch_grid(self.model, height, width)
+        rows, columns = grid.rows * grid.patch_height, grid.columns * grid.patch_width
+        whole = partial(F.pad, pad=(0, width - columns, 0, height - rows))  # with a margin that no patch covers
+        examples = replace(
+            examples, pixels=examples.pixels[..., :rows, :columns], masks=examples.masks[:, :rows, :columns]
+        )
+        measures = self.measures.seen_by(whole)
+        methods: dict[str, Method] = {
+            **{name: partial(self._relevance, name, whole, at_once) for name in self.methods},
+            **controls((grid.patch_height, grid.patch_width)),
+        }
+        values: list[list[Row]] = [[] for _ in examples.numbers]
+        for name, method in methods.items():
+            if name in names:
+                maps = self._timed(name, method, examples, seconds, at_once)
+                for own, more in zip(values, measures.rows(name, method, maps, examples, grid, at_once), strict=True):
+                    own += more
+        return examples.records(values)
+
+    def _timed(self, name: str, method: Method, examples: Examples, seconds: dict[str, float], at_once: int) -> Tensor:
+        begin = time.perf_counter()
+        parts = [method(part.numbers, part.pixels, part.targets) for part in examples.split(at_once)]
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        if name in seconds:
+            seconds[name] += time.perf_counter() - begin
+        return torch.cat(parts)
+
+    def _relevance(
+        self,
+        name: str,
+        whole: Callable[[Tensor], Tensor],
+        at_once: int,
+        numbers: Sequence[int],
+        inputs: Tensor,
+        target: Tensor | Sequence[int],
+    ) -> Tensor:
+        """(N, rows, columns); the same for an example whatever its number."""
+        targets = torch.as_tensor(target, device=inputs.device)
+        with naming(name):
+            return relevance_of(self.methods[name], self.model, whole(inputs.detach()), targets, batch_size=at_once)
+
+
+def probabilities(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
+    """(N, classes), from a pass in bfloat16 if ``is_rounded``.
+
+    Raises:
+        ValueError: if the model has one output.
+    """
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_rounded):
+        logits = classifier.logits(pixels)
+    shares = classifier.probabilities(logits.float())
+    if shares is None:
+        raise ValueError("evaluate must go with a model of several classes")
+    return shares
 
 
 def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str, float]:
     """That each method took for a map."""
-    found = {}
+    means = {}
     for name in methods:
         own = [batch for batch in batches if name in batch.seconds]
         if own:  # not if there was nothing to measure when it was added
-            found[name] = sum(batch.seconds[name] for batch in own) / sum(len(batch.results) for batch in own)
-    return found
-
-
-def _default_metrics(examples: Sequence[Example]) -> tuple[str, ...]:
-    return CURVES + MASKED + (LOCALISATION if any(example.has_object for example in examples) else ())
-
-
-def _check_objects(metrics: Sequence[str], examples: Sequence[Example]) -> None:
-    wanted = [metric for metric in metrics if metric in LOCALISATION]
-    if wanted and not any(example.has_object for example in examples):
-        raise CommandError(f"--metrics {','.join(wanted)} must go with boxes or masks. Pass --boxes or --masks.")
-
-
-def probabilities(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
-    """(N, classes), from a pass in bfloat16 if ``is_rounded``."""
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_rounded):
-        logits = classifier.logits(pixels)
-    found = classifier.probabilities(logits.float())
-    if found is None:
-        raise CommandError("evaluate must go with a model of several classes")
-    return found
+            means[name] = sum(batch.seconds[name] for batch in own) / sum(len(batch.records) for batch in own)
+    return means

@@ -10,7 +10,8 @@ from torch import Tensor
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.markdown import provenance, table
 from captum_gmar.evaluation.statistics import Estimate, Quantity, summarise
-from captum_gmar.evaluation.tables import DIGITS, write_csv
+from captum_gmar.evaluation.tables import DIGITS
+from captum_gmar.files.writing import write_csv
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
 from captum_gmar.metrics.ranks import spearman
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from captum_gmar.cli.outputs import save_picture, writing
+from captum_gmar.cli.outputs import writing
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.head_pictures import draw_ablation, draw_importance
 from captum_gmar.evaluation.head_report import (
@@ -26,8 +26,8 @@ from captum_gmar.evaluation.head_report import (
 )
 from captum_gmar.evaluation.head_scores import Found, units
 from captum_gmar.evaluation.subject import Subject, versions
-from captum_gmar.evaluation.tables import write_skipped, write_text
-from captum_gmar.files.writing import replacing
+from captum_gmar.evaluation.tables import write_skipped
+from captum_gmar.files.writing import replacing, save_picture, write_text
 from captum_gmar.heads import HeadStatistics
 
 

@@ -1,9 +1,8 @@
 """What is found out about the heads of a model for every image: their scores, and predictions without some of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import naming
 from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.evaluation.batches import Batches, Read, Skipped
-from captum_gmar.evaluation.journal import read_journals
+from captum_gmar.evaluation.batches import Batches, Examples, Skipped
+from captum_gmar.evaluation.journal import Record
 from captum_gmar.heads import (
     HeadAblationCurve,
     attention_entropy,
@@ -94,7 +93,7 @@ class HeadWork:
     batches: Batches
     classifier: Classifier
 
-    def weigh(self, scores: Mapping[str, Score], numbers: Sequence[int]) -> tuple[list[Found], list[Skipped]]:
+    def weigh(self, scores: Mapping[str, Score], numbers: Sequence[int]) -> tuple[list[Record], list[Skipped]]:
         """The scores of the heads for these examples, and the examples that had to be left out.
 
         Raises:
@@ -104,7 +103,7 @@ class HeadWork:
 
     def silence(
         self, ablation: Ablation, targets: Mapping[int, int], numbers: Sequence[int]
-    ) -> tuple[list[Found], list[Skipped]]:
+    ) -> tuple[list[Record], list[Skipped]]:
         """Whether the target is predicted, its logit and its probability, as heads are silenced.
 
         Args:
@@ -112,7 +111,7 @@ class HeadWork:
             targets: of the examples, by number.
             numbers: of the examples.
         """
-        return self.batches.finish(numbers, partial(self._silenced, ablation, targets))
+        return self.batches.finish(numbers, partial(self._silenced, ablation), targets.__getitem__)
 
     def mean_outputs(self, numbers: Sequence[int]) -> Tensor:
         """(layers, heads, head dimension) over these examples, see :func:`captum_gmar.heads.mean_head_outputs`."""
@@ -120,21 +119,16 @@ class HeadWork:
         total = sum(count for count, _ in parts)
         return torch.stack([mean * (count / total) for count, mean in parts]).sum(0)
 
-    def _weighed(self, scores: Mapping[str, Score], read: Sequence[Read], at_once: int) -> list[Found]:
-        examples = self.batches.together(read, self.classifier.logits, at_once)
+    def _weighed(self, scores: Mapping[str, Score], examples: Examples, at_once: int) -> list[Record]:
         parts = [
             torch.stack([_scored(name, score, part.pixels, part.targets) for name, score in scores.items()], 1)
             for part in examples.split(at_once)
         ]
-        return list(map(Found, examples.numbers, examples.targets.tolist(), torch.cat(parts).tolist()))
+        return examples.records(torch.cat(parts).tolist())
 
-    def _silenced(
-        self, ablation: Ablation, targets: Mapping[int, int], read: Sequence[Read], at_once: int
-    ) -> list[Found]:
-        known = [own._replace(target=targets[own.number]) for own in read]
-        examples = self.batches.together(known, self.classifier.logits, at_once)
+    def _silenced(self, ablation: Ablation, examples: Examples, at_once: int) -> list[Record]:
         parts = [self._followed(ablation, part.pixels, part.targets) for part in examples.split(at_once)]
-        return list(map(Found, examples.numbers, examples.targets.tolist(), torch.cat(parts).tolist()))
+        return examples.records(torch.cat(parts).tolist())
 
     def _followed(self, ablation: Ablation, pixels: Tensor, targets: Tensor) -> Tensor:
         """(N, orders, 3, counts)"""
@@ -154,16 +148,10 @@ class HeadWork:
         values = [torch.cat([curve.accuracy, curve.logit, curve.probability]) for curve in curves]  # each (3, K, N)
         return torch.stack(values).movedim(-1, 0)
 
-    def _means(self, read: Sequence[Read], at_once: int) -> list[tuple[int, Tensor]]:
-        pixels = torch.cat([own.pixels for own in read]).to(self.batches.device)
-        parts = torch.split(pixels, at_once)
+    def _means(self, examples: Examples, at_once: int) -> list[tuple[int, Tensor]]:
+        parts = torch.split(examples.pixels, at_once)
         options = {"forward_func": self.classifier.logits}
         return [(len(part), mean_head_outputs(self.classifier.model, part, **options)) for part in parts]
-
-
-def read_found(journal: Path) -> Iterator[tuple[Found, ...]]:
-    """The batches of a journal, as :func:`read_journals`."""
-    return read_journals(journal, lambda batch: tuple(Found(*own) for own in batch))
 
 
 def curves_of(found: Sequence[Found], ablation: Ablation) -> dict[tuple[str, str], HeadAblationCurve]:

@@ -13,13 +13,13 @@ import torch
 from tqdm import tqdm
 
 from captum_gmar.attr.patch_relevance import images_at_once
-from captum_gmar.classifier.class_names import find_class
-from captum_gmar.classifier.loading import choose_device
+from captum_gmar.classifier import choose_device, find_class, load_classifier
+from captum_gmar.cli.listening import listener_of
 from captum_gmar.cli.scenes import scene_subject
 from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.cli.warned import own_warning
-from captum_gmar.evaluation.batches import Batches, Preparation, Skipped
-from captum_gmar.evaluation.data import Example, of_images, read_examples
+from captum_gmar.evaluation.batches import Batches, Skipped
+from captum_gmar.evaluation.data import image_examples, read_examples
+from captum_gmar.evaluation.example import Example, fingerprint
 from captum_gmar.evaluation.head_report import Silenced
 from captum_gmar.evaluation.head_results import Weighed, save_arrays, save_importance, tell, write_folder
 from captum_gmar.evaluation.head_scores import (
@@ -29,12 +29,11 @@ from captum_gmar.evaluation.head_scores import (
     curves_of,
     make_orders,
     make_scores,
-    read_found,
 )
+from captum_gmar.evaluation.journal import Batch
 from captum_gmar.evaluation.processes import Processes, joined, local_device
-from captum_gmar.evaluation.resumable import as_command_errors, begin, finish
-from captum_gmar.evaluation.subject import Subject, classifier_of, drawn
-from captum_gmar.evaluation.tables import fingerprint
+from captum_gmar.evaluation.resumable import begun, finish, read_kept
+from captum_gmar.evaluation.subject import Subject, drawn, versions
 from captum_gmar.heads import HeadStatistics
 from captum_gmar.heads.ablation_curve import tenths
 
@@ -56,7 +55,6 @@ def weigh(picture: Path | None, array: Path | None, arguments: argparse.Namespac
     """
     device = choose_device(local_device(arguments.device))
     with (
-        own_warning(),
         joined(device) as processes,
         _subject(arguments, device) as subject,
         TemporaryDirectory() as unkept,
@@ -64,8 +62,7 @@ def weigh(picture: Path | None, array: Path | None, arguments: argparse.Namespac
         if picture and processes.total > 1:
             raise CommandError("several processes must go with --output RESULTS, a folder")
         folder = Path(unkept) if picture else Path(arguments.output)
-        with as_command_errors(folder):
-            return Weighing(arguments, subject, device, processes, folder).run(picture, array)
+        return Weighing(arguments, subject, device, processes, folder).run(picture, array)
 
 
 class Weighing:
@@ -86,8 +83,9 @@ class Weighing:
         target, self.explained = _target(arguments.target, subject)
         self.chunk = arguments.batch_size or (CPU_BATCH if device.type == "cpu" else images_at_once(device))
         self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed)
-        prepare = Preparation(subject.classifier.pixel_values, subject.classifier.mask, target)
-        batches = Batches(subject.examples, prepare, device, self.chunk, partial(report, kind="note"))
+        batches = Batches(
+            subject.examples, subject.preparation(target), device, self.chunk, partial(report, kind="note")
+        )
         self.work = HeadWork(batches, subject.classifier)
         self.scores = make_scores(arguments.scores, subject.classifier)
         if arguments.ablate and len(subject.classifier.labels) == 1:
@@ -95,7 +93,10 @@ class Weighing:
 
     def run(self, picture: Path | None, array: Path | None) -> tuple[int, int]:
         """As :func:`weigh`."""
-        begin(self.folder, self._settings(), self.processes)
+        with begun(self.folder, self._settings(), versions(), self.processes, listener_of("the same command")):
+            return self._run(picture, array)
+
+    def _run(self, picture: Path | None, array: Path | None) -> tuple[int, int]:
         skipped = self._finish(self.numbers, self._journal, partial(self.work.weigh, self.scores), "scoring")
         found = list(self._found(self._journal, self.numbers)) if self.arguments.ablate or array else []
         statistics = self._statistics(self.numbers)
@@ -148,16 +149,20 @@ class Weighing:
         self,
         numbers: Sequence[int],
         journal: Path,
-        work: Callable[[Sequence[int]], tuple[list[Found], list[Skipped]]],
+        work: Callable[[Sequence[int]], tuple[list[Any], list[Skipped]]],
         name: str,
     ) -> list[Skipped]:
-        def batch(some: Sequence[int]) -> tuple[tuple[Found, ...] | None, list[Skipped]]:
-            found, skipped = work(some)
-            return tuple(found) or None, skipped
+        def batch(some: Sequence[int]) -> tuple[Batch, list[Skipped]]:
+            records, skipped = work(some)
+            return Batch(tuple(records), {}), skipped
 
         done = {own.number for own in self._found(journal, numbers)}
         self.work.batches.any_done = self.work.batches.any_done or bool(done)
-        return finish(numbers, done, self.chunk, journal, self.processes, batch, name)
+        listener = listener_of("the same command", self.processes.is_first)
+        finished = finish(numbers, done, self.chunk, journal, self.processes, batch, listener, name)
+        if not self.work.batches.any_done and self.work.batches.failures:
+            raise self.work.batches.failures[0]
+        return finished.skipped
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, HeadStatistics]:
         """Of each score over these examples, as far as they could be scored; nothing if none could."""
@@ -172,9 +177,10 @@ class Weighing:
         }
 
     def _found(self, journal: Path, numbers: Sequence[int]) -> Iterator[Found]:
-        """What is finished of these examples, each once: two runs on one folder may both have finished it."""
-        records = {record.number: record for batch in read_found(journal) for record in batch}
-        return (records[number] for number in sorted({*numbers} & {*records}))
+        """What is finished of these examples, each once."""
+        kept = read_kept(journal, self.subject.examples).records
+        known = sorted({*numbers} & {*kept})
+        return (Found(number, kept[number][0].target, kept[number][0].values) for number in known)
 
     def _settings(self) -> dict[str, Any]:
         """All that scores depend on."""
@@ -189,16 +195,15 @@ class Weighing:
 @contextmanager
 def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
     if not arguments.data:
-        with scene_subject(arguments, device, objects=1) as subject:
+        arguments.target, arguments.limit = arguments.target or "label", arguments.limit or 100
+        with scene_subject(1, arguments.size, device) as subject:
             yield subject
         return
     arguments.target = arguments.target or "predicted"
-    try:
-        examples = of_images(arguments.images) if arguments.images else read_examples(arguments.data)
-    except (OSError, ValueError) as error:
-        raise CommandError(error) from error
-    examples = [replace(example, boxes=(), mask=None, mask_name=None) for example in examples]
-    yield Subject(classifier_of(arguments.model, arguments, device), arguments.model, examples, str(arguments.data))
+    examples = image_examples(arguments.images) if arguments.images else read_examples(arguments.data)
+    examples = [replace(example, boxes=(), mask=None, files=example.files[:1]) for example in examples]
+    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
+    yield Subject(classifier, examples, arguments.model, str(arguments.data))
 
 
 def _target(text: str, subject: Subject) -> tuple[Callable[[Example], int | None], str]:
@@ -206,7 +211,7 @@ def _target(text: str, subject: Subject) -> tuple[Callable[[Example], int | None
     if text == "predicted":
         return lambda example: None, "the predicted class"
     if text == "label":
-        return subject.labels_as_targets(), "the class of the label"
+        return subject.targets("label"), "the class of the label"
     labels = subject.classifier.labels
     chosen = find_class(text, labels, forms="predicted, label, an index or a label")
     return lambda example: chosen, f"{labels[chosen]} (class {chosen})"

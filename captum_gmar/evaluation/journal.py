@@ -6,48 +6,27 @@ batch begins. A line that a kill has torn has no end and is cut off when the fil
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-Line = TypeVar("Line")
-
-
-class Row(NamedTuple):
-    """One number of an example."""
-
-    method: str
-    metric: str
-    removal: str  # "" for metrics that remove nothing
-    value: float
-    curve: tuple[float, ...] = ()  # of which the value is the area
+from captum_gmar.evaluation.example import Identity
 
 
-class Result(NamedTuple):
-    """All that was measured of an example."""
+class Record(NamedTuple):
+    """What a batch has found out about an example."""
 
-    number: int  # of the example in the data
+    example: Identity
     target: int  # the class that was explained
-    rows: tuple[Row, ...]
-
-    def lacks(self, methods: Iterable[str]) -> list[str]:
-        """Which of these methods, or controls, are to be measured yet. Without any rows there is nothing to measure."""
-        known = {row.method for row in self.rows}
-        return [method for method in methods if method not in known] if known else []
-
-    def of(self, methods: Sequence[str]) -> "Result":
-        """The rows of these methods, in this order."""
-        place = {method: index for index, method in enumerate(methods)}
-        rows = sorted((row for row in self.rows if row.method in place), key=lambda row: place[row.method])
-        return self._replace(rows=tuple(rows))
+    values: Any  # nested lists of numbers and names
 
 
 class Batch(NamedTuple):
-    """A line of the journal of ``evaluate``."""
+    """A line of a journal."""
 
-    results: tuple[Result, ...]
+    records: tuple[Record, ...]
     seconds: dict[str, float]  # that each method took for its maps
 
 
@@ -77,11 +56,12 @@ class Journal:
         with suppress(OSError):  # what could not be written was told when it was
             self._file.close()
 
-    def append(self, batch: tuple[Any, ...]) -> None:
-        """Writes a batch, as nested tuples, which is on the disk when this returns.
+    def append(self, batch: Batch) -> None:
+        """Writes a batch, which is on the disk when this returns.
 
         Raises:
             OSError: if the disk is full, say.
+            ValueError: if a number is NaN or infinite.
         """
         line = json.dumps(batch, separators=(",", ":"), allow_nan=False)
         self._file.write(line.encode() + b"\n")
@@ -93,29 +73,11 @@ class Journal:
         self._file.truncate(written.rfind(b"\n") + 1)
 
 
-def read_batches(folder: Path) -> list[Batch]:
-    """All finished batches of all processes, as :func:`read_journals`."""
-    return list(read_journals(folder, _batch))
-
-
-def measured(batches: Iterable[Batch]) -> dict[int, Result]:
-    """All that is finished of each example, in one batch or another."""
-    found: dict[int, Result] = {}
-    for result in (own for batch in batches for own in batch.results):
-        known = found.get(result.number)
-        if known is not None:
-            rows = {row[:3]: row for row in known.rows + result.rows}
-            result = result._replace(rows=tuple(rows.values()))
-        found[result.number] = result
-    return found
-
-
-def read_journals(folder: Path, decode: Callable[[Any], Line]) -> Iterator[Line]:
-    """What is finished, one batch after the other, of all processes.
+def read_batches(folder: Path) -> Iterator[Batch]:
+    """All finished batches of all processes.
 
     Args:
-        folder: of the journals.
-        decode: makes a batch of the nested lists that it was written as.
+        folder: of the journals, which may be absent.
 
     Raises:
         ValueError: if a file does not hold what was written to it.
@@ -125,22 +87,12 @@ def read_journals(folder: Path, decode: Callable[[Any], Line]) -> Iterator[Line]
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, or still being written: what follows by now would be its rest
-                yield _decoded(line, decode, path)
+                yield _decoded(line, path)
 
 
-def _decoded(line: bytes, decode: Callable[[Any], Line], path: Path) -> Line:
+def _decoded(line: bytes, path: Path) -> Batch:
     try:
-        return decode(json.loads(line))
+        records, seconds = json.loads(line)
+        return Batch(tuple(Record(Identity(*example), *rest) for example, *rest in records), dict(seconds))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: is damaged: {error}. Delete it to compute again what it held.") from error
-
-
-def _batch(parts: Sequence[Any]) -> Batch:
-    results, seconds = parts
-    return Batch(
-        tuple(
-            Result(number, target, tuple(Row._make((*values, tuple(curve))) for *values, curve in rows))
-            for number, target, rows in results
-        ),
-        seconds,
-    )

@@ -4,34 +4,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from captum_gmar.evaluation.batches import Skipped
-from captum_gmar.evaluation.controls import CONTROLS
-from captum_gmar.evaluation.markdown import provenance, table
-from captum_gmar.evaluation.statistics import DIFFERENCE, Estimate, Quantity, Summary
+from captum_gmar.evaluation.catalogue import DIFFERENCE, arrow
+from captum_gmar.evaluation.markdown import count, provenance, table
+from captum_gmar.evaluation.statistics import Estimate, Quantity, Summary
+from captum_gmar.metrics.controls import CONTROLS
 
-ARROWS = {
-    "insertion": "↑",
-    "deletion": "↓",
-    DIFFERENCE: "↑",
-    "average-drop": "↓",
-    "average-increase": "↑",
-    "average-gain": "↑",
-    "pointing-game": "↑",
-    "relevance-mass": "↑",
-    "relevance-rank": "↑",
-    "sensitivity-max": "↓",
-    "infidelity": "↓",
-}
+NO_DROP = (
+    "A map that shows the whole image, as a uniform one does, has an average drop of 0, which is no merit: read it "
+    "together with average-gain."
+)
 AGAINST_ZERO = {True: "better", False: "worse", None: "no difference shown"}
 
 
-class Run(NamedTuple):
-    """What the report says of how it was made."""
+class Provenance(NamedTuple):
+    """How results came about."""
 
     model: str
     data: str
     examples: int
     target: str
-    steps: int
+    steps: int | None  # of curves, if there are any
     precision: str
     removals: Mapping[str, str]  # full names
     command: str
@@ -40,7 +32,7 @@ class Run(NamedTuple):
     skipped: Sequence[Skipped]
 
 
-def to_markdown(summaries: Sequence[Summary], run: Run) -> str:
+def to_markdown(summaries: Sequence[Summary], run: Provenance) -> str:
     """The report.
 
     Args:
@@ -58,17 +50,20 @@ def to_markdown(summaries: Sequence[Summary], run: Run) -> str:
     others = [summary for summary in summaries if not summary.quantity.removal]
     if others:
         parts += ["## Other metrics", _grid(others, [_title(s.quantity) for s in others])]
+        parts += [NO_DROP] if any(summary.quantity.metric == "average-drop" for summary in others) else []
     paired = headline or list(summaries)
-    parts += [f"## Differences to {paired[0].methods[0]}, on the same images", _differences(paired)]
+    if paired:
+        parts += [f"## Differences to {paired[0].methods[0]}, on the same images", _differences(paired)]
     parts += ["## Time for a map", table(["method", "milliseconds an image"], _times(run.seconds))]
     if run.skipped:
-        parts += ["## Left out of every method", *(f"- {own.name}: {own.reason}" for own in run.skipped)]
+        parts += ["## Left out of every method", "\n".join(f"- {own.name}: {own.reason}" for own in run.skipped)]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(run: Run) -> str:
-    data = f"{run.data}, {run.examples} images"
-    explained = f"{run.target}; {run.steps} steps; perturbed images in {run.precision}"
+def _head(run: Provenance) -> str:
+    data = f"{run.data}, {count(run.examples)}"
+    steps = f"; {count(run.steps, 'step')}" if run.steps else ""
+    explained = f"{run.target}{steps}; perturbed images in {run.precision}"
     return "\n".join(
         [
             "# Evaluation",
@@ -108,13 +103,12 @@ def _times(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
 
 def _better(quantity: Quantity, estimate: Estimate) -> bool | None:
     """None where the interval holds zero, or neither way is better."""
-    if estimate.low <= 0 <= estimate.high or quantity.metric not in ARROWS:
-        return None
-    return (estimate.mean > 0) == (ARROWS[quantity.metric] == "↑")
+    way = arrow(quantity.metric)
+    return None if estimate.low <= 0 <= estimate.high or not way else (estimate.mean > 0) == (way == "↑")
 
 
 def _title(quantity: Quantity) -> str:
-    return f"{quantity.metric} {ARROWS.get(quantity.metric, '')}".rstrip()
+    return f"{quantity.metric} {arrow(quantity.metric)}".rstrip()
 
 
 def _removal(summary: Summary) -> str:

@@ -1,36 +1,79 @@
 """What is left of the work on a results folder: shared out among processes, and kept batch by batch."""
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from tqdm import tqdm
-
-from captum_gmar.cli.terminal import CommandError, report
 from captum_gmar.evaluation.batches import Skipped
-from captum_gmar.evaluation.journal import Journal
+from captum_gmar.evaluation.example import Example
+from captum_gmar.evaluation.folder import opened
+from captum_gmar.evaluation.journal import Batch, Journal, Record, read_batches
 from captum_gmar.evaluation.processes import Processes
-from captum_gmar.evaluation.subject import versions
-from captum_gmar.evaluation.tables import open_folder
+from captum_gmar.evaluation.progress import Listener, progress
 
-Work = Callable[[Sequence[int]], tuple[tuple[Any, ...] | None, list[Skipped]]]  # takes numbers of examples
+Work: TypeAlias = Callable[[Sequence[int]], tuple[Batch, list[Skipped]]]
+"""Takes numbers of examples; a batch for the journal, and what was skipped."""
 
 
-def begin(folder: Path, settings: Mapping[str, Any], processes: Processes) -> None:
-    """Makes the folder for results of these settings, or finds that it holds such results, in all processes.
+class Kept(NamedTuple):
+    """What is finished of examples, as they are now."""
+
+    records: dict[int, list[Record]]  # by number of the example, oldest first
+    changed: list[str]  # names of examples that are others than those that were measured under these names
+    batches: list[Batch]  # all there are
+
+
+class Finished(NamedTuple):
+    """What came of a process's part of the work."""
+
+    batches: list[Batch]  # of this process
+    skipped: list[Skipped]  # of all processes
+
+
+@contextmanager
+def begun(
+    folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], processes: Processes, listener: Listener
+) -> Iterator[None]:
+    """Within the block, the folder is for results of these settings and of these processes alone.
 
     Raises:
-        OSError, ValueError: as :func:`open_folder`.
-        CommandError: if it cannot be seen from here.
+        OSError, ValueError: as :func:`captum_gmar.evaluation.folder.opened`, or if it cannot be seen from here, or not
+            be written to.
     """
-    if processes.rank == 0:
-        for difference in open_folder(folder, settings, versions()):
-            report(f"results so far were made with other versions: {difference}", "warning")
-    processes.gather(None)  # until the folder is there
-    if not folder.is_dir():
-        raise CommandError(f"{folder}: must be a folder that all machines share")
+
+    def check_shared() -> None:
+        if not folder.is_dir():
+            raise OSError(f"{folder}: must be a folder that all machines share")
+
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(opened(folder, settings, versions, listener.note)))
+        processes.together(check_shared)
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{folder}: cannot be written: {reason}. What is finished is kept.") from error
+
+
+def match(batches: Iterable[Batch], examples: Sequence[Example]) -> Kept:
+    """Which records are of the examples as they are now; those of others, and of changed ones, are left out."""
+    numbers = {example.name: number for number, example in enumerate(examples)}
+    same: dict[tuple[str, str, str], bool] = {}
+    kept = Kept({}, [], list(batches))
+    others: dict[str, None] = {}
+    for record in (record for batch in kept.batches for record in batch.records):
+        number = numbers.get(record.example.name)
+        if number is None:
+            continue
+        if record.example not in same:
+            same[record.example] = examples[number].is_same(record.example)
+        if same[record.example]:
+            kept.records.setdefault(number, []).append(record)
+        else:
+            others[record.example.name] = None
+    kept.changed.extend(name for name in others if numbers[name] not in kept.records)
+    return kept
 
 
 def finish(
@@ -40,48 +83,75 @@ def finish(
     journal: Path,
     processes: Processes,
     work: Work,
+    listener: Listener,
     name: str | None = None,
-) -> list[Skipped]:
-    """Does the work on all examples that are not done yet; what had to be skipped, in all processes.
+) -> Finished:
+    """Does the work on all examples that are not done yet. Where nothing is done in the end, nothing is told either.
 
     Args:
         numbers: of the examples.
         done: those that are.
         chunk: how many are finished together. Which these are does not depend on what is done.
         journal: the folder of the journals.
-        processes: that share the work.
-        work: a batch of it: a line for the journal, or None if there is nothing to keep, and what was skipped.
-        name: of the progress bar.
+        processes: that share the work. None leaves before all are done.
+        work: on a batch of it.
+        listener: told what is skipped, and how far it is.
+        name: of the work, for those who wait.
+
+    Raises:
+        Exception: whatever the work raises.
+        FailedElsewhere: if it failed in another process.
     """
     batches = [
         [number for number in numbers[start : start + chunk] if number not in done]
         for start in range(0, len(numbers), chunk)
     ]
-    processes.gather(None)  # until all have read what is done
     own = processes.share([batch for batch in batches if batch])
-    is_shown = processes.rank == 0 and sys.stderr.isatty()
-    skipped: list[Skipped] = []
-    with (
-        Journal(journal, processes.rank) as kept,
-        tqdm(total=sum(map(len, own)), desc=name, unit="image", disable=not is_shown) as bar,
-    ):
-        for batch in own:
-            line, left_out = work(batch)
-            if line is not None:
-                kept.append(line)
-            for skip in left_out:
-                report(f"{skip.name}: {skip.reason}")
-            skipped += left_out
-            bar.update(len(batch))
-    return [skip for part in processes.gather(skipped) for skip in part]
+    finished = Finished([], [])
 
+    def do_all() -> tuple[list[Skipped], bool]:
+        total, told = sum(map(len, own)), 0
+        with Journal(journal, processes.rank) as kept, progress(total, name, listener) as advance:
+            for batch in own:
+                line, skipped = work(batch)
+                if line.records:
+                    kept.append(line)
+                    finished.batches.append(line)
+                finished.skipped.extend(skipped)
+                if done or finished.batches:  # until then, the model may be to blame, and no image
+                    told += tell_skipped(finished.skipped[told:], listener)
+                advance(len(batch))
+        return finished.skipped, bool(finished.batches)
 
-@contextmanager
-def as_command_errors(folder: Path) -> Iterator[None]:
-    """Tells what goes wrong with the results' files, and what the model cannot do, in one line."""
     try:
-        yield
-    except OSError as error:
-        raise CommandError(f"{folder}: cannot be written: {error}. What is finished is kept.") from error
-    except (RuntimeError, TypeError, ValueError, FloatingPointError) as error:
-        raise CommandError(error) from error
+        shares = processes.together(do_all)
+    except KeyboardInterrupt:
+        if listener.goes_on:
+            count = len(done) + sum(len(batch.records) for batch in finished.batches)
+            listener.note(f"interrupted: {count} of {len(numbers)} images kept; {listener.goes_on} goes on")
+        raise
+    any_finished = any(has_finished for _, has_finished in shares)
+    if any_finished and not done and not finished.batches:
+        tell_skipped(finished.skipped, listener)
+    return finished._replace(skipped=[skip for share, _ in shares for skip in share])
+
+
+def tell_skipped(skipped: Sequence[Skipped], listener: Listener) -> int:
+    """Says which examples are left out, and why; how many these are."""
+    for skip in skipped:
+        listener.skip(f"{skip.name}: {skip.reason}")
+    return len(skipped)
+
+
+def extended(kept: Kept, batches: Sequence[Batch], examples: Sequence[Example]) -> Kept:
+    """With batches that this process has just finished."""
+    numbers = {example.name: number for number, example in enumerate(examples)}
+    records = {number: list(own) for number, own in kept.records.items()}
+    for record in (record for batch in batches for record in batch.records):
+        records.setdefault(numbers[record.example.name], []).append(record)
+    return Kept(records, kept.changed, [*kept.batches, *batches])
+
+
+def read_kept(journal: Path, examples: Sequence[Example]) -> Kept:
+    """What the journal keeps of the examples, as :func:`match`."""
+    return match(read_batches(journal), examples)

@@ -1,16 +1,16 @@
 """Means with bootstrap intervals, and of methods on the same images paired differences."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from captum_gmar.evaluation.journal import Result
+from captum_gmar.evaluation.catalogue import DIFFERENCE
+from captum_gmar.evaluation.results import Result
 
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percent
-DIFFERENCE = "insertion-deletion"  # made of the two
 
 Array = npt.NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def curves(results: Iterable[Result]) -> dict[Quantity, dict[str, Array]]:
     return {quantity: {name: np.array(own) for name, own in rows.items()} for quantity, rows in found.items()}
 
 
-def summarise(quantity: Quantity, values: dict[str, list[float]], seed: int = 0) -> Summary:
+def summarise(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: int = 0) -> Summary:
     r"""
     Means and paired differences with percentile bootstrap intervals.
 
@@ -94,6 +94,11 @@ def summarise(quantity: Quantity, values: dict[str, list[float]], seed: int = 0)
             for i, j in pairs
         },
     )
+
+
+def mean_interval(values: Sequence[float], seed: int = 0) -> Estimate:
+    """The mean of values with its interval, as :func:`summarise`."""
+    return summarise(Quantity("", ""), {"": list(values)}, seed).means[0]
 
 
 def in_order(summaries: Sequence[Summary], metrics: Sequence[str], removals: Sequence[str]) -> list[Summary]:

@@ -46,54 +46,11 @@ attributions summed over channels as ``a_batch``, or a function as ``explain_fun
     sensitivity = quantus.MaxSensitivity()(model=logits_model, a_batch=None, explain_func=explain, **arrays)
 """
 
-from captum_gmar.metrics.classes import class_sensitivity
-from captum_gmar.metrics.controls import centre_blob, control_maps, random_map, uniform_map
-from captum_gmar.metrics.imputation import NoisyLinear
-from captum_gmar.metrics.localisation import (
-    PointingGame,
-    boxes_to_masks,
-    pointing_game,
-    relevance_mass_accuracy,
-    relevance_rank_accuracy,
-)
-from captum_gmar.metrics.masking import (
-    MaskedProbability,
-    average_drop,
-    average_gain,
-    average_increase,
-    masked_probability,
-)
-from captum_gmar.metrics.perturbation import PerturbationCurve, deletion, insertion
-from captum_gmar.metrics.randomisation import ParameterRandomisation, layers_from_the_top, parameter_randomisation
-from captum_gmar.metrics.removal import Blur, Mean, Noise, PixelRemoval, Removal, Zero
-
-__all__ = [
-    "Blur",
-    "MaskedProbability",
-    "Mean",
-    "Noise",
-    "NoisyLinear",
-    "ParameterRandomisation",
-    "PerturbationCurve",
-    "PixelRemoval",
-    "PointingGame",
-    "Removal",
-    "Zero",
-    "average_drop",
-    "average_gain",
-    "average_increase",
-    "boxes_to_masks",
-    "centre_blob",
-    "class_sensitivity",
-    "control_maps",
-    "deletion",
-    "insertion",
-    "layers_from_the_top",
-    "masked_probability",
-    "parameter_randomisation",
-    "pointing_game",
-    "random_map",
-    "relevance_mass_accuracy",
-    "relevance_rank_accuracy",
-    "uniform_map",
-]
+# ruff: noqa: F403 (each module says in its `__all__` what of it is public)
+from captum_gmar.metrics.controls import *
+from captum_gmar.metrics.imputation import *
+from captum_gmar.metrics.localisation import *
+from captum_gmar.metrics.masking import *
+from captum_gmar.metrics.perturbation import *
+from captum_gmar.metrics.removal import *
+from captum_gmar.metrics.sanity import *

@@ -6,6 +6,10 @@ from torch import Tensor
 from captum_gmar.metrics.inputs import PatchSize, check_images, check_patch_size
 from captum_gmar.metrics.removal import check_seed
 
+__all__ = ["centre_blob", "control_maps", "random_map", "uniform_map"]
+
+CONTROLS = ("random map", "uniform map", "centre blob")  # as tables name them
+
 
 def random_map(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> Tensor:
     """
@@ -96,11 +100,8 @@ def control_maps(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) ->
         >>> {name: tuple(attributions.shape) for name, attributions in control_maps(torch.zeros(1, 3, 4, 4)).items()}
         {'random map': (1, 3, 4, 4), 'uniform map': (1, 3, 4, 4), 'centre blob': (1, 3, 4, 4)}
     """
-    return {
-        "random map": random_map(inputs, seed, patch_size),
-        "uniform map": uniform_map(inputs),
-        "centre blob": centre_blob(inputs),
-    }
+    maps = random_map(inputs, seed, patch_size), uniform_map(inputs), centre_blob(inputs)
+    return dict(zip(CONTROLS, maps, strict=True))
 
 
 def _attributions(maps: Tensor, inputs: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 from captum_gmar.metrics._linear_system import impute
 from captum_gmar.metrics.removal import PixelRemoval, check_removed, check_seed
 
+__all__ = ["NoisyLinear"]
+
 
 @dataclass(frozen=True)
 class NoisyLinear(PixelRemoval):

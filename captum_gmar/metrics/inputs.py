@@ -41,14 +41,20 @@ def check_attributions(attributions: Tensor, inputs: Tensor | None = None) -> Te
             f"{shape}."
         )
     maps = attributions.detach()
-    maps = maps.to(maps.device if inputs is None else inputs.device, torch.promote_types(maps.dtype, torch.float32))
-    finite = maps.isfinite().flatten(1).all(1)
-    if not finite.all():
+    return _finite(
+        maps.to(maps.device if inputs is None else inputs.device, torch.promote_types(maps.dtype, torch.float32))
+    )
+
+
+def check_relevance(relevance: Tensor, inputs: Tensor) -> Tensor:
+    """The relevance of patches (N, rows, columns) over the inputs (N, C, H, W), at least in single precision."""
+    examples, _, height, width = inputs.shape
+    if len(relevance) != examples or not relevance.numel() or height % relevance.shape[1] or width % relevance.shape[2]:
         raise ValueError(
-            f"Expected finite attributions but got NaN or infinity in example {_first(~finite)}. Check the method that "
-            "made them."
+            f"Expected relevance of shape (examples, rows, columns) for {examples} examples and whole patches over "
+            f"{height}x{width} pixels but got {tuple(relevance.shape)}."
         )
-    return maps
+    return _finite(relevance.detach().to(inputs.device, torch.promote_types(relevance.dtype, torch.float32)))
 
 
 def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
@@ -115,3 +121,13 @@ def is_integer(number: object) -> bool:
 
 def _first(examples: Tensor) -> int:
     return int(examples.nonzero()[0])
+
+
+def _finite(maps: Tensor) -> Tensor:
+    finite = maps.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"Expected finite attributions but got NaN or infinity in example {_first(~finite)}. Check the method that "
+            "made them."
+        )
+    return maps

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from captum_gmar.metrics.inputs import check_attributions, check_count, check_masks, is_integer, patch_scores
 
+__all__ = ["PointingGame", "boxes_to_masks", "pointing_game", "relevance_mass_accuracy", "relevance_rank_accuracy"]
+
 
 class PointingGame(NamedTuple):
     """What :func:`pointing_game` returns."""
@@ -179,8 +181,8 @@ def _box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
     x0, y0, x1, y1 = corners
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(
-            f"Expected a box (x0, y0, x1, y1) inside the image of {height}x{width} pixels, with x0 < x1 and y0 < y1, "
-            f"but got {tuple(box)}. Scale boxes as the image is scaled."
+            f"Expected a box (x0, y0, x1, y1) inside the image of {width}x{height} pixels, width by height, with "
+            f"x0 < x1 and y0 < y1, but got {tuple(box)}. Scale boxes as the image is scaled."
         )
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     mask: Tensor = ((y0 <= y) & (y < y1))[:, None] & (x0 <= x) & (x < x1)

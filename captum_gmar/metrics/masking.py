@@ -8,6 +8,8 @@ from torch import Tensor
 from captum_gmar.metrics.inputs import check_attributions, check_count, check_images, patch_scores
 from captum_gmar.metrics.outputs import ForwardFunc, Target, class_indices, followed
 
+__all__ = ["MaskedProbability", "average_drop", "average_gain", "average_increase", "masked_probability"]
+
 
 class MaskedProbability(NamedTuple):
     """What :func:`masked_probability` returns, and the scores that are made of it."""

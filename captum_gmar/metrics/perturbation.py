@@ -7,9 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import PatchSize, check_attributions, check_count, check_images, patch_scores
+from captum_gmar.metrics.inputs import (
+    PatchSize,
+    check_attributions,
+    check_count,
+    check_images,
+    check_patch_size,
+    check_relevance,
+    patch_scores,
+)
 from captum_gmar.metrics.outputs import ForwardFunc, Target, class_indices, followed
 from captum_gmar.metrics.removal import Blur, Removal, Zero
+
+__all__ = ["PerturbationCurve", "deletion", "insertion"]
 
 _TIES = 0  # seed of the order of patches that have the same score
 _CPU_BATCH = 16
@@ -35,7 +45,6 @@ def deletion(
     removal: Removal | None = None,
     softmax: bool = True,
     batch_size: int | None = None,
-    ends: tuple[Tensor, Tensor] | None = None,
 ) -> PerturbationCurve:
     r"""
     Removes the most relevant patches first and follows the target's probability: the sooner it falls, the better.
@@ -55,12 +64,13 @@ def deletion(
         forward_func (Callable): Takes images and returns logits (examples, classes). A model in training mode, with
             dropout say, gives no reproducible curve; call its ``eval()`` first.
         inputs (Tensor): Images (N, channels, height, width).
-        attributions (Tensor): In the shape of the inputs, as ``attribute`` returns them.
+        attributions (Tensor): In the shape of the inputs, as ``attribute`` returns them; or the relevance of patches
+            (N, rows, columns), as ``relevance`` returns it.
         target (int, tuple, Tensor, or list, optional): The class that is followed, for all examples or for each, in any
             form that ``attribute`` takes. None is for models with one output per example.
             Default: None
         patch_size (int or tuple[int, int], optional): Height and width of the patches that are removed as a whole; they
-            must divide the image. None removes single pixels.
+            must divide the image. None removes single pixels, or the patches that relevance is given for.
             Default: None
         steps (int, optional): Into how many steps the removal of all patches is divided; at most their number.
             Default: 28
@@ -72,10 +82,6 @@ def deletion(
             Default: True
         batch_size (int, optional): How many images one call of ``forward_func`` gets at most.
             Default: steps + 1, all steps of one example; at most 16 on the CPU, where more at once is slower
-        ends (tuple[Tensor, Tensor], optional): What is followed of the whole images, and of nothing of them, (N,) each,
-            where it is known from another curve of the same images, target and removal: ``curve[:, 0]`` and
-            ``curve[:, -1]`` of a deletion, whatever the attributions. That saves two passes of each example.
-            Default: None
 
     Returns:
         *PerturbationCurve* of **auc**, **curve**, **shares** and **removal**:
@@ -107,8 +113,8 @@ def deletion(
         >>> found.auc  # of ((10 + 6) + (6 + 3) + (3 + 1) + (1 + 0)) / 2 / 4
         tensor([3.7500])
     """
-    options = _Options(patch_size, steps, removal or Zero(), softmax, batch_size, ends)
-    return _curve(torch.lt, forward_func, inputs, attributions, target, options)
+    options = CurveOptions(patch_size, steps, removal or Zero(), softmax, batch_size)
+    return DELETION.follow(forward_func, inputs, attributions, target, options)
 
 
 def insertion(
@@ -122,7 +128,6 @@ def insertion(
     removal: Removal | None = None,
     softmax: bool = True,
     batch_size: int | None = None,
-    ends: tuple[Tensor, Tensor] | None = None,
 ) -> PerturbationCurve:
     """
     Brings back the most relevant patches first, from none, and follows the target's probability: the sooner it rises,
@@ -141,66 +146,87 @@ def insertion(
         >>> insertion(linear, inputs, inputs * weights, steps=4, removal=Zero(), softmax=False).curve
         tensor([[ 0.,  4.,  7.,  9., 10.]])
     """
-    reversed_ends = None if ends is None else (ends[1], ends[0])
-    options = _Options(patch_size, steps, removal or Blur(), softmax, batch_size, reversed_ends)
-    return _curve(torch.ge, forward_func, inputs, attributions, target, options)
+    options = CurveOptions(patch_size, steps, removal or Blur(), softmax, batch_size)
+    return INSERTION.follow(forward_func, inputs, attributions, target, options)
 
 
-class _Options(NamedTuple):
+class CurveOptions(NamedTuple):
+    """What :func:`deletion` takes by these names."""
+
     patch_size: PatchSize
     steps: int
     removal: Removal
-    softmax: bool
-    batch_size: int | None
-    ends: tuple[Tensor, Tensor] | None  # of the curve, first and last
+    softmax: bool = True
+    batch_size: int | None = None
 
 
-@torch.no_grad()
-def _curve(
-    is_removed: Callable[[Tensor, Tensor], Tensor],
-    forward_func: ForwardFunc,
-    inputs: Tensor,
-    attributions: Tensor,
-    target: Target,
-    options: _Options,
-) -> PerturbationCurve:
-    """``is_removed`` says which ranks are removed when that many of the highest were taken."""
-    check_images(inputs)
-    scores = patch_scores(check_attributions(attributions, inputs), options.patch_size)
-    counts = _counts(options.steps, scores[0].numel()).to(inputs.device)
-    ends = _checked_ends(options.ends, inputs)
-    looked_at = counts[1:-1] if ends else counts
-    batch_size = _batch_size(options.batch_size, len(counts), inputs.device)
-    ranks = _ranks(scores)
-    targets = class_indices(target, len(inputs))
+class Ends(NamedTuple):
+    """What is followed where a curve begins or ends, whatever the attributions."""
 
-    def follow(examples: slice, taken: Tensor) -> Tensor:
-        removed = is_removed(ranks[examples, None], taken[:, None, None])  # (n, S, rows, columns)
-        outputs = options.removal(forward_func, inputs[examples], removed)
-        repeated = None if targets is None else targets[examples].repeat_interleave(len(taken))
-        return followed(outputs, repeated, len(removed) * len(taken), options.softmax).view(len(removed), -1)
-
-    curve = inputs.new_empty(len(inputs), 0)
-    if len(looked_at):
-        at_once = max(1, batch_size // len(looked_at))  # examples
-        batches = [slice(start, start + at_once) for start in range(0, len(inputs), at_once)]
-        parts = looked_at.chunk(math.ceil(len(looked_at) / batch_size))
-        curve = torch.cat([torch.cat([follow(batch, taken) for taken in parts], 1) for batch in batches])
-    if ends:
-        curve = torch.cat([ends[0][:, None], curve, ends[1][:, None]], 1)
-    shares = (counts / scores[0].numel()).to(curve)
-    return PerturbationCurve(torch.trapezoid(curve, shares), curve, shares, options.removal.name)
+    whole: Tensor  # (N,) of the whole images
+    nothing: Tensor  # (N,) of nothing of them
 
 
-def _checked_ends(ends: tuple[Tensor, Tensor] | None, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
-    """At least in single precision, as what is followed."""
-    if ends is None:
-        return None
-    shapes = [tuple(end.shape) if isinstance(end, Tensor) else type(end).__name__ for end in ends]
-    if shapes != [(len(inputs),)] * 2:
-        raise ValueError(f"ends must be two tensors of {len(inputs)} values, one per example. Got {shapes} instead.")
-    first, last = (end.to(inputs.device, torch.promote_types(end.dtype, torch.float32)) for end in ends)
-    return first, last
+class Course(NamedTuple):
+    """In which way a curve goes through an image."""
+
+    is_removed: Callable[[Tensor, Tensor], Tensor]  # of ranks, and how many of the highest were taken
+    begins_whole: bool
+
+    def ends(self, curve: PerturbationCurve) -> Ends:
+        """For other curves of the same images, targets and removal, of either course."""
+        first, last = curve.curve[:, 0], curve.curve[:, -1]
+        return Ends(first, last) if self.begins_whole else Ends(last, first)
+
+    @torch.no_grad()
+    def follow(
+        self,
+        forward_func: ForwardFunc,
+        inputs: Tensor,
+        attributions: Tensor,
+        target: Target,
+        options: CurveOptions,
+        ends: Ends | None = None,
+    ) -> PerturbationCurve:
+        """As :func:`deletion`; ends that are known save two passes of each example."""
+        check_images(inputs)
+        scores = _scores(attributions, inputs, options.patch_size)
+        counts = _counts(options.steps, scores[0].numel()).to(inputs.device)
+        looked_at = counts[1:-1] if ends else counts
+        batch_size = _batch_size(options.batch_size, len(counts), inputs.device)
+        ranks = _ranks(scores)
+        targets = class_indices(target, len(inputs))
+
+        def look(examples: slice, taken: Tensor) -> Tensor:
+            removed = self.is_removed(ranks[examples, None], taken[:, None, None])  # (n, S, rows, columns)
+            outputs = options.removal(forward_func, inputs[examples], removed)
+            repeated = None if targets is None else targets[examples].repeat_interleave(len(taken))
+            return followed(outputs, repeated, len(removed) * len(taken), options.softmax).view(len(removed), -1)
+
+        curve = inputs.new_empty(len(inputs), 0)
+        if len(looked_at):
+            at_once = max(1, batch_size // len(looked_at))  # examples
+            batches = [slice(start, start + at_once) for start in range(0, len(inputs), at_once)]
+            parts = looked_at.chunk(math.ceil(len(looked_at) / batch_size))
+            curve = torch.cat([torch.cat([look(batch, taken) for taken in parts], 1) for batch in batches])
+        if ends:
+            first, last = ends if self.begins_whole else reversed(ends)
+            curve = torch.cat([first[:, None], curve, last[:, None]], 1)
+        shares = (counts / scores[0].numel()).to(curve)
+        return PerturbationCurve(torch.trapezoid(curve, shares), curve, shares, options.removal.name)
+
+
+DELETION, INSERTION = Course(torch.lt, begins_whole=True), Course(torch.ge, begins_whole=False)
+
+
+def _scores(attributions: Tensor, inputs: Tensor, patch_size: PatchSize) -> Tensor:
+    """Of each patch (N, rows, columns)."""
+    if isinstance(attributions, Tensor) and attributions.dim() == 3:
+        height, width = inputs.shape[2:]
+        patch = None if patch_size is None else check_patch_size(patch_size, height, width)
+        if patch is None or attributions.shape[1:] == (height // patch[0], width // patch[1]):
+            return check_relevance(attributions, inputs)
+    return patch_scores(check_attributions(attributions, inputs), patch_size)
 
 
 def _batch_size(batch_size: int | None, points: int, device: torch.device) -> int:

@@ -11,6 +11,8 @@ from torch import Tensor
 from captum_gmar.metrics.inputs import check_images, is_integer
 from captum_gmar.metrics.outputs import ForwardFunc
 
+__all__ = ["Blur", "Mean", "Noise", "PixelRemoval", "Removal", "Zero"]
+
 
 class Removal(Protocol):
     """What the curves need of a way to remove patches: a name, and a call that runs the model without them.

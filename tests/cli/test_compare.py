@@ -13,9 +13,8 @@ from torch import Tensor
 from captum_gmar import demo
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.cli import main as cli
-from captum_gmar.cli.removals import NAMES as REMOVALS
-from captum_gmar.cli.removals import make_removal
 from captum_gmar.cli.sources import SCENE_SEED
+from captum_gmar.evaluation.catalogue import REMOVALS, make_removal
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean
 from cli.commandline import Result, Run, written

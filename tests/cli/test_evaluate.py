@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import load_classifier
+from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
-from captum_gmar.evaluation.controls import CONTROLS
-from captum_gmar.evaluation.journal import read_batches
+from captum_gmar.evaluation.journal import Batch
+from captum_gmar.evaluation.journal import read_batches as batches_of
 from captum_gmar.evaluation.measures import Measures
+from captum_gmar.metrics.controls import CONTROLS
 from cli.commandline import LABELS, Result, save_photo, written
 
 METHODS = ("gmar-l1", "rollout")
@@ -33,6 +33,10 @@ IMAGES = 20
 WRITTEN = 2e-9  # what nine digits leave open of the difference of two numbers up to one
 
 Evaluate = Callable[..., Result]
+
+
+def read_batches(journal: Path) -> list[Batch]:
+    return list(batches_of(journal))
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_results(data: Path, evaluate: Evaluate) -> None:
     done = evaluate(data, *OPTIONS, "--output", "results")
     assert done.status == 0, done.err
     folder = data.parent / "results"
-    assert written(folder) == sorted([*TABLES, "journal", "plots", "settings.json", "summary.md"])
+    assert written(folder) == sorted([*TABLES, ".lock", "journal", "plots", "settings.json", "summary.md"])
     assert written(folder / "plots") == [
         "curves-tokens.png",
         "curves-zero.png",
@@ -159,7 +163,7 @@ def test_report_names_what_it_is_of(data: Path, evaluate: Evaluate) -> None:
     ):
         assert part in report
     settings = json.loads((data.parent / "results" / "settings.json").read_text())
-    assert settings["settings"]["removal"] == ["zero", "tokens"]
+    assert settings["settings"]["removals"] == ["zero", "tokens"]
     assert settings["settings"]["seed"] == 0
     assert "torch" in settings["versions"]
 
@@ -169,7 +173,7 @@ def test_the_same_command_again_computes_nothing(
 ) -> None:
     evaluate(data, *OPTIONS, "--output", "results")
     before = content(data.parent / "results")
-    monkeypatch.setattr("captum_gmar.evaluation.measuring.Work.batch", None)
+    monkeypatch.setattr("captum_gmar.evaluation.faithfulness.FaithfulnessWork.batch", None)
     assert evaluate(data, *OPTIONS, "--output", "results").status == 0
     assert content(data.parent / "results") == before
 
@@ -178,8 +182,8 @@ def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: py
     """Those that were measured are not measured again, and the tables are those of all from the beginning."""
     few = ("--removal", "zero", "--steps", 4, "--batch-size", 1, "--methods")
     evaluate(data, *few, "rollout", "--output", "results", "--limit", 3)
-    measured, measure = list[str](), Measures.of
-    monkeypatch.setattr(Measures, "of", lambda self, name, *rest: measured.append(name) or measure(self, name, *rest))
+    measured, measure = list[str](), Measures.rows
+    monkeypatch.setattr(Measures, "rows", lambda self, name, *rest: measured.append(name) or measure(self, name, *rest))
     evaluate(data, *few, "gmar-l1,rollout", "--output", "results", "--limit", 4)
     assert sorted(measured) == sorted(["gmar-l1", "gmar-l1", "rollout", *CONTROLS])
     evaluate(data, *few, "gmar-l1,rollout", "--output", "whole", "--limit", 4)
@@ -275,15 +279,15 @@ def test_killed_and_resumed_is_unbroken(work: Path, models: Path, processes: int
     journal = work / "killed" / "journal"
     kill_when_something_is_finished([*everything, "--output", "killed"], work, processes, journal)
     finished = read_batches(journal)
-    assert sum(len(batch.results) for batch in finished) < images
+    assert sum(len(batch.records) for batch in finished) < images
     assert not (work / "killed" / "summary.md").exists()
     finish([*everything, "--output", "killed"], work)
     finish([*everything, "--output", "unbroken"], work)
     assert content(work / "killed") == content(work / "unbroken")
     kept = read_batches(journal)
     assert [batch for batch in kept if batch in finished] == finished  # not computed again
-    numbers = [result.number for batch in kept for result in batch.results]
-    assert sorted(numbers) == list(range(images))
+    names = [record.example.name for batch in kept for record in batch.records]
+    assert sorted(names) == sorted(f"{number}.png" for number in range(images))
 
 
 def test_two_processes_give_what_one_gives(data: Path, models: Path) -> None:
@@ -338,9 +342,8 @@ def test_other_settings_need_another_folder(data: Path, evaluate: Evaluate) -> N
     before = content(data.parent / "results")
     refused = evaluate(data, *OPTIONS[:-1], 3, "--output", "results")
     assert refused.is_error("holds results of other settings: steps is 4 there and 3 here", "Choose another folder")
-    save_photo(data.parent / "new.png")
-    data.write_text(json.dumps([{"path": "new.png"}, {"path": "1.png", "boxes": [[4, 4, 40, 30]]}]))
-    assert evaluate(data, *OPTIONS, "--output", "results").is_error("other settings: data is")
+    other = evaluate(data, *OPTIONS, "--output", "results", model="multi")
+    assert other.is_error("other settings: weights is")
     assert content(data.parent / "results") == before
 
 
@@ -356,21 +359,6 @@ def test_labels_as_targets(data: Path, evaluate: Evaluate) -> None:
     evaluate(data, *OPTIONS, "--output", "results", "--target", "label", "--metrics", "deletion")
     examples = rows(data.parent / "results" / "examples.csv")
     assert {(int(row["example"]) % len(LABELS), int(row["target"])) for row in examples} == {(i, i) for i in range(4)}
-
-
-def test_a_folder_of_classes_with_boxes_of_another_file(work: Path, evaluate: Evaluate) -> None:
-    for name in ("tiger cat", "tabby"):
-        (work / "photos" / name).mkdir(parents=True)
-        save_photo(work / "photos" / name / f"{name}.png")
-    (work / "boxes.csv").write_text('path,boxes\ntabby.png,"[[0, 0, 30, 40]]"\n')
-    done = evaluate(
-        *("photos", *OPTIONS, "--boxes", "boxes.csv", "--target", "label", "--output", "results"),
-        *("--metrics", "relevance-mass"),
-    )
-    assert done.status == 0, done.err
-    uniform = [row for row in rows(work / "results" / "examples.csv") if row["method"] == "uniform map"]
-    assert [(row["path"], row["target"]) for row in uniform] == [("tabby/tabby.png", "0")]
-    assert float(uniform[0]["value"]) == pytest.approx(0.5)  # the left half of the image
 
 
 def test_built_in_scenes(work: Path, evaluate: Evaluate) -> None:
@@ -414,8 +402,7 @@ def test_batch_size_changes_nothing(data: Path, evaluate: Evaluate) -> None:
         (["--steps", "17"], "steps must be at most the number of patches, 16"),
         (["--part", "3/2"], "must be K/N, two numbers with K from 1 to N"),
         (["--seed", "-1"], "must be a whole number, zero or more"),
-        (["--boxes", "none.json"], "none.json: no such file"),
-        (["--masks", "data.json", "--target", "guess"], "invalid choice"),
+        (["--target", "guess"], "invalid choice"),
         (["--device", "cuda:7"], "CUDA devices"),
     ],
 )
@@ -432,7 +419,7 @@ def test_bad_data(work: Path, evaluate: Evaluate) -> None:
     (work / "data.csv").write_text("path\nphoto.png\n")
     assert evaluate("data.csv", "--output", "results", "--target", "label").is_error("images all have labels")
     wanted = evaluate("data.csv", "--output", "results", "--metrics", "relevance-mass")
-    assert wanted.is_error("--metrics relevance-mass must go with boxes or masks")
+    assert wanted.is_error("metrics relevance-mass must go with data that has boxes or masks")
     assert not (work / "results").exists()
 
 
@@ -495,8 +482,3 @@ def test_several_labels_at_once_are_followed_one_by_one(data: Path, models: Path
 
 def test_one_output_is_refused(data: Path, evaluate: Evaluate) -> None:
     assert evaluate(data, *OPTIONS, "--output", "results", model="one").is_error("a model of several classes")
-
-
-def test_boxes_need_data(work: Path, evaluate: Evaluate) -> None:
-    refused = evaluate("--boxes", "boxes.csv", "--output", "results", model=None)
-    assert refused.is_error("--boxes and --masks must go with DATA")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_gmar.evaluation.data import Example, read_examples, with_objects
+from captum_gmar.evaluation.data import read_examples
+from captum_gmar.evaluation.example import Example
 
 BOX = [1.0, 2.0, 5.0, 4.0]
 
@@ -111,23 +113,6 @@ def test_masks(photos: Path, kind: str) -> None:
     assert white(example.read_mask(8, 6)) == inside(BOX)
 
 
-def test_boxes_from_another_file(photos: Path) -> None:
-    table = write_table(photos / "boxes.json", [{"path": "elsewhere/b.png", "boxes": [BOX]}])
-    joined = with_objects(read_examples(photos), table)
-    assert [own.has_object for own in joined] == [False, True, False]
-    assert white(joined[1].read_mask(8, 6)) == inside(BOX)
-    assert joined[1].label == "cat"
-    assert joined[1].read().size == (8, 6)  # from where the folder has it
-
-
-def test_two_files_of_one_name_are_told_apart_by_their_folders(photos: Path) -> None:
-    Image.new("RGB", (8, 6)).save(photos / "dog" / "b.png")
-    records = [{"path": "cat/b.png", "boxes": [BOX]}, {"path": "dog/b.png", "boxes": [[0, 0, 1, 1]]}]
-    joined = {own.name: own for own in with_objects(read_examples(photos), write_table(photos / "b.json", records))}
-    assert white(joined["cat/b.png"].read_mask(8, 6)) == inside(BOX)
-    assert white(joined["dog/b.png"].read_mask(8, 6)) == {(0, 0)}
-
-
 def test_saved_data_set(photos: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
     columns = {
@@ -186,70 +171,72 @@ def test_no_such_data(tmp_path: Path) -> None:
         read_examples(tmp_path / "empty")
 
 
-def test_boxes_of_other_images_are_refused(photos: Path) -> None:
-    table = write_table(photos / "boxes.csv", [{"path": "z.png", "boxes": json.dumps([BOX])}])
-    with pytest.raises(ValueError, match=r"no boxes or masks for the paths .* 'cat/a.jpg'"):
-        with_objects(read_examples(photos), table)
-
-
 def test_bad_masks(photos: Path) -> None:
     Image.new("L", (3, 3)).save(photos / "small.png")
     (photos / "broken.png").write_bytes(b"no png")
 
-    def masked(mask: str) -> Example:
-        (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "mask": mask}]))
-        return example
-
     with pytest.raises(ValueError, match="its mask is of 3x3 pixels and the image of 8x6"):
-        masked("small.png").read_mask(8, 6)
+        masked(photos, mask="small.png").read_mask(8, 6)
     for name in ("broken.png", "absent.png"):
         with pytest.raises(OSError, match=f"{name}: cannot be read as a mask"):
-            masked(name).read_mask(8, 6)
+            masked(photos, mask=name).read_mask(8, 6)
 
 
 def test_box_outside_of_its_image(photos: Path) -> None:
     (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [[0, 0, 9, 2]]}]))
-    with pytest.raises(ValueError, match="inside the image of 6x8 pixels"):
+    with pytest.raises(ValueError, match="inside the image of 8x6 pixels, width by height"):
         example.read_mask(8, 6)
 
 
-def test_files_of_one_name_need_their_folders(photos: Path) -> None:
-    Image.new("RGB", (8, 6)).save(photos / "dog" / "b.png")
-    of_cat, of_dog = [[1.0, 2.0, 5.0, 4.0]], [[0.0, 0.0, 1.0, 1.0]]
-    whole = [{"path": f"/data/{name}/b.png", "boxes": boxes} for name, boxes in (("cat", of_cat), ("dog", of_dog))]
-    joined = {own.name: own for own in with_objects(read_examples(photos), write_table(photos / "w.json", whole))}
-    assert white(joined["cat/b.png"].read_mask(8, 6)) == inside(BOX)
-    assert white(joined["dog/b.png"].read_mask(8, 6)) == {(0, 0)}
-    bare = write_table(photos / "bare.json", [{"path": "b.png", "boxes": of_cat}, {"path": "c.png", "boxes": of_dog}])
-    known = {own.name: own.has_object for own in with_objects(read_examples(photos), bare)}
-    assert known == {"cat/a.jpg": False, "cat/b.png": False, "dog/b.png": False, "dog/c.png": True}
-    twice = [{"path": f"{root}/cat/b.png", "boxes": of_cat} for root in ("one", "two")]
-    with pytest.raises(ValueError, match=r"'one/cat/b.png' and 'two/cat/b.png' may both be 'cat/b.png'"):
-        with_objects(read_examples(photos), write_table(photos / "t.json", twice))
+def test_a_flat_folder(photos: Path) -> None:
+    """Without classes; what is in hidden folders does not count."""
+    examples = read_examples(photos / "cat")
+    assert [(example.name, example.label) for example in examples] == [("a.jpg", None), ("b.png", None)]
+    assert examples[1].read().getpixel((0, 0)) == (0, 0, 0)
 
 
-def test_boxes_leave_masks_as_they_are(photos: Path) -> None:
+def masked(photos: Path, **changes: object) -> Example:
+    record = {"path": "cat/a.jpg", "label": 1, "boxes": [BOX], "mask": "mask.png", **changes}
+    (example,) = read_examples(write_table(photos / "t.json", [record]))
+    return example
+
+
+def save_mask(path: Path, column: int = 0) -> None:
     mask = np.zeros((6, 8), bool)
-    mask[5, 7] = True
-    Image.fromarray(mask).save(photos / "mask.png")
-    masks = write_table(photos / "masks.json", [{"path": "a.jpg", "mask": "mask.png"}, {"path": "b.png"}])
-    boxes = write_table(photos / "boxes.json", [{"path": "a.jpg", "boxes": [BOX]}, {"path": "b.png", "boxes": [BOX]}])
-    for tables in ((masks, boxes), (boxes, masks)):
-        examples = read_examples(photos)
-        for table in tables:
-            examples = with_objects(examples, table)
-        assert white(examples[0].read_mask(8, 6)) == {(5, 7)}  # what is known exactly
-        assert white(examples[1].read_mask(8, 6)) == inside(BOX)
-    with pytest.raises(ValueError, match="no boxes or masks"):
-        with_objects(examples, write_table(photos / "other.json", [{"path": "z.png", "boxes": [BOX]}]))
+    mask[0, column] = True
+    Image.fromarray(mask).save(path)
 
 
-def test_other_masks_are_other_data(photos: Path) -> None:
-    first, second, none = (
-        read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "mask": name}]))[0].known()
-        for name in ("one.png", "two.png", "")
-    )
-    assert len({first, second, none}) == 3
+@pytest.mark.parametrize("change", [{"label": 2}, {"boxes": [[0, 0, 1, 1]]}, {"mask": None}])
+def test_what_is_known_is_part_of_an_example(photos: Path, change: dict[str, object]) -> None:
+    save_mask(photos / "mask.png")
+    measured = masked(photos).identity()
+    assert masked(photos).is_same(measured)
+    assert not masked(photos, **change).is_same(measured)
+
+
+@pytest.mark.parametrize("name", ["cat/a.jpg", "mask.png"])
+def test_another_image_under_the_same_name_is_another_example(photos: Path, name: str) -> None:
+    """Also one of the same size."""
+    save_mask(photos / "mask.png")
+    measured = masked(photos).identity()
+    content = bytearray((photos / name).read_bytes())
+    content[-1] ^= 1
+    (photos / name).write_bytes(content)
+    assert not masked(photos).is_same(measured)
+    (photos / name).unlink()
+    assert not masked(photos).is_same(measured)
+
+
+def test_a_copy_of_the_files_is_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose times are others: the content decides. Where size and time are the same, it is not read."""
+    save_mask(photos / "mask.png")
+    measured = masked(photos).identity()
+    os.utime(photos / "cat" / "a.jpg", (1, 1))
+    assert masked(photos).is_same(measured)
+    touched = masked(photos).identity()
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert masked(photos).is_same(touched)
 
 
 def test_saved_data_set_with_gaps(photos: Path) -> None:

@@ -4,12 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from captum_gmar.evaluation.journal import Batch, Journal, Result, Row, read_batches
+from captum_gmar.evaluation.example import Identity
+from captum_gmar.evaluation.journal import Batch, Journal, Record
+from captum_gmar.evaluation.journal import read_batches as batches_of
 
 FIRST = Batch(
-    (Result(4, 1, (Row("gmar-l1", "insertion", "blur", 0.1, (0.0, 0.1)), Row("a", "b", "", 2e-9))),), {"a": 1.0}
+    (Record(Identity("a.png", "1", "2"), 1, [["gmar-l1", "insertion", "blur", 0.1, [0.0, 0.1]]]),), {"a": 1.0}
 )
-SECOND = Batch((Result(2, 0, ()), Result(0, 3, (Row("ä", "deletion", "mean", 1 / 3, ()),))), {})
+SECOND = Batch((Record(Identity("ä", "", "3"), 0, []), Record(Identity("b", "4", "5"), 3, [["ä", "", "", 1 / 3]])), {})
+
+
+def read_batches(folder: Path) -> list[Batch]:
+    return list(batches_of(folder))
 
 
 def test_batches_come_back_as_they_were(tmp_path: Path) -> None:
@@ -50,7 +56,7 @@ def test_no_journal_is_nothing_finished(tmp_path: Path) -> None:
     assert read_batches(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b"[1]\n", b"[[[1,2]],{}]\n", b'[[[1,2,[["a"]]]],{}]\n', b"\xff\n", b"\n"])
+@pytest.mark.parametrize("line", [b"{}\n", b"[1]\n", b"[[[1,2]],{}]\n", b'[[[["a"],1,[]]],{}]\n', b"\xff\n", b"\n"])
 def test_damage_is_told(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "process-3.jsonl").write_bytes(line)
     with pytest.raises(ValueError, match=r"process-3.jsonl: is damaged: .* Delete it"):
@@ -59,5 +65,5 @@ def test_damage_is_told(tmp_path: Path, line: bytes) -> None:
 
 def test_no_number_is_refused(tmp_path: Path) -> None:
     with Journal(tmp_path, 0) as journal, pytest.raises(ValueError, match="JSON compliant"):
-        journal.append(Batch((Result(0, 0, (Row("a", "b", "", float("nan")),)),), {}))
+        journal.append(Batch((Record(Identity("a", "", ""), 0, [float("nan")]),), {}))
     assert read_batches(tmp_path) == []

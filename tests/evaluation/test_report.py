@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from captum_gmar.evaluation.batches import Skipped
-from captum_gmar.evaluation.report import Run, to_markdown
-from captum_gmar.evaluation.statistics import DIFFERENCE, Quantity, summarise
+from captum_gmar.evaluation.catalogue import DIFFERENCE
+from captum_gmar.evaluation.report import Provenance, to_markdown
+from captum_gmar.evaluation.statistics import Quantity, summarise
 
-RUN = Run(
+RUN = Provenance(
     model="a model",
     data="photos",
     examples=40,
@@ -67,7 +68,7 @@ def test_head() -> None:
         "the predicted class; 7 steps; perturbed images in float32",
         "`captum-gmar evaluate photos`",
         "torch 2.13",
-        "| first | 12.3 |",
+        "| first  |                  12.3 |",
     ):
         assert part in report
     assert "Left out" not in report

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from captum_gmar.evaluation.journal import Result, Row
-from captum_gmar.evaluation.statistics import DIFFERENCE, Quantity, Summary, curves, in_order, summarise, tables
+from captum_gmar.evaluation.catalogue import DIFFERENCE
+from captum_gmar.evaluation.results import Result, Row
+from captum_gmar.evaluation.statistics import Quantity, Summary, curves, in_order, summarise, tables
 
 INSERTION = Quantity("insertion", "blur")
 

@@ -156,9 +156,9 @@ def test_boxes_as_lists_and_tensors():
     [
         ([], "at least one image, and at least one box for each"),
         ([[(0, 0, 1, 1)], []], "at least one image, and at least one box for each"),
-        ([[(0, 0, 4, 1)]], r"inside the image of 2x3 pixels, .* but got \(0, 0, 4, 1\). Scale boxes"),
-        ([[(-1, 0, 1, 1)]], r"inside the image of 2x3 pixels.* but got \(-1, 0, 1, 1\)"),
-        ([[(0, 0, 1, 3)]], r"inside the image of 2x3 pixels.* but got \(0, 0, 1, 3\)"),
+        ([[(0, 0, 4, 1)]], r"inside the image of 3x2 pixels, .* but got \(0, 0, 4, 1\). Scale boxes"),
+        ([[(-1, 0, 1, 1)]], r"inside the image of 3x2 pixels.* but got \(-1, 0, 1, 1\)"),
+        ([[(0, 0, 1, 3)]], r"inside the image of 3x2 pixels.* but got \(0, 0, 1, 3\)"),
         ([[(1, 0, 1, 1)]], r"x0 < x1 and y0 < y1, but got \(1, 0, 1, 1\)"),
         ([[(0, 2, 1, 1)]], r"x0 < x1 and y0 < y1, but got \(0, 2, 1, 1\)"),
         ([[(0.6, 0, 1.4, 1)]], r"the centre of a pixel but got \(0.6, 0, 1.4, 1\)"),

@@ -9,6 +9,7 @@ from torch import nn, tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import Blur, Mean, Noise, Zero, deletion, insertion, random_map, uniform_map
+from captum_gmar.metrics.perturbation import DELETION, INSERTION, CurveOptions
 
 WEIGHTS = tensor([[4.0, 1.0, -2.0], [3.0, 2.0, 0.5]])  # of a linear model on six patches of one pixel
 
@@ -330,20 +331,38 @@ def test_known_ends_save_passes_and_change_nothing(classifier, photos, attributi
         return classifier(inputs)
 
     options = {"patch_size": (4, 4), "steps": steps, "batch_size": batch_size, "removal": removal}
-    other = deletion(classifier, photos, -attributions, 1, **options)  # of other maps
-    ends = other.curve[:, 0], other.curve[:, -1]
-    for curve in (deletion, insertion):
+    ends = DELETION.ends(deletion(classifier, photos, -attributions, 1, **options))  # of other maps
+    for curve, course in ((deletion, DELETION), (insertion, INSERTION)):
         images.clear()
-        found = curve(counted, photos, attributions, 1, ends=ends, **options)
+        found = course.follow(counted, photos, attributions, 1, CurveOptions(**options), ends)
         assert sum(images) == len(photos) * (steps - 1)
         expected = curve(classifier, photos, attributions, 1, **options)
         assert_close(found.curve, expected.curve, atol=1e-6, rtol=1e-5)
         assert_close(found.auc, expected.auc, atol=1e-6, rtol=1e-5)
+        assert_close(torch.stack(course.ends(expected)), torch.stack(ends))
+
+
+@pytest.mark.parametrize("curve", [deletion, insertion])
+def test_relevance_of_patches_is_taken_as_it_is(classifier, photos, attributions, curve):
+    relevance = attributions.sum(1).reshape(3, 2, 4, 3, 4).sum((2, 4))
+    expected = curve(classifier, photos, attributions, 1, patch_size=4, steps=3)
+    for options in ({}, {"patch_size": (4, 4)}):
+        found = curve(classifier, photos, relevance, 1, steps=3, **options)
+        assert torch.equal(found.curve, expected.curve)
 
 
 @pytest.mark.parametrize(
-    "ends", [(torch.ones(2), torch.ones(3)), (torch.ones(3),), (0.5, 0.1), (torch.ones(3, 1),) * 2]
+    ("change", "message"),
+    [
+        (
+            lambda relevance: relevance[:2],
+            r"relevance of shape \(examples, rows, columns\) for 3 examples .* \(2, 2, 3\)",
+        ),
+        (lambda relevance: relevance[:, :, :0], r"got \(3, 2, 0\)"),
+        (lambda relevance: relevance.repeat(1, 1, 3), r"whole patches over 8x12 pixels but got \(3, 2, 9\)"),
+        (lambda relevance: relevance / 0, "Expected finite attributions but got NaN or infinity in example 0"),
+    ],
 )
-def test_bad_ends(classifier, photos, attributions, ends):
-    with pytest.raises(ValueError, match="ends must be two tensors of 3 values, one per example"):
-        deletion(classifier, photos, attributions, 1, patch_size=4, steps=2, ends=ends)
+def test_wrong_relevance(classifier, photos, change, message):
+    with pytest.raises(ValueError, match=message):
+        deletion(classifier, photos, change(torch.ones(3, 2, 3)), 1, steps=2)

@@ -1,6 +1,7 @@
 """What is measured of a batch of examples, against the library's functions called one by one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from torch import Tensor
 from transformers import ViTForImageClassification
 
 from captum_gmar import GMARAttribution, GradientRollout
-from captum_gmar.attr.explainer import Explainer
-from captum_gmar.evaluation.batches import Preparation
-from captum_gmar.evaluation.controls import CONTROLS
-from captum_gmar.evaluation.data import Example
-from captum_gmar.evaluation.journal import Batch, Result, Row
-from captum_gmar.evaluation.measures import ANEW, CURVES, LOCALISATION, MASKED, Measures
-from captum_gmar.evaluation.measuring import Work
+from captum_gmar.evaluation.catalogue import METRICS, metrics_of
+from captum_gmar.evaluation.evaluate import make_methods
+from captum_gmar.evaluation.example import Example
+from captum_gmar.evaluation.faithfulness import FaithfulnessWork
+from captum_gmar.evaluation.journal import Batch, Record
+from captum_gmar.evaluation.results import Result, Row, results_from
+from captum_gmar.evaluation.settings import EvaluationSettings
+from captum_gmar.evaluation.subject import GivenClassifier, Subject
 from captum_gmar.metrics import (
     Blur,
     Zero,
@@ -30,10 +32,10 @@ from captum_gmar.metrics import (
     random_map,
     relevance_mass_accuracy,
 )
+from captum_gmar.metrics.controls import CONTROLS
 
 PATCH, STEPS = 8, 4
 BOX = (4.0, 4.0, 20.0, 12.0)
-METRICS = (*CURVES, *MASKED, *LOCALISATION, *ANEW)
 NAMES = ("gmar-l1", "gradient-rollout")
 
 
@@ -45,7 +47,17 @@ def mask_of(mask: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(mask)) > 0
 
 
-PREPARATION = Preparation(pixels_of, mask_of, lambda example: None)
+@dataclass(frozen=True)
+class SmallClassifier(GivenClassifier):
+    """Takes images as :func:`pixels_of`, or another function, makes them."""
+
+    pixels: Callable[[Image.Image], Tensor] = field(default=pixels_of)
+
+    def pixel_values(self, image: Image.Image) -> Tensor:
+        return self.pixels(image)
+
+    def mask(self, mask: Image.Image) -> Tensor:
+        return mask_of(mask)
 
 
 def examples(count: int) -> list[Example]:
@@ -56,7 +68,7 @@ def examples(count: int) -> list[Example]:
     ]
 
 
-Make = Callable[..., Work]
+Make = Callable[..., FaithfulnessWork]
 
 
 @pytest.fixture
@@ -68,19 +80,23 @@ def make(vit: ViTForImageClassification) -> Make:
         data: list[Example],
         *,
         forward_func: Callable[[Tensor], Tensor] = logits,
-        prepare: Preparation = PREPARATION,
-        at_once: int = 16,
+        pixels: Callable[[Image.Image], Tensor] = pixels_of,
         note: Callable[[str], None] = print,
-        metrics: tuple[str, ...] = METRICS,
-    ) -> Work:
-        def probabilities(pixels: Tensor) -> Tensor:
-            return forward_func(pixels).softmax(-1)
-
-        measures = Measures(metrics, {"blur": Blur(4), "zero": Zero()}, forward_func, probabilities, STEPS, seed=0)
-        maps = Explainer(NAMES, vit, forward_func, tokens=[], batch_size=at_once)
-        return Work(data, prepare, maps, measures, torch.device("cpu"), at_once, note)
+        metrics: tuple[str, ...] = tuple(METRICS),
+        target: str = "predicted",
+    ) -> FaithfulnessWork:
+        settings = EvaluationSettings(NAMES, metrics, ("blur", "zero"), target, STEPS)
+        classifier = SmallClassifier(vit, None, forward_func=forward_func, pixels=pixels)
+        methods = make_methods(NAMES, vit, forward_func)
+        return FaithfulnessWork(settings, methods, Subject(classifier, data, "a model", "data"), note)
 
     return make
+
+
+def results(batch: Batch) -> list[Result]:
+    """By the names of the examples, which are their numbers."""
+    found: dict[int, list[Record]] = {int(record.example.name): [record] for record in batch.records}
+    return list(results_from(found).values())
 
 
 def values_of(result: Result) -> dict[tuple[str, str, str], float]:
@@ -88,20 +104,20 @@ def values_of(result: Result) -> dict[tuple[str, str, str], float]:
 
 
 def values(batch: Batch) -> dict[tuple[int, str, str, str], float]:
-    return {(own.number, *key): value for own in batch.results for key, value in values_of(own).items()}
+    return {(own.number, *key): value for own in results(batch) for key, value in values_of(own).items()}
 
 
 def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: Make) -> None:
     batch, skipped = make(examples(3)).batch([0, 1, 2])
     assert not skipped
-    assert [result.number for result in batch.results] == [0, 1, 2]
+    assert [result.number for result in results(batch)] == [0, 1, 2]
 
     def logits(pixels: Tensor) -> Tensor:
         return vit(pixels).logits
 
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
     mask[:, 4:12, 4:20] = True
-    for number, result in enumerate(batch.results):
+    for number, result in enumerate(results(batch)):
         inputs = pixels_of(Image.new("RGB", (1, 1), (number, 0, 0)))
         target = int(logits(inputs).argmax())
         assert result.target == target
@@ -111,7 +127,7 @@ def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: M
             asked = (logits, inputs, attributions, target)
             options: dict[str, Any] = {"patch_size": PATCH, "steps": STEPS}
             expected = {
-                ("insertion", "blur"): insertion(*asked, removal=Blur(4), **options).auc,
+                ("insertion", "blur"): insertion(*asked, removal=Blur(), **options).auc,
                 ("deletion", "zero"): deletion(*asked, removal=Zero(), **options).auc,
                 ("average-drop", ""): average_drop(*asked),
                 ("class-sensitivity", ""): class_sensitivity(method.attribute, logits, inputs, patch_size=PATCH),
@@ -125,14 +141,14 @@ def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: M
 
 def test_every_method_and_control_is_measured_alike(make: Make) -> None:
     batch, _ = make(examples(2)).batch([0, 1])
-    for result in batch.results:
+    for result in results(batch):
         by_method = {name: [(row.metric, row.removal) for row in result.rows if row.method == name] for name in NAMES}
         for name in (*NAMES, *CONTROLS):
             own = [(row.metric, row.removal) for row in result.rows if row.method == name]
             assert own == by_method[NAMES[0]]
-    known = {row.metric for row in batch.results[1].rows}
+    known = {row.metric for row in results(batch)[1].rows}
     assert known == {*METRICS}
-    assert {row.removal for row in batch.results[0].rows} == {"blur", "zero", ""}
+    assert {row.removal for row in results(batch)[0].rows} == {"blur", "zero", ""}
 
 
 def test_a_batch_gives_what_its_singles_give(make: Make) -> None:
@@ -146,7 +162,7 @@ def test_random_maps_belong_to_the_example(make: Make) -> None:
     batch, _ = make(examples(6), metrics=("insertion",)).batch([5, 2])
     single, _ = make(examples(6), metrics=("insertion",)).batch([2])
     key = ("random map", "insertion", "zero")
-    assert values_of(batch.results[1])[key] == pytest.approx(values_of(single.results[0])[key], abs=1e-6)
+    assert values_of(results(batch)[1])[key] == pytest.approx(values_of(results(single)[0])[key], abs=1e-6)
     maps = [random_map(torch.zeros(1, 3, 32, 32), seed, PATCH) for seed in (2, 5)]
     assert not torch.equal(*maps)
 
@@ -156,7 +172,7 @@ def test_curves_end_where_the_image_is_whole(vit: ViTForImageClassification, mak
     inputs = pixels_of(Image.new("RGB", (1, 1)))
     with torch.no_grad():
         whole = float(vit(inputs).logits.softmax(1).max())
-    rows = [row for row in batch.results[0].rows if row.curve]
+    rows = [row for row in results(batch)[0].rows if row.curve]
     assert {row.metric for row in rows} == {"insertion", "deletion"}
     for row in rows:
         assert len(row.curve) == STEPS + 1
@@ -171,30 +187,32 @@ def test_an_image_that_cannot_be_read_is_left_out(make: Make, tmp_path: Path) ->
     data[1] = Example("photo.png", None, broken)
     data[2] = Example("2", None, data[2].read, boxes=((0, 0, 99, 99),))
     batch, skipped = make(data).batch([0, 1, 2])
-    assert [result.number for result in batch.results] == [0]
+    assert [result.number for result in results(batch)] == [0]
     assert [(skip.number, skip.name) for skip in skipped] == [(1, "photo.png"), (2, "2")]
-    assert skipped[0].reason == "photo.png: cannot be read as an image"
+    assert skipped[0].reason == "cannot be read as an image"
     assert "inside the image of 32x32 pixels" in skipped[1].reason
 
 
 def test_an_image_that_a_method_fails_on_is_left_out_of_all(make: Make) -> None:
-    prepare = Preparation(
-        lambda image: pixels_of(image) * (torch.nan if image.getpixel((0, 0))[0] == 2 else 1), *PREPARATION[1:]
+    work = make(
+        examples(4), pixels=lambda image: pixels_of(image) * (torch.nan if image.getpixel((0, 0))[0] == 2 else 1)
     )
-    work = make(examples(4), prepare=prepare)
     batch, skipped = work.batch([0, 1, 2, 3])
-    assert [result.number for result in batch.results] == [0, 1, 3]
+    assert [result.number for result in results(batch)] == [0, 1, 3]
     assert [skip.number for skip in skipped] == [2]
     assert skipped[0].reason.startswith("gmar-l1: ")
     alone, _ = make(examples(4)).batch([3])
-    ours = values_of(batch.results[2])
-    assert ours == pytest.approx(values_of(alone.results[0]), abs=2e-5)
+    ours = values_of(results(batch)[2])
+    assert ours == pytest.approx(values_of(results(alone)[0]), abs=2e-5)
 
 
 def test_a_model_that_no_method_explains_is_an_error(make: Make) -> None:
-    prepare = Preparation(lambda image: pixels_of(image) * torch.nan, *PREPARATION[1:])
+    """Not before it is clear that it is the model, as a bad image would never cost the rest."""
+    work = make(examples(20), pixels=lambda image: pixels_of(image) * torch.nan, metrics=("average-gain",))
+    batch, skipped = work.batch(range(15))
+    assert (len(batch.records), len(skipped)) == (0, 15)
     with pytest.raises(RuntimeError, match=r"gmar-l1: "):
-        make(examples(2), prepare=prepare).batch([0, 1])
+        work.batch([15])
 
 
 def test_images_of_several_sizes(vit: ViTForImageClassification, make: Make) -> None:
@@ -205,11 +223,10 @@ def test_images_of_several_sizes(vit: ViTForImageClassification, make: Make) -> 
     def logits(images: Tensor) -> Tensor:
         return vit(images, interpolate_pos_encoding=True).logits
 
-    prepare = Preparation(pixels, *PREPARATION[1:])
     data = [Example(own.name, None, own.read) for own in examples(3)]
-    batch, skipped = make(data, forward_func=logits, prepare=prepare).batch([0, 1, 2])
+    batch, skipped = make(data, forward_func=logits, pixels=pixels).batch([0, 1, 2])
     assert not skipped
-    first, second, third = map(values_of, batch.results)
+    first, second, third = map(values_of, results(batch))
     assert first["gmar-l1", "insertion", "zero"] == pytest.approx(third["gmar-l1", "insertion", "zero"], abs=1e-5)
     assert first["gmar-l1", "insertion", "zero"] != pytest.approx(second["gmar-l1", "insertion", "zero"], abs=1e-5)
 
@@ -224,7 +241,7 @@ def test_batches_that_do_not_fit_are_halved(vit: ViTForImageClassification, make
         return vit(pixels).logits
 
     notes: list[str] = []
-    metrics = (*CURVES, *MASKED, *LOCALISATION)
+    metrics = tuple(name for name in METRICS if name not in metrics_of("anew"))
     work = make(examples(6), forward_func=logits, note=notes.append, metrics=metrics)
     batch, skipped = work.batch(range(6))
     assert not skipped
@@ -243,9 +260,9 @@ def test_one_image_that_does_not_fit_is_an_error(make: Make) -> None:
 
 
 def test_the_given_target_is_explained(make: Make) -> None:
-    prepare = PREPARATION._replace(target=lambda example: int(example.name))
-    batch, _ = make(examples(2), prepare=prepare, metrics=("insertion",)).batch([0, 1])
-    assert [result.target for result in batch.results] == [0, 1]
+    data = [Example(own.name, own.name, own.read) for own in examples(2)]
+    batch, _ = make(data, target="label", metrics=("insertion",)).batch([0, 1])
+    assert [result.target for result in results(batch)] == [0, 1]
 
 
 def test_time_is_counted_for_each_method(make: Make) -> None:
@@ -256,7 +273,7 @@ def test_time_is_counted_for_each_method(make: Make) -> None:
 
 def test_row_order_is_that_of_the_question(make: Make) -> None:
     batch, _ = make(examples(1), metrics=("deletion", "average-gain")).batch([0])
-    rows = [row for row in batch.results[0].rows if row.method == "gmar-l1"]
+    rows = [row for row in results(batch)[0].rows if row.method == "gmar-l1"]
     assert [(row.metric, row.removal) for row in rows] == [
         ("deletion", "blur"),
         ("deletion", "zero"),
@@ -278,9 +295,24 @@ def test_whole_and_emptied_images_run_once_for_all_methods(vit: ViTForImageClass
 
 
 def test_a_bad_image_alone_is_left_out_once_others_are_done(make: Make) -> None:
-    prepare = Preparation(lambda image: pixels_of(image) * torch.nan, *PREPARATION[1:])
-    work = make(examples(2), prepare=prepare)
+    work = make(examples(2), pixels=lambda image: pixels_of(image) * torch.nan)
     work.batches.any_done = True  # by an earlier run
     batch, skipped = work.batch([0, 1])
-    assert not batch.results
+    assert not batch.records
     assert [skip.number for skip in skipped] == [0, 1]
+
+
+def test_a_margin_that_no_patch_covers_is_left_alone(vit: ViTForImageClassification, make: Make) -> None:
+    """The model is given it, and never reads it: all is as without."""
+
+    def logits(pixels: Tensor) -> Tensor:
+        assert pixels.shape[2:] == (35, 33)
+        return vit(pixels[..., :32, :32]).logits
+
+    def with_margin(image: Image.Image) -> Tensor:
+        return torch.nn.functional.pad(pixels_of(image), (0, 1, 0, 3))
+
+    found, skipped = make(examples(1), forward_func=logits, pixels=with_margin).batch([0])
+    assert not skipped
+    expected, _ = make(examples(1)).batch([0])
+    assert values(found) == pytest.approx(values(expected), abs=1e-6)

@@ -1,0 +1,131 @@
+"""The metrics and the ways of removal by name: a row each, which loads nothing before it is called.
+
+A new metric, or way of removal, is a function or class in :mod:`captum_gmar.metrics` and a row here.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from captum_gmar.metrics import Removal
+
+Kind = Literal["curve", "masked", "localisation", "anew"]
+
+STEPS = 28  # of the curves, unless another number is given or there are fewer patches
+DIFFERENCE = "insertion-deletion"  # the area under the one less that under the other; made of the two
+
+
+class MetricEntry(NamedTuple):
+    """A metric."""
+
+    name: str  # in tables, and as it is asked for
+    home: str  # module of this package and what is called: as its kind is called, see `captum_gmar.evaluation.measures`
+    kind: Kind
+    better: Literal["higher", "lower"] | None  # None where neither is
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better, for tables."""
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+    def load(self) -> Any:
+        """What measures."""
+        return load(self.home)
+
+
+class RemovalEntry(NamedTuple):
+    """A way to take patches out of an image."""
+
+    name: str  # in tables, and as it is asked for
+    home: str  # module of this package and class
+    takes: Literal["model", "seed"] | None  # what the class is called with
+
+
+_METRICS = (
+    MetricEntry("insertion", "metrics.perturbation:INSERTION", "curve", "higher"),
+    MetricEntry("deletion", "metrics.perturbation:DELETION", "curve", "lower"),
+    MetricEntry("average-drop", "metrics.masking:MaskedProbability.drop", "masked", "lower"),
+    MetricEntry("average-increase", "metrics.masking:MaskedProbability.increase", "masked", "higher"),
+    MetricEntry("average-gain", "metrics.masking:MaskedProbability.gain", "masked", "higher"),
+    MetricEntry("pointing-game", "metrics.localisation:pointing_game", "localisation", "higher"),
+    MetricEntry("relevance-mass", "metrics.localisation:relevance_mass_accuracy", "localisation", "higher"),
+    MetricEntry("relevance-rank", "metrics.localisation:relevance_rank_accuracy", "localisation", "higher"),
+    MetricEntry("class-sensitivity", "evaluation.anew:class_differences", "anew", None),
+    MetricEntry("sensitivity-max", "evaluation.anew:sensitivities", "anew", "lower"),
+    MetricEntry("infidelity", "evaluation.anew:infidelities", "anew", "lower"),
+)
+_REMOVALS = (
+    RemovalEntry("zero", "metrics.removal:Zero", None),
+    RemovalEntry("mean", "metrics.removal:Mean", None),
+    RemovalEntry("blur", "metrics.removal:Blur", None),
+    RemovalEntry("noise", "metrics.removal:Noise", "seed"),
+    RemovalEntry("noisy-linear", "metrics.imputation:NoisyLinear", "seed"),
+    RemovalEntry("tokens", "token_removal:TokenRemoval", "model"),
+)
+
+METRICS: Mapping[str, MetricEntry] = {entry.name: entry for entry in _METRICS}
+REMOVALS: Mapping[str, RemovalEntry] = {entry.name: entry for entry in _REMOVALS}
+
+DEFAULT_REMOVALS = ("blur",)
+
+
+def default_metrics(has_objects: bool) -> tuple[str, ...]:
+    """Those that are measured unless others are asked for; of localisation where it is known where objects are."""
+    kinds = ("curve", "masked", *(["localisation"] if has_objects else []))
+    return tuple(entry.name for entry in _METRICS if entry.kind in kinds)
+
+
+def metrics_of(kind: Kind, names: Sequence[str] = tuple(METRICS)) -> tuple[str, ...]:
+    """Those of these metrics that are of this kind."""
+    return tuple(name for name in names if METRICS[name].kind == kind)
+
+
+def arrow(metric: str) -> str:
+    """Which way is better, for tables; empty where neither is."""
+    return "↑" if metric == DIFFERENCE else METRICS[metric].arrow
+
+
+def make_removal(name: str, model: "nn.Module", seed: int = 0) -> "Removal":
+    """
+    The way of removal of this name.
+
+    Args:
+        name: of ``REMOVALS``.
+        model: what sees the images.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: if there is none of this name.
+    """
+    entry = REMOVALS[check_name(name, REMOVALS, "removals")]
+    given: dict[str | None, dict[str, Any]] = {None: {}, "seed": {"seed": seed}, "model": {"model": model}}
+    made: Removal = load(entry.home)(**given[entry.takes])
+    return made
+
+
+def check_name(name: object, known: Mapping[str, Any], option: str) -> str:
+    """The name, if it is known.
+
+    Raises:
+        ValueError: if it is not; the error tells near ones.
+    """
+    if isinstance(name, str) and name in known:
+        return name
+    near = get_close_matches(str(name).lower(), known)
+    raise ValueError(
+        f"{option} must be of {', '.join(known)}. Got {name!r} instead."
+        + (f" Near are {', '.join(near)}." if near else "")
+    )
+
+
+def load(home: str) -> Any:
+    """What stands at "module:name" of this package."""
+    module, names = home.split(":")
+    value: Any = import_module(f"captum_gmar.{module}")
+    for name in names.split("."):
+        value = getattr(value, name)
+    return value

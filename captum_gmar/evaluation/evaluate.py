@@ -1,0 +1,299 @@
+"""Evaluating methods over a data set, from Python."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
+from captum_gmar.attr.patch_relevance import Method
+from captum_gmar.engine._captum import Attribution
+from captum_gmar.evaluation.batches import Skipped
+from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
+from captum_gmar.evaluation.faithfulness import Faithfulness, completed
+from captum_gmar.evaluation.given import data_name, examples_from
+from captum_gmar.evaluation.markdown import count
+from captum_gmar.evaluation.processes import Processes
+from captum_gmar.evaluation.progress import Listener
+from captum_gmar.evaluation.report import Provenance
+from captum_gmar.evaluation.result import Evaluation
+from captum_gmar.evaluation.results import Result
+from captum_gmar.evaluation.resumable import begun
+from captum_gmar.evaluation.settings import EvaluationSettings, names_of
+from captum_gmar.evaluation.subject import GivenClassifier, Subject, drawn, versions
+from captum_gmar.metrics.controls import CONTROLS
+
+_ALONE = Processes(0, 1)
+
+
+def evaluate(
+    model: nn.Module,
+    data: Any,
+    methods: Sequence[str] | Mapping[str, Method] = EVALUATED,
+    *,
+    metrics: Sequence[str] | None = None,
+    removals: Sequence[str] = DEFAULT_REMOVALS,
+    target: str = "predicted",
+    steps: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    output: str | Path | None = None,
+    batch_size: int | None = None,
+    precision: str = "float32",
+    processor: Any = None,
+    forward_func: Callable[[Tensor], Tensor] | None = None,
+    show_progress: bool = False,
+) -> Evaluation:
+    r"""
+    Measures how faithful the maps of methods are, and how well placed, over a data set.
+
+    Every method explains the same class of the same images; a random, a uniform and a centred map, which know nothing
+    of the model, are measured along with them. Means come with 95 % bootstrap intervals over the images, differences of
+    methods are taken image by image. Images that cannot be read or explained are left out of everything, and listed.
+
+    Args:
+        model (nn.Module): An image classifier, in evaluation mode, on the device that it is to run on. It is left as it
+            was.
+        data: The images, as one of
+
+            - a path: a folder of images or with a subfolder of images for each class, a .csv file or a .json list of
+              records with path, label, boxes and mask, or a folder that the ``datasets`` library has saved;
+            - a ``datasets.Dataset`` with a column image and perhaps label, boxes and mask;
+            - a ``torch.utils.data.Dataset``, a sequence or another iterable of tuples (image, label, boxes or mask), of
+              which the last or the last two may be absent, or of dictionaries with these keys. An image is a
+              ``PIL.Image``, an array (height, width, channels), a path, or a tensor of pixel values (channels, height,
+              width) that the model takes as they are; a label is a class index, or a class name of the model; boxes
+              are a list of (x0, y0, x1, y1) in pixels of the image, a mask is not zero on the object.
+        methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`, or a mapping from names of
+            your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return attributions
+            in their shape.
+            Default: attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++ and input-x-gradient
+        metrics (sequence of str, optional): Of insertion, deletion, average-drop, average-increase, average-gain,
+            pointing-game, relevance-mass, relevance-rank, class-sensitivity, sensitivity-max and infidelity.
+            Default: the first five, and where boxes or masks are known the three after them
+        removals (sequence of str, optional): How insertion and deletion remove patches: of zero, mean, blur, noise,
+            noisy-linear and tokens.
+            Default: blur
+        target (str, optional): The class that is explained: "predicted", or "label" for that of each image's label.
+            Default: "predicted"
+        steps (int, optional): Of insertion and deletion; at most the number of patches.
+            Default: 28, or as many as there are patches if these are fewer
+        seed (int, optional): Of everything that is drawn.
+            Default: 0
+        limit (int, optional): How many of the images are measured, drawn by ``seed``. More can follow later.
+            Default: None, all
+        output (str or Path, optional): A folder that keeps what is finished, with tables, plots and a report. Killed at
+            any moment, the same call goes on where it stopped; more images and more methods can follow. It is made if
+            need be, and refuses results of other settings, weights or preprocessing; that ``forward_func`` and methods
+            of your own are the same is yours to see to.
+            Default: None, nothing is kept
+        batch_size (int, optional): How many images run at once.
+            Default: 16, on an accelerator 128
+        precision (str, optional): "float32" or "bfloat16", of passes over images that were changed. Maps are always
+            made in the model's own.
+            Default: "float32"
+        processor (optional): A Hugging Face image processor, which makes pixel values of images. Not needed where data
+            holds pixel values.
+            Default: None
+        forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
+            ``model``.
+            Default: the model's own logits
+        show_progress (bool, optional): Whether to show a progress bar.
+            Default: False
+
+    Returns:
+        *Evaluation*: ``records()``, ``means()`` and ``differences()`` are rows for pandas, ``to_markdown()`` is the
+        report, which notebooks show, ``visualize()`` draws the means with their intervals, and ``skipped`` lists what
+        was left out.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if a name is not known, if the settings do not go with model or data, if nothing could be measured,
+            or if ``output`` holds other things.
+        OSError: if data cannot be read or ``output`` not be written to, or another run is at work there.
+        RuntimeError: if the model cannot be explained; the error names the method.
+
+    Example::
+
+        >>> from captum_gmar import evaluate
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> scenes = [load_scene(seed) for seed in range(4)]
+        >>> data = [(scene.pixel_values[0], scene.labels[0], scene.masks[0]) for scene in scenes]
+        >>> evaluation = evaluate(load_model(), data, ["attention-evidence", "rollout"], metrics=["relevance-mass"])
+        >>> [row["method"] for row in evaluation.means()]
+        ['attention-evidence', 'rollout', 'random map', 'uniform map', 'centre blob']
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module. Got {type(model).__name__} instead.")
+    chosen = make_methods(methods, model, forward_func)
+    settings = EvaluationSettings(
+        methods=tuple(chosen),
+        metrics=None if metrics is None else names_of(metrics, "metrics"),
+        removals=names_of(removals, "removals"),
+        target=target,
+        steps=steps,
+        seed=seed,
+        limit=limit,
+        batch_size=batch_size,
+        precision=precision,
+    )
+    classifier = GivenClassifier(model, processor, forward_func=forward_func)
+    subject = Subject(classifier, examples_from(data), _model_name(model), data_name(data))
+    listener = Listener(
+        note=lambda text: warnings.warn(text, stacklevel=2),
+        skip=lambda text: None,  # which is told at the end
+        has_bar=show_progress,
+        goes_on="the same call" if output else None,
+    )
+    command = "captum_gmar.evaluate(...)"
+    with _kept_in(output) as folder:
+        evaluation = run_evaluation(settings, chosen, subject, folder, _ALONE, listener, command).evaluation
+    skipped = [f"{skip.name}: {skip.reason}" for skip in evaluation.skipped]
+    reasons = "; ".join(skipped[:3]) + ("; …" if len(skipped) > 3 else "")
+    if not evaluation.results:
+        raise ValueError(f"data must hold images that can be measured. Got none: {reasons}")
+    if skipped:
+        warnings.warn(f"left out {count(len(skipped))}, see `skipped`: {reasons}", stacklevel=2)
+    return evaluation
+
+
+class Outcome(NamedTuple):
+    """What came of a run."""
+
+    evaluation: Evaluation  # in the first process; without results in the others
+    measured: int  # images
+    skipped: int
+
+
+def run_evaluation(
+    settings: EvaluationSettings,
+    methods: Mapping[str, Method],
+    subject: Subject,
+    folder: Path,
+    processes: Processes,
+    listener: Listener,
+    command: str,
+) -> Outcome:
+    """
+    Measures what is not measured yet, and writes the results. No process leaves before they are written.
+
+    Args:
+        settings: what is asked for.
+        methods: those of the settings, by name.
+        subject: the model and the data.
+        folder: of the results.
+        processes: that share the work.
+        listener: told what happens on the way.
+        command: by which it can be done again, for the report.
+
+    Raises:
+        OSError: if the folder cannot be written to, or another run is at work there.
+        ValueError: if it holds other things, or the settings do not go with model or data.
+        RuntimeError: if the model cannot be explained; the error names the method.
+    """
+    numbers = drawn(len(subject.examples), settings.limit, settings.seed, settings.part)
+    settings = completed(settings, subject, numbers)
+    depends = {**subject.fingerprints(), **settings.as_numbers_depend()}
+    work = Faithfulness(settings, methods, subject, numbers, folder, processes, listener)
+    with begun(folder, depends, versions(), processes, listener):
+        results, seconds, skipped = work.finish()
+        evaluation = _evaluation(settings, subject, results, seconds, skipped, work.removal_names, command)
+        measured = processes.first(lambda: _reported(folder, evaluation, listener))
+    return Outcome(evaluation, measured, len(skipped))
+
+
+def _evaluation(
+    settings: EvaluationSettings,
+    subject: Subject,
+    results: Sequence[Result],
+    seconds: Mapping[str, float],
+    skipped: Sequence[Skipped],
+    removals: Mapping[str, str],
+    command: str,
+) -> Evaluation:
+    examples = [subject.examples[result.number] for result in results]
+    return Evaluation(
+        results=results,
+        names=[example.name for example in examples],
+        labels=[example.label for example in examples],
+        skipped=skipped,
+        metrics=settings.metrics or (),
+        removals=removals,
+        seconds=seconds,
+        seed=settings.seed,
+        provenance=Provenance(
+            model=subject.model_name,
+            data=subject.data_name,
+            examples=len(results),
+            target=f"the {settings.target} class",
+            steps=settings.steps,
+            precision=settings.precision,
+            removals=removals,
+            command=command,
+            versions=versions(),
+            seconds=seconds,
+            skipped=skipped,
+        ),
+    )
+
+
+def _reported(folder: Path, evaluation: Evaluation, listener: Listener) -> int:
+    """How many images it is of."""
+    from captum_gmar.evaluation.report_folder import write_report
+
+    if evaluation.summaries:
+        write_report(folder, evaluation)
+    elif evaluation.results:
+        listener.note("nothing to sum up: boxes or masks are known of none of these images")
+    return len(evaluation.results)
+
+
+def make_methods(
+    methods: object, model: nn.Module, forward_func: Callable[[Tensor], Tensor] | None
+) -> Mapping[str, Method]:
+    """
+    Those of :func:`captum_gmar.methods` made for the model, or the caller's own, by name.
+
+    Raises:
+        TypeError: if they are neither names nor methods by name.
+        ValueError: if a name is not known.
+    """
+    if isinstance(methods, Mapping):
+        return {_checked_name(name): _checked_method(name, method) for name, method in methods.items()}
+    names = map(find_method, names_of(methods, "methods"))
+    return {name: METHODS[name].load()(model, forward_func=forward_func) for name in names}
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or name in CONTROLS:
+        raise TypeError(
+            f"methods must be a mapping from names, other than {', '.join(CONTROLS)}. Got {name!r} instead."
+        )
+    return name
+
+
+def _checked_method(name: str, method: object) -> Method:
+    if isinstance(method, Attribution) or (callable(method) and not isinstance(method, type | nn.Module)):
+        return method
+    raise TypeError(
+        f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
+        f"attributions. Got {method!r} instead. Classes are called on the model first."
+    )
+
+
+def _model_name(model: nn.Module) -> str:
+    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+
+
+@contextmanager
+def _kept_in(output: str | Path | None) -> Iterator[Path]:
+    """The folder of the results, for good or within the block."""
+    if output is not None:
+        yield Path(output)
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
