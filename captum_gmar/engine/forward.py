@@ -88,7 +88,7 @@ class ForwardPass(AttentionMode):
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__"):
             return func(*args, **kwargs)
         if func is F.dropout:
-            _check_no_dropout(*args, **kwargs)
+            check_no_dropout(*args, **kwargs)
         return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -152,7 +152,7 @@ class ForwardPass(AttentionMode):
             del self.layers[: -self.keeps]
 
     def _check_explainable(self, dropout_p: float) -> None:
-        _check_no_dropout(p=dropout_p)
+        check_no_dropout(p=dropout_p)
         if not torch.is_grad_enabled():
             raise RuntimeError(
                 f"Attention layer {self.count} runs without gradient. Remove torch.no_grad() and gradient "
@@ -266,9 +266,7 @@ def _detached(argument: Any) -> Any:
     return kind(map(_detached, argument)) if kind in (list, tuple) else argument
 
 
-def _check_no_dropout(
-    input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> None:
+def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
     if p and training:
         raise RuntimeError(
             f"Expected a model without dropout but got dropout of p={p}: an explanation of one random pass explains no "
