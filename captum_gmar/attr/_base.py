@@ -139,7 +139,7 @@ class AttentionAttribution(Attribution, ABC):
         Takes what :meth:`attribute` takes and raises what it raises.
 
         Returns:
-            Tensor (N, rows, columns), in single precision for half-precision models.
+            Tensor (N, rows, columns), on the device of the inputs, in single precision for half-precision models.
         """
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         (batches,) = self._explain(pixel_values(inputs), request)
@@ -287,7 +287,7 @@ class AttentionAttribution(Attribution, ABC):
         plan, follower = followed(self.plan, self.get_name())
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         (batches,) = self._explain(pixel_values(inputs), request, plan)
-        flow = follower.flow([len(explanation.relevance) for explanation in batches])
+        flow = follower.flow([len(explanation.relevance) for explanation in batches]).to(batches[0].relevance.device)
         return relevance_flow(flow, batches[0], self.plan.start_layer)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -300,7 +300,10 @@ class AttentionAttribution(Attribution, ABC):
         if plan.rule:  # without one, targets mean nothing, and any will do
             request.check(len(pixels))
         with torch.inference_mode(False), torch.enable_grad():
-            of_batches = [self._explain_batch(plan, *batch) for batch in request.batches(pixels)]
+            of_batches = [
+                [explanation.to(pixels.device) for explanation in self._explain_batch(plan, *batch)]
+                for batch in request.batches(pixels)
+            ]
         if any(explanation.without_gradient for of_targets in of_batches for explanation in of_targets):
             warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
         return [list(batches) for batches in zip(*of_batches, strict=True)]

@@ -18,6 +18,7 @@ from captum_gmar.engine.inputs import Request, pixel_values
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits
 from captum_gmar.engine.rule import Blocks, Importance, head_weights
+from captum_gmar.metrics.inputs import has_float64
 
 RESIDUAL = 0.25
 MEAN_SHARE = 5e-5  # of the mean of R, for a residual
@@ -84,6 +85,8 @@ class PublishedGMAR(AttentionAttribution):
             targets = request.targets_for(logits.detach(), len(pixels))
             selected = [select(logits, target, request.contrast) for target in targets]
             forward_pass.check_met(self.model)
+            for score in selected:
+                forward_pass.check_gradient(score)
             entering = recorder.before(forward_pass)
             grads = [gradients(score, [entering], number < len(selected)) for number, score in enumerate(selected, 1)]
             explanations = [self._explained(forward_pass, gradient) for (gradient,) in grads]
@@ -114,13 +117,14 @@ class PublishedRollout:
         assert importance is not None
         examples, tokens = relevance.shape
         patches = int(relevance[0].count_nonzero())
-        identity = torch.eye(tokens, dtype=torch.float64, device=relevance.device)
+        device = relevance.device if has_float64(relevance.device) else torch.device("cpu")
+        identity = torch.eye(tokens, dtype=torch.float64, device=device)
         # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
         first = identity[-patches:].expand(examples, -1, -1)  # (N, P, T) of the first head
         sums = identity.sum(0).expand(examples, importance[0].shape[-1], -1)  # (N, H, T)
         for index, layer in enumerate(layers):
-            weights = importance[index].double()
-            attention = torch.cat([block.attention.to(torch.float64, copy=True) for block in layer], -2)
+            weights = importance[index].to(device, torch.float64)
+            attention = torch.cat([block.attention.to(device, torch.float64, copy=True) for block in layer], -2)
             first = weights[:, :1, None] * (first @ attention[:, 0])
             sums = weights[..., None] * (sums[..., None, :] @ attention).squeeze(-2)
             residual = RESIDUAL * MEAN_SHARE * sums.mean((1, 2)) / tokens  # (N,)
@@ -129,7 +133,7 @@ class PublishedRollout:
         maps = first.reshape(examples, tokens, patches).mean(1)
         low, high = maps.aminmax(dim=1, keepdim=True)
         scaled = torch.where(high > low, (maps - low) / (high - low), 0)
-        return F.pad(scaled, (tokens - patches, 0)).to(relevance.dtype)
+        return F.pad(scaled, (tokens - patches, 0)).to(relevance)
 
 
 class _LayerNorms(AttentionMode):

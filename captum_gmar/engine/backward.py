@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
 from captum_gmar.engine.blockwise import GradientBlocks
-from captum_gmar.engine.forward import ForwardPass, depends
+from captum_gmar.engine.forward import ForwardPass, without_gradient_error
 from captum_gmar.engine.rule import Importance, Rule, leading
 
 
@@ -31,7 +31,7 @@ class BackwardPass:
         self.first = first
         self.relevance = relevance.clone()  # below the layers that were met again
         self.lowest = forward_pass.count  # the layer that was met again last
-        self.importance: list[list[Tensor | None]] = []  # last layer first, in parts (n, H)
+        self.importance: dict[int, list[Tensor | None]] = {}  # of each layer, in parts (n, H)
         self.finite: list[tuple[int, Tensor]] = []  # of each layer and part
         self.has_gradient: list[Tensor] = []  # (n,) of each layer and part
         # tokens that the target reads
@@ -44,14 +44,14 @@ class BackwardPass:
             RuntimeError: if it depends on no layer, or not on every layer in turn.
             FloatingPointError: if a gradient is NaN or infinite.
         """
-        if self.forward_pass.last is None or not depends((selected,), self.forward_pass.last):
-            raise _detached_error(self.lowest - 1)
+        self.forward_pass.check_gradient(selected)
         for layer, handout in enumerate(self.forward_pass.handouts):
             handout.on_blocks = partial(self._meet_again, layer)
             handout.goes_on = layer > self.first and not self.forward_pass.separate
         gradients(selected, [handout.anchor for handout in self.forward_pass.handouts[self.first :]], goes_again)
-        if self.lowest > self.first:
-            raise _detached_error(self.lowest - 1)
+        for layer in reversed(range(self.first, self.forward_pass.count)):
+            if layer not in self.importance:
+                raise without_gradient_error(layer)
         for layer, finite in self.finite:
             if not finite:
                 raise not_finite_error(f"gradient at attention layer {layer}")
@@ -59,25 +59,25 @@ class BackwardPass:
     def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
         if examples.start == 0:
             self.lowest -= 1
-            self.importance.append([])
-        if layer != self.lowest:
+            self.importance[layer] = []
+        if layer != self.lowest and not self.forward_pass.separate:  # those come as their devices are done with them
             raise RuntimeError(
                 f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
                 "depend on every layer in turn, so relevance cannot be handed down."
             )
         self.relevance = self.relevance.to(blocks.grad_output.device)
-        self._look_at(blocks, self.relevance[examples])
+        self._look_at(layer, blocks, self.relevance[examples])
         self.relevance[examples], importance = self.rule(self.relevance[examples], blocks)
-        self.importance[-1].append(importance)
+        self.importance[layer].append(importance)
 
-    def _look_at(self, blocks: GradientBlocks, relevance: Tensor) -> None:
+    def _look_at(self, layer: int, blocks: GradientBlocks, relevance: Tensor) -> None:
         """Notes what must be known of the gradient with respect to the output of a layer's attention."""
         gradient = blocks.grad_output.view(*blocks.shape, -1)  # (n, H, T, D)
         largest = gradient.abs().amax((1, 3))  # not finite if any number is not, and quicker than to look at each
         has_gradient = largest > 0  # (n, T)
-        self.finite.append((self.lowest, torch.isfinite(largest).all()))
+        self.finite.append((layer, torch.isfinite(largest).all()))
         self.has_gradient.append(has_gradient.any(-1))
-        last = self.lowest == self.forward_pass.count - 1
+        last = layer == self.forward_pass.count - 1
         if last:
             self.read |= has_gradient.any(0)
         if last or self.forward_pass.separate:  # in other layers, all tokens count
@@ -104,7 +104,7 @@ class BackwardPass:
     def result(self) -> tuple[Tensor, Importance | None]:
         """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""
         relevance = self.relevance / len(self.importance) if self.rule.layerwise else self.relevance
-        layers = [[part for part in parts if part is not None] for parts in reversed(self.importance)]
+        layers = [[part for part in parts if part is not None] for _, parts in sorted(self.importance.items())]
         if not layers[0]:
             return relevance, None
         return relevance, [torch.cat(parts).to(relevance.device) for parts in layers]
@@ -138,13 +138,6 @@ def not_finite_error(what: str) -> FloatingPointError:
     return FloatingPointError(
         f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
         "precision, try float32 or bfloat16."
-    )
-
-
-def _detached_error(layer: int) -> RuntimeError:
-    return RuntimeError(
-        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
-        "detach what it computes?"
     )
 
 

@@ -6,6 +6,7 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension, R query rows
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -43,6 +44,10 @@ class Layer(NamedTuple):
         mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
         return Layer(self.query[examples], self.key[examples], mask, self.scale)
 
+    def to(self, device: torch.device) -> "Layer":
+        mask = None if self.mask is None else self.mask.to(device)
+        return Layer(self.query.to(device), self.key.to(device), mask, self.scale)
+
 
 OnBlocks = Callable[[slice, "GradientBlocks"], None]
 
@@ -52,6 +57,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}
+        self.lock = threading.Lock()  # of the layer that has it: devices have threads of their own in backward
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """Memory for this shape, which holds anything: what was taken under the name before is lost."""
@@ -118,7 +124,7 @@ class _Attention(torch.autograd.Function):
         grads = [torch.empty_like(t) if needs_grad else None for t in (query, key, value)]
         grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[2] else None
         scratch = Scratch(layer, handout.workspace)
-        with torch.autocast(query.device.type, enabled=False):
+        with handout.workspace.lock, torch.autocast(query.device.type, enabled=False):
             for part in scratch.parts():
                 blocks = GradientBlocks(
                     layer.part(part),

@@ -76,6 +76,11 @@ class Explanation(NamedTuple):
         """(N, rows, columns)"""
         return self.relevance[:, -self.grid.patches :].reshape(-1, self.grid.rows, self.grid.columns)
 
+    def to(self, device: torch.device) -> "Explanation":
+        importance = self.importance and [heads.to(device) for heads in self.importance]
+        logits = None if self.logits is None else self.logits.to(device)
+        return self._replace(relevance=self.relevance.to(device), importance=importance, logits=logits)
+
 
 def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
     """Runs ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
@@ -183,7 +188,9 @@ def _beside(scores: Tensor, target: TargetType) -> TargetType:
 
 
 def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
-    """Relevance (N, T) after the sweep, made of as many examples at a time as a block holds."""
+    """Relevance (N, T) after the sweep, on its device, made of as many examples at a time as a block holds."""
+    layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
+    importance = importance and [heads.to(relevance.device) for heads in importance]
     scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1])), []
     with torch.no_grad(), torch.autocast(relevance.device.type, enabled=False):
         for part in scratch.parts():
@@ -229,7 +236,8 @@ def _forgetful() -> Iterator[None]:
 
 
 def _check_deterministic(model: nn.Module) -> None:
-    if any(module.training and (getattr(module, "drop_prob", None) or 0) > 0 for module in model.modules()):
+    in_training = [module for module in model.modules() if getattr(module, "training", False)]
+    if any((getattr(module, "drop_prob", None) or 0) > 0 for module in in_training):
         raise RuntimeError(
             "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
             "model.eval() first."

@@ -17,9 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
 from captum_gmar.engine.interception import AttentionMode
-from captum_gmar.engine.models import PatchGrid
-
-TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
+from captum_gmar.engine.models import PatchGrid, check_not_traced
 
 
 class Pooling(NamedTuple):
@@ -58,11 +56,12 @@ class ForwardPass(AttentionMode):
         self.pixels: Node | None = None  # where the pixels stand in autograd's graph
         self.handouts: list[Handout] = []  # of each layer
         self.layers: list[Layer] = []  # what was kept
-        self.like = torch.empty(0)  # of the device and precision of the last layer's blocks
+        self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
         self.last: Node | None = None  # where the last layer met stands in autograd's graph
         self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
+        self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
         self.workspace = Workspace()  # of backward
 
     def mark(self, inputs: Tensor) -> Tensor:
@@ -74,7 +73,7 @@ class ForwardPass(AttentionMode):
     def forget(self) -> None:
         """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
         self.last = self.pixels = None
-        self.layers, self.poolings = [], []
+        self.layers, self.poolings, self.cuts = [], [], []
         self.workspace.clear()
         for handout in self.handouts:
             handout.on_blocks = None
@@ -85,10 +84,10 @@ class ForwardPass(AttentionMode):
         return len(self.handouts)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__"):
-            return func(*args, **kwargs)
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
+        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+            return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -142,7 +141,7 @@ class ForwardPass(AttentionMode):
         """Whether they are computed from the pixels; if not, they are of another tower."""
         if self.pixels is None or not torch.is_grad_enabled():
             return True
-        return (self.last is not None and depends(inputs, self.last)) or depends(inputs, self.pixels)
+        return (self.last is not None and depends(inputs, self.last, self.cuts)) or depends(inputs, self.pixels)
 
     def _keep(self, layer: Layer) -> None:
         if self.keeps is None:
@@ -191,10 +190,25 @@ class ForwardPass(AttentionMode):
                 f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
                 "have no single patch grid and cannot be explained."
             )
-        if self.last is not None and not self.separate and not depends(inputs, self.last):
+        if self.last is not None and not self.separate and not depends(inputs, self.last, self.cuts):
             raise RuntimeError(
                 f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
                 "relevance cannot be handed down. forward_func must run one model, and run it once."
+            )
+
+    def check_gradient(self, selected: Tensor) -> None:
+        """Checks that a gradient goes from what is explained (N,) to the last layer, and between the layers.
+
+        Raises:
+            RuntimeError: if it does not depend on that layer, or by operations of which torch has no gradient.
+        """
+        if self.last is None or not depends((selected,), self.last, self.cuts):
+            raise without_gradient_error(self.count - 1)
+        if self.cuts:
+            raise RuntimeError(
+                "Expected a model that gradients go through, but some of its operations have none, as those of "
+                "dynamically quantised layers. Pass the model as it was before, or take a method that needs no "
+                "gradient, AttentionRollout or RawAttention."
             )
 
     def check_met(self, model: nn.Module) -> None:
@@ -217,11 +231,7 @@ class ForwardPass(AttentionMode):
                 "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
                 "have no single patch grid and cannot be explained."
             )
-        if any(isinstance(module, TRACED) for module in model.modules()):
-            raise RuntimeError(
-                f"No attention was met in {name}: it is traced or exported, which compiles the calls of its attention "
-                "away. Pass the model as it was before."
-            )
+        check_not_traced(model)
         raise RuntimeError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
@@ -238,8 +248,11 @@ def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
     return attention(layer, value, handout)
 
 
-def depends(tensors: Iterable[Tensor], node: Node) -> bool:
-    """Whether any of the tensors was computed from what came out of ``node``; the nearest steps are looked at first."""
+def depends(tensors: Iterable[Tensor], node: Node, cuts: list[Node] | None = None) -> bool:
+    """Whether any of the tensors was computed from what came out of ``node``; the nearest steps are looked at first.
+
+    Operations on the way of which torch has no gradient, so that it would be zero, are added to ``cuts``.
+    """
     pending = deque(tensor.grad_fn for tensor in tensors)
     seen: set[Node] = set()
     while pending:
@@ -249,7 +262,16 @@ def depends(tensors: Iterable[Tensor], node: Node) -> bool:
         if current is not None and current not in seen:
             seen.add(current)
             pending.extend(following for following, _ in current.next_functions)
+            if cuts is not None and type(current).__name__ == "CppFunction" and "NotImplemented" in current.name():
+                cuts.append(current)
     return False
+
+
+def without_gradient_error(layer: int) -> RuntimeError:
+    return RuntimeError(
+        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
+        "detach what it computes?"
+    )
 
 
 def _scalar(like: Tensor) -> Tensor:

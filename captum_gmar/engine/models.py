@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 # The names that transformers, timm and torchvision give to the tokens before the patches, and how many there may be in
@@ -14,6 +15,7 @@ REGISTER_PARAMETERS = ("reg_token", "register_tokens")
 PREFIX_PARAMETERS = CLS_PARAMETERS + DISTILLATION_PARAMETERS + REGISTER_PARAMETERS
 MAX_UNNAMED_PREFIX_TOKENS = 32
 
+TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
 ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
 
 
@@ -25,6 +27,22 @@ def check_model(model: object) -> None:
         )
 
 
+def check_not_traced(model: nn.Module) -> None:
+    """
+    Raises:
+        RuntimeError: if the model, or a part of it, is traced, scripted or exported.
+    """
+    if any(isinstance(module, TRACED) or _is_exported(module) for module in model.modules()):
+        raise RuntimeError(
+            f"No attention was met in {type(model).__name__}: it is traced or exported, which compiles the calls of "
+            "its attention away. Pass the model as it was before."
+        )
+
+
+def _is_exported(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.export")
+
+
 def check_no_checkpointing(model: nn.Module) -> None:
     """
     Raises:
@@ -32,7 +50,7 @@ def check_no_checkpointing(model: nn.Module) -> None:
     """
     if any(
         getattr(module, "grad_checkpointing", False)  # timm's, in evaluation mode as well
-        or (module.training and getattr(module, "gradient_checkpointing", False))
+        or (getattr(module, "training", False) and getattr(module, "gradient_checkpointing", False))
         for module in model.modules()
     ):
         raise RuntimeError(
@@ -124,7 +142,7 @@ class PatchGrid(NamedTuple):
         """
         _, channels, height, width = inputs.shape
         shares = self.spread(relevance, height, width) / channels
-        return shares[:, None].expand(-1, channels, -1, -1).to(inputs.dtype).contiguous()
+        return shares[:, None].expand(-1, channels, -1, -1).to(inputs.device, inputs.dtype).contiguous()
 
     def sums(self, attributions: Tensor) -> Tensor:
         """What lies on each patch, over its pixels and channels: (N, channels, height, width) → (N, rows, columns).
@@ -161,6 +179,7 @@ def _patch_size(model: nn.Module) -> tuple[int, int]:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _is_patch_embedding(module):
             return module.kernel_size[0], module.kernel_size[1]
+    check_not_traced(model)
     raise ValueError(
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
         "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."

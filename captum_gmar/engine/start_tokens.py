@@ -61,7 +61,7 @@ def _is_index(number: object) -> bool:
 
 
 def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
-    """The relevance (T,) that the tokens start with above the last layer, summing to 1.
+    """The relevance (T,) that the tokens start with above the last layer, summing to 1; in double precision on the CPU.
 
     Without ``start`` it lies where the classifier reads: at the CLS token, or at the mean of the patches in models
     without CLS token (I-JEPA, SigLIP), in those whose config says ``use_mean_pooling`` (BEiT, Data2Vec), in timm's
@@ -88,7 +88,7 @@ def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int, start: Start
     prefix = tokens - grid.patches
     cls = _cls_tokens(model, prefix)
     parts = _parts(start) or _reads(model) or (("cls",) if cls else ("patches",))
-    relevance = torch.zeros(tokens, dtype=torch.float64)
+    relevance = torch.zeros(tokens, dtype=torch.float64, device="cpu")
     for part in parts:
         if isinstance(part, tuple):
             relevance[prefix + _patch_index(grid, *part)] += 1

@@ -52,7 +52,8 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
         outputs.append(output if isinstance(output, Tensor) else output[0])
         if layer is not layers[-1]:
             return None
-        together = torch.cat(outputs, 0 if len(outputs[0]) == examples else 1)  # torch's layers may take tokens first
+        beside = [tokens.to(outputs[-1].device) for tokens in outputs]  # of a model that is spread over several
+        together = torch.cat(beside, 0 if len(beside[0]) == examples else 1)  # torch's layers may take tokens first
         return together if isinstance(output, Tensor) else (together, *output[1:])
 
     with ExitStack() as stack:

@@ -1,6 +1,7 @@
 """The images and maps that a metric is given: checked, and brought to one form."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -85,10 +86,19 @@ def patch_scores(attributions: Tensor, patch_size: PatchSize) -> Tensor:
 
     Summed in double precision, so that patches of the same relevance get the same score, wherever they lie.
     """
-    exact = torch.float32 if attributions.device.type == "mps" else torch.float64  # which Apple's GPUs lack
-    pixels = attributions.sum(1, dtype=exact)
+    pixels = attributions.sum(1, dtype=torch.float64 if has_float64(attributions.device) else torch.float32)
     height, width = check_patch_size(patch_size, *pixels.shape[1:])
     return pixels.reshape(len(pixels), -1, height, pixels.shape[2] // width, width).sum((2, 4))
+
+
+@cache
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in double precision, which Apple's GPUs and some others do not."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device).sum()
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[int, int]:

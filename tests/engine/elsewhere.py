@@ -1,0 +1,152 @@
+"""A device for tests on machines that have none: its numbers lie in main memory, to torch it is another than the CPU.
+
+As on a GPU, operations on tensors of two devices are an error (but for scalars of the CPU in elementwise operations,
+and indices of the CPU), and backward runs in the device's own thread. As on some GPUs, there is no double precision.
+Importing this makes torch know the device ``"elsewhere"``. Run as a script, it checks every method on it.
+"""
+
+import os
+import sys
+import threading
+import warnings
+
+import torch
+from torch.utils import backend_registration
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = "elsewhere"
+aten = torch.ops.aten
+BETWEEN_DEVICES = {aten.copy_, aten._to_copy, aten._copy_from}
+INDEXING = {aten.index, aten.index_put_, aten.index_put, aten._index_put_impl_}
+TAKING_SCALARS = {aten.where, aten.fill_, aten.masked_fill_}
+MAKING = [aten.eye.default, aten.eye.m, aten.arange.default, aten.arange.start, aten.arange.start_step]
+threads = set()  # in which operations ran
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor of the device; ``here`` has its numbers."""
+
+    is_cuda = True  # for code that asks whether it is on a GPU
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, here):
+        if here.dtype == torch.float64:
+            raise TypeError(f"The device {NAME} has no float64.")
+        options = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
+        return torch.Tensor._make_wrapper_subclass(cls, here.shape, **options, device=f"{NAME}:0")
+
+    def __init__(self, here):
+        self.here = here
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return compute(func, *args, **(kwargs or {}))
+
+
+def compute(func, *args, **kwargs):
+    """The operation on the numbers in main memory, if a device would do it."""
+    threads.add(threading.get_ident())
+    if func.overloadpacket is aten._fused_sdp_choice:
+        return 0  # attention by plain products
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    check_devices(func, args, tensors)
+    device, wrappers = kwargs.get("device"), {id(t.here): t for t in tensors if isinstance(t, Elsewhere)}
+    goes_there = bool(wrappers) if device is None else device.type == NAME
+    arguments = tree_map_only((Elsewhere, torch.device), brought_here, (args, kwargs))
+    result = func(*arguments[0], **arguments[1])
+
+    def wrapped(tensor):
+        return wrappers.get(id(tensor)) if id(tensor) in wrappers else Elsewhere(tensor) if goes_there else tensor
+
+    return tree_map_only(torch.Tensor, wrapped, result)
+
+
+def brought_here(value):
+    return value.here if isinstance(value, Elsewhere) else torch.device("cpu")
+
+
+def check_devices(func, args, tensors):
+    operation, others = func.overloadpacket, [tensor for tensor in tensors if not isinstance(tensor, Elsewhere)]
+    if len(others) in (0, len(tensors)) or operation in BETWEEN_DEVICES:
+        return
+    if operation in INDEXING and isinstance(args[0], Elsewhere):
+        return
+    takes_scalars = operation in TAKING_SCALARS or torch.Tag.pointwise in func.tags
+    writes_here = func._schema.is_mutable and not isinstance(args[0], Elsewhere)
+    if not takes_scalars or writes_here or any(tensor.dim() for tensor in others):
+        found = ", ".join(f"{tensor.device} {tuple(tensor.shape)}" for tensor in tensors)
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got {found}")
+
+
+def register():
+    backend = backend_registration._DummyBackendModule()
+    backend.get_amp_supported_dtype = lambda: [torch.float16, torch.bfloat16]
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend)
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(compute, "PrivateUse1")
+    library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for operation in MAKING:  # which torch else makes empty, to be resized
+        torch.library.impl(operation.name(), "PrivateUse1")(lambda *args, op=operation, **kw: compute(op, *args, **kw))
+
+    @torch.library.impl("aten::_copy_from", "PrivateUse1")
+    def copy_from(source, to, non_blocking=False):
+        to.here.copy_(source.here if isinstance(source, Elsewhere) else source)
+        return to
+
+    return library  # what it registers goes with it
+
+
+def split(model):
+    """The model with all layers but the first on the device, as ``device_map`` spreads it."""
+    from captum_gmar.engine.models import transformer_layers
+
+    first, second, *_ = transformer_layers(model)
+    model.to(NAME)
+    for name, module in model.named_modules():
+        if module is first or "embeddings" in name.split(".")[-1]:
+            module.to("cpu")
+
+    def move(module, args, kwargs):
+        return tree_map_only(torch.Tensor, lambda tensor: tensor.to(NAME), (args, kwargs))
+
+    second.register_forward_pre_hook(move, with_kwargs=True)
+    return model
+
+
+def check(families, is_split):
+    """What is wrong with methods of ours there, compared with their numbers on the CPU."""
+    from families import make
+
+    from captum_gmar.attr.catalogue import OURS, methods
+    from captum_gmar.engine import blockwise
+
+    blockwise.BLOCK_ELEMENTS = dict.fromkeys(blockwise.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images
+    blockwise.MIN_BLOCK_ROWS = 2
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    targets, contrast = torch.tensor([[3, 4], [5, 6], [1, 2]]), torch.tensor([7, 8, 9])  # as a data loader gives them
+    failures = []
+    for family in families:
+        (here, forward_here), (there, forward_there) = make(family), make(family)
+        there, inputs = (split(there), images) if is_split else (there.to(NAME), images.to(NAME))
+        for name in OURS:
+            expected = methods()[name](here, forward_func=forward_here)
+            method = methods()[name](there, forward_func=forward_there)
+            try:
+                found = method.attribute_targets(inputs, targets, contrast=contrast)
+                assert found.device == inputs.device, f"it is on {found.device}"
+                correct = expected.attribute_targets(images, targets, contrast=contrast)
+                torch.testing.assert_close(found.cpu(), correct, rtol=1e-4, atol=1e-8)
+            except (AssertionError, RuntimeError, TypeError) as error:
+                failures.append(f"{family}, {name}: {type(error).__name__}: {str(error)[:300]}")
+    if len(threads) < 2:
+        failures.append("backward ran in the caller's thread")
+    return failures
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    registered = register()
+    print(*check(sys.argv[2:], is_split=sys.argv[1] == "split"), sep="\n", flush=True)
+    os._exit(0)  # at the interpreter's end, the device's thread now and then aborts it
