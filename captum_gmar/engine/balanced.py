@@ -44,9 +44,8 @@ from captum_gmar.engine.balanced_rules import (
     without_gradient,
     without_parameter,
 )
-from captum_gmar.engine.forward import TRACED
 from captum_gmar.engine.interception import AttentionMode
-from captum_gmar.engine.models import check_no_checkpointing
+from captum_gmar.engine.models import TRACED, check_no_checkpointing
 
 REGISTER = "captum_gmar.engine.balanced_rules.register_rule"
 
