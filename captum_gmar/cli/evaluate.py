@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
+from captum_gmar.cli.launching import is_launched, launch
 from captum_gmar.cli.options import (
     AddNames,
     add_device_and_size,
@@ -53,8 +54,8 @@ differences.csv (of every two methods on the same images), examples.csv,
 curves.csv, plots/, settings.json, skipped.csv where images were left out, and
 journal/, which a run that goes on reads: with more images or more methods.
 
-On several GPUs or machines:
-  torchrun --nproc-per-node K -m captum_gmar evaluate ...
+On several GPUs of one machine, --processes K; on several machines:
+  torchrun --nnodes N --nproc-per-node K ... -m captum_gmar evaluate ...
 
 exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
   done, 130 interrupted
@@ -103,6 +104,7 @@ def add_command(subparsers: Any) -> None:
     add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
+    add("--processes", type=positive, default=1, metavar="K", help="that share the work, each on a GPU of its own")
     add(
         "--precision",
         choices=["float32", "bfloat16"],
@@ -115,6 +117,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were measured and how many left out."""
     if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
+    if arguments.processes > 1 and not is_launched():
+        return launch(arguments.processes, sys.argv[1:])
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listening import listener_of
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
@@ -135,7 +139,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
             return 0, 1  # the process that failed says why
         if processes.is_first and outcome.evaluation.summaries:
             print_text(f"{count(outcome.measured)} measured: {arguments.output / SUMMARY}")
-    return outcome.measured, outcome.skipped
+    return outcome.measured, outcome.skipped if processes.is_first else 0
 
 
 def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationSettings":

@@ -19,5 +19,5 @@ def listener_of(same: str, speaks: bool = True) -> Listener:
         skip=report,
         has_bar=speaks and is_terminal,
         line=partial(report, kind="progress") if speaks and not is_terminal else None,
-        goes_on=same,
+        goes_on=same if speaks else None,
     )

@@ -33,7 +33,7 @@ def draw_estimates(
     panels: Any = figure.subplots(1, len(summaries), sharey=True, squeeze=False)
     for panel, summary in zip(panels[0], summaries, strict=True):
         _draw_panel(panel, summary, methods)
-    show(use_pyplot)
+    show(figure, use_pyplot)
     return figure, list(panels[0])
 
 

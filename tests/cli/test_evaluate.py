@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
+from captum_gmar.evaluation.faithfulness import FaithfulnessWork
 from captum_gmar.evaluation.journal import Batch
 from captum_gmar.evaluation.journal import read_batches as batches_of
 from captum_gmar.evaluation.measures import Measures
@@ -296,6 +299,142 @@ def test_two_processes_give_what_one_gives(data: Path, models: Path) -> None:
     finish([*everything, "one"], data.parent)
     assert content(data.parent / "two") == content(data.parent / "one")
     assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "--processes"])
+def test_an_unreadable_image_costs_no_process_the_report(data: Path, models: Path, launcher: str) -> None:
+    """And no earlier report stands beside the new tables; torchrun itself tells the exit status in many lines."""
+    folder = data.parent / "results"
+    everything = (data, *OPTIONS, "--model", models / "vit", "--output", "results")
+    finish([*everything, "--limit", 8], data.parent)
+    for name in ("3.png", "4.png"):
+        (data.parent / name).write_bytes(b"no image")
+    processes = 2 if launcher == "torchrun" else 1
+    options = ("--processes", 2) if launcher == "--processes" else ()
+    with started([*everything, *options], data.parent, processes) as running:
+        _, errors = running.communicate(timeout=300)
+    assert running.returncode == 1, errors.decode()
+    assert f"{IMAGES - 2} images" in (folder / "summary.md").read_text()
+    assert {row["name"] for row in rows(folder / "skipped.csv")} == {"3.png", "4.png"}
+    assert {int(row["example"]) for row in rows(folder / "examples.csv")} == {*range(IMAGES)} - {3, 4}
+    assert not [path for path in folder.iterdir() if path.name in (".new", ".ready")]
+    if launcher == "--processes":
+        lines = [line.split(": ") for line in errors.decode().splitlines() if "progress" not in line]
+        assert {line[0] for line in lines} == {"captum-gmar"}  # no trace of anything
+        assert sorted(line[2] for line in lines if line[1] == "error") == ["3.png", "4.png"]
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[int]:
+    """A process that owns the folder; killed at the end."""
+    code = (
+        "import sys; from pathlib import Path; from captum_gmar.evaluation.lock import owned\n"
+        "with owned(Path(sys.argv[1]), print): print('owned', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout
+            assert running.stdout.readline() == b"owned\n"
+            yield running.pid
+        finally:
+            running.kill()
+
+
+def test_a_folder_has_one_owner(data: Path, evaluate: Evaluate) -> None:
+    """Who is named, and who leaves nothing behind that a kill could not undo."""
+    few = ("--methods", "rollout", "--metrics", "average-gain", "--limit", 3, "--output", "results")
+    evaluate(data, *few)
+    before = (data.parent / "results" / "examples.csv").read_text()
+    with at_work(data.parent / "results") as owner:
+        refused = evaluate(data, *few[:-4], "--output", "results")
+        assert refused.is_error(f"results: process {owner} on ", "is at work there. Wait until it is done")
+    assert (data.parent / "results" / "examples.csv").read_text() == before
+    assert evaluate(data, *few).status == 0
+
+
+def test_an_image_replaced_under_its_name_is_measured_anew(data: Path, evaluate: Evaluate) -> None:
+    few = ("--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", 4)
+    evaluate(data, *few, "--output", "results", "--limit", 6)
+    before = rows(data.parent / "results" / "examples.csv")
+    changed = before[0]["path"]
+    save_photo(data.parent / changed, seed=77)
+    again = evaluate(data, *few, "--output", "results", "--limit", 6)
+    assert again.status == 0
+    assert f"1 image is not what was measured under the same name, and measured anew: {changed}" in again.err
+    after = rows(data.parent / "results" / "examples.csv")
+    assert [row for row in after if row["path"] != changed] == [row for row in before if row["path"] != changed]
+    evaluate(data, *few, "--output", "fresh", "--limit", 6)
+    fresh = rows(data.parent / "fresh" / "examples.csv")
+    own, expected = ([float(row["value"]) for row in table if row["path"] == changed] for table in (after, fresh))
+    assert own == pytest.approx(expected, abs=1e-6)
+    assert own != [float(row["value"]) for row in before if row["path"] == changed]
+    assert not evaluate(data, *few, "--output", "results", "--limit", 6).err
+
+
+def test_data_may_grow_and_move(data: Path, models: Path, evaluate: Evaluate) -> None:
+    """One more image, before all others, and the same weights by another path: nothing is measured twice."""
+    few = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results")
+    evaluate(data, *few)
+    measured = read_batches(data.parent / "results" / "journal")
+    save_photo(data.parent / "new.png", seed=99)
+    data.write_text(json.dumps([{"path": "new.png"}, *json.loads(data.read_text())]))
+    shutil.copytree(models / "vit", data.parent / "moved")
+    assert evaluate(data, *few, "--model", "moved", model=None).status == 0
+    batches = read_batches(data.parent / "results" / "journal")
+    assert batches[: len(measured)] == measured
+    assert [record.example.name for batch in batches[len(measured) :] for record in batch.records] == ["new.png"]
+    assert len({row["path"] for row in rows(data.parent / "results" / "examples.csv")}) == IMAGES + 1
+
+
+def test_a_run_that_measured_nothing_does_not_lock_its_folder(work: Path, evaluate: Evaluate) -> None:
+    few = ("--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--output", "results")
+    (work / "data.csv").write_text("path\nnone.png\n")
+    assert evaluate("data.csv", *few, "--steps", 8).status == 2
+    save_photo(work / "none.png")
+    assert evaluate("data.csv", *few, "--steps", 4).status == 0
+    assert evaluate("data.csv", *few, "--steps", 8).is_error("other settings: steps is 4 there and 8 here")
+
+
+def test_steps_that_nobody_gave_are_as_many_as_there_are_patches(data: Path, evaluate: Evaluate) -> None:
+    few = ("--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--limit", 1, "--output", "results")
+    assert evaluate(data, *few).status == 0
+    curve = [row for row in rows(data.parent / "results" / "curves.csv") if row["method"] == "rollout"]
+    assert len(curve) == 16 + 1  # points, of 4x4 patches
+
+
+def test_a_flat_folder(work: Path, evaluate: Evaluate) -> None:
+    done = evaluate(".", "--methods", "rollout", "--metrics", "all", "--steps", 4, "--output", "results")
+    assert done.status == 0, done.err
+    assert done.out == "1 image measured: results/summary.md\n"
+    assert {row["path"] for row in rows(work / "results" / "examples.csv")} == {"photo.png"}
+
+
+def test_interrupted(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = FaithfulnessWork.batch
+
+    def interrupted(self: FaithfulnessWork, numbers: Sequence[int], methods: Sequence[str] = ()) -> Any:
+        if self.batches.any_done:
+            raise KeyboardInterrupt
+        return batch(self, numbers, methods)
+
+    few = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results")
+    with monkeypatch.context() as patch:
+        patch.setattr(FaithfulnessWork, "batch", interrupted)
+        stopped = evaluate(data, *few)
+    assert stopped.status == 130
+    assert stopped.err == "captum-gmar: note: interrupted: 8 of 20 images kept; the same command goes on\n"
+    assert evaluate(data, *few).status == 0
+
+
+def test_progress_without_a_terminal(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captum_gmar.evaluation.progress._SECONDS_APART", 0)
+    done = evaluate(data, "--methods", "rollout", "--metrics", "average-gain", "--output", "results")
+    lines = done.err.splitlines()
+    assert [line.rsplit(",")[0] for line in lines] == [
+        f"captum-gmar: progress: measuring: {count} of 20 images" for count in (8, 16)
+    ]
+    assert all(line.endswith(" min left") for line in lines)
 
 
 def test_a_corrupt_image_is_listed_and_left_out_of_all(data: Path, evaluate: Evaluate) -> None:
