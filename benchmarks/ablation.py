@@ -29,11 +29,11 @@ from captum_gmar.engine.rule import Block, Blocks, Step, head_weights, positive,
 from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.data import read_examples
 from captum_gmar.evaluation.faithfulness import FaithfulnessWork
-from captum_gmar.evaluation.markdown import table
 from captum_gmar.evaluation.results import Result, results_from
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.evaluation.statistics import Quantity, Summary, summarise, tables
 from captum_gmar.evaluation.subject import Subject, drawn
+from captum_gmar.files.markdown import table
 
 REMOVALS = ("mean", "blur", "noisy-linear", "tokens")
 STEPS, AT_ONCE, CHOOSING = 7, 16, (1, 2)

@@ -11,7 +11,7 @@ from benchmarks.measuring import EVERYTHING, START_UP
 from benchmarks.plots import draw_growth, save
 from benchmarks.presets import GROWING, Preset
 from benchmarks.summary import Growth, Line, Spread, grown, lines
-from captum_gmar.evaluation.markdown import table
+from captum_gmar.files.markdown import table
 from captum_gmar.files.writing import write_json, write_text
 
 PLOT = "growth.png"

@@ -67,7 +67,7 @@ class Classifier:
     @property
     def is_multi_label(self) -> bool:
         """Whether several classes may be true of an image at once."""
-        return getattr(self.model.config, "problem_type", None) == "multi_label_classification"
+        return getattr(getattr(self.model, "config", None), "problem_type", None) == "multi_label_classification"
 
     def pixel_values(self, image: Image.Image) -> Tensor:
         """
@@ -149,7 +149,7 @@ class Classifier:
         return size.get("shortest_edge") or size["height"]
 
     def _interpolates(self, height: int, width: int) -> bool:
-        config: Any = self.model.config
+        config: Any = getattr(self.model, "config", None)
         config = getattr(config, "vision_config", config)
         trained = getattr(config, "image_size", (height, width))
         trained = (trained, trained) if isinstance(trained, int) else tuple(trained)

@@ -1,8 +1,13 @@
 """``captum-gmar heads``: how much each attention head matters, over images, and whether such scores mean anything."""
 
 import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captum_gmar.cli.options import (
     AddNames,
@@ -14,23 +19,27 @@ from captum_gmar.cli.options import (
     positive,
     whole,
 )
-from captum_gmar.cli.outputs import FORMATS, find_images, plan_array, plan_pictures
-from captum_gmar.cli.terminal import CommandError
+from captum_gmar.cli.outputs import FORMATS, find_images, plan_pictures
+from captum_gmar.cli.terminal import CommandError, print_text
+from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, SCORES, HeadSettings
 
-SCORES = ("gmar-l1", "gmar-l2", "mask-gradient", "entropy")
-DEFAULT = ("gmar-l1", "mask-gradient")
-FILLS = ("zero", "mean")
-RANDOM = 5
+if TYPE_CHECKING:
+    import torch
+
+    from captum_gmar.evaluation.head_results import HeadResults
+    from captum_gmar.evaluation.subject import Subject
+
+DRAWN_SCENES = 100  # of the built-in ones, unless another limit is given
 MARK = "heads"  # what the names of pictures end in
 SCENES = "built-in-scenes"
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Scores the attention heads of an image classifier: how much each matters to the
 class that is explained, on average over images. It prints a table of layers and
 heads and writes a picture of it. With --ablate it asks whether the scores mean
 anything: it silences heads in order of each score and follows what becomes of
-the predictions, against random orders. Without DATA and --model it is about the
-built-in model on built-in scenes, and needs no network.
+the predictions, against {RANDOM_ORDERS} random orders. Without DATA and --model it is about
+the built-in model on built-in scenes, and needs no network.
 """
 
 EPILOG = f"""\
@@ -64,13 +73,6 @@ exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
   130 interrupted
 """
 
-ARRAYS = """\
-also write a NumPy file of arrays for the N images: image (N,) names; target (N,) explained class indices; label (N,)
-their names; score (scores,) names; importance (scores, N, layers, heads); with --ablate, for the M images of the other
-half and K numbers of silent heads: tested (M,) names; silent (K,); order (orders,) names; accuracy, probability and
-logit (orders, K, M) of the target
-"""
-
 
 def add_command(subparsers: Any) -> None:
     """Declares the command and its arguments."""
@@ -81,11 +83,11 @@ def add_command(subparsers: Any) -> None:
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
     add(
         "--scores",
-        type=names_of(SCORES),
+        type=names_of(tuple(SCORES)),
         action=AddNames,
-        default=DEFAULT,
+        default=DEFAULT_SCORES,
         metavar="NAME,...",
-        help=f"of those below, or all (default: {','.join(DEFAULT)})",
+        help=f"of those below, or all; may be repeated (default: {','.join(DEFAULT_SCORES)})",
     )
     add(
         "--target",
@@ -94,55 +96,102 @@ def add_command(subparsers: Any) -> None:
         "scenes), or for all images a class index or label",
     )
     add("--ablate", action="store_true", help="also silence heads in order of each score, see below")
-    add("--fill", choices=FILLS, help="what a silent head gives: zero, or its mean output (default: zero)")
-    add("--random", type=positive, metavar="N", help=f"random orders to compare with (default: {RANDOM})")
-    add("--within-layers", action="store_true", help="rank heads within their layer, also at random")
     add("--limit", type=positive, metavar="N", help="take N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
     add(
         "--output",
         type=place,
         metavar="FILE_OR_RESULTS",
-        help=f"picture (default: <data>-{MARK}.png), or folder of results",
+        help=f"picture (default: <data>-{MARK}.png); without a picture's suffix, folder of results, which is made",
     )
-    add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were scored and how many left out."""
-    data = arguments.data
-    if bool(data) != bool(arguments.model):
+    if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
-    _check_ablation(arguments)
     picture = _picture(arguments)
     if arguments.ablate and picture:
         raise CommandError("--ablate must go with --output RESULTS, a folder that keeps what is finished")
-    array = plan_array(arguments.save_array)
+    from captum_gmar.classifier import choose_device
+    from captum_gmar.cli.listening import listener_of
     from captum_gmar.evaluation.data import is_data_set
-    from captum_gmar.evaluation.heads import weigh
+    from captum_gmar.evaluation.heads import run_heads
+    from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
 
-    try:
-        has_records = bool(data) and is_data_set(data)
-    except OSError as error:
-        raise CommandError(error) from error
-    arguments.images, missing = find_images([str(data)]) if data and not has_records else ([], 0)
-    return (0, missing) if missing else weigh(picture, array, arguments)
+    is_of_images = bool(arguments.data) and not is_data_set(arguments.data)
+    images, missing = find_images([str(arguments.data)]) if is_of_images else ([], 0)
+    if missing:
+        return 0, missing
+    device = choose_device(local_device(arguments.device))
+    folder = None if picture else Path(arguments.output)
+    with joined(device) as processes, _subject(arguments, images, device) as subject:
+        listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
+        command = shlex.join(["captum-gmar", *sys.argv[1:]])
+        try:
+            results = run_heads(_settings(arguments), subject, folder, processes, listener, command)
+        except FailedElsewhere:
+            return 0, 1  # the process that failed says why
+    if processes.is_first:
+        _tell(results, picture, folder)
+    return len(results.images), len(results.skipped)
 
 
-def _check_ablation(arguments: argparse.Namespace) -> None:
-    for option in ("fill", "random", "within_layers"):
-        if getattr(arguments, option) and not arguments.ablate:
-            raise CommandError(f"--{option.replace('_', '-')} must go with --ablate")
-    arguments.fill = arguments.fill or FILLS[0]
-    arguments.random = arguments.random or RANDOM
+def _settings(arguments: argparse.Namespace) -> HeadSettings:
+    return HeadSettings(
+        scores=tuple(arguments.scores),
+        target=arguments.target or ("predicted" if arguments.data else "label"),
+        ablate=arguments.ablate,
+        seed=arguments.seed,
+        limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),
+        batch_size=arguments.batch_size,
+    )
+
+
+@contextmanager
+def _subject(arguments: argparse.Namespace, images: list[Path], device: "torch.device") -> Iterator["Subject"]:
+    if not arguments.data:
+        from captum_gmar.cli.scenes import scene_subject
+
+        with scene_subject(1, arguments.size, device) as subject:
+            yield subject
+        return
+    from captum_gmar.classifier import load_classifier
+    from captum_gmar.evaluation.data import image_examples, read_examples
+    from captum_gmar.evaluation.subject import Subject
+
+    examples = image_examples(images) if images else read_examples(arguments.data)
+    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
+    yield Subject(classifier, examples, arguments.model, str(arguments.data))
 
 
 def _picture(arguments: argparse.Namespace) -> Path | None:
     """Where the picture goes; None if there is to be a folder of results."""
     output = arguments.output
-    if output and (Path(output).is_dir() or Path(output).suffix[1:].lower() not in FORMATS):
-        return None
+    if output is not None:
+        suffix = Path(output).suffix[1:].lower()
+        if output.endswith(("/", os.sep)) or Path(output).is_dir() or not suffix:
+            return None
+        if suffix not in FORMATS:
+            raise CommandError(
+                f"--output must be a folder, or a picture that ends in one of .{', .'.join(FORMATS)}. Got {output!r} "
+                f"instead; end it in / for a folder."
+            )
     (picture,) = plan_pictures([(arguments.data or Path(SCENES)).resolve()], output, MARK)
     return picture
+
+
+def _tell(results: "HeadResults", picture: Path | None, folder: Path | None) -> None:
+    """Writes the picture and prints what is on it; or says where the report is."""
+    from captum_gmar.evaluation.head_run import REPORT
+    from captum_gmar.evaluation.markdown import count
+    from captum_gmar.files.writing import save_picture
+
+    if folder:
+        print_text(f"{count(len(results.images))} scored: {folder / REPORT[0]}")
+    if picture:
+        save_picture(results.visualize(use_pyplot=False)[0], picture)
+        head = [results.data, f"  explained  {results.explained}", f"  picture    {picture}", ""]
+        print_text("\n".join([*head, results.tables()]))

@@ -7,7 +7,7 @@ from captum_gmar.cli.terminal import report
 from captum_gmar.evaluation.progress import Listener
 
 
-def listener_of(same: str, speaks: bool = True) -> Listener:
+def listener_of(same: str | None, speaks: bool = True) -> Listener:
     """
     Args:
         same: what goes on with an interrupted run; None if nothing does.

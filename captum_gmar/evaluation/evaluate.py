@@ -1,10 +1,7 @@
 """Evaluating methods over a data set, from Python."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -15,16 +12,16 @@ from captum_gmar.engine._captum import Attribution
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
 from captum_gmar.evaluation.faithfulness import Faithfulness, completed
-from captum_gmar.evaluation.given import data_name, examples_from
-from captum_gmar.evaluation.markdown import count
+from captum_gmar.evaluation.folder import kept_in
+from captum_gmar.evaluation.given import given_subject
 from captum_gmar.evaluation.processes import Processes
-from captum_gmar.evaluation.progress import Listener
+from captum_gmar.evaluation.progress import Listener, warning_listener
 from captum_gmar.evaluation.report import Provenance
 from captum_gmar.evaluation.result import Evaluation
 from captum_gmar.evaluation.results import Result
-from captum_gmar.evaluation.resumable import begun
+from captum_gmar.evaluation.resumable import begun, reasons, warn_of_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings, names_of
-from captum_gmar.evaluation.subject import GivenClassifier, Subject, drawn, versions
+from captum_gmar.evaluation.subject import Subject, drawn, versions
 from captum_gmar.metrics.controls import CONTROLS
 
 _ALONE = Processes(0, 1)
@@ -141,23 +138,14 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
     )
-    classifier = GivenClassifier(model, processor, forward_func=forward_func)
-    subject = Subject(classifier, examples_from(data), _model_name(model), data_name(data))
-    listener = Listener(
-        note=lambda text: warnings.warn(text, stacklevel=2),
-        skip=lambda text: None,  # which is told at the end
-        has_bar=show_progress,
-        goes_on="the same call" if output else None,
-    )
+    subject = given_subject(model, data, processor, forward_func)
+    listener = warning_listener(show_progress, is_kept=output is not None)
     command = "captum_gmar.evaluate(...)"
-    with _kept_in(output) as folder:
+    with kept_in(output) as folder:
         evaluation = run_evaluation(settings, chosen, subject, folder, _ALONE, listener, command).evaluation
-    skipped = [f"{skip.name}: {skip.reason}" for skip in evaluation.skipped]
-    reasons = "; ".join(skipped[:3]) + ("; …" if len(skipped) > 3 else "")
     if not evaluation.results:
-        raise ValueError(f"data must hold images that can be measured. Got none: {reasons}")
-    if skipped:
-        warnings.warn(f"left out {count(len(skipped))}, see `skipped`: {reasons}", stacklevel=2)
+        raise ValueError(f"data must hold images that can be measured. Got none: {reasons(evaluation.skipped)}")
+    warn_of_skipped(evaluation.skipped)
     return evaluation
 
 
@@ -283,17 +271,3 @@ def _checked_method(name: str, method: object) -> Method:
         f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
         f"attributions. Got {method!r} instead. Classes are called on the model first."
     )
-
-
-def _model_name(model: nn.Module) -> str:
-    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-
-
-@contextmanager
-def _kept_in(output: str | Path | None) -> Iterator[Path]:
-    """The folder of the results, for good or within the block."""
-    if output is not None:
-        yield Path(output)
-        return
-    with TemporaryDirectory() as folder:
-        yield Path(folder)

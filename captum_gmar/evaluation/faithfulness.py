@@ -24,7 +24,7 @@ from captum_gmar.evaluation.measures import Measures
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener
 from captum_gmar.evaluation.results import Result, Row, results_from
-from captum_gmar.evaluation.resumable import Kept, extended, finish, read_kept, tell_skipped
+from captum_gmar.evaluation.resumable import Kept, extended, finish, read_kept, tell_changed, tell_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.evaluation.subject import Subject
 from captum_gmar.metrics.controls import CONTROLS
@@ -114,7 +114,7 @@ class Faithfulness:
         kept = Kept({}, [], [])
         if self.processes.is_first:
             kept = read_kept(self.folder / JOURNAL, self.subject.examples)
-            self._tell_changed(kept.changed)
+            tell_changed(kept.changed, self.listener)
         missing, any_done = self.processes.first(lambda: (self._missing(kept), bool(kept.records)))
         self.work.batches.any_done = any_done
         batches, skipped = list[Batch](), dict[int, Skipped]()
@@ -162,12 +162,6 @@ class Faithfulness:
             raise failures[0] if failures else RuntimeError(reason)
         if self.processes.is_first:
             tell_skipped(skipped, self.listener)
-
-    def _tell_changed(self, names: Sequence[str]) -> None:
-        if names:
-            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            count = "1 image is" if len(names) == 1 else f"{len(names)} images are"
-            self.listener.note(f"{count} not what was measured under the same name, and measured anew: {few}")
 
 
 class FaithfulnessWork:

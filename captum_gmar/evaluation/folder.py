@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from captum_gmar.evaluation.lock import LOCK, owned
@@ -118,6 +119,16 @@ def replacing_report(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     _put_in_place(folder)
+
+
+@contextmanager
+def kept_in(output: str | Path | None) -> Iterator[Path]:
+    """The folder of the results, for good or, where there is to be none, within the block."""
+    if output is not None:
+        yield Path(output)
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _put_in_place(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Data as Python hands it over: paths, data sets, or anything that gives images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_gmar.evaluation.data import read_examples, row_examples
 from captum_gmar.evaluation.example import Example, boxes_from
+from captum_gmar.evaluation.subject import GivenClassifier, Subject
 from captum_gmar.files.images import read_image
 
 _FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"
@@ -40,6 +41,19 @@ def examples_from(data: Any) -> list[Example]:
     if not examples:
         raise ValueError("data must hold at least one image. Got none instead.")
     return examples
+
+
+def given_subject(
+    model: nn.Module, data: Any, processor: Any, forward_func: Callable[[Tensor], Tensor] | None
+) -> Subject:
+    """What a run is about, of the arguments of :func:`captum_gmar.evaluate`.
+
+    Raises:
+        TypeError, OSError, ValueError: as :func:`examples_from`.
+    """
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    classifier = GivenClassifier(model, processor, forward_func=forward_func)
+    return Subject(classifier, examples_from(data), name, data_name(data))
 
 
 def data_name(data: Any) -> str:

@@ -1,6 +1,7 @@
-"""The pictures of what was found out about heads."""
+"""The pictures of an evaluation of heads."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from math import ceil
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.evaluation.head_report import FOLLOWED, RANDOM, Curves
+from captum_gmar.evaluation.head_report import OUTCOME_TITLES, RANDOM, Curves
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
 from captum_gmar.visualization.heads import (
     AXES_INCHES,
@@ -17,60 +18,77 @@ from captum_gmar.visualization.heads import (
     SPREAD_HEIGHT,
     visualize_head_importance,
 )
-from captum_gmar.visualization.panels import draw_title, make_figure
-from captum_gmar.visualization.style import COLOURS, GREY
+from captum_gmar.visualization.panels import draw_title, make_figure, show
+from captum_gmar.visualization.style import COLOURS, DASHED, GREY
 
 SIDE_BY_SIDE = 2  # scores
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_INCHES = 3.6, 2.9, 0.22
-STYLES = {"least": "solid", "most": (0, (4, 1.5))}
+LINES = {"least": "solid", "most": DASHED}
 
 
-def draw_importance(statistics: Mapping[str, HeadStatistics], units: Mapping[str, str], title: str) -> Figure:
-    """A panel for each score."""
+def draw_importance(
+    statistics: Mapping[str, HeadStatistics], units: Mapping[str, str], title: str, use_pyplot: bool
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each score.
+
+    Args:
+        statistics: of each score.
+        units: of each score.
+        title: above the whole.
+        use_pyplot: whether pyplot makes the figure and shows it.
+    """
     layers, heads = next(iter(statistics.values())).mean.shape
     columns = min(len(statistics), SIDE_BY_SIDE)
     rows = ceil(len(statistics) / columns)
     width = max(heads * CELL_WIDTH, 3) + AXES_INCHES + BAR_INCHES
     height = max(layers * SPREAD_HEIGHT, 2.4) + AXES_INCHES
-    figure = make_figure(columns * width, rows * height + 0.5, use_pyplot=False, pad=0.1)
-    panels: Any = figure.subplots(rows, columns, squeeze=False)
-    for panel, (name, own) in zip(panels.flat, statistics.items(), strict=False):
-        spread, axis = own.std if own.examples > 1 else None, (figure, panel)
-        visualize_head_importance(own.mean, spread=spread, label=units[name], plt_fig_axis=axis, use_pyplot=False)
+    figure = make_figure(columns * width, rows * height + 0.5, use_pyplot, pad=0.1)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel, (name, of_score) in zip(panels, statistics.items(), strict=False):
+        spread, axis = of_score.std if of_score.examples > 1 else None, (figure, panel)
+        visualize_head_importance(of_score.mean, spread=spread, label=units[name], plt_fig_axis=axis, use_pyplot=False)
         panel.set_title(name, fontsize="medium")
-    for panel in panels.flat[len(statistics) :]:
+    for panel in panels[len(statistics) :]:
         panel.remove()
     draw_title(figure, title)
-    return figure
+    show(figure, use_pyplot)
+    return figure, panels[: len(statistics)]
 
 
-def draw_ablation(curves: Curves, title: str) -> Figure:
-    """A panel for each thing that is followed, against the share of silent heads."""
+def draw_ablation(curves: Curves, title: str | None, use_pyplot: bool) -> tuple[Figure, list[Axes]]:
+    """A panel for each outcome, against the share of silent heads.
+
+    Args:
+        curves: of every order.
+        title: above the whole.
+        use_pyplot: whether pyplot makes the figure and shows it.
+    """
     height = PANEL_HEIGHT + 0.6 + LEGEND_ROW_INCHES * ceil((len(curves) + 1) / 2)
-    figure = Figure(figsize=(PANEL_WIDTH * len(FOLLOWED), height), layout="constrained")
-    panels: Any = figure.subplots(1, len(FOLLOWED))
-    colours = dict(zip(dict.fromkeys(score for score, _ in curves if score != RANDOM[0]), COLOURS, strict=False))
-    for panel, (name, what) in zip(panels, FOLLOWED.items(), strict=True):
-        _draw_random(panel, curves[RANDOM], name)
-        for (score, first), curve in curves.items():
-            if score in colours:
-                label = f"{score}, {first} first"
-                style = dict[str, Any](color=colours[score], linestyle=STYLES[first], linewidth=1.5)
-                panel.plot(_percent(curve), curve.mean(name).numpy(), label=label, **style)
-        panel.set_title(what, fontsize="medium")
-        panel.set(xlabel="silent heads, %", xlim=(0, 100))
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25)
+    figure = make_figure(PANEL_WIDTH * len(OUTCOME_TITLES), height, use_pyplot)
+    panels: Any = figure.subplots(1, len(OUTCOME_TITLES))
+    for panel, (name, text) in zip(panels, OUTCOME_TITLES.items(), strict=True):
+        _draw_outcome(panel, curves, name)
+        panel.set_title(text, fontsize="medium")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     draw_title(figure, title)
-    return figure
+    show(figure, use_pyplot)
+    return figure, list(panels)
 
 
-def _draw_random(panel: Axes, curve: HeadAblationCurve, name: str) -> None:
-    means = curve.order_means(name).numpy()
-    panel.fill_between(_percent(curve), means.min(0), means.max(0), color=GREY, alpha=0.25, lw=0)
+def _draw_outcome(panel: Axes, curves: Curves, name: str) -> None:
+    """Of every order; the random ones as a band from the lowest to the highest."""
+    means, silent = curves[RANDOM].order_means(name).numpy(), _percent(curves[RANDOM])
+    panel.fill_between(silent, means.min(0), means.max(0), color=GREY, alpha=0.25, lw=0)
     label = f"{len(means)} random orders: mean, lowest to highest"
-    panel.plot(_percent(curve), means.mean(0), color=GREY, linewidth=1.5, label=label)
+    panel.plot(silent, means.mean(0), color=GREY, linewidth=1.5, label=label)
+    colours = dict(zip(dict.fromkeys(score for score, _ in curves if score != RANDOM[0]), cycle(COLOURS), strict=False))
+    for (score, first), curve in curves.items():
+        if score in colours:
+            style: dict[str, Any] = {"color": colours[score], "linestyle": LINES[first], "linewidth": 1.5}
+            panel.plot(_percent(curve), curve.mean(name).numpy(), label=f"{score}, {first} first", **style)
+    panel.set(xlabel="silent heads, %", xlim=(0, 100))
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(alpha=0.25)
 
 
 def _percent(curve: HeadAblationCurve) -> Any:

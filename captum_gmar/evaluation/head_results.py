@@ -1,128 +1,149 @@
-"""What was found out about the heads of a model: what is printed of it, its files, its pictures and its arrays."""
+"""What comes of evaluating heads: scores, predictions without heads, and the tables and pictures of them."""
 
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from captum_gmar.cli.outputs import writing
 from captum_gmar.evaluation.batches import Skipped
-from captum_gmar.evaluation.head_pictures import draw_ablation, draw_importance
-from captum_gmar.evaluation.head_report import (
-    FOLLOWED,
-    RANDOM,
-    Run,
-    Silenced,
-    images,
-    importance_tables,
-    to_markdown,
-    write_ablation,
-    write_heads,
-)
-from captum_gmar.evaluation.head_scores import Found, units
-from captum_gmar.evaluation.subject import Subject, versions
-from captum_gmar.evaluation.tables import write_skipped
-from captum_gmar.files.writing import replacing, save_picture, write_text
-from captum_gmar.heads import HeadStatistics
+from captum_gmar.evaluation.head_report import ablation_section, heads_report, importance_tables
+from captum_gmar.evaluation.markdown import count
+from captum_gmar.heads import HeadAblationCurve, HeadStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-class Weighed(NamedTuple):
-    """What was found out."""
+Records: TypeAlias = list[dict[str, Any]]
 
-    subject: Subject
-    explained: str  # the class
-    statistics: Mapping[str, HeadStatistics]  # of each score
-    silenced: Silenced | None  # if asked for
 
-    @property
-    def examples(self) -> int:
-        return next((own.examples for own in self.statistics.values()), 0)
+@dataclass(frozen=True, eq=False)
+class AblationResult:
+    """Predictions as heads are silenced in the order of each score, on other images than those that ranked them.
+
+    Attributes:
+        curves: From (score, which heads go first), "least" or "most", and from ("random", "random"), what
+            :func:`captum_gmar.heads.head_ablation_curve` returns; that of the random orders holds all of them.
+        ranked_by: How many images gave the scores that heads are ranked by.
+        images: The names of the others, which predictions were made for, in the order of the curves' examples.
+        title: What pictures are called.
+    """
+
+    curves: Mapping[tuple[str, str], HeadAblationCurve]
+    ranked_by: int
+    images: tuple[str, ...]
+    title: str = ""
+
+    def records(self) -> Records:
+        """Rows for ``pandas.DataFrame``: those of :meth:`HeadAblationCurve.records` with the keys score and first."""
+        return [
+            {"score": score, "first": first, **row}
+            for (score, first), curve in self.curves.items()
+            for row in curve.records()
+        ]
+
+    def to_markdown(self) -> str:
+        """The areas below the curves, with intervals, and their differences from those of random orders."""
+        return ablation_section(self.curves, self.ranked_by)
+
+    def visualize(self, *, title: str | None = None, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
+        """
+        Draws what becomes of accuracy, probability and logit as heads are silenced, a panel for each.
+
+        Args:
+            title (str, optional): Above the whole.
+                Default: None, the names of model and data
+            use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
+                Default: True
+
+        Returns:
+            2-element tuple of **figure**, **axes**:
+            - **figure** (*matplotlib.figure.Figure*)
+            - **axes** (*list of matplotlib.axes.Axes*): of accuracy, probability and logit.
+        """
+        from captum_gmar.evaluation.head_pictures import draw_ablation
+
+        return draw_ablation(self.curves, title or self.title, use_pyplot)
+
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+
+@dataclass(frozen=True, eq=False)
+class HeadResults:
+    """What :func:`captum_gmar.evaluate_heads` returns. A notebook shows it as its tables; so does ``print``.
+
+    Attributes:
+        model: Name of the model.
+        data: Name of the data.
+        explained: Which class the scores explain, in words.
+        statistics: From the name of each score to its :class:`captum_gmar.heads.HeadStatistics`, which hold the
+            scores of every image, and rank heads.
+        units: Of the scores, by name.
+        images: The names of the images, in the order of the statistics' examples.
+        ablation: Predictions without heads, where asked for.
+        skipped: The images that had to be left out, each with **name** and **reason**.
+        provenance: Lines that say how the results came about.
+    """
+
+    model: str
+    data: str
+    explained: str
+    statistics: Mapping[str, HeadStatistics]
+    units: Mapping[str, str]
+    images: tuple[str, ...]
+    ablation: AblationResult | None = None
+    skipped: tuple[Skipped, ...] = ()
+    provenance: tuple[str, ...] = ()
+
+    def records(self) -> Records:
+        """Rows for ``pandas.DataFrame``: those of :meth:`HeadStatistics.records` with the key score."""
+        return [{"score": name, **row} for name, statistics in self.statistics.items() for row in statistics.records()]
+
+    def to_markdown(self) -> str:
+        """The whole report: a table of layers and heads for each score, how they agree, and the ablation."""
+        ablation = self.ablation.to_markdown() if self.ablation else None
+        return heads_report(self.statistics, self.units, self.provenance, ablation, self.skipped)
+
+    def tables(self) -> str:
+        """A Markdown table of layers and heads for each score."""
+        return importance_tables(self.statistics, self.units)
+
+    def visualize(self, *, title: str | None = None, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
+        """
+        Draws the mean of each score, a panel of layers and heads, with its standard deviation over the images.
+
+        Args:
+            title (str, optional): Above the whole.
+                Default: None, the names of model and data, and how many images
+            use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
+                Default: True
+
+        Returns:
+            2-element tuple of **figure**, **axes**:
+            - **figure** (*matplotlib.figure.Figure*)
+            - **axes** (*list of matplotlib.axes.Axes*): of each score.
+        """
+        from captum_gmar.evaluation.head_pictures import draw_importance
+
+        return draw_importance(self.statistics, self.units, title or self.title, use_pyplot)
 
     @property
     def title(self) -> str:
-        return f"{Path(self.subject.model_name).name}, {Path(self.subject.data_name).name}"
+        """What pictures are called: model, data and how many images."""
+        return f"{title_of(self.model, self.data)}: heads, {count(len(self.images))}"
 
-    @property
-    def units(self) -> dict[str, str]:
-        return units(self.subject.classifier)
+    def __repr__(self) -> str:
+        return self.to_markdown()
 
-
-def save_importance(weighed: Weighed, picture: Path) -> None:
-    """Writes the picture of the scores.
-
-    Raises:
-        CommandError: if it cannot be written.
-    """
-    title = f"{weighed.title}: heads, {images(weighed.examples)}"
-    with writing(picture):
-        save_picture(draw_importance(weighed.statistics, weighed.units, title), picture)
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
 
 
-def tell(weighed: Weighed, picture: Path) -> str:
-    """What was scored, and tables of the scores."""
-    head = [weighed.subject.data_name, f"  explained  {weighed.explained}", f"  picture    {picture}", ""]
-    return "\n".join([*head, importance_tables(weighed.statistics, weighed.units)])
-
-
-def write_folder(weighed: Weighed, folder: Path, skipped: Sequence[Skipped]) -> None:
-    """Writes tables, pictures and the report, which comes last."""
-    write_heads(folder / "heads.csv", weighed.statistics)
-    save_importance(weighed, folder / "heads.png")
-    if weighed.silenced:
-        write_ablation(folder / "ablation.csv", weighed.silenced.curves)
-        title = f"{weighed.title}: heads silenced ({weighed.silenced.fill})"
-        save_picture(draw_ablation(weighed.silenced.curves, title), folder / "ablation.png")
-    write_skipped(folder / "skipped.csv", skipped)
-    told = Run(
-        model=weighed.subject.model_name,
-        data=weighed.subject.data_name,
-        explained=weighed.explained,
-        command=shlex.join(["captum-gmar", *sys.argv[1:]]),
-        versions=versions(),
-        skipped=skipped,
-    )
-    write_text(folder / "heads.md", to_markdown(weighed.statistics, weighed.units, told, weighed.silenced))
-
-
-def save_arrays(weighed: Weighed, found: Sequence[Found], tested: Sequence[Found], path: Path) -> None:
-    """Writes what ``--save-array`` asks for.
-
-    Raises:
-        CommandError: if it cannot be written.
-    """
-    arrays = _score_arrays(weighed, found)
-    if weighed.silenced:
-        arrays |= {"tested": _names(weighed, tested), **_ablation_arrays(weighed.silenced)}
-    with writing(path), replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def _score_arrays(weighed: Weighed, found: Sequence[Found]) -> dict[str, npt.NDArray[Any]]:
-    labels = weighed.subject.classifier.labels
-    return {
-        "image": _names(weighed, found),
-        "target": np.array([own.target for own in found]),
-        "label": np.array([labels[own.target] for own in found]),
-        "score": np.array(list(weighed.statistics)),
-        "importance": np.array([own.values for own in found], np.float32).swapaxes(0, 1),
-    }
-
-
-def _ablation_arrays(silenced: Silenced) -> dict[str, npt.NDArray[Any]]:
-    curves = silenced.curves
-    orders = [
-        score if (score, first) == RANDOM else f"{score}, {first} first"
-        for (score, first), curve in curves.items()
-        for _ in curve.orders
-    ]
-    values = {name: torch.cat([getattr(curve, name) for curve in curves.values()]).numpy() for name in FOLLOWED}
-    return {"silent": curves[RANDOM].counts.numpy(), "order": np.array(orders), **values}
-
-
-def _names(weighed: Weighed, found: Sequence[Found]) -> npt.NDArray[Any]:
-    return np.array([weighed.subject.examples[own.number].name for own in found])
+def title_of(model: str, data: str) -> str:
+    """What pictures say of model and data: names without their folders."""
+    return f"{Path(model).name}, {Path(data).name}"

@@ -1,217 +1,158 @@
-"""The work of ``captum-gmar heads``: images through a model, and what they say of its heads."""
+"""Attention heads over a data set: how much each matters by several scores, and whether the scores mean anything."""
 
-import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from captum_gmar.attr.patch_relevance import images_at_once
-from captum_gmar.classifier import choose_device, find_class, load_classifier
-from captum_gmar.cli.listening import listener_of
-from captum_gmar.cli.scenes import scene_subject
-from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.evaluation.batches import Batches, Skipped
-from captum_gmar.evaluation.data import image_examples, read_examples
-from captum_gmar.evaluation.example import Example, fingerprint
-from captum_gmar.evaluation.head_report import Silenced
-from captum_gmar.evaluation.head_results import Weighed, save_arrays, save_importance, tell, write_folder
-from captum_gmar.evaluation.head_scores import (
-    Ablation,
-    Found,
-    HeadWork,
-    curves_of,
-    make_orders,
-    make_scores,
-)
-from captum_gmar.evaluation.journal import Batch
-from captum_gmar.evaluation.processes import Processes, joined, local_device
-from captum_gmar.evaluation.resumable import begun, finish, read_kept
-from captum_gmar.evaluation.subject import Subject, drawn, versions
-from captum_gmar.heads import HeadStatistics
-from captum_gmar.heads.ablation_curve import tenths
-
-CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
-FILLED = {"zero": "zero in place of their outputs", "mean": "their mean outputs instead"}
+from captum_gmar.engine.models import check_model
+from captum_gmar.evaluation.folder import kept_in
+from captum_gmar.evaluation.given import given_subject
+from captum_gmar.evaluation.head_results import HeadResults
+from captum_gmar.evaluation.head_run import HeadRun
+from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, HeadSettings
+from captum_gmar.evaluation.processes import Processes
+from captum_gmar.evaluation.progress import Listener, warning_listener
+from captum_gmar.evaluation.resumable import warn_of_skipped
+from captum_gmar.evaluation.subject import Subject
+from captum_gmar.heads.statistics import HeadScore
 
 
-def weigh(picture: Path | None, array: Path | None, arguments: argparse.Namespace) -> tuple[int, int]:
-    """Scores heads and, if asked for, silences them; how many images were scored and how many left out.
+def evaluate_heads(
+    model: nn.Module,
+    data: Any,
+    scores: Sequence[str] | Mapping[str, HeadScore] = DEFAULT_SCORES,
+    *,
+    ablate: bool = False,
+    random_orders: int = RANDOM_ORDERS,
+    target: str | int = "predicted",
+    seed: int = 0,
+    limit: int | None = None,
+    output: str | Path | None = None,
+    batch_size: int | None = None,
+    processor: Any = None,
+    forward_func: Callable[[Tensor], Tensor] | None = None,
+    show_progress: bool = False,
+) -> HeadResults:
+    """
+    Scores the attention heads of a model over a data set, and tests whether the scores mean anything.
+
+    A score says how much a head matters to the class that is explained. With ``ablate`` heads are ranked by the mean of
+    each score over one half of the images, drawn by ``seed``, and silenced in that order on the other half: zero in
+    place of their outputs, from none to all in tenths. A score that finds the heads that matter keeps the predictions
+    longer than random orders do where the least important go first, and loses them sooner where the most important do.
+    :func:`captum_gmar.heads.head_ablation_curve` does the same with other outputs in place of zero, or within layers.
 
     Args:
-        picture: where it goes; None if there is to be a folder of results.
-        array: where the arrays go, if anywhere.
-        arguments: of the command.
+        model (nn.Module): A vision transformer, in evaluation mode, on the device that it is to run on. It is left as
+            it was.
+        data: The images, in any form that :func:`captum_gmar.evaluate` takes; boxes and masks are of no meaning.
+        scores (sequence of str, or dict, optional): Names of "gmar-l1" and "gmar-l2", GMAR's head importance, a share
+            of the layer; "mask-gradient", :func:`captum_gmar.heads.gradient_of_mask`, in nats, or of the logit where
+            the model has one class or several at once; and "entropy", :func:`captum_gmar.heads.attention_entropy`, in
+            nats, which knows nothing of the class. Or a mapping from names of your own to callables
+            ``score(inputs, target=...)`` that return (N, layers, heads).
+            Default: gmar-l1 and mask-gradient
+        ablate (bool, optional): Whether heads are silenced as well, which runs the model 11 times for each order and
+            image of one half: two orders for each score, and the random ones.
+            Default: False
+        random_orders (int, optional): How many random orders are silenced with them.
+            Default: 10
+        target (str or int, optional): The class that is explained: "predicted", "label" for that of each image's
+            label, or for all images a class index or class name.
+            Default: "predicted"
+        seed (int, optional): Of everything that is drawn.
+            Default: 0
+        limit (int, optional): How many of the images are taken, drawn by ``seed``. More can follow later.
+            Default: None, all
+        output (str or Path, optional): A folder that keeps what is finished, with tables, pictures and a report. Killed
+            at any moment, the same call goes on where it stopped; more images can follow, and the ablation. It is made
+            if need be, and refuses results of other settings, weights or preprocessing; that ``forward_func`` and
+            scores of your own are the same is yours to see to.
+            Default: None, nothing is kept
+        batch_size (int, optional): How many images run at once.
+            Default: 4, on an accelerator 128
+        processor (optional): A Hugging Face image processor, which makes pixel values of images. Not needed where data
+            holds pixel values.
+            Default: None
+        forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
+            ``model``.
+            Default: the model's own logits
+        show_progress (bool, optional): Whether to show a progress bar.
+            Default: False
+
+    Returns:
+        *HeadResults*: ``statistics``, by name of the score, hold the scores of every image, their mean and spread, and
+        rank heads; ``ablation`` holds the curves. ``records()`` are rows for pandas, ``to_markdown()`` is the report,
+        which notebooks show, ``visualize()`` draws the scores, and ``skipped`` lists what was left out.
 
     Raises:
-        CommandError: if the model or the data cannot be had, not even the first images can be scored, or results cannot
-            be written.
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if a name is not known, if the settings do not go with model or data, or if ``output`` holds other
+            things.
+        OSError: if data cannot be read or ``output`` not be written to, or another run is at work there.
+        RuntimeError: if the model cannot be explained, or no image be scored; the error names the score.
+
+    References:
+        Michel, Levy, Neubig: Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650.
+
+    Example::
+
+        >>> from captum_gmar import evaluate_heads
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> scenes = [load_scene(seed) for seed in range(4)]
+        >>> data = [(scene.pixel_values[0], scene.labels[0]) for scene in scenes]
+        >>> results = evaluate_heads(load_model(), data, ["gmar-l1", "entropy"], target="label")
+        >>> results.statistics["gmar-l1"].mean.shape, len(results.images)
+        (torch.Size([6, 4]), 4)
+        >>> figure, axes = results.visualize(use_pyplot=False)
     """
-    device = choose_device(local_device(arguments.device))
-    with (
-        joined(device) as processes,
-        _subject(arguments, device) as subject,
-        TemporaryDirectory() as unkept,
-    ):
-        if picture and processes.total > 1:
-            raise CommandError("several processes must go with --output RESULTS, a folder")
-        folder = Path(unkept) if picture else Path(arguments.output)
-        return Weighing(arguments, subject, device, processes, folder).run(picture, array)
+    settings = HeadSettings(
+        scores=tuple(scores),
+        target=target,
+        ablate=ablate,
+        random_orders=random_orders,
+        seed=seed,
+        limit=limit,
+        batch_size=batch_size,
+    )
+    check_model(model)
+    subject = given_subject(model, data, processor, forward_func)
+    listener = warning_listener(show_progress, is_kept=output is not None)
+    given = scores if isinstance(scores, Mapping) else None
+    command = "captum_gmar.evaluate_heads(...)"
+    folder = None if output is None else Path(output)
+    results = run_heads(settings, subject, folder, Processes(0, 1), listener, command, given)
+    warn_of_skipped(results.skipped)
+    return results
 
 
-class Weighing:
-    """A run of the command, in one of its processes."""
+def run_heads(
+    settings: HeadSettings,
+    subject: Subject,
+    folder: Path | None,
+    processes: Processes,
+    listener: Listener,
+    command: str,
+    scores: Mapping[str, HeadScore] | None = None,
+) -> HeadResults:
+    """What :func:`evaluate_heads` and the command do, in one of the processes that share the work.
 
-    def __init__(
-        self,
-        arguments: argparse.Namespace,
-        subject: Subject,
-        device: torch.device,
-        processes: Processes,
-        folder: Path,
-    ) -> None:
-        self.arguments = arguments
-        self.subject = subject
-        self.processes = processes
-        self.folder = folder
-        target, self.explained = _target(arguments.target, subject)
-        self.chunk = arguments.batch_size or (CPU_BATCH if device.type == "cpu" else images_at_once(device))
-        self.numbers = drawn(len(subject.examples), arguments.limit, arguments.seed)
-        batches = Batches(
-            subject.examples, subject.preparation(target), device, self.chunk, partial(report, kind="note")
-        )
-        self.work = HeadWork(batches, subject.classifier)
-        self.scores = make_scores(arguments.scores, subject.classifier)
-        if arguments.ablate and len(subject.classifier.labels) == 1:
-            raise CommandError("--ablate must go with a model of several classes")
+    Args:
+        settings: what is to be known.
+        subject: model and data.
+        folder: of the results, where they are to be kept.
+        processes: that share the work.
+        listener: told what happens on the way.
+        command: what was called.
+        scores: by name, in place of those that the settings name.
 
-    def run(self, picture: Path | None, array: Path | None) -> tuple[int, int]:
-        """As :func:`weigh`."""
-        with begun(self.folder, self._settings(), versions(), self.processes, listener_of("the same command")):
-            return self._run(picture, array)
-
-    def _run(self, picture: Path | None, array: Path | None) -> tuple[int, int]:
-        skipped = self._finish(self.numbers, self._journal, partial(self.work.weigh, self.scores), "scoring")
-        found = list(self._found(self._journal, self.numbers)) if self.arguments.ablate or array else []
-        statistics = self._statistics(self.numbers)
-        silenced, tested = None, list[Found]()
-        if self.arguments.ablate and statistics:
-            silenced, tested, more = self._ablate({own.number: own.target for own in found})
-            skipped += more
-        weighed = Weighed(self.subject, self.explained, statistics, silenced)
-        if statistics and self.processes.rank == 0:
-            self._write(weighed, picture, skipped)
-            if array:
-                save_arrays(weighed, sorted(found), tested, array)
-        return weighed.examples, len({skip.number for skip in skipped})
-
-    def _write(self, weighed: Weighed, picture: Path | None, skipped: Sequence[Skipped]) -> None:
-        if picture:
-            save_importance(weighed, picture)
-            tqdm.write(tell(weighed, picture))
-        else:
-            write_folder(weighed, self.folder, skipped)
-            tqdm.write(f"{weighed.examples} images scored: {self.folder / 'heads.md'}")
-
-    def _ablate(self, targets: dict[int, int]) -> tuple[Silenced, list[Found], list[Skipped]]:
-        """Ranks heads by every second example that was drawn, and silences them on the others."""
-        halves = self.numbers[::2], self.numbers[1::2]  # each keeps its examples when more follow
-        ranking, testing = ([number for number in half if number in targets] for half in halves)
-        if not ranking or not testing:
-            raise CommandError("--ablate must go with two images or more")
-        ablation = self._ablation(ranking)
-        journal = self._journal / f"ablation-{self._fingerprint(ablation, ranking)}"
-        skipped = self._finish(testing, journal, partial(self.work.silence, ablation, targets), "silencing")
-        tested = sorted(self._found(journal, testing))
-        told = FILLED[self.arguments.fill], self.arguments.within_layers
-        return Silenced(curves_of(tested, ablation), len(ranking), *told), tested, skipped
-
-    def _ablation(self, ranking: Sequence[int]) -> Ablation:
-        arguments = self.arguments
-        importance = {name: own.mean for name, own in self._statistics(ranking).items()}
-        orders = make_orders(importance, arguments.random, arguments.seed)
-        fill = self.work.mean_outputs(ranking) if arguments.fill == "mean" else None
-        return Ablation(orders, tenths(orders[0].importance.numel()), arguments.within_layers, fill)
-
-    def _fingerprint(self, ablation: Ablation, ranking: Sequence[int]) -> str:
-        """Of all that predictions without heads depend on, beside what scores depend on."""
-        orders = [(own.score, own.first, own.importance.tolist()) for own in ablation.orders]
-        asked = ablation.within_layers, self.arguments.fill, ranking if self.arguments.fill == "mean" else ()
-        return fingerprint([repr((orders, asked)).encode()])
-
-    def _finish(
-        self,
-        numbers: Sequence[int],
-        journal: Path,
-        work: Callable[[Sequence[int]], tuple[list[Any], list[Skipped]]],
-        name: str,
-    ) -> list[Skipped]:
-        def batch(some: Sequence[int]) -> tuple[Batch, list[Skipped]]:
-            records, skipped = work(some)
-            return Batch(tuple(records), {}), skipped
-
-        done = {own.number for own in self._found(journal, numbers)}
-        self.work.batches.any_done = self.work.batches.any_done or bool(done)
-        listener = listener_of("the same command", self.processes.is_first)
-        finished = finish(numbers, done, self.chunk, journal, self.processes, batch, listener, name)
-        if not self.work.batches.any_done and self.work.batches.failures:
-            raise self.work.batches.failures[0]
-        return finished.skipped
-
-    def _statistics(self, numbers: Sequence[int]) -> dict[str, HeadStatistics]:
-        """Of each score over these examples, as far as they could be scored; nothing if none could."""
-        records = list(self._found(self._journal, numbers))
-        if not records:
-            return {}
-        importance = torch.tensor([record.values for record in records])  # (N, scores, layers, heads)
-        targets = [record.target for record in records]
-        return {
-            name: HeadStatistics.from_examples(of_score, targets)
-            for name, of_score in zip(self.scores, importance.unbind(1), strict=True)
-        }
-
-    def _found(self, journal: Path, numbers: Sequence[int]) -> Iterator[Found]:
-        """What is finished of these examples, each once."""
-        kept = read_kept(journal, self.subject.examples).records
-        known = sorted({*numbers} & {*kept})
-        return (Found(number, kept[number][0].target, kept[number][0].values) for number in known)
-
-    def _settings(self) -> dict[str, Any]:
-        """All that scores depend on."""
-        names = ("scores", "target", "seed", "size")
-        return {**self.subject.fingerprints(), **{name: getattr(self.arguments, name) for name in names}}
-
-    @property
-    def _journal(self) -> Path:
-        return self.folder / "journal"
-
-
-@contextmanager
-def _subject(arguments: argparse.Namespace, device: torch.device) -> Iterator[Subject]:
-    if not arguments.data:
-        arguments.target, arguments.limit = arguments.target or "label", arguments.limit or 100
-        with scene_subject(1, arguments.size, device) as subject:
-            yield subject
-        return
-    arguments.target = arguments.target or "predicted"
-    examples = image_examples(arguments.images) if arguments.images else read_examples(arguments.data)
-    examples = [replace(example, boxes=(), mask=None, files=example.files[:1]) for example in examples]
-    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
-    yield Subject(classifier, examples, arguments.model, str(arguments.data))
-
-
-def _target(text: str, subject: Subject) -> tuple[Callable[[Example], int | None], str]:
-    """What gives the class that is explained, and how it is told."""
-    if text == "predicted":
-        return lambda example: None, "the predicted class"
-    if text == "label":
-        return subject.targets("label"), "the class of the label"
-    labels = subject.classifier.labels
-    chosen = find_class(text, labels, forms="predicted, label, an index or a label")
-    return lambda example: chosen, f"{labels[chosen]} (class {chosen})"
+    Raises:
+        ValueError, OSError, RuntimeError: as :func:`evaluate_heads`.
+    """
+    if folder is None and processes.total > 1:
+        raise ValueError("several processes must go with output, a folder that they share")
+    with kept_in(folder) as place:
+        run = HeadRun(settings, subject, place, processes, listener, command, scores)
+        return run.finish(writes_report=folder is not None)

@@ -1,6 +1,7 @@
 """How far a run is, for those who wait for it."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,6 +19,21 @@ class Listener(NamedTuple):
     has_bar: bool = False  # a progress bar on stderr
     line: Callable[[str], None] | None = None  # how far it is, now and then, where there is no bar
     goes_on: str | None = None  # what goes on with it once it is interrupted; None: nothing does
+
+
+def warning_listener(has_bar: bool, is_kept: bool) -> Listener:
+    """Whoever calls from Python.
+
+    Args:
+        has_bar: whether a progress bar is to be shown.
+        is_kept: whether the same call goes on with what is finished.
+    """
+    return Listener(
+        note=lambda text: warnings.warn(text, stacklevel=2),
+        skip=lambda text: None,  # which is told at the end
+        has_bar=has_bar,
+        goes_on="the same call" if is_kept else None,
+    )
 
 
 @contextmanager

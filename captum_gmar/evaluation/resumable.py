@@ -1,5 +1,6 @@
 """What is left of the work on a results folder: shared out among processes, and kept batch by batch."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,11 +10,14 @@ from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.example import Example
 from captum_gmar.evaluation.folder import opened
 from captum_gmar.evaluation.journal import Batch, Journal, Record, read_batches
+from captum_gmar.evaluation.markdown import count
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener, progress
 
 Work: TypeAlias = Callable[[Sequence[int]], tuple[Batch, list[Skipped]]]
 """Takes numbers of examples; a batch for the journal, and what was skipped."""
+
+_NAMED = 3  # examples, where there are more than a line can hold
 
 
 class Kept(NamedTuple):
@@ -127,8 +131,8 @@ def finish(
         shares = processes.together(do_all)
     except KeyboardInterrupt:
         if listener.goes_on:
-            count = len(done) + sum(len(batch.records) for batch in finished.batches)
-            listener.note(f"interrupted: {count} of {len(numbers)} images kept; {listener.goes_on} goes on")
+            images = len(done) + sum(len(batch.records) for batch in finished.batches)
+            listener.note(f"interrupted: {images} of {len(numbers)} images kept; {listener.goes_on} goes on")
         raise
     any_finished = any(has_finished for _, has_finished in shares)
     if any_finished and not done and not finished.batches:
@@ -141,6 +145,26 @@ def tell_skipped(skipped: Sequence[Skipped], listener: Listener) -> int:
     for skip in skipped:
         listener.skip(f"{skip.name}: {skip.reason}")
     return len(skipped)
+
+
+def tell_changed(names: Sequence[str], listener: Listener) -> None:
+    """Says which examples are others than those that were measured under these names."""
+    if names:
+        are = f"{count(len(names))} {'is' if len(names) == 1 else 'are'}"
+        few = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        listener.note(f"{are} not what was measured under the same name, and measured anew: {few}")
+
+
+def reasons(skipped: Sequence[Skipped]) -> str:
+    """Why examples are left out: of the first few, in a line."""
+    few = [f"{skip.name}: {skip.reason}" for skip in skipped[:_NAMED]]
+    return "; ".join(few) + ("; …" if len(skipped) > _NAMED else "")
+
+
+def warn_of_skipped(skipped: Sequence[Skipped]) -> None:
+    """Tells whoever called from Python, at the end, what was left out."""
+    if skipped:
+        warnings.warn(f"left out {count(len(skipped))}, see `skipped`: {reasons(skipped)}", stacklevel=3)
 
 
 def extended(kept: Kept, batches: Sequence[Batch], examples: Sequence[Example]) -> Kept:

@@ -58,12 +58,13 @@ class Subject:
         known = {label: self._class_of(label) for label in {example.label for example in self.examples}}
         return lambda example: known[example.label]
 
-    def fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str | int | None]:
         """Of the model and of what it is given, for the settings of a results folder."""
         model, processor = self.classifier.model, self.classifier.processor
         processing = processor.to_dict() if hasattr(processor, "to_dict") else repr(processor)
         return {
             "weights": fingerprint(_weights(model)),
+            "size": self.classifier.size,
             "preprocessing": fingerprint([json.dumps(processing, sort_keys=True, default=str).encode()]),
         }
 

@@ -185,19 +185,51 @@ def head_ablation_curve(
     for inputs, targets in pairs(batches, progress):
         if not results:
             _check_whole(importance, mean_head_outputs(model, inputs[:1], logits))
-        runs = [
-            torch.stack([_outcomes(model, logits, inputs, targets, heads[:count], fill) for count in steps])
-            for heads in orders
-        ]
-        results.append(torch.stack(runs).cpu())  # (R, K, 3, n)
+        results.append(silencing_outcomes(model, logits, inputs, targets, orders, steps, fill))
     if not results:
         raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
-    accuracy, logit, probability = torch.cat(results, -1).unbind(2)
+    accuracy, logit, probability = torch.cat(results, -1).unbind(2)  # each (R, K, N)
     return HeadAblationCurve(torch.tensor(steps), accuracy, logit, probability, orders)
 
 
+@torch.no_grad()
+def silencing_outcomes(
+    model: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    targets: Target,
+    orders: Sequence[HeadOrder],
+    counts: Sequence[int],
+    fill: Tensor | None = None,
+) -> Tensor:
+    """(R, K, 3, N) the ``OUTCOMES`` of N examples for each of R orders and K counts of silent heads, on the CPU.
+
+    Args:
+        model: whose heads are silenced.
+        logits: runs it on the inputs.
+        inputs: a batch.
+        targets: of each example, or one for all.
+        orders: in which heads are silenced.
+        counts: after how many to look.
+        fill: what silent heads give instead of zero.
+
+    Raises:
+        ValueError: if there is no target for every example, or outputs are no logits of classes.
+    """
+    runs = [
+        torch.stack([_outcomes(model, logits, inputs, targets, heads[:count], fill) for count in counts])
+        for heads in orders
+    ]
+    return torch.stack(runs).cpu()
+
+
 def _outcomes(
-    model: nn.Module, logits: Logits, inputs: Tensor, targets: Target, heads: HeadOrder, fill: Tensor | None
+    model: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    targets: Target,
+    heads: HeadOrder,
+    fill: Tensor | None,
 ) -> Tensor:
     """(3, N) whether the target is predicted, its logit and its probability."""
     with ablate_heads(model, by_layer(heads), fill):

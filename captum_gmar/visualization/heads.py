@@ -21,6 +21,7 @@ from captum_gmar.visualization.panels import (
     tick_labels,
     title_size,
 )
+from captum_gmar.visualization.style import number_text
 from captum_gmar.visualization.tokens import check_patch
 
 CELL_WIDTH, CELL_HEIGHT, SPREAD_HEIGHT = 0.62, 0.3, 0.42  # inches
@@ -109,7 +110,7 @@ def visualize_head_attention(
     *,
     patch: tuple[int, int] | None = None,
     title: str | None = None,
-    label: str = "attention",
+    label: str = "attention, share of all tokens",
     cmap: str | None = None,
     alpha_overlay: float = ALPHA,
     interpolation: str = "nearest",
@@ -134,7 +135,7 @@ def visualize_head_attention(
         title (str, optional): Above the whole, wrapped where it is long.
             Default: None
         label (str, optional): What the colour bars measure, and its unit.
-            Default: "attention"
+            Default: "attention, share of all tokens"
         cmap (str, optional): A Matplotlib colour map for all maps.
             Default: None, as in :func:`~captum_gmar.visualize_attribution`
         alpha_overlay (float, optional): Opacity of the maps over the photo.
@@ -194,13 +195,13 @@ def visualize_head_attention(
 
 
 def _layers_by_heads(values: Map, name: str) -> Array:
-    found = array_of(values, name)
-    if found.ndim != 2 or not found.size:
+    array = array_of(values, name)
+    if array.ndim != 2 or not array.size:
         raise ValueError(
-            f"{name} must have the shape (layers, heads). Got shape {found.shape} instead. Pass one example, "
+            f"{name} must have the shape (layers, heads). Got shape {array.shape} instead. Pass one example, "
             f"{name}[0], or the mean over examples, {name}.mean(0)."
         )
-    return found
+    return array
 
 
 def _one_panel(shape: tuple[int, int], with_spread: bool, title: str | None, use_pyplot: bool) -> tuple[Figure, Axes]:
@@ -213,17 +214,24 @@ def _one_panel(shape: tuple[int, int], with_spread: bool, title: str | None, use
 
 def _draw_cells(figure: Figure, panel: Axes, heat: Heat, spreads: Array | None) -> None:
     """The values, in black on bright cells and white on dark ones."""
-    image, decimals = panel.images[-1], _decimals(float(np.ptp(heat.values)) or heat.high)
+    image, decimals = panel.images[-1], _decimals(_finest(heat, spreads))
     inches = figure.get_figwidth() * panel.get_position().width / heat.values.shape[1]
     size = VALUE_SIZE * min(1, inches / CELL_WIDTH)
     for layer, head in np.ndindex(*heat.values.shape):
         value = heat.values[layer, head]
         red, green, blue, _ = image.to_rgba(value)
-        text = f"{value:z.{decimals}}".replace("-", "−")
+        text = number_text(float(value), f"z.{decimals}")
         if spreads is not None:
             text += f"\n±{spreads[layer, head]:.{decimals}}"
         colour = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
         panel.text(head, layer, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _finest(heat: Heat, spreads: Array | None) -> float:
+    """What two digits are to tell apart: the values, and of the spreads the middle one from zero."""
+    extent = float(np.ptp(heat.values)) or heat.high
+    spread = 0 if spreads is None else 10 * float(np.nanmedian(spreads))
+    return min(extent, spread) if spread > 0 else extent
 
 
 def _decimals(extent: float) -> str:
@@ -245,4 +253,4 @@ def _by_importance(importance: Map | None, heads: int) -> tuple[list[int], list[
     if not np.isfinite(weights).all():
         raise ValueError("importance must be finite. Got NaN or infinity instead.")
     order = [int(head) for head in np.argsort(-weights, kind="stable")]
-    return order, [f"head {head}\nweight {weights[head]:.3g}".replace("-", "−") for head in order]
+    return order, [f"head {head}\nweight {number_text(weights[head])}" for head in order]

@@ -47,6 +47,11 @@ def test_spread_below_the_value() -> None:
     assert cells(panel)[0, 2] == "0.70\n±0.07"
 
 
+def test_a_spread_that_is_small_beside_the_values_is_not_zero() -> None:
+    _, panel = importance_of(np.array([[5.0, 2.8]]), spread=np.array([[0.03, 0.05]]))
+    assert cells(panel) == {(0, 0): "5.00\n±0.03", (0, 1): "2.80\n±0.05"}
+
+
 def test_negative_values_around_zero() -> None:
     _, panel = importance_of(np.array([[-0.2, 0.1], [0.0, -1e-9]]), cmap=None)
     assert panel.images[0].get_clim() == (-0.2, 0.2)
