@@ -66,9 +66,9 @@ METHODS = {
         partial(oracle.attention_rollout, head_fusion="max"),
         reads_gradient=False,
     ),
-    "rollout min, discarding": Method(
-        partial(AttentionRollout, head_fusion="min", discard_ratio=0.6, start_layer=-2),
-        partial(oracle.attention_rollout, head_fusion="min", discard_ratio=0.6, start_layer=-2),
+    "rollout min": Method(
+        partial(AttentionRollout, head_fusion="min", start_layer=-2),
+        partial(oracle.attention_rollout, head_fusion="min", start_layer=-2),
         reads_gradient=False,
     ),
     "raw attention": Method(RawAttention, oracle.raw_attention, reads_gradient=False),

@@ -165,14 +165,8 @@ def multiply_out(
     return rollout
 
 
-def attention_rollout(dense: Dense, head_fusion: str = "mean", discard_ratio: float = 0.0, **options: Any) -> Tensor:
+def attention_rollout(dense: Dense, head_fusion: str = "mean", **options: Any) -> Tensor:
     fused = [{"mean": a.mean(1), "max": a.max(1).values, "min": a.min(1).values}[head_fusion] for a in dense.attention]
-    if discard_ratio:
-        for layer in fused:
-            for matrix in layer.flatten(1):
-                for index in matrix.argsort()[: int(len(matrix) * discard_ratio)]:
-                    if index:
-                        matrix[index] = 0
     return multiply_out(fused, **options)
 
 

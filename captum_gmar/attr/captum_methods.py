@@ -179,7 +179,7 @@ class PatchOcclusion(_Perturbing, captum.attr.Occlusion):
 
     def _defaults(self, pixels: Tensor) -> dict[str, Any]:
         grid = patch_grid(self.model, *pixels.shape[-2:])
-        window = (pixels.shape[1], grid.patch_height, grid.patch_width)
+        window = (pixels.shape[1], *grid.patch_size)
         return {"sliding_window_shapes": window, "strides": window}
 
 

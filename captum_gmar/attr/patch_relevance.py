@@ -14,7 +14,7 @@ from captum_gmar.attr.captum_methods import PatchAblation, PatchOcclusion
 from captum_gmar.engine._captum import Attribution, TargetType
 from captum_gmar.engine.inputs import leaf
 from captum_gmar.engine.models import patch_grid
-from captum_gmar.metrics.inputs import check_attributions
+from captum_gmar.metrics.inputs import check_attributions, patch_scores
 
 Method = Attribution | Callable[..., Tensor]
 
@@ -88,7 +88,7 @@ def attributions_of(
 def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
     """The relevance (N, rows, columns) that the method's attributions (N, channels, height, width) give each patch."""
     grid = patch_grid(model, *attributions.shape[-2:])
-    relevance = grid.sums(attributions)
+    relevance = patch_scores(grid.covered(attributions), grid.patch_size).to(attributions.dtype)
     values = attributions.shape[1] * grid.patch_height * grid.patch_width  # of a patch
     return relevance / values if isinstance(method, PATCHWISE) else relevance
 

@@ -28,7 +28,7 @@ class AttentionRollout(AttentionAttribution):
     there nor whether the class uses it. In [0, 1], and at most 1 in sum, with what the prefix tokens keep.
 
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, https://arxiv.org/abs/2005.00928; for
-    images, with the options ``head_fusion`` and ``discard_ratio``, https://github.com/jacobgil/vit-explain.
+    images, with ``head_fusion``, https://github.com/jacobgil/vit-explain.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its output may be anything.
@@ -37,9 +37,6 @@ class AttentionRollout(AttentionAttribution):
             :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, which is not normalised. See
             :class:`~captum_gmar.GMARAttribution`.
         head_fusion: how heads become one matrix: their "mean", or elementwise "max" or "min", normalised again.
-        discard_ratio: share of the elements of each fused matrix, smallest first, that are set to zero before the
-            residual is added, in [0, 1). The first element is kept. Above zero, it holds a T×T matrix of each layer in
-            turn.
         start_layer: the first layer of the product; negative ones count from the end.
         tokens: where relevance begins, if not where the model's classifier reads: "cls", "distillation", "patches"
             (their mean), a patch (row, column), or a list of these that share evenly.
@@ -66,12 +63,11 @@ class AttentionRollout(AttentionAttribution):
         residual: float = 1.0,
         recursion: str = "rollout",
         head_fusion: str = "mean",
-        discard_ratio: float = 0.0,
         start_layer: int = 0,
         tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        sweep = Rollout(residual, recursion, head_fusion, discard_ratio)
+        sweep = Rollout(residual, recursion, head_fusion)
         super().__init__(model, Plan(sweep=sweep, start_layer=start_layer, tokens=tokens), forward_func)
 
     @classmethod

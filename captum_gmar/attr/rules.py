@@ -211,27 +211,21 @@ class Rollout:
     - recursion "rollout": :math:`r = e \tilde A_{L-1} \cdots \tilde A_0`
     - "forward": :math:`r = e \tilde A_0 \cdots \tilde A_{L-1}`
     - "additive": :math:`r \leftarrow r \bar A_l + \alpha e` for l = 0, …, L-1, begun with r = e
-
-    ``discard_ratio`` sets the smallest elements of each fused matrix to zero, but for the first.
     """
 
     residual: float = 1.0
     recursion: str = "rollout"
     head_fusion: str = "mean"
-    discard_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         check_residual(self.residual)
         check_choice("recursion", self.recursion, RECURSIONS)
         check_choice("head_fusion", self.head_fusion, FUSIONS)
-        if not isinstance(self.discard_ratio, int | float) or not 0 <= self.discard_ratio < 1:
-            raise ValueError(f"discard_ratio must be a number in [0, 1). Got {self.discard_ratio!r} instead.")
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None = None) -> Tensor:
         start = relevance
         order = range(len(layers))
-        if not self.discard_ratio:
-            layers[-1 if self.recursion == "rollout" else 0].keep_first(leading(start != 0))
+        layers[-1 if self.recursion == "rollout" else 0].keep_first(leading(start != 0))
         for index in reversed(order) if self.recursion == "rollout" else order:
             weights = None if importance is None else head_weights(importance[index])
             fused = self._fused(layers[index], weights)
@@ -243,19 +237,10 @@ class Rollout:
 
     def _fused(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """Rows of Ā with their places."""
-        blocks = ((block.rows, self._fuse(block.attention, weights)) for block in layer)
-        return iter([self._without_smallest(*blocks)]) if self.discard_ratio else blocks
+        return ((block.rows, self._fuse(block.attention, weights)) for block in layer)
 
     def _fuse(self, attention: Tensor, weights: Tensor | None) -> Tensor:
         """(N, H, R, T) → (N, R, T)"""
         if weights is not None:
             return fuse(attention, weights)
         return FUSIONS[self.head_fusion](attention, 1)
-
-    def _without_smallest(self, *blocks: tuple[slice, Tensor]) -> tuple[slice, Tensor]:
-        fused = torch.cat([block for _, block in blocks], 1)  # (N, T, T)
-        flat = fused.flatten(1)
-        smallest = flat.topk(int(flat.shape[1] * self.discard_ratio), largest=False).indices
-        first = flat[:, :1].clone()
-        flat.scatter_(1, smallest, 0)[:, :1] = first
-        return slice(0, fused.shape[1]), fused

@@ -119,6 +119,11 @@ class PatchGrid(NamedTuple):
     def patches(self) -> int:
         return self.rows * self.columns
 
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch, in pixels."""
+        return self.patch_height, self.patch_width
+
     def prefix_tokens(self, tokens: int) -> int | None:
         """How many tokens come before the patches; None if so many tokens cannot lie over this grid."""
         prefix = tokens - self.patches
@@ -144,15 +149,10 @@ class PatchGrid(NamedTuple):
         shares = self.spread(relevance, height, width) / channels
         return shares[:, None].expand(-1, channels, -1, -1).to(inputs.device, inputs.dtype).contiguous()
 
-    def sums(self, attributions: Tensor) -> Tensor:
-        """What lies on each patch, over its pixels and channels: (N, channels, height, width) → (N, rows, columns).
-
-        Pixels that no patch covers are left out.
-        """
-        height, width = self.patch_height, self.patch_width
-        covered = attributions[..., : self.rows * height, : self.columns * width].sum(1)
-        sums: Tensor = covered.reshape(-1, self.rows, height, self.columns, width).sum((2, 4))
-        return sums
+    def covered(self, attributions: Tensor) -> Tensor:
+        """What lies on the patches: (..., height, width) without the pixels at the right and bottom edge that none
+        covers."""
+        return attributions[..., : self.rows * self.patch_height, : self.columns * self.patch_width]
 
 
 def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
@@ -212,7 +212,7 @@ def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Mo
     Raises:
         ValueError: if there is no such list, or more than one.
     """
-    stacks = {name: list(module.children()) for name, module in model.named_modules() if _is_stack(module, count)}
+    stacks = {name: list(module.children()) for name, module in model.named_modules() if _holds_layers(module, count)}
     embeddings = [name for name, module in model.named_modules() if _is_patch_embedding(module)]
     beside = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
     ranks = {name: (beside[name], len(layers)) for name, layers in stacks.items()}
@@ -228,7 +228,7 @@ def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Mo
     return stacks[found[0]]
 
 
-def _is_stack(module: nn.Module, count: int | None) -> bool:
+def _holds_layers(module: nn.Module, count: int | None) -> bool:
     children = list(module.children())
     return (
         isinstance(module, nn.ModuleList | nn.Sequential)

@@ -20,7 +20,7 @@ from captum_gmar.inspection.passes import Passes, watched_copy
 from captum_gmar.inspection.results import Convergence, Cost, MethodResult
 from captum_gmar.inspection.timing import Times, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
-from captum_gmar.metrics.inputs import check_count, check_images, check_patch_size
+from captum_gmar.metrics.inputs import check_count, check_images, check_patch_size, patch_scores
 from captum_gmar.metrics.outputs import Target, check_outputs, class_indices, followed
 
 STEPS = 28  # of the curves, where there are so many patches
@@ -112,7 +112,7 @@ def compare(
     for name, count in counts.items():
         check_count(count, name)
     chosen = _chosen(methods)
-    patch_size = check_patch_size((grid.patch_height, grid.patch_width), *pixel_values.shape[2:])
+    patch_size = check_patch_size(grid.patch_size, *pixel_values.shape[2:])
     forward = Logits(model if forward_func is None else forward_func)
     with torch.no_grad():
         outputs = check_outputs(forward(pixel_values), 1)
@@ -175,7 +175,13 @@ class _Inspection:
         return results
 
     def measure_control(self, name: str, attributions: Tensor) -> MethodResult:
-        return MethodResult(name, self.grid.sums(attributions)[0], *self._curves(attributions), None, None)
+        return MethodResult(
+            name,
+            patch_scores(attributions, self.grid.patch_size)[0].to(attributions.dtype),
+            *self._curves(attributions),
+            None,
+            None,
+        )
 
     def _watched(self, name: str, method: Method | None, passes: Passes) -> Method:
         if method is None:
@@ -211,7 +217,7 @@ class _Inspection:
         """Of insertion and deletion."""
         inputs = self.forward, self.pixels, attributions, self.target
         options: Any = {
-            "patch_size": (self.grid.patch_height, self.grid.patch_width),
+            "patch_size": self.grid.patch_size,
             "steps": self.steps,
             "removal": self.removal,
             "softmax": self.softmax,

@@ -120,7 +120,7 @@ def check_count(count: object, name: str) -> None:
         raise ValueError(f"{name} must be an integer, one or more. Got {count!r} instead.")
 
 
-def leaf(inputs: Tensor) -> Tensor:
+def graph_leaf(inputs: Tensor) -> Tensor:
     """The same numbers as a tensor of its own, for methods that want a gradient of it."""
     return inputs.detach().clone().requires_grad_()
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.metrics.inputs import Attribute, PatchSize, check_attributions, check_images, leaf, patch_scores
+from captum_gmar.metrics.inputs import Attribute, PatchSize, check_attributions, check_images, graph_leaf, patch_scores
 from captum_gmar.metrics.outputs import ForwardFunc, Target, check_outputs
 from captum_gmar.metrics.ranks import spearman
 from captum_gmar.metrics.removal import check_seed
@@ -67,7 +67,7 @@ def class_sensitivity(
     if outputs.dim() != 2 or outputs.shape[1] < 2:
         raise ValueError(f"Expected outputs for at least two classes but got outputs of shape {tuple(outputs.shape)}.")
     first, second = (
-        patch_scores(check_attributions(attribute(leaf(inputs), target=classes.tolist()), inputs), patch_size)
+        patch_scores(check_attributions(attribute(graph_leaf(inputs), target=classes.tolist()), inputs), patch_size)
         for classes in outputs.topk(2).indices.T
     )
     return 1 - spearman(first.flatten(1), second.flatten(1)).to(outputs.dtype)
@@ -141,7 +141,7 @@ def parameter_randomisation(
     generator = torch.Generator().manual_seed(seed)
 
     def scores() -> Tensor:
-        attributions = attribute(leaf(inputs), target=target)
+        attributions = attribute(graph_leaf(inputs), target=target)
         return patch_scores(check_attributions(attributions, inputs), patch_size).flatten(1)
 
     with _restored(model):

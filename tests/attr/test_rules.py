@@ -185,15 +185,6 @@ def test_head_fusion_by_hand():
     assert_close(weighted, tensor([[3 / 8 + 1 / 4, 3 / 8]]))
 
 
-def test_discard_ratio_by_hand():
-    # The mean is (3/4, 1/4; 3/8, 5/8): half of its elements, 1/4 and 3/8, go.
-    discarding = Rollout(discard_ratio=0.5)
-    assert_close(discarding(tensor([[0.5, 0.5]]), [layer()]), tensor([[0.5, 0.5]]))
-    # The first element stays, even if it is the smallest.
-    swapped = layer(tensor([[[[0.1, 0.9], [0.8, 0.2]]]]), SWAP)
-    assert_close(Rollout(residual=0, discard_ratio=0.5)(CLS, [swapped]), tensor([[0.1, 0.9]]))
-
-
 def test_a_row_of_zeros_passes_nothing_on():
     step = GMARPlusPlus(residual=0)(CLS, layer(gradient=-torch.ones_like(GRADIENT)))
     assert_close(step.relevance, tensor([[0.0, 0.0]]))
@@ -220,6 +211,3 @@ def test_wrong_options():
         Rollout(head_fusion="sum")
     with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'gmar'\]. Got 'max' instead."):
         GradientRollout("max")
-    for ratio in (-0.1, 1, "half"):
-        with pytest.raises(ValueError, match=r"discard_ratio must be a number in \[0, 1\). Got"):
-            Rollout(discard_ratio=ratio)
