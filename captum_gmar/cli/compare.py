@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.drawing import default_drawing
@@ -19,9 +19,11 @@ from captum_gmar.cli.options import (
     target,
 )
 from captum_gmar.cli.outputs import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
-from captum_gmar.cli.settings import CompareSettings
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
+
+if TYPE_CHECKING:
+    from captum_gmar.cli.settings import CompareSettings
 
 MARK = "side-by-side"  # what the names of pictures end in
 
@@ -98,7 +100,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     return 1, 0
 
 
-def _settings(arguments: argparse.Namespace) -> CompareSettings:
+def _settings(arguments: argparse.Namespace) -> "CompareSettings":
+    from captum_gmar.cli.settings import CompareSettings
+
     if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
         raise CommandError(f"--target must be top1, an index or a label. Got 'top{arguments.target.classes}' instead.")
     return CompareSettings(

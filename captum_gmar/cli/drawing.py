@@ -1,6 +1,5 @@
 """The pictures of commands are alike on every machine."""
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ def default_drawing() -> Iterator[None]:
 
     It is to be entered before anything else imports Matplotlib, which reads those files and looks for their backend.
     """
+    import logging
+
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it would tell of damaged settings and missing fonts

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
+from captum_gmar.cli.drawing import default_drawing
 from captum_gmar.cli.launching import is_launched, launch
 from captum_gmar.cli.options import (
     AddNames,
@@ -119,6 +120,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
     if arguments.processes > 1 and not is_launched():
         return launch(arguments.processes, sys.argv[1:])
+    with default_drawing():
+        return _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listening import listener_of
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation

@@ -4,7 +4,7 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS
 from captum_gmar.cli.drawing import default_drawing
@@ -20,8 +20,10 @@ from captum_gmar.cli.options import (
     token,
 )
 from captum_gmar.cli.outputs import FORMATS, find_images, plan_array, plan_pictures
-from captum_gmar.cli.settings import ExplainSettings
 from captum_gmar.cli.terminal import CommandError
+
+if TYPE_CHECKING:
+    from captum_gmar.cli.settings import ExplainSettings
 
 SCENE = "built-in-scene"
 DEFAULT = ("gmar-l1",)
@@ -129,7 +131,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     return done, failed + missing
 
 
-def _settings(arguments: argparse.Namespace) -> ExplainSettings:
+def _settings(arguments: argparse.Namespace) -> "ExplainSettings":
+    from captum_gmar.cli.settings import ExplainSettings
+
     return ExplainSettings(
         methods=arguments.methods,
         target=arguments.target,

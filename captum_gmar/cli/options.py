@@ -3,9 +3,8 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captum_gmar.attr.catalogue import METHODS, MethodEntry, find_method
 from captum_gmar.cli.terminal import CommandError
@@ -22,8 +21,7 @@ TOKEN_FORMS = "cls, distillation, patches, or the ROW,COLUMN of a patch, counted
 METHODS_HELP = "methods that `captum-gmar explain --help` lists, or all"
 
 
-@dataclass(frozen=True)
-class Top:
+class Top(NamedTuple):
     """Each image's most likely classes, so many of them."""
 
     classes: int

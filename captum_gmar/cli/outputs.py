@@ -7,9 +7,6 @@ from pathlib import Path
 
 from captum_gmar.cli.terminal import CommandError, report
 from captum_gmar.files.names import fitting, readable, safe
-from captum_gmar.files.writing import is_picture, save_picture
-
-__all__ = ["save_picture"]
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
 TABLES = ["csv", "json", "md"]
@@ -34,6 +31,7 @@ def _images_of(path: Path) -> list[Path]:
             raise OSError(f"{readable(path)}: no such file")
         return [path]
     from captum_gmar.files.images import list_images
+    from captum_gmar.files.writing import is_picture
 
     files = list_images(path)
     images = [file for file in files if not is_picture(file)]  # of an earlier run, in the same folder
