@@ -85,6 +85,11 @@ class GivenClassifier(Classifier):
         """The name of every class; none where the model does not name them."""
         return super().labels if hasattr(self.model, "config") else _Numbers()
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether classes do not exclude one another."""
+        return hasattr(self.model, "config") and super().is_multi_label
+
     def pixel_values(self, image: Image.Image) -> Tensor:
         """(1, channels, height, width), as the model takes them."""
         if self.processor is None:
