@@ -71,7 +71,7 @@ class WeightedHeads:
         norm = HeadImportance()
         norms, rows = [], []
         for block in layer:
-            norms.append(norm.of(block.gradient))
+            norms.append(norm.norm_of(block.gradient))
             rows.append(product(block).sum(-2))  # (N, H, T)
         weights = head_weights(norm.combined(norms))
         return Step(relevance + (weights[..., None] * sum_up(rows)).sum(1))

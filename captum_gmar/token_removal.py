@@ -45,9 +45,9 @@ class TokenRemoval:
         >>> inputs = torch.rand(1, 3, 32, 32)
         >>> attributions = control_maps(inputs, patch_size=8)["random map"]
         >>> removal = TokenRemoval(model)
-        >>> found = deletion(lambda inputs: model(inputs).logits, inputs, attributions, target=0, patch_size=8, steps=4,
+        >>> curve = deletion(lambda inputs: model(inputs).logits, inputs, attributions, target=0, patch_size=8, steps=4,
         ...                  removal=removal)
-        >>> found.removal, found.curve.shape
+        >>> curve.removal, curve.curve.shape
         ('tokens', torch.Size([1, 5]))
     """
 
@@ -174,8 +174,8 @@ def _without(attn_mask: Tensor | None, hidden: Tensor) -> Tensor:
 
 def _check_removed(removed: Tensor, inputs: Tensor, grid: PatchGrid) -> None:
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool:
-        found = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
-        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {found} instead.")
+        kind = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
+        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {kind} instead.")
     if removed.dim() != 4 or len(removed) != len(inputs) or removed.shape[2:] != (grid.rows, grid.columns):
         raise ValueError(
             f"Expected removed patches of shape (examples, sets, {grid.rows}, {grid.columns}), the model's patch grid, "

@@ -101,7 +101,7 @@ class PublishedGMAR(AttentionAttribution):
         channels = of_patches.reshape(
             *of_patches.shape[:2], forward_pass.layers[-1].shape[1], -1
         )  # (N, P, H, hidden / H)
-        weights = head_weights(self.norm.of(channels.transpose(1, 2)))  # (N, H)
+        weights = head_weights(self.norm.norm_of(channels.transpose(1, 2)))  # (N, H)
         importance = [weights] * forward_pass.count
         patches = forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
         patches[:, -forward_pass.grid.patches :] = 1

@@ -58,11 +58,11 @@ class HeadImportance:
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
         (importance,) = by_head(
-            layer, lambda heads: (self.combined([self.of(block.gradient, block.spare) for block in heads]),)
+            layer, lambda heads: (self.combined([self.norm_of(block.gradient, block.spare) for block in heads]),)
         )
         return Step(relevance, importance)
 
-    def of(self, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
+    def norm_of(self, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
         """(N, H) of some rows' gradient (N, H, R, T)."""
         if self.norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
             return torch.abs(gradient, out=spare).sum((-2, -1))
@@ -102,7 +102,7 @@ class GMAR:
     def _of_heads(self, relevance: Tensor, heads: Blocks) -> tuple[Tensor, Tensor]:
         norm, norms, rows = HeadImportance(self.norm), [], []
         for block in heads:
-            norms.append(norm.of(block.gradient, block.spare))
+            norms.append(norm.norm_of(block.gradient, block.spare))
             rows.append(head_rows(relevance, block, block.attention))
         return norm.combined(norms), sum_up(rows)
 
@@ -135,7 +135,7 @@ class GradientRollout:
     def _of_heads(self, relevance: Tensor, heads: Blocks) -> tuple[Tensor, Tensor]:
         norm, norms, rows = HeadImportance(self.norm), [], []
         for block in heads:
-            norms.append(norm.of(block.gradient, block.spare))
+            norms.append(norm.norm_of(block.gradient, block.spare))
             rows.append(head_rows(relevance, block, positive(block)))
         return norm.combined(norms), sum_up(rows)
 

@@ -182,7 +182,7 @@ def _on_objects(attribute: Callable[[Tensor, list[int]], Tensor], scenes: list[S
     for start in range(0, len(scenes), _BATCH):
         batch = scenes[start : start + _BATCH]
         attributions = attribute(scene_pixel_values(batch), [scene.labels[explained] for scene in batch]).detach()
-        relevance = patch_scores(attributions, PATCH).clamp(min=0).flatten(1)  # (N, P)
+        relevance = patch_scores(attributions, PATCH).float().clamp(min=0).flatten(1)  # (N, P)
         total = relevance.sum(1, keepdim=True)
         relevance = torch.where(total > 0, relevance / total, 1 / relevance.shape[1])
         masks = torch.stack([torch.stack([patch_shares(mask) for mask in scene.masks]) for scene in batch])  # (N, k, P)

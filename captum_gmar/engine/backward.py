@@ -125,8 +125,8 @@ def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = Fa
     """
     if goes_again and selected[0].numel() == 1:
         return torch.autograd.grad(torch.unbind(selected), tensors, retain_graph=True)
-    found: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
-    return found
+    grads: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
+    return grads
 
 
 def check_finite(tensor: Tensor, what: str) -> None:

@@ -208,7 +208,7 @@ def _first_layer(start_layer: int, layers: int) -> int:
 def _starts(model: nn.Module, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
     """Where the relevance of each begins."""
     if forward_pass.poolings:
-        return [_start(model, plan, forward_pass, own) for own in selected]
+        return [_start(model, plan, forward_pass, score) for score in selected]
     return [_start(model, plan, forward_pass, selected[0])] * len(selected)
 
 

@@ -217,15 +217,15 @@ def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Mo
     beside = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
     ranks = {name: (beside[name], len(layers)) for name, layers in stacks.items()}
     best = [name for name in stacks if ranks[name] == max(ranks.values())]
-    found = [name for name in best if not any(_is_within(other, name) for other in best)]
-    if len(found) != 1:
+    outer = [name for name in best if not any(_is_within(other, name) for other in best)]
+    if len(outer) != 1:
         several = "" if count is None else f"{count} "
         raise ValueError(
             f"Expected one nn.ModuleList or nn.Sequential of {several}layers of one class, each with attention, in "
-            f"{type(model).__name__}, but found {', '.join(found) or 'none'}. Methods that read the tokens between the "
+            f"{type(model).__name__}, but found {', '.join(outer) or 'none'}. Methods that read the tokens between the "
             "layers need it; of a model with several towers, pass the one that sees the image."
         )
-    return stacks[found[0]]
+    return stacks[outer[0]]
 
 
 def _holds_layers(module: nn.Module, count: int | None) -> bool:

@@ -131,9 +131,10 @@ def evenly(relevance: Tensor) -> Tensor:
     return torch.full_like(relevance, 1 / relevance.shape[-1])
 
 
-def by_head(layer: Blocks, of: Callable[[Blocks], tuple[Tensor, ...]]) -> list[Tensor]:
-    """What ``of`` finds of heads, (N, h, ...) each, of all heads (N, H, ...)."""
-    return [torch.cat(found, 1) for found in zip(*map(of, layer.heads_apart()), strict=True)]
+def by_head(layer: Blocks, look: Callable[[Blocks], tuple[Tensor, ...]]) -> list[Tensor]:
+    """What ``look`` gives for some heads, (N, h, ...) each, for all heads (N, H, ...)."""
+    parts = zip(*map(look, layer.heads_apart()), strict=True)
+    return [torch.cat(of_heads, 1) for of_heads in parts]
 
 
 def leading(counts: Tensor) -> int:
