@@ -18,7 +18,7 @@ from captum_gmar.cli.options import (
     positive,
     target,
 )
-from captum_gmar.cli.outputs import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
+from captum_gmar.cli.paths import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
 

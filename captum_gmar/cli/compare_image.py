@@ -20,7 +20,7 @@ from captum_gmar.inspection.comparison import Comparison
 
 
 def compare_image(source: Source, image: Path, picture: Path, table: Path | None, settings: CompareSettings) -> None:
-    """Compares methods on an image, writes the picture and, if asked for, the table, and prints what was found.
+    """Compares methods on an image, writes the picture and, if asked for, the table, and prints the results.
 
     Raises:
         OSError: if the image cannot be read, or a file cannot be written.

@@ -19,7 +19,7 @@ from captum_gmar.cli.options import (
     target,
     token,
 )
-from captum_gmar.cli.outputs import FORMATS, find_images, plan_array, plan_pictures
+from captum_gmar.cli.paths import FORMATS, find_images, plan_array, plan_pictures
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def explain_images(
 
 
 class ExplainWork:
-    """A model, what it is asked, and what became of each image so far."""
+    """A model, a question to it, and what became of each image so far."""
 
     def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings) -> None:
         self.classifier = source.classifier
@@ -100,21 +100,31 @@ class ExplainWork:
         return None
 
     def _explain(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
-        """Those that could be explained, with their pixel values."""
-        try:
-            done = self._explained(images)
-        except FAILURES as error:
-            if not self.done:  # most likely the model's doing, so that every other image would fail as well
-                raise CommandError(f"the model's prediction cannot be explained: {error}") from error
-            for path, _ in images:
-                self._fail(f"{readable(path)}: {error}")
-            return []
-        explained = {image.path for image, _ in done}
-        for path in [path for path, _ in images if path not in explained]:
+        """Those that could be explained, with their pixel values; where a batch fails, image by image."""
+        done, failures = self._attempt(images)
+        if failures and len(images) > 1:
+            attempts = [self._attempt([image]) for image in images]
+            done = [image for images, _ in attempts for image in images]
+            failures = [failure for _, failures in attempts for failure in failures]
+        if failures and not done and not self.done:  # the model's doing, so that every other image would fail as well
+            raise CommandError(f"the model's prediction cannot be explained: {failures[0][1]}") from failures[0][1]
+        for path, error in failures:
+            self._fail(f"{readable(path)}: {error}")
+        handled = {*(image.path for image, _ in done), *(path for path, _ in failures)}
+        for path in [path for path, _ in images if path not in handled]:
             self._fail(
                 f"{readable(path)}: its most likely class is that of --contrast. Pass another class as --target."
             )
         return done
+
+    def _attempt(
+        self, images: Sequence[ImagePixels]
+    ) -> tuple[list[tuple[ExplainedImage, Tensor]], list[tuple[Path, Exception]]]:
+        """Those that were explained, or why none could be."""
+        try:
+            return self._explained(images), []
+        except FAILURES as error:
+            return [], [(path, error) for path, _ in images]
 
     def _explained(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
         """All but those whose target is the class that it is contrasted with."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captum_gmar.cli.drawing import default_drawing
 from captum_gmar.cli.options import (
     AddNames,
     add_device_and_size,
@@ -19,7 +20,7 @@ from captum_gmar.cli.options import (
     positive,
     whole,
 )
-from captum_gmar.cli.outputs import FORMATS, find_images, plan_pictures
+from captum_gmar.cli.paths import FORMATS, find_images, plan_pictures
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, SCORES, HeadSettings
 
@@ -115,6 +116,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     picture = _picture(arguments)
     if arguments.ablate and picture:
         raise CommandError("--ablate must go with --output RESULTS, a folder that keeps what is finished")
+    with default_drawing():
+        return _score(arguments, picture)
+
+
+def _score(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listening import listener_of
     from captum_gmar.evaluation.data import is_data_set

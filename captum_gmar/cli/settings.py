@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.options import MOST_LIKELY, Top, check_taken
-from captum_gmar.cli.outputs import picture_mark
+from captum_gmar.cli.paths import picture_mark
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class ExplainSettings:
     def check(self) -> None:
         """
         Raises:
-            CommandError: if the methods do not take what they are asked.
+            CommandError: if the methods do not take what is asked of them.
         """
         if self.tokens:
             check_taken("--tokens", self.methods, lambda method: method.takes_tokens)

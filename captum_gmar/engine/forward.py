@@ -235,8 +235,8 @@ class ForwardPass(AttentionMode):
         raise RuntimeError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
-            "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "
-            "be explained."
+            "wrapper (model.module), and traced or exported ones as they were before. Models without attention, and "
+            "hierarchical ones with attention in windows, such as Swin, cannot be explained."
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli import outputs
+from captum_gmar.cli import paths
 from cli.commandline import Run, save_photo, written
 
 
@@ -144,7 +144,7 @@ def test_folder_in_place_of_the_picture(run: Run, work: Path, models: Path) -> N
 @pytest.mark.parametrize("place", ["out", "out/a.png"])
 def test_read_only(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     (work / "out" / "a.png").write_text("as it was")
-    monkeypatch.setattr(outputs.os, "access", lambda path, _: str(path) != place)
+    monkeypatch.setattr(paths.os, "access", lambda path, _: str(path) != place)
     assert run("photo.png", "--model", models / "vit", "--output", "out/a.png").is_error(f"{place}: is read-only")
     assert (work / "out" / "a.png").read_text() == "as it was"
 

@@ -190,6 +190,27 @@ def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Pat
     }
 
 
+def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(
+    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        save_photo(work / name, seed)
+    whole = Classifier.pixel_values
+    bad = Image.open(work / "a.png").tobytes()
+
+    def pixel_values(self: Classifier, image: Image.Image) -> Tensor:
+        return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
+
+    monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
+    result = run("a.png", "b.png", "c.png", "--model", models / "vit", "--output", "out", "--save-array", "a.npz")
+    assert result.status == 1
+    (line,) = result.err.splitlines()
+    assert line.startswith("captum-gmar: error: a.png: gmar-l1: ")
+    assert "NaN" in line
+    assert written(work / "out") == ["b-gmar-l1.png", "c-gmar-l1.png"]
+    assert np.load(work / "a.npz")["image"].tolist() == ["b.png", "c.png"]
+
+
 # Several classes of each image
 
 

@@ -1,8 +1,7 @@
 """Which files a command reads and writes, checked before any work is done."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captum_gmar.cli.terminal import CommandError, report
@@ -43,7 +42,7 @@ def _images_of(path: Path) -> list[Path]:
 
 
 def picture_mark(*parts: str) -> str:
-    """What the names of pictures end in, of a method and of what it was asked, where that is not the usual.
+    """What the names of pictures end in, of a method and of the question to it, where that is not the usual one.
 
     >>> picture_mark("gmar-l1", "tiger cat", "", "rather than zebra")
     'gmar-l1-tiger-cat-rather-than-zebra'
@@ -91,12 +90,6 @@ def plan_array(path: str | None) -> Path | None:
 def plan_table(path: str | None) -> Path | None:
     """Where the table goes, if anywhere."""
     return _plan_file(path, TABLES, "--save-table")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """The former name of what :func:`captum_gmar.files.writing.replacing` does by itself."""
-    yield
 
 
 def _plan_file(path: str | None, suffixes: Sequence[str], option: str) -> Path | None:
