@@ -175,13 +175,9 @@ class _Inspection:
         return results
 
     def measure_control(self, name: str, attributions: Tensor) -> MethodResult:
-        return MethodResult(
-            name,
-            patch_scores(attributions, self.grid.patch_size)[0].to(attributions.dtype),
-            *self._curves(attributions),
-            None,
-            None,
-        )
+        """Of a map that knows nothing of the model, (1, channels, height, width)."""
+        relevance = patch_scores(attributions, self.grid.patch_size)[0].to(attributions.dtype)
+        return MethodResult(name, relevance, *self._curves(attributions), None, None)
 
     def _watched(self, name: str, method: Method | None, passes: Passes) -> Method:
         if method is None:
@@ -204,7 +200,7 @@ class _Inspection:
     def _result(self, name: str, method: Method, passes: Passes, times: Times, forward_seconds: float) -> MethodResult:
         (relevance, attributions), seconds = times.returned, times.seconds
         spread = median(seconds), min(seconds), max(seconds)
-        cost = Cost(*spread, forward_seconds, *passes.of_one(len(seconds)))
+        cost = Cost(*spread, forward_seconds, *passes.per_run(len(seconds)))
         convergence = None if attributions is None else self._convergence(method, attributions)
         curves = self._curves(self.grid.spread_like(relevance, self.pixels))
         return MethodResult(name, relevance[0], *curves, cost, convergence)
@@ -239,7 +235,7 @@ def _chosen(methods: Any) -> dict[str, Method | None]:
     """From each name to the method; None for those of :func:`captum_gmar.methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
-        chosen = {_text(name): _checked(name, method) for name, method in methods.items()}
+        chosen = {_checked_name(name): _checked(name, method) for name, method in methods.items()}
     elif isinstance(methods, Sequence) and not isinstance(methods, str):
         chosen = dict.fromkeys(map(_known, methods))
     else:
@@ -260,7 +256,7 @@ def _known(name: object) -> str:
         raise ValueError(f"{error} Methods of your own are passed as a mapping from names to them.") from None
 
 
-def _text(name: object) -> str:
+def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"methods must be a mapping from names. Got the key {name!r} instead.")
     return name

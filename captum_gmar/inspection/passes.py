@@ -19,6 +19,8 @@ class Passes:
         self.forward = self.backward = 0
 
     def counted(self, forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The same function, whose passes are counted."""
+
         def forward(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             outputs = forward_func(inputs, *args, **kwargs)
             self.forward += len(inputs)
@@ -28,7 +30,7 @@ class Passes:
 
         return forward
 
-    def of_one(self, runs: int) -> tuple[int | None, int | None]:
+    def per_run(self, runs: int) -> tuple[int | None, int | None]:
         """Forward and backward of one of so many runs; None where no run was seen to go through the functions."""
         return (self.forward // runs, self.backward // runs) if self.forward else (None, None)
 

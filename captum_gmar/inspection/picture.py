@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.inspection.results import MethodResult, time_text
 from captum_gmar.visualization.attribution import ALPHA
 from captum_gmar.visualization.heat import Pixels, heat_of, photo_of
@@ -33,7 +34,7 @@ LETTERS = LAYOUT.panel, LAYOUT.bar_size
 AXIS_INCHES = 0.3  # the numbers at an axis
 CURVES_HEIGHT = 0.65  # of its width
 LEGEND_POINTS = 46  # the height of three lines, and a gap
-CAPTION_LINES = 6
+CAPTION_LETTERS = LAYOUT.panel + 0.25, LAYOUT.bar_size
 
 REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 1.5}
 NOTE = f"Every map has its own colours, from zero to its largest values. Of signed maps {SIGNS}."
@@ -87,16 +88,16 @@ def visualize_side_by_side(
     photo = photo_of(image)
     heats = [heat_of(result.relevance, photo, result.name) for result in methods]
     names = ["photo", *(result.name for result in methods)]
-    figure, axes = plt_fig_axis or _panels(panel_height(LAYOUT.panel, photo), names, title, use_pyplot)
+    captions = [_caption(result) for result in methods]
+    heights = panel_height(LAYOUT.panel, photo), AXIS_INCHES + text_height(captions, *CAPTION_LETTERS) + PAD_INCHES
+    figure, axes = plt_fig_axis or _panels(*heights, names, title, use_pyplot)
     panels = given_axes(axes, 2 * len(names))
     pairs = [panels[start : start + 2] for start in range(0, len(panels), 2)]
     draw_photo(pairs[0][0], photo)
-    for (upper, lower), result, heat in zip(pairs[1:], methods, heats, strict=True):
+    for (upper, lower), result, heat, caption in zip(pairs[1:], methods, heats, captions, strict=True):
         draw_overlay(upper, heat, photo, cmap, alpha_overlay)
         _draw_curves(lower, result, reference)
-        lower.set_xlabel(
-            wrapped(_caption(result), LAYOUT.text, LAYOUT.bar_size), fontsize=LAYOUT.bar_size, parse_math=False
-        )
+        lower.set_xlabel(caption, fontsize=LAYOUT.bar_size, parse_math=False)
     for (upper, _), name in zip(pairs, names, strict=True):
         upper.set_title(wrapped(name, LAYOUT.text, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
     _share_scale([lower for _, lower in pairs[1:]], is_probability)
@@ -108,12 +109,13 @@ def visualize_side_by_side(
     return figure, pairs
 
 
-def _panels(height: float, names: Sequence[str], title: str | None, use_pyplot: bool) -> tuple[Figure, list[Axes]]:
+def _panels(
+    height: float, below: float, names: Sequence[str], title: str | None, use_pyplot: bool
+) -> tuple[Figure, list[Axes]]:
     """The panels of a new figure with room for all texts, the upper and the lower of each pair."""
     lines = ceil(len(names) / WIDEST)
     columns = ceil(len(names) / lines)
     above = text_height(names, LAYOUT.text, LAYOUT.name_size) + PAD_INCHES
-    below = AXIS_INCHES + CAPTION_LINES * text_height(["W"], *LETTERS)
     rows = [Row(above, height, 2 * PAD_INCHES), Row(0, CURVES_HEIGHT * LAYOUT.panel, below)] * lines
     figure, panels = make_grid(rows, 2 * lines * columns, LAYOUT, title, use_pyplot, left=AXIS_INCHES)
     pairs = [
@@ -127,10 +129,10 @@ def _panels(height: float, names: Sequence[str], title: str | None, use_pyplot: 
 
 
 def _draw_curves(panel: Axes, result: MethodResult, reference: MethodResult) -> None:
-    for drawn, style in ((reference, REFERENCE), (result, {})):
+    for curves, style in ((reference, REFERENCE), (result, {})):
         for name, curve, line in (
-            (f"insertion: {drawn.name}", drawn.insertion, INSERTION_LINE),
-            (f"deletion: {drawn.name}", drawn.deletion, DELETION_LINE),
+            (f"insertion: {curves.name}", curves.insertion, INSERTION_LINE),
+            (f"deletion: {curves.name}", curves.deletion, DELETION_LINE),
         ):
             shares, values = 100 * curve.shares.cpu().double(), curve.curve[0].cpu().double()
             panel.plot(shares.numpy(), values.numpy(), label=name, **{**line, **style})
@@ -151,6 +153,7 @@ def _share_scale(panels: Sequence[Axes], is_probability: bool) -> None:
 
 
 def _caption(result: MethodResult) -> str:
+    """How faithful a map is, what it costs, and what it does not say."""
     inserted, deleted, difference = (number_text(area, ".3f") for area in result.areas)
     lines = [f"insertion {inserted}, deletion {deleted}", f"difference {difference}"]
     if result.cost is not None:
@@ -160,7 +163,9 @@ def _caption(result: MethodResult) -> str:
     if result.convergence is not None:
         delta, difference = map(number_text, result.convergence)
         lines.append(f"convergence delta {delta} of {difference}")
-    return "\n".join(lines)
+    if result.name in METHODS:
+        lines.append(METHODS[result.name].caveat)
+    return wrapped("\n".join(lines), *CAPTION_LETTERS)
 
 
 def _draw_legend(panel: Axes, curves: Axes, reference: str, notes: Sequence[str]) -> None:

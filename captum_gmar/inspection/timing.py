@@ -31,7 +31,7 @@ def time_in_turns(
         reference: what they are compared with.
         device: whose work is waited for.
         rounds: how often each call is run; after five seconds altogether a call is not run again.
-        advance: told after each turn.
+        advance: called after each turn.
     """
     times = {name: Times([]) for name in calls}
     reference_seconds = []

@@ -159,18 +159,20 @@ def _heats(
     if not attributions:
         raise ValueError("attributions must hold the maps of at least one method. Got none instead.")
     heats = {}
-    for key, given in attributions.items():
+    for key, of_method in attributions.items():
         name = f"attributions[{key!r}]"
-        maps = _each_map(given, name, len(photos)) if several else [given]
+        maps = _each_map(of_method, name, len(photos)) if several else [of_method]
         pairs = zip(maps, photos, strict=True)
         heats[key] = [heat_of(of_photo, photo, name, interpolation, outlier_perc) for of_photo, photo in pairs]
     return heats
 
 
-def _each_map(given: Any, name: str, images: int) -> list[Map]:
-    if not isinstance(given, Tensor | np.ndarray | Sequence):
-        raise TypeError(f"{name} must be a sequence, tensor or array of maps. Got {type(given).__name__} instead.")
-    maps = list(given)
+def _each_map(attributions: Any, name: str, images: int) -> list[Map]:
+    if not isinstance(attributions, Tensor | np.ndarray | Sequence):
+        raise TypeError(
+            f"{name} must be a sequence, tensor or array of maps. Got {type(attributions).__name__} instead."
+        )
+    maps = list(attributions)
     if len(maps) != images:
         raise ValueError(
             f"{name} must hold one map per image, {images}. Got {len(maps)} instead. Of one image, pass both image and "

@@ -98,8 +98,8 @@ def visualize_perturbation_curves(
     if not panels:
         raise ValueError("insertion or deletion must hold the curves of at least one method. Got none instead.")
     names = list(dict.fromkeys(name for curves, _ in panels.values() for name in curves))
-    figure, given = plt_fig_axis or _axes(len(panels), len(names), title, use_pyplot)
-    axes, styles = given_axes(given, len(panels)), _styles(names)
+    figure, panel_axes = plt_fig_axis or _axes(len(panels), len(names), title, use_pyplot)
+    axes, styles = given_axes(panel_axes, len(panels)), _styles(names)
     for panel, (name, (curves, texts)) in zip(axes, panels.items(), strict=True):
         _draw(panel, name, curves, texts, styles)
     axes[0].set_ylabel(label)

@@ -29,7 +29,7 @@ class Heat(NamedTuple):
     low: float  # the values at both ends of the colours
     high: float
     cmap: str  # the colour map that suits them
-    label: str = ""  # what they are taken to measure, unless a user says it
+    label: str = ""  # what they are taken to measure, unless the user names it
 
     @property
     def is_signed(self) -> bool:
@@ -72,11 +72,11 @@ def heat_of(
     """
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation must be one of {list(INTERPOLATIONS)}. Got {interpolation!r} instead.")
-    given = array_of(attribution, name)
-    heat = scaled(_over_photo(given, photo, name), name, outlier_perc)
-    if given.ndim != 2 or given.shape == photo.shape[:2]:
+    array = array_of(attribution, name)
+    heat = scaled(_over_photo(array, photo, name), name, outlier_perc)
+    if array.ndim != 2 or array.shape == photo.shape[:2]:
         return heat._replace(label="attribution per pixel")
-    values = heat.values if interpolation == "nearest" else _smooth(given, photo)
+    values = heat.values if interpolation == "nearest" else _smooth(array, photo)
     return heat._replace(values=values, label="relevance per patch")
 
 
@@ -181,6 +181,11 @@ def _unit(pixels: Array) -> Array:
 
 
 def array_of(values: object, name: str) -> Array:
+    """An array of numbers, floats in double precision.
+
+    Raises:
+        TypeError: if it is no tensor, array or image; ``name`` says what it is.
+    """
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()

@@ -96,7 +96,7 @@ def make_panels(
     lines = ceil(len(names) / layout.columns) if len(photos) == 1 else 1
     above = text_height(names, layout.text, layout.name_size) + PAD_INCHES
     heights = [panel_height(layout.panel, photo) for photo in photos] * lines
-    rows = [Row(0 if index and len(photos) > 1 else above, own, below) for index, own in enumerate(heights)]
+    rows = [Row(0 if index and len(photos) > 1 else above, height, below) for index, height in enumerate(heights)]
     return make_grid(rows, len(photos) * len(names), layout, title, use_pyplot)
 
 
@@ -154,6 +154,7 @@ def make_figure(width: float, height: float, use_pyplot: bool, pad: float = 0.04
 
 
 def panel_height(width: float, photo: Array) -> float:
+    """In inches, of a panel of this width; that of a very long photo is less long."""
     ratio: float = photo.shape[0] / photo.shape[1]
     return width * min(max(ratio, SHORTEST), TALLEST)
 
@@ -167,6 +168,7 @@ def given_axes(axes: Any, count: int) -> list[Axes]:
 
 
 def draw_photo(panel: Axes, photo: Array) -> None:
+    """A photo (height, width, 3) in [0, 1]."""
     _show(panel, np.rint(255 * photo).astype(np.uint8), interpolation="auto")
 
 

@@ -142,7 +142,7 @@ def visualize_relevance_flow(
     if prefix_share is not None:
         shares = _shares(prefix_share, len(maps))
         names = [f"{name}\nprefix tokens {percent_text(share)}" for name, share in zip(names, shares, strict=True)]
-    heats = [heat_of(own, photo, f"relevance[{index}]", interpolation) for index, own in enumerate(maps)]
+    heats = [heat_of(layer, photo, f"relevance[{index}]", interpolation) for index, layer in enumerate(maps)]
     figure, panels = draw_strip(
         photo,
         heats,

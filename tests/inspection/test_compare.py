@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_gmar import GMARAttribution, methods
 from captum_gmar.attr.captum_methods import IntegratedGradients
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean, control_maps, deletion, insertion
 from captum_gmar.token_removal import TokenRemoval
@@ -355,10 +356,11 @@ class TestPicture:
         areas = [f"{area:.3f}".replace("-", "−") for area in comparison.methods[0].areas]
         assert gmar[:2] == [f"insertion {areas[0]}, deletion {areas[1]}", f"difference {areas[2]}"]
         assert re.fullmatch(r"[\d.]+ ms, [\d.]+ × a forward pass", gmar[2])
-        assert gmar[3:] == ["passes: 1 forward, 1 backward"]
+        assert gmar[3:] == ["passes: 1 forward, 1 backward", "Hardly depends on the class."]
         delta = f"{comparison.methods[1].convergence.delta:.3g}".replace("-", "−")
         assert integrated[3] == "passes: 3 forward, 3 backward"
         assert integrated[4].startswith(f"convergence delta {delta} of ")
+        assert " ".join(integrated[5:]) == METHODS["integrated-gradients"].caveat
 
     def test_outputs_share_a_scale(self, vit, make_comparison):
         comparison = make_comparison(["gmar-l1", "rollout"], softmax=False)
