@@ -3,8 +3,6 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
@@ -25,8 +23,6 @@ from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS, STEPS
 
 if TYPE_CHECKING:
-    import torch
-
     from captum_gmar.evaluation.settings import EvaluationSettings
     from captum_gmar.evaluation.subject import Subject
 
@@ -127,13 +123,15 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listening import listener_of
+    from captum_gmar.cli.scenes import open_subject
+    from captum_gmar.evaluation.data import read_examples
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
     from captum_gmar.evaluation.markdown import count
     from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
     from captum_gmar.evaluation.report_folder import SUMMARY
 
     device = choose_device(local_device(arguments.device))
-    with joined(device) as processes, _subject(arguments, device) as subject:
+    with joined(device) as processes, open_subject(arguments, device, 2, read_examples) as subject:
         settings = _settings(arguments, subject)
         classifier = subject.classifier
         methods = make_methods(settings.methods, classifier.model, classifier.logits)
@@ -167,20 +165,3 @@ def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationS
         batch_size=arguments.batch_size,
         precision=arguments.precision,
     )
-
-
-@contextmanager
-def _subject(arguments: argparse.Namespace, device: "torch.device") -> Iterator["Subject"]:
-    if not arguments.data:
-        from captum_gmar.cli.scenes import scene_subject
-
-        with scene_subject(2, arguments.size, device) as subject:
-            yield subject
-        return
-    from captum_gmar.classifier import load_classifier
-    from captum_gmar.evaluation.data import read_examples
-    from captum_gmar.evaluation.subject import Subject
-
-    examples = read_examples(arguments.data)
-    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
-    yield Subject(classifier, examples, arguments.model, str(arguments.data))

@@ -4,12 +4,11 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.cli.drawing import default_drawing
+from captum_gmar.cli.launching import is_launched, launch
 from captum_gmar.cli.options import (
     AddNames,
     add_device_and_size,
@@ -25,10 +24,7 @@ from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, SCORES, HeadSettings
 
 if TYPE_CHECKING:
-    import torch
-
     from captum_gmar.evaluation.head_results import HeadResults
-    from captum_gmar.evaluation.subject import Subject
 
 DRAWN_SCENES = 100  # of the built-in ones, unless another limit is given
 MARK = "heads"  # what the names of pictures end in
@@ -66,8 +62,9 @@ same command goes on where it stopped. With --ablate also ablation.csv and
 ablation.png: heads are ranked by one half of the images and silenced on the
 other half, both drawn by --seed.
 
-On several GPUs or machines, with --output RESULTS:
-  torchrun --nproc-per-node K -m captum_gmar heads ...
+With --output RESULTS, on several GPUs of one machine, --processes K; on several
+machines:
+  torchrun --nnodes N --nproc-per-node K ... -m captum_gmar heads ...
 
 picture formats: {", ".join(FORMATS)}
 exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
@@ -107,6 +104,7 @@ def add_command(subparsers: Any) -> None:
     )
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
+    add("--processes", type=positive, default=1, metavar="K", help="that share the work, each on a GPU of its own")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -116,6 +114,10 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     picture = _picture(arguments)
     if arguments.ablate and picture:
         raise CommandError("--ablate must go with --output RESULTS, a folder that keeps what is finished")
+    if arguments.processes > 1 and not is_launched():
+        if picture:
+            raise CommandError("--processes must go with --output RESULTS, a folder that they share")
+        return launch(arguments.processes, sys.argv[1:])
     with default_drawing():
         return _score(arguments, picture)
 
@@ -123,7 +125,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 def _score(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listening import listener_of
-    from captum_gmar.evaluation.data import is_data_set
+    from captum_gmar.cli.scenes import open_subject
+    from captum_gmar.evaluation.data import image_examples, is_data_set, read_examples
     from captum_gmar.evaluation.heads import run_heads
     from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
 
@@ -131,17 +134,19 @@ def _score(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, in
     images, missing = find_images([str(arguments.data)]) if is_of_images else ([], 0)
     if missing:
         return 0, missing
+    read = read_examples if not images else lambda data: image_examples(images)
     device = choose_device(local_device(arguments.device))
     folder = None if picture else Path(arguments.output)
-    with joined(device) as processes, _subject(arguments, images, device) as subject:
+    with joined(device) as processes, open_subject(arguments, device, 1, read) as subject:
         listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
         command = shlex.join(["captum-gmar", *sys.argv[1:]])
         try:
             results = run_heads(_settings(arguments), subject, folder, processes, listener, command)
         except FailedElsewhere:
             return 0, 1  # the process that failed says why
-    if processes.is_first:
-        _tell(results, picture, folder)
+    if not processes.is_first:
+        return len(results.images), 0
+    _tell(results, picture, folder)
     return len(results.images), len(results.skipped)
 
 
@@ -154,23 +159,6 @@ def _settings(arguments: argparse.Namespace) -> HeadSettings:
         limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),
         batch_size=arguments.batch_size,
     )
-
-
-@contextmanager
-def _subject(arguments: argparse.Namespace, images: list[Path], device: "torch.device") -> Iterator["Subject"]:
-    if not arguments.data:
-        from captum_gmar.cli.scenes import scene_subject
-
-        with scene_subject(1, arguments.size, device) as subject:
-            yield subject
-        return
-    from captum_gmar.classifier import load_classifier
-    from captum_gmar.evaluation.data import image_examples, read_examples
-    from captum_gmar.evaluation.subject import Subject
-
-    examples = image_examples(images) if images else read_examples(arguments.data)
-    classifier = load_classifier(arguments.model, size=arguments.size, device=device)
-    yield Subject(classifier, examples, arguments.model, str(arguments.data))
 
 
 def _picture(arguments: argparse.Namespace) -> Path | None:

@@ -1,7 +1,9 @@
-"""The built-in scenes and model as what a command over a data set is about."""
+"""What a command over a data set is about: the user's data and model, or the built-in scenes and model."""
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -14,6 +16,30 @@ from captum_gmar.evaluation.subject import Subject
 
 SCENES = 500
 NUMBERS = {1: "one object", 2: "two objects"}
+
+
+@contextmanager
+def open_subject(
+    arguments: argparse.Namespace, device: torch.device, objects: int, read: Callable[[Path], list[Example]]
+) -> Iterator[Subject]:
+    """The data and the model that the arguments name; where they name none, scenes and the built-in model.
+
+    Args:
+        arguments: of the command, with data, model and size.
+        device: of the model.
+        objects: in each scene.
+        read: makes examples of the data.
+
+    Raises:
+        OSError, ValueError: if data or model cannot be read.
+    """
+    if arguments.data:
+        examples = read(arguments.data)
+        classifier = load_classifier(arguments.model, size=arguments.size, device=device)
+        yield Subject(classifier, examples, arguments.model, str(arguments.data))
+    else:
+        with scene_subject(objects, arguments.size, device) as subject:
+            yield subject
 
 
 @contextmanager

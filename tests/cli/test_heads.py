@@ -13,7 +13,7 @@ from captum_gmar import GMARAttribution, evaluate_heads
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.main import main
 from captum_gmar.evaluation.head_scores import Ablation
-from cli.commandline import LABELS, Result, save_photo, written
+from cli.commandline import LABELS, Result, run_process, save_photo, written
 
 IMAGES = 10
 ABLATE = ("--ablate", "--batch-size", 5)
@@ -91,6 +91,19 @@ def test_interrupted_and_resumed(data: Path, heads: Heads, monkeypatch: pytest.M
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models: Path) -> None:
+    """Images that cannot be read are told once."""
+    with data.open("a") as file:
+        file.write("\nnone.png,0")
+    command = ("heads", data, "--model", models / "vit", *ABLATE, "--output", "shared", "--processes", 2)
+    done = run_process(*command, folder=data.parent)
+    assert (done.status, done.out) == (1, f"{IMAGES} images scored: shared/heads.md\n")
+    assert heads(data, *ABLATE, "--output", "alone").status == 1
+    assert content(data.parent / "shared") == content(data.parent / "alone")
+    assert len(list((data.parent / "shared" / "journal").glob("process-*.jsonl"))) == 2
+    assert heads(data, "--processes", 2).is_error("--processes must go with --output RESULTS")
 
 
 def test_results(data: Path, heads: Heads) -> None:
