@@ -76,12 +76,12 @@ def choose_device(name: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= available:
+    number = name.partition(":")[2]
+    if name.startswith("cuda") and int(number or 0) >= available:
         raise ValueError(
             f"device must be one that PyTorch finds here, with {available or 'no'} CUDA devices. Got {name!r} instead."
         )
-    return device
+    return torch.device(name)
 
 
 def _is_folder(name: str) -> bool:
@@ -130,9 +130,10 @@ def _reason(error: Exception, part: str) -> str:
         return "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
     if "not a valid model identifier" in text:
         return "no such folder, and no such model on the Hugging Face hub"
-    lines = [line for line in text.splitlines() if line.strip()]
-    kind = "" if isinstance(error, OSError | ValueError) and lines else f"{type(error).__name__}: "
-    return f"its {part} cannot be loaded: {kind}{lines[0] if lines else 'no reason given'}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"]
+    reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return f"its {part} cannot be loaded: {kind}{reason}"
 
 
 def _check_config(name: str, config: Any) -> None:

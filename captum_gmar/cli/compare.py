@@ -20,7 +20,7 @@ from captum_gmar.cli.options import (
 )
 from captum_gmar.cli.paths import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
 from captum_gmar.cli.terminal import CommandError
-from captum_gmar.evaluation.catalogue import REMOVALS
+from captum_gmar.evaluation.catalogue import REMOVALS, STEPS
 
 if TYPE_CHECKING:
     from captum_gmar.cli.settings import CompareSettings
@@ -70,7 +70,12 @@ def add_command(subparsers: Any) -> None:
         default="blur",
         help="how insertion and deletion remove patches (default: %(default)s); tokens takes them out of the model",
     )
-    add("--steps", type=positive, default=28, metavar="N", help="of insertion and deletion (default: %(default)s)")
+    add(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help=f"of insertion and deletion, at most the number of patches (default: {STEPS}, or all patches if fewer)",
+    )
     add("--ig-steps", type=positive, default=50, metavar="N", help="of integrated gradients (default: %(default)s)")
     add(
         "--output",

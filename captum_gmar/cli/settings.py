@@ -65,6 +65,6 @@ class CompareSettings:
     methods: tuple[str, ...] = COMPARED
     target: str | None = None  # None: the most likely class
     removal: str = "blur"
-    steps: int = 28
+    steps: int | None = None  # None: 28, or as many as there are patches
     ig_steps: int = 50
     batch_size: int | None = None

@@ -47,6 +47,7 @@ def test_a_classifier_gives_what_transformers_gives(models: Path) -> None:
     ("file", "values", "message"),
     [
         ("config.json", {"patch_size": 0}, "its config.json must have a patch_size above zero. Got 0 instead."),
+        ("config.json", {"patch_size": "8"}, "its config.json cannot be loaded: "),
         ("config.json", {"num_hidden_layers": 0}, "must have a num_hidden_layers above zero. Got 0 instead."),
         ("config.json", {"num_hidden_layers": 1}, "its config.json leaves out layers of its file: vit."),
         ("config.json", {"num_hidden_layers": 3}, "not a trained image classifier: its file lacks vit."),
@@ -136,5 +137,6 @@ def test_sizes_that_cannot_be(models: Path, size: int, message: str) -> None:
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match=r"with .* CUDA devices\. Got 'cuda:99' instead\."):
-        choose_device("cuda:99")
+    for name in ("cuda:99", "cuda:99999999999999999999"):
+        with pytest.raises(ValueError, match=rf"with .* CUDA devices\. Got '{name}' instead\."):
+            choose_device(name)

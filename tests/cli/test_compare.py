@@ -106,6 +106,11 @@ def test_models_without_a_softmax(run: Run, work: Path, models: Path, model: str
     assert f"Insertion and deletion follow the {followed}" in result.out
 
 
+def test_steps_that_nobody_gave_fit_the_patches(run: Run, work: Path, models: Path) -> None:
+    result = run("photo.png", "--model", models / "vit", "--methods", "rollout")  # of 16 patches
+    assert (result.status, result.err) == (0, "")
+
+
 def test_size_interpolates(run: Run, work: Path, models: Path) -> None:
     result = run("photo.png", "--model", models / "vit", *BRIEF, "--size", 48)
     assert (result.status, result.err) == (0, "")

@@ -47,6 +47,12 @@ def test_replacing_keeps_links_and_what_was_there(tmp_path: Path) -> None:
     assert names(tmp_path) == ["link", "target"]
 
 
+def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=r"loop/a\.txt: cannot be written: Too many levels of symbolic links"):
+        write_text(tmp_path / "loop" / "a.txt", "text")
+
+
 @pytest.mark.parametrize("name", ["none/a.txt", "a" * 300 + ".txt"])
 def test_a_path_that_cannot_be_is_named_once(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match=r"cannot be written: (No such file|File name too long)") as raised:
