@@ -46,7 +46,7 @@ class Case:
 
     def singles(self) -> "list[Case]":
         """Of one example each."""
-        tensors = (torch.split(own, 1) for own in (self.pixels, self.targets, self.attributions))
+        tensors = (torch.split(tensor, 1) for tensor in (self.pixels, self.targets, self.attributions))
         columns = zip(self.numbers, *tensors, strict=True)
         return [
             replace(self, numbers=[number], pixels=pixels, targets=targets, attributions=attributions)

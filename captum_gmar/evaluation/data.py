@@ -84,7 +84,7 @@ def _class_folders(folder: Path) -> list[Path]:
 
 def _folder_examples(folder: Path) -> list[Example]:
     """Of the images in class subfolders; where there are none, of those in the folder itself."""
-    by_class = [(own.name, image) for own in _class_folders(folder) for image in list_images(own)]
+    by_class = [(place.name, image) for place in _class_folders(folder) for image in list_images(place)]
     if not by_class:
         return [Example(path.name, None, partial(read_image, path), files=(path,)) for path in list_images(folder)]
     return [

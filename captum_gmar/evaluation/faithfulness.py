@@ -149,8 +149,8 @@ class Faithfulness:
 
     def _results(self, kept: Kept) -> list[Result]:
         """What is asked for of the examples of which all of it is finished."""
-        asked = {number: kept.records[number] for number in sorted(kept.records.keys() & {*self.numbers})}
-        return [result.only(self.names) for result in results_from(asked).values() if not result.lacks(self.names)]
+        records = {number: kept.records[number] for number in sorted(kept.records.keys() & {*self.numbers})}
+        return [result.only(self.names) for result in results_from(records).values() if not result.lacks(self.names)]
 
     def _check_hope(self, has_results: bool, skipped: Sequence[Skipped]) -> None:
         """Tells why there is nothing, if that is so: by an error if the model is to blame, else of each image."""
@@ -231,8 +231,8 @@ class FaithfulnessWork:
         for name, method in methods.items():
             if name in names:
                 maps = self._timed(name, method, examples, seconds, at_once)
-                for own, more in zip(values, measures.rows(name, method, maps, examples, grid, at_once), strict=True):
-                    own += more
+                for known, more in zip(values, measures.rows(name, method, maps, examples, grid, at_once), strict=True):
+                    known += more
         return examples.records(values)
 
     def _timed(self, name: str, method: Method, examples: Examples, seconds: dict[str, float], at_once: int) -> Tensor:
@@ -277,7 +277,7 @@ def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str,
     """That each method took for a map."""
     means = {}
     for name in methods:
-        own = [batch for batch in batches if name in batch.seconds]
-        if own:  # not if there was nothing to measure when it was added
-            means[name] = sum(batch.seconds[name] for batch in own) / sum(len(batch.records) for batch in own)
+        having = [batch for batch in batches if name in batch.seconds]
+        if having:  # not if there was nothing to measure when it was added
+            means[name] = sum(batch.seconds[name] for batch in having) / sum(len(batch.records) for batch in having)
     return means

@@ -41,9 +41,9 @@ def _draw_panel(panel: Axes, summary: Summary, methods: Sequence[str]) -> None:
     means = dict(zip(summary.methods, summary.means, strict=True))
     for height, name in enumerate(methods):
         colour = CONTROL_COLOUR if name in CONTROLS else METHOD_COLOUR
-        own = means[name]
-        panel.plot([own.low, own.high], [height, height], color=colour, linewidth=1.5)
-        panel.plot(own.mean, height, "o", color=colour, markersize=4)
+        estimate = means[name]
+        panel.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=1.5)
+        panel.plot(estimate.mean, height, "o", color=colour, markersize=4)
     panel.set_yticks(range(len(methods)), methods)
     metric, removal = summary.quantity
     panel.set_title(f"{metric} {arrow(metric)}\n{removal}".rstrip(), fontsize="medium")

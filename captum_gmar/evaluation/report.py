@@ -45,9 +45,9 @@ def to_markdown(summaries: Sequence[Summary], run: Provenance) -> str:
     if len(headline) > 1:
         parts += ["## Insertion less deletion, every removal", _grid(headline, [_removal(s) for s in headline])]
     for removal, name in run.removals.items():
-        own = [summary for summary in summaries if summary.quantity.removal == removal]
-        if own:
-            parts += [f"## Removal: {name}", _grid(own, [_title(s.quantity) for s in own])]
+        summed_up = [summary for summary in summaries if summary.quantity.removal == removal]
+        if summed_up:
+            parts += [f"## Removal: {name}", _grid(summed_up, [_title(s.quantity) for s in summed_up])]
     others = [summary for summary in summaries if not summary.quantity.removal]
     if others:
         parts += ["## Other metrics", _grid(others, [_title(s.quantity) for s in others])]
@@ -57,7 +57,7 @@ def to_markdown(summaries: Sequence[Summary], run: Provenance) -> str:
         parts += [f"## Differences to {paired[0].methods[0]}, on the same images", _differences(paired)]
     parts += ["## Time for a map", table(["method", "milliseconds an image"], _times(run.seconds))]
     if run.skipped:
-        parts += ["## Left out of every method", "\n".join(f"- {own.name}: {own.reason}" for own in run.skipped)]
+        parts += ["## Left out of every method", "\n".join(f"- {skip.name}: {skip.reason}" for skip in run.skipped)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,7 +83,8 @@ def _grid(summaries: Sequence[Summary], titles: Sequence[str]) -> str:
     counts = [f"{title}, n = {summary.examples}" for title, summary in zip(titles, summaries, strict=True)]
     names = dict.fromkeys(name for summary in summaries for name in summary.methods)
     return table(
-        ["method", *counts], ([name, *(str(own[name]) if name in own else "" for own in cells)] for name in names)
+        ["method", *counts],
+        ([name, *(str(column[name]) if name in column else "" for column in cells)] for name in names),
     )
 
 
@@ -99,7 +100,7 @@ def _differences(summaries: Sequence[Summary]) -> str:
 
 
 def _times(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
-    return ([name, f"{1000 * own:.1f}"] for name, own in seconds.items())
+    return ([name, f"{1000 * mean:.1f}"] for name, mean in seconds.items())
 
 
 def _better(quantity: Quantity, estimate: Estimate) -> bool | None:

@@ -44,9 +44,9 @@ def _write_plots(folder: Path, evaluation: Evaluation) -> None:
     summaries = evaluation.summaries
     headline = [summary for summary in summaries if summary.quantity.metric == DIFFERENCE]
     others = [summary for summary in summaries if not summary.quantity.removal]
-    for name, own in (("insertion-deletion", headline), ("other-metrics", others)):
-        if own:
-            _save(draw_estimates(own, ranked(summaries), use_pyplot=False)[0], folder / f"{name}.png")
+    for name, drawn in (("insertion-deletion", headline), ("other-metrics", others)):
+        if drawn:
+            _save(draw_estimates(drawn, ranked(summaries), use_pyplot=False)[0], folder / f"{name}.png")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -55,7 +55,7 @@ class Evaluation:
     @cached_property
     def summaries(self) -> Sequence[Summary]:
         """Of every metric and removal, the means of all methods with their intervals, and their paired differences."""
-        summaries = [summarise(quantity, own, self.seed) for quantity, own in self.values.items()]
+        summaries = [summarise(quantity, by_method, self.seed) for quantity, by_method in self.values.items()]
         return in_order(summaries, self.metrics, list(self.removals))
 
     def records(self) -> Records:

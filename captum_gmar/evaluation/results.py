@@ -37,7 +37,7 @@ class Result(NamedTuple):
 
 def results_from(records: Mapping[int, Sequence[Record]]) -> dict[int, Result]:
     """By the number of the example, of which several records may hold several methods; of two alike, the later."""
-    return {number: _result(number, own) for number, own in records.items()}
+    return {number: _result(number, of_one) for number, of_one in records.items()}
 
 
 def _result(number: int, records: Sequence[Record]) -> Result:

@@ -106,17 +106,17 @@ def finish(
         Exception: whatever the work raises.
         FailedElsewhere: if it failed in another process.
     """
-    batches = [
+    chunks = [
         [number for number in numbers[start : start + chunk] if number not in done]
         for start in range(0, len(numbers), chunk)
     ]
-    own = processes.share([batch for batch in batches if batch])
+    batches = processes.share([some for some in chunks if some])
     finished = Finished([], [])
 
     def do_all() -> tuple[list[Skipped], bool]:
-        total, told = sum(map(len, own)), 0
+        total, told = sum(map(len, batches)), 0
         with Journal(journal, processes.rank) as kept, progress(total, name, listener) as advance:
-            for batch in own:
+            for batch in batches:
                 line, skipped = work(batch)
                 if line.records:
                     kept.append(line)
@@ -170,7 +170,7 @@ def warn_of_skipped(skipped: Sequence[Skipped]) -> None:
 def extended(kept: Kept, batches: Sequence[Batch], examples: Sequence[Example]) -> Kept:
     """With batches that this process has just finished."""
     numbers = {example.name: number for number, example in enumerate(examples)}
-    records = {number: list(own) for number, own in kept.records.items()}
+    records = {number: list(of_one) for number, of_one in kept.records.items()}
     for record in (record for batch in batches for record in batch.records):
         records.setdefault(numbers[record.example.name], []).append(record)
     return Kept(records, kept.changed, [*kept.batches, *batches])

@@ -61,12 +61,14 @@ def tables(results: Iterable[Result]) -> dict[Quantity, dict[str, list[float]]]:
 
 def curves(results: Iterable[Result]) -> dict[Quantity, dict[str, Array]]:
     """The curves of every method, (examples, points)."""
-    found: dict[Quantity, dict[str, list[Any]]] = {}
+    points: dict[Quantity, dict[str, list[Any]]] = {}
     for result in results:
         for row in result.rows:
             if row.curve:
-                found.setdefault(Quantity(row.metric, row.removal), {}).setdefault(row.method, []).append(row.curve)
-    return {quantity: {name: np.array(own) for name, own in rows.items()} for quantity, rows in found.items()}
+                points.setdefault(Quantity(row.metric, row.removal), {}).setdefault(row.method, []).append(row.curve)
+    return {
+        quantity: {name: np.array(of_all) for name, of_all in by_name.items()} for quantity, by_name in points.items()
+    }
 
 
 def summarise(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: int = 0) -> Summary:
@@ -106,7 +108,7 @@ def in_order(summaries: Sequence[Summary], metrics: Sequence[str], removals: Seq
     order = [*metrics, DIFFERENCE]
     return sorted(
         summaries,
-        key=lambda own: (order.index(own.quantity.metric), ["", *removals].index(own.quantity.removal)),
+        key=lambda summary: (order.index(summary.quantity.metric), ["", *removals].index(summary.quantity.removal)),
     )
 
 

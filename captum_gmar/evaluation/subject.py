@@ -18,7 +18,7 @@ from captum_gmar.evaluation.example import Example, fingerprint
 
 TARGETS = ("predicted", "label")
 
-_NOT_ASKED = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype")  # of a configuration
+_NOT_READ = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype")  # of a configuration
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """That the model is on."""
-        return next((own.device for own in self.classifier.model.parameters()), torch.device("cpu"))
+        return next((parameter.device for parameter in self.classifier.model.parameters()), torch.device("cpu"))
 
     def preparation(self, target: Callable[[Example], int | None]) -> Preparation:
         """How images become what the model takes, the class that is explained being this one's."""
@@ -130,10 +130,10 @@ def versions() -> dict[str, str]:
 def _weights(model: nn.Module) -> Iterator[bytes]:
     config: Any = config_of(model)
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
-    asked = {name: value for name, value in settings.items() if name not in _NOT_ASKED}
-    yield json.dumps([type(model).__name__, asked], sort_keys=True, default=str).encode()
+    read = {name: value for name, value in settings.items() if name not in _NOT_READ}
+    yield json.dumps([type(model).__name__, read], sort_keys=True, default=str).encode()
     yield from _bytes(model.state_dict().values())
 
 
 def _bytes(tensors: Iterable[Tensor]) -> Iterator[bytes]:
-    return (own.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for own in tensors)
+    return (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)

@@ -23,7 +23,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
     """A row for each; nothing is written of none, and what stood there goes."""
     path.unlink(missing_ok=True)
-    write_records(path, [own._asdict() for own in skipped])
+    write_records(path, [skip._asdict() for skip in skipped])
 
 
 def _written(value: object) -> object:

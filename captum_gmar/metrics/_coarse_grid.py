@@ -43,8 +43,8 @@ class CoarseGrid:
         for kind in kinds:
             if kind.removed:
                 is_there = kind.frame.corners.any(0)  # where the image ends, a line keeps its own corner's value
-                own = kind.corners[:, :1]
-                corners[own[:, 0]] = number[kind.corners.where(is_there, own)[:, :3]]
+                first = kind.corners[:, :1]
+                corners[first[:, 0]] = number[kind.corners.where(is_there, first)[:, :3]]
         self.corners = corners.flatten()  # ((M + 1) * 3,) of K * G
 
     def correct(self, residual: Tensor) -> Tensor:

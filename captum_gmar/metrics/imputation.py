@@ -11,6 +11,10 @@ from captum_gmar.metrics.removal import PixelRemoval, check_removed, check_seed
 
 __all__ = ["NoisyLinear"]
 
+_TOLERANCE = (
+    0.01  # about how far a pixel may be from the solution, in units of the inputs: as far as the noise moves it
+)
+
 
 @dataclass(frozen=True)
 class NoisyLinear(PixelRemoval):
@@ -22,7 +26,7 @@ class NoisyLinear(PixelRemoval):
 
     with weight 1/6 for the four beside it and 1/12 for the four at its corners; neighbours beyond the image's border
     are left out. This linear system is solved for each channel, and normal noise is added. If nothing of an image is
-    kept, its pixels become its mean colour, and noise.
+    kept, its pixels become its mean colour, and noise. The system is solved as exactly as the noise lets it show.
 
     The noise is the same for every image of a size, whatever batch it comes in. The inside of a patch follows from the
     pixels around it, so that patches of 8 to 32 pixels cost much less than single pixels do.
@@ -30,14 +34,11 @@ class NoisyLinear(PixelRemoval):
     Args:
         noise: standard deviation of the noise, in units of the inputs.
             Default: 0.01
-        tolerance: about how far a pixel may be from the system's solution, in units of the inputs. By default that is
-            as far as the noise moves it.
-            Default: 0.01
         seed: of the noise.
             Default: 0
 
     Raises:
-        ValueError: if ``noise`` is negative, ``tolerance`` not positive, or ``seed`` not an integer.
+        ValueError: if ``noise`` is negative, or ``seed`` not an integer.
 
     References:
         Rong, Leemann, Borisov, Kasneci, Kasneci: A Consistent and Efficient Evaluation Strategy for Attribution
@@ -45,14 +46,11 @@ class NoisyLinear(PixelRemoval):
     """
 
     noise: float = 0.01
-    tolerance: float = 0.01
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.noise, int | float) or not 0 <= self.noise < math.inf:
             raise ValueError(f"noise must be a finite number, zero or more. Got {self.noise!r} instead.")
-        if not isinstance(self.tolerance, int | float) or not 0 < self.tolerance < math.inf:
-            raise ValueError(f"tolerance must be a positive, finite number. Got {self.tolerance!r} instead.")
         check_seed(self.seed)
 
     @property
@@ -63,7 +61,7 @@ class NoisyLinear(PixelRemoval):
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)
         noise = self.noise * noise.to(torch.promote_types(noise.dtype, torch.float32))
-        return impute(inputs, removed, noise, self.tolerance)
+        return impute(inputs, removed, noise, _TOLERANCE)
 
     def perturb(self, inputs: Tensor, removed: Tensor) -> Tensor:
         check_removed(removed, inputs)

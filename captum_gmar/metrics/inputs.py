@@ -61,9 +61,9 @@ def check_relevance(relevance: Tensor, inputs: Tensor) -> Tensor:
 def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
     """The masks (N, H, W), on the device of the attributions (N, C, H, W)."""
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
-        found = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
+        given = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise TypeError(
-            f"masks must be a boolean tensor, True on the object. Got {found} instead. Pass `masks > 0`, or make masks "
+            f"masks must be a boolean tensor, True on the object. Got {given} instead. Pass `masks > 0`, or make masks "
             "of boxes by `boxes_to_masks`."
         )
     expected = (len(attributions), *attributions.shape[2:])

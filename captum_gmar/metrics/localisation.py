@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import check_attributions, check_count, check_masks, is_integer, patch_scores
+from captum_gmar.metrics.inputs import check_attributions, check_count, check_masks, patch_scores
 
 __all__ = ["PointingGame", "boxes_to_masks", "pointing_game", "relevance_mass_accuracy", "relevance_rank_accuracy"]
 
@@ -19,19 +18,18 @@ class PointingGame(NamedTuple):
     centre: Tensor  # (N,) of the image's centre, which knows nothing
 
 
-def pointing_game(attributions: Tensor, masks: Tensor, tolerance: int = 0) -> PointingGame:
+def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
     """
     Whether the map's maximum lies on the object.
 
     Where several pixels share the maximum, as all pixels of a patch do, the score is the share of them that lies on the
-    object: what a point drawn among them scores on average. Objects in photos are often in the middle, so the score of
+    object: what a point drawn among them scores on average. A point is on the object or not: the paper also counts
+    points up to 15 pixels away. Objects in photos are often in the middle, so the score of
     the image's centre (of its middle pixel, or of the two or four of them) comes with it: that is what to beat.
 
     Args:
         attributions (Tensor): (N, channels, height, width); summed over channels.
         masks (Tensor): Boolean (N, height, width), True on the object; see :func:`boxes_to_masks`.
-        tolerance (int, optional): How many pixels a point may be off the object. The paper allows 15.
-            Default: 0
 
     Returns:
         *PointingGame* of **score** and **centre**:
@@ -40,7 +38,7 @@ def pointing_game(attributions: Tensor, masks: Tensor, tolerance: int = 0) -> Po
 
     Raises:
         TypeError: if attributions or masks are no tensors, or masks not boolean.
-        ValueError: if shapes do not fit, an attribution is not finite, a mask is empty, or ``tolerance`` is negative.
+        ValueError: if shapes do not fit, an attribution is not finite, or a mask is empty.
 
     References:
         Zhang, Bargal, Lin, Brandt, Shen, Sclaroff: Top-down Neural Attention by Excitation Backprop. International
@@ -54,10 +52,8 @@ def pointing_game(attributions: Tensor, masks: Tensor, tolerance: int = 0) -> Po
         >>> pointing_game(attributions, torch.tensor([[[False, True, True]]])).score
         tensor([1.])
     """
-    if not is_integer(tolerance) or tolerance < 0:
-        raise ValueError(f"tolerance must be an integer number of pixels, zero or more. Got {tolerance!r} instead.")
     maps, masks = _checked(attributions, masks)
-    hits = _widened(masks, tolerance).to(maps.dtype)  # (N, H, W)
+    hits = masks.to(maps.dtype)  # (N, H, W)
     maxima = (maps == maps.amax((1, 2), keepdim=True)).to(maps.dtype)
     centre = _centre(maps)
     score = (hits * maxima).sum((1, 2)) / maxima.sum((1, 2))
@@ -195,15 +191,6 @@ def _checked(attributions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """The maps (N, H, W), summed over channels, and the masks."""
     attributions = check_attributions(attributions)
     return patch_scores(attributions, None), check_masks(masks, attributions)
-
-
-def _widened(masks: Tensor, tolerance: int) -> Tensor:
-    """The masks and all pixels no farther from them than ``tolerance``."""
-    if not tolerance:
-        return masks
-    offset = torch.arange(-tolerance, tolerance + 1, device=masks.device)
-    disc = (offset[:, None] ** 2 + offset**2 <= tolerance**2).float()[None, None]
-    return F.conv2d(masks[:, None].float(), disc, padding=tolerance)[:, 0] > 0.5
 
 
 def _centre(maps: Tensor) -> Tensor:

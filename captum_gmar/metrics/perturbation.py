@@ -107,10 +107,10 @@ def deletion(
         >>> weights = torch.tensor([[4.0, 1.0], [3.0, 2.0]])
         >>> linear = lambda inputs: (inputs * weights).sum((1, 2, 3))  # one output per example, four patches of a pixel
         >>> inputs = torch.ones(1, 1, 2, 2)
-        >>> found = deletion(linear, inputs, inputs * weights, steps=4, softmax=False)
-        >>> found.curve
+        >>> curves = deletion(linear, inputs, inputs * weights, steps=4, softmax=False)
+        >>> curves.curve
         tensor([[10.,  6.,  3.,  1.,  0.]])
-        >>> found.auc  # of ((10 + 6) + (6 + 3) + (3 + 1) + (1 + 0)) / 2 / 4
+        >>> curves.auc  # of ((10 + 6) + (6 + 3) + (3 + 1) + (1 + 0)) / 2 / 4
         tensor([3.7500])
     """
     options = CurveOptions(patch_size, steps, removal or Zero(), softmax, batch_size)
@@ -197,18 +197,18 @@ class Course(NamedTuple):
         ranks = _ranks(scores)
         targets = class_indices(target, len(inputs))
 
-        def look(examples: slice, taken: Tensor) -> Tensor:
-            removed = self.is_removed(ranks[examples, None], taken[:, None, None])  # (n, S, rows, columns)
+        def look(examples: slice, counts: Tensor) -> Tensor:
+            removed = self.is_removed(ranks[examples, None], counts[:, None, None])  # (n, S, rows, columns)
             outputs = options.removal(forward_func, inputs[examples], removed)
-            repeated = None if targets is None else targets[examples].repeat_interleave(len(taken))
-            return followed(outputs, repeated, len(removed) * len(taken), options.softmax).view(len(removed), -1)
+            repeated = None if targets is None else targets[examples].repeat_interleave(len(counts))
+            return followed(outputs, repeated, len(removed) * len(counts), options.softmax).view(len(removed), -1)
 
         curve = inputs.new_empty(len(inputs), 0)
         if len(looked_at):
             at_once = max(1, batch_size // len(looked_at))  # examples
             batches = [slice(start, start + at_once) for start in range(0, len(inputs), at_once)]
             parts = looked_at.chunk(math.ceil(len(looked_at) / batch_size))
-            curve = torch.cat([torch.cat([look(batch, taken) for taken in parts], 1) for batch in batches])
+            curve = torch.cat([torch.cat([look(batch, part) for part in parts], 1) for batch in batches])
         if ends:
             first, last = ends if self.begins_whole else reversed(ends)
             curve = torch.cat([first[:, None], curve, last[:, None]], 1)

@@ -166,8 +166,8 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
     """Raises an error unless ``removed`` is (N, S, rows, columns), with whole patches, over the inputs (N, C, H, W)."""
     check_images(inputs)
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool:
-        found = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
-        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {found} instead.")
+        given = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
+        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {given} instead.")
     examples, _, height, width = inputs.shape
     if removed.dim() != 4 or not removed.numel() or len(removed) != examples:
         raise ValueError(
