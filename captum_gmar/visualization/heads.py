@@ -43,8 +43,8 @@ def visualize_head_importance(
     """
     Draws how much each head matters, a row for each layer and a column for each head, with the values in the cells.
 
-    Layer 0, next to the image, is at the top; the last layer, next to the classifier, at the bottom. The colours run as
-    in :func:`~captum_gmar.visualize_attribution`.
+    Layer 0, next to the image, is at the top; the last layer, next to the classifier, at the bottom. The colours run
+    from zero to the largest value, and where there are negative ones as far down as up.
 
     Args:
         importance (Tensor or numpy.ndarray): (layers, heads), first layer first, for example of one example of
@@ -84,7 +84,7 @@ def visualize_head_importance(
         >>> panel.get_xlabel(), panel.get_ylabel()
         ('head', 'layer (0, the first, at the top)')
     """
-    heat = scaled(_layers_by_heads(importance, "importance"), "importance", outlier_perc=0)
+    heat = _up_to_the_largest(scaled(_layers_by_heads(importance, "importance"), "importance", outlier_perc=0))
     spreads = None if spread is None else scaled(_layers_by_heads(spread, "spread"), "spread").values
     if spreads is not None and spreads.shape != heat.values.shape:
         raise ValueError(f"spread must have the shape of importance, {heat.values.shape}. Got {spreads.shape} instead.")
@@ -202,6 +202,11 @@ def _layers_by_heads(values: Map, name: str) -> Array:
             f"{name}[0], or the mean over examples, {name}.mean(0)."
         )
     return array
+
+
+def _up_to_the_largest(heat: Heat) -> Heat:
+    """Whatever the values: in a table they are read, and no colour has to say that they hardly differ."""
+    return heat if heat.is_signed or not heat.values.any() else heat._replace(high=float(heat.values.max()))
 
 
 def _one_panel(shape: tuple[int, int], with_spread: bool, title: str | None, use_pyplot: bool) -> tuple[Figure, Axes]:

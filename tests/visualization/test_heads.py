@@ -52,6 +52,12 @@ def test_a_spread_that_is_small_beside_the_values_is_not_zero() -> None:
     assert cells(panel) == {(0, 0): "5.00\n±0.03", (0, 1): "2.80\n±0.05"}
 
 
+def test_colours_end_at_the_largest_value() -> None:
+    _, panel = importance_of(np.array([[4.9, 5.0]]))
+    assert panel.images[0].get_clim() == (0, 5.0)
+    assert importance_of(np.zeros((2, 2)))[1].images[0].get_clim()[0] == 0
+
+
 def test_negative_values_around_zero() -> None:
     _, panel = importance_of(np.array([[-0.2, 0.1], [0.0, -1e-9]]), cmap=None)
     assert panel.images[0].get_clim() == (-0.2, 0.2)
