@@ -85,7 +85,7 @@ def add_command(subparsers: Any) -> None:
         action=AddNames,
         default=DEFAULT_SCORES,
         metavar="NAME,...",
-        help=f"of those below, or all; may be repeated (default: {','.join(DEFAULT_SCORES)})",
+        help=f"of those below, or all; may be repeated (default: {', '.join(DEFAULT_SCORES)})",
     )
     add(
         "--target",

@@ -19,8 +19,12 @@ COMMANDS = [explain, compare, evaluate, heads]
 
 OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
-# What the library raises where its arguments are wrong, a file cannot be had or a model cannot be explained.
-FAILURES = (CommandError, ValueError, TypeError, OSError, RuntimeError, AssertionError, ArithmeticError, LookupError)
+# What the library raises where its arguments are wrong, a file, a package or memory cannot be had, or a model cannot be
+# explained.
+FAILURES = (
+    *(CommandError, ValueError, TypeError, OSError, RuntimeError),
+    *(AssertionError, ArithmeticError, LookupError, ImportError, MemoryError),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

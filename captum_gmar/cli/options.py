@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,13 @@ class AddNames(argparse.Action):
         setattr(namespace, self.dest, tuple(dict.fromkeys([*before, *values])))
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """With names of methods whole, which have hyphens in them."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 def command_parser(
     subparsers: Any,
     name: str,
@@ -56,7 +64,7 @@ def command_parser(
         help=help,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
@@ -71,7 +79,7 @@ def add_methods(parser: argparse.ArgumentParser, default: Sequence[str], help: s
         action=AddNames,
         default=tuple(default),
         metavar="NAME,...",
-        help=f"{help}; may be repeated (default: {','.join(default)})",
+        help=f"{help}; may be repeated (default: {', '.join(default)})",
     )
 
 

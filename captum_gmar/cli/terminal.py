@@ -22,7 +22,7 @@ def one_line(message: object, length: int = 600) -> str:
     if isinstance(message, OSError) and message.strerror:
         name = "" if message.filename is None else f"{os.fsdecode(message.filename)}: "
         message = f"{name}{message.strerror}"
-    line = " ".join(str(message).split())
+    line = " ".join(str(message).split()) or type(message).__name__
     return line if len(line) <= length else f"{line[:length]}…"
 
 

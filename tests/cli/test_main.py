@@ -28,6 +28,8 @@ from captum_gmar.cli.terminal import CommandError, print_text, report, reported_
         (RuntimeError("no attention"), "no attention"),
         (AssertionError("of Captum"), "of Captum"),
         (FloatingPointError("NaN"), "NaN"),
+        (MemoryError(), "MemoryError"),
+        (ImportError("timm is not installed"), "timm is not installed"),
         (OSError("m: this folder holds no model"), "--model m: this folder holds no model"),
     ],
 )
