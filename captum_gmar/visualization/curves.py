@@ -56,16 +56,13 @@ def visualize_perturbation_curves(
         insertion (dict): From the name of each method to what :func:`captum_gmar.metrics.insertion` returned. None or
             empty leaves the panel out.
         deletion (dict): The same of :func:`captum_gmar.metrics.deletion`.
-        title (str, optional): Above the whole, wrapped where it is long.
-            Default: None
         label (str, optional): What was followed, and its unit.
             Default: "probability of the target"
         plt_fig_axis (tuple, optional): A figure and its axes to draw in, one for each panel. The legends hang below
             the axes.
             Default: None
-        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
-            figure is only returned.
-            Default: True
+
+    title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         2-element tuple of **figure**, **axes**:
