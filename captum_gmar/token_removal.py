@@ -62,6 +62,7 @@ class TokenRemoval:
 
     @property
     def name(self) -> str:
+        """As tables and pictures call it."""
         return "tokens"
 
     @torch.no_grad()

@@ -73,6 +73,7 @@ class AttentionEvidence(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Attention evidence"
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:

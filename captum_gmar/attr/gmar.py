@@ -110,6 +110,7 @@ class GMARAttribution(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "GMAR"
 
     def head_importance(

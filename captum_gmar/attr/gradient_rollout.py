@@ -66,6 +66,7 @@ class GradientRollout(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Gradient rollout"
 
 
@@ -97,6 +98,7 @@ class AttentionGradCAM(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Attention Grad-CAM"
 
 
@@ -144,4 +146,5 @@ class GMARPlusPlus(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "GMAR++"

@@ -34,6 +34,7 @@ class GradSAM(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Grad-SAM"
 
 
@@ -75,4 +76,5 @@ class LeGrad(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "LeGrad"

@@ -13,7 +13,8 @@ from captum_gmar.attr.rules import HeadImportance
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.backward import check_finite, gradients
 from captum_gmar.engine.explain import Explanation, Plan, run_forward, run_sweep, select
-from captum_gmar.engine.forward import ForwardPass, depends
+from captum_gmar.engine.forward import ForwardPass
+from captum_gmar.engine.graph import depends
 from captum_gmar.engine.inputs import Request, pixel_values
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits
@@ -63,6 +64,7 @@ class PublishedGMAR(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Published GMAR"
 
     def head_weights(
@@ -145,6 +147,8 @@ class _LayerNorms(AttentionMode):
         self.attended: list[tuple[Tensor, Tensor | None]] = []  # what attention gives, and the layer norm before it
 
     def around(self, forward_func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, run within this block."""
+
         def forward(*args: Any, **kwargs: Any) -> Any:
             with self:
                 return forward_func(*args, **kwargs)

@@ -72,6 +72,7 @@ class AttentionRollout(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Attention rollout"
 
 
@@ -105,4 +106,5 @@ class RawAttention(AttentionAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Raw attention"

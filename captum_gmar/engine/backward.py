@@ -130,11 +130,16 @@ def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = Fa
 
 
 def check_finite(tensor: Tensor, what: str) -> None:
+    """
+    Raises:
+        FloatingPointError: if any number is NaN or infinite; ``what`` says of what it is.
+    """
     if not torch.isfinite(tensor).all():
         raise not_finite_error(what)
 
 
 def not_finite_error(what: str) -> FloatingPointError:
+    """What is raised where ``what`` is NaN or infinite."""
     return FloatingPointError(
         f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
         "precision, try float32 or bfloat16."

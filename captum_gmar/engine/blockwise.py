@@ -41,10 +41,12 @@ class Layer(NamedTuple):
         return examples, heads, tokens, self.key.shape[-2]
 
     def part(self, examples: slice) -> "Layer":
+        """The same of some examples."""
         mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
         return Layer(self.query[examples], self.key[examples], mask, self.scale)
 
     def to(self, device: torch.device) -> "Layer":
+        """The same on this device."""
         mask = None if self.mask is None else self.mask.to(device)
         return Layer(self.query.to(device), self.key.to(device), mask, self.scale)
 
@@ -68,6 +70,7 @@ class Workspace:
         return kept[:elements].view(*shape)
 
     def clear(self) -> None:
+        """Lets go of all memory."""
         self.kept = {}
 
 
@@ -166,11 +169,13 @@ class Scratch:
         return split(self.heads, self.heads_apart)
 
     def view(self, matrix: int, shape: tuple[int, int, int]) -> Tensor:
+        """The memory of one of the matrices of a block."""
         memory = self.workspace.take(f"matrix {matrix}", (self.elements,), self.like)
         return memory[: math.prod(shape)].view(shape)
 
 
 def split(number: int, step: int) -> Iterator[slice]:
+    """Slices of so many things, ``step`` at a time."""
     for start in range(0, number, step):
         yield slice(start, min(start + step, number))
 
@@ -199,6 +204,7 @@ class Block:
 
     @property
     def attention_was_read(self) -> bool:
+        """Whether the attention was computed."""
         return "attention" in vars(self)
 
 
@@ -240,6 +246,7 @@ class AttentionBlocks:
         return only
 
     def attention(self, rows: slice) -> Tensor:
+        """A (n, H, R, T) of some query rows."""
         scores = self._matrix(0, rows)
         torch.baddbmm(scores, self.query[:, rows], self.key.mT, beta=0, alpha=self.scale, out=scores)
         if self.mask is not None:
@@ -254,9 +261,14 @@ class AttentionBlocks:
         return attention
 
     def gradient(self, rows: slice) -> Tensor:
+        """
+        Raises:
+            RuntimeError: as there is none without a pass backward.
+        """
         raise RuntimeError("No gradient: these blocks were not met on the way back.")
 
     def spare(self, matrix: int, rows: slice) -> Tensor:
+        """(n, H, R, T) in the memory of one of the matrices."""
         return self._by_head(self._matrix(matrix, rows))
 
     def _matrix(self, matrix: int, rows: slice) -> Tensor:
@@ -324,6 +336,7 @@ class GradientBlocks(AttentionBlocks):
         return only
 
     def gradient(self, rows: slice) -> Tensor:
+        """G (n, H, R, T) of some query rows."""
         gradient = self._matrix(1, rows)
         return self._by_head(torch.bmm(self.grad_output[:, rows], self.value.mT, out=gradient))
 

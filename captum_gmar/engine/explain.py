@@ -77,6 +77,7 @@ class Explanation(NamedTuple):
         return self.relevance[:, -self.grid.patches :].reshape(-1, self.grid.rows, self.grid.columns)
 
     def to(self, device: torch.device) -> "Explanation":
+        """The same on this device."""
         importance = self.importance and [heads.to(device) for heads in self.importance]
         logits = None if self.logits is None else self.logits.to(device)
         return self._replace(relevance=self.relevance.to(device), importance=importance, logits=logits)

@@ -5,9 +5,8 @@ The result is the same; in backward, each layer is handed out in blocks. No hook
 Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query tokens that pool the others.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +15,9 @@ from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
 from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
+from captum_gmar.engine.graph import Pooling, depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import PatchGrid, check_not_traced
-
-
-class Pooling(NamedTuple):
-    """Attention by which a model pools its tokens after the last layer."""
-
-    attention: Tensor  # (N, T), the mean over heads and queries
-    node: Node | None  # where its result stands in autograd's graph
-
-    def is_read_by(self, output: object) -> bool:
-        names = ("logits", "pooler_output")  # the latter of a backbone, from which no gradient is asked
-        outputs = [output] if isinstance(output, Tensor) else [getattr(output, name, None) for name in names]
-        logits = next((tensor for tensor in outputs if tensor is not None), None)
-        return isinstance(logits, Tensor) and self.node is not None and depends((logits,), self.node)
 
 
 class ForwardPass(AttentionMode):
@@ -248,26 +235,8 @@ def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
     return attention(layer, value, handout)
 
 
-def depends(tensors: Iterable[Tensor], node: Node, cuts: list[Node] | None = None) -> bool:
-    """Whether any of the tensors was computed from what came out of ``node``; the nearest steps are looked at first.
-
-    Operations on the way of which torch has no gradient, so that it would be zero, are added to ``cuts``.
-    """
-    pending = deque(tensor.grad_fn for tensor in tensors)
-    seen: set[Node] = set()
-    while pending:
-        current = pending.popleft()
-        if current is node:
-            return True
-        if current is not None and current not in seen:
-            seen.add(current)
-            pending.extend(following for following, _ in current.next_functions)
-            if cuts is not None and type(current).__name__ == "CppFunction" and "NotImplemented" in current.name():
-                cuts.append(current)
-    return False
-
-
 def without_gradient_error(layer: int) -> RuntimeError:
+    """What is raised where the target does not depend on a layer."""
     return RuntimeError(
         f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
         "detach what it computes?"
@@ -289,6 +258,10 @@ def _detached(argument: Any) -> Any:
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+    """
+    Raises:
+        RuntimeError: if ``F.dropout`` of these arguments draws at random.
+    """
     if p and training:
         raise RuntimeError(
             f"Expected a model without dropout but got dropout of p={p}: an explanation of one random pass explains no "

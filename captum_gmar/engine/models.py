@@ -20,6 +20,10 @@ ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECA
 
 
 def check_model(model: object) -> None:
+    """
+    Raises:
+        TypeError: if it is no ``torch.nn.Module``.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module. Got {type(model).__name__} instead. To explain what a function makes of "
@@ -117,6 +121,7 @@ class PatchGrid(NamedTuple):
 
     @property
     def patches(self) -> int:
+        """How many there are."""
         return self.rows * self.columns
 
     @property
@@ -264,4 +269,5 @@ def _is_patch_embedding(module: nn.Module) -> bool:
 
 
 def config_of(module: nn.Module) -> Any:
+    """The config that transformers gives a module; None if it has none."""
     return getattr(module, "config", None)

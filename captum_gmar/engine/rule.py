@@ -57,15 +57,20 @@ class Step(NamedTuple):
 
 
 class Rule(Protocol):
+    """What a method makes of a layer on the way back."""
+
     layerwise: ClassVar[bool]  # what it makes of a layer is that layer's own, and relevance is the mean of the layers
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step: ...
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        """Relevance (N, T) below the layer, of that above it."""
 
 
 Importance = Sequence[Tensor]  # (N, H) of each layer
 
 
 class Sweep(Protocol):
+    """What a method makes of all layers at once, after the way back if there is one."""
+
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
         """Relevance (N, T), of the start tokens' (N, T), and the heads' importance if a rule found it before."""
 
@@ -87,6 +92,7 @@ def product(block: Block) -> Tensor:
 
 
 def positive_gradient(block: Block) -> Tensor:
+    r""":math:`G^+`, in the block's spare memory."""
     return torch.clamp(block.gradient, min=0, out=block.spare)
 
 
@@ -144,14 +150,23 @@ def leading(counts: Tensor) -> int:
 
 
 def sum_up(parts: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape."""
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """
+    Raises:
+        ValueError: if the option's value is none of the choices.
+    """
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}. Got {value!r} instead.")
 
 
 def check_residual(residual: float) -> None:
+    """
+    Raises:
+        ValueError: if it is no finite number, zero or more.
+    """
     if not isinstance(residual, int | float) or not 0 <= residual < float("inf"):
         raise ValueError(f"residual must be a finite number, zero or more. Got {residual!r} instead.")

@@ -64,6 +64,7 @@ class _Shared:
 
     @contextmanager
     def during_pass(self) -> Iterator[None]:
+        """Within the block, it is switched."""
         with self.lock:
             if not self.passes:
                 self.stack.enter_context(self.switched())
