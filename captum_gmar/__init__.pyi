@@ -15,7 +15,7 @@ from captum_gmar.attr.rollout import RawAttention as RawAttention
 from captum_gmar.engine.recording import AttentionRecord as AttentionRecord
 from captum_gmar.engine.recording import record_attention as record_attention
 from captum_gmar.evaluation.evaluate import evaluate as evaluate
-from captum_gmar.evaluation.heads import evaluate_heads as evaluate_heads
+from captum_gmar.evaluation.evaluate_heads import evaluate_heads as evaluate_heads
 from captum_gmar.inspection.compare import compare as compare
 from captum_gmar.visualization import visualize_attribution as visualize_attribution
 from captum_gmar.visualization import visualize_comparison as visualize_comparison

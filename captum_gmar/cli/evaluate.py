@@ -9,6 +9,7 @@ from captum_gmar.attr.catalogue import EVALUATED
 from captum_gmar.cli.drawing import default_drawing
 from captum_gmar.cli.launching import is_launched, launch
 from captum_gmar.cli.options import (
+    DRAWN_SCENES,
     AddNames,
     add_device_and_size,
     add_methods,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from captum_gmar.evaluation.settings import EvaluationSettings
     from captum_gmar.evaluation.subject import Subject
 
-DRAWN_SCENES = 100  # of the built-in ones, unless another limit is given
 
 DESCRIPTION = """\
 Measures how faithful the maps of several methods are, and where they lie, over

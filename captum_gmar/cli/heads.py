@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from captum_gmar.cli.drawing import default_drawing
 from captum_gmar.cli.launching import is_launched, launch
 from captum_gmar.cli.options import (
+    DRAWN_SCENES,
     AddNames,
     add_device_and_size,
     command_parser,
@@ -26,9 +27,8 @@ from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.head_results import HeadResults
 
-DRAWN_SCENES = 100  # of the built-in ones, unless another limit is given
-MARK = "heads"  # what the names of pictures end in
-SCENES = "built-in-scenes"
+PICTURE_MARK = "heads"  # what the names of pictures end in
+SCENES_NAME = "built-in-scenes"
 
 DESCRIPTION = f"""\
 Scores the attention heads of an image classifier: how much each matters to the
@@ -100,7 +100,7 @@ def add_command(subparsers: Any) -> None:
         "--output",
         type=place,
         metavar="FILE_OR_RESULTS",
-        help=f"picture (default: <data>-{MARK}.png); without a picture's suffix, folder of results, which is made",
+        help=f"picture (default: <data>-{PICTURE_MARK}.png); without such a suffix, folder of results",
     )
     add_device_and_size(parser)
     add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
@@ -119,15 +119,15 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
             raise CommandError("--processes must go with --output RESULTS, a folder that they share")
         return launch(arguments.processes, sys.argv[1:])
     with default_drawing():
-        return _score(arguments, picture)
+        return _score_heads(arguments, picture)
 
 
-def _score(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, int]:
+def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listening import listener_of
     from captum_gmar.cli.scenes import open_subject
     from captum_gmar.evaluation.data import image_examples, is_data_set, read_examples
-    from captum_gmar.evaluation.heads import run_heads
+    from captum_gmar.evaluation.evaluate_heads import run_heads
     from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
 
     is_of_images = bool(arguments.data) and not is_data_set(arguments.data)
@@ -173,18 +173,18 @@ def _picture(arguments: argparse.Namespace) -> Path | None:
                 f"--output must be a folder, or a picture that ends in one of .{', .'.join(FORMATS)}. Got {output!r} "
                 f"instead; end it in / for a folder."
             )
-    (picture,) = plan_pictures([(arguments.data or Path(SCENES)).resolve()], output, MARK)
+    (picture,) = plan_pictures([(arguments.data or Path(SCENES_NAME)).resolve()], output, PICTURE_MARK)
     return picture
 
 
 def _tell(results: "HeadResults", picture: Path | None, folder: Path | None) -> None:
     """Writes the picture and prints what is on it; or says where the report is."""
-    from captum_gmar.evaluation.head_run import REPORT
+    from captum_gmar.evaluation.head_run import HEAD_REPORT
     from captum_gmar.evaluation.markdown import count
     from captum_gmar.files.writing import save_picture
 
     if folder:
-        print_text(f"{count(len(results.images))} scored: {folder / REPORT[0]}")
+        print_text(f"{count(len(results.images))} scored: {folder / HEAD_REPORT[0]}")
     if picture:
         save_picture(results.visualize(use_pyplot=False)[0], picture)
         head = [results.data, f"  explained  {results.explained}", f"  picture    {picture}", ""]

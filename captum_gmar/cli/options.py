@@ -19,6 +19,7 @@ PLACES: "dict[Part, str]" = {
     "patches": "the mean of the patches",
 }
 TOKEN_FORMS = "cls, distillation, patches, or the ROW,COLUMN of a patch, counted from 0 at the top left"
+DRAWN_SCENES = 100  # of the built-in ones, unless another limit is given
 METHODS_HELP = "methods that `captum-gmar explain --help` lists, or all"
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.evaluation.head_report import OUTCOME_TITLES, RANDOM, Curves
+from captum_gmar.evaluation.head_report import OUTCOME_TITLES, RANDOM, AblationCurves
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
 from captum_gmar.visualization.heads import (
     AXES_INCHES,
-    BAR_INCHES,
     CELL_WIDTH,
+    SCALE_INCHES,
     SPREAD_HEIGHT,
     visualize_head_importance,
 )
@@ -23,7 +23,7 @@ from captum_gmar.visualization.style import COLOURS, DASHED, GREY
 
 SIDE_BY_SIDE = 2  # scores
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_INCHES = 3.6, 2.9, 0.22
-LINES = {"least": "solid", "most": DASHED}
+ORDER_LINES = {"least": "solid", "most": DASHED}
 
 
 def draw_importance(
@@ -40,7 +40,7 @@ def draw_importance(
     layers, heads = next(iter(statistics.values())).mean.shape
     columns = min(len(statistics), SIDE_BY_SIDE)
     rows = ceil(len(statistics) / columns)
-    width = max(heads * CELL_WIDTH, 3) + AXES_INCHES + BAR_INCHES
+    width = max(heads * CELL_WIDTH, 3) + AXES_INCHES + SCALE_INCHES
     height = max(layers * SPREAD_HEIGHT, 2.4) + AXES_INCHES
     figure = make_figure(columns * width, rows * height + 0.5, use_pyplot, pad=0.1)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -55,7 +55,7 @@ def draw_importance(
     return figure, panels[: len(statistics)]
 
 
-def draw_ablation(curves: Curves, title: str | None, use_pyplot: bool) -> tuple[Figure, list[Axes]]:
+def draw_ablation(curves: AblationCurves, title: str | None, use_pyplot: bool) -> tuple[Figure, list[Axes]]:
     """A panel for each outcome, against the share of silent heads.
 
     Args:
@@ -75,7 +75,7 @@ def draw_ablation(curves: Curves, title: str | None, use_pyplot: bool) -> tuple[
     return figure, list(panels)
 
 
-def _draw_outcome(panel: Axes, curves: Curves, name: str) -> None:
+def _draw_outcome(panel: Axes, curves: AblationCurves, name: str) -> None:
     """Of every order; the random ones as a band from the lowest to the highest."""
     means, silent = curves[RANDOM].order_means(name).numpy(), _percent(curves[RANDOM])
     panel.fill_between(silent, means.min(0), means.max(0), color=GREY, alpha=0.25, lw=0)
@@ -84,7 +84,7 @@ def _draw_outcome(panel: Axes, curves: Curves, name: str) -> None:
     colours = dict(zip(dict.fromkeys(score for score, _ in curves if score != RANDOM[0]), cycle(COLOURS), strict=False))
     for (score, first), curve in curves.items():
         if score in colours:
-            style: dict[str, Any] = {"color": colours[score], "linestyle": LINES[first], "linewidth": 1.5}
+            style: dict[str, Any] = {"color": colours[score], "linestyle": ORDER_LINES[first], "linewidth": 1.5}
             panel.plot(_percent(curve), curve.mean(name).numpy(), label=f"{score}, {first} first", **style)
     panel.set(xlabel="silent heads, %", xlim=(0, 100))
     panel.spines[["top", "right"]].set_visible(False)

@@ -20,7 +20,7 @@ OUTCOME_TITLES = {
     "logit": "logit of the target",
 }
 
-Curves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
+AblationCurves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
 """From the score that gave the order, and which heads went first."""
 
 
@@ -61,7 +61,7 @@ def importance_tables(statistics: Mapping[str, HeadStatistics], units: Mapping[s
     return "\n\n".join(parts)
 
 
-def ablation_section(curves: Curves, ranked_by: int) -> str:
+def ablation_section(curves: AblationCurves, ranked_by: int) -> str:
     """What became of the predictions as heads were silenced.
 
     Args:
@@ -99,7 +99,7 @@ def _agreement(statistics: Mapping[str, HeadStatistics]) -> str:
     return table(["", *statistics], rows)
 
 
-def _areas(curves: Curves, name: str) -> str:
+def _areas(curves: AblationCurves, name: str) -> str:
     """A row for each order, and for each score its two orders against each other."""
     by_order = {key: curve.areas(name) for key, curve in curves.items()}  # (orders, examples)
     areas = {key: values.mean(0) for key, values in by_order.items()}
@@ -109,14 +109,14 @@ def _areas(curves: Curves, name: str) -> str:
         for first, arrow in (("least", "↑"), ("most", "↓")):
             area = areas[score, first]
             as_good = random >= area.mean() if first == "least" else random <= area.mean()
-            cells = _interval(area), _interval(area - areas[RANDOM]), f"{int(as_good.sum())} of {len(random)}"
+            cells = _interval_text(area), _interval_text(area - areas[RANDOM]), f"{int(as_good.sum())} of {len(random)}"
             rows.append([f"{score}, {first} first {arrow}", *cells])
-        between = _interval(areas[score, "least"] - areas[score, "most"])
+        between = _interval_text(areas[score, "least"] - areas[score, "most"])
         rows.append([f"{score}, least less most first ↑", between, "", ""])
     spread = f"orders from {float(random.min()):.3f} to {float(random.max()):.3f}"
-    rows.append(["random", f"{_interval(areas[RANDOM])}, {spread}", "", ""])
+    rows.append(["random", f"{_interval_text(areas[RANDOM])}, {spread}", "", ""])
     return table(["order", "area", "less random's", "random orders as good"], rows)
 
 
-def _interval(values: Tensor) -> str:
+def _interval_text(values: Tensor) -> str:
     return str(mean_interval(values.tolist()))

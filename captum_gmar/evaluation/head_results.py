@@ -3,19 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.head_report import ablation_section, heads_report, importance_tables
 from captum_gmar.evaluation.markdown import count
+from captum_gmar.evaluation.tables import Records
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-Records: TypeAlias = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from captum_gmar.classifier import find_class
 from captum_gmar.evaluation.batches import Batches, Measure, Skipped
 from captum_gmar.evaluation.example import Example
 from captum_gmar.evaluation.folder import JOURNAL, replacing_report
-from captum_gmar.evaluation.head_results import AblationResult, HeadResults, Records, title_of
+from captum_gmar.evaluation.head_results import AblationResult, HeadResults, title_of
 from captum_gmar.evaluation.head_scores import Ablation, make_scores, score_heads
 from captum_gmar.evaluation.head_settings import HeadSettings
 from captum_gmar.evaluation.journal import Batch, Record
@@ -22,13 +22,13 @@ from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener
 from captum_gmar.evaluation.resumable import begun, extended, finish, read_kept, reasons, tell_changed
 from captum_gmar.evaluation.subject import Subject, drawn, versions
-from captum_gmar.evaluation.tables import write_records, write_skipped
+from captum_gmar.evaluation.tables import Records, write_records, write_skipped
 from captum_gmar.files.writing import save_picture, write_text
 from captum_gmar.heads import HeadStatistics
-from captum_gmar.heads.statistics import HeadScore
+from captum_gmar.heads.importance import HeadScore
 
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
-REPORT = ("heads.md", "heads.csv", "heads.png", "ablation.csv", "ablation.png", "skipped.csv")
+HEAD_REPORT = ("heads.md", "heads.csv", "heads.png", "ablation.csv", "ablation.png", "skipped.csv")
 
 
 class HeadRun:
@@ -55,7 +55,7 @@ class HeadRun:
         self.listener = listener
         self.command = command
         self.scores, self.units = make_scores(scores or settings.scores, subject.classifier)
-        target, self.explained = _target(settings.target, subject)
+        target, self.explained = _explained_class(settings.target, subject)
         device = subject.device
         self.chunk = settings.batch_size or (CPU_BATCH if device.type == "cpu" else images_at_once(device))
         self.numbers = drawn(len(subject.examples), settings.limit, settings.seed)
@@ -97,7 +97,7 @@ class HeadRun:
             raise ValueError(f"ablate must go with images that run without heads. Got none: {reasons(skipped)}")
         curves = ablation.curves([record.values for record in tested.values()])
         title = f"{title_of(self.subject.model_name, self.subject.data_name)}: heads silenced"
-        return AblationResult(curves, len(ranking), _names(tested), title), skipped
+        return AblationResult(curves, len(ranking), _image_names(tested), title), skipped
 
     def _records(
         self,
@@ -157,7 +157,7 @@ class HeadRun:
             explained=self.explained,
             statistics=self._statistics(list(records.values())),
             units=self.units,
-            images=_names(records),
+            images=_image_names(records),
             ablation=ablation,
             skipped=tuple({skip.number: skip for skip in skipped}.values()),
             provenance=tuple(self._provenance(len(records))),
@@ -177,7 +177,7 @@ class HeadRun:
         }
 
     def _write(self, results: HeadResults) -> None:
-        with replacing_report(self.folder, REPORT) as folder:
+        with replacing_report(self.folder, HEAD_REPORT) as folder:
             write_records(folder / "heads.csv", _without_nan(results.records()))
             save_picture(results.visualize(use_pyplot=False)[0], folder / "heads.png")
             if results.ablation:
@@ -187,7 +187,7 @@ class HeadRun:
             write_text(folder / "heads.md", results.to_markdown())
 
 
-def _target(target: str | int, subject: Subject) -> tuple[Callable[[Example], int | None], str]:
+def _explained_class(target: str | int, subject: Subject) -> tuple[Callable[[Example], int | None], str]:
     """What gives the class that is explained, and how it is told."""
     if target in ("predicted", "label"):
         words = {"predicted": "the predicted class", "label": "the class of the label"}
@@ -197,7 +197,7 @@ def _target(target: str | int, subject: Subject) -> tuple[Callable[[Example], in
     return lambda example: chosen, f"{labels[chosen]} (class {chosen})" if len(labels) else f"class {chosen}"
 
 
-def _names(records: Mapping[int, Record]) -> tuple[str, ...]:
+def _image_names(records: Mapping[int, Record]) -> tuple[str, ...]:
     return tuple(record.example.name for record in records.values())
 
 

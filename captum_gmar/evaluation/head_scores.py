@@ -18,7 +18,7 @@ from captum_gmar.evaluation.head_settings import SCORES, HeadScoreEntry
 from captum_gmar.evaluation.journal import Record
 from captum_gmar.heads import HeadAblationCurve, ranked_heads
 from captum_gmar.heads.ablation_curve import HeadOrder, silencing_outcomes, tenths
-from captum_gmar.heads.statistics import HeadScore
+from captum_gmar.heads.importance import HeadScore
 
 
 def make_scores(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,13 +12,12 @@ from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.report import Provenance, to_markdown
 from captum_gmar.evaluation.results import Result
 from captum_gmar.evaluation.statistics import Quantity, Summary, curves, in_order, summarise, tables
+from captum_gmar.evaluation.tables import Records
 from captum_gmar.metrics import PerturbationCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)

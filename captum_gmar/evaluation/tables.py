@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.files.writing import write_csv
+
+Records: TypeAlias = list[dict[str, Any]]
+"""Rows for ``pandas.DataFrame``, and of CSV files."""
 
 DIGITS = ".9g"  # as many as a float32 has
 

@@ -26,9 +26,9 @@ Example::
 
 from captum_gmar.heads.ablation import ablate_heads, mean_head_outputs
 from captum_gmar.heads.ablation_curve import HeadAblationCurve, head_ablation_curve
+from captum_gmar.heads.importance import HeadStatistics, head_importance
 from captum_gmar.heads.ranking import ranked_heads
 from captum_gmar.heads.scores import attention_entropy, gradient_of_mask
-from captum_gmar.heads.statistics import HeadStatistics, head_importance
 
 __all__ = [
     "HeadAblationCurve",

@@ -60,7 +60,7 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
         ...     logits = model(scene.pixel_values).logits
     """
     check_model(model)
-    chosen = _checked(heads)
+    chosen = _checked_heads(heads)
     _check_fill(fill, chosen)
     if not chosen:
         yield
@@ -151,7 +151,7 @@ def _silenced(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tens
     return torch.where(silent, 0 if fill is None else fill[layer, :, None].to(outputs), outputs)
 
 
-def _checked(heads: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
+def _checked_heads(heads: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
     """Layers that have heads to silence, with these in order."""
     if not isinstance(heads, Mapping) or not all(isinstance(some, Iterable) for some in heads.values()):
         raise TypeError(

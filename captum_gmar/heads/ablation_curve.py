@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.rule import check_choice
 from captum_gmar.heads.ablation import ablate_heads, mean_head_outputs
+from captum_gmar.heads.importance import pairs
 from captum_gmar.heads.ranking import by_layer, ranked_heads
-from captum_gmar.heads.statistics import pairs
 from captum_gmar.metrics.inputs import check_count, is_integer
 from captum_gmar.metrics.outputs import Target, class_indices, followed
 

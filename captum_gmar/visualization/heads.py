@@ -25,8 +25,8 @@ from captum_gmar.visualization.style import number_text
 from captum_gmar.visualization.tokens import check_patch
 
 CELL_WIDTH, CELL_HEIGHT, SPREAD_HEIGHT = 0.62, 0.3, 0.42  # inches
-WIDEST = 8.2  # inches of cells, which are narrower where there are more heads
-AXES_INCHES, BAR_INCHES = 0.8, 1.2
+CELLS_WIDEST = 8.2  # inches of cells, which are narrower where there are more heads
+AXES_INCHES, SCALE_INCHES = 0.8, 1.2
 VALUE_SIZE = 8.5  # points, in cells of CELL_WIDTH
 
 
@@ -211,7 +211,7 @@ def _up_to_the_largest(heat: Heat) -> Heat:
 
 def _one_panel(shape: tuple[int, int], with_spread: bool, title: str | None, use_pyplot: bool) -> tuple[Figure, Axes]:
     layers, heads = shape
-    width = max(min(heads * CELL_WIDTH, WIDEST), 3) + AXES_INCHES + BAR_INCHES
+    width = max(min(heads * CELL_WIDTH, CELLS_WIDEST), 3) + AXES_INCHES + SCALE_INCHES
     height = max(layers * (SPREAD_HEIGHT if with_spread else CELL_HEIGHT), 2.4) + AXES_INCHES
     figure = make_figure(width, height + text_height([title or ""], width - MARGIN_INCHES, title_size()), use_pyplot)
     return figure, figure.add_subplot()

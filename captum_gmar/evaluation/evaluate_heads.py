@@ -16,7 +16,7 @@ from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener, warning_listener
 from captum_gmar.evaluation.resumable import warn_of_skipped
 from captum_gmar.evaluation.subject import Subject
-from captum_gmar.heads.statistics import HeadScore
+from captum_gmar.heads.importance import HeadScore
 
 
 def evaluate_heads(

@@ -183,7 +183,7 @@ def head_importance(
     parts: list[Tensor] = []
     classes: list[Tensor | None] = []
     for inputs, targets in pairs(batches, progress):
-        importance = _check_finite(_score(score, inputs, targets))
+        importance = _check_finite(_batch_scores(score, inputs, targets))
         if parts and parts[0].shape[1:] != importance.shape[1:]:
             raise ValueError(
                 f"Expected importance of {tuple(parts[0].shape[1:])} (layers, heads), as before, but got "
@@ -215,7 +215,7 @@ def pairs(batches: Iterable[tuple[Tensor, Target]], progress: bool = False) -> I
         yield batch[0], batch[1]
 
 
-def _score(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
+def _batch_scores(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
     importance = score(inputs, target=targets)
     if not isinstance(importance, Tensor) or importance.shape[:1] != inputs.shape[:1]:
         got = tuple(importance.shape) if isinstance(importance, Tensor) else type(importance).__name__
