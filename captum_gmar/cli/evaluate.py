@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
@@ -115,7 +114,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
     if arguments.processes > 1 and not is_launched():
-        return launch(arguments.processes, sys.argv[1:])
+        return launch(arguments.processes, arguments.given)
     with default_drawing():
         return _evaluate(arguments)
 
@@ -135,7 +134,7 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
         settings = _settings(arguments, subject)
         classifier = subject.classifier
         methods = make_methods(settings.methods, classifier.model, classifier.logits)
-        command = shlex.join(["captum-gmar", *sys.argv[1:]])
+        command = shlex.join(["captum-gmar", *arguments.given])
         listener = listener_of("the same command", speaks=processes.is_first)
         try:
             outcome = run_evaluation(settings, methods, subject, arguments.output, processes, listener, command)

@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +116,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if arguments.processes > 1 and not is_launched():
         if picture:
             raise CommandError("--processes must go with --output RESULTS, a folder that they share")
-        return launch(arguments.processes, sys.argv[1:])
+        return launch(arguments.processes, arguments.given)
     with default_drawing():
         return _score_heads(arguments, picture)
 
@@ -139,7 +138,7 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
     folder = None if picture else Path(arguments.output)
     with joined(device) as processes, open_subject(arguments, device, 1, read) as subject:
         listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
-        command = shlex.join(["captum-gmar", *sys.argv[1:]])
+        command = shlex.join(["captum-gmar", *arguments.given])
         try:
             results = run_heads(_settings(arguments), subject, folder, processes, listener, command)
         except FailedElsewhere:

@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``captum-gmar`` and returns its exit status: 0 all done, 1 some failed, 2 nothing done, 130 interrupted."""
     _open_streams()
     try:
-        status = _run(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        arguments.given = sys.argv[1:] if argv is None else list(argv)
+        status = _run(arguments)
         sys.stdout.flush()
     except OutputError as error:
         report(error)
