@@ -100,51 +100,83 @@ def test_what_may_not_be_looked_at_is_one_line(
 # Names that are no UTF-8, and locales that are not
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
-def test_names_that_are_no_utf_8(work: Path, models: Path, locale: dict[str, str]) -> None:
-    folder = os.fsencode(work)
-    os.mkdir(folder + b"/photos")
-    for name in (b"latin\xe9.png", "größe-猫.png".encode()):
-        save_photo(Path(os.fsdecode(folder + b"/photos/" + name)))
-    environment = {**os.environ, **locale}
+LATIN, GERMAN = b"latin\xe9.png", "größe-猫.png".encode()
+
+
+@pytest.fixture
+def photos(work: Path) -> Path:
+    """A folder of photos with such names."""
+    if sys.platform != "linux":
+        pytest.skip("other file systems refuse such names")
+    (work / "photos").mkdir()
+    for name in (LATIN, GERMAN):
+        save_photo(work / "photos" / os.fsdecode(name))
+    return work / "photos"
+
+
+def pictures(folder: Path) -> list[bytes]:
+    return sorted(os.listdir(os.fsencode(folder)))
+
+
+def test_names_that_are_no_utf_8(run: Run, work: Path, photos: Path, models: Path) -> None:
+    result = run("photos", "--model", models / "vit", "--output", "out/", "--save-array", "a.npz")
+    assert (result.status, result.err) == (0, "")
+    assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
+    assert "photos/latin\\xe9.png\n" in result.out
+    assert "photos/größe-猫.png\n" in result.out
+    with np.load(work / "a.npz") as arrays:
+        assert sorted(map(Path, arrays["image"].tolist())) == sorted(
+            path.relative_to(work) for path in photos.iterdir()
+        )
+
+
+def test_a_locale_that_is_not_utf_8(work: Path, photos: Path, models: Path) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-m", "captum_gmar", "explain", "photos", "--model", str(models / "vit")]
     command += ["--output", "out/", "--save-array", "a.npz"]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=False)
+    done = subprocess.run(command, cwd=work, env={**os.environ, **locale}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert sorted(os.listdir(folder + b"/out")) == [
-        "größe-猫-gmar-l1.png".encode(),
-        b"latin\xe9-gmar-l1.png",
-    ]
+    assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
     assert b"photos/latin\\xe9.png\n" in done.stdout
-    expected = b"gr\\xf6\\xdfe-\\u732b" if locale else "größe-猫".encode()
-    assert b"photos/" + expected + b".png\n" in done.stdout
-    with np.load(work / "a.npz") as arrays:
-        assert len(arrays["image"]) == 2
+    assert b"photos/gr\\xf6\\xdfe-\\u732b.png\n" in done.stdout
 
 
 # Matplotlib's settings
 
 
-def test_the_users_settings_change_no_picture(work: Path, models: Path) -> None:
-    settings = (
-        "text.usetex: True",
-        "image.origin: lower",
-        "font.size: 30",
-        "savefig.dpi: 20",
-        "backend: gtk4agg",
-        "a: b",
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    command = [sys.executable, "-m", "captum_gmar", "explain", "photo.png", "--model", str(models / "vit"), "--output"]
-    for picture, changes in {"usual.png": {}, "rc.png": {}, "backend.png": {"MPLBACKEND": "no-such"}}.items():
-        whole = {**environment, **changes}
-        done = subprocess.run([*command, f"out/{picture}"], cwd=work, env=whole, capture_output=True, check=False)
-        assert (done.returncode, done.stderr) == (0, b""), picture
-        (work / "matplotlibrc").write_text("\n".join(settings))
-    usual, *others = (np.asarray(Image.open(work / "out" / name)) for name in ("usual.png", "rc.png", "backend.png"))
-    for picture in others:
-        assert np.array_equal(picture, usual)
+def test_the_users_settings_change_no_picture(run: Run, work: Path, models: Path) -> None:
+    arguments = ("photo.png", "--model", str(models / "vit"), "--output")
+    assert run(*arguments, "out/usual.png").status == 0
+    settings = ("text.usetex: True", "image.origin: lower", "font.size: 30", "backend: gtk4agg", "no such: thing")
+    (work / "matplotlibrc").write_text("\n".join(settings))
+    command = [sys.executable, "-m", "captum_gmar", "explain", *arguments, "out/ours.png"]
+    environment = {**os.environ, "MPLBACKEND": "no-such-backend"}
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    usual, ours = (np.asarray(Image.open(work / "out" / name)) for name in ("usual.png", "ours.png"))
+    assert np.array_equal(ours, usual)
+
+
+@pytest.mark.parametrize("module", ["evaluate", "heads"])
+def test_the_other_commands_draw_alike(
+    command: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    from matplotlib import rc_context, rcParams, rcParamsDefault
+
+    from captum_gmar.cli import evaluate, heads
+
+    sizes = []
+    name = {"evaluate": "_evaluate", "heads": "_score"}[module]
+
+    def work_of(*_: object) -> tuple[int, int]:
+        sizes.append(rcParams["font.size"])
+        return 1, 0
+
+    monkeypatch.setattr({"evaluate": evaluate, "heads": heads}[module], name, work_of)
+    with rc_context({"font.size": 30}):
+        assert command(module, "photo.png", "--model", "m", "--output", "out/new").status == 0
+        assert rcParams["font.size"] == 30
+    assert sizes == [rcParamsDefault["font.size"]]
 
 
 # Pictures among photos
