@@ -9,14 +9,20 @@ from oracle import Dense
 from torch import Tensor
 
 from captum_gmar import (
+    CDAM,
+    AttCAT,
     AttentionEvidence,
     AttentionGradCAM,
     AttentionRollout,
+    FullGradPlus,
     GMARAttribution,
     GMARPlusPlus,
+    GradECLIP,
     GradientRollout,
     GradSAM,
     LeGrad,
+    LibraAttCAT,
+    LibraFullGradPlus,
     PublishedGMAR,
     RawAttention,
 )
@@ -34,6 +40,12 @@ class Method(NamedTuple):
 
 def gmar(norm: str, **options: Any) -> Callable[[Dense], Tensor]:
     return lambda dense: oracle.gmar(dense.attention, dense.gradient, norm, **options)
+
+
+def read_tokens(
+    make: Callable[..., Any], expected: Callable[[Dense], Tensor], is_signed: bool = True, of_log_odds: bool = False
+) -> Method:
+    return Method(make, expected, conserves=False, takes_tokens=False, is_signed=is_signed, of_log_odds=of_log_odds)
 
 
 METHODS = {
@@ -104,6 +116,17 @@ METHODS = {
         is_signed=True,
         of_log_odds=True,
     ),
+    "Libra FullGrad+": read_tokens(LibraFullGradPlus, partial(oracle.full_grad_plus, balanced=True)),
+    "Libra FullGrad+ of the log-odds": read_tokens(
+        partial(LibraFullGradPlus, score="log-odds"),
+        partial(oracle.full_grad_plus, balanced=True, of=oracle.log_odds),
+        of_log_odds=True,
+    ),
+    "FullGrad+": read_tokens(FullGradPlus, oracle.full_grad_plus),
+    "Libra AttCAT": read_tokens(LibraAttCAT, partial(oracle.attcat, balanced=True)),
+    "AttCAT": read_tokens(AttCAT, oracle.attcat),
+    "CDAM": read_tokens(CDAM, oracle.cdam),
+    "Grad-ECLIP": read_tokens(GradECLIP, oracle.grad_eclip, is_signed=False),
     "published GMAR": Method(PublishedGMAR, None, conserves=False, takes_tokens=False),
 }
 # The first row of each public class.
@@ -119,4 +142,10 @@ NAMES = {
     LeGrad: "LeGrad",
     PublishedGMAR: "Published GMAR",
     AttentionEvidence: "Attention evidence",
+    LibraFullGradPlus: "Libra FullGrad+",
+    FullGradPlus: "FullGrad+",
+    LibraAttCAT: "Libra AttCAT",
+    AttCAT: "AttCAT",
+    CDAM: "CDAM",
+    GradECLIP: "Grad-ECLIP",
 }

@@ -6,7 +6,7 @@ Of each method, the whole matrix R (N, T, T), multiplied out layer by layer: row
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from unittest import mock
 
@@ -23,6 +23,8 @@ class Dense:
     attention: list[Tensor]
     gradient: list[Tensor]
     truncated: Callable[..., "Dense"] | None = None  # of the model without the layers after one, and of its log-odds
+    traced: Callable[..., "Traced"] | None = None  # of the tokens between its layers
+    patches: int = 0  # which are the last tokens
 
     @cached_property
     def own_gradient(self) -> list[Tensor]:
@@ -40,6 +42,7 @@ class WrittenOut(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.kept: list[Tensor] = []
+        self.last: tuple[Tensor, ...] = ()  # query, key, value and output
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func is not F.scaled_dot_product_attention:
@@ -52,7 +55,56 @@ class WrittenOut(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         attention = scores.softmax(-1)
         self.kept.append(attention)
-        return attention @ value
+        self.last = query, key, value, attention @ value
+        return self.last[-1]
+
+
+class Constant(WrittenOut):
+    """And of attention, gates and denominators the gradient is not taken."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.layer_norm:
+            return self.layer_norm(*args, **kwargs)
+        if func is F.gelu:
+            return self.gelu(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return self.multi_head_attention(*args, **kwargs)
+        if func in (torch.sigmoid, Tensor.sigmoid, torch.softmax, Tensor.softmax):
+            return func(*args, **kwargs).detach()
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def attend(self, query, key, value, *args, **kwargs):
+        return super().attend(query.detach(), key.detach(), value, *args, **kwargs)
+
+    def layer_norm(self, x, shape, weight=None, bias=None, eps=1e-5):
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt().detach() * weight + bias
+
+    def gelu(self, x, approximate="none"):
+        inner = (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)
+        gate = (1 + torch.tanh(inner)) / 2 if approximate == "tanh" else torch.special.ndtr(x)
+        return x * gate.detach()
+
+    def multi_head_attention(self, query, key, value, hidden, heads, weight, bias, *args, **kwargs):
+        """Of tokens first, as torch's module takes them, and its projection the last of what the module passes."""
+        out_weight, out_bias = args[4:6]
+        parts = zip((query, key, value), weight.chunk(3), bias.chunk(3), strict=True)
+        by_head = [(t @ w.mT + b).unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for t, w, b in parts]
+        scores = by_head[0] @ by_head[1].mT / by_head[0].shape[-1] ** 0.5
+        attended = scores.softmax(-1).detach() @ by_head[2]  # (N, H, T, D)
+        return attended.permute(2, 0, 1, 3).flatten(2) @ out_weight.mT + out_bias, None
+
+
+@dataclass
+class Traced:
+    """What is met between the layers, and its gradient."""
+
+    tokens: list[Tensor]  # (N, T, hidden) L + 1 times
+    gradients: list[Tensor]
+    normalised: Tensor  # before the last attention
+    normalised_gradient: Tensor
+    last: tuple[Tensor, ...]  # query, key and value of the last attention (N, H, T, D), and the gradient of its output
 
 
 def written_out(
@@ -93,7 +145,41 @@ def with_truncations(
 
     record = dense(model)
     record.truncated = lambda layer, *of: dense(without_layers_after(model, layers, layer), *of)
+    record.traced = partial(between, model, layers, forward, inputs, targets)
     return record
+
+
+def between(
+    model: nn.Module,
+    layers: list[nn.Module],
+    forward: Callable[[nn.Module, Tensor], Tensor],
+    inputs: Tensor,
+    targets: list[int],
+    balanced: bool = False,
+    of: Callable[[Tensor], Tensor] = lambda logits: logits,
+    dtype: torch.dtype = torch.float64,
+) -> Traced:
+    """What is met between ``layers`` of a copy of the model, by hooks of its modules."""
+    (name,) = [name for name, module in model.named_modules() if list(module.children()) == layers]
+    model = copy.deepcopy(model).to(dtype)
+    copied = list(model.get_submodule(name).children())
+    tokens, normalised = [], []
+    for layer in copied:
+        layer.register_forward_pre_hook(lambda layer, args: tokens.append(args[0]))
+    copied[-1].register_forward_hook(
+        lambda layer, args, output: tokens.append(output if isinstance(output, Tensor) else output[0])
+    )
+    norm = next(module for module in copied[-1].modules() if isinstance(module, nn.LayerNorm))
+    norm.register_forward_hook(lambda layer, args, output: normalised.append(output))
+    with Constant() if balanced else WrittenOut() as mode, torch.enable_grad():
+        logits = forward(model, inputs.to(dtype))
+    logits = of(logits)
+    logit = sum(logits[example, target] for example, target in enumerate(targets))
+    *query_key_value, output = mode.last
+    gradients = torch.autograd.grad(logit, [*tokens, *normalised, output])
+    detached = [tensor.detach() for tensor in (*tokens, *normalised)]
+    last = *(tensor.detach() for tensor in query_key_value), gradients[-1]
+    return Traced(detached[:-1], list(gradients[:-2]), detached[-1], gradients[-2], last)
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -207,10 +293,46 @@ def attention_evidence(dense: Dense, start_layer: int = 0) -> Tensor:
     products = [a * g for a, g in zip(dense.attention, dense.own_gradient_of_log_odds, strict=True)]
     given = torch.stack([product.sum((1, 2)) for product in products[start_layer:]]).sum(0)  # (N, T)
     shares = given / given.abs().sum(-1, keepdim=True)
-    return shares[:, None].expand(-1, shares.shape[-1], -1)
+    return for_every_token(shares)
+
+
+def times_gradient(traced: Traced) -> list[Tensor]:
+    """(N, T) of what enters each layer, and of what leaves the last."""
+    return [(h * g).sum(-1) for h, g in zip(traced.tokens, traced.gradients, strict=True)]
+
+
+def full_grad_plus(dense: Dense, **options: Any) -> Tensor:
+    return for_every_token(torch.stack(times_gradient(dense.traced(**options))[:-1]).mean(0))
+
+
+def attcat(dense: Dense, **options: Any) -> Tensor:
+    leaving = times_gradient(dense.traced(**options))[1:]
+    return for_every_token(sum(a.mean((1, 2)) * given for a, given in zip(dense.attention, leaving, strict=True)))
+
+
+def cdam(dense: Dense) -> Tensor:
+    traced = dense.traced()
+    return for_every_token((traced.normalised * traced.normalised_gradient).sum(-1))
+
+
+def grad_eclip(dense: Dense) -> Tensor:
+    """Token by token; similarities are compared among the patches."""
+    query, key, value, gradient = (tensor.transpose(1, 2).flatten(2) for tensor in dense.traced().last)
+    (examples, tokens, _), patches = query.shape, dense.patches
+    row = torch.zeros(examples, tokens, dtype=torch.float64)
+    for example in range(examples):
+        for i in range(tokens):
+            similarity = F.cosine_similarity(query[example, i], key[example], dim=-1)
+            low, high = similarity[-patches:].min(), similarity[-patches:].max()
+            loosened = (similarity - low) / (high - low) if high > low else torch.ones(())
+            row[example] += loosened * (value[example] @ gradient[example, i])
+    return for_every_token(row.clamp(min=0))
+
+
+def for_every_token(row: Tensor) -> Tensor:
+    return row[:, None].expand(-1, row.shape[-1], -1)
 
 
 def layer_mean(matrices: list[Tensor]) -> Tensor:
     """The same row for every token: the mean over layers, heads and query rows."""
-    row = torch.stack([matrix.mean((1, 2)) for matrix in matrices]).mean(0)  # (N, T)
-    return row[:, None].expand(-1, row.shape[-1], -1)
+    return for_every_token(torch.stack([matrix.mean((1, 2)) for matrix in matrices]).mean(0))

@@ -24,6 +24,7 @@ ANY_CLASS = "Where attention went, for whichever class."
 NEARLY_ANY_CLASS = "Hardly depends on the class."
 ONLY_FOR = "Shows nothing that speaks against the class."
 ONE_LAYER = "Of one layer, whose tokens were mixed from all patches."
+MIXED = "Tokens of later layers were mixed from several patches."
 FROM_ZEROS = "Compared with an image of the mean colour."
 ONE_BY_ONE = "Each patch alone, not what several do together."
 
@@ -88,6 +89,11 @@ def _positive(name: str, home: str, **fields: Any) -> MethodEntry:
     return MethodEntry(name, home, **{"caveat": ONLY_FOR, **fields})
 
 
+def _tokens(name: str, home: str) -> MethodEntry:
+    """Of the tokens between the layers, times their gradient."""
+    return MethodEntry(name, f"attr.token_gradients:{home}", caveat=MIXED)
+
+
 def _captums(name: str, home: str, caveat: str, unit: str = LOGIT) -> MethodEntry:
     return MethodEntry(name, f"attr.captum_methods:{home}", is_ours=False, unit=unit, caveat=caveat)
 
@@ -118,6 +124,12 @@ _ROWS = (
         share=ALL_EVIDENCE,
         caveat="Shows which tokens were read, not where they had it from.",
     ),
+    _tokens("libra-fullgrad+", "LibraFullGradPlus"),
+    _tokens("fullgrad+", "FullGradPlus"),
+    _tokens("libra-attcat", "LibraAttCAT"),
+    _tokens("attcat", "AttCAT"),
+    _positive("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
+    MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
     _captums("saliency", "Saliency", "What a change would matter, not what speaks for the class.", SLOPE),
     _captums("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
     _captums("integrated-gradients", "IntegratedGradients", FROM_ZEROS),

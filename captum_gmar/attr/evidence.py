@@ -77,7 +77,7 @@ class AttentionEvidence(AttentionAttribution):
         return "Attention evidence"
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        if request.contrast is None and not _has_several_labels(self.model):
+        if request.contrast is None and not has_several_labels(self.model):
             plan = replace(plan, score=log_odds)
         of_targets = super()._explain_batch(plan, pixels, request)
         return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in of_targets]
@@ -94,7 +94,7 @@ def log_odds(logits: Tensor) -> Tensor:
     return logits - torch.where(top, beside_top, others)
 
 
-def _has_several_labels(model: nn.Module) -> bool:
+def has_several_labels(model: nn.Module) -> bool:
     return getattr(config_of(model), "problem_type", None) == "multi_label_classification"
 
 

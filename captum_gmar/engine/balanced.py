@@ -74,8 +74,9 @@ def balanced(model: nn.Module, keeps_parameters: bool = False) -> Iterator["Bala
     def enter(module: nn.Module, args: Any) -> None:
         balancing.aside += threading.get_ident() == thread
 
-    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        return balancing.leave(module, args, kwargs, output) if threading.get_ident() == thread else None
+    def leave(module: nn.Module, *call: Any) -> Any:
+        # Another thread may call this without kwargs, while it is being taken away.
+        return balancing.leave(module, *call) if threading.get_ident() == thread else None
 
     with balancing, ExitStack() as stack:
         for module in model.modules():
@@ -166,7 +167,7 @@ class BalancedPass(AttentionMode):
         return result
 
     def _constants(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.keeps_parameters:
+        if self.keeps_parameters or not torch.is_grad_enabled():
             return tuple(args), kwargs
         return mapped(without_parameter, tuple(args)), mapped(without_parameter, kwargs)
 
@@ -228,6 +229,8 @@ class BalancedPass(AttentionMode):
         """The paths and the factors among the arguments."""
         paths, factors = [], []
         for tensor in _tensors(arguments):
+            if type(tensor) is nn.Parameter and not self.keeps_parameters:
+                continue  # weights are loaded without gradient
             if tensor.requires_grad:
                 self._look_behind(tensor)
                 paths.append(tensor)

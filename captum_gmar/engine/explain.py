@@ -155,7 +155,7 @@ def run_forward(
     model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
 ) -> Iterator[tuple[ForwardPass, Any]]:
     """Runs forward; gives what was met on the way, for the block, and what came out."""
-    _check_deterministic(model)
+    check_deterministic(model)
     grid = patch_grid(model, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
@@ -236,7 +236,7 @@ def _forgetful() -> Iterator[None]:
         yield
 
 
-def _check_deterministic(model: nn.Module) -> None:
+def check_deterministic(model: nn.Module) -> None:
     in_training = [module for module in model.modules() if getattr(module, "training", False)]
     if any((getattr(module, "drop_prob", None) or 0) > 0 for module in in_training):
         raise RuntimeError(

@@ -192,11 +192,7 @@ class ForwardPass(AttentionMode):
         if self.last is None or not depends((selected,), self.last, self.cuts):
             raise without_gradient_error(self.count - 1)
         if self.cuts:
-            raise RuntimeError(
-                "Expected a model that gradients go through, but some of its operations have none, as those of "
-                "dynamically quantised layers. Pass the model as it was before, or take a method that needs no "
-                "gradient, AttentionRollout or RawAttention."
-            )
+            raise cut_gradient_error()
 
     def check_met(self, model: nn.Module) -> None:
         """Raises an error that says what to do if no attention over the patch grid was met."""
@@ -233,6 +229,15 @@ def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
         attended: Tensor = handle_torch_function(attend_in_blocks, (value,), layer, value, handout)
         return attended
     return attention(layer, value, handout)
+
+
+def cut_gradient_error() -> RuntimeError:
+    """What is raised where torch has no gradient on the way to the layers."""
+    return RuntimeError(
+        "Expected a model that gradients go through, but some of its operations have none, as those of dynamically "
+        "quantised layers. Pass the model as it was before, or take a method that needs no gradient, AttentionRollout "
+        "or RawAttention."
+    )
 
 
 def without_gradient_error(layer: int) -> RuntimeError:

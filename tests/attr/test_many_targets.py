@@ -13,6 +13,7 @@ from oracle import with_truncations
 from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution, PublishedGMAR
+from captum_gmar.engine.balanced_rules import register_rule
 from captum_gmar.engine.inputs import Request
 from captum_gmar.engine.models import patch_grid, transformer_layers
 
@@ -42,6 +43,9 @@ class Noted(torch.autograd.Function):
     def backward(ctx, grad):
         ctx.passes.append("backward")
         return grad, None, None
+
+
+register_rule(Noted, "linear")
 
 
 @pytest.fixture
@@ -113,6 +117,7 @@ def test_oracle(name, family, images):
     layers = transformer_layers(model)
     for number, targets in enumerate(SEVERAL.T.tolist()):
         record = with_truncations(model, layers, lambda copied, pixels: copied(pixels).logits, images, targets)
+        record.patches = patches
         expected = (start @ METHODS[name].expected(record))[:, -patches:]
         assert (found[:, number].flatten(1) - expected).abs().max() < 2e-5 * expected.abs().max()
 
@@ -280,6 +285,7 @@ class TestNothingIsDisturbed:
                     raise ZeroDivisionError("in the second")
                 return grad
 
+        register_rule(Fails, "linear")
         handle = model.vit.layernorm.register_forward_hook(lambda module, args, output: Fails.apply(output))
         with pytest.raises(ZeroDivisionError, match="in the second"):
             METHODS[name].make(model).relevance_of_targets(images, [3, 0, 5])

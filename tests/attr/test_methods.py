@@ -1,6 +1,6 @@
 """Every method on every model family against the formulas in float64."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ def case(family):
     layers = transformer_layers(model)
     record = with_truncations(model, layers, lambda copied, pixels: run(copied)(pixels), inputs, TARGETS)
     patches, tokens = patch_grid(model, 32, 32).patches, record.attention[0].shape[-1]
+    record.patches = patches
     if family == "SigLIP, image embedding":
         start = pooling_attention(model, run, inputs)
     else:
@@ -102,6 +103,7 @@ def photos(shared, deit):
     inputs = processor(images, return_tensors="pt")["pixel_values"]
     layers = transformer_layers(deit)
     exact = with_truncations(deit, layers, lambda copied, pixels: copied(pixels).logits, inputs, PHOTO_CLASSES)
+    exact.patches = 196
     return inputs, exact, in_single_precision(deit, inputs, exact)
 
 
@@ -113,6 +115,7 @@ def in_single_precision(model, inputs, exact):
     gradients = torch.autograd.grad(logit, output.attentions)
     record = Dense([a.detach().double() for a in output.attentions], [g.double() for g in gradients])
     record.own_gradient, record.own_gradient_of_log_odds = exact.own_gradient, exact.own_gradient_of_log_odds
+    record.traced, record.patches = partial(exact.traced, dtype=torch.float32), exact.patches
     return record
 
 

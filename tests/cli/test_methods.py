@@ -12,14 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import (
+    CDAM,
+    AttCAT,
     AttentionEvidence,
     AttentionGradCAM,
     AttentionRollout,
+    FullGradPlus,
     GMARAttribution,
     GMARPlusPlus,
+    GradECLIP,
     GradientRollout,
     GradSAM,
     LeGrad,
+    LibraAttCAT,
+    LibraFullGradPlus,
     PublishedGMAR,
     RawAttention,
 )
@@ -104,6 +110,12 @@ def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: t
         "attention-evidence": AttentionEvidence(model),
         "gmar++": GMARPlusPlus(model),
         "published-gmar": PublishedGMAR(model),
+        "libra-fullgrad+": LibraFullGradPlus(model),
+        "fullgrad+": FullGradPlus(model),
+        "libra-attcat": LibraAttCAT(model),
+        "attcat": AttCAT(model),
+        "grad-eclip": GradECLIP(model),
+        "cdam": CDAM(model),
     }
     expected = {
         **{name: method.relevance(pixels, 3) for name, method in ours.items()},

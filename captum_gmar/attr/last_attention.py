@@ -1,0 +1,120 @@
+"""Methods that read what enters or leaves the last layer's attention, and its gradient."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_gmar.attr.token_gradients import TokenAttribution
+from captum_gmar.engine.layer_tokens import LayerTokens, wide
+
+
+class CDAM(TokenAttribution):
+    r"""
+    Class-discriminative attention map: what enters the last layer's attention, times its gradient,
+
+    .. math:: R_j = \sum_c T_{j,c} \, \frac{\partial y}{\partial T_{j,c}}
+
+    where :math:`T` are the tokens after the norm before the last attention. Where only a CLS token is read, the
+    gradient holds the attention that it pays to each token.
+
+    What it does not mean: it sees the last layer only, where each token has been mixed from all patches. Signed, in
+    units of the logit.
+
+    Brocki, Binda and Chung, "Class-Discriminative Attention Maps for Vision Transformers", 2023,
+    https://arxiv.org/abs/2312.02364; not its averages over several passes, Smooth and Integrated CDAM.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
+            ``nn.ModuleList`` or ``nn.Sequential``.
+        forward_func: what is explained, if not the model's logits. It runs the model once.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: when called, if the layers cannot be told.
+        RuntimeError: when called, if attention is not met once in each layer over one patch grid, or no norm before
+            the last.
+    """
+
+    def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
+        super().__init__(model, forward_func=forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "CDAM"
+
+    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
+        return [layers.entering_attention]
+
+    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
+        return layers.over_channels(layers.entering_attention, gradients[0])
+
+
+class GradECLIP(TokenAttribution):
+    r"""
+    Grad-ECLIP: the values of the last layer's attention, weighted by the gradient of what the attention gives, and by a
+    loosened attention, the similarity of query and key in place of its sparse softmax,
+
+    .. math::
+        R_j = \Bigl(\sum_i \lambda_{ij} \sum_c \frac{\partial y}{\partial o_{i,c}} v_{j,c}\Bigr)^+, \qquad
+        \lambda_{ij} = \frac{s_{ij} - \min_k s_{ik}}{\max_k s_{ik} - \min_k s_{ik}}, \qquad
+        s_{ij} = \frac{q_i \cdot k_j}{\|q_i\| \|k_j\|}
+
+    over patches j and k and the heads' channels c together. Where the classifier reads the CLS token alone, as in the
+    paper, no other query i has a gradient; where it pools patches, all that it pools count.
+
+    What it does not mean: it sees the last layer only, and evidence against the class is cut off. The released code
+    computes the last attention anew, with one head, and so explains another model than the one that was trained; here
+    the model stays as it is. Zero or more, in units of the logit.
+
+    Zhao et al., "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024, and "Grad-ECLIP",
+    https://arxiv.org/abs/2502.18816.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
+            ``nn.ModuleList`` or ``nn.Sequential``.
+        forward_func: what is explained, if not the model's logits, such as the similarity of image and text. It runs
+            the model once.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: when called, if the layers cannot be told.
+        RuntimeError: when called, if attention is not met once in each layer over one patch grid.
+    """
+
+    def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
+        super().__init__(model, forward_func=forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Grad-ECLIP"
+
+    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
+        layers.check_attention()
+        return [layers.attention[-1].output]
+
+    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
+        last, patches = layers.attention[-1], layers.grid.patches
+        gradient, query, key, value = map(_heads_together, (gradients[0], last.layer.query, last.layer.key, last.value))
+        queries = gradient.abs().amax((0, 2)).nonzero().flatten()  # those that are read
+        loosened = _loosened_attention(query[:, queries], key[:, -patches:])
+        given = gradient[:, queries] @ value[:, -patches:].mT  # (N, queries, P)
+        relevance = (loosened * given).sum(1).clamp(min=0)  # (N, P)
+        return F.pad(relevance, (key.shape[1] - patches, 0))
+
+
+def _loosened_attention(query: Tensor, key: Tensor) -> Tensor:
+    """(N, Q, P) the cosine of each query (N, Q, channels) and key (N, P, channels), from 0 to 1 over the keys.
+
+    All keys alike count as 1.
+    """
+    similarity = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
+    low, high = similarity.aminmax(dim=-1, keepdim=True)
+    return torch.where(high > low, (similarity - low) / (high - low), 1)
+
+
+def _heads_together(tensor: Tensor) -> Tensor:
+    """(N, H, T, D) → (N, T, H · D), in single precision at least."""
+    return wide(tensor).transpose(1, 2).flatten(2)

@@ -1,0 +1,255 @@
+"""The tokens between a model's layers, and their gradient: of one pass forward, and one backward for each target.
+
+Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from captum_gmar.engine.backward import check_finite, gradients
+from captum_gmar.engine.balanced import BalancedPass, balanced
+from captum_gmar.engine.balanced_rules import mapped, without_parameter
+from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
+from captum_gmar.engine.explain import check_deterministic
+from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, without_gradient_error
+from captum_gmar.engine.graph import depends
+from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
+from captum_gmar.engine.rule import evenly, mean_row
+from captum_gmar.engine.switching import attention_implementation, uncompiled
+
+NORMS = (F.layer_norm, F.rms_norm)
+
+
+class AttentionLayer(NamedTuple):
+    """The attention of one layer, as it was met on the way forward."""
+
+    layer: Layer
+    value: Tensor  # (N, H, T, D)
+    output: Tensor  # (N, H, T, D), attention times value; a gradient may be taken of it
+    normalised: Tensor | None  # (N, T, hidden), what the last norm before it gave, and so may of it
+
+    @property
+    def received(self) -> Tensor:
+        """(N, T) the attention that each token gets, as a mean over heads and queries."""
+        scratch, parts = Scratch(self.layer), []
+        with torch.no_grad(), torch.autocast(self.value.device.type, enabled=False):
+            for part in scratch.parts():
+                blocks = AttentionBlocks(self.layer.part(part), scratch)
+                queries = evenly(wide(self.value[part, 0, :, 0]))
+                parts.append(mean_row(queries, blocks, lambda block: block.attention))
+        return torch.cat(parts)
+
+
+class LayerTokens(NamedTuple):
+    """What was met of a model's layers on the way forward, first layer first."""
+
+    model: nn.Module
+    grid: PatchGrid
+    examples: int  # N
+    logits: Tensor  # (N, classes); gradients may be taken of what is made of them
+    tokens: list[Tensor]  # L + 1 of (N, T, hidden): what enters each layer, and what leaves the last
+    attention: list[AttentionLayer]  # L of them, over the image's tokens
+    balancing: BalancedPass | None
+
+    def check_attention(self) -> None:
+        """
+        Raises:
+            RuntimeError: if it was not met once in each layer.
+        """
+        layers = len(self.tokens) - 1
+        if len(self.attention) != layers:
+            raise RuntimeError(
+                f"Expected attention over the patch grid once in each of the {layers} layers of "
+                f"{type(self.model).__name__} but met it {len(self.attention)} times. It is met where the model calls "
+                "torch.nn.functional.scaled_dot_product_attention or torch.nn.MultiheadAttention on what is computed "
+                "from the inputs, with gradient."
+            )
+
+    @property
+    def entering_attention(self) -> Tensor:
+        """(N, T, hidden) what the last layer's attention gets from the norm before it.
+
+        Raises:
+            RuntimeError: if there is none.
+        """
+        self.check_attention()
+        _, _, output, normalised = self.attention[-1]
+        if normalised is None or normalised.grad_fn is None or not depends((output,), normalised.grad_fn):
+            raise RuntimeError(
+                f"Expected the last layer of {type(self.model).__name__} to begin with "
+                "torch.nn.functional.layer_norm or rms_norm but met none before its attention."
+            )
+        return normalised
+
+    def gradients(self, selected: Tensor, tensors: Sequence[Tensor], goes_again: bool) -> list[Tensor]:
+        """Of what is explained (N,), with respect to some of what was met; ``goes_again`` as of :func:`gradients`.
+
+        Raises:
+            RuntimeError: if there is none, or it is not balanced.
+            FloatingPointError: if it is NaN or infinite.
+        """
+        first, cuts = tensors[0].grad_fn, list[Node]()
+        if first is None or not depends((selected,), first, cuts):
+            raise without_gradient_error(len(self.tokens) - 2)
+        if cuts:
+            raise cut_gradient_error()
+        of_tensors = list(gradients(selected, tensors, goes_again))
+        if self.balancing is not None:
+            self.balancing.check_all_met()
+        for gradient in of_tensors:
+            check_finite(gradient, "gradient of the tokens")
+        return of_tensors
+
+    def over_channels(self, tokens: Tensor, gradient: Tensor) -> Tensor:
+        """(N, T) the sum of tokens times gradient, each of what a layer takes or gives."""
+        return self._by_example((wide(tokens.detach()) * wide(gradient)).sum(-1)).to(self.logits.device)
+
+    def is_zero_for_any(self, gradient: Tensor) -> bool:
+        """Whether all of it is zero, for any example."""
+        largest = self._by_example(gradient).abs().flatten(1).amax(1)
+        return not bool((largest > 0).all())
+
+    def _by_example(self, tensor: Tensor) -> Tensor:
+        """(N, T, ...), as torch's layers may take tokens first."""
+        return tensor if len(tensor) == self.examples else tensor.transpose(0, 1)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def read_layers(
+    model: nn.Module, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
+) -> LayerTokens:
+    """Runs ``forward_func`` forward, for a backward pass that is balanced or the model's own.
+
+    Args:
+        model: the model that ``forward_func`` runs. It is left as it was.
+        forward_func: gives the logits.
+        pixels: (N, channels, height, width).
+        additional_forward_args: after the pixels.
+        balances: whether gradients are balanced.
+
+    Raises:
+        ValueError: if the layers cannot be told.
+        RuntimeError: if they do not run once each over the patch grid, or cannot be balanced.
+    """
+    check_deterministic(model)
+    grid, layers = patch_grid(model, *pixels.shape[-2:]), transformer_layers(model)
+    reading = _Reading(len(pixels), grid)
+    marked = pixels.detach() + torch.zeros((), dtype=pixels.dtype, device=pixels.device, requires_grad=True)
+    with (
+        reading,
+        attention_implementation(model, "sdpa"),
+        uncompiled(),
+        _kept_tokens(layers) as tokens,
+        balanced(model) if balances else nullcontext() as balancing,
+    ):
+        logits = logits_of(forward_func.run(marked, *additional_forward_args))
+    if balancing is not None:
+        balancing.check(logits)
+    _check_tokens(tokens, len(layers), grid, len(pixels), model)
+    return LayerTokens(model, grid, len(pixels), logits, tokens, reading.layers, balancing)
+
+
+@contextmanager
+def _kept_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Within the block, keeps what enters each layer in this thread, and what leaves the last."""
+    thread, kept = threading.get_ident(), list[Tensor]()
+
+    def enter(layer: nn.Module, args: Any, kwargs: Any = None) -> None:
+        if threading.get_ident() == thread:
+            kept.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+
+    def leave(layer: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            kept.append(output if isinstance(output, Tensor) else output[0])
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
+        stack.enter_context(layers[-1].register_forward_hook(leave))
+        yield kept
+
+
+def _check_tokens(kept: Sequence[Tensor], layers: int, grid: PatchGrid, examples: int, model: nn.Module) -> None:
+    shapes = list(dict.fromkeys(tuple(tokens.shape) for tokens in kept))
+    sizes = list(shapes[0][:2]) if len(shapes) == 1 and len(shapes[0]) == 3 else []
+    if examples in sizes:  # the other is the number of tokens
+        sizes.remove(examples)
+    is_over_grid = len(sizes) == 1 and grid.prefix_tokens(sizes[0]) is not None
+    if len(kept) != layers + 1 or not is_over_grid:
+        raise RuntimeError(
+            f"Expected the {layers} layers of {type(model).__name__} to run once each, over the tokens of a "
+            f"{grid.rows}x{grid.columns} patch grid of {examples} examples, but what entered them and left the last "
+            f"was of shapes {', '.join(map(str, shapes))}, {len(kept)} times. forward_func must run the model once; "
+            "hierarchical and windowed models have no single patch grid and cannot be explained."
+        )
+
+
+class _Reading(AttentionMode):
+    """Within the block, notes the attention over the image's tokens. Parameters are taken as constants."""
+
+    def __init__(self, examples: int, grid: PatchGrid) -> None:
+        super().__init__()
+        self.examples = examples
+        self.grid = grid
+        self.layers: list[AttentionLayer] = []
+        self._normalised: Tensor | None = None
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        check_no_dropout(p=dropout_p)
+        rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
+        if self._is_over_grid(query, key, value):
+            if is_causal:
+                attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+            if enable_gqa:
+                key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
+            layer = Layer(query.detach(), key.detach(), None if attn_mask is None else attn_mask.detach(), scale)
+            self.layers.append(AttentionLayer(layer, value.detach(), output, self._normalised))
+        return output
+
+    def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        tokens = query.shape[-2]
+        return (
+            value.requires_grad  # else it is of another tower
+            and query.dim() == 4
+            and len(query) == self.examples
+            and tokens == key.shape[-2]
+            and self.grid.prefix_tokens(tokens) is not None
+        )
+
+    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        args, kwargs = mapped(without_parameter, (args, kwargs))
+        return super().attend_in_module(*args, **kwargs)
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if func is F.dropout:
+            check_no_dropout(*args, **kwargs)
+        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+            return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
+        args, kwargs = mapped(without_parameter, (tuple(args), kwargs))
+        result = func(*args, **kwargs)
+        if func in NORMS:
+            self._normalised = result
+        return result

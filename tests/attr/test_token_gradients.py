@@ -1,0 +1,143 @@
+"""Methods of tokens and their gradient: what they add up to, what they refuse, and that the model stays as it was."""
+
+import pytest
+import torch
+from families import TINY_IMAGE
+from snapshots import state
+from torch import nn
+from torch.testing import assert_close
+from transformers import Dinov2Config, Dinov2ForImageClassification
+
+from captum_gmar import CDAM, AttCAT, FullGradPlus, GradECLIP, LibraAttCAT, LibraFullGradPlus
+from captum_gmar.engine.inputs import Request
+
+ALL = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT, CDAM, GradECLIP]
+SCORED = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT]
+
+
+def of_all_tokens(method, images, target=3):
+    ((explanation,),) = method._explain(images, Request([target]))
+    return explanation.relevance
+
+
+def without_biases(vit):
+    for name, parameter in vit.named_parameters():
+        if "bias" in name:
+            parameter.data.zero_()
+    return vit.double()
+
+
+def test_libra_full_grad_plus_sums_to_the_logit_where_there_are_no_biases(vit, images):
+    """Of all tokens, prefix tokens with them; without balance it does not."""
+    vit, images = without_biases(vit), images.double()
+    logits = vit(images).logits[:, 3]
+    assert_close(of_all_tokens(LibraFullGradPlus(vit), images).sum(-1), logits, rtol=1e-9, atol=1e-9)
+    plain = of_all_tokens(FullGradPlus(vit), images).sum(-1)
+    assert ((plain - logits).abs() > 0.1 * logits.abs()).any()
+
+
+def test_of_log_odds_it_sums_to_their_slope_times_the_logits(vit, images):
+    """Log-odds are no linear function of the logits, so what is shared out is their gradient times these."""
+    vit, images = without_biases(vit), images.double()
+    logits = vit(images).logits.detach().requires_grad_()
+    probability = logits.softmax(-1)[:, 3]
+    (slope,) = torch.autograd.grad((probability / (1 - probability)).log().sum(), logits)
+    total = of_all_tokens(LibraFullGradPlus(vit, score="log-odds"), images).sum(-1)
+    assert_close(total, (slope * logits).sum(-1).detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", SCORED)
+def test_log_odds(method, vit, images):
+    alone = method(vit).relevance(images, 3)
+    of_log_odds = method(vit, score="log-odds")
+    assert (of_log_odds.relevance(images, 3) - alone).abs().max() > 1e-3 * alone.abs().max()
+    contrast = method(vit).relevance(images, 3, contrast=5)
+    assert_close(of_log_odds.relevance(images, 3, contrast=5), contrast)
+    vit.config.problem_type = "multi_label_classification"
+    assert_close(of_log_odds.relevance(images, 3), alone)
+
+
+@pytest.mark.parametrize("method", SCORED)
+def test_wrong_score(method, vit):
+    with pytest.raises(ValueError, match=r"score must be one of \['logit', 'log-odds'\]. Got 'odds' instead."):
+        method(vit, score="odds")
+
+
+class NormFirst(nn.Module):
+    """torch's own encoder of tokens first, in a model whose layers are nn.MultiheadAttention's."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.patch_embed, self.batch_first = nn.Conv2d(3, 24, 8, 8), batch_first
+        layer = nn.TransformerEncoderLayer(24, 3, 48, 0.0, "gelu", batch_first=batch_first, norm_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), nn.Linear(24, 10)
+
+    def forward(self, pixel_values):
+        tokens = self.patch_embed(pixel_values).flatten(2).mT
+        encoded = self.encoder(tokens if self.batch_first else tokens.transpose(0, 1))
+        return self.head(encoded.mean(1 if self.batch_first else 0))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_tokens_first(method, images):
+    torch.manual_seed(0)
+    model, other = NormFirst(True).eval(), NormFirst(False).eval()
+    other.load_state_dict(model.state_dict())
+    assert_close(method(other).relevance(images, 3), method(model).relevance(images, 3))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_swiglu(method, images):
+    torch.manual_seed(0)
+    model = Dinov2ForImageClassification(Dinov2Config(**TINY_IMAGE, use_swiglu_ffn=True)).eval()
+    assert method(model).relevance(images, 3).isfinite().all()
+
+
+class Unknown(nn.Module):
+    """A gate that no rule is known of."""
+
+    def forward(self, x):
+        return nn.functional.softplus(x)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_gate_that_is_not_known_is_an_error_of_the_balanced_ones(method, vit, images):
+    vit.vit.layernorm = nn.Sequential(vit.vit.layernorm, Unknown())
+    before = state(vit)
+    if method not in (LibraFullGradPlus, LibraAttCAT):
+        method(vit).attribute(images, 3)
+    else:
+        with pytest.raises(RuntimeError, match=r"what Unknown 'vit.layernorm.1' computes by softplus.*register_rule"):
+            method(vit).attribute(images, 3)
+    assert state(vit) == before
+
+
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda vit: lambda pixels: vit(pixels).logits + vit(pixels).logits, r"layers of .* to run once each, over"),
+        (lambda vit: lambda pixels: vit(pixels).logits.detach(), r"Attention layer 2 got no gradient"),
+    ],
+)
+def test_what_is_no_single_pass_with_gradient(method, forward, message, vit, images):
+    if method in (LibraFullGradPlus, LibraAttCAT) and "gradient" in message:
+        message = r"what the function that runs the model computes by detach.* it is what is to be explained"
+    with pytest.raises(RuntimeError, match=message):
+        method(vit, forward_func=forward(vit)).attribute(images, 3)
+
+
+@pytest.mark.parametrize("method", [CDAM])
+def test_without_a_norm_before_the_last_attention(method, vit, images):
+    layers = vit.vit.layers if hasattr(vit.vit, "layers") else vit.vit.encoder.layer
+    for layer in layers:
+        layer.layernorm_before = layer.layernorm_after = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"Expected the last layer of ViTForImageClassification to begin with"):
+        method(vit).attribute(images, 3)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_dropout(method, make_vit, images):
+    model = make_vit(hidden_dropout_prob=0.1).train()
+    with pytest.raises(RuntimeError, match=r"Expected a model without dropout but got dropout of p=0.1"):
+        method(model).attribute(images, 3)
