@@ -50,6 +50,8 @@ def visualize_attribution(
     or "≤". Over the photo the map is the more opaque the farther its values are from zero. Nothing is smoothed unless
     asked for: one patch, one colour.
 
+    Ground and letters are coloured by Matplotlib's style; ``pyplot.style.use("dark_background")`` suits a dark page.
+
     Args:
         attribution (Tensor or numpy.ndarray): Of one example: (channels, height, width), (height, width, channels) or
             (height, width) as the image, channels are summed; or (rows, columns), the relevance of the patches of an
