@@ -5,7 +5,8 @@ Captum's forms, and results hold one value per example, on the inputs' device.
 
 - Faithfulness: :func:`deletion`, :func:`insertion`, :func:`average_drop`, :func:`average_increase`,
   :func:`average_gain`. Curves take a way of removal: :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`,
-  :class:`NoisyLinear`, or :class:`~captum_gmar.token_removal.TokenRemoval`, which makes no new pixels.
+  :class:`NoisyLinear`, or :class:`~captum_gmar.token_removal.TokenRemoval`, which makes no new pixels. Of both ends of
+  an order: :func:`symmetric_relevance_gain`; of predictions: :func:`prediction_changes`; and :func:`area_over_curve`.
 - Localisation, with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
   :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`.
 - Sanity: :func:`class_sensitivity`, :func:`parameter_randomisation`, and the maps that every method must beat,
@@ -52,5 +53,6 @@ from captum_gmar.metrics.imputation import *
 from captum_gmar.metrics.localisation import *
 from captum_gmar.metrics.masking import *
 from captum_gmar.metrics.perturbation import *
+from captum_gmar.metrics.relevance_gain import *
 from captum_gmar.metrics.removal import *
 from captum_gmar.metrics.sanity import *
