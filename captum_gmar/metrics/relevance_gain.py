@@ -130,7 +130,7 @@ def prediction_changes(
         check_count(batch_size, "batch_size")
     predicts = _predicted(forward_func)
     options = CurveOptions(patch_size, steps, removal or Mean(), False, batch_size)
-    at_first = torch.cat([predicts(part).argmax(1) for part in inputs.split(batch_size or 16)])
+    at_first = torch.cat([predicts(part).argmax(1) for part in torch.split(inputs, batch_size or 16)])
     same = DELETION.follow(predicts, inputs, attributions, at_first, options)
     changed = 1 - same.curve
     return same._replace(curve=changed, auc=torch.trapezoid(changed, same.shares))
