@@ -152,7 +152,7 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
 def _settings(arguments: argparse.Namespace) -> HeadSettings:
     return HeadSettings(
         scores=tuple(arguments.scores),
-        target=arguments.target or ("predicted" if arguments.data else "label"),
+        target=("predicted" if arguments.data else "label") if arguments.target is None else arguments.target,
         ablate=arguments.ablate,
         seed=arguments.seed,
         limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),

@@ -112,6 +112,8 @@ def _names(images: Sequence[Path], folder: Path, mark: str) -> list[Path]:
 
 
 def _check_file(path: Path, suffixes: Sequence[str], option: str) -> None:
+    if "\0" in str(path):
+        raise CommandError(f"{option} must hold no null character. Got {readable(path)!r} instead.")
     if path.suffix[1:].lower() not in suffixes:
         raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}. Got {readable(path)!r} instead.")
     if not path.parent.is_dir():

@@ -201,7 +201,7 @@ def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importan
 
 
 def _first_layer(start_layer: int, layers: int) -> int:
-    if not -layers <= start_layer < layers:
+    if not isinstance(start_layer, int) or not -layers <= start_layer < layers:
         raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
     return start_layer % layers
 

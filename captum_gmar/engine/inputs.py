@@ -58,9 +58,9 @@ class Request(NamedTuple):
         arguments = _format_additional_forward_args(self.additional_forward_args)
         for start in range(0, len(pixels), size):
             batch = slice(start, min(start + size, len(pixels)))
-            targets = self.targets if callable(self.targets) else [_part(target, batch) for target in self.targets]
+            targets = self.targets if callable(self.targets) else [_part(t, batch, len(pixels)) for t in self.targets]
             of_batch = _tuple_splice_range(arguments, batch.start, batch.stop)
-            yield pixels[batch], Request(targets, of_batch, contrast=_part(self.contrast, batch))
+            yield pixels[batch], Request(targets, of_batch, contrast=_part(self.contrast, batch, len(pixels)))
 
     def targets_for(self, logits: Tensor | None, examples: int) -> Sequence[TargetType]:
         """K targets, chosen of the logits (N, classes) where that is asked."""
@@ -70,8 +70,13 @@ class Request(NamedTuple):
         return each_target(self.targets(logits), examples)
 
 
-def _part(target: TargetType, examples: slice) -> TargetType:
-    """Of a target for each example those of some; any other is meant for all."""
+def _part(target: TargetType, examples: slice, of: int) -> TargetType:
+    """Of a target for each of so many examples those of some; any other is meant for all.
+
+    Where all are asked for, nothing is cut off what Captum must see to reject it.
+    """
+    if examples == slice(0, of):
+        return target
     is_each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
     return target[examples] if is_each else target  # type: ignore[index]
 
@@ -121,7 +126,10 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     Raises:
         ValueError: if there are several, or it is no batch of images of floating-point numbers.
     """
-    pixels, *others = _format_tensor_into_tuples(inputs)
+    tensors = _format_tensor_into_tuples(inputs)
+    if not tensors:
+        raise ValueError(f"inputs must be a tensor of pixel values. Got {inputs!r} instead.")
+    pixels, *others = tensors
     if others:
         raise ValueError(
             f"Expected one tensor of pixel values but got {len(others) + 1} inputs. Pass the others as "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType, _run_forward, compute_gradients
 from captum_gmar.engine.inputs import leaf, pixel_values
-from captum_gmar.engine.models import Logits
+from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.switching import attention_implementation
 
 
@@ -43,6 +43,7 @@ def record_attention(
         AssertionError: from Captum, if the target does not fit the model's output.
         TypeError: if the model's output holds no attention.
     """
+    check_model(model)
     outputs = []
 
     def run(*args: object) -> object:

@@ -68,7 +68,7 @@ def read_records(table: Path) -> list[dict[str, Any]]:
             raise ValueError("its name ends in neither .csv nor .json")
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise ValueError("it is no list of records")
-    except ValueError as error:  # of the text's encoding and of JSON as well
+    except (ValueError, csv.Error, RecursionError) as error:  # of the text's encoding and of JSON as well
         raise ValueError(f"{table}: cannot be read: {error}. Expected {FORMS}.") from error
     return records
 

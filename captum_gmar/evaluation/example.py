@@ -124,7 +124,7 @@ def _size_and_time(path: Path) -> bytes:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
     except OSError:
         return b""
 

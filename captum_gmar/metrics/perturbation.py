@@ -113,7 +113,7 @@ def deletion(
         >>> curves.auc  # of ((10 + 6) + (6 + 3) + (3 + 1) + (1 + 0)) / 2 / 4
         tensor([3.7500])
     """
-    options = CurveOptions(patch_size, steps, removal or Zero(), softmax, batch_size)
+    options = CurveOptions(patch_size, steps, _removal_or(removal, Zero()), softmax, batch_size)
     return DELETION.follow(forward_func, inputs, attributions, target, options)
 
 
@@ -146,8 +146,18 @@ def insertion(
         >>> insertion(linear, inputs, inputs * weights, steps=4, removal=Zero(), softmax=False).curve
         tensor([[ 0.,  4.,  7.,  9., 10.]])
     """
-    options = CurveOptions(patch_size, steps, removal or Blur(), softmax, batch_size)
+    options = CurveOptions(patch_size, steps, _removal_or(removal, Blur()), softmax, batch_size)
     return INSERTION.follow(forward_func, inputs, attributions, target, options)
+
+
+def _removal_or(removal: Removal | None, default: Removal) -> Removal:
+    if removal is None:
+        return default
+    if isinstance(removal, type) or not callable(removal) or not hasattr(removal, "name"):
+        raise TypeError(
+            f"removal must be a way of removal, such as Blur() or TokenRemoval(model). Got {removal!r} instead."
+        )
+    return removal
 
 
 class CurveOptions(NamedTuple):
