@@ -58,7 +58,8 @@ class TokenAttribution(AttentionAttribution):
         ]
 
     def _explained(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Explanation:
-        relevance = self._relevance(layers, gradients)
+        with torch.autocast(layers.logits.device.type, enabled=False):
+            relevance = self._relevance(layers, gradients)
         check_finite(relevance, "relevance")
         without_gradient = any(layers.is_zero_for_any(gradient) for gradient in gradients)
         return Explanation(relevance, None, layers.grid, without_gradient, layers.logits.detach())

@@ -175,7 +175,7 @@ class BalancedPass(AttentionMode):
         result, name = func(*args), str(func.__self__.__name__)  # type: ignore[attr-defined]
         if not isinstance(result, Tensor) or self.aside or name == "grad":
             return result
-        if type(args[0]) is nn.Parameter and not self.keeps_parameters:
+        if isinstance(args[0], nn.Parameter) and not self.keeps_parameters:
             return result.detach()
         self._note(result, *self._parts(args), name)
         return result
@@ -229,7 +229,7 @@ class BalancedPass(AttentionMode):
         """The paths and the factors among the arguments."""
         paths, factors = [], []
         for tensor in _tensors(arguments):
-            if type(tensor) is nn.Parameter and not self.keeps_parameters:
+            if isinstance(tensor, nn.Parameter) and not self.keeps_parameters:
                 continue  # weights are loaded without gradient
             if tensor.requires_grad:
                 self._look_behind(tensor)

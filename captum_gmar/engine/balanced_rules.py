@@ -104,7 +104,7 @@ def is_path(argument: Any) -> bool:
 
 
 def without_parameter(argument: Any) -> Any:
-    return argument.detach() if type(argument) is nn.Parameter else argument
+    return argument.detach() if isinstance(argument, nn.Parameter) else argument
 
 
 def without_gradient(argument: Any) -> Any:
