@@ -21,15 +21,15 @@ from tqdm import tqdm
 from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.rules import Evidence, HeadImportance
+from captum_gmar.attr.rules import EvidenceRule, HeadImportance
 from captum_gmar.classifier import load_classifier
-from captum_gmar.cli.scenes import scene_subject
-from captum_gmar.engine.explain import Plan
+from captum_gmar.cli.scene_subjects import scene_subject
+from captum_gmar.engine.explanation import Plan
 from captum_gmar.engine.rule import Block, Blocks, Step, head_weights, positive, product, sum_up
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.data import read_examples
+from captum_gmar.evaluation.data_files import read_examples
+from captum_gmar.evaluation.example_results import Result, results_from
 from captum_gmar.evaluation.faithfulness import FaithfulnessWork
-from captum_gmar.evaluation.results import Result, results_from
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.evaluation.statistics import Quantity, Summary, summarise, tables
 from captum_gmar.evaluation.subject import Subject, drawn
@@ -53,7 +53,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class PositiveLayers(Evidence):
+class PositiveLayers(EvidenceRule):
     """Each layer's evidence against the class is cut off."""
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
@@ -100,8 +100,8 @@ def of_log_odds(model: Any) -> Callable[[Tensor], Tensor]:
 
 VARIANTS: dict[str, Callable[[nn.Module], AttentionAttribution]] = {
     WHOLE: AttentionEvidence,
-    "the logit in place of the log-odds": partial(Method, rule=Evidence(), log_odds=False),
-    "gradient through all layers": partial(Method, rule=Evidence(), separate=False),
+    "the logit in place of the log-odds": partial(Method, rule=EvidenceRule(), log_odds=False),
+    "gradient through all layers": partial(Method, rule=EvidenceRule(), separate=False),
     "without evidence against, each head and row": partial(Method, rule=Variant(positive)),
     "without evidence against, each layer": partial(Method, rule=PositiveLayers()),
     "without attention, Σ G": partial(Method, rule=Variant(lambda block: block.gradient)),

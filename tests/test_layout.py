@@ -63,7 +63,7 @@ def test_the_plan_goes_one_way() -> None:
         ("def late():\n    from captum_gmar.cli import main", {("engine", "cli")}),
         ("from ..cli import main", {("engine", "cli")}),
         ("from captum_gmar import __version__", {("engine", "__init__")}),
-        ("from captum_gmar.engine import explain\nimport captum", set()),
+        ("from captum_gmar.engine import explanation as explain\nimport captum", set()),
     ],
 )
 def test_imports_are_seen_wherever_and_however_they_are_written(text: str, pairs: set[tuple[str, str]]) -> None:

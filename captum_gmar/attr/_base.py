@@ -17,9 +17,9 @@ from captum_gmar.engine._captum import (
     _is_tuple,
     log_usage,
 )
-from captum_gmar.engine.explain import Explanation, Plan, explain
-from captum_gmar.engine.inputs import ChooseTargets, Request, Targets, each_target, pixel_values
+from captum_gmar.engine.explanation import Explanation, Plan, explain
 from captum_gmar.engine.models import Logits, check_model, logits_of
+from captum_gmar.engine.request import ChooseTargets, Request, Targets, each_target, pixel_values
 from captum_gmar.engine.rule import head_weights
 from captum_gmar.engine.start_tokens import check_start
 

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
-from captum_gmar.engine.inputs import leaf, pixel_values
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid, transformer_layers
+from captum_gmar.engine.request import leaf, pixel_values
 from captum_gmar.engine.switching import uncompiled
 
 

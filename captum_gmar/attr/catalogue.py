@@ -148,6 +148,7 @@ COMPARED = (
     *("integrated-gradients", "input-x-gradient"),
 )
 EVALUATED = tuple(name for name in COMPARED if name != "integrated-gradients")
+STEPS = 28  # of insertion and deletion, unless another number is given or there are fewer patches
 
 
 def find_method(name: object) -> str:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.explain import Explanation, Plan
-from captum_gmar.engine.inputs import Request
+from captum_gmar.engine.explanation import Explanation, Plan
 from captum_gmar.engine.models import config_of
+from captum_gmar.engine.request import Request
 
 
 class AttentionEvidence(AttentionAttribution):
@@ -69,7 +69,7 @@ class AttentionEvidence(AttentionAttribution):
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(model, Plan(rules.Evidence(), start_layer=start_layer, separate=True), forward_func)
+        super().__init__(model, Plan(rules.EvidenceRule(), start_layer=start_layer, separate=True), forward_func)
 
     @classmethod
     def get_name(cls) -> str:

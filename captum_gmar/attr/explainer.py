@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution, TargetMaps
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
-from captum_gmar.engine.inputs import ChooseTargets
+from captum_gmar.engine.request import ChooseTargets
 from captum_gmar.engine.start_tokens import Part
 
 

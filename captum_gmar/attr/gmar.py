@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution, _head_shares
-from captum_gmar.attr.rules import GMAR, HeadImportance, Rollout
+from captum_gmar.attr.rules import GMARRule, HeadImportance, RolloutSweep
 from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.explain import Plan
-from captum_gmar.engine.inputs import Request, Targets, each_target, pixel_values
+from captum_gmar.engine.explanation import Plan
+from captum_gmar.engine.request import Request, Targets, each_target, pixel_values
 from captum_gmar.engine.start_tokens import Start
 
 
@@ -102,9 +102,9 @@ class GMARAttribution(AttentionAttribution):
         tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        rule, sweep = HeadImportance(norm), Rollout(residual, recursion)
+        rule, sweep = HeadImportance(norm), RolloutSweep(residual, recursion)
         # Down the layers, the rule can roll out as well. Up the layers, all head weights are needed before the first.
-        plan = Plan(GMAR(norm, residual)) if recursion == "rollout" else Plan(rule, sweep)
+        plan = Plan(GMARRule(norm, residual)) if recursion == "rollout" else Plan(rule, sweep)
         super().__init__(model, replace(plan, start_layer=start_layer, tokens=tokens), forward_func)
         self.norm = norm
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.explain import Plan
+from captum_gmar.engine.explanation import Plan
 from captum_gmar.engine.start_tokens import Start
 
 
@@ -61,7 +61,7 @@ class GradientRollout(AttentionAttribution):
         tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        rule = rules.GradientRollout(head_fusion, norm, residual)
+        rule = rules.GradientRolloutRule(head_fusion, norm, residual)
         super().__init__(model, Plan(rule, start_layer=start_layer, tokens=tokens), forward_func)
 
     @classmethod
@@ -94,7 +94,9 @@ class AttentionGradCAM(AttentionAttribution):
     def __init__(
         self, model: nn.Module, *, tokens: Start | None = None, forward_func: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(model, Plan(rules.GradientRollout(residual=0), start_layer=-1, tokens=tokens), forward_func)
+        super().__init__(
+            model, Plan(rules.GradientRolloutRule(residual=0), start_layer=-1, tokens=tokens), forward_func
+        )
 
     @classmethod
     def get_name(cls) -> str:
@@ -141,7 +143,7 @@ class GMARPlusPlus(AttentionAttribution):
         tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        plan = Plan(rules.GMARPlusPlus(residual), start_layer=start_layer, tokens=tokens)
+        plan = Plan(rules.GMARPlusPlusRule(residual), start_layer=start_layer, tokens=tokens)
         super().__init__(model, plan, forward_func)
 
     @classmethod

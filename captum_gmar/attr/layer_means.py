@@ -7,7 +7,7 @@ from torch import nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.explain import Plan
+from captum_gmar.engine.explanation import Plan
 
 
 class GradSAM(AttentionAttribution):
@@ -30,7 +30,7 @@ class GradSAM(AttentionAttribution):
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(model, Plan(rules.GradSAM(), start_layer=start_layer), forward_func)
+        super().__init__(model, Plan(rules.GradSAMRule(), start_layer=start_layer), forward_func)
 
     @classmethod
     def get_name(cls) -> str:
@@ -72,7 +72,7 @@ class LeGrad(AttentionAttribution):
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(model, Plan(rules.LeGrad(), start_layer=start_layer, separate=True), forward_func)
+        super().__init__(model, Plan(rules.LeGradRule(), start_layer=start_layer, separate=True), forward_func)
 
     @classmethod
     def get_name(cls) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.captum_methods import PatchAblation, PatchOcclusion
 from captum_gmar.engine._captum import Attribution, TargetType
-from captum_gmar.engine.inputs import leaf
 from captum_gmar.engine.models import patch_grid
+from captum_gmar.engine.request import leaf
 from captum_gmar.metrics.inputs import check_attributions, patch_scores
 
 Method = Attribution | Callable[..., Tensor]

@@ -12,12 +12,12 @@ from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.rules import HeadImportance
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.backward import check_finite, gradients
-from captum_gmar.engine.explain import Explanation, Plan, run_forward, run_sweep, select
+from captum_gmar.engine.explanation import Explanation, Plan, run_forward, run_sweep, select
 from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.graph import depends
-from captum_gmar.engine.inputs import Request, pixel_values
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits
+from captum_gmar.engine.request import Request, pixel_values
 from captum_gmar.engine.rule import Blocks, Importance, head_weights
 from captum_gmar.metrics.inputs import has_float64
 

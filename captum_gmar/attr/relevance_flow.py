@@ -7,8 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.attr.rules import Rollout
-from captum_gmar.engine.explain import Explanation, Plan
+from captum_gmar.attr.rules import RolloutSweep
+from captum_gmar.engine.explanation import Explanation, Plan
 from captum_gmar.engine.rule import Blocks, Importance, Rule, Step, Sweep
 
 
@@ -68,7 +68,7 @@ def followed(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]
         ValueError: if it hands none down from layer to layer; ``name`` says whose plan it is.
     """
     rule, sweep = plan.rule, plan.sweep
-    if rule is None and isinstance(sweep, Rollout) and sweep.recursion == "rollout":
+    if rule is None and isinstance(sweep, RolloutSweep) and sweep.recursion == "rollout":
         follower = FollowedSweep(sweep)
         return replace(plan, sweep=follower), follower
     if rule is not None and not rule.layerwise and sweep is None:

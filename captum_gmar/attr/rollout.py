@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.rules import Rollout
-from captum_gmar.engine.explain import Plan
+from captum_gmar.attr.rules import RolloutSweep
+from captum_gmar.engine.explanation import Plan
 from captum_gmar.engine.start_tokens import Start
 
 
@@ -67,7 +67,7 @@ class AttentionRollout(AttentionAttribution):
         tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        sweep = Rollout(residual, recursion, head_fusion)
+        sweep = RolloutSweep(residual, recursion, head_fusion)
         super().__init__(model, Plan(sweep=sweep, start_layer=start_layer, tokens=tokens), forward_func)
 
     @classmethod
@@ -101,7 +101,7 @@ class RawAttention(AttentionAttribution):
         tokens: Start | None = None,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
-        sweep = Rollout(residual=0, head_fusion=head_fusion)
+        sweep = RolloutSweep(residual=0, head_fusion=head_fusion)
         super().__init__(model, Plan(sweep=sweep, start_layer=-1, tokens=tokens), forward_func)
 
     @classmethod

@@ -76,7 +76,7 @@ class HeadImportance:
 
 
 @dataclass(frozen=True)
-class GMAR:
+class GMARRule:
     r"""Gradient-driven multi-head attention rollout (Jo, Jang and Park, ICIP 2025).
 
     With :math:`w = s / \sum_h s_h` of :class:`HeadImportance`
@@ -108,7 +108,7 @@ class GMAR:
 
 
 @dataclass(frozen=True)
-class GradientRollout:
+class GradientRolloutRule:
     r"""Generic attention explainability (Chefer, Gur and Wolf, ICCV 2021, eq. 5 and 6).
 
     .. math:: r \leftarrow \alpha r + r \cdot \sum_h w_h (A_h \odot G_h)^+
@@ -141,7 +141,7 @@ class GradientRollout:
 
 
 @dataclass(frozen=True)
-class GMARPlusPlus:
+class GMARPlusPlusRule:
     r"""GMAR++ (Joita and Ivanovska, 2025): relevance follows the attention that the gradient supports.
 
     .. math::
@@ -163,7 +163,7 @@ class GMARPlusPlus:
 
 
 @dataclass(frozen=True)
-class GradSAM:
+class GradSAMRule:
     r"""Grad-SAM (Barkan et al., CIKM 2021): the mean of :math:`A \odot G^+` over layers, heads and query rows."""
 
     layerwise: ClassVar[bool] = True
@@ -173,7 +173,7 @@ class GradSAM:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidenceRule:
     r"""What each token gives to others, for the target or against it, added up over the layers.
 
     .. math:: r_j \leftarrow r_j + \sum_h \sum_i (A_h \odot G_h)_{ij}
@@ -189,7 +189,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class LeGrad:
+class LeGradRule:
     r"""LeGrad (Bousselham et al., ICCV 2025): the mean of :math:`G^+` over layers, heads and query rows.
 
     G is the gradient of the logit that the classifier gives to that layer's own output.
@@ -202,7 +202,7 @@ class LeGrad:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RolloutSweep:
     r"""Attention rollout (Abnar and Zuidema, ACL 2020), over all layers at once.
 
     With :math:`\bar A_l` the mean of the heads, weighted by their importance where there is one, and

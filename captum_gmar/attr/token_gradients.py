@@ -11,13 +11,13 @@ from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import has_several_labels, log_odds
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.backward import check_finite
-from captum_gmar.engine.explain import Explanation, Plan, select
-from captum_gmar.engine.inputs import Request
+from captum_gmar.engine.explanation import Explanation, Plan, select
 from captum_gmar.engine.layer_tokens import LayerTokens, read_layers
 from captum_gmar.engine.models import Logits
+from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import check_choice
 
-SCORES = ("logit", "log-odds")
+EXPLAINED_SCORES = ("logit", "log-odds")
 
 
 class TokenAttribution(AttentionAttribution):
@@ -36,7 +36,7 @@ class TokenAttribution(AttentionAttribution):
     def __init__(
         self, model: nn.Module, *, score: str = "logit", forward_func: Callable[..., Any] | None = None
     ) -> None:
-        check_choice("score", score, SCORES)
+        check_choice("score", score, EXPLAINED_SCORES)
         super().__init__(model, Plan(), forward_func)
         self.score = score
 

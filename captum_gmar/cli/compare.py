@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.attr.catalogue import COMPARED
-from captum_gmar.cli.drawing import default_drawing
+from captum_gmar.attr.catalogue import COMPARED, STEPS
 from captum_gmar.cli.explain import SCENE
+from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
     Top,
@@ -20,10 +20,10 @@ from captum_gmar.cli.options import (
 )
 from captum_gmar.cli.paths import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
 from captum_gmar.cli.terminal import CommandError
-from captum_gmar.evaluation.catalogue import REMOVALS, STEPS
+from captum_gmar.evaluation.catalogue import REMOVALS
 
 if TYPE_CHECKING:
-    from captum_gmar.cli.settings import CompareSettings
+    from captum_gmar.cli.image_settings import CompareSettings
 
 MARK = "side-by-side"  # what the names of pictures end in
 
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _settings(arguments: argparse.Namespace) -> "CompareSettings":
-    from captum_gmar.cli.settings import CompareSettings
+    from captum_gmar.cli.image_settings import CompareSettings
 
     if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
         raise CommandError(f"--target must be top1, an index or a label. Got 'top{arguments.target.classes}' instead.")

@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
 from captum_gmar.cli.image_report import claim
-from captum_gmar.cli.settings import CompareSettings
+from captum_gmar.cli.image_settings import CompareSettings
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import make_removal

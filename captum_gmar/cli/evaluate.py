@@ -4,9 +4,9 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.attr.catalogue import EVALUATED
-from captum_gmar.cli.drawing import default_drawing
-from captum_gmar.cli.launching import is_launched, launch
+from captum_gmar.attr.catalogue import EVALUATED, STEPS
+from captum_gmar.cli.launcher import is_launched, launch
+from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
@@ -20,7 +20,7 @@ from captum_gmar.cli.options import (
     whole,
 )
 from captum_gmar.cli.terminal import CommandError, print_text
-from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS, STEPS
+from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS
 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.settings import EvaluationSettings
@@ -121,13 +121,13 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 
 def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
-    from captum_gmar.cli.listening import listener_of
-    from captum_gmar.cli.scenes import open_subject
-    from captum_gmar.evaluation.data import read_examples
+    from captum_gmar.cli.listener import listener_of
+    from captum_gmar.cli.scene_subjects import open_subject
+    from captum_gmar.evaluation.data_files import read_examples
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
-    from captum_gmar.evaluation.markdown import count
     from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
     from captum_gmar.evaluation.report_folder import SUMMARY
+    from captum_gmar.evaluation.report_text import count
 
     device = choose_device(local_device(arguments.device))
     with joined(device) as processes, open_subject(arguments, device, 2, read_examples) as subject:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS
-from captum_gmar.cli.drawing import default_drawing
+from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
     TOKEN_FORMS,
@@ -23,7 +23,7 @@ from captum_gmar.cli.paths import FORMATS, find_images, plan_array, plan_picture
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
-    from captum_gmar.cli.settings import ExplainSettings
+    from captum_gmar.cli.image_settings import ExplainSettings
 
 SCENE = "built-in-scene"
 DEFAULT = ("gmar-l1",)
@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _settings(arguments: argparse.Namespace) -> "ExplainSettings":
-    from captum_gmar.cli.settings import ExplainSettings
+    from captum_gmar.cli.image_settings import ExplainSettings
 
     return ExplainSettings(
         methods=arguments.methods,

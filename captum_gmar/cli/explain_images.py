@@ -13,8 +13,8 @@ from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
 from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, draw, summary_text
+from captum_gmar.cli.image_settings import ExplainSettings
 from captum_gmar.cli.options import Top
-from captum_gmar.cli.settings import ExplainSettings
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text, report
 from captum_gmar.files.names import readable

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.cli.drawing import default_drawing
-from captum_gmar.cli.launching import is_launched, launch
+from captum_gmar.cli.launcher import is_launched, launch
+from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
@@ -123,9 +123,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 
 def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
-    from captum_gmar.cli.listening import listener_of
-    from captum_gmar.cli.scenes import open_subject
-    from captum_gmar.evaluation.data import image_examples, is_data_set, read_examples
+    from captum_gmar.cli.listener import listener_of
+    from captum_gmar.cli.scene_subjects import open_subject
+    from captum_gmar.evaluation.data_files import image_examples, is_data_set, read_examples
     from captum_gmar.evaluation.evaluate_heads import run_heads
     from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
 
@@ -179,7 +179,7 @@ def _picture(arguments: argparse.Namespace) -> Path | None:
 def _tell(results: "HeadResults", picture: Path | None, folder: Path | None) -> None:
     """Writes the picture and prints what is on it; or says where the report is."""
     from captum_gmar.evaluation.head_run import HEAD_REPORT
-    from captum_gmar.evaluation.markdown import count
+    from captum_gmar.evaluation.report_text import count
     from captum_gmar.files.writing import save_picture
 
     if folder:

@@ -21,7 +21,7 @@ OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
 # What the library raises where its arguments are wrong, a file, a package or memory cannot be had, or a model cannot be
 # explained.
-FAILURES = (
+REPORTED_ERRORS = (
     *(CommandError, ValueError, TypeError, OSError, RuntimeError),
     *(AssertionError, ArithmeticError, LookupError, ImportError, MemoryError),
 )
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
             done, failed = arguments.run(arguments)
     except BrokenPipeError:
         raise
-    except FAILURES as error:
+    except REPORTED_ERRORS as error:
         report(_with_options(one_line(error), arguments))
         return NOTHING_DONE
     except KeyboardInterrupt:

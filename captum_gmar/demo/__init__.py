@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.demo.localisation import Localisation, LocalisationReport, localisation_report
 from captum_gmar.demo.patches import scene_pixel_values
+from captum_gmar.demo.scene_localisation import Localisation, LocalisationReport, localisation_report
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
 
 if TYPE_CHECKING:

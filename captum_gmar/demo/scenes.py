@@ -32,7 +32,7 @@ KINDS: Final[tuple[tuple[Texture, Shape], ...]] = (
 CLASSES: Final[tuple[str, ...]] = tuple(f"{texture.__name__} {shape.__name__}" for texture, shape in KINDS)
 MAX_OBJECTS: Final = 4
 
-FORMS: Final[tuple[Shape, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), drawing.square, drawing.bar)
+SHAPES: Final[tuple[Shape, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), drawing.square, drawing.bar)
 _SIZES: Final = (16.0, 38.0)  # side of a square of the object's area, in pixels
 _LEAST_VISIBLE_SHARE: Final = 0.5  # of an object's area
 _LEAST_VISIBLE_AREA: Final = 160.0  # in pixels
@@ -168,7 +168,7 @@ def _draw_distractor(rng: np.random.Generator) -> Figure:
     if rng.random() < 0.3:
         texture = drawing.TEXTURES[int(rng.integers(len(drawing.TEXTURES)))]
         return draw_figure(rng, drawing.bar, texture, size)
-    return draw_figure(rng, FORMS[int(rng.integers(len(FORMS)))], None, size)
+    return draw_figure(rng, SHAPES[int(rng.integers(len(SHAPES)))], None, size)
 
 
 def _draw_size(rng: np.random.Generator) -> float:

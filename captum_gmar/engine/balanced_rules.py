@@ -37,11 +37,11 @@ ASIDE = _words(
     "untyped_storage zeros_like"
 )
 
-Rule = str | Callable[..., Any]
-_registered: dict[Any, Rule] = {}
+BalanceRule = str | Callable[..., Any]
+_registered: dict[Any, BalanceRule] = {}
 
 
-def register_rule(kind: Any, rule: Rule) -> None:
+def register_rule(kind: Any, rule: BalanceRule) -> None:
     """
     Says how the gradient of a module or function that the balanced pass does not know is balanced, from now on.
 
@@ -77,13 +77,15 @@ def register_rule(kind: Any, rule: Rule) -> None:
     _registered[kind] = rule
 
 
-def registered_rule(kind: Any) -> Rule | None:
+def registered_rule(kind: Any) -> BalanceRule | None:
     """Of a function, or of a class or one that it inherits from."""
     parents = kind.__mro__ if isinstance(kind, type) else (kind,)
     return next((_registered[parent] for parent in parents if parent in _registered), None)
 
 
-def apply_rule(rule: Rule, of: Any, run: Callable[[], Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def apply_rule(
+    rule: BalanceRule, of: Any, run: Callable[[], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
     """What a registered rule makes of a module or function and its arguments; ``run`` gives what it itself does."""
     if callable(rule):
         return rule(of, *args, **kwargs)

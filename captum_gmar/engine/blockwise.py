@@ -180,7 +180,7 @@ def split(number: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, number))
 
 
-class Block:
+class RowBlock:
     """Some query rows of a layer. Its matrices are computed when first read, in memory that the next block takes."""
 
     def __init__(self, blocks: "AttentionBlocks", rows: slice) -> None:
@@ -223,10 +223,10 @@ class AttentionBlocks:
         """Leaves out all query rows but the first: those that give nothing."""
         self.queries = queries
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[RowBlock]:
         blocks = math.ceil(self.queries / self.rows)
         for rows in split(self.queries, math.ceil(self.queries / blocks)):  # of nearly one size
-            yield Block(self, rows)
+            yield RowBlock(self, rows)
 
     def heads_apart(self) -> Iterator[Self]:
         """Some heads after the others, in blocks that take less time."""
@@ -297,7 +297,7 @@ class GradientBlocks(AttentionBlocks):
         self.value, self.grad_output, self.grads = _flat(value), _flat(grad_output), grads
         self.gathered = grads[0] is None
         self.apart = False  # whether these are some heads of the layer's
-        self.whole: Block | None = None  # all rows, if one block holds them
+        self.whole: RowBlock | None = None  # all rows, if one block holds them
         self.sums: list[Tensor] = []
         if not self.gathered:
             flat = self.query, self.key, self.value
@@ -305,9 +305,9 @@ class GradientBlocks(AttentionBlocks):
             products = torch.mul(self.grad_output, _flat(output), out=self.sums[2])  # not in use before the first block
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[RowBlock]:
         if not self.apart and self.queries <= self.rows:  # stays valid, so it is gathered at the end
-            self.whole = self.whole or Block(self, slice(0, self.queries))
+            self.whole = self.whole or RowBlock(self, slice(0, self.queries))
             yield self.whole
             return
         gathered = []
@@ -340,7 +340,7 @@ class GradientBlocks(AttentionBlocks):
         gradient = self._matrix(1, rows)
         return self._by_head(torch.bmm(self.grad_output[:, rows], self.value.mT, out=gradient))
 
-    def _gather(self, block: Block) -> None:
+    def _gather(self, block: RowBlock) -> None:
         """Adds the block's part of dQ, dK and dV. The gradient of the scores takes the place of the attention's."""
         grad_query, grad_key, grad_value = self.sums
         rows, attention, gradient = block.rows, block.attention.flatten(0, 1), block.gradient.flatten(0, 1)

@@ -17,7 +17,7 @@ from captum_gmar.engine.backward import check_finite, gradients
 from captum_gmar.engine.balanced import BalancedPass, balanced
 from captum_gmar.engine.balanced_rules import mapped, without_parameter
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
-from captum_gmar.engine.explain import check_deterministic
+from captum_gmar.engine.explanation import check_deterministic
 from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, without_gradient_error
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode
@@ -25,7 +25,7 @@ from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, 
 from captum_gmar.engine.rule import evenly, mean_row
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
-NORMS = (F.layer_norm, F.rms_norm)
+NORM_FUNCTIONS = (F.layer_norm, F.rms_norm)
 
 
 class AttentionLayer(NamedTuple):
@@ -250,6 +250,6 @@ class _Reading(AttentionMode):
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         args, kwargs = mapped(without_parameter, (tuple(args), kwargs))
         result = func(*args, **kwargs)
-        if func in NORMS:
+        if func in NORM_FUNCTIONS:
             self._normalised = result
         return result

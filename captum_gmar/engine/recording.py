@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType, _run_forward, compute_gradients
-from captum_gmar.engine.inputs import leaf, pixel_values
 from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.request import leaf, pixel_values
 from captum_gmar.engine.switching import attention_implementation
 
 

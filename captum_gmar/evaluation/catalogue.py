@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from captum_gmar.metrics import Removal
 
-Kind = Literal["curve", "masked", "localisation", "anew"]
+MetricKind = Literal["curve", "masked", "localisation", "anew"]
 
-STEPS = 28  # of the curves, unless another number is given or there are fewer patches
 DIFFERENCE = "insertion-deletion"  # the area under the one less that under the other; made of the two
 
 
@@ -24,7 +23,7 @@ class MetricEntry(NamedTuple):
 
     name: str  # in tables, and as it is asked for
     home: str  # module of this package and what is called: as its kind is called, see `captum_gmar.evaluation.measures`
-    kind: Kind
+    kind: MetricKind
     better: Literal["higher", "lower"] | None  # None where neither is
 
     @property
@@ -54,9 +53,9 @@ _METRICS = (
     MetricEntry("pointing-game", "metrics.localisation:pointing_game", "localisation", "higher"),
     MetricEntry("relevance-mass", "metrics.localisation:relevance_mass_accuracy", "localisation", "higher"),
     MetricEntry("relevance-rank", "metrics.localisation:relevance_rank_accuracy", "localisation", "higher"),
-    MetricEntry("class-sensitivity", "evaluation.anew:class_differences", "anew", None),
-    MetricEntry("sensitivity-max", "evaluation.anew:sensitivities", "anew", "lower"),
-    MetricEntry("infidelity", "evaluation.anew:infidelities", "anew", "lower"),
+    MetricEntry("class-sensitivity", "evaluation.rerun_metrics:class_differences", "anew", None),
+    MetricEntry("sensitivity-max", "evaluation.rerun_metrics:sensitivities", "anew", "lower"),
+    MetricEntry("infidelity", "evaluation.rerun_metrics:infidelities", "anew", "lower"),
 )
 _REMOVALS = (
     RemovalEntry("zero", "metrics.removal:Zero", None),
@@ -79,7 +78,7 @@ def default_metrics(has_objects: bool) -> tuple[str, ...]:
     return tuple(entry.name for entry in _METRICS if entry.kind in kinds)
 
 
-def metrics_of(kind: Kind, names: Sequence[str] = tuple(METRICS)) -> tuple[str, ...]:
+def metrics_of(kind: MetricKind, names: Sequence[str] = tuple(METRICS)) -> tuple[str, ...]:
     """Those of these metrics that are of this kind."""
     return tuple(name for name in names if METRICS[name].kind == kind)
 

@@ -11,14 +11,14 @@ from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.engine._captum import Attribution
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
+from captum_gmar.evaluation.data_objects import given_subject
+from captum_gmar.evaluation.evaluation_result import Evaluation
+from captum_gmar.evaluation.example_results import Result
 from captum_gmar.evaluation.faithfulness import Faithfulness, completed
 from captum_gmar.evaluation.folder import kept_in
-from captum_gmar.evaluation.given import given_subject
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener, warning_listener
 from captum_gmar.evaluation.report import Provenance
-from captum_gmar.evaluation.result import Evaluation
-from captum_gmar.evaluation.results import Result
 from captum_gmar.evaluation.resumable import begun, reasons, warn_of_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings, names_of
 from captum_gmar.evaluation.subject import Subject, drawn, versions

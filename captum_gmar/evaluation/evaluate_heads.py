@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_gmar.engine.models import check_model
+from captum_gmar.evaluation.data_objects import given_subject
 from captum_gmar.evaluation.folder import kept_in
-from captum_gmar.evaluation.given import given_subject
 from captum_gmar.evaluation.head_results import HeadResults
 from captum_gmar.evaluation.head_run import HeadRun
 from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, HeadSettings

@@ -10,20 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_gmar.attr.catalogue import STEPS
 from captum_gmar.attr.patch_relevance import Method as AttributionMethod
 from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.engine.models import patch_grid
-from captum_gmar.evaluation.anew import Method
 from captum_gmar.evaluation.batches import Batches, Examples, Skipped
-from captum_gmar.evaluation.catalogue import STEPS, default_metrics, make_removal, metrics_of
-from captum_gmar.evaluation.controls import controls
+from captum_gmar.evaluation.catalogue import default_metrics, make_removal, metrics_of
+from captum_gmar.evaluation.control_methods import controls
+from captum_gmar.evaluation.example_results import Result, Row, results_from
 from captum_gmar.evaluation.folder import JOURNAL
 from captum_gmar.evaluation.journal import Batch, Record
 from captum_gmar.evaluation.measures import Measures
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener
-from captum_gmar.evaluation.results import Result, Row, results_from
+from captum_gmar.evaluation.rerun_metrics import NumberedMethod
 from captum_gmar.evaluation.resumable import Kept, extended, finish, read_kept, tell_changed, tell_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.evaluation.subject import Subject
@@ -223,7 +224,7 @@ class FaithfulnessWork:
             examples, pixels=examples.pixels[..., :rows, :columns], masks=examples.masks[:, :rows, :columns]
         )
         measures = self.measures.seen_by(whole)
-        methods: dict[str, Method] = {
+        methods: dict[str, NumberedMethod] = {
             **{name: partial(self._relevance, name, whole, at_once) for name in self.methods},
             **controls((grid.patch_height, grid.patch_width)),
         }
@@ -235,7 +236,9 @@ class FaithfulnessWork:
                     known += more
         return examples.records(values)
 
-    def _timed(self, name: str, method: Method, examples: Examples, seconds: dict[str, float], at_once: int) -> Tensor:
+    def _timed(
+        self, name: str, method: NumberedMethod, examples: Examples, seconds: dict[str, float], at_once: int
+    ) -> Tensor:
         begin = time.perf_counter()
         parts = [method(part.numbers, part.pixels, part.targets) for part in examples.split(at_once)]
         if self.device.type != "cpu":

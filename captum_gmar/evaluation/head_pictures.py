@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from captum_gmar.evaluation.head_report import OUTCOME_TITLES, RANDOM, AblationCurves
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
-from captum_gmar.visualization.heads import (
+from captum_gmar.visualization.head_maps import (
     AXES_INCHES,
     CELL_WIDTH,
     SCALE_INCHES,

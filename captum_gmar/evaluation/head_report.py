@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.evaluation.batches import Skipped
-from captum_gmar.evaluation.markdown import count
+from captum_gmar.evaluation.report_text import count
 from captum_gmar.evaluation.statistics import mean_interval
 from captum_gmar.files.markdown import table
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.head_report import ablation_section, heads_report, importance_tables
-from captum_gmar.evaluation.markdown import count
+from captum_gmar.evaluation.report_text import count
 from captum_gmar.evaluation.tables import Records
 from captum_gmar.heads import HeadAblationCurve, HeadStatistics
 

@@ -17,9 +17,9 @@ from captum_gmar.evaluation.head_results import AblationResult, HeadResults, tit
 from captum_gmar.evaluation.head_scores import Ablation, make_scores, score_heads
 from captum_gmar.evaluation.head_settings import HeadSettings
 from captum_gmar.evaluation.journal import Batch, Record
-from captum_gmar.evaluation.markdown import count, provenance
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener
+from captum_gmar.evaluation.report_text import count, provenance
 from captum_gmar.evaluation.resumable import begun, extended, finish, read_kept, reasons, tell_changed
 from captum_gmar.evaluation.subject import Subject, drawn, versions
 from captum_gmar.evaluation.tables import Records, write_records, write_skipped

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from captum_gmar.engine.models import PatchGrid
-from captum_gmar.evaluation.anew import Case, Method
 from captum_gmar.evaluation.batches import Examples
 from captum_gmar.evaluation.catalogue import METRICS, MetricEntry
-from captum_gmar.evaluation.results import Row
+from captum_gmar.evaluation.example_results import Row
+from captum_gmar.evaluation.rerun_metrics import Case, NumberedMethod
 from captum_gmar.metrics import MaskedProbability, PerturbationCurve, Removal, masked_probability
 from captum_gmar.metrics.perturbation import Course, CurveOptions
 
@@ -44,7 +44,7 @@ class Measures:
         return replace(self, logits=seen(self.logits), probabilities=seen(self.probabilities))
 
     def rows(
-        self, name: str, method: Method, maps: Tensor, examples: Examples, grid: PatchGrid, at_once: int
+        self, name: str, method: NumberedMethod, maps: Tensor, examples: Examples, grid: PatchGrid, at_once: int
     ) -> list[list[Row]]:
         """The rows of each example.
 
@@ -71,7 +71,7 @@ class _Question:
     """A method and its maps of some examples, and what is to be measured of them."""
 
     measures: Measures
-    method: Method
+    method: NumberedMethod
     maps: Tensor
     examples: Examples
     grid: PatchGrid

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DIFFERENCE, arrow
-from captum_gmar.evaluation.markdown import count, provenance
+from captum_gmar.evaluation.report_text import count, provenance
 from captum_gmar.evaluation.statistics import Estimate, Quantity, Summary
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics.controls import CONTROLS

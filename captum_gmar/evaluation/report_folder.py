@@ -5,9 +5,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
+from captum_gmar.evaluation.evaluation_result import Evaluation
 from captum_gmar.evaluation.folder import replacing_report
 from captum_gmar.evaluation.plots import draw_estimates, ranked
-from captum_gmar.evaluation.result import Evaluation
 from captum_gmar.evaluation.tables import write_records, write_skipped
 from captum_gmar.files.writing import write_text
 from captum_gmar.visualization import visualize_perturbation_curves

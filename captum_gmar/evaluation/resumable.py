@@ -10,9 +10,9 @@ from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.example import Example
 from captum_gmar.evaluation.folder import opened
 from captum_gmar.evaluation.journal import Batch, Journal, Record, read_batches
-from captum_gmar.evaluation.markdown import count
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener, progress
+from captum_gmar.evaluation.report_text import count
 
 Work: TypeAlias = Callable[[Sequence[int]], tuple[Batch, list[Skipped]]]
 """Takes numbers of examples; a batch for the journal, and what was skipped."""

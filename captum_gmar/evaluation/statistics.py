@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.results import Result
+from captum_gmar.evaluation.example_results import Result
 
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percent

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.inputs import pixel_values
 from captum_gmar.engine.models import Logits, check_model, config_of
+from captum_gmar.engine.request import pixel_values
 from captum_gmar.heads.head_outputs import Change, head_outputs
 
 

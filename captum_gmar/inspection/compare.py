@@ -11,19 +11,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captum_gmar.attr.catalogue import COMPARED, METHODS, find_method
+from captum_gmar.attr.catalogue import COMPARED, METHODS, STEPS, find_method
 from captum_gmar.attr.patch_relevance import Method, attributions_of, images_at_once, naming, relevance_of, summed
 from captum_gmar.engine._captum import Attribution
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
+from captum_gmar.inspection.method_results import Convergence, Cost, MethodResult
 from captum_gmar.inspection.passes import Passes, watched_copy
-from captum_gmar.inspection.results import Convergence, Cost, MethodResult
 from captum_gmar.inspection.timing import Times, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
 from captum_gmar.metrics.inputs import check_count, check_images, check_patch_size, patch_scores
 from captum_gmar.metrics.outputs import Target, check_outputs, class_indices, followed
-
-STEPS = 28  # of the curves, where there are so many patches
 
 
 def compare(

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.files.markdown import table
+from captum_gmar.inspection.method_results import Cost, MethodResult, time_text
 from captum_gmar.inspection.picture import visualize_side_by_side
-from captum_gmar.inspection.results import Cost, MethodResult, time_text
 from captum_gmar.visualization.style import milliseconds_text, number_text
 
 if TYPE_CHECKING:

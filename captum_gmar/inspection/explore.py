@@ -15,18 +15,18 @@ from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS, OURS, MethodFactory
 from captum_gmar.attr.gmar import GMARAttribution
 from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.engine.inputs import pixel_values
 from captum_gmar.engine.models import Logits, config_of, patch_grid
 from captum_gmar.engine.recording import record_attention
+from captum_gmar.engine.request import pixel_values
 from captum_gmar.visualization.attribution import visualize_attribution
-from captum_gmar.visualization.heads import visualize_head_attention
+from captum_gmar.visualization.head_maps import visualize_head_attention
 from captum_gmar.visualization.heat import Pixels
 from captum_gmar.visualization.style import number_text, percent_text
 from captum_gmar.visualization.tokens import visualize_token_interaction
 
 RELEVANCE, ATTENTION = "relevance", "attention of heads"
 ALL_HEADS = "all"
-DOTS_PER_INCH = 90  # of a page
+SCREEN_DOTS_PER_INCH = 90  # of a page
 SHARP = 2  # dots of the picture for each of these, as screens of phones and laptops have
 
 
@@ -117,8 +117,8 @@ class Explorer:
             self.message.value, self.picture.value, self.picture.layout.display = escape(str(error)), b"", "none"
             return
         png = BytesIO()
-        figure.savefig(png, format="png", dpi=SHARP * DOTS_PER_INCH)
-        self.picture.width = str(round(figure.get_figwidth() * DOTS_PER_INCH))
+        figure.savefig(png, format="png", dpi=SHARP * SCREEN_DOTS_PER_INCH)
+        self.picture.width = str(round(figure.get_figwidth() * SCREEN_DOTS_PER_INCH))
         self.message.value, self.picture.value, self.picture.layout.display = "", png.getvalue(), None
 
     def draw(self) -> Figure:

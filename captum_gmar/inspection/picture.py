@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.inspection.results import MethodResult, time_text
+from captum_gmar.inspection.method_results import MethodResult, time_text
 from captum_gmar.visualization.attribution import ALPHA
 from captum_gmar.visualization.heat import Pixels, heat_of, photo_of
 from captum_gmar.visualization.panels import (
     PAD_INCHES,
     Layout,
-    Row,
+    PanelRow,
     draw_overlay,
     draw_photo,
     draw_title,
@@ -116,7 +116,7 @@ def _panels(
     lines = ceil(len(names) / WIDEST)
     columns = ceil(len(names) / lines)
     above = text_height(names, LAYOUT.text, LAYOUT.name_size) + PAD_INCHES
-    rows = [Row(above, height, 2 * PAD_INCHES), Row(0, CURVES_HEIGHT * LAYOUT.panel, below)] * lines
+    rows = [PanelRow(above, height, 2 * PAD_INCHES), PanelRow(0, CURVES_HEIGHT * LAYOUT.panel, below)] * lines
     figure, panels = make_grid(rows, 2 * lines * columns, LAYOUT, title, use_pyplot, left=AXIS_INCHES)
     pairs = [
         (panels[2 * line * columns + column], panels[(2 * line + 1) * columns + column])

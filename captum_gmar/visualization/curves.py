@@ -18,12 +18,12 @@ from captum_gmar.visualization.style import BLACK, COLOURS, GREY, number_text
 Curves = Mapping[str, PerturbationCurve]
 
 # What each panel says of itself: of its patches, its axis, and which areas are good.
-INSERTION = ("patches brought back", "patches there, %", "higher is better")
-DELETION = ("patches removed", "patches removed, %", "lower is better")
+INSERTION_TEXTS = ("patches brought back", "patches there, %", "higher is better")
+DELETION_TEXTS = ("patches removed", "patches removed, %", "lower is better")
 
 LINES = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)))
 # Maps that know nothing of the model, as captum_gmar.metrics.control_maps names them.
-CONTROLS = {"random map": (0, (5, 3)), "uniform map": (0, (2, 2)), "centre blob": (0, (6, 2, 1, 2, 1, 2))}
+CONTROL_LINES = {"random map": (0, (5, 3)), "uniform map": (0, (2, 2)), "centre blob": (0, (6, 2, 1, 2, 1, 2))}
 
 PANEL_INCHES, HEIGHT_INCHES = 4.6, 2.9
 LEGEND_SIZE = 7.5  # points
@@ -89,7 +89,7 @@ def visualize_perturbation_curves(
     """
     panels = {
         name: (_checked(curves, name), texts)
-        for name, curves, texts in (("insertion", insertion, INSERTION), ("deletion", deletion, DELETION))
+        for name, curves, texts in (("insertion", insertion, INSERTION_TEXTS), ("deletion", deletion, DELETION_TEXTS))
         if curves is not None and curves != {}
     }
     if not panels:
@@ -144,8 +144,8 @@ def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
     colours = [rcParams["text.color"] if colour == BLACK else colour for colour in COLOURS]  # seen on any ground
     styles: Iterator[tuple[Any, str]] = cycle(product(LINES, colours))
     return {
-        name: {"color": GREY, "linestyle": CONTROLS[name], "zorder": 1.5}
-        if name in CONTROLS
+        name: {"color": GREY, "linestyle": CONTROL_LINES[name], "zorder": 1.5}
+        if name in CONTROL_LINES
         else dict(zip(("linestyle", "color"), next(styles), strict=True))
         for name in names
     }
@@ -154,8 +154,8 @@ def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
 def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], styles: dict[str, Any]) -> None:
     what, axis, better = texts
     best_first = sorted(curves, key=lambda method: float(curves[method].auc.mean()), reverse=name == "insertion")
-    with_bands = {method for method, curve in curves.items() if method not in CONTROLS and len(curve.curve) > 1}
-    with_bands = with_bands if len(curves.keys() - CONTROLS.keys()) <= MOST_WITH_BANDS else set()
+    with_bands = {method for method, curve in curves.items() if method not in CONTROL_LINES and len(curve.curve) > 1}
+    with_bands = with_bands if len(curves.keys() - CONTROL_LINES.keys()) <= MOST_WITH_BANDS else set()
     for method in best_first:
         curve = curves[method]
         shares, mean = 100 * _numpy(curve.shares), _numpy(curve.curve.mean(0))

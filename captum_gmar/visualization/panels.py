@@ -52,7 +52,7 @@ STRIP = Layout(panel=1.62, gap=0.28, columns=5, name_size=9, bar_size=7)  # as w
 OWN_SCALE = "Every map has its\nown colour scale."
 
 
-class Row(NamedTuple):
+class PanelRow(NamedTuple):
     """The heights of a line of panels, in inches."""
 
     above: float  # titles
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def make_grid(
-    rows: Sequence[Row], count: int, layout: Layout, title: str | None, use_pyplot: bool, left: float = 0
+    rows: Sequence[PanelRow], count: int, layout: Layout, title: str | None, use_pyplot: bool, left: float = 0
 ) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, line by line, each where the rows' heights put it.
 
@@ -96,7 +96,7 @@ def make_panels(
     lines = ceil(len(names) / layout.columns) if len(photos) == 1 else 1
     above = text_height(names, layout.text, layout.name_size) + PAD_INCHES
     heights = [panel_height(layout.panel, photo) for photo in photos] * lines
-    rows = [Row(0 if index and len(photos) > 1 else above, height, below) for index, height in enumerate(heights)]
+    rows = [PanelRow(0 if index and len(photos) > 1 else above, height, below) for index, height in enumerate(heights)]
     return make_grid(rows, len(photos) * len(names), layout, title, use_pyplot)
 
 

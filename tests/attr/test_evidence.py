@@ -9,11 +9,11 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar import AttentionEvidence
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.rules import Evidence
+from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.demo import load_model, load_scene
-from captum_gmar.engine.explain import Plan, explain
-from captum_gmar.engine.inputs import Request
+from captum_gmar.engine.explanation import Plan, explain
 from captum_gmar.engine.models import Logits
+from captum_gmar.engine.request import Request
 from captum_gmar.metrics import class_sensitivity
 
 
@@ -103,7 +103,7 @@ def test_all_evidence_is_what_attention_adds_to_the_logit(images):
     """Of a model that is linear after attention, to the last digit: logit = the embedded CLS token's + evidence."""
     model, _ = linear_vit()
     pixels = images.double()
-    (found,) = explain(model, Logits(model), Plan(Evidence(), separate=True), pixels, Request([3]))
+    (found,) = explain(model, Logits(model), Plan(EvidenceRule(), separate=True), pixels, Request([3]))
     evidence = found.relevance.sum(-1) * TINY_IMAGE["num_hidden_layers"]  # the mean over layers
     with torch.no_grad():
         logits = model(pixels).logits[:, 3]
@@ -120,7 +120,7 @@ def test_a_layer_gives_what_its_attention_wrote(vit, images):
     logits = vit(images).logits[:, 3]
     handle.remove()
     (gradient,) = torch.autograd.grad(logits.sum(), kept)
-    (found,) = explain(vit, Logits(vit), Plan(Evidence(), start_layer=-1, separate=True), images, Request([3]))
+    (found,) = explain(vit, Logits(vit), Plan(EvidenceRule(), start_layer=-1, separate=True), images, Request([3]))
     assert_close(found.relevance.sum(-1), (gradient * kept[0]).sum((1, 2)), rtol=1e-4, atol=1e-7)
 
 
@@ -176,7 +176,7 @@ def test_what_leaves_the_last_layer_is_the_models_own_bit_for_bit(vit, images):
         return seen[-1]
 
     for separate in (True, False):
-        explain(vit, Logits(forward), Plan(Evidence(), separate=separate), images, Request([3]))
+        explain(vit, Logits(forward), Plan(EvidenceRule(), separate=separate), images, Request([3]))
     assert_close(seen[0][-4:], seen[1], rtol=0, atol=0)
 
 

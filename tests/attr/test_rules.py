@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from captum_gmar.attr.rules import GMAR, GMARPlusPlus, GradientRollout, GradSAM, HeadImportance, LeGrad, Rollout
+from captum_gmar.attr.rules import (
+    GMARPlusPlusRule,
+    GMARRule,
+    GradientRolloutRule,
+    GradSAMRule,
+    HeadImportance,
+    LeGradRule,
+    RolloutSweep,
+)
 from captum_gmar.engine.rule import head_weights
 
 # Two tokens, two heads.
@@ -44,14 +52,14 @@ def layer(attention=ATTENTION, gradient=GRADIENT):
 def test_l1_by_hand():
     # s = (3 + 4 + 5, 4) = (12, 4); w = (3/4, 1/4).
     # CLS row of the fused attention: 3/4 (1/2, 1/2) + 1/4 (1, 0) = (5/8, 3/8). With the identity: (13/16, 3/16).
-    step = GMAR("l1")(CLS, layer())
+    step = GMARRule("l1")(CLS, layer())
     assert_close(step.importance, tensor([[12.0, 4.0]]))
     assert_close(step.relevance, tensor([[13 / 16, 3 / 16]]))
 
 
 def test_l2_by_hand():
     # s = (sqrt 50, 2); without residual the row is w (1/2, 1/2) + (1 - w) (1, 0) = (1 - w/2, w/2).
-    step = GMAR("l2", residual=0)(CLS, layer())
+    step = GMARRule("l2", residual=0)(CLS, layer())
     weight = 50**0.5 / (50**0.5 + 2)
     assert_close(step.importance, tensor([[50**0.5, 2.0]]))
     assert_close(step.relevance, tensor([[1 - weight / 2, weight / 2]]))
@@ -59,8 +67,8 @@ def test_l2_by_hand():
 
 def test_two_layers_by_hand():
     # (13/16, 3/16) once more, through the fused rows (5/8, 3/8) and 3/4 (1/4, 3/4) + 1/4 (1/2, 1/2) = (5/16, 11/16).
-    once = GMAR("l1")(CLS, layer()).relevance
-    twice = GMAR("l1")(once, layer()).relevance
+    once = GMARRule("l1")(CLS, layer()).relevance
+    twice = GMARRule("l1")(once, layer()).relevance
     through = (13 / 16 * 5 / 8 + 3 / 16 * 5 / 16, 13 / 16 * 3 / 8 + 3 / 16 * 11 / 16)
     assert_close(twice, tensor([[(13 / 16 + through[0]) / 2, (3 / 16 + through[1]) / 2]]))
 
@@ -77,7 +85,7 @@ def test_one_head_is_rollout(norm):
     attention, gradient = random_layer(heads=1)
     relevance = torch.rand(3, 7, dtype=torch.float64)
     rollout = (relevance[:, None] @ (attention[:, 0] + torch.eye(7)) / 2)[:, 0]
-    assert_close(GMAR(norm)(relevance, layer(attention, gradient)).relevance, rollout)
+    assert_close(GMARRule(norm)(relevance, layer(attention, gradient)).relevance, rollout)
 
 
 def test_equal_importance_is_the_mean_over_heads():
@@ -85,14 +93,14 @@ def test_equal_importance_is_the_mean_over_heads():
     gradient = gradient[:, :1] * tensor([1.0, -1.0, 1.0, -1.0])[:, None, None]
     relevance = torch.rand(3, 7, dtype=torch.float64)
     rollout = (relevance[:, None] @ (attention.mean(1) + torch.eye(7)) / 2)[:, 0]
-    assert_close(GMAR("l2")(relevance, layer(attention, gradient)).relevance, rollout)
+    assert_close(GMARRule("l2")(relevance, layer(attention, gradient)).relevance, rollout)
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 @pytest.mark.parametrize("residual", [0, 0.5, 1])
 def test_relevance_is_conserved(norm, residual):
     relevance = torch.rand(3, 7, dtype=torch.float64)
-    step = GMAR(norm, residual)(relevance, layer(*random_layer(heads=4)))
+    step = GMARRule(norm, residual)(relevance, layer(*random_layer(heads=4)))
     assert_close(step.relevance.sum(-1), relevance.sum(-1))
 
 
@@ -102,7 +110,7 @@ def test_blocks_of_rows_sum_up_to_the_layer(norm):
     relevance = torch.rand(3, 7, dtype=torch.float64)
     rows = [slice(0, 3), slice(3, 6), slice(6, 7)]
     blocks = Layer(Block(r, attention[:, :, r], gradient[:, :, r]) for r in rows)
-    whole, parts = GMAR(norm)(relevance, layer(attention, gradient)), GMAR(norm)(relevance, blocks)
+    whole, parts = GMARRule(norm)(relevance, layer(attention, gradient)), GMARRule(norm)(relevance, blocks)
     assert_close(parts.relevance, whole.relevance)
     assert_close(parts.importance, whole.importance)
 
@@ -111,7 +119,7 @@ def test_blocks_of_rows_sum_up_to_the_layer(norm):
 def test_the_scale_of_the_gradient_does_not_matter(norm):
     attention, gradient = random_layer(heads=3)
     relevance = torch.rand(3, 7, dtype=torch.float64)
-    steps = [GMAR(norm)(relevance, layer(attention, scale * gradient)) for scale in (1, 1e-12)]
+    steps = [GMARRule(norm)(relevance, layer(attention, scale * gradient)) for scale in (1, 1e-12)]
     assert_close(steps[0].relevance, steps[1].relevance)
 
 
@@ -125,29 +133,29 @@ def test_heads_weigh_the_same_where_all_gradients_are_zero():
 
 def test_gradient_rollout_by_hand():
     # CLS row of the mean: ((3/2 + 1) / 2, 0), and r itself.
-    assert_close(GradientRollout()(CLS, layer()).relevance, tensor([[1 + 5 / 4, 0.0]]))
+    assert_close(GradientRolloutRule()(CLS, layer()).relevance, tensor([[1 + 5 / 4, 0.0]]))
     # GMAR's L1 weights are 3/4 and 1/4: 9/8 + 1/4, and half of r.
-    step = GradientRollout("gmar", residual=0.5)(CLS, layer())
+    step = GradientRolloutRule("gmar", residual=0.5)(CLS, layer())
     assert_close(step.relevance, tensor([[0.5 + 11 / 8, 0.0]]))
     assert_close(step.importance, tensor([[12.0, 4.0]]))
 
 
 def test_gmar_plus_plus_by_hand():
     # s = (3 + 5, 1 + 1 + 1), w = (8/11, 3/11). From (1/2, 1/2): both rows stay on the diagonal, so r does as well.
-    step = GMARPlusPlus()(tensor([[0.5, 0.5]]), layer())
+    step = GMARPlusPlusRule()(tensor([[0.5, 0.5]]), layer())
     assert_close(step.importance, tensor([[8.0, 3.0]]))
     assert_close(step.relevance, tensor([[0.5, 0.5]]))
     # With a gradient of ones the row of A itself is fused: 8/16 of each head.
-    step = GMARPlusPlus(residual=0.5)(CLS, layer(gradient=torch.ones_like(GRADIENT)))
+    step = GMARPlusPlusRule(residual=0.5)(CLS, layer(gradient=torch.ones_like(GRADIENT)))
     assert_close(step.relevance, tensor([[(0.75 + 0.5) / 1.5, 0.25 / 1.5]]))
 
 
 def test_layer_means_by_hand():
     # Column sums over heads and rows, by 2 heads and 2 rows.
     nothing = tensor([[0.0, 0.0]])
-    assert_close(GradSAM()(nothing, layer()).relevance, tensor([[2.5 / 4, 4.25 / 4]]))
-    assert_close(LeGrad()(nothing, layer()).relevance, tensor([[4 / 4, 7 / 4]]))
-    assert_close(LeGrad()(CLS, layer()).relevance, tensor([[1 + 4 / 4, 7 / 4]]))
+    assert_close(GradSAMRule()(nothing, layer()).relevance, tensor([[2.5 / 4, 4.25 / 4]]))
+    assert_close(LeGradRule()(nothing, layer()).relevance, tensor([[4 / 4, 7 / 4]]))
+    assert_close(LeGradRule()(CLS, layer()).relevance, tensor([[1 + 4 / 4, 7 / 4]]))
 
 
 def test_head_importance_leaves_relevance():
@@ -174,40 +182,40 @@ SWAP = tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
 )
 def test_recursions_by_hand(recursion, expected):
     layers = [layer(FIRST, FIRST), layer(SWAP, SWAP)]
-    assert_close(Rollout(recursion=recursion)(CLS, layers), tensor([expected]))
+    assert_close(RolloutSweep(recursion=recursion)(CLS, layers), tensor([expected]))
 
 
 def test_head_fusion_by_hand():
     # CLS rows (1/2, 1/2) and (1, 0): max (1, 1/2), min (1/2, 0); with the identity and normalised.
-    assert_close(Rollout(head_fusion="max")(CLS, [layer()]), tensor([[2 / 2.5, 0.5 / 2.5]]))
-    assert_close(Rollout(head_fusion="min")(CLS, [layer()]), tensor([[1.0, 0.0]]))
-    weighted = Rollout(residual=0)(CLS, [layer()], tensor([[[3.0, 1.0]]]))
+    assert_close(RolloutSweep(head_fusion="max")(CLS, [layer()]), tensor([[2 / 2.5, 0.5 / 2.5]]))
+    assert_close(RolloutSweep(head_fusion="min")(CLS, [layer()]), tensor([[1.0, 0.0]]))
+    weighted = RolloutSweep(residual=0)(CLS, [layer()], tensor([[[3.0, 1.0]]]))
     assert_close(weighted, tensor([[3 / 8 + 1 / 4, 3 / 8]]))
 
 
 def test_a_row_of_zeros_passes_nothing_on():
-    step = GMARPlusPlus(residual=0)(CLS, layer(gradient=-torch.ones_like(GRADIENT)))
+    step = GMARPlusPlusRule(residual=0)(CLS, layer(gradient=-torch.ones_like(GRADIENT)))
     assert_close(step.relevance, tensor([[0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("residual", [0.3, 1])
 def test_gmar_plus_plus_conserves_relevance(residual):
     relevance = torch.rand(3, 7, dtype=torch.float64)
-    step = GMARPlusPlus(residual)(relevance, layer(*random_layer(heads=4)))
+    step = GMARPlusPlusRule(residual)(relevance, layer(*random_layer(heads=4)))
     assert_close(step.relevance.sum(-1), relevance.sum(-1))
 
 
 def test_wrong_options():
-    for make in (GMAR, HeadImportance, lambda norm: GradientRollout(norm=norm)):
+    for make in (GMARRule, HeadImportance, lambda norm: GradientRolloutRule(norm=norm)):
         with pytest.raises(ValueError, match=r"norm must be one of \['l1', 'l2'\]. Got 'l3' instead."):
             make("l3")
-    for make in (GMAR, GradientRollout, GMARPlusPlus, Rollout):
+    for make in (GMARRule, GradientRolloutRule, GMARPlusPlusRule, RolloutSweep):
         for residual in (-1, float("nan"), float("inf"), "1"):
             with pytest.raises(ValueError, match=r"residual must be a finite number, zero or more\. Got"):
                 make(residual=residual)
     with pytest.raises(ValueError, match=r"recursion must be one of \['rollout', 'forward', 'additive'\]. Got 'back'"):
-        Rollout(recursion="back")
+        RolloutSweep(recursion="back")
     with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'max', 'min'\]. Got 'sum' instead."):
-        Rollout(head_fusion="sum")
+        RolloutSweep(head_fusion="sum")
     with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'gmar'\]. Got 'max' instead."):
-        GradientRollout("max")
+        GradientRolloutRule("max")

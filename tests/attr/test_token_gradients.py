@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2ForImageClassification
 
 from captum_gmar import CDAM, AttCAT, FullGradPlus, GradECLIP, LibraAttCAT, LibraFullGradPlus
-from captum_gmar.engine.inputs import Request
+from captum_gmar.engine.request import Request
 
 ALL = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT, CDAM, GradECLIP]
 SCORED = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import captum_gmar.demo
 from captum_gmar.demo import CLASSES, Scene, drawing, load_image_processor, load_model, load_scene, make_scene
 from captum_gmar.demo.drawing import SIZE
-from captum_gmar.demo.scenes import FORMS, KINDS, compose
+from captum_gmar.demo.scenes import KINDS, SHAPES, compose
 
 MODEL = Path(captum_gmar.demo.__file__).parent / "model"
 FRESH_SEEDS = range(700_000, 700_400)  # neither trained on nor in the card's accuracy
@@ -127,7 +127,7 @@ def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
         assert empty.masks.shape == (0, SIZE, SIZE)
 
 
-@pytest.mark.parametrize("shape", FORMS)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_have_unit_area_and_stay_within_reach(shape: drawing.Shape) -> None:
     distance, inside = _outline_reach(shape)
     assert inside.sum() / 400**2 == pytest.approx(1, abs=0.003)

@@ -15,7 +15,7 @@ from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGr
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.engine import blockwise
 from captum_gmar.engine.forward import ForwardPass
-from engine.test_explain import TimmLike
+from engine.test_explanation import TimmLike
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

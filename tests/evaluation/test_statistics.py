@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.results import Result, Row
+from captum_gmar.evaluation.example_results import Result, Row
 from captum_gmar.evaluation.statistics import Quantity, Summary, curves, in_order, summarise, tables
 
 INSERTION = Quantity("insertion", "blur")

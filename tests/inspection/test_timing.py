@@ -3,7 +3,7 @@
 import torch
 
 from captum_gmar.inspection import timing
-from captum_gmar.inspection.results import Cost, time_text
+from captum_gmar.inspection.method_results import Cost, time_text
 from captum_gmar.inspection.timing import time_in_turns
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from captum_gmar.demo.drawing import TEXTURES, Texture
 from captum_gmar.demo.patches import GRID, PATCH, to_pixel_values
-from captum_gmar.demo.scenes import CLASSES, FORMS, Composition, compose, to_image
+from captum_gmar.demo.scenes import CLASSES, SHAPES, Composition, compose, to_image
 
 _ALL_TEXTURES: Final[tuple[Texture | None, ...]] = (*TEXTURES, None)  # with the plain figures'
-QUESTIONS: Final = (len(CLASSES) + 1, len(FORMS) + 1, len(_ALL_TEXTURES) + 1)  # answers, the last "nothing"
+QUESTIONS: Final = (len(CLASSES) + 1, len(SHAPES) + 1, len(_ALL_TEXTURES) + 1)  # answers, the last "nothing"
 _CHUNK: Final = 250  # scenes a worker renders at a time
 _LEAST_SHARE: Final = 0.4  # an object counts as present in a crop that holds this share of its pixels
 
@@ -71,7 +71,7 @@ def _count_answers(composition: Composition) -> NDArray[np.uint8]:
     distractors = len(composition.figures) - len(composition.labels)
     answers = (
         [len(CLASSES)] * distractors + list(composition.labels),
-        [FORMS.index(figure.shape) for figure in composition.figures],
+        [SHAPES.index(figure.shape) for figure in composition.figures],
         [_ALL_TEXTURES.index(figure.texture) for figure in composition.figures],
     )
     counts = []

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from captum_gmar.demo.localisation import SceneMean, scene_mean
 from captum_gmar.demo.patches import patch_shares, scene_pixel_values
+from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
 from captum_gmar.demo.scenes import Scene, make_scene
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
 from captum_gmar.demo import load_model, make_scene
-from captum_gmar.demo.localisation import localisation_report
 from captum_gmar.demo.patches import scene_pixel_values
+from captum_gmar.demo.scene_localisation import localisation_report
 
 SEED, N = 610_000, 12
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from captum_gmar.evaluation.batches import Skipped
+from captum_gmar.evaluation.example_results import Result
 from captum_gmar.evaluation.report import Provenance, to_markdown
-from captum_gmar.evaluation.results import Result
 from captum_gmar.evaluation.statistics import Quantity, Summary, curves, in_order, summarise, tables
 from captum_gmar.evaluation.tables import Records
 from captum_gmar.metrics import PerturbationCurve

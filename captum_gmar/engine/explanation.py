@@ -15,7 +15,6 @@ from captum_gmar.engine._captum import TargetType, _format_additional_forward_ar
 from captum_gmar.engine.backward import BackwardPass, check_finite
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.forward import ForwardPass
-from captum_gmar.engine.inputs import Request
 from captum_gmar.engine.models import (
     Logits,
     PatchGrid,
@@ -25,6 +24,7 @@ from captum_gmar.engine.models import (
     patch_grid,
     transformer_layers,
 )
+from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import Importance, Rule, Sweep
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
 from captum_gmar.engine.switching import attention_implementation, uncompiled

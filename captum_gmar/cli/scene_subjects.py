@@ -10,7 +10,7 @@ from PIL import Image
 
 from captum_gmar import demo
 from captum_gmar.classifier import load_classifier
-from captum_gmar.demo.localisation import FIRST_SEED
+from captum_gmar.demo.scene_localisation import FIRST_SEED
 from captum_gmar.evaluation.example import Example
 from captum_gmar.evaluation.subject import Subject
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.evaluation.data import read_examples, row_examples
+from captum_gmar.evaluation.data_files import read_examples, row_examples
 from captum_gmar.evaluation.example import Example, boxes_from
 from captum_gmar.evaluation.subject import GivenClassifier, Subject
 from captum_gmar.files.images import read_image
@@ -26,7 +26,7 @@ def examples_from(data: Any) -> list[Example]:
 
     Raises:
         TypeError: if it is in no such form.
-        OSError, ValueError: as :func:`captum_gmar.evaluation.data.read_examples`, or if there are no examples.
+        OSError, ValueError: as :func:`captum_gmar.evaluation.data_files.read_examples`, or if there are no examples.
     """
     if isinstance(data, str | PathLike):
         return read_examples(Path(data))

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_gmar.evaluation.anew import Method
+from captum_gmar.evaluation.rerun_metrics import NumberedMethod
 from captum_gmar.metrics.controls import CONTROLS, centre_blob, random_map, uniform_map
 
 _OTHER_SEED = 1_000_003  # between the random maps of one class and those of the next
 
 
-def controls(patch_size: tuple[int, int]) -> dict[str, Method]:
+def controls(patch_size: tuple[int, int]) -> dict[str, NumberedMethod]:
     """By name; patches of this height and width have one random value each."""
 
     def random(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
@@ -21,7 +21,7 @@ def controls(patch_size: tuple[int, int]) -> dict[str, Method]:
         maps = [random_map(image[None], seed, patch_size) for image, seed in zip(inputs, seeds, strict=True)]
         return torch.cat(maps)
 
-    methods: tuple[Method, ...] = (
+    methods: tuple[NumberedMethod, ...] = (
         random,
         lambda numbers, inputs, target: uniform_map(inputs),
         lambda numbers, inputs, target: centre_blob(inputs),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_gmar.metrics import class_sensitivity
 
-Method: TypeAlias = Callable[[Sequence[int], Tensor, Tensor | Sequence[int]], Tensor]
+NumberedMethod: TypeAlias = Callable[[Sequence[int], Tensor, Tensor | Sequence[int]], Tensor]
 """Of numbers of examples, their pixels (or several variants of each) and targets: attributions in the pixels' shape."""
 
 _NOISE = 0.02  # how far sensitivity-max moves pixels, and the deviation of infidelity's noise
@@ -31,7 +31,7 @@ class Case:
         seed: of what is drawn.
     """
 
-    method: Method
+    method: NumberedMethod
     logits: Callable[[Tensor], Tensor]
     numbers: Sequence[int]
     pixels: Tensor

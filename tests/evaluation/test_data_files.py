@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_gmar.evaluation.data import read_examples
+from captum_gmar.evaluation.data_files import read_examples
 from captum_gmar.evaluation.example import Example
 
 BOX = [1.0, 2.0, 5.0, 4.0]

@@ -13,7 +13,7 @@ from captum_gmar.evaluation.example import Example, boxes_from
 from captum_gmar.files.images import list_images, read_image
 
 PATH_NAMES = ("path", "file", "file_name")  # of the column that holds it
-FORMS = (
+DATA_FORMS = (
     "a folder of images, or with a subfolder of images per class, a .csv file or a .json list of records with path and "
     "label, or a folder that the `datasets` library has saved"
 )
@@ -39,7 +39,7 @@ def read_examples(data: Path) -> list[Example]:
     else:
         examples = [_table_example(record, data) for record in read_records(data)]
     if not examples:
-        raise ValueError(f"{data}: no images. Expected {FORMS}.")
+        raise ValueError(f"{data}: no images. Expected {DATA_FORMS}.")
     _check_distinct(examples, data)
     return examples
 
@@ -69,7 +69,7 @@ def read_records(table: Path) -> list[dict[str, Any]]:
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise ValueError("it is no list of records")
     except (ValueError, csv.Error, RecursionError) as error:  # of the text's encoding and of JSON as well
-        raise ValueError(f"{table}: cannot be read: {error}. Expected {FORMS}.") from error
+        raise ValueError(f"{table}: cannot be read: {error}. Expected {DATA_FORMS}.") from error
     return records
 
 
