@@ -95,6 +95,7 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def has_several_labels(model: nn.Module) -> bool:
+    """Whether each of the model's classes stands alone, instead of competing with the others."""
     return getattr(config_of(model), "problem_type", None) == "multi_label_classification"
 
 

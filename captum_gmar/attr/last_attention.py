@@ -43,6 +43,7 @@ class CDAM(TokenAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "CDAM"
 
     def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
@@ -89,6 +90,7 @@ class GradECLIP(TokenAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Grad-ECLIP"
 
     def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:

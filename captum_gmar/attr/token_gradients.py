@@ -103,6 +103,7 @@ class FullGradPlus(TokenAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "FullGrad+"
 
     def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
@@ -158,6 +159,7 @@ class LibraFullGradPlus(FullGradPlus):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Libra FullGrad+"
 
 
@@ -192,6 +194,7 @@ class AttCAT(TokenAttribution):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "AttCAT"
 
     def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
@@ -233,4 +236,5 @@ class LibraAttCAT(AttCAT):
 
     @classmethod
     def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
         return "Libra AttCAT"

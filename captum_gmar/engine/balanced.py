@@ -133,6 +133,7 @@ class BalancedPass(AttentionMode):
         return output
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Attention whose weights are constant: a gradient goes through the values alone."""
         if self.aside:
             return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
         paths, factors = ([], []) if self._in_module else self._parts((query, key, value))
@@ -142,6 +143,7 @@ class BalancedPass(AttentionMode):
         return attended
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """The same inside torch's module, whose other steps are linear."""
         args, kwargs = self._constants(args, kwargs)
         paths, factors = ([], []) if self.aside else self._parts((args, kwargs))
         self._in_module = True  # of which nothing but attention is met
@@ -153,6 +155,7 @@ class BalancedPass(AttentionMode):
         return output, weights
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Any other function, by the rule that is known of it; what comes of an unknown one makes a factor."""
         if getattr(func, "__name__", "") == "__get__":
             return self._read_property(func, args)
         name = _name(func)

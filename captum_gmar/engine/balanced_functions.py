@@ -84,6 +84,7 @@ def gated(function: Callable[..., Tensor], gate: Callable[[Tensor], Tensor]) -> 
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """``F.gelu`` with a constant gate."""
     gate = _gelu_gate if approximate == "none" else _gelu_tanh_gate
     return gated(partial(F.gelu, approximate=approximate), gate)(input)
 

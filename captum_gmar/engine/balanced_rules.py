@@ -106,10 +106,12 @@ def is_path(argument: Any) -> bool:
 
 
 def without_parameter(argument: Any) -> Any:
+    """A parameter as a constant; anything else as it is."""
     return argument.detach() if isinstance(argument, nn.Parameter) else argument
 
 
 def without_gradient(argument: Any) -> Any:
+    """A tensor as a constant; anything else as it is."""
     return argument.detach() if isinstance(argument, Tensor) else argument
 
 

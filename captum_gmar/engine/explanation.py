@@ -237,6 +237,7 @@ def _forgetful() -> Iterator[None]:
 
 
 def check_deterministic(model: nn.Module) -> None:
+    """Raises a RuntimeError if the model draws at random which layers run, or recomputes them on the way back."""
     in_training = [module for module in model.modules() if getattr(module, "training", False)]
     if any((getattr(module, "drop_prob", None) or 0) > 0 for module in in_training):
         raise RuntimeError(

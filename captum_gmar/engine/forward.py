@@ -71,6 +71,7 @@ class ForwardPass(AttentionMode):
         return len(self.handouts)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Runs the function on constant parameters: nothing is kept for gradients that nobody wants."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
@@ -78,6 +79,7 @@ class ForwardPass(AttentionMode):
         return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """The same inside torch's module; no gradient is wanted of its parameters."""
         kwargs = {name: _detached(value) for name, value in kwargs.items()}
         return super().attend_in_module(*map(_detached, args), **kwargs)
 
@@ -92,6 +94,7 @@ class ForwardPass(AttentionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
+        """Hands out the layer if it is one over the patch grid; else attends as torch does."""
         if not self._is_over_grid(query, key):
             rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
             passed = F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)

@@ -55,14 +55,17 @@ class NoisyLinear(PixelRemoval):
 
     @property
     def name(self) -> str:
+        """As reports and pictures call it."""
         return f"noisy linear imputation (noise {self.noise:g})"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        """What stands in the place of the pixels that are removed (N, C, H, W)."""
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)
         noise = self.noise * noise.to(torch.promote_types(noise.dtype, torch.float32))
         return impute(inputs, removed, noise, _TOLERANCE)
 
     def perturb(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        """The images (N, C, H, W) without the pixels that ``removed`` (N, H, W) marks."""
         check_removed(removed, inputs)
         return self.replacement(inputs, removed).to(inputs)  # in which kept pixels are the image's own

@@ -12,6 +12,7 @@ PatchSize: TypeAlias = int | tuple[int, int] | None
 
 
 def check_images(inputs: Tensor) -> None:
+    """Raises a TypeError or ValueError unless they are floating-point images (N, C, H, W), one at least."""
     if not isinstance(inputs, Tensor):
         raise TypeError(
             f"inputs must be a tensor (examples, channels, height, width). Got {type(inputs).__name__} instead."
@@ -116,6 +117,7 @@ def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[in
 
 
 def check_count(count: object, name: str) -> None:
+    """Raises a ValueError if it is no integer of one or more; ``name`` says whose."""
     if not is_integer(count) or count < 1:  # type: ignore[operator]
         raise ValueError(f"{name} must be an integer, one or more. Got {count!r} instead.")
 
@@ -126,6 +128,7 @@ def graph_leaf(inputs: Tensor) -> Tensor:
 
 
 def is_integer(number: object) -> bool:
+    """Whether it is an int, and no bool."""
     return isinstance(number, int) and not isinstance(number, bool)
 
 

@@ -71,9 +71,11 @@ class Zero(PixelRemoval):
 
     @property
     def name(self) -> str:
+        """As reports and pictures call it."""
         return "zero"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        """What stands in the place of the pixels that are removed (N, C, H, W)."""
         return inputs.new_zeros(())
 
 
@@ -83,9 +85,11 @@ class Mean(PixelRemoval):
 
     @property
     def name(self) -> str:
+        """As reports and pictures call it."""
         return "mean"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        """What stands in the place of the pixels that are removed (N, C, H, W)."""
         return inputs.mean((2, 3), keepdim=True)[:, None]
 
 
@@ -113,9 +117,11 @@ class Blur(PixelRemoval):
 
     @property
     def name(self) -> str:
+        """As reports and pictures call it."""
         return f"blur (sigma {self.sigma:g})"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        """What stands in the place of the pixels that are removed (N, C, H, W)."""
         pixels = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         vertical, horizontal = (self._weights(size, pixels) for size in inputs.shape[2:])
         return (vertical @ pixels @ horizontal.T)[:, None]
@@ -147,9 +153,11 @@ class Noise(PixelRemoval):
 
     @property
     def name(self) -> str:
+        """As reports and pictures call it."""
         return f"noise (seed {self.seed})"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
+        """What stands in the place of the pixels that are removed (N, C, H, W)."""
         low, high = inputs.amin((2, 3), keepdim=True), inputs.amax((2, 3), keepdim=True)
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.rand(inputs.shape[1:], generator=generator).to(inputs)
@@ -182,5 +190,6 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
 
 
 def check_seed(seed: object) -> None:
+    """Raises a ValueError if it is no integer."""
     if not is_integer(seed):
         raise ValueError(f"seed must be an integer. Got {seed!r} instead.")
