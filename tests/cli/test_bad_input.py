@@ -79,7 +79,7 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
         (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
         (
             ["--methods", "saliency,rollout,legrad", "--contrast", "0"],
-            "legrad, attention-evidence. Got saliency, rollout instead.",
+            ". Got saliency, rollout instead.",
         ),
         (["--contrast", "4"], "--contrast must be from 0 to 3 for this model. Got 4 instead."),
         (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),

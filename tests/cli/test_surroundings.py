@@ -166,7 +166,7 @@ def test_the_other_commands_draw_alike(
     from captum_gmar.cli import evaluate, heads
 
     sizes = []
-    name = {"evaluate": "_evaluate", "heads": "_score"}[module]
+    name = {"evaluate": "_evaluate", "heads": "_score_heads"}[module]
 
     def work_of(*_: object) -> tuple[int, int]:
         sizes.append(rcParams["font.size"])
