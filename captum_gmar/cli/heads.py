@@ -21,10 +21,11 @@ from captum_gmar.cli.options import (
 )
 from captum_gmar.cli.paths import FORMATS, find_images, plan_pictures
 from captum_gmar.cli.terminal import CommandError, print_text
-from captum_gmar.evaluation.head_settings import DEFAULT_SCORES, RANDOM_ORDERS, SCORES, HeadSettings
+from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCORES
 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.head_results import HeadResults
+    from captum_gmar.evaluation.head_settings import HeadSettings
 
 PICTURE_MARK = "heads"  # what the names of pictures end in
 SCENES_NAME = "built-in-scenes"
@@ -149,7 +150,9 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
     return len(results.images), len(results.skipped)
 
 
-def _settings(arguments: argparse.Namespace) -> HeadSettings:
+def _settings(arguments: argparse.Namespace) -> "HeadSettings":
+    from captum_gmar.evaluation.head_settings import HeadSettings
+
     return HeadSettings(
         scores=tuple(arguments.scores),
         target=("predicted" if arguments.data else "label") if arguments.target is None else arguments.target,

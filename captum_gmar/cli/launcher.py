@@ -1,11 +1,13 @@
 """A command run in several processes of this machine that share its work, as torchrun would, with one exit status."""
 
 import os
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 _POLL_SECONDS, _GRACE_SECONDS = 0.1, 10.0
 
@@ -29,6 +31,8 @@ def launch(processes: int, command: Sequence[str]) -> tuple[int, int]:
     Raises:
         KeyboardInterrupt: if the processes were interrupted.
     """
+    import subprocess
+
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     running = [
         subprocess.Popen(
@@ -65,6 +69,8 @@ def _wait(running: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
 
 
 def _free_port() -> int:
+    import socket
+
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]

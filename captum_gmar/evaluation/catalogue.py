@@ -1,4 +1,4 @@
-"""The metrics and the ways of removal by name: a row each, which loads nothing before it is called.
+"""The metrics, the ways of removal and the scores of heads by name: a row each, which loads nothing before its call.
 
 A new metric, or way of removal, is a function or class in :mod:`captum_gmar.metrics` and a row here.
 """
@@ -44,6 +44,21 @@ class RemovalEntry(NamedTuple):
     takes: Literal["model", "seed"] | None  # what the class is called with
 
 
+class HeadScoreEntry(NamedTuple):
+    """A score of the heads.
+
+    Attributes:
+        name: on the command line and in tables.
+        home: the module in this package, and the function in it, "heads.scores:attention_entropy"; None for
+            ``head_importance`` of the method of this name.
+        unit: of its values; None where it is that of the loss.
+    """
+
+    name: str
+    home: str | None
+    unit: str | None
+
+
 _METRICS = (
     MetricEntry("insertion", "metrics.perturbation:INSERTION", "curve", "higher"),
     MetricEntry("deletion", "metrics.perturbation:DELETION", "curve", "lower"),
@@ -68,6 +83,17 @@ _REMOVALS = (
 
 METRICS: Mapping[str, MetricEntry] = {entry.name: entry for entry in _METRICS}
 REMOVALS: Mapping[str, RemovalEntry] = {entry.name: entry for entry in _REMOVALS}
+
+_SCORES = (
+    HeadScoreEntry("gmar-l1", None, "share of its layer"),
+    HeadScoreEntry("gmar-l2", None, "share of its layer"),
+    HeadScoreEntry("mask-gradient", "heads.scores:gradient_of_mask", None),
+    HeadScoreEntry("entropy", "heads.scores:attention_entropy", "nats"),
+)
+
+SCORES: Mapping[str, HeadScoreEntry] = {entry.name: entry for entry in _SCORES}
+DEFAULT_SCORES = ("gmar-l1", "mask-gradient")
+RANDOM_ORDERS = 10  # that the orders of the scores are held against
 
 DEFAULT_REMOVALS = ("blur",)
 

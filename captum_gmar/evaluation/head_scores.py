@@ -12,9 +12,8 @@ from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import naming
 from captum_gmar.classifier import Classifier
 from captum_gmar.evaluation.batches import Examples
-from captum_gmar.evaluation.catalogue import check_name, load
+from captum_gmar.evaluation.catalogue import SCORES, HeadScoreEntry, check_name, load
 from captum_gmar.evaluation.example import fingerprint
-from captum_gmar.evaluation.head_settings import SCORES, HeadScoreEntry
 from captum_gmar.evaluation.journal import Record
 from captum_gmar.heads import HeadAblationCurve, ranked_heads
 from captum_gmar.heads.ablation_curve import HeadOrder, silencing_outcomes, tenths

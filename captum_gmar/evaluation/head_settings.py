@@ -1,35 +1,8 @@
-"""The scores of heads by name, and the settings of their evaluation. Nothing of this loads torch."""
+"""The settings of an evaluation of heads. Nothing of this loads torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-
-class HeadScoreEntry(NamedTuple):
-    """A score of the heads.
-
-    Attributes:
-        name: on the command line and in tables.
-        home: the module in this package, and the function in it, "heads.scores:attention_entropy"; None for
-            ``head_importance`` of the method of this name.
-        unit: of its values; None where it is that of the loss.
-    """
-
-    name: str
-    home: str | None
-    unit: str | None
-
-
-_SCORES = (
-    HeadScoreEntry("gmar-l1", None, "share of its layer"),
-    HeadScoreEntry("gmar-l2", None, "share of its layer"),
-    HeadScoreEntry("mask-gradient", "heads.scores:gradient_of_mask", None),
-    HeadScoreEntry("entropy", "heads.scores:attention_entropy", "nats"),
-)
-
-SCORES: Mapping[str, HeadScoreEntry] = {entry.name: entry for entry in _SCORES}
-DEFAULT_SCORES = ("gmar-l1", "mask-gradient")
-RANDOM_ORDERS = 10  # that the orders of the scores are held against
+from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS
 
 
 @dataclass(frozen=True)
