@@ -68,19 +68,22 @@ def choose_device(name: str) -> torch.device:
     The device called ``name``, if this machine has it.
 
     Args:
-        name (str): "auto", which is the first GPU or else the CPU, "cpu", "cuda" or "cuda:n".
+        name (str): "auto", which is the first accelerator or else the CPU, "cpu", or a kind of accelerator that PyTorch
+            knows, such as "cuda", "mps" or "xpu", and the number of one, "cuda:1".
 
     Raises:
         ValueError: if PyTorch does not find it here.
     """
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
-        return torch.device("cuda" if available else "cpu")
-    number = name.partition(":")[2]
-    if name.startswith("cuda") and int(number or 0) >= available:
-        raise ValueError(
-            f"device must be one that PyTorch finds here, with {available or 'no'} CUDA devices. Got {name!r} instead."
-        )
+        return accelerator or torch.device("cpu")
+    kind, _, number = name.partition(":")
+    available = {"cpu": 1}
+    if accelerator is not None:
+        available[accelerator.type] = torch.accelerator.device_count()
+    if int(number or 0) >= available.get(kind, 0):
+        kinds = " or ".join(f"{kind} ({count})" for kind, count in available.items())
+        raise ValueError(f"device must be one that PyTorch finds here, of {kinds}. Got {name!r} instead.")
     return torch.device(name)
 
 

@@ -87,7 +87,7 @@ def add_methods(parser: argparse.ArgumentParser, default: Sequence[str], help: s
 def add_device_and_size(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--size``, which are the same for every command."""
     add = parser.add_argument
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]", help="where to run")
+    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]|mps|xpu", help="where to run")
     add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
@@ -119,8 +119,8 @@ def part(text: str) -> tuple[int, int]:
 
 def device(text: str) -> str:
     """What PyTorch may know as a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:n. Got {text!r} instead.")
+    if not re.fullmatch(r"auto|[a-z]+(:\d+)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:n, mps or xpu. Got {text!r} instead.")
     return text
 
 

@@ -134,9 +134,21 @@ def test_sizes_that_cannot_be(models: Path, size: int, message: str) -> None:
         load_classifier(models / "vit", size=size)
 
 
-def test_devices() -> None:
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("cuda:99", "cuda:99999999999999999999"):
-        with pytest.raises(ValueError, match=rf"with .* CUDA devices\. Got '{name}' instead\."):
+    for name in ("cuda:99", "cuda:99999999999999999999", "tpu", "cpu:1"):
+        with pytest.raises(ValueError, match=rf"PyTorch finds here, of cpu \(1\).*\. Got '{name}' instead\."):
             choose_device(name)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_any_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert choose_device("auto") == choose_device(kind) == torch.device(kind)
+    assert choose_device(f"{kind}:1") == torch.device(kind, 1)
+    with pytest.raises(ValueError, match=rf"of cpu \(1\) or {kind} \(2\)\. Got '{kind}:2' instead\."):
+        choose_device(f"{kind}:2")

@@ -127,7 +127,7 @@ def test_size_interpolates(run: Run, work: Path, models: Path) -> None:
         (["--removal", "cut"], ["argument --removal", "invalid choice: 'cut'"]),
         (["--steps", "0"], ["argument --steps: must be a whole number above zero. Got '0'"]),
         (["--ig-steps", "x"], ["argument --ig-steps: must be a whole number above zero. Got 'x'"]),
-        (["--device", "gpu"], ["argument --device: must be auto, cpu, cuda or cuda:n"]),
+        (["--device", "a gpu"], ["argument --device: must be auto, cpu, cuda, cuda:n, mps or xpu"]),
         (["--output", "out/a.gif"], ["--output must end in one of .png"]),
         (["--save-table", "t.xlsx"], ["--save-table must end in one of .csv, .json, .md. Got 't.xlsx' instead"]),
         (["--save-table", "no/t.md"], ["no: no such folder to write t.md to"]),

@@ -560,7 +560,7 @@ def test_batch_size_changes_nothing(data: Path, evaluate: Evaluate) -> None:
         (["--part", "3/2"], "must be K/N, two numbers with K from 1 to N"),
         (["--seed", "-1"], "must be a whole number, zero or more"),
         (["--target", "guess"], "invalid choice"),
-        (["--device", "cuda:7"], "CUDA devices"),
+        (["--device", "cuda:7"], "PyTorch finds here"),
     ],
 )
 def test_bad_options(data: Path, evaluate: Evaluate, arguments: list[str], expected: str) -> None:

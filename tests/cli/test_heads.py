@@ -195,7 +195,7 @@ def test_other_settings_need_another_folder(data: Path, heads: Heads) -> None:
         (["--seed", "-1"], "must be a whole number, zero or more"),
         (["--output", "none/heads.png"], "no such folder to write heads.png to"),
         (["--size", "20"], "--size must be a multiple of the model's patch size"),
-        (["--device", "cuda:7"], "CUDA devices"),
+        (["--device", "cuda:7"], "PyTorch finds here"),
     ],
 )
 def test_bad_options(data: Path, heads: Heads, arguments: list[str], expected: str) -> None:
