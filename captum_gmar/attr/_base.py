@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.attr.relevance_flow import RelevanceFlow, followed, relevance_flow
+from captum_gmar.attr.relevance_flow import RelevanceFlow, relevance_flow, with_follower
 from captum_gmar.engine._captum import (
     Attribution,
     TargetType,
@@ -284,7 +284,7 @@ class AttentionAttribution(Attribution, ABC):
             ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence and published GMAR
                 do not, nor do the recursions "forward" and "additive".
         """
-        plan, follower = followed(self.plan, self.get_name())
+        plan, follower = with_follower(self.plan, self.get_name())
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         (batches,) = self._explain(pixel_values(inputs), request, plan)
         flow = follower.flow([len(explanation.relevance) for explanation in batches]).to(batches[0].relevance.device)

@@ -61,7 +61,7 @@ class FollowedSweep:
         return torch.cat(self.parts)
 
 
-def followed(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
+def with_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
     """The same plan, and what keeps the relevance that it hands down.
 
     Raises:

@@ -10,12 +10,12 @@ from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
     Top,
+    above_zero,
     add_device_and_size,
     add_methods,
     command_parser,
     path,
     place,
-    positive,
     target,
 )
 from captum_gmar.cli.paths import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
@@ -72,11 +72,17 @@ def add_command(subparsers: Any) -> None:
     )
     add(
         "--steps",
-        type=positive,
+        type=above_zero,
         metavar="N",
         help=f"of insertion and deletion, at most the number of patches (default: {STEPS}, or all patches if fewer)",
     )
-    add("--ig-steps", type=positive, default=50, metavar="N", help="of integrated gradients (default: %(default)s)")
+    add(
+        "--ig-steps",
+        type=above_zero,
+        default=50,
+        metavar="N",
+        help="of integrated gradients (default: %(default)s)",
+    )
     add(
         "--output",
         type=place,
@@ -85,7 +91,7 @@ def add_command(subparsers: Any) -> None:
     )
     add("--save-table", type=place, metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
     add_device_and_size(parser)
-    add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
+    add("--batch-size", type=above_zero, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:

@@ -10,13 +10,13 @@ from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
+    above_zero,
     add_device_and_size,
     add_methods,
     command_parser,
     names_of,
     part,
     path,
-    positive,
     whole,
 )
 from captum_gmar.cli.terminal import CommandError, print_text
@@ -90,17 +90,28 @@ def add_command(subparsers: Any) -> None:
     )
     add(
         "--steps",
-        type=positive,
+        type=above_zero,
         metavar="N",
         help=f"of insertion and deletion, at most the number of patches (default: {STEPS}, or all patches if fewer)",
     )
     add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
-    add("--limit", type=positive, metavar="N", help="measure N of the images, drawn by --seed; more can follow later")
+    add(
+        "--limit",
+        type=above_zero,
+        metavar="N",
+        help="measure N of the images, drawn by --seed; more can follow later",
+    )
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
     add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
     add_device_and_size(parser)
-    add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
-    add("--processes", type=positive, default=1, metavar="K", help="that share the work, each on a GPU of its own")
+    add("--batch-size", type=above_zero, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
+    add(
+        "--processes",
+        type=above_zero,
+        default=1,
+        metavar="K",
+        help="that share the work, each on a GPU of its own",
+    )
     add(
         "--precision",
         choices=["float32", "bfloat16"],

@@ -11,11 +11,11 @@ from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
     TOKEN_FORMS,
+    above_zero,
     add_device_and_size,
     add_methods,
     command_parser,
     place,
-    positive,
     target,
     token,
 )
@@ -108,7 +108,7 @@ def add_command(subparsers: Any) -> None:
     add("--output", type=place, metavar="FILE_OR_FOLDER", help=OUTPUT)
     add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add_device_and_size(parser)
-    add("--batch-size", type=positive, default=8, metavar="N", help="images explained at once")
+    add("--batch-size", type=above_zero, default=8, metavar="N", help="images explained at once")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:

@@ -11,12 +11,12 @@ from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
+    above_zero,
     add_device_and_size,
     command_parser,
     names_of,
     path,
     place,
-    positive,
     whole,
 )
 from captum_gmar.cli.paths import FORMATS, find_images, plan_pictures
@@ -94,7 +94,12 @@ def add_command(subparsers: Any) -> None:
         "scenes), or for all images a class index or label",
     )
     add("--ablate", action="store_true", help="also silence heads in order of each score, see below")
-    add("--limit", type=positive, metavar="N", help="take N of the images, drawn by --seed; more can follow later")
+    add(
+        "--limit",
+        type=above_zero,
+        metavar="N",
+        help="take N of the images, drawn by --seed; more can follow later",
+    )
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
     add(
         "--output",
@@ -103,8 +108,14 @@ def add_command(subparsers: Any) -> None:
         help=f"picture (default: <data>-{PICTURE_MARK}.png); without such a suffix, folder of results",
     )
     add_device_and_size(parser)
-    add("--batch-size", type=positive, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
-    add("--processes", type=positive, default=1, metavar="K", help="that share the work, each on a GPU of its own")
+    add("--batch-size", type=above_zero, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
+    add(
+        "--processes",
+        type=above_zero,
+        default=1,
+        metavar="K",
+        help="that share the work, each on a GPU of its own",
+    )
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:

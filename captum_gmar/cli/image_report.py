@@ -19,7 +19,7 @@ from captum_gmar.files.names import readable
 from captum_gmar.visualization import visualize_attribution, visualize_comparison
 
 TOP = 5  # classes printed
-CLASSLESS = "the same for every class"  # said of maps that the class does not enter
+NO_CLASS = "the same for every class"  # said of maps that the class does not enter
 
 
 class Question(NamedTuple):
@@ -65,7 +65,7 @@ def summary_text(explained: ExplainedImage, question: Question, classifier: Clas
     top = explained.logits.topk(min(TOP, len(explained.logits))).indices.tolist()
     scores = [_score(explained.logits, classifier, index)[1] for index in top]
     lines = [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
-    claims = _claims(explained, classifier) if question.reads_class else [f"no class: the map is {CLASSLESS}"]
+    claims = _claims(explained, classifier) if question.reads_class else [f"no class: the map is {NO_CLASS}"]
     for number, name in enumerate(claims):
         lines.append(f"  {'' if number else 'explained':<9}  {name}")
     if question.contrast is not None:
@@ -127,7 +127,7 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
 def _title(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:
     name = readable(explained.path.name)
     if not question.reads_class:
-        how = f"{' and '.join(question.methods)}, {CLASSLESS}" if len(question.methods) < 3 else CLASSLESS
+        how = f"{' and '.join(question.methods)}, {NO_CLASS}" if len(question.methods) < 3 else NO_CLASS
         parts = [f"{name}: {how}"]
     else:
         what, *others = _claims(explained, classifier)
@@ -144,7 +144,7 @@ def _title(explained: ExplainedImage, question: Question, classifier: Classifier
 def _map_names(question: Question) -> list[str]:
     """Of the maps of several methods; beside those of a class, maps of none say so."""
     is_mixed = question.reads_class
-    return [f"{name}, {CLASSLESS}" if is_mixed and not METHODS[name].reads_class else name for name in question.methods]
+    return [f"{name}, {NO_CLASS}" if is_mixed and not METHODS[name].reads_class else name for name in question.methods]
 
 
 def _claims(explained: ExplainedImage, classifier: Classifier) -> list[str]:

@@ -88,10 +88,10 @@ def add_device_and_size(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--size``, which are the same for every command."""
     add = parser.add_argument
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]|mps|xpu", help="where to run")
-    add("--size", type=positive, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add("--size", type=above_zero, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
-def positive(text: str) -> int:
+def above_zero(text: str) -> int:
     """A whole number above zero."""
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")

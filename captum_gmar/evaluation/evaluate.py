@@ -20,7 +20,7 @@ from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener, warning_listener
 from captum_gmar.evaluation.report import Provenance
 from captum_gmar.evaluation.resumable import begun, reasons, warn_of_skipped
-from captum_gmar.evaluation.settings import EvaluationSettings, names_of
+from captum_gmar.evaluation.settings import EvaluationSettings, unique_names
 from captum_gmar.evaluation.subject import Subject, drawn, versions
 from captum_gmar.metrics.controls import CONTROLS
 
@@ -129,8 +129,8 @@ def evaluate(
     chosen = make_methods(methods, model, forward_func)
     settings = EvaluationSettings(
         methods=tuple(chosen),
-        metrics=None if metrics is None else names_of(metrics, "metrics"),
-        removals=names_of(removals, "removals"),
+        metrics=None if metrics is None else unique_names(metrics, "metrics"),
+        removals=unique_names(removals, "removals"),
         target=target,
         steps=steps,
         seed=seed,
@@ -252,7 +252,7 @@ def make_methods(
     """
     if isinstance(methods, Mapping):
         return {_checked_name(name): _checked_method(name, method) for name, method in methods.items()}
-    names = map(find_method, names_of(methods, "methods"))
+    names = map(find_method, unique_names(methods, "methods"))
     return {name: METHODS[name].load()(model, forward_func=forward_func) for name in names}
 
 

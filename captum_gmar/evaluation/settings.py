@@ -64,7 +64,7 @@ class EvaluationSettings:
         return {name: getattr(self, name) for name in names}
 
 
-def names_of(names: object, option: str) -> tuple[str, ...]:
+def unique_names(names: object, option: str) -> tuple[str, ...]:
     """The names, each once.
 
     Raises:

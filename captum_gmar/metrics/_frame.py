@@ -64,24 +64,24 @@ def frame(height: int, width: int, last_row: bool, last_column: bool) -> Frame:
     weights = _weights(pixels, pixels) * (there[:, None] & there & ~_follows(pixels, size))
     across, down, one = _sines(width - 1), _sines(height - 1), _sines(1)
     basis: Tensor = torch.block_diag(across, one, down, one, down, across, one, one)  # type: ignore[no-untyped-call]
-    own, border = len(around[0]), len(basis)
+    lines, border = len(around[0]), len(basis)
 
     matrix = weights.sum(1).diag() - weights
     inward = torch.linalg.solve(matrix[border:, border:], weights[border:, :border]).T  # (F, I)
     number = torch.cat([around[0], inside]) @ torch.tensor([width, 1])  # of its own pixels
-    extension, given = weights.new_zeros(border, height * width), weights.new_zeros(height * width, border - own)
-    extension[:, number] = torch.cat([weights.new_ones(border).diag()[:, :own], inward], 1)
-    given[number] = torch.cat([weights[:own], weights[border:]])[:, own:border]
-    which = torch.arange(own)
-    share = torch.where(is_last, 0, pixels[:border] / size).double()  # where the image ends, as at the own corner
+    extension, given = weights.new_zeros(border, height * width), weights.new_zeros(height * width, border - lines)
+    extension[:, number] = torch.cat([weights.new_ones(border).diag()[:, :lines], inward], 1)
+    given[number] = torch.cat([weights[:lines], weights[border:]])[:, lines:border]
+    which = torch.arange(lines)
+    share = torch.where(is_last, 0, pixels[:border] / size).double()  # where the image ends, as at its own corner
     return Frame(
-        line=number[:own],
-        waves=basis[:own, :own].contiguous(),
+        line=number[:lines],
+        waves=basis[:lines, :lines].contiguous(),
         whose=torch.repeat_interleave(torch.tensor([len(part) for part in around])),
         pixel=torch.cat([which, which[width - 1 :], which[:width], which[width - 1 : width]]),
         removed=basis @ (matrix[:border, :border] - inward @ weights[border:, :border]) @ basis,
-        kept=basis[own:, own:] @ matrix[own:border, own:border] @ basis[own:, own:],
-        given=given @ basis[own:, own:],
+        kept=basis[lines:, lines:] @ matrix[lines:border, lines:border] @ basis[lines:, lines:],
+        given=given @ basis[lines:, lines:],
         extension=basis @ extension,
         corners=basis @ (_corners(share) * there[:border, None]),
     )

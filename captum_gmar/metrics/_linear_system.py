@@ -90,29 +90,29 @@ class _System:
         known = near.where(unknown == none, patches)  # (K, P, 4) of P, and P for none
         beyond = near == patches
         for last_row, last_column, is_removed in product((False, True), repeat=3):
-            own = frame(*self.size, last_row, last_column).to(self.patches)
+            patch_frame = frame(*self.size, last_row, last_column).to(self.patches)
             alike = (beyond[:, 2] == last_row) & (beyond[:, 1] == last_column) & (removed == is_removed)
             problem, position = (alike & (unknown < none).any(2)).nonzero(as_tuple=True)
-            part = slice(0 if is_removed else len(own.line), None)  # of the frame
-            whose, pixel = own.whose[part], own.pixel[part]
+            part = slice(0 if is_removed else len(patch_frame.line), None)  # of the frame
+            whose, pixel = patch_frame.whose[part], patch_frame.pixel[part]
             corners, others = unknown[problem, position], known[problem, position]
-            pixels = ((of[:, whose] * len(own.line) + pixel).flatten() for of in (corners, others))
-            matrix = own.removed if is_removed else own.kept
-            yield Kind(own, is_removed, matrix, problem, position, corners, next(pixels), next(pixels))
+            pixels = ((of[:, whose] * len(patch_frame.line) + pixel).flatten() for of in (corners, others))
+            matrix = patch_frame.removed if is_removed else patch_frame.kept
+            yield Kind(patch_frame, is_removed, matrix, problem, position, corners, next(pixels), next(pixels))
 
     def _given(self) -> Tensor:
         """What kept pixels contribute."""
         products = [-kind.times(self.lines, kind.known) for kind in self.kinds]
-        for kind, own in zip(self.kinds, products, strict=True):
+        for kind, total in zip(self.kinds, products, strict=True):
             if not kind.removed:
-                own += (self.patches @ kind.frame.given).index_select(1, kind.position).flatten(1)
+                total += (self.patches @ kind.frame.given).index_select(1, kind.position).flatten(1)
         return self._gathered(products)
 
     def _gathered(self, products: list[Tensor]) -> Tensor:
         """The vector of what there is for the frames of each kind (C, E * F)."""
         vector = self.lines.new_zeros(len(products[0]), len(self.problem) + 1, self.lines.shape[2])
-        for kind, own in zip(self.kinds, products, strict=True):
-            vector.flatten(1).index_add_(1, kind.unknown, own)
+        for kind, total in zip(self.kinds, products, strict=True):
+            vector.flatten(1).index_add_(1, kind.unknown, total)
         vector[:, -1] = 0
         return vector
 
