@@ -83,7 +83,7 @@ def to_markdown(rows: Sequence[Line]) -> str:
 def _cells(line: Line) -> list[str]:
     name = f"*{line.row}*" if line.is_own else line.row
     if line.seconds is None:
-        return [name, line.own or "", f"not measured: {line.reason or 'out of time'}".replace("|", "\\|"), *[""] * 4]
+        return [name, line.own or "", f"not measured: {line.reason or 'out of time'}", *[""] * 4]
     ratio = str_spread(line.ratio) if line.ratio else ""
     memory = _number(line.memory_ratio, ".2f") or (f"{line.reason}" if line.reason else "")
     seconds, mib = _number(line.seconds, ".3g"), _number(line.mib, ".0f" if (line.mib or 0) >= 10 else ".1f")
