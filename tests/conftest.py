@@ -1,5 +1,6 @@
 """Models and images for the tests."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar.classifier import Classifier, load_classifier
 
-torch.set_num_threads(1)  # on models this small, several threads wait for each other most of the time
+# On models this small, several threads wait for each other most of the time; and they round otherwise than one.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}
 

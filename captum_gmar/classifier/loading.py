@@ -161,13 +161,12 @@ def _check_weights(name: str, model: nn.Module, report: Mapping[str, Collection[
     untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]
     if untrained:
         raise ValueError(f"{name}: not a trained image classifier: its file lacks {_first_of(untrained)}")
-    mismatched = {key: (tuple(there), tuple(here)) for key, there, here in report["mismatched_keys"]}
+    # transformers 4 tells the keys alone, 5 the shapes in the file and by the config as well.
+    mismatched = {row if isinstance(row, str) else row[0]: row for row in report["mismatched_keys"]}
     if mismatched:
-        there, here = mismatched[min(mismatched)]
-        raise ValueError(
-            f"{name}: its weights do not fit its config.json: {_first_of(mismatched)}, of shape {there} in the "
-            f"file and {here} by the config"
-        )
+        row = mismatched[min(mismatched)]
+        shapes = "" if isinstance(row, str) else f", of shape {(*row[1],)} in the file and {(*row[2],)} by the config"
+        raise ValueError(f"{name}: its weights do not fit its config.json: {_first_of(mismatched)}{shapes}")
     unused = [*report["unexpected_keys"]]
     kinds = {_without_numbers(key) for key in parameters}
     more_layers = [key for key in unused if _without_numbers(key) in kinds]

@@ -34,6 +34,8 @@ def launch(processes: int, command: Sequence[str]) -> tuple[int, int]:
     import subprocess
 
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    # Each takes its part of the cores, unless the user says otherwise: all of them together would wait for one another.
+    shared |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(_threads(processes))}
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "captum_gmar", *command],
@@ -50,6 +52,14 @@ def launch(processes: int, command: Sequence[str]) -> tuple[int, int]:
     if status == 130:
         raise KeyboardInterrupt
     return {0: (1, 0), 1: (1, 1)}.get(status, (0, 1))
+
+
+def _threads(processes: int) -> int:
+    """
+    >>> _threads(10**6)
+    1
+    """
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def _wait(running: Sequence["subprocess.Popen[bytes]"]) -> list[int]:

@@ -169,7 +169,7 @@ def given_axes(axes: Any, count: int) -> list[Axes]:
 
 def draw_photo(panel: Axes, photo: Array) -> None:
     """A photo (height, width, 3) in [0, 1]."""
-    _show(panel, np.rint(255 * photo).astype(np.uint8), interpolation="auto")
+    _show(panel, np.rint(255 * photo).astype(np.uint8), interpolation=None)  # by Matplotlib's own default
 
 
 def draw_map(panel: Axes, heat: Heat, cmap: str | None) -> None:
@@ -297,6 +297,6 @@ def _width_of_font(letter: str, points: float, family: tuple[str, ...]) -> float
     return width
 
 
-def _show(panel: Axes, values: Array, *, interpolation: str = "nearest", **options: Any) -> None:
+def _show(panel: Axes, values: Array, *, interpolation: str | None = "nearest", **options: Any) -> None:
     panel.imshow(values, interpolation=interpolation, origin="upper", aspect="equal", **options)
     panel.set(xticks=[], yticks=[])
