@@ -16,14 +16,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
+def not_of_one_pass(*_: Any, **__: Any) -> Any:
+    raise LookupError("The matrices that one pass returns do not hold what this formula needs.")
+
+
 @dataclass
 class Dense:
     """A and G of every layer (N, H, T, T), first layer first."""
 
     attention: list[Tensor]
     gradient: list[Tensor]
-    truncated: Callable[..., "Dense"] | None = None  # of the model without the layers after one, and of its log-odds
-    traced: Callable[..., "Traced"] | None = None  # of the tokens between its layers
+    truncated: Callable[..., "Dense"] = not_of_one_pass  # of the model cut after a layer, and of its log-odds
+    traced: Callable[..., "Traced"] = not_of_one_pass  # of the tokens between its layers
     patches: int = 0  # which are the last tokens
 
     @cached_property

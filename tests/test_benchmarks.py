@@ -9,8 +9,11 @@ import pytest
 
 pytest.importorskip("benchmarks.cases", reason="the benchmarks are not installed; they run in a checkout")
 
+from methods import METHODS
+
 from benchmarks.__main__ import main
 from benchmarks.cases import Case
+from benchmarks.exactness import of_methods
 from benchmarks.growth import fitted_exponent
 from benchmarks.isolated import Ended, failure, isolated
 from benchmarks.journal import Found, Journal
@@ -230,3 +233,10 @@ def test_a_gpu_is_asked_for(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--preset", "gpu", "--device", "cpu", "--output", str(tmp_path / "new")])
     assert "--preset gpu needs a CUDA device. Got cpu instead." in capsys.readouterr().err
+
+
+def test_exactness_is_measured_of_every_method_that_has_a_formula():
+    model, inputs = Case("ViT-Ti", 64, 2, layers=4).build("cpu")
+    errors = {agreement.method: agreement.error for agreement in of_methods(model, inputs)}
+    assert list(errors) == [name for name, row in METHODS.items() if row.expected is not None]
+    assert max(errors.values()) < 1e-5
