@@ -80,8 +80,8 @@ def add_command(subparsers: Any) -> None:
         action=AddNames,
         default=DEFAULT_REMOVALS,
         metavar="NAME,...",
-        help=f"how insertion and deletion remove patches: of {', '.join(REMOVALS)}, or all; may be repeated (default: "
-        f"{','.join(DEFAULT_REMOVALS)})",
+        help=f"how insertion, deletion and those from srg to aopc remove patches: of {', '.join(REMOVALS)}, or all; "
+        f"may be repeated (default: {','.join(DEFAULT_REMOVALS)})",
     )
     add(
         "--target",
@@ -92,7 +92,7 @@ def add_command(subparsers: Any) -> None:
         "--steps",
         type=above_zero,
         metavar="N",
-        help=f"of insertion and deletion, at most the number of patches (default: {STEPS}, or all patches if fewer)",
+        help=f"in which patches are removed, at most their number (default: {STEPS}, or all patches if fewer)",
     )
     add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
     add(

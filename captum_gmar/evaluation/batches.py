@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.evaluation.example import Example, Identity
 from captum_gmar.evaluation.journal import Record
-from captum_gmar.metrics.perturbation import Ends
+from captum_gmar.metrics.removal_curves import Ends
 
 Value = TypeVar("Value")
 

@@ -60,14 +60,21 @@ class HeadScoreEntry(NamedTuple):
 
 
 _METRICS = (
-    MetricEntry("insertion", "metrics.perturbation:INSERTION", "curve", "higher"),
-    MetricEntry("deletion", "metrics.perturbation:DELETION", "curve", "lower"),
+    MetricEntry("insertion", "evaluation.curve_metrics:INSERTION", "curve", "higher"),
+    MetricEntry("deletion", "evaluation.curve_metrics:DELETION", "curve", "lower"),
     MetricEntry("average-drop", "metrics.masking:MaskedProbability.drop", "masked", "lower"),
     MetricEntry("average-increase", "metrics.masking:MaskedProbability.increase", "masked", "higher"),
     MetricEntry("average-gain", "metrics.masking:MaskedProbability.gain", "masked", "higher"),
     MetricEntry("pointing-game", "metrics.localisation:pointing_game", "localisation", "higher"),
     MetricEntry("relevance-mass", "metrics.localisation:relevance_mass_accuracy", "localisation", "higher"),
     MetricEntry("relevance-rank", "metrics.localisation:relevance_rank_accuracy", "localisation", "higher"),
+    MetricEntry("srg", "evaluation.curve_metrics:SRG", "curve", "higher"),
+    MetricEntry("srg-probability", "evaluation.curve_metrics:SRG_PROBABILITY", "curve", "higher"),
+    MetricEntry("mif", "evaluation.curve_metrics:MIF", "curve", "lower"),
+    MetricEntry("lif", "evaluation.curve_metrics:LIF", "curve", "higher"),
+    MetricEntry("mif-accuracy", "evaluation.curve_metrics:MIF_ACCURACY", "curve", "higher"),
+    MetricEntry("lif-accuracy", "evaluation.curve_metrics:LIF_ACCURACY", "curve", "lower"),
+    MetricEntry("aopc", "evaluation.curve_metrics:AOPC", "curve", "higher"),
     MetricEntry("class-sensitivity", "evaluation.rerun_metrics:class_differences", "anew", None),
     MetricEntry("sensitivity-max", "evaluation.rerun_metrics:sensitivities", "anew", "lower"),
     MetricEntry("infidelity", "evaluation.rerun_metrics:infidelities", "anew", "lower"),
@@ -96,12 +103,12 @@ DEFAULT_SCORES = ("gmar-l1", "mask-gradient")
 RANDOM_ORDERS = 10  # that the orders of the scores are held against
 
 DEFAULT_REMOVALS = ("blur",)
+_DEFAULT_METRICS = ("insertion", "deletion", "average-drop", "average-increase", "average-gain")
 
 
 def default_metrics(has_objects: bool) -> tuple[str, ...]:
     """Those that are measured unless others are asked for; of localisation where it is known where objects are."""
-    kinds = ("curve", "masked", *(["localisation"] if has_objects else []))
-    return tuple(entry.name for entry in _METRICS if entry.kind in kinds)
+    return _DEFAULT_METRICS + (metrics_of("localisation") if has_objects else ())
 
 
 def metrics_of(kind: MetricKind, names: Sequence[str] = tuple(METRICS)) -> tuple[str, ...]:

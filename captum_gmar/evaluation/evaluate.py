@@ -70,14 +70,19 @@ def evaluate(
             in their shape.
             Default: attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++ and input-x-gradient
         metrics (sequence of str, optional): Of insertion, deletion, average-drop, average-increase, average-gain,
-            pointing-game, relevance-mass, relevance-rank, class-sensitivity, sensitivity-max and infidelity.
+            pointing-game, relevance-mass, relevance-rank, srg, srg-probability, mif, lif, mif-accuracy, lif-accuracy,
+            aopc, class-sensitivity, sensitivity-max and infidelity. Those from srg to aopc remove the most influential
+            patches first (mif) or the least influential (lif): mif and lif are areas under the target's logit, srg is
+            lif less mif, or the same of the probability; an accuracy is the share of the predictions that have changed,
+            over all steps; aopc is how far the target's probability has fallen on average. All that remove patches
+            share their passes.
             Default: the first five, and where boxes or masks are known the three after them
-        removals (sequence of str, optional): How insertion and deletion remove patches: of zero, mean, blur, noise,
-            noisy-linear and tokens.
+        removals (sequence of str, optional): How these remove patches: of zero, mean, blur, noise, noisy-linear and
+            tokens.
             Default: blur
         target (str, optional): The class that is explained: "predicted", or "label" for that of each image's label.
             Default: "predicted"
-        steps (int, optional): Of insertion and deletion; at most the number of patches.
+        steps (int, optional): In which patches are removed; at most the number of patches.
             Default: 28, or as many as there are patches if these are fewer
         seed (int, optional): Of everything that is drawn.
             Default: 0

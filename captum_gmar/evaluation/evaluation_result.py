@@ -103,7 +103,7 @@ class Evaluation:
         The curves of every method, as :func:`captum_gmar.visualize_perturbation_curves` takes them.
 
         Args:
-            metric (str): "insertion" or "deletion".
+            metric (str): "insertion" or "deletion", or another that is the area under a curve.
             removal (str): Name of a way of removal.
 
         Returns:

@@ -193,7 +193,8 @@ class FaithfulnessWork:
             metrics=settings.metrics or (),
             removals={name: make_removal(name, self.model, settings.seed) for name in settings.removals},
             logits=classifier.logits,
-            probabilities=partial(probabilities, classifier, settings.precision == "bfloat16"),
+            changed_logits=partial(_logits, classifier, settings.precision == "bfloat16"),
+            probabilities=partial(_probabilities, classifier),
             steps=settings.steps or 0,
             seed=settings.seed,
         )
@@ -262,15 +263,19 @@ class FaithfulnessWork:
             return relevance_of(self.methods[name], self.model, whole(inputs.detach()), targets, batch_size=at_once)
 
 
-def probabilities(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
-    """(N, classes), from a pass in bfloat16 if ``is_rounded``.
+def _logits(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
+    """(N, classes), from a pass in bfloat16 if ``is_rounded``."""
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_rounded):
+        return classifier.logits(pixels).float()
+
+
+def _probabilities(classifier: Classifier, logits: Tensor) -> Tensor:
+    """(N, classes)
 
     Raises:
         ValueError: if the model has one output.
     """
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_rounded):
-        logits = classifier.logits(pixels)
-    shares = classifier.probabilities(logits.float())
+    shares = classifier.probabilities(logits)
     if shares is None:
         raise ValueError("evaluate must go with a model of several classes")
     return shares

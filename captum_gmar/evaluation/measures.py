@@ -10,10 +10,11 @@ from torch import Tensor
 from captum_gmar.engine.models import PatchGrid
 from captum_gmar.evaluation.batches import Examples
 from captum_gmar.evaluation.catalogue import METRICS, MetricEntry
+from captum_gmar.evaluation.curve_metrics import CurveMetric, Readings, courses_of, readings
 from captum_gmar.evaluation.example_results import Row
 from captum_gmar.evaluation.rerun_metrics import Case, NumberedMethod
-from captum_gmar.metrics import MaskedProbability, PerturbationCurve, Removal, masked_probability
-from captum_gmar.metrics.perturbation import Course, CurveOptions
+from captum_gmar.metrics import MaskedProbability, Removal, masked_probability
+from captum_gmar.metrics.removal_curves import CurveOptions, Followed, follow
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,29 @@ class Measures:
         metrics: names of the catalogue.
         removals: ways to remove patches, by name.
         logits: of the model, for what a method explains.
-        probabilities: of the model, for images that were changed; may be less precise.
-        steps: of insertion and deletion.
+        changed_logits: of the model, for images that were changed; may be less precise.
+        probabilities: of logits (N, classes).
+        steps: of curves.
         seed: of what metrics draw.
     """
 
     metrics: Sequence[str]
     removals: Mapping[str, Removal]
     logits: Callable[[Tensor], Tensor]
+    changed_logits: Callable[[Tensor], Tensor]
     probabilities: Callable[[Tensor], Tensor]
     steps: int
     seed: int
+
+    @cached_property
+    def readings(self) -> Readings:
+        """What curves follow."""
+        return readings(self.probabilities)
+
+    @cached_property
+    def curve_metrics(self) -> dict[str, CurveMetric]:
+        """Those of the metrics that are made of curves, by name."""
+        return {name: METRICS[name].load() for name in self.metrics if METRICS[name].kind == "curve"}
 
     def seen_by(self, whole: Callable[[Tensor], Tensor]) -> "Measures":
         """The same for a model that is to be given more of an image than is measured: what ``whole`` makes of it."""
@@ -41,7 +54,7 @@ class Measures:
         def seen(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return lambda pixels: forward_func(whole(pixels))
 
-        return replace(self, logits=seen(self.logits), probabilities=seen(self.probabilities))
+        return replace(self, logits=seen(self.logits), changed_logits=seen(self.changed_logits))
 
     def rows(
         self, name: str, method: NumberedMethod, maps: Tensor, examples: Examples, grid: PatchGrid, at_once: int
@@ -80,8 +93,10 @@ class _Question:
     def values(self, metric: MetricEntry, removal: str) -> Iterator[tuple[Any, ...]]:
         """For each example a value, or None, and of curves the curve."""
         if metric.kind == "curve":
-            curves = self._curves(metric, removal)
-            return zip(_numbers(curves.auc), map(tuple, map(_numbers, curves.curve)), strict=True)
+            made = self.measures.curve_metrics[metric.name]
+            values, curves = made.measure(self._followed[removal], self.measures.readings)
+            points = [()] * len(values) if curves is None else map(tuple, map(_numbers, curves))
+            return zip(_numbers(values), points, strict=True)
         if metric.kind == "localisation":
             return zip(self._on_objects(metric))
         if metric.kind == "masked":
@@ -97,7 +112,12 @@ class _Question:
     @cached_property
     def _masked(self) -> MaskedProbability:
         given = self.examples.pixels, self._attributions, self.examples.targets
-        return masked_probability(self.measures.probabilities, *given, softmax=False, batch_size=self.at_once)
+        measures = self.measures
+
+        def probabilities(pixels: Tensor) -> Tensor:
+            return measures.probabilities(measures.changed_logits(pixels))
+
+        return masked_probability(probabilities, *given, softmax=False, batch_size=self.at_once)
 
     @property
     def _case(self) -> Case:
@@ -117,17 +137,22 @@ class _Question:
             measures.seed,
         )
 
-    def _curves(self, metric: MetricEntry, removal: str) -> PerturbationCurve:
+    @cached_property
+    def _followed(self) -> dict[str, Followed]:
+        """By the name of the removal, what all metrics that are made of curves are read from."""
+        return {name: self._follow(name) for name in self.measures.removals}
+
+    def _follow(self, removal: str) -> Followed:
         """What comes of the whole images, and of nothing of them, serves all methods."""
         measures, examples = self.measures, self.examples
-        course: Course = metric.load()
-        options = CurveOptions(None, measures.steps, measures.removals[removal], softmax=False, batch_size=self.at_once)
-        if self.maps.dim() == examples.pixels.dim():
-            options = options._replace(patch_size=(self.grid.patch_height, self.grid.patch_width))
-        given = measures.probabilities, examples.pixels, self.maps, examples.targets
-        curves = course.follow(*given, options, examples.ends.get(removal))
-        examples.ends.setdefault(removal, course.ends(curves))
-        return curves
+        is_of_pixels = self.maps.dim() == examples.pixels.dim()
+        patch_size = (self.grid.patch_height, self.grid.patch_width) if is_of_pixels else None
+        options = CurveOptions(patch_size, measures.steps, measures.removals[removal], self.at_once)
+        given = measures.changed_logits, examples.pixels, self.maps, examples.targets, options
+        courses = courses_of(list(measures.curve_metrics.values()))
+        followed = follow(*given, courses, list(measures.readings.values()), examples.ends.get(removal))
+        examples.ends.setdefault(removal, followed.ends)
+        return followed
 
     def _on_objects(self, metric: MetricEntry) -> list[float | None]:
         """None for examples of which it is not known where the object is."""

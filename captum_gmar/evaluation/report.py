@@ -91,7 +91,7 @@ def _grid(summaries: Sequence[Summary], titles: Sequence[str]) -> str:
 def _differences(summaries: Sequence[Summary]) -> str:
     """Every method less the first one."""
     rows = (
-        [name, _removal(summary), str(estimate), AGAINST_ZERO[_better(summary.quantity, estimate)]]
+        [name, _name(summary), str(estimate), AGAINST_ZERO[_better(summary.quantity, estimate)]]
         for name in summaries[0].methods[1:]
         for summary in summaries
         for estimate in [summary.differences[name, summary.methods[0]]]
@@ -114,4 +114,10 @@ def _title(quantity: Quantity) -> str:
 
 
 def _removal(summary: Summary) -> str:
-    return summary.quantity.removal or summary.quantity.metric
+    return summary.quantity.removal
+
+
+def _name(summary: Summary) -> str:
+    """Of the quantity; the difference, of which the title tells, by its removal alone."""
+    metric, removal = summary.quantity
+    return removal if metric == DIFFERENCE else ", ".join(filter(None, (metric, removal)))

@@ -39,12 +39,14 @@ def _write_plots(folder: Path, evaluation: Evaluation) -> None:
     """The curves of each removal, and the means with their intervals."""
     folder.mkdir()
     for removal in evaluation.removals:
-        both = (evaluation.curves(metric, removal) for metric in ("insertion", "deletion"))
-        _save(visualize_perturbation_curves(*both, use_pyplot=False)[0], folder / f"curves-{removal}.png")
+        both = [evaluation.curves(metric, removal) for metric in ("insertion", "deletion")]
+        if any(both):
+            _save(visualize_perturbation_curves(*both, use_pyplot=False)[0], folder / f"curves-{removal}.png")
     summaries = evaluation.summaries
     headline = [summary for summary in summaries if summary.quantity.metric == DIFFERENCE]
+    gains = [summary for summary in summaries if summary.quantity.metric in ("srg", "srg-probability")]
     others = [summary for summary in summaries if not summary.quantity.removal]
-    for name, drawn in (("insertion-deletion", headline), ("other-metrics", others)):
+    for name, drawn in (("insertion-deletion", headline), ("relevance-gain", gains), ("other-metrics", others)):
         if drawn:
             _save(draw_estimates(drawn, ranked(summaries), use_pyplot=False)[0], folder / f"{name}.png")
 

@@ -21,7 +21,7 @@ class EvaluationSettings:
         metrics: names; None for those that the data allows.
         removals: names.
         target: "predicted" or "label".
-        steps: of insertion and deletion; None for 28, or as many as there are patches.
+        steps: of curves; None for 28, or as many as there are patches.
         seed: of everything that is drawn.
         limit: how many images are drawn; None: all are measured.
         part: (2, 3) for every third image from the second on.

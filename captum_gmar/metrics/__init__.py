@@ -55,4 +55,5 @@ from captum_gmar.metrics.masking import *
 from captum_gmar.metrics.perturbation import *
 from captum_gmar.metrics.relevance_gain import *
 from captum_gmar.metrics.removal import *
+from captum_gmar.metrics.removal_curves import *
 from captum_gmar.metrics.sanity import *

@@ -1,6 +1,7 @@
 """What is followed of a model's outputs: the target's probability, or the output itself."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -67,6 +68,24 @@ def followed(outputs: Any, indices: Tensor | None, examples: int, softmax: bool)
         )
     chosen = table.softmax(1) if softmax else table
     return chosen.gather(1, (indices % classes)[:, None]).squeeze(1)
+
+
+PROBABILITY, LOGIT = partial(followed, softmax=True), partial(followed, softmax=False)
+
+
+def predicted(outputs: Any, indices: Tensor | None, examples: int) -> Tensor:
+    """The number of the class that is predicted (N,), whatever the target, of outputs (N, C) of two classes at least.
+
+    Raises:
+        ValueError: if there is one class.
+    """
+    table = check_outputs(outputs, examples)
+    if table.dim() != 2 or table.shape[1] < 2:
+        raise ValueError(
+            f"Expected outputs (examples, classes) of two classes at least but got {tuple(table.shape)}: of one class "
+            "no other can be predicted."
+        )
+    return table.argmax(1).to(table.dtype)
 
 
 def check_outputs(outputs: Any, examples: int) -> Tensor:

@@ -1,16 +1,21 @@
 """What deletion says of both ends of an order: the most relevant patches first, and the least relevant first."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import PatchSize, check_count, check_images
-from captum_gmar.metrics.outputs import ForwardFunc, Target, check_outputs
-from captum_gmar.metrics.perturbation import DELETION, CurveOptions, PerturbationCurve
+from captum_gmar.metrics.inputs import PatchSize
+from captum_gmar.metrics.outputs import LOGIT, PROBABILITY, ForwardFunc, Target, predicted
 from captum_gmar.metrics.removal import Mean, Removal
+from captum_gmar.metrics.removal_curves import (
+    LEAST_FIRST,
+    MOST_FIRST,
+    CurveOptions,
+    PerturbationCurve,
+    check_removal,
+    follow,
+)
 
 __all__ = ["SymmetricRelevanceGain", "area_over_curve", "prediction_changes", "symmetric_relevance_gain"]
 
@@ -75,13 +80,14 @@ def symmetric_relevance_gain(
         >>> curves.gain
         tensor([2.5000])
     """
-    options = CurveOptions(patch_size, steps, removal or Mean(), softmax, batch_size)
-    most = DELETION.follow(forward_func, inputs, attributions, target, options)
-    least = DELETION.follow(forward_func, inputs, -attributions, target, options, DELETION.ends(most))
+    options = CurveOptions(patch_size, steps, check_removal(removal, Mean()), batch_size)
+    reading = PROBABILITY if softmax else LOGIT
+    courses = MOST_FIRST, LEAST_FIRST
+    followed = follow(forward_func, inputs, attributions, target, options, courses, [reading])
+    most, least = (followed.curve(course, reading) for course in courses)
     return SymmetricRelevanceGain(least.auc - most.auc, most, least)
 
 
-@torch.no_grad()
 def prediction_changes(
     forward_func: ForwardFunc,
     inputs: Tensor,
@@ -125,15 +131,16 @@ def prediction_changes(
         >>> prediction_changes(logits, inputs, -inputs, steps=2, removal=Zero()).curve
         tensor([[0., 0., 1.]])
     """
-    check_images(inputs)
-    if batch_size is not None:
-        check_count(batch_size, "batch_size")
-    predicts = _predicted(forward_func)
-    options = CurveOptions(patch_size, steps, removal or Mean(), False, batch_size)
-    at_first = torch.cat([predicts(part).argmax(1) for part in torch.split(inputs, batch_size or 16)])
-    same = DELETION.follow(predicts, inputs, attributions, at_first, options)
-    changed = 1 - same.curve
-    return same._replace(curve=changed, auc=torch.trapezoid(changed, same.shares))
+    options = CurveOptions(patch_size, steps, check_removal(removal, Mean()), batch_size)
+    followed = follow(forward_func, inputs, attributions, None, options, [MOST_FIRST], [predicted])
+    return changes(followed.curve(MOST_FIRST, predicted))
+
+
+def changes(predictions: PerturbationCurve) -> PerturbationCurve:
+    """The curve that is 1 where another class is predicted than at first, of the curve of the predicted classes."""
+    classes = predictions.curve
+    changed = (classes != classes[:, :1]).to(classes.dtype)
+    return predictions._replace(curve=changed, auc=torch.trapezoid(changed, predictions.shares))
 
 
 def area_over_curve(curves: PerturbationCurve) -> Tensor:
@@ -159,18 +166,3 @@ def area_over_curve(curves: PerturbationCurve) -> Tensor:
         tensor([7.5000])
     """
     return curves.curve[:, 0] - curves.curve[:, 1:].mean(1)
-
-
-def _predicted(forward_func: ForwardFunc) -> Callable[[Tensor], Tensor]:
-    """(N, classes), 1 for the class that is predicted and 0 for others."""
-
-    def predicts(images: Tensor) -> Tensor:
-        outputs = check_outputs(forward_func(images), len(images))
-        if outputs.dim() != 2 or outputs.shape[1] < 2:
-            raise ValueError(
-                f"Expected outputs (examples, classes) of two classes at least but got {tuple(outputs.shape)}: of one "
-                "class no other can be predicted."
-            )
-        return F.one_hot(outputs.argmax(1), outputs.shape[1]).to(outputs)
-
-    return predicts

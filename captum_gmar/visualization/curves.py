@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
-from captum_gmar.metrics.perturbation import PerturbationCurve
+from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
 from captum_gmar.visualization.style import BLACK, COLOURS, GREY, number_text
 

@@ -261,3 +261,10 @@ def test_bad_input(
 ) -> None:
     with pytest.raises(error, match=message):
         evaluate(**{"model": vit, "data": Pairs(), **FEW, **changes})
+
+
+def test_a_folder_of_relevance_gains_alone(vit: ViTForImageClassification, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**FEW, "metrics": ["srg", "aopc"], "output": tmp_path / "results"}
+    evaluation = evaluate(vit, [Pairs()[0], Pairs()[1]], **options)
+    assert {row["metric"] for row in evaluation.means()} == {"srg", "aopc"}
+    assert [path.name for path in (tmp_path / "results" / "plots").iterdir()] == ["relevance-gain.png"]

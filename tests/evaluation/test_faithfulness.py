@@ -25,12 +25,15 @@ from captum_gmar.evaluation.subject import GivenClassifier, Subject
 from captum_gmar.metrics import (
     Blur,
     Zero,
+    area_over_curve,
     average_drop,
     class_sensitivity,
     deletion,
     insertion,
+    prediction_changes,
     random_map,
     relevance_mass_accuracy,
+    symmetric_relevance_gain,
 )
 from captum_gmar.metrics.controls import CONTROLS
 
@@ -126,9 +129,21 @@ def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: M
             attributions = method.attribute(inputs, target=target)
             asked = (logits, inputs, attributions, target)
             options: dict[str, Any] = {"patch_size": PATCH, "steps": STEPS}
+            gain = symmetric_relevance_gain(*asked, removal=Zero(), **options)
             expected = {
                 ("insertion", "blur"): insertion(*asked, removal=Blur(), **options).auc,
                 ("deletion", "zero"): deletion(*asked, removal=Zero(), **options).auc,
+                ("srg", "zero"): gain.gain,
+                ("srg-probability", "blur"): symmetric_relevance_gain(
+                    *asked, removal=Blur(), softmax=True, **options
+                ).gain,
+                ("mif", "zero"): gain.most_relevant_first.auc,
+                ("lif", "zero"): gain.least_relevant_first.auc,
+                ("mif-accuracy", "zero"): prediction_changes(*asked[:3], removal=Zero(), **options).auc,
+                ("lif-accuracy", "zero"): prediction_changes(
+                    logits, inputs, -attributions, removal=Zero(), **options
+                ).auc,
+                ("aopc", "zero"): area_over_curve(deletion(*asked, removal=Zero(), **options)),
                 ("average-drop", ""): average_drop(*asked),
                 ("class-sensitivity", ""): class_sensitivity(method.attribute, logits, inputs, patch_size=PATCH),
             }
@@ -173,9 +188,9 @@ def test_curves_end_where_the_image_is_whole(vit: ViTForImageClassification, mak
     with torch.no_grad():
         whole = float(vit(inputs).logits.softmax(1).max())
     rows = [row for row in results(batch)[0].rows if row.curve]
-    assert {row.metric for row in rows} == {"insertion", "deletion"}
-    for row in rows:
-        assert len(row.curve) == STEPS + 1
+    assert {row.metric for row in rows} == {*["insertion", "deletion", "mif", "lif", "mif-accuracy", "lif-accuracy"]}
+    assert {len(row.curve) for row in rows} == {STEPS + 1}
+    for row in (row for row in rows if row.metric in ("insertion", "deletion")):
         assert row.curve[-1 if row.metric == "insertion" else 0] == pytest.approx(whole, abs=1e-5)
 
 
@@ -282,16 +297,26 @@ def test_row_order_is_that_of_the_question(make: Make) -> None:
     assert all(isinstance(row, Row) for row in rows)
 
 
-def test_whole_and_emptied_images_run_once_for_all_methods(vit: ViTForImageClassification, make: Make) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "tied"),
+    [
+        (("deletion", "insertion"), 0),
+        (("srg", "aopc", "mif"), 1 - STEPS),  # of the uniform map no patch is least relevant: both orders are the same
+        (metrics_of("curve"), 1),  # of the blob some patches are as relevant as others
+    ],
+)
+def test_whole_and_emptied_images_run_once_for_all_methods(
+    metrics: tuple[str, ...], tied: int, vit: ViTForImageClassification, make: Make
+) -> None:
     images: list[int] = []
 
     def logits(pixels: Tensor) -> Tensor:
         images.append(0 if torch.is_grad_enabled() else len(pixels))  # methods run it with gradient
         return vit(pixels).logits
 
-    make(examples(3), forward_func=logits, metrics=("deletion", "insertion")).batch([0, 1, 2])
+    make(examples(3), forward_func=logits, metrics=metrics).batch([0, 1, 2])
     measured, curves, removals = len((*NAMES, *CONTROLS)), 2, 2
-    assert sum(images) == 3 * (1 + removals * (2 + measured * curves * (STEPS - 1)))
+    assert sum(images) == 3 * (1 + removals * (2 + measured * curves * (STEPS - 1) + tied))
 
 
 def test_a_bad_image_alone_is_left_out_once_others_are_done(make: Make) -> None:

@@ -79,3 +79,10 @@ def test_left_out_images_are_listed(name: str) -> None:
     run = RUN._replace(skipped=[Skipped(3, name, "cannot be read")])
     report = to_markdown([summarise(Quantity("average-gain", ""), {"first": [0.0]})], run)
     assert f"## Left out of every method\n\n- {name}: cannot be read\n" in report
+
+
+def test_differences_name_metric_and_removal() -> None:
+    values = {"first": noisy(0.3), "second": noisy(0.6)}
+    summaries = [summarise(Quantity(metric, removal), values) for metric in ("srg", "aopc") for removal in RUN.removals]
+    found = table(to_markdown(summaries, RUN), "Differences to first")
+    assert [name for _, name in found] == ["srg, mean", "srg, blur", "aopc, mean", "aopc, blur"]

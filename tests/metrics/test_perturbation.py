@@ -9,7 +9,8 @@ from torch import nn, tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import Blur, Mean, Noise, Zero, deletion, insertion, random_map, uniform_map
-from captum_gmar.metrics.perturbation import DELETION, INSERTION, CurveOptions
+from captum_gmar.metrics.outputs import PROBABILITY
+from captum_gmar.metrics.removal_curves import BROUGHT_BACK, MOST_FIRST, CurveOptions, follow
 
 WEIGHTS = tensor([[4.0, 1.0, -2.0], [3.0, 2.0, 0.5]])  # of a linear model on six patches of one pixel
 
@@ -331,15 +332,20 @@ def test_known_ends_save_passes_and_change_nothing(classifier, photos, attributi
         return classifier(inputs)
 
     options = {"patch_size": (4, 4), "steps": steps, "batch_size": batch_size, "removal": removal}
-    ends = DELETION.ends(deletion(classifier, photos, -attributions, 1, **options))  # of other maps
-    for curve, course in ((deletion, DELETION), (insertion, INSERTION)):
+
+    def followed(model, maps, course, ends=None):
+        return follow(model, photos, maps, 1, CurveOptions(**options), [course], [PROBABILITY], ends)
+
+    ends = followed(classifier, -attributions, MOST_FIRST).ends  # of other maps
+    for curve, course in ((deletion, MOST_FIRST), (insertion, BROUGHT_BACK)):
         images.clear()
-        found = course.follow(counted, photos, attributions, 1, CurveOptions(**options), ends)
+        again = followed(counted, attributions, course, ends)
+        found = again.curve(course, PROBABILITY)
         assert sum(images) == len(photos) * (steps - 1)
         expected = curve(classifier, photos, attributions, 1, **options)
         assert_close(found.curve, expected.curve, atol=1e-6, rtol=1e-5)
         assert_close(found.auc, expected.auc, atol=1e-6, rtol=1e-5)
-        assert_close(torch.stack(course.ends(expected)), torch.stack(ends))
+        assert_close(torch.stack(again.ends), torch.stack(ends))
 
 
 @pytest.mark.parametrize("curve", [deletion, insertion])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pictures import difference, panels_in_grey
 from PIL import Image
 
-from captum_gmar.metrics.perturbation import PerturbationCurve
+from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.visualization import (
     visualize_attribution,
     visualize_comparison,

@@ -9,7 +9,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from pictures import assert_nothing_overlaps
 
-from captum_gmar.metrics.perturbation import PerturbationCurve
+from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.visualization import visualize_perturbation_curves
 
 SHARES = torch.tensor([0.0, 0.5, 1.0])
