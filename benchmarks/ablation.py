@@ -21,11 +21,12 @@ from tqdm import tqdm
 from captum_gmar import AttentionEvidence, GMARPlusPlus, LeGrad
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.rules import EvidenceRule, HeadImportance
+from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.scene_subjects import scene_subject
 from captum_gmar.engine.explanation import Plan
-from captum_gmar.engine.rule import Block, Blocks, Step, head_weights, positive, product, sum_up
+from captum_gmar.engine.reading import Block, Blocks, Reading, positive, product, read_blocks, sum_up
+from captum_gmar.engine.rule import Step, fuse_rows, head_weights
 from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.data_files import read_examples
 from captum_gmar.evaluation.example_results import Result, results_from
@@ -68,13 +69,8 @@ class WeightedHeads:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        norm = HeadImportance()
-        norms, rows = [], []
-        for block in layer:
-            norms.append(norm.norm_of(block.gradient))
-            rows.append(product(block).sum(-2))  # (N, H, T)
-        weights = head_weights(norm.combined(norms))
-        return Step(relevance + (weights[..., None] * sum_up(rows)).sum(1))
+        rows, norms = read_blocks(layer, Reading(torch.ones_like(relevance), "product", "l1"))
+        return Step(relevance + fuse_rows(rows, head_weights(norms)))
 
 
 class Method(AttentionAttribution):

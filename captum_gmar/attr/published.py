@@ -17,8 +17,9 @@ from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits
+from captum_gmar.engine.reading import Blocks, norm_of
 from captum_gmar.engine.request import Request, pixel_values
-from captum_gmar.engine.rule import Blocks, Importance, head_weights
+from captum_gmar.engine.rule import Importance, head_weights
 from captum_gmar.metrics.inputs import has_float64
 
 RESIDUAL = 0.25
@@ -103,7 +104,7 @@ class PublishedGMAR(AttentionAttribution):
         channels = of_patches.reshape(
             *of_patches.shape[:2], forward_pass.layers[-1].shape[1], -1
         )  # (N, P, H, hidden / H)
-        weights = head_weights(self.norm.norm_of(channels.transpose(1, 2)))  # (N, H)
+        weights = head_weights(norm_of(self.norm.norm, channels.transpose(1, 2)))  # (N, H)
         importance = [weights] * forward_pass.count
         patches = forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
         patches[:, -forward_pass.grid.patches :] = 1

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from captum_gmar.attr.rules import RolloutSweep
 from captum_gmar.engine.explanation import Explanation, Plan
-from captum_gmar.engine.rule import Blocks, Importance, Rule, Step, Sweep
+from captum_gmar.engine.reading import Blocks
+from captum_gmar.engine.rule import Importance, Rule, Step, Sweep
 
 
 class RelevanceFlow(NamedTuple):

@@ -6,32 +6,24 @@ relevance, which begins at the start tokens, often CLS; w the weights of the hea
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.reading import Blocks, Heads, Reading, leading, positive, positive_gradient, sum_up
 from captum_gmar.engine.rule import (
-    Blocks,
+    HeadRule,
     Importance,
     Step,
-    by_head,
     check_choice,
     check_residual,
     evenly,
     fuse,
     fuse_rows,
-    head_rows,
     head_weights,
-    leading,
-    mean_row,
     normalised_row,
-    positive,
-    positive_gradient,
-    product,
     row_times,
-    sum_up,
 )
 
 NORMS = ("l1", "l2")
@@ -47,7 +39,7 @@ GRADIENT_FUSIONS = ("mean", "gmar")
 
 
 @dataclass(frozen=True)
-class HeadImportance:
+class HeadImportance(HeadRule):
     r"""GMAR's head importance :math:`s_h = \|G_h\|`, the entrywise L1 or L2 norm; relevance stays where it is."""
 
     norm: str = "l1"
@@ -56,34 +48,24 @@ class HeadImportance:
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        (importance,) = by_head(
-            layer, lambda heads: (self.combined([self.norm_of(block.gradient, block.spare) for block in heads]),)
-        )
-        return Step(relevance, importance)
+    def reading(self, relevance: Tensor) -> Reading:
+        """The norm of each head."""
+        return Reading(norm=self.norm)
 
-    def norm_of(self, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
-        """(N, H) of some rows' gradient (N, H, R, T)."""
-        if self.norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
-            return torch.abs(gradient, out=spare).sum((-2, -1))
-        norm: Tensor = torch.linalg.vector_norm(gradient, int(self.norm[1]), dim=(-2, -1))
-        return norm
-
-    def combined(self, norms: list[Tensor]) -> Tensor:
-        """(N, H) of all rows."""
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), int(self.norm[1]), dim=0)
-        return norm
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """Relevance as it was."""
+        return Step(relevance, heads.norms)
 
 
 @dataclass(frozen=True)
-class GMARRule:
+class GMARRule(HeadRule):
     r"""Gradient-driven multi-head attention rollout (Jo, Jang and Park, ICIP 2025).
 
     With :math:`w = s / \sum_h s_h` of :class:`HeadImportance`
 
     .. math:: r \leftarrow r \cdot \frac{\sum_h w_h A_h + \alpha I}{1 + \alpha}
 
-    The weights are known only after the last block, so each head's row :math:`r A_h` is summed apart.
+    Each head has its row :math:`r A_h` read apart, as the weights are known only when all of the layer was read.
     """
 
     norm: str = "l1"
@@ -94,21 +76,18 @@ class GMARRule:
         check_choice("norm", self.norm, NORMS)
         check_residual(self.residual)
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        importance, rows = by_head(layer, partial(self._of_heads, relevance))
-        fused = fuse_rows(rows, head_weights(importance))
-        return Step((fused + self.residual * relevance) / (1 + self.residual), importance)
+    def reading(self, relevance: Tensor) -> Reading:
+        """Each head's norm and its row of attention."""
+        return Reading(relevance, "attention", self.norm)
 
-    def _of_heads(self, relevance: Tensor, heads: Blocks) -> tuple[Tensor, Tensor]:
-        norm, norms, rows = HeadImportance(self.norm), [], []
-        for block in heads:
-            norms.append(norm.norm_of(block.gradient, block.spare))
-            rows.append(head_rows(relevance, block, block.attention))
-        return norm.combined(norms), sum_up(rows)
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """The heads' rows in their weights, and the residual."""
+        fused = fuse_rows(heads.rows, head_weights(heads.norms))
+        return Step((fused + self.residual * relevance) / (1 + self.residual), heads.norms)
 
 
 @dataclass(frozen=True)
-class GradientRolloutRule:
+class GradientRolloutRule(HeadRule):
     r"""Generic attention explainability (Chefer, Gur and Wolf, ICCV 2021, eq. 5 and 6).
 
     .. math:: r \leftarrow \alpha r + r \cdot \sum_h w_h (A_h \odot G_h)^+
@@ -126,18 +105,16 @@ class GradientRolloutRule:
         check_choice("norm", self.norm, NORMS)
         check_residual(self.residual)
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        if self.head_fusion == "mean":
-            return Step(self.residual * relevance + mean_row(relevance, layer, positive))
-        importance, rows = by_head(layer, partial(self._of_heads, relevance))
-        return Step(self.residual * relevance + fuse_rows(rows, head_weights(importance)), importance)
+    def reading(self, relevance: Tensor) -> Reading:
+        """Each head's row, and its norm where that weighs."""
+        return Reading(relevance, "positive", None if self.head_fusion == "mean" else self.norm)
 
-    def _of_heads(self, relevance: Tensor, heads: Blocks) -> tuple[Tensor, Tensor]:
-        norm, norms, rows = HeadImportance(self.norm), [], []
-        for block in heads:
-            norms.append(norm.norm_of(block.gradient, block.spare))
-            rows.append(head_rows(relevance, block, positive(block)))
-        return norm.combined(norms), sum_up(rows)
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """The heads' rows, and the residual."""
+        residual = self.residual * relevance
+        if self.head_fusion == "mean":
+            return Step(residual + heads.rows.mean(1))
+        return Step(residual + fuse_rows(heads.rows, head_weights(heads.norms)), heads.norms)
 
 
 @dataclass(frozen=True)
@@ -163,17 +140,22 @@ class GMARPlusPlusRule:
 
 
 @dataclass(frozen=True)
-class GradSAMRule:
+class GradSAMRule(HeadRule):
     r"""Grad-SAM (Barkan et al., CIKM 2021): the mean of :math:`A \odot G^+` over layers, heads and query rows."""
 
     layerwise: ClassVar[bool] = True
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + mean_row(evenly(relevance), layer, positive))
+    def reading(self, relevance: Tensor) -> Reading:
+        """Every query row counts alike."""
+        return Reading(evenly(relevance), "positive")
+
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """Added to the layers above."""
+        return Step(relevance + heads.rows.mean(1))
 
 
 @dataclass(frozen=True)
-class EvidenceRule:
+class EvidenceRule(HeadRule):
     r"""What each token gives to others, for the target or against it, added up over the layers.
 
     .. math:: r_j \leftarrow r_j + \sum_h \sum_i (A_h \odot G_h)_{ij}
@@ -184,12 +166,17 @@ class EvidenceRule:
 
     layerwise: ClassVar[bool] = True
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + sum_up([product(block).sum((1, 2)) for block in layer]))
+    def reading(self, relevance: Tensor) -> Reading:
+        """The sum over query rows."""
+        return Reading(torch.ones_like(relevance), "product")
+
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """Added to the layers above."""
+        return Step(relevance + heads.rows.sum(1))
 
 
 @dataclass(frozen=True)
-class LeGradRule:
+class LeGradRule(HeadRule):
     r"""LeGrad (Bousselham et al., ICCV 2025): the mean of :math:`G^+` over layers, heads and query rows.
 
     G is the gradient of the logit that the classifier gives to that layer's own output.
@@ -197,8 +184,13 @@ class LeGradRule:
 
     layerwise: ClassVar[bool] = True
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return Step(relevance + mean_row(evenly(relevance), layer, positive_gradient))
+    def reading(self, relevance: Tensor) -> Reading:
+        """Every query row counts alike."""
+        return Reading(evenly(relevance), "positive gradient")
+
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """Added to the layers above."""
+        return Step(relevance + heads.rows.mean(1))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from captum_gmar.engine._captum import compute_gradients
 from captum_gmar.engine.blockwise import GradientBlocks
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
-from captum_gmar.engine.rule import Importance, Rule, leading
+from captum_gmar.engine.reading import leading
+from captum_gmar.engine.rule import Importance, Rule
 
 
 class BackwardPass:

@@ -289,17 +289,17 @@ class GradientBlocks(AttentionBlocks):
         scratch: Scratch,
         *,
         value: Tensor,
-        output: Tensor,
+        output: Tensor | None,  # not needed where no gradient is wanted
         grad_output: Tensor,
         grads: list[Tensor | None],
     ) -> None:
         super().__init__(layer, scratch)
         self.value, self.grad_output, self.grads = _flat(value), _flat(grad_output), grads
-        self.gathered = grads[0] is None
+        self.gathered = grads[0] is None or output is None
         self.apart = False  # whether these are some heads of the layer's
         self.whole: RowBlock | None = None  # all rows, if one block holds them
         self.sums: list[Tensor] = []
-        if not self.gathered:
+        if output is not None and not self.gathered:
             flat = self.query, self.key, self.value
             self.sums = [scratch.workspace.take(f"sums {place}", t.shape, t) for place, t in enumerate(flat)]
             products = torch.mul(self.grad_output, _flat(output), out=self.sums[2])  # not in use before the first block

@@ -22,7 +22,8 @@ from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, wit
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
-from captum_gmar.engine.rule import evenly, mean_row
+from captum_gmar.engine.reading import Reading, read_blocks
+from captum_gmar.engine.rule import evenly
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
 NORM_FUNCTIONS = (F.layer_norm, F.rms_norm)
@@ -44,7 +45,7 @@ class AttentionLayer(NamedTuple):
             for part in scratch.parts():
                 blocks = AttentionBlocks(self.layer.part(part), scratch)
                 queries = evenly(wide(self.value[part, 0, :, 0]))
-                parts.append(mean_row(queries, blocks, lambda block: block.attention))
+                parts.append(read_blocks(blocks, Reading(queries, "attention")).rows.mean(1))
         return torch.cat(parts)
 
 

@@ -9,44 +9,14 @@ Letters in shapes: N examples, L layers, H heads, T tokens, R query rows of a bl
 relevance, which begins at the start tokens, often CLS; w the weights of the heads, which sum to 1.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-
-class Block(Protocol):
-    """Some query rows of one layer. The tensors are scratch memory: use them before asking for the next block."""
-
-    @property
-    def rows(self) -> slice:
-        """Of the T query tokens."""
-
-    @property
-    def attention(self) -> Tensor:
-        """A (N, H, R, T), probabilities after softmax."""
-
-    @property
-    def gradient(self) -> Tensor:
-        """G (N, H, R, T), of the target with respect to the attention. A sweep has none."""
-
-    @property
-    def spare(self) -> Tensor:
-        """Memory (N, H, R, T) for what is made of the gradient, or of both once the attention has been read: to read it
-        writes here. A sweep has none."""
-
-
-class Blocks(Protocol):
-    """A layer, or some of its heads."""
-
-    def __iter__(self) -> Iterator[Block]: ...
-
-    def heads_apart(self) -> Iterable["Blocks"]:
-        """Some heads after the others (N, h, R, T): quicker, for what is found of each head by itself."""
-
-    def keep_first(self, queries: int) -> None:
-        """Leaves out all query rows but the first: those that give nothing."""
+from captum_gmar.engine.reading import Blocks, Heads, Reading, read_blocks, sum_up
 
 
 class Step(NamedTuple):
@@ -65,6 +35,21 @@ class Rule(Protocol):
         """Relevance (N, T) below the layer, of that above it."""
 
 
+class HeadRule(Rule):
+    """A rule that reads each head once: then the way in which it is read is the engine's choice."""
+
+    @abstractmethod
+    def reading(self, relevance: Tensor) -> Reading:
+        """What it reads of a layer, of the relevance (N, T) above it."""
+
+    @abstractmethod
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """What it makes of the answer."""
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return self.step(relevance, read_blocks(layer, self.reading(relevance)))
+
+
 Importance = Sequence[Tensor]  # (N, H) of each layer
 
 
@@ -79,26 +64,6 @@ def head_weights(importance: Tensor) -> Tensor:
     """Importance (..., H) divided by its sum over the heads; 1/H for every head where all are zero."""
     total = importance.sum(-1, keepdim=True)
     return torch.where(total > 0, importance / total, 1 / importance.shape[-1])
-
-
-def positive(block: Block) -> Tensor:
-    r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
-    return product(block).clamp_(min=0)
-
-
-def product(block: Block) -> Tensor:
-    r""":math:`A \odot G`; both are read before it takes the block's memory."""
-    return torch.mul(block.attention, block.gradient, out=block.spare)
-
-
-def positive_gradient(block: Block) -> Tensor:
-    r""":math:`G^+`, in the block's spare memory."""
-    return torch.clamp(block.gradient, min=0, out=block.spare)
-
-
-def head_rows(relevance: Tensor, block: Block, matrix: Tensor) -> Tensor:
-    """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
-    return (relevance[:, None, None, block.rows] @ matrix).squeeze(-2)
 
 
 def fuse_rows(by_head: Tensor, weights: Tensor) -> Tensor:
@@ -126,32 +91,9 @@ def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], res
     return sum_up(parts) + residual * shares
 
 
-def mean_row(relevance: Tensor, layer: Blocks, matrix: Callable[[Block], Tensor]) -> Tensor:
-    """r·M (N, T), of the heads' mean M of what ``matrix`` makes of blocks (N, H, R, T)."""
-    (rows,) = by_head(layer, lambda heads: (sum_up([head_rows(relevance, block, matrix(block)) for block in heads]),))
-    return rows.mean(1)
-
-
 def evenly(relevance: Tensor) -> Tensor:
     """1/T for every token."""
     return torch.full_like(relevance, 1 / relevance.shape[-1])
-
-
-def by_head(layer: Blocks, look: Callable[[Blocks], tuple[Tensor, ...]]) -> list[Tensor]:
-    """What ``look`` gives for some heads, (N, h, ...) each, for all heads (N, H, ...)."""
-    parts = zip(*map(look, layer.heads_apart()), strict=True)
-    return [torch.cat(of_heads, 1) for of_heads in parts]
-
-
-def leading(counts: Tensor) -> int:
-    """How many tokens there are up to the last that counts for any example (N, T), one at least."""
-    places = counts.any(0).nonzero()
-    return int(places[-1]) + 1 if len(places) else 1
-
-
-def sum_up(parts: list[Tensor]) -> Tensor:
-    """The sum of tensors of one shape."""
-    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -11,8 +11,9 @@ from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.backward import check_finite
 from captum_gmar.engine.explanation import Plan, explain, run_forward, run_sweep
 from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.reading import Blocks, sum_up
 from captum_gmar.engine.request import Request, pixel_values
-from captum_gmar.engine.rule import Blocks, Importance, Step, check_choice, sum_up
+from captum_gmar.engine.rule import Importance, Step, check_choice
 from captum_gmar.heads.ablation import stacked
 
 LOSSES = ("cross_entropy", "logit")

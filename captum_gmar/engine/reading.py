@@ -1,0 +1,150 @@
+"""What is read of a layer on the way back: of each head a norm of its gradient, and a row times one of its matrices.
+
+A rule says what it reads in a :class:`Reading`, and makes its step of the answer, :class:`Heads`. Which way the answer
+comes is no matter of the rule: ``ways`` chooses it. ``read_blocks``, over blocks of query rows, is always open and what
+the other ways are held against.
+
+Letters in shapes: N examples, H heads, T tokens, R query rows of a block. In formulas: A a layer's attention, G the
+gradient of the target with respect to it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradient"]
+
+
+class Reading(NamedTuple):
+    """What is read of each head, over all query rows; at least one of the two."""
+
+    row: Tensor | None = None  # r (N, T), how much each query row counts
+    matrix: Matrix | None = None  # M, of which r·M is read: A, A ⊙ G, (A ⊙ G)⁺ or G⁺
+    norm: str | None = None  # "l1" or "l2", of G entry by entry
+
+
+NOTHING = torch.empty(0, device="cpu")
+
+
+class Heads(NamedTuple):
+    """The answer to a reading, in single precision at least; NOTHING where nothing was to be read."""
+
+    rows: Tensor = NOTHING  # r·M (N, H, T)
+    norms: Tensor = NOTHING  # (N, H)
+
+
+class Block(Protocol):
+    """Some query rows of one layer. The tensors are scratch memory: use them before asking for the next block."""
+
+    @property
+    def rows(self) -> slice:
+        """Of the T query tokens."""
+
+    @property
+    def attention(self) -> Tensor:
+        """A (N, H, R, T), probabilities after softmax."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """G (N, H, R, T), of the target with respect to the attention. A sweep has none."""
+
+    @property
+    def spare(self) -> Tensor:
+        """Memory (N, H, R, T) for what is made of the gradient, or of both once the attention has been read: to read it
+        writes here. A sweep has none."""
+
+
+class Blocks(Protocol):
+    """A layer, or some of its heads."""
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+    def heads_apart(self) -> Iterable["Blocks"]:
+        """Some heads after the others (N, h, R, T): quicker, for what is found of each head by itself."""
+
+    def keep_first(self, queries: int) -> None:
+        """Leaves out all query rows but the first: those that give nothing."""
+
+
+def positive(block: Block) -> Tensor:
+    r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
+    return product(block).clamp_(min=0)
+
+
+def product(block: Block) -> Tensor:
+    r""":math:`A \odot G`; both are read before it takes the block's memory."""
+    return torch.mul(block.attention, block.gradient, out=block.spare)
+
+
+def positive_gradient(block: Block) -> Tensor:
+    r""":math:`G^+`, in the block's spare memory."""
+    return torch.clamp(block.gradient, min=0, out=block.spare)
+
+
+def _attention(block: Block) -> Tensor:
+    return block.attention
+
+
+MATRICES: dict[Matrix, Callable[[Block], Tensor]] = {
+    "attention": _attention,
+    "product": product,
+    "positive": positive,
+    "positive gradient": positive_gradient,
+}
+
+
+def read_blocks(layer: Blocks, reading: Reading) -> Heads:
+    """The answer to a reading, over the blocks of a layer."""
+    return joined([_read_heads(heads, reading) for heads in layer.heads_apart()], dim=1)
+
+
+def _read_heads(layer: Blocks, reading: Reading) -> Heads:
+    row, matrix, norm = reading
+    norms, rows = [], []
+    for block in layer:
+        if norm is not None:
+            norms.append(norm_of(norm, block.gradient, block.spare))
+        if row is not None and matrix is not None:
+            rows.append(head_rows(row, block, MATRICES[matrix](block)))
+    return Heads(sum_up(rows) if rows else NOTHING, NOTHING if norm is None else combined(norm, norms))
+
+
+def joined(parts: Sequence[Heads], dim: int) -> Heads:
+    """One answer, of those for some examples (0) or heads (1) each."""
+    if len(parts) == 1:
+        return parts[0]
+    return Heads(*(same[0] if same[0] is NOTHING else torch.cat(same, dim) for same in zip(*parts, strict=True)))
+
+
+def norm_of(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
+    """(N, H) of some rows' gradient (N, H, R, T)."""
+    if norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
+        return torch.abs(gradient, out=spare).sum((-2, -1))
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), dim=(-2, -1))
+    return magnitude
+
+
+def combined(norm: str, parts: list[Tensor]) -> Tensor:
+    """(N, H) of all rows, of the norms of some rows each."""
+    if len(parts) == 1:
+        return parts[0]
+    magnitude: Tensor = torch.linalg.vector_norm(torch.stack(parts), int(norm[1]), dim=0)
+    return magnitude
+
+
+def head_rows(row: Tensor, block: Block, matrix: Tensor) -> Tensor:
+    """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
+    return (row[:, None, None, block.rows] @ matrix).squeeze(-2)
+
+
+def sum_up(parts: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def leading(counts: Tensor) -> int:
+    """How many tokens there are up to the last that counts for any example (N, T), one at least."""
+    places = counts.any(0).nonzero()
+    return int(places[-1]) + 1 if len(places) else 1
