@@ -80,8 +80,8 @@ def add_command(subparsers: Any) -> None:
         action=AddNames,
         default=DEFAULT_REMOVALS,
         metavar="NAME,...",
-        help=f"how insertion, deletion and those from srg to aopc remove patches: of {', '.join(REMOVALS)}, or all; "
-        f"may be repeated (default: {','.join(DEFAULT_REMOVALS)})",
+        help="how insertion, deletion and those from srg to class-gain remove patches: of "
+        f"{', '.join(REMOVALS)}, or all; may be repeated (default: {','.join(DEFAULT_REMOVALS)})",
     )
     add(
         "--target",

@@ -23,9 +23,15 @@ class CurveMetric(NamedTuple):
     courses: tuple[Course, ...]
     follows: What
     make: Callable[..., PerturbationCurve | Tensor]  # of the curves of the courses: a curve, or values (N,)
+    is_contrast: bool = False  # less the same of the map for another class
 
     def measure(self, passes: Followed, readings: "Readings") -> tuple[Tensor, Tensor | None]:
-        """The values (N,), and the curves (N, steps + 1) of which these are the areas, if they are."""
+        """The values (N,), and the curves (N, steps + 1) of which these are the areas, if they are.
+
+        Args:
+            passes: of one map.
+            readings: of those that were followed, by what they follow.
+        """
         made = self.make(*(passes.curve(course, readings[self.follows]) for course in self.courses))
         return (made.auc, made.curve) if isinstance(made, PerturbationCurve) else (made, None)
 
@@ -63,4 +69,5 @@ MIF = CurveMetric((MOST_FIRST,), "logit", _itself)
 LIF = CurveMetric((LEAST_FIRST,), "logit", _itself)
 MIF_ACCURACY = CurveMetric((MOST_FIRST,), "class", changes)
 LIF_ACCURACY = CurveMetric((LEAST_FIRST,), "class", changes)
+CLASS_GAIN = SRG._replace(is_contrast=True)
 AOPC = CurveMetric((MOST_FIRST,), "probability", area_over_curve)

@@ -71,14 +71,19 @@ def evaluate(
             Default: attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++ and input-x-gradient
         metrics (sequence of str, optional): Of insertion, deletion, average-drop, average-increase, average-gain,
             pointing-game, relevance-mass, relevance-rank, srg, srg-probability, mif, lif, mif-accuracy, lif-accuracy,
-            aopc, class-sensitivity, sensitivity-max and infidelity. Those from srg to aopc remove the most influential
-            patches first (mif) or the least influential (lif): mif and lif are areas under the target's logit, srg is
-            lif less mif, or the same of the probability; an accuracy is the share of the predictions that have changed,
-            over all steps; aopc is how far the target's probability has fallen on average. All that remove patches
-            share their passes.
+            aopc, class-gain, gridpg, completeness-error, class-sensitivity, sensitivity-max and infidelity.
             Default: the first five, and where boxes or masks are known the three after them
-        removals (sequence of str, optional): How these remove patches: of zero, mean, blur, noise, noisy-linear and
-            tokens.
+
+            - Those from srg to class-gain remove the most influential patches first (mif) or the least influential
+              (lif). mif and lif are areas under the target's logit; srg is lif less mif, or the same of the
+              probability; an accuracy is the share of predictions that have changed, over all steps; aopc is how far
+              the target's probability has fallen, on average; class-gain is srg less that of the map for another class,
+              the next most probable, by the target's logit all the same: 0 for a method that looks at no class.
+            - gridpg is the share of positive relevance in the right cell of a mosaic with three images of other
+              classes, drawn from all of the data; where 24 draws do not give three, the image is left out of it.
+            - completeness-error compares the sum of the map with the logit.
+        removals (sequence of str, optional): How patches are removed: of zero, mean, blur, noise, noisy-linear and
+            tokens. All metrics that remove patches share their passes.
             Default: blur
         target (str, optional): The class that is explained: "predicted", or "label" for that of each image's label.
             Default: "predicted"

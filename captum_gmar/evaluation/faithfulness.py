@@ -22,6 +22,7 @@ from captum_gmar.evaluation.example_results import Result, Row, results_from
 from captum_gmar.evaluation.folder import JOURNAL
 from captum_gmar.evaluation.journal import Batch, Record
 from captum_gmar.evaluation.measures import Measures
+from captum_gmar.evaluation.mosaic_subjects import MosaicMaker
 from captum_gmar.evaluation.processes import Processes
 from captum_gmar.evaluation.progress import Listener
 from captum_gmar.evaluation.rerun_metrics import NumberedMethod
@@ -197,6 +198,7 @@ class FaithfulnessWork:
             probabilities=partial(_probabilities, classifier),
             steps=settings.steps or 0,
             seed=settings.seed,
+            mosaics=MosaicMaker(self.batches, classifier.logits, settings.seed).make,
         )
 
     def batch(self, numbers: Sequence[int], methods: Collection[str] = ()) -> tuple[Batch, list[Skipped]]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_gmar.engine.models import PatchGrid
@@ -12,9 +13,10 @@ from captum_gmar.evaluation.batches import Examples
 from captum_gmar.evaluation.catalogue import METRICS, MetricEntry
 from captum_gmar.evaluation.curve_metrics import CurveMetric, Readings, courses_of, readings
 from captum_gmar.evaluation.example_results import Row
+from captum_gmar.evaluation.mosaic_subjects import MosaicSubjects
 from captum_gmar.evaluation.rerun_metrics import Case, NumberedMethod
 from captum_gmar.metrics import MaskedProbability, Removal, masked_probability
-from captum_gmar.metrics.removal_curves import CurveOptions, Followed, follow
+from captum_gmar.metrics.removal_curves import Course, CurveOptions, Followed, follow
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Measures:
         probabilities: of logits (N, classes).
         steps: of curves.
         seed: of what metrics draw.
+        mosaics: what makes mosaics of examples.
     """
 
     metrics: Sequence[str]
@@ -37,6 +40,7 @@ class Measures:
     probabilities: Callable[[Tensor], Tensor]
     steps: int
     seed: int
+    mosaics: Callable[[Examples], MosaicSubjects]
 
     @cached_property
     def readings(self) -> Readings:
@@ -95,19 +99,27 @@ class _Question:
         if metric.kind == "curve":
             made = self.measures.curve_metrics[metric.name]
             values, curves = made.measure(self._followed[removal], self.measures.readings)
+            if made.is_contrast:
+                values = values - made.measure(self._followed_for_others[removal], self.measures.readings)[0]
             points = [()] * len(values) if curves is None else map(tuple, map(_numbers, curves))
             return zip(_numbers(values), points, strict=True)
         if metric.kind == "localisation":
             return zip(self._on_objects(metric))
         if metric.kind == "masked":
             return zip(_numbers(metric.load().__get__(self._masked)))
-        return zip(_numbers(metric.load()(self._case)))
+        values = metric.load()(self._case)
+        return zip(_numbers(values) if isinstance(values, Tensor) else values)
 
     @cached_property
     def _attributions(self) -> Tensor:
         """In the shape of the pixels."""
         pixels = self.examples.pixels
         return self.maps if self.maps.dim() == pixels.dim() else self.grid.spread_like(self.maps, pixels)
+
+    def _attribute(self, numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
+        """In the shape of the pixels, as metrics that run the method again call it."""
+        maps = self.method(numbers, inputs, target)
+        return maps if maps.dim() == inputs.dim() else self.grid.spread_like(maps, inputs)
 
     @cached_property
     def _masked(self) -> MaskedProbability:
@@ -121,13 +133,9 @@ class _Question:
 
     @property
     def _case(self) -> Case:
-        def method(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
-            maps = self.method(numbers, inputs, target)
-            return maps if maps.dim() == inputs.dim() else self.grid.spread_like(maps, inputs)
-
         measures, examples = self.measures, self.examples
         return Case(
-            method,
+            self._attribute,
             measures.logits,
             examples.numbers,
             examples.pixels,
@@ -135,21 +143,33 @@ class _Question:
             self._attributions,
             (self.grid.patch_height, self.grid.patch_width),
             measures.seed,
+            partial(measures.mosaics, examples),
         )
 
     @cached_property
     def _followed(self) -> dict[str, Followed]:
         """By the name of the removal, what all metrics that are made of curves are read from."""
-        return {name: self._follow(name) for name in self.measures.removals}
+        courses = courses_of(list(self.measures.curve_metrics.values()))
+        return {name: self._follow(name, self.maps, courses) for name in self.measures.removals}
 
-    def _follow(self, removal: str) -> Followed:
+    @cached_property
+    def _followed_for_others(self) -> dict[str, Followed]:
+        """The same of maps for another class each, the most probable one, while the target is followed as before."""
+        examples, measures = self.examples, self.measures
+        with torch.no_grad():
+            logits = torch.cat([measures.logits(part.pixels) for part in examples.split(self.at_once)])
+        others = logits.scatter(1, examples.targets[:, None], -torch.inf).argmax(1)
+        parts = replace(examples, targets=others).split(self.at_once)
+        maps = torch.cat([self.method(part.numbers, part.pixels, part.targets) for part in parts])
+        courses = courses_of([metric for metric in measures.curve_metrics.values() if metric.is_contrast])
+        return {name: self._follow(name, maps, courses) for name in measures.removals}
+
+    def _follow(self, removal: str, maps: Tensor, courses: Sequence[Course]) -> Followed:
         """What comes of the whole images, and of nothing of them, serves all methods."""
         measures, examples = self.measures, self.examples
-        is_of_pixels = self.maps.dim() == examples.pixels.dim()
-        patch_size = (self.grid.patch_height, self.grid.patch_width) if is_of_pixels else None
+        patch_size = (self.grid.patch_height, self.grid.patch_width) if maps.dim() == examples.pixels.dim() else None
         options = CurveOptions(patch_size, measures.steps, measures.removals[removal], self.at_once)
-        given = measures.changed_logits, examples.pixels, self.maps, examples.targets, options
-        courses = courses_of(list(measures.curve_metrics.values()))
+        given = measures.changed_logits, examples.pixels, maps, examples.targets, options
         followed = follow(*given, courses, list(measures.readings.values()), examples.ends.get(removal))
         examples.ends.setdefault(removal, followed.ends)
         return followed

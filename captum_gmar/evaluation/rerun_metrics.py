@@ -8,7 +8,8 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
-from captum_gmar.metrics import class_sensitivity
+from captum_gmar.evaluation.mosaic_subjects import MosaicSubjects
+from captum_gmar.metrics import class_sensitivity, completeness_error, grid_pointing_game
 
 NumberedMethod: TypeAlias = Callable[[Sequence[int], Tensor, Tensor | Sequence[int]], Tensor]
 """Of numbers of examples, their pixels (or several variants of each) and targets: attributions in the pixels' shape."""
@@ -29,6 +30,7 @@ class Case:
         attributions: of the method for these, in the shape of the pixels.
         patch_size: height and width.
         seed: of what is drawn.
+        mosaics: what makes mosaics of the examples, as far as that can be.
     """
 
     method: NumberedMethod
@@ -39,6 +41,7 @@ class Case:
     attributions: Tensor
     patch_size: tuple[int, int]
     seed: int
+    mosaics: Callable[[], MosaicSubjects]
 
     def attribute(self, inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
         """The method as metrics call it."""
@@ -57,6 +60,27 @@ class Case:
 def class_differences(case: Case) -> Tensor:
     """How much the maps for the two most probable classes differ, see :func:`captum_gmar.metrics.class_sensitivity`."""
     return class_sensitivity(case.attribute, case.logits, case.pixels, patch_size=case.patch_size)
+
+
+def grid_pointing(case: Case) -> list[float | None]:
+    """Where the positive relevance lies in a mosaic of four classes, see :func:`captum_gmar.metrics.mosaics`.
+
+    None for examples of which there is no mosaic.
+    """
+    indices, pixels, cells = case.mosaics()
+    values: list[float | None] = [None] * len(case.numbers)
+    if indices:
+        maps = case.method([case.numbers[index] for index in indices], pixels, case.targets[list(indices)])
+        for index, share in zip(indices, grid_pointing_game(maps, cells).tolist(), strict=True):
+            values[index] = share
+    return values
+
+
+def completeness_errors(case: Case) -> Tensor:
+    """How far the sum of a map is from the target's logit, see :func:`captum_gmar.metrics.completeness_error`."""
+    with torch.no_grad():
+        logits = case.logits(case.pixels).gather(1, case.targets[:, None])
+    return completeness_error(case.attributions, logits[:, 0])
 
 
 def sensitivities(case: Case) -> Tensor:

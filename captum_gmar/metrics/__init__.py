@@ -8,9 +8,10 @@ Captum's forms, and results hold one value per example, on the inputs' device.
   :class:`NoisyLinear`, or :class:`~captum_gmar.token_removal.TokenRemoval`, which makes no new pixels. Of both ends of
   an order: :func:`symmetric_relevance_gain`; of predictions: :func:`prediction_changes`; and :func:`area_over_curve`.
 - Localisation, with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
-  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`.
-- Sanity: :func:`class_sensitivity`, :func:`parameter_randomisation`, and the maps that every method must beat,
-  :func:`control_maps`.
+  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`; without, on mosaics of four images: :func:`mosaic`,
+  :func:`grid_pointing_game`.
+- Sanity: :func:`completeness_error`, :func:`class_sensitivity`, :func:`parameter_randomisation`, and the maps that
+  every method must beat, :func:`control_maps`.
 
 Infidelity and sensitivity are Captum's, and take our methods as they are::
 
@@ -48,10 +49,12 @@ attributions summed over channels as ``a_batch``, or a function as ``explain_fun
 """
 
 # ruff: noqa: F403 (each module says in its `__all__` what of it is public)
+from captum_gmar.metrics.completeness import *
 from captum_gmar.metrics.controls import *
 from captum_gmar.metrics.imputation import *
 from captum_gmar.metrics.localisation import *
 from captum_gmar.metrics.masking import *
+from captum_gmar.metrics.mosaics import *
 from captum_gmar.metrics.perturbation import *
 from captum_gmar.metrics.relevance_gain import *
 from captum_gmar.metrics.removal import *

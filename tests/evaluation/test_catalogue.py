@@ -46,7 +46,7 @@ def test_seeds_reach_what_is_drawn(vit: ViTForImageClassification) -> None:
 def test_defaults_and_directions() -> None:
     assert default_metrics(has_objects=False) == tuple(METRICS)[:5]
     assert default_metrics(has_objects=True) == tuple(METRICS)[:8]
-    removing = "insertion deletion srg srg-probability mif lif mif-accuracy lif-accuracy aopc"
+    removing = "insertion deletion srg srg-probability mif lif mif-accuracy lif-accuracy aopc class-gain"
     assert metrics_of("curve") == tuple(removing.split())
     assert [arrow(name) for name in ("insertion", "deletion", "class-sensitivity", DIFFERENCE)] == ["↑", "↓", "", "↑"]
 
