@@ -1,0 +1,143 @@
+"""The site is true: its pages' Python blocks run, its commands are read, and what is made of the code is whole.
+
+The site itself is built by Sphinx, with warnings as errors, which checks links between pages and runs the notebooks.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from matplotlib import pyplot as plt
+from PIL import Image
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+from captum_gmar.cli import main as command_line
+
+pytest.importorskip("tools.site.errors", reason="the tools are not installed; they stand in a checkout")
+
+from captum_gmar.attr.catalogue import METHODS
+from tools.site import cures, errors
+from tools.site.bibliography import keys
+from tools.site.facts import docstring
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+WRITTEN = sorted(
+    path.relative_to(DOCS).as_posix()
+    for folder in (DOCS, DOCS / "how-to", DOCS / "concepts")
+    for path in folder.glob("*.md")
+)
+SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 48}
+NEEDS_TIMM = {"how-to/timm.md"}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The page's blocks of code in this language, "" for none."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return [
+        code
+        for given, code in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        if given == language
+    ]
+
+
+PYTHON = [page for page in WRITTEN if blocks(page, "python")]
+COMMANDS = [
+    (page, line)
+    for page in WRITTEN
+    for code in blocks(page, "")
+    for line in code.splitlines()
+    if re.match(r"captum-gmar |torchrun ", line)
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """From the names of trained models that pages load to folders of small random ones, with their image processors."""
+    torch.manual_seed(0)
+    image = {"image_size": 224, "patch_size": 56}
+    text = {**SMALL, "vocab_size": 10, "bos_token_id": 8, "eos_token_id": 9}
+    registers = Dinov2WithRegistersConfig(**SMALL, **image, num_register_tokens=4, num_labels=10)
+    models = {
+        "google/vit-base-patch16-224": ViTForImageClassification(ViTConfig(**SMALL, **image, num_labels=10)),
+        "openai/clip-vit-base-patch16": CLIPModel(CLIPConfig(text_config=text, vision_config={**SMALL, **image})),
+        "facebook/dinov2-with-registers-small-imagenet1k-1-layer": Dinov2WithRegistersForImageClassification(registers),
+    }
+    folder = tmp_path_factory.mktemp("docs")
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        ViTImageProcessor().save_pretrained(folder / name)
+    return {name: str(folder / name) for name in models}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with a photo; tokens without a tokenizer, which would need the hub."""
+    Image.new("RGB", (320, 240), "teal").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    words = {"input_ids": torch.tensor([[8, 1, 2, 9], [8, 3, 4, 9]])}
+    tokenizer = type("Tokenizer", (), {"from_pretrained": lambda name: lambda *args, **kwargs: words})
+    monkeypatch.setattr(transformers, "AutoTokenizer", tokenizer)
+    yield tmp_path
+    plt.close("all")
+
+
+def test_there_are_pages() -> None:
+    assert len(PYTHON) >= 15
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("page", PYTHON)
+def test_python_blocks_run_from_top_to_bottom(page: str, here: Path, trained: dict[str, str]) -> None:
+    if page in NEEDS_TIMM:
+        pytest.importorskip("timm", reason="timm, which needs torchvision, is not installed")
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        for name, folder in trained.items():
+            block = block.replace(f'"{name}"', repr(folder))
+        block = block.replace("pretrained=True", "pretrained=False")
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_commands_are_read(page: str, line: str) -> None:
+    """They are run by the tests of the README and of the command line, on small models."""
+    _, _, arguments = line.partition("captum-gmar " if line.startswith("captum-gmar") else "-m captum_gmar ")
+    assert command_line._parser().parse_args(shlex.split(arguments)).run
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[errors.Message]:
+    return list(errors.read_messages())
+
+
+def test_every_message_is_on_the_page_with_what_to_do(messages: list[errors.Message]) -> None:
+    assert len(messages) > 200
+    assert all(message.cure for message in messages)
+    (steps,) = (message for message in messages if "the number of patches, …. Got … instead. Pass" in message.text)
+    assert (steps.kind, steps.cause, steps.cure, steps.module) == (
+        *("ValueError", "steps > patches", "Pass fewer steps or smaller patches.", "captum_gmar.metrics.perturbation"),
+    )
+
+
+def test_cures_are_of_messages_that_there_are(messages: list[errors.Message]) -> None:
+    assert [part for part in cures.CURES if not any(part in message.text for message in messages)] == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_papers_of_methods_are_in_the_bibliography(name: str) -> None:
+    for number in re.findall(r"arxiv\.org/abs/(\d+\.\d+)", docstring(METHODS[name])):
+        assert number in keys()

@@ -1,0 +1,150 @@
+"""Every message of the package's errors, as a page to search: what it says, when it comes, and what to do.
+
+Messages are read from the code; so a new one is on the page, and one that is gone is not.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.site.cures import written_cure
+from tools.site.facts import DOCS, write_page
+
+PACKAGE = DOCS.parent / "captum_gmar"
+BLANK = "…"  # of what a message fills in
+# What the rooms of the package are about, as a user meets them. Without a row a room's errors stand under the last.
+AREAS = {
+    "Explaining an image": ("attr", "engine", "token_removal.py"),
+    "Loading a model and naming a class": ("classifier",),
+    "Reading and writing files": ("files",),
+    "Metrics": ("metrics",),
+    "Heads": ("heads",),
+    "Data sets": ("evaluation",),
+    "Pictures": ("visualization",),
+    "Comparing and exploring": ("inspection", "demo"),
+    "The command line": ("cli",),
+    "Elsewhere": (),
+}
+NOT_FOR_USERS = {"AttributeError", "NotImplementedError", "KeyError", "AssertionError"}
+WHAT_TO_DO = "Do as the message says."
+LONGEST = 90  # letters of a condition that still says something
+
+
+class Message(NamedTuple):
+    """One message.
+
+    Attributes:
+        kind: the error's class.
+        text: with a blank for whatever it fills in.
+        cause: the condition that it comes under, as the code has it; empty where it comes of itself.
+        cure: what to do: the sentences that say so, or what was expected.
+        module: where it is raised.
+    """
+
+    kind: str
+    text: str
+    cause: str
+    cure: str
+    module: str
+
+
+def write_errors() -> None:
+    """``docs/errors.md``, of ``docs/errors-by-symptom.md``, which is written by hand, and all messages."""
+    messages = list(read_messages())
+    parts = [(DOCS / "errors-by-symptom.md").read_text(encoding="utf-8")]
+    for area in AREAS:
+        chosen = [message for message in messages if _area(message) == area]
+        if chosen:
+            parts += [f"## {area}", *(_entry(message) for message in sorted(chosen, key=lambda message: message.text))]
+    write_page(DOCS / "errors.md", "\n\n".join(parts) + "\n")
+
+
+def read_messages() -> Iterator[Message]:
+    """Of every ``raise`` in the package, each text once for a module."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        seen = set()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node, condition in _raised(tree):
+            text = _text(node.args[0]) if node.args else ""
+            kind = ast.unparse(node.func)
+            if not re.search(r"\w{3}", text.replace(BLANK, "")) or kind in NOT_FOR_USERS or text in seen:
+                continue
+            seen.add(text)
+            yield Message(kind.split(".")[-1], text, condition, _cure(text), _module(path))
+
+
+def _raised(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Each error that is raised, or returned to be raised, with the condition it comes under."""
+    conditions = _conditions(tree)
+    for node in ast.walk(tree):
+        value = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
+        if isinstance(value, ast.Call) and _is_error(value.func):
+            yield value, conditions.get(node, "")
+
+
+def _conditions(tree: ast.AST) -> dict[ast.AST, str]:
+    """Of statements, the innermost ``if`` or ``except`` that they stand under."""
+    under: dict[ast.AST, str] = {}
+    for node in ast.walk(tree):  # from without to within: what is nearer comes later
+        if isinstance(node, ast.If):
+            under |= dict.fromkeys(node.body, ast.unparse(node.test))
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            under |= dict.fromkeys(node.body, f"except {ast.unparse(node.type)}")
+    return under
+
+
+def _is_error(function: ast.expr) -> bool:
+    return ast.unparse(function).endswith("Error")
+
+
+def _text(node: ast.expr) -> str:
+    """The message with blanks."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) if isinstance(part, ast.Constant) else BLANK for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return _text(node.left) + _text(node.right)
+    return BLANK
+
+
+def _cure(text: str) -> str:
+    """What is written of it; the sentences after the one that says what came; else what was expected."""
+    if written := written_cure(text):
+        return written
+    sentences = re.split(r"(?<=[.?!…]) (?=[A-Z])", text)
+    came = [number for number, sentence in enumerate(sentences) if re.search(r"\bgot\b|\bGot\b|\bbut\b", sentence)]
+    after = sentences[(came[0] + 1) if came else 1 :]
+    if after:
+        return " ".join(after)
+    expected = re.match(r"(.+?) must (be|have|hold|return|go|end in|name|suit|lie) (.+?)(?:\. Got|$)", sentences[0])
+    if expected:
+        verbs = {"be": "Pass", "go": "Let it go", "have": "Pass what has", "hold": "Pass what holds"}
+        return f"{verbs.get(expected[2], 'Pass what fits:')} {expected[3].rstrip('.')}."
+    expected = re.match(r"Expected (.+?),? but ", sentences[0])
+    return f"Pass {expected[1]}." if expected else WHAT_TO_DO
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _area(message: Message) -> str:
+    room = message.module.split(".")[1] if "." in message.module else ""
+    for area, rooms in AREAS.items():
+        if room in rooms or f"{room}.py" in rooms:
+            return area
+    return list(AREAS)[-1]
+
+
+def _entry(message: Message) -> str:
+    text = message.text.replace("\n", " ").replace("`", "ˋ")
+    comes = f", when `{message.cause}`" if message.cause and len(message.cause) <= LONGEST else ""
+    return f"`{text}`\n: {message.kind} of `{message.module}`{comes}.\n  {_escaped(message.cure)}"
+
+
+def _escaped(text: str) -> str:
+    """What Markdown would read otherwise."""
+    return text.replace("*", "\\*").replace("<", "\\<").replace("$", "\\$")

@@ -1,0 +1,142 @@
+"""What is known of every method, each thing from where it stands: the catalogue, docstrings, results, measurements."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from captum_gmar.attr.catalogue import METHODS, MethodEntry
+from captum_gmar.demo import DemoScene, load_model, load_scene
+from captum_gmar.files.writing import write_text
+from captum_gmar.inspection.passes import Passes, watched_copy
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SCENE = 600_025  # two objects that the built-in model is sure of, as on the page of attention evidence
+CASES = ("ViT-B/16, 224², batch 1, float32", "ViT-Ti/16, 224², batch 1, float32")
+ANY_MODEL, LAYERS_IN_A_LIST = "any", "layers in one list"
+SMALL = 1e-6  # of the largest value: what rounding leaves below zero is no sign
+
+
+class Fact(NamedTuple):
+    """One method.
+
+    Attributes:
+        entry: its row of the catalogue.
+        page: the page that it stands on.
+        maps: of the classes of both objects of the scene, (2, rows, columns).
+        passes: forward and backward, as measured.
+        faithfulness: insertion less deletion by blur, on photos and on scenes; None where not measured.
+        cost: time by the model's own pass, and on which of CASES; None where not measured.
+        source: the first paper that its docstring names; None of those that are our own.
+    """
+
+    entry: MethodEntry
+    page: str
+    maps: torch.Tensor
+    passes: tuple[int | None, int | None]
+    faithfulness: tuple[float | None, float | None]
+    cost: tuple[float, int] | None
+    source: str | None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether a map has values below zero."""
+        return bool(self.maps.min() < -SMALL * self.maps.abs().max())
+
+    @property
+    def models(self) -> str:
+        """What models it takes, as its docstring says."""
+        return LAYERS_IN_A_LIST if "nn.ModuleList" in docstring(self.entry) else ANY_MODEL
+
+
+def class_of(entry: MethodEntry) -> Any:
+    """The class of a method, without options."""
+    module, _, name = entry.home.partition(":")
+    return getattr(import_module(f"captum_gmar.{module}"), name)
+
+
+def docstring(entry: MethodEntry) -> str:
+    """Of its class alone, not of the class that it is made of."""
+    return getdoc(class_of(entry)) or ""
+
+
+def scene() -> DemoScene:
+    """What all pictures of methods show."""
+    return load_scene(SCENE, objects=2)
+
+
+def gather() -> list[Fact]:
+    """A fact for every row of the catalogue."""
+    model, shown = load_model(), scene()
+    faithfulness = [_faithfulness(name) for name in ("deit-tiny", "built-in")]
+    costs = _costs()
+    facts = []
+    for name, entry in METHODS.items():
+        torch.manual_seed(0)
+        maps, passes = _measure(entry.load(), model, shown)
+        facts.append(
+            Fact(
+                *(entry, page_of(entry), maps, passes),
+                faithfulness=tuple(table.get(name) for table in faithfulness),  # type: ignore[arg-type]
+                cost=costs.get(name),
+                source=_source(entry),
+            )
+        )
+    return facts
+
+
+def write_page(path: Path, text: str) -> None:
+    """Makes its folder, if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+
+
+def page_of(entry: MethodEntry) -> str:
+    """Methods of one class share a page, and so do Captum's."""
+    return entry.home.partition(":")[2] if entry.is_ours else "captum"
+
+
+def _measure(
+    make: Callable[..., Any], model: Any, shown: DemoScene
+) -> tuple[torch.Tensor, tuple[int | None, int | None]]:
+    """Maps of both objects' classes, and the passes of one map."""
+    passes, size = Passes(), model.config.patch_size
+    watched = watched_copy(make(model), passes)
+    pool = partial(torch.nn.functional.avg_pool2d, kernel_size=size, divisor_override=1)
+    maps = [
+        pool(watched.attribute(shown.pixel_values, target=label).sum(1, keepdim=True))[0, 0]  # type: ignore[union-attr]
+        for label in shown.labels
+    ]
+    return torch.stack(maps), passes.per_run(len(shown.labels))
+
+
+def _faithfulness(folder: str) -> dict[str, float]:
+    with (DOCS / "results" / folder / "summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == ("insertion-deletion", "blur")
+        ]
+    return {row["method"]: float(row["mean"]) for row in rows}
+
+
+def _costs() -> dict[str, tuple[float, int]]:
+    cases = json.loads((DOCS / "performance" / "report.json").read_text(encoding="utf-8"))["cases"]
+    costs: dict[str, tuple[float, int]] = {}
+    for number, case in enumerate(CASES):
+        for row in cases.get(case, ()):
+            if row["ratio"]:
+                costs.setdefault(row["row"], (row["ratio"]["median"], number))
+    return costs
+
+
+def _source(entry: MethodEntry) -> str | None:
+    if entry.name == "attention-evidence":
+        return None
+    number = re.search(r"arxiv\.org/abs/(\d+\.\d+)", docstring(entry))
+    return number and number[1]

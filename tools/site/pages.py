@@ -1,0 +1,103 @@
+"""The matrix of methods, and a page for each of their classes."""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from captum_gmar import _HOMES
+from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
+from captum_gmar.files.markdown import table
+from tools.site.bibliography import key_of
+from tools.site.facts import DOCS, Fact, class_of, write_page
+
+HEADER = ("method", "passes", "sign", "sees the class", "photos", "scenes", "cost", "models", "source")
+NUMBER = "{:.2f}"
+
+
+def write_matrix(facts: list[Fact]) -> None:
+    """Every method, a row: ``which-method.md`` and the list of methods include it."""
+    write_page(DOCS / "generated" / "matrix.md", table(HEADER, map(_matrix_row, facts)) + "\n")
+
+
+def write_method_pages(facts: list[Fact]) -> None:
+    """A page for each class, with all names that the catalogue has for it; Captum's methods share one."""
+    folder = DOCS / "methods"
+    grouped = [(page, list(group)) for page, group in groupby(sorted(facts, key=_by_page), _by_page)]
+    for page, group in grouped:
+        write_page(folder / f"{page}.md", _page(group))
+    order = dict.fromkeys(fact.page for fact in facts)
+    write_page(folder / "index.md", _index(order))
+
+
+def _by_page(fact: Fact) -> str:
+    return fact.page
+
+
+def _matrix_row(fact: Fact) -> list[str]:
+    entry = fact.entry
+    forward, backward = fact.passes
+    photos, scenes = (_number(value) for value in fact.faithfulness)
+    cost = f"{_number(fact.cost[0])}{' †' * fact.cost[1]}" if fact.cost else "–"
+    return [
+        f"[{entry.name}](/methods/{fact.page}.md)",
+        f"{forward} + {backward}",
+        "±" if fact.is_signed else "+",
+        "hardly" if entry.caveat == NEARLY_ANY_CLASS else "yes" if entry.reads_class else "no",
+        *(photos, scenes, cost, fact.models),
+        _cite(fact.source) if fact.source else "our own" if entry.name == "attention-evidence" else "–",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else NUMBER.format(value).replace("-", "−")
+
+
+def _cite(number: str) -> str:
+    key = key_of(number)
+    return f"{{cite}}`{key}`" if key else f"[{number}](https://arxiv.org/abs/{number})"
+
+
+def _page(facts: list[Fact]) -> str:
+    title = class_of(facts[0].entry).get_name() if facts[0].entry.is_ours else "Captum's own, on the same model"
+    names = ", ".join(f"`{fact.entry.name}`" for fact in facts)
+    pictures = [_picture(fact) for fact in facts]
+    classes = dict.fromkeys(fact.entry.home.partition(":")[::2] for fact in facts)
+    documented = [_autoclass(module, name) for module, name in classes]
+    matrix = table(HEADER, [_matrix_row(fact) for fact in facts])
+    return "\n\n".join(
+        [
+            f"# {title}",
+            f"On the command line, in `methods()` and in tables: {names}.",
+            *pictures,
+            "One scene and the classes of its two objects. Each map has a scale of its own.",
+            matrix,
+            "What the columns mean stands at [Which method?](/which-method.md).",
+            *documented,
+        ]
+    )
+
+
+def _picture(fact: Fact) -> str:
+    what = f"the map of {fact.entry.name} for each of two objects' classes, beside the scene"
+    return picture(f"methods/{fact.entry.name}", what)
+
+
+def picture(name: str, alt: str) -> str:
+    """A picture in both of the site's colours."""
+    shown = (
+        f"```{{image}} /pictures/{name}-{mode}.png\n:alt: {alt}\n:class: only-{mode}\n```" for mode in ("light", "dark")
+    )
+    return "\n\n".join(shown)
+
+
+def _autoclass(module: str, name: str) -> str:
+    home = "captum_gmar" if name in _HOMES else f"captum_gmar.{module}"
+    return f"```{{eval-rst}}\n.. autoclass:: {home}.{name}\n   :members:\n   :exclude-members: get_name\n```"
+
+
+def _index(pages: Iterable[str]) -> str:
+    listed = "\n".join(pages)
+    return (
+        "# Methods\n\nA page for each: formula, picture, what it does not mean, source. "
+        "[Which method?](/which-method.md) has them all in one table.\n\n"
+        f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+    )

@@ -1,0 +1,172 @@
+"""All pictures of the site, each for a light and a dark ground: of every method, and the gallery's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from matplotlib import pyplot, rc_context
+from matplotlib.figure import Figure
+
+from captum_gmar import (
+    AttentionEvidence,
+    GMARAttribution,
+    GradientRollout,
+    visualize_comparison,
+    visualize_head_importance,
+    visualize_relevance_flow,
+)
+from captum_gmar.demo import DemoScene, load_model, load_scene
+from tools.site.facts import DOCS, Fact, scene
+
+FOLDER = DOCS / "pictures"
+GROUNDS = {"light": ("default", "#ffffff"), "dark": ("dark_background", "#131416")}  # those of the theme
+DOTS = 110
+IMPORTANCE_SCENES = 32
+PERCENT = "share of all evidence, per patch"
+
+
+def draw_methods(facts: list[Fact]) -> None:
+    """One picture for each method: the scene, and the maps of both objects' classes."""
+    shown = scene()
+    for fact in facts:
+        maps = {f"for {name}": heat for name, heat in zip(shown.names, _in_unit(fact), strict=True)}
+        _save(
+            f"methods/{fact.entry.name}",
+            lambda maps=maps, entry=fact.entry: visualize_comparison(  # type: ignore[misc]
+                maps, shown.image, label=entry.label, note=entry.caveat, use_pyplot=False
+            )[0],
+        )
+
+
+def draw_gallery(facts: list[Fact]) -> None:
+    """What ``docs/gallery.md`` shows."""
+    model, shown = load_model(), scene()
+    _save("two-classes", lambda: _two_classes(facts, shown))
+    _save("for-and-against", lambda: _for_and_against(model, shown))
+    _save("all-methods", lambda: _all_methods(facts, shown))
+    heads = _head_importance(model)
+    _save("heads", lambda: _heads(*heads))
+    _save("flow", lambda: _flow(model, shown))
+    wrong = first_wrong(model)
+    _save("wrong", lambda: _wrong(model, wrong))
+
+
+def first_wrong(model: Any) -> DemoScene:
+    """Of the scenes of one object that follow, the first that the model takes for another class."""
+    for seed in range(700_000, 701_000):
+        found = load_scene(seed)
+        if int(model(found.pixel_values).logits.argmax()) != found.labels[0]:
+            return found
+    raise RuntimeError("the model was expected to be wrong in one of 1000 scenes")
+
+
+def _two_classes(facts: list[Fact], shown: DemoScene) -> Figure:
+    chosen = {fact.entry.name: fact for fact in facts if fact.entry.name in ("attention-evidence", "gmar++", "rollout")}
+    figure, _ = visualize_comparison(
+        {name: list(_in_unit(fact)) for name, fact in chosen.items()},
+        [shown.image] * 2,
+        title=f"above {shown.names[0]}, below {shown.names[1]}",
+        label={name: fact.entry.label for name, fact in chosen.items()},
+        note={name: fact.entry.caveat for name, fact in chosen.items()},
+        use_pyplot=False,
+    )
+    return figure
+
+
+def _for_and_against(model: Any, shown: DemoScene) -> Figure:
+    first, second = shown.labels
+    evidence = AttentionEvidence(model)
+    maps = {
+        f"{shown.names[0]}": evidence.relevance(shown.pixel_values, first)[0],
+        f"{shown.names[0]} rather than {shown.names[1]}": evidence.relevance(
+            shown.pixel_values, first, contrast=second
+        )[0],
+    }
+    return visualize_comparison(maps, shown.image, title="attention evidence", label=PERCENT, use_pyplot=False)[0]
+
+
+def _all_methods(facts: list[Fact], shown: DemoScene) -> Figure:
+    maps = {fact.entry.name: fact.maps[0] for fact in facts}
+    columns = 5
+    rows = -(-(len(maps) + 1) // columns)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(7.2, 1.62 * rows), layout="constrained")
+    places = list(panels.flat)
+    for panel in places:
+        panel.set_axis_off()
+    places[0].imshow(shown.image)
+    places[0].set_title("the scene", fontsize=9)
+    for panel, (name, heat) in zip(places[1:], maps.items(), strict=False):
+        top = float(heat.abs().max())
+        signed = bool(heat.min() < -1e-6 * top)
+        panel.imshow(heat, cmap="RdBu_r" if signed else "viridis", vmin=-top if signed else 0, vmax=top)
+        panel.set_title(name, fontsize=8)
+        panel.text(0.5, -0.03, _scale(facts, name, top), fontsize=6, ha="center", va="top", transform=panel.transAxes)
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    pyplot.close(figure)
+    return figure
+
+
+def _scale(facts: list[Fact], name: str, top: float) -> str:
+    """What the strongest colour stands for."""
+    entry = next(fact.entry for fact in facts if fact.entry.name == name)
+    return f"to {100 * top:.2g} % of {entry.share}" if entry.share else f"to {top:.2g}, {entry.unit}"
+
+
+def _head_importance(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    scenes = [load_scene(seed) for seed in range(IMPORTANCE_SCENES)]
+    pixels = torch.cat([one.pixel_values for one in scenes])
+    importance = GMARAttribution(model).head_importance(pixels, [one.labels[0] for one in scenes])
+    return importance.mean(0), importance.std(0)
+
+
+def _heads(mean: torch.Tensor, spread: torch.Tensor) -> Figure:
+    title = f"GMAR's head importance, {IMPORTANCE_SCENES} scenes"
+    return visualize_head_importance(mean, spread=spread, title=title, use_pyplot=False)[0]
+
+
+def _flow(model: Any, shown: DemoScene) -> Figure:
+    flow = GradientRollout(model).relevance_flow(shown.pixel_values, shown.labels[0])
+    return visualize_relevance_flow(
+        flow.relevance[0],
+        shown.image,
+        prefix_share=flow.prefix_share[0],
+        layers=flow.layers,
+        title=f"gradient rollout: {shown.names[0]}",
+        label="relevance per patch, no unit",
+        use_pyplot=False,
+    )[0]
+
+
+def _wrong(model: Any, wrong: DemoScene) -> Figure:
+    probabilities = model(wrong.pixel_values).logits.softmax(-1)[0]
+    said, right = int(probabilities.argmax()), wrong.labels[0]
+    names = model.config.id2label
+    evidence = AttentionEvidence(model)
+    maps = {
+        f"for {names[said]}, {probabilities[said]:.0%}": evidence.relevance(wrong.pixel_values, said)[0],
+        f"for {names[right]}, {probabilities[right]:.0%}": evidence.relevance(wrong.pixel_values, right)[0],
+        f"{names[said]} rather than {names[right]}": evidence.relevance(wrong.pixel_values, said, contrast=right)[0],
+    }
+    title = f"a {names[right]}, taken for a {names[said]}"
+    return visualize_comparison(maps, wrong.image, title=title, label=PERCENT, use_pyplot=False)[0]
+
+
+def _in_unit(fact: Fact) -> torch.Tensor:
+    """Shares are drawn in percent."""
+    return (100 if fact.entry.share else 1) * fact.maps
+
+
+def _save(name: str, draw: Callable[[], Figure]) -> None:
+    for mode in GROUNDS:
+        with _ground(mode) as colour:
+            path = FOLDER / f"{name}-{mode}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw().savefig(path, dpi=DOTS, facecolor=colour)
+
+
+@contextmanager
+def _ground(mode: str) -> Iterator[str]:
+    style, colour = GROUNDS[mode]
+    with rc_context(), pyplot.style.context(style):
+        yield colour
