@@ -35,6 +35,20 @@ class Heads(NamedTuple):
     norms: Tensor = NOTHING  # (N, H)
 
 
+class LayerGradient(NamedTuple):
+    """A layer on the way back: what its attention was computed from, and the gradient of what came out."""
+
+    query: Tensor  # (N, H, T, D)
+    key: Tensor  # (N, H, T, D)
+    value: Tensor  # (N, H, T, D)
+    grad_output: Tensor  # (N, H, T, D)
+    mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
+    scale: float  # of the scores
+
+
+Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]
+
+
 class Block(Protocol):
     """Some query rows of one layer. The tensors are scratch memory: use them before asking for the next block."""
 

@@ -19,46 +19,13 @@ but the first row is.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from torch import Tensor
+from captum_gmar.engine.in_blocks import read_in_blocks
+from captum_gmar.engine.kernel import is_readable, read_by_kernel
+from captum_gmar.engine.reading import Heads, LayerGradient, Reading, Way
 
-from captum_gmar.engine.blockwise import GradientBlocks, Layer, Scratch, Workspace
-from captum_gmar.engine.reading import Heads, Reading, joined, read_blocks
-
-
-class LayerGradient(NamedTuple):
-    """A layer on the way back: what its attention was computed from, and the gradient of what came out."""
-
-    query: Tensor  # (N, H, T, D)
-    key: Tensor  # (N, H, T, D)
-    value: Tensor  # (N, H, T, D)
-    grad_output: Tensor  # (N, H, T, D)
-    mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
-    scale: float  # of the scores
-
-
-Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]
 IsOpen: TypeAlias = Callable[[LayerGradient, Reading], bool]
-
-
-def read_in_blocks(layer: LayerGradient, reading: Reading) -> Heads:
-    """Any reading of any layer, in blocks of query rows whose attention and gradient are computed again."""
-    part = Layer(layer.query, layer.key, layer.mask, layer.scale)
-    scratch = Scratch(part, Workspace())
-    parts = []
-    for examples in scratch.parts():
-        blocks = GradientBlocks(
-            part.part(examples),
-            scratch,
-            value=layer.value[examples],
-            output=None,
-            grad_output=layer.grad_output[examples],
-            grads=[None] * 4,
-        )
-        row = None if reading.row is None else reading.row[examples]
-        parts.append(read_blocks(blocks, reading._replace(row=row)))
-    return joined(parts, dim=0)
 
 
 def _always(layer: LayerGradient, reading: Reading) -> bool:
@@ -66,7 +33,10 @@ def _always(layer: LayerGradient, reading: Reading) -> bool:
 
 
 # The quickest first.
-WAYS: dict[str, tuple[IsOpen, Way]] = {"blocks": (_always, read_in_blocks)}
+WAYS: dict[str, tuple[IsOpen, Way]] = {
+    "kernel": (is_readable, read_by_kernel),
+    "blocks": (_always, read_in_blocks),
+}
 
 
 def read_layer(layer: LayerGradient, reading: Reading) -> Heads:

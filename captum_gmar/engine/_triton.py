@@ -1,0 +1,127 @@
+"""The kernels themselves, in Triton. `kernel` runs them; to import this needs Triton.
+
+A program has some keys, or some queries, of one head and goes over the others, so that a piece of A and of G is only
+ever in registers. Products add up in float32. No two programs write to one place: the sums come out the same each time.
+
+Letters: Q, K, V, G the query, key, value and gradient of the output; H heads, of which GROUP share a key; D head
+dimension, and D_PADDED the power of two that holds it. Strides are of examples, heads and tokens.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.constexpr):
+    """Some tokens, and zeros beyond the last token and dimension."""
+    channels = tl.arange(0, D_PADDED)
+    inside = (places[:, None] < count) & (channels[None] < D)
+    return tl.load(pointer + places[:, None] * stride + channels[None], mask=inside, other=0.0)
+
+
+@triton.jit
+def _scores(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.constexpr, PRECISION: tl.constexpr):
+    """What softmax is taken of."""
+    scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+    if MASK != 0:
+        inside = (i[:, None] < QUERIES) & (j[None] < KEYS)
+        masks = tl.load(mask + i[:, None] * m_i + j[None] * m_j, mask=inside, other=0)
+        if MASK == 1:
+            scores += masks.to(tl.float32)
+        else:
+            scores = tl.where(masks != 0, scores, float("-inf"))
+    return scores
+
+
+@triton.jit
+def row_sums(
+    Q, K, V, G, MASKS, LSE, SUPPORTED, POSITIVE,
+    q_n, q_h, q_i, k_n, k_h, k_j, v_n, v_h, v_j, g_n, g_h, g_i, m_n, m_h, m_i, m_j,
+    scale, H, GROUP, QUERIES, KEYS,
+    D: tl.constexpr, D_PADDED: tl.constexpr, BI: tl.constexpr, BJ: tl.constexpr,
+    MASK: tl.constexpr, PRECISION: tl.constexpr, GRADIENT: tl.constexpr,
+):  # fmt: skip
+    """Of each query: log Σ exp of its scores and, with GRADIENT, the sums of (A⊙G)⁺ and of G⁺ over the keys.
+
+    Where a mask hides all keys there is no attention, as torch has it: the first is infinite, and the second zero.
+    """
+    blocks = tl.cdiv(QUERIES, BI)
+    of_head = (tl.program_id(0) // blocks).to(tl.int64)
+    n, h = of_head // H, of_head % H
+    i = (tl.program_id(0) % blocks) * BI + tl.arange(0, BI)
+    q = _tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
+    largest, total = tl.full((BI,), float("-inf"), tl.float32), tl.zeros((BI,), tl.float32)
+    supported, positive = tl.zeros((BI,), tl.float32), tl.zeros((BI,), tl.float32)
+    if GRADIENT:
+        g = _tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
+    for start in range(0, KEYS, BJ):
+        j = start + tl.arange(0, BJ)
+        k = _tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
+        scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
+        scores = tl.where(j[None] < KEYS, scores, float("-inf"))
+        larger = tl.maximum(largest, tl.max(scores, 1))
+        shift = tl.where(larger == float("-inf"), 0.0, larger)  # where a mask hid all keys so far
+        exponentials, decay = tl.exp(scores - shift[:, None]), tl.exp(largest - shift)
+        total = total * decay + tl.sum(exponentials, 1)
+        if GRADIENT:
+            v = _tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
+            gradient = tl.maximum(tl.dot(g, tl.trans(v), input_precision=PRECISION), 0.0)
+            supported = supported * decay + tl.sum(exponentials * gradient, 1)
+            positive += tl.sum(gradient, 1)
+        largest = larger
+    nowhere = total == 0
+    kept = tl.where(nowhere, 1.0, total)
+    tl.store(LSE + of_head * QUERIES + i, tl.where(nowhere, float("inf"), largest + tl.log(kept)), mask=i < QUERIES)
+    if GRADIENT:
+        tl.store(SUPPORTED + of_head * QUERIES + i, supported / kept, mask=i < QUERIES)
+        tl.store(POSITIVE + of_head * QUERIES + i, positive, mask=i < QUERIES)
+
+
+@triton.jit
+def column_sums(
+    Q, K, V, G, MASKS, LSE, ROW, COLUMNS, NORMS,
+    q_n, q_h, q_i, k_n, k_h, k_j, v_n, v_h, v_j, g_n, g_h, g_i, m_n, m_h, m_i, m_j,
+    scale, H, GROUP, QUERIES, KEYS,
+    D: tl.constexpr, D_PADDED: tl.constexpr, BI: tl.constexpr, BJ: tl.constexpr,
+    MASK: tl.constexpr, PRECISION: tl.constexpr, MATRIX: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """Of each key: Σ_i r_i M_ij and its part of the norm, Σ_i |G_ij| or Σ_i G_ij².
+
+    MATRIX: 0 for M = A, 1 for A⊙G, 2 for (A⊙G)⁺, 3 for G⁺, 4 for none. NORM: 0 for none, 1 and 2.
+    """
+    blocks = tl.cdiv(KEYS, BJ)
+    of_head = (tl.program_id(0) // blocks).to(tl.int64)
+    n, h = of_head // H, of_head % H
+    j = (tl.program_id(0) % blocks) * BJ + tl.arange(0, BJ)
+    columns, norms = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
+    if MATRIX < 3:
+        k = _tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
+    if NORM > 0 or (MATRIX > 0 and MATRIX < 4):
+        v = _tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
+    for start in range(0, QUERIES, BI):
+        i = start + tl.arange(0, BI)
+        if NORM > 0 or (MATRIX > 0 and MATRIX < 4):
+            g = _tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
+            gradient = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+        if NORM == 1:
+            norms += tl.sum(tl.abs(gradient), 0)
+        if NORM == 2:
+            norms += tl.sum(gradient * gradient, 0)
+        if MATRIX < 3:
+            q = _tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
+            scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
+            lse = tl.load(LSE + of_head * QUERIES + i, mask=i < QUERIES, other=float("inf"))
+            matrix = tl.exp(scores - lse[:, None])
+            if MATRIX == 1:
+                matrix *= gradient
+            if MATRIX == 2:
+                matrix *= tl.maximum(gradient, 0.0)
+        if MATRIX == 3:
+            matrix = tl.maximum(gradient, 0.0)
+        if MATRIX < 4:
+            row = tl.load(ROW + n * QUERIES + i, mask=i < QUERIES, other=0.0)
+            columns += tl.sum(row[:, None] * matrix, 0)
+    if MATRIX < 4:
+        tl.store(COLUMNS + of_head * KEYS + j, columns, mask=j < KEYS)
+    if NORM > 0:
+        tl.store(NORMS + of_head * KEYS + j, norms, mask=j < KEYS)

@@ -1,0 +1,170 @@
+"""Reads a layer by Triton kernels: no matrix of tokens × tokens, nor a block of one, is ever in memory.
+
+Used where Triton is (it comes with torch for CUDA), on the devices that it serves. Each kind of reading is tested on
+the user's device at its first use, for each precision and head dimension, against the same in blocks of float64: where
+a kernel differs or cannot be compiled it is not used, and a warning says so once.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension. In formulas: A attention, G its gradient.
+"""
+
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.in_blocks import read_in_blocks
+from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Matrix, Reading, Way
+
+DEVICES = {"cuda"}  # in tests also "cpu", under Triton's interpreter
+PRECISIONS = torch.float16, torch.bfloat16, torch.float32
+LARGEST_HEAD = 512  # bytes of a token: tiles of more do not fit on every device
+TOLERANCE = 1e-4  # of the largest number: products of half precision are exact in float32, in which they add up
+
+# By their numbers in the kernel.
+MATRICES = ("attention", "product", "positive", "positive gradient", None)
+NORMS = (None, "l1", "l2")
+OF_ATTENTION = MATRICES[:3]
+
+_results: dict["_Form", bool] = {}  # of the tests
+_lock = threading.Lock()
+
+
+class _Form(NamedTuple):
+    """What a kernel is compiled for."""
+
+    device: torch.device
+    precision: torch.dtype
+    size: int  # of a head
+    mask: torch.dtype | None
+    matrix: Matrix | None
+    norm: str | None
+
+    def __str__(self) -> str:
+        precision = str(self.precision).removeprefix("torch.")
+        return f"{self.matrix or self.norm} in {precision}, head dimension {self.size}, on {self.device}"
+
+
+def is_readable(layer: LayerGradient, reading: Reading) -> bool:
+    """Whether the kernels read this of the layer, and rightly: that is tested at the first use."""
+    query, mask = layer.query, layer.mask
+    precision, size = query.dtype, query.shape[-1]
+    if (
+        query.device.type not in DEVICES
+        or precision not in PRECISIONS
+        or size * precision.itemsize > LARGEST_HEAD
+        or any((t.dtype, t.device, t.shape[-1]) != (precision, query.device, size) for t in layer[:4])
+        or not _has_triton()
+    ):
+        return False
+    form = _Form(query.device, precision, size, None if mask is None else mask.dtype, reading.matrix, reading.norm)
+    with _lock:
+        if form not in _results:
+            _results[form] = _passes_test(form)
+    return _results[form]
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
+    """The answer to a reading, in two passes over the layer where its attention counts, else in one."""
+    matrix = MATRICES.index(reading.matrix)
+    shape = (*layer.query.shape[:2], layer.key.shape[-2])
+    rows, norms = (_numbers(layer, shape) if wanted else NOTHING for wanted in (reading.matrix, reading.norm))
+    row = NOTHING if reading.row is None else reading.row.to(torch.float32).contiguous()
+    lse = log_sum_exp(layer) if reading.matrix in OF_ATTENTION else NOTHING
+    tensors = lse, row, rows, norms
+    run_kernel("column_sums", layer, tensors, shape[-1], MATRIX=matrix, NORM=NORMS.index(reading.norm))
+    if reading.norm is not None:
+        norms = norms.sum(-1) if reading.norm == "l1" else norms.sum(-1).sqrt_()
+    return Heads(rows, norms)
+
+
+def log_sum_exp(layer: LayerGradient) -> Tensor:
+    """(N, H, T) of the scores of each query; infinity where a mask hides all keys, so that there is no attention."""
+    lse = _numbers(layer, layer.query.shape[:-1])
+    run_kernel("row_sums", layer, (lse, NOTHING, NOTHING), lse.shape[-1], GRADIENT=0)
+    return lse
+
+
+def _numbers(layer: LayerGradient, shape: Sequence[int]) -> Tensor:
+    return torch.empty(tuple(shape), dtype=torch.float32, device=layer.query.device)
+
+
+def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
+    """Runs one of the kernels on a layer and what goes with it, a program for every head and tile of the tokens."""
+    query, key, value, grad_output, mask, scale = layer
+    examples, heads, queries, size = query.shape
+    keys, padded = key.shape[-2], max(16, 1 << (size - 1).bit_length())
+    tile = 64 if padded * query.element_size() <= LARGEST_HEAD // 2 else 32
+    inputs = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value, grad_output)]
+    masks = query if mask is None else mask.expand(*query.shape[:3], keys)
+    if masks.dtype == torch.bool:
+        masks = masks.view(torch.uint8)
+    strides = [stride for t in inputs for stride in t.stride()[:3]]
+    others = [t if t.numel() else query for t in tensors]  # where there is nothing to read or write, any will do
+    numbers = scale, heads, heads // key.shape[1], queries, keys
+    kernel = getattr(import_module("captum_gmar.engine._triton"), name)
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # which Triton runs on
+        kernel[(examples * heads * -(-tokens // tile),)](
+            *(*inputs, masks, *others, *strides, *masks.stride(), *numbers),
+            D=size,
+            D_PADDED=padded,
+            BI=tile,
+            BJ=tile,
+            MASK=0 if mask is None else 2 if mask.dtype == torch.bool else 1,
+            PRECISION="ieee",  # of float32; products of half precision are exact in any
+            num_stages=2,
+            **flags,
+        )
+
+
+def _passes_test(form: _Form) -> bool:
+    """Compares what the kernels read of random layers with what blocks do; warns if it is not the same."""
+    try:
+        error = max(_error(form, tokens) for tokens in (33, 96))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as failure:  # whatever compilers raise
+        reason = f"it does not run: {type(failure).__name__}: {failure}".splitlines()[0]
+    else:
+        if error < TOLERANCE:
+            return True
+        reason = f"it is wrong by {error:.1g} of the largest number"
+    warnings.warn(
+        f"The Triton kernel for {form} is not used, as {reason}. Attention is gone over in blocks instead: the results "
+        "are the same, but take longer.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+def _error(form: _Form, tokens: int) -> float:
+    """The largest error in reading a random layer, as a share of the largest number; infinity where one is NaN."""
+    random = torch.Generator().manual_seed(0)
+    shape = 2, tokens, 2, form.size  # laid out as models have it
+    tensors = [torch.randn(shape, generator=random).transpose(1, 2).to(form.precision) for _ in range(4)]
+    row, mask = torch.rand(2, tokens, generator=random), torch.randn(2, 1, tokens, tokens, generator=random)
+    masks = None if form.mask is None else mask > 0 if form.mask == torch.bool else mask.to(form.mask)
+
+    def answer(read: Way, device: torch.device, precision: torch.dtype) -> Heads:
+        query, key, value, grad_output = (t.to(device, precision) for t in tensors)
+        moved = None if masks is None else masks.to(device)
+        layer = LayerGradient(query, key, value, grad_output, moved, form.size**-0.5)
+        wide = row.to(device, torch.promote_types(precision, torch.float32))
+        return read(layer, Reading(wide, form.matrix, form.norm))
+
+    exact = answer(read_in_blocks, torch.device("cpu"), torch.float64)
+    found = answer(read_by_kernel, form.device, form.precision)
+    pairs = [(a, b.to(a)) for a, b in zip(exact, found, strict=True) if a.numel()]
+    return max(float(((a - b).abs().max() / a.abs().max()).nan_to_num(nan=math.inf)) for a, b in pairs)
