@@ -1,0 +1,136 @@
+"""What a map costs beside how faithful it is, of the methods of an evaluation: one point each.
+
+    python -m benchmarks.cost FOLDER --model MODEL --output FILE.png [--metric srg] [--removal mean] [--rounds 7]
+
+FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read. The
+cost of a method on one image is measured here, in turns with the model's own pass forward, in one process: the ratio
+of the medians. FILE.csv beside the picture holds the numbers.
+"""
+
+import argparse
+import csv
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from benchmarks.plots import save
+from benchmarks.rivals import rivals
+from captum_gmar.attr.catalogue import OURS
+from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
+from captum_gmar.classifier import load_classifier
+from captum_gmar.demo import model_folder
+from captum_gmar.files.writing import write_csv
+from captum_gmar.inspection.timing import time_in_turns
+from captum_gmar.metrics.controls import CONTROLS
+
+OURS_COLOUR, OTHERS_COLOUR, CONTROL_COLOUR = "#0072b2", "#d55e00", "#777777"
+FREE = 1.0  # the cost that controls are drawn at
+
+
+class Point(NamedTuple):
+    """A method."""
+
+    name: str
+    cost: float | None  # × the model's own pass forward; None for controls
+    value: float
+    low: float
+    high: float
+
+
+def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float, float, float]]:
+    """By the name of each method its mean and interval.
+
+    Raises:
+        ValueError: if the folder has none of this metric and removal.
+    """
+    with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == (metric, removal)]
+    if not rows:
+        raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}. Got other quantities.")
+    return {row["method"]: (float(row["mean"]), float(row["low"]), float(row["high"])) for row in rows}
+
+
+def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict[str, float]:
+    """By name, how many times the model's own pass a map of one image takes."""
+    pixels = torch.randn(1, 3, *_size(model), generator=torch.Generator().manual_seed(0))
+    makers = rivals(with_many_passes=True)
+    made = {name: makers[name](model) for name in methods if name in makers}
+    given, at_once = (model, pixels, torch.tensor([0])), images_at_once(pixels.device)
+    calls = {name: partial(relevance_of, method, *given, batch_size=at_once) for name, method in made.items()}
+    own = torch.no_grad()(lambda: model(pixels))
+    own()
+    times, own_seconds = time_in_turns(calls, own, pixels.device, rounds)
+    return {name: _median(times[name].seconds) / own_seconds for name in calls}
+
+
+def draw_costs(points: Sequence[Point], metric: str, removal: str) -> Figure:
+    """Cost to the right, on a logarithmic axis; what is measured upwards, with its interval."""
+    figure = Figure(figsize=(7.2, 0.24 * len(points) + 2.4), layout="constrained")
+    panel = figure.subplots()
+    for number, point in enumerate(sorted(points, key=lambda point: -point.value), 1):
+        _draw_point(panel, number, point)
+    panel.set(
+        xscale="log", xlabel="cost of a map, × the model's own pass forward", ylabel=f"{metric}, removal: {removal}"
+    )
+    panel.grid(alpha=0.3)
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", handlelength=1)
+    return figure
+
+
+def _draw_point(panel: Axes, number: int, point: Point) -> None:
+    colour = CONTROL_COLOUR if point.cost is None else OURS_COLOUR if point.name in OURS else OTHERS_COLOUR
+    cost = point.cost or FREE
+    panel.plot([cost, cost], [point.low, point.high], color=colour, linewidth=0.8, alpha=0.5)
+    panel.plot(cost, point.value, "o", color=colour, markersize=4, label=f"{number}  {point.name}")
+    panel.annotate(str(number), (cost, point.value), (4, 2), textcoords="offset points", fontsize="x-small")
+
+
+def _size(model: nn.Module) -> tuple[int, int]:
+    size: Any = getattr(model.config, "image_size", 224)
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return float(torch.tensor(seconds, dtype=torch.float64).quantile(0.5))
+
+
+def to_points(means: Mapping[str, tuple[float, float, float]], costs: Mapping[str, float]) -> list[Point]:
+    """Of the methods that were timed, and of the controls."""
+    return [Point(name, costs.get(name), *mean) for name, mean in means.items() if name in costs or name in CONTROLS]
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="that of the evaluation (default: the built-in one)")
+    parser.add_argument("--metric", default="srg")
+    parser.add_argument("--removal", default="mean")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
+    arguments = parser.parse_args(given)
+    try:
+        means = read_means(arguments.folder, arguments.metric, arguments.removal)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if arguments.model:
+        model = load_classifier(arguments.model, device=torch.device("cpu")).model
+    else:
+        with model_folder() as folder:
+            model = load_classifier(str(folder), device=torch.device("cpu")).model
+    points = to_points(means, measure_costs(model, list(means), arguments.rounds))
+    header = ["method", "cost", arguments.metric, "low", "high"]
+    rows = (["" if value is None else value for value in point] for point in points)
+    write_csv(arguments.output.with_suffix(".csv"), header, rows)
+    save(draw_costs(points, arguments.metric, arguments.removal), arguments.output)
+
+
+if __name__ == "__main__":
+    main()
