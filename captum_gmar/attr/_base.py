@@ -119,7 +119,7 @@ class AttentionAttribution(Attribution, ABC):
             RuntimeError: if the model's attention cannot be met; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
         """
-        pixels = pixel_values(inputs)
+        pixels = self._inputs(inputs)
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         (batches,) = self._explain(pixels, request)
         attributions = batches[0].grid.spread_like(_patch_relevance(batches), pixels)
@@ -142,7 +142,7 @@ class AttentionAttribution(Attribution, ABC):
             Tensor (N, rows, columns), on the device of the inputs, in single precision for half-precision models.
         """
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
-        (batches,) = self._explain(pixel_values(inputs), request)
+        (batches,) = self._explain(self._inputs(inputs), request)
         return _patch_relevance(batches)
 
     def attribute_targets(
@@ -182,7 +182,7 @@ class AttentionAttribution(Attribution, ABC):
             >>> GMARAttribution(model).attribute_targets(pixels, most_likely).shape
             torch.Size([1, 5, 3, 112, 112])
         """
-        pixels = pixel_values(inputs)
+        pixels = self._inputs(inputs)
         each = each_target(targets, len(pixels))
         of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
         grid = of_targets[0][0].grid
@@ -205,7 +205,7 @@ class AttentionAttribution(Attribution, ABC):
         Returns:
             Tensor (N, K, rows, columns), in single precision for half-precision models.
         """
-        pixels = pixel_values(inputs)
+        pixels = self._inputs(inputs)
         each = each_target(targets, len(pixels))
         of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
         return torch.stack([_patch_relevance(batches) for batches in of_targets], 1)
@@ -244,7 +244,7 @@ class AttentionAttribution(Attribution, ABC):
             >>> maps.logits.shape, maps.relevance.shape, maps.head_importance.shape
             (torch.Size([1, 12]), torch.Size([1, 2, 14, 14]), torch.Size([1, 2, 6, 4]))
         """
-        pixels, chosen = pixel_values(inputs), [] if callable(targets) else [targets]
+        pixels, chosen = self._inputs(inputs), [] if callable(targets) else [targets]
 
         def choose(logits: Tensor) -> Tensor:
             chosen.append(targets(logits) if callable(targets) else targets)
@@ -286,13 +286,17 @@ class AttentionAttribution(Attribution, ABC):
         """
         plan, follower = with_follower(self.plan, self.get_name())
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
-        (batches,) = self._explain(pixel_values(inputs), request, plan)
+        (batches,) = self._explain(self._inputs(inputs), request, plan)
         flow = follower.flow([len(explanation.relevance) for explanation in batches]).to(batches[0].relevance.device)
         return relevance_flow(flow, batches[0], self.plan.start_layer)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not offered, as in Captum's own gradient methods."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
+
+    def _inputs(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """The one tensor among the inputs, of a form that the method takes."""
+        return pixel_values(inputs)
 
     def _explain(self, pixels: Tensor, request: Request, plan: Plan | None = None) -> list[list[Explanation]]:
         """Of each target, of each batch; ``plan`` if it is not the method's."""

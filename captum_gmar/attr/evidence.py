@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.engine.explanation import Explanation, Plan
-from captum_gmar.engine.models import config_of
-from captum_gmar.engine.request import Request
+from captum_gmar.engine.models import Logits, config_of
+from captum_gmar.engine.request import Request, pixel_values
+from captum_gmar.engine.value_evidence import explain_values, has_several_grids
 
 
 class AttentionEvidence(AttentionAttribution):
@@ -42,9 +43,12 @@ class AttentionEvidence(AttentionAttribution):
     stream: Gandelsman, Efros and Steinhardt, "Interpreting CLIP's Image Representation via Text-Based Decomposition",
     ICLR 2024, https://arxiv.org/abs/2310.05916.
 
+    Of models whose attention is on several grids, in windows, or over fewer keys than queries, relevance is on the
+    finest grid that their values have, and a coarser place's is spread evenly over those that it came from:
+    ``docs/other-models.md``.
+
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Windowed and hierarchical ones as well.
         start_layer: the first layer that counts; negative ones count from the end.
         forward_func: what is explained, if not the model's logits. It handles each example by itself, any number of
             them. What it returns are the logits (N, classes) of classes that compete. One number per example, outputs
@@ -76,10 +80,17 @@ class AttentionEvidence(AttentionAttribution):
         """As it stands in tables and pictures."""
         return "Attention evidence"
 
+    def _inputs(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+        return pixel_values(inputs, takes_others=True)
+
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         if request.contrast is None and not has_several_labels(self.model):
             plan = replace(plan, score=log_odds)
-        of_targets = super()._explain_batch(plan, pixels, request)
+        if has_several_grids(self.model, pixels):
+            logits = Logits(self.forward_func)
+            of_targets = explain_values(self.model, logits, plan.score, pixels, request, plan.start_layer)
+        else:
+            of_targets = super()._explain_batch(plan, pixels, request)
         return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in of_targets]
 
 

@@ -88,5 +88,5 @@ def relevance_flow(flow: Tensor, explanation: Explanation, start_layer: int) -> 
     prefix = flow.shape[-1] - grid.patches
     total = flow.sum(-1)
     share = torch.where(total > 0, flow[..., :prefix].sum(-1) / total, 0)
-    patches = flow[..., prefix:].reshape(-1, layers, grid.rows, grid.columns)
+    patches = flow[..., prefix:].reshape(-1, layers, *grid.shape)
     return RelevanceFlow(patches, share, tuple(start_layer + index for index in reversed(range(layers))))

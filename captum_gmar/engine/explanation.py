@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import TargetType, _format_additional_forward_args, _select_targets
 from captum_gmar.engine.backward import BackwardPass, check_finite
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
+from captum_gmar.engine.fields import FieldGrid
 from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.models import (
     Logits,
@@ -67,14 +68,14 @@ class Explanation(NamedTuple):
 
     relevance: Tensor  # (N, T) of every token
     importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
-    grid: PatchGrid
+    grid: PatchGrid | FieldGrid
     without_gradient: bool  # whether all gradients of a layer are zero, for any example
     logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule met none
 
     @property
     def patch_relevance(self) -> Tensor:
-        """(N, rows, columns)"""
-        return self.relevance[:, -self.grid.patches :].reshape(-1, self.grid.rows, self.grid.columns)
+        """(N, rows, columns); of a video (N, time, rows, columns)"""
+        return self.relevance[:, -self.grid.patches :].reshape(-1, *self.grid.shape)
 
     def to(self, device: torch.device) -> "Explanation":
         """The same on this device."""

@@ -178,7 +178,7 @@ class ForwardPass(AttentionMode):
             raise RuntimeError(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
                 f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
-                "have no single patch grid and cannot be explained."
+                "have no single patch grid. AttentionEvidence explains them."
             )
         if self.last is not None and not self.separate and not depends(inputs, self.last, self.cuts):
             raise RuntimeError(
@@ -215,14 +215,14 @@ class ForwardPass(AttentionMode):
                 f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
                 f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
                 "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
-                "have no single patch grid and cannot be explained."
+                "have no single patch grid. AttentionEvidence explains them."
             )
         check_not_traced(model)
         raise RuntimeError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
-            "wrapper (model.module), and traced or exported ones as they were before. Models without attention, and "
-            "hierarchical ones with attention in windows, such as Swin, cannot be explained."
+            "wrapper (model.module), and traced or exported ones as they were before. Of hierarchical models with "
+            "attention in windows, such as Swin, take AttentionEvidence; those without attention cannot be explained."
         )
 
 

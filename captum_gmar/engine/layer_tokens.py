@@ -193,7 +193,7 @@ def _check_tokens(kept: Sequence[Tensor], layers: int, grid: PatchGrid, examples
             f"Expected the {layers} layers of {type(model).__name__} to run once each, over the tokens of a "
             f"{grid.rows}x{grid.columns} patch grid of {examples} examples, but what entered them and left the last "
             f"was of shapes {', '.join(map(str, shapes))}, {len(kept)} times. forward_func must run the model once; "
-            "hierarchical and windowed models have no single patch grid and cannot be explained."
+            "hierarchical and windowed models have no single patch grid. AttentionEvidence explains them."
         )
 
 

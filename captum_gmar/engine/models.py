@@ -120,6 +120,11 @@ class PatchGrid(NamedTuple):
     prefixes: frozenset[int]  # possible numbers of tokens before the patches
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    @property
     def patches(self) -> int:
         """How many there are."""
         return self.rows * self.columns

@@ -120,25 +120,41 @@ def each_target(targets: Targets, examples: int) -> list[TargetType]:
     return list(targets)
 
 
-def pixel_values(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+IMAGES = "(examples, channels, height, width)"
+OTHER_INPUTS = {
+    5: "(examples, frames, channels, height, width) of videos",
+    3: "(examples, time, bins) of spectrograms or (examples, patches, numbers) of images that are cut already",
+}
+
+
+def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
     """The one tensor (N, channels, height, width) among the inputs.
 
+    Args:
+        inputs: as a user passes them.
+        takes_others: whether it may also be one of videos, spectrograms or images that are cut into patches already.
+
     Raises:
-        ValueError: if there are several, or it is no batch of images of floating-point numbers.
+        ValueError: if there are several, or it is no such batch of floating-point numbers.
     """
     tensors = _format_tensor_into_tuples(inputs)
     if not tensors:
         raise ValueError(f"inputs must be a tensor of pixel values. Got {inputs!r} instead.")
-    pixels, *others = tensors
-    if others:
+    pixels, *further = tensors
+    if further:
         raise ValueError(
-            f"Expected one tensor of pixel values but got {len(others) + 1} inputs. Pass the others as "
+            f"Expected one tensor of pixel values but got {len(further) + 1} inputs. Pass the others as "
             "additional_forward_args."
         )
-    if pixels.dim() != 4 or not len(pixels) or not pixels.is_floating_point():
+    others = OTHER_INPUTS if takes_others else {}
+    if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
+        shapes = " or ".join([IMAGES, *others.values()])
+        hint = (
+            "" if takes_others or pixels.dim() not in OTHER_INPUTS else " AttentionEvidence takes other shapes as well."
+        )
         raise ValueError(
-            "Expected floating-point pixel values of shape (examples, channels, height, width), at least one example, "
-            f"but got {pixels.dtype} of shape {tuple(pixels.shape)}."
+            f"Expected floating-point pixel values of shape {shapes}, at least one example, "
+            f"but got {pixels.dtype} of shape {tuple(pixels.shape)}.{hint}"
         )
     return pixels
 

@@ -1,0 +1,204 @@
+"""Which place of the input each value stands for.
+
+A model cuts its tokens into windows, rolls, pads, unfolds and orders them by functions that move numbers and change
+none. The backward pass of these alone brings a number of each value token back to where the token came from, so
+nothing need be known of windows.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node
+
+from captum_gmar.engine.fields import FieldGrid, KnownGrids, Shape
+from captum_gmar.engine.models import PREFIX_PARAMETERS, config_of, named_tokens
+
+# Autograd's steps that move numbers, as their names begin.
+MOVES = frozenset(
+    [
+        *("Alias", "AsStrided", "Clone", "ConstantPadNd", "Expand", "Flip", "Index", "Narrow", "Permute", "Repeat"),
+        *("ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy", "Transpose"),
+        *("Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
+    ]
+)
+LINEAR = ("Addmm", "Mm", "Linear")  # steps by which values are projected
+QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens behind the patches
+
+
+class Mixed(NamedTuple):
+    """Values that attention mixes, as they were met."""
+
+    layer: int
+    value: Tensor  # (..., tokens, head dimension); of a map (N·heads, head dimension, rows, columns)
+    is_map: bool = False  # whether it is sampled, by deformable attention
+
+
+class Evidence(NamedTuple):
+    """Value times gradient of the tokens of one attention."""
+
+    field: Tensor  # (N, *grid) of the places
+    others: Tensor  # (N, tokens) of tokens that stand for none: those before the places, then those behind
+
+
+class Places:
+    """The places of the tokens of one pass.
+
+    Args:
+        model: asked for its prefix tokens, and for an order of its tokens.
+        examples: N.
+        grids: that tokens may lie on.
+        kind: what the finest grid is made as.
+        padded: how many tokens behind the places there are that hold nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: int,
+        grids: KnownGrids,
+        kind: type[FieldGrid] = FieldGrid,
+        padded: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.examples = examples
+        self.grids = grids
+        modules = list(model.modules())
+        self.prefixes = sorted({0, *(named_tokens(module, PREFIX_PARAMETERS) for module in modules)})
+        self.behind = padded + max(named_tokens(module, QUERY_PARAMETERS) for module in modules)
+        self.ordering = next((module for module in modules if hasattr(module, "reroll")), None)
+        attends_jointly = "joint_space_time"
+        self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
+
+    def field(self, mixed: Mixed, gradient: Tensor, entry: Tensor | None) -> Evidence | None:
+        """Value times gradient of the places; None if the values stand for none.
+
+        Args:
+            mixed: the values.
+            gradient: with respect to them.
+            entry: the tokens that entered the stage, which may have been moved about before.
+        """
+        product = wide(mixed.value.detach()) * wide(gradient)
+        if mixed.is_map:
+            return self._of_map(product)
+        if mixed.value.dim() == 4 and len(mixed.value) == self.examples:
+            return self._on_grid(product.sum((1, 3)))
+        tokens = moved_back(mixed.value, product)
+        if tokens is None:
+            return None
+        if len(tokens) != self.examples and entry is not None and entry.shape[:-1] == tokens.shape:
+            tokens = moved_back_to_entry(entry, tokens, self.examples)
+        return self._on_grid(tokens)
+
+    def _of_map(self, product: Tensor) -> Evidence | None:
+        shape = tuple(product.shape[2:])
+        if shape not in self.grids.shapes:
+            return None
+        field = product.sum(1).view(self.examples, -1, *shape).sum(1)
+        return Evidence(field, field.new_zeros(self.examples, 0))
+
+    def _on_grid(self, tokens: Tensor) -> Evidence | None:
+        """Of (N, tokens), of (N, *grid), or of a video's frames (N·time, tokens) or places (N·places, time)."""
+        if tokens.dim() > 2:
+            return Evidence(tokens, tokens.new_zeros(self.examples, 0)) if len(tokens) == self.examples else None
+        for prefix in self.prefixes:
+            end = tokens.shape[1] - self.behind
+            field = self._without_others(tokens[:, prefix:end])
+            if field is not None:
+                others = torch.cat([tokens[:, :prefix], tokens[:, end:]], 1)
+                return Evidence(field, others.view(self.examples, len(others) // self.examples, -1).sum(1))
+        return None
+
+    def _without_others(self, tokens: Tensor) -> Tensor | None:
+        sequences, count = tokens.shape
+        if sequences == self.examples:
+            shape = self.grids.of(count)
+            return None if shape is None else self._ordered(tokens, shape)
+        shape = self.grids.of(sequences // self.examples * count) if self.grids.is_video else None
+        if shape is None or sequences % self.examples:
+            return None
+        time, rows, columns = shape
+        if count == rows * columns:
+            return tokens.reshape(self.examples, *shape)
+        return tokens.reshape(self.examples, rows, columns, time).movedim(-1, 1) if count == time else None
+
+    def _ordered(self, tokens: Tensor, shape: Shape) -> Tensor:
+        ordering: Any = self.ordering
+        if ordering is not None:
+            stage = next(stage for stage, (_, size) in ordering.schedule.items() if prod(size) == tokens.shape[1])
+            rerolled: Tensor = ordering.reroll(tokens[..., None], stage)[..., 0]
+            return rerolled
+        if self.time_is_last:
+            time, rows, columns = shape
+            return tokens.reshape(-1, rows, columns, time).movedim(-1, 1)
+        return tokens.reshape(-1, *shape)
+
+
+def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
+    """A number for each token (..., of the shape that the tokens had before they were moved about); None if unknown.
+
+    Args:
+        value: of tokens that were cut, projected, and brought into heads.
+        product: numbers of its shape, of which each token's are added up.
+    """
+    projected = _origin(value)
+    before = None if projected is None else _before_projection(projected)
+    if projected is None or before is None:
+        return None
+    of_tokens = _moved(value, projected, product).sum(-1)
+    origin = _origin(before)
+    # A gradient tells the shape of what is before the projection.
+    cotangent = torch.zeros_like(_moved(projected, before, _moved(value, projected, torch.zeros_like(value))))
+    cotangent[..., 0] = of_tokens.view(cotangent.shape[:-1])
+    return cotangent[..., 0] if origin is None else _first_channel(_moved(before, origin, cotangent), cotangent)
+
+
+def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int) -> Tensor:
+    """The same for tokens (rows, T) that were moved about before they entered their stage."""
+    origin = _origin(entry)
+    cotangent = torch.zeros_like(entry)
+    cotangent[..., 0] = tokens
+    if origin is None:
+        return tokens
+    return _first_channel(_moved(entry, origin, cotangent), cotangent)[-examples:]
+
+
+def _first_channel(moved: Tensor, before: Tensor) -> Tensor:
+    """What was put in the first channel, wherever the channels are by now."""
+    is_last = moved.shape[-1] == before.shape[-1] and not moved[..., 1:].any()
+    return moved[..., 0] if is_last else moved[:, 0]
+
+
+def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
+    """Where the numbers were computed that were moved since."""
+    node, number = (root.grad_fn, root.output_nr) if isinstance(root, Tensor) else (root.node, root.output_nr)
+    while node is not None and node.name().partition("Backward")[0] in MOVES:
+        following = _following(node)
+        if len(following) != 1:
+            return None
+        node, number = following[0].node, following[0].output_nr
+    return None if node is None else GradientEdge(node, number)
+
+
+def _before_projection(edge: GradientEdge) -> GradientEdge | None:
+    following = _following(edge.node) if edge.node.name().startswith(LINEAR) else []
+    return following[0] if len(following) == 1 else None
+
+
+def _following(node: Node) -> Sequence[GradientEdge]:
+    return [GradientEdge(following, number) for following, number in node.next_functions if following is not None]
+
+
+def _moved(root: Tensor | GradientEdge, edge: GradientEdge, cotangent: Tensor) -> Tensor:
+    roots: Any = [root]
+    if isinstance(root, Tensor):
+        cotangent = cotangent.to(root.dtype)
+    (moved,) = torch.autograd.grad(roots, [edge], [cotangent], retain_graph=True)
+    return moved
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,304 @@
+"""Value times gradient, of models of any grids: of one pass forward, and one backward for each target.
+
+Letters in shapes: N examples, L layers.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine._captum import _format_additional_forward_args
+from captum_gmar.engine.backward import check_finite
+from captum_gmar.engine.explanation import Explanation, check_deterministic, select
+from captum_gmar.engine.fields import KnownGrids, PackedGrid, Shape, added_up, finest
+from captum_gmar.engine.mixing import ValueMode
+from captum_gmar.engine.models import (
+    ATTENTION_NAMES,
+    CLS_PARAMETERS,
+    Logits,
+    check_not_traced,
+    logits_of,
+    named_tokens,
+    transformer_layers,
+)
+from captum_gmar.engine.passing_by import layers_passed_by
+from captum_gmar.engine.places import QUERY_PARAMETERS, Evidence, Mixed, Places
+from captum_gmar.engine.request import Request
+from captum_gmar.engine.switching import NAME, attention_implementation, uncompiled
+
+# Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
+# no part of what the image runs through before it is classified.
+READERS = re.compile("decode|neck|segmentation|upernet", re.IGNORECASE)
+ASIDE = re.compile("text|pooler|predictor|head", re.IGNORECASE)
+QUERIES = frozenset(QUERY_PARAMETERS)
+HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be met
+
+_count_examples_at_the_start: WeakSet[nn.Module] = WeakSet()  # models that were met
+
+
+class Reading(NamedTuple):
+    """What a pass forward gave."""
+
+    values: list[Mixed]
+    entries: list[Tensor]  # of each stage; none where the layers are not apart
+    starts: list[int]  # of each stage its first layer
+    maps: list[Shape]
+    logits: Tensor  # (L·N, ...) where the layers are apart
+    layers: int  # L, or 1
+
+
+def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether the model's attention is not over one patch grid of images, so that this module explains it."""
+    if inputs.dim() != 4 or any(not QUERIES.isdisjoint(module._parameters) for module in model.modules()):
+        return True
+    try:
+        layers = transformer_layers(model)
+    except ValueError:
+        return True
+    return any(map(_holds_lists, layers)) or _reads_layers(model) or len(_lists(model)) > 1
+
+
+def find_stages(model: nn.Module) -> list[list[nn.Module]]:
+    """The layers of each stage, first to last; none where they cannot be passed by."""
+    stages = _lists(model)
+    are_lists = any(_holds_lists(layer) for stage in stages for layer in stage)
+    return [] if are_lists or _reads_layers(model) or (len(stages) > 1 and _joins_late(model)) else stages
+
+
+def _joins_late(model: nn.Module) -> bool:
+    """Of several stages: whether a class token, which the classifier reads, comes in the last; as in PVT and CvT.
+
+    What comes out of earlier stages reaches it by later layers alone.
+    """
+    return any(named_tokens(module, CLS_PARAMETERS) for module in model.modules())
+
+
+def _lists(model: nn.Module) -> list[list[nn.Module]]:
+    lists = {
+        name: list(module.children())
+        for name, module in model.named_modules()
+        if _is_list(module) and not ASIDE.search(name)
+    }
+    return [layers for name, layers in lists.items() if not any(other.startswith(f"{name}.") for other in lists)]
+
+
+def _is_list(module: nn.Module) -> bool:
+    children = list(module.children())
+    return (
+        isinstance(module, nn.ModuleList | nn.Sequential)
+        and len(set(map(type, children))) == 1
+        and all(map(_holds_attention, children))
+    )
+
+
+def _holds_attention(module: nn.Module) -> bool:
+    """As a part, so that it is more than that."""
+    return any(
+        ATTENTION_NAMES.search(name.rpartition(".")[2]) or ATTENTION_NAMES.search(type(part).__name__)
+        for name, part in module.named_modules()
+        if name
+    )
+
+
+def _holds_lists(layer: nn.Module) -> bool:
+    return any(
+        isinstance(module, nn.ModuleList | nn.Sequential) and any(map(_holds_attention, module.children()))
+        for module in layer.modules()
+    )
+
+
+def _reads_layers(model: nn.Module) -> bool:
+    return any(READERS.search(name) for name, _ in model.named_modules())
+
+
+def explain_values(
+    model: nn.Module,
+    forward_func: Logits,
+    score: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    request: Request,
+    start_layer: int = 0,
+) -> list[Explanation]:
+    """Value times gradient of all attention, on the finest grid of the model, summed over layers.
+
+    Of models whose layers follow one upon the other, each layer's gradient is that of its own logits; of others that of
+    the model's logits.
+
+    Args:
+        model: the model that ``forward_func`` runs. It is left as it was.
+        forward_func: gives the logits.
+        score: what is explained, of the logits and of the same shape.
+        inputs: images (N, channels, height, width), videos (N, frames, channels, height, width), spectrograms
+            (N, time, bins), or images that come as patches (N, patches, numbers), with a tensor (N, 2) of rows and
+            columns among the further arguments.
+        request: the targets, and further arguments.
+        start_layer: the first layer that counts.
+
+    Raises:
+        ValueError: if there is no such layer, or images that come as patches are not of one size.
+        RuntimeError: if no attention is met whose values stand for places.
+        FloatingPointError: if the target's logits or the relevance is NaN or infinite.
+    """
+    arguments = _format_additional_forward_args(request.additional_forward_args) or ()
+    reading = _read(model, forward_func, inputs, arguments)
+    scores = torch.stack(score(reading.logits).chunk(reading.layers)).sum(0)
+    logits = reading.logits.chunk(reading.layers)[-1].detach()
+    targets = request.targets_for(logits, len(inputs))
+    values = _counted(reading, start_layer)
+    places, dims = _places(model, inputs, arguments, reading.maps)
+    return [
+        _explained(model, reading, values, places, dims, select(scores, target, request.contrast))._replace(
+            logits=logits
+        )
+        for target in targets
+    ]
+
+
+def _counted(reading: Reading, start_layer: int) -> list[Mixed]:
+    """The values of the layers from the first that counts on."""
+    numbers = list(dict.fromkeys(mixed.layer for mixed in reading.values))
+    if not isinstance(start_layer, int) or (numbers and not -len(numbers) <= start_layer < len(numbers)):
+        raise ValueError(f"start_layer must be one of the model's {len(numbers)} layers. Got {start_layer} instead.")
+    return [mixed for mixed in reading.values if mixed.layer in numbers[start_layer:]]
+
+
+def _explained(
+    model: nn.Module, reading: Reading, values: Sequence[Mixed], places: Places, dims: Shape, selected: Tensor
+) -> Explanation:
+    tensors = [mixed.value for mixed in values]
+    gradients = torch.autograd.grad(selected.sum(), tensors, retain_graph=True, allow_unused=True) if tensors else ()
+    with torch.autocast(selected.device.type, enabled=False):
+        evidence = [
+            places.field(mixed, gradient, _entry(reading, mixed.layer))
+            for mixed, gradient in zip(values, gradients, strict=True)
+            if gradient is not None
+        ]
+        fields = [of_values for of_values in evidence if of_values is not None]
+        if not fields:
+            raise _nothing_met(model, reading, places)
+        relevance = _together(fields)
+    check_finite(relevance, "relevance")
+    grid = places.kind(finest(tuple(of_values.field.shape[1:]) for of_values in fields), dims)
+    without_gradient = any(not of_values.field.any() for of_values in fields)
+    return Explanation(relevance, None, grid, without_gradient)
+
+
+def _together(evidence: Sequence[Evidence]) -> Tensor:
+    """(N, T) of tokens that stand for no place, then of the places of the finest grid."""
+    device = evidence[-1].field.device
+    field = added_up([of_values.field.to(device) for of_values in evidence])
+    most = max(of_values.others.shape[1] for of_values in evidence)
+    others = [
+        nn.functional.pad(of_values.others.to(device), (0, most - of_values.others.shape[1])) for of_values in evidence
+    ]
+    return torch.cat([torch.stack(others).sum(0), field.flatten(1)], 1)
+
+
+def _entry(reading: Reading, layer: int) -> Tensor | None:
+    stage = sum(start <= layer for start in reading.starts) - 1
+    return reading.entries[stage] if reading.entries else None
+
+
+def _read(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> Reading:
+    """Runs forward. Layers are apart where they can be."""
+    check_deterministic(model)
+    stages = find_stages(model)
+    if not stages or model in _count_examples_at_the_start:
+        return _run(model, forward_func, inputs, arguments, stages, is_whole=bool(stages))
+    try:
+        return _run(model, forward_func, inputs, arguments, stages, is_whole=False)
+    except (RuntimeError, ValueError, IndexError):
+        if len(stages) < 2:
+            raise
+    reading = _run(model, forward_func, inputs, arguments, stages, is_whole=True)
+    _count_examples_at_the_start.add(model)
+    return reading
+
+
+def _run(
+    model: nn.Module,
+    forward_func: Logits,
+    inputs: Tensor,
+    arguments: Sequence[Any],
+    stages: list[list[nn.Module]],
+    is_whole: bool,
+) -> Reading:
+    mode = ValueMode(None if stages else 0)
+
+    def is_under_way(layer: int | None) -> None:
+        mode.layer = layer
+
+    marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
+    layers = sum(map(len, stages)) or 1
+    if is_whole:
+        marked = torch.cat([marked] * layers)
+        arguments = [_repeated(argument, layers, len(inputs)) for argument in arguments]
+    with ExitStack() as stack:
+        stack.enter_context(mode)
+        stack.enter_context(uncompiled())
+        if _hides_attention(model):
+            stack.enter_context(attention_implementation(model, "sdpa"))
+        passing = stack.enter_context(layers_passed_by(stages, is_whole, is_under_way)) if stages else None
+        logits = logits_of(forward_func.run(marked, *arguments))
+    if len(logits) != layers * len(inputs):
+        raise RuntimeError(
+            f"Expected {layers * len(inputs)} outputs, of {layers} layers for {len(inputs)} examples, but got "
+            f"{len(logits)}. forward_func must handle each example by itself, any number of them."
+        )
+    entries, starts = ([], [0]) if passing is None else (passing.entries, passing.starts[:-1])
+    return Reading(mode.values, entries, starts, list(mode.maps), logits, layers)
+
+
+def _repeated(argument: Any, times: int, examples: int) -> Any:
+    is_of_each = isinstance(argument, Tensor) and argument.dim() and len(argument) == examples
+    return torch.cat([argument] * times) if is_of_each else argument
+
+
+def _hides_attention(model: nn.Module) -> bool:
+    configs = (getattr(module, "config", None) for module in model.modules())
+    return any(str(getattr(config, NAME, "")).startswith(HIDDEN_ATTENTION) for config in configs)
+
+
+def _places(model: nn.Module, inputs: Tensor, arguments: Sequence[Any], maps: Sequence[Shape]) -> tuple[Places, Shape]:
+    """The places of the tokens, and which dimensions of the inputs they are cut of."""
+    examples = len(inputs)
+    sizes = [argument for argument in arguments if isinstance(argument, Tensor) and argument.shape == (examples, 2)]
+    if inputs.dim() == 3 and sizes:
+        rows, columns = _one_size(sizes[0])
+        grids = KnownGrids([(rows, columns)])
+        return Places(model, examples, grids, PackedGrid, padded=inputs.shape[1] - rows * columns), ()
+    if inputs.dim() == 5:
+        return Places(model, examples, KnownGrids(maps, frames=inputs.shape[1])), (1, 3, 4)
+    return Places(model, examples, KnownGrids(maps)), (2, 1) if inputs.dim() == 3 else (2, 3)
+
+
+def _one_size(sizes: Tensor) -> tuple[int, int]:
+    if not (sizes == sizes[:1]).all():
+        raise ValueError(
+            "Images that come as patches must be of one number of rows and columns in a batch. Got "
+            f"{sizes.tolist()} instead. Pass them one by one."
+        )
+    rows, columns = sizes[0].tolist()
+    return rows, columns
+
+
+def _nothing_met(model: nn.Module, reading: Reading, places: Places) -> RuntimeError:
+    name = type(model).__name__
+    if not reading.values:
+        check_not_traced(model)
+        return RuntimeError(
+            f"No attention was met in {name} of what is computed from the inputs: it calls neither "
+            "torch.nn.functional.scaled_dot_product_attention nor torch.nn.MultiheadAttention, nor multiplies values "
+            "by a softmax. Models without attention cannot be explained."
+        )
+    shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in reading.values))
+    grids = ", ".join("x".join(map(str, shape)) for shape in places.grids.shapes) or "none"
+    return RuntimeError(
+        f"Expected attention of {name} over the places of a grid that a convolution cuts its inputs into ({grids}), "
+        f"but its values are of shapes {shapes}. Does the model, or forward_func, detach them, or drop tokens?"
+    )
