@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 # Implementations that compute the same attention, by how their names begin. One of the user's own is left alone.
 EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
 NAME = "_attn_implementation"  # the property of a config by which transformers' layers look their attention up
+FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes it out
 
 
 @contextmanager
@@ -20,6 +22,7 @@ def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
 
     Their configs, which other models and threads may share, are not written to: it is what this thread reads there that
     differs. So passes of other threads, which may ask for attention weights or explain the same model, stay whole.
+    timm's modules that write their attention out call torch's meanwhile, in all threads: it gives the same numbers.
 
     Raises:
         RuntimeError: within another such block of the same thread that wants another implementation, as what that one
@@ -33,6 +36,8 @@ def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
             "under way in this thread. Record attention outside of forward_func."
         )
     with ExitStack() as stack:
+        if name == "sdpa":
+            stack.enter_context(_fused_by(model).during_pass())
         for kind in filter(None, {_defining(type(config)) for config in configs.values()}):
             stack.enter_context(_read_by_thread(kind).during_pass())
         _read_here.names = {**before, **dict.fromkeys(configs, name)}
@@ -76,6 +81,29 @@ class _Shared:
                 self.passes -= 1
                 if not self.passes:
                     self.stack.close()
+
+
+_fused_by_models: "WeakKeyDictionary[nn.Module, _Shared]" = WeakKeyDictionary()
+_fused_by_models_lock = threading.Lock()
+
+
+def _fused_by(model: nn.Module) -> _Shared:
+    """timm's attention in this model is fused."""
+    reference = ref(model)
+    with _fused_by_models_lock:
+        return _fused_by_models.setdefault(model, _Shared(lambda: _fused(reference())))
+
+
+@contextmanager
+def _fused(model: nn.Module | None) -> Iterator[None]:
+    modules = [] if model is None else [module for module in model.modules() if vars(module).get(FUSED) is False]
+    for module in modules:
+        setattr(module, FUSED, True)
+    try:
+        yield
+    finally:
+        for module in modules:
+            setattr(module, FUSED, False)
 
 
 _forced_eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))

@@ -1,15 +1,17 @@
 """What is switched for a pass comes back, whoever else switches it meanwhile."""
 
+import copy
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from families import Block, TimmLike
 from torch.testing import assert_close
 from transformers import PretrainedConfig, ViTForImageClassification
 
-from captum_gmar import AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
+from captum_gmar import AttCAT, AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
 from captum_gmar.engine.models import transformer_layers
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 from captum_gmar.engine.truncation import layers_apart
@@ -39,6 +41,60 @@ def test_no_other_thread_sees_it_and_nothing_is_written(make_vit):
         assert model.config._attn_implementation_internal == "eager"
         assert in_another_thread(lambda: model.config._attn_implementation) == "eager"
     assert vars(PretrainedConfig)["_attn_implementation"] is own_property
+
+
+class WrittenOut(Block):
+    """As timm's attention, where ``timm.layers.set_fused_attn(False)`` was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.fused_attn = False
+        self.read = []
+
+    def forward(self, tokens):
+        self.read.append(self.fused_attn)
+        if self.fused_attn:
+            return super().forward(tokens)
+        query, key, value = self.qkv(self.norm(tokens)).unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+        attended = (query @ key.mT * 8**-0.5).softmax(-1) @ value
+        return tokens + self.proj(attended.transpose(1, 2).flatten(2))
+
+
+@pytest.fixture
+def not_fused():
+    torch.manual_seed(0)
+    model = TimmLike("token", {"cls_token": 1}).eval()
+    model.blocks = torch.nn.Sequential(*(WrittenOut() for _ in range(3)))
+    return model
+
+
+@pytest.mark.parametrize("method", [GMARAttribution, AttentionRollout, AttentionEvidence, AttCAT])
+def test_timms_attention_is_fused_for_the_pass(not_fused, images, method):
+    fused = copy.deepcopy(not_fused)
+    for block in fused.blocks:
+        block.fused_attn = True
+    expected = method(fused).relevance(images, 3)
+    assert_close(method(not_fused).relevance(images, 3), expected, rtol=0, atol=0)
+    assert all(block.fused_attn is False and all(block.read) for block in not_fused.blocks)
+
+
+def test_timms_attention_of_two_passes_at_once(not_fused):
+    """The first to leave leaves it to the other."""
+    (block, *_), (entered, left) = not_fused.blocks, (threading.Event(), threading.Event())
+
+    def outlast():
+        with attention_implementation(not_fused, "sdpa"):
+            entered.set()
+            left.wait(10)
+            return block.fused_attn
+
+    with ThreadPoolExecutor(1) as pool:
+        with attention_implementation(not_fused, "sdpa"):
+            other = pool.submit(outlast)
+            entered.wait(10)
+        left.set()
+        assert other.result(10)
+    assert not block.fused_attn
 
 
 def test_passes_that_want_different_attention_run_side_by_side(make_vit):
