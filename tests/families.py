@@ -113,7 +113,13 @@ def image_embedding(model):
 
 
 def timm(name, **changes):
-    return pytest.importorskip("timm").create_model(name, img_size=32, num_classes=10, depth=3, **changes)
+    """timm's own model of this name, as narrow and shallow as the others."""
+    small = {"img_size": 32, "patch_size": 8, "num_classes": 10, "depth": 3, "embed_dim": 48, "num_heads": 3}
+    return pytest.importorskip("timm").create_model(name, **{**small, **changes})
+
+
+def _timm_block(name):
+    return getattr(pytest.importorskip("timm").models.vision_transformer, name)
 
 
 # name: (make the model, the tokens that its classifier reads)
@@ -166,12 +172,27 @@ FAMILIES = {
     "timm-like, wrapped": (lambda: Wrapped(TimmLike("avg", {"cls_token": 1, "reg_token": 2})), PATCHES),
     "timm ViT": (lambda: timm("vit_tiny_patch16_224"), CLS),
     "timm ViT, avg": (lambda: timm("vit_tiny_patch16_224", global_pool="avg"), PATCHES),
-    "timm ViT, map": (lambda: timm("vit_base_patch16_siglip_224"), PATCHES),
     "timm ViT, registers": (lambda: timm("vit_small_patch14_reg4_dinov2"), CLS),
+    "timm ViT, rope": (lambda: timm("vit_small_patch16_rope_224"), CLS),
+    "timm DeiT": (lambda: timm("deit_tiny_patch16_224"), CLS),
     "timm DeiT, distilled": (lambda: timm("deit_tiny_distilled_patch16_224"), DISTILLED),
+    "timm SigLIP": (lambda: timm("vit_base_patch16_siglip_224"), PATCHES),
+    "timm SigLIP, avg": (lambda: timm("vit_base_patch16_siglip_gap_224"), PATCHES),
     "timm BEiT": (lambda: timm("beit_base_patch16_224"), PATCHES),
+    "timm BEiT, one bias": (
+        lambda: timm("beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True),
+        PATCHES,
+    ),
     "timm EVA": (lambda: timm("eva02_tiny_patch14_224"), PATCHES),
-    "timm EVA, map": (lambda: timm("vit_pe_core_tiny_patch16_384"), ALL),
+    "timm EVA, map": (lambda: timm("vit_pe_core_tiny_patch16_384", embed_dim=96), ALL),
+    "timm DINOv2": (lambda: timm("vit_small_patch14_dinov2"), CLS),
+    "timm DINOv3": (lambda: timm("vit_small_patch16_dinov3"), PATCHES),
+    "timm DINOv3, gated": (lambda: timm("vit_small_plus_patch16_dinov3"), PATCHES),
+    "timm relpos": (lambda: timm("vit_relpos_small_patch16_224"), PATCHES),
+    "timm, layers in parallel": (
+        lambda: timm("vit_tiny_patch16_224", block_fn=_timm_block("ParallelScalingBlock")),
+        CLS,
+    ),
 }
 
 

@@ -29,6 +29,7 @@ class Dense:
     truncated: Callable[..., "Dense"] = not_of_one_pass  # of the model cut after a layer, and of its log-odds
     traced: Callable[..., "Traced"] = not_of_one_pass  # of the tokens between its layers
     patches: int = 0  # which are the last tokens
+    pooling: Tensor | None = None  # (N, H, queries, T) of attention that pools what the layers return
 
     @cached_property
     def own_gradient(self) -> list[Tensor]:
@@ -47,6 +48,7 @@ class WrittenOut(TorchFunctionMode):
         super().__init__()
         self.kept: list[Tensor] = []
         self.last: tuple[Tensor, ...] = ()  # query, key, value and output
+        self.pooling: Tensor | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func is not F.scaled_dot_product_attention:
@@ -58,6 +60,9 @@ class WrittenOut(TorchFunctionMode):
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         attention = scores.softmax(-1)
+        if query.shape[-2] != key.shape[-2]:
+            self.pooling = attention.detach()
+            return attention @ value
         self.kept.append(attention)
         self.last = query, key, value, attention @ value
         return self.last[-1]
@@ -72,6 +77,10 @@ class Constant(WrittenOut):
             return self.layer_norm(*args, **kwargs)
         if func is F.gelu:
             return self.gelu(*args, **kwargs)
+        if func is F.silu:
+            return args[0] * args[0].detach().sigmoid()
+        if func.__name__ in ("mul", "__mul__") and all(isinstance(arg, Tensor) and arg.grad_fn for arg in args):
+            return (args[0] * args[1].detach() + args[0].detach() * args[1]) / 2
         if func is F.multi_head_attention_forward:
             return self.multi_head_attention(*args, **kwargs)
         if func in (torch.sigmoid, Tensor.sigmoid, torch.softmax, Tensor.softmax):
@@ -124,7 +133,7 @@ def written_out(
         logits = of(forward(model, inputs.double()))
     logit = sum(logits[example, target] for example, target in enumerate(targets))
     gradients = torch.autograd.grad(logit, written.kept)
-    return Dense([a.detach() for a in written.kept], list(gradients))
+    return Dense([a.detach() for a in written.kept], list(gradients), pooling=written.pooling)
 
 
 def without_layers_after(model: nn.Module, layers: list[nn.Module], layer: int) -> nn.Module:

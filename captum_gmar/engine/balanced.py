@@ -209,10 +209,11 @@ class BalancedPass(AttentionMode):
 
     def _multiply(self, func: Callable[..., Any], name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Each of several paths that are multiplied gets its part."""
-        places = AFFINE.get(name, range(len(args)))
-        added = [arg for place, arg in enumerate(args) if place not in places]
-        paths, factors = self._parts([args[place] for place in places])
-        paths_added, factors_added = self._parts((added, kwargs))
+        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}  # by place or name
+        added = [given[key] for key in AFFINE.get(name, ()) if key in given]
+        multiplied = {key: value for key, value in given.items() if key not in AFFINE.get(name, ())}
+        paths, factors = self._parts(multiplied)
+        paths_added, factors_added = self._parts(added)
         self._check_all_paths(factors if paths_added and not paths else factors_added if paths else [], name)
         shares = len(paths)
         if shares < 2:
@@ -226,7 +227,8 @@ class BalancedPass(AttentionMode):
         def share(argument: Any) -> Any:
             return balanced_functions.scaled_gradient(argument, 1 / shares) if is_path(argument) else argument
 
-        return func(*(mapped(share, arg) if place in places else arg for place, arg in enumerate(args)), **kwargs)
+        given |= mapped(share, multiplied)
+        return func(*(given[place] for place in range(len(args))), **{key: given[key] for key in kwargs})
 
     def _parts(self, arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
         """The paths and the factors among the arguments."""

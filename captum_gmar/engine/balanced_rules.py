@@ -27,8 +27,11 @@ LINEAR = _words(
     "upsample view view_as vsplit vstack where"
 )
 PRODUCTS = _words("bmm dot einsum imul inner matmul mm mul multiply mv outer prelu rmatmul rmul tensordot")
-# Products of two arguments, at these places, to which another is added.
-AFFINE = {"linear": (0, 1), "conv1d": (0, 1), "conv2d": (0, 1), "conv3d": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
+# Products of two arguments to which another is added: its place and its name.
+AFFINE: dict[str, tuple[int, str]] = {
+    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), (2, "bias")),
+    **dict.fromkeys(("addmm", "baddbmm"), (0, "input")),
+}
 # What asks or says something of a tensor, or makes one that does not depend on its numbers.
 ASIDE = _words(
     "backward data_ptr delete dim empty_like element_size full_like get_device grad is_complex is_contiguous "

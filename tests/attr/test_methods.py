@@ -34,6 +34,9 @@ def case(family):
     record.patches = patches
     if family == "SigLIP, image embedding":
         start = pooling_attention(model, run, inputs)
+    elif record.pooling is not None:
+        pooled = record.pooling.mean((1, 2))
+        start = torch.nn.functional.pad(pooled, (tokens - pooled.shape[-1], 0))
     else:
         start = expected_start(FAMILIES[family][1], tokens, patches).expand(3, -1)
     return model, forward, inputs, record, start.double(), patches

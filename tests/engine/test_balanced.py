@@ -18,7 +18,7 @@ from captum_gmar.engine.balanced_rules import register_rule
 from captum_gmar.engine.models import Logits, transformer_layers
 
 # What a model adds to its tokens, by the names of its parameters: the part of the logit that no pixel gave.
-ADDED = ("bias", "cls_token", "class_embedding", "position", "reg_token", "register", "dist")
+ADDED = ("bias", "cls_token", "class_embedding", "pos", "reg_token", "register", "dist")
 
 
 class Encoder(nn.Module):
@@ -288,6 +288,28 @@ def test_attention_is_constant_and_products_are_halved():
     # Half of what it multiplies, 2, and as much of its part in both attended tokens: (1 + 3) / 4.
     assert_close(gradient.flatten(), torch.tensor([2.0, 2.0]))
     assert_close((gradient * tokens).sum(), product.sum())
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (F.linear, {"input": 2.0, "weight": 3.0, "bias": 5.0}),
+        (torch.mul, {"input": 2.0, "other": 3.0}),
+        (torch.addmm, {"input": 5.0, "mat1": 2.0, "mat2": 3.0}),
+    ],
+)
+@pytest.mark.parametrize("by_place", range(3))
+def test_products_of_arguments_by_name(function, arguments, by_place):
+    """By hand: 2 · 3, of which each has half, and what is added has all."""
+    arguments = {name: torch.full((1, 1), value, requires_grad=True) for name, value in arguments.items()}
+    tensors, names = list(arguments.values()), list(arguments)[by_place:]
+    with balanced(nn.Identity(), keeps_parameters=True):
+        paths = [tensor * 1 for tensor in tensors]
+        product = function(*paths[:by_place], **dict(zip(names, paths[by_place:], strict=False)))
+    given = dict(zip(arguments, torch.autograd.grad(product, tensors), strict=True))
+    added = given.pop("bias", None) if function is F.linear else given.pop("input") if len(given) > 2 else None
+    assert added is None or added == 1
+    assert [float(gradient) for gradient in given.values()] == [1.5, 1.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
