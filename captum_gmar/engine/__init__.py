@@ -6,3 +6,16 @@ gradient complete. ``rule`` says what a rule is and ``reading`` what it reads of
 ``ways``; ``models``, ``start_tokens`` and ``graph`` what is known of a model, ``request`` what a user asks,
 ``switching`` what is switched meanwhile. ``recording`` is the dense way. Methods are in :mod:`captum_gmar.attr`.
 """
+
+import re
+
+import torch
+
+OLDEST_TORCH = (2, 6)
+
+# By its first two numbers: prereleases, and builds of a company's own, have what their release has.
+if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < OLDEST_TORCH:
+    raise ImportError(
+        f"captum_gmar needs torch {'.'.join(map(str, OLDEST_TORCH))} or newer. Got {torch.__version__} instead. "
+        "Update it, with pip install --upgrade torch."
+    )

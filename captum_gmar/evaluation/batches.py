@@ -182,7 +182,7 @@ class Batches:
                 self.at_once //= 2
                 self.note(f"out of memory: going on with {self.at_once} images at once")
             if self.device.type != "cpu":
-                torch.accelerator.memory.empty_cache()
+                torch.get_device_module(self.device).empty_cache()
 
     def _skip(self, number: int, error: Exception) -> Skipped:
         example, reason = self.examples[number], " ".join(str(error).split())
