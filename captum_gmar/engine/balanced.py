@@ -209,7 +209,7 @@ class BalancedPass(AttentionMode):
 
     def _multiply(self, func: Callable[..., Any], name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Each of several paths that are multiplied gets its part."""
-        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}  # by place or name
+        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}  # by place or name
         added = [given[key] for key in AFFINE.get(name, ()) if key in given]
         multiplied = {key: value for key, value in given.items() if key not in AFFINE.get(name, ())}
         paths, factors = self._parts(multiplied)
