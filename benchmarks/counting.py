@@ -23,6 +23,8 @@ from transformers import ViTConfig
 from benchmarks.cases import SIZES, Case
 from benchmarks.rows import OWN, Subject
 from captum_gmar.attr.catalogue import OURS
+from captum_gmar.engine import kernel
+from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.files.markdown import table
 
 ABOUT = """\
@@ -30,8 +32,10 @@ A count, not a measurement: of models of 2 and 4 layers, taken to all, run on te
 and branches of a GPU. Each operation takes the longest of its bytes at 3.35 TB/s, its matrix products at 990 TFLOP/s
 (float32: 67) and a launch of 4 µs, as an H100 has them at its best: ratios are meant, not times. The model's own
 attention is one fused operation each way. Where the host reads a number of the device, for which it waits, it gets what
-a usual call gives: every check passes, and the classifier reads the first token."""
+a usual call gives: every check passes, and the classifier reads the first token. Triton
+kernels count as what they read, write and multiply."""
 CASES = Case("ViT-B", 224, 64, "bfloat16"), Case("ViT-B", 1024, 4, "bfloat16"), Case("ViT-B", 224, 1, "bfloat16")
+WITHOUT = ", without Triton"
 DEPTHS = 2, 4
 DEVICE = "meta"
 BYTES, LAUNCH = 3.35e12, 4e-6  # a second, and seconds
@@ -90,10 +94,10 @@ class Ratio(NamedTuple):
         return self.count.operations / self.own.operations
 
 
-def count(case: Case, row: str) -> Ratio:
-    """A row of the benchmarks and its own pass, of all layers of the case."""
+def count(case: Case, row: str, with_kernel: bool = True) -> Ratio:
+    """A row of the benchmarks and its own pass, of all layers of the case; ``with_kernel`` where Triton is."""
     own, depth = own_of(row), case.layers or _depth(case.model)
-    return Ratio(_of_depth(case, row, depth), _of_depth(case, own, depth))
+    return Ratio(_of_depth(case, row, depth, with_kernel), _of_depth(case, own, depth, with_kernel))
 
 
 def own_of(row: str) -> str:
@@ -102,15 +106,15 @@ def own_of(row: str) -> str:
 
 
 @cache
-def _of_depth(case: Case, name: str, depth: int) -> Count:
-    shallow, deep = (_counted(case._replace(layers=layers), name) for layers in DEPTHS)
+def _of_depth(case: Case, name: str, depth: int, with_kernel: bool) -> Count:
+    shallow, deep = (_counted(case._replace(layers=layers), name, with_kernel) for layers in DEPTHS)
     layer = (deep + shallow.times(-1)).times(1 / (DEPTHS[1] - DEPTHS[0]))
     return shallow + layer.times(depth - DEPTHS[0])
 
 
-def _counted(case: Case, name: str) -> Count:
+def _counted(case: Case, name: str, with_kernel: bool) -> Count:
     subject = Subject(case, DEVICE)
-    return count_call(subject.own(name) if name in OWN else subject.row(name).run)
+    return count_call(subject.own(name) if name in OWN else subject.row(name).run, with_kernel)
 
 
 @cache
@@ -118,10 +122,10 @@ def _depth(model: str) -> int:
     return ViTConfig(**SIZES[model]).num_hidden_layers
 
 
-def count_call(call: Callable[[], object]) -> Count:
+def count_call(call: Callable[[], object], with_kernel: bool = True) -> Count:
     """Of a call on tensors of DEVICE."""
     counting = Counting()
-    with as_on_a_gpu(), counting:
+    with as_on_a_gpu(), kernels(counting, with_kernel), counting:
         call()
     return counting.count
 
@@ -154,6 +158,8 @@ class Counting(TorchDispatchMode):
             self.launch(what_is_read(func, args, kwargs), outputs, done)
         if packet in (aten.any, aten.all):
             result.assumed = packet is aten.all
+        elif packet is aten.count_nonzero:  # of tokens: the patches
+            result.assumed = inputs[0].numel() - 1
         return result
 
     def launch(self, inputs: list[Tensor], outputs: list[Tensor], flops: float) -> None:
@@ -193,7 +199,7 @@ def usual_answer(func: Any, args: Any, kwargs: Any) -> Any:
     if packet is aten.nonzero:
         return torch.zeros(1, tensor.dim(), dtype=torch.int64, device=DEVICE)
     if packet is aten._local_scalar_dense:
-        return getattr(tensor, "assumed", True) if tensor.dtype == torch.bool else 0
+        return getattr(tensor, "assumed", tensor.dtype == torch.bool)
     if packet is aten.copy_:
         return tensor
     if packet is aten._to_copy:
@@ -234,8 +240,33 @@ def as_on_a_gpu() -> Iterator[None]:
     is_cuda = property(lambda tensor: tensor.device.type in ("cuda", DEVICE))
     with (
         patch.object(torch.Tensor, "is_cuda", is_cuda, create=True),
+        patch.object(torch, "is_autocast_enabled", lambda *args: False),
         patch.object(torch, "autocast", lambda *args, **kwargs: nullcontext()),
         patch.object(F, "scaled_dot_product_attention", fused_attention),
+    ):
+        yield
+
+
+@contextmanager
+def kernels(counting: Counting, with_kernel: bool) -> Iterator[None]:
+    """Within the block, the Triton kernels are counted and not run, or are not there."""
+
+    def run(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
+        of_queries, of_attention = name == "row_sums", flags.get("MATRIX", 0) in range(len(kernel.OF_ATTENTION))
+        of_gradient = flags["GRADIENT"] if of_queries else flags["NORM"] or flags["MATRIX"] in (1, 2, 3)
+        tensors_of = {"scores": (layer.query, layer.key), "gradient": (layer.value, layer.grad_output)}
+        products = [name for name, needed in (("scores", of_attention), ("gradient", of_gradient)) if needed]
+        read = [tensor for product in products for tensor in tensors_of[product]]
+        product = 2 * prod(layer.query.shape) * layer.key.shape[-2]
+        others = {id(t): t for t in tensors if t.numel()}  # one is not there twice
+        counting.launch(read, list(others.values()), len(products) * product)
+
+    devices = {*kernel.DEVICES, DEVICE} if with_kernel else set()
+    with (
+        patch.object(kernel, "DEVICES", devices),
+        patch.object(kernel, "_has_triton", lambda: True),
+        patch.object(kernel, "_passes_test", lambda form: True),
+        patch.object(kernel, "run_kernel", run),
     ):
         yield
 
@@ -253,7 +284,11 @@ def ratios(counted: Mapping[str, Mapping[Case, Ratio]]) -> str:
 
 def numbers(counted: Mapping[str, Mapping[Case, Ratio]]) -> str:
     """A table of what was counted, of the own passes as well."""
-    counts = {(own_of(row), case): ratio.own for row, cases in counted.items() for case, ratio in cases.items()}
+    counts = {
+        (own_of(row.removesuffix(WITHOUT)), case): ratio.own
+        for row, cases in counted.items()
+        for case, ratio in cases.items()
+    }
     counts |= {(row, case): ratio.count for row, cases in counted.items() for case, ratio in cases.items()}
     header = ["", "case", "launches", "GB", "Tflop", "ms", "waits"]
     return table(header, ([name, str(case), *c.cells()] for (name, case), c in counts.items()))
@@ -262,8 +297,12 @@ def numbers(counted: Mapping[str, Mapping[Case, Ratio]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser("python -m benchmarks.counting", description=ABOUT)
     parser.add_argument("rows", nargs="*", default=OURS, metavar="METHOD", help="default: all of this package")
-    rows = parser.parse_args(arguments).rows
-    counted = {row: {case: count(case, row) for case in CASES} for row in rows}
+    counted = {}
+    for row in parser.parse_args(arguments).rows:
+        counted[row] = {case: count(case, row) for case in CASES}
+        without = {case: count(case, row, with_kernel=False) for case in CASES}
+        if without != counted[row]:
+            counted[row + WITHOUT] = without
     print(ABOUT, ratios(counted), numbers(counted), sep="\n\n")
 
 
