@@ -1,5 +1,7 @@
 """The public names and where each is defined, one row each: for type checkers, and for ``__init__.py``."""
 
+from captum_gmar.attr.answer import AnswerAttribution as AnswerAttribution
+from captum_gmar.attr.answer import AnswerEvidence as AnswerEvidence
 from captum_gmar.attr.catalogue import methods as methods
 from captum_gmar.attr.evidence import AttentionEvidence as AttentionEvidence
 from captum_gmar.attr.gmar import GMARAttribution as GMARAttribution

@@ -1,0 +1,264 @@
+"""What fed each word of an answer: of a model that generates text, from pictures, a prompt and its own words before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.image_tokens import PictureTokens, picture_tokens
+from captum_gmar.engine.models import check_model
+from captum_gmar.engine.word_rows import RowEvidence, decoder_layers, explain_last_rows
+
+Answer: TypeAlias = str | Sequence[int] | Tensor
+"""An answer as text, which the processor's tokenizer cuts into tokens, or the tokens' ids."""
+
+# What the model is told of every token beside its id, and what it is told of an answer's: text, that is attended to.
+_OF_ANSWER = {"attention_mask": 1, "mm_token_type_ids": 0, "token_type_ids": 0}
+
+
+@dataclass(frozen=True)
+class AnswerAttribution:
+    """What fed each of the W tokens of an answer, as shares of all evidence for and against the token.
+
+    Attributes:
+        tokens: W, the answer's, as text where there is a tokenizer, else their ids.
+        relevance: (W, S) by the tokens of the decoder's own sequence: the prompt, with the pictures in it, and the
+            answer but for its last token. Zero where a token stands behind the one that it could feed.
+        encoded_relevance: (W, S') by the encoder's tokens, of models that read these by cross-attention; else None.
+        scores: (W,) what is explained: the log-odds of each token, or the log of its odds against the contrast's.
+        prompt_length: how many of the S tokens come before the answer's first.
+        pictures: which tokens stand for which places; None where the model's way to lay them out is not known.
+    """
+
+    tokens: tuple[str, ...]
+    relevance: Tensor
+    encoded_relevance: Tensor | None
+    scores: Tensor
+    prompt_length: int
+    pictures: tuple[PictureTokens, ...] | None
+
+    def picture_relevance(self, picture: int = 0) -> Tensor:
+        """(W, rows, columns): each token's evidence in one picture, on the grid of the model's image tokens.
+
+        Raises:
+            ValueError: if it is not known which token stands for which place.
+            IndexError: if there is no such picture.
+        """
+        if self.pictures is None:
+            raise ValueError("It is not known which image token of this model stands for which place in the picture.")
+        columns, is_encoded = self.pictures[picture]
+        relevance = self.encoded_relevance if is_encoded else self.relevance
+        assert relevance is not None
+        return relevance[:, columns.to(relevance.device)]
+
+    @property
+    def answer_relevance(self) -> Tensor:
+        """(W, W - 1): each token's evidence in the answer's tokens before it."""
+        return self.relevance[:, self.prompt_length :]
+
+    def shares(self) -> dict[str, Tensor]:
+        """What each part of the input holds of each token's evidence, for and against, (W,) each: "pictures", "prompt"
+        and "answer", of the pictures only where it is known which tokens are theirs. Together they are 1."""
+        pictures = [
+            self.picture_relevance(number).abs().flatten(1).sum(1) for number in range(len(self.pictures or ()))
+        ]
+        of_pictures = torch.stack(pictures).sum(0) if pictures else torch.zeros_like(self.scores)
+        answer = self.answer_relevance.abs().sum(1)
+        encoded = 0 if self.encoded_relevance is None else self.encoded_relevance.abs().sum(1)
+        rest = self.relevance.abs().sum(1) + encoded - answer - of_pictures
+        return {"pictures": of_pictures, "prompt": rest, "answer": answer}
+
+
+class AnswerEvidence:
+    r"""
+    Attention evidence of every word that a model generates, from one forward and one backward pass together.
+
+    .. math::
+        R_{wj} = \sum_l \sum_h A_{l,h,ij} \; v_{l,h,j} \cdot \frac{\partial o_{l,w}}{\partial (A_{l,h} v_{l,h})_i},
+        \qquad r_{wj} = R_{wj} \Big/ \sum_k |R_{wk}|
+
+    where row i of the decoder makes word w, and :math:`o_{l,w}` are the word's log-odds if the final norm and the
+    output embedding read what comes out of layer l: what :class:`~captum_gmar.AttentionEvidence` is for a class. As a
+    decoder makes each word of one row alone, words do not mix, and explaining all of them costs no more than one.
+
+    What it does not mean: an image token was made by the vision tower of the whole picture, and a token of the prompt
+    has been fed by those before it. What a word's row held before attention is shared out among nobody.
+
+    The grammar follows Captum's ``LLMAttribution``: inputs and a target, which is the answer.
+
+    Args:
+        model: of transformers, that generates text: LLaVA, Qwen-VL, InternVL, SmolVLM, PaliGemma, Gemma 3, Pixtral,
+            Mllama, BLIP-2, Florence-2, encoder–decoder captioners, or one of text alone. It is used as it is, and
+            nothing of it is changed.
+        tokenizer: the model's processor or tokenizer, for answers given as text and tokens told as text; None: ids.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: if it does not generate text.
+
+    Example::
+
+        >>> import torch, transformers
+        >>> from captum_gmar import AnswerEvidence
+        >>> config = transformers.LlamaConfig(
+        ...     vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
+        ... )
+        >>> model = transformers.LlamaForCausalLM(config).eval()
+        >>> evidence = AnswerEvidence(model).attribute({"input_ids": torch.tensor([[1, 5, 7]])}, target=[8, 9])
+        >>> evidence.relevance.shape, evidence.tokens
+        (torch.Size([2, 4]), ('8', '9'))
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+        check_model(model)
+        decoder_layers(model)
+        self.model: Any = model
+        self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
+        return "Answer evidence"
+
+    def attribute(
+        self,
+        inputs: Mapping[str, Any],
+        target: Answer | None = None,
+        contrast: Answer | None = None,
+        gen_args: Mapping[str, Any] | None = None,
+    ) -> AnswerAttribution:
+        """
+        Explains every token of an answer.
+
+        Args:
+            inputs: what the model's processor returned for the pictures and the prompt, of one example.
+            target: the answer, as text or ids. Default: None, which lets the model generate it.
+            contrast: what is taken off: one token, or as many as the target has; explains why each token rather than
+                the contrast's.
+            gen_args: passed to the model's ``generate``, where the answer is not given; by default it is greedy and of
+                25 tokens at most.
+
+        Returns:
+            AnswerAttribution: the numbers, in single precision for half-precision models.
+
+        Raises:
+            ValueError: if the inputs are not those of one example, the answer has no tokens, is longer than the model's
+                positions, or is text without a tokenizer; or the contrast has another number of tokens.
+            RuntimeError: if the decoder's attention can't be met.
+            FloatingPointError: if what is explained, or relevance, is NaN or infinite.
+        """
+        arguments = _one_example(inputs)
+        ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
+        against = None if contrast is None else self._token_ids(contrast, "contrast")
+        if against is not None and len(against) not in (1, len(ids)):
+            raise ValueError(
+                f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(against)} instead."
+            )
+        with_answer = self._with_answer(arguments, ids)
+        evidence = explain_last_rows(self.model, with_answer, len(ids), partial(_scores, ids=ids, against=against))
+        tokens, encoded = _shares(evidence)
+        pictures = picture_tokens(self.model, arguments, (tokens if encoded is None else encoded).shape[1])
+        return AnswerAttribution(
+            tuple(map(self._text, ids)),
+            tokens,
+            encoded,
+            evidence.scores,
+            tokens.shape[1] - len(ids) + 1,
+            None if pictures is None else tuple(pictures),
+        )
+
+    def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
+        """The tokens that the model answers with, without those that only end the answer."""
+        gen_args = {"max_new_tokens": 25, "do_sample": False, **gen_args}
+        with torch.no_grad():
+            sequence: list[int] = self.model.generate(**arguments, **gen_args)[0].tolist()
+        length = 1 if _has_encoder(self.model) else arguments["input_ids"].shape[1]
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        answer = sequence[length:]
+        while answer and answer[-1] in ends:
+            answer.pop()
+        if not answer:
+            raise ValueError(
+                "The model must answer with a token at least, but it ended at once. Pass an answer as target."
+            )
+        return answer
+
+    def _token_ids(self, answer: Answer, name: str) -> list[int]:
+        if isinstance(answer, str):
+            if self.tokenizer is None:
+                raise ValueError(f"{name} must be token ids where there is no tokenizer. Got text instead: pass one.")
+            answer = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        ids: list[Any] = answer.flatten().tolist() if isinstance(answer, Tensor) else list(answer)
+        words = self.model.get_output_embeddings().weight.shape[0]
+        if not ids or any(not isinstance(number, int) or not 0 <= number < words for number in ids):
+            raise ValueError(f"{name} must be at least one token of the model's {words}. Got {ids[:8]} instead.")
+        return ids
+
+    def _with_answer(self, arguments: Mapping[str, Any], ids: list[int]) -> dict[str, Any]:
+        """What the model is called with: the answer but for its last token, which feeds no other."""
+        if _has_encoder(self.model):
+            start = getattr(self.model.generation_config, "decoder_start_token_id", None)
+            start = start if start is not None else getattr(self.model.config, "decoder_start_token_id", None)
+            if start is None:
+                raise ValueError(
+                    f"{type(self.model).__name__} must have a decoder_start_token_id in its generation_config, with "
+                    "which its answers begin. Got none."
+                )
+            device = next(self.model.parameters()).device
+            return {**arguments, "decoder_input_ids": torch.tensor([[start, *ids[:-1]]], device=device)}
+        prompt = arguments["input_ids"]
+        together = {**arguments, "input_ids": torch.cat([prompt, prompt.new_tensor([ids[:-1]])], 1)}
+        of_answer = _OF_ANSWER | ({"token_type_ids": 1} if self.model.config.model_type == "paligemma" else {})
+        for name, value in of_answer.items():
+            if arguments.get(name) is not None:
+                together[name] = F.pad(arguments[name], (0, len(ids) - 1), value=value)
+        if arguments.get("cross_attention_mask") is not None:  # Mllama's: an answer sees what the prompt's end sees
+            mask = arguments["cross_attention_mask"]
+            together["cross_attention_mask"] = torch.cat([mask, *[mask[:, -1:]] * (len(ids) - 1)], 1)
+        return together
+
+    def _text(self, number: int) -> str:
+        return str(number) if self.tokenizer is None else str(self.tokenizer.decode([number]))
+
+
+def _has_encoder(model: Any) -> bool:
+    return bool(getattr(model.config, "is_encoder_decoder", False))
+
+
+def _one_example(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, checked to be of one example."""
+    if not isinstance(inputs, Mapping):
+        raise ValueError(f"inputs must be what the model's processor returned. Got {type(inputs).__name__} instead.")
+    ids = inputs.get("input_ids")
+    if isinstance(ids, Tensor) and (ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]):
+        raise ValueError(
+            f"inputs must be of one example, input_ids of shape (1, tokens). Got {tuple(ids.shape)} instead: explain "
+            "examples one after the other."
+        )
+    return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
+
+
+def _scores(logits: Tensor, ids: list[int], against: list[int] | None) -> Tensor:
+    """(L, W) of logits (L, W, vocabulary): of each word its log-odds, or its odds' log against the contrast."""
+    words = torch.arange(len(ids), device=logits.device)
+    if against is None:
+        return log_odds(logits.flatten(0, 1)).view(logits.shape)[:, words, ids]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits[:, words, ids] - logits[:, words, against * (len(ids) // len(against))]
+
+
+def _shares(evidence: RowEvidence) -> tuple[Tensor, Tensor | None]:
+    """(W, S) and (W, S') of all evidence of each word, for and against; zero where there is none."""
+    parts = [evidence.tokens] if evidence.encoded is None else [evidence.tokens, evidence.encoded]
+    together = torch.cat(parts, 1)
+    if not (torch.isfinite(together).all() and torch.isfinite(evidence.scores).all()):
+        raise FloatingPointError("Expected finite logits and gradients of the answer, but some are NaN or infinite.")
+    total = together.abs().sum(1, keepdim=True)
+    shares, tokens = together / total.where(total > 0, 1), evidence.tokens.shape[1]
+    return shares[:, :tokens], None if evidence.encoded is None else shares[:, tokens:]

@@ -1,0 +1,288 @@
+"""The pass of a model that generates text, in which every word's evidence is read off the row that makes it.
+
+A decoder makes word i + 1 of row i alone. So each layer's readout of a word depends on that layer's attention only at
+the word's row, and what its attention wrote there is shared out among the columns: the evidence of all words takes one
+forward and one backward pass, and of the attention only the words' rows.
+
+Letters in shapes: W words, S tokens of a sequence, H heads, D head dimension.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_gmar.engine.forward import check_no_dropout
+from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.switching import attention_implementation, uncompiled
+
+
+class RowEvidence(NamedTuple):
+    """What every word of a sequence was fed by, summed over layers and heads, with its sign.
+
+    Attributes:
+        tokens: (W, S) by the tokens of the decoder's own sequence.
+        encoded: (W, S') by the tokens that its cross-attention reads, if it has one.
+        scores: (W,) what was explained of each word, of the whole model.
+    """
+
+    tokens: Tensor
+    encoded: Tensor | None
+    scores: Tensor
+
+
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+_PRODUCTS = (torch.bmm, torch.matmul, Tensor.bmm, Tensor.matmul, Tensor.__matmul__)
+
+Score = Callable[[Tensor], Tensor]  # of the logits (..., W, vocabulary), what is explained of each word (..., W)
+
+
+def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> RowEvidence:
+    r"""Attention evidence of the words that the last rows make.
+
+    .. math::
+        R_{wj} = \sum_l \sum_h A_{l,h,ij} \; v_{l,h,j} \cdot \frac{\partial o_{l,w}}{\partial O_{l,h,i}}
+
+    where i is the row of word w, O = A V, and :math:`o_{l,w}` the word's score if the final norm and the output
+    embedding read what comes out of layer l.
+
+    Args:
+        model: of transformers, with a decoder of text.
+        arguments: what it is called with, of one example, the answer included but for its last word.
+        words: W, how many of the last rows of the decoder's sequence make one.
+        score: of logits, what is explained of each word.
+
+    Raises:
+        RuntimeError: if the decoder's attention or layers cannot be met.
+    """
+    layers = decoder_layers(model)
+    reading = _Reading(words, len(layers))
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), _met_attention(model):
+        with _rows_leave(layers, reading), _WordPass(reading):
+            logits = model(**arguments, use_cache=False, return_dict=True).logits
+        of_layers = score(_by_layer(logits, reading, model))
+        gradients = torch.autograd.grad(of_layers.sum(), [attended.output for attended in reading.attended])
+    tokens = encoded = None
+    for attended, gradient in zip(reading.attended, gradients, strict=True):
+        evidence = attended.share_out(gradient)
+        if attended.is_cross:
+            encoded = evidence if encoded is None else encoded + evidence
+        else:
+            tokens = evidence if tokens is None else tokens + evidence
+    if tokens is None:
+        tokens = torch.zeros(words, reading.length, device=logits.device)
+    return RowEvidence(tokens, encoded, of_layers[-1].detach())
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the decoder of text.
+
+    Raises:
+        ValueError: if there are none that can be told.
+    """
+    of_transformers: Any = model
+    config: Any = getattr(model, "config", None)
+    lists: dict[str, nn.ModuleList] = {}  # that lie in no other
+    if hasattr(config, "get_text_config") and hasattr(model, "get_decoder") and of_transformers.get_output_embeddings():
+        text: Any = config.get_text_config(decoder=True)
+        number = getattr(text, "decoder_layers", None) or getattr(text, "num_hidden_layers", None)
+        for name, module in of_transformers.get_decoder().named_modules():
+            if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
+                lists[name] = module
+        lists = {name: layers for name, layers in lists.items() if len(layers) == number}
+    if not lists:
+        raise ValueError(
+            f"model must be one of transformers that generates text, with its decoder's layers in a list. Got "
+            f"{type(model).__name__} instead."
+        )
+    return list(lists.values())[-1]  # GIT's vision tower comes before its decoder
+
+
+def _met_attention(model: nn.Module) -> AbstractContextManager[None]:
+    """Attention that can be met: torch's function, or written out, as some models have no other. Masks are made for the
+    implementation that a model names, so only one that can't be met is changed."""
+    names = {str(getattr(getattr(module, "config", None), "_attn_implementation", "")) for module in model.modules()}
+    is_hidden = any(name.startswith(("flash_attention", "flex_attention")) for name in names)
+    return attention_implementation(model, "sdpa") if is_hidden else nullcontext()
+
+
+class _Attended(NamedTuple):
+    """What one attention of a decoder layer read and wrote."""
+
+    weights: Callable[[], Tensor]  # (..., W, S) of the words' rows
+    value: Tensor  # (..., S, D)
+    output: Tensor  # (..., S, D) of all rows
+    is_cross: bool
+
+    def share_out(self, gradient: Tensor) -> Tensor:
+        """(W, S): of what the heads wrote to each word's row, times its gradient, each column's part."""
+        weights = self.weights()
+        written = gradient[..., -weights.shape[-2] :, :].to(weights.dtype) @ self.value.to(weights.dtype).mT
+        return (weights * written).flatten(0, -3).sum(0)
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """(1, H, W, S) of the words' queries (1, H, W, D), in float32 where the model is in less."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    query, key = query.to(wide), key.to(wide)
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1).nan_to_num(0)
+
+
+class _Reading:
+    """What is known of the pass so far."""
+
+    def __init__(self, words: int, layers: int) -> None:
+        self.words = words
+        self.layers = layers
+        self.layer: int | None = None  # the one that runs
+        self.attended: list[_Attended] = []
+        self.outputs: list[Tensor] = []  # of each layer, (1, W, hidden) of the words' rows
+        self.length = 0  # of the decoder's sequence
+        self.met: set[int] = set()  # layers whose attention was met
+        self.written_out: dict[int, Tensor] = {}  # weights (..., S, S) that the running layer computed itself, by id
+
+    def note(self, weights: Callable[[], Tensor], value: Tensor, output: Tensor, is_square: bool) -> Tensor:
+        """What was attended, with the gradient to what was written, which is returned."""
+        assert self.layer is not None
+        if not output.requires_grad:
+            output = output.detach().requires_grad_()
+        self.attended.append(_Attended(weights, value.detach(), output, self.layer in self.met or not is_square))
+        self.met.add(self.layer)
+        return output
+
+
+class _WordPass(AttentionMode):
+    """Within the block, attention of the decoder's layers is noted, and gradients begin at what it wrote."""
+
+    def __init__(self, reading: _Reading) -> None:
+        super().__init__()
+        self.reading = reading
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Runs the function on constant parameters, so that nothing is kept for gradients that nobody wants."""
+        if func is F.dropout:
+            check_no_dropout(*args, **kwargs)
+        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        output = func(*map(_constant, args), **{name: _constant(value) for name, value in kwargs.items()})
+        return output if self.reading.layer is None else self._follow(func, args, output)
+
+    def _follow(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
+        """Meets attention that a layer writes out: a softmax, and the product of it and the values."""
+        weights = self.reading.written_out
+        if func in _SOFTMAX:
+            weights[id(output)] = output
+        elif not args or id(args[0]) not in weights:
+            return output
+        elif func in _PRODUCTS:
+            of_rows = args[0].detach()[..., -self.reading.words :, :]
+            weights.clear()
+            wide = torch.promote_types(output.dtype, torch.float32)
+            return self.reading.note(lambda: of_rows.to(wide), args[1], output, args[0].shape[-1] == args[0].shape[-2])
+        elif isinstance(output, Tensor) and output.shape[-2:] == args[0].shape[-2:]:
+            weights[id(output)] = output
+        return output
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """As torch does, and noted where it is a decoder layer's."""
+        rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
+        reading = self.reading
+        if reading.layer is None or query.dim() != 4:
+            return output
+        check_no_dropout(p=dropout_p)
+        if heads := query.shape[1] // key.shape[1] - 1:
+            key, value = (tensor.repeat_interleave(heads + 1, 1) for tensor in (key, value))
+        mask = _mask_rows(attn_mask, is_causal, reading.words, key)
+        of_rows = query[..., -reading.words :, :].detach(), key.detach()
+        return reading.note(partial(_weights, *of_rows, mask, scale), value, output, query.shape[-2] == key.shape[-2])
+
+
+def _mask_rows(mask: Tensor | None, is_causal: bool, words: int, key: Tensor) -> Tensor | None:
+    """Of the mask that torch's function takes, the words' rows."""
+    if is_causal:
+        keys = key.shape[-2]
+        return torch.ones(words, keys, dtype=torch.bool, device=key.device).tril(keys - words)
+    if mask is None or mask.shape[-2] == 1:
+        return mask
+    return mask[..., -words:, :]
+
+
+@contextmanager
+def _rows_leave(layers: nn.ModuleList, reading: _Reading) -> Iterator[None]:
+    """Within the block, in this thread, layers take their inputs as constants, and in place of what comes out of the
+    last one leave the words' rows of all layers, in sequences as long as the decoder's, the last one filled up."""
+    thread = threading.get_ident()
+
+    def enter(layer: nn.Module, args: Any, kwargs: Any = None) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        reading.layer = len(reading.outputs)
+        return tuple(map(_without_graph, args)), {name: _without_graph(value) for name, value in (kwargs or {}).items()}
+
+    def leave(layer: nn.Module, args: Any, output: Any) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        reading.layer = None
+        reading.written_out.clear()
+        hidden: Tensor = output if isinstance(output, Tensor) else output[0]
+        reading.length = hidden.shape[-2]
+        reading.outputs.append(hidden[..., -reading.words :, :])
+        if len(reading.outputs) < len(layers):
+            return None
+        together = torch.cat([rows.to(hidden.device) for rows in reading.outputs], -2)
+        together = F.pad(together, (0, 0, 0, -together.shape[-2] % reading.length)).view(-1, *hidden.shape[-2:])
+        return together if isinstance(output, Tensor) else (together, *output[1:])
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(leave).remove)
+        yield
+
+
+def _by_layer(logits: Tensor, reading: _Reading, model: nn.Module) -> Tensor:
+    """(L, W, vocabulary)"""
+    rows = reading.words
+    sequences = -(-reading.layers * rows // max(reading.length, 1))
+    if len(reading.outputs) != reading.layers or logits.shape[:2] != (sequences, reading.length):
+        raise RuntimeError(
+            f"Expected {type(model).__name__} to run its decoder's {reading.layers} layers once each and to read every "
+            f"token by itself after them, but met {len(reading.outputs)} layers and got logits of shape "
+            f"{tuple(logits.shape)} for {rows} words."
+        )
+    if not reading.attended:
+        raise RuntimeError(
+            f"No attention was met in the decoder of {type(model).__name__}: it never calls "
+            "torch.nn.functional.scaled_dot_product_attention in this thread. Load it with "
+            'attn_implementation="sdpa".'
+        )
+    return logits.flatten(0, 1)[: reading.layers * rows].view(reading.layers, rows, -1)
+
+
+def _constant(argument: Any) -> Any:
+    if isinstance(argument, nn.Parameter):
+        return argument.detach()
+    return type(argument)(map(_constant, argument)) if type(argument) in (list, tuple) else argument
+
+
+def _without_graph(argument: Any) -> Any:
+    return argument.detach() if isinstance(argument, Tensor) else argument
