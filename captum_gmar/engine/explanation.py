@@ -28,6 +28,7 @@ from captum_gmar.engine.models import (
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import Importance, Rule, Sweep
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
+from captum_gmar.engine.survey import Survey, surveyed
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 from captum_gmar.engine.truncation import layers_apart, sum_of_layers
 
@@ -102,15 +103,16 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    with run_forward(model, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
+    survey = Survey(model)
+    with run_forward(survey, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
         logits, scores = _logits_and_scores(model, plan, forward_pass, output, is_needed=callable(request.targets))
         targets = request.targets_for(logits, len(pixels))
         selected = [select(scores, target, request.contrast) for target in targets] if plan.rule else [output]
         forward_pass.check_met(model)
         first = _first_layer(plan.start_layer, forward_pass.count)
-        starts = _starts(model, plan, forward_pass, selected)
+        starts = _starts(survey, plan, forward_pass, selected)
         explanations = [
-            _explained(model, plan, forward_pass, first, score, start, goes_again=number < len(selected))
+            _explained(survey, plan, forward_pass, first, score, start, goes_again=number < len(selected))
             for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
     of_targets = explanations if plan.rule else explanations * len(targets)
@@ -134,7 +136,7 @@ def _logits_and_scores(
 
 
 def _explained(
-    model: nn.Module, plan: Plan, forward_pass: ForwardPass, first: int, selected: Any, start: Tensor, goes_again: bool
+    survey: Survey, plan: Plan, forward_pass: ForwardPass, first: int, selected: Any, start: Tensor, goes_again: bool
 ) -> Explanation:
     """Of what is selected and where its relevance begins, after the pass forward."""
     relevance, importance, without_gradient = start, None, False
@@ -142,7 +144,7 @@ def _explained(
         backward_pass = BackwardPass(plan.rule, forward_pass, start, first)
         backward_pass.run(selected, goes_again)
         if plan.begins and plan.tokens is None:
-            backward_pass.check_start(start, whole=not pools_maxima(model))
+            backward_pass.check_start(start, whole=not pools_maxima(survey))
         relevance, importance = backward_pass.result()
         without_gradient = backward_pass.without_gradient()
     if plan.sweep:
@@ -153,20 +155,21 @@ def _explained(
 
 @contextmanager
 def run_forward(
-    model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
+    model: nn.Module | Survey, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
 ) -> Iterator[tuple[ForwardPass, Any]]:
     """Runs forward; gives what was met on the way, for the block, and what came out."""
-    check_deterministic(model)
-    grid = patch_grid(model, *pixels.shape[-2:])
+    survey = surveyed(model)
+    check_deterministic(survey)
+    grid = patch_grid(survey, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
     forward_pass = ForwardPass(len(pixels), grid, plan.separate, keeps)
     try:
         with (
             forward_pass,
-            attention_implementation(model, "sdpa"),
+            attention_implementation(survey, "sdpa"),
             uncompiled(),
-            layers_apart(transformer_layers(model), len(pixels)) if plan.separate else nullcontext(),
+            layers_apart(transformer_layers(survey.model), len(pixels)) if plan.separate else nullcontext(),
             nullcontext() if plan.rule else _forgetful(),
         ):
             output = forward_func.run(forward_pass.mark(pixels), *arguments)
@@ -207,14 +210,14 @@ def _first_layer(start_layer: int, layers: int) -> int:
     return start_layer % layers
 
 
-def _starts(model: nn.Module, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
+def _starts(survey: Survey, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
     """Where the relevance of each begins."""
     if forward_pass.poolings:
-        return [_start(model, plan, forward_pass, score) for score in selected]
-    return [_start(model, plan, forward_pass, selected[0])] * len(selected)
+        return [_start(survey, plan, forward_pass, score) for score in selected]
+    return [_start(survey, plan, forward_pass, selected[0])] * len(selected)
 
 
-def _start(model: nn.Module, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
+def _start(survey: Survey, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
     """(N, T), each row summing to 1; zero for rules that begin nowhere."""
     if not plan.begins:
         return forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
@@ -226,7 +229,7 @@ def _start(model: nn.Module, plan: Plan, forward_pass: ForwardPass, output: obje
         )
     if read:
         return read[0].to(forward_pass.like)
-    start = start_relevance(model, forward_pass.grid, forward_pass.tokens, plan.tokens)
+    start = start_relevance(survey, forward_pass.grid, forward_pass.tokens, plan.tokens)
     return start.to(forward_pass.like).repeat(forward_pass.examples, 1)
 
 
@@ -237,12 +240,14 @@ def _forgetful() -> Iterator[None]:
         yield
 
 
-def check_deterministic(model: nn.Module) -> None:
+def check_deterministic(model: nn.Module | Survey) -> None:
     """Raises a RuntimeError if the model draws at random which layers run, or recomputes them on the way back."""
-    in_training = [module for module in model.modules() if getattr(module, "training", False)]
-    if any((getattr(module, "drop_prob", None) or 0) > 0 for module in in_training):
+    survey = surveyed(model)
+    if any(
+        getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in survey.each("drop_prob")
+    ):
         raise RuntimeError(
             "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
             "model.eval() first."
         )
-    check_no_checkpointing(model)
+    check_no_checkpointing(survey)

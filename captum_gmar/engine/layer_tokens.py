@@ -24,6 +24,7 @@ from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
 from captum_gmar.engine.reading import Reading, read_blocks
 from captum_gmar.engine.rule import evenly
+from captum_gmar.engine.survey import Survey
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
 NORM_FUNCTIONS = (F.layer_norm, F.rms_norm)
@@ -144,13 +145,14 @@ def read_layers(
         ValueError: if the layers cannot be told.
         RuntimeError: if they do not run once each over the patch grid, or cannot be balanced.
     """
-    check_deterministic(model)
-    grid, layers = patch_grid(model, *pixels.shape[-2:]), transformer_layers(model)
+    survey = Survey(model)
+    check_deterministic(survey)
+    grid, layers = patch_grid(survey, *pixels.shape[-2:]), transformer_layers(model)
     reading = _Reading(len(pixels), grid)
     marked = pixels.detach() + torch.zeros((), dtype=pixels.dtype, device=pixels.device, requires_grad=True)
     with (
         reading,
-        attention_implementation(model, "sdpa"),
+        attention_implementation(survey, "sdpa"),
         uncompiled(),
         _kept_tokens(layers) as tokens,
         balanced(model) if balances else nullcontext() as balancing,

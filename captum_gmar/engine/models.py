@@ -7,12 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# The names that transformers, timm and torchvision give to the tokens before the patches, and how many there may be in
-# a model that names none of them.
-CLS_PARAMETERS = ("cls_token", "class_token", "class_embedding")
-DISTILLATION_PARAMETERS = ("dist_token", "distillation_token")
-REGISTER_PARAMETERS = ("reg_token", "register_tokens")
-PREFIX_PARAMETERS = CLS_PARAMETERS + DISTILLATION_PARAMETERS + REGISTER_PARAMETERS
+from captum_gmar.engine.survey import PREFIX_PARAMETERS, Survey, surveyed
+
+# How many tokens there may be before the patches in a model that names none of them.
 MAX_UNNAMED_PREFIX_TOKENS = 32
 
 TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
@@ -47,15 +44,15 @@ def _is_exported(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.export")
 
 
-def check_no_checkpointing(model: nn.Module) -> None:
+def check_no_checkpointing(model: nn.Module | Survey) -> None:
     """
     Raises:
         RuntimeError: if the model runs layers a second time on the way back.
     """
     if any(
-        getattr(module, "grad_checkpointing", False)  # timm's, in evaluation mode as well
-        or (getattr(module, "training", False) and getattr(module, "gradient_checkpointing", False))
-        for module in model.modules()
+        values.get("grad_checkpointing")  # timm's, in evaluation mode as well
+        or (getattr(module, "training", False) and values.get("gradient_checkpointing"))
+        for module, values in surveyed(model).each("grad_checkpointing", "gradient_checkpointing")
     ):
         raise RuntimeError(
             "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
@@ -165,15 +162,16 @@ class PatchGrid(NamedTuple):
         return attributions[..., : self.rows * self.patch_height, : self.columns * self.patch_width]
 
 
-def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
+def patch_grid(model: nn.Module | Survey, height: int, width: int) -> PatchGrid:
     """The patch grid that ``model`` lays over an image of ``height`` × ``width`` pixels.
 
     Raises:
         ValueError: if the model names no patch size or the image is smaller than one patch.
     """
-    patch_height, patch_width = _patch_size(model)
+    survey = surveyed(model)
+    patch_height, patch_width = _patch_size(survey)
     rows, columns = height // patch_height, width // patch_width
-    grid = PatchGrid(rows, columns, patch_height, patch_width, _prefixes(model))
+    grid = PatchGrid(rows, columns, patch_height, patch_width, _prefixes(survey))
     if not grid.patches:
         raise ValueError(
             f"Expected images of at least one patch, {patch_height}x{patch_width} pixels, but got {height}x{width}."
@@ -181,12 +179,13 @@ def patch_grid(model: nn.Module, height: int, width: int) -> PatchGrid:
     return grid
 
 
-def _patch_size(model: nn.Module) -> tuple[int, int]:
-    for module in model.modules():
-        size = getattr(config_of(module), "patch_size", None)
+def _patch_size(survey: Survey) -> tuple[int, int]:
+    for config in survey.values("config"):
+        size = getattr(config, "patch_size", None)
         if size is not None:
             return (size, size) if isinstance(size, int) else (size[0], size[1])
-    for module in model.modules():
+    model = survey.model
+    for module, _ in survey.modules:
         if isinstance(module, nn.Conv2d) and _is_patch_embedding(module):
             return module.kernel_size[0], module.kernel_size[1]
     check_not_traced(model)
@@ -196,16 +195,10 @@ def _patch_size(model: nn.Module) -> tuple[int, int]:
     )
 
 
-def _prefixes(model: nn.Module) -> frozenset[int]:
-    named = {named_tokens(module, PREFIX_PARAMETERS) for module in model.modules()}
+def _prefixes(survey: Survey) -> frozenset[int]:
+    named = survey.tokens(PREFIX_PARAMETERS)
     # A token that is named may also be the query of a pooling attention, so that none comes before the patches.
-    return frozenset({0} | named if any(named) else range(MAX_UNNAMED_PREFIX_TOKENS + 1))
-
-
-def named_tokens(module: nn.Module, names: tuple[str, ...]) -> int:
-    """How many tokens ``module`` keeps under these names."""
-    tokens = [getattr(module, name) for name in names if isinstance(getattr(module, name, None), Tensor)]
-    return sum(token.shape[-2] if token.dim() > 1 else 1 for token in tokens)
+    return frozenset({0, *named} if named else range(MAX_UNNAMED_PREFIX_TOKENS + 1))
 
 
 def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Module]:

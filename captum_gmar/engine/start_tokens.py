@@ -1,19 +1,13 @@
 """Where relevance begins: at the tokens that a model's classifier reads, or at those that the user names."""
 
 from numbers import Integral
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.models import (
-    CLS_PARAMETERS,
-    DISTILLATION_PARAMETERS,
-    PREFIX_PARAMETERS,
-    PatchGrid,
-    config_of,
-    named_tokens,
-)
+from captum_gmar.engine.models import PatchGrid
+from captum_gmar.engine.survey import CLS_PARAMETERS, DISTILLATION_PARAMETERS, PREFIX_PARAMETERS, Survey, surveyed
 
 Patch: TypeAlias = tuple[int, int]  # (row, column), both from 0 at the top left
 Part: TypeAlias = Literal["cls", "distillation", "patches"] | Patch
@@ -60,7 +54,7 @@ def _is_index(number: object) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
-def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
+def start_relevance(model: nn.Module | Survey, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
     """The relevance (T,) that the tokens start with above the last layer, summing to 1; in double precision on the CPU.
 
     Without ``start`` it lies where the classifier reads: at the CLS token, or at the mean of the patches in models
@@ -86,21 +80,22 @@ def start_relevance(model: nn.Module, grid: PatchGrid, tokens: int, start: Start
     """
     check_start(start)
     prefix = tokens - grid.patches
-    cls = _cls_tokens(model, prefix)
-    parts = _parts(start) or _reads(model) or (("cls",) if cls else ("patches",))
+    survey = surveyed(model)
+    cls = _cls_tokens(survey, prefix)
+    parts = _parts(start) or _reads(survey) or (("cls",) if cls else ("patches",))
     relevance = torch.zeros(tokens, dtype=torch.float64, device="cpu")
     for part in parts:
         if isinstance(part, tuple):
             relevance[prefix + _patch_index(grid, *part)] += 1
         else:
-            share = relevance[_token_range(model, part, prefix, cls)]
+            share = relevance[_token_range(survey, part, prefix, cls)]
             share += 1 / len(share)
     return relevance / len(parts)
 
 
-def pools_maxima(model: nn.Module) -> bool:
+def pools_maxima(model: nn.Module | Survey) -> bool:
     """Whether the classifier reads the largest values over the patches, as timm's may: then not of every patch."""
-    return any(getattr(module, "global_pool", None) in ("max", "avgmax") for module in model.modules())
+    return any(pool in ("max", "avgmax") for pool in surveyed(model).values("global_pool"))
 
 
 def _parts(start: Start | None) -> tuple[str | Patch, ...]:
@@ -109,47 +104,46 @@ def _parts(start: Start | None) -> tuple[str | Patch, ...]:
     return tuple(start) if isinstance(start, list) else (start,)
 
 
-def _reads(model: nn.Module) -> tuple[str, ...]:
+def _reads(survey: Survey) -> tuple[str, ...]:
     """What the model says of its classifier; nothing if it says nothing."""
-    return next(filter(None, map(_module_reads, model.modules())), ())
+    return next(filter(None, (_module_reads(module, values) for module, values in survey.modules)), ())
 
 
-def _module_reads(module: nn.Module) -> tuple[str, ...]:
+def _module_reads(module: nn.Module, values: dict[str, Any]) -> tuple[str, ...]:
     for kind in type(module).__mro__:
         if kind.__name__ in READS:
             return READS[kind.__name__]
-    if getattr(config_of(module), "use_mean_pooling", False):
+    if getattr(values.get("config"), "use_mean_pooling", False):
         return ("patches",)
-    pool = getattr(module, "global_pool", None)
-    return _timm_reads(module, pool) if isinstance(pool, str) else ()
+    pool = values.get("global_pool")
+    return _timm_reads(values, pool) if isinstance(pool, str) else ()
 
 
-def _timm_reads(module: nn.Module, pool: str) -> tuple[str, ...]:
-    if hasattr(module, "head_dist"):
+def _timm_reads(values: dict[str, Any], pool: str) -> tuple[str, ...]:
+    if "head_dist" in values:
         return ("cls", "distillation")
     if pool not in TIMM_PATCH_POOLS:
         return ()
     # EVA's attention pooling reads all tokens; other models say whether pooling does.
-    return ("tokens",) if getattr(module, "pool_include_prefix", pool == "map") else ("patches",)
+    return ("tokens",) if values.get("pool_include_prefix", pool == "map") else ("patches",)
 
 
-def _cls_tokens(model: nn.Module, prefix: int) -> int:
+def _cls_tokens(survey: Survey, prefix: int) -> int:
     """How many CLS tokens come first: as many as the model names, or one if it names none of its prefix tokens."""
-    named = max(named_tokens(module, CLS_PARAMETERS) for module in model.modules())
-    unnamed = not any(named_tokens(module, PREFIX_PARAMETERS) for module in model.modules())
-    return min(prefix, named or int(unnamed))
+    named = max(survey.tokens(CLS_PARAMETERS), default=0)
+    return min(prefix, named or int(not survey.tokens(PREFIX_PARAMETERS)))
 
 
-def _token_range(model: nn.Module, part: str, prefix: int, cls: int) -> slice:
+def _token_range(survey: Survey, part: str, prefix: int, cls: int) -> slice:
     if part == "patches":
         return slice(prefix, None)
     if part == "tokens":
         return slice(None)
-    distillation = max(named_tokens(module, DISTILLATION_PARAMETERS) for module in model.modules())
+    distillation = max(survey.tokens(DISTILLATION_PARAMETERS), default=0)
     tokens = slice(0, cls) if part == "cls" else slice(cls, cls + min(distillation, prefix - cls))
     if tokens.start == tokens.stop:
         raise ValueError(
-            f"Expected a model with a token {part!r} that relevance can start at, but {type(model).__name__} puts "
+            f"Expected a model with a token {part!r} that relevance can start at, but {type(survey.model).__name__} puts "
             f'{prefix} tokens before the patches and none is such. Pass "patches", a patch (row, column), or None, '
             "which takes what the classifier reads."
         )

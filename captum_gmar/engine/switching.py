@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import nn
 
+from captum_gmar.engine.survey import Survey, surveyed
+
 # Implementations that compute the same attention, by how their names begin. One of the user's own is left alone.
 EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
 NAME = "_attn_implementation"  # the property of a config by which transformers' layers look their attention up
@@ -17,7 +19,7 @@ FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes 
 
 
 @contextmanager
-def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
+def attention_implementation(model: nn.Module | Survey, name: str) -> Iterator[None]:
     """Within the block, in this thread, the Hugging Face modules of ``model`` compute attention the way of this name.
 
     Their configs, which other models and threads may share, are not written to: it is what this thread reads there that
@@ -28,7 +30,7 @@ def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
         RuntimeError: within another such block of the same thread that wants another implementation, as what that one
             meets would not be met.
     """
-    configs, before = _configs(model), _read_here.names
+    configs, before = _configs(surveyed(model)), _read_here.names
     others = {before.get(key, name) for key in configs} - {name}
     if others:
         raise RuntimeError(
@@ -147,9 +149,9 @@ def _defining(kind: type) -> type | None:
     return next((base for base in kind.__mro__ if isinstance(vars(base).get(NAME), property)), None)
 
 
-def _configs(model: nn.Module) -> dict[int, Any]:
+def _configs(survey: Survey) -> dict[int, Any]:
     """The configs of the model's modules that name an attention implementation, by their id."""
-    configs = {id(config): config for config in (getattr(module, "config", None) for module in model.modules())}
+    configs = {id(config): config for config in survey.values("config")}
     return {
         key: config
         for key, config in configs.items()
