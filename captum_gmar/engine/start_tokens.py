@@ -143,7 +143,8 @@ def _token_range(survey: Survey, part: str, prefix: int, cls: int) -> slice:
     tokens = slice(0, cls) if part == "cls" else slice(cls, cls + min(distillation, prefix - cls))
     if tokens.start == tokens.stop:
         raise ValueError(
-            f"Expected a model with a token {part!r} that relevance can start at, but {type(survey.model).__name__} puts "
+            f"Expected a model with a token {part!r} that relevance can start at, but "
+            f"{type(survey.model).__name__} puts "
             f'{prefix} tokens before the patches and none is such. Pass "patches", a patch (row, column), or None, '
             "which takes what the classifier reads."
         )
