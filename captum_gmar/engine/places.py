@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from captum_gmar.engine.fields import FieldGrid, KnownGrids, Shape
-from captum_gmar.engine.models import PREFIX_PARAMETERS, config_of, named_tokens
+from captum_gmar.engine.models import config_of
+from captum_gmar.engine.survey import PREFIX_PARAMETERS, named_tokens
 
 # Autograd's steps that move numbers, as their names begin.
 MOVES = frozenset(

@@ -43,7 +43,7 @@ class Survey:
 
     def tokens(self, names: tuple[str, ...]) -> list[int]:
         """How many tokens each module keeps under these names, of those that keep any."""
-        return [number for _, values in self.each(*names) if (number := named_tokens(values, names))]
+        return [number for _, values in self.each(*names) if (number := _count(values, names))]
 
     def _names_of(self, module: nn.Module) -> dict[str, Any]:
         kind = type(module)
@@ -64,8 +64,12 @@ def _is_plain(kind: type[nn.Module]) -> bool:
     return not special and all(NAMES.isdisjoint(vars(base)) for base in kind.__mro__)
 
 
-def named_tokens(values: dict[str, Any], names: tuple[str, ...]) -> int:
-    """How many tokens lie under these names."""
+def named_tokens(module: nn.Module, names: tuple[str, ...]) -> int:
+    """How many tokens one module keeps under these names, which may be any."""
+    return _count({name: getattr(module, name, None) for name in names}, names)
+
+
+def _count(values: dict[str, Any], names: tuple[str, ...]) -> int:
     tokens = [values[name] for name in names if isinstance(values.get(name), Tensor)]
     return sum(token.shape[-2] if token.dim() > 1 else 1 for token in tokens)
 

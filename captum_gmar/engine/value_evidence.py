@@ -19,16 +19,15 @@ from captum_gmar.engine.fields import KnownGrids, PackedGrid, Shape, added_up, f
 from captum_gmar.engine.mixing import ValueMode
 from captum_gmar.engine.models import (
     ATTENTION_NAMES,
-    CLS_PARAMETERS,
     Logits,
     check_not_traced,
     logits_of,
-    named_tokens,
     transformer_layers,
 )
 from captum_gmar.engine.passing_by import layers_passed_by
 from captum_gmar.engine.places import QUERY_PARAMETERS, Evidence, Mixed, Places
 from captum_gmar.engine.request import Request
+from captum_gmar.engine.survey import CLS_PARAMETERS, named_tokens
 from captum_gmar.engine.switching import NAME, attention_implementation, uncompiled
 
 # Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
