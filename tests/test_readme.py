@@ -1,4 +1,5 @@
-"""The README does what it says: its Python blocks run from top to bottom, and its commands do, on small models."""
+"""The README does what it says: its Python blocks run from top to bottom, and its commands and the site's do, on small
+models."""
 
 import re
 import shlex
@@ -14,10 +15,21 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from captum_gmar.cli import main as command_line
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
-COMMANDS = [line for _, code in BLOCKS for line in code.splitlines() if re.match(r"captum-gmar |torchrun ", line)]
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Language and code of every block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+PYTHON = [code for language, code in blocks(README) if language == "python"]
+# Of the site as well, each once. Those that made the results take trained models and hours.
+TOLD = [line for path in PAGES for language, code in blocks(path) if not language for line in code.splitlines()]
+COMMAND = re.compile(r"(captum-gmar|torchrun)\b(?!.*docs/)(?!.*\\$)")
+COMMANDS = sorted({line for line in TOLD if COMMAND.match(line)})
 # What the README names stands for a small random model and drawn pictures, which are there without a network.
 MODELS = ("google/vit-base-patch16-224", "PATH")
 LABELS = {281: "tabby, tabby cat", 282: "tiger cat", 292: "tiger, Panthera tigris", 340: "zebra"}
@@ -49,8 +61,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_blocks() -> None:
-    assert len(PYTHON) >= 6
-    assert len(COMMANDS) >= 10
+    assert PYTHON
+    assert len(COMMANDS) >= 15
 
 
 def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) -> None:
@@ -59,10 +71,9 @@ def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) ->
     for block in PYTHON:
         for name in MODELS:
             block = block.replace(f'"{name}"', repr(str(model_folder)))
-        block = block.replace("n=50", "n=2")  # scenes
         exec(compile(block, "README.md", "exec"), names)
         plt.close("all")
-    assert {"attributions", "comparison", "statistics", "report"} <= set(names)
+    assert {"attributions", "relevance", "comparison"} <= set(names)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
