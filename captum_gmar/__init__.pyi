@@ -20,6 +20,7 @@ from captum_gmar.attr.token_gradients import AttCAT as AttCAT
 from captum_gmar.attr.token_gradients import FullGradPlus as FullGradPlus
 from captum_gmar.attr.token_gradients import LibraAttCAT as LibraAttCAT
 from captum_gmar.attr.token_gradients import LibraFullGradPlus as LibraFullGradPlus
+from captum_gmar.engine.balanced_rules import register_rule as register_rule
 from captum_gmar.engine.recording import AttentionRecord as AttentionRecord
 from captum_gmar.engine.recording import record_attention as record_attention
 from captum_gmar.evaluation.evaluate import evaluate as evaluate

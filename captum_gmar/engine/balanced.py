@@ -12,7 +12,7 @@ They are met at the functions that a model calls, of an unchanged model, in this
 depends on the image is a *path*, with a gradient, or a *factor*, held constant. Linear functions of paths are paths.
 Whatever else is made of paths (softmax, sigmoid, square root, and any function that is not known) is a factor. Paths
 may be multiplied and divided by factors. A factor that is added to a path, or that is the result, would be lost to the
-gradient in silence, so that is an error, and :func:`~captum_gmar.engine.balanced_rules.register_rule` the way round it.
+gradient in silence, so that is an error, and :func:`captum_gmar.register_rule` the way round it.
 
 Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR 2025,
 https://arxiv.org/abs/2411.16760.
@@ -47,7 +47,7 @@ from captum_gmar.engine.balanced_rules import (
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import TRACED, check_no_checkpointing
 
-REGISTER = "captum_gmar.engine.balanced_rules.register_rule"
+REGISTER = "captum_gmar.register_rule"
 
 
 class Origin(NamedTuple):

@@ -65,7 +65,7 @@ def register_rule(kind: Any, rule: BalanceRule) -> None:
     Example::
 
         >>> import torch
-        >>> from captum_gmar.engine.balanced_rules import register_rule
+        >>> from captum_gmar import register_rule
         >>> class Softsign(torch.nn.Module):
         ...     def forward(self, x):
         ...         return x / (1 + x.abs())

@@ -8,7 +8,9 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2ForImageClassification
 
+import captum_gmar
 from captum_gmar import CDAM, AttCAT, FullGradPlus, GradECLIP, LibraAttCAT, LibraFullGradPlus
+from captum_gmar.engine import balanced_rules
 from captum_gmar.engine.request import Request
 
 ALL = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT, CDAM, GradECLIP]
@@ -110,6 +112,26 @@ def test_a_gate_that_is_not_known_is_an_error_of_the_balanced_ones(method, vit, 
         with pytest.raises(RuntimeError, match=r"what Unknown 'vit.layernorm.1' computes by softplus.*register_rule"):
             method(vit).attribute(images, 3)
     assert state(vit) == before
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "gate",
+        lambda module, x: x * (nn.functional.softplus(x) / x).detach(),
+    ],
+    ids=["gate", "callable"],
+)
+def test_a_rule_of_the_user_s_own_is_the_way_round_it(rule, vit, images, monkeypatch):
+    """The error names it as it is imported; with it, relevance and biases sum to the logit, of which none are left."""
+    monkeypatch.setattr(balanced_rules, "_registered", dict(balanced_rules._registered))
+    vit = without_biases(vit)
+    vit.vit.layernorm = nn.Sequential(vit.vit.layernorm, Unknown())
+    with pytest.raises(RuntimeError, match=r"Unknown 'vit.layernorm.1'.*captum_gmar\.register_rule\(Unknown, "):
+        LibraFullGradPlus(vit).attribute(images.double(), 3)
+    captum_gmar.register_rule(Unknown, rule)
+    total = of_all_tokens(LibraFullGradPlus(vit), images.double()).sum(-1)
+    assert_close(total, vit(images.double()).logits[:, 3].detach(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", ALL)
