@@ -18,9 +18,9 @@ METHOD_COLOUR, CONTROL_COLOUR = "#0072b2", "#777777"
 
 def ranked(summaries: Sequence[Summary]) -> list[str]:
     """The methods by their means of what is told first, lowest first."""
-    headline = [summary for summary in summaries if summary.quantity.metric == DIFFERENCE]
+    headlines = ([s for s in summaries if s.quantity.metric == metric] for metric in (DIFFERENCE, "srg"))
     others = [summary for summary in summaries if not summary.quantity.removal]
-    first = (headline or others or summaries)[0]
+    first = next(filter(None, [*headlines, others, summaries]))[0]
     return [name for _, name in sorted(zip(first.means, first.methods, strict=True))]
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DIFFERENCE
+from captum_gmar.evaluation.plots import ranked
 from captum_gmar.evaluation.report import Provenance, to_markdown
 from captum_gmar.evaluation.statistics import Quantity, summarise
 
@@ -86,3 +87,10 @@ def test_differences_name_metric_and_removal() -> None:
     summaries = [summarise(Quantity(metric, removal), values) for metric in ("srg", "aopc") for removal in RUN.removals]
     found = table(to_markdown(summaries, RUN), "Differences to first")
     assert [name for _, name in found] == ["srg, mean", "srg, blur", "aopc, mean", "aopc, blur"]
+
+
+def test_pictures_are_in_the_order_of_the_relevance_gain_where_there_is_no_difference() -> None:
+    other = summarise(Quantity("gridpg", ""), {"first": [0.9], "second": [0.1]})
+    gain = summarise(Quantity("srg", "mean"), {"first": [1.0], "second": [2.0]})
+    assert ranked([other, gain]) == ["first", "second"]
+    assert ranked([other]) == ["second", "first"]
