@@ -30,7 +30,8 @@ def attention_implementation(model: nn.Module | Survey, name: str) -> Iterator[N
         RuntimeError: within another such block of the same thread that wants another implementation, as what that one
             meets would not be met.
     """
-    configs, before = _configs(surveyed(model)), _read_here.names
+    survey = surveyed(model)
+    configs, before = _configs(survey), _read_here.names
     others = {before.get(key, name) for key in configs} - {name}
     if others:
         raise RuntimeError(
@@ -39,7 +40,7 @@ def attention_implementation(model: nn.Module | Survey, name: str) -> Iterator[N
         )
     with ExitStack() as stack:
         if name == "sdpa":
-            stack.enter_context(_fused_by(model).during_pass())
+            stack.enter_context(_fused_by(survey.model).during_pass())
         for kind in filter(None, {_defining(type(config)) for config in configs.values()}):
             stack.enter_context(_read_by_thread(kind).during_pass())
         _read_here.names = {**before, **dict.fromkeys(configs, name)}
