@@ -252,8 +252,9 @@ def kernels(counting: Counting, with_kernel: bool) -> Iterator[None]:
     """Within the block, the Triton kernels are counted and not run, or are not there."""
 
     def run(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
-        of_queries, of_attention = name == "row_sums", flags.get("MATRIX", 0) in range(len(kernel.OF_ATTENTION))
-        of_gradient = flags["GRADIENT"] if of_queries else flags["NORM"] or flags["MATRIX"] in (1, 2, 3)
+        matrix, of_queries = kernel.MATRICES[flags["MATRIX"]], name == "row_sums"
+        of_attention = of_queries or matrix in kernel.OF_ATTENTION
+        of_gradient = flags["NORM"] or matrix not in (None, "attention")
         tensors_of = {"scores": (layer.query, layer.key), "gradient": (layer.value, layer.grad_output)}
         products = [name for name, needed in (("scores", of_attention), ("gradient", of_gradient)) if needed]
         read = [tensor for product in products for tensor in tensors_of[product]]

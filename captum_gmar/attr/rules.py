@@ -23,6 +23,7 @@ from captum_gmar.engine.rule import (
     fuse_rows,
     head_weights,
     normalised_row,
+    row_shares,
     row_times,
 )
 
@@ -118,7 +119,7 @@ class GradientRolloutRule(HeadRule):
 
 
 @dataclass(frozen=True)
-class GMARPlusPlusRule:
+class GMARPlusPlusRule(HeadRule):
     r"""GMAR++ (Joita and Ivanovska, 2025): relevance follows the attention that the gradient supports.
 
     .. math::
@@ -132,7 +133,19 @@ class GMARPlusPlusRule:
     def __post_init__(self) -> None:
         check_residual(self.residual)
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+    def reading(self, relevance: Tensor) -> Reading:
+        """Each head's importance, and what its rows add up to."""
+        return Reading(norm="positive", totals="positive")
+
+    def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
+        """Reads twice: what each row is divided by is known only when the heads' weights are."""
+        _, importance, totals = read(self.reading(relevance))
+        weights = head_weights(importance)
+        shares = row_shares(relevance, fuse_rows(totals, weights) + self.residual)
+        rows = read(Reading(shares, "positive")).rows
+        return Step(fuse_rows(rows, weights) + self.residual * shares, importance)
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:  # the same, in less time over blocks
         importance = sum_up([positive_gradient(block).sum((-2, -1)) for block in layer])  # (N, H)
         weights = head_weights(importance)
         fused = ((block.rows, fuse(positive(block), weights)) for block in layer)

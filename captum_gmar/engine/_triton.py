@@ -34,25 +34,48 @@ def _scores(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.con
 
 
 @triton.jit
+def _magnitude(gradient, NORM: tl.constexpr):
+    """What a norm adds up: |G|, G² or G⁺."""
+    if NORM == 1:
+        return tl.abs(gradient)
+    elif NORM == 2:
+        return gradient * gradient
+    else:
+        return tl.maximum(gradient, 0.0)
+
+
+@triton.jit
+def _times(attention, gradient, MATRIX: tl.constexpr):
+    """M of A, or of anything in its proportion, and of G: A, A⊙G or (A⊙G)⁺."""
+    if MATRIX == 0:
+        return attention
+    elif MATRIX == 1:
+        return attention * gradient
+    else:
+        return attention * tl.maximum(gradient, 0.0)
+
+
+@triton.jit
 def row_sums(
-    Q, K, V, G, MASKS, LSE, SUPPORTED, POSITIVE,
+    Q, K, V, G, MASKS, LSE, TOTALS, NORMS,
     q_n, q_h, q_i, k_n, k_h, k_j, v_n, v_h, v_j, g_n, g_h, g_i, m_n, m_h, m_i, m_j,
     scale, H, GROUP, QUERIES, KEYS,
     D: tl.constexpr, D_PADDED: tl.constexpr, BI: tl.constexpr, BJ: tl.constexpr,
-    MASK: tl.constexpr, PRECISION: tl.constexpr, GRADIENT: tl.constexpr,
+    MASK: tl.constexpr, PRECISION: tl.constexpr, MATRIX: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Of each query: log Σ exp of its scores and, with GRADIENT, the sums of (A⊙G)⁺ and of G⁺ over the keys.
+    """Of each query: log Σ exp of its scores, Σ_j M_ij, and its part of the norm.
 
-    Where a mask hides all keys there is no attention, as torch has it: the first is infinite, and the second zero.
+    MATRIX: 0 for M = A, 1 for A⊙G, 2 for (A⊙G)⁺, 4 for none. NORM: 0 for none, 1 of |G|, 2 of G², 3 of G⁺. Where a mask
+    hides all keys there is no attention, as torch has it: the first is infinite, and the second zero.
     """
     blocks = tl.cdiv(QUERIES, BI)
     of_head = (tl.program_id(0) // blocks).to(tl.int64)
     n, h = of_head // H, of_head % H
     i = (tl.program_id(0) % blocks) * BI + tl.arange(0, BI)
     q = _tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
-    largest, total = tl.full((BI,), float("-inf"), tl.float32), tl.zeros((BI,), tl.float32)
-    supported, positive = tl.zeros((BI,), tl.float32), tl.zeros((BI,), tl.float32)
-    if GRADIENT:
+    largest, weight = tl.full((BI,), float("-inf"), tl.float32), tl.zeros((BI,), tl.float32)
+    totals, norms = tl.zeros((BI,), tl.float32), tl.zeros((BI,), tl.float32)
+    if NORM > 0 or MATRIX < 4:
         g = _tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
     for start in range(0, KEYS, BJ):
         j = start + tl.arange(0, BJ)
@@ -62,19 +85,22 @@ def row_sums(
         larger = tl.maximum(largest, tl.max(scores, 1))
         shift = tl.where(larger == float("-inf"), 0.0, larger)  # where a mask hid all keys so far
         exponentials, decay = tl.exp(scores - shift[:, None]), tl.exp(largest - shift)
-        total = total * decay + tl.sum(exponentials, 1)
-        if GRADIENT:
+        weight = weight * decay + tl.sum(exponentials, 1)
+        if NORM > 0 or MATRIX < 4:
             v = _tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
-            gradient = tl.maximum(tl.dot(g, tl.trans(v), input_precision=PRECISION), 0.0)
-            supported = supported * decay + tl.sum(exponentials * gradient, 1)
-            positive += tl.sum(gradient, 1)
+            gradient = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+        if NORM > 0:
+            norms += tl.sum(_magnitude(gradient, NORM), 1)
+        if MATRIX < 4:
+            totals = totals * decay + tl.sum(_times(exponentials, gradient, MATRIX), 1)
         largest = larger
-    nowhere = total == 0
-    kept = tl.where(nowhere, 1.0, total)
+    nowhere = weight == 0
+    kept = tl.where(nowhere, 1.0, weight)
     tl.store(LSE + of_head * QUERIES + i, tl.where(nowhere, float("inf"), largest + tl.log(kept)), mask=i < QUERIES)
-    if GRADIENT:
-        tl.store(SUPPORTED + of_head * QUERIES + i, supported / kept, mask=i < QUERIES)
-        tl.store(POSITIVE + of_head * QUERIES + i, positive, mask=i < QUERIES)
+    if MATRIX < 4:
+        tl.store(TOTALS + of_head * QUERIES + i, totals / kept, mask=i < QUERIES)
+    if NORM > 0:
+        tl.store(NORMS + of_head * QUERIES + i, norms, mask=i < QUERIES)
 
 
 @triton.jit
@@ -85,15 +111,13 @@ def column_sums(
     D: tl.constexpr, D_PADDED: tl.constexpr, BI: tl.constexpr, BJ: tl.constexpr,
     MASK: tl.constexpr, PRECISION: tl.constexpr, MATRIX: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Of each key: Σ_i r_i M_ij and its part of the norm, Σ_i |G_ij| or Σ_i G_ij².
-
-    MATRIX: 0 for M = A, 1 for A⊙G, 2 for (A⊙G)⁺, 3 for G⁺, 4 for none. NORM: 0 for none, 1 and 2.
-    """
+    """Of each key: Σ_i r_i M_ij, and its part of the norm. MATRIX and NORM as before, and 3 for M = G⁺."""
     blocks = tl.cdiv(KEYS, BJ)
     of_head = (tl.program_id(0) // blocks).to(tl.int64)
     n, h = of_head // H, of_head % H
     j = (tl.program_id(0) % blocks) * BJ + tl.arange(0, BJ)
     columns, norms = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
+    gradient = tl.zeros((BI, BJ), tl.float32)
     if MATRIX < 3:
         k = _tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
     if NORM > 0 or (MATRIX > 0 and MATRIX < 4):
@@ -103,24 +127,17 @@ def column_sums(
         if NORM > 0 or (MATRIX > 0 and MATRIX < 4):
             g = _tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
             gradient = tl.dot(g, tl.trans(v), input_precision=PRECISION)
-        if NORM == 1:
-            norms += tl.sum(tl.abs(gradient), 0)
-        if NORM == 2:
-            norms += tl.sum(gradient * gradient, 0)
+        if NORM > 0:
+            norms += tl.sum(_magnitude(gradient, NORM), 0)
+        if MATRIX < 4:
+            row = tl.load(ROW + n * QUERIES + i, mask=i < QUERIES, other=0.0)
         if MATRIX < 3:
             q = _tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
             scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
             lse = tl.load(LSE + of_head * QUERIES + i, mask=i < QUERIES, other=float("inf"))
-            matrix = tl.exp(scores - lse[:, None])
-            if MATRIX == 1:
-                matrix *= gradient
-            if MATRIX == 2:
-                matrix *= tl.maximum(gradient, 0.0)
+            columns += tl.sum(row[:, None] * _times(tl.exp(scores - lse[:, None]), gradient, MATRIX), 0)
         if MATRIX == 3:
-            matrix = tl.maximum(gradient, 0.0)
-        if MATRIX < 4:
-            row = tl.load(ROW + n * QUERIES + i, mask=i < QUERIES, other=0.0)
-            columns += tl.sum(row[:, None] * matrix, 0)
+            columns += tl.sum(row[:, None] * tl.maximum(gradient, 0.0), 0)
     if MATRIX < 4:
         tl.store(COLUMNS + of_head * KEYS + j, columns, mask=j < KEYS)
     if NORM > 0:

@@ -29,7 +29,7 @@ TOLERANCE = 1e-4  # of the largest number: products of half precision are exact 
 
 # By their numbers in the kernel.
 MATRICES = ("attention", "product", "positive", "positive gradient", None)
-NORMS = (None, "l1", "l2")
+NORMS = (None, "l1", "l2", "positive")
 OF_ATTENTION = MATRICES[:3]
 
 _results: dict["_Form", bool] = {}  # of the tests
@@ -45,10 +45,11 @@ class _Form(NamedTuple):
     mask: torch.dtype | None
     matrix: Matrix | None
     norm: str | None
+    totals: Matrix | None
 
     def __str__(self) -> str:
         precision = str(self.precision).removeprefix("torch.")
-        return f"{self.matrix or self.norm} in {precision}, head dimension {self.size}, on {self.device}"
+        return f"{self.matrix or self.norm or self.totals} in {precision}, head dimension {self.size}, on {self.device}"
 
 
 def is_readable(layer: LayerGradient, reading: Reading) -> bool:
@@ -60,10 +61,11 @@ def is_readable(layer: LayerGradient, reading: Reading) -> bool:
         or precision not in PRECISIONS
         or size * precision.itemsize > LARGEST_HEAD
         or any((t.dtype, t.device, t.shape[-1]) != (precision, query.device, size) for t in layer[:4])
+        or reading.totals not in (None, *OF_ATTENTION)
         or not _has_triton()
     ):
         return False
-    form = _Form(query.device, precision, size, None if mask is None else mask.dtype, reading.matrix, reading.norm)
+    form = _Form(query.device, precision, size, None if mask is None else mask.dtype, *reading[1:])
     with _lock:
         if form not in _results:
             _results[form] = _passes_test(form)
@@ -76,28 +78,27 @@ def _has_triton() -> bool:
 
 
 def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
-    """The answer to a reading, in two passes over the layer where its attention counts, else in one."""
-    matrix = MATRICES.index(reading.matrix)
-    shape = (*layer.query.shape[:2], layer.key.shape[-2])
-    rows, norms = (_numbers(layer, shape) if wanted else NOTHING for wanted in (reading.matrix, reading.norm))
-    row = NOTHING if reading.row is None else reading.row.to(torch.float32).contiguous()
-    lse = log_sum_exp(layer) if reading.matrix in OF_ATTENTION else NOTHING
-    tensors = lse, row, rows, norms
-    run_kernel("column_sums", layer, tensors, shape[-1], MATRIX=matrix, NORM=NORMS.index(reading.norm))
-    if reading.norm is not None:
-        norms = norms.sum(-1) if reading.norm == "l1" else norms.sum(-1).sqrt_()
-    return Heads(rows, norms)
+    """The answer to a reading: in a pass over the keys of each query, where attention counts, and one over the queries
+    of each key."""
+    row, matrix, norm, summed = reading
+    queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
+    by_query = matrix is None and summed is not None  # which of the passes adds up the norm
+    rows, norms = _numbers(layer, keys, matrix), _numbers(layer, queries if by_query else keys, norm)
+    lse, totals = _numbers(layer, queries, summed or matrix in OF_ATTENTION), _numbers(layer, queries, summed)
+    if lse is not NOTHING:
+        flags = {"MATRIX": MATRICES.index(summed), "NORM": NORMS.index(norm if by_query else None)}
+        run_kernel("row_sums", layer, (lse, totals, norms if by_query else NOTHING), queries[-1], **flags)
+    if not by_query:
+        wide = NOTHING if row is None else row.to(torch.float32).contiguous()
+        flags = {"MATRIX": MATRICES.index(matrix), "NORM": NORMS.index(norm)}
+        run_kernel("column_sums", layer, (lse, wide, rows, norms), keys[-1], **flags)
+    if norm is not None:
+        norms = norms.sum(-1).sqrt_() if norm == "l2" else norms.sum(-1)
+    return Heads(rows, norms, totals)
 
 
-def log_sum_exp(layer: LayerGradient) -> Tensor:
-    """(N, H, T) of the scores of each query; infinity where a mask hides all keys, so that there is no attention."""
-    lse = _numbers(layer, layer.query.shape[:-1])
-    run_kernel("row_sums", layer, (lse, NOTHING, NOTHING), lse.shape[-1], GRADIENT=0)
-    return lse
-
-
-def _numbers(layer: LayerGradient, shape: Sequence[int]) -> Tensor:
-    return torch.empty(tuple(shape), dtype=torch.float32, device=layer.query.device)
+def _numbers(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=layer.query.device) if wanted else NOTHING
 
 
 def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
@@ -162,7 +163,7 @@ def _error(form: _Form, tokens: int) -> float:
         moved = None if masks is None else masks.to(device)
         layer = LayerGradient(query, key, value, grad_output, moved, form.size**-0.5)
         wide = row.to(device, torch.promote_types(precision, torch.float32))
-        return read(layer, Reading(wide, form.matrix, form.norm))
+        return read(layer, Reading(wide, form.matrix, form.norm, form.totals))
 
     exact = answer(read_in_blocks, torch.device("cpu"), torch.float64)
     found = answer(read_by_kernel, form.device, form.precision)

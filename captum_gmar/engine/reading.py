@@ -18,11 +18,12 @@ Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradie
 
 
 class Reading(NamedTuple):
-    """What is read of each head, over all query rows; at least one of the two."""
+    """What is read of each head, over all query rows; at least one thing."""
 
     row: Tensor | None = None  # r (N, T), how much each query row counts
     matrix: Matrix | None = None  # M, of which r·M is read: A, A ⊙ G, (A ⊙ G)⁺ or G⁺
-    norm: str | None = None  # "l1" or "l2", of G entry by entry
+    norm: str | None = None  # "l1" or "l2", of G entry by entry, or "positive", the sum of G⁺
+    totals: Matrix | None = None  # another M, of which the sums of the rows are read
 
 
 NOTHING = torch.empty(0, device="cpu")
@@ -33,6 +34,7 @@ class Heads(NamedTuple):
 
     rows: Tensor = NOTHING  # r·M (N, H, T)
     norms: Tensor = NOTHING  # (N, H)
+    totals: Tensor = NOTHING  # the sums of each row (N, H, T)
 
 
 class LayerGradient(NamedTuple):
@@ -115,14 +117,20 @@ def read_blocks(layer: Blocks, reading: Reading) -> Heads:
 
 
 def _read_heads(layer: Blocks, reading: Reading) -> Heads:
-    row, matrix, norm = reading
-    norms, rows = [], []
+    row, matrix, norm, summed = reading
+    norms, rows, totals = [], [], []
     for block in layer:
         if norm is not None:
             norms.append(norm_of(norm, block.gradient, block.spare))
         if row is not None and matrix is not None:
             rows.append(head_rows(row, block, MATRICES[matrix](block)))
-    return Heads(sum_up(rows) if rows else NOTHING, NOTHING if norm is None else combined(norm, norms))
+        if summed is not None:
+            totals.append(MATRICES[summed](block).sum(-1))
+    return Heads(
+        sum_up(rows) if rows else NOTHING,
+        NOTHING if norm is None else combined(norm, norms),
+        torch.cat(totals, -1) if totals else NOTHING,
+    )
 
 
 def joined(parts: Sequence[Heads], dim: int) -> Heads:
@@ -134,6 +142,8 @@ def joined(parts: Sequence[Heads], dim: int) -> Heads:
 
 def norm_of(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
     """(N, H) of some rows' gradient (N, H, R, T)."""
+    if norm == "positive":
+        return torch.clamp(gradient, min=0, out=spare).sum((-2, -1))
     if norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
         return torch.abs(gradient, out=spare).sum((-2, -1))
     magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), dim=(-2, -1))
@@ -144,6 +154,8 @@ def combined(norm: str, parts: list[Tensor]) -> Tensor:
     """(N, H) of all rows, of the norms of some rows each."""
     if len(parts) == 1:
         return parts[0]
+    if norm == "positive":
+        return sum_up(parts)
     magnitude: Tensor = torch.linalg.vector_norm(torch.stack(parts), int(norm[1]), dim=0)
     return magnitude
 

@@ -10,7 +10,8 @@ relevance, which begins at the start tokens, often CLS; w the weights of the hea
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -36,18 +37,25 @@ class Rule(Protocol):
 
 
 class HeadRule(Rule):
-    """A rule that reads each head once: then the way in which it is read is the engine's choice."""
+    """A rule that reads each head: then the way in which it is read is the engine's choice.
+
+    :meth:`take` may be called with any way. To call the rule goes over blocks.
+    """
 
     @abstractmethod
     def reading(self, relevance: Tensor) -> Reading:
         """What it reads of a layer, of the relevance (N, T) above it."""
 
-    @abstractmethod
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """What it makes of the answer."""
+        """What it makes of the answer, if it reads once."""
+        raise NotImplementedError
+
+    def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
+        """Relevance (N, T) below a layer that answers readings, of that above it."""
+        return self.step(relevance, read(self.reading(relevance)))
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        return self.step(relevance, read_blocks(layer, self.reading(relevance)))
+        return self.take(relevance, partial(read_blocks, layer))
 
 
 Importance = Sequence[Tensor]  # (N, H) of each layer
@@ -76,6 +84,11 @@ def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, None] @ matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
 
 
+def row_shares(relevance: Tensor, totals: Tensor) -> Tensor:
+    """Relevance (N, T) divided by what its rows add up to (N, T). A row of zeros passes nothing on."""
+    return torch.where(totals > 0, relevance / totals, 0)
+
+
 def row_times(relevance: Tensor, rows: slice, matrix: Tensor) -> Tensor:
     """r·M over some rows: (N, T), of M (N, R, T)."""
     return (relevance[:, None, rows] @ matrix).squeeze(-2)
@@ -86,7 +99,7 @@ def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], res
     shares, parts = torch.zeros_like(relevance), []
     for rows, matrix in fused:
         total = matrix.sum(-1) + residual  # (N, R)
-        shares[:, rows] = torch.where(total > 0, relevance[:, rows] / total, 0)
+        shares[:, rows] = row_shares(relevance[:, rows], total)
         parts.append(row_times(shares, rows, matrix))
     return sum_up(parts) + residual * shares
 

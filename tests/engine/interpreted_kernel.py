@@ -35,13 +35,16 @@ def dense(layer, row):
     a, g = scores.softmax(-1).nan_to_num(0), grad_output @ value.mT
     matrices = dict(zip(MATRICES, (a, a * g, (a * g).clamp(min=0), g.clamp(min=0)), strict=True))
     rows = {name: torch.einsum("ni,nhij->nhj", row.double(), matrix) for name, matrix in matrices.items()}
-    return rows, {"l1": g.abs().sum((-2, -1)), "l2": g.square().sum((-2, -1)).sqrt()}
+    norms = {"l1": g.abs(), "l2": g.square(), "positive": g.clamp(min=0)}
+    norms = {name: matrix.sum((-2, -1)) ** (0.5 if name == "l2" else 1) for name, matrix in norms.items()}
+    return rows, norms, {name: matrix.sum(-1) for name, matrix in matrices.items()}
 
 
-def assert_reads(layer, row, matrix, norm):
-    heads = read_by_kernel(layer, Reading(row, matrix, norm))
-    rows, norms = dense(layer, row)
-    for found, exact in ((heads.rows, rows.get(matrix)), (heads.norms, norms.get(norm))):
+def assert_reads(layer, row, matrix, norm=None, totals=None):
+    heads = read_by_kernel(layer, Reading(row, matrix, norm, totals))
+    names = matrix, norm, totals
+    for found, of_names, name in zip(heads, dense(layer, row), names, strict=True):
+        exact = of_names.get(name)
         if exact is None:
             assert found.numel() == 0
         else:
@@ -55,6 +58,13 @@ def assert_reads(layer, row, matrix, norm):
 )
 def test_every_reading(matrix, norm):
     assert_reads(*random_layer(), matrix, norm)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "norm", "totals"), [(None, "positive", "positive"), ("attention", "positive", "product")]
+)
+def test_sums_of_rows(matrix, norm, totals):
+    assert_reads(*random_layer(tokens=40), matrix, norm, totals)
 
 
 @pytest.mark.parametrize("size", [20, 80])

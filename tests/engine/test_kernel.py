@@ -37,12 +37,12 @@ def layer(monkeypatch):
 
 
 def read_wrongly(layer, reading):
-    rows, norms = read_in_blocks(layer, reading)
+    rows, norms, _ = read_in_blocks(layer, reading)
     return Heads(1.001 * rows, norms)
 
 
 def read_as_nan(layer, reading):
-    rows, norms = read_in_blocks(layer, reading)
+    rows, norms, _ = read_in_blocks(layer, reading)
     return Heads(rows, norms / 0 * 0)
 
 
