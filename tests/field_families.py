@@ -24,6 +24,7 @@ class FieldFamily(NamedTuple):
     places: Callable[[], list[Place]]  # of each softmax, in the order of the calls; tokens of no place are -1
     passes: Callable[[nn.Module, Tensor], Tensor] = lambda layer, tokens: tokens  # what passes a layer by
     arguments: tuple[Any, ...] = ()
+    target: Any = 2
 
 
 def in_order(shape: tuple[int, ...], before: int = 0, behind: int = 0) -> Place:
@@ -184,6 +185,223 @@ FIELD_FAMILIES = {
         hiera_passes,
     ),
 }
+
+
+TOKENS = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24}
+CLIP = {"image_size": 24, "num_frames": 4, "num_labels": LABELS}  # a video of 4 frames of 24x24 pixels
+TIME, SIDE = 4, 3  # of the places of its patches of 8x8 pixels
+
+
+def of_each_place() -> Place:
+    """In time: a sequence at each place."""
+    return (TIME, SIDE, SIDE), torch.arange(TIME * SIDE**2).view(TIME, -1).mT
+
+
+def of_each_frame(before: int = 0) -> Place:
+    """In space: a sequence of each frame."""
+    frames = torch.arange(TIME * SIDE**2).view(TIME, -1)
+    return (TIME, SIDE, SIDE), torch.cat([torch.full((TIME, before), -1), frames], 1)
+
+
+def places_before_time() -> Place:
+    """All at once, in the order of TimeSformer: the frames of a place after one another, behind a class token."""
+    order = torch.arange(TIME * SIDE**2).view(TIME, -1).mT.reshape(1, -1)
+    return (TIME, SIDE, SIDE), torch.cat([torch.tensor([[-1]]), order], 1)
+
+
+def video(name: str, **changes: Any) -> nn.Module:
+    config = getattr(transformers, f"{name}Config")(**{**TOKENS, **CLIP, **changes})
+    return getattr(transformers, f"{name}ForVideoClassification")(config)
+
+
+def resnet(*outputs: str) -> Any:
+    return transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, layer_type="basic", out_features=list(outputs)
+    )
+
+
+def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
+    sizes = {
+        f"{part}_{what}": number
+        for part in ("encoder", "decoder")
+        for what, number in {"layers": 2, "attention_heads": 2, "ffn_dim": 16}.items()
+    }
+    config = getattr(transformers, f"{name}Config")(
+        use_timm_backbone=False,
+        backbone=None,
+        backbone_config=backbone,
+        num_queries=6,
+        num_labels=LABELS,
+        d_model=32,  # which deformable DETR normalises in 32 groups
+        **sizes,
+        **changes,
+    )
+    return getattr(transformers, f"{name}ForObjectDetection")(config)
+
+
+def dense(name: str, **changes: Any) -> nn.Module:
+    """A segmenter of four layers, which reads all of them."""
+    config = getattr(transformers, f"{name}Config")(
+        **{**TOKENS, "num_hidden_layers": 4, "image_size": 16, "patch_size": 8, "num_labels": LABELS, **changes},
+        use_auxiliary_head=False,
+    )
+    return getattr(transformers, f"{name}ForSemanticSegmentation")(config)
+
+
+FIELD_FAMILIES |= {
+    "VideoMAE": FieldFamily(
+        lambda: video("VideoMAE", patch_size=8, tubelet_size=2),
+        (4, 3, 24, 24),
+        lambda model: [_base(model).encoder.layer],
+        lambda: [in_order((2, 3, 3))] * 2,
+    ),
+    "ViViT": FieldFamily(
+        lambda: video("Vivit", tubelet_size=[2, 8, 8]),
+        (4, 3, 24, 24),
+        lambda model: [list_of(_base(model), 2)],
+        lambda: [in_order((2, 3, 3), before=1)] * 2,
+    ),
+    "TimeSformer": FieldFamily(
+        lambda: video("Timesformer", patch_size=8),
+        (4, 3, 24, 24),
+        lambda model: [_base(model).encoder.layer],
+        lambda: [of_each_place(), of_each_frame(before=1)] * 2,
+    ),
+    "TimeSformer, jointly": FieldFamily(
+        lambda: video("Timesformer", patch_size=8, attention_type="joint_space_time"),
+        (4, 3, 24, 24),
+        lambda model: [_base(model).encoder.layer],
+        lambda: [places_before_time()] * 2,
+    ),
+    "V-JEPA 2": FieldFamily(
+        lambda: transformers.VJEPA2ForVideoClassification(
+            transformers.VJEPA2Config(
+                crop_size=24,
+                patch_size=8,
+                frames_per_clip=4,
+                mlp_ratio=2,
+                num_pooler_layers=1,
+                pred_hidden_size=12,
+                pred_num_attention_heads=2,
+                pred_num_hidden_layers=1,
+                num_labels=LABELS,
+                **TOKENS,
+            )
+        ),
+        (4, 3, 24, 24),
+        lambda model: [_base(model).encoder.layer],
+        lambda: [in_order((2, 3, 3))] * 2,
+    ),
+    "AST": FieldFamily(
+        lambda: transformers.ASTForAudioClassification(
+            transformers.ASTConfig(
+                patch_size=4,
+                frequency_stride=3,
+                time_stride=3,
+                max_length=22,
+                num_mel_bins=10,
+                num_labels=LABELS,
+                **TOKENS,
+            )
+        ),
+        (22, 10),
+        lambda model: [list_of(_base(model), 2)],
+        lambda: [in_order((3, 7), before=2)] * 2,
+    ),
+    "YOLOS": FieldFamily(
+        lambda: transformers.YolosForObjectDetection(
+            transformers.YolosConfig(
+                image_size=[16, 24],
+                patch_size=8,
+                num_detection_tokens=6,
+                num_labels=LABELS,
+                use_mid_position_embeddings=False,
+                **TOKENS,
+            )
+        ),
+        (3, 16, 24),
+        lambda model: [list_of(_base(model), 2)],
+        lambda: [in_order((2, 3), before=1, behind=6)] * 2,
+        target=(3, 1),
+    ),
+    "DETR": FieldFamily(  # as many queries as places, which are told apart
+        lambda: detr("Detr", resnet("stage4")),
+        (3, 64, 96),
+        lambda model: [],
+        lambda: [*[in_order((2, 3))] * 2, *[None, in_order((2, 3))] * 2],
+        target=(3, 1),
+    ),
+    "Deformable DETR": FieldFamily(
+        lambda: detr("DeformableDetr", resnet("stage2", "stage3", "stage4"), num_feature_levels=4),
+        (3, 64, 96),
+        lambda model: [],
+        lambda: [],  # it attends without a softmax over places
+        target=(3, 1),
+    ),
+    "SegFormer, segments": FieldFamily(
+        lambda: transformers.SegformerForSemanticSegmentation(pyramid("Segformer", decoder_hidden_size=8).config),
+        (3, 64, 64),
+        lambda model: [],
+        lambda: pyramid_places(in_order((2, 2))),
+        target=(1, 5, 9),
+    ),
+    "BEiT, segments": FieldFamily(
+        lambda: dense("Beit", out_indices=[1, 2, 3, 4], pool_scales=[1]),
+        (3, 16, 16),
+        lambda model: [],
+        lambda: [in_order((2, 2), before=1)] * 4,
+        target=(1, 0, 1),
+    ),
+    "DPT, segments": FieldFamily(
+        lambda: dense(
+            "DPT", backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, is_hybrid=False
+        ),
+        (3, 16, 16),
+        lambda model: [],
+        lambda: [in_order((2, 2), before=1)] * 4,
+        target=(1, 0, 1),
+    ),
+}
+if hasattr(transformers, "VideoPrismForVideoClassification"):  # in transformers 5
+    FIELD_FAMILIES["VideoPrism"] = FieldFamily(
+        lambda: transformers.VideoPrismForVideoClassification(
+            transformers.VideoPrismVisionConfig(
+                **{**TOKENS, **CLIP},
+                tubelet_size=[1, 8, 8],
+                num_spatial_layers=2,
+                num_temporal_layers=1,
+                num_auxiliary_layers=1,
+            )
+        ),
+        (4, 3, 24, 24),
+        lambda model: [list_of(model, 2, "spatial"), list_of(model, 1, "temporal")],
+        lambda: [*[of_each_frame()] * 2, of_each_place()],
+        target=(0, 2),
+    )
+if hasattr(transformers, "Siglip2ForImageClassification"):
+    FIELD_FAMILIES["SigLIP 2, packed patches"] = FieldFamily(
+        lambda: transformers.Siglip2ForImageClassification(
+            transformers.Siglip2Config(
+                vision_config={"num_patches": 16, "patch_size": 2, **TOKENS},
+                text_config={"vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **TOKENS},
+                num_labels=LABELS,
+            )
+        ),
+        (8, 12),
+        lambda model: [model.vision_model.encoder.layers],
+        lambda: [in_order((2, 3), behind=2)] * 2,
+        arguments=(torch.tensor([[1] * 6 + [0] * 2] * 2), torch.tensor([[2, 3]] * 2)),
+    )
+
+
+def list_of(model: nn.Module, count: int, within: str = "") -> nn.ModuleList:
+    """The layers, which stand elsewhere in transformers 4."""
+    lists = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and within in name
+    ]
+    return lists[0]
 
 
 def _base(model: nn.Module) -> Any:

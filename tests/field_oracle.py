@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from field_families import FieldFamily, Place
+from field_families import FieldFamily
 from oracle import log_odds
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -105,7 +105,7 @@ def _return_tuples(layer: nn.Module, model: nn.Module, inputs: Tensor, family: F
     return kept[0]
 
 
-def field(of_tokens: Tensor, place: Place, examples: int) -> Tensor:
+def field(of_tokens: Tensor, place: Any, examples: int) -> Tensor:
     """(N, *grid), of what each token gives (N·sequences, tokens)."""
     shape, places = place
     cells = torch.zeros(examples, int(torch.tensor(shape).prod()) + 1, dtype=torch.float64)

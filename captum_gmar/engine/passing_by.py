@@ -37,6 +37,7 @@ class LayersPassedBy:
         self.outcomes: list[Tensor] = []  # of the layers of this stage so far
         self.carried: Tensor | None = None  # what passes this stage by
         self.rows = 0  # of a slot
+        self.entered = 0  # rows of all slots
 
     @property
     def count(self) -> int:
@@ -54,7 +55,7 @@ class LayersPassedBy:
         slots = self.count if self.is_whole else max(self.starts[stage], 1)
         if len(tokens) % slots:
             raise RuntimeError(f"Expected {slots} times as many examples but got {len(tokens)}.")
-        self.rows = len(tokens) // slots
+        self.rows, self.entered = len(tokens) // slots, len(tokens)
         true = tokens[-self.rows :] if slots > 1 else tokens
         self.entries.append(true)
         filled = self.starts[stage]
@@ -122,8 +123,10 @@ def _hooked(
         def of_layer(argument: Any) -> Any:
             if argument is tokens:
                 return changed
-            is_of_each = isinstance(argument, Tensor) and argument.dim() and len(argument) == len(tokens)
-            return argument[-len(changed) :].detach() if is_of_each else argument
+            if not isinstance(argument, Tensor):
+                return argument
+            is_of_each = argument.dim() and len(argument) == passing.entered > len(changed)
+            return (argument[-len(changed) :] if is_of_each else argument).detach()
 
         return tuple(map(of_layer, args)), {name: of_layer(value) for name, value in kwargs.items()}
 

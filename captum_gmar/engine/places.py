@@ -89,7 +89,8 @@ class Places:
         tokens = moved_back(mixed.value, product)
         if tokens is None:
             return None
-        if len(tokens) != self.examples and entry is not None and entry.shape[:-1] == tokens.shape:
+        was_cut_before = not self.grids.is_video and len(tokens) != self.examples
+        if was_cut_before and entry is not None and entry.shape[:-1] == tokens.shape:
             tokens = moved_back_to_entry(entry, tokens, self.examples)
         return self._on_grid(tokens)
 
@@ -121,6 +122,11 @@ class Places:
         if shape is None or sequences % self.examples:
             return None
         time, rows, columns = shape
+        if count == time == rows * columns:
+            raise RuntimeError(
+                "Expected frames and the places of a frame to be of different numbers, so that attention in time can "
+                f"be told from attention in space, but both are {count}. Pass another number of frames."
+            )
         if count == rows * columns:
             return tokens.reshape(self.examples, *shape)
         return tokens.reshape(self.examples, rows, columns, time).movedim(-1, 1) if count == time else None

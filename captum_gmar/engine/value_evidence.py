@@ -4,8 +4,9 @@ Letters in shapes: N examples, L layers.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -33,6 +34,7 @@ from captum_gmar.engine.switching import NAME, attention_implementation, uncompi
 # Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
 # no part of what the image runs through before it is classified.
 READERS = re.compile("decode|neck|segmentation|upernet", re.IGNORECASE)
+QUERIES_ALONE = re.compile(r"decoder\..*self_attn$")  # attention of a detector's queries to one another
 ASIDE = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 QUERIES = frozenset(QUERY_PARAMETERS)
 HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be met
@@ -212,7 +214,7 @@ def _read(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Seq
     try:
         return _run(model, forward_func, inputs, arguments, stages, is_whole=False)
     except (RuntimeError, ValueError, IndexError):
-        if len(stages) < 2:
+        if len(stages) < 2 and not any(isinstance(argument, Tensor) for argument in arguments):
             raise
     reading = _run(model, forward_func, inputs, arguments, stages, is_whole=True)
     _count_examples_at_the_start.add(model)
@@ -243,6 +245,8 @@ def _run(
         if _hides_attention(model):
             stack.enter_context(attention_implementation(model, "sdpa"))
         passing = stack.enter_context(layers_passed_by(stages, is_whole, is_under_way)) if stages else None
+        if not stages:
+            stack.enter_context(_queries_left_out(model, mode))
         logits = logits_of(forward_func.run(marked, *arguments))
     if len(logits) != layers * len(inputs):
         raise RuntimeError(
@@ -251,6 +255,27 @@ def _run(
         )
     entries, starts = ([], [0]) if passing is None else (passing.entries, passing.starts[:-1])
     return Reading(mode.values, entries, starts, list(mode.maps), logits, layers)
+
+
+@contextmanager
+def _queries_left_out(model: nn.Module, mode: ValueMode) -> Iterator[None]:
+    """Within the block, in this thread, values of a detector's queries are not kept, whose number may be a grid's."""
+    thread = threading.get_ident()
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread:
+            mode.layer = None
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            mode.layer = 0
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if QUERIES_ALONE.search(name):
+                stack.enter_context(module.register_forward_pre_hook(enter))
+                stack.enter_context(module.register_forward_hook(leave))
+        yield
 
 
 def _repeated(argument: Any, times: int, examples: int) -> Any:
