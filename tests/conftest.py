@@ -1,7 +1,8 @@
 """Models and images for the tests."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from classifiers import save_models
 from families import TINY_IMAGE
+from moulds import Mould
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar.classifier import Classifier, load_classifier
@@ -35,13 +37,20 @@ def deit(shared: Path) -> ViTForImageClassification:
     return ViTForImageClassification.from_pretrained(shared / "models" / "deit-tiny-patch16-224").eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_vit() -> Callable[..., ViTForImageClassification]:
-    """A small random ViT; keywords change its configuration."""
+    """A small random ViT, a new one with each call; keywords change its configuration."""
 
-    def make(seed: int = 0, **changes: object) -> ViTForImageClassification:
-        torch.manual_seed(seed)
-        return ViTForImageClassification(ViTConfig(**{**TINY, **changes})).eval()
+    @cache
+    def mould(seed: int, **changes: Hashable) -> Mould:
+        def make() -> ViTForImageClassification:
+            torch.manual_seed(seed)
+            return ViTForImageClassification(ViTConfig(**{**TINY, **changes})).eval()
+
+        return Mould(make)
+
+    def make(seed: int = 0, **changes: Hashable) -> ViTForImageClassification:
+        return mould(seed, **changes).cast()
 
     return make
 

@@ -1,8 +1,11 @@
 """Model families, small and random, with the tokens that their classifiers read. A new family is one more row."""
 
+from functools import cache
+
 import pytest
 import torch
 import transformers
+from moulds import Mould
 from torch import nn
 
 from captum_gmar.engine.models import Logits, transformer_layers
@@ -196,11 +199,21 @@ FAMILIES = {
 }
 
 
+@cache
+def mould(family):
+    def make():
+        torch.manual_seed(0)
+        model = FAMILIES[family][0]().eval()
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)  # heads, position biases and prefix tokens start at zero
+        return model
+
+    return Mould(make)
+
+
 def make(family):
-    torch.manual_seed(0)
-    model = FAMILIES[family][0]().eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)  # heads, position biases and prefix tokens start at zero
+    """A new model, and what runs it."""
+    model = mould(family).cast()
     return model, image_embedding(model) if "embedding" in family else Logits(model)
 
 

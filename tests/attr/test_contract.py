@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -16,10 +17,23 @@ from transformers import ViTForImageClassification
 
 from captum_gmar import GMARAttribution
 
+THREAD_CALLS = 4  # of each thread, in each of four cases for each method
 
-@pytest.fixture(params=[*PUBLIC, "GMAR l2", "GMAR forward"])
+
+@pytest.fixture(params=[*PUBLIC, "GMAR l2", "GMAR forward"], scope="module")
 def row(request):
     return METHODS[request.param]
+
+
+@pytest.fixture(scope="module")
+def make_vit(make_vit):
+    """Two layers are enough here."""
+    return partial(make_vit, num_hidden_layers=2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -30,6 +44,40 @@ def make_method(row):
 @pytest.fixture
 def method(make_method, vit):
     return make_method(vit)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return {}
+
+
+@pytest.fixture
+def computed(row, make_vit, images, results):
+    """What one of the method's calls returns for a target, of a model that nobody else has; computed once."""
+
+    def result(target, call="attribute", **options):
+        key = row.make, repr(target), call, repr(options)
+        if key not in results:
+            results[key] = getattr(row.make(make_vit()), call)(images, target, **options)
+        return results[key]
+
+    return result
+
+
+@pytest.fixture(scope="module")
+def captums_error(make_vit, images):
+    """What Captum raises for a target, by its text; computed once."""
+    errors = {}
+
+    def error(target):
+        if repr(target) not in errors:
+            model = make_vit()
+            with pytest.raises(Exception) as raised:  # noqa: PT011
+                Saliency(lambda pixels: model(pixels).logits).attribute(images.clone().requires_grad_(), target)
+            errors[repr(target)] = raised.type, str(raised.value)
+        return errors[repr(target)]
+
+    return error
 
 
 @pytest.fixture
@@ -50,21 +98,19 @@ class TestTargets:
     @pytest.mark.parametrize(
         "target", [3, (3,), torch.tensor(3), torch.tensor([3]), [3] * 4, torch.tensor([3] * 4), [(3,)] * 4]
     )
-    def test_one_class(self, method, images, target):
-        assert_close(method.attribute(images, target), method.attribute(images, 3), rtol=0, atol=0)
+    def test_one_class(self, method, images, computed, target):
+        assert_close(method.attribute(images, target), computed(3), rtol=0, atol=0)
 
     @pytest.mark.parametrize("target", [[0, 9, 0, 5], torch.tensor([0, 9, 0, 5]), [(0,), (9,), (0,), (5,)]])
-    def test_one_class_per_example(self, method, images, target):
-        singles = [method.attribute(images[i : i + 1], c) for i, c in enumerate([0, 9, 0, 5])]
+    def test_one_class_per_example(self, method, images, computed, target):
+        singles = [computed(c)[i : i + 1] for i, c in enumerate([0, 9, 0, 5])]
         assert_close(method.attribute(images, target), torch.cat(singles))
 
-    def test_first_and_last_class(self, row, method, images):
-        assert_close(method.attribute(images, -1), method.attribute(images, 9), rtol=0, atol=0)
-        same = torch.equal(method.attribute(images, 0), method.attribute(images, 9))
-        assert same == (not row.reads_gradient)
+    def test_first_and_last_class(self, row, method, images, computed):
+        assert_close(method.attribute(images, -1), computed(9), rtol=0, atol=0)
+        assert torch.equal(computed(0), computed(9)) == (not row.reads_gradient)
 
-    @pytest.mark.parametrize("contrast", [7, (7,), torch.tensor(7), [7] * 4, torch.tensor([7] * 4), [(7,)] * 4])
-    def test_contrast(self, row, make_method, vit, images, contrast):
+    def test_contrast(self, row, make_method, vit, images, computed):
         targets = torch.tensor([3, 1, 9, 3])
 
         def difference(inputs):
@@ -72,11 +118,15 @@ class TestTargets:
             logits = vit(inputs).logits
             return logits.gather(1, targets.repeat(len(logits) // 4)[:, None]).squeeze(1) - logits[:, 7]
 
-        method = make_method(vit)
-        found = method.relevance(images, [3, 1, 9, 3], contrast=contrast)
+        found = computed([3, 1, 9, 3], "relevance", contrast=7)
         assert_close(found, make_method(vit, forward_func=difference).relevance(images))
-        assert_close(found, method.relevance(images, [3, 1, 9, 3], None, 3, contrast))
-        assert torch.equal(found, method.relevance(images, [3, 1, 9, 3])) == (not row.reads_gradient)
+        assert torch.equal(found, computed([3, 1, 9, 3], "relevance")) == (not row.reads_gradient)
+
+    @pytest.mark.parametrize("contrast", [7, (7,), torch.tensor(7), [7] * 4, torch.tensor([7] * 4), [(7,)] * 4])
+    def test_forms_of_contrast(self, method, images, computed, contrast):
+        expected = computed([3, 1, 9, 3], "relevance", contrast=7)
+        assert_close(method.relevance(images, [3, 1, 9, 3], contrast=contrast), expected)
+        assert_close(method.relevance(images, [3, 1, 9, 3], None, 3, contrast), expected)
 
     def test_one_contrast_per_example(self, method, images):
         singles = [method.attribute(images[i : i + 1], 3, contrast=c) for i, c in enumerate([0, 9, 0, 5])]
@@ -98,15 +148,14 @@ class TestTargets:
             (1, 2),
         ],
     )
-    def test_wrong_targets_raise_what_captum_raises(self, row, method, images, target):
+    def test_wrong_targets_raise_what_captum_raises(self, row, method, images, computed, captums_error, target):
         if not row.reads_gradient:
-            assert_close(method.attribute(images, target), method.attribute(images, 3), rtol=0, atol=0)
+            assert_close(method.attribute(images, target), computed(3), rtol=0, atol=0)
             return
-        with pytest.raises(Exception) as captums:  # noqa: PT011
-            Saliency(method.forward_func).attribute(images.clone().requires_grad_(), target)
-        with pytest.raises(captums.type) as ours:
+        error, text = captums_error(target)
+        with pytest.raises(error) as ours:
             method.attribute(images, target)
-        assert str(ours.value) == str(captums.value)
+        assert str(ours.value) == text
 
     def test_no_target_for_one_logit(self, make_method, make_vit, images):
         method = make_method(make_vit(num_labels=1))
@@ -114,10 +163,10 @@ class TestTargets:
 
 
 class TestInputs:
-    def test_tuple_in_tuple_out(self, method, images):
+    def test_tuple_in_tuple_out(self, method, images, computed):
         (attributions,) = method.attribute((images,), 3)
-        assert_close(attributions, method.attribute(images, 3), rtol=0, atol=0)
-        assert isinstance(method.attribute(images, 3), torch.Tensor)
+        assert_close(attributions, computed(3), rtol=0, atol=0)
+        assert isinstance(computed(3), torch.Tensor)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
     def test_shape_dtype_and_layout(self, make_method, vit, images, dtype):
@@ -128,10 +177,10 @@ class TestInputs:
         assert attributions.is_contiguous()
         assert not attributions.requires_grad
 
-    def test_a_patch_sums_to_its_relevance(self, row, method, images):
-        patches = method.attribute(images, 3).unfold(2, 8, 8).unfold(3, 8, 8)  # (N, channels, rows, columns, 8, 8)
-        assert_close(patches.sum((1, 4, 5)), method.relevance(images, 3))
-        assert bool((method.relevance(images, 3) < 0).any()) == row.is_signed
+    def test_a_patch_sums_to_its_relevance(self, row, computed):
+        patches = computed(3).unfold(2, 8, 8).unfold(3, 8, 8)  # (N, channels, rows, columns, 8, 8)
+        assert_close(patches.sum((1, 4, 5)), computed(3, "relevance"))
+        assert bool((computed(3, "relevance") < 0).any()) == row.is_signed
 
     def test_additional_forward_args(self, method, images):
         wider = torch.nn.functional.interpolate(images, (40, 56))
@@ -163,20 +212,18 @@ class TestInputs:
 
 
 class TestBatches:
-    def test_a_batch_is_its_singles(self, method, images):
+    def test_a_batch_is_its_singles(self, method, images, computed):
         singles = torch.cat([method.relevance(image[None], 3) for image in images])
-        assert_close(method.relevance(images, 3), singles)
+        assert_close(computed(3, "relevance"), singles)
 
     @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
     @pytest.mark.parametrize("target", [3, [0, 9, 0, 5], torch.tensor([0, 9, 0, 5])])
-    def test_internal_batch_size(self, method, images, size, target):
-        calls = [
-            method.attribute,
-            method.relevance,
-            *([method.head_importance] if type(method) is GMARAttribution else []),
-        ]
+    def test_internal_batch_size(self, method, images, computed, size, target):
+        """``relevance`` takes the same way to batches as ``attribute``, so that one size is enough for it."""
+        calls = ["attribute", *(["relevance"] if size == 3 else [])]
+        calls += ["head_importance"] if type(method) is GMARAttribution else []
         for call in calls:
-            assert_close(call(images, target, internal_batch_size=size), call(images, target))
+            assert_close(getattr(method, call)(images, target, internal_batch_size=size), computed(target, call))
 
     def test_additional_arguments_are_split_too(self, make_method, vit, images):
         method = make_method(vit, forward_func=lambda x, shift: vit(x + shift).logits)
@@ -208,60 +255,58 @@ class TestCaptum:
         assert method.model is vit
         assert_close(method.forward_func(images), vit(images).logits, rtol=0, atol=0)
 
-    def test_noise_tunnel(self, method, images):
+    def test_noise_tunnel(self, method, images, computed):
         torch.manual_seed(0)
-        smooth = NoiseTunnel(method).attribute(images, nt_samples=3, stdevs=0.0, target=[1, 2, 3, 4])
-        assert_close(smooth, method.attribute(images, [1, 2, 3, 4]))
+        smooth = NoiseTunnel(method).attribute(images, nt_samples=3, stdevs=0.0, target=[0, 9, 0, 5])
+        assert_close(smooth, computed([0, 9, 0, 5]))
 
-    def test_infidelity(self, method, images):
+    def test_infidelity(self, method, images, computed):
         def perturb(inputs):
             noise = 0.01 * torch.randn_like(inputs)
             return noise, inputs - noise
 
-        attributions = method.attribute(images, 3)
-        assert infidelity(method.forward_func, perturb, images, attributions, target=3).isfinite().all()
+        assert infidelity(method.forward_func, perturb, images, computed(3), target=3).isfinite().all()
 
     def test_sensitivity(self, method, images):
         sensitivity = sensitivity_max(method.attribute, images, target=3, perturb_radius=0.01)
         assert sensitivity.shape == (4,)
         assert (sensitivity < 0.5).all()
 
-    def test_visualization(self, method, images):
-        attributions = method.attribute(images, 3)[0].permute(1, 2, 0).numpy()
+    def test_visualization(self, computed, images):
+        attributions = computed(3)[0].permute(1, 2, 0).numpy()
         picture = images[0].permute(1, 2, 0).sigmoid().numpy()
         captum_visualization.visualize_image_attr(attributions, picture, "blended_heat_map", use_pyplot=False)
         captum_visualization.visualize_image_attr_multiple(
             attributions, picture, ["original_image", "heat_map"], ["all", "positive"], use_pyplot=False
         )
 
-    def test_positional_order(self, method, images):
-        assert_close(
-            method.attribute(images, 3, None, 2), method.attribute(inputs=images, target=3), rtol=1e-5, atol=1e-8
-        )
+    def test_positional_order(self, method, images, computed):
+        assert_close(method.attribute(images, 3, None, 2), computed(3), rtol=1e-5, atol=1e-8)
+        assert_close(method.attribute(inputs=images, target=3), computed(3), rtol=0, atol=0)
 
 
 class TestNothingIsDisturbed:
     @pytest.mark.parametrize("frozen", [False, True])
     @pytest.mark.parametrize("needs_grad", [False, True])
     @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-    def test_gradients(self, make_method, vit, images, frozen, needs_grad, context):
+    def test_gradients(self, make_method, vit, images, computed, frozen, needs_grad, context):
         vit.requires_grad_(not frozen)
-        expected, before = make_method(vit).attribute(images, 3), state(vit)
+        before = state(vit)
         inputs = images.clone().requires_grad_(needs_grad)
         inputs.grad = marker = torch.ones_like(inputs) if needs_grad else None
         with context():
             attributions = make_method(vit).attribute(inputs, 3)
             assert torch.is_grad_enabled() == (context is torch.enable_grad)
-        assert_close(attributions, expected, rtol=0, atol=0)
+        assert_close(attributions, computed(3), rtol=0, atol=0)
         assert state(vit) == before
         assert inputs.requires_grad == needs_grad
         assert inputs.grad is marker
         assert torch.equal(inputs, images)
 
-    def test_inputs_made_in_inference_mode(self, method, images):
+    def test_inputs_made_in_inference_mode(self, method, images, computed):
         with torch.inference_mode():
             attributions = method.attribute(images.clone(), 3)
-        assert_close(attributions, method.attribute(images, 3), rtol=0, atol=0)
+        assert_close(attributions, computed(3), rtol=0, atol=0)
 
     def test_parameter_gradients_stay(self, method, vit, images):
         vit(images).logits.sum().backward()
@@ -278,27 +323,27 @@ class TestNothingIsDisturbed:
         assert state(model) == before
 
     @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-    def test_attention_implementation(self, make_method, make_vit, images, implementation):
+    def test_attention_implementation(self, make_method, make_vit, images, computed, implementation):
         model = make_vit(attn_implementation=implementation)
         before = state(model)
         assert before["attention"] == implementation
-        assert_close(make_method(model).attribute(images, 3), make_method(make_vit()).attribute(images, 3))
+        assert_close(make_method(model).attribute(images, 3), computed(3))
         assert state(model) == before
 
     @pytest.mark.usefixtures("reading_gradient")
     @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
     @pytest.mark.parametrize("target", [10, None, "3"])
-    def test_after_a_wrong_target(self, make_method, make_vit, images, implementation, target):
+    def test_after_a_wrong_target(self, make_method, make_vit, images, computed, implementation, target):
         model = make_vit(attn_implementation=implementation)
-        expected, before = make_method(model).attribute(images, 3), state(model)
+        before = state(model)
         with pytest.raises((AssertionError, IndexError)):
             make_method(model).attribute(images, target)
         assert state(model) == before
-        assert_close(make_method(model).attribute(images, 3), expected, rtol=0, atol=0)
+        assert_close(make_method(model).attribute(images, 3), computed(3), rtol=0, atol=0)
 
     @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
     @pytest.mark.parametrize("stage", ["forward", "backward"])
-    def test_after_an_error_in_the_model(self, row, make_method, make_vit, images, implementation, stage):
+    def test_after_an_error_in_the_model(self, row, make_method, make_vit, images, computed, implementation, stage):
         if stage == "backward" and not row.reads_gradient:
             pytest.skip("there is no backward pass")
 
@@ -320,7 +365,7 @@ class TestNothingIsDisturbed:
             make_method(model).attribute(images, 3)
         assert state(model) == before
         handle.remove()
-        assert_close(make_method(model).attribute(images, 3), make_method(make_vit()).attribute(images, 3))
+        assert_close(make_method(model).attribute(images, 3), computed(3))
 
     @pytest.mark.usefixtures("reading_gradient")
     def test_numbers_that_are_not_finite(self, make_method, vit, images):
@@ -338,27 +383,25 @@ class TestNothingIsDisturbed:
 
 
 class TestObjects:
-    def test_deepcopy_and_pickle(self, method, images):
-        expected = method.attribute(images, 3)
+    def test_deepcopy_and_pickle(self, method, images, computed):
         for other in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
-            assert_close(other.attribute(images, 3), expected, rtol=0, atol=0)
+            assert_close(other.attribute(images, 3), computed(3), rtol=0, atol=0)
             assert other.model is not method.model
 
-    def test_calls_do_not_depend_on_each_other(self, method, images):
-        expected = method.attribute(images, 3)
+    def test_calls_do_not_depend_on_each_other(self, method, images, computed):
         method.attribute(images[:1], 5)
-        assert_close(method.attribute(images, 3), expected, rtol=0, atol=0)
+        assert_close(method.attribute(images, 3), computed(3), rtol=0, atol=0)
 
     @pytest.mark.parametrize("shared_model", [False, True])
     @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-    def test_two_threads(self, make_method, make_vit, images, shared_model, implementation):
+    def test_two_threads(self, make_method, make_vit, images, computed, shared_model, implementation):
         models = [make_vit(seed=0, attn_implementation=implementation), make_vit(seed=1)]
         methods = [make_method(models[0]), make_method(models[0] if shared_model else models[1])]
-        expected = [method.attribute(images, target) for target, method in enumerate(methods)]
+        expected = [computed(0), computed(1) if shared_model else methods[1].attribute(images, 1)]
         found = [[], []]
 
         def work(i):
-            for _ in range(10):
+            for _ in range(THREAD_CALLS):
                 found[i].append(methods[i].attribute(images, i))
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
@@ -367,7 +410,7 @@ class TestObjects:
         for thread in threads:
             thread.join()
         for i in range(2):
-            assert len(found[i]) == 10
+            assert len(found[i]) == THREAD_CALLS
             for attributions in found[i]:
                 assert_close(attributions, expected[i])
         assert models[0].config._attn_implementation == implementation
