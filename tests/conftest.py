@@ -1,5 +1,6 @@
 """Models and images for the tests."""
 
+import gc
 import os
 from collections.abc import Callable, Hashable
 from functools import cache
@@ -18,6 +19,13 @@ from captum_gmar.classifier import Classifier, load_classifier
 # On models this small, several threads wait for each other most of the time; and they round otherwise than one.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded stays: the garbage collector, which some tests call, need not look through it each time."""
+    gc.collect()
+    gc.freeze()
+
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}
 

@@ -6,7 +6,7 @@ Of each method, the whole matrix R (N, T, T), multiplied out layer by layer: row
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 from unittest import mock
 
@@ -158,7 +158,7 @@ def with_truncations(
 
     record = dense(model)
     record.truncated = lambda layer, *of: dense(without_layers_after(model, layers, layer), *of)
-    record.traced = partial(between, model, layers, forward, inputs, targets)
+    record.traced = cache(partial(between, model, layers, forward, inputs, targets))
     return record
 
 

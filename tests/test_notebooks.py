@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,41 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 HARMLESS = re.compile(r"Loading weights")
 
 
-@pytest.fixture
-def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a notebook in an empty folder, in a kernel of this interpreter; gives its outputs, each with its cell."""
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of one kernel of this interpreter, which has loaded what every notebook loads."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient, which runs notebooks, is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel, which runs notebooks, is not installed")
     import nbformat
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
 
-    for name in ("CAPTUM_GMAR_MODEL", "MPLBACKEND"):  # the built-in model, and pictures in the notebook
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "IPYTHONDIR": str(tmp_path / "ipython")}.items():
-        monkeypatch.setenv(name, value)
-    kernel_specs = KernelSpecManager(kernel_dirs=[])  # no installed "python3", which may be another interpreter
+    folder = tmp_path_factory.mktemp("notebooks")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CAPTUM_GMAR_MODEL", "MPLBACKEND"):  # the built-in model, and pictures in the notebook
+            patch.delenv(name, raising=False)
+        for name, value in {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "IPYTHONDIR": str(folder)}.items():
+            patch.setenv(name, value)
+        specs = KernelSpecManager(kernel_dirs=[])  # no installed "python3", which may be another interpreter
+        manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+        client = nbclient.NotebookClient(
+            nbformat.v4.new_notebook(), km=manager, timeout=300, resources={"metadata": {"path": folder}}
+        )
+        with client.setup_kernel(cleanup_kc=True):  # ends the kernel, which nbclient leaves to who made its manager
+            yield client
+
+
+@pytest.fixture
+def execute(kernel: Any) -> Any:
+    """Runs a notebook from the beginning, as in a kernel just started; gives its outputs, each with its cell."""
+    import nbformat
 
     def run(path: Path) -> list[tuple[str, Any]]:
-        notebook = nbformat.read(path, as_version=4)
-        kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=kernel_specs)
-        client = nbclient.NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": tmp_path}})
-        client.execute(cleanup_kc=True)  # ends the kernel, which nbclient leaves to who made its manager
+        start = nbformat.v4.new_code_cell("%reset -f\nimport matplotlib.pyplot\nmatplotlib.pyplot.close('all')")
+        kernel.nb = notebook = nbformat.read(path, as_version=4)
+        notebook.cells.insert(0, start)
+        for index, cell in enumerate(notebook.cells):
+            kernel.execute_cell(cell, index)
         return [(cell.id, output) for cell in notebook.cells for output in cell.get("outputs", ())]
 
     return run

@@ -106,19 +106,28 @@ class TestTheSameAsOneByOne:
         assert_close(found, METHODS[name].make(vit).relevance_of_targets(images + shift, SEVERAL), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["ViT", "DINOv2"])
-@pytest.mark.parametrize("name", [name for name in READING if METHODS[name].expected is not None])
-def test_oracle(name, family, images):
-    """Every target's map is that of its own matrices A and G in float64."""
-    model, forward = make(family)
+@pytest.fixture(scope="module", params=["ViT", "DINOv2"])
+def case(request):
+    """A model, what runs it, where relevance starts (T), images, and the dense matrices of each of their targets."""
+    model, forward = make(request.param)
+    inputs = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     patches = patch_grid(model, 32, 32).patches
-    start = expected_start(FAMILIES[family][1], patches + 1, patches)
-    found = METHODS[name].make(model, forward_func=forward).relevance_of_targets(images, SEVERAL)
-    layers = transformer_layers(model)
-    for number, targets in enumerate(SEVERAL.T.tolist()):
-        record = with_truncations(model, layers, lambda copied, pixels: copied(pixels).logits, images, targets)
+    start = expected_start(FAMILIES[request.param][1], patches + 1, patches)
+    layers, records = transformer_layers(model), []
+    for targets in SEVERAL.T.tolist():
+        record = with_truncations(model, layers, lambda copied, pixels: copied(pixels).logits, inputs, targets)
         record.patches = patches
-        expected = (start @ METHODS[name].expected(record))[:, -patches:]
+        records.append(record)
+    return model, forward, start, inputs, records
+
+
+@pytest.mark.parametrize("name", [name for name in READING if METHODS[name].expected is not None])
+def test_oracle(name, case):
+    """Every target's map is that of its own matrices A and G in float64."""
+    model, forward, start, inputs, records = case
+    found = METHODS[name].make(model, forward_func=forward).relevance_of_targets(inputs, SEVERAL)
+    for number, record in enumerate(records):
+        expected = (start @ METHODS[name].expected(record))[:, -record.patches :]
         assert (found[:, number].flatten(1) - expected).abs().max() < 2e-5 * expected.abs().max()
 
 

@@ -1,5 +1,6 @@
 """Running the command and telling what it did."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -46,3 +47,14 @@ def save_photo(path: Path, seed: int = 0) -> None:
 
 def written(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def as_torchrun(processes: int) -> list[dict[str, str]]:
+    """The environments of so many processes that torchrun starts."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    return [{**address, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]

@@ -1,5 +1,8 @@
 """A folder to work in, and the command."""
 
+import sys
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ from torch import Tensor
 
 from captum_gmar.cli import main as cli
 from cli.commandline import Result, Run, save_photo
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -33,6 +38,18 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Result(status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def nursery(models: Path) -> Iterator[Any]:
+    """Runs of the installed command in processes of their own, which start at once; without pictures."""
+    spec = spec_from_file_location("nursery", CHECKOUT / "tools" / "bad_input" / "nursery.py")
+    assert spec
+    assert spec.loader
+    sys.modules["nursery"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.Nursery(models / "vit", draws=False) as nursery:
+        yield nursery
 
 
 @pytest.fixture

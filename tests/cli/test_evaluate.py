@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from captum_gmar.evaluation.journal import Batch
 from captum_gmar.evaluation.journal import read_batches as batches_of
 from captum_gmar.evaluation.measures import Measures
 from captum_gmar.metrics.controls import CONTROLS
-from cli.commandline import LABELS, Result, save_photo, written
+from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
 METHODS = ("gmar-l1", "rollout")
 OPTIONS = ("--methods", ",".join(METHODS), "--removal", "zero,tokens", "--steps", 4)
@@ -263,47 +262,27 @@ def started(arguments: Sequence[object], folder: Path, processes: int = 1) -> It
         running.communicate()
 
 
-def finish(arguments: Sequence[object], folder: Path, processes: int = 1) -> None:
-    """Runs the command to its end, in this process where one is enough."""
-    if processes == 1:
-        assert Path.cwd() == folder
-        assert cli.main(["evaluate", *map(str, arguments)]) == 0
-        return
-    with started(arguments, folder, processes) as running:
-        _, errors = running.communicate(timeout=300)
-        assert running.returncode == 0, errors.decode()
-
-
-def kill_when_something_is_finished(arguments: Sequence[object], folder: Path, processes: int, journal: Path) -> None:
-    """Kills the process, or the first of several, which ends the others."""
-    with started(arguments, folder, processes) as running:
-        patience = time.monotonic() + 300
-        while not read_batches(journal):
-            assert running.poll() is None, running.communicate()[1].decode()
-            assert time.monotonic() < patience
-            time.sleep(0.001)
-        os.kill(running.pid if processes == 1 else children(running.pid)[0], signal.SIGKILL)
-        running.communicate(timeout=300)
-        assert running.returncode != 0
-
-
-def children(process: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+def finish(arguments: Sequence[object], folder: Path) -> None:
+    """Runs the command to its end, in this process."""
+    assert Path.cwd() == folder
+    assert cli.main(["evaluate", *map(str, arguments)]) == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed_is_unbroken(work: Path, models: Path, processes: int) -> None:
-    """Also where one process goes on with what several have begun."""
-    images = 64
-    metrics = ("--metrics", "insertion,sensitivity-max")
-    everything = (make_data(work, images), *OPTIONS, *metrics, "--model", models / "vit")
+def test_killed_and_resumed_is_unbroken(work: Path, models: Path, nursery: Any, processes: int) -> None:
+    """Also where one process goes on with what several have begun. The first is killed, which ends the others."""
+    images = 24
+    options = (*OPTIONS, "--metrics", "insertion,sensitivity-max", "--batch-size", 2)
+    everything = (make_data(work, images), *options, "--model", models / "vit", "--output")
     journal = work / "killed" / "journal"
-    kill_when_something_is_finished([*everything, "--output", "killed"], work, processes, journal)
+    words = list(map(str, ("evaluate", *everything, "killed")))
+    ends = nursery.run(words, work, kill_once_in=journal, copies=as_torchrun(processes))
+    assert all(ended.status < 0 for ended in ends), ends
     finished = read_batches(journal)
-    assert sum(len(batch.records) for batch in finished) < images
+    assert 0 < sum(len(batch.records) for batch in finished) < images
     assert not (work / "killed" / "summary.md").exists()
-    finish([*everything, "--output", "killed"], work)
-    finish([*everything, "--output", "unbroken"], work)
+    finish([*everything, "killed"], work)
+    finish([*everything, "unbroken"], work)
     assert content(work / "killed") == content(work / "unbroken")
     kept = read_batches(journal)
     assert [batch for batch in kept if batch in finished] == finished  # not computed again
@@ -311,9 +290,10 @@ def test_killed_and_resumed_is_unbroken(work: Path, models: Path, processes: int
     assert sorted(names) == sorted(f"{number}.png" for number in range(images))
 
 
-def test_two_processes_give_what_one_gives(data: Path, models: Path) -> None:
+def test_two_processes_give_what_one_gives(data: Path, models: Path, nursery: Any) -> None:
     everything = (data, *OPTIONS, "--model", models / "vit", "--output")
-    finish([*everything, "two"], data.parent, processes=2)
+    ends = nursery.run(list(map(str, ("evaluate", *everything, "two"))), data.parent, copies=as_torchrun(2))
+    assert [ended.status for ended in ends] == [0, 0], ends
     finish([*everything, "one"], data.parent)
     assert content(data.parent / "two") == content(data.parent / "one")
     assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from captum_gmar import GMARAttribution, evaluate_heads
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.main import main
 from captum_gmar.evaluation.head_scores import Ablation
-from cli.commandline import LABELS, Result, run_process, save_photo, written
+from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
 IMAGES = 10
 ABLATE = ("--ablate", "--batch-size", 5)
@@ -93,13 +94,18 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models: Path) -> None:
+def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models: Path, nursery: Any) -> None:
     """Images that cannot be read are told once."""
     with data.open("a") as file:
         file.write("\nnone.png,0")
-    command = ("heads", data, "--model", models / "vit", *ABLATE, "--output", "shared", "--processes", 2)
-    done = run_process(*command, folder=data.parent)
-    assert (done.status, done.out) == (1, f"{IMAGES} images scored: shared/heads.md\n")
+    words = list(map(str, ("heads", data, "--model", models / "vit", *ABLATE, "--output", "shared")))
+    (data.parent / "said").touch()
+    ends = nursery.run(words, data.parent, copies=as_torchrun(2), out=str(data.parent / "said"))
+    assert [ended.status for ended in ends] == [1, 0], ends
+    assert [line for ended in ends for line in ended.error.splitlines() if "none.png" in line] == [
+        "captum-gmar: error: none.png: no such file"
+    ]
+    assert (data.parent / "said").read_text() == f"{IMAGES} images scored: shared/heads.md\n"
     assert heads(data, *ABLATE, "--output", "alone").status == 1
     assert content(data.parent / "shared") == content(data.parent / "alone")
     assert len(list((data.parent / "shared" / "journal").glob("process-*.jsonl"))) == 2

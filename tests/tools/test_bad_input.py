@@ -25,7 +25,7 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def nursery(place: Place) -> Iterator[Nursery]:
-    with Nursery(place.root / "models" / "vit") as nursery:
+    with Nursery(place.root / "models" / "vit", draws=False) as nursery:
         yield nursery
 
 

@@ -36,13 +36,19 @@ class Ended:
 
 
 class Nursery:
-    """Starts runs on the model in a folder, kills them after a time, and gives them less room on the disk."""
+    """
+    Starts runs on the model in a folder, kills them after a time, and gives them less room on the disk.
 
-    def __init__(self, model: Path) -> None:
-        self._model = model
+    Args:
+        model: The folder of the model.
+        draws: Whether pictures are drawn, which takes longer than all else, or files of their size are written.
+    """
+
+    def __init__(self, model: Path, draws: bool = True) -> None:
+        self._model, self._draws = model, draws
 
     def __enter__(self) -> Nursery:
-        command = [sys.executable, "-m", "tools.bad_input.nursery", str(self._model)]
+        command = [sys.executable, __file__, str(self._model), *(["draws"] * self._draws)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
@@ -55,6 +61,7 @@ class Nursery:
         folder: Path,
         *,
         kill_after: float | None = None,
+        kill_once_in: Path | None = None,
         with_signal: int = signal.SIGKILL,
         file_size: int | None = None,
         copies: Sequence[Mapping[str, str]] = ({},),
@@ -67,6 +74,7 @@ class Nursery:
             words: Its arguments.
             folder: Where it runs.
             kill_after: Seconds after which it is sent a signal.
+            kill_once_in: The folder of a journal; the first copy is sent the signal once something is written there.
             with_signal: That signal.
             file_size: Bytes beyond which no file may grow, as on a full disk.
             copies: The environment of each copy, beside this process's own.
@@ -76,6 +84,7 @@ class Nursery:
             "words": list(words),
             "folder": str(folder),
             "kill_after": kill_after,
+            "kill_once_in": str(kill_once_in) if kill_once_in else None,
             "signal": int(with_signal),
             "file_size": file_size,
             "copies": [dict(copy) for copy in copies],
@@ -88,22 +97,35 @@ class Nursery:
         return [Ended(**answer) for answer in json.loads(self._process.stdout.readline())]
 
 
-def _serve(model: str) -> None:
+def _serve(model: str, draws: bool) -> None:
     """Answer requests. No backward pass may run here: torch's threads do not outlive a fork."""
+    import gc
+    import pkgutil
+    from importlib import import_module
+
     import torch
     from matplotlib.figure import Figure
+    from PIL import Image
 
+    import captum_gmar
     from captum_gmar.classifier import load_classifier
-    from captum_gmar.cli import main as _  # noqa: F401
     from captum_gmar.visualization import visualize_attribution
 
+    for module in pkgutil.walk_packages(captum_gmar.__path__, "captum_gmar."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
     with open(os.devnull, "w") as nowhere:
         sys.stderr = nowhere  # progress bars
         load_classifier(Path(model))
         figure: Figure = visualize_attribution(torch.rand(4, 4), torch.rand(3, 8, 8), use_pyplot=False)[0]
         figure.savefig(nowhere.name, format="png")
         sys.stderr = sys.__stderr__
+    if not draws:
+        Figure.savefig = lambda self, path, **options: Path(path).write_bytes(bytes(40_000))  # type: ignore[method-assign]
 
+    Image.init()
+    gc.collect()
+    gc.freeze()  # no run looks through what all share
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -127,6 +149,9 @@ def _answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         elif request["kill_after"] is not None and seconds > request["kill_after"]:
             _send(children.keys() - ended.keys(), request["signal"])
             request["kill_after"] = None
+        elif request["kill_once_in"] is not None and _any_written(Path(request["kill_once_in"])):
+            _send({min(children, key=children.__getitem__)} - ended.keys(), request["signal"])
+            request["kill_once_in"] = None
         elif seconds > 120:
             _send(children.keys() - ended.keys(), signal.SIGKILL)
         else:
@@ -137,6 +162,10 @@ def _answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         {"status": ended[child][0], "seconds": ended[child][1], "error": text}
         for child, text in zip(order, texts, strict=True)
     ]
+
+
+def _any_written(journal: Path) -> bool:
+    return any(path.stat().st_size for path in journal.glob("*.jsonl"))
 
 
 def _send(processes: set[int], number: int) -> None:
@@ -173,4 +202,4 @@ def _start(request: dict[str, Any], environment: dict[str, str], error: Path) ->
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], "draws" in sys.argv[2:])
