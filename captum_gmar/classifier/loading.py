@@ -10,16 +10,23 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from torch import nn
 
 from captum_gmar.classifier.image_classifier import Classifier
 
+UNREACHABLE = "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
 # Of a config: what a model cannot be made without.
 COUNTS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 def load_classifier(
-    name: str | Path, *, size: int | None = None, device: torch.device | str | None = None
+    name: str | Path,
+    *,
+    size: int | None = None,
+    device: torch.device | str | None = None,
+    patience: float | None = None,
 ) -> Classifier:
     """
     Loads a trained image classifier and its image processor, in single precision and evaluation mode.
@@ -32,6 +39,8 @@ def load_classifier(
             Default: None, the image processor's own
         device (torch.device or str, optional): Where the model goes, as :func:`choose_device` gives it.
             Default: None, the CPU
+        patience (float, optional): Seconds for the hub to answer at all, where it is asked.
+            Default: None, as long as its client tries, which is half a minute
 
     Returns:
         Classifier: With its **model** and **processor**.
@@ -58,6 +67,8 @@ def load_classifier(
         except OSError:
             if is_folder:
                 raise
+            if patience is not None:
+                _check_reachable(name, patience)
             processor, model, report = _read(name, local_files_only=False)
     _check_weights(name, model, report)
     return Classifier(model.eval().to(device or "cpu"), processor, size)
@@ -101,6 +112,16 @@ def _is_folder(name: str) -> bool:
     return False
 
 
+def _check_reachable(name: str, patience: float) -> None:
+    """By one question, where the hub's client would ask it again and again."""
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=patience)
+    except Exception as error:
+        raise OSError(f"{name}: {UNREACHABLE}") from error
+
+
 def _read(name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
     """Image processor, model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
@@ -130,7 +151,7 @@ def _reason(error: Exception, part: str) -> str:
     if "image processor" in text:
         return "it has no image processor: preprocessor_config.json is missing or cannot be read"
     if isinstance(error, OSError) and ("connect" in text or "offline mode" in text):
-        return "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
+        return UNREACHABLE
     if "not a valid model identifier" in text:
         return "no such folder, and no such model on the Hugging Face hub"
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"]

@@ -11,6 +11,7 @@ from captum_gmar.cli.options import (
     MOST_LIKELY,
     Top,
     above_zero,
+    add_batch_size,
     add_device_and_size,
     add_methods,
     command_parser,
@@ -18,7 +19,7 @@ from captum_gmar.cli.options import (
     place,
     target,
 )
-from captum_gmar.cli.paths import FORMATS, TABLES, picture_mark, plan_pictures, plan_table
+from captum_gmar.cli.paths import FORMATS, TABLES, comparison_mark, picture_mark, plan_pictures, plan_table
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
 
@@ -91,7 +92,7 @@ def add_command(subparsers: Any) -> None:
     )
     add("--save-table", type=place, metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
     add_device_and_size(parser)
-    add("--batch-size", type=above_zero, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
+    add_batch_size(parser, 16)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -100,7 +101,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
     settings = _settings(arguments)
     image = arguments.image or Path(SCENE)
-    (picture,) = plan_pictures([image], arguments.output, picture_mark(MARK, settings.target or ""))
+    mark = [comparison_mark(MARK, settings.methods, COMPARED), picture_mark(settings.target or "")]
+    (picture,) = plan_pictures([image], arguments.output, "-".join(filter(None, mark)))
     table = plan_table(arguments.save_table)
     with default_drawing():
         from captum_gmar.cli.compare_image import compare_image

@@ -11,13 +11,13 @@ from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
     above_zero,
-    add_device_and_size,
     add_methods,
+    add_resources,
+    add_sample,
     command_parser,
     names_of,
     part,
     path,
-    whole,
 )
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS
@@ -66,6 +66,16 @@ def add_command(subparsers: Any) -> None:
     add("data", nargs="?", type=path, metavar="DATA", help="the images, see below")
     add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
     add_methods(parser, EVALUATED)
+    _add_measures(parser)
+    add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
+    add_sample(parser)
+    add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
+    add_resources(parser, batch_size=16)
+
+
+def _add_measures(parser: argparse.ArgumentParser) -> None:
+    """What is measured, and how."""
+    add = parser.add_argument
     add(
         "--metrics",
         type=names_of(tuple(METRICS)),
@@ -93,24 +103,6 @@ def add_command(subparsers: Any) -> None:
         type=above_zero,
         metavar="N",
         help=f"in which patches are removed, at most their number (default: {STEPS}, or all patches if fewer)",
-    )
-    add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
-    add(
-        "--limit",
-        type=above_zero,
-        metavar="N",
-        help="measure N of the images, drawn by --seed; more can follow later",
-    )
-    add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
-    add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
-    add_device_and_size(parser)
-    add("--batch-size", type=above_zero, metavar="N", help="images in one pass (default: 16, on a GPU 128)")
-    add(
-        "--processes",
-        type=above_zero,
-        default=1,
-        metavar="K",
-        help="that share the work, each on a GPU of its own",
     )
     add(
         "--precision",

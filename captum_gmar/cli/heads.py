@@ -11,13 +11,12 @@ from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
-    above_zero,
-    add_device_and_size,
+    add_resources,
+    add_sample,
     command_parser,
     names_of,
     path,
     place,
-    whole,
 )
 from captum_gmar.cli.paths import FORMATS, find_images, plan_pictures
 from captum_gmar.cli.terminal import CommandError, print_text
@@ -94,28 +93,14 @@ def add_command(subparsers: Any) -> None:
         "scenes), or for all images a class index or label",
     )
     add("--ablate", action="store_true", help="also silence heads in order of each score, see below")
-    add(
-        "--limit",
-        type=above_zero,
-        metavar="N",
-        help="take N of the images, drawn by --seed; more can follow later",
-    )
-    add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+    add_sample(parser)
     add(
         "--output",
         type=place,
         metavar="FILE_OR_RESULTS",
         help=f"picture (default: <data>-{PICTURE_MARK}.png); without such a suffix, folder of results",
     )
-    add_device_and_size(parser)
-    add("--batch-size", type=above_zero, metavar="N", help="images in one pass (default: 4, on a GPU 128)")
-    add(
-        "--processes",
-        type=above_zero,
-        default=1,
-        metavar="K",
-        help="that share the work, each on a GPU of its own",
-    )
+    add_resources(parser, batch_size=4)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:

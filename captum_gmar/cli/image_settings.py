@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.options import MOST_LIKELY, Top, check_taken
-from captum_gmar.cli.paths import picture_mark
+from captum_gmar.cli.paths import comparison_mark, picture_mark
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ExplainSettings:
 
     def mark(self) -> str:
         """What the names of pictures end in."""
-        parts = ["comparison" if len(self.methods) > 1 else self.methods[0]]
+        parts = []
         if isinstance(self.target, str):
             parts.append(self.target)
         elif self.target.classes > 1:
@@ -55,7 +55,9 @@ class ExplainSettings:
         if self.tokens:
             starts = (f"{part[0]}-{part[1]}" if isinstance(part, tuple) else part for part in self.tokens)
             parts.append(f"from {' and '.join(starts)}")
-        return picture_mark(*parts)
+        several = len(self.methods) > 1
+        mark = comparison_mark("comparison", self.methods) if several else self.methods[0]
+        return "-".join(filter(None, [mark, picture_mark(*parts)]))
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,31 @@ def add_device_and_size(parser: argparse.ArgumentParser) -> None:
     add("--size", type=above_zero, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
+def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
+    """``--batch-size``, which each command takes by its own need of memory."""
+    parser.add_argument(
+        "--batch-size",
+        type=above_zero,
+        metavar="N",
+        help=f"images in one pass (default: {default}, on a GPU 128)",
+    )
+
+
+def add_sample(parser: argparse.ArgumentParser) -> None:
+    """``--limit`` and ``--seed``, the same for every command on a data set."""
+    add = parser.add_argument
+    add("--limit", type=above_zero, metavar="N", help="take N of the images, drawn by --seed; more can follow later")
+    add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+
+
+def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
+    """``--device``, ``--size``, ``--batch-size`` and ``--processes``, the same for every command on a data set."""
+    add_device_and_size(parser)
+    add_batch_size(parser, batch_size)
+    about = "that share the work, each on a GPU of its own"
+    parser.add_argument("--processes", type=above_zero, default=1, metavar="K", help=about)
+
+
 def above_zero(text: str) -> int:
     """A whole number above zero."""
     if not text.isascii() or not text.isdigit() or not int(text):

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from zlib import crc32
 
 from captum_gmar.cli.terminal import CommandError, report
 from captum_gmar.files.names import fitting, readable, safe
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
 TABLES = ["csv", "json", "md"]
+MOST_NAMED = 4  # methods in the name of a picture
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[Path], int]:
@@ -48,6 +50,19 @@ def picture_mark(*parts: str) -> str:
     'gmar-l1-tiger-cat-rather-than-zebra'
     """
     return "-".join(filter(None, map(safe, parts)))
+
+
+def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()) -> str:
+    """Of pictures of several methods: which they are, unless they are those that are usual; of many, a number instead.
+
+    >>> comparison_mark("comparison", ["gmar-l1", "rollout"])
+    'comparison-gmar-l1-rollout'
+    """
+    if list(methods) == list(usual):
+        return mark
+    if len(methods) > MOST_NAMED:
+        return f"{mark}-{len(methods)}-methods-{crc32(','.join(methods).encode()):08x}"
+    return "-".join([mark, *methods])
 
 
 def plan_pictures(images: Sequence[Path], output: str | None, mark: str) -> list[Path]:

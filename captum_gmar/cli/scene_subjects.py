@@ -10,6 +10,7 @@ from PIL import Image
 
 from captum_gmar import demo
 from captum_gmar.classifier import load_classifier
+from captum_gmar.cli.sources import HUB_SECONDS
 from captum_gmar.demo.scene_localisation import FIRST_SEED
 from captum_gmar.evaluation.example import Example
 from captum_gmar.evaluation.subject import Subject
@@ -35,7 +36,7 @@ def open_subject(
     """
     if arguments.data:
         examples = read(arguments.data)
-        classifier = load_classifier(arguments.model, size=arguments.size, device=device)
+        classifier = load_classifier(arguments.model, size=arguments.size, device=device, patience=HUB_SECONDS)
         yield Subject(classifier, examples, arguments.model, str(arguments.data))
     else:
         with scene_subject(objects, arguments.size, device) as subject:

@@ -12,6 +12,7 @@ from captum_gmar.classifier import Classifier, choose_device, load_classifier
 from captum_gmar.files.images import read_image
 
 SCENE_SEED = 3
+HUB_SECONDS = 5  # in which it must answer
 
 
 class Source(NamedTuple):
@@ -30,7 +31,7 @@ def open_source(model: str | None, size: int | None, device: str) -> Source:
     """
     place: torch.device = choose_device(device)
     if model is not None:
-        return Source(load_classifier(model, size=size, device=place), read_image)
+        return Source(load_classifier(model, size=size, device=place, patience=HUB_SECONDS), read_image)
     with demo.model_folder() as folder:
         classifier = load_classifier(folder, size=size, device=place)
     return Source(classifier, lambda path: demo.load_scene(SCENE_SEED).image)

@@ -1,8 +1,9 @@
 """The dense way: all attention and all gradients of a model at once, for looking at heads and for checking."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from copy import copy
+from functools import partial
+from types import MethodType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,15 +45,15 @@ def record_attention(
         TypeError: if the model's output holds no attention.
     """
     check_model(model)
-    outputs = []
+    double, outputs = _double(model), []
 
     def run(*args: object) -> object:
-        outputs.append(model(*args, output_attentions=True))
+        outputs.append(double(*args, output_attentions=True))
         return outputs[-1]
 
     pixels = pixel_values(inputs)
     with torch.inference_mode(False), torch.enable_grad():
-        with attention_implementation(model, "eager"), _without_traces(model):
+        with attention_implementation(model, "eager"):
             output = _run_forward(Logits(run), leaf(pixels), target, additional_forward_args)
         attention = getattr(outputs[-1], "attentions", None)
         if not attention:
@@ -64,15 +65,27 @@ def record_attention(
     return AttentionRecord(tuple(a.detach() for a in attention), gradient)
 
 
-@contextmanager
-def _without_traces(model: nn.Module) -> Iterator[None]:
-    """Takes away what transformers leaves on a model's modules to collect attention: hooks, or patched forwards."""
-    before = [(module, set(vars(module)), set(module._forward_hooks)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, attributes, hooks in before:
-            for name in set(vars(module)) - attributes:
-                del vars(module)[name]
-            for hook in set(module._forward_hooks) - hooks:
-                del module._forward_hooks[hook]
+def _double(model: nn.Module) -> nn.Module:
+    """The same model of modules of its own, which share its tensors, configs and the user's hooks; uncompiled.
+
+    What transformers leaves on modules to collect attention, hooks or patched forwards, it leaves there: taken away
+    from the model itself, it would be missed by passes of other threads that were collecting meanwhile.
+    """
+    model = getattr(model, "_orig_mod", model)
+    doubles = {module: module.__new__(type(module)) for module in model.modules()}
+
+    def of_double(value: Any) -> Any:
+        """With the double in the place of a module, also of one whose forward was put in the place of another's."""
+        if isinstance(value, nn.Module):
+            return doubles.get(value, value)
+        if isinstance(value, MethodType):
+            return MethodType(value.__func__, of_double(value.__self__))
+        if isinstance(value, partial):
+            return partial(value.func, *map(of_double, value.args), **value.keywords)
+        return value
+
+    for module, double in doubles.items():
+        parts = {name: copy(part) if isinstance(part, dict) else of_double(part) for name, part in vars(module).items()}
+        parts["_modules"] = {name: of_double(child) for name, child in module._modules.items()}
+        vars(double).update({**parts, "_compiled_call_impl": None})
+    return doubles[model]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.engine._captum import Attribution
+from captum_gmar.engine.models import check_model
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
 from captum_gmar.evaluation.data_objects import given_subject
@@ -134,8 +135,7 @@ def evaluate(
         >>> [row["method"] for row in evaluation.means()]
         ['attention-evidence', 'rollout', 'random map', 'uniform map', 'centre blob']
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Got {type(model).__name__} instead.")
+    check_model(model)
     chosen = make_methods(methods, model, forward_func)
     settings = EvaluationSettings(
         methods=tuple(chosen),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
@@ -42,6 +44,16 @@ def test_a_classifier_gives_what_transformers_gives(models: Path) -> None:
     torch.testing.assert_close(classifier.logits(pixels), expected)
     assert classifier.device == torch.device("cpu")
     assert not classifier.model.training
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with pytest.raises(OSError, match="no-such-model: no such folder, and the Hugging Face hub cannot be reached"):
+        load_classifier("captum-gmar-tests/no-such-model", patience=5)
+    assert slept == []
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_users_image_and_model_and_tables(
         again = run(*arguments, "--output", "out", "--save-table", f"out/table.{suffix}")
         assert again.out.splitlines()[3] == f"  table      out/table.{suffix}"
     assert written(work / "out") == [
-        "photo-side-by-side-tiger-cat.png",
+        "photo-side-by-side-gmar-l1-rollout-tiger-cat.png",
         *("picture.pdf", "table.csv", "table.json", "table.md"),
     ]
     with torch.no_grad():

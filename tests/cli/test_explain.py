@@ -345,7 +345,10 @@ def test_saved_arrays_are_told(run: Run, work: Path, models: Path) -> None:
         (["--target", "3", "--contrast", "0"], "photo-gmar-l1-3-rather-than-0.png"),
         (["--target", "top2"], "photo-gmar-l1-top2.png"),
         (["--tokens", "1,2", "--tokens", "cls"], "photo-gmar-l1-from-1-2-and-cls.png"),
-        (["--methods", "legrad", "--methods", "gmar++,legrad", "--target", "0"], "photo-comparison-0.png"),
+        (
+            ["--methods", "legrad", "--methods", "gmar++,legrad", "--target", "0"],
+            "photo-comparison-legrad-gmar++-0.png",
+        ),
     ],
 )
 def test_pictures_of_other_questions_have_other_names(

@@ -110,7 +110,7 @@ def test_pictures_are_named_after_the_method_and_known_again(run: Run, work: Pat
     common = ("photos", "--model", models / "vit", "--output", "photos")
     users = ["a.png", "b.jpg", "damaged-gmar-l1.png", "holiday-comparison.png", "paper-gmar-l1.png"]
     made = []
-    for names, mark in ((["rollout", "saliency"], "comparison"), (["gmar++"], "gmar++")):
+    for names, mark in ((["rollout", "saliency"], "comparison-rollout-saliency"), (["gmar++"], "gmar++")):
         result = run(*common, *options(names))
         assert result.status == 1
         assert [line.split(": ")[2] for line in result.err.splitlines()] == ["photos/damaged-gmar-l1.png"]
@@ -126,11 +126,11 @@ def test_folder_of_pictures_alone(run: Run, work: Path, models: Path) -> None:
 
 def test_users_photo_is_never_replaced_by_a_picture_of_another(run: Run, work: Path, models: Path) -> None:
     save_photo(work / "out" / "a.png")
-    save_photo(work / "out" / "a-comparison.png", 1)
-    before = (work / "out" / "a-comparison.png").read_bytes()
+    save_photo(work / "out" / "a-comparison-rollout-legrad.png", 1)
+    before = (work / "out" / "a-comparison-rollout-legrad.png").read_bytes()
     result = run("out", "--model", models / "vit", *options(["rollout", "legrad"]), "--output", "out")
-    assert result.is_error("--output must not be the image itself. Got 'out/a-comparison.png' instead.")
-    assert (work / "out" / "a-comparison.png").read_bytes() == before
+    assert result.is_error("--output must not be the image itself. Got 'out/a-comparison-rollout-legrad.png' instead.")
+    assert (work / "out" / "a-comparison-rollout-legrad.png").read_bytes() == before
 
 
 @pytest.mark.parametrize("names", [["gmar-l1"], ["gmar-l1", "occlusion"]])

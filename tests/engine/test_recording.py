@@ -1,5 +1,6 @@
 """Recorded attention and gradients against the float64 oracle; and nothing stays on the model."""
 
+import threading
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from captum_gmar import record_attention
+from captum_gmar.engine.models import transformer_layers
 
 TARGETS = [3, 0, 9, 3]
 
@@ -49,6 +51,28 @@ def test_after_an_error(make_vit, images):
     with pytest.raises(ValueError, match="doesn't match model"):
         record_attention(model, images[..., :24], 3)
     assert state(model) == before
+
+
+def test_another_thread_keeps_what_it_collects(make_vit, images):
+    """It begins to collect attention amid the pass that records, and ends after it."""
+    model, collected = make_vit(attn_implementation="eager"), []
+    expected = make_vit(attn_implementation="eager")(images, output_attentions=True).attentions
+    midway, recorded = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: collected.extend(model(images, output_attentions=True).attentions))
+
+    def meet(module, args):
+        if threading.current_thread() is thread:
+            midway.set()
+            assert recorded.wait(60)
+        elif not midway.is_set():
+            thread.start()
+            assert midway.wait(60)
+
+    transformer_layers(model)[1].register_forward_pre_hook(meet)
+    record_attention(model, images, 3)
+    recorded.set()
+    thread.join()
+    assert_close(collected, list(expected))
 
 
 def test_captum_rejects_a_missing_target(vit, images):
