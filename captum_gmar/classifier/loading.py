@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub import constants, get_session
 from torch import nn
 
 from captum_gmar.classifier.image_classifier import Classifier

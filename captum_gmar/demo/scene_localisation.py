@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.engine.models import PatchGrid
 from captum_gmar.metrics import centre_blob, uniform_map
 from captum_gmar.metrics.inputs import patch_scores
+from captum_gmar.metrics.intervals import margin
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification
@@ -43,7 +43,7 @@ class SceneMean:
 def scene_mean(values: Sequence[float] | Tensor) -> SceneMean:
     """Return the mean of independent values with its normal confidence interval."""
     numbers = torch.as_tensor(values, dtype=torch.float64)
-    return SceneMean(float(numbers.mean()), 1.96 * float(numbers.std()) / math.sqrt(len(numbers)))
+    return SceneMean(float(numbers.mean()), float(margin(numbers)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What becomes of a model's predictions as its heads are silenced one after the other."""
 
-import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from captum_gmar.heads.ablation import ablate_heads, mean_head_outputs
 from captum_gmar.heads.importance import pairs
 from captum_gmar.heads.ranking import by_layer, ranked_heads
 from captum_gmar.metrics.inputs import check_count, is_integer
+from captum_gmar.metrics.intervals import margin
 from captum_gmar.metrics.outputs import Target, class_indices, followed
 
 ORDERS = ("least", "most", "random")
@@ -53,10 +53,9 @@ class HeadAblationCurve:
     def margin(self, name: str) -> Tensor:
         """(K,) half the width of the 95 % interval of :meth:`mean` over examples, each being its mean over the orders.
 
-        1.96 standard errors; nan for one example. It says how sure the mean is for other examples like these, with
-        these orders.
+        nan for one example. It says how sure the mean is for other examples like these, with these orders.
         """
-        return 1.96 * self._outcome(name).mean(0).std(-1) / math.sqrt(self.accuracy.shape[-1])
+        return margin(self._outcome(name).mean(0))
 
     def order_means(self, name: str) -> Tensor:
         """(R, K) the mean over examples for each order: how far random orders lie apart."""

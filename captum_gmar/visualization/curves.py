@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import cycle, product
-from math import ceil, sqrt
+from math import ceil
 from typing import Any
 
 from matplotlib import rcParams
@@ -12,6 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve
+from captum_gmar.metrics.intervals import margin
 from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
 from captum_gmar.visualization.style import BLACK, COLOURS, GREY, number_text
 
@@ -29,7 +30,6 @@ PANEL_INCHES, HEIGHT_INCHES = 4.6, 2.9
 LEGEND_SIZE = 7.5  # points
 LEGEND_BELOW_INCHES = 0.48  # the numbers and the name of the axis lie between
 MOST_IN_A_COLUMN, MOST_WITH_BANDS = 4, 4
-BAND = 1.96  # standard errors on either side
 
 
 def visualize_perturbation_curves(
@@ -188,7 +188,7 @@ def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], s
 
 def _interval(curves: Tensor) -> tuple[Any, Any]:
     """Where the mean of curves (examples, points) lies: no mean is beyond the lowest and the highest example."""
-    error = BAND / sqrt(len(curves)) * curves.std(0)
+    error = margin(curves, 0)
     low, high = curves.mean(0) - error, curves.mean(0) + error
     return _numpy(low.maximum(curves.amin(0))), _numpy(high.minimum(curves.amax(0)))
 

@@ -43,7 +43,7 @@ def test_built_in_scene(run: Run, work: Path) -> None:
     scene = demo.load_scene(SCENE_SEED)
     names = ["gmar-l1", "rollout", "integrated-gradients"]
     expected = compare(demo.load_model(), scene.pixel_values, names, scene.labels[0], steps=4, ig_steps=2, repeats=1)
-    assert "picture    built-in-scene-side-by-side.png" in result.out
+    assert "picture    built-in-scene-side-by-side-gmar-l1-rollout-integrated-gradients.png" in result.out
     rows = [[cell.strip() for cell in line.split("|")] for line in result.out.splitlines() if line.startswith("|")]
     compared = [*expected.methods, *expected.controls]
     assert [row[1] for row in rows[2:]] == [own.name for own in compared]
@@ -52,7 +52,7 @@ def test_built_in_scene(run: Run, work: Path) -> None:
         assert found == pytest.approx(own.areas, abs=2e-3)
     assert [row[7:9] for row in rows[2:]] == [["1", "1"], ["1", "0"], ["2", "2"], ["", ""], ["", ""], ["", ""]]
     assert "integrated-gradients: convergence delta " in result.out
-    with Image.open(work / "built-in-scene-side-by-side.png") as picture:
+    with Image.open(work / "built-in-scene-side-by-side-gmar-l1-rollout-integrated-gradients.png") as picture:
         assert picture.size[0] > 1000
         assert picture.info["Software"] == "captum-gmar"  # by which explain leaves it out
 

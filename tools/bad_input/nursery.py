@@ -101,6 +101,7 @@ def _serve(model: str, draws: bool) -> None:
     """Answer requests. No backward pass may run here: torch's threads do not outlive a fork."""
     import gc
     import pkgutil
+    from contextlib import suppress
     from importlib import import_module
 
     import torch
@@ -112,8 +113,9 @@ def _serve(model: str, draws: bool) -> None:
     from captum_gmar.visualization import visualize_attribution
 
     for module in pkgutil.walk_packages(captum_gmar.__path__, "captum_gmar."):
-        if not module.name.endswith("__main__"):
-            import_module(module.name)
+        with suppress(ImportError):  # of packages that are not needed
+            if not module.name.endswith("__main__"):
+                import_module(module.name)
     with open(os.devnull, "w") as nowhere:
         sys.stderr = nowhere  # progress bars
         load_classifier(Path(model))
