@@ -82,8 +82,8 @@ class index or label: explain why the target rather than this class; topK for K 
 
 OUTPUT = """\
 picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
-<image>-comparison.png; class, contrast and tokens, where they are given, stand in the name as well. An existing file is
-replaced. Such pictures are known by a note in the file and left out when their folder is explained
+<image>-comparison-<methods>.png; class, contrast and tokens, where they are given, stand in the name as well. An
+existing file is replaced. Such pictures are known by a note in the file and left out when their folder is explained
 """
 
 

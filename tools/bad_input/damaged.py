@@ -21,7 +21,7 @@ OUT = (*PHOTO[2:], "--output", "out")
 
 
 UNUSED = "weights with one too many"  # without which the model is whole
-WROTE = ("out", "results", "heads.png", "*-side-by-side.png")
+WROTE = ("out", "results", "heads.png", "*-side-by-side*.png")
 
 
 def _models() -> list[Command]:
