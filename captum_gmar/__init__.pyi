@@ -16,6 +16,7 @@ from captum_gmar.attr.published import PublishedGMAR as PublishedGMAR
 from captum_gmar.attr.relevance_flow import RelevanceFlow as RelevanceFlow
 from captum_gmar.attr.rollout import AttentionRollout as AttentionRollout
 from captum_gmar.attr.rollout import RawAttention as RawAttention
+from captum_gmar.attr.token_evidence import TokenEvidence as TokenEvidence
 from captum_gmar.attr.token_gradients import AttCAT as AttCAT
 from captum_gmar.attr.token_gradients import FullGradPlus as FullGradPlus
 from captum_gmar.attr.token_gradients import LibraAttCAT as LibraAttCAT

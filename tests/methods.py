@@ -25,6 +25,7 @@ from captum_gmar import (
     LibraFullGradPlus,
     PublishedGMAR,
     RawAttention,
+    TokenEvidence,
 )
 
 
@@ -122,6 +123,7 @@ METHODS = {
         partial(oracle.full_grad_plus, balanced=True, of=oracle.log_odds),
         of_log_odds=True,
     ),
+    "token evidence": read_tokens(TokenEvidence, oracle.token_evidence, of_log_odds=True),
     "FullGrad+": read_tokens(FullGradPlus, oracle.full_grad_plus),
     "Libra AttCAT": read_tokens(LibraAttCAT, partial(oracle.attcat, balanced=True)),
     "AttCAT": read_tokens(AttCAT, oracle.attcat),
@@ -144,6 +146,7 @@ NAMES = {
     AttentionEvidence: "Attention evidence",
     LibraFullGradPlus: "Libra FullGrad+",
     FullGradPlus: "FullGrad+",
+    TokenEvidence: "Token evidence",
     LibraAttCAT: "Libra AttCAT",
     AttCAT: "AttCAT",
     CDAM: "CDAM",

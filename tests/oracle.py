@@ -47,7 +47,7 @@ class WrittenOut(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.kept: list[Tensor] = []
-        self.last: tuple[Tensor, ...] = ()  # query, key, value and output
+        self.met: list[tuple[Tensor, ...]] = []  # query, key, value and output
         self.pooling: Tensor | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
@@ -64,8 +64,8 @@ class WrittenOut(TorchFunctionMode):
             self.pooling = attention.detach()
             return attention @ value
         self.kept.append(attention)
-        self.last = query, key, value, attention @ value
-        return self.last[-1]
+        self.met.append((query, key, value, attention @ value))
+        return self.met[-1][-1]
 
 
 class Constant(WrittenOut):
@@ -104,8 +104,7 @@ class Constant(WrittenOut):
         out_weight, out_bias = args[4:6]
         parts = zip((query, key, value), weight.chunk(3), bias.chunk(3), strict=True)
         by_head = [(t @ w.mT + b).unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for t, w, b in parts]
-        scores = by_head[0] @ by_head[1].mT / by_head[0].shape[-1] ** 0.5
-        attended = scores.softmax(-1).detach() @ by_head[2]  # (N, H, T, D)
+        attended = self.attend(*by_head)  # (N, H, T, D)
         return attended.permute(2, 0, 1, 3).flatten(2) @ out_weight.mT + out_bias, None
 
 
@@ -117,7 +116,11 @@ class Traced:
     gradients: list[Tensor]
     normalised: Tensor  # before the last attention
     normalised_gradient: Tensor
-    last: tuple[Tensor, ...]  # query, key and value of the last attention (N, H, T, D), and the gradient of its output
+    attention: list[tuple[Tensor, ...]]  # query, key and value of each layer (N, H, T, D), and the output's gradient
+
+    @property
+    def last(self) -> tuple[Tensor, ...]:
+        return self.attention[-1]
 
 
 def written_out(
@@ -188,11 +191,15 @@ def between(
         logits = forward(model, inputs.to(dtype))
     logits = of(logits)
     logit = sum(logits[example, target] for example, target in enumerate(targets))
-    *query_key_value, output = mode.last
-    gradients = torch.autograd.grad(logit, [*tokens, *normalised, output])
+    of_layers = mode.met[: len(copied)]  # those after it pool what leaves the last layer
+    gradients = torch.autograd.grad(logit, [*tokens, *normalised, *(output for *_, output in of_layers)])
     detached = [tensor.detach() for tensor in (*tokens, *normalised)]
-    last = *(tensor.detach() for tensor in query_key_value), gradients[-1]
-    return Traced(detached[:-1], list(gradients[:-2]), detached[-1], gradients[-2], last)
+    ends = len(detached)
+    attention = [
+        (*(tensor.detach() for tensor in inputs), gradient)
+        for (*inputs, _), gradient in zip(of_layers, gradients[ends:], strict=True)
+    ]
+    return Traced(detached[:-1], list(gradients[: ends - 1]), detached[-1], gradients[ends - 1], attention)
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -316,6 +323,17 @@ def times_gradient(traced: Traced) -> list[Tensor]:
 
 def full_grad_plus(dense: Dense, **options: Any) -> Tensor:
     return for_every_token(torch.stack(times_gradient(dense.traced(**options))[:-1]).mean(0))
+
+
+def token_evidence(dense: Dense) -> Tensor:
+    """What prefix tokens read, query by query, of every layer's dense attention."""
+    traced = dense.traced(balanced=True, of=log_odds)
+    *held, left = times_gradient(traced)
+    total = sum(held) / len(held) + left
+    for attention, (_, _, value, gradient) in zip(dense.attention, traced.attention, strict=True):
+        for i in range(left.shape[1] - dense.patches):
+            total = total + (attention[:, :, i] * torch.einsum("nhtd,nhd->nht", value, gradient[:, :, i])).sum(1)
+    return for_every_token(total / total.abs().sum(-1, keepdim=True))
 
 
 def attcat(dense: Dense, **options: Any) -> Tensor:

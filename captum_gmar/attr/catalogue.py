@@ -124,6 +124,7 @@ _ROWS = (
         share=ALL_EVIDENCE,
         caveat="Shows which tokens were read, not where they had it from.",
     ),
+    MethodEntry("token-evidence", "attr.token_evidence:TokenEvidence", share=ALL_EVIDENCE, caveat=MIXED),
     _tokens("libra-fullgrad+", "LibraFullGradPlus"),
     _tokens("fullgrad+", "FullGradPlus"),
     _tokens("libra-attcat", "LibraAttCAT"),

@@ -91,7 +91,7 @@ class AttentionEvidence(AttentionAttribution):
             of_targets = explain_values(self.model, logits, plan.score, pixels, request, plan.start_layer)
         else:
             of_targets = super()._explain_batch(plan, pixels, request)
-        return [explanation._replace(relevance=_shares(explanation.relevance)) for explanation in of_targets]
+        return [explanation._replace(relevance=shares(explanation.relevance)) for explanation in of_targets]
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def has_several_labels(model: nn.Module) -> bool:
     return getattr(config_of(model), "problem_type", None) == "multi_label_classification"
 
 
-def _shares(evidence: Tensor) -> Tensor:
+def shares(evidence: Tensor) -> Tensor:
     """(N, T) of all evidence, for and against; zero where there is none."""
     total = evidence.abs().sum(-1, keepdim=True)
     return evidence / total.where(total > 0, 1)

@@ -22,7 +22,7 @@ from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, wit
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
-from captum_gmar.engine.reading import Reading, read_blocks
+from captum_gmar.engine.reading import Reading, read_blocks, sum_up
 from captum_gmar.engine.rule import evenly
 from captum_gmar.engine.survey import Survey
 from captum_gmar.engine.switching import attention_implementation, uncompiled
@@ -49,6 +49,20 @@ class AttentionLayer(NamedTuple):
                 parts.append(read_blocks(blocks, Reading(queries, "attention")).rows.mean(1))
         return torch.cat(parts)
 
+    def read_by_first(self, queries: int, gradient: Tensor) -> Tensor:
+        """(N, T) what the first tokens read of each token, times the gradient (N, H, T, D) of what attention gives."""
+        if not queries:
+            return gradient.new_zeros(())
+        scratch, parts = Scratch(self.layer), []
+        with torch.no_grad(), torch.autocast(self.value.device.type, enabled=False):
+            for part in scratch.parts():
+                blocks = AttentionBlocks(self.layer.part(part), scratch)
+                blocks.keep_first(queries)
+                value, of_output = wide(self.value[part]), wide(gradient[part])
+                read = [block.attention * (of_output[:, :, block.rows] @ value.mT) for block in blocks]
+                parts.append(sum_up([of_rows.sum((1, 2)) for of_rows in read]))
+        return torch.cat(parts)
+
 
 class LayerTokens(NamedTuple):
     """What was met of a model's layers on the way forward, first layer first."""
@@ -60,6 +74,11 @@ class LayerTokens(NamedTuple):
     tokens: list[Tensor]  # L + 1 of (N, T, hidden): what enters each layer, and what leaves the last
     attention: list[AttentionLayer]  # L of them, over the image's tokens
     balancing: BalancedPass | None
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens stand before those of the patches."""
+        return int(self.attention[-1].value.shape[2]) - self.grid.patches
 
     def check_attention(self) -> None:
         """

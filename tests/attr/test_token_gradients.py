@@ -9,11 +9,12 @@ from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2ForImageClassification
 
 import captum_gmar
-from captum_gmar import CDAM, AttCAT, FullGradPlus, GradECLIP, LibraAttCAT, LibraFullGradPlus
+from captum_gmar import CDAM, AttCAT, FullGradPlus, GradECLIP, LibraAttCAT, LibraFullGradPlus, TokenEvidence
 from captum_gmar.engine import balanced_rules
 from captum_gmar.engine.request import Request
 
-ALL = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT, CDAM, GradECLIP]
+ALL = [TokenEvidence, LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT, CDAM, GradECLIP]
+BALANCED = [TokenEvidence, LibraFullGradPlus, LibraAttCAT]
 SCORED = [LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT]
 
 
@@ -106,7 +107,7 @@ class Unknown(nn.Module):
 def test_a_gate_that_is_not_known_is_an_error_of_the_balanced_ones(method, vit, images):
     vit.vit.layernorm = nn.Sequential(vit.vit.layernorm, Unknown())
     before = state(vit)
-    if method not in (LibraFullGradPlus, LibraAttCAT):
+    if method not in BALANCED:
         method(vit).attribute(images, 3)
     else:
         with pytest.raises(RuntimeError, match=r"what Unknown 'vit.layernorm.1' computes by softplus.*register_rule"):
@@ -143,7 +144,7 @@ def test_a_rule_of_the_user_s_own_is_the_way_round_it(rule, vit, images, monkeyp
     ],
 )
 def test_what_is_no_single_pass_with_gradient(method, forward, message, vit, images):
-    if method in (LibraFullGradPlus, LibraAttCAT) and "gradient" in message:
+    if method in BALANCED and "gradient" in message:
         message = r"what the function that runs the model computes by detach.* it is what is to be explained"
     with pytest.raises(RuntimeError, match=message):
         method(vit, forward_func=forward(vit)).attribute(images, 3)

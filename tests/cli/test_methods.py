@@ -28,6 +28,7 @@ from captum_gmar import (
     LibraFullGradPlus,
     PublishedGMAR,
     RawAttention,
+    TokenEvidence,
 )
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS, methods
@@ -110,6 +111,7 @@ def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: t
         "attention-evidence": AttentionEvidence(model),
         "gmar++": GMARPlusPlus(model),
         "published-gmar": PublishedGMAR(model),
+        "token-evidence": TokenEvidence(model),
         "libra-fullgrad+": LibraFullGradPlus(model),
         "fullgrad+": FullGradPlus(model),
         "libra-attcat": LibraAttCAT(model),

@@ -30,6 +30,7 @@ PASSES = {
     "legrad": (1, 1),
     "published-gmar": (1, 1),
     "attention-evidence": (1, 1),
+    "token-evidence": (1, 1),
     "libra-fullgrad+": (1, 1),
     "attcat": (1, 1),
     "grad-eclip": (1, 1),

@@ -1,0 +1,91 @@
+"""The library's own method of tokens: what patches hold for the class at every depth, and what was read of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.attr.evidence import shares
+from captum_gmar.attr.token_gradients import TokenAttribution
+from captum_gmar.engine.layer_tokens import LayerTokens
+
+
+class TokenEvidence(TokenAttribution):
+    r"""
+    Token evidence: what every patch adds to the target's log-odds, or takes from them, counted where it lies and where
+    it is read, in one balanced pass.
+
+    .. math::
+        R_j = \frac{1}{L} \sum_{l=0}^{L-1} h_{l,j} \cdot \frac{\tilde\partial o}{\tilde\partial h_{l,j}}
+        \;+\; \sum_{l=0}^{L-1} \sum_h \sum_{i \in S} A_{l,h}[i, j] \; v_{l,h,j} \cdot
+        \frac{\tilde\partial o}{\tilde\partial z_{l,h,i}}
+        \;+\; h_{L,j} \cdot \frac{\tilde\partial o}{\tilde\partial h_{L,j}}, \qquad r_j = R_j \Big/ \sum_k |R_k|
+
+    where :math:`o = \log \frac{p}{1 - p}` are the target's log-odds, :math:`h_l` the tokens that enter layer l and
+    :math:`h_L` those that leave the last, :math:`z_l = A_l v_l` what its attention gives, and S the prefix tokens (CLS,
+    registers). The gradient is balanced, see :mod:`captum_gmar.engine.balanced`: attention, denominators of norms and
+    gates are constant, and products halved.
+
+    In such a pass relevance is handed from layer to layer and none is lost but to biases. So each depth has its account
+    of the same log-odds, what every token holds there, and a unit that stays on a patch is in all L accounts: the
+    first part is their mean. But what the CLS token has read lies on no patch any more, at all depths above. It is read
+    once: so the second part is the sum over layers of what prefix tokens read of each token, and the third what the
+    classifier reads of it. Both weigh the same, as both account for the same log-odds. No constant is chosen.
+
+    With ``contrast``, the difference of the two logits is explained; of a model whose ``config`` tells of several
+    labels at once, the logit.
+
+    What it does not mean: what is held constant gets no share, so a patch that matters because others attend to it is
+    not told from one that matters by what it holds. Tokens of later layers have been mixed from several patches, and
+    what a prefix token read late is counted where it was read, not where that came from. Signed; what is missing from a
+    sum of magnitudes of 1 lies on the prefix tokens.
+
+    The first part, of the log-odds in place of the logit, is Libra FullGrad+: Mehri et al., "LibraGrad", CVPR 2025,
+    https://arxiv.org/abs/2411.16760. The second is of the kind of
+    :class:`~captum_gmar.attr.evidence.AttentionEvidence`, where more is cited. How they came together, and what it is
+    worth: ``docs/method.md``.
+
+    Args:
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
+            ``nn.ModuleList`` or ``nn.Sequential``.
+        forward_func: what is explained, if not the model's logits. It runs the model once.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: when called, if the layers cannot be told.
+        RuntimeError: when called, if attention is not met once in each layer over one patch grid, or the model holds a
+            norm or gate that is not known; the message says how to register its rule.
+
+    Example::
+
+        >>> from captum_gmar import TokenEvidence
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> scene = load_scene(3, objects=2)
+        >>> relevance = TokenEvidence(load_model()).relevance(scene.pixel_values, target=scene.labels[0])
+        >>> relevance.shape, bool(relevance.min() < 0 < relevance.max())
+        (torch.Size([1, 14, 14]), True)
+    """
+
+    balances = True
+
+    def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
+        super().__init__(model, score="log-odds", forward_func=forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """As it stands in tables and pictures."""
+        return "Token evidence"
+
+    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
+        layers.check_attention()
+        return [*layers.tokens, *(layer.output for layer in layers.attention)]
+
+    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
+        depths = len(layers.tokens)
+        *held, left = map(layers.over_channels, layers.tokens, gradients[:depths])
+        read = [
+            layer.read_by_first(layers.prefix_tokens, gradient).to(left.device)
+            for layer, gradient in zip(layers.attention, gradients[depths:], strict=True)
+        ]
+        return shares(torch.stack(held).mean(0) + torch.stack(read).sum(0) + left)
