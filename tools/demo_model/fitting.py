@@ -50,7 +50,7 @@ class Fit:
             while self.step < self.stage.steps:
                 if self.stage.side < GRID:
                     _move_positions(self.task, self.step)
-                _set_rates(self._optimizers, self.stage, self.step)
+                set_rates(self._optimizers, self.stage, self.step)
                 gradients, loss = step_gradient(self.step)
                 _take_step(self.task, gradients, self._optimizers)
                 self.step += 1
@@ -97,7 +97,7 @@ def _build_optimizers(model: nn.Module, heads: nn.Module) -> list[torch.optim.Op
     ]
 
 
-def _set_rates(optimizers: Sequence[torch.optim.Optimizer], stage: Stage, step: int) -> None:
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], stage: Stage, step: int) -> None:
     first, last = stage.rates
     rate = (first + (last - first) * step / stage.steps) * min(1.0, (step + 1) / _WARM_UP)
     for optimizer, factor in zip(optimizers, (_MUON_FACTOR, 1.0), strict=True):

@@ -94,18 +94,18 @@ def _work(number: int) -> tuple[NDArray[np.float32], float]:
 
 def _loss(model: ViTForImageClassification, heads: nn.ModuleList, batch: Batch) -> Tensor:
     output = model(batch.pixel_values, output_hidden_states=True)
-    loss = _class_loss(output.logits, batch.class_targets)
+    loss = class_loss(output.logits, batch.class_targets)
     for head, layer in zip(heads, QUESTIONED_LAYERS, strict=True):
-        loss = loss + _patch_loss(head(output.hidden_states[layer][:, 1:]), batch.patch_targets)
+        loss = loss + patch_loss(head(output.hidden_states[layer][:, 1:]), batch.patch_targets)
     return loss
 
 
-def _class_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy over images with an object; others have all-zero targets."""
     return -(targets * logits.log_softmax(dim=-1)).sum() / targets.sum().clamp(min=1)
 
 
-def _patch_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def patch_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy of each question, summed over questions."""
     total = logits.new_zeros(())
     answers, shares = (torch.split(values, list(QUESTIONS), dim=-1) for values in (logits, targets))

@@ -63,7 +63,7 @@ def train(output: Path, seed: int = 0, stages: Sequence[Stage] = STAGES, workers
                     _report(fit, loss, progress.keep(index, fit))
         first_seed += stage.scenes
     model.eval().save_pretrained(output)
-    _save_processor(output)
+    save_processor(output)
     _save_record(output, seed, seeds, stages, workers, progress.seconds)
     write_card(output)
     progress.forget()
@@ -118,7 +118,7 @@ def _report(fit: Fit, loss: float, seconds: float) -> None:
     print(line, flush=True)
 
 
-def _save_processor(output: Path) -> None:
+def save_processor(output: Path) -> None:
     # Written by hand because the fields that save_pretrained writes differ from version to version.
     processor = {
         "image_processor_type": "ViTImageProcessor",
