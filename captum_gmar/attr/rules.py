@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_gmar.engine.reading import Blocks, Heads, Reading, leading, positive, positive_gradient, sum_up
 from captum_gmar.engine.rule import (
     HeadRule,
+    HeadSweep,
     Importance,
     Step,
     check_choice,
@@ -25,6 +26,7 @@ from captum_gmar.engine.rule import (
     normalised_row,
     row_shares,
     row_times,
+    with_residual,
 )
 
 NORMS = ("l1", "l2")
@@ -84,7 +86,7 @@ class GMARRule(HeadRule):
     def step(self, relevance: Tensor, heads: Heads) -> Step:
         """The heads' rows in their weights, and the residual."""
         fused = fuse_rows(heads.rows, head_weights(heads.norms))
-        return Step((fused + self.residual * relevance) / (1 + self.residual), heads.norms)
+        return Step(with_residual(fused, relevance, self.residual), heads.norms)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ class LeGradRule(HeadRule):
 
 
 @dataclass(frozen=True)
-class RolloutSweep:
+class RolloutSweep(HeadSweep):
     r"""Attention rollout (Abnar and Zuidema, ACL 2020), over all layers at once.
 
     With :math:`\bar A_l` the mean of the heads, weighted by their importance where there is one, and
@@ -229,9 +231,9 @@ class RolloutSweep:
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None = None) -> Tensor:
         start = relevance
-        order = range(len(layers))
-        layers[-1 if self.recursion == "rollout" else 0].keep_first(leading(start != 0))
-        for index in reversed(order) if self.recursion == "rollout" else order:
+        order = self._order(len(layers))
+        layers[order[0]].keep_first(leading(start != 0))
+        for index in order:
             weights = None if importance is None else head_weights(importance[index])
             fused = self._fused(layers[index], weights)
             if self.recursion == "additive":
@@ -239,6 +241,27 @@ class RolloutSweep:
             else:
                 relevance = normalised_row(relevance, fused, self.residual)
         return relevance
+
+    def is_linear(self, importance: Importance | None) -> bool:
+        """Whether the heads' mean is taken, weighted or not."""
+        return importance is not None or self.head_fusion == "mean"
+
+    def take(
+        self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None = None
+    ) -> Tensor:
+        """As when it is called: rows of attention add up to 1, so there is nothing to normalise."""
+        start = relevance
+        for index in self._order(len(layers)):
+            rows = layers[index](Reading(relevance, "attention")).rows
+            fused = rows.mean(1) if importance is None else fuse_rows(rows, head_weights(importance[index]))
+            if self.recursion == "additive":
+                relevance = torch.add(fused, start, alpha=self.residual)
+            else:
+                relevance = with_residual(fused, relevance, self.residual)
+        return relevance
+
+    def _order(self, layers: int) -> range:
+        return range(layers)[:: -1 if self.recursion == "rollout" else 1]
 
     def _fused(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """Rows of Ā with their places."""

@@ -6,6 +6,7 @@ Letters in shapes: N examples, L layers, H heads, T tokens.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from captum_gmar.engine.backward import BackwardPass, check_finite
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.fields import FieldGrid
 from captum_gmar.engine.forward import ForwardPass
+from captum_gmar.engine.kernel import is_readable, read_by_kernel
 from captum_gmar.engine.models import (
     Logits,
     PatchGrid,
@@ -25,8 +27,9 @@ from captum_gmar.engine.models import (
     patch_grid,
     transformer_layers,
 )
+from captum_gmar.engine.reading import LayerGradient, Reading
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.rule import Importance, Rule, Sweep
+from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Sweep
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
 from captum_gmar.engine.survey import Survey, surveyed
 from captum_gmar.engine.switching import attention_implementation, uncompiled
@@ -192,12 +195,24 @@ def _beside(scores: Tensor, target: TargetType) -> TargetType:
     return target.to(scores.device) if isinstance(target, Tensor) else target
 
 
+def _unmasked(layer: Layer) -> LayerGradient:
+    """A layer of which attention is read alone; the key stands for what that does not depend on."""
+    scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
+    return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale)
+
+
 def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
     """Relevance (N, T) after the sweep, on its device, made of as many examples at a time as a block holds."""
     layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
     importance = importance and [heads.to(relevance.device) for heads in importance]
     scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1])), []
     with torch.no_grad(), torch.autocast(relevance.device.type, enabled=False):
+        if isinstance(sweep, HeadSweep) and sweep.is_linear(importance):
+            unmasked = [_unmasked(layer) for layer in layers if layer.mask is None]
+            if len(unmasked) == len(layers) and all(
+                is_readable(layer, Reading(relevance, "attention")) for layer in unmasked
+            ):
+                return sweep.take(relevance, [partial(read_by_kernel, layer) for layer in unmasked], importance)
         for part in scratch.parts():
             blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
             parts.append(sweep(relevance[part], blocks, importance and [heads[part] for heads in importance]))

@@ -68,10 +68,28 @@ class Sweep(Protocol):
         """Relevance (N, T), of the start tokens' (N, T), and the heads' importance if a rule found it before."""
 
 
+class HeadSweep(Sweep):
+    """A sweep that may read the heads of layers, of which no mask hides all keys, in any way."""
+
+    @abstractmethod
+    def is_linear(self, importance: Importance | None) -> bool:
+        """Whether what it makes of the heads is the same of their rows as of their matrices."""
+
+    @abstractmethod
+    def take(
+        self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None
+    ) -> Tensor:
+        """As when it is called, of layers that answer readings."""
+
+
 def head_weights(importance: Tensor) -> Tensor:
     """Importance (..., H) divided by its sum over the heads; 1/H for every head where all are zero."""
-    total = importance.sum(-1, keepdim=True)
-    return torch.where(total > 0, importance / total, 1 / importance.shape[-1])
+    return (importance / importance.sum(-1, keepdim=True)).nan_to_num(1 / importance.shape[-1])
+
+
+def with_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
+    """(r·Ā + αr) / (1 + α) of r·Ā (N, T), the row of a mean whose own rows add up to 1."""
+    return torch.lerp(fused, relevance, residual / (1 + residual))
 
 
 def fuse_rows(by_head: Tensor, weights: Tensor) -> Tensor:
