@@ -121,7 +121,7 @@ class GradientRolloutRule(HeadRule):
 
 
 @dataclass(frozen=True)
-class GMARPlusPlusRule(HeadRule):
+class GMARPlusPlusRule:
     r"""GMAR++ (Joita and Ivanovska, 2025): relevance follows the attention that the gradient supports.
 
     .. math::
