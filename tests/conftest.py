@@ -11,6 +11,7 @@ import pytest
 import torch
 from classifiers import save_models
 from families import TINY_IMAGE
+from matplotlib.figure import Figure
 from moulds import Mould
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -71,6 +72,18 @@ def vit(make_vit: Callable[..., ViTForImageClassification]) -> ViTForImageClassi
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Asked for by tests that look at pictures."""
+
+
+@pytest.fixture
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of runs in this process are empty files, for drawing takes longer than measuring."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).write_bytes(b""))
 
 
 @pytest.fixture(scope="session")

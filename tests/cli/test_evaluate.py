@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -36,6 +35,9 @@ IMAGES = 20
 WRITTEN = 2e-9  # what nine digits leave open of the difference of two numbers up to one
 
 Evaluate = Callable[..., Result]
+
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 def read_batches(journal: Path) -> list[Batch]:
@@ -72,18 +74,6 @@ def evaluate(capsys: pytest.CaptureFixture[str], models: Path) -> Evaluate:
         return Result(status, *capsys.readouterr())
 
     return evaluate
-
-
-@pytest.fixture
-def drawn() -> None:
-    """Asked for by tests that look at pictures."""
-
-
-@pytest.fixture(autouse=True)
-def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of runs in this process are empty files, for drawing takes longer than measuring."""
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).write_bytes(b""))
 
 
 def rows(path: Path) -> list[dict[str, str]]:

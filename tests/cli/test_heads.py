@@ -22,6 +22,8 @@ TABLES = ("heads.csv", "ablation.csv")
 
 Heads = Callable[..., Result]
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def data(work: Path) -> Path:
@@ -112,7 +114,7 @@ def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models:
     assert heads(data, "--processes", 2).is_error("--processes must go with --output RESULTS")
 
 
-def test_results(data: Path, heads: Heads) -> None:
+def test_results(data: Path, heads: Heads, drawn: None) -> None:
     heads(data, *ABLATE, "--scores", "all", "--output", "results")
     folder = data.parent / "results"
     assert [name for name in written(folder) if not name.startswith(".")] == [
@@ -128,7 +130,7 @@ def test_results(data: Path, heads: Heads) -> None:
     assert json.loads((folder / "settings.json").read_text())["settings"]["scores"][0] == "gmar-l1"
 
 
-def test_one_image(work: Path, heads: Heads, classifier: Classifier, pixels: Tensor) -> None:
+def test_one_image(work: Path, heads: Heads, classifier: Classifier, pixels: Tensor, drawn: None) -> None:
     done = heads("photo.png", "--scores", "gmar-l2", "--target", "Tiger Cat")
     assert done.status == 0, done.err
     assert written(work) == ["out", "photo-heads.png", "photo.png"]
@@ -144,7 +146,7 @@ def test_one_image(work: Path, heads: Heads, classifier: Classifier, pixels: Ten
     assert again.out == "1 image scored: results/heads.md\n"
 
 
-def test_a_folder_of_images(work: Path, heads: Heads) -> None:
+def test_a_folder_of_images(work: Path, heads: Heads, drawn: None) -> None:
     save_photo(work / "other.png", seed=1)
     done = heads(".", "--output", "picture.svg")
     assert done.status == 0, done.err

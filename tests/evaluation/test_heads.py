@@ -28,6 +28,8 @@ SCORES = ("gmar-l1", "gmar-l2", "mask-gradient", "entropy")
 
 Data = list[tuple[Tensor, int]]
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture(scope="module")
 def data() -> Data:
