@@ -1,6 +1,8 @@
 """An image classifier with its image processor: from images to logits, and back to what the model saw."""
 
+import copy
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -90,6 +92,8 @@ class Classifier:
 
     def mask(self, mask: Image.Image) -> Tensor:
         """Where a black and white mask of an image lies in its pixel values: boolean (height, width)."""
+        if hasattr(self.processor, "val_transforms"):
+            return _mask_by_timm(mask, self.processor.val_transforms.transforms)
         options = {"do_normalize": False, "do_rescale": False, "resample": Image.Resampling.NEAREST}
         made = self.processor(images=mask.convert("RGB"), return_tensors="pt", **options, **self._size_options())
         white: Tensor = made["pixel_values"][0, 0] > WHITE / 2
@@ -99,7 +103,10 @@ class Classifier:
         """What the model saw, (height, width, channels) in [0, 1], of pixel values (channels, height, width)."""
         photo = pixels.cpu().float().movedim(0, -1)
         options = vars(self.processor)
-        if options.get("image_mean") is None:  # timm's image processors do not say how they normalise
+        if "data_config" in options:  # timm's
+            mean, std = (torch.tensor(options["data_config"][name]) for name in ("mean", "std"))
+            return (photo * std + mean).clamp(0, 1).numpy()
+        if options.get("image_mean") is None:  # of a processor that does not say how it normalises
             low, high = photo.aminmax()
             return ((photo - low) / (high - low).clamp(min=1e-6)).numpy()
         if options.get("do_normalize", True):
@@ -154,6 +161,18 @@ class Classifier:
         trained = getattr(config, "image_size", (height, width))
         trained = (trained, trained) if isinstance(trained, int) else tuple(trained)
         return trained != (height, width) and _accepts(self.model, "interpolate_pos_encoding")
+
+
+def _mask_by_timm(mask: Image.Image, transforms: Iterable[Any]) -> Tensor:
+    """What timm's transforms of images, resizing and cropping, make of a mask; without those that change its values."""
+    for transform in transforms:
+        if type(transform).__name__ in ("ToTensor", "MaybeToTensor", "Normalize"):
+            continue
+        nearest = copy.copy(transform)
+        if hasattr(nearest, "interpolation"):
+            nearest.interpolation = type(nearest.interpolation)("nearest")
+        mask = nearest(mask)
+    return torch.from_numpy(np.array(mask.convert("L"))) > WHITE / 2
 
 
 def _accepts(model: nn.Module, option: str) -> bool:
