@@ -85,6 +85,8 @@ class _Ready(Attribution):
         """
         is_inputs_tuple = _is_tuple(inputs)
         pixels = pixel_values(inputs)
+        if isinstance(target, Tensor):
+            target = target.to(pixels.device)  # where Captum needs it; labels of a data loader are on the CPU
         with torch.inference_mode(False):
             # Captum warns about inputs without grad, and would hand on the graph of those with grad.
             result = self._attribute_pixels(

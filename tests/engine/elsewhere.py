@@ -39,6 +39,12 @@ class Elsewhere(torch.Tensor):
     def __init__(self, here):
         self.here = here
 
+    def tolist(self):
+        return self.here.tolist()
+
+    def __deepcopy__(self, memo):
+        return type(self)(self.here.clone())
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return compute(func, *args, **(kwargs or {}))

@@ -28,6 +28,14 @@ def test_every_method(arguments):
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-2000:]
 
 
+@pytest.mark.skipif(not hasattr(backend_registration, NEEDED), reason="this torch knows no devices written in Python")
+def test_the_rest_of_the_library():
+    """See ``calls_elsewhere.py``."""
+    script = [sys.executable, str(TESTS / "calls_elsewhere.py"), "metrics", "captums", "heads"]
+    done = subprocess.run(script, capture_output=True, text=True, env={**_environment(), "OMP_NUM_THREADS": "1"})
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-2000:]
+
+
 def _environment():
     return {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
 
