@@ -345,6 +345,23 @@ FIELD_FAMILIES |= {
         lambda: pyramid_places(in_order((2, 2))),
         target=(1, 5, 9),
     ),
+    "MobileViT, segments": FieldFamily(
+        lambda: transformers.MobileViTForSemanticSegmentation(
+            transformers.MobileViTConfig(
+                image_size=64,
+                hidden_sizes=[8, 12, 16],
+                neck_hidden_sizes=[4, 8, 8, 8, 8, 8, 16],
+                num_attention_heads=2,
+                num_labels=LABELS,
+                aspp_out_channels=8,
+                output_stride=32,
+            )
+        ),
+        (3, 64, 64),
+        lambda model: [],
+        lambda: [*[unfolded(8, 8)] * 2, *[unfolded(4, 4)] * 4, *[unfolded(2, 2)] * 3],
+        target=(1, 0, 1),
+    ),
     "BEiT, segments": FieldFamily(
         lambda: dense("Beit", out_indices=[1, 2, 3, 4], pool_scales=[1]),
         (3, 16, 16),

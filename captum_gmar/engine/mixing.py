@@ -19,6 +19,7 @@ from captum_gmar.engine.places import Mixed
 
 SOFTMAX, PRODUCTS = frozenset({"softmax"}), frozenset({"matmul", "bmm", "baddbmm", "einsum", "__matmul__"})
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+EACH = -1
 SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map it samples
 
 
@@ -28,7 +29,8 @@ class ValueMode(AttentionMode):
     Parameters are constants, so that nothing is kept for their gradient.
 
     Attributes:
-        layer: the layer that is under way; values are kept where there is one.
+        layer: the layer that is under way; values are kept where there is one. EACH: every attention counts as one.
+        entry: the tokens that entered the list of layers that is under way.
         values: of each attention, as they were met.
         maps: the spatial shapes of what convolutions gave, of what depends on the inputs.
     """
@@ -36,6 +38,7 @@ class ValueMode(AttentionMode):
     def __init__(self, layer: int | None) -> None:
         super().__init__()
         self.layer = layer
+        self.entry: Tensor | None = None
         self.values: list[Mixed] = []
         self.maps: dict[tuple[int, ...], None] = {}
         self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of attention weights alone
@@ -75,7 +78,8 @@ class ValueMode(AttentionMode):
 
     def _keep(self, value: Tensor, is_map: bool = False) -> None:
         if self.layer is not None and value.requires_grad:
-            self.values.append(Mixed(self.layer, value, is_map))
+            layer = len(self.values) if self.layer == EACH else self.layer
+            self.values.append(Mixed(layer, value, is_map, self.entry))
 
     def _note(self, name: str, args: Sequence[Any], result: Any) -> None:
         if not isinstance(result, Tensor) or not result.requires_grad:

@@ -35,6 +35,7 @@ class Mixed(NamedTuple):
     layer: int
     value: Tensor  # (..., tokens, head dimension); of a map (N·heads, head dimension, rows, columns)
     is_map: bool = False  # whether it is sampled, by deformable attention
+    entry: Tensor | None = None  # the tokens that entered the list of layers, which may have been moved about before
 
 
 class Evidence(NamedTuple):
@@ -73,13 +74,12 @@ class Places:
         attends_jointly = "joint_space_time"
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 
-    def field(self, mixed: Mixed, gradient: Tensor, entry: Tensor | None) -> Evidence | None:
+    def field(self, mixed: Mixed, gradient: Tensor) -> Evidence | None:
         """Value times gradient of the places; None if the values stand for none.
 
         Args:
             mixed: the values.
             gradient: with respect to them.
-            entry: the tokens that entered the stage, which may have been moved about before.
         """
         product = wide(mixed.value.detach()) * wide(gradient)
         if mixed.is_map:
@@ -89,6 +89,7 @@ class Places:
         tokens = moved_back(mixed.value, product)
         if tokens is None:
             return None
+        entry = mixed.entry
         was_cut_before = not self.grids.is_video and len(tokens) != self.examples
         if was_cut_before and entry is not None and entry.shape[:-1] == tokens.shape:
             tokens = moved_back_to_entry(entry, tokens, self.examples)

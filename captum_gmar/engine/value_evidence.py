@@ -17,7 +17,7 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.backward import check_finite
 from captum_gmar.engine.explanation import Explanation, check_deterministic, select
 from captum_gmar.engine.fields import KnownGrids, PackedGrid, Shape, added_up, finest
-from captum_gmar.engine.mixing import ValueMode
+from captum_gmar.engine.mixing import EACH, ValueMode
 from captum_gmar.engine.models import (
     ATTENTION_NAMES,
     Logits,
@@ -25,7 +25,7 @@ from captum_gmar.engine.models import (
     logits_of,
     transformer_layers,
 )
-from captum_gmar.engine.passing_by import layers_passed_by
+from captum_gmar.engine.passing_by import LayersPassedBy, layers_passed_by
 from captum_gmar.engine.places import QUERY_PARAMETERS, Evidence, Mixed, Places
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.survey import CLS_PARAMETERS, named_tokens
@@ -46,8 +46,6 @@ class Reading(NamedTuple):
     """What a pass forward gave."""
 
     values: list[Mixed]
-    entries: list[Tensor]  # of each stage; none where the layers are not apart
-    starts: list[int]  # of each stage its first layer
     maps: list[Shape]
     logits: Tensor  # (L·N, ...) where the layers are apart
     layers: int  # L, or 1
@@ -175,12 +173,12 @@ def _explained(
     gradients = torch.autograd.grad(selected.sum(), tensors, retain_graph=True, allow_unused=True) if tensors else ()
     with torch.autocast(selected.device.type, enabled=False):
         evidence = [
-            places.field(mixed, gradient, _entry(reading, mixed.layer))
+            places.field(mixed, gradient)
             for mixed, gradient in zip(values, gradients, strict=True)
             if gradient is not None
         ]
         fields = [of_values for of_values in evidence if of_values is not None]
-        if not fields:
+        if not fields or (reading.layers > 1 and len(fields) < len(evidence)):
             raise _nothing_met(model, reading, places)
         relevance = _together(fields)
     check_finite(relevance, "relevance")
@@ -198,11 +196,6 @@ def _together(evidence: Sequence[Evidence]) -> Tensor:
         nn.functional.pad(of_values.others.to(device), (0, most - of_values.others.shape[1])) for of_values in evidence
     ]
     return torch.cat([torch.stack(others).sum(0), field.flatten(1)], 1)
-
-
-def _entry(reading: Reading, layer: int) -> Tensor | None:
-    stage = sum(start <= layer for start in reading.starts) - 1
-    return reading.entries[stage] if reading.entries else None
 
 
 def _read(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> Reading:
@@ -229,11 +222,14 @@ def _run(
     stages: list[list[nn.Module]],
     is_whole: bool,
 ) -> Reading:
-    mode = ValueMode(None if stages else 0)
+    mode = ValueMode(None if stages else EACH)
 
     def is_under_way(layer: int | None) -> None:
         mode.layer = layer
+        if passing is not None:
+            mode.entry = passing.entries[-1]
 
+    passing: LayersPassedBy | None = None
     marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
     layers = sum(map(len, stages)) or 1
     if is_whole:
@@ -247,14 +243,14 @@ def _run(
         passing = stack.enter_context(layers_passed_by(stages, is_whole, is_under_way)) if stages else None
         if not stages:
             stack.enter_context(_queries_left_out(model, mode))
+            stack.enter_context(_noting_entries(model, mode))
         logits = logits_of(forward_func.run(marked, *arguments))
     if len(logits) != layers * len(inputs):
         raise RuntimeError(
             f"Expected {layers * len(inputs)} outputs, of {layers} layers for {len(inputs)} examples, but got "
             f"{len(logits)}. forward_func must handle each example by itself, any number of them."
         )
-    entries, starts = ([], [0]) if passing is None else (passing.entries, passing.starts[:-1])
-    return Reading(mode.values, entries, starts, list(mode.maps), logits, layers)
+    return Reading(mode.values, list(mode.maps), logits, layers)
 
 
 @contextmanager
@@ -268,13 +264,28 @@ def _queries_left_out(model: nn.Module, mode: ValueMode) -> Iterator[None]:
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() == thread:
-            mode.layer = 0
+            mode.layer = EACH
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if QUERIES_ALONE.search(name):
                 stack.enter_context(module.register_forward_pre_hook(enter))
                 stack.enter_context(module.register_forward_hook(leave))
+        yield
+
+
+@contextmanager
+def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
+    """Within the block, the mode knows what entered the list of layers that is under way."""
+    thread = threading.get_ident()
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread:
+            mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
+
+    with ExitStack() as stack:
+        for layers in _lists(model):
+            stack.enter_context(layers[0].register_forward_pre_hook(enter))
         yield
 
 
