@@ -84,16 +84,20 @@ class Places:
         product = wide(mixed.value.detach()) * wide(gradient)
         if mixed.is_map:
             return self._of_map(product)
-        if mixed.value.dim() == 4 and len(mixed.value) == self.examples:
-            return self._on_grid(product.sum((1, 3)))
-        tokens = moved_back(mixed.value, product)
-        if tokens is None:
-            return None
-        entry = mixed.entry
-        was_cut_before = not self.grids.is_video and len(tokens) != self.examples
-        if was_cut_before and entry is not None and entry.shape[:-1] == tokens.shape:
-            tokens = moved_back_to_entry(entry, tokens, self.examples)
-        return self._on_grid(tokens)
+        is_whole = mixed.value.dim() == 4 and len(mixed.value) == self.examples
+        tokens = product.sum((1, 3)) if is_whole else moved_back(mixed.value, product)
+        tokens = None if tokens is None else self._before_cut(tokens, mixed.entry)
+        return None if tokens is None else self._on_grid(tokens)
+
+    def _before_cut(self, tokens: Tensor, entry: Tensor | None) -> Tensor | None:
+        """The tokens as they were before they were cut ahead of their layers, where they were: then also those that
+        attend as a whole are in the order of the cuts."""
+        if self.grids.is_video or entry is None or len(entry) == self.examples:
+            return tokens
+        if tokens.numel() != entry[..., 0].numel():
+            return tokens
+        whole = moved_back_to_entry(entry, tokens.reshape(entry.shape[:-1]), self.examples)
+        return whole if whole.numel() == tokens.numel() else None  # it was cut otherwise than can be gone back through
 
     def _of_map(self, product: Tensor) -> Evidence | None:
         shape = tuple(product.shape[2:])
