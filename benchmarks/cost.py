@@ -2,16 +2,20 @@
 
     python -m benchmarks.cost FOLDER --model MODEL --output FILE.png [--metric srg] [--removal mean] [--rounds 7]
 
-FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read. The
-cost of a method on one image is measured here, in turns with the model's own pass forward, in one process: the ratio
-of the medians. FILE.csv beside the picture holds the numbers.
+FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read; or a
+file of `tools.rivals`, with a line for each image and `--metric SRG`. The cost of a method on one image is measured
+here, each time between two of the model's own passes forward: the median of the ratios. FILE.csv beside the picture
+holds the numbers.
 """
 
 import argparse
 import csv
-from collections.abc import Mapping, Sequence
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +24,13 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.plots import save
-from benchmarks.rivals import rivals
+from benchmarks.rivals import OF_LOG_ODDS, rivals
 from captum_gmar.attr.catalogue import OURS
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.classifier import load_classifier
 from captum_gmar.demo import model_folder
+from captum_gmar.evaluation.statistics import mean_interval
 from captum_gmar.files.writing import write_csv
-from captum_gmar.inspection.timing import time_in_turns
 from captum_gmar.metrics.controls import CONTROLS
 
 OURS_COLOUR, OTHERS_COLOUR, CONTROL_COLOUR = "#0072b2", "#d55e00", "#777777"
@@ -47,13 +51,29 @@ def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float
     """By the name of each method its mean and interval.
 
     Raises:
-        ValueError: if the folder has none of this metric and removal.
+        ValueError: if the folder, or file of lines, has none of this metric and removal.
     """
+    if folder.is_file():
+        return _means_of_lines(folder, metric, removal)
     with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == (metric, removal)]
     if not rows:
-        raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}. Got other quantities.")
+        raise _without(folder, metric, removal)
     return {row["method"]: (float(row["mean"]), float(row["low"]), float(row["high"])) for row in rows}
+
+
+def _means_of_lines(path: Path, metric: str, removal: str) -> dict[str, tuple[float, float, float]]:
+    lines = [json.loads(line)["values"] for line in path.read_text(encoding="utf-8").splitlines()]
+    name = f"{metric}, {removal}"
+    try:
+        values = {method: [line[method][name] for line in lines] for method in (lines[0] if lines else ())}
+    except KeyError:
+        raise _without(path, metric, removal) from None
+    return {method: tuple(mean_interval(of_method)) for method, of_method in values.items()}  # type: ignore[misc]
+
+
+def _without(path: Path, metric: str, removal: str) -> ValueError:
+    return ValueError(f"{path}: must hold {metric} with the removal {removal!r}. Got other quantities.")
 
 
 def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict[str, float]:
@@ -63,15 +83,24 @@ def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict
     made = {name: makers[name](model) for name in methods if name in makers}
     given, at_once = (model, pixels, torch.tensor([0])), images_at_once(pixels.device)
     calls = {name: partial(relevance_of, method, *given, batch_size=at_once) for name, method in made.items()}
-    own = torch.no_grad()(lambda: model(pixels))
-    own()
-    times, own_seconds = time_in_turns(calls, own, pixels.device, rounds)
-    return {name: _median(times[name].seconds) / own_seconds for name in calls}
+    own = torch.no_grad()(partial(model, pixels))
+    ratios: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):  # the first warms up
+        for name, call in calls.items():
+            before, seconds, after = map(_seconds, (own, call, own))
+            ratios[name].append(2 * seconds / (before + after))
+    return {name: median(of_method[1:]) for name, of_method in ratios.items()}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
 
 
 def draw_costs(points: Sequence[Point], metric: str, removal: str) -> Figure:
     """Cost to the right, on a logarithmic axis; what is measured upwards, with its interval."""
-    figure = Figure(figsize=(7.2, 0.24 * len(points) + 2.4), layout="constrained")
+    figure = Figure(figsize=(8.4, max(4, 0.2 * len(points))), layout="constrained")
     panel = figure.subplots()
     for number, point in enumerate(sorted(points, key=lambda point: -point.value), 1):
         _draw_point(panel, number, point)
@@ -84,7 +113,9 @@ def draw_costs(points: Sequence[Point], metric: str, removal: str) -> Figure:
 
 
 def _draw_point(panel: Axes, number: int, point: Point) -> None:
-    colour = CONTROL_COLOUR if point.cost is None else OURS_COLOUR if point.name in OURS else OTHERS_COLOUR
+    colour = (
+        CONTROL_COLOUR if point.cost is None else OURS_COLOUR if point.name in (*OURS, *OF_LOG_ODDS) else OTHERS_COLOUR
+    )
     cost = point.cost or FREE
     panel.plot([cost, cost], [point.low, point.high], color=colour, linewidth=0.8, alpha=0.5)
     panel.plot(cost, point.value, "o", color=colour, markersize=4, label=f"{number}  {point.name}")
@@ -94,10 +125,6 @@ def _draw_point(panel: Axes, number: int, point: Point) -> None:
 def _size(model: nn.Module) -> tuple[int, int]:
     size: Any = getattr(model.config, "image_size", 224)
     return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return float(torch.tensor(seconds, dtype=torch.float64).quantile(0.5))
 
 
 def to_points(means: Mapping[str, tuple[float, float, float]], costs: Mapping[str, float]) -> list[Point]:

@@ -36,8 +36,8 @@ from captum_gmar.evaluation.subject import Subject
 PROTOCOL = ("srg", "mif-accuracy", "aopc", "insertion", "deletion")
 MANY_PASSES = ("integrated-gradients", "gradient-shap", "occlusion")
 OF_LOG_ODDS: Mapping[str, Callable[..., Method]] = {
-    "libra-fullgrad+ of the log-odds": partial(LibraFullGradPlus, score="log-odds"),
-    "libra-attcat of the log-odds": partial(LibraAttCAT, score="log-odds"),
+    "libra-fullgrad+ of log-odds": partial(LibraFullGradPlus, score="log-odds"),
+    "libra-attcat of log-odds": partial(LibraAttCAT, score="log-odds"),
 }
 
 

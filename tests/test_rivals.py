@@ -1,6 +1,7 @@
 """The comparison with rivals, and cost beside faithfulness, on one scene and hardly any steps."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from benchmarks.lrp import LRP_ROWS
 from captum_gmar.attr.catalogue import OURS
 from captum_gmar.metrics.controls import CONTROLS
 
-FEW = ("rollout", "ResLRP", "libra-fullgrad+ of the log-odds")
+FEW = ("rollout", "ResLRP", "libra-fullgrad+ of log-odds")
 
 
 def test_every_method_of_ours_and_every_rival_is_there() -> None:
@@ -49,3 +50,15 @@ def test_a_folder_without_that_metric(tmp_path: Path) -> None:
     (tmp_path / "summary.csv").write_text("metric,removal,method,examples,mean,low,high\nsrg,blur,a,1,1,1,1\n")
     with pytest.raises(ValueError, match="must hold srg with the removal 'mean'"):
         read_means(tmp_path, "srg", "mean")
+
+
+def test_lines_of_images(tmp_path: Path) -> None:
+    """As tools.rivals writes them: every image is a line."""
+    lines = [{"number": n, "values": {"a": {"SRG, mean": float(n)}, "b": {"SRG, mean": 2.0}}} for n in range(3)]
+    (tmp_path / "photos.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = read_means(tmp_path / "photos.jsonl", "SRG", "mean")
+    assert found["a"][0] == 1.0
+    assert found["a"][1] < 1.0 < found["a"][2]
+    assert found["b"] == (2.0, 2.0, 2.0)
+    with pytest.raises(ValueError, match="must hold srg with the removal 'mean'"):
+        read_means(tmp_path / "photos.jsonl", "srg", "mean")
