@@ -1,0 +1,87 @@
+"""The answers of the page of ``captum-gmar app``, without the page."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from captum_gmar.classifier import Classifier
+from captum_gmar.cli import app_answers, main
+from captum_gmar.cli.app_answers import answer, fed, likely, read_upload, scene_image
+from captum_gmar.cli.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def small() -> Classifier:
+    return open_source(None, None, "cpu").classifier
+
+
+def png_of(width: int, height: int) -> bytes:
+    """The header of a PNG of that size, with hardly any data: a bomb where it is decoded first."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [30_000, 8_000])
+def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(
+    side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_answers, "read_image", lambda path: pytest.fail("it was decoded"))
+    (tmp_path / "bomb.png").write_bytes(png_of(side, side))
+    with pytest.raises(OSError, match="must have at most 40 million pixels: scale it down first"):
+        read_upload(tmp_path / "bomb.png")
+
+
+def test_files_that_are_too_large_or_no_photo_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "drawing.svg"
+    path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    with pytest.raises(OSError, match=r"^the file must be an image: PNG, JPEG"):
+        read_upload(path)
+    monkeypatch.setattr(app_answers, "MOST_BYTES", 10)
+    with pytest.raises(OSError, match=r"the file must be of at most 0 MiB\. Got 0 instead\."):
+        read_upload(path)
+    monkeypatch.undo()
+    path.write_bytes(png_of(8, 8))
+    with pytest.raises(OSError, match="cannot be read as an image") as refused:
+        read_upload(path)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_a_photo_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "teal").save(tmp_path / "a.jpg")
+    assert read_upload(tmp_path / "a.jpg").size == (30, 20)
+
+
+def test_answers(small: Classifier) -> None:
+    image = scene_image(600_025)
+    (_, first, share), (_, second, _), *_ = likely(small, image)
+    assert share is not None
+    plain = answer(small, image, first, None, ["attention-evidence"])
+    rather = answer(small, image, first, second, ["attention-evidence"])
+    assert plain.relevance["attention-evidence"].shape == (14, 14)
+    assert not torch.allclose(plain.relevance["attention-evidence"], rather.relevance["attention-evidence"])
+    assert "attention-evidence" in plain.table
+    assert "row 13, column 0" in fed(small, image, first, (0.0, 1.0)).get_suptitle()
+
+
+def test_questions_that_cannot_be_answered(small: Classifier) -> None:
+    image = scene_image(3)
+    with pytest.raises(ValueError, match="methods must be at least one method"):
+        answer(small, image, 0, None, [])
+    with pytest.raises(ValueError, match=r"rather than a class must go with methods that see it\. Got rollout instead"):
+        answer(small, image, 0, 1, ["rollout"])
+
+
+def test_without_gradio_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    assert main.main(["app"]) == 2
+    assert 'app needs Gradio, which is not installed. In a clone: pip install -e ".[app]"' in capsys.readouterr().err
