@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.attr.catalogue import COMPARED, STEPS
+from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.explain import SCENE
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
@@ -14,6 +14,7 @@ from captum_gmar.cli.options import (
     add_batch_size,
     add_device_and_size,
     add_methods,
+    add_steps,
     command_parser,
     path,
     place,
@@ -71,12 +72,7 @@ def add_command(subparsers: Any) -> None:
         default="blur",
         help="how insertion and deletion remove patches (default: %(default)s); tokens takes them out of the model",
     )
-    add(
-        "--steps",
-        type=above_zero,
-        metavar="N",
-        help=f"of insertion and deletion, at most the number of patches (default: {STEPS}, or all patches if fewer)",
-    )
+    add_steps(parser)
     add(
         "--ig-steps",
         type=above_zero,

@@ -4,16 +4,16 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.attr.catalogue import EVALUATED, STEPS
+from captum_gmar.attr.catalogue import EVALUATED
 from captum_gmar.cli.launcher import is_launched, launch
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
     AddNames,
-    above_zero,
     add_methods,
     add_resources,
     add_sample,
+    add_steps,
     command_parser,
     names_of,
     part,
@@ -98,12 +98,7 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
         choices=["predicted", "label"],
         help="the class that is explained (default: predicted, on built-in scenes label)",
     )
-    add(
-        "--steps",
-        type=above_zero,
-        metavar="N",
-        help=f"in which patches are removed, at most their number (default: {STEPS}, or all patches if fewer)",
-    )
+    add_steps(parser)
     add(
         "--precision",
         choices=["float32", "bfloat16"],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captum_gmar.attr.catalogue import METHODS, MethodEntry, find_method
+from captum_gmar.attr.catalogue import METHODS, STEPS, MethodEntry, find_method
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -89,6 +89,16 @@ def add_device_and_size(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]|mps|xpu", help="where to run")
     add("--size", type=above_zero, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+
+
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """``--steps``, which is the same for every command that removes patches."""
+    parser.add_argument(
+        "--steps",
+        type=above_zero,
+        metavar="N",
+        help=f"in which patches are removed, at most their number (default: {STEPS}, or all patches if fewer)",
+    )
 
 
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:

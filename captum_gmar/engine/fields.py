@@ -49,6 +49,7 @@ class PackedGrid(FieldGrid):
     """Of inputs (N, patches, numbers) that come cut already, the first of them being the places."""
 
     def spread_like(self, relevance: Tensor, inputs: Tensor) -> Tensor:
+        """Each patch's share for each of its numbers; what comes after the patches gets none."""
         shares = inputs.new_zeros(inputs.shape)
         shares[:, : self.patches] = (relevance.flatten(1)[..., None] / inputs.shape[-1]).to(inputs)
         return shares

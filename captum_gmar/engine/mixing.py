@@ -44,11 +44,13 @@ class ValueMode(AttentionMode):
         self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of attention weights alone
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As torch does, keeping the values that are mixed."""
         check_no_dropout(p=kwargs.get("dropout_p", args[1] if len(args) > 1 else 0.0))
         self._keep(value)
         return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """As torch does, without gradients of parameters."""
         args, kwargs = mapped(without_parameter, (args, kwargs))
         return super().attend_in_module(*args, **kwargs)
 
