@@ -161,8 +161,9 @@ def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
         return None
     of_tokens = _moved(value, projected, product).sum(-1)
     origin = _origin(before)
-    # A gradient tells the shape of what is before the projection.
-    cotangent = torch.zeros_like(_moved(projected, before, _moved(value, projected, torch.zeros_like(value))))
+    node: Any = before.node
+    known = node._input_metadata[before.output_nr]  # the shape of what is before the projection
+    cotangent = torch.zeros(tuple(known.shape), dtype=known.dtype, device=value.device)
     cotangent[..., 0] = of_tokens.view(cotangent.shape[:-1])
     return cotangent[..., 0] if origin is None else _first_channel(_moved(before, origin, cotangent), cotangent)
 
