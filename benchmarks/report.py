@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import counting
+from benchmarks.beside import beside
 from benchmarks.exactness import Agreement
 from benchmarks.journal import Found, Journal
 from benchmarks.measuring import EVERYTHING, START_UP
@@ -45,6 +47,11 @@ def write_report(
     exact = {str(case): journal.of(case).agreements for case in preset.exact if journal.of(case).agreements}
     parts = [_head(command, machine, versions), ABOUT, "## Ratios", overview(tables)]
     parts += [f"## {case}\n\n{to_markdown(own)}" for case, own in tables.items()]
+    if preset.needs_gpu:
+        measured = {
+            case: lines(journal.of(case), names) for case, names in preset.tables.items() if str(case) in tables
+        }
+        parts += ["## Counted beside measured", counting.ABOUT, beside(measured)]
     if growth:
         save(draw_growth(growth), folder / PLOT)
         parts += ["## Growth", f"![growth]({PLOT})", *(_growth(what, own) for what, own in growth.items())]

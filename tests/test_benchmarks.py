@@ -12,7 +12,9 @@ pytest.importorskip("benchmarks.cases", reason="the benchmarks are not installed
 from methods import METHODS
 
 from benchmarks.__main__ import main
+from benchmarks.beside import beside
 from benchmarks.cases import Case
+from benchmarks.counting import Count, Ratio
 from benchmarks.exactness import of_methods
 from benchmarks.growth import fitted_exponent
 from benchmarks.isolated import Ended, failure, isolated
@@ -23,7 +25,7 @@ from benchmarks.plots import draw_growth
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import to_markdown, write_report
 from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row
-from benchmarks.summary import Spread, grown, lines, spread
+from benchmarks.summary import Line, Spread, grown, lines, spread
 from benchmarks.timing import Failed, Limits, Sample, Started, couples, take_times
 
 TINY = Case("ViT-Ti", 32, 2, layers=1)
@@ -240,3 +242,20 @@ def test_exactness_is_measured_of_every_method_that_has_a_formula():
     errors = {agreement.method: agreement.error for agreement in of_methods(model, inputs)}
     assert list(errors) == [name for name, row in METHODS.items() if row.expected is not None]
     assert max(errors.values()) < 1e-5
+
+
+def test_what_was_counted_stands_beside_what_was_measured():
+    case, other = Case("ViT-B", 224, 64, "bfloat16"), Case("ViT-B", 1024, 4, "bfloat16")
+    ratio = Spread(3.0, 2.9, 3.1)
+    measured = [Line(row, "forward", 1.0, ratio, 3, None, None, None) for row in ("rollout", "gmar-l1", "saliency")]
+
+    def count(case, row):
+        if row == "rollout":
+            raise RuntimeError("no such operation")
+        return Ratio(Count(operations=30, seconds=5), Count(operations=20, seconds=4))
+
+    rows = beside({case: measured, other: []}, count).splitlines()
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]] == [
+        [str(case), "rollout", "3.00 ×", "RuntimeError: no such operation", ""],
+        [str(case), "gmar-l1", "3.00 ×", "1.25 ×", "1.50 ×"],
+    ]
