@@ -100,7 +100,9 @@ class GradECLIP(TokenAttribution):
     def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
         last, patches = layers.attention[-1], layers.grid.patches
         gradient, query, key, value = map(_heads_together, (gradients[0], last.layer.query, last.layer.key, last.value))
-        queries = gradient.abs().amax((0, 2)).nonzero().flatten()  # those that are read
+        queries: slice | Tensor = slice(None)
+        if gradient.device.type == "cpu":  # another device would have to be waited for
+            queries = gradient.abs().amax((0, 2)).nonzero().flatten()  # those that are read
         loosened = _loosened_attention(query[:, queries], key[:, -patches:])
         given = gradient[:, queries] @ value[:, -patches:].mT  # (N, queries, P)
         relevance = (loosened * given).sum(1).clamp(min=0)  # (N, P)

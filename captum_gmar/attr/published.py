@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.rules import HeadImportance
 from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.backward import check_finite, gradients
+from captum_gmar.engine.backward import gradients
 from captum_gmar.engine.explanation import Explanation, Plan, run_forward, run_sweep, select
+from captum_gmar.engine.flags import check_finite
 from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode

@@ -183,7 +183,7 @@ class EvidenceRule(HeadRule):
 
     def reading(self, relevance: Tensor) -> Reading:
         """The sum over query rows."""
-        return Reading(torch.ones_like(relevance), "product")
+        return Reading(matrix="product")
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
         """Added to the layers above."""
@@ -232,7 +232,8 @@ class RolloutSweep(HeadSweep):
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None = None) -> Tensor:
         start = relevance
         order = self._order(len(layers))
-        layers[order[0]].keep_first(leading(start != 0))
+        if start.device.type == "cpu":  # another device would have to be waited for
+            layers[order[0]].keep_first(leading(start != 0))
         for index in order:
             weights = None if importance is None else head_weights(importance[index])
             fused = self._fused(layers[index], weights)

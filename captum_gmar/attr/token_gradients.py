@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import has_several_labels, log_odds
 from captum_gmar.engine._captum import _format_additional_forward_args
-from captum_gmar.engine.backward import check_finite
 from captum_gmar.engine.explanation import Explanation, Plan, select
+from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.layer_tokens import LayerTokens, read_layers
 from captum_gmar.engine.models import Logits
 from captum_gmar.engine.request import Request
@@ -50,18 +50,22 @@ class TokenAttribution(AttentionAttribution):
         takes_log_odds = self.score == "log-odds" and request.contrast is None and not has_several_labels(self.model)
         scores = log_odds(layers.logits) if takes_log_odds else layers.logits
         targets = request.targets_for(layers.logits.detach(), len(pixels))
-        selected = [select(scores, target, request.contrast) for target in targets]
+        flags = [Flags() for _ in targets]
+        selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
         tensors = self._differentiated(layers)
         return [
-            self._explained(layers, layers.gradients(score, tensors, goes_again=number < len(selected)))
+            self._explained(layers, layers.gradients(score, tensors, number < len(selected)), flags[number - 1])
             for number, score in enumerate(selected, 1)
         ]
 
-    def _explained(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Explanation:
+    def _explained(self, layers: LayerTokens, gradients: Sequence[Tensor], flags: Flags) -> Explanation:
         with torch.autocast(layers.logits.device.type, enabled=False):
             relevance = self._relevance(layers, gradients)
-        check_finite(relevance, "relevance")
-        without_gradient = any(layers.is_zero_for_any(gradient) for gradient in gradients)
+        for gradient in gradients:
+            flags.finite(gradient, "gradient of the tokens")
+            flags.add(layers.has_gradient(gradient))
+        flags.finite(relevance, "relevance")
+        without_gradient = not all(flags.look())
         return Explanation(relevance, None, layers.grid, without_gradient, layers.logits.detach())
 
     @abstractmethod

@@ -3,6 +3,7 @@
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
 """
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,9 +12,13 @@ from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
 from captum_gmar.engine.blockwise import GradientBlocks
+from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
-from captum_gmar.engine.reading import leading
-from captum_gmar.engine.rule import Importance, Rule
+from captum_gmar.engine.fused import Watcher
+from captum_gmar.engine.in_blocks import gradient_blocks
+from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading
+from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
+from captum_gmar.engine.ways import read_layer
 
 
 class BackwardPass:
@@ -24,17 +29,20 @@ class BackwardPass:
         forward_pass: in which the layers were met.
         relevance: (N, T) above the last layer.
         first: the layer at which it ends.
+        flags: take what is to be known of numbers once all is done.
     """
 
-    def __init__(self, rule: Rule, forward_pass: ForwardPass, relevance: Tensor, first: int) -> None:
+    def __init__(self, rule: Rule, forward_pass: ForwardPass, relevance: Tensor, first: int, flags: Flags) -> None:
         self.rule = rule
+        self.flags = flags
         self.forward_pass = forward_pass
         self.first = first
         self.relevance = relevance.clone()  # below the layers that were met again
         self.lowest = forward_pass.count  # the layer that was met again last
         self.importance: dict[int, list[Tensor | None]] = {}  # of each layer, in parts (n, H)
-        self.finite: list[tuple[int, Tensor]] = []  # of each layer and part
-        self.has_gradient: list[Tensor] = []  # (n,) of each layer and part
+        self.lock = threading.Lock()  # devices have threads of their own in backward
+        self.heads = Heads()  # read of the gradient of the layer that was met last
+        self.has_gradient: list[Tensor] = []  # of each layer and part, whether all examples have any
         # tokens that the target reads
         self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
 
@@ -43,64 +51,105 @@ class BackwardPass:
 
         Raises:
             RuntimeError: if it depends on no layer, or not on every layer in turn.
-            FloatingPointError: if a gradient is NaN or infinite.
         """
         self.forward_pass.check_gradient(selected)
         for layer, handout in enumerate(self.forward_pass.handouts):
-            handout.on_blocks = partial(self._meet_again, layer)
-            handout.goes_on = layer > self.first and not self.forward_pass.separate
+            if isinstance(handout, Watcher):
+                handout.on_gradient = partial(self._read_gradient, layer, handout)
+                handout.on_rows = partial(self._read_rows, layer)
+            else:
+                handout.on_blocks = partial(self._meet_blocks, layer)
+                handout.goes_on = layer > self.first and not self.forward_pass.separate
         gradients(selected, [handout.anchor for handout in self.forward_pass.handouts[self.first :]], goes_again)
         for layer in reversed(range(self.first, self.forward_pass.count)):
             if layer not in self.importance:
                 raise without_gradient_error(layer)
-        for layer, finite in self.finite:
-            if not finite:
-                raise not_finite_error(f"gradient at attention layer {layer}")
 
-    def _meet_again(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
+    def _meet_blocks(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
         if examples.start == 0:
-            self.lowest -= 1
-            self.importance[layer] = []
+            self._enter(layer, blocks.grad_output.device)
+        gradient = blocks.grad_output.view(*blocks.shape, -1)
+        has_gradient = self._look_at(layer, gradient)
+        if gradient.device.type == "cpu" and (layer == self.forward_pass.count - 1 or self.forward_pass.separate):
+            # In other layers all tokens count, and another device would have to be waited for.
+            is_row = self.rule.layerwise  # of the gradient alone
+            reads = has_gradient if is_row else has_gradient | (self.relevance[examples] != 0)
+            blocks.keep_first(leading(reads))
+        self._step(layer, examples, self.rule(self.relevance[examples], blocks))
+
+    def _read_gradient(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
+        """What is read of the gradient of a layer's output; the row of relevance that its value is to be read by."""
+        with self.lock:
+            self._enter(layer, met.grad_output.device)
+            self._look_at(layer, met.grad_output)
+            return self._read(layer, watcher, met)
+
+    def _read(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
+        if not isinstance(self.rule, HeadRule):
+            for examples, blocks in gradient_blocks(met):
+                self._step(layer, examples, self.rule(self.relevance[examples], blocks))
+            return None
+        reading = self.rule.reading(self.relevance)
+        of_gradient = reading if watcher.matrix is None else Reading(norm=reading.norm, totals=reading.totals)
+        self.heads = Heads() if of_gradient == Reading() else read_layer(met, of_gradient)
+        if watcher.matrix is None:
+            self._step(layer, slice(None), self.rule.step(self.relevance, self.heads))
+        return reading.row
+
+    def _read_rows(self, layer: int, rows: Tensor) -> None:
+        assert isinstance(self.rule, HeadRule)
+        with self.lock:
+            self.relevance = self.relevance.to(rows.device)
+            self._step(layer, slice(None), self.rule.step(self.relevance, self.heads._replace(rows=rows)))
+
+    def _enter(self, layer: int, device: torch.device) -> None:
+        self.lowest -= 1
+        self.importance[layer] = []
         if layer != self.lowest and not self.forward_pass.separate:  # those come as their devices are done with them
             raise RuntimeError(
                 f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
                 "depend on every layer in turn, so relevance cannot be handed down."
             )
-        self.relevance = self.relevance.to(blocks.grad_output.device)
-        self._look_at(layer, blocks, self.relevance[examples])
-        self.relevance[examples], importance = self.rule(self.relevance[examples], blocks)
+        self.relevance = self.relevance.to(device)
+
+    def _step(self, layer: int, examples: slice, step: Step) -> None:
+        self.relevance[examples], importance = step
         self.importance[layer].append(importance)
 
-    def _look_at(self, layer: int, blocks: GradientBlocks, relevance: Tensor) -> None:
-        """Notes what must be known of the gradient with respect to the output of a layer's attention."""
-        gradient = blocks.grad_output.view(*blocks.shape, -1)  # (n, H, T, D)
+    def _look_at(self, layer: int, gradient: Tensor) -> Tensor:
+        """Notes what must be known of the gradient (n, H, T, D) with respect to the output of a layer's attention.
+
+        Returns:
+            Tensor (n, T), whether a token has any.
+        """
         largest = gradient.abs().amax((1, 3))  # not finite if any number is not, and quicker than to look at each
         has_gradient = largest > 0  # (n, T)
-        self.finite.append((layer, torch.isfinite(largest).all()))
-        self.has_gradient.append(has_gradient.any(-1))
-        last = layer == self.forward_pass.count - 1
-        if last:
-            self.read |= has_gradient.any(0)
-        if last or self.forward_pass.separate:  # in other layers, all tokens count
-            reads = has_gradient if self.rule.layerwise else has_gradient | (relevance != 0)
-            blocks.keep_first(leading(reads))
+        self.flags.finite(largest, f"gradient at attention layer {layer}")
+        self.has_gradient.append(has_gradient.any(-1).all())
+        if layer == self.forward_pass.count - 1:
+            self.read = self.read.to(gradient.device) | has_gradient.any(0)
+        return has_gradient
 
     def check_start(self, start: Tensor, whole: bool) -> None:
-        """Raises an error if the start tokens (N, T) are not those that the target reads after the last layer.
+        """The start tokens (N, T) must be those that the target reads after the last layer; else the flags raise.
 
         Args:
             whole: whether of all patches all are to be read; not where their maximum is.
         """
         prefix = self.forward_pass.grid.prefix_tokens(self.forward_pass.tokens)
-        begins = start[0] > 0
-        unread = begins[:prefix] & ~self.read[:prefix]
-        patches = self.read[prefix:]
+        read, begins = self.read, start[0].to(self.read.device) > 0
+        unread = begins[:prefix] & ~read[:prefix]
+        patches = read[prefix:]
         patches_unread = begins[prefix:].any() & ~(patches.all() if whole else patches.any())
-        if self.read.any() and ((self.read & ~begins).any() or unread.any() or patches_unread):
-            raise RuntimeError(
+        is_other = (read & ~begins).any() | unread.any() | patches_unread
+
+        def error() -> RuntimeError:
+            return RuntimeError(
                 f"Expected the target to read {_names(begins, prefix)} after the last layer, as is usual for such a "
-                f"model, but it reads {_names(self.read, prefix)}. Say with tokens= where relevance begins."
+                f"model, but it reads {_names(read, prefix)}. Say with tokens= where relevance begins."
             )
+
+        self.flags.must_hold(~(read.any() & is_other), error)
 
     def result(self) -> tuple[Tensor, Importance | None]:
         """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""
@@ -109,10 +158,6 @@ class BackwardPass:
         if not layers[0]:
             return relevance, None
         return relevance, [torch.cat(parts).to(relevance.device) for parts in layers]
-
-    def without_gradient(self) -> bool:
-        """Whether all gradients of a layer are zero, for any example."""
-        return not all(part.all() for part in self.has_gradient)
 
 
 def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = False) -> tuple[Tensor, ...]:
@@ -124,27 +169,10 @@ def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = Fa
     Raises:
         AssertionError: from Captum, if what is explained is not one number per example.
     """
-    if goes_again and selected[0].numel() == 1:
-        return torch.autograd.grad(torch.unbind(selected), tensors, retain_graph=True)
+    if selected[0].numel() == 1:  # the sum has the same gradient as each, of fewer operations
+        return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again)
     grads: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
     return grads
-
-
-def check_finite(tensor: Tensor, what: str) -> None:
-    """
-    Raises:
-        FloatingPointError: if any number is NaN or infinite; ``what`` says of what it is.
-    """
-    if not torch.isfinite(tensor).all():
-        raise not_finite_error(what)
-
-
-def not_finite_error(what: str) -> FloatingPointError:
-    """What is raised where ``what`` is NaN or infinite."""
-    return FloatingPointError(
-        f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
-        "precision, try float32 or bfloat16."
-    )
 
 
 def _names(tokens: Tensor, prefix: int | None) -> str:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType, _format_additional_forward_args, _select_targets
-from captum_gmar.engine.backward import BackwardPass, check_finite
+from captum_gmar.engine.backward import BackwardPass
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.fields import FieldGrid
+from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.kernel import is_readable, read_by_kernel
 from captum_gmar.engine.models import (
@@ -110,12 +111,15 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
     with run_forward(survey, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
         logits, scores = _logits_and_scores(model, plan, forward_pass, output, is_needed=callable(request.targets))
         targets = request.targets_for(logits, len(pixels))
-        selected = [select(scores, target, request.contrast) for target in targets] if plan.rule else [output]
+        flags = [Flags() for _ in targets]
+        selected = [output]
+        if plan.rule:
+            selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
         forward_pass.check_met(model)
         first = _first_layer(plan.start_layer, forward_pass.count)
         starts = _starts(survey, plan, forward_pass, selected)
         explanations = [
-            _explained(survey, plan, forward_pass, first, score, start, goes_again=number < len(selected))
+            _explained(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
             for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
     of_targets = explanations if plan.rule else explanations * len(targets)
@@ -139,20 +143,29 @@ def _logits_and_scores(
 
 
 def _explained(
-    survey: Survey, plan: Plan, forward_pass: ForwardPass, first: int, selected: Any, start: Tensor, goes_again: bool
+    survey: Survey,
+    plan: Plan,
+    forward_pass: ForwardPass,
+    first: int,
+    selected: Any,
+    start: Tensor,
+    flags: Flags,
+    goes_again: bool,
 ) -> Explanation:
     """Of what is selected and where its relevance begins, after the pass forward."""
-    relevance, importance, without_gradient = start, None, False
+    relevance, importance = start, None
     if plan.rule:
-        backward_pass = BackwardPass(plan.rule, forward_pass, start, first)
+        backward_pass = BackwardPass(plan.rule, forward_pass, start, first, flags)
         backward_pass.run(selected, goes_again)
         if plan.begins and plan.tokens is None:
             backward_pass.check_start(start, whole=not pools_maxima(survey))
         relevance, importance = backward_pass.result()
-        without_gradient = backward_pass.without_gradient()
+        for has_gradient in backward_pass.has_gradient:
+            flags.add(has_gradient)
     if plan.sweep:
         relevance = run_sweep(plan.sweep, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)
-    check_finite(relevance, "relevance")
+    flags.finite(relevance, "relevance")
+    without_gradient = not all(flags.look())
     return Explanation(relevance, importance, forward_pass.grid, without_gradient)
 
 
@@ -166,7 +179,7 @@ def run_forward(
     grid = patch_grid(survey, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
-    forward_pass = ForwardPass(len(pixels), grid, plan.separate, keeps)
+    forward_pass = ForwardPass(len(pixels), grid, plan.separate, keeps, plan.rule)
     try:
         with (
             forward_pass,
@@ -181,12 +194,15 @@ def run_forward(
         forward_pass.forget()
 
 
-def select(scores: Tensor, target: TargetType, contrast: TargetType) -> Tensor:
-    """(N,) what is explained, of scores (N, classes)."""
+def select(scores: Tensor, target: TargetType, contrast: TargetType, flags: Flags | None = None) -> Tensor:
+    """(N,) what is explained, of scores (N, classes); it must be finite, as the flags tell, or else at once."""
     selected: Tensor = _select_targets(scores, _beside(scores, target))
     if contrast is not None:
         selected = selected - _select_targets(scores, _beside(scores, contrast))
-    check_finite(selected, "target's logits")
+    deferred = Flags() if flags is None else flags
+    deferred.finite(selected, "target's logits")
+    if flags is None:
+        deferred.look()
     return selected
 
 

@@ -15,9 +15,12 @@ from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
 from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
+from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import PatchGrid, check_not_traced
+from captum_gmar.engine.rule import HeadRule, Rule
+from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
 
 
 class ForwardPass(AttentionMode):
@@ -31,17 +34,26 @@ class ForwardPass(AttentionMode):
         grid: which the attention is over.
         separate: whether the layers are cut off from each other.
         keeps: how many of the last layers to keep in ``layers``, 0 for all; None for none.
+        rule: which reads the layers on the way back, if any does.
     """
 
-    def __init__(self, examples: int, grid: PatchGrid, separate: bool = False, keeps: int | None = None) -> None:
+    def __init__(
+        self,
+        examples: int,
+        grid: PatchGrid,
+        separate: bool = False,
+        keeps: int | None = None,
+        rule: Rule | None = None,
+    ) -> None:
         super().__init__()
         self.examples = examples
         self.grid = grid
         self.separate = separate
         self.keeps = keeps
+        self.rule = rule
         self.tokens = 0
         self.pixels: Node | None = None  # where the pixels stand in autograd's graph
-        self.handouts: list[Handout] = []  # of each layer
+        self.handouts: list[Handout | Watcher] = []  # of each layer
         self.layers: list[Layer] = []  # what was kept
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
         self.last: Node | None = None  # where the last layer met stands in autograd's graph
@@ -63,7 +75,10 @@ class ForwardPass(AttentionMode):
         self.layers, self.poolings, self.cuts = [], [], []
         self.workspace.clear()
         for handout in self.handouts:
-            handout.on_blocks = None
+            if isinstance(handout, Handout):
+                handout.on_blocks = None
+            else:
+                handout.on_gradient = handout.on_rows = handout.unit = None
 
     @property
     def count(self) -> int:
@@ -110,11 +125,19 @@ class ForwardPass(AttentionMode):
         self.tokens = query.shape[-2]
         self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
         layer = Layer(query, key, attn_mask, scale)
-        self.handouts.append(Handout(_scalar(query), self.workspace))
+        self.handouts.append(self._handout(layer, value))
         attended = attend_in_blocks(layer, value, self.handouts[-1])
         self._keep(layer)
         self.last = attended.grad_fn
         return attended
+
+    def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher:
+        """How the layer is met on the way back."""
+        anchor, rule = _scalar(layer.query), self.rule
+        reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
+        if rule is None or not is_fused(layer.query, value, layer.mask, reading, self.separate):
+            return Handout(anchor, self.workspace)
+        return Watcher(anchor, None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix)
 
     def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
         tokens = query.shape[-2]
@@ -226,11 +249,14 @@ class ForwardPass(AttentionMode):
         )
 
 
-def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
-    """``blockwise.attention``, which modes around this pass see as one function and whose result they may change."""
+def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout | Watcher) -> Tensor:
+    """Attention that is watched, or in blocks, on the way back: modes around this pass see one function, whose result
+    they may change."""
     if has_torch_function((value,)):
         attended: Tensor = handle_torch_function(attend_in_blocks, (value,), layer, value, handout)
         return attended
+    if isinstance(handout, Watcher):
+        return fused_attention(layer.query, layer.key, value, layer.mask, layer.scale, handout)
     return attention(layer, value, handout)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from captum_gmar.engine.backward import check_finite, gradients
+from captum_gmar.engine.backward import gradients
 from captum_gmar.engine.balanced import BalancedPass, balanced
 from captum_gmar.engine.balanced_rules import mapped, without_parameter
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
@@ -115,7 +115,6 @@ class LayerTokens(NamedTuple):
 
         Raises:
             RuntimeError: if there is none, or it is not balanced.
-            FloatingPointError: if it is NaN or infinite.
         """
         first, cuts = tensors[0].grad_fn, list[Node]()
         if first is None or not depends((selected,), first, cuts):
@@ -125,18 +124,16 @@ class LayerTokens(NamedTuple):
         of_tensors = list(gradients(selected, tensors, goes_again))
         if self.balancing is not None:
             self.balancing.check_all_met()
-        for gradient in of_tensors:
-            check_finite(gradient, "gradient of the tokens")
         return of_tensors
 
     def over_channels(self, tokens: Tensor, gradient: Tensor) -> Tensor:
         """(N, T) the sum of tokens times gradient, each of what a layer takes or gives."""
         return self._by_example((wide(tokens.detach()) * wide(gradient)).sum(-1)).to(self.logits.device)
 
-    def is_zero_for_any(self, gradient: Tensor) -> bool:
-        """Whether all of it is zero, for any example."""
+    def has_gradient(self, gradient: Tensor) -> Tensor:
+        """Whether some of it is not zero, for every example; a flag."""
         largest = self._by_example(gradient).abs().flatten(1).amax(1)
-        return not bool((largest > 0).all())
+        return (largest > 0).all()
 
     def _by_example(self, tensor: Tensor) -> Tensor:
         """(N, T, ...), as torch's layers may take tokens first."""

@@ -20,7 +20,7 @@ Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradie
 class Reading(NamedTuple):
     """What is read of each head, over all query rows; at least one thing."""
 
-    row: Tensor | None = None  # r (N, T), how much each query row counts
+    row: Tensor | None = None  # r (N, T), how much each query row counts; None: one each
     matrix: Matrix | None = None  # M, of which r·M is read: A, A ⊙ G, (A ⊙ G)⁺ or G⁺
     norm: str | None = None  # "l1" or "l2", of G entry by entry, or "positive", the sum of G⁺
     totals: Matrix | None = None  # another M, of which the sums of the rows are read
@@ -122,8 +122,9 @@ def _read_heads(layer: Blocks, reading: Reading) -> Heads:
     for block in layer:
         if norm is not None:
             norms.append(norm_of(norm, block.gradient, block.spare))
-        if row is not None and matrix is not None:
-            rows.append(head_rows(row, block, MATRICES[matrix](block)))
+        if matrix is not None:
+            of_block = MATRICES[matrix](block)
+            rows.append(of_block.sum(-2) if row is None else head_rows(row, block, of_block))
         if summed is not None:
             totals.append(MATRICES[summed](block).sum(-1))
     return Heads(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import _format_additional_forward_args
-from captum_gmar.engine.backward import check_finite
 from captum_gmar.engine.explanation import Explanation, check_deterministic, select
 from captum_gmar.engine.fields import KnownGrids, PackedGrid, Shape, added_up, finest
+from captum_gmar.engine.flags import check_finite
 from captum_gmar.engine.mixing import EACH, ValueMode
 from captum_gmar.engine.models import (
     ATTENTION_NAMES,

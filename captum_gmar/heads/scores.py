@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.backward import check_finite
 from captum_gmar.engine.explanation import Plan, explain, run_forward, run_sweep
+from captum_gmar.engine.flags import check_finite
 from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.reading import Blocks, sum_up
 from captum_gmar.engine.request import Request, pixel_values

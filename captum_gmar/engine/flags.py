@@ -1,0 +1,55 @@
+"""Questions to the numbers of a device, all of which are answered at once: each answer makes the host wait for it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Flags:
+    """Whether something holds, of tensors whose numbers may not have been computed yet."""
+
+    def __init__(self) -> None:
+        self._must_hold: list[tuple[Tensor, Callable[[], Exception]]] = []
+        self._asked: list[Tensor] = []
+
+    def must_hold(self, flag: Tensor, error: Callable[[], Exception]) -> None:
+        """Else :meth:`look` raises the error of the first that does not."""
+        self._must_hold.append((flag, error))
+
+    def finite(self, tensor: Tensor, what: str) -> None:
+        """All numbers must be finite; ``what`` says of what they are."""
+        self.must_hold(torch.isfinite(tensor).all(), lambda: not_finite_error(what))
+
+    def add(self, flag: Tensor) -> None:
+        """Asks for an answer."""
+        self._asked.append(flag)
+
+    def look(self) -> list[bool]:
+        """The answers to what was added, in order. It waits once."""
+        flags = [flag for flag, _ in self._must_hold] + self._asked
+        if not flags:
+            return []
+        answers: list[bool] = torch.stack([flag.to(flags[0].device) for flag in flags]).cpu().tolist()
+        for holds, (_, error) in zip(answers, self._must_hold, strict=False):
+            if not holds:
+                raise error()
+        return answers[len(self._must_hold) :]
+
+
+def check_finite(tensor: Tensor, what: str) -> None:
+    """
+    Raises:
+        FloatingPointError: if any number is NaN or infinite; ``what`` says of what it is.
+    """
+    flags = Flags()
+    flags.finite(tensor, what)
+    flags.look()
+
+
+def not_finite_error(what: str) -> FloatingPointError:
+    """What is raised where ``what`` is NaN or infinite."""
+    return FloatingPointError(
+        f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
+        "precision, try float32 or bfloat16."
+    )
