@@ -121,7 +121,7 @@ class GradientRolloutRule(HeadRule):
 
 
 @dataclass(frozen=True)
-class GMARPlusPlusRule:
+class GMARPlusPlusRule(HeadRule):
     r"""GMAR++ (Joita and Ivanovska, 2025): relevance follows the attention that the gradient supports.
 
     .. math::

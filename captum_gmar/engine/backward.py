@@ -16,6 +16,7 @@ from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
 from captum_gmar.engine.fused import Watcher
 from captum_gmar.engine.in_blocks import gradient_blocks
+from captum_gmar.engine.kernel import is_readable
 from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading
 from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
 from captum_gmar.engine.ways import read_layer
@@ -85,16 +86,23 @@ class BackwardPass:
             return self._read(layer, watcher, met)
 
     def _read(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
-        if not isinstance(self.rule, HeadRule):
+        if not isinstance(self.rule, HeadRule) or not self._reads_at_once(met):
             for examples, blocks in gradient_blocks(met):
                 self._step(layer, examples, self.rule(self.relevance[examples], blocks))
             return None
-        reading = self.rule.reading(self.relevance)
-        of_gradient = reading if watcher.matrix is None else Reading(norm=reading.norm, totals=reading.totals)
-        self.heads = Heads() if of_gradient == Reading() else read_layer(met, of_gradient)
         if watcher.matrix is None:
-            self._step(layer, slice(None), self.rule.step(self.relevance, self.heads))
+            self._step(layer, slice(None), self.rule.take(self.relevance, partial(read_layer, met)))
+            return None
+        reading = self.rule.reading(self.relevance)
+        of_gradient = Reading(norm=reading.norm)
+        self.heads = Heads() if of_gradient == Reading() else read_layer(met, of_gradient)
         return reading.row
+
+    def _reads_at_once(self, met: LayerGradient) -> bool:
+        """Whether no reading depends on another; or they are no dearer than to go over blocks."""
+        assert isinstance(self.rule, HeadRule)
+        reading = self.rule.reading(self.relevance)
+        return reading.totals is None or is_readable(met, reading)
 
     def _read_rows(self, layer: int, rows: Tensor) -> None:
         assert isinstance(self.rule, HeadRule)
@@ -113,8 +121,11 @@ class BackwardPass:
         self.relevance = self.relevance.to(device)
 
     def _step(self, layer: int, examples: slice, step: Step) -> None:
-        self.relevance[examples], importance = step
-        self.importance[layer].append(importance)
+        if examples == slice(None):
+            self.relevance = step.relevance
+        else:
+            self.relevance[examples] = step.relevance
+        self.importance[layer].append(step.importance)
 
     def _look_at(self, layer: int, gradient: Tensor) -> Tensor:
         """Notes what must be known of the gradient (n, H, T, D) with respect to the output of a layer's attention.
@@ -157,7 +168,8 @@ class BackwardPass:
         layers = [[part for part in parts if part is not None] for _, parts in sorted(self.importance.items())]
         if not layers[0]:
             return relevance, None
-        return relevance, [torch.cat(parts).to(relevance.device) for parts in layers]
+        joined = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in layers)
+        return relevance, [importance.to(relevance.device) for importance in joined]
 
 
 def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = False) -> tuple[Tensor, ...]:

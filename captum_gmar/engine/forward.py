@@ -18,7 +18,9 @@ from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
 from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
 from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.kernel import is_readable
 from captum_gmar.engine.models import PatchGrid, check_not_traced
+from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.rule import HeadRule, Rule
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
 
@@ -137,7 +139,11 @@ class ForwardPass(AttentionMode):
         reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
         if rule is None or not is_fused(layer.query, value, layer.mask, reading, self.separate):
             return Handout(anchor, self.workspace)
-        return Watcher(anchor, None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix)
+        matrix = None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix
+        met = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
+        if matrix == "attention" and reading is not None and is_readable(met, reading):
+            matrix = None  # the kernel takes less time than channels more
+        return Watcher(anchor, matrix)
 
     def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
         tokens = query.shape[-2]

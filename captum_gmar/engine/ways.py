@@ -60,8 +60,8 @@ def read_squares(layer: LayerGradient, reading: Reading) -> Heads:
 
 # The quickest first.
 WAYS: dict[str, tuple[IsOpen, Way]] = {
-    "squares": (_is_squared, read_squares),
     "kernel": (is_readable, read_by_kernel),
+    "squares": (_is_squared, read_squares),
     "blocks": (_always, read_in_blocks),
 }
 
