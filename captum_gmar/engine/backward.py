@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
 from captum_gmar.engine.blockwise import GradientBlocks
-from captum_gmar.engine.flags import Flags
+from captum_gmar.engine.flags import Flags, of_each
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
 from captum_gmar.engine.fused import Watcher
 from captum_gmar.engine.in_blocks import gradient_blocks
@@ -43,7 +43,7 @@ class BackwardPass:
         self.importance: dict[int, list[Tensor | None]] = {}  # of each layer, in parts (n, H)
         self.lock = threading.Lock()  # devices have threads of their own in backward
         self.heads = Heads()  # read of the gradient of the layer that was met last
-        self.has_gradient: list[Tensor] = []  # of each layer and part, whether all examples have any
+        self.largest: list[Tensor] = []  # magnitude of the gradient of each layer and part (n, T)
         # tokens that the target reads
         self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
 
@@ -70,10 +70,11 @@ class BackwardPass:
         if examples.start == 0:
             self._enter(layer, blocks.grad_output.device)
         gradient = blocks.grad_output.view(*blocks.shape, -1)
-        has_gradient = self._look_at(layer, gradient)
+        largest = self._look_at(layer, gradient)
         if gradient.device.type == "cpu" and (layer == self.forward_pass.count - 1 or self.forward_pass.separate):
             # In other layers all tokens count, and another device would have to be waited for.
             is_row = self.rule.layerwise  # of the gradient alone
+            has_gradient = largest > 0
             reads = has_gradient if is_row else has_gradient | (self.relevance[examples] != 0)
             blocks.keep_first(leading(reads))
         self._step(layer, examples, self.rule(self.relevance[examples], blocks))
@@ -131,15 +132,14 @@ class BackwardPass:
         """Notes what must be known of the gradient (n, H, T, D) with respect to the output of a layer's attention.
 
         Returns:
-            Tensor (n, T), whether a token has any.
+            Tensor (n, T), the largest magnitude of each token's.
         """
         largest = gradient.abs().amax((1, 3))  # not finite if any number is not, and quicker than to look at each
-        has_gradient = largest > 0  # (n, T)
         self.flags.finite(largest, f"gradient at attention layer {layer}")
-        self.has_gradient.append(has_gradient.any(-1).all())
+        self.largest.append(largest)
         if layer == self.forward_pass.count - 1:
-            self.read = self.read.to(gradient.device) | has_gradient.any(0)
-        return has_gradient
+            self.read = self.read.to(gradient.device) | (largest > 0).any(0)
+        return largest
 
     def check_start(self, start: Tensor, whole: bool) -> None:
         """The start tokens (N, T) must be those that the target reads after the last layer; else the flags raise.
@@ -161,6 +161,10 @@ class BackwardPass:
             )
 
         self.flags.must_hold(~(read.any() & is_other), error)
+
+    def has_gradient(self) -> list[Tensor]:
+        """Of each layer and part, whether all examples have any gradient."""
+        return of_each(self.largest, lambda largest: (largest > 0).any(-1).all(-1))
 
     def result(self) -> tuple[Tensor, Importance | None]:
         """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""

@@ -160,7 +160,7 @@ def _explained(
         if plan.begins and plan.tokens is None:
             backward_pass.check_start(start, whole=not pools_maxima(survey))
         relevance, importance = backward_pass.result()
-        for has_gradient in backward_pass.has_gradient:
+        for has_gradient in backward_pass.has_gradient():
             flags.add(has_gradient)
     if plan.sweep:
         relevance = run_sweep(plan.sweep, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)

@@ -1,6 +1,6 @@
 """Questions to the numbers of a device, all of which are answered at once: each answer makes the host wait for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ class Flags:
 
     def __init__(self) -> None:
         self._must_hold: list[tuple[Tensor, Callable[[], Exception]]] = []
+        self._finite: dict[int, Tensor] = {}  # by place among these, what must be finite: looked at together
         self._asked: list[Tensor] = []
 
     def must_hold(self, flag: Tensor, error: Callable[[], Exception]) -> None:
@@ -19,7 +20,8 @@ class Flags:
 
     def finite(self, tensor: Tensor, what: str) -> None:
         """All numbers must be finite; ``what`` says of what they are."""
-        self.must_hold(torch.isfinite(tensor).all(), lambda: not_finite_error(what))
+        self._finite[len(self._must_hold)] = tensor
+        self.must_hold(tensor, lambda: not_finite_error(what))
 
     def add(self, flag: Tensor) -> None:
         """Asks for an answer."""
@@ -28,6 +30,8 @@ class Flags:
     def look(self) -> list[bool]:
         """The answers to what was added, in order. It waits once."""
         flags = [flag for flag, _ in self._must_hold] + self._asked
+        for place, is_finite in zip(self._finite, of_each(list(self._finite.values()), _are_finite), strict=True):
+            flags[place] = is_finite
         if not flags:
             return []
         answers: list[bool] = torch.stack([flag.to(flags[0].device) for flag in flags]).cpu().tolist()
@@ -35,6 +39,21 @@ class Flags:
             if not holds:
                 raise error()
         return answers[len(self._must_hold) :]
+
+
+def of_each(tensors: Sequence[Tensor], test: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What a test (L, ...) → (L,) says of each tensor, made of those of one shape together: fewer operations."""
+    groups: dict[object, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        groups.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(place)
+    answers: dict[int, Tensor] = {}
+    for places in groups.values():
+        answers.update(zip(places, test(torch.stack([tensors[place] for place in places])).unbind(), strict=True))
+    return [answers[place] for place in range(len(tensors))]
+
+
+def _are_finite(tensors: Tensor) -> Tensor:
+    return torch.isfinite(tensors).flatten(1).all(1)
 
 
 def check_finite(tensor: Tensor, what: str) -> None:

@@ -93,7 +93,7 @@ class _Watched(torch.autograd.Function):
             gradient = grad_output
             if ctx.channels > grad_output.shape[-1]:
                 gradient = _with_row(grad_output, row, watcher)
-        return gradient, torch.zeros_like(watcher.anchor), *[None] * 7
+        return gradient, watcher.anchor.detach(), *[None] * 7
 
 
 def _with_row(grad_output: Tensor, row: Tensor | None, watcher: Watcher) -> Tensor:
@@ -128,7 +128,7 @@ class _Received(torch.autograd.Function):
         if watcher.on_rows is not None:
             with torch.autocast(value.device.type, enabled=False):
                 watcher.on_rows(_rows(grad_value, value, watcher))
-        return grad_value, torch.zeros_like(watcher.anchor), None, None
+        return grad_value, watcher.anchor.detach(), None, None
 
 
 def _rows(grad_value: Tensor, value: Tensor, watcher: Watcher) -> Tensor:

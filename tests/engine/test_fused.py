@@ -7,6 +7,8 @@ from torch.testing import assert_close
 
 from captum_gmar.attr.catalogue import OURS, methods
 from captum_gmar.attr.token_gradients import TokenAttribution
+from captum_gmar.engine import backward, forward, ways
+from captum_gmar.engine.in_blocks import read_in_blocks
 from captum_gmar.engine.ways import forced
 
 IN_THE_PASS = [
@@ -52,3 +54,21 @@ def test_the_flow_of_relevance(vit, images):
     with forced(True):
         found = method.relevance_flow(images.double(), 3)
     assert_close(found, method.relevance_flow(images.double(), 3))
+
+
+@pytest.mark.parametrize("name", ["gmar-l1", "gmar-l2", "gmar++", "gradient-rollout"])
+def test_layers_that_a_kernel_reads(name, monkeypatch):
+    """Blocks stand in for the kernel, which is tested by itself."""
+    readings = []
+
+    def read(layer, reading):
+        readings.append(reading)
+        return read_in_blocks(layer, reading)
+
+    expected = relevance(name, "ViT", fused=False)
+    for module in (forward, backward):
+        monkeypatch.setattr(module, "is_readable", lambda layer, reading: True)
+    monkeypatch.setitem(ways.WAYS, "kernel", (lambda layer, reading: True, read))
+    assert_close(relevance(name, "ViT", fused=True), expected)
+    assert {reading.matrix for reading in readings} <= {"attention", "positive", None}
+    assert readings
