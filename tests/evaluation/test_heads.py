@@ -177,7 +177,9 @@ def test_areas_in_the_report(whole: HeadResults) -> None:
     report = ablation.to_markdown()
     lines = report[report.index("### Logit") :].splitlines()
     areas = {
-        key: np.trapezoid(curve.logit.numpy(), curve.counts.numpy() / int(curve.counts[-1]), axis=1).mean(1)
+        key: (np.trapezoid if hasattr(np, "trapezoid") else np.trapz)(
+            curve.logit.numpy(), curve.counts.numpy() / int(curve.counts[-1]), axis=1
+        ).mean(1)
         for key, curve in ablation.curves.items()
     }
     random = areas.pop(("random", "random"))
