@@ -186,7 +186,7 @@ def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = Fa
         AssertionError: from Captum, if what is explained is not one number per example.
     """
     if selected[0].numel() == 1:  # the sum has the same gradient as each, of fewer operations
-        return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again)
+        return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again or None)
     grads: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
     return grads
 
