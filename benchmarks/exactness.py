@@ -59,6 +59,7 @@ def of_methods(model: nn.Module, inputs: Tensor) -> Iterator[Agreement]:
     targets = home(pixels).logits.argmax(-1).tolist()
     layers, patches = transformer_layers(home), patch_grid(home, *inputs.shape[-2:]).patches
     exact = with_truncations(home, layers, lambda copied, pixels: copied(pixels).logits, pixels, targets)
+    exact.patches = patches
     own = own_numbers(home, pixels, targets)
     for method, row in METHODS.items():
         if row.expected is not None:
