@@ -137,7 +137,7 @@ class ForwardPass(AttentionMode):
         """How the layer is met on the way back."""
         anchor, rule = _scalar(layer.query), self.rule
         reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
-        if rule is None or not is_fused(layer.query, value, layer.mask, reading, self.separate):
+        if rule is None or not is_fused(layer.query, value):
             return Handout(anchor, self.workspace)
         matrix = None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix
         met = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
