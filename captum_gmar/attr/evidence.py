@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -81,7 +82,9 @@ class AttentionEvidence(AttentionAttribution):
         return "Attention evidence"
 
     def _inputs(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-        return pixel_values(inputs, takes_others=True)
+        first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+        is_flat = isinstance(first, Tensor) and first.dim() == 3  # one image without its batch is no spectrogram
+        return pixel_values(inputs, takes_others=not is_flat or takes_sequences(self.model))
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         if request.contrast is None and not has_several_labels(self.model):
@@ -92,6 +95,13 @@ class AttentionEvidence(AttentionAttribution):
         else:
             of_targets = super()._explain_batch(plan, pixels, request)
         return [explanation._replace(relevance=shares(explanation.relevance)) for explanation in of_targets]
+
+
+def takes_sequences(model: nn.Module) -> bool:
+    """Whether the model's input is a sequence of frames, or of patches that were cut already, in place of images."""
+    if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
+        return True
+    return "spatial_shapes" in signature(model.forward).parameters
 
 
 def log_odds(logits: Tensor) -> Tensor:
