@@ -69,7 +69,7 @@ class WeightedHeads:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        rows, norms = read_blocks(layer, Reading(torch.ones_like(relevance), "product", "l1"))
+        rows, norms, _ = read_blocks(layer, Reading(torch.ones_like(relevance), "product", "l1"))
         return Step(relevance + fuse_rows(rows, head_weights(norms)))
 
 

@@ -357,7 +357,7 @@ class TestUnknown:
         model = activated(nn.ELU())()
         message = (
             r"does not know what ELU 'blocks.0.mlp.1' computes by elu. .* but HandWrittenLayer 'blocks.0' puts it "
-            r"beside others by add. .*balanced_rules.register_rule\(ELU, rule\)"
+            r"beside others by add. .*captum_gmar.register_rule\(ELU, rule\)"
         )
         with pytest.raises(RuntimeError, match=message):
             self.run(model)
