@@ -52,13 +52,18 @@ class Reading(NamedTuple):
 
 
 def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether the model's attention is not over one patch grid of images, so that this module explains it."""
+    """Whether the model's attention is not over one patch grid of images, so that this module explains it.
+
+    Raises:
+        RuntimeError: if the model is traced or exported.
+    """
+    check_not_traced(model)
     if inputs.dim() != 4 or any(not QUERIES.isdisjoint(module._parameters) for module in model.modules()):
         return True
     try:
         layers = transformer_layers(model)
     except ValueError:
-        return True
+        return bool(_lists(model))
     return any(map(_holds_lists, layers)) or _reads_layers(model) or len(_lists(model)) > 1
 
 

@@ -112,7 +112,7 @@ class TestGradientsThatAreCut:
     @pytest.mark.parametrize("part", ["all", "mlp", "what comes out of the last attention"])
     def test_no_method_draws_another_ones_map(self, vit, images, name, part):
         method = methods()[name](self.quantised(vit, part))
-        if name.startswith("libra") or name == "token-evidence":  # it names the module, whose gradient it would have to balance
+        if name.startswith("libra") or name == "token-evidence":  # it would balance it
             with pytest.raises(RuntimeError, match=r"does not know what Linear 'vit\..*' computes by linear_dynamic"):
                 method.relevance(images, 3)
         elif method.plan.rule is None and not isinstance(method, TokenAttribution):

@@ -93,6 +93,9 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+EXPLAINED = {("quantised", "AttentionRollout"), ("Swin", "AttentionEvidence")}  # one needs no gradient, one no grid
+
+
 def _explained(method: str, make: Callable[[], Any], **options: Any) -> object:
     return getattr(captum_gmar, method)(make(), **options).attribute(IMAGES, 1)
 
@@ -102,7 +105,7 @@ def _models() -> list[Call]:
     rows = []
     for name, (make, says) in MODELS.items():
         for method in classes:
-            if (name, method) == ("quantised", "AttentionRollout"):  # needs no gradient, and may work
+            if (name, method) in EXPLAINED:
                 continue
             call = partial(_explained, method, make)
             rows.append(Call("models in Python", f"{method} of {name}", call, says, CAPTUMS))
