@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 
 from captum_gmar.attr.evidence import log_odds
@@ -100,6 +101,7 @@ class AnswerEvidence:
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
         ValueError: if it does not generate text.
+        ImportError: if transformers is older than 5, whose models of this kind are built in other ways.
 
     Example::
 
@@ -116,6 +118,7 @@ class AnswerEvidence:
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         check_model(model)
+        check_version()
         decoder_layers(model)
         self.model: Any = model
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
@@ -225,6 +228,15 @@ class AnswerEvidence:
 
     def _text(self, number: int) -> str:
         return str(number) if self.tokenizer is None else str(self.tokenizer.decode([number]))
+
+
+def check_version() -> None:
+    """
+    Raises:
+        ImportError: if transformers is too old for what reads answers.
+    """
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        raise ImportError(f"AnswerEvidence needs transformers 5 or newer. Got {transformers.__version__} instead.")
 
 
 def _has_encoder(model: Any) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from oracle import log_odds
 from text_models import ANSWER, IMAGE_TOKEN, TEXT_MODELS, text_model
 from torch.overrides import TorchFunctionMode
@@ -10,6 +11,9 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.engine.word_rows import decoder_layers
+
+if int(transformers.__version__.partition(".")[0]) < 5:
+    pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
 
 UNPLACED = {"llava_next", "llava_onevision", "internvl", "smolvlm", "idefics3"} | {"blip2", "instructblip", "mllama"}
 
