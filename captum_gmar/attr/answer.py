@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor, nn
 
 from captum_gmar.attr.evidence import log_odds
@@ -235,6 +234,8 @@ def check_version() -> None:
     Raises:
         ImportError: if transformers is too old for what reads answers.
     """
+    import transformers  # which takes seconds to load: the model's own module has loaded it
+
     if int(transformers.__version__.partition(".")[0]) < 5:
         raise ImportError(f"AnswerEvidence needs transformers 5 or newer. Got {transformers.__version__} instead.")
 

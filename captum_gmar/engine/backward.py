@@ -67,8 +67,13 @@ class BackwardPass:
                 raise without_gradient_error(layer)
 
     def _meet_blocks(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
-        if examples.start == 0:
-            self._enter(layer, blocks.grad_output.device)
+        with self.lock:
+            if examples.start == 0:
+                self._enter(layer, blocks.grad_output.device)
+            self.relevance = self.relevance.to(blocks.grad_output.device)  # of separate layers others come between
+            self._step(layer, examples, self._step_over(layer, examples, blocks))
+
+    def _step_over(self, layer: int, examples: slice, blocks: GradientBlocks) -> Step:
         gradient = blocks.grad_output.view(*blocks.shape, -1)
         largest = self._look_at(layer, gradient)
         if gradient.device.type == "cpu" and (layer == self.forward_pass.count - 1 or self.forward_pass.separate):
@@ -77,7 +82,7 @@ class BackwardPass:
             has_gradient = largest > 0
             reads = has_gradient if is_row else has_gradient | (self.relevance[examples] != 0)
             blocks.keep_first(leading(reads))
-        self._step(layer, examples, self.rule(self.relevance[examples], blocks))
+        return self.rule(self.relevance[examples], blocks)
 
     def _read_gradient(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
         """What is read of the gradient of a layer's output; the row of relevance that its value is to be read by."""
