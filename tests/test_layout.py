@@ -15,6 +15,7 @@ from tools.house import (
     Module,
     arrows,
     circles,
+    defined_names,
     file_arrows,
     floors,
     imports,
@@ -44,6 +45,13 @@ def test_no_room_imports_one_that_is_not_below(modules: list[Module]) -> None:
 
 def test_no_files_import_one_another_in_a_circle(modules: list[Module]) -> None:
     assert circles({module.name for module in modules}, file_arrows(modules)) == []
+
+
+def test_a_name_stands_for_one_thing(modules: list[Module]) -> None:
+    """But what commands have in common, which are modules of one form."""
+    homes = defined_names(module for module in modules if module.is_of_the_package)
+    of_commands = {f"captum_gmar.cli.{name}" for name in ("app", "compare", "evaluate", "explain", "heads")}
+    assert {name: where for name, where in homes.items() if len(where) > 1 and where - of_commands} == {}
 
 
 def test_the_plan_goes_one_way() -> None:

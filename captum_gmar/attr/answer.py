@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_gmar.attr.evidence import log_odds
 from captum_gmar.attr.image_tokens import PictureTokens, picture_tokens
 from captum_gmar.engine.models import check_model
+from captum_gmar.engine.precision import wide
 from captum_gmar.engine.word_rows import RowEvidence, decoder_layers, explain_last_rows
 
 Answer: TypeAlias = str | Sequence[int] | Tensor
@@ -162,8 +163,8 @@ class AnswerEvidence:
                 f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(against)} instead."
             )
         with_answer = self._with_answer(arguments, ids)
-        evidence = explain_last_rows(self.model, with_answer, len(ids), partial(_scores, ids=ids, against=against))
-        tokens, encoded = _shares(evidence)
+        evidence = explain_last_rows(self.model, with_answer, len(ids), partial(_word_scores, ids=ids, against=against))
+        tokens, encoded = _parts_held(evidence)
         pictures = picture_tokens(self.model, arguments, (tokens if encoded is None else encoded).shape[1])
         return AnswerAttribution(
             tuple(map(self._text, ids)),
@@ -257,16 +258,16 @@ def _one_example(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
 
 
-def _scores(logits: Tensor, ids: list[int], against: list[int] | None) -> Tensor:
+def _word_scores(logits: Tensor, ids: list[int], against: list[int] | None) -> Tensor:
     """(L, W) of logits (L, W, vocabulary): of each word its log-odds, or its odds' log against the contrast."""
     words = torch.arange(len(ids), device=logits.device)
     if against is None:
         return log_odds(logits.flatten(0, 1)).view(logits.shape)[:, words, ids]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = wide(logits)
     return logits[:, words, ids] - logits[:, words, against * (len(ids) // len(against))]
 
 
-def _shares(evidence: RowEvidence) -> tuple[Tensor, Tensor | None]:
+def _parts_held(evidence: RowEvidence) -> tuple[Tensor, Tensor | None]:
     """(W, S) and (W, S') of all evidence of each word, for and against; zero where there is none."""
     parts = [evidence.tokens] if evidence.encoded is None else [evidence.tokens, evidence.encoded]
     together = torch.cat(parts, 1)

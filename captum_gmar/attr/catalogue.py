@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MethodFactory: TypeAlias = "Callable[..., Attribution]"
 
 ALL_TOKENS, ALL_EVIDENCE = "all tokens", "all evidence"
-LOGIT, SLOPE, UNITLESS = "of the logit", "slope of the logit", "no unit"
+OF_LOGIT, OF_SLOPE, UNITLESS = "of the logit", "slope of the logit", "no unit"
 
 # What maps do not say, as it stands below them.
 ANY_CLASS = "Where attention went, for whichever class."
@@ -53,7 +53,7 @@ class MethodEntry(NamedTuple):
     reads_class: bool = True
     share: str | None = None
     is_ours: bool = True
-    unit: str = LOGIT
+    unit: str = OF_LOGIT
     caveat: str = ""
 
     @property
@@ -89,12 +89,12 @@ def _positive(name: str, home: str, **fields: Any) -> MethodEntry:
     return MethodEntry(name, home, **{"caveat": ONLY_FOR, **fields})
 
 
-def _tokens(name: str, home: str) -> MethodEntry:
+def _token_entry(name: str, home: str) -> MethodEntry:
     """Of the tokens between the layers, times their gradient."""
     return MethodEntry(name, f"attr.token_gradients:{home}", caveat=MIXED)
 
 
-def _captums(name: str, home: str, caveat: str, unit: str = LOGIT) -> MethodEntry:
+def _captums(name: str, home: str, caveat: str, unit: str = OF_LOGIT) -> MethodEntry:
     return MethodEntry(name, f"attr.captum_methods:{home}", is_ours=False, unit=unit, caveat=caveat)
 
 
@@ -125,13 +125,13 @@ _ROWS = (
         caveat="Shows which tokens were read, not where they had it from.",
     ),
     MethodEntry("token-evidence", "attr.token_evidence:TokenEvidence", share=ALL_EVIDENCE, caveat=MIXED),
-    _tokens("libra-fullgrad+", "LibraFullGradPlus"),
-    _tokens("fullgrad+", "FullGradPlus"),
-    _tokens("libra-attcat", "LibraAttCAT"),
-    _tokens("attcat", "AttCAT"),
+    _token_entry("libra-fullgrad+", "LibraFullGradPlus"),
+    _token_entry("fullgrad+", "FullGradPlus"),
+    _token_entry("libra-attcat", "LibraAttCAT"),
+    _token_entry("attcat", "AttCAT"),
     _positive("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
     MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
-    _captums("saliency", "Saliency", "What a change would matter, not what speaks for the class.", SLOPE),
+    _captums("saliency", "Saliency", "What a change would matter, not what speaks for the class.", OF_SLOPE),
     _captums("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
     _captums("integrated-gradients", "IntegratedGradients", FROM_ZEROS),
     _captums("gradient-shap", "GradientShap", FROM_ZEROS),

@@ -12,6 +12,7 @@ from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.engine.explanation import Explanation, Plan
 from captum_gmar.engine.models import Logits, config_of
+from captum_gmar.engine.precision import wide
 from captum_gmar.engine.request import Request, pixel_values
 from captum_gmar.engine.value_evidence import explain_values, has_several_grids
 
@@ -108,7 +109,7 @@ def log_odds(logits: Tensor) -> Tensor:
     r""":math:`\log \frac{p}{1 - p}` of every class, (N, classes), also where p rounds to 1; of one class, its logit."""
     if logits.dim() != 2 or logits.shape[1] == 1:
         return logits
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = wide(logits)
     top = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, keepdim=True), True)
     beside_top = logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
     others = logits.logsumexp(1, keepdim=True) + torch.log1p(-logits.softmax(1).masked_fill(top, 0))  # there p is ≤ 1/2

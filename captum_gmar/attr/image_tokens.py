@@ -64,7 +64,7 @@ def _square(model: Any, arguments: Mapping[str, Any], tokens: int) -> list[tuple
     return [(side, side)] * pictures
 
 
-def _merged(model: Any, arguments: Mapping[str, Any], tokens: int) -> list[tuple[int, int]]:
+def _merged_grids(model: Any, arguments: Mapping[str, Any], tokens: int) -> list[tuple[int, int]]:
     """Of Qwen's kind: the grid of patches that the processor returned, several of which make one token."""
     side = model.config.vision_config.spatial_merge_size
     return [(int(time * rows) // side, int(columns) // side) for time, rows, columns in arguments["image_grid_thw"]]
@@ -110,7 +110,7 @@ def _before_text(model: Any, arguments: Mapping[str, Any], length: int) -> list[
 
 LAYOUTS: dict[str, Callable[[Any, Mapping[str, Any], int], list[PictureTokens]]] = {
     **dict.fromkeys(("paligemma", "gemma3"), _in_prompt(_square)),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), _in_prompt(_merged)),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), _in_prompt(_merged_grids)),
     "llava": _in_prompt(_llava),
     "mistral3": _in_prompt(_sized),
     "vision-encoder-decoder": _at_end_of_encoded,

@@ -1,6 +1,6 @@
 """What a method says of each patch, whichever of ours or of Captum's it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,32 @@ def naming(name: str) -> Iterator[None]:
         raise  # which fewer images at once may help
     except FAILURES as error:
         raise RuntimeError(f"{name}: {error}") from error
+
+
+def methods_of_mapping(methods: Mapping[Any, Any], reserved: Collection[str] = ()) -> dict[str, Method]:
+    """Methods of a caller's own, by name.
+
+    Args:
+        methods: from names to methods.
+        reserved: names that stand for something else.
+
+    Raises:
+        TypeError: if a key is no name or reserved, or a method no method.
+    """
+    for name in methods:
+        if not isinstance(name, str) or name in reserved:
+            others = f", other than {', '.join(reserved)}" if reserved else ""
+            raise TypeError(f"methods must be a mapping from names{others}. Got the key {name!r} instead.")
+    return {name: _checked_method(name, method) for name, method in methods.items()}
+
+
+def _checked_method(name: str, method: object) -> Method:
+    if isinstance(method, Attribution) or (callable(method) and not isinstance(method, type | nn.Module)):
+        return method
+    raise TypeError(
+        f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
+        f"attributions. Got {method!r} instead. Classes are called on the model first."
+    )
 
 
 def images_at_once(device: torch.device) -> int:

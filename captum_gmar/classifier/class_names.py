@@ -31,7 +31,7 @@ def find_class(text: str, labels: Mapping[int, str], option: str = "target", for
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
     if not matches:
-        raise ValueError(f"{option} must be {forms}. Got {text!r} instead.{_near(wanted, labels)}")
+        raise ValueError(f"{option} must be {forms}. Got {text!r} instead.{_similar_names(wanted, labels)}")
     if len(matches) > 1:
         raise ValueError(f"{option} {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
     return matches[0]
@@ -47,7 +47,7 @@ def _synonyms(label: str) -> list[str]:
     return [part.strip() for part in label.casefold().split(",")]
 
 
-def _near(wanted: str, labels: Mapping[int, str]) -> str:
+def _similar_names(wanted: str, labels: Mapping[int, str]) -> str:
     """The classes whose names look like it, first those with it as a word."""
     names = {name: index for index, label in labels.items() for name in _synonyms(label)}
     with_word = [name for name in names if wanted in name.split()][:NEAR]

@@ -22,15 +22,15 @@ from captum_gmar.inspection.compare import compare
 from captum_gmar.visualization import visualize_token_interaction
 
 MOST_BYTES, MOST_PIXELS = 20 * 2**20, 40_000_000
-STEPS = 14  # of insertion and deletion, as somebody waits for them
+FEW_STEPS = 14  # of insertion and deletion, as somebody waits for them
 TOO_MANY_PIXELS = (
     f"the image must have at most {MOST_PIXELS // 10**6} million pixels: scale it down first, the model sees a few "
     "hundred a side."
 )
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no more of Pillow's readers than photos need
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no more of Pillow's readers than photos need
 
 
-class Answer(NamedTuple):
+class PageAnswer(NamedTuple):
     """Of one question: a picture, its table, and the relevance of each method by name."""
 
     figure: Figure
@@ -48,13 +48,13 @@ def read_upload(path: Path) -> Image.Image:
     if size > MOST_BYTES:
         raise OSError(f"the file must be of at most {MOST_BYTES / 2**20:.0f} MiB. Got {size / 2**20:.0f} instead.")
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=IMAGE_FORMATS) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the tighter limit
             pixels = image.width * image.height
     except Image.DecompressionBombError as error:  # Pillow's own limit, by the header as well
         raise OSError(TOO_MANY_PIXELS) from error
     except Exception as error:  # of a hostile file, Pillow's readers raise nearly anything
-        raise OSError(f"the file must be an image: {', '.join(FORMATS)}. Another format, or damaged.") from error
+        raise OSError(f"the file must be an image: {', '.join(IMAGE_FORMATS)}. Another format, or damaged.") from error
     if pixels > MOST_PIXELS:
         raise OSError(TOO_MANY_PIXELS)
     try:
@@ -71,7 +71,7 @@ def scene_image(seed: int) -> Image.Image:
 def likely(classifier: Classifier, image: Image.Image) -> list[tuple[str, int, float | None]]:
     """Name, index and probability of every class, the likeliest first; logits' order where none is a probability."""
     with torch.no_grad():
-        logits = classifier.logits(_pixels(classifier, image)).cpu()
+        logits = classifier.logits(_to_pixels(classifier, image)).cpu()
     probabilities = classifier.probabilities(logits)
     return [
         (classifier.labels[index], index, None if probabilities is None else float(probabilities[0, index]))
@@ -86,7 +86,7 @@ def answer(
     contrast: int | None,
     names: Iterable[str],
     progress: Callable[[float, str], None] = lambda share, text: None,
-) -> Answer:
+) -> PageAnswer:
     """The maps of the methods side by side, with insertion, deletion, time and passes of each.
 
     Raises:
@@ -97,7 +97,7 @@ def answer(
         raise ValueError("methods must be at least one method. Got none instead; tick one.")
     if contrast is not None and (others := [name for name in names if not METHODS[name].takes_contrast]):
         raise ValueError(f"rather than a class must go with methods that see it. Got {', '.join(others)} instead.")
-    pixels = _pixels(classifier, image)
+    pixels = _to_pixels(classifier, image)
     methods: dict[str, Method] = {}
     for name in names:
         method = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
@@ -107,7 +107,7 @@ def answer(
     comparison = compare(
         *(classifier.model, pixels, methods, target),
         forward_func=classifier.logits,
-        steps=min(STEPS, grid.patches),
+        steps=min(FEW_STEPS, grid.patches),
         softmax=not classifier.is_multi_label,
         repeats=1,
     )
@@ -115,12 +115,12 @@ def answer(
     title = classifier.labels[target] + (f" rather than {classifier.labels[contrast]}" if contrast is not None else "")
     figure, _ = comparison.visualize(classifier.photo(pixels[0]), title=title, use_pyplot=False)
     relevance = {result.name: torch.as_tensor(result.relevance) for result in comparison.methods}
-    return Answer(figure, comparison.to_markdown(), relevance)
+    return PageAnswer(figure, comparison.to_markdown(), relevance)
 
 
 def fed(classifier: Classifier, image: Image.Image, target: int, place: tuple[float, float]) -> Figure:
     """What fed the patch at this place of the photo, (x, y) from 0 to 1."""
-    pixels = _pixels(classifier, image)
+    pixels = _to_pixels(classifier, image)
     grid = patch_grid(classifier.model, *pixels.shape[-2:])
     patch = min(int(place[1] * grid.rows), grid.rows - 1), min(int(place[0] * grid.columns), grid.columns - 1)
     method = GMARAttribution(classifier.model, tokens=patch, forward_func=classifier.logits)
@@ -140,5 +140,5 @@ def _rather(method: Any, contrast: int, inputs: Tensor, target: Any) -> Tensor:
     return attributions
 
 
-def _pixels(classifier: Classifier, image: Image.Image) -> Tensor:
+def _to_pixels(classifier: Classifier, image: Image.Image) -> Tensor:
     return classifier.pixel_values(image).to(classifier.device)

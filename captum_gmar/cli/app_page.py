@@ -17,8 +17,8 @@ from captum_gmar.cli.terminal import CommandError, one_line
 from captum_gmar.files.writing import save_arrays, save_picture
 
 CHOSEN = ("attention-evidence", "gmar-l1", "rollout")
-SCENE = 600_025
-NO_CLASS = "– no other class –"
+FIRST_SCENE = 600_025
+NO_OTHER_CLASS = "– no other class –"
 KEPT_SECONDS = 600  # uploads and pictures, before they are deleted
 WARNING = "⚠ "
 
@@ -54,7 +54,9 @@ def make_page(model: str | None = None, size: int | None = None, device: str = "
         with gradio.Row():
             with gradio.Column(scale=1, min_width=280):
                 upload = gradio.File(label="Drop a photo", file_count="single", type="filepath", elem_id="upload")
-                seed = gradio.Number(SCENE, label="… or the built-in scene of this number", precision=0, elem_id="seed")
+                seed = gradio.Number(
+                    FIRST_SCENE, label="… or the built-in scene of this number", precision=0, elem_id="seed"
+                )
                 take = gradio.Button("Take the scene", elem_id="scene")
                 name = gradio.Textbox(
                     model or "", label="Model: a name or folder; empty for the built-in", elem_id="model"
@@ -85,7 +87,7 @@ def make_page(model: str | None = None, size: int | None = None, device: str = "
                 image: picture,
                 photo: picture,
                 target: gradio.Dropdown(choices=choices, value=first),
-                contrast: gradio.Dropdown(choices=[(NO_CLASS, -1), *choices], value=-1),
+                contrast: gradio.Dropdown(choices=[(NO_OTHER_CLASS, -1), *choices], value=-1),
                 status: f"The model says: {choices[0][0]}.",
             }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import COMPARED
-from captum_gmar.cli.explain import SCENE
+from captum_gmar.cli.explain import SCENE_NAME
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if bool(arguments.image) != bool(arguments.model):
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
     settings = _settings(arguments)
-    image = arguments.image or Path(SCENE)
+    image = arguments.image or Path(SCENE_NAME)
     mark = [comparison_mark(MARK, settings.methods, COMPARED), picture_mark(settings.target or "")]
     (picture,) = plan_pictures([image], arguments.output, "-".join(filter(None, mark)))
     table = plan_table(arguments.save_table)

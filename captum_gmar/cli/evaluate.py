@@ -123,12 +123,12 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
     from captum_gmar.cli.scene_subjects import open_subject
     from captum_gmar.evaluation.data_files import read_examples
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
-    from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
+    from captum_gmar.evaluation.processes import FailedElsewhere, joined_processes, local_device
     from captum_gmar.evaluation.report_folder import SUMMARY
     from captum_gmar.evaluation.report_text import count
 
     device = choose_device(local_device(arguments.device))
-    with joined(device) as processes, open_subject(arguments, device, 2, read_examples) as subject:
+    with joined_processes(device) as processes, open_subject(arguments, device, 2, read_examples) as subject:
         settings = _settings(arguments, subject)
         classifier = subject.classifier
         methods = make_methods(settings.methods, classifier.model, classifier.logits)

@@ -25,7 +25,7 @@ from captum_gmar.cli.terminal import CommandError
 if TYPE_CHECKING:
     from captum_gmar.cli.image_settings import ExplainSettings
 
-SCENE = "built-in-scene"
+SCENE_NAME = "built-in-scene"
 DEFAULT = ("gmar-l1",)
 
 DESCRIPTION = """\
@@ -41,22 +41,22 @@ FROM_TOKENS = tuple(name for name, entry in METHODS.items() if entry.takes_token
 FROM_ALL_LAYERS = tuple(name for name, entry in METHODS.items() if entry.takes_contrast and not entry.takes_tokens)
 
 
-def _listing(names: Sequence[str]) -> str:
+def _method_lines(names: Sequence[str]) -> str:
     return textwrap.fill(", ".join(names), 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 EPILOG = f"""\
 methods:
   that take --tokens and --contrast:
-{_listing(FROM_TOKENS)}
+{_method_lines(FROM_TOKENS)}
   that take --contrast:
-{_listing(FROM_ALL_LAYERS)}
+{_method_lines(FROM_ALL_LAYERS)}
   that are the same for every class, so that --contrast and --target topK mean
   nothing to them; all but published-gmar take --tokens:
-{_listing(CLASSLESS)}
+{_method_lines(CLASSLESS)}
   Captum's, summed over the pixels of each patch; occlusion and feature-ablation
   are of whole patches already:
-{_listing(CAPTUMS)}
+{_method_lines(CAPTUMS)}
   Where relevance can be negative, red speaks for the class and blue against it.
 
 picture formats: {", ".join(FORMATS)}
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("give images and --model, or neither for the built-in scene and model")
     settings = _settings(arguments)
     settings.check()
-    images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE)], 0)
+    images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE_NAME)], 0)
     if not images:
         return 0, missing
     pictures = plan_pictures(images, arguments.output, settings.mark())

@@ -124,7 +124,7 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
     from captum_gmar.cli.scene_subjects import open_subject
     from captum_gmar.evaluation.data_files import image_examples, is_data_set, read_examples
     from captum_gmar.evaluation.evaluate_heads import run_heads
-    from captum_gmar.evaluation.processes import FailedElsewhere, joined, local_device
+    from captum_gmar.evaluation.processes import FailedElsewhere, joined_processes, local_device
 
     is_of_images = bool(arguments.data) and not is_data_set(arguments.data)
     images, missing = find_images([str(arguments.data)]) if is_of_images else ([], 0)
@@ -133,7 +133,7 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
     read = read_examples if not images else lambda data: image_examples(images)
     device = choose_device(local_device(arguments.device))
     folder = None if picture else Path(arguments.output)
-    with joined(device) as processes, open_subject(arguments, device, 1, read) as subject:
+    with joined_processes(device) as processes, open_subject(arguments, device, 1, read) as subject:
         listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
         command = shlex.join(["captum-gmar", *arguments.given])
         try:

@@ -46,13 +46,13 @@ def open_subject(
 @contextmanager
 def scene_subject(objects: int, size: int | None, device: torch.device) -> Iterator[Subject]:
     """Scenes of so many objects, with label and mask of the first; size is that of the pixels, if not the model's."""
-    examples = [_example(FIRST_SEED + number, objects) for number in range(SCENES)]
+    examples = [_scene_example(FIRST_SEED + number, objects) for number in range(SCENES)]
     with demo.model_folder() as folder:
         classifier = load_classifier(str(folder), size=size, device=device)
         yield Subject(classifier, examples, "the built-in model", f"built-in scenes of {NUMBERS[objects]}")
 
 
-def _example(seed: int, objects: int) -> Example:
+def _scene_example(seed: int, objects: int) -> Example:
     def image() -> Image.Image:
         return Image.fromarray(demo.make_scene(seed, objects).image)
 

@@ -16,10 +16,10 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
+Plane: TypeAlias = NDArray[np.float64]
 Phase: TypeAlias = tuple[float, float]
-Shape: TypeAlias = Callable[[Array, Array], Array]
-Texture: TypeAlias = Callable[[Array, Array, float, Phase], Array]
+Outline: TypeAlias = Callable[[Plane, Plane], Plane]
+Texture: TypeAlias = Callable[[Plane, Plane, float, Phase], Plane]
 Window: TypeAlias = tuple[slice, slice]
 
 SIZE: Final = 112  # side of a scene in pixels
@@ -33,34 +33,34 @@ def unit_vector(turn: float) -> tuple[float, float]:
     return round(math.cos(2 * math.pi * turn), 6), round(math.sin(2 * math.pi * turn), 6)
 
 
-def _to_sides(x: Array, y: Array, sides: int, inradius: float) -> list[Array]:
+def _to_sides(x: Plane, y: Plane, sides: int, inradius: float) -> list[Plane]:
     """Return the signed distance to the line through each side of a regular polygon."""
     normals = [unit_vector(side / sides + 0.25) for side in range(sides)]
     return [x * cosine + y * sine - inradius for cosine, sine in normals]
 
 
-def disc(x: Array, y: Array) -> Array:
+def disc(x: Plane, y: Plane) -> Plane:
     """A full circle."""
     return np.sqrt(x * x + y * y) - 0.5642
 
 
-def ring(x: Array, y: Array) -> Array:
+def ring(x: Plane, y: Plane) -> Plane:
     """A circle with a hole half as wide."""
     return np.abs(np.sqrt(x * x + y * y) - 0.4974) - 0.16
 
 
-def triangle(x: Array, y: Array) -> Array:
+def triangle(x: Plane, y: Plane) -> Plane:
     """A triangle with equal sides."""
     first, second, third = _to_sides(x, y, 3, 0.4387)
     return np.maximum(np.maximum(first, second), third)
 
 
-def square(x: Array, y: Array) -> Array:
+def square(x: Plane, y: Plane) -> Plane:
     """A square, side 1."""
     return np.maximum(np.abs(x), np.abs(y)) - 0.5
 
 
-def star(x: Array, y: Array) -> Array:
+def star(x: Plane, y: Plane) -> Plane:
     """A pentagram."""
     # A point lies in a pentagram when it is on the inner side of at least four of its five lines,
     # so what decides is the second largest distance.
@@ -71,33 +71,33 @@ def star(x: Array, y: Array) -> Array:
     return second
 
 
-def bar(x: Array, y: Array) -> Array:
+def bar(x: Plane, y: Plane) -> Plane:
     """A bar, 2.5 long and 0.4 wide."""
     return np.maximum(np.abs(x) - 1.25, np.abs(y) - 0.2)
 
 
-def soften(distance: Array) -> Array:
+def soften(distance: Plane) -> Plane:
     """Turn a signed distance in pixels into coverage: 1 inside, 0 outside, one pixel in between."""
     return np.minimum(np.maximum(0.5 - distance, 0.0), 1.0)
 
 
-def _to_nearest_line(position: Array, period: float, phase: float) -> Array:
+def _to_nearest_line(position: Plane, period: float, phase: float) -> Plane:
     """Return the signed distance to the nearest of the lines that repeat every `period` pixels."""
     shifted = position / period + phase
     return (shifted - np.floor(shifted) - 0.5) * period
 
 
-def striped(u: Array, v: Array, period: float, phase: Phase) -> Array:
+def striped(u: Plane, v: Plane, period: float, phase: Phase) -> Plane:
     """Stripes along v, as wide as what lies between them."""
     return soften(np.abs(_to_nearest_line(u, period, phase[0])) - period / 4)
 
 
-def ringed(u: Array, v: Array, period: float, phase: Phase) -> Array:
+def ringed(u: Plane, v: Plane, period: float, phase: Phase) -> Plane:
     """Rings around the middle."""
     return striped(np.sqrt(u * u + v * v), v, period, phase)
 
 
-def checked(u: Array, v: Array, period: float, phase: Phase) -> Array:
+def checked(u: Plane, v: Plane, period: float, phase: Phase) -> Plane:
     """A chessboard."""
     # Diagonally a check repeats faster than its sides do, so its sides get a longer period than a stripe.
     columns = striped(u, v, 1.25 * period, phase)
@@ -105,7 +105,7 @@ def checked(u: Array, v: Array, period: float, phase: Phase) -> Array:
     return columns + rows - 2 * columns * rows
 
 
-def dotted(u: Array, v: Array, period: float, phase: Phase) -> Array:
+def dotted(u: Plane, v: Plane, period: float, phase: Phase) -> Plane:
     """Dots on a square grid."""
     across = _to_nearest_line(u, period, phase[0])
     along = _to_nearest_line(v, period, phase[1])
@@ -115,12 +115,12 @@ def dotted(u: Array, v: Array, period: float, phase: Phase) -> Array:
 TEXTURES: tuple[Texture, ...] = (striped, checked, dotted, ringed)
 
 
-def _from_hsv(hue: float, saturation: float, value: float) -> Array:
+def _from_hsv(hue: float, saturation: float, value: float) -> Plane:
     distances = (abs((hue + offset) % 1.0 * 6 - 3) for offset in (0.0, 2 / 3, 1 / 3))
     return np.array([value * (1 - saturation * (1 - min(max(d - 1, 0.0), 1.0))) for d in distances])
 
 
-def draw_colours(rng: np.random.Generator) -> tuple[Array, Array]:
+def draw_colours(rng: np.random.Generator) -> tuple[Plane, Plane]:
     """Return a dark and a light colour, red-green-blue from 0 to 1, in random order.
 
     The hues are close to each other or nearly opposite; lightness always differs enough to show a texture.
@@ -147,7 +147,7 @@ class Figure:
         colours: first and second colour, red-green-blue from 0 to 1.
     """
 
-    shape: Shape
+    shape: Outline
     texture: Texture | None
     size: float
     centre: tuple[float, float]
@@ -155,10 +155,10 @@ class Figure:
     texture_turn: float
     period: float
     phase: Phase
-    colours: tuple[Array, Array]
+    colours: tuple[Plane, Plane]
 
 
-def draw_figure(rng: np.random.Generator, shape: Shape, texture: Texture | None, size: float) -> Figure:
+def draw_figure(rng: np.random.Generator, shape: Outline, texture: Texture | None, size: float) -> Figure:
     """Return a figure whose place, rotation, texture and colours are random and know nothing of its form."""
     column, row, turn, texture_turn, period, shift, other_shift = rng.random(7).tolist()
     longest_period = min(_LONGEST_PERIOD, 0.45 * size)  # a small figure must still show its texture
@@ -186,13 +186,13 @@ def window(figure: Figure) -> Window:
     return rows, columns
 
 
-def coverage(figure: Figure, where: Window) -> Array:
+def coverage(figure: Figure, where: Window) -> Plane:
     """Return how much of each pixel in the window the figure covers, from 0 to 1."""
     x, y = _offsets(figure, where, figure.turn)
     return soften(figure.shape(x / figure.size, y / figure.size) * figure.size)
 
 
-def paint(canvas: Array, figure: Figure) -> tuple[Window, Array]:
+def paint(canvas: Plane, figure: Figure) -> tuple[Window, Plane]:
     """Paint the figure onto a canvas of shape (SIZE, SIZE, 3), in place; return its window and coverage."""
     where = window(figure)
     cover = coverage(figure, where)
@@ -200,7 +200,7 @@ def paint(canvas: Array, figure: Figure) -> tuple[Window, Array]:
     return where, cover
 
 
-def _colour(figure: Figure, where: Window) -> Array:
+def _colour(figure: Figure, where: Window) -> Plane:
     first, second = figure.colours
     if figure.texture is None:
         return first
@@ -208,7 +208,7 @@ def _colour(figure: Figure, where: Window) -> Array:
     return first + (second - first) * figure.texture(u, v, figure.period, figure.phase)[..., None]
 
 
-def _offsets(figure: Figure, where: Window, turn: float) -> tuple[Array, Array]:
+def _offsets(figure: Figure, where: Window, turn: float) -> tuple[Plane, Plane]:
     """Return the window's pixel centres relative to the figure's centre, in axes rotated by `turn`."""
     rows, columns = where
     cosine, sine = unit_vector(turn)

@@ -70,7 +70,7 @@ class LocalisationReport(dict[str, Localisation]):
 
     def records(self) -> list[dict[str, str | float]]:
         """Return a row per method with each mean and its margin, as `pandas.DataFrame` takes them."""
-        return [{"method": name, **_numbers(row)} for name, row in self.items()]
+        return [{"method": name, **_columns_of(row)} for name, row in self.items()]
 
     def to_markdown(self) -> str:
         """Return the report as a Markdown table, means with their 95 % intervals."""
@@ -89,7 +89,7 @@ def _means(row: Localisation) -> list[SceneMean]:
     return [getattr(row, field.name) for field in fields(row)]
 
 
-def _numbers(row: Localisation) -> dict[str, float]:
+def _columns_of(row: Localisation) -> dict[str, float]:
     names = [field.name for field in fields(row)]
     means, margins = ([getattr(mean, part) for mean in _means(row)] for part in ("mean", "margin"))
     return dict(zip([*names, *(f"{name}_margin" for name in names)], means + margins, strict=True))

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_gmar.demo import drawing
-from captum_gmar.demo.drawing import SIZE, Array, Figure, Shape, Texture, coverage, draw_figure, paint, window
+from captum_gmar.demo.drawing import SIZE, Figure, Outline, Plane, Texture, coverage, draw_figure, paint, window
 
-KINDS: Final[tuple[tuple[Texture, Shape], ...]] = (
+KINDS: Final[tuple[tuple[Texture, Outline], ...]] = (
     (drawing.striped, drawing.disc),
     (drawing.checked, drawing.disc),
     (drawing.dotted, drawing.disc),
@@ -32,7 +32,7 @@ KINDS: Final[tuple[tuple[Texture, Shape], ...]] = (
 CLASSES: Final[tuple[str, ...]] = tuple(f"{texture.__name__} {shape.__name__}" for texture, shape in KINDS)
 MAX_OBJECTS: Final = 4
 
-SHAPES: Final[tuple[Shape, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), drawing.square, drawing.bar)
+SHAPES: Final[tuple[Outline, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), drawing.square, drawing.bar)
 _SIZES: Final = (16.0, 38.0)  # side of a square of the object's area, in pixels
 _LEAST_VISIBLE_SHARE: Final = 0.5  # of an object's area
 _LEAST_VISIBLE_AREA: Final = 160.0  # in pixels
@@ -68,7 +68,7 @@ class Composition:
         labels: class index of each object.
     """
 
-    canvas: Array
+    canvas: Plane
     figures: tuple[Figure, ...]
     owner: NDArray[np.int_]
     labels: tuple[int, ...]
@@ -128,30 +128,30 @@ def _check_count(objects: int) -> int:
     return objects
 
 
-def to_image(canvas: Array) -> NDArray[np.uint8]:
+def to_image(canvas: Plane) -> NDArray[np.uint8]:
     """Return a canvas of 0 to 1 as an image of 0 to 255, rounded half up."""
     return np.floor(np.clip(canvas, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 
 
-def _draw_background(rng: np.random.Generator) -> Array:
+def _draw_background(rng: np.random.Generator) -> Plane:
     """Return a mottled, grainy canvas, (SIZE, SIZE, 3)."""
     first, second = drawing.draw_colours(rng)
     canvas = first + (second - first) * _draw_blotches(rng)[..., None]
     return canvas + _GRAIN * (rng.random((SIZE, SIZE, 1)) - 0.5)
 
 
-def _draw_blotches(rng: np.random.Generator) -> Array:
+def _draw_blotches(rng: np.random.Generator) -> Plane:
     """Return smooth noise from 0 to 1: random values on a grid that gets finer, (SIZE, SIZE)."""
     cells = SIZE >> len(_BLOTCHES)
     values = np.full((cells + 1, cells + 1), 0.5)
     for strength in _BLOTCHES:
         values += strength * (rng.random(values.shape) - 0.5)
         values = _add_midpoints(_add_midpoints(values).T)
-    blotches: Array = np.minimum(np.maximum(values[:SIZE, :SIZE], 0.0), 1.0)
+    blotches: Plane = np.minimum(np.maximum(values[:SIZE, :SIZE], 0.0), 1.0)
     return blotches
 
 
-def _add_midpoints(values: Array) -> Array:
+def _add_midpoints(values: Plane) -> Plane:
     """Put a row between each two rows, halfway between them."""
     finer = np.empty((2 * len(values) - 1, values.shape[1]))
     finer[::2] = values

@@ -12,7 +12,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.constexpr):
+def _load_tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.constexpr):
     """Some tokens, and zeros beyond the last token and dimension."""
     channels = tl.arange(0, D_PADDED)
     inside = (places[:, None] < count) & (channels[None] < D)
@@ -20,7 +20,7 @@ def _tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.conste
 
 
 @triton.jit
-def _scores(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.constexpr, PRECISION: tl.constexpr):
+def _scaled(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.constexpr, PRECISION: tl.constexpr):
     """What softmax is taken of."""
     scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
     if MASK != 0:
@@ -45,7 +45,7 @@ def _magnitude(gradient, NORM: tl.constexpr):
 
 
 @triton.jit
-def _times(attention, gradient, MATRIX: tl.constexpr):
+def _product_of(attention, gradient, MATRIX: tl.constexpr):
     """M of A, or of anything in its proportion, and of G: A, A⊙G or (A⊙G)⁺."""
     if MATRIX == 0:
         return attention
@@ -72,27 +72,27 @@ def row_sums(
     of_head = (tl.program_id(0) // blocks).to(tl.int64)
     n, h = of_head // H, of_head % H
     i = (tl.program_id(0) % blocks) * BI + tl.arange(0, BI)
-    q = _tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
+    q = _load_tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
     largest, weight = tl.full((BI,), float("-inf"), tl.float32), tl.zeros((BI,), tl.float32)
     totals, norms = tl.zeros((BI,), tl.float32), tl.zeros((BI,), tl.float32)
     if NORM > 0 or MATRIX < 4:
-        g = _tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
+        g = _load_tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
     for start in range(0, KEYS, BJ):
         j = start + tl.arange(0, BJ)
-        k = _tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
-        scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
+        k = _load_tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
+        scores = _scaled(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
         scores = tl.where(j[None] < KEYS, scores, float("-inf"))
         larger = tl.maximum(largest, tl.max(scores, 1))
         shift = tl.where(larger == float("-inf"), 0.0, larger)  # where a mask hid all keys so far
         exponentials, decay = tl.exp(scores - shift[:, None]), tl.exp(largest - shift)
         weight = weight * decay + tl.sum(exponentials, 1)
         if NORM > 0 or MATRIX < 4:
-            v = _tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
+            v = _load_tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
             gradient = tl.dot(g, tl.trans(v), input_precision=PRECISION)
         if NORM > 0:
             norms += tl.sum(_magnitude(gradient, NORM), 1)
         if MATRIX < 4:
-            totals = totals * decay + tl.sum(_times(exponentials, gradient, MATRIX), 1)
+            totals = totals * decay + tl.sum(_product_of(exponentials, gradient, MATRIX), 1)
         largest = larger
     nowhere = weight == 0
     kept = tl.where(nowhere, 1.0, weight)
@@ -119,23 +119,23 @@ def column_sums(
     columns, norms = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
     gradient = tl.zeros((BI, BJ), tl.float32)
     if MATRIX < 3:
-        k = _tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
+        k = _load_tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
     if NORM > 0 or (MATRIX > 0 and MATRIX < 4):
-        v = _tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
+        v = _load_tokens(V + n * v_n + h // GROUP * v_h, j, v_j, KEYS, D, D_PADDED)
     for start in range(0, QUERIES, BI):
         i = start + tl.arange(0, BI)
         if NORM > 0 or (MATRIX > 0 and MATRIX < 4):
-            g = _tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
+            g = _load_tokens(G + n * g_n + h * g_h, i, g_i, QUERIES, D, D_PADDED)
             gradient = tl.dot(g, tl.trans(v), input_precision=PRECISION)
         if NORM > 0:
             norms += tl.sum(_magnitude(gradient, NORM), 0)
         if MATRIX < 4:
             row = tl.load(ROW + n * QUERIES + i, mask=i < QUERIES, other=0.0)
         if MATRIX < 3:
-            q = _tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
-            scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
+            q = _load_tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
+            scores = _scaled(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
             lse = tl.load(LSE + of_head * QUERIES + i, mask=i < QUERIES, other=float("inf"))
-            columns += tl.sum(row[:, None] * _times(tl.exp(scores - lse[:, None]), gradient, MATRIX), 0)
+            columns += tl.sum(row[:, None] * _product_of(tl.exp(scores - lse[:, None]), gradient, MATRIX), 0)
         if MATRIX == 3:
             columns += tl.sum(row[:, None] * tl.maximum(gradient, 0.0), 0)
     if MATRIX < 4:

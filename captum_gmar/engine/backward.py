@@ -161,8 +161,8 @@ class BackwardPass:
 
         def error() -> RuntimeError:
             return RuntimeError(
-                f"Expected the target to read {_names(begins, prefix)} after the last layer, as is usual for such a "
-                f"model, but it reads {_names(read, prefix)}. Say with tokens= where relevance begins."
+                f"Expected the target to read {_spelled(begins, prefix)} after the last layer, as is usual for such a "
+                f"model, but it reads {_spelled(read, prefix)}. Say with tokens= where relevance begins."
             )
 
         self.flags.must_hold(~(read.any() & is_other), error)
@@ -196,7 +196,7 @@ def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = Fa
     return grads
 
 
-def _names(tokens: Tensor, prefix: int | None) -> str:
+def _spelled(tokens: Tensor, prefix: int | None) -> str:
     """Marked tokens (T,), in words."""
     names = [f"token {index}" for index in tokens[:prefix].nonzero().flatten().tolist()]
     if tokens[prefix:].any():

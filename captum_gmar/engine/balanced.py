@@ -158,7 +158,7 @@ class BalancedPass(AttentionMode):
         """Any other function, by the rule that is known of it; what comes of an unknown one makes a factor."""
         if getattr(func, "__name__", "") == "__get__":
             return self._read_property(func, args)
-        name = _name(func)
+        name = _function_name(func)
         if name in ASIDE:
             return func(*args, **kwargs)
         if name == "iter":
@@ -301,7 +301,7 @@ def _sequence_number(path: Tensor) -> int:
     return int(path.grad_fn._sequence_nr())
 
 
-def _name(func: Callable[..., Any]) -> str:
+def _function_name(func: Callable[..., Any]) -> str:
     """``add`` of ``torch.add``, ``Tensor.add_`` and ``Tensor.__add__``."""
     return str(getattr(func, "__name__", "")).strip("_")
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_gmar.engine.precision import wide
+
 
 def layer_norm(
     input: Tensor,
@@ -39,8 +41,7 @@ def rms_norm(
     leading = input.shape[: input.dim() - len(normalized_shape)]
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.pow(2).reshape(*leading, -1).mean(-1)
+        mean = wide(x).pow(2).reshape(*leading, -1).mean(-1)
         return F.rms_norm(x, list(normalized_shape), weight, eps), (mean + (eps or torch.finfo(x.dtype).eps)).rsqrt()
 
     return _normalised(input, run, weight, None, (*leading, -1), centred=False)

@@ -23,17 +23,17 @@ from captum_gmar.engine.in_blocks import read_in_blocks
 from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Matrix, Reading, Way
 
 DEVICES = {"cuda"}  # in tests also "cpu", under Triton's interpreter
-PRECISIONS = torch.float16, torch.bfloat16, torch.float32
+KERNEL_PRECISIONS = torch.float16, torch.bfloat16, torch.float32
 LARGEST_HEAD = 512  # bytes of a token: tiles of more do not fit on every device
 TOLERANCE = 1e-4  # of the largest number: products of half precision are exact in float32, in which they add up
 
 # By their numbers in the kernel.
-MATRICES = ("attention", "product", "positive", "positive gradient", None)
-NORMS = (None, "l1", "l2", "positive")
-OF_ATTENTION = MATRICES[:3]
+KERNEL_MATRICES = ("attention", "product", "positive", "positive gradient", None)
+KERNEL_NORMS = (None, "l1", "l2", "positive")
+OF_ATTENTION = KERNEL_MATRICES[:3]
 
 _results: dict["_Form", bool] = {}  # of the tests
-_lock = threading.Lock()
+_tests_lock = threading.Lock()
 
 
 class _Form(NamedTuple):
@@ -58,7 +58,7 @@ def is_readable(layer: LayerGradient, reading: Reading) -> bool:
     precision, size = query.dtype, query.shape[-1]
     if (
         query.device.type not in DEVICES
-        or precision not in PRECISIONS
+        or precision not in KERNEL_PRECISIONS
         or size * precision.itemsize > LARGEST_HEAD
         or any((t.dtype, t.device, t.shape[-1]) != (precision, query.device, size) for t in layer[:4])
         or reading.totals not in (None, *OF_ATTENTION)
@@ -66,7 +66,7 @@ def is_readable(layer: LayerGradient, reading: Reading) -> bool:
     ):
         return False
     form = _Form(query.device, precision, size, None if mask is None else mask.dtype, *reading[1:])
-    with _lock:
+    with _tests_lock:
         if form not in _results:
             _results[form] = _passes_test(form)
     return _results[form]
@@ -83,21 +83,24 @@ def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
     row, matrix, norm, summed = reading
     queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
     by_query = matrix is None and summed is not None  # which of the passes adds up the norm
-    rows, norms = _numbers(layer, keys, matrix), _numbers(layer, queries if by_query else keys, norm)
-    lse, totals = _numbers(layer, queries, summed or matrix in OF_ATTENTION), _numbers(layer, queries, summed)
+    rows, norms = _space(layer, keys, matrix), _space(layer, queries if by_query else keys, norm)
+    lse, totals = (
+        _space(layer, queries, summed or matrix in OF_ATTENTION),
+        _space(layer, queries, summed),
+    )
     if lse is not NOTHING:
-        flags = {"MATRIX": MATRICES.index(summed), "NORM": NORMS.index(norm if by_query else None)}
+        flags = {"MATRIX": KERNEL_MATRICES.index(summed), "NORM": KERNEL_NORMS.index(norm if by_query else None)}
         run_kernel("row_sums", layer, (lse, totals, norms if by_query else NOTHING), queries[-1], **flags)
     if not by_query:
         wide = NOTHING if row is None else row.to(torch.float32).contiguous()
-        flags = {"MATRIX": MATRICES.index(matrix), "NORM": NORMS.index(norm)}
+        flags = {"MATRIX": KERNEL_MATRICES.index(matrix), "NORM": KERNEL_NORMS.index(norm)}
         run_kernel("column_sums", layer, (lse, wide, rows, norms), keys[-1], **flags)
     if norm is not None:
         norms = norms.sum(-1).sqrt_() if norm == "l2" else norms.sum(-1)
     return Heads(rows, norms, totals)
 
 
-def _numbers(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
+def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=layer.query.device) if wanted else NOTHING
 
 

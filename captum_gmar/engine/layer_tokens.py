@@ -22,6 +22,7 @@ from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, wit
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
+from captum_gmar.engine.precision import wide
 from captum_gmar.engine.reading import Reading, read_blocks, sum_up
 from captum_gmar.engine.rule import evenly
 from captum_gmar.engine.survey import Survey
@@ -140,11 +141,6 @@ class LayerTokens(NamedTuple):
         return tensor if len(tensor) == self.examples else tensor.transpose(0, 1)
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """In single precision at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def read_layers(
     model: nn.Module, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
 ) -> LayerTokens:
@@ -164,7 +160,7 @@ def read_layers(
     survey = Survey(model)
     check_deterministic(survey)
     grid, layers = patch_grid(survey, *pixels.shape[-2:]), transformer_layers(model)
-    reading = _Reading(len(pixels), grid)
+    reading = _TokensMode(len(pixels), grid)
     marked = pixels.detach() + torch.zeros((), dtype=pixels.dtype, device=pixels.device, requires_grad=True)
     with (
         reading,
@@ -215,7 +211,7 @@ def _check_tokens(kept: Sequence[Tensor], layers: int, grid: PatchGrid, examples
         )
 
 
-class _Reading(AttentionMode):
+class _TokensMode(AttentionMode):
     """Within the block, notes the attention over the image's tokens. Parameters are taken as constants."""
 
     def __init__(self, examples: int, grid: PatchGrid) -> None:

@@ -17,7 +17,7 @@ from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.places import Mixed
 
-SOFTMAX, PRODUCTS = frozenset({"softmax"}), frozenset({"matmul", "bmm", "baddbmm", "einsum", "__matmul__"})
+SOFTMAX, MIXING_PRODUCTS = frozenset({"softmax"}), frozenset({"matmul", "bmm", "baddbmm", "einsum", "__matmul__"})
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 EACH = -1
 SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map it samples
@@ -55,6 +55,7 @@ class ValueMode(AttentionMode):
         return super().attend_in_module(*args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Calls a function of torch, and keeps the values where it mixes them by weights of attention."""
         name = getattr(func, "__name__", "")
         if name in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -71,8 +72,8 @@ class ValueMode(AttentionMode):
         """Keeps the values, if this is where weights and values are brought together."""
         if name == SAMPLING:
             self._keep(args[0], is_map=True)
-        elif name in PRODUCTS and len(self._weights):
-            operands = [argument for argument in _flat(args) if isinstance(argument, Tensor)]
+        elif name in MIXING_PRODUCTS and len(self._weights):
+            operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
             weights = [operand for operand in operands if operand in self._weights]
             values = [operand for operand in operands if operand not in self._weights]
             if len(weights) == 1 and len(values) == 1:
@@ -88,7 +89,7 @@ class ValueMode(AttentionMode):
             return
         if name in CONVOLUTIONS:
             self.maps[tuple(result.shape[2:])] = None
-        elif name in SOFTMAX or (name not in PRODUCTS and len(self._weights) and self._is_of_weights(args)):
+        elif name in SOFTMAX or (name not in MIXING_PRODUCTS and len(self._weights) and self._is_of_weights(args)):
             self._weights[result] = None
 
     def _is_of_weights(self, args: Sequence[Any]) -> bool:
@@ -97,7 +98,7 @@ class ValueMode(AttentionMode):
         return bool(operands) and all(operand in self._weights for operand in operands)
 
 
-def _flat(args: Sequence[Any]) -> Iterator[Any]:
+def _arguments_within(args: Sequence[Any]) -> Iterator[Any]:
     """The arguments, also those in a list, as einsum may take them."""
     for argument in args:
         yield from argument if isinstance(argument, list | tuple) else [argument]

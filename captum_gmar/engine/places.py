@@ -15,6 +15,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from captum_gmar.engine.fields import FieldGrid, KnownGrids, Shape
 from captum_gmar.engine.models import config_of
+from captum_gmar.engine.precision import wide
 from captum_gmar.engine.survey import PREFIX_PARAMETERS, named_tokens
 
 # Autograd's steps that move numbers, as their names begin.
@@ -25,7 +26,7 @@ MOVES = frozenset(
         *("Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
     ]
 )
-LINEAR = ("Addmm", "Mm", "Linear")  # steps by which values are projected
+PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected
 QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens behind the patches
 
 
@@ -196,7 +197,7 @@ def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
 
 
 def _before_projection(edge: GradientEdge) -> GradientEdge | None:
-    following = _following(edge.node) if edge.node.name().startswith(LINEAR) else []
+    following = _following(edge.node) if edge.node.name().startswith(PROJECTIONS) else []
     return following[0] if len(following) == 1 else None
 
 
@@ -210,8 +211,3 @@ def _moved(root: Tensor | GradientEdge, edge: GradientEdge, cotangent: Tensor) -
         cotangent = cotangent.to(root.dtype)
     (moved,) = torch.autograd.grad(roots, [edge], [cotangent], retain_graph=True)
     return moved
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """In single precision at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -44,7 +44,7 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
         # Another thread may call this without kwargs, while it is being taken away.
         if threading.get_ident() != thread:
             return None
-        return tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
+        return tuple(map(_cut_off, args)), {name: _cut_off(value) for name, value in kwargs.items()}
 
     def collect(layer: nn.Module, args: Any, output: Any) -> Any:
         if threading.get_ident() != thread:
@@ -63,5 +63,5 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
         yield
 
 
-def _detached(argument: Any) -> Any:
+def _cut_off(argument: Any) -> Any:
     return argument.detach() if isinstance(argument, Tensor) else argument

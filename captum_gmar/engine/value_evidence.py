@@ -35,14 +35,14 @@ from captum_gmar.engine.switching import NAME, attention_implementation, uncompi
 # no part of what the image runs through before it is classified.
 READERS = re.compile("decode|neck|segmentation|upernet", re.IGNORECASE)
 QUERIES_ALONE = re.compile(r"decoder\..*self_attn$")  # attention of a detector's queries to one another
-ASIDE = re.compile("text|pooler|predictor|head", re.IGNORECASE)
+BESIDE_THE_LAYERS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 QUERIES = frozenset(QUERY_PARAMETERS)
 HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be met
 
 _count_examples_at_the_start: WeakSet[nn.Module] = WeakSet()  # models that were met
 
 
-class Reading(NamedTuple):
+class ForwardReading(NamedTuple):
     """What a pass forward gave."""
 
     values: list[Mixed]
@@ -86,7 +86,7 @@ def _lists(model: nn.Module) -> list[list[nn.Module]]:
     lists = {
         name: list(module.children())
         for name, module in model.named_modules()
-        if _is_list(module) and not ASIDE.search(name)
+        if _is_list(module) and not BESIDE_THE_LAYERS.search(name)
     }
     return [layers for name, layers in lists.items() if not any(other.startswith(f"{name}.") for other in lists)]
 
@@ -149,21 +149,21 @@ def explain_values(
         FloatingPointError: if the target's logits or the relevance is NaN or infinite.
     """
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
-    reading = _read(model, forward_func, inputs, arguments)
+    reading = _read_forward(model, forward_func, inputs, arguments)
     scores = torch.stack(score(reading.logits).chunk(reading.layers)).sum(0)
     logits = reading.logits.chunk(reading.layers)[-1].detach()
     targets = request.targets_for(logits, len(inputs))
     values = _counted(reading, start_layer)
     places, dims = _places(model, inputs, arguments, reading.maps)
     return [
-        _explained(model, reading, values, places, dims, select(scores, target, request.contrast))._replace(
+        _places_evidence(model, reading, values, places, dims, select(scores, target, request.contrast))._replace(
             logits=logits
         )
         for target in targets
     ]
 
 
-def _counted(reading: Reading, start_layer: int) -> list[Mixed]:
+def _counted(reading: ForwardReading, start_layer: int) -> list[Mixed]:
     """The values of the layers from the first that counts on."""
     numbers = list(dict.fromkeys(mixed.layer for mixed in reading.values))
     if not isinstance(start_layer, int) or (numbers and not -len(numbers) <= start_layer < len(numbers)):
@@ -171,8 +171,8 @@ def _counted(reading: Reading, start_layer: int) -> list[Mixed]:
     return [mixed for mixed in reading.values if mixed.layer in numbers[start_layer:]]
 
 
-def _explained(
-    model: nn.Module, reading: Reading, values: Sequence[Mixed], places: Places, dims: Shape, selected: Tensor
+def _places_evidence(
+    model: nn.Module, reading: ForwardReading, values: Sequence[Mixed], places: Places, dims: Shape, selected: Tensor
 ) -> Explanation:
     tensors = [mixed.value for mixed in values]
     gradients = torch.autograd.grad(selected.sum(), tensors, retain_graph=True, allow_unused=True) if tensors else ()
@@ -203,28 +203,28 @@ def _together(evidence: Sequence[Evidence]) -> Tensor:
     return torch.cat([torch.stack(others).sum(0), field.flatten(1)], 1)
 
 
-def _read(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> Reading:
+def _read_forward(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> ForwardReading:
     """Runs forward. Layers are apart where they can be."""
     check_deterministic(model)
     stages = find_stages(model)
     if not stages or model in _count_examples_at_the_start:
-        return _run(model, forward_func, inputs, arguments, stages, is_whole=bool(stages))
+        return _run_forward(model, forward_func, inputs, arguments, stages, is_whole=bool(stages))
     try:
-        return _run(model, forward_func, inputs, arguments, stages, is_whole=False)
+        return _run_forward(model, forward_func, inputs, arguments, stages, is_whole=False)
     except (RuntimeError, ValueError, IndexError):  # it may have counted its examples before there were more
-        reading = _run(model, forward_func, inputs, arguments, stages, is_whole=True)
+        reading = _run_forward(model, forward_func, inputs, arguments, stages, is_whole=True)
     _count_examples_at_the_start.add(model)
     return reading
 
 
-def _run(
+def _run_forward(
     model: nn.Module,
     forward_func: Logits,
     inputs: Tensor,
     arguments: Sequence[Any],
     stages: list[list[nn.Module]],
     is_whole: bool,
-) -> Reading:
+) -> ForwardReading:
     mode = ValueMode(None if stages else EACH)
 
     def is_under_way(layer: int | None) -> None:
@@ -253,7 +253,7 @@ def _run(
             f"Expected {layers * len(inputs)} outputs, of {layers} layers for {len(inputs)} examples, but got "
             f"{len(logits)}. forward_func must handle each example by itself, any number of them."
         )
-    return Reading(mode.values, list(mode.maps), logits, layers)
+    return ForwardReading(mode.values, list(mode.maps), logits, layers)
 
 
 @contextmanager
@@ -325,7 +325,7 @@ def _one_size(sizes: Tensor) -> tuple[int, int]:
     return rows, columns
 
 
-def _nothing_met(model: nn.Module, reading: Reading, places: Places) -> RuntimeError:
+def _nothing_met(model: nn.Module, reading: ForwardReading, places: Places) -> RuntimeError:
     name = type(model).__name__
     if not reading.values:
         check_not_traced(model)

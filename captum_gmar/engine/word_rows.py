@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.precision import wide
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
 
@@ -61,7 +62,7 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
         RuntimeError: if the decoder's attention or layers cannot be met.
     """
     layers = decoder_layers(model)
-    reading = _Reading(words, len(layers))
+    reading = _RowReading(words, len(layers))
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), _met_attention(model):
         with _rows_leave(layers, reading), _WordPass(reading):
             logits = model(**arguments, use_cache=False, return_dict=True).logits
@@ -126,17 +127,16 @@ class _Attended(NamedTuple):
         return (weights * written).flatten(0, -3).sum(0)
 
 
-def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def _weights_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     """(1, H, W, S) of the words' queries (1, H, W, D), in float32 where the model is in less."""
-    wide = torch.promote_types(query.dtype, torch.float32)
-    query, key = query.to(wide), key.to(wide)
+    query, key = wide(query), wide(key)
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(-1).nan_to_num(0)
 
 
-class _Reading:
+class _RowReading:
     """What is known of the pass so far."""
 
     def __init__(self, words: int, layers: int) -> None:
@@ -162,7 +162,7 @@ class _Reading:
 class _WordPass(AttentionMode):
     """Within the block, attention of the decoder's layers is noted, and gradients begin at what it wrote."""
 
-    def __init__(self, reading: _Reading) -> None:
+    def __init__(self, reading: _RowReading) -> None:
         super().__init__()
         self.reading = reading
 
@@ -185,8 +185,7 @@ class _WordPass(AttentionMode):
         elif func in _PRODUCTS:
             of_rows = args[0].detach()[..., -self.reading.words :, :]
             weights.clear()
-            wide = torch.promote_types(output.dtype, torch.float32)
-            return self.reading.note(lambda: of_rows.to(wide), args[1], output, args[0].shape[-1] == args[0].shape[-2])
+            return self.reading.note(lambda: wide(of_rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
         elif isinstance(output, Tensor) and output.shape[-2:] == args[0].shape[-2:]:
             weights[id(output)] = output
         return output
@@ -213,7 +212,9 @@ class _WordPass(AttentionMode):
             key, value = (tensor.repeat_interleave(heads + 1, 1) for tensor in (key, value))
         mask = _mask_rows(attn_mask, is_causal, reading.words, key)
         of_rows = query[..., -reading.words :, :].detach(), key.detach()
-        return reading.note(partial(_weights, *of_rows, mask, scale), value, output, query.shape[-2] == key.shape[-2])
+        return reading.note(
+            partial(_weights_of, *of_rows, mask, scale), value, output, query.shape[-2] == key.shape[-2]
+        )
 
 
 def _mask_rows(mask: Tensor | None, is_causal: bool, words: int, key: Tensor) -> Tensor | None:
@@ -227,7 +228,7 @@ def _mask_rows(mask: Tensor | None, is_causal: bool, words: int, key: Tensor) ->
 
 
 @contextmanager
-def _rows_leave(layers: nn.ModuleList, reading: _Reading) -> Iterator[None]:
+def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
     """Within the block, in this thread, layers take their inputs as constants, and in place of what comes out of the
     last one leave the words' rows of all layers, in sequences as long as the decoder's, the last one filled up."""
     thread = threading.get_ident()
@@ -259,7 +260,7 @@ def _rows_leave(layers: nn.ModuleList, reading: _Reading) -> Iterator[None]:
         yield
 
 
-def _by_layer(logits: Tensor, reading: _Reading, model: nn.Module) -> Tensor:
+def _by_layer(logits: Tensor, reading: _RowReading, model: nn.Module) -> Tensor:
     """(L, W, vocabulary)"""
     rows = reading.words
     sequences = -(-reading.layers * rows // max(reading.length, 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_gmar.metrics import PerturbationCurve, area_over_curve
 from captum_gmar.metrics.outputs import LOGIT, followed, predicted
 from captum_gmar.metrics.relevance_gain import changes
-from captum_gmar.metrics.removal_curves import BROUGHT_BACK, LEAST_FIRST, MOST_FIRST, Course, Followed, Reading
+from captum_gmar.metrics.removal_curves import BROUGHT_BACK, LEAST_FIRST, MOST_FIRST, Course, Followed, OutputReading
 
 What: TypeAlias = Literal["probability", "logit", "class"]
 """What is followed: of the target, but for the class, which is the predicted one."""
@@ -36,7 +36,7 @@ class CurveMetric(NamedTuple):
         return (made.auc, made.curve) if isinstance(made, PerturbationCurve) else (made, None)
 
 
-Readings: TypeAlias = dict[What, Reading]
+Readings: TypeAlias = dict[What, OutputReading]
 
 
 def readings(probabilities: Callable[[Tensor], Tensor]) -> Readings:
@@ -53,7 +53,7 @@ def courses_of(metrics: Sequence[CurveMetric]) -> list[Course]:
     return list(dict.fromkeys(course for metric in metrics for course in metric.courses))
 
 
-def _itself(curve: PerturbationCurve) -> PerturbationCurve:
+def _whole_curve(curve: PerturbationCurve) -> PerturbationCurve:
     return curve
 
 
@@ -61,12 +61,12 @@ def _gain(least_first: PerturbationCurve, most_first: PerturbationCurve) -> Tens
     return least_first.auc - most_first.auc
 
 
-INSERTION = CurveMetric((BROUGHT_BACK,), "probability", _itself)
-DELETION = CurveMetric((MOST_FIRST,), "probability", _itself)
+INSERTION = CurveMetric((BROUGHT_BACK,), "probability", _whole_curve)
+DELETION = CurveMetric((MOST_FIRST,), "probability", _whole_curve)
 SRG = CurveMetric((LEAST_FIRST, MOST_FIRST), "logit", _gain)
 SRG_PROBABILITY = CurveMetric((LEAST_FIRST, MOST_FIRST), "probability", _gain)
-MIF = CurveMetric((MOST_FIRST,), "logit", _itself)
-LIF = CurveMetric((LEAST_FIRST,), "logit", _itself)
+MIF = CurveMetric((MOST_FIRST,), "logit", _whole_curve)
+LIF = CurveMetric((LEAST_FIRST,), "logit", _whole_curve)
 MIF_ACCURACY = CurveMetric((MOST_FIRST,), "class", changes)
 LIF_ACCURACY = CurveMetric((LEAST_FIRST,), "class", changes)
 CLASS_GAIN = SRG._replace(is_contrast=True)

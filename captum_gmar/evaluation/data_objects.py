@@ -63,19 +63,19 @@ def data_name(data: Any) -> str:
 
 def _example(items: Any, number: int) -> Example:
     """Is read anew whenever its image is needed, so that not all are held."""
-    image, label, boxes, mask = _parts(items[number], number)
+    image, label, boxes, mask = _item_parts(items[number], number)
     path = [Path(image)] if isinstance(image, str | PathLike) else []
     return Example(
         str(image) if path else f"example {number}",
         None if label is None else str(int(label) if isinstance(label, Tensor | np.integer) else label),
-        partial(read_image, path[0]) if path else lambda: _image(_parts(items[number], number)[0], number),
+        partial(read_image, path[0]) if path else lambda: _image(_item_parts(items[number], number)[0], number),
         boxes_from(boxes, f"example {number}"),
-        None if mask is None else lambda: _mask(_parts(items[number], number)[3]),
+        None if mask is None else lambda: _mask(_item_parts(items[number], number)[3]),
         files=tuple(path) if mask is None else (),
     )
 
 
-def _parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:
+def _item_parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:
     """Image or pixel values or a path, label, boxes, mask."""
     if isinstance(item, Mapping):
         images = [item[name] for name in _IMAGES if item.get(name) is not None]

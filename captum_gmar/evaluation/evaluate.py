@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
-from captum_gmar.attr.patch_relevance import Method
-from captum_gmar.engine._captum import Attribution
+from captum_gmar.attr.patch_relevance import Method, methods_of_mapping
 from captum_gmar.engine.models import check_model
 from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
@@ -261,23 +260,6 @@ def make_methods(
         ValueError: if a name is not known.
     """
     if isinstance(methods, Mapping):
-        return {_checked_name(name): _checked_method(name, method) for name, method in methods.items()}
+        return methods_of_mapping(methods, CONTROLS)
     names = map(find_method, unique_names(methods, "methods"))
     return {name: METHODS[name].load()(model, forward_func=forward_func) for name in names}
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or name in CONTROLS:
-        raise TypeError(
-            f"methods must be a mapping from names, other than {', '.join(CONTROLS)}. Got {name!r} instead."
-        )
-    return name
-
-
-def _checked_method(name: str, method: object) -> Method:
-    if isinstance(method, Attribution) or (callable(method) and not isinstance(method, type | nn.Module)):
-        return method
-    raise TypeError(
-        f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
-        f"attributions. Got {method!r} instead. Classes are called on the model first."
-    )

@@ -52,7 +52,7 @@ class Example:
         """
         mask = self.mask() if self.mask else None
         if mask is None:
-            return _drawn(self.boxes, width, height) if self.boxes else None
+            return _boxes_mask(self.boxes, width, height) if self.boxes else None
         image = _white_where(_on_object(mask)) if isinstance(mask, Tensor) else _black_and_white(mask)
         if image.size != (width, height):
             raise ValueError(f"its mask is of {image.width}x{image.height} pixels and the image of {width}x{height}")
@@ -75,7 +75,7 @@ class Example:
 
     def _digest(self) -> str:
         if self.files:
-            return fingerprint([self._known(), *map(_bytes, self.files)])
+            return fingerprint([self._known(), *map(_file_content, self.files)])
         mask = self.mask() if self.mask else None
         return fingerprint([self._known(), *map(_content, [self.read(), *([] if mask is None else [mask])])])
 
@@ -122,7 +122,7 @@ def _size_and_time(path: Path) -> bytes:
     return repr((stat.st_size, stat.st_mtime_ns)).encode()
 
 
-def _bytes(path: Path) -> bytes:
+def _file_content(path: Path) -> bytes:
     try:
         return path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
     except OSError:
@@ -136,7 +136,7 @@ def _content(image: Image.Image | Tensor) -> bytes:
     return repr((image.mode, image.size)).encode() + image.tobytes()
 
 
-def _drawn(boxes: Iterable[Box], width: int, height: int) -> Image.Image:
+def _boxes_mask(boxes: Iterable[Box], width: int, height: int) -> Image.Image:
     (mask,) = boxes_to_masks([tuple(boxes)], height, width)
     return _white_where(mask.numpy())
 

@@ -87,10 +87,10 @@ def read_batches(folder: Path) -> Iterator[Batch]:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, or still being written: what follows by now would be its rest
-                yield _decoded(line, path)
+                yield _batch_of(line, path)
 
 
-def _decoded(line: bytes, path: Path) -> Batch:
+def _batch_of(line: bytes, path: Path) -> Batch:
     try:
         records, seconds = json.loads(line)
         return Batch(tuple(Record(Identity(*example), *rest) for example, *rest in records), dict(seconds))

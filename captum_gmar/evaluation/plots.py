@@ -12,7 +12,7 @@ from captum_gmar.evaluation.statistics import Summary
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization.panels import make_figure, show
 
-ROW_INCHES, PANEL_INCHES, NAME_INCHES = 0.24, 2.4, 2.2
+ROW_INCHES, COLUMN_INCHES, NAME_INCHES = 0.24, 2.4, 2.2
 METHOD_COLOUR, CONTROL_COLOUR = "#0072b2", "#777777"
 
 
@@ -28,7 +28,7 @@ def draw_estimates(
     summaries: Sequence[Summary], methods: Sequence[str], *, use_pyplot: bool
 ) -> tuple[Figure, list[Axes]]:
     """A panel for each quantity: the mean of each method with its interval, the methods from below."""
-    width = NAME_INCHES + PANEL_INCHES * len(summaries)
+    width = NAME_INCHES + COLUMN_INCHES * len(summaries)
     figure = make_figure(width, 1 + ROW_INCHES * len(methods), use_pyplot=use_pyplot)
     panels: Any = figure.subplots(1, len(summaries), sharey=True, squeeze=False)
     for panel, summary in zip(panels[0], summaries, strict=True):

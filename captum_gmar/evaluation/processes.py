@@ -72,20 +72,20 @@ class Processes(NamedTuple):
 
 def local_device(name: str) -> str:
     """The device of this process: of several on a machine, each has its own accelerator."""
-    if name == "cpu" or ":" in name or _count() == 1 or not torch.accelerator.is_available():
+    if name == "cpu" or ":" in name or _process_count() == 1 or not torch.accelerator.is_available():
         return name
     kind: Any = torch.accelerator.current_accelerator()
     return f"{kind.type}:{int(os.environ.get('LOCAL_RANK', '0')) % torch.accelerator.device_count()}"
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def joined_processes(device: torch.device) -> Iterator[Processes]:
     """Within the block, this process knows the others that torchrun has started, if any.
 
     Args:
         device: that this process works on; it decides how the processes speak to each other.
     """
-    if _count() == 1:
+    if _process_count() == 1:
         yield Processes(0, 1)
         return
     from torch import distributed
@@ -104,5 +104,5 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _count() -> int:
+def _process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -47,15 +47,15 @@ def to_markdown(summaries: Sequence[Summary], run: Provenance) -> str:
     for removal, name in run.removals.items():
         summed_up = [summary for summary in summaries if summary.quantity.removal == removal]
         if summed_up:
-            parts += [f"## Removal: {name}", _grid(summed_up, [_title(s.quantity) for s in summed_up])]
+            parts += [f"## Removal: {name}", _grid(summed_up, [_quantity_title(s.quantity) for s in summed_up])]
     others = [summary for summary in summaries if not summary.quantity.removal]
     if others:
-        parts += ["## Other metrics", _grid(others, [_title(s.quantity) for s in others])]
+        parts += ["## Other metrics", _grid(others, [_quantity_title(s.quantity) for s in others])]
         parts += [NO_DROP] if any(summary.quantity.metric == "average-drop" for summary in others) else []
     paired = headline or list(summaries)
     if paired:
         parts += [f"## Differences to {paired[0].methods[0]}, on the same images", _differences(paired)]
-    parts += ["## Time for a map", table(["method", "milliseconds an image"], _times(run.seconds))]
+    parts += ["## Time for a map", table(["method", "milliseconds an image"], _time_rows(run.seconds))]
     if run.skipped:
         parts += ["## Left out of every method", "\n".join(f"- {skip.name}: {skip.reason}" for skip in run.skipped)]
     return "\n\n".join(parts) + "\n"
@@ -91,7 +91,7 @@ def _grid(summaries: Sequence[Summary], titles: Sequence[str]) -> str:
 def _differences(summaries: Sequence[Summary]) -> str:
     """Every method less the first one."""
     rows = (
-        [name, _name(summary), str(estimate), AGAINST_ZERO[_better(summary.quantity, estimate)]]
+        [name, _summary_name(summary), str(estimate), AGAINST_ZERO[_better(summary.quantity, estimate)]]
         for name in summaries[0].methods[1:]
         for summary in summaries
         for estimate in [summary.differences[name, summary.methods[0]]]
@@ -99,7 +99,7 @@ def _differences(summaries: Sequence[Summary]) -> str:
     return table(["method", "quantity", "difference", "the method is"], rows)
 
 
-def _times(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
+def _time_rows(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
     return ([name, f"{1000 * mean:.1f}"] for name, mean in seconds.items())
 
 
@@ -109,7 +109,7 @@ def _better(quantity: Quantity, estimate: Estimate) -> bool | None:
     return None if estimate.low <= 0 <= estimate.high or not way else (estimate.mean > 0) == (way == "↑")
 
 
-def _title(quantity: Quantity) -> str:
+def _quantity_title(quantity: Quantity) -> str:
     return f"{quantity.metric} {arrow(quantity.metric)}".rstrip()
 
 
@@ -117,7 +117,7 @@ def _removal(summary: Summary) -> str:
     return summary.quantity.removal
 
 
-def _name(summary: Summary) -> str:
+def _summary_name(summary: Summary) -> str:
     """Of the quantity; the difference, of which the title tells, by its removal alone."""
     metric, removal = summary.quantity
     return removal if metric == DIFFERENCE else ", ".join(filter(None, (metric, removal)))

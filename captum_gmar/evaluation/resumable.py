@@ -114,7 +114,7 @@ def finish(
     finished = Finished([], [])
 
     def do_all() -> tuple[list[Skipped], bool]:
-        total, told = sum(map(len, batches)), 0
+        total, said = sum(map(len, batches)), 0
         with Journal(journal, processes.rank) as kept, progress(total, name, listener) as advance:
             for batch in batches:
                 line, skipped = work(batch)
@@ -123,7 +123,7 @@ def finish(
                     finished.batches.append(line)
                 finished.skipped.extend(skipped)
                 if done or finished.batches:  # until then, the model may be to blame, and no image
-                    told += tell_skipped(finished.skipped[told:], listener)
+                    said += tell_skipped(finished.skipped[said:], listener)
                 advance(len(batch))
         return finished.skipped, bool(finished.batches)
 

@@ -12,7 +12,7 @@ from captum_gmar.evaluation.example_results import Result
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percent
 
-Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float64]
 
 
 class Quantity(NamedTuple):
@@ -59,7 +59,7 @@ def tables(results: Iterable[Result]) -> dict[Quantity, dict[str, list[float]]]:
     return values
 
 
-def curves(results: Iterable[Result]) -> dict[Quantity, dict[str, Array]]:
+def curves(results: Iterable[Result]) -> dict[Quantity, dict[str, Numbers]]:
     """The curves of every method, (examples, points)."""
     points: dict[Quantity, dict[str, list[Any]]] = {}
     for result in results:
@@ -112,13 +112,13 @@ def in_order(summaries: Sequence[Summary], metrics: Sequence[str], removals: Seq
     )
 
 
-def _resampled(matrix: Array, seed: int) -> Array:
+def _resampled(matrix: Numbers, seed: int) -> Numbers:
     examples = matrix.shape[1]
     counts = np.random.default_rng(seed).multinomial(examples, [1 / examples] * examples, size=RESAMPLES)
-    means: Array = counts @ matrix.T / examples
+    means: Numbers = counts @ matrix.T / examples
     return means
 
 
-def _estimate(mean: float, drawn: Array) -> Estimate:
+def _estimate(mean: float, drawn: Numbers) -> Estimate:
     low, high = np.percentile(drawn, INTERVAL)
     return Estimate(mean, float(low), float(high))

@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_gmar.attr.catalogue import COMPARED, METHODS, STEPS, find_method
-from captum_gmar.attr.patch_relevance import Method, attributions_of, images_at_once, naming, relevance_of, summed
-from captum_gmar.engine._captum import Attribution
+from captum_gmar.attr.patch_relevance import (
+    Method,
+    attributions_of,
+    images_at_once,
+    methods_of_mapping,
+    naming,
+    relevance_of,
+    summed,
+)
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
 from captum_gmar.inspection.method_results import Convergence, Cost, MethodResult
@@ -233,7 +240,7 @@ def _chosen(methods: Any) -> dict[str, Method | None]:
     """From each name to the method; None for those of :func:`captum_gmar.methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
-        chosen = {_checked_name(name): _checked(name, method) for name, method in methods.items()}
+        chosen = {**methods_of_mapping(methods)}
     elif isinstance(methods, Sequence) and not isinstance(methods, str):
         chosen = dict.fromkeys(map(_known, methods))
     else:
@@ -252,21 +259,6 @@ def _known(name: object) -> str:
         return find_method(name)
     except ValueError as error:
         raise ValueError(f"{error} Methods of your own are passed as a mapping from names to them.") from None
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"methods must be a mapping from names. Got the key {name!r} instead.")
-    return name
-
-
-def _checked(name: str, method: object) -> Method:
-    if isinstance(method, Attribution) or (callable(method) and not isinstance(method, type | nn.Module)):
-        return method
-    raise TypeError(
-        f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
-        f"attributions. Got {method!r} instead. Classes are called on the model first."
-    )
 
 
 def _target(outputs: Tensor, target: Target) -> int | None:

@@ -58,7 +58,7 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The table, and below it what its numbers mean and the convergence deltas."""
-        rows = map(_cells, (*self.methods, *self.controls))
+        rows = map(_row_of, (*self.methods, *self.controls))
         return "\n\n".join([table(HEADER, rows), *self._notes()])
 
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
@@ -127,7 +127,7 @@ class Comparison:
         )
 
 
-def _cells(result: MethodResult) -> tuple[str, ...]:
+def _row_of(result: MethodResult) -> tuple[str, ...]:
     areas, cost = (number_text(area, ".3f") for area in result.areas), result.cost
     if cost is None:
         return result.name, *areas, "", "", "", ""

@@ -29,12 +29,12 @@ from captum_gmar.visualization.panels import (
 from captum_gmar.visualization.style import DELETION_LINE, GREY, INSERTION_LINE, SIGNS, number_text
 
 WIDEST = 5  # panels in a line
-LAYOUT = Layout(panel=2.25, gap=0.45, columns=WIDEST, name_size=10, bar_size=8)
-LETTERS = LAYOUT.panel, LAYOUT.bar_size
+PAIRS = Layout(panel=2.25, gap=0.45, columns=WIDEST, name_size=10, bar_size=8)
+PAIR_LETTERS = PAIRS.panel, PAIRS.bar_size
 AXIS_INCHES = 0.3  # the numbers at an axis
 CURVES_HEIGHT = 0.65  # of its width
 LEGEND_POINTS = 46  # the height of three lines, and a gap
-CAPTION_LETTERS = LAYOUT.panel + 0.25, LAYOUT.bar_size
+CAPTION_LETTERS = PAIRS.panel + 0.25, PAIRS.bar_size
 
 REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 1.5}
 NOTE = f"Every map has its own colours, from zero to its largest values. Of signed maps {SIGNS}."
@@ -89,7 +89,10 @@ def visualize_side_by_side(
     heats = [heat_of(result.relevance, photo, result.name) for result in methods]
     names = ["photo", *(result.name for result in methods)]
     captions = [_caption(result) for result in methods]
-    heights = panel_height(LAYOUT.panel, photo), AXIS_INCHES + text_height(captions, *CAPTION_LETTERS) + PAD_INCHES
+    heights = (
+        panel_height(PAIRS.panel, photo),
+        AXIS_INCHES + text_height(captions, *CAPTION_LETTERS) + PAD_INCHES,
+    )
     figure, axes = plt_fig_axis or _panels(*heights, names, title, use_pyplot)
     panels = given_axes(axes, 2 * len(names))
     pairs = [panels[start : start + 2] for start in range(0, len(panels), 2)]
@@ -97,9 +100,13 @@ def visualize_side_by_side(
     for (upper, lower), result, heat, caption in zip(pairs[1:], methods, heats, captions, strict=True):
         draw_overlay(upper, heat, photo, cmap, alpha_overlay)
         _draw_curves(lower, result, reference)
-        lower.set_xlabel(caption, fontsize=LAYOUT.bar_size, parse_math=False)
+        lower.set_xlabel(caption, fontsize=PAIRS.bar_size, parse_math=False)
     for (upper, _), name in zip(pairs, names, strict=True):
-        upper.set_title(wrapped(name, LAYOUT.text, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
+        upper.set_title(
+            wrapped(name, PAIRS.text, PAIRS.name_size),
+            fontsize=PAIRS.name_size,
+            parse_math=False,
+        )
     _share_scale([lower for _, lower in pairs[1:]], is_probability)
     notes = f"Curves: {followed} over the share of patches, %. Removal: {removal}.", NOTE
     _draw_legend(pairs[0][1], pairs[1][1], reference.name, notes)
@@ -115,9 +122,12 @@ def _panels(
     """The panels of a new figure with room for all texts, the upper and the lower of each pair."""
     lines = ceil(len(names) / WIDEST)
     columns = ceil(len(names) / lines)
-    above = text_height(names, LAYOUT.text, LAYOUT.name_size) + PAD_INCHES
-    rows = [PanelRow(above, height, 2 * PAD_INCHES), PanelRow(0, CURVES_HEIGHT * LAYOUT.panel, below)] * lines
-    figure, panels = make_grid(rows, 2 * lines * columns, LAYOUT, title, use_pyplot, left=AXIS_INCHES)
+    above = text_height(names, PAIRS.text, PAIRS.name_size) + PAD_INCHES
+    rows = [
+        PanelRow(above, height, 2 * PAD_INCHES),
+        PanelRow(0, CURVES_HEIGHT * PAIRS.panel, below),
+    ] * lines
+    figure, panels = make_grid(rows, 2 * lines * columns, PAIRS, title, use_pyplot, left=AXIS_INCHES)
     pairs = [
         (panels[2 * line * columns + column], panels[(2 * line + 1) * columns + column])
         for line in range(lines)
@@ -139,7 +149,7 @@ def _draw_curves(panel: Axes, result: MethodResult, reference: MethodResult) -> 
     panel.set_box_aspect(CURVES_HEIGHT)
     panel.set_xlim(0, 100)
     panel.set_xticks([0, 50, 100], ["0", "50", "100"])
-    panel.tick_params(labelsize=LAYOUT.bar_size)
+    panel.tick_params(labelsize=PAIRS.bar_size)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
 
@@ -178,7 +188,7 @@ def _draw_legend(panel: Axes, curves: Axes, reference: str, notes: Sequence[str]
         ["insertion ↑: patches there", "deletion ↓: patches removed", f"{reference}, both"],
         loc="upper left",
         bbox_to_anchor=(0, 1),
-        fontsize=LAYOUT.bar_size,
+        fontsize=PAIRS.bar_size,
         frameon=False,
         borderaxespad=0,
         borderpad=0,
@@ -186,6 +196,6 @@ def _draw_legend(panel: Axes, curves: Axes, reference: str, notes: Sequence[str]
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    below = "\n\n".join(wrapped(note, *LETTERS) for note in notes)
+    below = "\n\n".join(wrapped(note, *PAIR_LETTERS) for note in notes)
     place: dict[str, Any] = {"xytext": (0, -LEGEND_POINTS), "xycoords": "axes fraction", "textcoords": "offset points"}
-    panel.annotate(below, (0, 1), fontsize=LAYOUT.bar_size, va="top", parse_math=False, **place)
+    panel.annotate(below, (0, 1), fontsize=PAIRS.bar_size, va="top", parse_math=False, **place)

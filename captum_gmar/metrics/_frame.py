@@ -61,7 +61,7 @@ def frame(height: int, width: int, last_row: bool, last_column: bool) -> Frame:
     pixels = torch.cat([*around, inside])
     size, is_last = torch.tensor([height, width]), torch.tensor([last_row, last_column])
     there = ~((pixels == size) & is_last).any(1)
-    weights = _weights(pixels, pixels) * (there[:, None] & there & ~_follows(pixels, size))
+    weights = _edge_weights(pixels, pixels) * (there[:, None] & there & ~_follows(pixels, size))
     across, down, one = _sines(width - 1), _sines(height - 1), _sines(1)
     basis: Tensor = torch.block_diag(across, one, down, one, down, across, one, one)  # type: ignore[no-untyped-call]
     lines, border = len(around[0]), len(basis)
@@ -89,11 +89,11 @@ def frame(height: int, width: int, last_row: bool, last_column: bool) -> Frame:
 
 def _around_and_inside(height: int, width: int) -> tuple[list[Tensor], Tensor]:
     """Line pixels in the frame: the patch's own, on the right, below, and at the corner between; and its inside."""
-    top, corner, left = _pixels(1, width - 1, x=1), _pixels(1, 1), _pixels(height - 1, 1, y=1)
+    top, corner, left = _pixel_numbers(1, width - 1, x=1), _pixel_numbers(1, 1), _pixel_numbers(height - 1, 1, y=1)
     right, below = torch.tensor([0, width]), torch.tensor([height, 0])
     around = [torch.cat([top, corner, left]), torch.cat([corner, left]) + right]
     around += [torch.cat([top, corner]) + below, corner + right + below]
-    return around, _pixels(height - 1, width - 1, y=1, x=1)
+    return around, _pixel_numbers(height - 1, width - 1, y=1, x=1)
 
 
 def _follows(pixels: Tensor, size: Tensor) -> Tensor:
@@ -108,12 +108,12 @@ def _corners(share: Tensor) -> Tensor:
     return (down[:, :, None] * right[:, None]).flatten(1)
 
 
-def _pixels(height: int, width: int, y: int = 0, x: int = 0) -> Tensor:
+def _pixel_numbers(height: int, width: int, y: int = 0, x: int = 0) -> Tensor:
     """As row and column (height * width, 2)."""
     return torch.cartesian_prod(torch.arange(y, y + height), torch.arange(x, x + width))
 
 
-def _weights(a: Tensor, b: Tensor) -> Tensor:
+def _edge_weights(a: Tensor, b: Tensor) -> Tensor:
     """1/6 for pixels side by side, 1/12 for pixels corner to corner: (len(a), len(b))"""
     distance = (a[:, None] - b).abs().double()
     return torch.where(distance.amax(2) == 1, (3 - distance.sum(2)) / 12, 0)

@@ -74,7 +74,7 @@ class _System:
         self.owner = F.pad(self.problem, (0, 1))  # (M + 1,) whose row of a vector it is
         self.kinds = list(self._kinds(removed.flatten(1)))
         some = self.kinds[0].frame
-        self.lines = _padded(self.patches[:, :, some.line] @ some.waves)  # (C, P + 1, B)
+        self.lines = _with_border(self.patches[:, :, some.line] @ some.waves)  # (C, P + 1, B)
         self.given = self._given()
         diagonals = [kind.matrix.diagonal().repeat(1, len(kind.problem)) for kind in self.kinds]
         self.inverse_diagonal = self._gathered(diagonals)[:, :-1].reciprocal()
@@ -183,6 +183,6 @@ def _near(rows: int, columns: int, device: torch.device) -> Tensor:
     return torch.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]], 2).flatten(0, 1)
 
 
-def _padded(vector: Tensor) -> Tensor:
+def _with_border(vector: Tensor) -> Tensor:
     """(C, M, B) → (C, M + 1, B)"""
     return torch.cat([vector, vector.new_zeros(len(vector), 1, vector.shape[2])], 1)

@@ -52,7 +52,7 @@ def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
         >>> pointing_game(attributions, torch.tensor([[[False, True, True]]])).score
         tensor([1.])
     """
-    maps, masks = _checked(attributions, masks)
+    maps, masks = _checked_masks(attributions, masks)
     hits = masks.to(maps.dtype)  # (N, H, W)
     maxima = (maps == maps.amax((1, 2), keepdim=True)).to(maps.dtype)
     centre = _centre(maps)
@@ -92,7 +92,7 @@ def relevance_mass_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
         >>> relevance_mass_accuracy(attributions, torch.tensor([[[True, True, False]]]))
         tensor([0.7500])
     """
-    maps, masks = _checked(attributions, masks)
+    maps, masks = _checked_masks(attributions, masks)
     relevance = maps.clamp(min=0)
     relevance = torch.where((relevance == 0).all(2).all(1)[:, None, None], 1, relevance)
     return ((relevance * masks).sum((1, 2)) / relevance.sum((1, 2))).float()
@@ -130,7 +130,7 @@ def relevance_rank_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
         >>> relevance_rank_accuracy(attributions, torch.tensor([[[True, True, False, False]]]))
         tensor([0.5000])
     """
-    maps, masks = _checked(attributions, masks)
+    maps, masks = _checked_masks(attributions, masks)
     relevance, on_object = maps.flatten(1), masks.flatten(1)
     size = on_object.sum(1, keepdim=True)  # (N, 1), K
     last = relevance.sort(1, descending=True).values.gather(1, size - 1)
@@ -187,7 +187,7 @@ def _box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
     return mask
 
 
-def _checked(attributions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def _checked_masks(attributions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """The maps (N, H, W), summed over channels, and the masks."""
     attributions = check_attributions(attributions)
     return patch_scores(attributions, None), check_masks(masks, attributions)

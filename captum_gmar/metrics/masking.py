@@ -81,7 +81,7 @@ def masked_probability(
         FloatingPointError: if an output is NaN.
     """
     check_images(inputs)
-    maps = _normalised(check_attributions(attributions, inputs)).to(inputs.dtype)
+    maps = _between_0_and_1(check_attributions(attributions, inputs)).to(inputs.dtype)
     targets = class_indices(target, len(inputs))
     batch_size = len(inputs) if batch_size is None else batch_size
     check_count(batch_size, "batch_size")
@@ -182,7 +182,7 @@ def average_gain(
     return masked_probability(forward_func, inputs, attributions, target, softmax=softmax, batch_size=batch_size).gain
 
 
-def _normalised(attributions: Tensor) -> Tensor:
+def _between_0_and_1(attributions: Tensor) -> Tensor:
     """The maps (N, 1, H, W) in [0, 1]; ones where a map has one value everywhere."""
     maps = patch_scores(attributions, None)[:, None]
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)

@@ -21,7 +21,7 @@ from captum_gmar.metrics.removal import Removal
 
 __all__ = ["PerturbationCurve"]
 
-Reading: TypeAlias = Callable[[Tensor, Tensor | None, int], Tensor]
+OutputReading: TypeAlias = Callable[[Tensor, Tensor | None, int], Tensor]
 """What is followed: from outputs, the targets' classes (N,) or None, and N to a number for each (N,)."""
 
 _TIES = 0  # seed of the order of patches that have the same score
@@ -74,11 +74,11 @@ class Followed(NamedTuple):
 
     values: Tensor  # (N, courses, steps + 1, readings)
     courses: Sequence[Course]
-    readings: Sequence[Reading]
+    readings: Sequence[OutputReading]
     shares: Tensor  # (steps + 1,)
     removal: str
 
-    def curve(self, course: Course, reading: Reading) -> PerturbationCurve:
+    def curve(self, course: Course, reading: OutputReading) -> PerturbationCurve:
         """Of one course, as one reading has it."""
         return self.made_of(self.values[:, self.courses.index(course), :, self.readings.index(reading)])
 
@@ -101,7 +101,7 @@ def follow(
     target: Target,
     options: CurveOptions,
     courses: Sequence[Course],
-    readings: Sequence[Reading],
+    readings: Sequence[OutputReading],
     ends: Ends | None = None,
 ) -> Followed:
     """As :func:`deletion`, along several courses and by several readings at once.
@@ -110,7 +110,7 @@ def follow(
     relevant leave as the most relevant come back. Ends that are known save two passes of each example.
     """
     check_images(inputs)
-    scores = _scores(attributions, inputs, options.patch_size)
+    scores = _patch_scores(attributions, inputs, options.patch_size)
     patches = scores[0].numel()
     counts = _counts(options.steps, patches).to(inputs.device)
     check_batch_size(options.batch_size)
@@ -169,7 +169,7 @@ def _looked_at_once(removed: Tensor, look: Callable[[Tensor], Tensor], batch_siz
     return torch.cat([*known, *map(look, parts)], 1)[:, order.argsort()[place]]
 
 
-def _scores(attributions: Tensor, inputs: Tensor, patch_size: PatchSize) -> Tensor:
+def _patch_scores(attributions: Tensor, inputs: Tensor, patch_size: PatchSize) -> Tensor:
     """Of each patch (N, rows, columns)."""
     if isinstance(attributions, Tensor) and attributions.dim() == 3:
         height, width = inputs.shape[2:]

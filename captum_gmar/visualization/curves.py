@@ -88,7 +88,7 @@ def visualize_perturbation_curves(
         ['deletion: patches removed\\nremoval: zero']
     """
     panels = {
-        name: (_checked(curves, name), texts)
+        name: (_checked_curves(curves, name), texts)
         for name, curves, texts in (("insertion", insertion, INSERTION_TEXTS), ("deletion", deletion, DELETION_TEXTS))
         if curves is not None and curves != {}
     }
@@ -105,7 +105,7 @@ def visualize_perturbation_curves(
     return figure, axes
 
 
-def _checked(curves: Any, name: str) -> Curves:
+def _checked_curves(curves: Any, name: str) -> Curves:
     if not isinstance(curves, Mapping):
         raise TypeError(f"{name} must be a mapping from method names to curves. Got {type(curves).__name__} instead.")
     for method, curve in curves.items():

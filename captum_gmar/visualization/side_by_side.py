@@ -31,8 +31,8 @@ Maps: TypeAlias = Map | Sequence[Map]
 Images: TypeAlias = Pixels | Sequence[Pixels]
 
 DRAWINGS = ("blended_heat_map", "heat_map")
-LAYOUT = Layout(panel=2.35, gap=0.25, columns=6, name_size=10, bar_size=8)
-LETTERS = LAYOUT.text, LAYOUT.bar_size
+ROWS = Layout(panel=2.35, gap=0.25, columns=6, name_size=10, bar_size=8)
+ROW_LETTERS = ROWS.text, ROWS.bar_size
 
 
 def visualize_comparison(
@@ -104,14 +104,14 @@ def visualize_comparison(
     heats = _heats(attributions, photos, _is_several(images), interpolation, outlier_perc)
     texts = [
         [
-            wrapped(map_text(_of_method(label, name), maps[index], cmap, _of_method(note, name)), *LETTERS)
+            wrapped(map_text(_of_method(label, name), maps[index], cmap, _of_method(note, name)), *ROW_LETTERS)
             for name, maps in heats.items()
         ]
         for index in range(len(photos))
     ]
     names = ["photo", *map(str, heats)]
-    below = bar_height(chain(*texts), LAYOUT)
-    figure, axes = plt_fig_axis or make_panels(photos, names, below, LAYOUT, title, use_pyplot)
+    below = bar_height(chain(*texts), ROWS)
+    figure, axes = plt_fig_axis or make_panels(photos, names, below, ROWS, title, use_pyplot)
     panels = given_axes(axes, len(photos) * len(names))
     rows = [panels[start : start + len(names)] for start in range(0, len(panels), len(names))]
     for index, (photo, (first, *others)) in enumerate(zip(photos, rows, strict=True)):
@@ -122,10 +122,10 @@ def visualize_comparison(
                 draw_map(panel, heat, cmap)
             else:
                 draw_overlay(panel, heat, photo, cmap, alpha_overlay)
-            draw_values(figure, panel, heat, text, LAYOUT.bar_size)
+            draw_values(figure, panel, heat, text, ROWS.bar_size)
     for panel, name in zip(rows[0], names, strict=True):
-        panel.set_title(wrapped(name, LAYOUT.text, LAYOUT.name_size), fontsize=LAYOUT.name_size, parse_math=False)
-    rows[-1][0].set_xlabel(OWN_SCALE, fontsize=LAYOUT.bar_size)
+        panel.set_title(wrapped(name, ROWS.text, ROWS.name_size), fontsize=ROWS.name_size, parse_math=False)
+    rows[-1][0].set_xlabel(OWN_SCALE, fontsize=ROWS.bar_size)
     if plt_fig_axis:
         draw_title(figure, title)
     show(figure, use_pyplot)
