@@ -28,12 +28,12 @@ from captum_gmar.engine.explanation import Plan
 from captum_gmar.engine.reading import Block, Blocks, Reading, positive, product, read_blocks, sum_up
 from captum_gmar.engine.rule import Step, fuse_rows, head_weights
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.data_files import read_examples
-from captum_gmar.evaluation.example_results import Result, results_from
+from captum_gmar.evaluation.data.data_files import read_examples
+from captum_gmar.evaluation.data.subject import Subject, drawn
 from captum_gmar.evaluation.faithfulness import FaithfulnessWork
+from captum_gmar.evaluation.reports.statistics import Quantity, Summary, summarise, tables
+from captum_gmar.evaluation.runs.example_results import Result, results_from
 from captum_gmar.evaluation.settings import EvaluationSettings
-from captum_gmar.evaluation.statistics import Quantity, Summary, summarise, tables
-from captum_gmar.evaluation.subject import Subject, drawn
 from captum_gmar.files.markdown import table
 
 REMOVALS = ("mean", "blur", "noisy-linear", "tokens")

@@ -29,7 +29,7 @@ from captum_gmar.attr.catalogue import OURS
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.classifier import load_classifier
 from captum_gmar.demo import model_folder
-from captum_gmar.evaluation.statistics import mean_interval
+from captum_gmar.evaluation.reports.statistics import mean_interval
 from captum_gmar.files.writing import write_csv
 from captum_gmar.metrics.controls import CONTROLS
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.exactness import Agreement
 from benchmarks.memory import Peak
 from benchmarks.timing import Failed, Sample
-from captum_gmar.evaluation.folder import open_folder
+from captum_gmar.evaluation.runs.folder import open_folder
 
 JOURNAL = "measurements.jsonl"
 

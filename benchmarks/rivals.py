@@ -26,12 +26,12 @@ from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.options import names_of, part
 from captum_gmar.cli.scene_subjects import scene_subject
 from captum_gmar.evaluation.catalogue import METRICS, REMOVALS
-from captum_gmar.evaluation.data_files import read_examples
+from captum_gmar.evaluation.data.data_files import read_examples
+from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.evaluation.evaluate import run_evaluation
-from captum_gmar.evaluation.processes import Processes
-from captum_gmar.evaluation.progress import Listener
+from captum_gmar.evaluation.runs.processes import Processes
+from captum_gmar.evaluation.runs.progress import Listener
 from captum_gmar.evaluation.settings import EvaluationSettings
-from captum_gmar.evaluation.subject import Subject
 
 PROTOCOL = ("srg", "mif-accuracy", "aopc", "insertion", "deletion")
 MANY_PASSES = ("integrated-gradients", "gradient-shap", "occlusion")

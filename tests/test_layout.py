@@ -47,6 +47,12 @@ def test_no_files_import_one_another_in_a_circle(modules: list[Module]) -> None:
     assert circles({module.name for module in modules}, file_arrows(modules)) == []
 
 
+def test_no_folders_within_a_room_import_one_another_in_a_circle(modules: list[Module]) -> None:
+    folder_of = {module.name: "/".join(module.path.parts[:-1]) for module in modules if len(module.path.parts) > 3}
+    within = {(folder_of[a], folder_of[b]) for a, b in file_arrows(modules) if {a, b} <= folder_of.keys()}
+    assert circles(folder_of.values(), {(a, b) for a, b in within if a != b}) == []
+
+
 def test_a_name_stands_for_one_thing(modules: list[Module]) -> None:
     """But what commands have in common, which are modules of one form."""
     homes = defined_names(module for module in modules if module.is_of_the_package)

@@ -23,8 +23,8 @@ from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS
 
 if TYPE_CHECKING:
+    from captum_gmar.evaluation.data.subject import Subject
     from captum_gmar.evaluation.settings import EvaluationSettings
-    from captum_gmar.evaluation.subject import Subject
 
 
 DESCRIPTION = """\
@@ -121,11 +121,11 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listener import listener_of
     from captum_gmar.cli.scene_subjects import open_subject
-    from captum_gmar.evaluation.data_files import read_examples
+    from captum_gmar.evaluation.data.data_files import read_examples
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
-    from captum_gmar.evaluation.processes import FailedElsewhere, joined_processes, local_device
-    from captum_gmar.evaluation.report_folder import SUMMARY
-    from captum_gmar.evaluation.report_text import count
+    from captum_gmar.evaluation.reports.report_folder import SUMMARY
+    from captum_gmar.evaluation.runs.processes import FailedElsewhere, joined_processes, local_device
+    from captum_gmar.evaluation.runs.progress import count
 
     device = choose_device(local_device(arguments.device))
     with joined_processes(device) as processes, open_subject(arguments, device, 2, read_examples) as subject:

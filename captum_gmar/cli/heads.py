@@ -23,8 +23,8 @@ from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCORES
 
 if TYPE_CHECKING:
-    from captum_gmar.evaluation.head_results import HeadResults
-    from captum_gmar.evaluation.head_settings import HeadSettings
+    from captum_gmar.evaluation.heads.head_results import HeadResults
+    from captum_gmar.evaluation.heads.head_settings import HeadSettings
 
 PICTURE_MARK = "heads"  # what the names of pictures end in
 SCENES_NAME = "built-in-scenes"
@@ -122,9 +122,9 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listener import listener_of
     from captum_gmar.cli.scene_subjects import open_subject
-    from captum_gmar.evaluation.data_files import image_examples, is_data_set, read_examples
+    from captum_gmar.evaluation.data.data_files import image_examples, is_data_set, read_examples
     from captum_gmar.evaluation.evaluate_heads import run_heads
-    from captum_gmar.evaluation.processes import FailedElsewhere, joined_processes, local_device
+    from captum_gmar.evaluation.runs.processes import FailedElsewhere, joined_processes, local_device
 
     is_of_images = bool(arguments.data) and not is_data_set(arguments.data)
     images, missing = find_images([str(arguments.data)]) if is_of_images else ([], 0)
@@ -147,7 +147,7 @@ def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[i
 
 
 def _settings(arguments: argparse.Namespace) -> "HeadSettings":
-    from captum_gmar.evaluation.head_settings import HeadSettings
+    from captum_gmar.evaluation.heads.head_settings import HeadSettings
 
     return HeadSettings(
         scores=tuple(arguments.scores),
@@ -177,8 +177,8 @@ def _picture(arguments: argparse.Namespace) -> Path | None:
 
 def _tell(results: "HeadResults", picture: Path | None, folder: Path | None) -> None:
     """Writes the picture and prints what is on it; or says where the report is."""
-    from captum_gmar.evaluation.head_run import HEAD_REPORT
-    from captum_gmar.evaluation.report_text import count
+    from captum_gmar.evaluation.heads.head_run import HEAD_REPORT
+    from captum_gmar.evaluation.runs.progress import count
     from captum_gmar.files.writing import save_picture
 
     if folder:

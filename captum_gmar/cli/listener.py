@@ -4,7 +4,7 @@ import sys
 from functools import partial
 
 from captum_gmar.cli.terminal import report
-from captum_gmar.evaluation.progress import Listener
+from captum_gmar.evaluation.runs.progress import Listener
 
 
 def listener_of(same: str | None, speaks: bool = True) -> Listener:

@@ -12,8 +12,8 @@ from captum_gmar import demo
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.sources import HUB_SECONDS
 from captum_gmar.demo.scene_localisation import FIRST_SEED
-from captum_gmar.evaluation.example import Example
-from captum_gmar.evaluation.subject import Subject
+from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.data.subject import Subject
 
 SCENES = 500
 NUMBERS = {1: "one object", 2: "two objects"}

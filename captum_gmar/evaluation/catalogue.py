@@ -22,7 +22,7 @@ class MetricEntry(NamedTuple):
     """A metric."""
 
     name: str  # in tables, and as it is asked for
-    home: str  # module of this package and what is called: as its kind is called, see `captum_gmar.evaluation.measures`
+    home: str  # module of this package and what is called: by its kind, see `evaluation.measurement.measures`
     kind: MetricKind
     better: Literal["higher", "lower"] | None  # None where neither is
 
@@ -60,27 +60,27 @@ class HeadScoreEntry(NamedTuple):
 
 
 _METRICS = (
-    MetricEntry("insertion", "evaluation.curve_metrics:INSERTION", "curve", "higher"),
-    MetricEntry("deletion", "evaluation.curve_metrics:DELETION", "curve", "lower"),
+    MetricEntry("insertion", "evaluation.measurement.curve_metrics:INSERTION", "curve", "higher"),
+    MetricEntry("deletion", "evaluation.measurement.curve_metrics:DELETION", "curve", "lower"),
     MetricEntry("average-drop", "metrics.masking:MaskedProbability.drop", "masked", "lower"),
     MetricEntry("average-increase", "metrics.masking:MaskedProbability.increase", "masked", "higher"),
     MetricEntry("average-gain", "metrics.masking:MaskedProbability.gain", "masked", "higher"),
     MetricEntry("pointing-game", "metrics.localisation:pointing_game", "localisation", "higher"),
     MetricEntry("relevance-mass", "metrics.localisation:relevance_mass_accuracy", "localisation", "higher"),
     MetricEntry("relevance-rank", "metrics.localisation:relevance_rank_accuracy", "localisation", "higher"),
-    MetricEntry("srg", "evaluation.curve_metrics:SRG", "curve", "higher"),
-    MetricEntry("srg-probability", "evaluation.curve_metrics:SRG_PROBABILITY", "curve", "higher"),
-    MetricEntry("mif", "evaluation.curve_metrics:MIF", "curve", "lower"),
-    MetricEntry("lif", "evaluation.curve_metrics:LIF", "curve", "higher"),
-    MetricEntry("mif-accuracy", "evaluation.curve_metrics:MIF_ACCURACY", "curve", "higher"),
-    MetricEntry("lif-accuracy", "evaluation.curve_metrics:LIF_ACCURACY", "curve", "lower"),
-    MetricEntry("aopc", "evaluation.curve_metrics:AOPC", "curve", "higher"),
-    MetricEntry("class-gain", "evaluation.curve_metrics:CLASS_GAIN", "curve", "higher"),
-    MetricEntry("gridpg", "evaluation.rerun_metrics:grid_pointing", "anew", "higher"),
-    MetricEntry("completeness-error", "evaluation.rerun_metrics:completeness_errors", "anew", None),
-    MetricEntry("class-sensitivity", "evaluation.rerun_metrics:class_differences", "anew", None),
-    MetricEntry("sensitivity-max", "evaluation.rerun_metrics:sensitivities", "anew", "lower"),
-    MetricEntry("infidelity", "evaluation.rerun_metrics:infidelities", "anew", "lower"),
+    MetricEntry("srg", "evaluation.measurement.curve_metrics:SRG", "curve", "higher"),
+    MetricEntry("srg-probability", "evaluation.measurement.curve_metrics:SRG_PROBABILITY", "curve", "higher"),
+    MetricEntry("mif", "evaluation.measurement.curve_metrics:MIF", "curve", "lower"),
+    MetricEntry("lif", "evaluation.measurement.curve_metrics:LIF", "curve", "higher"),
+    MetricEntry("mif-accuracy", "evaluation.measurement.curve_metrics:MIF_ACCURACY", "curve", "higher"),
+    MetricEntry("lif-accuracy", "evaluation.measurement.curve_metrics:LIF_ACCURACY", "curve", "lower"),
+    MetricEntry("aopc", "evaluation.measurement.curve_metrics:AOPC", "curve", "higher"),
+    MetricEntry("class-gain", "evaluation.measurement.curve_metrics:CLASS_GAIN", "curve", "higher"),
+    MetricEntry("gridpg", "evaluation.measurement.rerun_metrics:grid_pointing", "anew", "higher"),
+    MetricEntry("completeness-error", "evaluation.measurement.rerun_metrics:completeness_errors", "anew", None),
+    MetricEntry("class-sensitivity", "evaluation.measurement.rerun_metrics:class_differences", "anew", None),
+    MetricEntry("sensitivity-max", "evaluation.measurement.rerun_metrics:sensitivities", "anew", "lower"),
+    MetricEntry("infidelity", "evaluation.measurement.rerun_metrics:infidelities", "anew", "lower"),
 )
 _REMOVALS = (
     RemovalEntry("zero", "metrics.removal:Zero", None),

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
 from captum_gmar.attr.patch_relevance import Method, methods_of_mapping
 from captum_gmar.engine.models import check_model
-from captum_gmar.evaluation.batches import Skipped
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
-from captum_gmar.evaluation.data_objects import given_subject
-from captum_gmar.evaluation.evaluation_result import Evaluation
-from captum_gmar.evaluation.example_results import Result
+from captum_gmar.evaluation.data.data_objects import given_subject
+from captum_gmar.evaluation.data.subject import Subject, drawn, versions
 from captum_gmar.evaluation.faithfulness import Faithfulness, completed
-from captum_gmar.evaluation.folder import kept_in
-from captum_gmar.evaluation.processes import Processes
-from captum_gmar.evaluation.progress import Listener, warning_listener
-from captum_gmar.evaluation.report import Provenance
-from captum_gmar.evaluation.resumable import begun, reasons, warn_of_skipped
+from captum_gmar.evaluation.reports.evaluation_result import Evaluation
+from captum_gmar.evaluation.reports.report import Provenance
+from captum_gmar.evaluation.runs.batches import Skipped
+from captum_gmar.evaluation.runs.example_results import Result
+from captum_gmar.evaluation.runs.folder import kept_in
+from captum_gmar.evaluation.runs.processes import Processes
+from captum_gmar.evaluation.runs.progress import Listener, warning_listener
+from captum_gmar.evaluation.runs.resumable import begun, reasons, warn_of_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings, unique_names
-from captum_gmar.evaluation.subject import Subject, drawn, versions
 from captum_gmar.metrics.controls import CONTROLS
 
 _ALONE = Processes(0, 1)
@@ -240,7 +240,7 @@ def _evaluation(
 
 def _reported(folder: Path, evaluation: Evaluation, listener: Listener) -> int:
     """How many images it is of."""
-    from captum_gmar.evaluation.report_folder import write_report
+    from captum_gmar.evaluation.reports.report_folder import write_report
 
     if evaluation.summaries:
         write_report(folder, evaluation)

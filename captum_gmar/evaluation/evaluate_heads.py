@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from captum_gmar.engine.models import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS
-from captum_gmar.evaluation.data_objects import given_subject
-from captum_gmar.evaluation.folder import kept_in
-from captum_gmar.evaluation.head_results import HeadResults
-from captum_gmar.evaluation.head_run import HeadRun
-from captum_gmar.evaluation.head_settings import HeadSettings
-from captum_gmar.evaluation.processes import Processes
-from captum_gmar.evaluation.progress import Listener, warning_listener
-from captum_gmar.evaluation.resumable import warn_of_skipped
-from captum_gmar.evaluation.subject import Subject
+from captum_gmar.evaluation.data.data_objects import given_subject
+from captum_gmar.evaluation.data.subject import Subject
+from captum_gmar.evaluation.heads.head_results import HeadResults
+from captum_gmar.evaluation.heads.head_run import HeadRun
+from captum_gmar.evaluation.heads.head_settings import HeadSettings
+from captum_gmar.evaluation.runs.folder import kept_in
+from captum_gmar.evaluation.runs.processes import Processes
+from captum_gmar.evaluation.runs.progress import Listener, warning_listener
+from captum_gmar.evaluation.runs.resumable import warn_of_skipped
 from captum_gmar.heads.importance import HeadScore
 
 

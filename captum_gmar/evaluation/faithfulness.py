@@ -15,20 +15,20 @@ from captum_gmar.attr.patch_relevance import Method as AttributionMethod
 from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.engine.models import patch_grid
-from captum_gmar.evaluation.batches import Batches, Examples, Skipped
 from captum_gmar.evaluation.catalogue import default_metrics, make_removal, metrics_of
-from captum_gmar.evaluation.control_methods import controls
-from captum_gmar.evaluation.example_results import Result, Row, results_from
-from captum_gmar.evaluation.folder import JOURNAL
-from captum_gmar.evaluation.journal import Batch, Record
-from captum_gmar.evaluation.measures import Measures
-from captum_gmar.evaluation.mosaic_subjects import MosaicMaker
-from captum_gmar.evaluation.processes import Processes
-from captum_gmar.evaluation.progress import Listener
-from captum_gmar.evaluation.rerun_metrics import NumberedMethod
-from captum_gmar.evaluation.resumable import Kept, extended, finish, read_kept, tell_changed, tell_skipped
+from captum_gmar.evaluation.data.subject import Subject
+from captum_gmar.evaluation.measurement.control_methods import controls
+from captum_gmar.evaluation.measurement.measures import Measures
+from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicMaker
+from captum_gmar.evaluation.measurement.rerun_metrics import NumberedMethod
+from captum_gmar.evaluation.runs.batches import Batches, Examples, Skipped
+from captum_gmar.evaluation.runs.example_results import Result, Row, results_from
+from captum_gmar.evaluation.runs.folder import JOURNAL
+from captum_gmar.evaluation.runs.journal import Batch, Record
+from captum_gmar.evaluation.runs.processes import Processes
+from captum_gmar.evaluation.runs.progress import Listener
+from captum_gmar.evaluation.runs.resumable import Kept, extended, finish, read_kept, tell_changed, tell_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings
-from captum_gmar.evaluation.subject import Subject
 from captum_gmar.metrics.controls import CONTROLS
 
 CHUNK = 8  # examples that are finished together

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS, check_name
-from captum_gmar.evaluation.subject import TARGETS
+from captum_gmar.evaluation.data.subject import TARGETS
 from captum_gmar.metrics.inputs import check_count, is_integer
 
 PRECISIONS = ("float32", "bfloat16")

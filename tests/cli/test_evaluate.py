@@ -22,9 +22,9 @@ from torch import Tensor
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
 from captum_gmar.evaluation.faithfulness import FaithfulnessWork
-from captum_gmar.evaluation.journal import Batch
-from captum_gmar.evaluation.journal import read_batches as batches_of
-from captum_gmar.evaluation.measures import Measures
+from captum_gmar.evaluation.measurement.measures import Measures
+from captum_gmar.evaluation.runs.journal import Batch
+from captum_gmar.evaluation.runs.journal import read_batches as batches_of
 from captum_gmar.metrics.controls import CONTROLS
 from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
@@ -316,7 +316,7 @@ def test_an_unreadable_image_costs_no_process_the_report(data: Path, models: Pat
 def at_work(folder: Path) -> Iterator[int]:
     """A process that owns the folder; killed at the end."""
     code = (
-        "import sys; from pathlib import Path; from captum_gmar.evaluation.lock import owned\n"
+        "import sys; from pathlib import Path; from captum_gmar.evaluation.runs.lock import owned\n"
         "with owned(Path(sys.argv[1]), print): print('owned', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(folder)]
@@ -416,7 +416,7 @@ def test_interrupted(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyP
 
 
 def test_progress_without_a_terminal(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captum_gmar.evaluation.progress._SECONDS_APART", 0)
+    monkeypatch.setattr("captum_gmar.evaluation.runs.progress._SECONDS_APART", 0)
     done = evaluate(data, "--methods", "rollout", "--metrics", "average-gain", "--output", "results")
     lines = done.err.splitlines()
     assert [line.rsplit(",")[0] for line in lines] == [

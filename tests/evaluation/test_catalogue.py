@@ -54,7 +54,7 @@ def test_defaults_and_directions() -> None:
 def test_one_row_is_one_more_metric(vit: ViTForImageClassification, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each kind the row says how it is called; here the share of the map's maxima, by another name."""
     row = METRICS["pointing-game"]._replace(name="another", better="lower")
-    for module in ("catalogue", "settings", "measures"):
+    for module in ("catalogue", "settings", "measurement.measures"):
         monkeypatch.setattr(f"captum_gmar.evaluation.{module}.METRICS", {**METRICS, "another": row})
     evaluation = evaluate(vit, IMAGES, ["rollout"], metrics=["pointing-game", "another"])
     values = [

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import ViTForImageClassification, ViTImageProcessor
 
 from captum_gmar import AttentionRollout, GradientRollout, evaluate
-from captum_gmar.evaluation.evaluation_result import Evaluation
+from captum_gmar.evaluation.reports.evaluation_result import Evaluation
 from captum_gmar.metrics import Mean, deletion, relevance_mass_accuracy
 from captum_gmar.metrics.controls import CONTROLS
 

@@ -16,13 +16,13 @@ from transformers import ViTForImageClassification
 
 from captum_gmar import GMARAttribution, GradientRollout
 from captum_gmar.evaluation.catalogue import METRICS, metrics_of
+from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
 from captum_gmar.evaluation.evaluate import make_methods
-from captum_gmar.evaluation.example import Example
-from captum_gmar.evaluation.example_results import Result, Row, results_from
 from captum_gmar.evaluation.faithfulness import FaithfulnessWork
-from captum_gmar.evaluation.journal import Batch, Record
+from captum_gmar.evaluation.runs.example_results import Result, Row, results_from
+from captum_gmar.evaluation.runs.journal import Batch, Record
 from captum_gmar.evaluation.settings import EvaluationSettings
-from captum_gmar.evaluation.subject import GivenClassifier, Subject
 from captum_gmar.metrics import (
     Blur,
     Zero,

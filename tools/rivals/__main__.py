@@ -18,8 +18,8 @@ from torch import nn
 from captum_gmar.classifier import load_classifier
 from captum_gmar.demo import load_model, make_scene
 from captum_gmar.demo.patches import PATCH, scene_pixel_values
-from captum_gmar.evaluation.data_files import read_examples
-from captum_gmar.evaluation.statistics import Quantity, summarise
+from captum_gmar.evaluation.data.data_files import read_examples
+from captum_gmar.evaluation.reports.statistics import Quantity, summarise
 from tools.rivals import measuring
 from tools.rivals.measuring import NAMES, REMOVALS, Subject, Values
 

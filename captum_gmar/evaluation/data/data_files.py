@@ -1,0 +1,183 @@
+"""The images that are evaluated, as a folder, a table or a data set on disk names them."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captum_gmar.evaluation.data.example import Example, boxes_from
+from captum_gmar.files.images import list_images, read_image
+
+PATH_NAMES = ("path", "file", "file_name")  # of the column that holds it
+DATA_FORMS = (
+    "a folder of images, or with a subfolder of images per class, a .csv file or a .json list of records with path and "
+    "label, or a folder that the `datasets` library has saved"
+)
+
+
+def is_data_set(data: Path) -> bool:
+    """Whether it looks like what :func:`read_examples` reads, and not like an image or a folder of images."""
+    if not data.is_dir():
+        return data.suffix.lower() in (".csv", ".json")
+    return _is_saved(data) or (not list_images(data) and any(map(list_images, _class_folders(data))))
+
+
+def read_examples(data: Path) -> list[Example]:
+    """
+    The examples of a folder of images or with class subfolders, of a CSV file, of a JSON list or of a saved data set.
+
+    Raises:
+        OSError: if there is no such file or folder, or it cannot be read.
+        ValueError: if it does not hold examples in one of these forms.
+    """
+    if data.is_dir():
+        examples = _saved_examples(data) if _is_saved(data) else _folder_examples(data)
+    else:
+        examples = [_table_example(record, data) for record in read_records(data)]
+    if not examples:
+        raise ValueError(f"{data}: no images. Expected {DATA_FORMS}.")
+    _check_distinct(examples, data)
+    return examples
+
+
+def image_examples(paths: Sequence[Path]) -> list[Example]:
+    """Image files, of which nothing is known."""
+    return [Example(str(path), None, partial(read_image, path), files=(path,)) for path in paths]
+
+
+def read_records(table: Path) -> list[dict[str, Any]]:
+    """The records of a CSV or JSON file.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it cannot be read as that.
+    """
+    if not table.is_file():
+        raise OSError(f"{table}: no such file or folder")
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        if table.suffix.lower() == ".csv":
+            records: Any = list(csv.DictReader(text.splitlines()))
+        elif table.suffix.lower() == ".json":
+            records = json.loads(text)
+        else:
+            raise ValueError("its name ends in neither .csv nor .json")
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise ValueError("it is no list of records")
+    except (ValueError, csv.Error, RecursionError) as error:  # of the text's encoding and of JSON as well
+        raise ValueError(f"{table}: cannot be read: {error}. Expected {DATA_FORMS}.") from error
+    return records
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether the `datasets` library has saved it."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_info.json", "dataset_dict.json"))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _folder_examples(folder: Path) -> list[Example]:
+    """Of the images in class subfolders; where there are none, of those in the folder itself."""
+    by_class = [(place.name, image) for place in _class_folders(folder) for image in list_images(place)]
+    if not by_class:
+        return [Example(path.name, None, partial(read_image, path), files=(path,)) for path in list_images(folder)]
+    return [
+        Example(f"{label}/{image.name}", label, partial(read_image, image), files=(image,)) for label, image in by_class
+    ]
+
+
+def _table_example(record: Mapping[str, Any], table: Path) -> Example:
+    """Of a row of a table; its paths are absolute or relative to the table."""
+    path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
+    if not isinstance(path, str):
+        raise ValueError(f"{table}: a record must have a path. Got {_shown(record)} instead.")
+    label = record.get("label")
+    mask = record.get("mask") or None
+    image_file, mask_files = table.parent / path, [] if mask is None else [table.parent / str(mask)]
+    return Example(
+        path,
+        None if label is None or label == "" else str(label),
+        partial(read_image, image_file),
+        boxes_from(record.get("boxes"), f"{table}: {path}"),
+        partial(_read_mask, mask_files[0]) if mask_files else None,
+        files=(image_file, *mask_files),
+    )
+
+
+def _saved_examples(folder: Path) -> list[Example]:
+    try:
+        from datasets import Dataset, load_from_disk
+    except ImportError as error:
+        raise ValueError(
+            f"{folder}: a data set saved by the `datasets` library, which is not installed. "
+            'Install it: pip install "captum_gmar[datasets]".'
+        ) from error
+    rows = load_from_disk(str(folder))
+    if not isinstance(rows, Dataset):
+        raise ValueError(f"{folder}: holds several splits. Pass the folder of one: {', '.join(map(str, rows))}.")
+    return row_examples(rows, str(folder))
+
+
+def row_examples(rows: Any, place: str) -> list[Example]:
+    """Of a ``datasets.Dataset`` with a column image, and perhaps label, boxes and mask.
+
+    Args:
+        rows: the data set.
+        place: how errors name it.
+
+    Raises:
+        ValueError: if it has no images, or boxes that are none.
+    """
+    if "image" not in rows.column_names:
+        raise ValueError(f"{place}: must have a column image. Got {', '.join(rows.column_names)} instead.")
+    names = getattr(rows.features.get("label"), "names", None)
+    others = rows.select_columns([name for name in ("label", "boxes") if name in rows.column_names])
+    has_mask = "mask" in rows.column_names
+
+    def example(number: int) -> Example:
+        record = others[number] if others.column_names else {}
+        label = record.get("label")
+        return Example(
+            f"row {number}",
+            None if label is None else str(names[label] if names else label),
+            partial(_row_image, rows, number),
+            boxes_from(record.get("boxes"), f"{place}: row {number}"),
+            (lambda: rows[number]["mask"]) if has_mask else None,
+        )
+
+    return [example(number) for number in range(len(rows))]
+
+
+def _row_image(rows: Any, number: int) -> Image.Image:
+    image = rows[number]["image"]
+    if image is None:
+        raise ValueError("it has no image")
+    return image.convert("RGB")  # type: ignore[no-any-return]
+
+
+def _read_mask(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
+        raise OSError(f"{path}: cannot be read as a mask: {error}") from error
+
+
+def _check_distinct(examples: Sequence[Example], data: Path) -> None:
+    seen: set[str] = set()
+    for example in examples:
+        if example.name in seen:
+            raise ValueError(f"{data}: every image must be named once. Got {example.name!r} again.")
+        seen.add(example.name)
+
+
+def _shown(record: Mapping[str, Any]) -> str:
+    text = repr(dict(record))
+    return text if len(text) <= 80 else f"{text[:80]}…"

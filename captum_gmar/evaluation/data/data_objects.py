@@ -1,0 +1,120 @@
+"""Data as Python hands it over: paths, data sets, or anything that gives images."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_gmar.evaluation.data.data_files import read_examples, row_examples
+from captum_gmar.evaluation.data.example import Example, boxes_from
+from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
+from captum_gmar.files.images import read_image
+
+_FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"
+_IMAGES = ("image", "pixel_values", "path")
+
+
+def examples_from(data: Any) -> list[Example]:
+    """
+    The examples of data in any form that :func:`captum_gmar.evaluate` takes.
+
+    Raises:
+        TypeError: if it is in no such form.
+        OSError, ValueError: as :func:`~captum_gmar.evaluation.data.data_files.read_examples`, or if there are no
+            examples.
+    """
+    if isinstance(data, str | PathLike):
+        return read_examples(Path(data))
+    if hasattr(data, "column_names") and hasattr(data, "features"):  # of the `datasets` library
+        return row_examples(data, "data")
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise TypeError(
+            f"data must be a path, a data set or an iterable of {_FORMS}. Got {type(data).__name__} instead."
+        )
+    items = data if hasattr(data, "__getitem__") and hasattr(data, "__len__") else list(data)
+    examples = [_example(items, number) for number in range(len(items))]
+    if not examples:
+        raise ValueError("data must hold at least one image. Got none instead.")
+    return examples
+
+
+def given_subject(
+    model: nn.Module, data: Any, processor: Any, forward_func: Callable[[Tensor], Tensor] | None
+) -> Subject:
+    """What a run is about, of the arguments of :func:`captum_gmar.evaluate`.
+
+    Raises:
+        TypeError, OSError, ValueError: as :func:`examples_from`.
+    """
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    classifier = GivenClassifier(model, processor, forward_func=forward_func)
+    return Subject(classifier, examples_from(data), name, data_name(data))
+
+
+def data_name(data: Any) -> str:
+    """How reports call it."""
+    return str(data) if isinstance(data, str | PathLike) else type(data).__name__
+
+
+def _example(items: Any, number: int) -> Example:
+    """Is read anew whenever its image is needed, so that not all are held."""
+    image, label, boxes, mask = _item_parts(items[number], number)
+    path = [Path(image)] if isinstance(image, str | PathLike) else []
+    return Example(
+        str(image) if path else f"example {number}",
+        None if label is None else str(int(label) if isinstance(label, Tensor | np.integer) else label),
+        partial(read_image, path[0]) if path else lambda: _image(_item_parts(items[number], number)[0], number),
+        boxes_from(boxes, f"example {number}"),
+        None if mask is None else lambda: _mask(_item_parts(items[number], number)[3]),
+        files=tuple(path) if mask is None else (),
+    )
+
+
+def _item_parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:
+    """Image or pixel values or a path, label, boxes, mask."""
+    if isinstance(item, Mapping):
+        images = [item[name] for name in _IMAGES if item.get(name) is not None]
+        if not images:
+            raise TypeError(f"example {number} must have one of {', '.join(_IMAGES)}. Got {', '.join(map(str, item))}.")
+        return images[0], item.get("label"), item.get("boxes"), item.get("mask")
+    image, label, place, *rest = (*item, None, None) if isinstance(item, tuple | list) else (item, None, None)
+    if any(part is not None for part in rest) or not isinstance(
+        image, Image.Image | Tensor | np.ndarray | str | PathLike
+    ):
+        raise TypeError(f"data must hold {_FORMS}. Got {type(item).__name__} of {type(image).__name__} instead.")
+    is_mask = isinstance(place, Image.Image | np.ndarray) or (
+        isinstance(place, Tensor) and place.dim() >= 2 and not _is_boxes(place)
+    )
+    return (image, label, None, place) if is_mask else (image, label, place, None)
+
+
+def _is_boxes(place: Tensor) -> bool:
+    return place.is_floating_point() and place.dim() == 2 and place.shape[1] == 4
+
+
+def _image(image: Any, number: int) -> Image.Image | Tensor:
+    """An image, or pixel values (1, C, H, W)."""
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert("RGB")
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, Tensor):
+        return read_image(image)
+    pixels = image[None] if image.dim() == 3 else image
+    if pixels.dim() != 4 or len(pixels) != 1 or not pixels.is_floating_point():
+        raise ValueError(
+            f"example {number}: pixel values must be a floating-point tensor (channels, height, width). Got "
+            f"{image.dtype} of shape {tuple(image.shape)} instead."
+        )
+    return pixels
+
+
+def _mask(mask: Any) -> Image.Image | Tensor | None:
+    """A mask as examples have them."""
+    return torch.as_tensor(mask) if isinstance(mask, np.ndarray) else mask

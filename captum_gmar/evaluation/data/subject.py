@@ -1,0 +1,147 @@
+"""What a run over a data set is about: a model and examples, and all that its numbers depend on of them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_gmar import __version__
+from captum_gmar.classifier import Classifier, find_class
+from captum_gmar.engine.models import config_of
+from captum_gmar.evaluation.data.example import Example, fingerprint
+
+TARGETS = ("predicted", "label")
+
+_NOT_READ = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype")  # of a configuration
+
+
+class Preparation(NamedTuple):
+    """How images become what the model takes."""
+
+    pixels: Callable[[Image.Image], Tensor]  # (1, C, H, W)
+    mask: Callable[[Image.Image], Tensor]  # of a black and white image: boolean (H, W), True on the object
+    target: Callable[[Example], int | None]  # the class that is explained; None: the predicted one
+    logits: Callable[[Tensor], Tensor]  # (N, C, H, W) → (N, classes), which say what is predicted
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured on what.
+
+    Args:
+        classifier: the model, and what makes images ready for it.
+        examples: the data.
+        model_name: as reports call it.
+        data_name: as reports call it.
+    """
+
+    classifier: Classifier
+    examples: Sequence[Example]
+    model_name: str
+    data_name: str
+
+    @property
+    def device(self) -> torch.device:
+        """That the model is on."""
+        return next((parameter.device for parameter in self.classifier.model.parameters()), torch.device("cpu"))
+
+    def preparation(self, target: Callable[[Example], int | None]) -> Preparation:
+        """How images become what the model takes, the class that is explained being this one's."""
+        classifier = self.classifier
+        return Preparation(classifier.pixel_values, classifier.mask, target, classifier.logits)
+
+    def targets(self, target: str) -> Callable[[Example], int | None]:
+        """What gives the class of an example that is explained: None for the predicted one.
+
+        Raises:
+            ValueError: if it is the label's, and an example has none or it is no class of the model.
+        """
+        if target == "predicted":
+            return lambda example: None
+        known = {label: self._class_of(label) for label in {example.label for example in self.examples}}
+        return lambda example: known[example.label]
+
+    def fingerprints(self) -> dict[str, str | int | None]:
+        """Of the model and of what it is given, for the settings of a results folder."""
+        model, processor = self.classifier.model, self.classifier.processor
+        processing = processor.to_dict() if hasattr(processor, "to_dict") else repr(processor)
+        return {
+            "weights": fingerprint(_weights(model)),
+            "size": self.classifier.size,
+            "preprocessing": fingerprint([json.dumps(processing, sort_keys=True, default=str).encode()]),
+        }
+
+    def _class_of(self, label: str | None) -> int:
+        if label is None:
+            raise ValueError("target 'label' must go with data whose images all have labels")
+        return find_class(label, self.classifier.labels, "the data's label")
+
+
+@dataclass(frozen=True)
+class GivenClassifier(Classifier):
+    """A model as Python hands it over: any module, with or without an image processor, run as ``forward_func`` does."""
+
+    forward_func: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The name of every class; none where the model does not name them."""
+        return super().labels if hasattr(self.model, "config") else _Numbers()
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether classes do not exclude one another."""
+        return hasattr(self.model, "config") and super().is_multi_label
+
+    def pixel_values(self, image: Image.Image) -> Tensor:
+        """(1, channels, height, width), as the model takes them."""
+        if self.processor is None:
+            raise TypeError("data must hold pixel values, tensors (channels, height, width), or pass processor=")
+        return super().pixel_values(image)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(N, classes)"""
+        return super().logits(pixels) if self.forward_func is None else self.forward_func(pixels)
+
+
+class _Numbers(dict[int, str]):
+    """Classes of a model that says neither how many there are nor how they are called."""
+
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and index >= 0
+
+
+def drawn(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (1, 1)) -> list[int]:
+    """Numbers of the examples in a random order, so that any beginning of them is a sample of all.
+
+    Args:
+        examples: how many there are.
+        limit: how many are drawn; None: all.
+        seed: of the order.
+        part: (2, 3) for every third example from the second on.
+    """
+    order: list[int] = torch.randperm(examples, generator=torch.Generator().manual_seed(seed)).tolist()
+    first, step = part
+    return [number for number in order if number % step == first - 1][:limit]
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of those that its numbers depend on."""
+    return {"captum_gmar": __version__, **{name: version(name) for name in ("torch", "captum", "transformers")}}
+
+
+def _weights(model: nn.Module) -> Iterator[bytes]:
+    config: Any = config_of(model)
+    settings = config.to_dict() if hasattr(config, "to_dict") else {}
+    read = {name: value for name, value in settings.items() if name not in _NOT_READ}
+    yield json.dumps([type(model).__name__, read], sort_keys=True, default=str).encode()
+    yield from _bytes(model.state_dict().values())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> Iterator[bytes]:
+    return (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)

@@ -1,0 +1,1 @@
+"""The importance of heads over a data set: measured, summed up and drawn."""

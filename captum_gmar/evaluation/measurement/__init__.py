@@ -1,0 +1,1 @@
+"""What is measured of the maps of a batch, and of the controls beside them."""

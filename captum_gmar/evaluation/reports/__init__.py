@@ -1,0 +1,1 @@
+"""What a run has measured, summed up and written down."""

@@ -1,0 +1,187 @@
+"""Examples in batches: read, put together as the model takes them, and left out where that cannot be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.evaluation.data.example import Example, Identity
+from captum_gmar.evaluation.data.subject import Preparation
+from captum_gmar.evaluation.runs.journal import Record
+from captum_gmar.metrics.removal_curves import Ends
+
+Value = TypeVar("Value")
+
+HOPELESS = 16  # examples that fail before any is finished: the model is to blame, and all others would fail as well
+
+
+class Skipped(NamedTuple):
+    """An example that is left out of everything."""
+
+    number: int
+    name: str
+    reason: str
+
+
+class ReadExample(NamedTuple):
+    """An example as it was read."""
+
+    number: int
+    identity: Identity
+    pixels: Tensor  # (1, C, H, W)
+    mask: Tensor  # (H, W), nowhere True where it is not known where the object is
+    target: int | None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A batch of examples of one size, as the model takes them."""
+
+    numbers: Sequence[int]  # in the data
+    identities: Sequence[Identity]
+    pixels: Tensor  # (N, C, H, W)
+    targets: Tensor  # (N,)
+    masks: Tensor  # (N, H, W), True on the object; none True where that is not known
+    ends: dict[str, Ends] = field(default_factory=dict)  # of curves with each removal, once known
+
+    def split(self, at_once: int) -> "list[Examples]":
+        """In batches of at most so many."""
+        names = "numbers", "identities", "pixels", "targets", "masks"
+        slices = [slice(start, start + at_once) for start in range(0, len(self.numbers), at_once)]
+        return [Examples(**{name: getattr(self, name)[some] for name in names}) for some in slices]
+
+    def records(self, values: Sequence[Any]) -> list[Record]:
+        """For the journal: of every example what was found out about it."""
+        return list(map(Record, self.identities, self.targets.tolist(), values))
+
+
+Measure: TypeAlias = Callable[[Examples, int], list[Value]]
+"""What is to be done with examples, so many in a pass of the model, and what comes of it."""
+
+
+@dataclass
+class Batches:
+    """
+    Args:
+        examples: all of the data.
+        prepare: what makes them ready for the model.
+        device: of the model.
+        at_once: how many images one pass of the model may hold. It is halved when memory does not suffice.
+        note: told when that happens.
+        any_done: whether any example was ever finished; if not, the model may be to blame for what fails.
+    """
+
+    examples: Sequence[Example]
+    prepare: Preparation
+    device: torch.device
+    at_once: int
+    note: Callable[[str], None]
+    any_done: bool = False
+    failures: list[Exception] = field(default_factory=list)  # as long as nothing is finished
+
+    def finish(
+        self, numbers: Sequence[int], measure: Measure[Value], targets: Callable[[int], int] | None = None
+    ) -> tuple[list[Value], list[Skipped]]:
+        """What ``measure`` makes of these examples, and those that could not be read or measured.
+
+        Args:
+            numbers: of the examples.
+            measure: is called for those of one size together, and again for each where it fails.
+            targets: of an example's number, if not those of the preparation.
+
+        Raises:
+            RuntimeError: if examples fail one after the other and none was ever finished; also other errors of
+                FAILURES, and torch.OutOfMemoryError if not even one image fits.
+        """
+        read: list[ReadExample] = []
+        skipped: list[Skipped] = []
+        for number in numbers:
+            try:
+                read.append(self.read(number, targets))
+            except (OSError, ValueError) as error:
+                skipped.append(self._skip(number, error))
+        results: list[Value] = []
+        for _, group in groupby(read, key=lambda example: example.pixels.shape):
+            for number, failure in self._measure_or_find(list(group), measure, results):
+                skipped.append(self._skip(number, failure))
+                self.failures.append(failure)
+        self.any_done = self.any_done or bool(results)
+        if not self.any_done and len(self.failures) >= HOPELESS:
+            raise self.failures[0]
+        return results, skipped
+
+    def read(self, number: int, targets: Callable[[int], int] | None = None) -> ReadExample:
+        """
+        Raises:
+            OSError, ValueError: if image or mask cannot be read.
+        """
+        example = self.examples[number]
+        identity = example.identity()
+        image = example.read()
+        pixels = image if isinstance(image, Tensor) else self.prepare.pixels(image)
+        target = targets(number) if targets else self.prepare.target(example)
+        return ReadExample(number, identity, pixels, self._mask(example, image, pixels), target)
+
+    def _mask(self, example: Example, image: Image.Image | Tensor, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[2:]
+        if isinstance(image, Tensor):
+            mask = example.read_mask(width, height)
+            return torch.zeros(height, width, dtype=torch.bool) if mask is None else _to_tensor(mask)
+        mask = example.read_mask(*image.size)
+        return torch.zeros(height, width, dtype=torch.bool) if mask is None else self.prepare.mask(mask)
+
+    def _together(self, read: Sequence[ReadExample]) -> Examples:
+        """As the model takes them, with the targets that are given or else predicted."""
+        pixels = torch.cat([example.pixels for example in read]).to(self.device)
+        masks = torch.stack([example.mask for example in read]).to(self.device)
+        given = [-1 if example.target is None else example.target for example in read]
+        targets = torch.tensor(given, device=self.device)
+        if -1 in given:
+            with torch.no_grad():
+                parts = [self.prepare.logits(part).argmax(-1) for part in torch.split(pixels, self.at_once)]
+            targets = torch.where(targets < 0, torch.cat(parts).to(self.device), targets)
+        numbers, identities = [example.number for example in read], [example.identity for example in read]
+        return Examples(numbers, identities, pixels, targets, masks)
+
+    def _measure_or_find(
+        self, read: list[ReadExample], measure: Measure[Value], results: list[Value]
+    ) -> list[tuple[int, Exception]]:
+        """Where it fails on examples, these are looked for and left out."""
+        try:
+            results += self._fitting(lambda: measure(self._together(read), self.at_once))
+        except FAILURES as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            if len(read) == 1:
+                return [(read[0].number, error)]
+            return [failure for example in read for failure in self._measure_or_find([example], measure, results)]
+        return []
+
+    def _fitting(self, work: Callable[[], list[Value]]) -> list[Value]:
+        """Does the work with as many images at once as memory holds."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if self.at_once == 1:
+                    raise
+                self.at_once //= 2
+                self.note(f"out of memory: going on with {self.at_once} images at once")
+            if self.device.type != "cpu":
+                torch.get_device_module(self.device).empty_cache()
+
+    def _skip(self, number: int, error: Exception) -> Skipped:
+        example, reason = self.examples[number], " ".join(str(error).split())
+        for place in (example.name, *example.files):  # which stands before the reason wherever it is told
+            reason = reason.removeprefix(f"{place}: ")
+        return Skipped(number, example.name, reason)
+
+
+def _to_tensor(mask: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(mask)) > 0

@@ -1,0 +1,72 @@
+"""How far a run is, for those who wait for it."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+_SECONDS_APART = 30.0  # of lines that say how far a run is
+
+
+class Listener(NamedTuple):
+    """Who is told what a run has to say on its way."""
+
+    note: Callable[[str], None]  # what went otherwise than expected
+    skip: Callable[[str], None]  # which image is left out, and why
+    has_bar: bool = False  # a progress bar on stderr
+    line: Callable[[str], None] | None = None  # how far it is, now and then, where there is no bar
+    goes_on: str | None = None  # what goes on with it once it is interrupted; None: nothing does
+
+
+def warning_listener(has_bar: bool, is_kept: bool) -> Listener:
+    """Whoever calls from Python.
+
+    Args:
+        has_bar: whether a progress bar is to be shown.
+        is_kept: whether the same call goes on with what is finished.
+    """
+    return Listener(
+        note=lambda text: warnings.warn(text, stacklevel=2),
+        skip=lambda text: None,  # which is told at the end
+        has_bar=has_bar,
+        goes_on="the same call" if is_kept else None,
+    )
+
+
+@contextmanager
+def progress(total: int, name: str | None, listener: Listener) -> Iterator[Callable[[int], None]]:
+    """Yields what is told how many more images are done."""
+    begin = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        bar.update(count)
+        now = time.monotonic()
+        if listener.line and now - last >= _SECONDS_APART and done < total:
+            last = now
+            listener.line(f"{name or 'measuring'}: {done} of {total} images, {_left(now - begin, done, total)} left")
+
+    with tqdm(total=total, desc=name, unit="image", disable=not listener.has_bar) as bar:
+        yield advance
+
+
+def _left(seconds: float, done: int, total: int) -> str:
+    """
+    >>> _left(60.0, 30, 60), _left(600.0, 10, 100)
+    ('1 min', '1 h 30 min')
+    """
+    minutes = max(1, round(seconds / done * (total - done) / 60))
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def count(number: int, name: str = "image") -> str:
+    """
+    >>> count(1), count(2)
+    ('1 image', '2 images')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"

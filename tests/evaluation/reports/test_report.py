@@ -1,0 +1,96 @@
+"""``summary.md`` says what the numbers say."""
+
+import numpy as np
+import pytest
+
+from captum_gmar.evaluation.catalogue import DIFFERENCE
+from captum_gmar.evaluation.reports.plots import ranked
+from captum_gmar.evaluation.reports.report import Provenance, to_markdown
+from captum_gmar.evaluation.reports.statistics import Quantity, summarise
+from captum_gmar.evaluation.runs.batches import Skipped
+
+RUN = Provenance(
+    model="a model",
+    data="photos",
+    examples=40,
+    target="the predicted class",
+    steps=7,
+    precision="float32",
+    removals={"mean": "mean", "blur": "blur (sigma 10)"},
+    command="captum-gmar evaluate photos",
+    versions={"torch": "2.13"},
+    seconds={"first": 0.0123, "second": 1.0},
+    skipped=[],
+)
+
+
+def noisy(mean: float) -> list[float]:
+    return (mean + 0.01 * np.random.default_rng(round(1000 * mean)).normal(size=40)).tolist()
+
+
+def table(report: str, heading: str) -> dict[tuple[str, ...], list[str]]:
+    """The rows below a heading, by their first two cells."""
+    lines = report.split(f"## {heading}")[1].split("##")[0].strip().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return {tuple(row[:2]): row for row in cells[2:]}
+
+
+def test_which_method_is_better() -> None:
+    better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.3)[::-1]}
+    lower_is_better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.2)}
+    summaries = [
+        summarise(Quantity(DIFFERENCE, "mean"), better),
+        summarise(Quantity(DIFFERENCE, "blur"), better),
+        summarise(Quantity("average-drop", ""), lower_is_better),
+    ]
+    found = table(to_markdown(summaries, RUN), "Differences to first")
+    assert found["second", "mean"][3] == "better"
+    assert found["third", "blur"][3] == "no difference shown"
+    drops = table(to_markdown(summaries[2:], RUN), "Differences to first")
+    assert drops["second", "average-drop"][3] == "worse"
+    assert drops["third", "average-drop"][3] == "better"
+
+
+def test_every_removal_has_its_table() -> None:
+    quantities = [Quantity(metric, removal) for metric in ("insertion", "deletion") for removal in ("mean", "blur")]
+    report = to_markdown([summarise(quantity, {"first": [0.25, 0.75]}) for quantity in quantities], RUN)
+    for heading in ("Removal: mean", "Removal: blur (sigma 10)"):
+        assert "## " + heading in report
+    assert "insertion ↑, n = 2" in report
+    assert "0.500 [0.250, 0.750]" in report
+    assert "## Other metrics" not in report
+
+
+def test_head() -> None:
+    report = to_markdown([summarise(Quantity("average-gain", ""), {"first": [0.0]})], RUN)
+    for part in (
+        "a model",
+        "photos, 40 images",
+        "the predicted class; 7 steps; perturbed images in float32",
+        "`captum-gmar evaluate photos`",
+        "torch 2.13",
+        "| first  |                  12.3 |",
+    ):
+        assert part in report
+    assert "Left out" not in report
+
+
+@pytest.mark.parametrize("name", ["b.png", "c d.jpg"])
+def test_left_out_images_are_listed(name: str) -> None:
+    run = RUN._replace(skipped=[Skipped(3, name, "cannot be read")])
+    report = to_markdown([summarise(Quantity("average-gain", ""), {"first": [0.0]})], run)
+    assert f"## Left out of every method\n\n- {name}: cannot be read\n" in report
+
+
+def test_differences_name_metric_and_removal() -> None:
+    values = {"first": noisy(0.3), "second": noisy(0.6)}
+    summaries = [summarise(Quantity(metric, removal), values) for metric in ("srg", "aopc") for removal in RUN.removals]
+    found = table(to_markdown(summaries, RUN), "Differences to first")
+    assert [name for _, name in found] == ["srg, mean", "srg, blur", "aopc, mean", "aopc, blur"]
+
+
+def test_pictures_are_in_the_order_of_the_relevance_gain_where_there_is_no_difference() -> None:
+    other = summarise(Quantity("gridpg", ""), {"first": [0.9], "second": [0.1]})
+    gain = summarise(Quantity("srg", "mean"), {"first": [1.0], "second": [2.0]})
+    assert ranked([other, gain]) == ["first", "second"]
+    assert ranked([other]) == ["second", "first"]
