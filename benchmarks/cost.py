@@ -32,8 +32,8 @@ from captum_gmar.demo import model_folder
 from captum_gmar.evaluation.reports.statistics import mean_interval
 from captum_gmar.files.writing import write_csv
 from captum_gmar.metrics.controls import CONTROLS
+from captum_gmar.visualization.style import BLUE, GREY, VERMILION
 
-OURS_COLOUR, OTHERS_COLOUR, CONTROL_COLOUR = "#0072b2", "#d55e00", "#777777"
 FREE = 1.0  # the cost that controls are drawn at
 
 
@@ -113,9 +113,7 @@ def draw_costs(points: Sequence[Point], metric: str, removal: str) -> Figure:
 
 
 def _draw_point(panel: Axes, number: int, point: Point) -> None:
-    colour = (
-        CONTROL_COLOUR if point.cost is None else OURS_COLOUR if point.name in (*OURS, *OF_LOG_ODDS) else OTHERS_COLOUR
-    )
+    colour = GREY if point.cost is None else BLUE if point.name in (*OURS, *OF_LOG_ODDS) else VERMILION
     cost = point.cost or FREE
     panel.plot([cost, cost], [point.low, point.high], color=colour, linewidth=0.8, alpha=0.5)
     panel.plot(cost, point.value, "o", color=colour, markersize=4, label=f"{number}  {point.name}")

@@ -56,13 +56,13 @@ class Journal:
         self.found: dict[str, Found] = {}
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         for case, kind, *values in map(json.loads, lines):
-            self.of(case).add(MESSAGES[kind](*values))
+            self.case(case).add(MESSAGES[kind](*values))
 
-    def of(self, case: object) -> Found:
+    def case(self, case: object) -> Found:
         return self.found.setdefault(str(case), Found())
 
     def add(self, case: object, message: Any) -> None:
         """Of a case, what was found out about a row."""
-        self.of(case).add(message)
+        self.case(case).add(message)
         with self.path.open("a") as file:
             file.write(json.dumps([str(case), type(message).__name__, *message]) + "\n")

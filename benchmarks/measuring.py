@@ -54,13 +54,13 @@ class Measuring:
 
     def times(self) -> None:
         for case, names in self.preset.rows.items():
-            while due := still_wanted(self.journal.of(case), names, self.preset.limits):
+            while due := still_wanted(self.journal.case(case), names, self.preset.limits):
                 work = isolated(take_times, case, *self.place, self.preset.limits, due)
                 self._note(case, work, "times", EVERYTHING)
 
     def memory(self) -> None:
         for case, names in self.preset.rows.items():
-            found = self.journal.of(case)
+            found = self.journal.case(case)
             own = OWN if any(name.endswith(SEVERAL) for name in names) else OWN[:2]
             known = {*found.peaks, *found.reasons}
             due = [name for name in (*own, *names) if known.isdisjoint({name, EVERYTHING})]
@@ -69,12 +69,12 @@ class Measuring:
                 self._note(case, work, f"memory of {', '.join(together)}", together[0])
 
     def start_up(self) -> None:
-        if not self.journal.of(START_UP).samples and self.preset.start_up:
+        if not self.journal.case(START_UP).samples and self.preset.start_up:
             self._note(START_UP, take_start_up(self.preset.start_up), "commands", EVERYTHING)
 
     def exactness(self) -> None:
         for case in self.preset.exact:
-            if not self.journal.of(case).agreements and EVERYTHING not in self.journal.of(case).reasons:
+            if not self.journal.case(case).agreements and EVERYTHING not in self.journal.case(case).reasons:
                 self._note(case, isolated(take_agreements, case, *self.place), "exactness", EVERYTHING)
 
     def _note(self, case: object, messages: Generator[Any], what: str, running: str) -> None:

@@ -12,11 +12,10 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.rows import BOTH, DENSE, FORWARD
 from benchmarks.summary import Growth, Line
 from captum_gmar.files.writing import replacing
+from captum_gmar.visualization.style import COLOURS, GREY
 
 DPI = 120
 PANEL_INCHES = (3.8, 3.0)
-OWN_COLOUR = "#777777"
-COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#d55e00")  # told apart by the colour-blind
 STYLES = {FORWARD: ":", BOTH: "--", DENSE: "-."}
 
 
@@ -43,7 +42,7 @@ def _draw(panel: Axes, what: str, unit: str, rows: Sequence[Growth]) -> None:
     for row in rows:
         is_own = row.row in (FORWARD, BOTH)
         values = [_value(line, unit) for line in row.lines]
-        colour = OWN_COLOUR if is_own else next(colours)
+        colour = GREY if is_own else next(colours)
         panel.plot(row.sizes, values, STYLES.get(row.row, "-"), color=colour, label=row.row, marker="o", markersize=3)
     panel.set(xscale="log", yscale="log", xlabel=what, ylabel=unit)
     panel.set_xticks(rows[0].sizes, map(str, rows[0].sizes))

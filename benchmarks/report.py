@@ -15,6 +15,7 @@ from benchmarks.presets import GROWING, Preset
 from benchmarks.summary import Growth, Line, Spread, grown, lines
 from captum_gmar.files.markdown import table
 from captum_gmar.files.writing import write_json, write_text
+from captum_gmar.visualization.style import number_text
 
 PLOT = "growth.png"
 ABOUT = """\
@@ -40,25 +41,25 @@ def write_report(
 ) -> None:
     """Writes ``report.md``, ``report.json`` and the plot."""
     tables = {
-        str(case): lines(journal.of(case), names) for case, names in preset.tables.items() if _samples(journal, case)
+        str(case): lines(journal.case(case), names) for case, names in preset.tables.items() if _samples(journal, case)
     }
     growth = {what: grown(journal, what, cases, GROWING) for what, cases in preset.growth.items()}
     growth = {what: rows for what, rows in growth.items() if rows}
-    exact = {str(case): journal.of(case).agreements for case in preset.exact if journal.of(case).agreements}
+    exact = {str(case): journal.case(case).agreements for case in preset.exact if journal.case(case).agreements}
     parts = [_head(command, machine, versions), ABOUT, "## Ratios", overview(tables)]
     parts += [f"## {case}\n\n{to_markdown(own)}" for case, own in tables.items()]
     if preset.needs_gpu:
         measured = {
-            case: lines(journal.of(case), names) for case, names in preset.tables.items() if str(case) in tables
+            case: lines(journal.case(case), names) for case, names in preset.tables.items() if str(case) in tables
         }
         parts += ["## Counted beside measured", counting.ABOUT, beside(measured)]
     if growth:
         save(draw_growth(growth), folder / PLOT)
         parts += ["## Growth", f"![growth]({PLOT})", *(_growth(what, own) for what, own in growth.items())]
     if _samples(journal, START_UP):
-        parts += ["## Start-up", _start_up(journal.of(START_UP))]
+        parts += ["## Start-up", _start_up(journal.case(START_UP))]
     parts += [f"## Exactness: {case}\n\n{_agreements(own)}" for case, own in exact.items()]
-    whole = {case: journal.of(case).reasons.get(EVERYTHING) for case in (*preset.rows, *preset.exact, START_UP)}
+    whole = {case: journal.case(case).reasons.get(EVERYTHING) for case in (*preset.rows, *preset.exact, START_UP)}
     parts += [f"{case}: not measured: {reason}" for case, reason in whole.items() if reason]
     write_text(folder / "report.md", "\n\n".join(parts) + "\n")
     found = {
@@ -67,7 +68,7 @@ def write_report(
         "versions": versions,
         "cases": {case: [_plain(line) for line in own] for case, own in tables.items()},
         "growth": {what: [_plain_growth(row) for row in own] for what, own in growth.items()},
-        "start_up": {row: [s._asdict() for s in taken] for row, taken in journal.of(START_UP).samples.items()},
+        "start_up": {row: [s._asdict() for s in taken] for row, taken in journal.case(START_UP).samples.items()},
         "exactness": {case: [agreement._asdict() for agreement in own] for case, own in exact.items()},
     }
     write_json(folder / "report.json", found)
@@ -132,7 +133,7 @@ def _growth_cells(row: Growth) -> list[str]:
     exponents = [_number(exponent, ".2f") for exponent in (row.time, row.memory, row.excess)]
     if row.lines[0].is_own:
         return [f"*{row.row}*", *exponents[:2], "", ""]
-    each = (f"{mib:.0f} ({size})".replace("-", "−") for mib, size in zip(row.excess_mib, row.sizes, strict=True))
+    each = (f"{number_text(mib, '.0f')} ({size})" for mib, size in zip(row.excess_mib, row.sizes, strict=True))
     return [row.row, *exponents, ", ".join(each)]
 
 
@@ -155,7 +156,7 @@ def _agreements(own: Sequence[Agreement]) -> str:
 
 
 def _samples(journal: Journal, case: object) -> bool:
-    return bool(journal.of(case).samples)
+    return bool(journal.case(case).samples)
 
 
 def _plain(line: Line) -> dict[str, Any]:

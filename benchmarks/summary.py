@@ -77,7 +77,7 @@ def lines(found: Found, names: Sequence[str]) -> list[Line]:
 
 def grown(journal: Journal, what: str, cases: Sequence[Case], names: Sequence[str]) -> list[Growth]:
     """Of the model's own passes, and of each row."""
-    by_case = [{line.row: line for line in lines(journal.of(case), names)} for case in cases]
+    by_case = [{line.row: line for line in lines(journal.case(case), names)} for case in cases]
     sizes = [_size(what, case) for case in cases]
     found = []
     for name in (*OWN[:2], *names):

@@ -199,7 +199,7 @@ class TestMeasuring:
             journal = Journal(tmp_path / "new", {"preset": "tiny"}, {})
             Measuring(journal, self.PRESET, "cpu", 1, 60, lambda line: None).times()
         assert asked == [{"gmar-l1": 2, "rollout": 2}, {"rollout": 2}]
-        assert journal.of(TINY).reasons == {"gmar-l1": "killed"}
+        assert journal.case(TINY).reasons == {"gmar-l1": "killed"}
         write_report(tmp_path / "new", journal, self.PRESET, "command", {"processor": "a"}, {"torch": "b"})
         assert ["rollout", "forward", "2.00 × [2.00, 2.00]"] in [
             row[:3] for row in cells((tmp_path / "new" / "report.md").read_text())
@@ -213,7 +213,7 @@ class TestMeasuring:
         journal = Journal(tmp_path / "new", {}, {})
         with pytest.raises(OutOfTime):
             Measuring(journal, self.PRESET, "cpu", 1, 0, lambda line: None).times()
-        assert len(journal.of(TINY).samples["rollout"]) == 1
+        assert len(journal.case(TINY).samples["rollout"]) == 1
 
     def test_other_settings_need_another_folder(self, tmp_path):
         Journal(tmp_path / "new", {"preset": "tiny"}, {})

@@ -103,7 +103,7 @@ class KnownGrids:
         shapes = [shape if len(shape) == 3 or frames is None else (frames, *shape) for shape in maps]
         self.shapes = [shape for shape in shapes if len(shape) == 2 + self.is_video]
 
-    def of(self, tokens: int) -> Shape | None:
+    def grid_of(self, tokens: int) -> Shape | None:
         """The grid with so many places; None if there is none."""
         merged = (_merged(shape, times) for times in range(7) for shape in reversed(self.shapes))
         return next((shape for shapes in merged for shape in shapes if prod(shape) == tokens), None)

@@ -122,9 +122,9 @@ class Places:
     def _without_others(self, tokens: Tensor) -> Tensor | None:
         sequences, count = tokens.shape
         if sequences == self.examples:
-            shape = self.grids.of(count)
+            shape = self.grids.grid_of(count)
             return None if shape is None else self._ordered(tokens, shape)
-        shape = self.grids.of(sequences // self.examples * count) if self.grids.is_video else None
+        shape = self.grids.grid_of(sequences // self.examples * count) if self.grids.is_video else None
         if shape is None or sequences % self.examples:
             return None
         time, rows, columns = shape

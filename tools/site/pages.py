@@ -6,11 +6,12 @@ from itertools import groupby
 from captum_gmar import _HOMES
 from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
 from captum_gmar.files.markdown import table
+from captum_gmar.visualization.style import number_text
 from tools.site.bibliography import key_of
 from tools.site.facts import DOCS, Fact, class_of, write_page
 
 HEADER = ("method", "passes", "sign", "sees the class", "photos", "scenes", "cost", "models", "source")
-NUMBER = "{:.2f}"
+FORM = ".2f"  # of numbers
 
 
 def write_matrix(facts: list[Fact]) -> None:
@@ -48,7 +49,7 @@ def _matrix_row(fact: Fact) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else NUMBER.format(value).replace("-", "−")
+    return "–" if value is None else number_text(value, FORM)
 
 
 def _cite(number: str) -> str:

@@ -11,9 +11,9 @@ from captum_gmar.evaluation.catalogue import DIFFERENCE, arrow
 from captum_gmar.evaluation.reports.statistics import Summary
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization.panels import make_figure, show
+from captum_gmar.visualization.style import BLUE, GREY, number_text
 
 ROW_INCHES, COLUMN_INCHES, NAME_INCHES = 0.24, 2.4, 2.2
-METHOD_COLOUR, CONTROL_COLOUR = "#0072b2", "#777777"
 
 
 def ranked(summaries: Sequence[Summary]) -> list[str]:
@@ -40,7 +40,7 @@ def draw_estimates(
 def _draw_panel(panel: Axes, summary: Summary, methods: Sequence[str]) -> None:
     means = dict(zip(summary.methods, summary.means, strict=True))
     for height, name in enumerate(methods):
-        colour = CONTROL_COLOUR if name in CONTROLS else METHOD_COLOUR
+        colour = GREY if name in CONTROLS else BLUE
         estimate = means[name]
         panel.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=1.5)
         panel.plot(estimate.mean, height, "o", color=colour, markersize=4)
@@ -49,5 +49,5 @@ def _draw_panel(panel: Axes, summary: Summary, methods: Sequence[str]) -> None:
     panel.set_title(f"{metric} {arrow(metric)}\n{removal}".rstrip(), fontsize="medium")
     panel.set_xlabel(f"mean, 95 % interval, n = {summary.examples}", fontsize="small")
     panel.xaxis.set_major_locator(MaxNLocator(4))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("-", "−")))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value, ".4g")))
     panel.grid(axis="x", alpha=0.3)
