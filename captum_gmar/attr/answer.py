@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_gmar.attr.answer_words import pieces, words_of
 from captum_gmar.attr.evidence import log_odds
 from captum_gmar.attr.image_tokens import PictureTokens, picture_tokens
+from captum_gmar.attr.prompt_inputs import prompt_inputs
 from captum_gmar.engine.models import check_model
 from captum_gmar.engine.precision import wide
 from captum_gmar.engine.word_rows import RowEvidence, decoder_layers, explain_last_rows
@@ -32,6 +34,8 @@ class AnswerAttribution:
             answer but for its last token. Zero where a token stands behind the one that it could feed.
         encoded_relevance: (W, S') by the encoder's tokens, of models that read these by cross-attention; else None.
         scores: (W,) what is explained: the log-odds of each token, or the log of its odds against the contrast's.
+        totals: (W,) all evidence of each token, for and against, of which relevance is the shares, in units of the
+            scores.
         prompt_length: how many of the S tokens come before the answer's first.
         pictures: which tokens stand for which places; None where the model's way to lay them out is not known.
     """
@@ -40,8 +44,37 @@ class AnswerAttribution:
     relevance: Tensor
     encoded_relevance: Tensor | None
     scores: Tensor
+    totals: Tensor
     prompt_length: int
     pictures: tuple[PictureTokens, ...] | None
+
+    def words(self) -> "AnswerAttribution":
+        """The same of whole words and marks of punctuation, in place of their tokens."""
+        return self.phrases(words_of(self.tokens))
+
+    def phrases(self, spans: Sequence[slice]) -> "AnswerAttribution":
+        """The same of phrases: evidence and scores of a phrase are the sums of its tokens'.
+
+        Args:
+            spans: which tokens make each phrase, of this attribution, for example ``[slice(1, 3)]``.
+
+        Raises:
+            ValueError: if there are no phrases, or one has no tokens.
+        """
+        if not spans or not all(self.tokens[span] for span in spans):
+            raise ValueError(
+                f"spans must name at least one of the {len(self.tokens)} tokens each. Got {spans} instead."
+            )
+        is_of = torch.zeros(len(spans), len(self.tokens)).to(self.totals)
+        for row, span in enumerate(spans):
+            is_of[row, span] = 1
+        evidence = RowEvidence(
+            is_of @ (self.relevance * self.totals[:, None]),
+            None if self.encoded_relevance is None else is_of @ (self.encoded_relevance * self.totals[:, None]),
+            is_of @ self.scores,
+        )
+        texts = tuple("".join(self.tokens[span]).strip() for span in spans)
+        return AnswerAttribution(texts, *_shared_out(evidence), self.prompt_length, self.pictures)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """(W, rows, columns): each token's evidence in one picture, on the grid of the model's image tokens.
@@ -59,7 +92,7 @@ class AnswerAttribution:
 
     @property
     def answer_relevance(self) -> Tensor:
-        """(W, W - 1): each token's evidence in the answer's tokens before it."""
+        """(W, answer's tokens - 1): each token's evidence in the answer's tokens before it."""
         return self.relevance[:, self.prompt_length :]
 
     def shares(self) -> dict[str, Tensor]:
@@ -96,7 +129,8 @@ class AnswerEvidence:
         model: of transformers, that generates text: LLaVA, Qwen-VL, InternVL, SmolVLM, PaliGemma, Gemma 3, Pixtral,
             Mllama, BLIP-2, Florence-2, encoder–decoder captioners, or one of text alone. It is used as it is, and
             nothing of it is changed.
-        tokenizer: the model's processor or tokenizer, for answers given as text and tokens told as text; None: ids.
+        processor: the model's processor or tokenizer, for prompts, answers given as text and tokens told as text;
+            None: ids.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
@@ -116,12 +150,13 @@ class AnswerEvidence:
         (torch.Size([2, 4]), ('8', '9'))
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+    def __init__(self, model: nn.Module, processor: Any = None) -> None:
         check_model(model)
         check_version()
         decoder_layers(model)
         self.model: Any = model
-        self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
 
     @classmethod
     def get_name(cls) -> str:
@@ -130,47 +165,57 @@ class AnswerEvidence:
 
     def attribute(
         self,
-        inputs: Mapping[str, Any],
+        inputs: Mapping[str, Any] | str,
         target: Answer | None = None,
         contrast: Answer | None = None,
         gen_args: Mapping[str, Any] | None = None,
+        images: Any = None,
     ) -> AnswerAttribution:
         """
         Explains every token of an answer.
 
         Args:
-            inputs: what the model's processor returned for the pictures and the prompt, of one example.
+            inputs: a prompt, which the processor's chat template is put around if it has one; or what the processor
+                returned for pictures and prompt, of one example.
             target: the answer, as text or ids. Default: None, which lets the model generate it.
             contrast: what is taken off: one token, or as many as the target has; explains why each token rather than
                 the contrast's.
             gen_args: passed to the model's ``generate``, where the answer is not given; by default it is greedy and of
                 25 tokens at most.
+            images: of a prompt: a picture or several, as the processor takes them.
 
         Returns:
             AnswerAttribution: the numbers, in single precision for half-precision models.
 
         Raises:
-            ValueError: if the inputs are not those of one example, the answer has no tokens, is longer than the model's
-                positions, or is text without a tokenizer; or the contrast has another number of tokens.
+            ValueError: if the inputs are not those of one example, or the processor cannot take prompt and images or is
+                another model's; the answer has no tokens, is text without a tokenizer, or has with the prompt more
+                tokens than the model has positions; or the contrast has another number of tokens.
             RuntimeError: if the decoder's attention can't be met.
             FloatingPointError: if what is explained, or relevance, is NaN or infinite.
         """
+        if isinstance(inputs, str):
+            inputs = prompt_inputs(self.model, self.processor, inputs, images)
+        elif images is not None:
+            raise ValueError(
+                "images must go with a prompt. Got them beside what a processor returned: pass one of both."
+            )
         arguments = _one_example(inputs)
+        _check_positions(self.model, arguments, 0)
         ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
         against = None if contrast is None else self._token_ids(contrast, "contrast")
         if against is not None and len(against) not in (1, len(ids)):
             raise ValueError(
                 f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(against)} instead."
             )
+        _check_positions(self.model, arguments, len(ids) - 1)
         with_answer = self._with_answer(arguments, ids)
         evidence = explain_last_rows(self.model, with_answer, len(ids), partial(_word_scores, ids=ids, against=against))
-        tokens, encoded = _parts_held(evidence)
+        tokens, encoded, scores, totals = _shared_out(evidence)
         pictures = picture_tokens(self.model, arguments, (tokens if encoded is None else encoded).shape[1])
         return AnswerAttribution(
-            tuple(map(self._text, ids)),
-            tokens,
-            encoded,
-            evidence.scores,
+            tuple(pieces(self.tokenizer, ids)),
+            *(tokens, encoded, scores, totals),
             tokens.shape[1] - len(ids) + 1,
             None if pictures is None else tuple(pictures),
         )
@@ -195,8 +240,10 @@ class AnswerEvidence:
     def _token_ids(self, answer: Answer, name: str) -> list[int]:
         if isinstance(answer, str):
             if self.tokenizer is None:
-                raise ValueError(f"{name} must be token ids where there is no tokenizer. Got text instead: pass one.")
-            answer = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+                raise ValueError(f"{name} must be token ids where there is no processor. Got text instead: pass one.")
+            text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+            if not answer:
+                raise ValueError(f"{name} must be text of at least one token. Got {text!r} instead.")
         ids: list[Any] = answer.flatten().tolist() if isinstance(answer, Tensor) else list(answer)
         words = self.model.get_output_embeddings().weight.shape[0]
         if not ids or any(not isinstance(number, int) or not 0 <= number < words for number in ids):
@@ -226,9 +273,6 @@ class AnswerEvidence:
             together["cross_attention_mask"] = torch.cat([mask, *[mask[:, -1:]] * (len(ids) - 1)], 1)
         return together
 
-    def _text(self, number: int) -> str:
-        return str(number) if self.tokenizer is None else str(self.tokenizer.decode([number]))
-
 
 def check_version() -> None:
     """
@@ -248,7 +292,9 @@ def _has_encoder(model: Any) -> bool:
 def _one_example(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, checked to be of one example."""
     if not isinstance(inputs, Mapping):
-        raise ValueError(f"inputs must be what the model's processor returned. Got {type(inputs).__name__} instead.")
+        raise ValueError(
+            f"inputs must be a prompt, or what the model's processor returned. Got {type(inputs).__name__} instead."
+        )
     ids = inputs.get("input_ids")
     if isinstance(ids, Tensor) and (ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]):
         raise ValueError(
@@ -267,12 +313,25 @@ def _word_scores(logits: Tensor, ids: list[int], against: list[int] | None) -> T
     return logits[:, words, ids] - logits[:, words, against * (len(ids) // len(against))]
 
 
-def _parts_held(evidence: RowEvidence) -> tuple[Tensor, Tensor | None]:
-    """(W, S) and (W, S') of all evidence of each word, for and against; zero where there is none."""
+def _shared_out(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Shares (W, S) and (W, S') of all evidence of each word, for and against, zero where there is none; the scores and
+    that evidence, (W,)."""
     parts = [evidence.tokens] if evidence.encoded is None else [evidence.tokens, evidence.encoded]
     together = torch.cat(parts, 1)
     if not (torch.isfinite(together).all() and torch.isfinite(evidence.scores).all()):
         raise FloatingPointError("Expected finite logits and gradients of the answer, but some are NaN or infinite.")
-    total = together.abs().sum(1, keepdim=True)
-    shares, tokens = together / total.where(total > 0, 1), evidence.tokens.shape[1]
-    return shares[:, :tokens], None if evidence.encoded is None else shares[:, tokens:]
+    totals = together.abs().sum(1)
+    shares, tokens = together / totals.where(totals > 0, 1)[:, None], evidence.tokens.shape[1]
+    return shares[:, :tokens], None if evidence.encoded is None else shares[:, tokens:], evidence.scores, totals
+
+
+def _check_positions(model: Any, arguments: Mapping[str, Any], answered: int) -> None:
+    """That the decoder has a position for every token of the prompt and of so many of the answer."""
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    ids = None if _has_encoder(model) else arguments.get("input_ids")
+    length = answered + (0 if ids is None else ids.shape[1])
+    if isinstance(positions, int) and length > positions:
+        raise ValueError(
+            f"inputs must be of at most the model's {positions} positions, prompt, pictures and answer together. Got "
+            f"{length} tokens instead: shorten the prompt, or scale the pictures down."
+        )

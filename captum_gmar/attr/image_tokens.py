@@ -20,6 +20,12 @@ class PictureTokens(NamedTuple):
     is_encoded: bool = False
 
 
+def image_token_id(model: Any) -> int | None:
+    """Of the token that stands for a part of a picture in a prompt; None if the model has none."""
+    number = getattr(model.config, "image_token_id", None)
+    return getattr(model.config, "image_token_index", None) if number is None else number
+
+
 def picture_tokens(model: Any, arguments: Mapping[str, Any], length: int) -> list[PictureTokens] | None:
     """The tokens of every picture, in the order of the pictures; None if the model's way to lay them out is not known.
 
@@ -41,9 +47,7 @@ def _in_prompt(grid: Callable[[Any, Mapping[str, Any], int], list[tuple[int, int
     """A layout of image tokens that stand in the prompt, picture after picture, each in rows."""
 
     def layout(model: Any, arguments: Mapping[str, Any], length: int) -> list[PictureTokens]:
-        config = model.config
-        image_token = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
-        places = (arguments["input_ids"][0] == image_token).nonzero().flatten()
+        places = (arguments["input_ids"][0] == image_token_id(model)).nonzero().flatten()
         grids = grid(model, arguments, len(places))
         counts = [rows * columns for rows, columns in grids]
         if sum(counts) != len(places):

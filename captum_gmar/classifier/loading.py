@@ -3,10 +3,10 @@
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -15,6 +15,7 @@ from torch import nn
 
 from captum_gmar.classifier.image_classifier import Classifier
 
+T = TypeVar("T")
 UNREACHABLE = "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
 # Of a config: what a model cannot be made without.
 COUNTS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -59,16 +60,7 @@ def load_classifier(
         'dotted triangle'
     """
     name = os.fspath(name)
-    is_folder = _is_folder(name)
-    with _quiet():
-        try:
-            processor, model, report = _read(name, local_files_only=True)
-        except OSError:
-            if is_folder:
-                raise
-            if patience is not None:
-                _check_reachable(name, patience)
-            processor, model, report = _read(name, local_files_only=False)
+    processor, model, report = read_pretrained(name, _read, patience)
     _check_weights(name, model, report)
     return Classifier(model.eval().to(device or "cpu"), processor, size)
 
@@ -95,6 +87,29 @@ def choose_device(name: str) -> torch.device:
         kinds = " or ".join(f"{kind} ({count})" for kind, count in available.items())
         raise ValueError(f"device must be one that PyTorch finds here, of {kinds}. Got {name!r} instead.")
     return torch.device(name)
+
+
+def read_pretrained(name: str, read: Callable[[str, bool], T], patience: float | None) -> T:
+    """What is read of a folder or a Hugging Face id: the hub is asked only for what is not on this machine.
+
+    Args:
+        name: folder or id.
+        read: of the name, and whether only files of this machine may be read.
+        patience: seconds for the hub to answer at all.
+
+    Raises:
+        OSError: if it cannot be found or read; the message names it.
+    """
+    is_folder = _is_folder(name)
+    with _quiet():
+        try:
+            return read(name, True)
+        except OSError:
+            if is_folder:
+                raise
+            if patience is not None:
+                _check_reachable(name, patience)
+            return read(name, False)
 
 
 def _is_folder(name: str) -> bool:
@@ -124,20 +139,20 @@ def _check_reachable(name: str, patience: float) -> None:
 def _read(name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
     """Image processor, model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
-    with _named(name, "config.json"):
+    with named_failure(name, "config.json"):
         config = transformers.AutoConfig.from_pretrained(name, **options)
     _check_config(name, config)
-    with _named(name, "preprocessor_config.json"):
+    with named_failure(name, "preprocessor_config.json"):
         processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
     # Sizes that do not fit are told here, in one line; transformers would print a table and refer to it.
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _named(name, "model"):
+    with named_failure(name, "model"):
         model, report = transformers.AutoModelForImageClassification.from_pretrained(name, config=config, **options)
     return processor, model, report
 
 
 @contextmanager
-def _named(name: str, part: str) -> Iterator[None]:
+def named_failure(name: str, part: str) -> Iterator[None]:
     """Tells in one line what a damaged file makes of the many readers in between."""
     try:
         yield
@@ -180,25 +195,25 @@ def _check_weights(name: str, model: nn.Module, report: Mapping[str, Collection[
     # Buffers are computed, and a mask token is not used in classification.
     untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]
     if untrained:
-        raise ValueError(f"{name}: not a trained image classifier: its file lacks {_first_of(untrained)}")
+        raise ValueError(f"{name}: not a trained image classifier: its file lacks {first_of(untrained)}")
     # transformers 4 tells the keys alone, 5 the shapes in the file and by the config as well.
     mismatched = {row if isinstance(row, str) else row[0]: row for row in report["mismatched_keys"]}
     if mismatched:
         row = mismatched[min(mismatched)]
         shapes = "" if isinstance(row, str) else f", of shape {(*row[1],)} in the file and {(*row[2],)} by the config"
-        raise ValueError(f"{name}: its weights do not fit its config.json: {_first_of(mismatched)}{shapes}")
+        raise ValueError(f"{name}: its weights do not fit its config.json: {first_of(mismatched)}{shapes}")
     unused = [*report["unexpected_keys"]]
     kinds = {_without_numbers(key) for key in parameters}
     more_layers = [key for key in unused if _without_numbers(key) in kinds]
     if more_layers:
-        raise ValueError(f"{name}: its config.json leaves out layers of its file: {_first_of(more_layers)}")
+        raise ValueError(f"{name}: its config.json leaves out layers of its file: {first_of(more_layers)}")
     if unused:
-        warnings.warn(f"{name}: weights of its file are not used: {_first_of(unused)}", stacklevel=3)
+        warnings.warn(f"{name}: weights of its file are not used: {first_of(unused)}", stacklevel=3)
 
 
-def _first_of(keys: Collection[str]) -> str:
+def first_of(keys: Collection[str]) -> str:
     """
-    >>> _first_of(["norm.weight", "norm.bias"])
+    >>> first_of(["norm.weight", "norm.bias"])
     'norm.bias and 1 more'
     """
     others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""

@@ -19,7 +19,7 @@ from captum_gmar.cli.options import (
     target,
     token,
 )
-from captum_gmar.cli.paths import FORMATS, find_images, plan_array, plan_pictures
+from captum_gmar.cli.paths import FORMATS, PAGES, find_images, picture_mark, plan_array, plan_pictures
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ with several side by side. For each image it prints the most likely classes and
 writes a picture of the photo as the model saw it and the relevance of its
 patches. Without an image and a model it explains a built-in scene with the
 built-in model, and needs no network.
+
+With --prompt it asks a vision-language model instead, and writes a page of HTML
+for each image: every word of the answer with the patches that fed it.
 """
 
 CLASSLESS = tuple(name for name, entry in METHODS.items() if not entry.reads_class)
@@ -80,6 +83,11 @@ CONTRAST = """\
 class index or label: explain why the target rather than this class; topK for K above 1 leaves this class out
 """
 
+PROMPT = """\
+ask a vision-language model about each image, and write a page of what fed every word; goes with IMAGE, --model,
+--answer, --contrast, --output and --device alone
+"""
+
 OUTPUT = """\
 picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
 <image>-comparison-<methods>.png; class, contrast and tokens, where they are given, stand in the name as well. An
@@ -93,7 +101,7 @@ def add_command(subparsers: Any) -> None:
     parser = command_parser(subparsers, "explain", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("images", nargs="*", type=place, metavar="IMAGE", help="image file, or folder of them (not its subfolders)")
-    add("--model", type=place, metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add("--model", type=place, metavar="ID_OR_PATH", help="Hugging Face id or local folder")
     add_methods(parser, DEFAULT, "of those below, side by side, or all")
     add("--target", type=target, default=MOST_LIKELY, metavar="CLASS", help=TARGET)
     add("--contrast", metavar="CLASS", help=CONTRAST)
@@ -107,6 +115,8 @@ def add_command(subparsers: Any) -> None:
     )
     add("--output", type=place, metavar="FILE_OR_FOLDER", help=OUTPUT)
     add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
+    add("--prompt", metavar="TEXT", help=PROMPT)
+    add("--answer", metavar="TEXT", help="explain this answer, not the model's own")
     add_device_and_size(parser)
     add("--batch-size", type=above_zero, default=8, metavar="N", help="images explained at once")
 
@@ -115,6 +125,10 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were explained and how many failed."""
     if bool(arguments.images) != bool(arguments.model):
         raise CommandError("give images and --model, or neither for the built-in scene and model")
+    if arguments.prompt is not None:
+        return _run_prompt(arguments)
+    if arguments.answer is not None:
+        raise CommandError("--answer must go with --prompt. Got no prompt.")
     settings = _settings(arguments)
     settings.check()
     images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE_NAME)], 0)
@@ -128,6 +142,29 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 
         source = open_source(arguments.model, arguments.size, arguments.device)
         done, failed = explain_images(source, dict(zip(images, pictures, strict=True)), array, settings)
+    return done, failed + missing
+
+
+def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Asks a model that answers; how many images were explained and how many failed."""
+    if not arguments.images:
+        raise CommandError("--prompt must go with images and --model. Got neither.")
+    others = {"methods": DEFAULT, "target": MOST_LIKELY, "tokens": None, "save_array": None, "size": None}
+    given = [name for name, usual in others.items() if getattr(arguments, name) != usual]
+    if given:
+        raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
+    images, missing = find_images(arguments.images)
+    if not images:
+        return 0, missing
+    mark = picture_mark("answer", arguments.prompt, arguments.answer or "")
+    pages = plan_pictures(images, arguments.output, mark, PAGES)
+    with default_drawing():
+        from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
+        from captum_gmar.cli.sources import open_answering
+
+        source = open_answering(arguments.model, arguments.device)
+        settings = PromptSettings(arguments.prompt, arguments.answer, arguments.contrast)
+        done, failed = explain_answers(source, dict(zip(images, pages, strict=True)), settings)
     return done, failed + missing
 
 

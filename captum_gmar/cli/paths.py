@@ -8,7 +8,8 @@ from zlib import crc32
 from captum_gmar.cli.terminal import CommandError, report
 from captum_gmar.files.names import fitting, readable, safe
 
-FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]
+FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]  # of pictures, the first where none is named
+PAGES = ["html"]
 TABLES = ["csv", "json", "md"]
 MOST_NAMED = 4  # methods in the name of a picture
 
@@ -65,20 +66,23 @@ def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()
     return "-".join([mark, *methods])
 
 
-def plan_pictures(images: Sequence[Path], output: str | None, mark: str) -> list[Path]:
+def plan_pictures(
+    images: Sequence[Path], output: str | None, mark: str, formats: Sequence[str] = FORMATS
+) -> list[Path]:
     """Where the picture of each image goes. No two share a name and none replaces an image.
 
     Args:
         images: that are explained.
         output: the file, or the folder of files named after the images, which is made if it ends in a slash.
         mark: what their names end in.
+        formats: what the file may be, the first of which those in a folder are.
 
     Raises:
-        CommandError: if a file cannot be written there, or its suffix is none of FORMATS.
+        CommandError: if a file cannot be written there, or its suffix is none of the formats.
     """
     output = "." if output is None else output
     if output.endswith(("/", os.sep)) or Path(output).is_dir():
-        pictures = _names(images, Path(output), mark)
+        pictures = _names(images, Path(output), f"{mark}.{formats[0]}")
         _check_makeable(Path(output))
     elif len(images) > 1:
         raise CommandError(
@@ -87,7 +91,7 @@ def plan_pictures(images: Sequence[Path], output: str | None, mark: str) -> list
         )
     else:
         pictures = [Path(output)]
-        _check_file(Path(output), FORMATS, "--output")
+        _check_file(Path(output), formats, "--output")
     for picture in pictures:
         _check_replaceable(picture)
     files = {os.path.realpath(image) for image in images}
@@ -115,13 +119,13 @@ def _plan_file(path: str | None, suffixes: Sequence[str], option: str) -> Path |
     return Path(path)
 
 
-def _names(images: Sequence[Path], folder: Path, mark: str) -> list[Path]:
+def _names(images: Sequence[Path], folder: Path, ending: str) -> list[Path]:
     names: dict[str, Path] = {}
     for image in images:
-        name, count = fitting(image.stem, f"-{mark}.png"), 1
+        name, count = fitting(image.stem, f"-{ending}"), 1
         while name.casefold() in names:  # images of one stem, from two folders or in two formats
             count += 1
-            name = fitting(image.stem, f"-{count}-{mark}.png")
+            name = fitting(image.stem, f"-{count}-{ending}")
         names[name.casefold()] = folder / name
     return list(names.values())
 

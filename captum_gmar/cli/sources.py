@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 from captum_gmar import demo
 from captum_gmar.classifier import Classifier, choose_device, load_classifier
+from captum_gmar.classifier.answering import load_answering
 from captum_gmar.files.images import read_image
 
 SCENE_SEED = 3
@@ -35,3 +36,20 @@ def open_source(model: str | None, size: int | None, device: str) -> Source:
     with demo.model_folder() as folder:
         classifier = load_classifier(folder, size=size, device=place)
     return Source(classifier, lambda path: demo.load_scene(SCENE_SEED).image)
+
+
+class AnswerSource(NamedTuple):
+    """A model that answers about pictures, its processor, and what gives the image of a path."""
+
+    model: Any
+    processor: Any
+    read: Callable[[Path], Image.Image]
+
+
+def open_answering(model: str, device: str) -> AnswerSource:
+    """The model of this name, and image files.
+
+    Raises:
+        OSError, ValueError: as :func:`open_source`.
+    """
+    return AnswerSource(*load_answering(model, device=choose_device(device), patience=HUB_SECONDS), read_image)

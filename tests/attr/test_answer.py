@@ -193,7 +193,7 @@ def test_answers_of_text_are_cut_by_the_tokenizer():
     [
         ({}, {"target": []}, "target must be at least one token of the model's 99"),
         ({}, {"target": [99]}, "target must be at least one token of the model's 99"),
-        ({}, {"target": "cab"}, "target must be token ids where there is no tokenizer"),
+        ({}, {"target": "cab"}, "target must be token ids where there is no processor"),
         ({}, {"target": [3, 4], "contrast": [3, 4, 5]}, "contrast must be one token, or as many as the target's 2"),
         ({"input_ids": torch.ones(2, 3).long()}, {"target": [3]}, "inputs must be of one example"),
         ({"input_ids": torch.tensor([[1, *[90] * 32, 90]])}, {"target": [3]}, "[Ii]mage"),

@@ -1,0 +1,40 @@
+"""A tiny model that answers, of random weights, with a processor of its own: one token for each letter or sign."""
+
+from typing import Any
+
+import torch
+import transformers as tf
+from PIL import Image
+from text_models import IMAGE_TOKEN
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+
+
+def build_tokenizer() -> Any:
+    letters = {"?": 3} | {letter: 10 + number for number, letter in enumerate(" abcdefghijklmnopqrstuvwxyz.:")}
+    model = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 4, "<image>": IMAGE_TOKEN, **letters}, unk_token="<unk>"))
+    model.pre_tokenizer, model.decoder = Split(Regex("."), "isolated"), Fuse()
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def build_processor(**changed: Any) -> Any:
+    parts = {
+        "image_processor": tf.ViTImageProcessor(size={"height": 32, "width": 32}),
+        "tokenizer": build_tokenizer(),
+        "patch_size": 8,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+    return tf.LlavaProcessor(**parts | changed)
+
+
+def photo(width: int = 48, height: int = 32) -> Image.Image:
+    pixels = torch.randint(256, (height, width, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())

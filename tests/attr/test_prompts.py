@@ -1,0 +1,111 @@
+"""Prompts and pictures go in by the model's own processor, and what does not fit is told in one line."""
+
+import pytest
+import torch
+import transformers
+
+if int(transformers.__version__.partition(".")[0]) < 5:
+    pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
+
+from answering import build_processor, build_tokenizer, photo
+from text_models import text_model
+
+from captum_gmar import AnswerEvidence
+
+TEMPLATE = (
+    "{% for message in messages %}{% for part in message.content %}"
+    "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}: {% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return text_model("llava")[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "text"),
+    [
+        ("what?", None, "<image><image>what?"),
+        ("see <image> or <image>?", TEMPLATE, "see <image> or <image>?"),
+        ("what?", TEMPLATE, "<image><image>what?: "),
+    ],
+)
+def test_a_prompt_is_what_the_processor_makes_of_it(model, prompt, template, text):
+    processor, images = build_processor(chat_template=template), [photo(), photo(20, 30)]
+    inputs = processor(images=images, text=text, return_tensors="pt")
+    inputs["pixel_values"] = inputs["pixel_values"].double()
+    expected = AnswerEvidence(model).attribute(inputs, target=[20, 21])
+    result = AnswerEvidence(model, processor).attribute(prompt, images=images, target="jk")
+    torch.testing.assert_close(result.relevance, expected.relevance)
+    assert result.tokens == ("j", "k")
+    assert [tuple(picture.columns.shape) for picture in result.pictures] == [(4, 4), (4, 4)]
+
+
+def test_a_model_of_text_takes_a_prompt_by_its_tokenizer():
+    model, tokenizer = text_model("llama")[0], build_tokenizer()
+    result = AnswerEvidence(model, tokenizer).attribute("ab?", target="cd")
+    expected = AnswerEvidence(model).attribute(tokenizer("ab?", return_tensors="pt"), target=[13, 14])
+    torch.testing.assert_close(result.relevance, expected.relevance)
+    assert result.prompt_length == 3
+
+
+def test_words_and_phrases_are_the_sums_of_their_tokens(model):
+    result = AnswerEvidence(model, build_processor()).attribute("what?", images=photo(), target="a cat. no")
+    words = result.words()
+    assert words.tokens == ("a", "cat", ".", "no")
+    evidence = result.relevance * result.totals[:, None]
+    cat = evidence[2:5].sum(0)  # without the space, a token that stands for itself here
+    torch.testing.assert_close(words.relevance[1] * words.totals[1], cat)
+    torch.testing.assert_close(words.totals[1], cat.abs().sum())
+    torch.testing.assert_close(words.scores[1], result.scores[2:5].sum())
+    whole = result.phrases([slice(None)])
+    torch.testing.assert_close(whole.relevance[0] * whole.totals, evidence.sum(0))
+    with pytest.raises(ValueError, match="spans must name at least one of the 9 tokens each"):
+        result.phrases([slice(4, 4)])
+
+
+def other_image_token():
+    processor = build_processor()
+    processor.image_token_id = 7
+    return processor
+
+
+def without_pictures():
+    processor = build_processor()
+    processor.image_processor = lambda *args, **kwargs: {}
+    return processor
+
+
+@pytest.mark.parametrize(
+    ("name", "processor", "prompt", "images", "options", "message"),
+    [
+        ("llava", lambda: None, "what?", photo, {}, "processor must be the model's own"),
+        ("llava", build_tokenizer, "what?", photo, {}, "processor must take pictures"),
+        ("llava", other_image_token, "what?", photo, {}, "whose image token is 90. Got 7 of LlavaProcessor"),
+        (
+            "llava",
+            build_processor,
+            "what?",
+            lambda: "none.png",
+            {},
+            "LlavaProcessor cannot take the pictures or prompt",
+        ),
+        ("llava", build_processor, "what?", lambda: torch.zeros(7), {}, "cannot take the pictures or prompt"),
+        ("llava", build_processor, "what?", photo, {"target": ""}, "target must be text of at least one token. Got ''"),
+        ("llava", build_processor, "what? " * 30, photo, {}, "inputs must be of at most the model's 128 positions"),
+        ("llava", build_processor, "what?", photo, {"target": "a" * 120}, "at most the model's 128 positions"),
+        ("llama", build_processor, "what?", photo, {}, "model must take pictures.*LlamaForCausalLM, which reads text"),
+        ("llama", build_tokenizer, "", lambda: None, {}, "which knows 99 tokens. Got no tokens"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(name, processor, prompt, images, options, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        AnswerEvidence(text_model(name)[0], processor()).attribute(prompt, images=images(), **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_images_beside_inputs_are_refused(model):
+    inputs = text_model("llava")[1]
+    with pytest.raises(ValueError, match="images must go with a prompt"):
+        AnswerEvidence(model).attribute(inputs, images=photo(), target=[1])

@@ -1,0 +1,119 @@
+"""The page of an answer, in a real browser: words show their maps, patches the words that they fed."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_gmar.attr.answer import AnswerAttribution
+from captum_gmar.attr.image_tokens import PictureTokens
+from captum_gmar.visualization.answer_page import AnswerPage
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Of the second word the first patch speaks for it, the last against; the third word comes of two tokens.
+RELEVANCE = [
+    [0, 0.1, 0, 0, 0.9, 0, 0],
+    [0.5, 0, 0, -0.25, 0, 0.25, 0],
+    [0, 0, 0.5, 0, 0, 0, 0.5],
+    [0, 1.0, 0, 0, 0, 0, 0],
+]
+DRIVER = """
+<script>
+const tell = {};
+const fills = () => [...document.querySelectorAll("rect")].map(rect =>
+  [rect.getAttribute("fill"), Number(rect.getAttribute("fill-opacity"))]);
+document.querySelector("[data-word='1']").dispatchEvent(new Event("mouseenter"));
+tell.hovered = fills();
+tell.hoveredText = document.getElementById("told").textContent;
+document.getElementById("answer").dispatchEvent(new Event("mouseleave"));
+tell.left = fills();
+document.querySelector("[data-word='2']").click();
+document.getElementById("answer").dispatchEvent(new Event("mouseleave"));
+tell.clicked = fills();
+document.querySelectorAll("rect")[0].dispatchEvent(new Event("click"));
+tell.patchText = document.getElementById("told").textContent;
+tell.backgrounds = [...document.querySelectorAll("button")].map(button => getComputedStyle(button).backgroundColor);
+tell.words = [...document.querySelectorAll("button")].map(button => button.textContent);
+document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.stringify(tell)))) + "@</pre>";
+</script>
+"""
+
+
+@pytest.fixture
+def attribution():
+    return AnswerAttribution(
+        tokens=("<b>a", " star", " dot", "ted"),
+        relevance=torch.tensor(RELEVANCE),
+        encoded_relevance=None,
+        scores=torch.ones(4),
+        totals=torch.ones(4),
+        prompt_length=5,
+        pictures=(PictureTokens(torch.arange(4).view(2, 2)),),
+    )
+
+
+@pytest.fixture
+def page(attribution):
+    return AnswerPage(attribution, Image.new("RGB", (64, 32), "#808080"), "</script> what?")
+
+
+def driven(html, folder):
+    """What the driver tells of the page in a browser."""
+    file = folder / "page.html"
+    file.write_text(html.replace("</html>", DRIVER + "</html>"), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    done = subprocess.run([*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True)
+    return json.loads(base64.b64decode(re.search("@(.*)@", done.stdout)[1]))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
+def test_words_show_their_maps_and_patches_their_words(page, tmp_path):
+    told = driven(page.html, tmp_path)
+    assert told["words"] == ["<", "b", ">", "a", "star", "dotted"] or told["words"] == ["<b>a", "star", "dotted"]
+    speaking, against = "var(--for)", "var(--against)"
+    assert told["hovered"] == [[speaking, 0.85], [speaking, 0], [speaking, 0], [against, 0.425]]
+    assert (
+        "“star”: of its evidence, 75 % lies in the pictures, 0 % in the prompt and 25 % in the answer"
+        in told["hoveredText"]
+    )
+    assert told["left"] == [[speaking, 0], [speaking, 0.85], [speaking, 0], [speaking, 0]]
+    assert told["clicked"] == [[speaking, 0], [speaking, 0.85], [speaking, 0.425], [speaking, 0]]
+    assert "Row 0, column 0 fed “star” most: 50.0 % of that word's evidence." in told["patchText"]
+    clear = [colour for colour in told["backgrounds"] if re.search(r"[ ,]0\)$", colour)]
+    assert len(clear) == len(told["words"]) - 1
+
+
+def test_the_page_needs_nothing_else(page, tmp_path):
+    assert not re.search(r"(?:src|href)=\"?(?!data:)(?:https?:)?//", page.html)
+    assert "</script> what?" not in page.html
+    page.save(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page.html
+    framed = page._repr_html_()
+    assert framed.startswith("<iframe srcdoc=")
+    assert framed.count("<") == 2
+
+
+def test_a_large_photo_is_scaled_down_in_the_page(attribution):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8))
+    html = AnswerPage(attribution, photo).html
+    assert '"width":768,"height":512' in html
+    assert len(html) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("images", "pictures", "message"),
+    [
+        ([], (PictureTokens(torch.arange(4).view(2, 2)),), "images must be the 1 of the attribution. Got 0"),
+        ([np.zeros((2, 2))], None, "which image token stands for which place"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(attribution, images, pictures, message):
+    with pytest.raises(ValueError, match=message):
+        AnswerPage(replace(attribution, pictures=pictures), images)
