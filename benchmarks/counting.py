@@ -252,7 +252,7 @@ def kernels(counting: Counting, with_kernel: bool) -> Iterator[None]:
     """Within the block, the Triton kernels are counted and not run, or are not there."""
 
     def run(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
-        matrix, of_queries = kernel.MATRICES[flags["MATRIX"]], name == "row_sums"
+        matrix, of_queries = kernel.KERNEL_MATRICES[flags["MATRIX"]], name == "row_sums"
         of_attention = of_queries or matrix in kernel.OF_ATTENTION
         of_gradient = flags["NORM"] or matrix not in (None, "attention")
         tensors_of = {"scores": (layer.query, layer.key), "gradient": (layer.value, layer.grad_output)}

@@ -28,7 +28,7 @@ def one_object_scenes() -> list[Scene]:
     return [make_scene(seed, objects=1) for seed in range(2000)]
 
 
-def _outline_reach(shape: drawing.Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _outline_reach(shape: drawing.Outline) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     line = (np.arange(1200) + 0.5) / 400 - 1.5
     x, y = np.meshgrid(line, line)
     return np.hypot(x, y), shape(x, y) < 0
@@ -128,7 +128,7 @@ def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_have_unit_area_and_stay_within_reach(shape: drawing.Shape) -> None:
+def test_shapes_have_unit_area_and_stay_within_reach(shape: drawing.Outline) -> None:
     distance, inside = _outline_reach(shape)
     assert inside.sum() / 400**2 == pytest.approx(1, abs=0.003)
     assert distance[inside].max() < drawing.REACH
