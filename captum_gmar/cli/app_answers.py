@@ -22,6 +22,7 @@ from captum_gmar.inspection.compare import compare
 from captum_gmar.visualization import visualize_token_interaction
 
 MOST_BYTES, MOST_PIXELS = 20 * 2**20, 40_000_000
+CLICKABLE = 400  # pixels of the shorter side of what is clicked
 FEW_STEPS = 14  # of insertion and deletion, as somebody waits for them
 TOO_MANY_PIXELS = (
     f"the image must have at most {MOST_PIXELS // 10**6} million pixels: scale it down first, the model sees a few "
@@ -79,6 +80,14 @@ def likely(classifier: Classifier, image: Image.Image) -> list[tuple[str, int, f
     ]
 
 
+def seen(classifier: Classifier, image: Image.Image) -> Image.Image:
+    """What the model sees of the image, resized and cropped, and large enough to click a patch of it."""
+    photo = classifier.photo(_to_pixels(classifier, image)[0])
+    small = Image.fromarray((photo * 255).round().astype("uint8"))
+    times = -(-CLICKABLE // min(small.size))
+    return small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
+
+
 def answer(
     classifier: Classifier,
     image: Image.Image,
@@ -94,9 +103,11 @@ def answer(
     """
     names = list(names)
     if not names:
-        raise ValueError("methods must be at least one method. Got none instead; tick one.")
+        raise ValueError("methods must be at least one method. Got none instead; take one.")
     if contrast is not None and (others := [name for name in names if not METHODS[name].takes_contrast]):
-        raise ValueError(f"rather than a class must go with methods that see it. Got {', '.join(others)} instead.")
+        raise ValueError(
+            f"rather than a class must go with methods that take it. Got {', '.join(others)} instead; take them away."
+        )
     pixels = _to_pixels(classifier, image)
     methods: dict[str, Method] = {}
     for name in names:

@@ -1,30 +1,34 @@
-"""The page of ``captum-gmar app``, in Gradio: what stands where, and what asks which answer."""
+"""The page of ``captum-gmar app``, in Gradio: what asks which answer, and how it is served."""
 
 import os
+import re
+import signal
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
-from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.app_answers import MOST_BYTES, answer, fed, likely, read_upload, scene_image
+from captum_gmar.cli.app_answers import MOST_BYTES, answer, fed, likely, read_upload, scene_image, seen
+from captum_gmar.cli.app_layout import NOTHING_YET, STYLE, Form, Reply, lay_out
 from captum_gmar.cli.sources import open_source
 from captum_gmar.cli.terminal import CommandError, one_line
 from captum_gmar.files.writing import save_arrays, save_picture
 
-CHOSEN = ("attention-evidence", "gmar-l1", "rollout")
-FIRST_SCENE = 600_025
+NO_IMAGE = "there must be an image. Got none yet: drop a photo, or take the scene."
 NO_OTHER_CLASS = "– no other class –"
 KEPT_SECONDS = 600  # uploads and pictures, before they are deleted
 WARNING = "⚠ "
+Load = Callable[[str], Classifier]
 
 
 def serve(model: str | None, size: int | None, device: str, host: str, port: int | None) -> None:
     """Shows the page at this address, and the address, until it is interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt: uploads are deleted then as well
     with tempfile.TemporaryDirectory(prefix="captum-gmar-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads, which go with it
         page = make_page(model, size, device)
@@ -35,7 +39,8 @@ def launching() -> dict[str, Any]:
     """What Gradio is told: nothing from a network, no upload beyond the limit, no trace of errors."""
     gradio = _gradio()
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    return {"theme": theme, "max_file_size": MOST_BYTES, "show_error": False, "share": False, "footer_links": []}
+    shown = {"theme": theme, "css": STYLE, "footer_links": []}
+    return {**shown, "max_file_size": MOST_BYTES, "show_error": False, "share": False}
 
 
 def make_page(model: str | None = None, size: int | None = None, device: str = "auto") -> Any:
@@ -46,135 +51,137 @@ def make_page(model: str | None = None, size: int | None = None, device: str = "
         OSError, ValueError: if the model cannot be had.
     """
     gradio = _gradio()
-    open_model = _opener(size, device)
-    open_model(model or "")  # an error before there is a page
+    load = _loader(size, device)
+    load(model or "")  # an error before there is a page
     with gradio.Blocks(title="captum_gmar", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gradio.Markdown("# Which patches fed this prediction?")
-        image = gradio.State(None)
-        with gradio.Row():
-            with gradio.Column(scale=1, min_width=280):
-                upload = gradio.File(label="Drop a photo", file_count="single", type="filepath", elem_id="upload")
-                seed = gradio.Number(
-                    FIRST_SCENE, label="… or the built-in scene of this number", precision=0, elem_id="seed"
-                )
-                take = gradio.Button("Take the scene", elem_id="scene")
-                name = gradio.Textbox(
-                    model or "", label="Model: a name or folder; empty for the built-in", elem_id="model"
-                )
-                target = gradio.Dropdown([], label="Class", elem_id="target")
-                contrast = gradio.Dropdown([], label="Rather than", elem_id="contrast")
-                methods = gradio.CheckboxGroup(list(METHODS), value=list(CHOSEN), label="Methods", elem_id="methods")
-                explain = gradio.Button("Explain", variant="primary", elem_id="explain")
-            with gradio.Column(scale=3, min_width=320):
-                status = gradio.Markdown("Drop a photo, or take the scene.", elem_id="status")
-                maps = gradio.Image(label="Maps", interactive=False, format="png", elem_id="maps")
-                table = gradio.Markdown(elem_id="table")
-                files = gradio.File(
-                    label="Picture and arrays", interactive=False, file_count="multiple", elem_id="files"
-                )
-                photo = gradio.Image(
-                    label="The photo: click a patch to see what fed it", interactive=False, type="pil", elem_id="photo"
-                )
-                patch = gradio.Image(
-                    label="What fed it", interactive=False, type="filepath", format="png", elem_id="patch"
-                )
-
-        def show(picture: Any, model_name: str) -> dict[Any, Any]:
-            classes = likely(open_model(model_name), picture)
-            choices = [(text if share is None else f"{text}, {share:.1%}", index) for text, index, share in classes]
-            first = choices[0][1]
-            return {
-                image: picture,
-                photo: picture,
-                target: gradio.Dropdown(choices=choices, value=first),
-                contrast: gradio.Dropdown(choices=[(NO_OTHER_CLASS, -1), *choices], value=-1),
-                status: f"The model says: {choices[0][0]}.",
-            }
-
-        @_told(status)
-        def drop(path: str | None, model_name: str) -> dict[Any, Any]:
-            return show(read_upload(Path(path)), model_name) if path else {status: "Drop a photo, or take the scene."}
-
-        @_told(status)
-        def take_scene(number: float, model_name: str) -> dict[Any, Any]:
-            return show(scene_image(int(number)), model_name)
-
-        @_told(status)
-        def change_model(picture: Any, model_name: str) -> dict[Any, Any]:
-            return (
-                show(picture, model_name)
-                if picture is not None
-                else {status: f"{open_model(model_name) and 'Loaded.'}"}
-            )
-
-        @_told(status)
-        def ask(
-            picture: Any,
-            model_name: str,
-            index: int,
-            other: int,
-            names: list[str],
-            progress: Any = gradio.Progress(),  # noqa: B008
-        ) -> dict[Any, Any]:
-            if picture is None:
-                raise ValueError("there must be an image. Got none yet: drop a photo, or take the scene.")
-            held = None if other in (None, -1) else other
-            progress(0.0, "making maps")
-            given = answer(open_model(model_name), picture, index, held, names, lambda *step: progress(*step))
-            folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
-            save_picture(given.figure, folder / "maps.png")
-            save_arrays(folder / "maps.npz", {each: map.cpu().numpy() for each, map in given.relevance.items()})
-            places = [str(folder / each) for each in ("maps.png", "maps.npz")]
-            return {maps: places[0], table: given.table, files: places, status: "Done."}
-
-        @_told(status)
-        def click(
-            picture: Any,
-            model_name: str,
-            index: int,
-            event: gradio.SelectData,  # type: ignore[name-defined]
-        ) -> dict[Any, Any]:
-            width, height = picture.size
-            figure = fed(open_model(model_name), picture, index, (event.index[0] / width, event.index[1] / height))
-            folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
-            save_picture(figure, folder / "patch.png")
-            return {patch: str(folder / "patch.png"), status: "Done."}
-
-        shown = [image, photo, target, contrast, status]
-        upload.upload(drop, [upload, name], shown)
-        take.click(take_scene, [seed, name], shown)
-        name.submit(change_model, [image, name], shown)
-        explain.click(ask, [image, name, target, contrast, methods], [maps, table, files, status])
-        photo.select(click, [image, name, target], [patch, status])
+        form, reply = lay_out(gradio, model or "")
+        _connect_images(gradio, form, reply, load)
+        _connect_maps(gradio, form, reply, load)
+        _connect_patches(gradio, form, reply, load)
     return page
+
+
+def _connect_images(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
+    """A photo, a scene, or another model: the photo is shown, and the classes to choose from."""
+    show = partial(_classes_of, gradio, form, reply, load)
+
+    @_told(reply.status)
+    def drop(path: str | None, model: str) -> dict[Any, Any]:
+        return show(read_upload(Path(path)), model) if path else {reply.status: NOTHING_YET}
+
+    @_told(reply.status)
+    def take_scene(number: float | None, model: str) -> dict[Any, Any]:
+        if number is None:
+            raise ValueError("the number of a scene must be a number from 0 on. Got none instead.")
+        return show(scene_image(int(number)), model)
+
+    @_told(reply.status)
+    def change_model(image: Any, model: str) -> dict[Any, Any]:
+        load(model)
+        return show(image, model) if image is not None else {reply.status: "Loaded."}
+
+    shown = [form.image, form.target, form.contrast, *reply]
+    form.upload.upload(drop, [form.upload, form.model], shown)
+    form.take_scene.click(take_scene, [form.seed, form.model], shown)
+    form.model.submit(change_model, [form.image, form.model], shown)
+
+
+def _classes_of(gradio: Any, form: Form, reply: Reply, load: Load, image: Any, model: str) -> dict[Any, Any]:
+    """The image with the model's classes, the likeliest first, and nothing of the image before it."""
+    classifier = load(model)
+    classes = likely(classifier, image)
+    choices = [(text if share is None else f"{text}, {share:.1%}", index) for text, index, share in classes]
+    return {
+        **dict.fromkeys((reply.maps, reply.table, reply.files, reply.patch)),
+        form.image: image,
+        form.target: gradio.Dropdown(choices=choices, value=choices[0][1]),
+        form.contrast: gradio.Dropdown(choices=[(NO_OTHER_CLASS, -1), *choices], value=-1),
+        reply.photo: seen(classifier, image),
+        reply.status: f"The model says: {choices[0][0]}.",
+    }
+
+
+def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
+    """The button: maps with their numbers, and the files to download."""
+
+    @_told(reply.status)
+    def ask(
+        image: Any,
+        model: str,
+        target: int,
+        contrast: int | None,
+        names: list[str],
+        progress: Any = gradio.Progress(),  # noqa: B008
+    ) -> dict[Any, Any]:
+        if image is None:
+            raise ValueError(NO_IMAGE)
+        progress(0.0, "making maps")
+        held = None if contrast in (None, -1) else contrast
+        given = answer(load(model), image, target, held, names, progress)
+        picture = _saved(given.figure, "maps.png")
+        arrays = picture.with_suffix(".npz")
+        save_arrays(arrays, {name: relevance.numpy(force=True) for name, relevance in given.relevance.items()})
+        files = [str(picture), str(arrays)]
+        return {reply.maps: files[0], reply.table: given.table, reply.files: files, reply.status: "Done."}
+
+    asked = [form.image, form.model, form.target, form.contrast, form.methods]
+    form.explain.click(ask, asked, [reply.maps, reply.table, reply.files, reply.status])
+
+
+def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
+    """A click on the photo: what fed the patch below it."""
+
+    @_told(reply.status)
+    def click(image: Any, model: str, target: int, event: gradio.SelectData) -> dict[Any, Any]:
+        if image is None:
+            raise ValueError(NO_IMAGE)
+        classifier = load(model)
+        width, height = seen(classifier, image).size
+        place = event.index[0] / width, event.index[1] / height
+        picture = _saved(fed(classifier, image, target, place), "patch.png")
+        return {reply.patch: str(picture), reply.status: "Done."}
+
+    reply.photo.select(click, [form.image, form.model, form.target], [reply.patch, reply.status])
+
+
+def _saved(figure: Figure, name: str) -> Path:
+    """Where the figure is, in a folder of its own among the uploads, which go with them."""
+    path = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / name
+    save_picture(figure, path)
+    return path
 
 
 def _told(status: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Every error is a line on the page, and nothing else of the page changes."""
 
-    def decorate(asked: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(asked)
-        def answered(*args: Any, **kwargs: Any) -> Any:
+    def decorate(reply: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(reply)
+        def told(*args: Any, **kwargs: Any) -> Any:
             try:
-                return asked(*args, **kwargs)
+                return reply(*args, **kwargs)
             except torch.OutOfMemoryError:
                 return {status: f"{WARNING}out of memory: take fewer methods, or a smaller model"}
             except Exception as error:  # whatever it is, the page stays
-                return {status: WARNING + one_line(error)}
+                return {status: WARNING + as_text(one_line(error))}
 
-        return answered
+        return told
 
     return decorate
 
 
-def _opener(size: int | None, device: str) -> Callable[[str], Classifier]:
+def as_text(line: str) -> str:
+    """The line for Markdown to show as it stands."""
+    return re.sub(r"([\\`*_{}\[\]<>#|$~&])", r"\\\1", line)
+
+
+def _loader(size: int | None, device: str) -> Load:
     """Loads a model of a name, the built-in one of none; the last two are kept."""
 
     @lru_cache(maxsize=2)
-    def open_model(name: str) -> Classifier:
+    def load(name: str) -> Classifier:
         return open_source(name.strip() or None, size, device).classifier
 
-    return open_model
+    return load
 
 
 def _gradio() -> Any:
@@ -182,5 +189,7 @@ def _gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise CommandError('app needs Gradio, which is not installed. In a clone: pip install -e ".[app]"') from error
+        raise CommandError(
+            'app needs Gradio, which is not installed. In a clone: pip install -c constraints-app.txt -e ".[app]"'
+        ) from error
     return gradio

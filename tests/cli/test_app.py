@@ -1,32 +1,22 @@
 """The answers of the page of ``captum-gmar app``, without the page."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
 import torch
+from hostile_images import png_of
 from PIL import Image
 
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli import app_answers, main
-from captum_gmar.cli.app_answers import answer, fed, likely, read_upload, scene_image
+from captum_gmar.cli.app_answers import answer, fed, likely, read_upload, scene_image, seen
+from captum_gmar.cli.app_page import as_text
 from captum_gmar.cli.sources import open_source
 
 
 @pytest.fixture(scope="module")
 def small() -> Classifier:
     return open_source(None, None, "cpu").classifier
-
-
-def png_of(width: int, height: int) -> bytes:
-    """The header of a PNG of that size, with hardly any data: a bomb where it is decoded first."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [30_000, 8_000])
@@ -59,6 +49,16 @@ def test_a_photo_is_read(tmp_path: Path) -> None:
     assert read_upload(tmp_path / "a.jpg").size == (30, 20)
 
 
+@pytest.mark.parametrize("shape", [(30, 20), (500, 900)])
+def test_what_is_clicked_is_what_the_model_sees_large_enough(small: Classifier, shape: tuple[int, int]) -> None:
+    image = Image.new("RGB", shape, "teal")
+    pixels = small.pixel_values(image)
+    shown = seen(small, image)
+    assert min(shown.size) >= 400
+    assert shown.width % pixels.shape[-1] == shown.height % pixels.shape[-2] == 0
+    assert shown.getpixel((0, 0)) == Image.new("RGB", (1, 1), "teal").getpixel((0, 0))
+
+
 def test_answers(small: Classifier) -> None:
     image = scene_image(600_025)
     (_, first, share), (_, second, _), *_ = likely(small, image)
@@ -75,8 +75,15 @@ def test_questions_that_cannot_be_answered(small: Classifier) -> None:
     image = scene_image(3)
     with pytest.raises(ValueError, match="methods must be at least one method"):
         answer(small, image, 0, None, [])
-    with pytest.raises(ValueError, match=r"rather than a class must go with methods that see it\. Got rollout instead"):
+    with pytest.raises(
+        ValueError, match=r"rather than a class must go with methods that take it\. Got rollout instead"
+    ):
         answer(small, image, 0, 1, ["rollout"])
+
+
+def test_errors_are_shown_as_they_stand() -> None:
+    told = as_text("must be *one* <b>, [a](b) or `c_d`: $x$")
+    assert told == r"must be \*one\* \<b\>, \[a\](b) or \`c\_d\`: \$x\$"
 
 
 def test_without_gradio_the_command_says_what_to_install(
@@ -84,4 +91,7 @@ def test_without_gradio_the_command_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert main.main(["app"]) == 2
-    assert 'app needs Gradio, which is not installed. In a clone: pip install -e ".[app]"' in capsys.readouterr().err
+    assert (
+        'app needs Gradio, which is not installed. In a clone: pip install -c constraints-app.txt -e ".[app]"'
+        in capsys.readouterr().err
+    )

@@ -1,0 +1,76 @@
+"""What stands where on the page of ``captum-gmar app``: what is asked on the left, what came out on the right."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+from captum_gmar.attr.catalogue import METHODS
+
+FIRST_SCENE = 600_025
+STYLE = "#table td, #table th { overflow-wrap: normal; word-break: normal; } #table { overflow-x: auto; }"
+NOTHING_YET = "Drop a photo, or take the scene."
+CHOSEN = ("token-evidence", "gmar++", "gmar-l1", "rollout")
+
+
+class Form(NamedTuple):
+    """The components that ask, all of Gradio's."""
+
+    image: Any  # kept for a visitor, not seen
+    upload: Any
+    seed: Any
+    take_scene: Any
+    model: Any
+    target: Any
+    contrast: Any
+    methods: Any
+    explain: Any
+
+
+class Reply(NamedTuple):
+    """The components that tell, all of Gradio's."""
+
+    status: Any
+    maps: Any
+    table: Any
+    files: Any
+    photo: Any
+    patch: Any
+
+
+def lay_out(gradio: Any, model: str) -> tuple[Form, Reply]:
+    """Puts all components on the page that is being made; ``model`` stands in its field."""
+    gradio.Markdown("# Which patches fed this prediction?")
+    with gradio.Row():
+        with gradio.Column(scale=1, min_width=280):
+            form = _form(gradio, model)
+        with gradio.Column(scale=3, min_width=320):
+            reply = _reply(gradio)
+    return form, reply
+
+
+def _form(gradio: Any, model: str) -> Form:
+    named = "Model: a name or folder; empty for the built-in"
+    return Form(
+        image=gradio.State(None),
+        upload=gradio.File(label="Drop a photo", file_count="single", type="filepath", elem_id="upload"),
+        seed=gradio.Number(FIRST_SCENE, label="… or the built-in scene of this number", precision=0, elem_id="seed"),
+        take_scene=gradio.Button("Take the scene", elem_id="scene"),
+        model=gradio.Textbox(model, label=named, elem_id="model"),
+        target=gradio.Dropdown([], label="Class", elem_id="target"),
+        contrast=gradio.Dropdown([], label="Rather than", elem_id="contrast"),
+        methods=gradio.Dropdown(
+            list(METHODS), value=list(CHOSEN), multiselect=True, label="Methods", elem_id="methods"
+        ),
+        explain=gradio.Button("Explain", variant="primary", elem_id="explain"),
+    )
+
+
+def _reply(gradio: Any) -> Reply:
+    picture = partial(gradio.Image, interactive=False, format="png", buttons=["download", "fullscreen"])
+    return Reply(
+        status=gradio.Markdown(NOTHING_YET, elem_id="status"),
+        maps=picture(label="Maps", elem_id="maps"),
+        table=gradio.Markdown(elem_id="table"),
+        files=gradio.File(label="Picture and arrays", interactive=False, file_count="multiple", elem_id="files"),
+        photo=picture(label="Click a patch: what fed it?", elem_id="photo"),
+        patch=picture(label="What fed it", elem_id="patch"),
+    )
