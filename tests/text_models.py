@@ -113,12 +113,21 @@ def internvl():
     config = tf.InternVLConfig(
         text_config=tf.Qwen2Config(**TEXT), vision_config=vision, image_token_id=IMAGE_TOKEN, image_seq_length=4
     )
-    return tf.InternVLForConditionalGeneration(config), {"input_ids": prompt(8), "pixel_values": pixels(2, 3, 32, 32)}
+    ids = torch.tensor([[*PROMPT, *[IMAGE_TOKEN] * 4, 91, 92, *[IMAGE_TOKEN] * 4, 6]])  # two pictures
+    return tf.InternVLForConditionalGeneration(config), {"input_ids": ids, "pixel_values": pixels(2, 3, 32, 32)}
 
 
 def _tiles():
-    mask = torch.ones(1, 2, 32, 32, dtype=torch.long)
-    return {"input_ids": prompt(8), "pixel_values": pixels(1, 2, 3, 32, 32), "pixel_attention_mask": mask}
+    """One picture of two rows of three tiles, and its overview, as the processors of both models write it."""
+    mark, overview, new_line, tile = 80, 81, 82, [IMAGE_TOKEN] * 4
+    rows = [[part for column in range(3) for part in (mark, 83 + 3 * row + column, *tile)] for row in range(2)]
+    ids = [*PROMPT, *rows[0], new_line, *rows[1], new_line, new_line, mark, overview, *tile, mark, 6]
+    mask = torch.ones(1, 7, 32, 32, dtype=torch.long)
+    return {
+        "input_ids": torch.tensor([ids]),
+        "pixel_values": pixels(1, 7, 3, 32, 32),
+        "pixel_attention_mask": mask,
+    }
 
 
 def smolvlm():

@@ -85,10 +85,13 @@ class AnswerAttribution:
         """
         if self.pictures is None:
             raise ValueError("It is not known which image token of this model stands for which place in the picture.")
-        columns, is_encoded = self.pictures[picture]
-        relevance = self.encoded_relevance if is_encoded else self.relevance
+        return self.pictures[picture].map(self._attended(self.pictures[picture]))
+
+    def _attended(self, picture: PictureTokens) -> Tensor:
+        """Relevance by the tokens of the sequence in which the picture's are."""
+        relevance = self.encoded_relevance if picture.is_encoded else self.relevance
         assert relevance is not None
-        return relevance[:, columns.to(relevance.device)]
+        return relevance
 
     @property
     def answer_relevance(self) -> Tensor:
@@ -99,7 +102,8 @@ class AnswerAttribution:
         """What each part of the input holds of each token's evidence, for and against, (W,) each: "pictures", "prompt"
         and "answer", of the pictures only where it is known which tokens are theirs. Together they are 1."""
         pictures = [
-            self.picture_relevance(number).abs().flatten(1).sum(1) for number in range(len(self.pictures or ()))
+            self._attended(picture)[:, picture.positions.to(self.relevance.device)].abs().sum(1)
+            for picture in self.pictures or ()
         ]
         of_pictures = torch.stack(pictures).sum(0) if pictures else torch.zeros_like(self.scores)
         answer = self.answer_relevance.abs().sum(1)
