@@ -1,11 +1,18 @@
 """Numbers and units as every picture and table writes them, and colours that can be told apart."""
 
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
 import pytest
+from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
 from captum_gmar.visualization.style import (
     COLOURS,
+    DIVERGING,
     GREY,
+    SEQUENTIAL,
     milliseconds_text,
     number_text,
     percent_text,
@@ -32,3 +39,55 @@ def test_colours_are_of_okabe_and_ito() -> None:
     of_the_page = {(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0), (0,) * 3}
     assert {tuple(round(255 * part) for part in to_rgb(colour)) for colour in COLOURS} == of_the_page
     assert GREY not in COLOURS
+
+
+# What a reader sees of linear RGB, of the severest kind: Machado, Oliveira and Fernandes, "A Physiologically-based
+# Model for Simulation of Color Vision Deficiency", 2009.
+SEEN = {
+    "as most do": np.eye(3),
+    "without red cones": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "without green cones": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "without blue cones": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+TOLD_APART = 10  # in CIELAB, where 2.3 can just be seen
+
+
+def as_seen(colours: npt.ArrayLike, reader: str) -> npt.NDArray[np.float64]:
+    """CIELAB (…, 3) of what a reader sees of sRGB colours (…, 3), by the definitions of both spaces; white is D65."""
+    parts = np.asarray(colours, dtype=np.float64)
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ SEEN[reader].T, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ (to_xyz / to_xyz.sum(1, keepdims=True)).T
+    roots = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(roots, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def test_white_and_red_are_seen_as_the_spaces_define_them() -> None:
+    np.testing.assert_allclose(as_seen([1, 1, 1], "as most do"), [100, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        as_seen([1, 0, 0], "as most do"), [53.24, 80.09, 67.20], atol=0.05
+    )  # of a matrix of four digits
+    for reader in SEEN:  # grey is grey to everybody
+        np.testing.assert_allclose(as_seen([0.5, 0.5, 0.5], reader)[1:], 0, atol=0.01)
+
+
+@pytest.mark.parametrize("reader", SEEN)
+def test_colours_are_told_apart_by_every_reader(reader: str) -> None:
+    lightness = as_seen(colormaps[SEQUENTIAL](np.linspace(0, 1, 256))[:, :3], reader)[:, 0]
+    assert (np.diff(lightness) > 0).all()  # more is lighter
+    assert lightness[-1] - lightness[0] > 70  # of 100
+    signed = as_seen(colormaps[DIVERGING](np.linspace(0, 1, 257))[:, :3], reader)
+    apart = np.linalg.norm(signed - signed[::-1], axis=1)  # evidence for, and as much against
+    from_none = np.linalg.norm(signed - signed[128], axis=1)
+    strong = np.abs(np.linspace(-1, 1, 257)) >= 0.25  # of the scale: what is nearly white says nearly nothing
+    assert min(apart[strong].min(), from_none[strong].min()) > TOLD_APART
+    lines = as_seen([to_rgb(colour) for colour in COLOURS], reader)
+    assert min(np.linalg.norm(one - other) for one, other in combinations(lines, 2)) > TOLD_APART

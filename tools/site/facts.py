@@ -20,6 +20,7 @@ from captum_gmar.inspection.passes import Passes, watched_copy
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCENE = 600_025  # two objects that the built-in model is sure of, as on the page of attention evidence
 CASES = ("ViT-B/16, 224², batch 1, float32", "ViT-Ti/16, 224², batch 1, float32")
+OUR_OWN = ("attention-evidence", "token-evidence")  # papers that their docstrings name are of what they build on
 ANY_MODEL, LAYERS_IN_A_LIST = "any", "layers in one list"
 SMALL = 1e-6  # of the largest value: what rounding leaves below zero is no sign
 
@@ -136,7 +137,7 @@ def _costs() -> dict[str, tuple[float, int]]:
 
 
 def _source(entry: MethodEntry) -> str | None:
-    if entry.name == "attention-evidence":
+    if entry.name in OUR_OWN:
         return None
     number = re.search(r"arxiv\.org/abs/(\d+\.\d+)", docstring(entry))
     return number and number[1]

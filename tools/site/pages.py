@@ -8,7 +8,7 @@ from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
 from captum_gmar.files.markdown import table
 from captum_gmar.visualization.style import number_text
 from tools.site.bibliography import key_of
-from tools.site.facts import DOCS, Fact, class_of, write_page
+from tools.site.facts import DOCS, OUR_OWN, Fact, class_of, write_page
 
 HEADER = ("method", "passes", "sign", "sees the class", "photos", "scenes", "cost", "models", "source")
 FORM = ".2f"  # of numbers
@@ -44,7 +44,7 @@ def _matrix_row(fact: Fact) -> list[str]:
         "±" if fact.is_signed else "+",
         "hardly" if entry.caveat == NEARLY_ANY_CLASS else "yes" if entry.reads_class else "no",
         *(photos, scenes, cost, fact.models),
-        _cite(fact.source) if fact.source else "our own" if entry.name == "attention-evidence" else "–",
+        _cite(fact.source) if fact.source else "our own" if entry.name in OUR_OWN else "–",
     ]
 
 
@@ -83,9 +83,10 @@ def _picture(fact: Fact) -> str:
 
 
 def picture(name: str, alt: str) -> str:
-    """A picture in both of the site's colours."""
+    """A picture in both of the site's colours. As wide as the page, it is a link to itself at its own size."""
     shown = (
-        f"```{{image}} /pictures/{name}-{mode}.png\n:alt: {alt}\n:class: only-{mode}\n```" for mode in ("light", "dark")
+        f"```{{image}} /pictures/{name}-{mode}.png\n:alt: {alt}\n:class: only-{mode}\n:width: 100%\n```"
+        for mode in ("light", "dark")
     )
     return "\n\n".join(shown)
 
