@@ -41,6 +41,15 @@ CURES = {
     "cannot be read as an image": "The file is damaged: what follows the colon is Pillow's own message.",
     "cannot be written": "What follows the colon is the system's reason, such as a full disk or missing rights.",
     "area needs two counts": "Pass at least two numbers of heads, such as 0 and all.",
+    "needs transformers 5 or newer": "`pip install --upgrade transformers`.",
+    "which image token of this model stands": "Take a model with one image token for each place, such as LLaVA.",
+    "must tell which image token stands": "Explain a model that tells it; of others, look at the numbers themselves.",
+    "which reads text alone": "Pass a model that answers about pictures, or no picture.",
+    "must take pictures, where there are any": "Load it by `AutoProcessor.from_pretrained` of the model's name.",
+    "processor must fit the model": "Load model and processor from one name or folder.",
+    "… cannot take the …: …: …": "What follows the last colon is the processor's own message.",
+    "not a trained model that answers": "Pass the name or folder of a whole checkpoint, not of a part of it.",
+    "not a model that answers about pictures": "Take a model of images and text that writes, and no classifier.",
     "it takes no tokens": "Choose one with `tokens=`: rollout, GMAR, gradient rollout and their relatives.",
 }
 

@@ -5,7 +5,7 @@ Messages are read from the code; so a new one is on the page, and one that is go
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +66,9 @@ def read_messages() -> Iterator[Message]:
     for path in sorted(PACKAGE.rglob("*.py")):
         seen = set()
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        constants = _constants(tree)
         for node, condition in _raised(tree):
-            text = _text(node.args[0]) if node.args else ""
+            text = _text(node.args[0], constants) if node.args else ""
             kind = ast.unparse(node.func)
             if not re.search(r"\w{3}", text.replace(BLANK, "")) or kind in NOT_FOR_USERS or text in seen:
                 continue
@@ -99,14 +100,22 @@ def _is_error(function: ast.expr) -> bool:
     return ast.unparse(function).endswith("Error")
 
 
-def _text(node: ast.expr) -> str:
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """The module's own, by name."""
+    single = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    return {ast.unparse(node.targets[0]): node.value for node in single}
+
+
+def _text(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
     """The message with blanks."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(part) if isinstance(part, ast.Constant) else BLANK for part in node.values)
+        return "".join(_text(part, constants) if isinstance(part, ast.Constant) else BLANK for part in node.values)
     if isinstance(node, ast.BinOp):
-        return _text(node.left) + _text(node.right)
+        return _text(node.left, constants) + _text(node.right, constants)
+    if isinstance(node, ast.Name) and isinstance(value := constants.get(node.id), ast.Constant | ast.JoinedStr):
+        return _text(value, constants)
     return BLANK
 
 
@@ -119,7 +128,8 @@ def _cure(text: str) -> str:
     after = sentences[(came[0] + 1) if came else 1 :]
     if after:
         return " ".join(after)
-    expected = re.match(r"(.+?) must (be|have|hold|return|go|end in|name|suit|lie) (.+?)(?:\. Got|$)", sentences[0])
+    verbs = "be|have|hold|return|go|end in|name|suit|lie"
+    expected = re.match(rf"(.+? |)must ({verbs}) (.+?)(?:\. Got|$)", sentences[0])
     if expected:
         verbs = {"be": "Pass", "go": "Let it go", "have": "Pass what has", "hold": "Pass what holds"}
         return f"{verbs.get(expected[2], 'Pass what fits:')} {expected[3].rstrip('.')}."
