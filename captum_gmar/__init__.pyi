@@ -27,6 +27,8 @@ from captum_gmar.engine.recording import record_attention as record_attention
 from captum_gmar.evaluation.evaluate import evaluate as evaluate
 from captum_gmar.evaluation.evaluate_heads import evaluate_heads as evaluate_heads
 from captum_gmar.inspection.compare import compare as compare
+from captum_gmar.inspection.explain_text import TextExplanation as TextExplanation
+from captum_gmar.inspection.explain_text import explain_text as explain_text
 from captum_gmar.visualization import visualize_attribution as visualize_attribution
 from captum_gmar.visualization import visualize_comparison as visualize_comparison
 from captum_gmar.visualization import visualize_head_attention as visualize_head_attention

@@ -1,5 +1,6 @@
 """Small random image classifiers with their image processors, and models that are none, in folders."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from transformers import (
     CLIPConfig,
     CLIPForImageClassification,
     CLIPImageProcessor,
+    CLIPModel,
     Dinov2Config,
     Dinov2ForImageClassification,
     ResNetConfig,
@@ -29,6 +31,25 @@ SMALL = {
     "intermediate_size": 32,
     "initializer_range": 0.3,
 }
+
+
+LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+WORDS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]  # as CLIP's tokenizer
+LONGEST_TEXT = 16  # letters, and its two ends
+
+
+def save_clip_of_texts(folder: Path) -> None:
+    """Writes a CLIP with its processor, whose tokenizer spells."""
+    ends = {"bos_token_id": len(WORDS) - 2, "eos_token_id": len(WORDS) - 1, "pad_token_id": len(WORDS) - 1}
+    text = {
+        **{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16},
+        **{"vocab_size": len(WORDS), "max_position_embeddings": LONGEST_TEXT, **ends},
+    }
+    CLIPModel(CLIPConfig(vision_config=SMALL, text_config=text)).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(WORDS)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
 
 
 def save_models(folder: Path) -> None:
@@ -58,4 +79,5 @@ def save_models(folder: Path) -> None:
     clip.save_pretrained(folder / "clip")
     crop = {"height": 32, "width": 32}
     CLIPImageProcessor(size={"shortest_edge": 40}, crop_size=crop).save_pretrained(folder / "clip")
+    save_clip_of_texts(folder / "clip-of-texts")
     BertModel(BertConfig(**text, vocab_size=20)).save_pretrained(folder / "bert")

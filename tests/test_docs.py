@@ -8,6 +8,7 @@ The site itself is built by Sphinx, with warnings as errors, which checks links 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     words = {"input_ids": torch.tensor([[8, 1, 2, 9], [8, 3, 4, 9]])}
     tokenizer = type("Tokenizer", (), {"from_pretrained": lambda name: lambda *args, **kwargs: words})
     monkeypatch.setattr(transformers, "AutoTokenizer", tokenizer)
+    both = SimpleNamespace(tokenizer=tokenizer.from_pretrained(""), image_processor=ViTImageProcessor())
+    monkeypatch.setattr(transformers, "AutoProcessor", SimpleNamespace(from_pretrained=lambda name: both))
     yield tmp_path
     plt.close("all")
 

@@ -3,8 +3,9 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from huggingface_hub import constants, get_session
 from torch import nn
 
 from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier.text_scores import TextScores
 
 T = TypeVar("T")
 UNREACHABLE = "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
@@ -27,6 +29,7 @@ def load_classifier(
     size: int | None = None,
     device: torch.device | str | None = None,
     patience: float | None = None,
+    texts: Sequence[str] = (),
 ) -> Classifier:
     """
     Loads a trained image classifier and its image processor, in single precision and evaluation mode.
@@ -41,13 +44,17 @@ def load_classifier(
             Default: None, the CPU
         patience (float, optional): Seconds for the hub to answer at all, where it is asked.
             Default: None, as long as its client tries, which is half a minute
+        texts (sequence of str, optional): The classes, of a model that scores images against texts, such as CLIP, which
+            is loaded with its tokenizer and becomes a :class:`~captum_gmar.classifier.text_scores.TextScores`.
+            Default: none, the model's own classes
 
     Returns:
         Classifier: With its **model** and **processor**.
 
     Raises:
         OSError: if it cannot be found or read; the message names it.
-        ValueError: if it is no trained image classifier whose weights fit its config, or cannot be run at this size.
+        ValueError: if it is no trained image classifier whose weights fit its config, or cannot be run at this size;
+            with texts, if it scores none, or not these.
 
     Example::
 
@@ -60,9 +67,12 @@ def load_classifier(
         'dotted triangle'
     """
     name = os.fspath(name)
-    processor, model, report = read_pretrained(name, _read, patience)
+    processor, model, report = read_pretrained(name, partial(_read, by_text=bool(texts)), patience)
     _check_weights(name, model, report)
-    return Classifier(model.eval().to(device or "cpu"), processor, size)
+    model = model.eval().to(device or "cpu")
+    if not texts:
+        return Classifier(model, processor, size)
+    return Classifier(TextScores(model, processor, texts), processor.image_processor, size)
 
 
 def choose_device(name: str) -> torch.device:
@@ -136,18 +146,19 @@ def _check_reachable(name: str, patience: float) -> None:
         raise OSError(f"{name}: {UNREACHABLE}") from error
 
 
-def _read(name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
-    """Image processor, model, and which of its weights were missing or left over."""
+def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
+    """Image processor, or that of images and texts; model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     with named_failure(name, "config.json"):
         config = transformers.AutoConfig.from_pretrained(name, **options)
-    _check_config(name, config)
+    _check_config(name, config, by_text)
     with named_failure(name, "preprocessor_config.json"):
-        processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
+        processor_class = transformers.AutoProcessor if by_text else transformers.AutoImageProcessor
+        processor = processor_class.from_pretrained(name, **options)
     # Sizes that do not fit are told here, in one line; transformers would print a table and refer to it.
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with named_failure(name, "model"):
-        model, report = transformers.AutoModelForImageClassification.from_pretrained(name, config=config, **options)
+        model, report = _model_class(by_text).from_pretrained(name, config=config, **options)
     return processor, model, report
 
 
@@ -174,8 +185,16 @@ def _reason(error: Exception, part: str) -> str:
     return f"its {part} cannot be loaded: {kind}{reason}"
 
 
-def _check_config(name: str, config: Any) -> None:
-    if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+def _model_class(by_text: bool) -> Any:
+    if by_text:
+        return transformers.AutoModelForZeroShotImageClassification
+    return transformers.AutoModelForImageClassification
+
+
+def _check_config(name: str, config: Any, by_text: bool) -> None:
+    if type(config) not in _model_class(by_text)._model_mapping:
+        if by_text:
+            raise ValueError(f"{name}: does not score images against texts: its model type is {config.model_type!r}")
         raise ValueError(f"{name}: not an image classifier: its model type is {config.model_type!r}")
     vision = getattr(config, "vision_config", config)
     for key in COUNTS:

@@ -11,6 +11,7 @@ from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
     TOKEN_FORMS,
+    Top,
     above_zero,
     add_device_and_size,
     add_methods,
@@ -88,6 +89,11 @@ ask a vision-language model about each image, and write a page of what fed every
 --answer, --contrast, --output and --device alone
 """
 
+TEXT = """\
+of a model that scores images against texts, such as CLIP and SigLIP: a class; several, by repeating it. Without
+--target all of them are explained, side by side by one method
+"""
+
 OUTPUT = """\
 picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
 <image>-comparison-<methods>.png; class, contrast and tokens, where they are given, stand in the name as well. An
@@ -103,8 +109,9 @@ def add_command(subparsers: Any) -> None:
     add("images", nargs="*", type=place, metavar="IMAGE", help="image file, or folder of them (not its subfolders)")
     add("--model", type=place, metavar="ID_OR_PATH", help="Hugging Face id or local folder")
     add_methods(parser, DEFAULT, "of those below, side by side, or all")
-    add("--target", type=target, default=MOST_LIKELY, metavar="CLASS", help=TARGET)
+    add("--target", type=target, metavar="CLASS", help=TARGET)
     add("--contrast", metavar="CLASS", help=CONTRAST)
+    add("--text", action="append", metavar="TEXT", help=TEXT)
     add(
         "--tokens",
         type=token,
@@ -129,6 +136,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         return _run_prompt(arguments)
     if arguments.answer is not None:
         raise CommandError("--answer must go with --prompt. Got no prompt.")
+    if arguments.text and not arguments.model:
+        raise CommandError("--text must go with the --model that scores images against texts")
     settings = _settings(arguments)
     settings.check()
     images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE_NAME)], 0)
@@ -140,7 +149,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         from captum_gmar.cli.explain_images import explain_images
         from captum_gmar.cli.sources import open_source
 
-        source = open_source(arguments.model, arguments.size, arguments.device)
+        source = open_source(arguments.model, arguments.size, arguments.device, settings.texts)
         done, failed = explain_images(source, dict(zip(images, pictures, strict=True)), array, settings)
     return done, failed + missing
 
@@ -149,7 +158,7 @@ def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
     """Asks a model that answers; how many images were explained and how many failed."""
     if not arguments.images:
         raise CommandError("--prompt must go with images and --model. Got neither.")
-    others = {"methods": DEFAULT, "target": MOST_LIKELY, "tokens": None, "save_array": None, "size": None}
+    others = {"methods": DEFAULT, "target": None, "text": None, "tokens": None, "save_array": None, "size": None}
     given = [name for name, usual in others.items() if getattr(arguments, name) != usual]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
@@ -168,14 +177,22 @@ def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
     return done, failed + missing
 
 
+def _default_target(arguments: argparse.Namespace) -> Top:
+    """All texts, where one method can tell them apart; else the most likely class."""
+    texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
+    reads_class = len(arguments.methods) == 1 and METHODS[arguments.methods[0]].reads_class
+    return Top(texts) if reads_class and texts > 1 else MOST_LIKELY
+
+
 def _settings(arguments: argparse.Namespace) -> "ExplainSettings":
     from captum_gmar.cli.image_settings import ExplainSettings
 
     return ExplainSettings(
         methods=arguments.methods,
-        target=arguments.target,
+        target=arguments.target or _default_target(arguments),
         contrast=arguments.contrast,
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),
+        texts=tuple(dict.fromkeys(arguments.text or ())),
         with_heads=arguments.save_array is not None,
         batch_size=arguments.batch_size,
     )

@@ -7,6 +7,7 @@ from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.options import MOST_LIKELY, Top, check_taken
 from captum_gmar.cli.paths import comparison_mark, picture_mark
 from captum_gmar.cli.terminal import CommandError
+from captum_gmar.files.names import safe
 
 if TYPE_CHECKING:
     from captum_gmar.engine.start_tokens import Part
@@ -20,6 +21,7 @@ class ExplainSettings:
     target: Top | str = MOST_LIKELY
     contrast: str | None = None
     tokens: "tuple[Part, ...]" = ()
+    texts: tuple[str, ...] = ()  # the classes, in place of the model's own
     with_heads: bool = False  # whether head importance is wanted as well
     batch_size: int = 8
 
@@ -45,10 +47,10 @@ class ExplainSettings:
 
     def mark(self) -> str:
         """What the names of pictures end in."""
-        parts = []
+        parts = [comparison_mark("of", list(map(safe, self.texts)), kind="texts")] if self.texts else []
         if isinstance(self.target, str):
             parts.append(self.target)
-        elif self.target.classes > 1:
+        elif self.target.classes > 1 and not self.texts:
             parts.append(f"top{self.target.classes}")
         if self.contrast is not None:
             parts.append(f"rather than {self.contrast}")

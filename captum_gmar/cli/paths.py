@@ -53,8 +53,10 @@ def picture_mark(*parts: str) -> str:
     return "-".join(filter(None, map(safe, parts)))
 
 
-def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()) -> str:
+def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = (), kind: str = "methods") -> str:
     """Of pictures of several methods: which they are, unless they are those that are usual; of many, a number instead.
+
+    The same of other names, which ``kind`` is the word for.
 
     >>> comparison_mark("comparison", ["gmar-l1", "rollout"])
     'comparison-gmar-l1-rollout'
@@ -62,7 +64,7 @@ def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()
     if list(methods) == list(usual):
         return mark
     if len(methods) > MOST_NAMED:
-        return f"{mark}-{len(methods)}-methods-{crc32(','.join(methods).encode()):08x}"
+        return f"{mark}-{len(methods)}-{kind}-{crc32(','.join(methods).encode()):08x}"
     return "-".join([mark, *methods])
 
 

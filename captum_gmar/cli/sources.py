@@ -1,6 +1,6 @@
 """What a command over single images is about: the user's model and images, or what is built in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,10 @@ class Source(NamedTuple):
     read: Callable[[Path], Image.Image]
 
 
-def open_source(model: str | None, size: int | None, device: str) -> Source:
+def open_source(model: str | None, size: int | None, device: str, texts: Sequence[str] = ()) -> Source:
     """The model of this name and image files; of None the built-in model, and the built-in scene for every path.
+
+    With texts, these are the classes.
 
     Raises:
         OSError, ValueError: as :func:`~captum_gmar.classifier.choose_device` and
@@ -32,7 +34,8 @@ def open_source(model: str | None, size: int | None, device: str) -> Source:
     """
     place: torch.device = choose_device(device)
     if model is not None:
-        return Source(load_classifier(model, size=size, device=place, patience=HUB_SECONDS), read_image)
+        classifier = load_classifier(model, size=size, device=place, patience=HUB_SECONDS, texts=texts)
+        return Source(classifier, read_image)
     with demo.model_folder() as folder:
         classifier = load_classifier(folder, size=size, device=place)
     return Source(classifier, lambda path: demo.load_scene(SCENE_SEED).image)

@@ -367,3 +367,32 @@ def test_no_folder_is_made_for_nothing(run: Run, work: Path, models: Path) -> No
     (work / "bad.png").write_text("no image")
     assert run("bad.png", "--model", models / "vit", "--output", "new/").is_error("bad.png: not an image")
     assert not (work / "new").exists()
+
+
+# Texts as classes
+
+
+def test_texts_are_explained_side_by_side(run: Run, work: Path, models: Path) -> None:
+    options = ["photo.png", "--model", models / "clip-of-texts", "--text", "a cat", "--text", "dog"]
+    result = run(*options, "--save-array", "arrays.npz")
+    assert result.status == 0, result.err
+    assert "a cat (class 0), probability" in result.out
+    assert "photo-gmar-l1-of-a-cat-dog.png" in written(work)
+    with np.load("arrays.npz") as arrays:
+        classifier = load_classifier(models / "clip-of-texts", texts=["a cat", "dog"])
+        pixels = classifier.pixel_values(Image.open("photo.png"))
+        assert sorted(arrays["label"][0].tolist()) == ["a cat", "dog"]
+        for target, relevance in zip(arrays["target"][0].tolist(), arrays["relevance"][0, 0], strict=True):
+            expected = GMARAttribution(classifier.model).relevance(pixels, target)[0]
+            np.testing.assert_allclose(relevance, expected, rtol=1e-4, atol=1e-7)
+    assert run(*options, "--methods", "gradient-rollout", "--target", "a cat", "--contrast", "dog").status == 0
+
+
+def test_texts_that_cannot_be_explained_are_one_line(run: Run, work: Path, models: Path) -> None:
+    photo = ["photo.png", "--model", models / "clip-of-texts"]
+    assert run("--text", "a cat").is_error("--text must go with the --model that scores images against texts")
+    assert run(*photo, "--text", "a" * 20).is_error("text must be of at most the model's 16 tokens")
+    assert run(*photo, "--text", "").is_error("texts must be at least one, none empty")
+    vit = run("photo.png", "--model", models / "vit", "--text", "a cat")
+    assert vit.is_error("does not score images against texts: its model type is 'vit'")
+    assert written(work) == ["out", "photo.png"]

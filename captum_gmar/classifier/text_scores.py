@@ -1,0 +1,116 @@
+"""Texts as the classes of an image classifier: of a model that scores images against texts, as CLIP and SigLIP do."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+NEEDED = ("get_image_features", "get_text_features", "logit_scale")
+
+
+class TextScores(nn.Module):
+    """
+    An image classifier whose classes are texts: the scores that an image–text model gives an image with each of them.
+
+    The texts go through the model once, here, and images alone run forward after that. The logits are the model's own
+    ``logits_per_image``: :math:`e^s \\langle u, t \\rangle + b` of the normalised embeddings u and t, with b in SigLIP
+    alone, whose texts do not compete, so that ``config.problem_type`` says so.
+
+    Args:
+        model (torch.nn.Module): Of transformers, with ``get_image_features``, ``get_text_features`` and
+            ``logit_scale``: CLIP, MetaCLIP 2, Chinese-CLIP, AltCLIP, SigLIP, SigLIP 2. It is used as it is.
+        tokenizer (callable): The model's tokenizer, or its processor, which holds one.
+        texts (sequence of str): The classes, in their order.
+
+    Raises:
+        TypeError: if a text is no string, or there is no tokenizer.
+        ValueError: if the model scores no texts, there are none, one is given twice, or one has more tokens than the
+            model takes.
+    """
+
+    text_embeddings: Tensor
+
+    def __init__(self, model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> None:
+        super().__init__()
+        check_texts(texts)
+        config: Any = getattr(model, "config", None)
+        if config is None or any(not hasattr(model, name) for name in NEEDED):
+            raise ValueError(
+                f"model must score images against texts, with {', '.join(NEEDED)}, as transformers' CLIPModel. Got "
+                f"{type(model).__name__} instead."
+            )
+        self.model = two_towers = cast(Any, model)
+        self.config = copy.copy(config)
+        self.config.id2label = dict(enumerate(texts))
+        self.config.problem_type = "multi_label_classification" if _is_sigmoid(model) else None
+        with torch.no_grad():
+            of_texts = _embedding(two_towers.get_text_features(**_tokens(model, tokenizer, texts)))
+        self.register_buffer("text_embeddings", _unit_length(of_texts).detach(), persistent=False)
+        self.training = model.training  # its parts stay as they are
+
+    def forward(self, pixel_values: Tensor, **options: Any) -> Tensor:
+        """Logits (N, texts) of pixel values (N, channels, height, width)."""
+        of_images = _unit_length(_embedding(self.model.get_image_features(pixel_values=pixel_values, **options)))
+        logits: Tensor = of_images @ self.text_embeddings.to(of_images).mT * self.model.logit_scale.exp()
+        return logits + self.model.logit_bias if _is_sigmoid(self.model) else logits
+
+
+class PackedTextScores(TextScores):
+    """The same of a model whose images come as patches, as those of SigLIP 2 with its NaFlex processor do."""
+
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, pixel_attention_mask: Tensor, spatial_shapes: Tensor
+    ) -> Tensor:
+        """Logits (N, texts) of patches (N, patches, numbers), which of them are there, and rows and columns (N, 2)."""
+        return super().forward(pixel_values, pixel_attention_mask=pixel_attention_mask, spatial_shapes=spatial_shapes)
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """
+    Raises:
+        TypeError: if a text is no string.
+        ValueError: if there are none, one is empty, or one is given twice.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts must be a sequence of strings. Got {texts!r} instead.")
+    if not texts or not all(text.strip() for text in texts) or len(set(texts)) < len(texts):
+        raise ValueError(f"texts must be at least one, none empty, each given once. Got {list(texts)} instead.")
+
+
+def _is_sigmoid(model: nn.Module) -> bool:
+    """Whether each text's score stands alone, as where a sigmoid was trained on it."""
+    return getattr(model, "logit_bias", None) is not None
+
+
+def _tokens(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    if not callable(tokenizer):
+        raise TypeError(f"processor must hold the model's tokenizer. Got {type(tokenizer).__name__} instead.")
+    longest = _longest(model)
+    for text in texts:
+        length = len(tokenizer([text])["input_ids"][0])
+        if longest is not None and length > longest:
+            raise ValueError(f"text must be of at most the model's {longest} tokens. Got {length} of {text!r} instead.")
+    # SigLIP was trained on texts padded to full length, and reads the last token.
+    padding = {"padding": "max_length", "max_length": longest} if _is_sigmoid(model) else {"padding": True}
+    tokens = tokenizer(list(texts), return_tensors="pt", **padding)
+    device = next(model.parameters()).device
+    return {name: tokens[name].to(device) for name in ("input_ids", "attention_mask") if name in tokens}
+
+
+def _longest(model: Any) -> int | None:
+    """How many tokens of a text the model takes at most, if its config says so."""
+    return getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
+
+
+def _embedding(features: Any) -> Tensor:
+    """In transformers 5 an output, before that the tensor."""
+    embedding: Tensor = features if isinstance(features, Tensor) else features.pooler_output
+    return embedding
+
+
+def _unit_length(embedding: Tensor) -> Tensor:
+    lengths: Tensor = embedding.norm(dim=-1, keepdim=True)
+    return embedding / lengths

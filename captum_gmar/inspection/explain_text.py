@@ -1,0 +1,156 @@
+"""One image and texts: which patches made the model score them so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_gmar.attr._base import TargetMaps
+from captum_gmar.attr.catalogue import METHODS, find_method
+from captum_gmar.attr.evidence import AttentionEvidence
+from captum_gmar.attr.explainer import Explainer
+from captum_gmar.classifier import Classifier
+from captum_gmar.classifier.text_scores import PackedTextScores, TextScores, check_texts
+from captum_gmar.visualization import visualize_comparison
+
+TEXT_METHOD = "attention-evidence"
+OF_PATCHES = ("pixel_attention_mask", "spatial_shapes")  # what the model is told of images that come as patches
+PIXELS = 16  # of a patch of an image that comes as patches, where it is drawn
+
+
+@dataclass(frozen=True)
+class TextExplanation:
+    """What fed the score of each of T texts.
+
+    Attributes:
+        texts: T, as they were given.
+        relevance: (T, rows, columns) of the patches, in single precision on the CPU.
+        scores: (T,) the model's logits of the image with each text.
+        contrast: the text that is taken off, if any.
+        photo: (height, width, channels) in [0, 1], what the model saw.
+        method: by which it was explained.
+    """
+
+    texts: tuple[str, ...]
+    relevance: Tensor
+    scores: Tensor
+    contrast: str | None
+    photo: npt.NDArray[np.float32]
+    method: str
+
+    def visualize(self, **options: Any) -> tuple[Figure, list[list[Axes]]]:
+        """The photo and a map for each text; options are those of :func:`captum_gmar.visualize_comparison`."""
+        entry = METHODS[self.method]
+        rather = "" if self.contrast is None else f" rather than “{self.contrast}”"
+        names = [f"“{text}”{rather}\nlogit {score:.4g}" for text, score in zip(self.texts, self.scores, strict=True)]
+        percent = 100 if entry.share else 1
+        maps = {name: percent * map for name, map in zip(names, self.relevance, strict=True)}
+        return visualize_comparison(maps, self.photo, **{"label": entry.label, "note": entry.caveat, **options})
+
+
+def explain_text(
+    model: nn.Module,
+    processor: Any,
+    image: Image.Image,
+    text: str | Sequence[str],
+    *,
+    contrast: str | None = None,
+    method: str = TEXT_METHOD,
+) -> TextExplanation:
+    """
+    Explains the score that CLIP, SigLIP or one of their kind gives an image with a text.
+
+    Of several texts of a model that was trained to choose among texts, as CLIP was, attention evidence explains the
+    log-odds of each against the others; of one alone, and of SigLIP's, each pair's logit. A score grows also with what
+    is said by any text of such images: a contrast that differs in one word tells what that word is worth.
+
+    Args:
+        model (torch.nn.Module): Of transformers: CLIP, MetaCLIP 2, Chinese-CLIP, AltCLIP, SigLIP, SigLIP 2. It is used
+            as it is, on the device where it is.
+        processor (transformers.ProcessorMixin): Of ``AutoProcessor.from_pretrained``, which makes pixels of images and
+            tokens of texts.
+        image (PIL.Image.Image): Of any size.
+        text (str or sequence of str): One text or several.
+        contrast (str, optional): Explains why each text rather than this one: their logits' difference.
+            Default: None
+        method (str, optional): One of :func:`captum_gmar.methods`; of images that come as patches, as SigLIP 2's
+            NaFlex ones, "attention-evidence" alone.
+            Default: "attention-evidence"
+
+    Returns:
+        TextExplanation: **relevance** (texts, rows, columns), **scores** (texts,), and ``visualize()``.
+
+    Raises:
+        TypeError: if the image, a text or the processor is none.
+        ValueError: if the model scores no texts, a text has more tokens than the model takes, is empty, given twice or
+            also the contrast, or there is no such method, or it takes no contrast.
+        RuntimeError: if the method cannot explain the model; the message begins with its name.
+
+    Example::
+
+        >>> from captum_gmar import explain_text
+        >>> explained = explain_text(model, processor, photo, ["a dog", "a cat"])  # doctest: +SKIP
+        >>> figure, axes = explained.visualize()  # doctest: +SKIP
+    """
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    classes = texts if contrast is None else (*texts, contrast)
+    check_texts(classes)
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a PIL.Image.Image. Got {type(image).__name__} instead.")
+    name = _named_method(method, contrast)
+    pixels, arguments = _inputs(processor, image, next(model.parameters()).device)
+    scores = (PackedTextScores if arguments else TextScores)(model, processor, classes)
+    targets, against = torch.arange(len(texts)), None if contrast is None else len(texts)
+    if arguments:
+        maps = _explain_packed(scores, name, pixels, arguments, targets, against)
+        photo = _resized(image, *maps.relevance.shape[-2:])
+    else:
+        maps = Explainer([name], scores, scores).explain(pixels, targets.to(pixels.device)[None], against)
+        photo = Classifier(scores, _image_processor(processor)).photo(pixels[0])
+    relevance = maps.relevance.reshape(len(texts), *maps.relevance.shape[-2:]).float().cpu()
+    return TextExplanation(texts, relevance, maps.logits[0, : len(texts)].float().cpu(), contrast, photo, name)
+
+
+def _named_method(method: str, contrast: str | None) -> str:
+    name = find_method(method)
+    if contrast is not None and not METHODS[name].takes_contrast:
+        raise ValueError(f"contrast must go with a method that takes it. Got {name!r} instead.")
+    return name
+
+
+def _image_processor(processor: Any) -> Any:
+    return getattr(processor, "image_processor", processor)
+
+
+def _inputs(processor: Any, image: Image.Image, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What the model takes of an image, and what else where it comes as patches."""
+    made = _image_processor(processor)(images=image.convert("RGB"), return_tensors="pt")
+    pixels: Tensor = made["pixel_values"].to(device)
+    return pixels, tuple(made[name].to(device) for name in OF_PATCHES if name in made)
+
+
+def _explain_packed(
+    scores: TextScores,
+    name: str,
+    pixels: Tensor,
+    arguments: tuple[Tensor, ...],
+    targets: Tensor,
+    contrast: int | None,
+) -> TargetMaps:
+    if name != TEXT_METHOD:
+        raise ValueError(f"method must be {TEXT_METHOD!r} for images that come as patches. Got {name!r} instead.")
+    evidence = AttentionEvidence(scores)
+    return evidence.explain(pixels, targets[None].to(pixels.device), arguments, contrast=contrast)
+
+
+def _resized(image: Image.Image, rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """The image, so that patches divide it evenly."""
+    pixels = np.asarray(image.convert("RGB").resize((columns * PIXELS, rows * PIXELS)), np.float32)
+    return pixels / np.float32(255)

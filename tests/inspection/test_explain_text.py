@@ -1,0 +1,99 @@
+"""One call for an image and texts gives what the whole model's score gives, written out."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import ViTImageProcessor
+from two_towers import LONGEST, TEXTS, packed_images, spell, two_towers
+
+from captum_gmar import AttentionEvidence, GradientRollout, explain_text
+
+PHOTO = Image.effect_noise((48, 40), 90).convert("RGB")
+IMAGES = ViTImageProcessor(size={"height": 32, "width": 32})
+PROCESSOR = SimpleNamespace(tokenizer=spell, image_processor=IMAGES)
+
+
+def whole_score(model: Any, texts: list[str], max_length: int = 0) -> Any:
+    words = spell(texts, padding=True, max_length=max_length)
+    return lambda pixels: model(pixel_values=pixels, **words).logits_per_image
+
+
+def pixels() -> Tensor:
+    return IMAGES(PHOTO, return_tensors="pt")["pixel_values"]
+
+
+def test_texts_of_clip_compete() -> None:
+    model = two_towers("CLIP")
+    explained = explain_text(model, PROCESSOR, PHOTO, TEXTS)
+    score = whole_score(model, TEXTS)
+    evidence = AttentionEvidence(model, forward_func=score)
+    expected = torch.cat([evidence.relevance(pixels(), target=target) for target in (0, 1)])
+    torch.testing.assert_close(explained.relevance, expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(explained.scores, score(pixels())[0].detach())
+    torch.testing.assert_close(explained.relevance[0], -explained.relevance[1], atol=1e-6, rtol=1e-4)  # of two
+
+
+def test_texts_of_siglip_stand_alone() -> None:
+    model = two_towers("Siglip")
+    together = explain_text(model, PROCESSOR, PHOTO, TEXTS).relevance
+    for text, relevance in zip(TEXTS, together, strict=True):
+        evidence = AttentionEvidence(model, forward_func=whole_score(model, [text], LONGEST))
+        torch.testing.assert_close(relevance[None], evidence.relevance(pixels(), target=0), atol=1e-6, rtol=1e-4)
+
+
+def test_a_contrast_is_taken_off_by_any_method_that_takes_one() -> None:
+    model = two_towers("CLIP")
+    score = whole_score(model, TEXTS)
+    for name, method in {"attention-evidence": AttentionEvidence, "gradient-rollout": GradientRollout}.items():
+        explained = explain_text(model, PROCESSOR, PHOTO, TEXTS[0], contrast=TEXTS[1], method=name)
+        expected = method(model, forward_func=score).relevance(pixels(), target=0, contrast=1)
+        torch.testing.assert_close(explained.relevance, expected, atol=1e-6, rtol=1e-4)
+        assert (explained.texts, explained.contrast) == ((TEXTS[0],), TEXTS[1])
+
+
+def test_images_that_come_as_patches_are_explained_on_their_grid() -> None:
+    model = two_towers("Siglip2", num_patches=16)
+    patches, mask, shapes = (each[:1] for each in packed_images())
+    made = {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
+    processor = SimpleNamespace(tokenizer=spell, image_processor=lambda images, return_tensors: made)
+    explained = explain_text(model, processor, PHOTO, TEXTS)
+    assert explained.relevance.shape == (2, 2, 3)
+    assert explained.photo.shape == (32, 48, 3)
+    words = spell(TEXTS[:1], padding=True, max_length=LONGEST)
+
+    class Alone(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: Tensor, pixel_attention_mask: Tensor, spatial_shapes: Tensor) -> Tensor:
+            images = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
+            return model(pixel_values=pixel_values, **images, **words).logits_per_image
+
+    expected = AttentionEvidence(Alone()).relevance(patches, additional_forward_args=(mask, shapes))
+    torch.testing.assert_close(explained.relevance[:1], expected, atol=1e-6, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"method must be 'attention-evidence' for images that come as patches"):
+        explain_text(model, processor, PHOTO, TEXTS, method="gmar-l1")
+
+
+def test_the_picture_has_a_map_for_each_text(drawn: None) -> None:
+    explained = explain_text(two_towers("CLIP"), PROCESSOR, PHOTO, TEXTS)
+    _, axes = explained.visualize(use_pyplot=False)
+    titles = [panel.get_title() for panel in axes[0]]
+    assert [text for text in TEXTS if any(text in title for title in titles)] == TEXTS
+
+
+def test_what_cannot_be_explained_is_told() -> None:
+    model = two_towers("CLIP")
+    with pytest.raises(TypeError, match=r"image must be a PIL.Image.Image\. Got str instead\."):
+        explain_text(model, PROCESSOR, "photo.jpg", TEXTS)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"each given once"):
+        explain_text(model, PROCESSOR, PHOTO, "a cat", contrast="a cat")
+    with pytest.raises(ValueError, match=r"contrast must go with a method that takes it\. Got 'rollout' instead\."):
+        explain_text(model, PROCESSOR, PHOTO, "a cat", contrast="dog", method="rollout")
+    with pytest.raises(ValueError, match=r"text must be of at most the model's 8 tokens"):
+        explain_text(model, PROCESSOR, PHOTO, "a photograph of a cat")
