@@ -2,15 +2,13 @@
 
     python -m benchmarks.cost FOLDER --model MODEL --output FILE.png [--metric srg] [--removal mean] [--rounds 7]
 
-FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read; or a
-file of `tools.rivals`, with a line for each image and `--metric SRG`. The cost of a method on one image is measured
-here, each time between two of the model's own passes forward: the median of the ratios. FILE.csv beside the picture
-holds the numbers.
+FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read. The
+cost of a method on one image is measured here, each time between two of the model's own passes forward: the median of
+the ratios. FILE.csv beside the picture holds the numbers.
 """
 
 import argparse
 import csv
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,14 +23,13 @@ from torch import nn
 
 from benchmarks.plots import save
 from benchmarks.rivals import OF_LOG_ODDS, rivals
-from captum_gmar.attr.catalogue import OURS
+from captum_gmar.attr.catalogue import CAPTUMS, OURS
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.classifier import load_classifier
 from captum_gmar.demo import model_folder
-from captum_gmar.evaluation.reports.statistics import mean_interval
 from captum_gmar.files.writing import write_csv
 from captum_gmar.metrics.controls import CONTROLS
-from captum_gmar.visualization.style import BLUE, GREY, VERMILION
+from captum_gmar.visualization.style import BLUE, GREEN, GREY, VERMILION
 
 FREE = 1.0  # the cost that controls are drawn at
 
@@ -51,29 +48,13 @@ def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float
     """By the name of each method its mean and interval.
 
     Raises:
-        ValueError: if the folder, or file of lines, has none of this metric and removal.
+        ValueError: if the folder has none of this metric and removal.
     """
-    if folder.is_file():
-        return _means_of_lines(folder, metric, removal)
     with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == (metric, removal)]
     if not rows:
-        raise _without(folder, metric, removal)
+        raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}. Got other quantities.")
     return {row["method"]: (float(row["mean"]), float(row["low"]), float(row["high"])) for row in rows}
-
-
-def _means_of_lines(path: Path, metric: str, removal: str) -> dict[str, tuple[float, float, float]]:
-    lines = [json.loads(line)["values"] for line in path.read_text(encoding="utf-8").splitlines()]
-    name = f"{metric}, {removal}"
-    try:
-        values = {method: [line[method][name] for line in lines] for method in (lines[0] if lines else ())}
-    except KeyError:
-        raise _without(path, metric, removal) from None
-    return {method: tuple(mean_interval(of_method)) for method, of_method in values.items()}  # type: ignore[misc]
-
-
-def _without(path: Path, metric: str, removal: str) -> ValueError:
-    return ValueError(f"{path}: must hold {metric} with the removal {removal!r}. Got other quantities.")
 
 
 def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict[str, float]:
@@ -113,11 +94,20 @@ def draw_costs(points: Sequence[Point], metric: str, removal: str) -> Figure:
 
 
 def _draw_point(panel: Axes, number: int, point: Point) -> None:
-    colour = GREY if point.cost is None else BLUE if point.name in (*OURS, *OF_LOG_ODDS) else VERMILION
+    colour, marker = _style(point)
     cost = point.cost or FREE
     panel.plot([cost, cost], [point.low, point.high], color=colour, linewidth=0.8, alpha=0.5)
-    panel.plot(cost, point.value, "o", color=colour, markersize=4, label=f"{number}  {point.name}")
+    panel.plot(cost, point.value, marker, color=colour, markersize=5, label=f"{number}  {point.name}")
     panel.annotate(str(number), (cost, point.value), (4, 2), textcoords="offset points", fontsize="x-small")
+
+
+def _style(point: Point) -> tuple[str, str]:
+    """Colour and marker: of what knows no model, of this library, of Captum, of LRP."""
+    if point.cost is None:
+        return GREY, "x"
+    if point.name in (*OURS, *OF_LOG_ODDS):
+        return BLUE, "o"
+    return (VERMILION, "s") if point.name in CAPTUMS else (GREEN, "^")
 
 
 def _size(model: nn.Module) -> tuple[int, int]:

@@ -1,19 +1,22 @@
 """Every method of the library beside the newest rivals, LRP rules and log-odds among them, by the papers' protocol.
 
-    python -m benchmarks.rivals --output FOLDER [DATA --model MODEL | --objects 1] [--part K/N] [--limit N] [--steps N]
+    python -m benchmarks.rivals --output FOLDER [DATA --model MODEL] [--methods NAME ...] [--part K/N] [--limit N]
+    python -m benchmarks.rivals --output FOLDER [--model MODEL] [--objects 1] [--first-seed 720000]
 
-on images with boxes or masks, or without DATA on the built-in scenes. FOLDER is one of results, as `captum-gmar
-evaluate` writes it: the same command goes on where it was killed, and with a larger --limit. `--many` adds methods of
-many passes. `python -m benchmarks.cost FOLDER` draws cost beside faithfulness.
+on images with boxes or masks, or without DATA on built-in scenes, of one object and of two in turn, whose model is
+the built-in one or another that was trained on such scenes. FOLDER is one of results, as `captum-gmar evaluate` writes
+it: the same command goes on where it was killed, and with a larger --limit or more methods. `--many` adds methods of
+many passes. `python -m benchmarks.leads FOLDER` makes a table of what one method leads the others by, `python -m
+benchmarks.cost FOLDER` draws cost beside faithfulness.
 """
 
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,16 +27,19 @@ from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.options import names_of, part
-from captum_gmar.cli.scene_subjects import scene_subject
+from captum_gmar.cli.scene_subjects import SCENES, scene_example
+from captum_gmar.demo import model_folder
 from captum_gmar.evaluation.catalogue import METRICS, REMOVALS
 from captum_gmar.evaluation.data.data_files import read_examples
+from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.evaluation.evaluate import run_evaluation
 from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener
 from captum_gmar.evaluation.settings import EvaluationSettings
 
-PROTOCOL = ("srg", "mif-accuracy", "aopc", "insertion", "deletion")
+PROTOCOL = ("srg", "srg-probability", "mif-accuracy", "aopc", "relevance-mass")
+REPORTING_SEED = 720_000  # of the first scene that no choice was made on
 MANY_PASSES = ("integrated-gradients", "gradient-shap", "occlusion")
 OF_LOG_ODDS: Mapping[str, Callable[..., Method]] = {
     "libra-fullgrad+ of log-odds": partial(LibraFullGradPlus, score="log-odds"),
@@ -49,10 +55,10 @@ def rivals(with_many_passes: bool = False) -> dict[str, Callable[[nn.Module], Me
     return {**named, **OF_LOG_ODDS, **lrp}
 
 
-def measure(subject: Subject, settings: EvaluationSettings, with_many_passes: bool, folder: Path, command: str) -> int:
+def measure(subject: Subject, settings: EvaluationSettings, folder: Path, command: str) -> int:
     """How many images were measured."""
-    model = subject.classifier.model
-    methods = {name: make(model) for name, make in rivals(with_many_passes).items() if name in settings.methods}
+    makers = rivals(with_many_passes=True)
+    methods = {name: makers[name](subject.classifier.model) for name in settings.methods}
     listener = Listener(_say, _say, has_bar=True)
     return run_evaluation(settings, methods, subject, folder, Processes(0, 1), listener, command).measured
 
@@ -68,44 +74,58 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("data", nargs="?", type=Path)
     add("--model")
-    add("--objects", type=int, choices=[1, 2], default=2, help="in a built-in scene")
+    add("--methods", nargs="+", choices=list(rivals(True)), metavar="NAME", help="(default: all)")
+    add("--objects", type=int, choices=[1, 2], help="in each built-in scene (default: one and two in turn)")
+    add("--first-seed", type=int, default=REPORTING_SEED, help="of the built-in scenes (default: %(default)s)")
     add("--metrics", type=names_of(tuple(METRICS)), default=PROTOCOL, metavar="NAME,...")
     add("--removal", type=names_of(tuple(REMOVALS)), default=("mean",), metavar="NAME,...")
     add("--steps", type=int, default=28)
     add("--part", type=part, default=(1, 1), metavar="K/N")
     add("--limit", type=int, default=40)
+    add("--batch-size", type=int, default=4, help="images that are measured, and kept, at once (default: %(default)s)")
     add("--precision", choices=["float32", "bfloat16"], default="float32")
     add("--many", action="store_true", help="methods of many passes as well")
     add("--output", type=Path, required=True, metavar="FOLDER")
     return parser
 
 
+def scenes(first_seed: int, objects: int | None) -> list[Example]:
+    """Of so many objects each, or of one where the seed is even and two where it is odd."""
+    return [scene_example(seed, objects or 1 + seed % 2) for seed in range(first_seed, first_seed + SCENES)]
+
+
+@contextmanager
+def subject_of(arguments: argparse.Namespace) -> Iterator[Subject]:
+    """The images, or scenes, and the model."""
+    cpu = torch.device("cpu")
+    if arguments.data:
+        examples, name = read_examples(arguments.data), str(arguments.data)
+    else:
+        examples, name = scenes(arguments.first_seed, arguments.objects), f"built-in scenes from {arguments.first_seed}"
+    with model_folder() as built_in:
+        classifier = load_classifier(arguments.model or str(built_in), device=cpu)
+        yield Subject(classifier, examples, arguments.model or "the built-in model", name)
+
+
 def main(given: list[str] | None = None) -> None:
     parser = _parser()
     arguments = parser.parse_args(given)
-    if bool(arguments.data) != bool(arguments.model):
-        parser.error("DATA and --model go together")
+    if arguments.data and not arguments.model:
+        parser.error("DATA must come with --model. Got none.")
     settings = EvaluationSettings(
-        methods=tuple(rivals(arguments.many)),
+        methods=tuple(arguments.methods or rivals(arguments.many)),
         metrics=arguments.metrics,
         removals=arguments.removal,
         target="predicted" if arguments.data else "label",
         steps=arguments.steps,
         limit=arguments.limit,
         part=arguments.part,
+        batch_size=arguments.batch_size,
         precision=arguments.precision,
     )
     command = shlex.join(["python", "-m", "benchmarks.rivals", *(sys.argv[1:] if given is None else given)])
-    run: Any = partial(
-        measure, settings=settings, with_many_passes=arguments.many, folder=arguments.output, command=command
-    )
-    cpu = torch.device("cpu")
-    if arguments.data:
-        classifier = load_classifier(arguments.model, device=cpu)
-        run(Subject(classifier, read_examples(arguments.data), arguments.model, str(arguments.data)))
-    else:
-        with scene_subject(arguments.objects, None, cpu) as subject:
-            run(subject)
+    with subject_of(arguments) as subject:
+        measure(subject, settings, arguments.output, command)
 
 
 if __name__ == "__main__":

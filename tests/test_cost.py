@@ -1,17 +1,18 @@
-"""The comparison with rivals, and cost beside faithfulness, on one scene and hardly any steps."""
+"""The comparison with rivals, what one leads by, and cost beside faithfulness, on one scene and hardly any steps."""
 
 import csv
-import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("benchmarks.rivals", reason="the benchmarks are not installed; they run in a checkout")
 
-from benchmarks import cost, rivals
+from benchmarks import cost, leads, rivals
 from benchmarks.cost import Point, draw_costs, read_means, to_points
 from benchmarks.lrp import LRP_ROWS
 from captum_gmar.attr.catalogue import OURS
+from captum_gmar.demo import make_scene
 from captum_gmar.metrics.controls import CONTROLS
 
 FEW = ("rollout", "ResLRP", "libra-fullgrad+ of log-odds")
@@ -30,6 +31,7 @@ def test_folder_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = tmp_path / "results"
     rivals.main(["--metrics", "srg,aopc", "--steps", "2", "--limit", "1", "--output", str(folder)])
     assert set(read_means(folder, "srg", "mean")) == {*FEW, *CONTROLS}
+    assert "ResLRP" in leads.table_of(folder, "rollout", ["srg"])
     cost.main([str(folder), "--rounds", "1", "--output", str(tmp_path / "cost.png")])
     with (tmp_path / "cost.csv").open(newline="", encoding="utf-8") as file:
         costs = {row["method"]: row["cost"] for row in csv.DictReader(file)}
@@ -52,13 +54,29 @@ def test_a_folder_without_that_metric(tmp_path: Path) -> None:
         read_means(tmp_path, "srg", "mean")
 
 
-def test_lines_of_images(tmp_path: Path) -> None:
-    """As tools.rivals writes them: every image is a line."""
-    lines = [{"number": n, "values": {"a": {"SRG, mean": float(n)}, "b": {"SRG, mean": 2.0}}} for n in range(3)]
-    (tmp_path / "photos.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    found = read_means(tmp_path / "photos.jsonl", "SRG", "mean")
-    assert found["a"][0] == 1.0
-    assert found["a"][1] < 1.0 < found["a"][2]
-    assert found["b"] == (2.0, 2.0, 2.0)
-    with pytest.raises(ValueError, match="must hold srg with the removal 'mean'"):
-        read_means(tmp_path / "photos.jsonl", "srg", "mean")
+def test_what_one_leads_by(tmp_path: Path) -> None:
+    """Differences stand once for every two methods, whichever comes first; the sign is the leader's."""
+    means = ("srg,mean,early,4,1,0.5,1.5", "srg,mean,ours,4,3,2,4", "srg,mean,late,4,-0.5,-1,0")
+    differences = ("srg,mean,early,ours,4,-2,-3,-1", "srg,mean,early,late,4,1.5,1,2", "srg,mean,ours,late,4,3.5,-1,8")
+    (tmp_path / "summary.csv").write_text("\n".join(("metric,removal,method,examples,mean,low,high", *means)))
+    (tmp_path / "differences.csv").write_text(
+        "\n".join(("metric,removal,method,other,examples,difference,low,high", *differences))
+    )
+    assert leads.table_of(tmp_path, "ours", ["aopc", "srg"]).splitlines() == [
+        "| method | srg, mean |",
+        "| --- | --- |",
+        "| ours | 3.000 |",
+        "| early | 1.000 (**+2.000 [+1.000, +3.000]**) |",
+        "| late | −0.500 (+3.500 [−1.000, +8.000]) |",
+    ]
+    with pytest.raises(ValueError, match="must hold theirs and some of srg"):
+        leads.table_of(tmp_path, "theirs", ["srg"])
+
+
+def test_scenes_of_one_object_and_two_from_their_seed() -> None:
+    first, second = rivals.scenes(rivals.REPORTING_SEED, None)[:2]
+    assert [first.name, second.name] == ["scene 720000", "scene 720001"]
+    for example, objects in ((first, 1), (second, 2)):
+        expected = make_scene(int(example.name.split()[1]), objects)
+        assert (np.asarray(example.read()) == expected.image).all()
+    assert np.array_equal(np.asarray(rivals.scenes(7, 1)[0].read()), make_scene(7, 1).image)

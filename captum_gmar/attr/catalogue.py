@@ -145,7 +145,7 @@ CAPTUMS = tuple(name for name, entry in METHODS.items() if not entry.is_ours)
 
 # What is taken where nobody says which: by `compare`, and by `evaluate`, where each method takes hours.
 COMPARED = (
-    *("attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
+    *("token-evidence", "attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
     *("integrated-gradients", "input-x-gradient"),
 )
 EVALUATED = tuple(name for name in COMPARED if name != "integrated-gradients")

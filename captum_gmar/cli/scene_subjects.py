@@ -46,13 +46,15 @@ def open_subject(
 @contextmanager
 def scene_subject(objects: int, size: int | None, device: torch.device) -> Iterator[Subject]:
     """Scenes of so many objects, with label and mask of the first; size is that of the pixels, if not the model's."""
-    examples = [_scene_example(FIRST_SEED + number, objects) for number in range(SCENES)]
+    examples = [scene_example(FIRST_SEED + number, objects) for number in range(SCENES)]
     with demo.model_folder() as folder:
         classifier = load_classifier(str(folder), size=size, device=device)
         yield Subject(classifier, examples, "the built-in model", f"built-in scenes of {NUMBERS[objects]}")
 
 
-def _scene_example(seed: int, objects: int) -> Example:
+def scene_example(seed: int, objects: int) -> Example:
+    """The scene of this seed, with label and mask of its first object."""
+
     def image() -> Image.Image:
         return Image.fromarray(demo.make_scene(seed, objects).image)
 

@@ -68,7 +68,8 @@ def evaluate(
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`, or a mapping from names of
             your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return attributions
             in their shape.
-            Default: attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++ and input-x-gradient
+            Default: token-evidence, attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++ and
+            input-x-gradient
         metrics (sequence of str, optional): Of insertion, deletion, average-drop, average-increase, average-gain,
             pointing-game, relevance-mass, relevance-rank, srg, srg-probability, mif, lif, mif-accuracy, lif-accuracy,
             aopc, class-gain, gridpg, completeness-error, class-sensitivity, sensitivity-max and infidelity.

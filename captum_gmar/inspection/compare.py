@@ -59,7 +59,7 @@ def compare(
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`; or, from a name of your own,
             a Captum ``Attribution``, or a callable that takes inputs and ``target=`` and returns attributions in the
             shape of the inputs. How often a callable runs the model is not known.
-            Default: six of ours and two of Captum's
+            Default: seven of ours and two of Captum's
         target (int, tuple, Tensor, or list, optional): The class that is explained and followed.
             Default: None, the class that the model predicts
         forward_func (Callable, optional): What is explained and followed, if not the model's logits: a callable that

@@ -164,5 +164,5 @@ def test_help_names_methods_and_removals(run: Run) -> None:
     result = run("--help")
     assert result.status == 0
     text = "".join(result.out.split())
-    assert "default:attention-evidence,gmar-l1,gmar-l2,rollout" in text
+    assert "default:token-evidence,attention-evidence,gmar-l1,gmar-l2,rollout" in text
     assert all(name in text for name in REMOVALS)

@@ -551,7 +551,7 @@ def test_bad_data(work: Path, evaluate: Evaluate) -> None:
 
 
 def test_a_model_that_cannot_be_explained(data: Path, evaluate: Evaluate) -> None:
-    assert evaluate(data, "--output", "results", model="nan").is_error("attention-evidence: ")
+    assert evaluate(data, "--output", "results", model="nan").is_error("token-evidence: ")
 
 
 def test_nothing_readable(work: Path, evaluate: Evaluate) -> None:
