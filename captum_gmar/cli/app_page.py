@@ -145,8 +145,10 @@ def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
 
 
 def _saved(figure: Figure, name: str) -> Path:
-    """Where the figure is, in a folder of its own among the uploads, which go with them."""
-    path = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / name
+    """Where the figure is, in a folder of its own among the uploads, where Gradio deletes what it has shown."""
+    uploads = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
+    uploads.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=uploads)) / name
     save_picture(figure, path)
     return path
 

@@ -5,6 +5,7 @@ Needs the extra [app], Selenium, and Chromium with its driver.
 
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +49,31 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     pytest.fail(f"the page did not show {what}")
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the command serves its page. Ended as by a system that shuts down, it leaves no upload."""
-    folder = tmp_path_factory.mktemp("uploads")
+@contextmanager
+def served(arguments: list[str], uploads: Path) -> Iterator[str]:
+    """Where Python, so called, serves the page, at {port}; in the end it is ended as by a system that stops."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
-    command = [sys.executable, "-m", "captum_gmar", "app", "--device", "cpu", "--port", str(port)]
-    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as server:
+        port = str(free.getsockname()[1])
+    told = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(uploads), "GRADIO_SERVER_PORT": port}
+    command = [sys.executable, *(argument.format(port=port) for argument in arguments)]
+    with subprocess.Popen(command, env=os.environ | told, stdout=subprocess.DEVNULL) as server:
         until(lambda: server.poll() is not None or _answers(port), "itself")
         yield f"http://127.0.0.1:{port}/"
         server.terminate()
         server.wait(PATIENCE)
-    assert not list(folder.iterdir())
 
 
-def _answers(port: int) -> bool:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the command serves its page. It leaves no upload."""
+    uploads = tmp_path_factory.mktemp("uploads")
+    with served(["-m", "captum_gmar", "app", "--device", "cpu", "--port", "{port}"], uploads) as address:
+        yield address
+    assert not list(uploads.iterdir())
+
+
+def _answers(port: str) -> bool:
     try:
         return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/").status == 200)
     except OSError:
@@ -220,3 +229,19 @@ def test_the_page_does_not_scroll_sideways(width: int, page: Page) -> None:
     widths = page.browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert widths[0] <= widths[1]
+
+
+def test_the_space_of_the_docs_keeps_all_where_gradio_deletes_it(browser: Any, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "app.md").read_text(encoding="utf-8")
+    (tmp_path / "app.py").write_text(re.findall(r"```text\n(.*?)```", text, re.DOTALL)[0])
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    with served([str(tmp_path / "app.py")], uploads) as address:
+        browser.get(address)
+        page = Page(browser)
+        page.click("#scene")
+        page.status("The model says: ")
+        page.click("#explain")
+        page.status("Done.")
+        assert {path.name for path in uploads.rglob("*.npz")} == {"maps.npz"}
+        assert {path.name for path in uploads.iterdir()} == {"gradio"}
