@@ -29,6 +29,7 @@ from captum_gmar.evaluation.evaluate_heads import evaluate_heads as evaluate_hea
 from captum_gmar.inspection.compare import compare as compare
 from captum_gmar.inspection.explain_text import TextExplanation as TextExplanation
 from captum_gmar.inspection.explain_text import explain_text as explain_text
+from captum_gmar.visualization import overlay_video as overlay_video
 from captum_gmar.visualization import visualize_attribution as visualize_attribution
 from captum_gmar.visualization import visualize_comparison as visualize_comparison
 from captum_gmar.visualization import visualize_head_attention as visualize_head_attention
@@ -36,5 +37,6 @@ from captum_gmar.visualization import visualize_head_importance as visualize_hea
 from captum_gmar.visualization import visualize_perturbation_curves as visualize_perturbation_curves
 from captum_gmar.visualization import visualize_relevance_flow as visualize_relevance_flow
 from captum_gmar.visualization import visualize_token_interaction as visualize_token_interaction
+from captum_gmar.visualization import visualize_video as visualize_video
 
 __version__: str

@@ -5,8 +5,10 @@ from captum_gmar.visualization.curves import visualize_perturbation_curves
 from captum_gmar.visualization.head_maps import visualize_head_attention, visualize_head_importance
 from captum_gmar.visualization.side_by_side import visualize_comparison
 from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize_token_interaction
+from captum_gmar.visualization.video import overlay_video, visualize_video
 
 __all__ = [
+    "overlay_video",
     "visualize_attribution",
     "visualize_comparison",
     "visualize_head_attention",
@@ -14,4 +16,5 @@ __all__ = [
     "visualize_perturbation_curves",
     "visualize_relevance_flow",
     "visualize_token_interaction",
+    "visualize_video",
 ]
