@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
 from benchmarks.plots import save
@@ -45,7 +46,7 @@ class Point(NamedTuple):
 
 
 def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float, float, float]]:
-    """By the name of each method its mean and interval.
+    """By the name of each method its mean and interval, not a number where none is known.
 
     Raises:
         ValueError: if the folder has none of this metric and removal.
@@ -54,7 +55,12 @@ def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float
         rows = [row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == (metric, removal)]
     if not rows:
         raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}. Got other quantities.")
-    return {row["method"]: (float(row["mean"]), float(row["low"]), float(row["high"])) for row in rows}
+    return {row["method"]: (float(row["mean"]), _end(row["low"]), _end(row["high"])) for row in rows}
+
+
+def _end(text: str) -> float:
+    """Of an interval, which may be unknown."""
+    return float(text or "nan")
 
 
 def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict[str, float]:
@@ -88,6 +94,9 @@ def draw_costs(points: Sequence[Point], metric: str, removal: str) -> Figure:
     panel.set(
         xscale="log", xlabel="cost of a map, × the model's own pass forward", ylabel=f"{metric}, removal: {removal}"
     )
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(alpha=0.3)
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", handlelength=1)
     return figure
@@ -142,7 +151,7 @@ def main(given: list[str] | None = None) -> None:
             model = load_classifier(str(folder), device=torch.device("cpu")).model
     points = to_points(means, measure_costs(model, list(means), arguments.rounds))
     header = ["method", "cost", arguments.metric, "low", "high"]
-    rows = (["" if value is None else value for value in point] for point in points)
+    rows = (["" if value is None or value != value else value for value in point] for point in points)
     write_csv(arguments.output.with_suffix(".csv"), header, rows)
     save(draw_costs(points, arguments.metric, arguments.removal), arguments.output)
 

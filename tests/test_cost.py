@@ -54,6 +54,17 @@ def test_a_folder_without_that_metric(tmp_path: Path) -> None:
         read_means(tmp_path, "srg", "mean")
 
 
+def test_a_mean_without_interval_is_a_point_without_line(tmp_path: Path) -> None:
+    (tmp_path / "summary.csv").write_text("metric,removal,method,examples,mean,low,high\nsrg,mean,a,30,1.5,,\n")
+    (point,) = to_points(read_means(tmp_path, "srg", "mean"), {"a": 2.0})
+    assert point[:3] == ("a", 2.0, 1.5)
+    assert np.isnan(point[3:]).all()
+    (panel,) = draw_costs([point], "srg", "mean").axes
+    bar, dot = (np.asarray(line.get_ydata()) for line in panel.get_lines())
+    assert np.isnan(bar).all()
+    assert dot == [1.5]
+
+
 def test_what_one_leads_by(tmp_path: Path) -> None:
     """Differences stand once for every two methods, whichever comes first; the sign is the leader's."""
     means = ("srg,mean,early,4,1,0.5,1.5", "srg,mean,ours,4,3,2,4", "srg,mean,late,4,-0.5,-1,0")
