@@ -28,13 +28,13 @@ def build_model(side: int) -> ViTForImageClassification:
         label2id={name: index for index, name in enumerate(CLASSES)},
     )
     model = ViTForImageClassification(config)
-    _initialise(model)
+    initialise(model)
     # Crops take their positions from anywhere in the scene, so only a model of whole scenes can learn them.
     model.vit.embeddings.position_embeddings.requires_grad_(side == GRID)
     return model
 
 
-def _initialise(model: nn.Module) -> None:
+def initialise(model: nn.Module) -> None:
     """Let patch embeddings keep the image's contrast, and tokens attend to tokens like themselves."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -1,0 +1,240 @@
+"""Where the words of a model that answers come from, on scenes where it is known: each word's own object.
+
+    python -m tools.answering_model.train --output answering-model
+    python -m benchmarks.known_words --model answering-model --scenes 40
+
+asks that model about scenes that it was not trained on, and writes a table in Markdown: of every method the
+share of positive relevance on the object of which the word speaks, how well its order of patches does (log-odds of the
+word with the first patches shown, less with them hidden, mean over steps), and its passes through the model for an
+answer of W words.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar import AnswerEvidence
+from captum_gmar.attr.evidence import log_odds
+from captum_gmar.classifier.answering import load_answering
+from captum_gmar.demo.patches import GRID, PATCH, patch_shares
+from captum_gmar.demo.questions import SceneQuestion, questions_of
+from captum_gmar.demo.scenes import Scene, make_scene
+from captum_gmar.files.markdown import table
+from captum_gmar.metrics.intervals import margin
+
+FIRST_SEED = 700_000
+KINDS = ("shape", "texture", "relation")
+STEPS = 7  # in which patches are shown or hidden
+PATCHES = GRID * GRID
+GREY = 128  # of 255, of what is hidden
+
+
+class Asked(NamedTuple):
+    """A question about a picture, with its answer, as the model takes them."""
+
+    model: Any  # whose attention is written out
+    pixel_values: Tensor  # (1, 3, height, width)
+    prompt: Tensor  # (1, tokens)
+    answer: Tensor  # (W + 1,) ids, the last of which ends it
+
+    @property
+    def words(self) -> int:
+        return len(self.answer) - 1
+
+    def scores(self, pixel_values: Tensor) -> Tensor:
+        """(N, W) log-odds of the words, for pictures (N, 3, height, width)."""
+        ids = torch.cat([self.prompt, self.answer[None, : self.words - 1]], 1).expand(len(pixel_values), -1)
+        with torch.no_grad():
+            logits = self.model(input_ids=ids, pixel_values=pixel_values).logits[:, -self.words :]
+        return torch.stack([log_odds(logits[:, row])[:, self.answer[row]] for row in range(self.words)], 1)
+
+
+def evidence(asked: Asked) -> Tensor:
+    """(W, P) of the library."""
+    inputs = {"input_ids": asked.prompt, "pixel_values": asked.pixel_values}
+    return AnswerEvidence(asked.model).attribute(inputs, asked.answer[:-1]).picture_relevance().flatten(1)
+
+
+class Recorded(NamedTuple):
+    """One pass, with gradients: attention (L, H, S, S), the states (L + 1, S, width), and the words' log-odds (W,)."""
+
+    attention: Tensor
+    states: tuple[Tensor, ...]
+    scores: Tensor
+
+
+def record(asked: Asked) -> Recorded:
+    """A pass with all attention in memory."""
+    ids = torch.cat([asked.prompt, asked.answer[None, : asked.words - 1]], 1)
+    inner = asked.model.model
+    with torch.no_grad():
+        seen = inner.get_image_features(asked.pixel_values).pooler_output[0]
+    embedded = inner.get_input_embeddings()(ids).detach().clone()
+    embedded[0, :PATCHES] = seen
+    out = inner.language_model(
+        inputs_embeds=embedded.requires_grad_(), output_attentions=True, output_hidden_states=True, use_cache=False
+    )
+    logits = asked.model.lm_head(out.last_hidden_state[0, -asked.words :])
+    scores = log_odds(logits)[range(asked.words), asked.answer[:-1]]
+    return Recorded(torch.cat(out.attentions).detach(), out.hidden_states, scores)
+
+
+def raw_attention(asked: Asked) -> Tensor:
+    """(W, P): of the last layer, mean of heads."""
+    return record(asked).attention[-1].mean(0)[-asked.words :, :PATCHES]
+
+
+def mean_attention(asked: Asked) -> Tensor:
+    """(W, P): mean of layers and heads."""
+    return record(asked).attention.mean((0, 1))[-asked.words :, :PATCHES]
+
+
+def rollout(asked: Asked) -> Tensor:
+    """(W, P): the layers' product of attention, mean of heads, half of it the residual stream (Abnar and Zuidema)."""
+    attention = record(asked).attention.mean(1)
+    joint = torch.eye(attention.shape[-1])
+    for layer in attention:
+        joint = (layer + torch.eye(len(layer))) / 2 @ joint
+    return joint[-asked.words :, :PATCHES]
+
+
+def gradient_times_input(asked: Asked) -> Tensor:
+    """(W, P): of what the decoder gets of each patch, summed over channels."""
+    return _from_gradients(asked, 0, lambda states, gradient: (states * gradient).sum(1))
+
+
+def grad_cam(asked: Asked) -> Tensor:
+    """(W, P): of the states of the patches in the middle of the decoder (Selvaraju et al.)."""
+    layer = asked.model.config.text_config.num_hidden_layers // 2
+    return _from_gradients(asked, layer, lambda states, gradient: states @ gradient.mean(0))
+
+
+def _from_gradients(asked: Asked, layer: int, formula: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    recorded = record(asked)
+    maps = []
+    for score in recorded.scores:
+        (gradient,) = torch.autograd.grad(score, recorded.states[layer], retain_graph=True)
+        maps.append(formula(recorded.states[layer][0, :PATCHES].detach(), gradient[0, :PATCHES]))
+    return torch.stack(maps)
+
+
+def perturbation(asked: Asked, segments: Tensor | None = None) -> Tensor:
+    """(W, P): what the log-odds lose if a patch is grey, one patch after the other, as Captum's FeatureAblation does;
+    or (W, segments) of the segments that a map (height, width) numbers."""
+    if segments is None:
+        segments = torch.arange(PATCHES).view(GRID, GRID).repeat_interleave(PATCH, 0).repeat_interleave(PATCH, 1)
+    is_hidden = segments == torch.arange(int(segments.max()) + 1)[:, None, None]
+    hidden = torch.where(is_hidden[:, None], GREY / 127.5 - 1, asked.pixel_values)
+    return (asked.scores(asked.pixel_values) - asked.scores(hidden)).T
+
+
+def nothing(asked: Asked) -> Tensor:
+    """(W, P): random, for comparison."""
+    return torch.rand(asked.words, PATCHES, generator=torch.Generator().manual_seed(len(asked.prompt[0])))
+
+
+METHODS: dict[str, tuple[Callable[[Asked], Tensor], str]] = {  # with passes, forward + backward, for W words
+    "answer evidence": (evidence, "1 + 1"),
+    "raw attention, last layer": (raw_attention, "1"),
+    "raw attention, mean of layers": (mean_attention, "1"),
+    "attention rollout": (rollout, "1"),
+    "gradient × input": (gradient_times_input, "1 + W"),
+    "Grad-CAM": (grad_cam, "1 + W"),
+    "perturbation": (perturbation, f"{PATCHES + 1}"),
+    "random map": (nothing, "0"),
+}
+
+
+def ask(model: Any, processor: Any, scene: Scene, question: SceneQuestion) -> Asked:
+    """The question, with its right answer."""
+    inputs = processor(
+        images=Image.fromarray(scene.image), text=processor.image_token + question.prompt, return_tensors="pt"
+    )
+    answer = processor.tokenizer(question.answer, add_special_tokens=False)["input_ids"]
+    end = [processor.tokenizer.eos_token_id]
+    return Asked(model, inputs["pixel_values"], inputs["input_ids"], torch.tensor(answer + end))
+
+
+def is_right(asked: Asked) -> bool:
+    """Whether the model answers so itself."""
+    options = {"do_sample": False, "max_new_tokens": len(asked.answer)}
+    given = asked.model.generate(input_ids=asked.prompt, pixel_values=asked.pixel_values, **options)
+    return torch.equal(given[0, asked.prompt.shape[1] :], asked.answer)
+
+
+def draw_asked(model: Any, processor: Any, scenes: int) -> Iterator[tuple[Scene, SceneQuestion, Asked]]:
+    """Every question that two objects can be asked, that is answered by one of them, and rightly."""
+    for seed in range(FIRST_SEED, FIRST_SEED + scenes):
+        scene = make_scene(seed, 2)
+        for question in questions_of(scene):
+            asked = ask(model, processor, scene, question)
+            if question.answer != "nothing" and is_right(asked):
+                yield scene, question, asked
+
+
+def on_objects(relevance: Tensor, scene: Scene, question: SceneQuestion) -> Iterator[tuple[str, float]]:
+    """Of each word that speaks of objects, its kind and the share of its positive relevance on them."""
+    for word, values in zip(question.words, relevance.clamp(min=0), strict=True):
+        if word.objects:
+            mask = scene.masks[list(word.objects)].sum(0) > 0
+            total = float(values.sum())
+            share = float(values @ patch_shares(mask)) / total if total else float(mask.mean())
+            yield word.kind, share
+
+
+def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> Iterator[float]:
+    """Of each word that speaks of objects, its log-odds with the first patches shown less with them hidden."""
+    for row, (word, values) in enumerate(zip(question.words, relevance, strict=True)):
+        if word.objects:
+            ranks = values.argsort(descending=True, stable=True).argsort()
+            shown = torch.stack([ranks < PATCHES * (step + 1) // (STEPS + 1) for step in range(STEPS)])
+            pixels = shown.view(-1, 1, GRID, GRID).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+            seen = [torch.where(part, asked.pixel_values, GREY / 127.5 - 1) for part in (pixels, ~pixels)]
+            scores = asked.scores(torch.cat(seen))[:, row]
+            yield float((scores[:STEPS] - scores[STEPS:]).mean())
+
+
+def measure(folder: Path, scenes: int) -> str:
+    """The table of all methods, of the model in a folder."""
+    model, processor = load_answering(folder)
+    model.set_attn_implementation("eager")
+    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    gains: dict[str, list[float]] = defaultdict(list)
+    answers = 0
+    for scene, question, asked in draw_asked(model, processor, scenes):
+        answers += 1
+        for name, (explain, _) in METHODS.items():
+            relevance = explain(asked).detach()
+            for kind, share in on_objects(relevance, scene, question):
+                shares[name, kind].append(share)
+            gains[name] += faithfulness(relevance, question, asked)
+    header = ("method", *(f"{kind} words" for kind in KINDS), "shown less hidden", "passes")
+    rows = [
+        (name, *(_mean(shares[name, kind]) for kind in KINDS), _mean(gains[name], 2), passes)
+        for name, (_, passes) in METHODS.items()
+    ]
+    words = ", ".join(f"{len(shares['random map', kind])} {kind}" for kind in KINDS)
+    return f"{answers} right answers about {scenes} scenes; words: {words}.\n\n{table(header, rows)}"
+
+
+def _mean(values: list[float], digits: int = 3) -> str:
+    numbers = torch.tensor(values, dtype=torch.float64)
+    return f"{float(numbers.mean()):.{digits}f} ± {float(margin(numbers)):.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.known_words", description="Measure known words.")
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="that the training wrote")
+    parser.add_argument("--scenes", type=int, default=40, metavar="N", help="of two objects (default: %(default)s)")
+    arguments = parser.parse_args()
+    print(measure(arguments.model, arguments.scenes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Questions about scenes: their answers are true of the scene, and every word speaks of its own object."""
+
+import numpy as np
+import pytest
+
+from captum_gmar.demo import CLASSES, make_scene
+from captum_gmar.demo.questions import DESCRIBE, questions_of
+
+SEEDS = range(800_000, 800_060)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return [(scene, questions_of(scene)) for scene in (make_scene(seed, 2) for seed in SEEDS)]
+
+
+def names(scene):
+    return [CLASSES[label].split() for label in scene.labels]
+
+
+def lies(scene, relation, index):
+    """Whether an object lies so to the other, by the means of what shows of both."""
+    rows, columns = zip(*(np.nonzero(mask) for mask in scene.masks), strict=True)
+    along = {"above": rows, "below": rows, "left of": columns, "right of": columns}[relation]
+    sign = 1 if relation in ("above", "left of") else -1
+    return sign * (along[1 - index].mean() - along[index].mean()) > 0
+
+
+def test_words_speak_of_what_they_name(asked):
+    spoken = 0
+    for scene, questions in asked:
+        for word in (word for question in questions for word in question.words):
+            if word.kind in ("shape", "texture"):
+                (index,) = word.objects
+                assert word.text == names(scene)[index][("texture", "shape").index(word.kind)]
+                spoken += 1
+            else:
+                assert word.objects == ((0, 1) if word.kind == "relation" else ())
+    assert spoken > 500
+
+
+def test_answers_are_true_of_the_scene(asked):
+    for scene, questions in asked:
+        for prompt, answer in ((question.prompt, question.answer) for question in questions):
+            if prompt == DESCRIBE:
+                relation = " left of " if " left of " in answer else " above "
+                first, second = (part.removeprefix("a ").split() for part in answer.split(relation))
+                index = names(scene).index(first)
+                assert names(scene)[1 - index] == second
+                assert lies(scene, relation.strip(), index)
+            elif prompt.startswith("where is the "):
+                relation, _, other = answer.partition(" the ")
+                shapes = [shape for _, shape in names(scene)]
+                assert lies(scene, relation, shapes.index(prompt.removeprefix("where is the ")[:-1]))
+                assert other in shapes
+            elif prompt.startswith("what texture is the "):
+                assert [answer, prompt.removeprefix("what texture is the ")[:-1]] in names(scene)
+            elif answer != "nothing":
+                relation, _, shape = prompt.removeprefix("what is ")[:-1].partition(" the ")
+                index = names(scene).index(answer.removeprefix("a ").split())
+                assert names(scene)[1 - index][1] == shape
+                assert lies(scene, relation, index)
+
+
+def test_each_side_of_an_object_is_asked_for_once(asked):
+    for _, questions in asked:
+        assert len({question.prompt for question in questions}) == len(questions) in (0, 1, 13)
+        if len(questions) > 1:
+            assert sum(question.answer == "nothing" for question in questions) == 6
+
+
+def test_one_object_is_described():
+    scene = make_scene(3, 1)
+    texture, shape = names(scene)[0]
+    answers = {question.prompt: question.answer for question in questions_of(scene)}
+    assert answers == {DESCRIBE: f"a {texture} {shape}", f"what texture is the {shape}?": texture}
+
+
+def test_other_scenes_are_refused():
+    with pytest.raises(ValueError, match="scene must have one or two objects"):
+        questions_of(make_scene(3, 3))
