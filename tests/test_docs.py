@@ -94,7 +94,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tokenizer = type("Tokenizer", (), {"from_pretrained": lambda name: lambda *args, **kwargs: words})
     monkeypatch.setattr(transformers, "AutoTokenizer", tokenizer)
     both = SimpleNamespace(tokenizer=tokenizer.from_pretrained(""), image_processor=ViTImageProcessor())
-    monkeypatch.setattr(transformers, "AutoProcessor", SimpleNamespace(from_pretrained=lambda name: both))
+    whole = transformers.AutoProcessor.from_pretrained
+    processor = SimpleNamespace(from_pretrained=lambda name: whole(name) if ANSWERS in name else both)
+    monkeypatch.setattr(transformers, "AutoProcessor", processor)
     yield tmp_path
     plt.close("all")
 
