@@ -6,7 +6,7 @@ CURES = {
         "Pass a checkpoint of an image classifier. CLIP and SigLIP take `--text`; a backbone or another head is "
         "explained in Python, by `forward_func=`."
     ),
-    "does not score images against texts": "Pass CLIP, SigLIP or one of their kind with `--text`, others without.",
+    "score images against texts": "Pass CLIP, SigLIP or one of their kind with `--text`, others without.",
     "not a trained image classifier": "Take the checkpoint that was fine-tuned for classification, or train its head.",
     "its weights do not fit its config.json": "Take config.json and weights of one checkpoint.",
     "its config.json leaves out layers of its file": "Take the config.json that was saved with these weights.",
