@@ -214,6 +214,11 @@ def video(name: str, **changes: Any) -> nn.Module:
     return getattr(transformers, f"{name}ForVideoClassification")(config)
 
 
+def yolos(**changes: Any) -> nn.Module:
+    sizes = {"image_size": [16, 24], "patch_size": 8, "num_detection_tokens": 6, "num_labels": LABELS}
+    return transformers.YolosForObjectDetection(transformers.YolosConfig(**{**sizes, **TOKENS, **changes}))
+
+
 def resnet(*outputs: str) -> Any:
     return transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, layer_type="basic", out_features=list(outputs)
@@ -309,18 +314,16 @@ FIELD_FAMILIES |= {
         lambda: [in_order((3, 7), before=2)] * 2,
     ),
     "YOLOS": FieldFamily(
-        lambda: transformers.YolosForObjectDetection(
-            transformers.YolosConfig(
-                image_size=[16, 24],
-                patch_size=8,
-                num_detection_tokens=6,
-                num_labels=LABELS,
-                use_mid_position_embeddings=False,
-                **TOKENS,
-            )
-        ),
+        lambda: yolos(use_mid_position_embeddings=False),
         (3, 16, 24),
         lambda model: [list_of(_base(model), 2)],
+        lambda: [in_order((2, 3), before=1, behind=6)] * 2,
+        target=(3, 1),
+    ),
+    "YOLOS, positions between its layers": FieldFamily(
+        lambda: yolos(use_mid_position_embeddings=True),
+        (3, 16, 24),
+        lambda model: [],
         lambda: [in_order((2, 3), before=1, behind=6)] * 2,
         target=(3, 1),
     ),

@@ -22,6 +22,7 @@ from captum_gmar.engine.models import (
     ATTENTION_NAMES,
     Logits,
     check_not_traced,
+    config_of,
     logits_of,
     transformer_layers,
 )
@@ -71,7 +72,16 @@ def find_stages(model: nn.Module) -> list[list[nn.Module]]:
     """The layers of each stage, first to last; none where they cannot be passed by."""
     stages = _lists(model)
     are_lists = any(_holds_lists(layer) for stage in stages for layer in stage)
-    return [] if are_lists or _reads_layers(model) or (len(stages) > 1 and _joins_late(model)) else stages
+    return (
+        []
+        if are_lists or _reads_layers(model) or _adds_between_layers(model) or (len(stages) > 1 and _joins_late(model))
+        else stages
+    )
+
+
+def _adds_between_layers(model: nn.Module) -> bool:
+    """Whether positions are added to what comes out of each layer, as YOLOS does."""
+    return any(getattr(config_of(module), "use_mid_position_embeddings", False) for module in model.modules())
 
 
 def _joins_late(model: nn.Module) -> bool:

@@ -152,13 +152,15 @@ def test_every_attention_is_met_and_what_it_gives_is_conserved(name):
         assert_close((value * gradient).sum(), (output * output_gradient).sum(), rtol=1e-9, atol=1e-12)
 
 
-def test_the_examples_of_the_page():
+def test_the_examples_of_the_page(tmp_path, monkeypatch):
     """What docs/other-models.md calls runs, and gives the sum that evidence of one number has."""
     page = (Path(__file__).parents[2] / "docs" / "other-models.md").read_text()
+    monkeypatch.chdir(tmp_path)
     names = {}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(block, names)
     assert names["relevance"].shape == (1, 2, 2)
     assert names["which_patches_make_them_alike"].shape == (1, 4, 4)
-    for relevance in (names["relevance"], names["which_patches_make_them_alike"]):
+    assert names["of_tubes"].shape == (1, 4, 4, 4)
+    for relevance in (names["relevance"], names["which_patches_make_them_alike"], names["of_tubes"]):
         assert 0 < relevance.abs().sum() <= 1 + 1e-5
