@@ -21,6 +21,8 @@ from captum_gmar.attr.token_gradients import AttCAT as AttCAT
 from captum_gmar.attr.token_gradients import FullGradPlus as FullGradPlus
 from captum_gmar.attr.token_gradients import LibraAttCAT as LibraAttCAT
 from captum_gmar.attr.token_gradients import LibraFullGradPlus as LibraFullGradPlus
+from captum_gmar.classifier.detection import Detection as Detection
+from captum_gmar.classifier.detection import find_query as find_query
 from captum_gmar.engine.balanced_rules import register_rule as register_rule
 from captum_gmar.engine.recording import AttentionRecord as AttentionRecord
 from captum_gmar.engine.recording import record_attention as record_attention

@@ -1,0 +1,82 @@
+"""The query of a class or a box: that which the detections and their overlap, worked out by hand, say."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from captum_gmar import AttentionEvidence, find_query
+
+SIZE = (60, 120)  # height, width
+# Middle, width and height as shares: the left half, the right half, the upper right quarter, all.
+BOXES = torch.tensor([[[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0], [0.75, 0.25, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]])
+PROBABILITIES = torch.tensor([[[0.9, 0.2], [0.6, 0.7], [0.55, 0.3], [0.1, 0.2]]])
+SIGMOID = SimpleNamespace(logits=PROBABILITIES.logit(), pred_boxes=BOXES)
+
+
+@pytest.mark.parametrize(
+    ("question", "target"),
+    [
+        ({"label": 0}, (0, 0)),
+        ({"label": 1}, (1, 1)),
+        ({"box": (60, 0, 120, 30)}, (2, 0)),  # exactly the quarter
+        ({"box": (62, 0, 120, 55)}, (1, 1)),
+        ({"box": (0, 0, 120, 60)}, (0, 0)),  # the query of all detects nothing; of the halves the first counts
+        ({"box": (60, 0, 120, 60), "label": 0}, (1, 0)),  # 1 x 0.6 is more than 1/2 x 0.55
+        ({"box": (60, 0, 120, 32), "label": 0}, (2, 0)),  # 32/60 x 0.6 is less than 30/32 x 0.55
+    ],
+)
+def test_query_by_class_and_box(question: dict[str, Any], target: tuple[int, int]) -> None:
+    found = find_query(SIGMOID, 2, SIZE, **question)
+    assert found.target == target
+    assert found.probability == pytest.approx(float(PROBABILITIES[0, target[0], target[1]]))
+    left, top, right, bottom = found.box
+    middle = torch.tensor([(left + right) / 240, (top + bottom) / 120, (right - left) / 120, (bottom - top) / 60])
+    torch.testing.assert_close(middle, BOXES[0, target[0]])
+
+
+def test_where_a_class_means_nothing_classes_compete() -> None:
+    logits = torch.tensor([[[2.0, 0.0, 5.0], [1.0, 0.0, -1.0]]])  # the first query is surer of no object
+    found = find_query(SimpleNamespace(logits=logits, pred_boxes=BOXES[:, :2]), 2, SIZE, label=0)
+    assert found.target == (1, 0)
+    assert found.probability == pytest.approx(float(logits[0, 1].softmax(0)[0]))
+
+
+def test_a_query_is_explained() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.YolosConfig(
+        **{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32},
+        **{"image_size": [32, 48], "patch_size": 16, "num_detection_tokens": 5, "num_labels": 3},
+    )
+    model = transformers.YolosForObjectDetection(config).eval()
+    pixels = torch.randn(1, 3, 32, 48)
+    found = find_query(model(pixels), 3, (32, 48), label=2, threshold=0)
+    assert found.query == int(model(pixels).logits.softmax(-1)[0, :, 2].argmax())
+    assert AttentionEvidence(model).relevance(pixels, target=found.target).shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({}, r"label or box must be given\. Got neither\."),
+        ({"label": 2}, r"label must be from 0 to 1 for this model\. Got 2 instead\."),
+        ({"box": (0, 0, 121, 60)}, r"box must be .*within the image of 120x60 pixels\. Got \(0, 0, 121, 60\) instead"),
+        ({"box": (5, 5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),
+        ({"box": (5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),
+        ({"label": 0, "threshold": 0.95}, "Expected a query that detects class 0 with a probability of 0.95 or more"),
+        ({"label": 1, "box": (0, 0, 30, 60)}, r"detects class 1 in the box \(0, 0, 30, 60\) with a probability of 0.5"),
+    ],
+)
+def test_what_is_not_detected_is_told(question: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_query(SIGMOID, 2, SIZE, **question)
+
+
+def test_other_outputs_are_refused() -> None:
+    with pytest.raises(TypeError, match="output must be a detector's, with logits and pred_boxes"):
+        find_query(torch.zeros(1, 2, 3), 2, SIZE, label=0)
+    several = SimpleNamespace(logits=PROBABILITIES.expand(2, -1, -1), pred_boxes=BOXES.expand(2, -1, -1))
+    with pytest.raises(ValueError, match="output must be of one image"):
+        find_query(several, 2, SIZE, label=0)
