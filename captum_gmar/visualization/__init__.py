@@ -1,4 +1,9 @@
-"""Attributions over their photo, drawn with ``captum.attr.visualization``, and what is known of layers and heads."""
+"""Attributions over their photo, and what is known of layers and heads.
+
+The arguments are named as in ``captum.attr.visualization``, which draws attributions of this package as well. What is
+drawn here differs from it: there, the strongest colour is always that of the largest values, so that a flat map looks
+like a finding, and a map lies over a grey photo as opaque where it says nothing as elsewhere.
+"""
 
 from captum_gmar.visualization.attribution import visualize_attribution
 from captum_gmar.visualization.curves import visualize_perturbation_curves

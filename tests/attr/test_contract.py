@@ -5,6 +5,7 @@ import pickle
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import NoiseTunnel, Saliency
@@ -278,6 +279,11 @@ class TestCaptum:
         captum_visualization.visualize_image_attr_multiple(
             attributions, picture, ["original_image", "heat_map"], ["all", "positive"], use_pyplot=False
         )
+        _, panel = captum_visualization.visualize_image_attr(
+            attributions, picture, "heat_map", "all", outlier_perc=0, use_pyplot=False
+        )
+        drawn, summed = panel.images[0].get_array(), attributions.sum(2, dtype=np.float64)
+        np.testing.assert_allclose(drawn * np.abs(summed).max(), summed, rtol=0, atol=1e-5 * np.abs(summed).max())
 
     def test_positional_order(self, method, images, computed):
         assert_close(method.attribute(images, 3, None, 2), computed(3), rtol=1e-5, atol=1e-8)
