@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOFTWARE = "captum-gmar"  # noted in pictures, to know them again
-DOTS_PER_INCH = 150
+DOTS_PER_INCH = 120
 EXIF_SOFTWARE = 0x0131  # the number of that field
 QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # of PNG: a third of the time, and not larger
 

@@ -9,13 +9,11 @@ from captum_gmar.evaluation.reports.evaluation_result import Evaluation
 from captum_gmar.evaluation.reports.plots import draw_estimates, ranked
 from captum_gmar.evaluation.reports.tables import write_records, write_skipped
 from captum_gmar.evaluation.runs.folder import replacing_report
-from captum_gmar.files.writing import write_text
+from captum_gmar.files.writing import DOTS_PER_INCH, write_text
 from captum_gmar.visualization import visualize_perturbation_curves
 
 SUMMARY = "summary.md"
 REPORT = (SUMMARY, "summary.csv", "differences.csv", "examples.csv", "curves.csv", "skipped.csv", "plots")
-
-_DOTS_PER_INCH = 120
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
@@ -52,4 +50,4 @@ def _write_plots(folder: Path, evaluation: Evaluation) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png", dpi=_DOTS_PER_INCH)
+    figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
