@@ -37,6 +37,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinxcontrib.bibtex",
+    "tools.site.formulas",
 ]
 exclude_patterns = ["_build", "errors-by-symptom.md", "generated", "inventories", "jupyter_execute"]
 templates_path: list[str] = []
@@ -84,6 +85,7 @@ intersphinx_mapping = {
     name: (address, None if MODE == "online" else _inventory(name)) for name, address in SITES.items()
 }
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["static"]
