@@ -78,11 +78,11 @@ class Subject:
         return self._captums(name) if name in CAPTUMS else self._ours(name)
 
     def _ours(self, name: str) -> Row:
-        method: Any = METHODS[name.removesuffix(SEVERAL)].load()(self.model)
+        entry = METHODS[name.removesuffix(SEVERAL)]
+        method: Any = entry.load()(self.model)
         if name.endswith(SEVERAL):
             return Row(lambda: method.relevance_of_targets(self.inputs, TARGETS), FIVE)
-        reads_gradient = method.plan.rule is not None
-        return Row(lambda: method.attribute(self.inputs, TARGET), BOTH if reads_gradient else FORWARD)
+        return Row(lambda: method.attribute(self.inputs, TARGET), BOTH if entry.reads_class else FORWARD)
 
     def _captums(self, name: str) -> Row:
         method = METHODS[name].load()(self.model)

@@ -24,9 +24,10 @@ from benchmarks.memory import Peak, take_peaks
 from benchmarks.plots import draw_growth
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import to_markdown, write_report
-from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row
+from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row, Subject
 from benchmarks.summary import Line, Spread, grown, lines, spread
 from benchmarks.timing import Failed, Limits, Sample, Started, couples, take_times
+from captum_gmar.attr.catalogue import OURS
 
 TINY = Case("ViT-Ti", 32, 2, layers=1)
 LIMITS = Limits(rounds=2, enough=1000, longest=1000)
@@ -259,3 +260,10 @@ def test_what_was_counted_stands_beside_what_was_measured():
         [str(case), "rollout", "3.00 ×", "RuntimeError: no such operation", ""],
         [str(case), "gmar-l1", "3.00 ×", "1.25 ×", "1.50 ×"],
     ]
+
+
+def test_methods_are_compared_with_a_pass_backward_unless_they_need_none():
+    subject = Subject(Case("ViT-Ti", 32, 1, layers=2), "cpu")
+    compared = {name: subject.row(name).own for name in OURS}
+    alone = {"rollout", "rollout-forward", "rollout-additive", "raw-attention"}
+    assert {name for name, own in compared.items() if own == FORWARD} == alone

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from captum_gmar.engine._captum import (
     log_usage,
 )
 from captum_gmar.engine.explanation import Explanation, Plan, explain
+from captum_gmar.engine.halving import in_halves
 from captum_gmar.engine.models import Logits, check_model, logits_of
 from captum_gmar.engine.request import ChooseTargets, Request, Targets, each_target, pixel_values
 from captum_gmar.engine.rule import head_weights
@@ -118,6 +120,8 @@ class AttentionAttribution(Attribution, ABC):
             ValueError: if the inputs are not one batch of images of at least a patch each.
             RuntimeError: if the model's attention cannot be met; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
+            torch.OutOfMemoryError: if memory holds not even one example. Where it does not hold all, fewer are run at
+                once.
         """
         pixels = self._inputs(inputs)
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
@@ -244,17 +248,12 @@ class AttentionAttribution(Attribution, ABC):
             >>> maps.logits.shape, maps.relevance.shape, maps.head_importance.shape
             (torch.Size([1, 12]), torch.Size([1, 2, 14, 14]), torch.Size([1, 2, 6, 4]))
         """
-        pixels, chosen = self._inputs(inputs), [] if callable(targets) else [targets]
-
-        def choose(logits: Tensor) -> Tensor:
-            chosen.append(targets(logits) if callable(targets) else targets)
-            return chosen[-1]
-
-        each = choose if callable(targets) else each_target(targets, len(pixels))
+        pixels = self._inputs(inputs)
+        each = targets if callable(targets) else each_target(targets, len(pixels))
         of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
         return TargetMaps(
             torch.cat([logits_of(explanation.logits) for explanation in of_targets[0]]),
-            torch.cat(chosen),
+            _classes_chosen(of_targets) if callable(targets) else targets,
             torch.stack([_patch_relevance(batches) for batches in of_targets], 1),
             torch.stack([_head_shares(batches) for batches in of_targets], 1) if self.weighs_heads else None,
         )
@@ -305,12 +304,26 @@ class AttentionAttribution(Attribution, ABC):
             request.check(len(pixels))
         with torch.inference_mode(False), torch.enable_grad():
             of_batches = [
-                [explanation.to(pixels.device) for explanation in self._explain_batch(plan, *batch)]
+                [explanation.to(pixels.device) for explanation in of_targets]
                 for batch in request.batches(pixels)
+                for of_targets in in_halves(partial(self._explain_some, plan), *batch)
             ]
         if any(explanation.without_gradient for of_targets in of_batches for explanation in of_targets):
             warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
         return [list(batches) for batches in zip(*of_batches, strict=True)]
+
+    def _explain_some(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
+        """Of each target, which they name where it is chosen of the logits."""
+        if not callable(request.targets):
+            return self._explain_batch(plan, pixels, request)
+        choose, chosen = request.targets, list[Tensor]()
+
+        def noted(logits: Tensor) -> Tensor:
+            chosen.append(choose(logits))
+            return chosen[-1]
+
+        of_targets = self._explain_batch(plan, pixels, request._replace(targets=noted))
+        return [e._replace(target=t) for e, t in zip(of_targets, chosen[-1].unbind(-1), strict=True)]
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Of each target."""
@@ -320,6 +333,17 @@ class AttentionAttribution(Attribution, ABC):
 def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:
     """(N, rows, columns)"""
     return torch.cat([explanation.patch_relevance for explanation in batches])
+
+
+def _classes_chosen(of_targets: Sequence[Sequence[Explanation]]) -> Tensor:
+    """(N, K) of the classes that were chosen of the logits."""
+    return torch.stack([torch.cat([_of_each_example(batch) for batch in batches]) for batches in of_targets], 1)
+
+
+def _of_each_example(explanation: Explanation) -> Tensor:
+    """(N,) the class that was chosen."""
+    assert explanation.target is not None
+    return explanation.target.expand(len(explanation.relevance))
 
 
 def _head_shares(batches: Sequence[Explanation]) -> Tensor:

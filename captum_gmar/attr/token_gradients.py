@@ -14,6 +14,7 @@ from captum_gmar.engine.explanation import Explanation, Plan, select
 from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.layer_tokens import LayerTokens, read_layers
 from captum_gmar.engine.models import Logits
+from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import check_choice
 
@@ -59,7 +60,7 @@ class TokenAttribution(AttentionAttribution):
         ]
 
     def _explained(self, layers: LayerTokens, gradients: Sequence[Tensor], flags: Flags) -> Explanation:
-        with torch.autocast(layers.logits.device.type, enabled=False):
+        with without_autocast(layers.logits.device.type):
             relevance = self._relevance(layers, gradients)
         for gradient in gradients:
             flags.finite(gradient, "gradient of the tokens")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
-from captum_gmar.engine.blockwise import GradientBlocks
+from captum_gmar.engine.blockwise import GradientBlocks, is_whole, some
 from captum_gmar.engine.flags import Flags, of_each
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
 from captum_gmar.engine.fused import Watcher
@@ -71,18 +71,18 @@ class BackwardPass:
             if examples.start == 0:
                 self._enter(layer, blocks.grad_output.device)
             self.relevance = self.relevance.to(blocks.grad_output.device)  # of separate layers others come between
-            self._step(layer, examples, self._step_over(layer, examples, blocks))
+            self._step(layer, examples, self._step_over(layer, some(self.relevance, examples), blocks))
 
-    def _step_over(self, layer: int, examples: slice, blocks: GradientBlocks) -> Step:
+    def _step_over(self, layer: int, relevance: Tensor, blocks: GradientBlocks) -> Step:
         gradient = blocks.grad_output.view(*blocks.shape, -1)
         largest = self._look_at(layer, gradient)
         if gradient.device.type == "cpu" and (layer == self.forward_pass.count - 1 or self.forward_pass.separate):
             # In other layers all tokens count, and another device would have to be waited for.
             is_row = self.rule.layerwise  # of the gradient alone
             has_gradient = largest > 0
-            reads = has_gradient if is_row else has_gradient | (self.relevance[examples] != 0)
+            reads = has_gradient if is_row else has_gradient | (relevance != 0)
             blocks.keep_first(leading(reads))
-        return self.rule(self.relevance[examples], blocks)
+        return self.rule(relevance, blocks)
 
     def _read_gradient(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
         """What is read of the gradient of a layer's output; the row of relevance that its value is to be read by."""
@@ -127,7 +127,7 @@ class BackwardPass:
         self.relevance = self.relevance.to(device)
 
     def _step(self, layer: int, examples: slice, step: Step) -> None:
-        if examples == slice(None):
+        if examples == slice(None) or is_whole(examples, len(self.relevance)):
             self.relevance = step.relevance
         else:
             self.relevance[examples] = step.relevance

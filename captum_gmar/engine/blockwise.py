@@ -7,7 +7,7 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension, R query rows
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from captum_gmar.engine.precision import without_autocast
 
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
 BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -42,6 +44,8 @@ class Layer(NamedTuple):
 
     def part(self, examples: slice) -> "Layer":
         """The same of some examples."""
+        if is_whole(examples, len(self.query)):
+            return self._replace(mask=None if self.mask is None else self.mask.expand(self.shape))
         mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
         return Layer(self.query[examples], self.key[examples], mask, self.scale)
 
@@ -59,19 +63,33 @@ class Workspace:
 
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}
+        self.views: dict[tuple[object, ...], Tensor] = {}  # of it, which layers of one shape ask for again
         self.lock = threading.Lock()  # of the layer that has it: devices have threads of their own in backward
 
-    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Memory for this shape, which holds anything: what was taken under the name before is lost."""
-        dtype, elements = torch.promote_types(like.dtype, torch.float32), math.prod(shape)
-        kept = self.kept.get(name)
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor, room: int = 0) -> Tensor:
+        """Memory for this shape, which holds anything: what was taken under the name before is lost.
+
+        Args:
+            name: under which it is kept.
+            shape: of what is returned.
+            like: of the same device, and of a precision that is taken in single precision at least.
+            room: how many elements there are to be at least, for larger shapes to come.
+        """
+        asked = name, shape, like.dtype, like.device, room
+        if asked not in self.views:
+            self.views[asked] = self._memory(name, max(room, math.prod(shape)), like)[: math.prod(shape)].view(shape)
+        return self.views[asked]
+
+    def _memory(self, name: str, elements: int, like: Tensor) -> Tensor:
+        dtype, kept = torch.promote_types(like.dtype, torch.float32), self.kept.get(name)
         if kept is None or kept.numel() < elements or (kept.dtype, kept.device) != (dtype, like.device):
+            self.views = {asked: view for asked, view in self.views.items() if asked[0] != name}
             kept = self.kept[name] = torch.empty(elements, dtype=dtype, device=like.device)
-        return kept[:elements].view(*shape)
+        return kept
 
     def clear(self) -> None:
         """Lets go of all memory."""
-        self.kept = {}
+        self.kept, self.views = {}, {}
 
 
 @dataclass(eq=False)
@@ -127,21 +145,21 @@ class _Attention(torch.autograd.Function):
         grads = [torch.empty_like(t) if needs_grad else None for t in (query, key, value)]
         grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[2] else None
         scratch = Scratch(layer, handout.workspace)
-        with handout.workspace.lock, torch.autocast(query.device.type, enabled=False):
+        with handout.workspace.lock, without_autocast(query.device.type):
             for part in scratch.parts():
                 blocks = GradientBlocks(
                     layer.part(part),
                     scratch,
-                    value=value[part],
-                    output=output[part],
-                    grad_output=grad_output[part],
-                    grads=[None if t is None else t[part] for t in (*grads, grad_scores)],
+                    value=some(value, part),
+                    output=some(output, part),
+                    grad_output=some(grad_output, part),
+                    grads=[None if t is None else some(t, part) for t in (*grads, grad_scores)],
                 )
                 if handout.on_blocks is not None:
                     handout.on_blocks(part, blocks)
                 blocks.finish()
         grad_mask = None if grad_scores is None else grad_scores.sum_to_size(mask.shape)
-        return *grads[:2], grad_mask, grads[2], torch.zeros_like(handout.anchor), None, None
+        return *grads[:2], grad_mask, grads[2], handout.anchor.detach(), None, None
 
 
 class Scratch:
@@ -168,16 +186,30 @@ class Scratch:
         """The heads of an example, as many at a time as go together where they are gone over apart."""
         return split(self.heads, self.heads_apart)
 
-    def view(self, matrix: int, shape: tuple[int, int, int]) -> Tensor:
+    def view(self, matrix: int, shape: tuple[int, ...]) -> Tensor:
         """The memory of one of the matrices of a block."""
-        memory = self.workspace.take(f"matrix {matrix}", (self.elements,), self.like)
-        return memory[: math.prod(shape)].view(shape)
+        return self.workspace.take(f"matrix {matrix}", shape, self.like, self.elements)
 
 
 def split(number: int, step: int) -> Iterator[slice]:
     """Slices of so many things, ``step`` at a time."""
     for start in range(0, number, step):
         yield slice(start, min(start + step, number))
+
+
+def is_whole(part: slice, number: int) -> bool:
+    """Whether a slice of :func:`split` is all of so many things: then to cut is an operation for nothing."""
+    return bool(part.start == 0 and part.stop == number)
+
+
+def some(tensor: Tensor, part: slice) -> Tensor:
+    """Of the first dimension."""
+    return tensor if is_whole(part, len(tensor)) else tensor[part]
+
+
+def some_rows(tensor: Tensor, rows: slice) -> Tensor:
+    """Of the second dimension."""
+    return tensor if is_whole(rows, tensor.shape[1]) else tensor[:, rows]
 
 
 class RowBlock:
@@ -247,15 +279,15 @@ class AttentionBlocks:
 
     def attention(self, rows: slice) -> Tensor:
         """A (n, H, R, T) of some query rows."""
-        scores = self._matrix(0, rows)
-        torch.baddbmm(scores, self.query[:, rows], self.key.mT, beta=0, alpha=self.scale, out=scores)
+        scores, attention = self._matrix(0, rows), self.spare(0, rows)  # the same memory
+        torch.baddbmm(scores, some_rows(self.query, rows), self.key.mT, beta=0, alpha=self.scale, out=scores)
         if self.mask is not None:
-            mask, masked = self.mask[:, :, rows], self._by_head(scores)
+            mask = self.mask[:, :, rows]
             if mask.dtype == torch.bool:
-                masked.masked_fill_(~mask, -torch.inf)
+                attention.masked_fill_(~mask, -torch.inf)
             else:
-                masked += mask
-        attention = self._by_head(torch.softmax(scores, -1, out=scores))
+                attention += mask
+        torch.softmax(scores, -1, out=scores)
         if self.mask is not None:  # a query that may look nowhere gets nothing, as torch has it
             attention.masked_fill_(_is_nowhere(self.mask[:, :, rows]), 0)
         return attention
@@ -269,15 +301,11 @@ class AttentionBlocks:
 
     def spare(self, matrix: int, rows: slice) -> Tensor:
         """(n, H, R, T) in the memory of one of the matrices."""
-        return self._by_head(self._matrix(matrix, rows))
+        return self.scratch.view(matrix, (*self.shape[:2], rows.stop - rows.start, self.shape[-1]))
 
     def _matrix(self, matrix: int, rows: slice) -> Tensor:
         """(nH, R, T)"""
         return self.scratch.view(matrix, (len(self.query), rows.stop - rows.start, self.shape[-1]))
-
-    def _by_head(self, matrix: Tensor) -> Tensor:
-        """(nH, R, T) → (n, H, R, T)"""
-        return matrix.view(*self.shape[:2], *matrix.shape[1:])
 
 
 class GradientBlocks(AttentionBlocks):
@@ -301,9 +329,18 @@ class GradientBlocks(AttentionBlocks):
         self.sums: list[Tensor] = []
         if output is not None and not self.gathered:
             flat = self.query, self.key, self.value
-            self.sums = [scratch.workspace.take(f"sums {place}", t.shape, t) for place, t in enumerate(flat)]
+            if self._sums_are_grads():
+                self.sums = [grad[0] for grad in grads[:3] if grad is not None]
+            else:
+                self.sums = [scratch.workspace.take(f"sums {place}", (*t.shape,), t) for place, t in enumerate(flat)]
             products = torch.mul(self.grad_output, _flat(output), out=self.sums[2])  # not in use before the first block
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
+
+    def _sums_are_grads(self) -> bool:
+        """Whether sums are taken where they are to go: not of several blocks, which add them up quicker elsewhere."""
+        grad = self.grads[0]
+        is_one_block = self.shape[0] == 1 and self.shape[-1] <= self.rows
+        return bool(grad is not None and is_one_block and grad.dtype == self.query.dtype)
 
     def __iter__(self) -> Iterator[RowBlock]:
         if not self.apart and self.queries <= self.rows:  # stays valid, so it is gathered at the end
@@ -337,21 +374,23 @@ class GradientBlocks(AttentionBlocks):
 
     def gradient(self, rows: slice) -> Tensor:
         """G (n, H, R, T) of some query rows."""
-        gradient = self._matrix(1, rows)
-        return self._by_head(torch.bmm(self.grad_output[:, rows], self.value.mT, out=gradient))
+        torch.bmm(some_rows(self.grad_output, rows), self.value.mT, out=self._matrix(1, rows))
+        return self.spare(1, rows)
 
     def _gather(self, block: RowBlock) -> None:
         """Adds the block's part of dQ, dK and dV. The gradient of the scores takes the place of the attention's."""
         grad_query, grad_key, grad_value = self.sums
-        rows, attention, gradient = block.rows, block.attention.flatten(0, 1), block.gradient.flatten(0, 1)
+        _ = block.attention, block.gradient  # which are computed, if they are not yet
+        rows, attention, gradient = block.rows, self._matrix(0, block.rows), self._matrix(1, block.rows)
         beta = 0 if rows.start == 0 else 1
-        torch.baddbmm(grad_value, attention.mT, self.grad_output[:, rows], beta=beta, out=grad_value)
-        grad_scores = gradient.sub_(self.delta[:, rows]).mul_(attention)
-        row_grads = grad_query[:, rows]
+        grad_output, query = some_rows(self.grad_output, rows), some_rows(self.query, rows)
+        torch.baddbmm(grad_value, attention.mT, grad_output, beta=beta, out=grad_value)
+        grad_scores = gradient.sub_(some_rows(self.delta, rows)).mul_(attention)
+        row_grads = some_rows(grad_query, rows)
         torch.baddbmm(row_grads, grad_scores, self.key, beta=0, alpha=self.scale, out=row_grads)
-        torch.baddbmm(grad_key, grad_scores.mT, self.query[:, rows], beta=beta, alpha=self.scale, out=grad_key)
+        torch.baddbmm(grad_key, grad_scores.mT, query, beta=beta, alpha=self.scale, out=grad_key)
         if self.grads[3] is not None:
-            self.grads[3][:, :, rows] = self._by_head(grad_scores)
+            self.grads[3][:, :, rows] = self.spare(1, rows)
 
     def _gather_all(self) -> None:
         if not self.gathered:
@@ -362,11 +401,11 @@ class GradientBlocks(AttentionBlocks):
     def finish(self) -> None:
         """Hands the gradients over, gathering them first unless all blocks were."""
         self._gather_all()
-        for grad, total in zip(self.grads, self.sums, strict=False):
+        for grad, total in zip(() if self._sums_are_grads() else self.grads, self.sums, strict=False):
             if grad is not None:
                 grad.copy_(total.view(grad.shape))
         for grad in (self.grads[0], self.grads[3]):
-            if grad is not None:
+            if grad is not None and self.queries < self.shape[-1]:
                 grad[:, :, self.queries :] = 0
         self.whole = None  # else the two would keep each other, and the scratch memory
 
@@ -380,4 +419,6 @@ def _is_nowhere(mask: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor) -> Tensor:
     """(n, H, T, D) → (nH, T, D), in at least single precision."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).flatten(0, 1)
+    if tensor.dtype.itemsize < 4:  # one copy does both
+        tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)
+    return tensor[0] if len(tensor) == 1 else tensor.flatten(0, 1)

@@ -28,6 +28,7 @@ from captum_gmar.engine.models import (
     patch_grid,
     transformer_layers,
 )
+from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import LayerGradient, Reading
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Sweep
@@ -76,6 +77,7 @@ class Explanation(NamedTuple):
     grid: PatchGrid | FieldGrid
     without_gradient: bool  # whether all gradients of a layer are zero, for any example
     logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule met none
+    target: Tensor | None = None  # (N,) or of no dimensions, of which it is, where that was chosen of the logits
 
     @property
     def patch_relevance(self) -> Tensor:
@@ -222,7 +224,7 @@ def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importan
     layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
     importance = importance and [heads.to(relevance.device) for heads in importance]
     scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1])), []
-    with torch.no_grad(), torch.autocast(relevance.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(relevance.device.type):
         if isinstance(sweep, HeadSweep) and sweep.is_linear(importance):
             unmasked = [_unmasked(layer) for layer in layers if layer.mask is None]
             if len(unmasked) == len(layers) and all(

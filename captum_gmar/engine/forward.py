@@ -24,6 +24,8 @@ from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.rule import HeadRule, Rule
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
 
+_PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})  # no parameters
+
 
 class ForwardPass(AttentionMode):
     """Within the block, meets the attention layers of a model as they are called.
@@ -62,6 +64,7 @@ class ForwardPass(AttentionMode):
         self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
+        self.follows = False  # whether the attention that is looked at was computed from the last layer met
         self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
         self.workspace = Workspace()  # of backward
 
@@ -91,6 +94,8 @@ class ForwardPass(AttentionMode):
         """Runs the function on constant parameters: nothing is kept for gradients that nobody wants."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
+        if not kwargs and _PLAIN.issuperset(map(type, args)):  # as most are
+            return func(*args)
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
@@ -112,7 +117,7 @@ class ForwardPass(AttentionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         """Hands out the layer if it is one over the patch grid; else attends as torch does."""
-        if not self._is_over_grid(query, key):
+        if not self._is_over_grid(query, key, value):
             rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
             passed = F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
             if self._pools(query, key, value):
@@ -125,7 +130,8 @@ class ForwardPass(AttentionMode):
         if enable_gqa:
             key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
         self.tokens = query.shape[-2]
-        self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
+        if not self.handouts or (query.dtype, query.device) != (self.handouts[-1].anchor.dtype, self.like.device):
+            self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
         layer = Layer(query, key, attn_mask, scale)
         self.handouts.append(self._handout(layer, value))
         attended = attend_in_blocks(layer, value, self.handouts[-1])
@@ -136,16 +142,16 @@ class ForwardPass(AttentionMode):
     def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher:
         """How the layer is met on the way back."""
         anchor, rule = _scalar(layer.query), self.rule
-        reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
         if rule is None or not is_fused(layer.query, value):
             return Handout(anchor, self.workspace)
+        reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
         matrix = None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix
         met = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
         if matrix == "attention" and reading is not None and is_readable(met, reading):
             matrix = None  # the kernel takes less time than channels more
         return Watcher(anchor, matrix)
 
-    def _is_over_grid(self, query: Tensor, key: Tensor) -> bool:
+    def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         tokens = query.shape[-2]
         return (
             query.dim() == 4
@@ -153,14 +159,16 @@ class ForwardPass(AttentionMode):
             and tokens == key.shape[-2]
             and tokens == (self.tokens or tokens)
             and self.grid.prefix_tokens(tokens) is not None
-            and (self.separate or self._sees_the_image(query, key))
+            and (self.separate or self._sees_the_image(query, key, value))
         )
 
-    def _sees_the_image(self, *inputs: Tensor) -> bool:
+    def _sees_the_image(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether they are computed from the pixels; if not, they are of another tower."""
+        self.follows = False
         if self.pixels is None or not torch.is_grad_enabled():
             return True
-        return (self.last is not None and depends(inputs, self.last, self.cuts)) or depends(inputs, self.pixels)
+        self.follows = self.last is not None and depends((query, key, value), self.last, self.cuts)
+        return self.follows or depends((query, key), self.pixels)
 
     def _keep(self, layer: Layer) -> None:
         if self.keeps is None:
@@ -180,7 +188,7 @@ class ForwardPass(AttentionMode):
     def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
         self.passed_by.add(tuple(query.shape))
-        if not self.count and self._sees_the_image(query, key):
+        if not self.count and self._sees_the_image(query, key, value):
             self.before = tuple(query.shape)
         if self.last is None or not depends((query, key, value), self.last):
             return False
@@ -209,7 +217,9 @@ class ForwardPass(AttentionMode):
                 f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
                 "have no single patch grid. AttentionEvidence explains them."
             )
-        if self.last is not None and not self.separate and not depends(inputs, self.last, self.cuts):
+        if self.last is None or self.separate or self.follows:
+            return
+        if not depends(inputs, self.last, self.cuts):
             raise RuntimeError(
                 f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
                 "relevance cannot be handed down. forward_func must run one model, and run it once."
@@ -290,8 +300,10 @@ def _scalar(like: Tensor) -> Tensor:
 
 def _detached(argument: Any) -> Any:
     kind = type(argument)
-    if kind is Tensor:  # as most are
+    if kind in _PLAIN:
         return argument
+    if kind is nn.Parameter:
+        return argument.detach()
     if issubclass(kind, Tensor):
         return argument.detach() if isinstance(argument, nn.Parameter) else argument
     return kind(map(_detached, argument)) if kind in (list, tuple) else argument

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import LayerGradient
 
 CHANNELS_MORE = 8  # E: kernels take head dimensions in steps of so many
@@ -87,7 +88,7 @@ class _Watched(torch.autograd.Function):
         query, key, value, mask = ctx.saved_tensors
         watcher: Watcher = ctx.watcher
         row = None
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device.type):
             if watcher.on_gradient is not None:
                 row = watcher.on_gradient(LayerGradient(query, key, value, grad_output, mask, ctx.scale))
             gradient = grad_output
@@ -126,7 +127,7 @@ class _Received(torch.autograd.Function):
         (value,) = ctx.saved_tensors
         watcher: Watcher = ctx.watcher
         if watcher.on_rows is not None:
-            with torch.autocast(value.device.type, enabled=False):
+            with without_autocast(value.device.type):
                 watcher.on_rows(_rows(grad_value, value, watcher))
         return grad_value, watcher.anchor.detach(), None, None
 

@@ -4,7 +4,7 @@ Letters in shapes: N examples, T tokens.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,17 +16,17 @@ def depends(tensors: Iterable[Tensor], node: Node, cuts: list[Node] | None = Non
 
     Operations on the way of which torch has no gradient, so that it would be zero, are added to ``cuts``.
     """
-    pending = deque(tensor.grad_fn for tensor in tensors)
+    pending: deque[Sequence[tuple[Node | None, int]]] = deque([[(tensor.grad_fn, 0) for tensor in tensors]])
     seen: set[Node] = set()
     while pending:
-        current = pending.popleft()
-        if current is node:
-            return True
-        if current is not None and current not in seen:
-            seen.add(current)
-            pending.extend(following for following, _ in current.next_functions)
-            if cuts is not None and type(current).__name__ == "CppFunction" and "NotImplemented" in current.name():
-                cuts.append(current)
+        for current, _ in pending.popleft():
+            if current is node:
+                return True
+            if current is not None and current not in seen:
+                seen.add(current)
+                pending.append(current.next_functions)
+                if cuts is not None and type(current).__name__ == "CppFunction" and "NotImplemented" in current.name():
+                    cuts.append(current)
     return False
 
 

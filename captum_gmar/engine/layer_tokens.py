@@ -22,7 +22,7 @@ from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, wit
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
-from captum_gmar.engine.precision import wide
+from captum_gmar.engine.precision import wide, without_autocast
 from captum_gmar.engine.reading import Reading, read_blocks, sum_up
 from captum_gmar.engine.rule import evenly
 from captum_gmar.engine.survey import Survey
@@ -43,7 +43,7 @@ class AttentionLayer(NamedTuple):
     def received(self) -> Tensor:
         """(N, T) the attention that each token gets, as a mean over heads and queries."""
         scratch, parts = Scratch(self.layer), []
-        with torch.no_grad(), torch.autocast(self.value.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(self.value.device.type):
             for part in scratch.parts():
                 blocks = AttentionBlocks(self.layer.part(part), scratch)
                 queries = evenly(wide(self.value[part, 0, :, 0]))
@@ -55,7 +55,7 @@ class AttentionLayer(NamedTuple):
         if not queries:
             return gradient.new_zeros(())
         scratch, parts = Scratch(self.layer), []
-        with torch.no_grad(), torch.autocast(self.value.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(self.value.device.type):
             for part in scratch.parts():
                 blocks = AttentionBlocks(self.layer.part(part), scratch)
                 blocks.keep_first(queries)

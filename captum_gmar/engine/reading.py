@@ -163,7 +163,9 @@ def combined(norm: str, parts: list[Tensor]) -> Tensor:
 
 def head_rows(row: Tensor, block: Block, matrix: Tensor) -> Tensor:
     """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
-    return (row[:, None, None, block.rows] @ matrix).squeeze(-2)
+    examples, heads, rows, _ = matrix.shape
+    by_head = row[:, None, block.rows].expand(-1, heads, -1).reshape(examples * heads, 1, rows)
+    return torch.bmm(by_head, matrix.flatten(0, 1)).view(examples, heads, -1)
 
 
 def sum_up(parts: list[Tensor]) -> Tensor:

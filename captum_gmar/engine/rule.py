@@ -94,12 +94,12 @@ def with_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
 
 def fuse_rows(by_head: Tensor, weights: Tensor) -> Tensor:
     """(N, H, T) → (N, T)"""
-    return (weights[:, None] @ by_head).squeeze(-2)
+    return torch.bmm(weights[:, None], by_head)[:, 0]
 
 
 def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
     """The heads' weighted sum: (N, H, R, T) → (N, R, T)"""
-    return (weights[:, None] @ matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
+    return torch.bmm(weights[:, None], matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
 
 
 def row_shares(relevance: Tensor, totals: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def row_shares(relevance: Tensor, totals: Tensor) -> Tensor:
 
 def row_times(relevance: Tensor, rows: slice, matrix: Tensor) -> Tensor:
     """r·M over some rows: (N, T), of M (N, R, T)."""
-    return (relevance[:, None, rows] @ matrix).squeeze(-2)
+    return torch.bmm(relevance[:, None, rows], matrix)[:, 0]
 
 
 def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], residual: float) -> Tensor:

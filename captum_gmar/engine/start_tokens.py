@@ -106,7 +106,13 @@ def _parts(start: Start | None) -> tuple[str | Patch, ...]:
 
 def _reads(survey: Survey) -> tuple[str, ...]:
     """What the model says of its classifier; nothing if it says nothing."""
-    return next(filter(None, (_module_reads(module, values) for module, values in survey.modules)), ())
+    kinds: set[type] = set()
+    for module, values in survey.modules:
+        if values or type(module) not in kinds:  # others of a class say what the first did
+            kinds.add(type(module))
+            if reads := _module_reads(module, values):
+                return reads
+    return ()
 
 
 def _module_reads(module: nn.Module, values: dict[str, Any]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ REGISTER_PARAMETERS = ("reg_token", "register_tokens")
 PREFIX_PARAMETERS = CLS_PARAMETERS + DISTILLATION_PARAMETERS + REGISTER_PARAMETERS
 SWITCHES = ("grad_checkpointing", "gradient_checkpointing", "drop_prob")
 POOLING = ("global_pool", "pool_include_prefix", "head_dist")
-NAMES = frozenset((*PREFIX_PARAMETERS, *SWITCHES, *POOLING, "config"))
+FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes it out
+NAMES = frozenset((*PREFIX_PARAMETERS, *SWITCHES, *POOLING, FUSED, "config"))
 
 
 class Survey:
@@ -30,7 +31,7 @@ class Survey:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._is_plain: dict[type, bool] = {}
-        self.modules = [(module, self._names_of(module)) for module in model.modules()]
+        self.modules = [(module, self._names_of(module)) for module in _modules(model)]
 
     def each(self, *names: str) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
         """The modules that have one of these names, with all that they have."""
@@ -53,9 +54,20 @@ class Survey:
             values = {name: getattr(module, name, None) for name in NAMES}
             return {name: value for name, value in values.items() if value is not None}
         places = (vars(module), module._parameters, module._buffers, module._modules)
-        if all(NAMES.isdisjoint(place) for place in places):
+        if all(not place or place.keys().isdisjoint(NAMES) for place in places):
             return {}
         return {name: place[name] for place in places for name in NAMES if place.get(name) is not None}
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """As ``model.modules()`` has them, of which each level of nesting takes time of its own."""
+    pending, seen = [model], set()
+    while pending:
+        module = pending.pop()
+        if module not in seen:
+            seen.add(module)
+            yield module
+            pending.extend(child for child in reversed(module._modules.values()) if child is not None)
 
 
 def _is_plain(kind: type[nn.Module]) -> bool:

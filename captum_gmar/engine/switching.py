@@ -10,12 +10,11 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import nn
 
-from captum_gmar.engine.survey import Survey, surveyed
+from captum_gmar.engine.survey import FUSED, Survey, surveyed
 
 # Implementations that compute the same attention, by how their names begin. One of the user's own is left alone.
 EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
 NAME = "_attn_implementation"  # the property of a config by which transformers' layers look their attention up
-FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes it out
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def attention_implementation(model: nn.Module | Survey, name: str) -> Iterator[N
             "under way in this thread. Record attention outside of forward_func."
         )
     with ExitStack() as stack:
-        if name == "sdpa":
+        if name == "sdpa" and any(True for _ in survey.values(FUSED)):
             stack.enter_context(_fused_by(survey.model).during_pass())
         for kind in filter(None, {_defining(type(config)) for config in configs.values()}):
             stack.enter_context(_read_by_thread(kind).during_pass())

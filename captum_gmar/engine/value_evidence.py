@@ -28,6 +28,7 @@ from captum_gmar.engine.models import (
 )
 from captum_gmar.engine.passing_by import LayersPassedBy, layers_passed_by
 from captum_gmar.engine.places import QUERY_PARAMETERS, Evidence, Mixed, Places
+from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.survey import CLS_PARAMETERS, named_tokens
 from captum_gmar.engine.switching import NAME, attention_implementation, uncompiled
@@ -186,7 +187,7 @@ def _places_evidence(
 ) -> Explanation:
     tensors = [mixed.value for mixed in values]
     gradients = torch.autograd.grad(selected.sum(), tensors, retain_graph=True, allow_unused=True) if tensors else ()
-    with torch.autocast(selected.device.type, enabled=False):
+    with without_autocast(selected.device.type):
         evidence = [
             places.field(mixed, gradient)
             for mixed, gradient in zip(values, gradients, strict=True)
