@@ -5,6 +5,7 @@ It holds everything that it needs, so it works without a server: from a file, an
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -113,6 +114,4 @@ def _page(prompt: str, content: dict[str, Any]) -> str:
         "AGAINST": against,
         "CONTENT": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    for name, text in parts.items():
-        template = template.replace(f"@{name}@", text)
-    return template
+    return re.sub("@([A-Z]+)@", lambda place: parts[place[1]], template)  # once, as texts may hold such words as well
