@@ -82,7 +82,8 @@ class Subject:
         method: Any = entry.load()(self.model)
         if name.endswith(SEVERAL):
             return Row(lambda: method.relevance_of_targets(self.inputs, TARGETS), FIVE)
-        return Row(lambda: method.attribute(self.inputs, TARGET), BOTH if entry.reads_class else FORWARD)
+        of_attention_alone = entry.home.startswith("attr.rollout:")
+        return Row(lambda: method.attribute(self.inputs, TARGET), FORWARD if of_attention_alone else BOTH)
 
     def _captums(self, name: str) -> Row:
         method = METHODS[name].load()(self.model)
