@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
+from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid, transformer_layers
 from captum_gmar.engine.request import leaf, pixel_values
 from captum_gmar.engine.switching import uncompiled
@@ -238,7 +239,7 @@ class TokenGradCam(_Ready, captum.attr.LayerGradCam):
         grid = patch_grid(self.model, *pixels.shape[-2:])
         through_layer = _ThroughImage(grid, self.layer)
         last = transformer_layers(self.model)[-1]
-        with uncompiled(), last.register_forward_pre_hook(through_layer, with_kwargs=True):
+        with uncompiled(), last.register_forward_pre_hook(of_this_thread(through_layer), with_kwargs=True):
             relevance = super()._attribute_pixels(
                 pixels, **{"relu_attributions": True, **options}
             )  # (N, 1, rows, col.)

@@ -19,7 +19,6 @@ https://arxiv.org/abs/2411.16760.
 """
 
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -44,6 +43,7 @@ from captum_gmar.engine.balanced_rules import (
     without_gradient,
     without_parameter,
 )
+from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import TRACED, check_no_checkpointing
 
@@ -69,15 +69,13 @@ def balanced(model: nn.Module, keeps_parameters: bool = False) -> Iterator["Bala
             tokens (biases, positions, prefix tokens), with the others frozen.
     """
     _check_balanceable(model)
-    balancing, thread = BalancedPass(model, keeps_parameters), threading.get_ident()
+    balancing = BalancedPass(model, keeps_parameters)
 
+    @of_this_thread
     def enter(module: nn.Module, args: Any) -> None:
-        balancing.aside += threading.get_ident() == thread
+        balancing.aside += 1
 
-    def leave(module: nn.Module, *call: Any) -> Any:
-        # Another thread may call this without kwargs, while it is being taken away.
-        return balancing.leave(module, *call) if threading.get_ident() == thread else None
-
+    leave = of_this_thread(balancing.leave)
     with balancing, ExitStack() as stack:
         for module in model.modules():
             if registered_rule(type(module)) is not None:

@@ -3,7 +3,6 @@
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.explanation import check_deterministic
 from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, without_gradient_error
 from captum_gmar.engine.graph import depends
+from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
 from captum_gmar.engine.precision import wide, without_autocast
@@ -179,15 +179,15 @@ def read_layers(
 @contextmanager
 def _kept_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """Within the block, keeps what enters each layer in this thread, and what leaves the last."""
-    thread, kept = threading.get_ident(), list[Tensor]()
+    kept: list[Tensor] = []
 
-    def enter(layer: nn.Module, args: Any, kwargs: Any = None) -> None:
-        if threading.get_ident() == thread:
-            kept.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+    @of_this_thread
+    def enter(layer: nn.Module, args: Any, kwargs: Any) -> None:
+        kept.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
 
+    @of_this_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            kept.append(output if isinstance(output, Tensor) else output[0])
+        kept.append(output if isinstance(output, Tensor) else output[0])
 
     with ExitStack() as stack:
         for layer in layers:

@@ -4,7 +4,6 @@ A layer's outcome passes the later layers by, and goes through what merges, proj
 All layers take one pass together: behind a stage come the outcomes of all layers so far, as so many examples more.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.models import ATTENTION_NAMES
 
 MLP_NAMES = ("mlp", "ffn", "feedforward")
@@ -93,14 +93,14 @@ def layers_passed_by(
         is_whole: whether there are as many slots from the start on as layers.
         is_under_way: called with the layer's number before it runs, and with None after it.
     """
-    passing, thread = LayersPassedBy(stages, is_whole), threading.get_ident()
+    passing = LayersPassedBy(stages, is_whole)
     with ExitStack() as stack:
         for stage, layers in enumerate(stages):
             for place, layer in enumerate(layers):
-                for handle in _hooked(layer, stage, place, passing, thread, is_under_way):
+                for handle in _hooked(layer, stage, place, passing, is_under_way):
                     stack.enter_context(handle)
             for branch in branches(layers[0]) if projects(layers[0]) else ():
-                for handle in _hooked_branch(branch, passing, thread):
+                for handle in _hooked_branch(branch, passing):
                     stack.enter_context(handle)
         yield passing
 
@@ -110,12 +110,10 @@ def _hooked(
     stage: int,
     place: int,
     passing: LayersPassedBy,
-    thread: int,
     is_under_way: Callable[[int | None], None],
 ) -> list[Any]:
-    def enter(module: nn.Module, args: Any, kwargs: Any = None) -> Any:
-        if threading.get_ident() != thread:  # which may call this without kwargs, while it is being taken away
-            return None
+    @of_this_thread
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         tokens = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         changed = passing.enter(stage, place, tokens)
         is_under_way(passing.starts[stage] + place)
@@ -130,9 +128,8 @@ def _hooked(
 
         return tuple(map(of_layer, args)), {name: of_layer(value) for name, value in kwargs.items()}
 
+    @of_this_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
-        if threading.get_ident() != thread:
-            return None
         is_under_way(None)
         tokens = passing.leave(stage, place, output if isinstance(output, Tensor) else output[0])
         return tokens if isinstance(output, Tensor) else (tokens, *output[1:])
@@ -140,17 +137,19 @@ def _hooked(
     return [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]
 
 
-def _hooked_branch(branch: nn.Module, passing: LayersPassedBy, thread: int) -> list[Any]:
+def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
     """So that it adds nothing to what passes by."""
 
+    @of_this_thread
     def enter(module: nn.Module, args: Any) -> Any:
-        if threading.get_ident() != thread or passing.carried is None:
+        if passing.carried is None:
             return None
         true = args[0][-passing.rows :].mul(1)  # computed anew, so that its places are those of the true examples
         return true, *args[1:]
 
+    @of_this_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
-        if threading.get_ident() != thread or passing.carried is None:
+        if passing.carried is None:
             return None
         written = output if isinstance(output, Tensor) else output[0]
         passing_by = written.new_zeros(len(passing.carried), *written.shape[1:])

@@ -1,6 +1,5 @@
 """Every layer by itself: the logits that the rest of the model gives to what comes out of each layer."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine.forward import ForwardPass
+from captum_gmar.engine.hooks import of_this_thread
 
 
 def sum_of_layers(logits: Tensor, layers: int, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
@@ -38,17 +38,14 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
     their inputs detached, so that no gradient goes from one to another, and what comes out of every layer leaves the
     last one, as so many examples more.
     """
-    thread, outputs = threading.get_ident(), []
+    outputs: list[Tensor] = []
 
-    def detach(layer: nn.Module, args: Any, kwargs: Any = None) -> Any:
-        # Another thread may call this without kwargs, while it is being taken away.
-        if threading.get_ident() != thread:
-            return None
+    @of_this_thread
+    def detach(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         return tuple(map(_cut_off, args)), {name: _cut_off(value) for name, value in kwargs.items()}
 
+    @of_this_thread
     def collect(layer: nn.Module, args: Any, output: Any) -> Any:
-        if threading.get_ident() != thread:
-            return None
         outputs.append(output if isinstance(output, Tensor) else output[0])
         if layer is not layers[-1]:
             return None

@@ -4,7 +4,6 @@ Letters in shapes: N examples, L layers.
 """
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.explanation import Explanation, check_deterministic, select
 from captum_gmar.engine.fields import KnownGrids, PackedGrid, Shape, added_up, finest
 from captum_gmar.engine.flags import check_finite
+from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.mixing import EACH, ValueMode
 from captum_gmar.engine.models import (
     ATTENTION_NAMES,
@@ -270,15 +270,14 @@ def _run_forward(
 @contextmanager
 def _queries_left_out(model: nn.Module, mode: ValueMode) -> Iterator[None]:
     """Within the block, in this thread, values of a detector's queries are not kept, whose number may be a grid's."""
-    thread = threading.get_ident()
 
+    @of_this_thread
     def enter(module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == thread:
-            mode.layer = None
+        mode.layer = None
 
+    @of_this_thread
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            mode.layer = EACH
+        mode.layer = EACH
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -291,11 +290,10 @@ def _queries_left_out(model: nn.Module, mode: ValueMode) -> Iterator[None]:
 @contextmanager
 def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
     """Within the block, the mode knows what entered the list of layers that is under way."""
-    thread = threading.get_ident()
 
+    @of_this_thread
     def enter(module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == thread:
-            mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
+        mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
 
     with ExitStack() as stack:
         for layers in _lists(model):

@@ -7,7 +7,6 @@ forward and one backward pass, and of the attention only the words' rows.
 Letters in shapes: W words, S tokens of a sequence, H heads, D head dimension.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.engine.forward import check_no_dropout
+from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.precision import wide
 from captum_gmar.engine.switching import attention_implementation, uncompiled
@@ -231,17 +231,14 @@ def _mask_rows(mask: Tensor | None, is_causal: bool, words: int, key: Tensor) ->
 def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
     """Within the block, in this thread, layers take their inputs as constants, and in place of what comes out of the
     last one leave the words' rows of all layers, in sequences as long as the decoder's, the last one filled up."""
-    thread = threading.get_ident()
 
-    def enter(layer: nn.Module, args: Any, kwargs: Any = None) -> Any:
-        if threading.get_ident() != thread:
-            return None
+    @of_this_thread
+    def enter(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         reading.layer = len(reading.outputs)
-        return tuple(map(_without_graph, args)), {name: _without_graph(value) for name, value in (kwargs or {}).items()}
+        return tuple(map(_without_graph, args)), {name: _without_graph(value) for name, value in kwargs.items()}
 
+    @of_this_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> Any:
-        if threading.get_ident() != thread:
-            return None
         reading.layer = None
         reading.written_out.clear()
         hidden: Tensor = output if isinstance(output, Tensor) else output[0]

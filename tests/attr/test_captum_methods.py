@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import captum.attr
@@ -345,6 +346,16 @@ def test_grad_cam_of_a_model_that_runs_twice(vit, images):
     with pytest.raises(RuntimeError, match="to run once over 16 patch tokens, a 4x4 grid, but it runs again"):
         TokenGradCam(vit, twice).attribute(images, 3)
     assert not any(module._forward_pre_hooks for module in vit.modules())
+
+
+def test_grad_cam_while_another_thread_runs_the_model(vit, images):
+    def beside_another(pixels):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(vit, images).result(10)
+        return vit(pixels).logits
+
+    attributions = TokenGradCam(vit, beside_another).attribute(images, 3)
+    assert_close(attributions, TokenGradCam(vit).attribute(images, 3))
 
 
 def test_grad_cam_of_a_model_that_drops_tokens(images):
