@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from captum_gmar import GMARAttribution
 from captum_gmar.engine.models import patch_grid, transformer_layers
 from captum_gmar.engine.switching import attention_implementation
+from captum_gmar.files.markdown import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from methods import METHODS
@@ -111,17 +112,18 @@ def main() -> None:
         processor = transformers.AutoImageProcessor.from_pretrained(options.model, use_fast=False)
         images = [Image.open(path).convert("RGB") for path in options.images]
         cases[Path(options.model).name] = (model, processor(images, return_tensors="pt")["pixel_values"])
-    print("| model | method | relative error, float32 | … of the model's own attention and gradients |")
-    print("| --- | --- | --- | --- |")
-    for name, (model, inputs) in cases.items():
-        for own in of_methods(model, inputs):
-            of_model = "" if own.error_of_model is None else f"{own.error_of_model:.1e}"
-            print(f"| {name} | {own.method} | {own.error:.1e} | {of_model} |")
-    print("\n| model | norm | rank correlation, bfloat16 | … with the unrounded model |")
-    print("| --- | --- | --- | --- |")
-    for name, (model, inputs) in cases.items():
-        for own in of_gmar_in_bfloat16(model, inputs):
-            print(f"| {name} | {own.method[-2:]} | {own.correlation:.5f} | {own.correlation_unrounded:.5f} |")
+    rows = [_error_cells(name, own) for name, case in cases.items() for own in of_methods(*case)]
+    print(table(["model", "method", "relative error, float32", "… of the model's own attention and gradients"], rows))
+    rows = [_correlation_cells(name, own) for name, case in cases.items() for own in of_gmar_in_bfloat16(*case)]
+    print("\n" + table(["model", "norm", "rank correlation, bfloat16", "… with the unrounded model"], rows))
+
+
+def _error_cells(name: str, own: Agreement) -> list[str]:
+    return [name, own.method, f"{own.error:.1e}", "" if own.error_of_model is None else f"{own.error_of_model:.1e}"]
+
+
+def _correlation_cells(name: str, own: Agreement) -> list[str]:
+    return [name, own.method[-2:], f"{own.correlation:.5f}", f"{own.correlation_unrounded:.5f}"]
 
 
 if __name__ == "__main__":

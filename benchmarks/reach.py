@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from captum_gmar import AttentionEvidence
+from captum_gmar.files.markdown import table
 
 LABELS = 5
 TINY = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 4, "intermediate_size": 32}
@@ -317,19 +318,20 @@ def _attends(name: str) -> bool:
     return "softmax" in source
 
 
-def table(found: list[Row]) -> str:
+def summary(found: list[Row]) -> str:
     """A line for every task and outcome."""
-    lines = ["| task | explained | not tried | failed | without attention |", "| --- | --- | --- | --- | --- |"]
-    for task in TASKS:
-        of_task = [row for row in found if row.task == task]
-        counts = Counter(row.outcome for row in of_task)
-        attending = len(of_task) - counts[ASIDE]
-        cells = [f"{counts[EXPLAINED]} of {attending}", str(counts[NOT_TRIED]), str(counts[FAILED]), str(counts[ASIDE])]
-        lines.append(f"| {task} | {' | '.join(cells)} |")
+    header = ["task", "explained", "not tried", "failed", "without attention"]
+    lines = [table(header, [_cells(task, [row for row in found if row.task == task]) for task in TASKS])]
     for outcome in (EXPLAINED, NOT_TRIED, FAILED):
         names = [f"`{row.name}` ({row.note})" for row in found if row.outcome == outcome]
         lines += ["", f"{outcome.capitalize()}: {', '.join(names) or 'none'}."]
     return "\n".join(lines)
+
+
+def _cells(task: str, found: list[Row]) -> list[str]:
+    counts = Counter(row.outcome for row in found)
+    explained = f"{counts[EXPLAINED]} of {len(found) - counts[ASIDE]}"
+    return [task, explained, str(counts[NOT_TRIED]), str(counts[FAILED]), str(counts[ASIDE])]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -340,7 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = list(rows())
-    text = f"transformers {transformers.__version__}, small random models:\n\n{table(found)}"
+    text = f"transformers {transformers.__version__}, small random models:\n\n{summary(found)}"
     print(text)
     if options.docs:
         begin, end = MARKS
