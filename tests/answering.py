@@ -1,11 +1,12 @@
 """A tiny model that answers, of random weights, with a processor of its own: one token for each letter or sign."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as tf
 from PIL import Image
-from text_models import IMAGE_TOKEN
+from text_models import IMAGE_TOKEN, llava
 from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
@@ -33,6 +34,13 @@ def build_processor(**changed: Any) -> Any:
         "num_additional_image_tokens": 1,
     }
     return tf.LlavaProcessor(**parts | changed)
+
+
+def save_answering_model(folder: Path) -> None:
+    """Writes the model with its processor."""
+    torch.manual_seed(0)
+    llava()[0].eval().save_pretrained(folder)
+    build_processor().save_pretrained(folder)
 
 
 def photo(width: int = 48, height: int = 32) -> Image.Image:

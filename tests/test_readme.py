@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
+from classifiers import save_clip_of_texts
 from families import TINY_IMAGE
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -30,8 +32,9 @@ PYTHON = [code for language, code in blocks(README) if language == "python"]
 TOLD = [line for path in PAGES for language, code in blocks(path) if not language for line in code.splitlines()]
 COMMAND = re.compile(r"(captum-gmar|torchrun)\b(?!.*docs/)(?!.*\\$)")
 COMMANDS = sorted({line for line in TOLD if COMMAND.match(line)})
-# What the README names stands for a small random model and drawn pictures, which are there without a network.
+# What pages name stands for a small random model and drawn pictures, which are there without a network.
 MODELS = ("google/vit-base-patch16-224", "PATH")
+OTHER_MODELS = ("openai/clip-vit-base-patch16", "llava-hf/llava-1.5-7b-hf", "answering-model")
 LABELS = {281: "tabby, tabby cat", 282: "tiger cat", 292: "tiger, Panthera tigris", 340: "zebra"}
 
 
@@ -48,6 +51,26 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def text_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that scores images against texts."""
+    folder = tmp_path_factory.mktemp("readme") / "clip"
+    save_clip_of_texts(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answering_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that answers about images."""
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        pytest.skip("answers are explained with transformers 5 or newer")
+    from answering import save_answering_model
+
+    folder = tmp_path_factory.mktemp("readme") / "answering"
+    save_answering_model(folder)
+    return folder
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the photos that the README speaks of."""
@@ -56,6 +79,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
+    Image.fromarray(pixels[0]).save(tmp_path / "scene.png")
     (tmp_path / "photos.csv").write_text("path,label\nphotos/tiger/1.jpg,tiger\nphotos/zebra/2.jpg,zebra\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -78,10 +102,17 @@ def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) ->
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_run(line: str, here: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run(
+    line: str, here: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Those of several processes, and of all methods, are read only: other tests run them, on less."""
     _, _, arguments = line.partition("captum-gmar " if line.startswith("captum-gmar") else "-m captum_gmar ")
-    words = [str(model_folder) if word in MODELS else word for word in shlex.split(arguments)]
+    words = shlex.split(arguments)
+    kind = {"--text": "text_model_folder", "--prompt": "answering_model_folder"}
+    folder = next((name for option, name in kind.items() if option in words), "model_folder")
+    if not {*MODELS, *OTHER_MODELS}.isdisjoint(words):
+        stand_in = str(request.getfixturevalue(folder))
+        words = [stand_in if word in (*MODELS, *OTHER_MODELS) else word for word in words]
     if line.startswith("torchrun") or "--methods all" in line:
         assert command_line._parser().parse_args(words).run
         return

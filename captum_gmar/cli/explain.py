@@ -189,7 +189,7 @@ def _settings(arguments: argparse.Namespace) -> "ExplainSettings":
 
     return ExplainSettings(
         methods=arguments.methods,
-        target=arguments.target or _default_target(arguments),
+        target=_default_target(arguments) if arguments.target is None else arguments.target,
         contrast=arguments.contrast,
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),
         texts=tuple(dict.fromkeys(arguments.text or ())),

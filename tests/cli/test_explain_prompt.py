@@ -10,9 +10,8 @@ import transformers
 if int(transformers.__version__.partition(".")[0]) < 5:
     pytest.skip("answers are explained with transformers 5 or newer", allow_module_level=True)
 
-from answering import build_processor
+from answering import save_answering_model
 from PIL import Image
-from text_models import llava
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.classifier.answering import load_answering
@@ -22,9 +21,7 @@ from cli.commandline import save_photo, written
 @pytest.fixture(scope="session")
 def answering_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("answering")
-    torch.manual_seed(0)
-    llava()[0].eval().save_pretrained(folder)
-    build_processor().save_pretrained(folder)
+    save_answering_model(folder)
     return folder
 
 
