@@ -60,6 +60,7 @@ def make_comparison(vit: nn.Module, pixels: Tensor) -> Callable[..., Any]:
 @pytest.fixture
 def agg() -> Iterator[None]:
     before = matplotlib.get_backend()
+    pyplot.close("all")  # which older versions mind, when they switch
     pyplot.switch_backend("agg")
     yield
     pyplot.close("all")
