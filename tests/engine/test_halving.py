@@ -40,7 +40,7 @@ def test_fewer_at_once_give_the_same_numbers(make_vit, images, name, when, error
     model = make_vit()
     method, weights, before = methods()[name](model), [p.clone() for p in model.parameters()], hooks(model)
     expected = method.relevance(images, TARGETS, internal_batch_size=2)
-    examples = 3 * model.config.num_hidden_layers if method.plan.separate else 3  # then all layers leave the last together
+    examples = 3 * model.config.num_hidden_layers if method.plan.separate else 3  # all leave the last
     hook = limited(model, examples, error, when)
     assert_close(method.relevance(images, TARGETS), expected, rtol=0, atol=0)
     hook.remove()
