@@ -60,7 +60,7 @@ PRESETS = {
     "small": Preset(  # minutes on two cores
         tables={Case("ViT-Ti", 224): NAMES, Case("ViT-Ti", 224, 8): MAIN, Case("ViT-Ti", 224, 8, "bfloat16"): SOME},
         growth=_growth("ViT-Ti", 2, (224, 384, 768), (2, 4, 8), (1, 4, 16)),
-        limits=Limits(rounds=3, enough=2, longest=20),
+        limits=Limits(rounds=3, enough=2, longest=60),  # bfloat16 takes a processor without it long
         exact=(Case("ViT-Ti", 224, 2, layers=4),),
         start_up=1,
     ),
