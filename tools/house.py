@@ -35,10 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__", "benchmarks"),
 )
-BESIDE: Mapping[str, frozenset[str]] = {
-    "heads": frozenset({"attr", "token_removal"}),
-    "visualization": frozenset({"attr", "classifier", "heads"}),
-}
+BESIDE: Mapping[str, frozenset[str]] = {}
 # Names of variables that say in which state something is and not what it is.
 VAGUE = ("own", "asked", "found", "taken", "told", "weighed")
 LARGE_BODY = 40  # lines

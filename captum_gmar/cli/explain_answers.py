@@ -8,7 +8,7 @@ from captum_gmar.attr.answer import AnswerEvidence
 from captum_gmar.cli.sources import AnswerSource
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.names import readable
-from captum_gmar.visualization.answer_page import AnswerPage
+from captum_gmar.inspection.answer_page import AnswerPage
 
 
 class PromptSettings(NamedTuple):

@@ -75,15 +75,15 @@ class Workspace:
             like: of the same device, and of a precision that is taken in single precision at least.
             room: how many elements there are to be at least, for larger shapes to come.
         """
-        asked = name, shape, like.dtype, like.device, room
-        if asked not in self.views:
-            self.views[asked] = self._memory(name, max(room, math.prod(shape)), like)[: math.prod(shape)].view(shape)
-        return self.views[asked]
+        place = name, shape, like.dtype, like.device, room
+        if place not in self.views:
+            self.views[place] = self._memory(name, max(room, math.prod(shape)), like)[: math.prod(shape)].view(shape)
+        return self.views[place]
 
     def _memory(self, name: str, elements: int, like: Tensor) -> Tensor:
         dtype, kept = torch.promote_types(like.dtype, torch.float32), self.kept.get(name)
         if kept is None or kept.numel() < elements or (kept.dtype, kept.device) != (dtype, like.device):
-            self.views = {asked: view for asked, view in self.views.items() if asked[0] != name}
+            self.views = {place: view for place, view in self.views.items() if place[0] != name}
             kept = self.kept[name] = torch.empty(elements, dtype=dtype, device=like.device)
         return kept
 

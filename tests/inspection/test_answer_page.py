@@ -14,7 +14,7 @@ from PIL import Image
 
 from captum_gmar.attr.answer import AnswerAttribution
 from captum_gmar.attr.image_tokens import PictureTokens
-from captum_gmar.visualization.answer_page import AnswerPage
+from captum_gmar.inspection.answer_page import AnswerPage
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Of the second word the first patch speaks for it, the last against; the third word comes of two tokens.
