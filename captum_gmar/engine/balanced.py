@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_gmar.engine import balanced_functions
+from captum_gmar.engine.arguments import mapped, without_gradient, without_parameter
 from captum_gmar.engine.balanced_rules import (
     AFFINE,
     ASIDE,
@@ -38,10 +39,7 @@ from captum_gmar.engine.balanced_rules import (
     apply_rule,
     constant,
     is_path,
-    mapped,
     registered_rule,
-    without_gradient,
-    without_parameter,
 )
 from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode

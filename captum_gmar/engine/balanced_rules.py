@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_gmar.engine import balanced_functions
+from captum_gmar.engine.arguments import mapped, without_gradient
 from captum_gmar.engine.forward import check_no_dropout
 
 
@@ -106,25 +107,6 @@ def constant(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
 def is_path(argument: Any) -> bool:
     """Whether it is a tensor that a gradient goes through."""
     return isinstance(argument, Tensor) and argument.requires_grad
-
-
-def without_parameter(argument: Any) -> Any:
-    """A parameter as a constant; anything else as it is."""
-    return argument.detach() if isinstance(argument, nn.Parameter) else argument
-
-
-def without_gradient(argument: Any) -> Any:
-    """A tensor as a constant; anything else as it is."""
-    return argument.detach() if isinstance(argument, Tensor) else argument
-
-
-def mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
-    """The same arguments, with the function of each that is no list, tuple or dictionary."""
-    if type(arguments) in (list, tuple):
-        return type(arguments)(mapped(function, argument) for argument in arguments)
-    if type(arguments) is dict:
-        return {name: mapped(function, argument) for name, argument in arguments.items()}
-    return function(arguments)
 
 
 def _instead(function: Callable[..., Any]) -> Callable[..., Any]:

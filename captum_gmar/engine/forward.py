@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
+from captum_gmar.engine.arguments import mapped, without_parameter
 from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
 from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
@@ -299,14 +300,7 @@ def _scalar(like: Tensor) -> Tensor:
 
 
 def _detached(argument: Any) -> Any:
-    kind = type(argument)
-    if kind in _PLAIN:
-        return argument
-    if kind is nn.Parameter:
-        return argument.detach()
-    if issubclass(kind, Tensor):
-        return argument.detach() if isinstance(argument, nn.Parameter) else argument
-    return kind(map(_detached, argument)) if kind in (list, tuple) else argument
+    return argument if type(argument) in _PLAIN else mapped(without_parameter, argument)  # most are
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from captum_gmar.engine.arguments import mapped, without_parameter
 from captum_gmar.engine.backward import gradients
 from captum_gmar.engine.balanced import BalancedPass, balanced
-from captum_gmar.engine.balanced_rules import mapped, without_parameter
 from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.explanation import check_deterministic
 from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, without_gradient_error

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from captum_gmar.engine.balanced_rules import mapped, without_parameter
+from captum_gmar.engine.arguments import mapped, without_parameter
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.places import Mixed

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_gmar.engine.arguments import without_gradient
 from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.hooks import of_this_thread
 
@@ -42,7 +43,7 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
 
     @of_this_thread
     def detach(layer: nn.Module, args: Any, kwargs: Any) -> Any:
-        return tuple(map(_cut_off, args)), {name: _cut_off(value) for name, value in kwargs.items()}
+        return tuple(map(without_gradient, args)), {name: without_gradient(value) for name, value in kwargs.items()}
 
     @of_this_thread
     def collect(layer: nn.Module, args: Any, output: Any) -> Any:
@@ -58,7 +59,3 @@ def layers_apart(layers: Sequence[nn.Module], examples: int) -> Iterator[None]:
             stack.enter_context(layer.register_forward_pre_hook(detach, with_kwargs=True))
             stack.enter_context(layer.register_forward_hook(collect))
         yield
-
-
-def _cut_off(argument: Any) -> Any:
-    return argument.detach() if isinstance(argument, Tensor) else argument

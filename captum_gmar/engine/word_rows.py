@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_gmar.engine.arguments import mapped, without_gradient, without_parameter
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
@@ -172,7 +173,7 @@ class _WordPass(AttentionMode):
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        output = func(*map(_constant, args), **{name: _constant(value) for name, value in kwargs.items()})
+        output = func(*mapped(without_parameter, tuple(args)), **mapped(without_parameter, kwargs))
         return output if self.reading.layer is None else self._follow(func, args, output)
 
     def _follow(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
@@ -235,7 +236,7 @@ def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
     @of_this_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         reading.layer = len(reading.outputs)
-        return tuple(map(_without_graph, args)), {name: _without_graph(value) for name, value in kwargs.items()}
+        return tuple(map(without_gradient, args)), {name: without_gradient(value) for name, value in kwargs.items()}
 
     @of_this_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> Any:
@@ -274,13 +275,3 @@ def _by_layer(logits: Tensor, reading: _RowReading, model: nn.Module) -> Tensor:
             'attn_implementation="sdpa".'
         )
     return logits.flatten(0, 1)[: reading.layers * rows].view(reading.layers, rows, -1)
-
-
-def _constant(argument: Any) -> Any:
-    if isinstance(argument, nn.Parameter):
-        return argument.detach()
-    return type(argument)(map(_constant, argument)) if type(argument) in (list, tuple) else argument
-
-
-def _without_graph(argument: Any) -> Any:
-    return argument.detach() if isinstance(argument, Tensor) else argument
