@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from tools.answering_model.lessons import Pool, apart, begin_words, draw_lessons, make_pool
 from tools.answering_model.measures import words_right
 from tools.answering_model.network import build_model, build_processor
-from tools.demo_model.fitting import Stage, set_rates
+from tools.demo_model.fitting import Stage, set_rates, take_step
 from tools.judge_model.optimizing import SinglePrecisionMuon
 
 FIRST_SEED: Final = 5_000_000  # of the scenes that it is trained on
@@ -65,9 +65,7 @@ def _fit(model: LlavaForConditionalGeneration, pool: Pool, stage: Stage, seed: i
         loss = _loss(model.train(), *draw_lessons(pool, stage.batch_size, generator), mask, positions)
         model.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        take_step(list(trained.values()), optimizers)
         yield float(loss.detach())
 
 

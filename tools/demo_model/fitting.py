@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ class Fit:
                     _move_positions(self.task, self.step)
                 set_rates(self._optimizers, self.stage, self.step)
                 gradients, loss = step_gradient(self.step)
-                _take_step(self.task, gradients, self._optimizers)
+                _step_by(self.task, gradients, self._optimizers)
                 self.step += 1
                 yield loss
 
@@ -79,10 +79,15 @@ def _move_positions(task: Task, step: int) -> None:
     set_positions(task.model, position_table()[row : row + task.side, column : column + task.side])
 
 
-def _take_step(task: Task, gradients: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def _step_by(task: Task, gradients: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> None:
     for parameter, gradient in zip(task.parameters(), gradients, strict=True):
         parameter.grad = gradient
-    nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+    take_step(task.parameters(), optimizers)
+
+
+def take_step(parameters: Iterable[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Let every optimizer take a step by the parameters' gradients, which are clipped together."""
+    nn.utils.clip_grad_norm_(parameters, 1.0)
     for optimizer in optimizers:
         optimizer.step()
 

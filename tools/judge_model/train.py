@@ -18,7 +18,7 @@ from transformers import Dinov2WithRegistersForImageClassification
 
 from captum_gmar.demo.patches import GRID
 from tools.demo_model.batches import QUESTIONS, Batch, Pool, draw_batch, render_pool
-from tools.demo_model.fitting import Stage, set_rates
+from tools.demo_model.fitting import Stage, set_rates, take_step
 from tools.demo_model.gradients import class_loss, patch_loss
 from tools.demo_model.measures import accuracy
 from tools.demo_model.train import save_processor
@@ -70,9 +70,7 @@ def _fit(
         model.zero_grad()
         head.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        take_step(parameters, optimizers)
         yield float(loss.detach())
 
 
