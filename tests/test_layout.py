@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("tools.house", reason="the tools are not installed; they stand in a checkout")
 
 from tools.house import (
-    BESIDE,
     FLOORS,
     Module,
     arrows,
@@ -58,14 +57,6 @@ def test_a_name_stands_for_one_thing(modules: list[Module]) -> None:
     homes = defined_names(module for module in modules if module.is_of_the_package)
     of_commands = {f"captum_gmar.cli.{name}" for name in ("app", "compare", "evaluate", "explain", "heads")}
     assert {name: where for name, where in homes.items() if len(where) > 1 and where - of_commands} == {}
-
-
-def test_the_plan_goes_one_way() -> None:
-    """What rooms of one floor may import of one another is no circle either."""
-    pairs = {(room, other) for room, others in BESIDE.items() for other in others}
-    assert circles({room for pair in pairs for room in pair}, pairs) == []
-    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-    assert {room for room, other in pairs if floor[room] != floor[other]} == set()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ PACKAGE = "captum_gmar"
 BESIDE_THE_PACKAGE = ("benchmarks",)
 CHECKOUT = Path(__file__).resolve().parents[1]
 # Which room stands on which floor, from the ground up. `tests/test_layout.py` holds the package to it: a room imports
-# rooms of lower floors and, on its own floor, only those in its row of BESIDE.
+# rooms of lower floors alone.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__init__", "engine", "files", "metrics"),
     ("attr", "classifier", "heads", "token_removal", "visualization"),
@@ -35,7 +35,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__", "benchmarks"),
 )
-BESIDE: Mapping[str, frozenset[str]] = {}
 # Names of variables that say in which state something is and not what it is.
 VAGUE = ("own", "asked", "found", "taken", "told", "weighed")
 LARGE_BODY = 40  # lines
@@ -180,13 +179,13 @@ def floors(rooms: Iterable[str], pairs: Collection[tuple[str, str]]) -> dict[str
 
 
 def upward(pairs: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, str], Sequence[str]]:
-    """Give the arrows that the plan does not have: up, or along a floor and not in BESIDE."""
+    """Give the arrows that the plan does not have: up, or along a floor."""
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
     top = len(FLOORS)
     return {
         (source, target): modules
         for (source, target), modules in sorted(pairs.items())
-        if floor.get(source, top) <= floor.get(target, top) and target not in BESIDE.get(source, frozenset())
+        if floor.get(source, top) <= floor.get(target, top)
     }
 
 
