@@ -144,11 +144,8 @@ def main(given: list[str] | None = None) -> None:
         means = read_means(arguments.folder, arguments.metric, arguments.removal)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if arguments.model:
-        model = load_classifier(arguments.model, device=torch.device("cpu")).model
-    else:
-        with model_folder() as folder:
-            model = load_classifier(str(folder), device=torch.device("cpu")).model
+    with model_folder() as built_in:
+        model = load_classifier(arguments.model or built_in, device=torch.device("cpu")).model
     points = to_points(means, measure_costs(model, list(means), arguments.rounds))
     header = ["method", "cost", arguments.metric, "low", "high"]
     rows = (["" if value is None or value != value else value for value in point] for point in points)

@@ -19,6 +19,7 @@ from typing import Any
 
 from captum_gmar.cli import explain_images
 from captum_gmar.cli.main import main as captum_gmar
+from captum_gmar.files.images import list_images
 
 DRAWING = ("draw", "save_picture")  # what explain calls to make pictures
 
@@ -44,8 +45,7 @@ class Clock:
 
 def copy_photos(photos: Path, folder: Path, count: int) -> None:
     """So many photos, each of the folder's in turn."""
-    found = sorted(path for path in photos.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    for number, path in enumerate(islice(cycle(found), count)):
+    for number, path in enumerate(islice(cycle(list_images(photos)), count)):
         shutil.copy(path, folder / f"{number:05}{path.suffix}")
 
 

@@ -103,7 +103,7 @@ def subject_of(arguments: argparse.Namespace) -> Iterator[Subject]:
     else:
         examples, name = scenes(arguments.first_seed, arguments.objects), f"built-in scenes from {arguments.first_seed}"
     with model_folder() as built_in:
-        classifier = load_classifier(arguments.model or str(built_in), device=cpu)
+        classifier = load_classifier(arguments.model or built_in, device=cpu)
         yield Subject(classifier, examples, arguments.model or "the built-in model", name)
 
 
