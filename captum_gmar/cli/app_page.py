@@ -124,8 +124,8 @@ def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
         files = [str(picture), str(arrays)]
         return {reply.maps: files[0], reply.table: given.table, reply.files: files, reply.status: "Done."}
 
-    asked = [form.image, form.model, form.target, form.contrast, form.methods]
-    form.explain.click(ask, asked, [reply.maps, reply.table, reply.files, reply.status])
+    inputs = [form.image, form.model, form.target, form.contrast, form.methods]
+    form.explain.click(ask, inputs, [reply.maps, reply.table, reply.files, reply.status])
 
 
 def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:

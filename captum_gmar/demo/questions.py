@@ -63,7 +63,7 @@ def questions_of(scene: Scene) -> list[SceneQuestion]:
         what texture is the triangle? dotted
     """
     if len(scene.labels) == 1:
-        return [SceneQuestion(DESCRIBE, _named(scene, 0)), *_of_texture(scene, 0)]
+        return [SceneQuestion(DESCRIBE, _named(scene, 0)), _of_texture(scene, 0)]
     if len(scene.labels) != 2:
         raise ValueError(f"scene must have one or two objects. Got {len(scene.labels)} instead.")
     relation = _relation(scene)
@@ -74,9 +74,9 @@ def questions_of(scene: Scene) -> list[SceneQuestion]:
     described = SceneQuestion(DESCRIBE, (*_named(scene, first), *between, *_named(scene, second)))
     if _shape(scene, 0) == _shape(scene, 1):
         return [described]
-    asked = [question for i in (0, 1) for question in (*_of_texture(scene, i), _of_place(scene, i, relation))]
+    of_each = [question for i in (0, 1) for question in (_of_texture(scene, i), _of_place(scene, i, relation))]
     beside = [_on_side(scene, i, name, relation) for i, name in product((0, 1), OPPOSITE)]
-    return [described, *asked, *beside]
+    return [described, *of_each, *beside]
 
 
 def _relation(scene: Scene) -> str | None:
@@ -106,8 +106,8 @@ def _related(relation: str) -> tuple[Word, ...]:
     return tuple(Word(text, "relation", (0, 1)) for text in relation.split())
 
 
-def _of_texture(scene: Scene, index: int) -> list[SceneQuestion]:
-    return [SceneQuestion(f"what texture is the {_shape(scene, index)}?", (_texture(scene, index),))]
+def _of_texture(scene: Scene, index: int) -> SceneQuestion:
+    return SceneQuestion(f"what texture is the {_shape(scene, index)}?", (_texture(scene, index),))
 
 
 def _of_place(scene: Scene, index: int, relation: str) -> SceneQuestion:

@@ -72,12 +72,9 @@ def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
 def find_stages(model: nn.Module) -> list[list[nn.Module]]:
     """The layers of each stage, first to last; none where they cannot be passed by."""
     stages = _lists(model)
-    are_lists = any(_holds_lists(layer) for stage in stages for layer in stage)
-    return (
-        []
-        if are_lists or _reads_layers(model) or _adds_between_layers(model) or (len(stages) > 1 and _joins_late(model))
-        else stages
-    )
+    if any(_holds_lists(layer) for stage in stages for layer in stage) or (len(stages) > 1 and _joins_late(model)):
+        return []
+    return [] if _reads_layers(model) or _adds_between_layers(model) else stages
 
 
 def _adds_between_layers(model: nn.Module) -> bool:
