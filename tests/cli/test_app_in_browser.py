@@ -36,6 +36,7 @@ SCENE = 600_025
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--force-device-scale-factor=1"),
+    "--disable-dev-shm-usage",  # a container gives little of it
 )
 
 
