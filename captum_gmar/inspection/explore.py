@@ -130,7 +130,7 @@ class Explorer:
         layer, head = chosen["layer"], chosen["head"]
         attention = self._attention(chosen["class"], layer, patch)
         if head != ALL_HEADS:
-            return self._map(attention[head], patch, f"layer {layer}, head {head}", "attention")
+            return self._draw_head(attention[head], patch, f"layer {layer}, head {head}")
         importance = GMARAttribution(self.model).head_importance(self.inputs, chosen["class"])[0, layer]
         title = f"layer {layer}, weights for {self._class_text(chosen['class'])}"
         options: dict[str, Any] = {"patch": patch, "title": title, "use_pyplot": False}
@@ -199,6 +199,11 @@ class Explorer:
         else:
             row = attention[:, 0] if prefix else attention.mean(1)
         return row[:, prefix:].reshape(-1, grid.rows, grid.columns)
+
+    def _draw_head(self, attention: Tensor, patch: tuple[int, int] | None, title: str) -> Figure:
+        figure = self._map(attention, patch, title, "attention")
+        figure.axes[1].title.set_text("attention")  # it is no relevance
+        return figure
 
     def _map(
         self,

@@ -64,7 +64,9 @@ def test_heads(explorer: Any, vit: Any, images: torch.Tensor) -> None:
     np.testing.assert_allclose(map_of(figure), attention[first, 0, 1:].view(4, 4), rtol=1e-5)
     choose(explorer, head=0, row=3, from_patch=True)
     np.testing.assert_allclose(map_of(explorer.draw()), attention[0, 1 + 12, 1:].view(4, 4), rtol=1e-5)
-    assert explorer.draw().get_suptitle() == "layer 1, head 0"
+    figure = explorer.draw()
+    assert figure.get_suptitle() == "layer 1, head 0"
+    assert figure.axes[1].get_title() == "attention"
     assert explorer.message.value == ""
 
 
