@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
 from itertools import groupby, repeat
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from tqdm import tqdm
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
-from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, draw, summary_text
+from captum_gmar.cli.drawing_process import DrawingHere, draw_and_save, open_drawing
+from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, picture_of, summary_text
 from captum_gmar.cli.image_settings import ExplainSettings
 from captum_gmar.cli.options import Top
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text, report
 from captum_gmar.files.names import readable
-from captum_gmar.files.writing import save_arrays, save_picture
+from captum_gmar.files.writing import save_arrays
 
 Pictures = Mapping[Path, Path]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
@@ -42,11 +44,13 @@ def explain_images(
         ValueError, CommandError: if a class cannot be had, or not even the first images can be explained.
     """
     paths, size = list(pictures), settings.batch_size
-    work = ExplainWork(source, pictures, settings)
-    with tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty()) as bar:
+    bar = tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty())
+    with bar, open_drawing(len(paths)) as drawing:
+        work = ExplainWork(source, pictures, settings, drawing)
         for start in range(0, len(paths), size):
             work.explain_batch(paths[start : start + size])
             bar.update(len(paths[start : start + size]))
+        work.finish()
     if array is not None and work.done:
         work.save_arrays(array)
     return len(work.done), work.failed
@@ -55,10 +59,12 @@ def explain_images(
 class ExplainWork:
     """A model, a question to it, and what became of each image so far."""
 
-    def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings) -> None:
+    def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings, drawing: Executor) -> None:
         self.classifier = source.classifier
         self.read = source.read
         self.pictures = pictures
+        self.drawing = drawing
+        self.batch_size = settings.batch_size
         self.with_heads = settings.with_heads
         self.question = _question(settings, self.classifier.labels)
         self.explainer = Explainer(
@@ -70,13 +76,18 @@ class ExplainWork:
         )
         self.done: list[ExplainedImage] = []
         self.failed = 0
+        self._drawn: list[tuple[ExplainedImage, Future[None]]] = []  # or being drawn, and not yet told of
 
     def explain_batch(self, paths: list[Path]) -> None:
-        """Explains images and writes their pictures."""
+        """Explains images and has their pictures drawn."""
         readable_images = [(path, pixels) for path in paths if (pixels := self._read(path)) is not None]
         for _, group in groupby(readable_images, key=lambda image: image[1].shape):
             for explained, pixels in self._explain(list(group)):
-                self._finish(explained, pixels)
+                self._draw(explained, pixels)
+
+    def finish(self) -> None:
+        """Waits for the last pictures."""
+        self._tell(0)
 
     def save_arrays(self, path: Path) -> None:
         """Writes the arrays of all explained images to one file."""
@@ -106,7 +117,9 @@ class ExplainWork:
             attempts = [self._attempt([image]) for image in images]
             done = [image for images, _ in attempts for image in images]
             failures = [failure for _, failures in attempts for failure in failures]
-        if failures and not done and not self.done:  # the model's doing, so that every other image would fail as well
+        if (
+            failures and not done and not self.done and not self._drawn
+        ):  # the model's doing, so that every other image would fail as well
             raise CommandError(f"the model's prediction cannot be explained: {failures[0][1]}") from failures[0][1]
         for path, error in failures:
             self._fail(f"{readable(path)}: {error}")
@@ -137,16 +150,34 @@ class ExplainWork:
         explained = list(zip(map(ExplainedImage, *columns), pixels, strict=True))
         return [(image, seen) for image, seen in explained if not self.question.is_void(image.logits)]
 
-    def _finish(self, explained: ExplainedImage, pixels: Tensor) -> None:
-        picture = self.pictures[explained.path]
+    def _draw(self, explained: ExplainedImage, pixels: Tensor) -> None:
+        picture = picture_of(explained, self.question, pixels, self.classifier)
+        path = self.pictures[explained.path]
         try:
-            save_picture(draw(explained, self.question, pixels, self.classifier), picture)
+            drawing = self.drawing.submit(draw_and_save, picture, path)
+        except BrokenExecutor:  # its process was killed
+            self.drawing = DrawingHere()
+            drawing = self.drawing.submit(draw_and_save, picture, path)
+        self._drawn.append((explained, drawing))
+        self._tell(self.batch_size)
+
+    def _tell(self, waiting: int) -> None:
+        """Of all that are drawn, in order, and then of others until so many are waited for."""
+        while self._drawn and (len(self._drawn) > waiting or self._drawn[0][1].done()):
+            self._finish(*self._drawn.pop(0))
+
+    def _finish(self, explained: ExplainedImage, drawing: Future[None]) -> None:
+        picture = readable(self.pictures[explained.path])
+        try:
+            drawing.result()
         except OSError as error:
             self._fail(error)
+        except BrokenExecutor:
+            self._fail(f"{picture}: the process that drew it was ended")
         else:
             self.done.append(explained)
             text = summary_text(explained, self.question, self.classifier)
-            print_text(f"{text}\n  picture    {readable(picture)}")
+            print_text(f"{text}\n  picture    {picture}")
 
     def _fail(self, message: object) -> None:
         report(message)

@@ -7,16 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
+from captum_gmar.cli.image_picture import ImagePicture, PictureMap
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.start_tokens import Part
 from captum_gmar.files.names import readable
-from captum_gmar.visualization import visualize_attribution, visualize_comparison
 
 TOP = 5  # classes printed
 NO_CLASS = "the same for every class"  # said of maps that the class does not enter
@@ -76,22 +75,18 @@ def summary_text(explained: ExplainedImage, question: Question, classifier: Clas
     return "\n".join([readable(explained.path), *lines])
 
 
-def draw(explained: ExplainedImage, question: Question, pixels: Tensor, classifier: Classifier) -> Figure:
+def picture_of(explained: ExplainedImage, question: Question, pixels: Tensor, classifier: Classifier) -> ImagePicture:
     """The picture, of the pixel values (channels, height, width) that the model saw."""
     grid = patch_grid(classifier.model, *pixels.shape[-2:])
     # A margin that no patch covers was not seen by the model and is not shown.
     photo = classifier.photo(pixels)[: grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
-    title = _title(explained, question, classifier)
     entries = [METHODS[name] for name in question.methods * question.top]  # of each map
     names = _claims(explained, classifier) if question.top > 1 else _map_names(question)
-    shown = [100 * map if entry.share else map for entry, map in zip(entries, explained.relevance, strict=True)]
-    labels, notes = [entry.label for entry in entries], [entry.caveat for entry in entries]
-    if len(shown) == 1:
-        (map,), (label,), (note,) = shown, labels, notes
-        return visualize_attribution(map, photo, title=title, label=label, note=note, use_pyplot=False)[0]
-    of_maps = [dict(zip(names, values, strict=True)) for values in (labels, notes)]
-    maps = dict(zip(names, shown, strict=True))
-    return visualize_comparison(maps, photo, title=title, label=of_maps[0], note=of_maps[1], use_pyplot=False)[0]
+    maps = [
+        PictureMap(name, 100 * relevance if entry.share else relevance, entry.label, entry.caveat)
+        for name, relevance, entry in zip(names, explained.relevance.numpy(), entries, strict=True)
+    ]
+    return ImagePicture(photo, _title(explained, question, classifier), maps)
 
 
 def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:

@@ -15,7 +15,7 @@ from captum_gmar import GMARAttribution, __version__, demo
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
-from captum_gmar.cli.image_report import ExplainedImage, Question, draw
+from captum_gmar.cli.image_report import ExplainedImage, Question, picture_of
 from captum_gmar.cli.sources import SCENE_SEED
 from cli.commandline import LABELS, Run, run_process, save_photo, written
 
@@ -249,7 +249,7 @@ def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Ten
     """Also where two classes have one name, as cranes do."""
     logits, relevance = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.arange(32.0).view(2, 4, 4)
     explained = ExplainedImage(Path("folder/photo.png"), logits, [1, 2], relevance, None)
-    figure = draw(explained, Question(("gmar-l1",), None, 0, (), top=2), pixels[0], Classifier(*loaded))
+    figure = picture_of(explained, Question(("gmar-l1",), None, 0, (), top=2), pixels[0], Classifier(*loaded)).draw()
     assert figure.get_suptitle().replace("\n", " ") == (
         "photo.png: the 2 most likely classes, rather than tabby, tabby cat (class 0), probability 13.4%, explained by "
         "gmar-l1"

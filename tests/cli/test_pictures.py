@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_report import ExplainedImage, Question, draw
+from captum_gmar.cli.image_report import ExplainedImage, Question, picture_of
 from cli.commandline import Run, options, save_photo, written
 
 SHARE = "relevance per patch, % of all tokens"
@@ -26,7 +26,7 @@ def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
         if relevance is None:
             relevance = torch.arange(16.0 * len(names)).reshape(-1, 4, 4)
         explained = ExplainedImage(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
-        return draw(explained, Question(names, None, contrast, tokens), pixels[0], Classifier(*loaded))
+        return picture_of(explained, Question(names, None, contrast, tokens), pixels[0], Classifier(*loaded)).draw()
 
     return make
 
