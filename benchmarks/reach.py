@@ -3,7 +3,7 @@
     python -m benchmarks.reach [--docs docs/other-models.md]
 
 tries each with a configuration that fits it, and prints a table; ``--docs`` writes it between the page's marks. A model
-is explained if its relevance is finite and not zero, not tried where BY_DESIGN says why, and failed
+is explained if its relevance is finite and not zero, not tried where NOT_HERE says why, and failed
 otherwise, also where this file has no configuration for it.
 """
 
@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,10 @@ QUERIES = {
     **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
     **{"backbone": None},
 }
+LATENTS = {
+    **{"num_latents": 6, "d_latents": 16, "image_size": 32, "num_self_attends_per_block": 2},
+    **{"num_self_attention_heads": 2, "num_cross_attention_heads": 1},
+}
 READERS = {"out_indices": [1, 2, 3, 4], "pool_scales": [1, 2], "use_auxiliary_head": False}
 REAL_TIME = {
     **{"encoder_hidden_dim": 32, "encoder_in_channels": [8, 8, 16], "feat_strides": [8, 16, 32], "encoder_layers": 1},
@@ -60,6 +65,7 @@ class Trial(NamedTuple):
     shape: tuple[int, ...] = (3, 32, 32)
     target: Any = 1
     arguments: tuple[Any, ...] = ()
+    forward: Callable[..., Any] = lambda model, *inputs: model(*inputs)
 
 
 def _resnet(*outputs: str) -> Any:
@@ -156,7 +162,17 @@ TRIALS: dict[str, Trial] = {
     ),
     "mobilevit": Trial(lambda: MOBILE, (3, 64, 64)),
     "mobilevitv2": Trial(lambda: {"image_size": 64, "width_multiplier": 0.25}, (3, 64, 64)),
-    "swiftformer": Trial(lambda: {"image_size": 64, "depths": [1] * 4, "embed_dims": [8, 8, 16, 16]}, (3, 64, 64)),
+    "swiftformer": Trial(lambda: {"image_size": 64, "depths": [2] * 4, "embed_dims": [8, 8, 16, 16]}, (3, 64, 64)),
+    "imagegpt": Trial(
+        lambda: {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 9},
+        shape=(16, 16),
+        arguments=(torch.tensor([[4, 4]]),),
+        forward=lambda model, embedded, sizes: model(inputs_embeds=embedded),
+    ),
+    **{
+        f"PerceiverForImageClassification{kind}": Trial(lambda channels=channels: {**LATENTS, "d_model": channels})
+        for kind, channels in {"Learned": 512, "Fourier": 261, "ConvProcessing": 322}.items()
+    },
     "videomae": Trial(lambda: {**CLIP, "patch_size": 8}, (4, 3, 24, 24)),
     "vivit": Trial(lambda: {**CLIP, "tubelet_size": [2, 8, 8]}, (4, 3, 24, 24)),
     "timesformer": Trial(lambda: {**CLIP, "patch_size": 8}, (4, 3, 24, 24)),
@@ -200,9 +216,13 @@ TRIALS: dict[str, Trial] = {
     "lw_detr": Trial(_lw_detr, (3, 64, 64), DETECTION),
     "rf_detr": Trial(_rf_detr, (3, 64, 64), DETECTION),
     "deimv2": Trial(_deim, (3, 64, 96), DETECTION),
-    **dict.fromkeys(
-        ["pp_doclayout_v2", "pp_doclayout_v3", "pp_doclayout_v4"], Trial(_doc_layout, (3, 64, 96), DETECTION)
+    "pp_doclayout_v2": Trial(
+        lambda: {**_deim(), "class_thresholds": [0.0] * LABELS, "class_order": list(range(LABELS))},
+        (3, 64, 96),
+        DETECTION,
     ),
+    "pp_doclayout_v3": Trial(_doc_layout, (3, 64, 96), DETECTION),
+    "pp_doclayout_v4": Trial(lambda: {**_deim(), "global_pointer_head_size": 8}, (3, 64, 96), DETECTION),
     "dpt": Trial(
         lambda: {
             **IMAGE,
@@ -243,14 +263,10 @@ SEGMENTERS = {
     ),
 }
 # What is not tried, and why.
-BY_DESIGN = {
-    "imagegpt": "reads colours of single pixels as words",
-    "perceiver": "its latent tokens stand for no places after its first attention",
+NOT_HERE = {
     "shieldgemma2": "a language model that is asked about a picture",
     "timm_wrapper": "holds any model of timm, which is not installed here",
     "dinat": "its attention is a compiled function of another package (natten)",
-    "mobilevitv2": "weighs one context vector instead of attending from token to token",
-    "swiftformer": "weighs one query vector instead of attending from token to token",
 }
 TASKS = {
     "image classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
@@ -284,10 +300,10 @@ def rows() -> Iterator[Row]:
 
 def row(task: str, kind: str, name: str) -> Row:
     """Of one class."""
-    if kind in BY_DESIGN:
-        return Row(task, name, NOT_TRIED, BY_DESIGN[kind])
+    if kind in NOT_HERE:
+        return Row(task, name, NOT_TRIED, NOT_HERE[kind])
     is_dense = task == "semantic segmentation"
-    trial = SEGMENTERS.get(kind, TRIALS.get(kind)) if is_dense else TRIALS.get(kind)
+    trial = SEGMENTERS.get(kind, TRIALS.get(kind)) if is_dense else TRIALS.get(name, TRIALS.get(kind))
     if trial is None and not _attends(name):
         return Row(task, name, ASIDE)
     if trial is None:
@@ -310,7 +326,8 @@ def explain(name: str, trial: Trial) -> Tensor:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     inputs = torch.randn(1, *trial.shape)
-    return AttentionEvidence(model).relevance(inputs, trial.target, trial.arguments or None)
+    evidence = AttentionEvidence(model, forward_func=partial(trial.forward, model))
+    return evidence.relevance(inputs, trial.target, trial.arguments or None)
 
 
 def _attends(name: str) -> bool:

@@ -25,6 +25,7 @@ class FieldFamily(NamedTuple):
     passes: Callable[[nn.Module, Tensor], Tensor] = lambda layer, tokens: tokens  # what passes a layer by
     arguments: tuple[Any, ...] = ()
     target: Any = 2
+    has_queries: bool = True  # or each softmax weighs its tokens once, for all that read their sum
 
 
 def in_order(shape: tuple[int, ...], before: int = 0, behind: int = 0) -> Place:
@@ -64,6 +65,32 @@ def mask_units(side: int, pools: int, units: int) -> Place:
     for _ in range(pools):
         order = torch.stack([order[..., y::2, x::2] for y in (0, 1) for x in (0, 1)], -3)
     return (side, side), order.reshape(-1, units).mT
+
+
+class OfEmbeddings(nn.Module):
+    """Of a model that reads words, what it makes of their embeddings."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, embeddings: Tensor, sizes: Tensor) -> Any:
+        return self.model(inputs_embeds=embeddings)
+
+
+def perceiver(kind: str, channels: int) -> nn.Module:
+    return getattr(transformers, f"PerceiverForImageClassification{kind}")(
+        transformers.PerceiverConfig(
+            d_model=channels,
+            d_latents=12,
+            num_latents=16,  # as many as there are places once the grid is halved
+            num_self_attends_per_block=2,
+            num_self_attention_heads=2,
+            num_cross_attention_heads=1,
+            image_size=8,
+            num_labels=LABELS,
+        )
+    )
 
 
 def swin(name: str, **changes: Any) -> nn.Module:
@@ -167,6 +194,53 @@ FIELD_FAMILIES = {
             layer.transformer.layer for layer in model.mobilevit.encoder.layer if hasattr(layer, "transformer")
         ],
         lambda: [*[unfolded(8, 8)] * 2, *[unfolded(4, 4)] * 4, *[unfolded(2, 2)] * 3],
+    ),
+    "MobileViTV2": FieldFamily(
+        lambda: transformers.MobileViTV2ForImageClassification(
+            transformers.MobileViTV2Config(
+                image_size=64, width_multiplier=0.125, n_attn_blocks=[1, 2, 1], num_labels=LABELS
+            )
+        ),
+        (3, 64, 64),
+        lambda model: [
+            layer.transformer.layer for layer in model.mobilevitv2.encoder.layer if hasattr(layer, "transformer")
+        ],
+        lambda: [unfolded(8, 8), *[unfolded(4, 4)] * 2, unfolded(2, 2)],
+        has_queries=False,
+    ),
+    "SwiftFormer": FieldFamily(
+        lambda: transformers.SwiftFormerForImageClassification(
+            transformers.SwiftFormerConfig(depths=[2, 1, 1, 1], embed_dims=[8, 8, 16, 16], num_labels=LABELS)
+        ),
+        (3, 64, 64),
+        lambda model: [],  # convolutions come between its attention
+        lambda: [in_order((side, side)) for side in (16, 8, 4, 2)],
+        has_queries=False,
+    ),
+    "Perceiver": FieldFamily(
+        lambda: perceiver("Learned", 512),
+        (3, 8, 8),
+        lambda model: [],  # its latent tokens stand for no places
+        lambda: [in_order((8, 8)), None, None, None],
+    ),
+    "Perceiver, of pixels": FieldFamily(
+        lambda: perceiver("Fourier", 261),
+        (3, 8, 8),
+        lambda model: [],
+        lambda: [in_order((8, 8)), None, None, None],
+    ),
+    "ImageGPT, of its colours' embeddings": FieldFamily(
+        lambda: OfEmbeddings(
+            transformers.ImageGPTForImageClassification(
+                transformers.ImageGPTConfig(
+                    n_embd=12, n_layer=2, n_head=2, n_positions=6, vocab_size=7, num_labels=LABELS
+                )
+            )
+        ),
+        (6, 12),
+        lambda model: [model.model.transformer.h],
+        lambda: [in_order((2, 3))] * 2,
+        arguments=(torch.tensor([[2, 3]] * 2),),
     ),
     "Hiera": FieldFamily(
         lambda: transformers.HieraForImageClassification(

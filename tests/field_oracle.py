@@ -17,10 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class Softmaxes(TorchFunctionMode):
-    """Within the block, keeps what comes out of each softmax over tokens."""
+    """Within the block, keeps what comes out of each softmax over tokens, of so many dimensions or more."""
 
-    def __init__(self) -> None:
+    def __init__(self, dims: int = 4) -> None:
         super().__init__()
+        self.dims = dims
         self.kept: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
@@ -28,7 +29,7 @@ class Softmaxes(TorchFunctionMode):
         if is_softmax and "dtype" in kwargs:  # which may be single precision
             kwargs = {**kwargs, "dtype": torch.float64}
         result = func(*args, **kwargs)
-        if is_softmax and result.requires_grad and result.dim() > 3:
+        if is_softmax and result.requires_grad and result.dim() >= self.dims:
             self.kept.append(result)
         return result
 
@@ -55,15 +56,16 @@ def written_out(model: nn.Module) -> nn.Module:
 
 
 def columns(
-    model: nn.Module, inputs: Tensor, target: Any, of: Callable[[Tensor], Tensor], arguments: Sequence[Any] = ()
+    family: FieldFamily, model: nn.Module, inputs: Tensor, target: Any, of: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """Of each softmax the sum of A ⊙ G over heads and queries, (N·sequences, tokens)."""
-    with Softmaxes() as softmaxes:
-        logits = of(model(inputs.double().requires_grad_(), *arguments).logits)
+    """Of each softmax the sum of A ⊙ G over heads and queries, if it has any, (N·sequences, tokens)."""
+    with Softmaxes(dims=4 if family.has_queries else 3) as softmaxes:
+        logits = of(model(inputs.double().requires_grad_(), *family.arguments).logits)
     logit = logits[(slice(None), *target)].sum() if isinstance(target, tuple) else logits[:, target].sum()
     gradients = torch.autograd.grad(logit, softmaxes.kept, allow_unused=True)
     products = [a * (torch.zeros_like(a) if g is None else g) for a, g in zip(softmaxes.kept, gradients, strict=True)]
-    return [product.sum((1, -2)).flatten(0, -2).detach() for product in products]
+    of_tokens = [product.sum((1, -2)) if family.has_queries else product for product in products]
+    return [product.flatten(0, -2).detach() for product in of_tokens]
 
 
 def evidence(
@@ -73,12 +75,12 @@ def evidence(
     model = written_out(model)
     layers = [layer for stage in family.stages(model) for layer in stage]
     if not layers:
-        return columns(model, inputs, target, of, family.arguments)
+        return columns(family, model, inputs, target, of)
     each = len(family.places()) // len(layers)  # attentions of a layer
     of_layers = []
     for number in range(len(layers)):
         with without_layers_after(family, model, inputs, number):
-            cut = columns(model, inputs, target, of, family.arguments)
+            cut = columns(family, model, inputs, target, of)
         of_layers += cut[number * each : (number + 1) * each]
     return of_layers
 

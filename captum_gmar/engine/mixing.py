@@ -16,9 +16,11 @@ from captum_gmar.engine.arguments import mapped, without_parameter
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.places import Mixed
+from captum_gmar.engine.streams import TokenStreams, query_nodes
 
 SOFTMAX, MIXING_PRODUCTS = frozenset({"softmax"}), frozenset({"matmul", "bmm", "baddbmm", "einsum", "__matmul__"})
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+WEIGHING_PRODUCTS = frozenset({"mul", "multiply", "__mul__", "__rmul__"})  # of what is summed up afterwards
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "max_pool2d", "_max_pool2d"})  # a pooling ends many a stem
 EACH = -1
 SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map it samples
 
@@ -33,6 +35,7 @@ class ValueMode(AttentionMode):
         entry: the tokens that entered the list of layers that is under way.
         values: of each attention, as they were met.
         maps: the spatial shapes of what convolutions gave, of what depends on the inputs.
+        streams: tell which tokens stand for places; where no layer is under way by itself, no others are kept.
     """
 
     def __init__(self, layer: int | None) -> None:
@@ -41,13 +44,17 @@ class ValueMode(AttentionMode):
         self.entry: Tensor | None = None
         self.values: list[Mixed] = []
         self.maps: dict[tuple[int, ...], None] = {}
-        self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of attention weights alone
+        self.streams = TokenStreams()
+        # what was made of attention weights alone, with where their queries stand
+        self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._sampled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of samples of a map alone
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As torch does, keeping the values that are mixed."""
         check_no_dropout(p=kwargs.get("dropout_p", args[1] if len(args) > 1 else 0.0))
-        self._keep(value)
-        return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+        attended = F.scaled_dot_product_attention(query, key, self._keep(value), *args, **kwargs)
+        self.streams.note(attended, [] if query.grad_fn is None else [query.grad_fn])
+        return attended
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As torch does, without gradients of parameters."""
@@ -62,43 +69,81 @@ class ValueMode(AttentionMode):
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
         args, kwargs = mapped(without_parameter, (tuple(args), kwargs))
-        if self.layer is not None:
-            self._meet(name, args)
-        result = func(*args, **kwargs)
-        self._note(name, args, result)
+        if name == SAMPLING:
+            return self._sample(func, args, kwargs)
+        met = self._weights_and_values(name, args) if len(self._weights) else None
+        if met is None:
+            result = func(*args, **kwargs)
+            self._note(name, args, result)
+            return result
+        weights, value = met
+        kept = self._keep(value, channels=_channels(weights, value) if name in WEIGHING_PRODUCTS else None)
+        result = func(*mapped(lambda argument: kept if argument is value else argument, args), **kwargs)
+        self.streams.note(result, self._weights[weights])
         return result
 
-    def _meet(self, name: str, args: Sequence[Any]) -> None:
-        """Keeps the values, if this is where weights and values are brought together."""
-        if name == SAMPLING:
-            self._keep(args[0], is_map=True)
-        elif name in MIXING_PRODUCTS and len(self._weights):
-            operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
-            weights = [operand for operand in operands if operand in self._weights]
-            values = [operand for operand in operands if operand not in self._weights]
-            if len(weights) == 1 and len(values) == 1:
-                self._keep(values[0])
+    def _sample(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        sampled: Tensor = func(self._keep(args[0], is_map=True), *args[1:], **kwargs)
+        where = [argument.grad_fn for argument in args[1:] if isinstance(argument, Tensor)]
+        self.streams.note(sampled, [node for node in where if node is not None])
+        self._sampled[sampled] = None
+        return sampled
 
-    def _keep(self, value: Tensor, is_map: bool = False) -> None:
-        if self.layer is not None and value.requires_grad:
-            layer = len(self.values) if self.layer == EACH else self.layer
-            self.values.append(Mixed(layer, value, is_map, self.entry))
+    def _weights_and_values(self, name: str, args: Sequence[Any]) -> tuple[Tensor, Tensor] | None:
+        """If this is where they are brought together."""
+        if name not in MIXING_PRODUCTS | WEIGHING_PRODUCTS:
+            return None
+        operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
+        weights = [operand for operand in operands if operand in self._weights]
+        values = [operand for operand in operands if operand not in self._weights]
+        if len(weights) != 1 or len(values) != 1 or not values[0].requires_grad:
+            return None
+        if name in WEIGHING_PRODUCTS and (values[0] in self._sampled or _channels(weights[0], values[0]) is None):
+            return None
+        return weights[0], values[0]
+
+    def _keep(self, value: Tensor, is_map: bool = False, channels: int | None = None) -> Tensor:
+        """The same values, of which a gradient is taken as what attention mixes alone."""
+        if not value.requires_grad:
+            return value
+        if self.layer is None:
+            self._check_comes_late(value)
+            return value
+        if self.layer == EACH and not self.streams.begins_in_inputs(value):
+            return value
+        value = value.view_as(value)
+        layer = len(self.values) if self.layer == EACH else self.layer
+        self.values.append(Mixed(layer, value, is_map, self.entry, channels))
+        return value
+
+    def _check_comes_late(self, value: Tensor) -> None:
+        if not self.values and self.streams.begins_in_inputs(value):
+            raise RuntimeError("Expected layers that come before other attention over places, but some comes first.")
 
     def _note(self, name: str, args: Sequence[Any], result: Any) -> None:
         if not isinstance(result, Tensor) or not result.requires_grad:
             return
         if name in CONVOLUTIONS:
             self.maps[tuple(result.shape[2:])] = None
-        elif name in SOFTMAX or (name not in MIXING_PRODUCTS and len(self._weights) and self._is_of_weights(args)):
-            self._weights[result] = None
-
-    def _is_of_weights(self, args: Sequence[Any]) -> bool:
-        """Whether all that it is made of, of what depends on the inputs, are attention weights."""
-        operands = [argument for argument in args if isinstance(argument, Tensor) and argument.requires_grad]
-        return bool(operands) and all(operand in self._weights for operand in operands)
+        elif name in SOFTMAX:
+            self._weights[result] = query_nodes(result)
+        elif name not in MIXING_PRODUCTS:
+            operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
+            operands = [operand for operand in operands if operand.requires_grad]
+            for made_of_them in (self._weights, self._sampled):
+                if operands and all(operand in made_of_them for operand in operands):
+                    made_of_them[result] = made_of_them[operands[0]]
 
 
 def _arguments_within(args: Sequence[Any]) -> Iterator[Any]:
     """The arguments, also those in a list, as einsum may take them."""
     for argument in args:
         yield from argument if isinstance(argument, list | tuple) else [argument]
+
+
+def _channels(weights: Tensor, values: Tensor) -> int | None:
+    """The dimension of the values along which each token's weight is one; None if there is none."""
+    if weights.dim() != values.dim():
+        return None
+    sizes = zip(weights.shape, values.shape, strict=True)
+    return next((dim for dim, (weight, value) in enumerate(sizes) if weight == 1 < value), None)

@@ -21,7 +21,19 @@ from captum_gmar.engine.survey import PREFIX_PARAMETERS, named_tokens
 # Autograd's steps that move numbers, as their names begin.
 MOVES = frozenset(
     [
-        *("Alias", "AsStrided", "Clone", "ConstantPadNd", "Expand", "Flip", "Index", "Narrow", "Permute", "Repeat"),
+        *(
+            "Alias",
+            "AsStrided",
+            "Clone",
+            "ConstantPadNd",
+            "Expand",
+            "Flip",
+            "Im2Col",
+            "Index",
+            "Narrow",
+            "Permute",
+            "Repeat",
+        ),
         *("ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy", "Transpose"),
         *("Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
     ]
@@ -37,6 +49,7 @@ class Mixed(NamedTuple):
     value: Tensor  # (..., tokens, head dimension); of a map (N·heads, head dimension, rows, columns)
     is_map: bool = False  # whether it is sampled, by deformable attention
     entry: Tensor | None = None  # the tokens that entered the list of layers, which may have been moved about before
+    channels: int | None = None  # of values that are weighed and summed up, without heads, which dimension theirs is
 
 
 class Evidence(NamedTuple):
@@ -85,19 +98,29 @@ class Places:
         product = wide(mixed.value.detach()) * wide(gradient)
         if mixed.is_map:
             return self._of_map(product)
-        is_whole = mixed.value.dim() == 4 and len(mixed.value) == self.examples
-        tokens = product.sum((1, 3)) if is_whole else moved_back(mixed.value, product)
-        tokens = None if tokens is None else self._before_cut(tokens, mixed.entry)
+        tokens = self._of_tokens(mixed, product)
+        tokens = None if tokens is None else self._before_cut(tokens, mixed)
         return None if tokens is None else self._on_grid(tokens)
 
-    def _before_cut(self, tokens: Tensor, entry: Tensor | None) -> Tensor | None:
+    def _of_tokens(self, mixed: Mixed, product: Tensor) -> Tensor | None:
+        if mixed.channels is not None:
+            return product.sum(mixed.channels)
+        is_whole = product.dim() == 4 and len(product) == self.examples
+        return product.sum((1, 3)) if is_whole else moved_back(mixed.value, product)
+
+    def _before_cut(self, tokens: Tensor, mixed: Mixed) -> Tensor | None:
         """The tokens as they were before they were cut ahead of their layers, where they were: then also those that
         attend as a whole are in the order of the cuts."""
-        if self.grids.is_video or entry is None or len(entry) == self.examples:
+        entry, channels = mixed.entry, -1 if mixed.channels is None else mixed.channels
+        if self.grids.is_video or entry is None:
             return tokens
-        if tokens.numel() != entry[..., 0].numel():
+        is_cut = len(entry) != self.examples if mixed.channels is None else entry.shape == mixed.value.shape
+        if not is_cut:
             return tokens
-        whole = moved_back_to_entry(entry, tokens.reshape(entry.shape[:-1]), self.examples)
+        of_tokens = entry.select(channels, 0)
+        if tokens.numel() != of_tokens.numel():
+            return tokens
+        whole = moved_back_to_entry(entry, tokens.reshape(of_tokens.shape), self.examples, channels)
         return whole if whole.numel() == tokens.numel() else None  # it was cut otherwise than can be gone back through
 
     def _of_map(self, product: Tensor) -> Evidence | None:
@@ -169,11 +192,11 @@ def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
     return cotangent[..., 0] if origin is None else _first_channel(_moved(before, origin, cotangent), cotangent)
 
 
-def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int) -> Tensor:
+def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: int = -1) -> Tensor:
     """The same for tokens (rows, T) that were moved about before they entered their stage."""
     origin = _origin(entry)
     cotangent = torch.zeros_like(entry)
-    cotangent[..., 0] = tokens
+    cotangent.select(channels, 0).copy_(tokens)
     if origin is None:
         return tokens
     return _first_channel(_moved(entry, origin, cotangent), cotangent)[-examples:]

@@ -6,8 +6,9 @@ Letters in shapes: N examples, L layers.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from captum_gmar.engine.models import (
     ATTENTION_NAMES,
     Logits,
     check_not_traced,
-    config_of,
     logits_of,
     transformer_layers,
 )
@@ -36,12 +36,20 @@ from captum_gmar.engine.switching import NAME, attention_implementation, uncompi
 # Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
 # no part of what the image runs through before it is classified.
 READERS = re.compile("decode|neck|segmentation|upernet", re.IGNORECASE)
-QUERIES_ALONE = re.compile(r"decoder\..*self_attn$")  # attention of a detector's queries to one another
 BESIDE_THE_LAYERS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 QUERIES = frozenset(QUERY_PARAMETERS)
 HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be met
 
-_count_examples_at_the_start: WeakSet[nn.Module] = WeakSet()  # models that were met
+
+class Separation(Enum):
+    """How a model's layers run."""
+
+    APART = "each by itself, as so many examples more behind its stage"
+    APART_FROM_THE_START = "each by itself, as so many examples more from the start on"  # which some models count there
+    TOGETHER = "as they are"
+
+
+_separations: WeakKeyDictionary[nn.Module, Separation] = WeakKeyDictionary()  # of models that were met
 
 
 class ForwardReading(NamedTuple):
@@ -65,7 +73,7 @@ def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
     try:
         layers = transformer_layers(model)
     except ValueError:
-        return bool(_lists(model))
+        return True
     return any(map(_holds_lists, layers)) or _reads_layers(model) or len(_lists(model)) > 1
 
 
@@ -74,12 +82,7 @@ def find_stages(model: nn.Module) -> list[list[nn.Module]]:
     stages = _lists(model)
     if any(_holds_lists(layer) for stage in stages for layer in stage) or (len(stages) > 1 and _joins_late(model)):
         return []
-    return [] if _reads_layers(model) or _adds_between_layers(model) else stages
-
-
-def _adds_between_layers(model: nn.Module) -> bool:
-    """Whether positions are added to what comes out of each layer, as YOLOS does."""
-    return any(getattr(config_of(module), "use_mid_position_embeddings", False) for module in model.modules())
+    return [] if _reads_layers(model) else stages
 
 
 def _joins_late(model: nn.Module) -> bool:
@@ -212,16 +215,21 @@ def _together(evidence: Sequence[Evidence]) -> Tensor:
 
 
 def _read_forward(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> ForwardReading:
-    """Runs forward. Layers are apart where they can be."""
+    """Runs forward. Layers are apart where they can be: where nothing comes between them, where their tokens stand for
+    places, and where a model takes as many examples as there are layers more."""
     check_deterministic(model)
     stages = find_stages(model)
-    if not stages or model in _count_examples_at_the_start:
-        return _run_forward(model, forward_func, inputs, arguments, stages, is_whole=bool(stages))
-    try:
-        return _run_forward(model, forward_func, inputs, arguments, stages, is_whole=False)
-    except (RuntimeError, ValueError, IndexError):  # it may have counted its examples before there were more
-        reading = _run_forward(model, forward_func, inputs, arguments, stages, is_whole=True)
-    _count_examples_at_the_start.add(model)
+    ways = [_separations[model]] if model in _separations else list(Separation)
+    ways = ways if stages else [Separation.TOGETHER]
+    for way in ways:
+        try:
+            reading = _run_forward(model, forward_func, inputs, arguments, stages, way)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if way is ways[-1] or isinstance(error, torch.OutOfMemoryError):
+                raise
+        else:
+            break
+    _separations[model] = way
     return reading
 
 
@@ -231,14 +239,18 @@ def _run_forward(
     inputs: Tensor,
     arguments: Sequence[Any],
     stages: list[list[nn.Module]],
-    is_whole: bool,
+    separation: Separation,
 ) -> ForwardReading:
+    is_whole = separation is Separation.APART_FROM_THE_START
+    stages = [] if separation is Separation.TOGETHER else stages
     mode = ValueMode(None if stages else EACH)
 
     def is_under_way(layer: int | None) -> None:
         mode.layer = layer
         if passing is not None:
             mode.entry = passing.entries[-1]
+            if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
+                raise RuntimeError("Expected the tokens of layers that are apart to stand for places, but they do not.")
 
     passing: LayersPassedBy | None = None
     marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
@@ -246,6 +258,7 @@ def _run_forward(
     if is_whole:
         marked = torch.cat([marked] * layers)
         arguments = [_repeated(argument, layers, len(inputs)) for argument in arguments]
+    mode.streams.start = marked.grad_fn
     with ExitStack() as stack:
         stack.enter_context(mode)
         stack.enter_context(uncompiled())
@@ -253,7 +266,6 @@ def _run_forward(
             stack.enter_context(attention_implementation(model, "sdpa"))
         passing = stack.enter_context(layers_passed_by(stages, is_whole, is_under_way)) if stages else None
         if not stages:
-            stack.enter_context(_queries_left_out(model, mode))
             stack.enter_context(_noting_entries(model, mode))
         logits = logits_of(forward_func.run(marked, *arguments))
     if len(logits) != layers * len(inputs):
@@ -262,26 +274,6 @@ def _run_forward(
             f"{len(logits)}. forward_func must handle each example by itself, any number of them."
         )
     return ForwardReading(mode.values, list(mode.maps), logits, layers)
-
-
-@contextmanager
-def _queries_left_out(model: nn.Module, mode: ValueMode) -> Iterator[None]:
-    """Within the block, in this thread, values of a detector's queries are not kept, whose number may be a grid's."""
-
-    @of_this_thread
-    def enter(module: nn.Module, args: Any) -> None:
-        mode.layer = None
-
-    @of_this_thread
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        mode.layer = EACH
-
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if QUERIES_ALONE.search(name):
-                stack.enter_context(module.register_forward_pre_hook(enter))
-                stack.enter_context(module.register_forward_hook(leave))
-        yield
 
 
 @contextmanager
@@ -318,6 +310,7 @@ def _places(model: nn.Module, inputs: Tensor, arguments: Sequence[Any], maps: Se
         return Places(model, examples, grids, PackedGrid, padded=inputs.shape[1] - rows * columns), ()
     if inputs.dim() == 5:
         return Places(model, examples, KnownGrids(maps, frames=inputs.shape[1])), (1, 3, 4)
+    maps = maps or [tuple(inputs.shape[2:])]  # without a convolution each pixel is a token
     return Places(model, examples, KnownGrids(maps)), (2, 1) if inputs.dim() == 3 else (2, 3)
 
 
