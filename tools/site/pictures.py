@@ -9,14 +9,15 @@ from matplotlib import pyplot, rc_context
 from matplotlib.figure import Figure
 
 from captum_gmar import (
-    AttentionEvidence,
     GMARAttribution,
     GradientRollout,
+    TokenEvidence,
     visualize_comparison,
     visualize_head_importance,
     visualize_relevance_flow,
 )
 from captum_gmar.demo import DemoScene, load_model, load_scene
+from captum_gmar.visualization.style import percent_text
 from tools.site.facts import DOCS, Fact, scene
 
 FOLDER = DOCS / "pictures"
@@ -62,7 +63,7 @@ def first_wrong(model: Any) -> DemoScene:
 
 
 def _two_classes(facts: list[Fact], shown: DemoScene) -> Figure:
-    chosen = {fact.entry.name: fact for fact in facts if fact.entry.name in ("attention-evidence", "gmar++", "rollout")}
+    chosen = {fact.entry.name: fact for fact in facts if fact.entry.name in ("token-evidence", "gmar++", "rollout")}
     figure, _ = visualize_comparison(
         {name: list(_in_unit(fact)) for name, fact in chosen.items()},
         [shown.image] * 2,
@@ -76,14 +77,14 @@ def _two_classes(facts: list[Fact], shown: DemoScene) -> Figure:
 
 def _for_and_against(model: Any, shown: DemoScene) -> Figure:
     first, second = shown.labels
-    evidence = AttentionEvidence(model)
+    evidence = TokenEvidence(model)
     maps = {
         f"{shown.names[0]}": evidence.relevance(shown.pixel_values, first)[0],
         f"{shown.names[0]} rather than {shown.names[1]}": evidence.relevance(
             shown.pixel_values, first, contrast=second
         )[0],
     }
-    return visualize_comparison(maps, shown.image, title="attention evidence", label=PERCENT, use_pyplot=False)[0]
+    return visualize_comparison(maps, shown.image, title="token evidence", label=PERCENT, use_pyplot=False)[0]
 
 
 def _all_methods(facts: list[Fact], shown: DemoScene) -> Figure:
@@ -139,13 +140,13 @@ def _flow(model: Any, shown: DemoScene) -> Figure:
 
 
 def _wrong(model: Any, wrong: DemoScene) -> Figure:
-    probabilities = model(wrong.pixel_values).logits.softmax(-1)[0]
+    probabilities = model(wrong.pixel_values).logits.detach().softmax(-1)[0]
     said, right = int(probabilities.argmax()), wrong.labels[0]
     names = model.config.id2label
-    evidence = AttentionEvidence(model)
+    evidence = TokenEvidence(model)
     maps = {
-        f"for {names[said]}, {probabilities[said]:.0%}": evidence.relevance(wrong.pixel_values, said)[0],
-        f"for {names[right]}, {probabilities[right]:.0%}": evidence.relevance(wrong.pixel_values, right)[0],
+        f"for {names[said]}, {percent_text(float(probabilities[said]))}": evidence.relevance(wrong.pixel_values, said)[0],
+        f"for {names[right]}, {percent_text(float(probabilities[right]))}": evidence.relevance(wrong.pixel_values, right)[0],
         f"{names[said]} rather than {names[right]}": evidence.relevance(wrong.pixel_values, said, contrast=right)[0],
     }
     title = f"a {names[right]}, taken for a {names[said]}"
