@@ -3,10 +3,13 @@
 Run as a script with parts, of ``PARTS``, it prints what differs.
 """
 
+import contextlib
 import os
 import sys
+import tempfile
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +17,14 @@ from engine.elsewhere import NAME, register
 from families import make
 from torch.utils._pytree import tree_flatten
 
-TARGETS, METHODS = torch.tensor([3, 5]), ["gmar-l1", "attention-evidence", "input-x-gradient"]
+TARGETS = torch.tensor([3, 5])
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 MAPS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 BOX = [8, 4, 24, 20]
 COMPARED = ("method", "insertion", "deletion", "convergence_delta", "target")  # of what takes no time
 MASKS = torch.zeros(2, 32, 32, dtype=torch.bool)
 MASKS[:, BOX[1] : BOX[3], BOX[0] : BOX[2]] = True
+WAITED_FOR = []  # devices whose work was waited for
 
 
 def metrics(model, images):
@@ -102,25 +106,46 @@ def heads(model, images):
 
 
 def evaluations(model, images):
-    """Over data, and of one image."""
+    """Over data, and of one image. Each removal and head score is called above."""
     from captum_gmar import compare, evaluate, evaluate_heads
-    from captum_gmar.evaluation.catalogue import METRICS, REMOVALS, SCORES
+    from captum_gmar.evaluation.catalogue import METRICS
 
     data = [(pixels, int(target), mask.numpy()) for pixels, target, mask in zip(IMAGES, TARGETS, MASKS, strict=True)]
     metrics = [name for name, entry in METRICS.items() if entry.kind != "mosaic"]  # which need more images
-    options = {"metrics": metrics, "removals": [*REMOVALS], "steps": 2}
+    options = {"metrics": metrics, "removals": ["tokens"], "steps": 2}
     counts = {"steps": 2, "ig_steps": 2, "repeats": 1}
     return {
-        "evaluate": lambda: evaluate(model, data, METHODS, **options).records(),
-        "evaluate_heads": lambda: evaluate_heads(model, data, [*SCORES], ablate=True, random_orders=1).records(),
+        "evaluate": lambda: evaluate(model, data, ["gmar-l1"], **options).records(),
+        "evaluate_heads": lambda: evaluate_heads(model, data, ["entropy"], ablate=True, random_orders=1).records(),
         "compare": lambda: [
             {key: value for key, value in row.items() if key in COMPARED}
-            for row in compare(model, images[:1], METHODS, **counts).records()
+            for row in compare(model, images[:1], ["gmar-l1", "input-x-gradient"], **counts).records()
         ],
     }
 
 
-PARTS = {"metrics": metrics, "captums": captums, "heads": heads, "evaluations": evaluations}
+def commands(model, images):
+    """The command line on the built-in scene, and that times are taken when the device is done."""
+    from captum_gmar.cli.main import main
+    from captum_gmar.inspection.timing import time_in_turns
+
+    def explain():
+        with tempfile.TemporaryDirectory() as folder:
+            picture, arrays = Path(folder, "map.png"), Path(folder, "map.npz")
+            places = ["--output", str(picture), "--save-array", str(arrays), "--device", images.device.type]
+            with contextlib.redirect_stdout(sys.stderr):
+                assert main(["explain", "--methods", "gmar-l1", *places]) == 0
+            return {name: torch.as_tensor(array) for name, array in np.load(arrays).items() if array.dtype.kind == "f"}
+
+    def time():
+        known = len(WAITED_FOR)
+        time_in_turns({"a": lambda: None}, lambda: None, images.device, 1)
+        return set(WAITED_FOR[known:]) == {images.device} - {torch.device("cpu")}
+
+    return {"explain": explain, "time": time}
+
+
+PARTS = {"metrics": metrics, "captums": captums, "heads": heads, "evaluations": evaluations, "commands": commands}
 
 
 def outcome(call):
@@ -151,6 +176,8 @@ def check(part):
             assert others == expected_others, f"{others}, not {expected_others}"
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             failures.append(f"{part}, {name}: {type(error).__name__}: {str(error)[:300]}")
+    if part == "evaluations" and not WAITED_FOR:
+        failures.append(f"{part}: times were taken of work that was not done")
     return failures
 
 
@@ -158,7 +185,7 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     registered = register()
-    torch.accelerator.synchronize = lambda device=None: None  # it has no streams
+    torch.accelerator.synchronize = WAITED_FOR.append  # it has no streams
     module = getattr(torch, NAME)
     module.get_rng_state, module.set_rng_state = lambda device: torch.get_rng_state(), lambda state, device: None
     for wanted in sys.argv[1:]:

@@ -21,7 +21,7 @@ from captum_gmar.engine.models import Logits
 from captum_gmar.engine.reading import Blocks, norm_of
 from captum_gmar.engine.request import Request, pixel_values
 from captum_gmar.engine.rule import Importance, head_weights
-from captum_gmar.metrics.inputs import has_float64
+from captum_gmar.metrics.inputs import with_float64
 
 RESIDUAL = 0.25
 MEAN_SHARE = 5e-5  # of the mean of R, for a residual
@@ -121,7 +121,7 @@ class PublishedRollout:
         assert importance is not None
         examples, tokens = relevance.shape
         patches = int(relevance[0].count_nonzero())
-        device = relevance.device if has_float64(relevance.device) else torch.device("cpu")
+        device = with_float64(relevance.device)
         identity = torch.eye(tokens, dtype=torch.float64, device=device)
         # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
         first = identity[-patches:].expand(examples, -1, -1)  # (N, P, T) of the first head

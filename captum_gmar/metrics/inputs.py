@@ -85,21 +85,24 @@ def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
 def patch_scores(attributions: Tensor, patch_size: PatchSize) -> Tensor:
     """The attributions (N, C, H, W) summed over the channels and pixels of each patch, (N, rows, columns).
 
-    Summed in double precision, so that patches of the same relevance get the same score, wherever they lie.
+    Summed in double precision, so that patches of the same relevance get the same score, wherever they lie. Where the
+    device has none they are summed on the CPU, and rounded.
     """
-    pixels = attributions.sum(1, dtype=torch.float64 if has_float64(attributions.device) else torch.float32)
+    home = with_float64(attributions.device)
+    pixels = attributions.to(home).sum(1, dtype=torch.float64)
     height, width = check_patch_size(patch_size, *pixels.shape[1:])
-    return pixels.reshape(len(pixels), -1, height, pixels.shape[2] // width, width).sum((2, 4))
+    scores = pixels.reshape(len(pixels), -1, height, pixels.shape[2] // width, width).sum((2, 4))
+    return scores if home == attributions.device else scores.to(torch.float32).to(attributions.device)
 
 
 @cache
-def has_float64(device: torch.device) -> bool:
-    """Whether the device computes in double precision, which Apple's GPUs and some others do not."""
+def with_float64(device: torch.device) -> torch.device:
+    """The device, or the CPU if it does not compute in double precision, as Apple's GPUs and some others do not."""
     try:
         torch.zeros(1, dtype=torch.float64, device=device).sum()
     except (RuntimeError, TypeError):
-        return False
-    return True
+        return torch.device("cpu")
+    return device
 
 
 def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[int, int]:

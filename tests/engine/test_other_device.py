@@ -31,7 +31,8 @@ def test_every_method(arguments):
 @pytest.mark.skipif(not hasattr(backend_registration, NEEDED), reason="this torch knows no devices written in Python")
 def test_the_rest_of_the_library():
     """See ``calls_elsewhere.py``."""
-    script = [sys.executable, str(TESTS / "calls_elsewhere.py"), "metrics", "captums", "heads"]
+    parts = "metrics", "captums", "heads", "evaluations", "commands"
+    script = [sys.executable, str(TESTS / "calls_elsewhere.py"), *parts]
     done = subprocess.run(script, capture_output=True, text=True, env={**_environment(), "OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-2000:]
 
