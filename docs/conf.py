@@ -38,6 +38,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
     "tools.site.formulas",
+    "tools.site.tutorials",
 ]
 exclude_patterns = ["_build", "errors-by-symptom.md", "generated", "inventories", "jupyter_execute"]
 templates_path: list[str] = []
@@ -50,6 +51,7 @@ nb_execution_mode = "off" if MODE == "draft" else "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "warn"
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
