@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.attr.answer_words import pieces, words_of
-from captum_gmar.attr.evidence import log_odds
 from captum_gmar.attr.image_tokens import PictureTokens, picture_tokens
 from captum_gmar.attr.prompt_inputs import prompt_inputs
+from captum_gmar.attr.word_scores import word_scores
 from captum_gmar.engine.models import check_model
-from captum_gmar.engine.precision import wide
 from captum_gmar.engine.word_rows import RowEvidence, decoder_layers, explain_last_rows
 
 Answer: TypeAlias = str | Sequence[int] | Tensor
@@ -214,7 +213,7 @@ class AnswerEvidence:
             )
         _check_positions(self.model, arguments, len(ids) - 1)
         with_answer = self._with_answer(arguments, ids)
-        evidence = explain_last_rows(self.model, with_answer, len(ids), partial(_word_scores, ids=ids, against=against))
+        evidence = explain_last_rows(self.model, with_answer, len(ids), partial(word_scores, ids=ids, against=against))
         tokens, encoded, scores, totals = _shared_out(evidence)
         pictures = picture_tokens(self.model, arguments, (tokens if encoded is None else encoded).shape[1])
         return AnswerAttribution(
@@ -306,15 +305,6 @@ def _one_example(inputs: Mapping[str, Any]) -> dict[str, Any]:
             "examples one after the other."
         )
     return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
-
-
-def _word_scores(logits: Tensor, ids: list[int], against: list[int] | None) -> Tensor:
-    """(L, W) of logits (L, W, vocabulary): of each word its log-odds, or its odds' log against the contrast."""
-    words = torch.arange(len(ids), device=logits.device)
-    if against is None:
-        return log_odds(logits.flatten(0, 1)).view(logits.shape)[:, words, ids]
-    logits = wide(logits)
-    return logits[:, words, ids] - logits[:, words, against * (len(ids) // len(against))]
 
 
 def _shared_out(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:

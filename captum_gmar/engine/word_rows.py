@@ -62,13 +62,10 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
     Raises:
         RuntimeError: if the decoder's attention or layers cannot be met.
     """
-    layers = decoder_layers(model)
-    reading = _RowReading(words, len(layers))
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), _met_attention(model):
-        with _rows_leave(layers, reading), _WordPass(reading):
-            logits = model(**arguments, use_cache=False, return_dict=True).logits
-        of_layers = score(_by_layer(logits, reading, model))
-        gradients = torch.autograd.grad(of_layers.sum(), [attended.output for attended in reading.attended])
+        reading, scores, gradients = _read_by_and_by(model, arguments, words, score) or _read_at_once(
+            model, arguments, words, score
+        )
     tokens = encoded = None
     for attended, gradient in zip(reading.attended, gradients, strict=True):
         evidence = attended.share_out(gradient)
@@ -77,8 +74,67 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
         else:
             tokens = evidence if tokens is None else tokens + evidence
     if tokens is None:
-        tokens = torch.zeros(words, reading.length, device=logits.device)
-    return RowEvidence(tokens, encoded, of_layers[-1].detach())
+        tokens = torch.zeros(words, reading.length, device=scores.device)
+    return RowEvidence(tokens, encoded, scores)
+
+
+def _read_at_once(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> "_Read":
+    """All layers read by one call of the output embedding, and whatever the model does after it."""
+    layers = decoder_layers(model)
+    reading = _RowReading(words, len(layers))
+    with _rows_leave(layers, reading), _WordPass(reading):
+        logits = model(**arguments, use_cache=False, return_dict=True).logits
+    _check_read(model, reading, logits)
+    of_layers = score(_rows_of_layers(logits, reading))
+    gradients = torch.autograd.grad(of_layers.sum(), [attended.output for attended in reading.attended])
+    return _Read(reading, of_layers[-1].detach(), gradients)
+
+
+def _read_by_and_by(model: Any, arguments: Mapping[str, Any], words: int, score: Score) -> "_Read | None":
+    """A few layers read after the others, so that the logits of all are never there together; None if the model does
+    anything to logits after its output embedding."""
+    layers, embedding = decoder_layers(model), model.get_output_embeddings()
+    reading, calls = _RowReading(words, len(layers)), _Calls()
+    with _WordPass(reading):
+        with _rows_leave(layers, reading), calls.of_first_rows(embedding):
+            logits = model(**arguments, use_cache=False, return_dict=True).logits
+        if len(calls.inputs) != 1 or logits is not calls.output:
+            return None
+        hidden = calls.inputs[0]
+        _check_read(model, reading, hidden)
+        rows = _rows_of_layers(hidden, reading)
+        of_rows: list[Tensor] = []
+        for few in torch.split(
+            rows.detach(), max(1, reading.length // words)
+        ):  # as many rows as the model itself reads
+            scores = score(embedding(few.requires_grad_()))
+            of_rows += torch.autograd.grad(scores.sum(), few)
+    outputs = [attended.output for attended in reading.attended]
+    return _Read(reading, scores[-1].detach(), torch.autograd.grad(rows, outputs, torch.cat(of_rows)))
+
+
+class _Calls:
+    """What the output embedding was called with, of which it gets the first row alone."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.output: Tensor | None = None
+
+    @contextmanager
+    def of_first_rows(self, embedding: nn.Module) -> Iterator[None]:
+        @of_this_thread
+        def enter(module: nn.Module, args: Any) -> Any:
+            self.inputs.append(args[0])
+            return args[0][:1, :1], *args[1:]
+
+        @of_this_thread
+        def leave(module: nn.Module, args: Any, output: Tensor) -> None:
+            self.output = output
+
+        with ExitStack() as stack:
+            stack.callback(embedding.register_forward_pre_hook(enter).remove)
+            stack.callback(embedding.register_forward_hook(leave).remove)
+            yield
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -135,6 +191,14 @@ def _weights_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | 
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(-1).nan_to_num(0)
+
+
+class _Read(NamedTuple):
+    """A pass, the words' scores (W,), and the gradient of what each attention wrote."""
+
+    reading: "_RowReading"
+    scores: Tensor
+    gradients: Sequence[Tensor]
 
 
 class _RowReading:
@@ -258,15 +322,14 @@ def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
         yield
 
 
-def _by_layer(logits: Tensor, reading: _RowReading, model: nn.Module) -> Tensor:
-    """(L, W, vocabulary)"""
-    rows = reading.words
-    sequences = -(-reading.layers * rows // max(reading.length, 1))
-    if len(reading.outputs) != reading.layers or logits.shape[:2] != (sequences, reading.length):
+def _check_read(model: nn.Module, reading: _RowReading, read: Tensor) -> None:
+    """That what was read, (sequences, S, ...), holds the words' rows of all layers."""
+    sequences = -(-reading.layers * reading.words // max(reading.length, 1))
+    if len(reading.outputs) != reading.layers or read.shape[:2] != (sequences, reading.length):
         raise RuntimeError(
             f"Expected {type(model).__name__} to run its decoder's {reading.layers} layers once each and to read every "
             f"token by itself after them, but met {len(reading.outputs)} layers and got logits of shape "
-            f"{tuple(logits.shape)} for {rows} words."
+            f"{tuple(read.shape)} for {reading.words} words."
         )
     if not reading.attended:
         raise RuntimeError(
@@ -274,4 +337,8 @@ def _by_layer(logits: Tensor, reading: _RowReading, model: nn.Module) -> Tensor:
             "torch.nn.functional.scaled_dot_product_attention in this thread. Load it with "
             'attn_implementation="sdpa".'
         )
-    return logits.flatten(0, 1)[: reading.layers * rows].view(reading.layers, rows, -1)
+
+
+def _rows_of_layers(read: Tensor, reading: _RowReading) -> Tensor:
+    """(L, W, ...)"""
+    return read.flatten(0, 1)[: reading.layers * reading.words].view(reading.layers, reading.words, -1)

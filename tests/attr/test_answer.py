@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from oracle import log_odds
-from text_models import ANSWER, IMAGE_TOKEN, TEXT_MODELS, text_model
+from text_models import ANSWER, IMAGE_TOKEN, TEXT, TEXT_MODELS, text_model
 from torch.overrides import TorchFunctionMode
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -117,6 +117,27 @@ def test_scores_are_those_with_which_the_model_generates(name):
     result = AnswerEvidence(model).attribute(inputs, target=answer)
     expected = log_odds(logits)[range(4), answer]
     torch.testing.assert_close(result.scores, expected.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_model_does_to_logits_afterwards_counts():
+    config = transformers.GraniteConfig(**TEXT, logits_scaling=0.5)
+    torch.manual_seed(0)
+    model, inputs = transformers.GraniteForCausalLM(config).double().eval(), {"input_ids": torch.tensor([[1, 5, 6]])}
+    result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
+    (dense,), scores = dense_evidence(model, inputs, ANSWER)
+    torch.testing.assert_close(result.relevance, dense / dense.abs().sum(1, keepdim=True), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(result.scores, scores, rtol=1e-9, atol=1e-12)
+
+
+def test_logits_of_all_layers_are_never_there_together():
+    model, inputs = text_model("llama")
+    read = []
+    hook = model.lm_head.register_forward_hook(lambda module, args, output: read.append(output.shape[:-1].numel()))
+    AnswerEvidence(model).attribute(inputs, target=ANSWER)
+    hook.remove()
+    length = inputs["input_ids"].shape[1] + len(ANSWER) - 1
+    assert read == [1, 4, 4]  # one row by the model itself, and the words' rows of each of two layers
+    assert max(read) <= length
 
 
 def test_words_one_by_one_are_what_they_are_together():
