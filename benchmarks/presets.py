@@ -5,6 +5,7 @@ from typing import NamedTuple
 from benchmarks.cases import Case
 from benchmarks.rows import AGAIN, BOTH, DENSE, FORWARD, NAMES, OF_SEVERAL
 from benchmarks.timing import Limits
+from captum_gmar.attr.catalogue import OURS
 
 SHORT = (BOTH + AGAIN, "gmar-l1", FORWARD + AGAIN, "rollout")
 SOME = (*SHORT, "gmar-forward", "gradient-rollout")
@@ -63,6 +64,12 @@ PRESETS = {
         limits=Limits(rounds=3, enough=2, longest=60),  # bfloat16 takes a processor without it long
         exact=(Case("ViT-Ti", 224, 2, layers=4),),
         start_up=1,
+    ),
+    "methods": Preset(  # a minute or two: every method of ours, on one small model
+        tables={Case("ViT-Ti", 224): (BOTH + AGAIN, FORWARD + AGAIN, *OURS)},
+        growth={},
+        limits=Limits(rounds=15, enough=8, longest=20, fewest=5),
+        exact=(),
     ),
     "cpu": Preset(  # half an hour
         tables={

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from inspect import getdoc
@@ -19,7 +19,13 @@ from captum_gmar.inspection.passes import Passes, watched_copy
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCENE = 600_025  # two objects that the built-in model is sure of, as on the page of attention evidence
-CASES = ("ViT-B/16, 224², batch 1, float32", "ViT-Ti/16, 224², batch 1, float32")
+FAITHFULNESS = (("deit-tiny",), ("built-in", "later-built-in"))  # folders of results: on photos, on scenes
+COSTS = (  # the file, and the case in it, best first
+    ("report.json", "ViT-B/16, 224², batch 1, float32"),
+    ("report.json", "ViT-Ti/16, 224², batch 1, float32"),
+    ("methods.json", "ViT-Ti/16, 224², batch 1, float32"),
+)
+MARKS = ("", "†", "‡")  # of these, in tables
 OUR_OWN = ("attention-evidence", "token-evidence")  # papers that their docstrings name are of what they build on
 ANY_MODEL, LAYERS_IN_A_LIST = "any", "layers in one list"
 SMALL = 1e-6  # of the largest value: what rounding leaves below zero is no sign
@@ -34,7 +40,7 @@ class Fact(NamedTuple):
         maps: of the classes of both objects of the scene, (2, rows, columns).
         passes: forward and backward, as measured.
         faithfulness: insertion less deletion by blur, on photos and on scenes; None where not measured.
-        cost: time by the model's own pass, and on which of CASES; None where not measured.
+        cost: time by the model's own pass, and by which of COSTS; None where not measured.
         source: the first paper that its docstring names; None of those that are our own.
     """
 
@@ -76,7 +82,7 @@ def scene() -> DemoScene:
 def gather() -> list[Fact]:
     """A fact for every row of the catalogue."""
     model, shown = load_model(), scene()
-    faithfulness = [_faithfulness(name) for name in ("deit-tiny", "built-in")]
+    faithfulness = [_faithfulness(folders) for folders in FAITHFULNESS]
     costs = _costs()
     facts = []
     for name, entry in METHODS.items():
@@ -118,19 +124,24 @@ def _measure(
     return torch.stack(maps), passes.per_run(len(shown.labels))
 
 
-def _faithfulness(folder: str) -> dict[str, float]:
+def _faithfulness(folders: Iterable[str]) -> dict[str, float]:
+    return {
+        row["method"]: float(row["mean"])
+        for folder in folders
+        for row in _summary(folder)
+        if (row["metric"], row["removal"]) == ("insertion-deletion", "blur")
+    }
+
+
+def _summary(folder: str) -> list[dict[str, str]]:
     with (DOCS / "results" / folder / "summary.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == ("insertion-deletion", "blur")
-        ]
-    return {row["method"]: float(row["mean"]) for row in rows}
+        return list(csv.DictReader(file))
 
 
 def _costs() -> dict[str, tuple[float, int]]:
-    cases = json.loads((DOCS / "performance" / "report.json").read_text(encoding="utf-8"))["cases"]
     costs: dict[str, tuple[float, int]] = {}
-    for number, case in enumerate(CASES):
-        for row in cases.get(case, ()):
+    for number, (name, case) in enumerate(COSTS):
+        for row in json.loads((DOCS / "performance" / name).read_text(encoding="utf-8"))["cases"][case]:
             if row["ratio"]:
                 costs.setdefault(row["row"], (row["ratio"]["median"], number))
     return costs

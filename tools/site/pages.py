@@ -8,7 +8,7 @@ from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
 from captum_gmar.files.markdown import table
 from captum_gmar.visualization.style import number_text
 from tools.site.bibliography import key_of
-from tools.site.facts import DOCS, OUR_OWN, Fact, class_of, write_page
+from tools.site.facts import DOCS, MARKS, OUR_OWN, Fact, class_of, write_page
 
 HEADER = ("method", "passes", "sign", "sees the class", "photos", "scenes", "cost", "models", "source")
 FORM = ".2f"  # of numbers
@@ -37,7 +37,7 @@ def _matrix_row(fact: Fact) -> list[str]:
     entry = fact.entry
     forward, backward = fact.passes
     photos, scenes = (_number(value) for value in fact.faithfulness)
-    cost = f"{_number(fact.cost[0])}{' †' * fact.cost[1]}" if fact.cost else "–"
+    cost = f"{_number(fact.cost[0])} {MARKS[fact.cost[1]]}".rstrip() if fact.cost else "–"
     return [
         f"[{entry.name}](/methods/{fact.page}.md)",
         f"{forward} + {backward}",

@@ -12,6 +12,7 @@ from captum_gmar import (
     GMARAttribution,
     GradientRollout,
     TokenEvidence,
+    visualize_attribution,
     visualize_comparison,
     visualize_head_importance,
     visualize_relevance_flow,
@@ -41,8 +42,9 @@ def draw_methods(facts: list[Fact]) -> None:
 
 
 def draw_gallery(facts: list[Fact]) -> None:
-    """What ``docs/gallery.md`` shows."""
+    """What ``docs/gallery.md`` shows, and ``docs/quickstart.md``."""
     model, shown = load_model(), scene()
+    _save("quickstart", lambda: _quickstart(model))
     _save("two-classes", lambda: _two_classes(facts, shown))
     _save("for-and-against", lambda: _for_and_against(model, shown))
     _save("all-methods", lambda: _all_methods(facts, shown))
@@ -60,6 +62,13 @@ def first_wrong(model: Any) -> DemoScene:
         if int(model(found.pixel_values).logits.argmax()) != found.labels[0]:
             return found
     raise RuntimeError("the model was expected to be wrong in one of 1000 scenes")
+
+
+def _quickstart(model: Any) -> Figure:
+    """What its first block draws."""
+    one = load_scene(3)
+    attributions = GMARAttribution(model).attribute(one.pixel_values, target=one.labels[0])
+    return visualize_attribution(attributions[0], one.image, title=one.names[0], use_pyplot=False)[0]
 
 
 def _two_classes(facts: list[Fact], shown: DemoScene) -> Figure:
@@ -142,13 +151,13 @@ def _flow(model: Any, shown: DemoScene) -> Figure:
 def _wrong(model: Any, wrong: DemoScene) -> Figure:
     probabilities = model(wrong.pixel_values).logits.detach().softmax(-1)[0]
     said, right = int(probabilities.argmax()), wrong.labels[0]
-    names = model.config.id2label
+    names, pixels = model.config.id2label, wrong.pixel_values
     evidence = TokenEvidence(model)
     maps = {
-        f"for {names[said]}, {percent_text(float(probabilities[said]))}": evidence.relevance(wrong.pixel_values, said)[0],
-        f"for {names[right]}, {percent_text(float(probabilities[right]))}": evidence.relevance(wrong.pixel_values, right)[0],
-        f"{names[said]} rather than {names[right]}": evidence.relevance(wrong.pixel_values, said, contrast=right)[0],
+        f"for {names[label]}, {percent_text(float(probabilities[label]))}": evidence.relevance(pixels, label)[0]
+        for label in (said, right)
     }
+    maps[f"{names[said]} rather than {names[right]}"] = evidence.relevance(pixels, said, contrast=right)[0]
     title = f"a {names[right]}, taken for a {names[said]}"
     return visualize_comparison(maps, wrong.image, title=title, label=PERCENT, use_pyplot=False)[0]
 
