@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.exactness import of_gmar_in_bfloat16, of_methods
+from benchmarks.exactness import of_half_precision, of_methods
 from benchmarks.isolated import Ended, Send, isolated
 from benchmarks.journal import Found, Journal
 from benchmarks.memory import take_peaks
@@ -19,6 +19,7 @@ from benchmarks.timing import Failed, Limits, Started, take_times
 
 EVERYTHING = "the whole case"
 START_UP = "start-up"
+GMAR = "gmar-l1", "gmar-l2"
 
 
 class OutOfTime(Exception):
@@ -97,7 +98,8 @@ def take_agreements(send: Send, case: Case, device: str, threads: int) -> None:
     """Sends how far the methods are from their formulas."""
     torch.set_num_threads(threads)
     subject = Subject(case, device)
-    for agreement in (*of_methods(subject.model, subject.inputs), *of_gmar_in_bfloat16(subject.model, subject.inputs)):
+    of_gmar = of_half_precision(subject.model, subject.inputs, torch.bfloat16, GMAR)
+    for agreement in (*of_methods(subject.model, subject.inputs), *of_gmar):
         send(agreement)
 
 

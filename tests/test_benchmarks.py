@@ -6,6 +6,7 @@ import re
 import statistics
 
 import pytest
+import torch
 
 pytest.importorskip("benchmarks.cases", reason="the benchmarks are not installed; they run in a checkout")
 
@@ -15,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.beside import beside
 from benchmarks.cases import Case
 from benchmarks.counting import Count, Ratio
-from benchmarks.exactness import of_methods
+from benchmarks.exactness import of_half_precision, of_methods
 from benchmarks.growth import fitted_exponent
 from benchmarks.isolated import Ended, failure, isolated
 from benchmarks.journal import Found, Journal
@@ -243,6 +244,18 @@ def test_exactness_is_measured_of_every_method_that_has_a_formula():
     errors = {agreement.method: agreement.error for agreement in of_methods(model, inputs)}
     assert list(errors) == [name for name, row in METHODS.items() if row.expected is not None]
     assert max(errors.values()) < 1e-5
+
+
+@pytest.mark.parametrize(("precision", "least"), [(torch.bfloat16, 0.97), (torch.float16, 0.999)])
+def test_half_precision_is_as_exact_as_the_models_own_numbers(precision, least):
+    model, inputs = Case("ViT-Ti", 64, 2, layers=2).build("cpu")
+    names = ["gmar-l1", "rollout-forward", "gradient-rollout", "cdam"]
+    found = list(of_half_precision(model, inputs, precision, names))
+    assert [agreement.method for agreement in found] == names
+    assert min(agreement.correlation for agreement in found) > least
+    for agreement in found[:3]:
+        assert abs(agreement.correlation - agreement.correlation_of_model_least) < 0.005
+    assert found[3].correlation_of_model is None
 
 
 def test_what_was_counted_stands_beside_what_was_measured():
