@@ -246,7 +246,7 @@ class AttentionBlocks:
     def __init__(self, layer: Layer, scratch: Scratch) -> None:
         self.scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
         self.shape = layer.query.shape[:-1]  # (n, H, T)
-        self.query, self.key, self.mask = _flat(layer.query), _flat(layer.key), layer.mask
+        self.query, self.key, self.mask = flat(layer.query), flat(layer.key), layer.mask
         self.scratch = scratch
         self.queries = self.shape[-1]
         self.rows = scratch.rows  # of a block, or less
@@ -322,18 +322,18 @@ class GradientBlocks(AttentionBlocks):
         grads: list[Tensor | None],
     ) -> None:
         super().__init__(layer, scratch)
-        self.value, self.grad_output, self.grads = _flat(value), _flat(grad_output), grads
+        self.value, self.grad_output, self.grads = flat(value), flat(grad_output), grads
         self.gathered = grads[0] is None or output is None
         self.apart = False  # whether these are some heads of the layer's
         self.whole: RowBlock | None = None  # all rows, if one block holds them
         self.sums: list[Tensor] = []
         if output is not None and not self.gathered:
-            flat = self.query, self.key, self.value
+            factors = self.query, self.key, self.value
             if self._sums_are_grads():
                 self.sums = [grad[0] for grad in grads[:3] if grad is not None]
             else:
-                self.sums = [scratch.workspace.take(f"sums {place}", (*t.shape,), t) for place, t in enumerate(flat)]
-            products = torch.mul(self.grad_output, _flat(output), out=self.sums[2])  # not in use before the first block
+                self.sums = [scratch.workspace.take(f"sums {place}", (*t.shape,), t) for place, t in enumerate(factors)]
+            products = torch.mul(self.grad_output, flat(output), out=self.sums[2])  # not in use before the first block
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
     def _sums_are_grads(self) -> bool:
@@ -417,7 +417,7 @@ def _is_nowhere(mask: Tensor) -> Tensor:
     return mask.amax(-1, keepdim=True) == -torch.inf
 
 
-def _flat(tensor: Tensor) -> Tensor:
+def flat(tensor: Tensor) -> Tensor:
     """(n, H, T, D) → (nH, T, D), in at least single precision."""
     if tensor.dtype.itemsize < 4:  # one copy does both
         tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)

@@ -18,7 +18,6 @@ from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.fields import FieldGrid
 from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass
-from captum_gmar.engine.kernel import is_readable, read_by_kernel
 from captum_gmar.engine.models import (
     Logits,
     PatchGrid,
@@ -29,13 +28,14 @@ from captum_gmar.engine.models import (
     transformer_layers,
 )
 from captum_gmar.engine.precision import without_autocast
-from captum_gmar.engine.reading import LayerGradient, Reading
+from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Sweep
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
 from captum_gmar.engine.survey import Survey, surveyed
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 from captum_gmar.engine.truncation import layers_apart, sum_of_layers
+from captum_gmar.engine.ways import is_fused, read_layer
 
 
 def _itself(logits: Tensor) -> Tensor:
@@ -227,10 +227,8 @@ def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importan
     with torch.no_grad(), without_autocast(relevance.device.type):
         if isinstance(sweep, HeadSweep) and sweep.is_linear(importance):
             unmasked = [_unmasked(layer) for layer in layers if layer.mask is None]
-            if len(unmasked) == len(layers) and all(
-                is_readable(layer, Reading(relevance, "attention")) for layer in unmasked
-            ):
-                return sweep.take(relevance, [partial(read_by_kernel, layer) for layer in unmasked], importance)
+            if len(unmasked) == len(layers) and all(is_fused(layer.query, layer.key) for layer in unmasked):
+                return sweep.take(relevance, [partial(read_layer, layer) for layer in unmasked], importance)
         for part in scratch.parts():
             blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
             parts.append(sweep(relevance[part], blocks, importance and [heads[part] for heads in importance]))

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import LayerGradient
+from captum_gmar.engine.row_channels import read_row, write_row
 
 CHANNELS_MORE = 8  # E: kernels take head dimensions in steps of so many
 
@@ -52,7 +53,7 @@ def fused_attention(
     scale, size = query.shape[-1] ** -0.5 if scale is None else scale, value.shape[-1]
     constants = query.detach(), key.detach(), value.detach(), None if mask is None else mask.detach()
     if watcher.matrix == "attention":
-        query, key, value = (F.pad(tensor, (0, CHANNELS_MORE)) for tensor in (query, key, value))
+        query, key, value = (_Padded.apply(tensor) for tensor in (query, key, value))  # type: ignore[no-untyped-call]
     if watcher.matrix is not None:
         value = _Received.apply(value, watcher.anchor, constants[2], watcher)  # type: ignore[no-untyped-call]
     output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
@@ -103,13 +104,22 @@ def _with_row(grad_output: Tensor, row: Tensor | None, watcher: Watcher) -> Tens
     gradient = grad_output.new_zeros(examples, tokens, heads, size + CHANNELS_MORE)
     gradient[..., :size] = grad_output.transpose(1, 2)
     if row is not None:
-        if torch.finfo(gradient.dtype).bits < 32:
-            largest = row.abs().amax()
-            watcher.unit = largest.where(largest > 0, 1)
-            row = row / watcher.unit  # else small numbers would be rounded to few digits in float16
-            gradient[..., size + 1] = (row - row.to(gradient.dtype)).to(gradient.dtype)[..., None]
-        gradient[..., size] = row.to(gradient.dtype)[..., None]
+        watcher.unit = write_row(row, gradient[..., size:])
     return gradient.transpose(1, 2)
+
+
+class _Padded(torch.autograd.Function):
+    """With channels more, which are zero."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.size = tensor.shape[-1]
+        return F.pad(tensor, (0, CHANNELS_MORE))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient[..., : ctx.size]  # to be copied once, by who needs it in one piece
 
 
 class _Received(torch.autograd.Function):
@@ -138,7 +148,4 @@ def _rows(grad_value: Tensor, value: Tensor, watcher: Watcher) -> Tensor:
     size = value.shape[-1]
     if watcher.matrix == "product":
         return (value.to(wide) * grad_value[..., :size].to(wide)).sum(-1)
-    if torch.finfo(grad_value.dtype).bits < 32:
-        assert watcher.unit is not None
-        return grad_value[..., size : size + 2].to(wide).sum(-1) * watcher.unit
-    return grad_value[..., size].contiguous()
+    return read_row(grad_value[..., size:], watcher.unit)

@@ -29,9 +29,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.blockwise import flat
 from captum_gmar.engine.in_blocks import read_in_blocks
 from captum_gmar.engine.kernel import is_readable, read_by_kernel
 from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Reading, Way
+from captum_gmar.engine.row_channels import is_row_of_attention, read_by_value
 
 IsOpen: TypeAlias = Callable[[LayerGradient, Reading], bool]
 
@@ -49,16 +51,16 @@ def _is_squared(layer: LayerGradient, reading: Reading) -> bool:
 
 def read_squares(layer: LayerGradient, reading: Reading) -> Heads:
     """The L2 norm of G = δ Vᵀ by two D×D matrices: ‖G‖² = ⟨δᵀδ, VᵀV⟩."""
-    wide = torch.promote_types(layer.value.dtype, torch.float32)
-    grad_output, value = layer.grad_output.to(wide), layer.value.to(wide)
-    products = (grad_output.mT @ grad_output) * (value.mT @ value)
-    return Heads(NOTHING, products.sum((-2, -1)).clamp(min=0).sqrt())
+    grad_output, value = flat(layer.grad_output), flat(layer.value)  # else each product would copy both
+    products = torch.bmm(grad_output.mT, grad_output).mul_(torch.bmm(value.mT, value))
+    return Heads(NOTHING, products.sum((-2, -1)).clamp_(min=0).sqrt_().view(layer.value.shape[:2]))
 
 
 # The quickest first.
 WAYS: dict[str, tuple[IsOpen, Way]] = {
     "kernel": (is_readable, read_by_kernel),
     "squares": (_is_squared, read_squares),
+    "value": (is_row_of_attention, read_by_value),
     "blocks": (_always, read_in_blocks),
 }
 

@@ -7,12 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from captum_gmar.attr import rules
-from captum_gmar.engine import explanation
+from captum_gmar.engine import ways
 from captum_gmar.engine.blockwise import GradientBlocks, Layer, Scratch
 from captum_gmar.engine.explanation import run_sweep
-from captum_gmar.engine.in_blocks import read_in_blocks
 from captum_gmar.engine.reading import LayerGradient
-from captum_gmar.engine.ways import read_layer
+from captum_gmar.engine.ways import WAYS, forced, read_layer
 
 RULES = [
     rules.GMARRule(),
@@ -40,21 +39,24 @@ def test_readings_and_blocks(rule):
     assert_close(of_heads, importance)
 
 
+@pytest.mark.parametrize("way", ["value", "blocks"])
 @pytest.mark.parametrize("recursion", rules.RECURSIONS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_sweeps_by_the_kernel(monkeypatch, recursion, weighted):
-    """As over blocks, of three layers; what the kernel reads is tested elsewhere."""
+def test_sweeps_by_rows(monkeypatch, recursion, weighted, way):
+    """As over blocks, of three layers."""
     random = torch.Generator().manual_seed(0)
     layers = [Layer(*torch.randn(2, 2, 3, 7, 5, generator=random, dtype=torch.float64), None, None) for _ in range(3)]
     start = torch.tensor([[1.0] + 6 * [0.0], 4 * [0.25] + 3 * [0.0]], dtype=torch.float64)
     importance = [torch.rand(2, 3, generator=random, dtype=torch.float64) for _ in range(3)] if weighted else None
     sweep = rules.RolloutSweep(0.7, recursion)
     over_blocks = run_sweep(sweep, layers, start, importance)
-    read = []
-    monkeypatch.setattr(explanation, "is_readable", lambda layer, reading: reading.matrix == "attention")
-    monkeypatch.setattr(explanation, "read_by_kernel", lambda layer, r: read.append(layer) or read_in_blocks(layer, r))
-    assert_close(run_sweep(sweep, layers, start, importance), over_blocks)
-    assert len(read) == 3
+    is_open, read = WAYS[way]
+    readings = []
+    counted = is_open, lambda layer, reading: readings.append(reading) or read(layer, reading)
+    monkeypatch.setattr(ways, "WAYS", {way: counted})
+    with forced(True):
+        assert_close(run_sweep(sweep, layers, start, importance), over_blocks)
+    assert len(readings) == 3
 
 
 @pytest.mark.parametrize("of_masks", [True, False])
@@ -63,6 +65,6 @@ def test_sweeps_that_need_blocks(monkeypatch, of_masks):
     query = torch.randn(1, 2, 4, 5, dtype=torch.float64)
     layer = Layer(query, query, torch.eye(4, dtype=torch.bool) if of_masks else None, None)
     sweep = rules.RolloutSweep(head_fusion="mean" if of_masks else "max")
-    monkeypatch.setattr(explanation, "is_readable", lambda layer, reading: True)
-    monkeypatch.setattr(explanation, "read_by_kernel", None)
-    assert run_sweep(sweep, [layer], torch.full((1, 4), 0.25, dtype=torch.float64), None).sum() > 0
+    monkeypatch.setattr(ways, "WAYS", {})
+    with forced(True):
+        assert run_sweep(sweep, [layer], torch.full((1, 4), 0.25, dtype=torch.float64), None).sum() > 0

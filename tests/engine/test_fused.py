@@ -40,7 +40,7 @@ def test_every_family(name, family):
 
 
 @pytest.mark.parametrize(("dtype", "correlation"), [(torch.bfloat16, 0.99), (torch.float16, 0.999)])
-@pytest.mark.parametrize("name", ["gmar-l2", "attention-evidence"])
+@pytest.mark.parametrize("name", ["gmar-l2", "attention-evidence", "rollout"])
 def test_half_precision(name, dtype, correlation, vit, images):
     expected = methods()[name](vit).relevance(images, 3).flatten(1)
     with forced(True):

@@ -53,3 +53,12 @@ def test_any_layer_can_be_read():
     layer, row = layer_gradient(masked=True)
     reading = Reading(row, "positive", "l1")
     assert_close(read_layer(layer, reading), dense(layer, reading))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_rows_keep_their_digits_in_half_precision(dtype):
+    """Those of float16 end at 6e-8."""
+    layer, row = layer_gradient(dtype=dtype)
+    reading = Reading(1e-7 * row, "attention")
+    (_, read), exact = WAYS["value"], dense(layer, reading).rows
+    assert_close(read(layer, reading).rows.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=1e-9)
