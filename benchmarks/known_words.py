@@ -1,12 +1,11 @@
 """Where the words of a model that answers come from, on scenes where it is known: each word's own object.
 
-    python -m tools.answering_model.train --output answering-model
-    python -m benchmarks.known_words --model answering-model --scenes 40
+    python -m benchmarks.known_words --scenes 40
 
-asks that model about scenes that it was not trained on, and writes a table in Markdown: of every method the
-share of positive relevance on the object of which the word speaks, how well its order of patches does (log-odds of the
-word with the first patches shown, less with them hidden, mean over steps), and its passes through the model for an
-answer of W words.
+asks the built-in model, or one that the training wrote (--model), about scenes that it was not trained on, and writes a
+table in Markdown: of every method the share of positive relevance on the object of which the word speaks, how well its
+order of patches does (log-odds of the word with the first patches shown, less with them hidden, mean over steps), and
+its passes through the model for an answer of W words.
 """
 
 import argparse
@@ -22,6 +21,7 @@ from torch import Tensor
 from captum_gmar import AnswerEvidence
 from captum_gmar.attr.evidence import log_odds
 from captum_gmar.classifier.answering import load_answering
+from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from captum_gmar.demo.questions import SceneQuestion, questions_of
 from captum_gmar.demo.scenes import Scene, make_scene
@@ -200,9 +200,9 @@ def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> It
             yield float((scores[:STEPS] - scores[STEPS:]).mean())
 
 
-def measure(folder: Path, scenes: int) -> str:
-    """The table of all methods, of the model in a folder."""
-    model, processor = load_answering(folder)
+def measure(folder: Path | None, scenes: int) -> str:
+    """The table of all methods, of the model in a folder, or the built-in one."""
+    model, processor = load_answering(folder) if folder else (load_answering_model(), load_answering_processor())
     model.set_attn_implementation("eager")
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
     gains: dict[str, list[float]] = defaultdict(list)
@@ -230,7 +230,7 @@ def _mean(values: list[float], digits: int = 3) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.known_words", description="Measure known words.")
-    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="that the training wrote")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="that the training wrote (default: built in)")
     parser.add_argument("--scenes", type=int, default=40, metavar="N", help="of two objects (default: %(default)s)")
     arguments = parser.parse_args()
     print(measure(arguments.model, arguments.scenes))

@@ -111,7 +111,7 @@ def read_pretrained(name: str, read: Callable[[str, bool], T], patience: float |
         OSError: if it cannot be found or read; the message names it.
     """
     is_folder = _is_folder(name)
-    with _quiet():
+    with quiet():
         try:
             return read(name, True)
         except OSError:
@@ -248,7 +248,7 @@ def _without_numbers(key: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps what transformers logs and its progress bars off the terminal."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

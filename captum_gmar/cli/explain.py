@@ -37,7 +37,9 @@ patches. Without an image and a model it explains a built-in scene with the
 built-in model, and needs no network.
 
 With --prompt it asks a vision-language model instead, and writes a page of HTML
-for each image: every word of the answer with the patches that fed it.
+for each image: every word of the answer with the patches that fed it. Without an
+image and a model it asks the built-in one about a scene, such as --prompt "what
+is in the picture?".
 """
 
 CLASSLESS = tuple(name for name, entry in METHODS.items() if not entry.reads_class)
@@ -140,7 +142,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("--text must go with the --model that scores images against texts")
     settings = _settings(arguments)
     settings.check()
-    images, missing = find_images(arguments.images) if arguments.images else ([Path(SCENE_NAME)], 0)
+    images, missing = _find(arguments.images)
     if not images:
         return 0, missing
     pictures = plan_pictures(images, arguments.output, settings.mark())
@@ -154,15 +156,18 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     return done, failed + missing
 
 
+def _find(images: Sequence[str]) -> tuple[list[Path], int]:
+    """The images, or the built-in scene where none is named, and how many arguments name none."""
+    return find_images(images) if images else ([Path(SCENE_NAME)], 0)
+
+
 def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
     """Asks a model that answers; how many images were explained and how many failed."""
-    if not arguments.images:
-        raise CommandError("--prompt must go with images and --model. Got neither.")
     others = {"methods": DEFAULT, "target": None, "text": None, "tokens": None, "save_array": None, "size": None}
     given = [name for name, usual in others.items() if getattr(arguments, name) != usual]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
-    images, missing = find_images(arguments.images)
+    images, missing = _find(arguments.images)
     if not images:
         return 0, missing
     mark = picture_mark("answer", arguments.prompt, arguments.answer or "")

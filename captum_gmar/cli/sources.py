@@ -10,9 +10,11 @@ from PIL import Image
 from captum_gmar import demo
 from captum_gmar.classifier import Classifier, choose_device, load_classifier
 from captum_gmar.classifier.answering import load_answering
+from captum_gmar.classifier.loading import quiet
 from captum_gmar.files.images import read_image
 
 SCENE_SEED = 3
+ASKED_SEED = 600_011  # of a scene of two objects
 HUB_SECONDS = 5  # in which it must answer
 
 
@@ -49,10 +51,16 @@ class AnswerSource(NamedTuple):
     read: Callable[[Path], Image.Image]
 
 
-def open_answering(model: str, device: str) -> AnswerSource:
-    """The model of this name, and image files.
+def open_answering(model: str | None, device: str) -> AnswerSource:
+    """The model of this name, and image files; of None the built-in ones, as :func:`open_source`.
 
     Raises:
         OSError, ValueError: as :func:`open_source`.
+        ImportError: if transformers is too old for the built-in model.
     """
+    if model is None:
+        with quiet():
+            answering, processor = demo.load_answering_model(), demo.load_answering_processor()
+        scene = demo.load_scene(ASKED_SEED, objects=2).image
+        return AnswerSource(answering.to(choose_device(device)), processor, lambda path: scene)
     return AnswerSource(*load_answering(model, device=choose_device(device), patience=HUB_SECONDS), read_image)

@@ -1,7 +1,8 @@
-"""A small trained vision transformer and synthetic scenes whose right explanation is known.
+"""Small trained models and synthetic scenes whose right explanation is known.
 
-Everything is in the package: no download, no network. `load_model` gives the model, `load_scene` a scene as
-the model takes it, with the exact pixel mask of each object.
+Everything is in the package: no download, no network. `load_model` gives a vision transformer that classifies,
+`load_answering_model` one that answers questions, `load_scene` a scene as the models take it, with the exact pixel mask
+of each object.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_gmar.attr.answer import check_version
 from captum_gmar.demo.patches import scene_pixel_values
 from captum_gmar.demo.scene_localisation import Localisation, LocalisationReport, localisation_report
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, ViTForImageClassification
+    from transformers import (
+        BaseImageProcessor,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        ViTForImageClassification,
+    )
 
 __all__ = [
     "CLASSES",
@@ -29,6 +36,9 @@ __all__ = [
     "Localisation",
     "LocalisationReport",
     "Scene",
+    "answering_folder",
+    "load_answering_model",
+    "load_answering_processor",
     "load_image_processor",
     "load_model",
     "load_scene",
@@ -127,3 +137,60 @@ def load_image_processor() -> BaseImageProcessor:
 
     with model_folder() as folder:
         return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def answering_folder() -> AbstractContextManager[Path]:
+    """The folder of the answering model, but for the weights of its vision tower, which are the demo model's."""
+    return as_file(files(__name__) / "answering")
+
+
+def load_answering_model() -> LlavaForConditionalGeneration:
+    """
+    Load the model that answers questions about scenes of one or two objects from the package, in evaluation mode.
+
+    Its vision tower is the demo model. `captum_gmar.demo.questions` has the questions that it was trained on.
+
+    Returns:
+        LlavaForConditionalGeneration: A decoder of 4 layers of 4 heads, which reads 14x14 patches.
+
+    Raises:
+        ImportError: If transformers is older than 5.
+
+    Example::
+
+        >>> model, processor = load_answering_model(), load_answering_processor()
+        >>> inputs = processor(images=load_scene(3).image, text="<image>what is in the picture?", return_tensors="pt")
+        >>> processor.decode(model.generate(**inputs, do_sample=False)[0, -4:-1]) == f"a {load_scene(3).names[0]}"
+        True
+    """
+    check_version()
+    from safetensors.torch import load_file
+    from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    tower = {f"model.vision_tower.{name}": weight for name, weight in load_model().vit.state_dict().items()}
+    with answering_folder() as folder:
+        model = LlavaForConditionalGeneration.from_pretrained(
+            None,
+            config=LlavaConfig.from_pretrained(folder, local_files_only=True),
+            state_dict=tower | load_file(folder / "decoder.safetensors"),
+            dtype=torch.float32,
+        )
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model.eval()
+
+
+def load_answering_processor() -> LlavaProcessor:
+    """
+    Load the processor of the model that answers, which takes pictures of any size and questions.
+
+    Returns:
+        LlavaProcessor: Resizes to 112x112 pixels, scales to -1 to 1, and makes a token of every word.
+
+    Raises:
+        ImportError: If transformers is older than 5.
+    """
+    check_version()
+    from transformers import AutoProcessor
+
+    with answering_folder() as folder:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)

@@ -52,6 +52,14 @@ def test_the_model_answers_where_no_answer_is_given(run, work, answering_model):
     assert content(work / "page.html")["words"]
 
 
+def test_the_built_in_model_is_asked_where_none_is_named(run, work):
+    result = run("--prompt", "what is above the star?", "--output", "out/")
+    assert (result.status, result.err) == (0, "")
+    page = "out/built-in-scene-answer-what-is-above-the-star.html"
+    assert f"built-in-scene\n  answer     a striped ring\n  page       {page}\n" in result.out
+    assert content(work / page)["words"] == ["a", "striped", "ring"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,13 +12,24 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from captum_gmar.demo import load_model, make_scene
-from captum_gmar.demo.patches import GRID, patch_shares, scene_pixel_values
+from captum_gmar.demo.patches import GRID, scene_pixel_values
 from captum_gmar.demo.questions import questions_of
 from captum_gmar.demo.scenes import KINDS
 from tools.answering_model import train
-from tools.answering_model.lessons import LENGTH, QUESTIONS, apart, begin_words, draw_lessons, draw_scenes, make_pool
+from tools.answering_model.aligning import align
+from tools.answering_model.lessons import (
+    LENGTH,
+    NO_OBJECT,
+    QUESTIONS,
+    UNIT,
+    Lesson,
+    apart,
+    draw_lessons,
+    draw_scenes,
+    make_pool,
+)
 from tools.answering_model.measures import words_right
-from tools.answering_model.network import LONGEST, build_model, build_processor, see, vocabulary
+from tools.answering_model.network import LONGEST, WIDTH, build_model, build_processor, see, vocabulary
 from tools.demo_model.fitting import Stage
 
 SEED = 5_000_000
@@ -38,8 +49,8 @@ def pool(model):
 def test_lessons_are_the_questions_and_their_answers(pool):
     words = {number: word for word, number in vocabulary().items()}
     drawn = draw_scenes(SEED)
-    for tokens, answers in zip(pool.tokens, pool.answers, strict=True):
-        for question, ids, answer in zip(next(drawn)[1], tokens.tolist(), answers.tolist(), strict=True):
+    for lesson in pool.lessons:
+        for question, ids, answer in zip(next(drawn)[1], lesson.tokens.tolist(), lesson.answers.tolist(), strict=True):
             text = " ".join(words[number] for number in ids if words[number] != "<pad>")
             assert text == f"{question.prompt.replace('?', ' ?')} {question.answer} </s>"
             assert " ".join(words[number] for number in answer if number >= 0) == f"{question.answer} </s>"
@@ -47,10 +58,11 @@ def test_lessons_are_the_questions_and_their_answers(pool):
 
 
 def test_questions_in_one_sequence_do_not_see_each_other(model, pool):
-    features, tokens, answers = draw_lessons(pool, 1, torch.Generator().manual_seed(0))
-    mask, positions = apart(GRID * GRID)
+    features, lesson = draw_lessons(pool, 1, torch.Generator().manual_seed(0))
+    tokens, answers = lesson.tokens, lesson.answers
     with torch.no_grad():
-        loss = train._loss(model, features, tokens, answers, mask, positions)
+        states = train._states(model, features, tokens, *apart(GRID * GRID))
+        loss = train._answering_loss(model, states[-1], answers)
         seen = model.model.multi_modal_projector(features)
         summed = count = 0
         for ids, right in zip(tokens.view(QUESTIONS, -1), answers.view(QUESTIONS, -1), strict=True):
@@ -72,26 +84,49 @@ def test_the_tower_is_seen_as_the_model_sees_it(model):
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_words_begin_as_what_shows_them():
+def test_places_are_of_the_object_asked_about_and_of_the_other(pool):
+    (scene, questions), lesson = next(draw_scenes(SEED)), pool.lessons[0]
+    middles = [torch.from_numpy(mask).nonzero().double().mean(0) for mask in scene.masks]
+    names = [KINDS[label][1].__name__ for label in scene.labels]
+    for question, place in zip(questions, lesson.places, strict=True):
+        first = next((name for name in names if name in question.prompt), None) or question.answer.split()[2]
+        order = sorted(range(len(names)), key=lambda index: names[index] != first)
+        expected = torch.cat([(middles[index] / (scene.image.shape[0] / GRID) - GRID / 2) / UNIT for index in order])
+        torch.testing.assert_close(place[: len(expected)].double(), expected, rtol=1e-5, atol=1e-5)
+        assert place[len(expected) :].isnan().all()
+
+
+def test_places_that_are_not_there_are_not_asked_for():
+    question = torch.tensor([[vocabulary()["?"], 0]])
+    lesson = Lesson(question, question, torch.tensor([[[1.0, 2.0, torch.nan, torch.nan]]]))
+    head = torch.nn.Linear(WIDTH, 4)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    states = torch.zeros(1, 2, WIDTH)
+    assert train._placing_loss([head, head], [states, states], lesson) == 2 * (1 + 4) / 2
+
+
+def test_patches_come_to_say_what_they_show(pool):
     torch.manual_seed(0)
-    model = build_model().eval()
-    begin_words(model, SEED, 40)
-    scene = make_scene(7, 1)
+    model, generator = build_model(), torch.Generator().manual_seed(0)
+    model.model.vision_tower.requires_grad_(False)
+    first, last = align(model, pool, 1, generator), align(model, pool, 40, generator)
+    assert last < first / 2
+    words, lesson = vocabulary(), pool.shown[1]
     with torch.no_grad():
-        patches = model.model.multi_modal_projector(see(model.model.vision_tower, scene_pixel_values([scene])))[0]
-        embedding = model.get_input_embeddings().weight.clone()
-    on_object = patch_shares(scene.masks[0]) > 0.9
-    shown = patches[on_object].mean(0) - patches[~on_object].mean(0)
-    shapes = list(dict.fromkeys(shape.__name__ for _, shape in KINDS))
-    likeness = {shape: float(torch.cosine_similarity(embedding[vocabulary()[shape]], shown, 0)) for shape in shapes}
-    assert max(likeness, key=likeness.get) == KINDS[scene.labels[0]][1].__name__
+        patches = model.model.multi_modal_projector(pool.features[1].float())
+        said = model.lm_head(patches).argmax(-1)
+    labels = lesson[lesson != NO_OBJECT].tolist()
+    right = [{words[part.__name__] for part in KINDS[label]} for label in labels]
+    assert sum(int(word) in kind for word, kind in zip(said[lesson != NO_OBJECT], right, strict=True)) > len(right) / 2
 
 
 def test_training_writes_a_folder_that_transformers_reads(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "_OF_WORDS", 30)
+    monkeypatch.setattr(train, "_ALIGNING", 2)
     monkeypatch.setattr(train, "_SCENES_ASKED", 1)
-    train.train(tmp_path, 0, Stage(side=GRID, scenes=3, steps=2, batch_size=2, rates=(1e-3, 1e-4)))
-    assert "all 0." in capsys.readouterr().out
+    monkeypatch.setattr(train, "_SEEDS_OF_STAGE", 3)
+    train.train(tmp_path, 0, [Stage(side=GRID, scenes=3, steps=1, batch_size=2, rates=(1e-3, 1e-4))] * 2)
+    assert capsys.readouterr().out.count("step 1/1") == 2
     model, processor = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 3_000_000
     tower = model.model.vision_tower.state_dict()

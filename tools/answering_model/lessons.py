@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from captum_gmar.demo.patches import GRID, patch_shares, scene_pixel_values
+from captum_gmar.demo.patches import GRID, PATCH, patch_shares, scene_pixel_values
 from captum_gmar.demo.questions import SceneQuestion, questions_of
 from captum_gmar.demo.scenes import KINDS, Scene, make_scene
 from tools.answering_model.network import END, PAD, SEEN_LAYERS, see, vocabulary
@@ -19,6 +20,24 @@ LENGTH: Final = 16  # tokens of a question and its answer
 _IGNORED: Final = -100  # by torch's cross entropy
 _OFTEN: Final = 3  # how often a question that is answered by an object is asked for one answered by "nothing"
 _BATCH: Final = 50
+UNIT: Final = 4  # patches, of places
+NO_OBJECT: Final = len(KINDS)
+
+
+class Lesson(NamedTuple):
+    """The questions that can be asked about scenes, with their answers: of one scene, or of several in a batch.
+
+    Attributes:
+        tokens: of the questions with their answers, filled up, (questions, LENGTH).
+        answers: the same, but for the tokens that the answer does not make, which are ignored.
+        places: of each question, the middle of the object asked about and of the other one, or of those described as
+            they are named: row, column, row, column from the picture's middle in `UNIT`, NaN where there is none,
+            (questions, 4).
+    """
+
+    tokens: Tensor
+    answers: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True)
@@ -27,14 +46,14 @@ class Pool:
 
     Attributes:
         features: what the tower returns of the patches, float16, (N, P, width).
-        tokens: of each scene's questions with their answers, filled up, (questions, LENGTH).
-        answers: the same, but for the tokens that the answer does not make, which are ignored.
-        weights: how often each question is asked, (questions,).
+        shown: the class of the object that covers most of each patch, or `NO_OBJECT`, (N, P).
+        lessons: of each scene.
+        weights: of each scene, how often each question is asked, (questions,).
     """
 
     features: Tensor
-    tokens: list[Tensor]
-    answers: list[Tensor]
+    shown: Tensor
+    lessons: list[Lesson]
     weights: list[Tensor]
 
 
@@ -51,42 +70,46 @@ def draw_scenes(first_seed: int) -> Iterator[tuple[Scene, list[SceneQuestion]]]:
 @torch.no_grad()
 def make_pool(tower: Any, first_seed: int, count: int) -> Pool:
     """Render scenes and let the tower look at them."""
-    drawn = draw_scenes(first_seed)
-    features, lessons = (
-        torch.empty(count, GRID * GRID, len(SEEN_LAYERS) * tower.config.hidden_size, dtype=torch.half),
-        [],
-    )
+    drawn, width = draw_scenes(first_seed), len(SEEN_LAYERS) * tower.config.hidden_size
+    features = torch.empty(count, GRID * GRID, width, dtype=torch.half)
+    shown, lessons, weights = [], [], []
     for start in range(0, count, _BATCH):
         scenes, questions = zip(*(next(drawn) for _ in range(min(_BATCH, count - start))), strict=True)
         features[start : start + len(scenes)] = see(tower, scene_pixel_values(scenes))
-        lessons += [_lesson(each) for each in questions]
-    tokens, answers, weights = zip(*lessons, strict=True)
-    return Pool(features, list(tokens), list(answers), list(weights))
+        shown += map(_shown, scenes)
+        lessons += map(_lesson, scenes, questions)
+        weights += map(_weights, questions)
+    return Pool(features, torch.stack(shown), lessons, weights)
 
 
-@torch.no_grad()
-def begin_words(model: Any, first_seed: int, count: int) -> None:
-    """Let the words of shapes and textures begin as what the decoder gets of patches that show them."""
-    embedding = model.get_input_embeddings().weight
-    sums: dict[str, list[Tensor]] = {}
-    for seed in range(first_seed, first_seed + count):
-        scene = make_scene(seed, 1)
-        patches = model.model.multi_modal_projector(see(model.model.vision_tower, scene_pixel_values([scene]))[0])
-        on_object = patch_shares(scene.masks[0]) > 0.5
-        for part in KINDS[scene.labels[0]]:
-            sums.setdefault(part.__name__, []).append(patches[on_object].mean(0) - patches[~on_object].mean(0))
-    means = {word: torch.stack(parts).nanmean(0) for word, parts in sums.items()}
-    centre = torch.stack(list(means.values())).mean(0)
-    size = embedding.norm(dim=1).mean()
-    for word, mean in means.items():
-        embedding[vocabulary()[word]] = size * (mean - centre) / (mean - centre).norm()
+def _shown(scene: Scene) -> Tensor:
+    shown = torch.full((GRID * GRID,), NO_OBJECT)
+    for label, mask in zip(scene.labels, scene.masks, strict=True):
+        shown[patch_shares(mask) > 0.5] = label
+    return shown
 
 
-def _lesson(questions: list[SceneQuestion]) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, answers and weights of a scene's questions."""
+def _lesson(scene: Scene, questions: list[SceneQuestion]) -> Lesson:
     tokens, answers = zip(*map(_encode, questions), strict=True)
-    weights = [1 if question.answer == "nothing" else _OFTEN for question in questions]
-    return torch.tensor(tokens), torch.tensor(answers), torch.tensor(weights, dtype=torch.float)
+    middles = [torch.from_numpy(np.argwhere(mask).mean(0)).float() for mask in scene.masks]
+    nowhere = torch.full((2,), torch.nan)
+    places = []
+    for question in questions:
+        first = _first_object(scene, question)
+        second = [middle for index, middle in enumerate(middles) if index != first]
+        places.append(torch.cat([middles[first], *(second or [nowhere])]))
+    return Lesson(torch.tensor(tokens), torch.tensor(answers), (torch.stack(places) / PATCH - GRID / 2) / UNIT)
+
+
+def _first_object(scene: Scene, question: SceneQuestion) -> int:
+    """The object that a question names, or its answer first."""
+    names = [f"the {KINDS[label][1].__name__}" for label in scene.labels]
+    named = [index for index, name in enumerate(names) if name in question.prompt]
+    return (named or [word.objects[0] for word in question.words if word.kind == "shape"])[0]
+
+
+def _weights(questions: list[SceneQuestion]) -> Tensor:
+    return torch.tensor([1 if question.answer == "nothing" else _OFTEN for question in questions], dtype=torch.float)
 
 
 def _encode(question: SceneQuestion) -> tuple[list[int], list[int]]:
@@ -97,16 +120,17 @@ def _encode(question: SceneQuestion) -> tuple[list[int], list[int]]:
     return prompt + answer + [words[PAD]] * rest, [_IGNORED] * len(prompt) + answer + [_IGNORED] * rest
 
 
-def draw_lessons(pool: Pool, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Return features (N, P, width), tokens and answers (N, QUESTIONS * LENGTH) of random scenes and questions."""
-    chosen = torch.randint(len(pool.tokens), (size,), generator=generator)
-    tokens, answers = [], []
+def draw_lessons(pool: Pool, size: int, generator: torch.Generator) -> tuple[Tensor, Lesson]:
+    """Return features (N, P, width) of random scenes and QUESTIONS random questions about each, in a row: tokens and
+    answers (N, QUESTIONS * LENGTH), places (N, QUESTIONS, 4)."""
+    chosen = torch.randint(len(pool.lessons), (size,), generator=generator)
+    drawn = []
     for scene in chosen.tolist():
         few = len(pool.weights[scene]) < QUESTIONS
         asked = torch.multinomial(pool.weights[scene], QUESTIONS, replacement=few, generator=generator)
-        tokens.append(pool.tokens[scene][asked].flatten())
-        answers.append(pool.answers[scene][asked].flatten())
-    return pool.features[chosen].float(), torch.stack(tokens), torch.stack(answers)
+        lesson = pool.lessons[scene]
+        drawn.append((lesson.tokens[asked].flatten(), lesson.answers[asked].flatten(), lesson.places[asked]))
+    return pool.features[chosen].float(), Lesson(*map(torch.stack, zip(*drawn, strict=True)))
 
 
 def apart(patches: int) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,8 @@ from tools.demo_model.network import initialise
 IMAGE: Final = "<image>"
 PAD, END, UNKNOWN = SPECIAL = ("<pad>", "</s>", "<unk>")
 LONGEST: Final = 60  # tokens of question and answer
+WIDTH: Final = 64
+KEY_HEADS: Final = 2  # each of keys and values for two of queries
 SEEN_LAYERS: Final = (0, -1)  # of the tower: where patches are, and what they show
 
 
@@ -59,15 +61,17 @@ def build_processor() -> LlavaProcessor:
     )
 
 
-def build_model(width: int = 64, layers: int = 4) -> LlavaForConditionalGeneration:
+def build_model() -> LlavaForConditionalGeneration:
     """Return the model with the classifier's trained weights in its tower, and random ones elsewhere."""
     words, classifier = vocabulary(), demo.load_model()
     text = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=2 * KEY_HEADS,
+        num_key_value_heads=KEY_HEADS,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # most channels look for what, not for how far
         max_position_embeddings=GRID * GRID + LONGEST,
         tie_word_embeddings=True,
         initializer_range=0.05,
@@ -85,7 +89,8 @@ def build_model(width: int = 64, layers: int = 4) -> LlavaForConditionalGenerati
         tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration(config)
-    initialise(model.model.language_model)
+    model.generation_config.max_new_tokens = 12
+    initialise(model.model.language_model, KEY_HEADS)
     tower: Any = model.model.vision_tower
     tower.load_state_dict(classifier.vit.state_dict(), strict=False)
     if tower.pooler is not None:
@@ -102,6 +107,6 @@ def see(tower: Any, pixel_values: Tensor) -> Tensor:
 def tower_config(classifier: Any) -> Any:
     """The classifier's, without its classes."""
     config = classifier.config.to_dict()
-    for name in ("id2label", "label2id", "architectures", "dtype", "transformers_version"):
+    for name in ("id2label", "label2id", "architectures", "dtype", "transformers_version", "_name_or_path"):
         config.pop(name, None)
     return type(classifier.config)(**config)

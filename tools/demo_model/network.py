@@ -34,8 +34,11 @@ def build_model(side: int) -> ViTForImageClassification:
     return model
 
 
-def initialise(model: nn.Module) -> None:
-    """Let patch embeddings keep the image's contrast, and tokens attend to tokens like themselves."""
+def initialise(model: nn.Module, key_heads: int = 1) -> None:
+    """Let patch embeddings keep the image's contrast, and tokens attend to tokens like themselves.
+
+    Where several heads share their keys, there are so many heads of keys, and the first of those that share counts.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
@@ -43,7 +46,9 @@ def initialise(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.1)
             key = model.get_submodule(name.replace("query", "key").replace("q_proj", "k_proj"))
             assert isinstance(key, nn.Linear)
-            key.weight.data = module.weight.detach() + 0.03 * torch.randn_like(module.weight)
+            sharing = len(module.weight) // len(key.weight)
+            queries = module.weight.detach().unflatten(0, (key_heads, sharing, -1))[:, 0].flatten(0, 1)
+            key.weight.data = queries + 0.03 * torch.randn_like(queries)
 
 
 def position_table() -> Tensor:
