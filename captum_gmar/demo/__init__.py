@@ -190,7 +190,7 @@ def load_answering_processor() -> LlavaProcessor:
         ImportError: If transformers is older than 5.
     """
     check_version()
-    from transformers import AutoProcessor
+    from transformers import LlavaProcessor
 
     with answering_folder() as folder:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return LlavaProcessor.from_pretrained(folder, local_files_only=True)
