@@ -13,22 +13,22 @@ benchmarks.cost FOLDER` draws cost beside faithfulness.
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from benchmarks.lrp import LRP_ROWS, lrp_method
 from captum_gmar import LibraAttCAT, LibraFullGradPlus
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import load_classifier
-from captum_gmar.cli.options import names_of, part
+from captum_gmar.cli.options import TOKEN_FORMS, names_of, part, token
 from captum_gmar.cli.scene_subjects import SCENES, scene_example
 from captum_gmar.demo import model_folder
+from captum_gmar.engine.start_tokens import Part
 from captum_gmar.evaluation.catalogue import METRICS, REMOVALS
 from captum_gmar.evaluation.data.data_files import read_examples
 from captum_gmar.evaluation.data.example import Example
@@ -47,7 +47,7 @@ OF_LOG_ODDS: Mapping[str, Callable[..., Method]] = {
 }
 
 
-def rivals(with_many_passes: bool = False) -> dict[str, Callable[[nn.Module], Method]]:
+def rivals(with_many_passes: bool = False) -> dict[str, Callable[..., Method]]:
     """By name, from a model to a method: ours, those of others, and Captum's of one pass or of many."""
     captums = [name for name in CAPTUMS if with_many_passes or name not in (*MANY_PASSES, "feature-ablation")]
     named = {name: METHODS[name].load() for name in (*OURS, *captums) if name != "feature-ablation"}
@@ -55,10 +55,16 @@ def rivals(with_many_passes: bool = False) -> dict[str, Callable[[nn.Module], Me
     return {**named, **OF_LOG_ODDS, **lrp}
 
 
-def measure(subject: Subject, settings: EvaluationSettings, folder: Path, command: str) -> int:
-    """How many images were measured."""
+def measure(
+    subject: Subject, settings: EvaluationSettings, folder: Path, command: str, tokens: Sequence[Part] = ()
+) -> int:
+    """How many images were measured; where relevance begins can be told to those that take it."""
     makers = rivals(with_many_passes=True)
-    methods = {name: makers[name](subject.classifier.model) for name in settings.methods}
+    methods = {}
+    for name in settings.methods:
+        takes_tokens = name in METHODS and METHODS[name].takes_tokens
+        options = {"tokens": list(tokens)} if tokens and takes_tokens else {}
+        methods[name] = makers[name](subject.classifier.model, **options)
     listener = Listener(_say, _say, has_bar=True)
     return run_evaluation(settings, methods, subject, folder, Processes(0, 1), listener, command).measured
 
@@ -84,6 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=40)
     add("--batch-size", type=int, default=4, help="images that are measured, and kept, at once (default: %(default)s)")
     add("--precision", choices=["float32", "bfloat16"], default="float32")
+    add(
+        "--tokens",
+        type=token,
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help=f"where relevance begins: {TOKEN_FORMS}",
+    )
     add("--many", action="store_true", help="methods of many passes as well")
     add("--output", type=Path, required=True, metavar="FOLDER")
     return parser
@@ -125,7 +139,7 @@ def main(given: list[str] | None = None) -> None:
     )
     command = shlex.join(["python", "-m", "benchmarks.rivals", *(sys.argv[1:] if given is None else given)])
     with subject_of(arguments) as subject:
-        measure(subject, settings, arguments.output, command)
+        measure(subject, settings, arguments.output, command, arguments.tokens)
 
 
 if __name__ == "__main__":

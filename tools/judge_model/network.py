@@ -11,7 +11,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersForImageC
 from captum_gmar.demo.patches import GRID, PATCH
 from captum_gmar.demo.scenes import CLASSES
 
-WIDTH: Final = 48
+WIDTH: Final = 72
 LAYERS: Final = 5
 REGISTERS: Final = 4
 PREFIX: Final = 1 + REGISTERS  # tokens before those of the patches

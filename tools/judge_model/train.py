@@ -26,10 +26,10 @@ from tools.judge_model.network import LAYERS, PREFIX, WIDTH, build_judge, grow, 
 from tools.judge_model.optimizing import build_optimizers
 
 FIRST_SEED: Final = 3_000_000  # of the scenes that it is trained on
-SCENES: Final = 6_000
+SCENES: Final = 24_000
 STAGES: Final = (
-    Stage(side=7, scenes=SCENES, steps=3_000, batch_size=32, rates=(3e-3, 1e-3)),
-    Stage(side=GRID, scenes=SCENES, steps=1_200, batch_size=12, rates=(1e-3, 1e-5)),
+    Stage(side=7, scenes=SCENES, steps=5_000, batch_size=48, rates=(3e-3, 1e-3)),
+    Stage(side=GRID, scenes=SCENES, steps=2_000, batch_size=16, rates=(1e-3, 1e-5)),
 )
 _REPORT_EVERY: Final = 300  # steps
 
