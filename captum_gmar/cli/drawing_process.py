@@ -1,4 +1,4 @@
-"""Drawing many pictures in a process beside the one that explains."""
+"""Drawing many pictures in processes beside the one that explains."""
 
 import multiprocessing
 import os
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from captum_gmar.cli.image_picture import ImagePicture
 
 WORTH_A_PROCESS = 40  # pictures; its start takes as long as to draw some twenty
+MOST_PROCESSES = 4
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -41,7 +42,9 @@ def open_drawing(pictures: int) -> Executor:
     if pictures < WORTH_A_PROCESS or os.cpu_count() == 1:
         return DrawingHere()
     # Started anew, as a copy of a process in which torch has threads may stand still.
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
+    return ProcessPoolExecutor(
+        min(MOST_PROCESSES, os.cpu_count() or 1), multiprocessing.get_context("spawn"), _end_with_parent
+    )
 
 
 def draw_and_save(picture: "ImagePicture", path: Path) -> None:
