@@ -38,6 +38,7 @@ from captum_gmar.visualization import visualize_head_attention as visualize_head
 from captum_gmar.visualization import visualize_head_importance as visualize_head_importance
 from captum_gmar.visualization import visualize_perturbation_curves as visualize_perturbation_curves
 from captum_gmar.visualization import visualize_relevance_flow as visualize_relevance_flow
+from captum_gmar.visualization import visualize_spectrogram as visualize_spectrogram
 from captum_gmar.visualization import visualize_token_interaction as visualize_token_interaction
 from captum_gmar.visualization import visualize_video as visualize_video
 

@@ -39,7 +39,7 @@ def find_query(
     threshold: float = 0.5,
 ) -> Detection:
     """
-    The query of a detector that stands best for a class, or for what lies in a box.
+    The query of a detector that stands best for a class, or for what lies in a box; of neither, the surest.
 
     Of a class it is the query that gives it the highest probability; of a box the one whose own overlaps it most, by
     intersection over union, among those that detect something, with its likeliest class; of both the one with the
@@ -61,8 +61,8 @@ def find_query(
 
     Raises:
         TypeError: if the output is no detector's.
-        ValueError: if neither class nor box is given, there is no such class, the output is not of one image, the box
-            is empty or not within the image, or no query detects this.
+        ValueError: if there is no such class, the output is not of one image, the box is empty or not within the image,
+            or no query detects this.
 
     Example::
 
@@ -77,8 +77,6 @@ def find_query(
         (0.0, 0.0, 100.0, 100.0)
     """
     probabilities, boxes = _read_queries(output, num_labels, image_size)
-    if label is None and box is None:
-        raise ValueError("label or box must be given. Got neither.")
     if label is not None and not 0 <= label < num_labels:
         raise ValueError(f"label must be from 0 to {num_labels - 1} for this model. Got {label} instead.")
     of_query, classes = probabilities.max(1) if label is None else (probabilities[:, label], None)
@@ -136,7 +134,8 @@ def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 def _no_query(label: int | None, box: Corners | None, probabilities: Tensor, threshold: float) -> ValueError:
-    what = " ".join(filter(None, [f"class {label}" * (label is not None), f"in the box {box}" * (box is not None)]))
+    parts = "any class" if label is None else f"class {label}", "" if box is None else f"in the box {box}"
+    what = " ".join(filter(None, parts))
     return ValueError(
         f"Expected a query that detects {what} with a probability of {threshold} or more, but found none: the highest "
         f"of any query is {float(probabilities.max()):.3g}. Pass another label or box, or a lower threshold."

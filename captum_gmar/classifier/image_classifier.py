@@ -111,6 +111,7 @@ class Classifier:
             return ((photo - low) / (high - low).clamp(min=1e-6)).numpy()
         if options.get("do_normalize", True):
             photo = photo * torch.tensor(self.processor.image_std) + torch.tensor(self.processor.image_mean)
+        photo = photo + 1 if options.get("offset") else photo  # as ViViT's rescales to [-1, 1]
         photo = photo / (255 * self.processor.rescale_factor if options.get("do_rescale", True) else 255)
         return photo.clamp(0, 1).numpy()
 

@@ -68,7 +68,7 @@ def load_classifier(
     """
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, partial(_read, by_text=bool(texts)), patience)
-    _check_weights(name, model, report)
+    check_weights(name, model, report)
     model = model.eval().to(device or "cpu")
     if not texts:
         return Classifier(model, processor, size)
@@ -204,8 +204,10 @@ def _check_config(name: str, config: Any, by_text: bool) -> None:
             raise ValueError(f"{name}: its config.json must have a {key} above zero. Got {value} instead.")
 
 
-def _check_weights(name: str, model: nn.Module, report: Mapping[str, Collection[Any]]) -> None:
-    """That the file's weights are those of the model, no fewer and no more.
+def check_weights(
+    name: str, model: nn.Module, report: Mapping[str, Collection[Any]], kind: str = "image classifier"
+) -> None:
+    """That the file's weights are those of the model, of this kind, no fewer and no more.
 
     Raises:
         ValueError: if some are missing or of another size, or there are more layers of them than the model has.
@@ -214,7 +216,7 @@ def _check_weights(name: str, model: nn.Module, report: Mapping[str, Collection[
     # Buffers are computed, and a mask token is not used in classification.
     untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]
     if untrained:
-        raise ValueError(f"{name}: not a trained image classifier: its file lacks {first_of(untrained)}")
+        raise ValueError(f"{name}: not a trained {kind}: its file lacks {first_of(untrained)}")
     # transformers 4 tells the keys alone, 5 the shapes in the file and by the config as well.
     mismatched = {row if isinstance(row, str) else row[0]: row for row in report["mismatched_keys"]}
     if mismatched:

@@ -15,19 +15,25 @@ from captum_gmar.cli.options import (
     above_zero,
     add_device_and_size,
     add_methods,
+    box,
     command_parser,
     place,
+    point,
+    share,
     target,
     token,
 )
-from captum_gmar.cli.paths import FORMATS, PAGES, find_images, picture_mark, plan_array, plan_pictures
+from captum_gmar.cli.paths import FILMS, FORMATS, PAGES, find_images, picture_mark, plan_array, plan_pictures
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
+    from captum_gmar.classifier.vision_task import VisionTask
     from captum_gmar.cli.image_settings import ExplainSettings
 
 SCENE_NAME = "built-in-scene"
 DEFAULT = ("gmar-l1",)
+ONE_FOR_ALL = ("attention-evidence",)  # the method for models that do not classify images
+OF_OTHER_TASKS = ("box", "threshold", "mask", "point")  # options for such models alone
 
 DESCRIPTION = """\
 Explains the prediction of an image classifier with GMAR, with other methods, or
@@ -35,6 +41,10 @@ with several side by side. For each image it prints the most likely classes and
 writes a picture of the photo as the model saw it and the relevance of its
 patches. Without an image and a model it explains a built-in scene with the
 built-in model, and needs no network.
+
+Of models that detect objects, segment images, or classify videos or sounds,
+which their config tells, it explains one object, the places of one class, or a
+class, by attention-evidence.
 
 With --prompt it asks a vision-language model instead, and writes a page of HTML
 for each image: every word of the answer with the patches that fed it. Without an
@@ -96,6 +106,16 @@ of a model that scores images against texts, such as CLIP and SigLIP: a class; s
 --target all of them are explained, side by side by one method
 """
 
+BOX = """\
+of a detector: explain what it sees in this box, in pixels of the image; with --target, what it sees of this class
+there. Without either, what it is surest of
+"""
+
+MASK = """\
+of a segmenter: a class over the white of this picture, which is as large as the image. Without it and --point, where
+the model predicts the class
+"""
+
 OUTPUT = """\
 picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
 <image>-comparison-<methods>.png; class, contrast and tokens, where they are given, stand in the name as well. An
@@ -111,6 +131,7 @@ def add_command(subparsers: Any) -> None:
     add("images", nargs="*", type=place, metavar="IMAGE", help="image file, or folder of them (not its subfolders)")
     add("--model", type=place, metavar="ID_OR_PATH", help="Hugging Face id or local folder")
     add_methods(parser, DEFAULT, "of those below, side by side, or all")
+    parser.set_defaults(methods=None)
     add("--target", type=target, metavar="CLASS", help=TARGET)
     add("--contrast", metavar="CLASS", help=CONTRAST)
     add("--text", action="append", metavar="TEXT", help=TEXT)
@@ -123,6 +144,10 @@ def add_command(subparsers: Any) -> None:
         "repeating it",
     )
     add("--output", type=place, metavar="FILE_OR_FOLDER", help=OUTPUT)
+    add("--box", type=box, metavar="X0,Y0,X1,Y1", help=BOX)
+    add("--threshold", type=share, metavar="P", help="probability that what a detector sees must have (default: 0.5)")
+    add("--mask", type=place, metavar="FILE", help=MASK)
+    add("--point", type=point, metavar="X,Y", help="of a segmenter: a class at this pixel of the image alone")
     add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add("--prompt", metavar="TEXT", help=PROMPT)
     add("--answer", metavar="TEXT", help="explain this answer, not the model's own")
@@ -140,11 +165,16 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("--answer must go with --prompt. Got no prompt.")
     if arguments.text and not arguments.model:
         raise CommandError("--text must go with the --model that scores images against texts")
-    settings = _settings(arguments)
-    settings.check()
+    _settings(arguments).check()
     images, missing = _find(arguments.images)
     if not images:
         return 0, missing
+    with default_drawing():  # before it loads what loads Matplotlib
+        task = _other_task(arguments)
+    if task:
+        done, failed = _run_task(arguments, task, images)
+        return done, failed + missing
+    settings = _settings(arguments)
     pictures = plan_pictures(images, arguments.output, settings.mark())
     array = plan_array(arguments.save_array)
     with default_drawing():
@@ -161,10 +191,67 @@ def _find(images: Sequence[str]) -> tuple[list[Path], int]:
     return find_images(images) if images else ([Path(SCENE_NAME)], 0)
 
 
+def _other_task(arguments: argparse.Namespace) -> "VisionTask | None":
+    """What the model does, if that is not to classify images."""
+    if not arguments.model or arguments.text:
+        _check_without(arguments, OF_OTHER_TASKS, "the model classifies images")
+        return None
+    from captum_gmar.classifier.vision_task import VisionTask, find_task
+    from captum_gmar.cli.sources import HUB_SECONDS
+
+    task = find_task(arguments.model, HUB_SECONDS)
+    known = {"box": VisionTask.DETECTION, "threshold": VisionTask.DETECTION}
+    known |= {"mask": VisionTask.SEGMENTATION, "point": VisionTask.SEGMENTATION}
+    _check_without(arguments, [name for name in OF_OTHER_TASKS if known[name] is not task], f"the model {task.value}")
+    return None if task is VisionTask.CLASSIFICATION else task
+
+
+def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequence[Path]) -> tuple[int, int]:
+    """Of a model that does something else than classify images; how many inputs were explained and how many failed."""
+    from captum_gmar.classifier.vision_task import VisionTask, load_for_task
+
+    if tuple(arguments.methods or ONE_FOR_ALL) != ONE_FOR_ALL:
+        raise CommandError(
+            f"--methods must be {ONE_FOR_ALL[0]} for a model that {task.value}, as no other is defined for it. Got "
+            f"{', '.join(arguments.methods)} instead."
+        )
+    of_classes = task in (VisionTask.VIDEO, VisionTask.SOUND)
+    others = ["tokens", "save_array", "size", *([] if of_classes else ["contrast"])]
+    _check_without(arguments, others, f"the model {task.value}")
+    if isinstance(arguments.target, Top):
+        raise CommandError(f"--target must be a class, as the model {task.value}. Got top{arguments.target.classes}.")
+    names = [str(arguments.target or ""), f"rather than {arguments.contrast}" if arguments.contrast else ""]
+    names += [f"box {arguments.box}" if arguments.box else "", f"at {arguments.point}" if arguments.point else ""]
+    mark = picture_mark(ONE_FOR_ALL[0], *names)
+    pictures = plan_pictures(inputs, arguments.output, mark, FORMATS + FILMS * (task is VisionTask.VIDEO))
+    with default_drawing():
+        from captum_gmar.classifier.loading import choose_device
+        from captum_gmar.cli.explain_tasks import TaskSettings, explain_inputs
+        from captum_gmar.cli.sources import HUB_SECONDS
+
+        device = choose_device(arguments.device)
+        classifier = load_for_task(arguments.model, task, device=device, patience=HUB_SECONDS)
+        settings = TaskSettings(
+            target=arguments.target,
+            contrast=arguments.contrast,
+            box=arguments.box,
+            threshold=0.5 if arguments.threshold is None else arguments.threshold,
+            mask=None if arguments.mask is None else Path(arguments.mask),
+            point=arguments.point,
+        )
+        return explain_inputs(classifier, task, dict(zip(inputs, pictures, strict=True)), settings)
+
+
+def _check_without(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    given = [name for name in names if getattr(arguments, name) is not None]
+    if given:
+        raise CommandError(f"--{given[0].replace('_', '-')} must go with another model: {why}")
+
+
 def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
     """Asks a model that answers; how many images were explained and how many failed."""
-    others = {"methods": DEFAULT, "target": None, "text": None, "tokens": None, "save_array": None, "size": None}
-    given = [name for name, usual in others.items() if getattr(arguments, name) != usual]
+    others = ["methods", "target", "text", "tokens", "save_array", "size", *OF_OTHER_TASKS]
+    given = [name for name in others if getattr(arguments, name) is not None]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
     images, missing = _find(arguments.images)
@@ -185,7 +272,8 @@ def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
 def _default_target(arguments: argparse.Namespace) -> Top:
     """All texts, where one method can tell them apart; else the most likely class."""
     texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
-    reads_class = len(arguments.methods) == 1 and METHODS[arguments.methods[0]].reads_class
+    names = arguments.methods or DEFAULT
+    reads_class = len(names) == 1 and METHODS[names[0]].reads_class
     return Top(texts) if reads_class and texts > 1 else MOST_LIKELY
 
 
@@ -193,7 +281,7 @@ def _settings(arguments: argparse.Namespace) -> "ExplainSettings":
     from captum_gmar.cli.image_settings import ExplainSettings
 
     return ExplainSettings(
-        methods=arguments.methods,
+        methods=arguments.methods or DEFAULT,
         target=_default_target(arguments) if arguments.target is None else arguments.target,
         contrast=arguments.contrast,
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),

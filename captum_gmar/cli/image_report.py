@@ -61,9 +61,7 @@ class ExplainedImage(NamedTuple):
 
 def summary_text(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:
     """The image, its most likely classes, the one explained, and how."""
-    top = explained.logits.topk(min(TOP, len(explained.logits))).indices.tolist()
-    scores = [_score(explained.logits, classifier, index)[1] for index in top]
-    lines = [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
+    lines = most_likely_lines(explained.logits, classifier)
     claims = _claims(explained, classifier) if question.reads_class else [f"no class: the map is {NO_CLASS}"]
     for number, name in enumerate(claims):
         lines.append(f"  {'' if number else 'explained':<9}  {name}")
@@ -73,6 +71,13 @@ def summary_text(explained: ExplainedImage, question: Question, classifier: Clas
     if question.tokens:
         lines.append(f"  tokens     {start_name(question.tokens)}")
     return "\n".join([readable(explained.path), *lines])
+
+
+def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:
+    """The most likely classes, of logits (classes,), as they are printed."""
+    top = logits.topk(min(TOP, len(logits))).indices.tolist()
+    scores = [_score(logits, classifier, index)[1] for index in top]
+    return [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
 
 
 def picture_of(explained: ExplainedImage, question: Question, pixels: Tensor, classifier: Classifier) -> ImagePicture:

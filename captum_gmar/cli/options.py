@@ -181,6 +181,41 @@ def target(text: str) -> Top | str:
     return Top(int(top[1])) if top else text
 
 
+def box(text: str) -> tuple[float, float, float, float]:
+    """
+    >>> box("10,20, 110.5,200")
+    (10.0, 20.0, 110.5, 200.0)
+    """
+    left, top, right, bottom = _comma_numbers(text, 4, "X0,Y0,X1,Y1, the left, top, right and bottom of a box")
+    if not (left < right and top < bottom):
+        raise argparse.ArgumentTypeError(f"must be a box from its left and top to its right and bottom. Got {text!r}.")
+    return left, top, right, bottom
+
+
+def point(text: str) -> tuple[float, float]:
+    """
+    >>> point("10,20")
+    (10.0, 20.0)
+    """
+    x, y = _comma_numbers(text, 2, "X,Y")
+    return x, y
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    (number,) = _comma_numbers(text, 1, "a number from 0 to 1")
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1. Got {text!r} instead.")
+    return number
+
+
+def _comma_numbers(text: str, count: int, form: str) -> list[float]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != count or not all(re.fullmatch(r"\d+(\.\d*)?", part, re.ASCII) for part in parts):
+        raise argparse.ArgumentTypeError(f"must be {form}, none below zero. Got {text!r} instead.")
+    return list(map(float, parts))
+
+
 def token(text: str) -> "Part":
     """The argument of one ``--tokens``, as the methods take it.
 

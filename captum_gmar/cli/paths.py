@@ -9,6 +9,7 @@ from captum_gmar.cli.terminal import CommandError, report
 from captum_gmar.files.names import fitting, readable, safe
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]  # of pictures, the first where none is named
+FILMS = ["gif", "mp4"]
 PAGES = ["html"]
 TABLES = ["csv", "json", "md"]
 MOST_NAMED = 4  # methods in the name of a picture

@@ -73,7 +73,7 @@ def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
     try:
         layers = transformer_layers(model)
     except ValueError:
-        return True
+        return any(True for _ in model.children())  # one module alone holds no attention
     return any(map(_holds_lists, layers)) or _reads_layers(model) or len(_lists(model)) > 1
 
 

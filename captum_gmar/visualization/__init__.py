@@ -9,6 +9,7 @@ from captum_gmar.visualization.attribution import visualize_attribution
 from captum_gmar.visualization.curves import visualize_perturbation_curves
 from captum_gmar.visualization.head_maps import visualize_head_attention, visualize_head_importance
 from captum_gmar.visualization.side_by_side import visualize_comparison
+from captum_gmar.visualization.spectrogram import visualize_spectrogram
 from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize_token_interaction
 from captum_gmar.visualization.video import overlay_video, visualize_video
 
@@ -20,6 +21,7 @@ __all__ = [
     "visualize_head_importance",
     "visualize_perturbation_curves",
     "visualize_relevance_flow",
+    "visualize_spectrogram",
     "visualize_token_interaction",
     "visualize_video",
 ]

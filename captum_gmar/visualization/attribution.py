@@ -17,6 +17,7 @@ from captum_gmar.visualization.panels import (
     given_axes,
     make_panels,
     map_text,
+    outline_box,
     show,
     wrapped,
 )
@@ -37,6 +38,7 @@ def visualize_attribution(
     alpha_overlay: float = ALPHA,
     interpolation: str = "nearest",
     outlier_perc: float = OUTLIERS,
+    box: tuple[float, float, float, float] | None = None,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
@@ -81,6 +83,9 @@ def visualize_attribution(
             is more than half as large again as all others. Other than Captum's of this name, it counts values and does
             not sum them. 0 shows every value.
             Default: 2
+        box (tuple of float, optional): Left, top, right and bottom, in pixels of the image, of what is framed in the
+            photo and the overlay: the object that a detector saw, for example.
+            Default: None
         plt_fig_axis (tuple, optional): A figure and three of its axes to draw in. The colour bar hangs below the axes.
             Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
@@ -109,6 +114,9 @@ def visualize_attribution(
     heat = heat_of(attribution, photo, interpolation=interpolation, outlier_perc=outlier_perc)
     text = map_text(label, heat, cmap, note)
     figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
+    if box is not None:
+        outline_box(panels[0], box)
+        outline_box(panels[2], box)
     show(figure, use_pyplot)
     return figure, panels
 

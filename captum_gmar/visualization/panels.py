@@ -185,9 +185,15 @@ def draw_overlay(panel: Axes, heat: Heat, photo: Array, cmap: str | None, alpha_
 
 
 def outline(panel: Axes, photo: Array, patch: tuple[int, int], patches: tuple[int, ...]) -> None:
-    """Frames the patch (row, column), one of so many rows and columns, so that it stands out from any colour."""
+    """Frames the patch (row, column), one of so many rows and columns."""
     height, width = (size / count for size, count in zip(photo.shape[:2], patches, strict=True))
-    corner = patch[1] * width - 0.5, patch[0] * height - 0.5  # of its first pixel, whose middle is whole
+    outline_box(panel, (patch[1] * width, patch[0] * height, (patch[1] + 1) * width, (patch[0] + 1) * height))
+
+
+def outline_box(panel: Axes, box: tuple[float, float, float, float]) -> None:
+    """Frames what lies within left, top, right and bottom, in pixels, so that it stands out from any colour."""
+    left, top, right, bottom = box
+    corner, width, height = (left - 0.5, top - 0.5), right - left, bottom - top  # a pixel's middle is whole
     for colour, line in (("black", 3.5), ("white", 1.5)):
         panel.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line))
 

@@ -18,6 +18,7 @@ SIGMOID = SimpleNamespace(logits=PROBABILITIES.logit(), pred_boxes=BOXES)
 @pytest.mark.parametrize(
     ("question", "target"),
     [
+        ({}, (0, 0)),  # the surest
         ({"label": 0}, (0, 0)),
         ({"label": 1}, (1, 1)),
         ({"box": (60, 0, 120, 30)}, (2, 0)),  # exactly the quarter
@@ -60,7 +61,7 @@ def test_a_query_is_explained() -> None:
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({}, r"label or box must be given\. Got neither\."),
+        ({"threshold": 0.99}, r"Expected a query that detects any class with a probability of 0\.99 or more"),
         ({"label": 2}, r"label must be from 0 to 1 for this model\. Got 2 instead\."),
         ({"box": (0, 0, 121, 60)}, r"box must be .*within the image of 120x60 pixels\. Got \(0, 0, 121, 60\) instead"),
         ({"box": (5, 5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),

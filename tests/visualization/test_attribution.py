@@ -362,3 +362,11 @@ def test_wrong_types() -> None:
         draw(np.ones((4, 6)), "photo.jpg")
     with pytest.raises(TypeError, match=r"attribution must be a tensor or array of numbers\. Got list instead"):
         draw([[1.0]])
+
+
+def test_a_box_is_framed_in_the_photo_and_the_overlay() -> None:
+    photo = np.zeros((40, 60, 3))
+    _, panels = visualize_attribution(np.ones((4, 6)), photo, box=(10, 5, 30, 25.5), use_pyplot=False)
+    assert [len(panel.patches) for panel in panels] == [2, 0, 2]  # black, and white within
+    corner, width, height = panels[2].patches[1].get_xy(), *panels[2].patches[1].get_bbox().size
+    assert (*corner, width, height) == (9.5, 4.5, 20, 20.5)  # a pixel's middle is whole

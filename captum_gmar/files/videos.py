@@ -1,0 +1,125 @@
+"""Reading the frames of a video that a model sees, and writing films. GIFs by Pillow, all else by PyAV."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageSequence, UnidentifiedImageError
+
+from captum_gmar.files.names import readable
+from captum_gmar.files.writing import replacing
+
+BY_PILLOW = (".gif", ".webp", ".apng", ".png")
+USUAL_SECONDS = 0.1  # of a frame, where a file does not say
+
+
+class Clip(NamedTuple):
+    """Some frames of a video, evenly chosen."""
+
+    frames: Sequence[Image.Image]
+    seconds: float  # from one of them to the next
+
+
+def read_video(path: str | Path, frames: int) -> Clip:
+    """
+    Reads so many frames of a video, from the first to the last, evenly apart.
+
+    Args:
+        path (str or Path): GIF, animated WebP or PNG; with PyAV (``pip install "captum_gmar[video]"``) what FFmpeg
+            reads, such as MP4.
+        frames (int): How many the model takes.
+
+    Returns:
+        Clip: **frames**, 8-bit RGB, and the **seconds** between them.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read as a video; the message names it.
+        ValueError: if it holds fewer frames.
+    """
+    path, name = Path(path), readable(path)
+    if not path.is_file():
+        raise OSError(f"{name}: is a folder, not a video" if path.is_dir() else f"{name}: no such file")
+    opened = _pillows if path.suffix.lower() in BY_PILLOW else _pyavs
+    with opened(path) as images:
+        count, seconds = _length(images)
+    if count < frames:
+        raise ValueError(f"a video must hold at least the {frames} frames that the model takes. Got {count} instead.")
+    wanted = [number * (count - 1) // max(frames - 1, 1) for number in range(frames)]
+    with opened(path) as images:
+        chosen = [image.to_image() for number, image in enumerate(images) if number in wanted]
+    return Clip(chosen, seconds * count / frames)
+
+
+def save_film(images: Sequence[Image.Image], path: Path, seconds: float) -> None:
+    """Writes a film in the format that the suffix names, gif or mp4; each image is seen so long.
+
+    Raises:
+        OSError: if it cannot be written, or PyAV is missing for an MP4; the message names ``path``.
+    """
+    if path.suffix.lower() == ".gif":
+        first, *others = images
+        with replacing(path) as temporary:
+            first.save(temporary, "GIF", save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
+        return
+    av = _pyav(path)
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
+        stream = film.add_stream("mpeg4", rate=Fraction(1 / seconds).limit_denominator(1000))
+        width, height = (size - size % 2 for size in images[0].size)  # which the format takes alone
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 8 * width * height
+        for image in images:
+            film.mux(stream.encode(av.VideoFrame.from_image(image.crop((0, 0, width, height)))))
+        film.mux(stream.encode())
+
+
+class _Frame(NamedTuple):
+    image: Any  # of Pillow, or of PyAV
+    seconds: float  # that it is seen
+
+    def to_image(self) -> Image.Image:
+        image: Image.Image = self.image if isinstance(self.image, Image.Image) else self.image.to_image()
+        return image.convert("RGB")
+
+
+def _length(images: Iterator[_Frame]) -> tuple[int, float]:
+    """How many frames there are, and how long each is seen."""
+    seen = [image.seconds for image in images]
+    return len(seen), sum(seen) / max(len(seen), 1)
+
+
+@contextmanager
+def _pillows(path: Path) -> Iterator[Iterator[_Frame]]:
+    try:
+        with Image.open(path) as film:
+            yield (_Frame(frame, _seconds(frame)) for frame in ImageSequence.Iterator(film))
+    except UnidentifiedImageError as error:
+        raise OSError(f"{readable(path)}: not a film in any format that Pillow reads") from error
+
+
+def _seconds(frame: Image.Image) -> float:
+    return float(frame.info.get("duration", 0)) / 1000 or USUAL_SECONDS
+
+
+@contextmanager
+def _pyavs(path: Path) -> Iterator[Iterator[_Frame]]:
+    av = _pyav(path)
+    try:
+        with av.open(str(path)) as film:
+            if not film.streams.video:
+                raise OSError(f"{readable(path)}: holds no pictures")
+            stream = film.streams.video[0]
+            rate = stream.average_rate
+            seconds = 1 / float(rate) if rate else USUAL_SECONDS
+            yield (_Frame(frame, seconds) for frame in film.decode(stream))
+    except av.error.FFmpegError as error:
+        raise OSError(f"{readable(path)}: cannot be read as a video: {error.strerror or error}") from error
+
+
+def _pyav(path: Path) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        needs = 'needs PyAV: pip install "captum_gmar[video]", or take a GIF'
+        raise OSError(f"{readable(path)}: a film of this format {needs}") from error
+    return av

@@ -1,0 +1,187 @@
+"""``captum-gmar explain`` on models that detect, segment, or classify videos or sounds."""
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image, ImageSequence
+from torch.testing import assert_close
+
+from captum_gmar import AttentionEvidence, find_query
+from captum_gmar.classifier.vision_task import VisionTask, find_task, load_for_task
+from captum_gmar.cli import explain_tasks
+from cli.commandline import Run, save_photo, written
+
+TOKENS = {
+    **{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32},
+    **{"initializer_range": 0.3, "id2label": {0: "cat", 1: "dog", 2: "bird"}},
+}
+SIZE = {"height": 64, "width": 64}
+STAGES = {
+    **{"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 2]},
+    **{"decoder_hidden_size": 16, "id2label": TOKENS["id2label"]},
+}
+SOUNDS = {"max_length": 40, "num_mel_bins": 16}
+
+
+def make() -> dict[str, tuple[Any, Any]]:
+    """Small random models with their processors."""
+    torch.manual_seed(0)
+    t = transformers
+    yolos = t.YolosConfig(**TOKENS, image_size=[32, 48], patch_size=8, num_detection_tokens=6)
+    film = t.VideoMAEConfig(**TOKENS, image_size=24, num_frames=4, patch_size=8, tubelet_size=2)
+    sound = t.ASTConfig(**TOKENS, **SOUNDS, patch_size=4, frequency_stride=3, time_stride=3)
+    crop = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
+    return {
+        "detector": (
+            t.YolosForObjectDetection(yolos),
+            t.YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48}),
+        ),
+        "segmenter": (
+            t.SegformerForSemanticSegmentation(t.SegformerConfig(**STAGES)),
+            t.SegformerImageProcessor(size=SIZE),
+        ),
+        "film": (t.VideoMAEForVideoClassification(film), t.VideoMAEImageProcessor(**crop)),
+        "sound": (t.ASTForAudioClassification(sound), t.ASTFeatureExtractor(**SOUNDS)),
+    }
+
+
+@pytest.fixture(scope="module")
+def task_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, parts in make().items():
+        for part in parts:
+            part.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a photo, a mask, a clip and a tone."""
+    monkeypatch.chdir(tmp_path)
+    save_photo(tmp_path / "photo.png")  # 60x40
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save("mask.png")
+    noise = np.random.default_rng(0).integers(0, 256, (6, 30, 40, 3), dtype=np.uint8)
+    first, *others = map(Image.fromarray, noise)
+    first.save("clip.gif", save_all=True, append_images=others, duration=80)
+    with wave.open("tone.wav", "wb") as tone:
+        tone.setparams((1, 2, 16000, 0, "NONE", ""))
+        tone.writeframes((np.sin(np.arange(6000) * 0.3) * 2e4).astype(np.int16).tobytes())
+    return tmp_path
+
+
+@pytest.fixture
+def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was drawn last, of images."""
+    drawn: dict[str, Any] = {}
+
+    def visualize(relevance: Any, photo: Any, **options: Any) -> Any:
+        drawn.update(options, relevance=relevance)
+        return transformers, None
+
+    monkeypatch.setattr(explain_tasks, "visualize_attribution", visualize)
+    monkeypatch.setattr(explain_tasks, "save_picture", lambda figure, path: path.touch())
+    return drawn
+
+
+def test_the_task_is_in_the_config(task_models: Path, models: Path) -> None:
+    tasks = {name: find_task(task_models / name) for name in ("detector", "segmenter", "film", "sound")}
+    assert list(tasks.values()) == [VisionTask.DETECTION, VisionTask.SEGMENTATION, VisionTask.VIDEO, VisionTask.SOUND]
+    assert find_task(models / "vit") is find_task(task_models / "absent") is VisionTask.CLASSIFICATION
+
+
+def test_an_object_in_a_box(task_models: Path, place: Path, run: Run, maps: dict[str, Any]) -> None:
+    detector = load_for_task(task_models / "detector", VisionTask.DETECTION)
+    pixels = detector.pixel_values(Image.open("photo.png").convert("RGB"))
+    found = find_query(detector.model(pixels), 3, (40, 60), box=(40, 10, 60, 30), threshold=0)
+    options = ["--box", "40,10,60,30", "--threshold", "0", "--output", "map.png"]
+    result = run("photo.png", "--model", task_models / "detector", *options)
+    assert result.status == 0, result.err
+    assert f"  query      {found.query}, which sees it in the box" in result.out
+    relevance = AttentionEvidence(detector.model).relevance(pixels, target=found.target)
+    assert_close(maps["relevance"], 100 * relevance[0])
+    shares = pixels.shape[-1] / 60, pixels.shape[-2] / 40
+    assert maps["box"] == pytest.approx([corner * share for corner, share in zip(found.box, shares * 2, strict=True)])
+
+
+def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
+    task_models: Path, place: Path, run: Run, maps: dict[str, Any]
+) -> None:
+    segmenter = load_for_task(task_models / "segmenter", VisionTask.SEGMENTATION)
+    pixels = segmenter.pixel_values(Image.open("photo.png").convert("RGB"))
+    predicted = segmenter.model(pixels).logits[0].argmax(0)  # (16, 16)
+    halves, one = torch.arange(16)[:, None].expand(16, 16) < 8, torch.zeros(16, 16, dtype=torch.bool)
+    one[15, 2] = True
+    likeliest = int(predicted.flatten().mode().values)
+    for label, region, options in (
+        (1, halves, ["--mask", "mask.png", "--target", "dog"]),
+        (int(predicted[15, 2]), one, ["--point", "10,39"]),
+        (likeliest, predicted == likeliest, []),
+    ):
+        result = run("photo.png", "--model", task_models / "segmenter", *options, "--output", "out/")
+        assert result.status == 0, result.err
+
+        def mean_logit(pixels: Any, label: int = label, region: Any = region) -> Any:
+            return segmenter.model(pixels).logits[:, label, region].mean(1)
+
+        relevance = AttentionEvidence(segmenter.model, forward_func=mean_logit).relevance(pixels)
+        assert_close(maps["relevance"], 100 * relevance[0], rtol=1e-4, atol=1e-4)
+    marks = ("-at-10.0-39.0", "-dog", "")
+    assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
+
+
+def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -> None:
+    result = run("clip.gif", "--model", task_models / "film", "--output", "map.gif", "--contrast", "cat")
+    assert result.status == 0, result.err
+    assert "explained  " in result.out
+    assert "contrast   cat (class 0)" in result.out
+    with Image.open("map.gif") as film:
+        assert [frame.size for frame in ImageSequence.Iterator(film)] == [(24, 24)] * 4
+    result = run("tone.wav", "--model", task_models / "sound", "--target", "bird")
+    assert result.status == 0, result.err
+    assert written(place) == [
+        *("clip.gif", "map.gif", "mask.png", "photo.png", "tone-attention-evidence-bird.png", "tone.wav")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("detector", "photo.png --box 0,0,300,30", "box must be left, top, right and bottom, in pixels, not empty and"),
+        ("detector", "photo.png --box 9,0,3,3", "must be a box from its left and top to its right and bottom"),
+        ("detector", "photo.png --box 9,0,3", "must be X0,Y0,X1,Y1, the left, top, right and bottom of a box"),
+        ("detector", "photo.png --target cat --threshold 1", "Expected a query that detects class 0"),
+        ("detector", "photo.png --threshold 3", "must be a number from 0 to 1"),
+        ("detector", "photo.png --mask mask.png", "--mask must go with another model: the model detects objects"),
+        ("detector", "photo.png --methods rollout", "as no other is defined for it. Got rollout instead"),
+        ("detector", "photo.png --target top3", "--target must be a class, as the model detects objects. Got top3"),
+        ("detector", "photo.png --contrast cat", "--contrast must go with another model: the model detects objects"),
+        ("segmenter", "photo.png --mask tone.wav", "tone.wav: not an image"),
+        ("segmenter", "mask.png --mask clip.gif", "--mask must be as large as the image, 60x40 pixels. Got 40x30"),
+        ("segmenter", "photo.png --point 60,3", "--point must lie in the image of 60x40 pixels. Got 60,3"),
+        ("film", "photo.png", "a video must hold at least the 4 frames that the model takes. Got 1 instead"),
+        ("film", "clip.gif --box 1,1,2,2", "--box must go with another model: the model classifies videos"),
+        ("sound", "photo.png", "photo.png: cannot be read as a WAV file"),
+        ("sound", "tone.wav --output map.gif", "--output must end in one of .png"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+    model: str, arguments: str, message: str, task_models: Path, place: Path, run: Run
+) -> None:
+    before = written(place)
+    result = run(*arguments.split(), "--model", task_models / model)
+    assert result.status in (1, 2)
+    assert message in " ".join(result.err.split())
+    assert len([line for line in result.err.splitlines() if "error" in line]) == 1
+    assert written(place) == before
+
+
+def test_a_box_for_a_classifier(models: Path, place: Path, run: Run) -> None:
+    result = run("photo.png", "--model", models / "vit", "--box", "1,1,9,9")
+    assert result.is_error("--box must go with another model: the model classifies images")

@@ -1,0 +1,24 @@
+"""A spectrogram's axes, and what lies over it."""
+
+import numpy as np
+import pytest
+
+from captum_gmar.visualization import visualize_spectrogram
+
+
+def test_time_and_frequency() -> None:
+    relevance = np.arange(21.0).reshape(3, 7)
+    figure, (sound, overlay) = visualize_spectrogram(
+        relevance, np.random.default_rng(0).random((200, 64)), sampling_rate=8000, title="a tone", use_pyplot=False
+    )
+    assert (overlay.get_xlabel(), overlay.get_xlim()) == ("time in seconds", (0, 2))
+    assert [text.get_text() for text in sound.get_yticklabels()] == ["125", "250", "500", "1000", "2000", "4000"]
+    assert sound.get_yticks()[-1] == pytest.approx(64)  # half the sampling rate is the upper edge
+    assert np.asarray(overlay.images[-1].get_array()) == pytest.approx(relevance)
+    assert overlay.images[-1].get_extent() == sound.images[0].get_extent()
+    assert figure.get_suptitle() == "a tone"
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"\(rows, columns\), and the spectrogram \(time, bins\)\. Got shapes \(3,\)"):
+        visualize_spectrogram(np.zeros(3), np.zeros((4, 5)), use_pyplot=False)
