@@ -126,6 +126,7 @@ def test_the_hub_is_asked_only_for_what_is_not_here(monkeypatch: pytest.MonkeyPa
 )
 def test_a_name_of_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the client's retries
     with pytest.raises(OSError, match=message):
         load_classifier(name)
 

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from captum_gmar.evaluation.measurement.measures import Measures
 from captum_gmar.evaluation.runs.journal import Batch
 from captum_gmar.evaluation.runs.journal import read_batches as batches_of
 from captum_gmar.metrics.controls import CONTROLS
-from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
+from cli.commandline import LABELS, Result, as_torchrun, run_process, save_photo, written
 
 METHODS = ("gmar-l1", "rollout")
 OPTIONS = ("--methods", ",".join(METHODS), "--removal", "zero,tokens", "--steps", 4)
@@ -230,28 +229,6 @@ def test_more_images_can_follow(data: Path, evaluate: Evaluate) -> None:
     assert [float(row["value"]) for row in ours] == pytest.approx([float(row["value"]) for row in whole], abs=2e-5)
 
 
-@contextmanager
-def started(arguments: Sequence[object], folder: Path, processes: int = 1) -> Iterator[subprocess.Popen[bytes]]:
-    """The command in a session of its own, alone or in several processes; killed with all its children at the end."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "captum_gmar", "evaluate", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(
-        list(map(str, command)),
-        cwd=folder,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield running
-    finally:
-        if running.poll() is None:
-            os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
-
-
 def finish(arguments: Sequence[object], folder: Path) -> None:
     """Runs the command to its end, in this process."""
     assert Path.cwd() == folder
@@ -261,7 +238,7 @@ def finish(arguments: Sequence[object], folder: Path) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_and_resumed_is_unbroken(work: Path, models: Path, nursery: Any, processes: int) -> None:
     """Also where one process goes on with what several have begun. The first is killed, which ends the others."""
-    images = 24
+    images = 12
     options = (*OPTIONS, "--metrics", "insertion,sensitivity-max", "--batch-size", 2)
     everything = (make_data(work, images), *options, "--model", models / "vit", "--output")
     journal = work / "killed" / "journal"
@@ -289,27 +266,37 @@ def test_two_processes_give_what_one_gives(data: Path, models: Path, nursery: An
     assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "--processes"])
-def test_an_unreadable_image_costs_no_process_the_report(data: Path, models: Path, launcher: str) -> None:
-    """And no earlier report stands beside the new tables; torchrun itself tells the exit status in many lines."""
-    folder = data.parent / "results"
+def unreadable(data: Path, models: Path) -> tuple[object, ...]:
+    """The arguments of a run over two images that cannot be read, into a folder with the report of an earlier one."""
     everything = (data, *OPTIONS, "--model", models / "vit", "--output", "results")
     finish([*everything, "--limit", 8], data.parent)
     for name in ("3.png", "4.png"):
         (data.parent / name).write_bytes(b"no image")
-    processes = 2 if launcher == "torchrun" else 1
-    options = ("--processes", 2) if launcher == "--processes" else ()
-    with started([*everything, *options], data.parent, processes) as running:
-        _, errors = running.communicate(timeout=300)
-    assert running.returncode == 1, errors.decode()
+    return everything
+
+
+def check_left_out(folder: Path) -> None:
+    """The two images are missing from the report and its tables, of which none is an earlier one."""
     assert f"{IMAGES - 2} images" in (folder / "summary.md").read_text()
     assert {row["name"] for row in rows(folder / "skipped.csv")} == {"3.png", "4.png"}
     assert {int(row["example"]) for row in rows(folder / "examples.csv")} == {*range(IMAGES)} - {3, 4}
     assert not [path for path in folder.iterdir() if path.name in (".new", ".ready")]
-    if launcher == "--processes":
-        lines = [line.split(": ") for line in errors.decode().splitlines() if "progress" not in line]
-        assert {line[0] for line in lines} == {"captum-gmar"}  # no trace of anything
-        assert sorted(line[2] for line in lines if line[1] == "error") == ["3.png", "4.png"]
+
+
+def test_an_unreadable_image_costs_no_process_of_torchrun_the_report(data: Path, models: Path, nursery: Any) -> None:
+    words = ["evaluate", *map(str, unreadable(data, models))]
+    ends = nursery.run(words, data.parent, copies=as_torchrun(2))
+    assert sorted(ended.status for ended in ends) == [0, 1], ends
+    check_left_out(data.parent / "results")
+
+
+def test_an_unreadable_image_costs_none_of_our_processes_the_report(data: Path, models: Path) -> None:
+    done = run_process("evaluate", *unreadable(data, models), "--processes", 2, folder=data.parent)
+    assert done.status == 1, done.err
+    check_left_out(data.parent / "results")
+    lines = [line.split(": ") for line in done.err.splitlines() if "progress" not in line]
+    assert {line[0] for line in lines} == {"captum-gmar"}  # no trace of anything
+    assert sorted(line[2] for line in lines if line[1] == "error") == ["3.png", "4.png"]
 
 
 @contextmanager
