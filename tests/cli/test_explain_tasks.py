@@ -137,9 +137,11 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
 
 
 def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -> None:
-    result = run("clip.gif", "--model", task_models / "film", "--output", "map.gif", "--contrast", "cat")
+    result = run(
+        "clip.gif", "--model", task_models / "film", "--output", "map.gif", "--target", "dog", "--contrast", "cat"
+    )
     assert result.status == 0, result.err
-    assert "explained  " in result.out
+    assert "explained  dog (class 1)" in result.out
     assert "contrast   cat (class 0)" in result.out
     with Image.open("map.gif") as film:
         assert [frame.size for frame in ImageSequence.Iterator(film)] == [(24, 24)] * 4
