@@ -1,6 +1,5 @@
 """How long each row of a case takes, beside the model's own pass right before or after it, in one process."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from benchmarks.cases import Case
 from benchmarks.isolated import Send, failure
 from benchmarks.machine import keep_freed_memory
 from benchmarks.rows import OWN, Row, Subject
+from captum_gmar.engine.clock import timed
 
 LONG = 2  # seconds, beside which the first run of a process makes no odds
 
@@ -124,14 +124,4 @@ def _take(subject: Subject, couple: Mapping[str, Row], send: Send) -> list[Sampl
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    _finish(device)
-    begin = time.perf_counter()
-    run()
-    _finish(device)
-    return time.perf_counter() - begin
-
-
-def _finish(device: torch.device) -> None:
-    """Waits for what the device still has to do."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    return timed(run, device)[1]

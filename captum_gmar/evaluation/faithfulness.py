@@ -14,6 +14,7 @@ from captum_gmar.attr.catalogue import STEPS
 from captum_gmar.attr.patch_relevance import Method as AttributionMethod
 from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
 from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.engine.clock import wait_for
 from captum_gmar.engine.models import patch_grid
 from captum_gmar.evaluation.catalogue import default_metrics, make_removal, metrics_of
 from captum_gmar.evaluation.data.subject import Subject
@@ -244,8 +245,7 @@ class FaithfulnessWork:
     ) -> Tensor:
         begin = time.perf_counter()
         parts = [method(part.numbers, part.pixels, part.targets) for part in examples.split(at_once)]
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
+        wait_for(self.device)
         if name in seconds:
             seconds[name] += time.perf_counter() - begin
         return torch.cat(parts)

@@ -1,11 +1,12 @@
 """How long methods take, measured so that their times compare."""
 
-import time
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+
+from captum_gmar.engine.clock import timed
 
 ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
 
@@ -38,22 +39,8 @@ def time_in_turns(
     for _ in range(rounds):
         for name, call in calls.items():
             if sum(times[name].seconds) < ENOUGH_SECONDS:
-                reference_seconds.append(_timed(reference, device)[1])
-                returned, seconds = _timed(call, device)
+                reference_seconds.append(timed(reference, device)[1])
+                returned, seconds = timed(call, device)
                 times[name] = Times([*times[name].seconds, seconds], returned)
             advance()
     return times, median(reference_seconds)
-
-
-def _timed(call: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    _finish(device)
-    begin = time.perf_counter()
-    returned = call()
-    _finish(device)
-    return returned, time.perf_counter() - begin
-
-
-def _finish(device: torch.device) -> None:
-    """Waits for what the device still has to do."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -2,7 +2,7 @@
 
 import torch
 
-from captum_gmar.inspection import timing
+from captum_gmar.engine import clock as device_clock
 from captum_gmar.inspection.method_results import Cost, time_text
 from captum_gmar.inspection.timing import time_in_turns
 
@@ -32,7 +32,7 @@ class Clock:
 def test_calls_take_turns_with_the_reference_before_each(monkeypatch):
     """While the machine is busy, in the second round, all take ten times as long: the medians agree none the less."""
     clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(device_clock, "time", clock)
     turns = []
     calls = {"a": clock.call("a", 0.2, 2.0, 0.2), "b": clock.call("b", 0.3, 3.0, 0.3)}
     reference = clock.call("reference", 0.1, 0.1, 1.0, 1.0, 0.1, 0.1)
@@ -46,7 +46,7 @@ def test_calls_take_turns_with_the_reference_before_each(monkeypatch):
 
 def test_what_takes_long_is_not_run_again(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(device_clock, "time", clock)
     turns = []
     calls = {"slow": clock.call("slow", 4.0), "quick": clock.call("quick", 0.1)}
     times, _ = time_in_turns(calls, clock.call("reference", 1.0), CPU, 3, lambda: turns.append(True))
