@@ -15,6 +15,7 @@ import pytest
 import torch
 import transformers
 from answering import build_processor
+from installed import HAS_TRANSFORMERS_5
 from matplotlib import pyplot as plt
 from PIL import Image
 from text_models import llava
@@ -45,7 +46,6 @@ WRITTEN = sorted(
 SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 48}
 NEEDS_TIMM = {"how-to/timm.md"}
 ANSWERS = "llava-hf/llava-1.5-7b-hf"
-TRANSFORMERS_5 = int(transformers.__version__.partition(".")[0]) >= 5
 NEEDS_TRANSFORMERS_5 = {"how-to/generated-words.md"}
 
 
@@ -78,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, model in models.items():
         model.save_pretrained(folder / name)
         ViTImageProcessor().save_pretrained(folder / name)
-    if TRANSFORMERS_5:  # which answers are explained with
+    if HAS_TRANSFORMERS_5:  # which answers are explained with
         models[ANSWERS] = llava()[0]
         models[ANSWERS].save_pretrained(folder / ANSWERS)
         build_processor().save_pretrained(folder / ANSWERS)
@@ -117,7 +117,7 @@ def test_there_are_pages() -> None:
 def test_python_blocks_run_from_top_to_bottom(page: str, here: Path, trained: dict[str, str]) -> None:
     if page in NEEDS_TIMM:
         pytest.importorskip("timm", reason="timm, which needs torchvision, is not installed")
-    if page in NEEDS_TRANSFORMERS_5 and not TRANSFORMERS_5:
+    if page in NEEDS_TRANSFORMERS_5 and not HAS_TRANSFORMERS_5:
         pytest.skip("answers are explained with transformers 5 or newer")
     names: dict[str, Any] = {}
     for block in blocks(page, "python"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds
 from text_models import ANSWER, IMAGE_TOKEN, TEXT, TEXT_MODELS, text_model
 from torch.overrides import TorchFunctionMode
@@ -13,7 +14,7 @@ from captum_gmar import AnswerEvidence
 from captum_gmar.attr.image_tokens import PictureTokens
 from captum_gmar.engine.word_rows import decoder_layers
 
-if int(transformers.__version__.partition(".")[0]) < 5:
+if not HAS_TRANSFORMERS_5:
     pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
 
 UNPLACED = {"blip2", "instructblip", "mllama"}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from field_families import FIELD_FAMILIES
 from field_oracle import Softmaxes, evidence, field, on_finest
+from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds as written_log_odds
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -20,12 +20,11 @@ from captum_gmar.engine.models import Logits
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.value_evidence import explain_values
 
-IS_OLD = int(transformers.__version__.partition(".")[0]) < 5
 BUILT_OTHERWISE = ("V-JEPA 2", "DETR", "Deformable DETR", "BEiT, segments")  # by transformers 4
 
 
 def make(name):
-    if IS_OLD and name in BUILT_OTHERWISE:
+    if not HAS_TRANSFORMERS_5 and name in BUILT_OTHERWISE:
         pytest.skip("it is written down here as transformers 5 builds it")
     torch.manual_seed(0)
     family = FIELD_FAMILIES[name]
