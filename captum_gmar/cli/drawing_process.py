@@ -39,12 +39,11 @@ class DrawingHere(Executor):
 
 def open_drawing(pictures: int) -> Executor:
     """What draws so many pictures: many of them are drawn while the next images are explained."""
-    if pictures < WORTH_A_PROCESS or os.cpu_count() == 1:
+    processes = min(MOST_PROCESSES, os.cpu_count() or 1)
+    if pictures < WORTH_A_PROCESS or processes == 1:
         return DrawingHere()
     # Started anew, as a copy of a process in which torch has threads may stand still.
-    return ProcessPoolExecutor(
-        min(MOST_PROCESSES, os.cpu_count() or 1), multiprocessing.get_context("spawn"), _end_with_parent
-    )
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
 
 
 def draw_and_save(picture: "ImagePicture", path: Path) -> None:

@@ -165,7 +165,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("--answer must go with --prompt. Got no prompt.")
     if arguments.text and not arguments.model:
         raise CommandError("--text must go with the --model that scores images against texts")
-    _settings(arguments).check()
+    settings = _settings(arguments)
+    settings.check()
     images, missing = _find(arguments.images)
     if not images:
         return 0, missing
@@ -174,7 +175,6 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if task:
         done, failed = _run_task(arguments, task, images)
         return done, failed + missing
-    settings = _settings(arguments)
     pictures = plan_pictures(images, arguments.output, settings.mark())
     array = plan_array(arguments.save_array)
     with default_drawing():

@@ -117,9 +117,8 @@ class ExplainWork:
             attempts = [self._attempt([image]) for image in images]
             done = [image for images, _ in attempts for image in images]
             failures = [failure for _, failures in attempts for failure in failures]
-        if (
-            failures and not done and not self.done and not self._drawn
-        ):  # the model's doing, so that every other image would fail as well
+        # Where not one image could be explained it is the model's doing, and every other would fail as well.
+        if failures and not (done or self.done or self._drawn):
             raise CommandError(f"the model's prediction cannot be explained: {failures[0][1]}") from failures[0][1]
         for path, error in failures:
             self._fail(f"{readable(path)}: {error}")

@@ -21,21 +21,9 @@ from captum_gmar.engine.survey import PREFIX_PARAMETERS, named_tokens
 # Autograd's steps that move numbers, as their names begin.
 MOVES = frozenset(
     [
-        *(
-            "Alias",
-            "AsStrided",
-            "Clone",
-            "ConstantPadNd",
-            "Expand",
-            "Flip",
-            "Im2Col",
-            "Index",
-            "Narrow",
-            "Permute",
-            "Repeat",
-        ),
-        *("ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy", "Transpose"),
-        *("Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
+        *("Alias", "AsStrided", "Clone", "ConstantPadNd", "Expand", "Flip", "Im2Col", "Index", "Narrow", "Permute"),
+        *("Repeat", "ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy"),
+        *("Transpose", "Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
     ]
 )
 PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected

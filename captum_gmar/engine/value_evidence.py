@@ -219,8 +219,8 @@ def _read_forward(model: nn.Module, forward_func: Logits, inputs: Tensor, argume
     places, and where a model takes as many examples as there are layers more."""
     check_deterministic(model)
     stages = find_stages(model)
-    ways = [_separations[model]] if model in _separations else list(Separation)
-    ways = ways if stages else [Separation.TOGETHER]
+    known = _separations.get(model) if stages else Separation.TOGETHER
+    ways = list(Separation) if known is None else [known]
     for way in ways:
         try:
             reading = _run_forward(model, forward_func, inputs, arguments, stages, way)

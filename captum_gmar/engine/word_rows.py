@@ -104,9 +104,8 @@ def _read_by_and_by(model: Any, arguments: Mapping[str, Any], words: int, score:
         _check_read(model, reading, hidden)
         rows = _rows_of_layers(hidden, reading)
         of_rows: list[Tensor] = []
-        for few in torch.split(
-            rows.detach(), max(1, reading.length // words)
-        ):  # as many rows as the model itself reads
+        at_once = max(1, reading.length // words)  # layers: as many rows as the model itself reads
+        for few in torch.split(rows.detach(), at_once):
             scores = score(embedding(few.requires_grad_()))
             of_rows += torch.autograd.grad(scores.sum(), few)
     outputs = [attended.output for attended in reading.attended]

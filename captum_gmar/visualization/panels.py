@@ -200,7 +200,11 @@ def outline_box(panel: Axes, box: tuple[float, float, float, float]) -> None:
 
 def draw_colour_bar(figure: Figure, panel: Axes, place: Any, **options: Any) -> Colorbar:
     """Draws the colours of a panel's map at ``place`` of the panel, in full strength also where the map is not."""
-    bar = figure.colorbar(panel.images[-1], cax=panel.inset_axes(place), **options)
+    return in_full_strength(figure.colorbar(panel.images[-1], cax=panel.inset_axes(place), **options))
+
+
+def in_full_strength(bar: Colorbar) -> Colorbar:
+    """The bar, whose colours are opaque whatever those of its map are."""
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     return bar

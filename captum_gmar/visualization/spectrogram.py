@@ -7,7 +7,15 @@ from matplotlib.figure import Figure
 
 from captum_gmar.visualization.attribution import ALPHA
 from captum_gmar.visualization.heat import OUTLIERS, Map, array_of, scaled
-from captum_gmar.visualization.panels import draw_title, make_figure, map_text, show, value_labels, wrapped
+from captum_gmar.visualization.panels import (
+    draw_title,
+    in_full_strength,
+    make_figure,
+    map_text,
+    show,
+    value_labels,
+    wrapped,
+)
 
 FIGURE_SIZE = 9.0, 5.5  # inches
 NAME_SIZE = 9
@@ -80,10 +88,8 @@ def visualize_spectrogram(
         heat.values, origin="lower", aspect="auto", extent=place, alpha=alpha_overlay * heat.strength, **shown
     )
     axes[1].set_xlabel("time in seconds")
-    bar = figure.colorbar(over, ax=axes, ticks=list(heat.ticks))
+    bar = in_full_strength(figure.colorbar(over, ax=axes, ticks=list(heat.ticks)))
     bar.ax.set_yticks(heat.ticks, value_labels(heat))
-    if bar.solids is not None:
-        bar.solids.set_alpha(1)
     text = map_text(label or "relevance per place", heat, cmap, note)
     bar.set_label(wrapped(text, FIGURE_SIZE[1], NAME_SIZE), fontsize=NAME_SIZE, parse_math=False)
     draw_title(figure, title)
