@@ -114,10 +114,9 @@ class GradientRolloutRule(HeadRule):
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
         """The heads' rows, and the residual."""
-        residual = self.residual * relevance
         if self.head_fusion == "mean":
-            return Step(residual + heads.rows.mean(1))
-        return Step(residual + fuse_rows(heads.rows, head_weights(heads.norms)), heads.norms)
+            return Step(torch.add(heads.rows.mean(1), relevance, alpha=self.residual))
+        return Step(fuse_rows(heads.rows, head_weights(heads.norms), relevance, self.residual), heads.norms)
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,9 @@ class GMARPlusPlusRule(HeadRule):
         """Reads twice: what each row is divided by is known only when the heads' weights are."""
         _, importance, totals = read(self.reading(relevance))
         weights = head_weights(importance)
-        shares = row_shares(relevance, fuse_rows(totals, weights) + self.residual)
+        shares = row_shares(relevance, fuse_rows(totals, weights), self.residual)
         rows = read(Reading(shares, "positive")).rows
-        return Step(fuse_rows(rows, weights) + self.residual * shares, importance)
+        return Step(fuse_rows(rows, weights, shares, self.residual), importance)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:  # the same, in less time over blocks
         importance = sum_up([positive_gradient(block).sum((-2, -1)) for block in layer])  # (N, H)

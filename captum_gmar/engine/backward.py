@@ -3,6 +3,7 @@
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -139,7 +140,7 @@ class BackwardPass:
         Returns:
             Tensor (n, T), the largest magnitude of each token's.
         """
-        largest = gradient.abs().amax((1, 3))  # not finite if any number is not, and quicker than to look at each
+        largest = _largest(gradient)  # not finite if any number is not, and quicker than to look at each
         self.flags.finite(largest, f"gradient at attention layer {layer}")
         self.largest.append(largest)
         if layer == self.forward_pass.count - 1:
@@ -194,6 +195,14 @@ def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = Fa
         return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again or None)
     grads: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
     return grads
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest magnitude of each token's numbers: (N, H, T, D) → (N, T)"""
+    if gradient.device.type == "cpu":  # where the norm of strided numbers takes ten times as long
+        return gradient.abs().amax((1, 3))
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, math.inf, dim=(1, 3))  # one operation
+    return magnitude
 
 
 def _spelled(tokens: Tensor, prefix: int | None) -> str:

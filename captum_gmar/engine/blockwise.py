@@ -14,10 +14,10 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from captum_gmar.engine.log_sums import attention_and_log_sums
 from captum_gmar.engine.precision import without_autocast
 
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
@@ -35,6 +35,7 @@ class Layer(NamedTuple):
     key: Tensor  # (N, H, T, D)
     mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
     scale: float | None
+    lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -51,8 +52,8 @@ class Layer(NamedTuple):
 
     def to(self, device: torch.device) -> "Layer":
         """The same on this device."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return Layer(self.query.to(device), self.key.to(device), mask, self.scale)
+        mask, lse = (None if t is None else t.to(device) for t in (self.mask, self.lse))
+        return Layer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
 
 
 OnBlocks = Callable[[slice, "GradientBlocks"], None]
@@ -108,6 +109,7 @@ class Handout:
     workspace: Workspace = field(default_factory=Workspace)
     on_blocks: OnBlocks | None = None
     goes_on: bool = True
+    lse: Tensor | None = None  # of the layer, as Layer has it, if torch's attention tells it
 
 
 def attention(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
@@ -129,7 +131,7 @@ class _Attention(torch.autograd.Function):
         scale: float | None,
         handout: Handout,
     ) -> Tensor:
-        output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+        output, handout.lse = attention_and_log_sums(query, key, value, mask, scale)
         ctx.save_for_backward(query, key, mask, value, output)
         ctx.scale, ctx.handout = scale, handout
         return output

@@ -216,7 +216,7 @@ def _beside(scores: Tensor, target: TargetType) -> TargetType:
 def _unmasked(layer: Layer) -> LayerGradient:
     """A layer of which attention is read alone; the key stands for what that does not depend on."""
     scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
-    return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale)
+    return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale, layer.lse)
 
 
 def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:

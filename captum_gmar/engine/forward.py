@@ -61,6 +61,7 @@ class ForwardPass(AttentionMode):
         self.handouts: list[Handout | Watcher] = []  # of each layer
         self.layers: list[Layer] = []  # what was kept
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
+        self.zero = torch.empty(0, device="cpu")  # whose memory the anchors of layers share
         self.last: Node | None = None  # where the last layer met stands in autograd's graph
         self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
@@ -82,7 +83,7 @@ class ForwardPass(AttentionMode):
         self.workspace.clear()
         for handout in self.handouts:
             if isinstance(handout, Handout):
-                handout.on_blocks = None
+                handout.on_blocks = handout.lse = None
             else:
                 handout.on_gradient = handout.on_rows = handout.unit = None
 
@@ -133,16 +134,18 @@ class ForwardPass(AttentionMode):
         self.tokens = query.shape[-2]
         if not self.handouts or (query.dtype, query.device) != (self.handouts[-1].anchor.dtype, self.like.device):
             self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
+            self.zero = _scalar(query)
         layer = Layer(query, key, attn_mask, scale)
         self.handouts.append(self._handout(layer, value))
         attended = attend_in_blocks(layer, value, self.handouts[-1])
-        self._keep(layer)
+        handout = self.handouts[-1]
+        self._keep(layer._replace(lse=handout.lse) if isinstance(handout, Handout) else layer)
         self.last = attended.grad_fn
         return attended
 
     def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher:
         """How the layer is met on the way back."""
-        anchor, rule = _scalar(layer.query), self.rule
+        anchor, rule = self.zero.detach().requires_grad_(), self.rule
         if rule is None or not is_fused(layer.query, value):
             return Handout(anchor, self.workspace)
         reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None

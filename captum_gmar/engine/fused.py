@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from captum_gmar.engine.log_sums import log_sums
 from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.row_channels import read_row, write_row
@@ -57,7 +58,8 @@ def fused_attention(
     if watcher.matrix is not None:
         value = _Received.apply(value, watcher.anchor, constants[2], watcher)  # type: ignore[no-untyped-call]
     output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-    watched: Tensor = _Watched.apply(output, watcher.anchor, *constants, scale, size, watcher)  # type: ignore[no-untyped-call]
+    lse = log_sums(output, query) if mask is None and watcher.matrix is None else None
+    watched: Tensor = _Watched.apply(output, watcher.anchor, *constants, lse, scale, size, watcher)  # type: ignore[no-untyped-call]
     return watched
 
 
@@ -73,11 +75,12 @@ class _Watched(torch.autograd.Function):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
+        lse: Tensor | None,
         scale: float,
         size: int,
         watcher: Watcher,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, mask)
+        ctx.save_for_backward(query, key, value, mask, lse)
         ctx.scale, ctx.watcher, ctx.channels = scale, watcher, output.shape[-1]
         if output.shape[-1] == size:
             return output.view_as(output)
@@ -86,16 +89,16 @@ class _Watched(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, mask = ctx.saved_tensors
+        query, key, value, mask, lse = ctx.saved_tensors
         watcher: Watcher = ctx.watcher
         row = None
         with without_autocast(query.device.type):
             if watcher.on_gradient is not None:
-                row = watcher.on_gradient(LayerGradient(query, key, value, grad_output, mask, ctx.scale))
+                row = watcher.on_gradient(LayerGradient(query, key, value, grad_output, mask, ctx.scale, lse))
             gradient = grad_output
             if ctx.channels > grad_output.shape[-1]:
                 gradient = _with_row(grad_output, row, watcher)
-        return gradient, watcher.anchor.detach(), *[None] * 7
+        return gradient, watcher.anchor.detach(), *[None] * 8
 
 
 def _with_row(grad_output: Tensor, row: Tensor | None, watcher: Watcher) -> Tensor:

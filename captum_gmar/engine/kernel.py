@@ -84,11 +84,10 @@ def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
     queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
     by_query = matrix is None and summed is not None  # which of the passes adds up the norm
     rows, norms = _space(layer, keys, matrix), _space(layer, queries if by_query else keys, norm)
-    lse, totals = (
-        _space(layer, queries, summed or matrix in OF_ATTENTION),
-        _space(layer, queries, summed),
-    )
-    if lse is not NOTHING:
+    totals = _space(layer, queries, summed)
+    lse = NOTHING if summed or layer.lse is None else layer.lse
+    if lse is NOTHING and (summed or matrix in OF_ATTENTION):
+        lse = _space(layer, queries, True)
         flags = {"MATRIX": KERNEL_MATRICES.index(summed), "NORM": KERNEL_NORMS.index(norm if by_query else None)}
         run_kernel("row_sums", layer, (lse, totals, norms if by_query else NOTHING), queries[-1], **flags)
     if not by_query:
@@ -106,7 +105,7 @@ def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
 
 def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
     """Runs one of the kernels on a layer and what goes with it, a program for every head and tile of the tokens."""
-    query, key, value, grad_output, mask, scale = layer
+    query, key, value, grad_output, mask, scale, _ = layer
     examples, heads, queries, size = query.shape
     keys, padded = key.shape[-2], max(16, 1 << (size - 1).bit_length())
     tile = 64 if padded * query.element_size() <= LARGEST_HEAD // 2 else 32

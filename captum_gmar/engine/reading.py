@@ -46,6 +46,7 @@ class LayerGradient(NamedTuple):
     grad_output: Tensor  # (N, H, T, D)
     mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
     scale: float  # of the scores
+    lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
 
 
 Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]

@@ -92,9 +92,11 @@ def with_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
     return torch.lerp(fused, relevance, residual / (1 + residual))
 
 
-def fuse_rows(by_head: Tensor, weights: Tensor) -> Tensor:
-    """(N, H, T) → (N, T)"""
-    return torch.bmm(weights[:, None], by_head)[:, 0]
+def fuse_rows(by_head: Tensor, weights: Tensor, relevance: Tensor | None = None, residual: float = 0) -> Tensor:
+    """The heads' weighted sum, and ``residual`` times the relevance (N, T): (N, H, T) → (N, T)"""
+    if relevance is None:
+        return torch.bmm(weights[:, None], by_head)[:, 0]
+    return torch.baddbmm(relevance[:, None], weights[:, None], by_head, beta=residual)[:, 0]
 
 
 def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
@@ -102,8 +104,10 @@ def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
     return torch.bmm(weights[:, None], matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
 
 
-def row_shares(relevance: Tensor, totals: Tensor) -> Tensor:
-    """Relevance (N, T) divided by what its rows add up to (N, T). A row of zeros passes nothing on."""
+def row_shares(relevance: Tensor, totals: Tensor, residual: float) -> Tensor:
+    """Relevance (N, T) by what its rows add up to, (N, T) and the residual. A row of zeros passes nothing on."""
+    if residual > 0:
+        return relevance / (totals + residual)
     return torch.where(totals > 0, relevance / totals, 0)
 
 
@@ -116,8 +120,7 @@ def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], res
     """r·rownorm(Ā + αI), of rows of Ā (N, R, T) with their places. A row of zeros passes nothing on."""
     shares, parts = torch.zeros_like(relevance), []
     for rows, matrix in fused:
-        total = matrix.sum(-1) + residual  # (N, R)
-        shares[:, rows] = row_shares(relevance[:, rows], total)
+        shares[:, rows] = row_shares(relevance[:, rows], matrix.sum(-1), residual)
         parts.append(row_times(shares, rows, matrix))
     return sum_up(parts) + residual * shares
 

@@ -8,9 +8,11 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from captum_gmar.engine import kernel
 from captum_gmar.engine.kernel import is_readable, read_by_kernel
+from captum_gmar.engine.log_sums import log_sums
 from captum_gmar.engine.reading import LayerGradient, Reading
 
 TOKENS = 70  # two tiles, the second of which is not full
@@ -40,7 +42,7 @@ def dense(layer, row):
     return rows, norms, {name: matrix.sum(-1) for name, matrix in matrices.items()}
 
 
-def assert_reads(layer, row, matrix, norm=None, totals=None):
+def assert_reads(layer, row, matrix, norm=None, totals=None, rtol=1e-5):
     heads = read_by_kernel(layer, Reading(row, matrix, norm, totals))
     names = matrix, norm, totals
     for found, of_names, name in zip(heads, dense(layer, row), names, strict=True):
@@ -49,7 +51,7 @@ def assert_reads(layer, row, matrix, norm=None, totals=None):
             assert found.numel() == 0
         else:
             assert found.dtype == torch.float32
-            torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))
+            torch.testing.assert_close(found.double(), exact, rtol=rtol, atol=1e-6 * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,23 @@ def test_large_scores():
     """A softmax whose exponentials would be infinite without its maximum."""
     layer, row = random_layer(tokens=40)
     assert_reads(layer._replace(scale=40.0), row, "attention", None)
+
+
+@pytest.mark.parametrize(("matrix", "norm"), [("attention", None), ("positive", "l1")])
+def test_sums_that_torch_knows_are_not_computed_again(monkeypatch, matrix, norm):
+    layer, row = random_layer(precision=torch.float16, tokens=40)
+    query = layer.query.clone().requires_grad_()
+    lse = log_sums(F.scaled_dot_product_attention(query, layer.key, layer.value, scale=layer.scale), query)
+    assert lse is not None
+    names, run = [], kernel.run_kernel
+
+    def noted(name, *args, **flags):
+        names.append(name)
+        run(name, *args, **flags)
+
+    monkeypatch.setattr(kernel, "run_kernel", noted)
+    assert_reads(layer._replace(lse=lse), row, matrix, norm, rtol=1e-4)
+    assert names == ["column_sums"]
 
 
 def test_its_own_test_passes_once(monkeypatch):
