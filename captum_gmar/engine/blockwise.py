@@ -26,6 +26,10 @@ MIN_BLOCK_ROWS = 128
 # A block of heads gone over apart. On CPU, fewer elements mean that key and value are read and their gradients added up
 # more often, and more of them that a block leaves the cache before it has been used.
 ELEMENTS_APART = {"cpu": 9 << 18, "cuda": 1 << 25}
+ELEMENTS_READ = {
+    "cpu": 9 << 16,
+    "cuda": 1 << 25,
+}  # of heads apart of which no gradient is gathered: they stay in the cache
 
 
 class Layer(NamedTuple):
@@ -178,6 +182,8 @@ class Scratch:
         elements = ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
         self.heads_apart = min(max(1, elements // tokens**2 // 2 * 2), self.heads)  # even, for two threads
         self.rows_apart = min(max(MIN_BLOCK_ROWS, elements // (self.heads_apart * tokens)), tokens)
+        elements_read = ELEMENTS_READ.get(device, ELEMENTS_READ["cuda"])
+        self.rows_read = min(max(MIN_BLOCK_ROWS, elements_read // (self.heads_apart * tokens)), self.rows_apart)
         self.elements = max(self.step * self.heads * self.rows, self.heads_apart * self.rows_apart) * tokens
 
     def parts(self) -> Iterator[slice]:
@@ -273,7 +279,7 @@ class AttentionBlocks:
     def _only(self, heads: slice) -> Self:
         """Some heads of one example."""
         only = copy(self)
-        only.rows = self.scratch.rows_apart
+        only.rows = self.scratch.rows_read
         only.query, only.key = self.query[heads], self.key[heads]
         only.mask = None if self.mask is None else self.mask[:, heads]
         only.shape = self.shape[:1] + only.query.shape[:-1]
@@ -367,7 +373,7 @@ class GradientBlocks(AttentionBlocks):
 
     def _only(self, heads: slice) -> Self:
         only = super()._only(heads)
-        only.apart = True
+        only.apart, only.rows = True, self.scratch.rows_apart
         only.value, only.grad_output = self.value[heads], self.grad_output[heads]
         only.grads = [None if grad is None else grad[:, heads] for grad in self.grads]
         if self.sums:

@@ -28,7 +28,7 @@ from captum_gmar.engine.models import (
     transformer_layers,
 )
 from captum_gmar.engine.precision import without_autocast
-from captum_gmar.engine.reading import LayerGradient
+from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading, read_blocks
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Sweep
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
@@ -213,6 +213,10 @@ def _beside(scores: Tensor, target: TargetType) -> TargetType:
     return target.to(scores.device) if isinstance(target, Tensor) else target
 
 
+def _is_masked(layers: Sequence[Layer]) -> bool:
+    return any(layer.mask is not None for layer in layers)
+
+
 def _unmasked(layer: Layer) -> LayerGradient:
     """A layer of which attention is read alone; the key stands for what that does not depend on."""
     scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
@@ -223,16 +227,36 @@ def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importan
     """Relevance (N, T) after the sweep, on its device, made of as many examples at a time as a block holds."""
     layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
     importance = importance and [heads.to(relevance.device) for heads in importance]
-    scratch, parts = Scratch(max(layers, key=lambda layer: layer.shape[1])), []
     with torch.no_grad(), without_autocast(relevance.device.type):
-        if isinstance(sweep, HeadSweep) and sweep.is_linear(importance):
-            unmasked = [_unmasked(layer) for layer in layers if layer.mask is None]
-            if len(unmasked) == len(layers) and all(is_fused(layer.query, layer.key) for layer in unmasked):
-                return sweep.take(relevance, [partial(read_layer, layer) for layer in unmasked], importance)
-        for part in scratch.parts():
-            blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
-            parts.append(sweep(relevance[part], blocks, importance and [heads[part] for heads in importance]))
-    return torch.cat(parts)
+        if not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance) or _is_masked(layers):
+            parts = _of_parts(layers, relevance, importance)
+            return torch.cat([sweep(start, blocks, weighing) for start, blocks, weighing in parts])
+        if all(is_fused(layer.query, layer.key) for layer in layers):
+            return sweep.take(relevance, [partial(read_layer, _unmasked(layer)) for layer in layers], importance)
+        parts = _of_parts(layers, relevance, importance)
+        return torch.cat(
+            [
+                sweep.take(start, [partial(_read_queries, b) for b in blocks], weighing)
+                for start, blocks, weighing in parts
+            ]
+        )
+
+
+def _of_parts(
+    layers: Sequence[Layer], relevance: Tensor, importance: Importance | None
+) -> Iterator[tuple[Tensor, list[AttentionBlocks], Importance | None]]:
+    """Relevance, layers and importance of as many examples at a time as a block holds."""
+    scratch = Scratch(max(layers, key=lambda layer: layer.shape[1]))
+    for part in scratch.parts():
+        blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
+        yield relevance[part], blocks, importance and [heads[part] for heads in importance]
+
+
+def _read_queries(layer: AttentionBlocks, reading: Reading) -> Heads:
+    """The answer to a reading, over the blocks of the query rows that count."""
+    if reading.row is not None and reading.row.device.type == "cpu":  # another device would have to be waited for
+        layer.keep_first(leading(reading.row != 0))
+    return read_blocks(layer, reading)
 
 
 def _first_layer(start_layer: int, layers: int) -> int:
