@@ -23,7 +23,7 @@ from transformers import ViTConfig
 from benchmarks.cases import SIZES, Case
 from benchmarks.rows import OWN, Subject
 from captum_gmar.attr.catalogue import OURS
-from captum_gmar.engine import kernel, log_sums
+from captum_gmar.engine import kernel, log_sums, precision
 from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.files.markdown import table
 
@@ -154,7 +154,8 @@ class Counting(TorchDispatchMode):
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if any(t.device.type == DEVICE for t in outputs) and launches(func):
             flops = flop_registry.get(packet)
-            done = flops(*args, **kwargs, out_val=result) if flops else 0
+            sizes = args[:2] if func is aten.bmm.dtype else args  # that formula knows no precision
+            done = flops(*sizes, **kwargs, out_val=result) if flops else 0
             self.launch(what_is_read(func, args, kwargs), outputs, done)
         if packet in (aten.any, aten.all):
             result.assumed = packet is aten.all
@@ -244,6 +245,7 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.object(torch, "autocast", lambda *args, **kwargs: nullcontext()),
         patch.object(F, "scaled_dot_product_attention", fused_attention),
         patch.object(log_sums, "_is_right", lambda *form: True),
+        patch.object(precision, "_multiplies_widely", lambda *form: True),
     ):
         yield
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.reading import Blocks, Heads, Reading, leading, positive, positive_gradient, sum_up
+from captum_gmar.engine.reading import Blocks, Heads, Reading, leading, norm_of, positive, sum_up
 from captum_gmar.engine.rule import (
     HeadRule,
     HeadSweep,
@@ -147,7 +147,7 @@ class GMARPlusPlusRule(HeadRule):
         return Step(fuse_rows(rows, weights, shares, self.residual), importance)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:  # the same, in less time over blocks
-        importance = sum_up([positive_gradient(block).sum((-2, -1)) for block in layer])  # (N, H)
+        importance = sum_up([norm_of("positive", block.gradient, block.spare) for block in layer])  # (N, H)
         weights = head_weights(importance)
         fused = ((block.rows, fuse(positive(block), weights)) for block in layer)
         return Step(normalised_row(relevance, fused, self.residual), importance)

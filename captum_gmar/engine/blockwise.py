@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from captum_gmar.engine.log_sums import attention_and_log_sums
-from captum_gmar.engine.precision import without_autocast
+from captum_gmar.engine.precision import of_sums, without_autocast
 
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
 BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -77,7 +77,7 @@ class Workspace:
         Args:
             name: under which it is kept.
             shape: of what is returned.
-            like: of the same device, and of a precision that is taken in single precision at least.
+            like: of the same device and precision.
             room: how many elements there are to be at least, for larger shapes to come.
         """
         place = name, shape, like.dtype, like.device, room
@@ -86,10 +86,10 @@ class Workspace:
         return self.views[place]
 
     def _memory(self, name: str, elements: int, like: Tensor) -> Tensor:
-        dtype, kept = torch.promote_types(like.dtype, torch.float32), self.kept.get(name)
-        if kept is None or kept.numel() < elements or (kept.dtype, kept.device) != (dtype, like.device):
+        kept = self.kept.get(name)
+        if kept is None or kept.numel() < elements or (kept.dtype, kept.device) != (like.dtype, like.device):
             self.views = {place: view for place, view in self.views.items() if place[0] != name}
-            kept = self.kept[name] = torch.empty(elements, dtype=dtype, device=like.device)
+            kept = self.kept[name] = torch.empty(elements, dtype=like.dtype, device=like.device)
         return kept
 
     def clear(self) -> None:
@@ -169,20 +169,27 @@ class _Attention(torch.autograd.Function):
 
 
 class Scratch:
-    """Memory for one block of a layer, which its blocks share."""
+    """Memory for one block of a layer, which its blocks share.
 
-    def __init__(self, layer: Layer, workspace: Workspace | None = None) -> None:
+    Args:
+        layer: of which the blocks are.
+        workspace: from which the memory comes.
+        precision: of the blocks; default: single at least.
+    """
+
+    def __init__(self, layer: Layer, workspace: Workspace | None = None, precision: torch.dtype | None = None) -> None:
         self.examples, self.heads, tokens, _ = layer.shape
-        self.like = layer.query
+        self.like = layer.query.new_empty(0, dtype=precision or of_sums(layer.query.dtype))
         self.workspace = workspace or Workspace()
         device = layer.query.device.type
-        elements = BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"])
+        fold = 4 // min(4, self.like.element_size())  # how many more fit in the same memory
+        elements = fold * BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"])
         self.step = min(max(1, elements // (self.heads * tokens**2)), self.examples)
         self.rows = min(max(MIN_BLOCK_ROWS, elements // (self.heads * tokens)), tokens)
-        elements = ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
+        elements = fold * ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
         self.heads_apart = min(max(1, elements // tokens**2 // 2 * 2), self.heads)  # even, for two threads
         self.rows_apart = min(max(MIN_BLOCK_ROWS, elements // (self.heads_apart * tokens)), tokens)
-        elements_read = ELEMENTS_READ.get(device, ELEMENTS_READ["cuda"])
+        elements_read = fold * ELEMENTS_READ.get(device, ELEMENTS_READ["cuda"])
         self.rows_read = min(max(MIN_BLOCK_ROWS, elements_read // (self.heads_apart * tokens)), self.rows_apart)
         self.elements = max(self.step * self.heads * self.rows, self.heads_apart * self.rows_apart) * tokens
 
@@ -254,7 +261,8 @@ class AttentionBlocks:
     def __init__(self, layer: Layer, scratch: Scratch) -> None:
         self.scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
         self.shape = layer.query.shape[:-1]  # (n, H, T)
-        self.query, self.key, self.mask = flat(layer.query), flat(layer.key), layer.mask
+        precision = scratch.like.dtype
+        self.query, self.key, self.mask = flat(layer.query, precision), flat(layer.key, precision), layer.mask
         self.scratch = scratch
         self.queries = self.shape[-1]
         self.rows = scratch.rows  # of a block, or less
@@ -330,7 +338,8 @@ class GradientBlocks(AttentionBlocks):
         grads: list[Tensor | None],
     ) -> None:
         super().__init__(layer, scratch)
-        self.value, self.grad_output, self.grads = flat(value), flat(grad_output), grads
+        precision = scratch.like.dtype
+        self.value, self.grad_output, self.grads = flat(value, precision), flat(grad_output, precision), grads
         self.gathered = grads[0] is None or output is None
         self.apart = False  # whether these are some heads of the layer's
         self.whole: RowBlock | None = None  # all rows, if one block holds them
@@ -341,7 +350,9 @@ class GradientBlocks(AttentionBlocks):
                 self.sums = [grad[0] for grad in grads[:3] if grad is not None]
             else:
                 self.sums = [scratch.workspace.take(f"sums {place}", (*t.shape,), t) for place, t in enumerate(factors)]
-            products = torch.mul(self.grad_output, flat(output), out=self.sums[2])  # not in use before the first block
+            products = torch.mul(
+                self.grad_output, flat(output, precision), out=self.sums[2]
+            )  # not in use before the first block
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
     def _sums_are_grads(self) -> bool:
@@ -425,8 +436,9 @@ def _is_nowhere(mask: Tensor) -> Tensor:
     return mask.amax(-1, keepdim=True) == -torch.inf
 
 
-def flat(tensor: Tensor) -> Tensor:
-    """(n, H, T, D) → (nH, T, D), in at least single precision."""
-    if tensor.dtype.itemsize < 4:  # one copy does both
-        tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)
+def flat(tensor: Tensor, precision: torch.dtype | None = None) -> Tensor:
+    """(n, H, T, D) → (nH, T, D), in a precision; default: single at least."""
+    precision = precision or of_sums(tensor.dtype)
+    if tensor.dtype != precision:  # one copy does both
+        tensor = tensor.to(precision, memory_format=torch.contiguous_format)
     return tensor[0] if len(tensor) == 1 else tensor.flatten(0, 1)

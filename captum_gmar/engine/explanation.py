@@ -236,7 +236,7 @@ def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importan
         parts = _of_parts(layers, relevance, importance)
         return torch.cat(
             [
-                sweep.take(start, [partial(_read_queries, b) for b in blocks], weighing)
+                sweep.take(start, [partial(_read_query_rows, b) for b in blocks], weighing)
                 for start, blocks, weighing in parts
             ]
         )
@@ -252,7 +252,7 @@ def _of_parts(
         yield relevance[part], blocks, importance and [heads[part] for heads in importance]
 
 
-def _read_queries(layer: AttentionBlocks, reading: Reading) -> Heads:
+def _read_query_rows(layer: AttentionBlocks, reading: Reading) -> Heads:
     """The answer to a reading, over the blocks of the query rows that count."""
     if reading.row is not None and reading.row.device.type == "cpu":  # another device would have to be waited for
         layer.keep_first(leading(reading.row != 0))

@@ -21,6 +21,7 @@ from captum_gmar.engine.graph import Pooling, depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.kernel import is_readable
 from captum_gmar.engine.models import PatchGrid, check_not_traced
+from captum_gmar.engine.precision import of_sums
 from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.rule import HeadRule, Rule
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
@@ -133,7 +134,7 @@ class ForwardPass(AttentionMode):
             key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
         self.tokens = query.shape[-2]
         if not self.handouts or (query.dtype, query.device) != (self.handouts[-1].anchor.dtype, self.like.device):
-            self.like = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
+            self.like = query.new_empty(0, dtype=of_sums(query.dtype))
             self.zero = _scalar(query)
         layer = Layer(query, key, attn_mask, scale)
         self.handouts.append(self._handout(layer, value))

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from captum_gmar.engine.log_sums import log_sums
-from captum_gmar.engine.precision import without_autocast
+from captum_gmar.engine.precision import of_sums, without_autocast
 from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.row_channels import read_row, write_row
 
@@ -147,7 +147,7 @@ class _Received(torch.autograd.Function):
 
 def _rows(grad_value: Tensor, value: Tensor, watcher: Watcher) -> Tensor:
     """(N, H, T) by the gradient of the value (N, H, T, D or D + E), in single precision at least."""
-    wide = torch.promote_types(grad_value.dtype, torch.float32)
+    wide = of_sums(grad_value.dtype)
     size = value.shape[-1]
     if watcher.matrix == "product":
         return (value.to(wide) * grad_value[..., :size].to(wide)).sum(-1)

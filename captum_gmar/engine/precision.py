@@ -1,6 +1,7 @@
 """The precision in which sums are taken."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -8,7 +9,53 @@ from torch import Tensor
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in single precision at least, for sums that half precision would spoil."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.to(of_sums(tensor.dtype))
+
+
+def of_sums(precision: torch.dtype) -> torch.dtype:
+    """That in which numbers of a precision are added up: single at least."""
+    return torch.promote_types(precision, torch.float32)
+
+
+def of_blocks(tensor: Tensor) -> torch.dtype:
+    """That of attention and its gradient where these are written down and no gradient is gathered of them.
+
+    On devices that multiply bfloat16 in units of their own, and wait for memory more than for these, it stays as it is.
+    float16 would lose the small products of the two.
+    """
+    keeps = tensor.dtype == torch.bfloat16 and tensor.device.type != "cpu"
+    return tensor.dtype if keeps else of_sums(tensor.dtype)
+
+
+def row_products(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Rows (B, K, R) in single precision at least, times matrices (B, R, T) of any: (B, K, T), in that of the rows."""
+    if matrices.dtype == rows.dtype:
+        return torch.bmm(rows, matrices)
+    high = rows.to(matrices.dtype)
+    parts = torch.cat([high, (rows - high).to(matrices.dtype)], 1)  # of a half precision's digits each
+    products = wide_product(parts, matrices).view(len(rows), 2, *rows.shape[1:2], -1)
+    return products.sum(1).to(rows.dtype)
+
+
+def wide_product(first: Tensor, second: Tensor) -> Tensor:
+    """Matrix products (B, K, R) by (B, R, T) with sums, and what comes out, in single precision at least."""
+    if first.dtype.itemsize > 2:
+        return torch.bmm(first, second)
+    if _multiplies_widely(first.device, first.dtype):
+        product: Tensor = torch.bmm(first, second, out_dtype=torch.float32)
+        return product
+    return torch.bmm(wide(first), wide(second))
+
+
+@cache
+def _multiplies_widely(device: torch.device, precision: torch.dtype) -> bool:
+    """Whether torch gives a product of this precision in single precision there, as newer ones do on CUDA."""
+    ones = torch.full((1, 16, 16), 1 + 2**-5, dtype=precision, device=device)
+    try:
+        product = torch.bmm(ones, ones, out_dtype=torch.float32)
+    except (RuntimeError, TypeError):  # of a device or a torch that does not
+        return False
+    return bool((product == 16 * (1 + 2**-5) ** 2).all())
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -14,13 +14,15 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.precision import of_sums, row_products
+
 Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradient"]
 
 
 class Reading(NamedTuple):
     """What is read of each head, over all query rows; at least one thing."""
 
-    row: Tensor | None = None  # r (N, T), how much each query row counts; None: one each
+    row: Tensor | None = None  # r (N, T), how much each query row counts, zero or more; None: one each
     matrix: Matrix | None = None  # M, of which r·M is read: A, A ⊙ G, (A ⊙ G)⁺ or G⁺
     norm: str | None = None  # "l1" or "l2", of G entry by entry, or "positive", the sum of G⁺
     totals: Matrix | None = None  # another M, of which the sums of the rows are read
@@ -125,9 +127,9 @@ def _read_heads(layer: Blocks, reading: Reading) -> Heads:
             norms.append(norm_of(norm, block.gradient, block.spare))
         if matrix is not None:
             of_block = MATRICES[matrix](block)
-            rows.append(of_block.sum(-2) if row is None else head_rows(row, block, of_block))
+            rows.append(wide_sum(of_block, -2) if row is None else head_rows(row, block, of_block))
         if summed is not None:
-            totals.append(MATRICES[summed](block).sum(-1))
+            totals.append(wide_sum(MATRICES[summed](block), -1))
     return Heads(
         sum_up(rows) if rows else NOTHING,
         NOTHING if norm is None else combined(norm, norms),
@@ -145,11 +147,17 @@ def joined(parts: Sequence[Heads], dim: int) -> Heads:
 def norm_of(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
     """(N, H) of some rows' gradient (N, H, R, T)."""
     if norm == "positive":
-        return torch.clamp(gradient, min=0, out=spare).sum((-2, -1))
+        return _positive_total(gradient, spare)
     if norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
-        return torch.abs(gradient, out=spare).sum((-2, -1))
-    magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), dim=(-2, -1))
+        return wide_sum(torch.abs(gradient, out=spare), (-2, -1))
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), (-2, -1), dtype=of_sums(gradient.dtype))
     return magnitude
+
+
+def _positive_total(gradient: Tensor, spare: Tensor | None) -> Tensor:
+    if gradient.is_cuda:  # read twice, and not written
+        return positive_sum(gradient, (-2, -1))
+    return wide_sum(torch.clamp(gradient, min=0, out=spare), (-2, -1))
 
 
 def combined(norm: str, parts: list[Tensor]) -> Tensor:
@@ -166,7 +174,18 @@ def head_rows(row: Tensor, block: Block, matrix: Tensor) -> Tensor:
     """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
     examples, heads, rows, _ = matrix.shape
     by_head = row[:, None, block.rows].expand(-1, heads, -1).reshape(examples * heads, 1, rows)
-    return torch.bmm(by_head, matrix.flatten(0, 1)).view(examples, heads, -1)
+    return row_products(by_head, matrix.flatten(0, 1)).view(examples, heads, -1)
+
+
+def wide_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The sum along dimensions, in single precision at least."""
+    return matrix.sum(dim, dtype=of_sums(matrix.dtype))
+
+
+def positive_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """That of the positive numbers along dimensions, as half of all and of their magnitudes."""
+    magnitudes: Tensor = torch.linalg.vector_norm(matrix, 1, dim, dtype=of_sums(matrix.dtype))
+    return magnitudes.add_(wide_sum(matrix, dim)).mul_(0.5)
 
 
 def sum_up(parts: list[Tensor]) -> Tensor:

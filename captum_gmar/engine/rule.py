@@ -17,6 +17,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.precision import row_products
 from captum_gmar.engine.reading import Blocks, Heads, Reading, read_blocks, sum_up
 
 
@@ -101,7 +102,7 @@ def fuse_rows(by_head: Tensor, weights: Tensor, relevance: Tensor | None = None,
 
 def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
     """The heads' weighted sum: (N, H, R, T) → (N, R, T)"""
-    return torch.bmm(weights[:, None], matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
+    return row_products(weights[:, None], matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
 
 
 def row_shares(relevance: Tensor, totals: Tensor, residual: float) -> Tensor:

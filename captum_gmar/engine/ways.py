@@ -26,12 +26,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
-from captum_gmar.engine.blockwise import flat
 from captum_gmar.engine.in_blocks import read_in_blocks
 from captum_gmar.engine.kernel import is_readable, read_by_kernel
+from captum_gmar.engine.precision import of_sums, wide_product
 from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Reading, Way
 from captum_gmar.engine.row_channels import is_row_of_attention, read_by_value
 
@@ -51,8 +50,8 @@ def _is_squared(layer: LayerGradient, reading: Reading) -> bool:
 
 def read_squares(layer: LayerGradient, reading: Reading) -> Heads:
     """The L2 norm of G = δ Vᵀ by two D×D matrices: ‖G‖² = ⟨δᵀδ, VᵀV⟩."""
-    grad_output, value = flat(layer.grad_output), flat(layer.value)  # else each product would copy both
-    products = torch.bmm(grad_output.mT, grad_output).mul_(torch.bmm(value.mT, value))
+    grad_output, value = layer.grad_output.flatten(0, 1), layer.value.flatten(0, 1)
+    products = wide_product(grad_output.mT, grad_output).mul_(wide_product(value.mT, value))
     return Heads(NOTHING, products.sum((-2, -1)).clamp_(min=0).sqrt_().view(layer.value.shape[:2]))
 
 
@@ -68,7 +67,7 @@ WAYS: dict[str, tuple[IsOpen, Way]] = {
 def read_layer(layer: LayerGradient, reading: Reading) -> Heads:
     """The answer to a reading, by the first way that is open."""
     if reading.matrix is not None and reading.row is None:
-        row = layer.grad_output.new_ones(1, 1, dtype=torch.promote_types(layer.grad_output.dtype, torch.float32))
+        row = layer.grad_output.new_ones(1, 1, dtype=of_sums(layer.grad_output.dtype))
         reading = reading._replace(row=row.expand(len(layer.query), layer.query.shape[-2]).contiguous())
     way = next(way for is_open, way in WAYS.values() if is_open(layer, reading))
     return way(layer, reading)
