@@ -1,10 +1,19 @@
-"""Which models and images are measured: vision transformers with random weights, on which the cost does not depend."""
+"""Which models and images are measured: with random weights, on which the cost does not depend."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import (
+    PreTrainedModel,
+    SwinConfig,
+    SwinForImageClassification,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 PATCH = 16
 SIZES = {
@@ -12,6 +21,42 @@ SIZES = {
     "ViT-B": {},
     "ViT-L": {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, "num_hidden_layers": 24},
 }
+FRAMES = 16  # of a video
+
+
+def _build_vit(name: str, pixels: int, **options: Any) -> PreTrainedModel:
+    config = ViTConfig(image_size=pixels, patch_size=PATCH, num_labels=1000, **{**SIZES[name], **options})
+    return ViTForImageClassification(config)
+
+
+def _build_swin(pixels: int) -> PreTrainedModel:
+    """Swin-T, whose sizes transformers takes by default."""
+    return SwinForImageClassification(SwinConfig(image_size=pixels, num_labels=1000))
+
+
+def _build_videomae(pixels: int) -> PreTrainedModel:
+    """VideoMAE-S."""
+    size = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "num_hidden_layers": 12}
+    return VideoMAEForVideoClassification(
+        VideoMAEConfig(image_size=pixels, patch_size=PATCH, num_frames=FRAMES, num_labels=400, **size)
+    )
+
+
+class Other(NamedTuple):
+    """A model that is no ViT.
+
+    Attributes:
+        build: from the pixels of a side.
+        frames: (frames,) of a video; of images none.
+        patch: pixels of a side.
+    """
+
+    build: Callable[[int], PreTrainedModel]
+    frames: tuple[int, ...] = ()
+    patch: int = PATCH
+
+
+OTHERS = {"Swin-T": Other(_build_swin, patch=4), "VideoMAE-S": Other(_build_videomae, (FRAMES,))}
 
 
 class Case(NamedTuple):
@@ -25,7 +70,8 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         depth = "" if self.layers is None else f" of {self.layers} layers"
-        return f"{self.model}/{PATCH}{depth}, {self.pixels}², batch {self.batch}, {self.precision}"
+        patch = OTHERS[self.model].patch if self.model in OTHERS else PATCH
+        return f"{self.model}/{patch}{depth}, {self.pixels}², batch {self.batch}, {self.precision}"
 
     @property
     def patches(self) -> int:
@@ -35,11 +81,15 @@ class Case(NamedTuple):
     def tokens(self) -> int:
         return self.patches + 1
 
-    def build(self, device: str) -> tuple[ViTForImageClassification, Tensor]:
+    def build(self, device: str) -> tuple[PreTrainedModel, Tensor]:
         """The model, as it comes when it is loaded, and pixel values."""
         torch.manual_seed(0)
-        depth = {} if self.layers is None else {"num_hidden_layers": self.layers}
-        config = ViTConfig(image_size=self.pixels, patch_size=PATCH, num_labels=1000, **{**SIZES[self.model], **depth})
         precision = getattr(torch, self.precision)
-        model = ViTForImageClassification(config).eval().to(device, precision)
-        return model, torch.randn(self.batch, 3, self.pixels, self.pixels).to(device, precision)
+        frames: tuple[int, ...] = ()
+        if self.model in OTHERS:
+            model, frames = OTHERS[self.model].build(self.pixels), OTHERS[self.model].frames
+        else:
+            depth = {} if self.layers is None else {"num_hidden_layers": self.layers}
+            model = _build_vit(self.model, self.pixels, **depth)
+        inputs = torch.randn(self.batch, *frames, 3, self.pixels, self.pixels)
+        return model.eval().to(device, precision), inputs.to(device, precision)

@@ -71,6 +71,17 @@ PRESETS = {
         limits=Limits(rounds=15, enough=8, longest=20, fewest=5),
         exact=(),
     ),
+    "places": Preset(  # minutes: models without a single patch grid, and a video
+        tables={
+            Case("Swin-T", 224): (BOTH + AGAIN, "attention-evidence"),
+            Case("Swin-T", 224, 8): (BOTH + AGAIN, "attention-evidence"),
+            Case("VideoMAE-S", 112): (BOTH + AGAIN, "attention-evidence"),
+            Case("ViT-Ti", 224): (BOTH + AGAIN, "attention-evidence"),
+        },
+        growth={},
+        limits=Limits(rounds=21, enough=20, longest=60, fewest=5),
+        exact=(),
+    ),
     "cpu": Preset(  # half an hour
         tables={
             Case("ViT-B", 224, 8): (*SOME, "gmar++", "legrad", DENSE),

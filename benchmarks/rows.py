@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import ViTForImageClassification
+from transformers import PreTrainedModel
 
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS
@@ -51,7 +51,7 @@ class Subject:
         self.model, self.inputs = case.build(device)
 
     @cached_property
-    def frozen(self) -> ViTForImageClassification:
+    def frozen(self) -> PreTrainedModel:
         """The model's own passes keep nothing for gradients of weights, which no map needs."""
         return copy.deepcopy(self.model).requires_grad_(False)
 
@@ -94,12 +94,12 @@ class Subject:
         return Row(run, BOTH, {"integrated-gradients": IG_STEPS, "gradient-shap": 5}.get(name, 1))
 
 
-def _forward(model: ViTForImageClassification, inputs: Tensor) -> Tensor:
+def _forward(model: PreTrainedModel, inputs: Tensor) -> Tensor:
     with torch.no_grad():
         return model(inputs).logits
 
 
-def _backward(model: ViTForImageClassification, inputs: Tensor, targets: Sequence[int]) -> list[Tensor]:
+def _backward(model: PreTrainedModel, inputs: Tensor, targets: Sequence[int]) -> list[Tensor]:
     """One pass forward, and one backward to the input for each target."""
     leaf = inputs.clone().requires_grad_()
     logits = model(leaf).logits

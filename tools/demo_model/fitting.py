@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -90,6 +90,27 @@ def take_step(parameters: Iterable[nn.Parameter], optimizers: Iterable[torch.opt
     nn.utils.clip_grad_norm_(parameters, 1.0)
     for optimizer in optimizers:
         optimizer.step()
+
+
+def descend(
+    optimizers: Sequence[torch.optim.Optimizer], stage: Stage, draw_loss: Callable[[], Tensor]
+) -> Iterator[float]:
+    """Train for a stage in this process alone, yielding the loss after each step.
+
+    Args:
+        optimizers: As :func:`set_rates` takes them.
+        stage: Its steps and rates are kept to.
+        draw_loss: Draws a batch and returns its loss.
+    """
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    for step in range(stage.steps):
+        set_rates(optimizers, stage, step)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = draw_loss()
+        loss.backward()
+        take_step(parameters, optimizers)
+        yield float(loss.detach())
 
 
 def _build_optimizers(model: nn.Module, heads: nn.Module) -> list[torch.optim.Optimizer]:

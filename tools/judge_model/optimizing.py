@@ -56,7 +56,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 def build_optimizers(model: nn.Module, head: nn.Module) -> list[torch.optim.Optimizer]:
     """Return the two, in the order in which :func:`tools.demo_model.fitting.set_rates` takes them."""
-    matrices = {name: p for name, p in model.named_parameters() if p.ndim == 2 and "classifier" not in name}
+    vectors = "classifier", "bias_table"  # in what stands in a matrix, but mixes nothing inside a layer
+    matrices = {
+        name: p for name, p in model.named_parameters() if p.ndim == 2 and not any(part in name for part in vectors)
+    }
     rest = [p for name, p in model.named_parameters() if p.requires_grad and name not in matrices]
     matrices = {name: p for name, p in matrices.items() if p.requires_grad}
     return [

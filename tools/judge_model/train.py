@@ -18,7 +18,7 @@ from transformers import Dinov2WithRegistersForImageClassification
 
 from captum_gmar.demo.patches import GRID
 from tools.demo_model.batches import QUESTIONS, Batch, Pool, draw_batch, render_pool
-from tools.demo_model.fitting import Stage, set_rates, take_step
+from tools.demo_model.fitting import Stage, descend
 from tools.demo_model.gradients import class_loss, patch_loss
 from tools.demo_model.measures import accuracy
 from tools.demo_model.train import save_processor
@@ -58,20 +58,15 @@ def train(output: Path, seed: int, stages: Sequence[Stage]) -> None:
 def _fit(
     model: Dinov2WithRegistersForImageClassification, head: nn.Module, pool: Pool, stage: Stage, seed: int
 ) -> Iterator[float]:
-    parameters = [p for p in (*model.parameters(), *head.parameters()) if p.requires_grad]
-    optimizers = build_optimizers(model, head)
     generator = torch.Generator().manual_seed(seed)
-    for step in range(stage.steps):
+
+    def draw_loss() -> Tensor:
         if stage.side < GRID:  # crops pretend to come from one random place of the scene
             row, column = torch.randint(GRID - stage.side + 1, (2,), generator=generator).tolist()
             set_positions(model, position_table()[row : row + stage.side, column : column + stage.side])
-        set_rates(optimizers, stage, step)
-        loss = _loss(model, head, draw_batch(pool, stage.batch_size, stage.side, generator))
-        model.zero_grad()
-        head.zero_grad()
-        loss.backward()
-        take_step(parameters, optimizers)
-        yield float(loss.detach())
+        return _loss(model, head, draw_batch(pool, stage.batch_size, stage.side, generator))
+
+    return descend(build_optimizers(model, head), stage, draw_loss)
 
 
 def _loss(model: nn.Module, head: nn.Module, batch: Batch) -> Tensor:

@@ -1,0 +1,52 @@
+"""How the windowed model is made still runs, and its second stage has a token for each patch of a scene."""
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("tools.swin_model.train", reason="the tools are not installed; they stand in a checkout")
+
+from captum_gmar.demo.patches import GRID
+from tools.demo_model.batches import QUESTIONS, Batch, Pool, _render_chunk, draw_batch
+from tools.demo_model.fitting import Stage, descend
+from tools.judge_model.optimizing import build_optimizers
+from tools.swin_model import train
+from tools.swin_model.network import WIDTH, build_swin
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_swin(GRID).eval()
+
+
+def test_a_step_on_crops_and_one_on_scenes_change_every_weight(model):
+    pool = Pool(*map(torch.from_numpy, _render_chunk(train.FIRST_SEED, train.FIRST_SEED + 2)))
+    head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, sum(QUESTIONS)))
+    optimizers, generator = build_optimizers(model, head), torch.Generator().manual_seed(0)
+    for side in (7, GRID):
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        stage = Stage(side, 2, 1, 2, (3e-3, 1e-3))
+        (loss,) = descend(
+            optimizers, stage, lambda side=side: train._loss(model, head, draw_batch(pool, 2, side, generator))
+        )
+        assert loss > 0
+        assert all((parameter != old).any() for parameter, old in zip(model.parameters(), before, strict=True))
+
+
+def test_what_a_patch_shows_is_asked_of_its_own_token(model):
+    """A black patch changes its own token more than any other."""
+    inputs = torch.rand(1, 3, 8 * GRID, 8 * GRID, generator=torch.Generator().manual_seed(0))
+    dark = inputs.clone()
+    dark[:, :, 8 * 5 : 8 * 6, 8 * 9 : 8 * 10] = -1
+    with torch.no_grad():
+        first, second = (model(values, output_hidden_states=True).hidden_states[1] for values in (inputs, dark))
+    assert int((first - second).square().sum(-1).argmax()) == 5 * GRID + 9
+
+
+def test_images_without_objects_have_a_loss(model):
+    targets = torch.zeros(1, 49, sum(QUESTIONS))
+    targets[..., torch.tensor(QUESTIONS).cumsum(0) - 1] = 1
+    batch = Batch(torch.zeros(1, 3, 56, 56), torch.zeros(1, model.config.num_labels), targets)
+    head = nn.Linear(WIDTH, sum(QUESTIONS))
+    assert train._loss(model, head, batch).isfinite()
