@@ -1,16 +1,16 @@
 """Relevance on its way down: what a method has of it below each layer, kept while it runs as always."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from captum_gmar.attr.rules import RolloutSweep
 from captum_gmar.engine.explanation import Explanation, Plan
-from captum_gmar.engine.reading import Blocks
-from captum_gmar.engine.rule import Importance, Rule, Step, Sweep
+from captum_gmar.engine.reading import Blocks, Heads, Reading
+from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Step
 
 
 class RelevanceFlow(NamedTuple):
@@ -43,16 +43,35 @@ class FollowedRule:
 
 
 @dataclass
-class FollowedSweep:
+class FollowedSweep(HeadSweep):
     """A sweep down the layers, made one layer at a time, and the rows of relevance that it made."""
 
-    sweep: Sweep
+    sweep: RolloutSweep
     parts: list[Tensor] = field(default_factory=list)  # (n, L, T), last layer first
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
+        return self._follow(self.sweep, relevance, layers, importance)
+
+    def is_linear(self, importance: Importance | None) -> bool:
+        """As the sweep is."""
+        return self.sweep.is_linear(importance)
+
+    def take(
+        self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None
+    ) -> Tensor:
+        """As when it is called, of layers that answer readings."""
+        return self._follow(self.sweep.take, relevance, layers, importance)
+
+    def _follow(
+        self,
+        sweep: Callable[[Tensor, Sequence[Any], Importance | None], Tensor],
+        relevance: Tensor,
+        layers: Sequence[Any],
+        importance: Importance | None,
+    ) -> Tensor:
         rows = []
         for layer in reversed(layers):
-            relevance = self.sweep(relevance, [layer], importance)
+            relevance = sweep(relevance, [layer], importance)
             rows.append(relevance)
         self.parts.append(torch.stack(rows, 1))
         return relevance

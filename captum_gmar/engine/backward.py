@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
-from captum_gmar.engine.blockwise import GradientBlocks, is_whole, some
+from captum_gmar.engine.attention_blocks import GradientBlocks
 from captum_gmar.engine.flags import Flags, of_each
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
 from captum_gmar.engine.fused import Watcher
 from captum_gmar.engine.in_blocks import gradient_blocks
 from captum_gmar.engine.kernel import is_readable
+from captum_gmar.engine.layer_parts import is_whole, some
 from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading
 from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
 from captum_gmar.engine.ways import read_layer

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import TargetType, _format_additional_forward_args, _select_targets
+from captum_gmar.engine.attention_blocks import AttentionBlocks
 from captum_gmar.engine.backward import BackwardPass
-from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.fields import FieldGrid
 from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass
+from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.models import (
     Logits,
     PatchGrid,
@@ -31,6 +32,7 @@ from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading, read_blocks
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Sweep
+from captum_gmar.engine.scratch import Scratch
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
 from captum_gmar.engine.survey import Survey, surveyed
 from captum_gmar.engine.switching import attention_implementation, uncompiled

@@ -15,15 +15,17 @@ from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
 from captum_gmar.engine.arguments import mapped, without_parameter
-from captum_gmar.engine.blockwise import Handout, Layer, Workspace, attention
+from captum_gmar.engine.blockwise import Handout, attention
 from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.kernel import is_readable
+from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.models import PatchGrid, check_not_traced
 from captum_gmar.engine.precision import of_sums
 from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.rule import HeadRule, Rule
+from captum_gmar.engine.scratch import Workspace
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
 
 _PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})  # no parameters

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.blockwise import GradientBlocks, Layer, Scratch, Workspace
+from captum_gmar.engine.attention_blocks import GradientBlocks
+from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.precision import of_blocks
 from captum_gmar.engine.reading import Heads, LayerGradient, Reading, joined, positive_sum, product, read_blocks, sum_up
+from captum_gmar.engine.scratch import Scratch, Workspace
 
 
 def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlocks]]:

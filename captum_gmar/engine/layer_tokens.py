@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from captum_gmar.engine.arguments import mapped, without_parameter
+from captum_gmar.engine.attention_blocks import AttentionBlocks
 from captum_gmar.engine.backward import gradients
 from captum_gmar.engine.balanced import BalancedPass, balanced
-from captum_gmar.engine.blockwise import AttentionBlocks, Layer, Scratch
 from captum_gmar.engine.explanation import check_deterministic
 from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, without_gradient_error
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
 from captum_gmar.engine.precision import wide, without_autocast
 from captum_gmar.engine.reading import Reading, read_blocks, sum_up
 from captum_gmar.engine.rule import evenly
+from captum_gmar.engine.scratch import Scratch
 from captum_gmar.engine.survey import Survey
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 

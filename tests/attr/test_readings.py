@@ -8,9 +8,11 @@ from torch.testing import assert_close
 
 from captum_gmar.attr import rules
 from captum_gmar.engine import ways
-from captum_gmar.engine.blockwise import GradientBlocks, Layer, Scratch
+from captum_gmar.engine.attention_blocks import GradientBlocks
 from captum_gmar.engine.explanation import run_sweep
+from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.reading import LayerGradient
+from captum_gmar.engine.scratch import Scratch
 from captum_gmar.engine.ways import WAYS, forced, read_layer
 
 RULES = [

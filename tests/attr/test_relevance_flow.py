@@ -19,7 +19,7 @@ from captum_gmar import (
     PublishedGMAR,
     RawAttention,
 )
-from captum_gmar.engine import blockwise
+from captum_gmar.engine import scratch
 
 TARGETS = [3, 0, 9, 1]
 FOLLOWED = {
@@ -54,7 +54,7 @@ def test_oracle(name, vit, images):
 @pytest.mark.parametrize("make", [*(make for make, _ in FOLLOWED.values()), RawAttention, AttentionGradCAM])
 def test_the_last_is_the_relevance(make, internal_batch_size, block_elements, vit, images, monkeypatch):
     if block_elements:
-        monkeypatch.setitem(blockwise.BLOCK_ELEMENTS, "cpu", block_elements)  # one example at a time
+        monkeypatch.setitem(scratch.BLOCK_ELEMENTS, "cpu", block_elements)  # one example at a time
     method = make(vit)
     flow = method.relevance_flow(images, TARGETS, internal_batch_size=internal_batch_size)
     expected = method.relevance(images, TARGETS, internal_batch_size=internal_batch_size)

@@ -140,10 +140,10 @@ def check(families, is_split):
     from families import make
 
     from captum_gmar.attr.catalogue import OURS, methods
-    from captum_gmar.engine import blockwise
+    from captum_gmar.engine import scratch
 
-    blockwise.BLOCK_ELEMENTS = dict.fromkeys(blockwise.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images
-    blockwise.MIN_BLOCK_ROWS = 2
+    scratch.BLOCK_ELEMENTS = dict.fromkeys(scratch.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images
+    scratch.MIN_BLOCK_ROWS = 2
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     targets, contrast = torch.tensor([[3, 4], [5, 6], [1, 2]]), torch.tensor([7, 8, 9])  # as a data loader gives them
     failures = []

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from captum_gmar.engine import blockwise
+from captum_gmar.engine import attention_blocks, blockwise, layer_parts, scratch
 
 MASKS = ["none", "boolean", "additive", "rows alike"]
 
@@ -35,16 +35,16 @@ def handout(on_blocks, **options):
 
 
 def run(query, key, value, mask, scale=None, on_blocks=lambda part, blocks: None):
-    layer = blockwise.Layer(query, key, mask, scale)
+    layer = layer_parts.Layer(query, key, mask, scale)
     return blockwise.attention(layer, value, handout(on_blocks))
 
 
 @pytest.fixture(params=[(1 << 19, 128), (1, 4), (300, 4), (500, 4)], ids=["whole", "rows", "example", "two examples"])
 def block_size(request, monkeypatch):
     elements, rows = request.param
-    monkeypatch.setitem(blockwise.BLOCK_ELEMENTS, "cpu", elements)
-    monkeypatch.setitem(blockwise.ELEMENTS_APART, "cpu", elements)
-    monkeypatch.setattr(blockwise, "MIN_BLOCK_ROWS", rows)
+    monkeypatch.setitem(scratch.BLOCK_ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(scratch.ELEMENTS_APART, "cpu", elements)
+    monkeypatch.setattr(scratch, "MIN_BLOCK_ROWS", rows)
 
 
 @pytest.mark.usefixtures("block_size")
@@ -178,13 +178,13 @@ def test_spare_memory_is_neither_attention_nor_gradient():
 
 def test_layers_take_the_same_memory():
     *qkv, grad_output = tensors()
-    workspace, pointers = blockwise.Workspace(), set()
+    workspace, pointers = scratch.Workspace(), set()
 
     def note(part, blocks):
         pointers.update(block.attention.data_ptr() for block in blocks)
 
     for _ in range(2):
-        layer = blockwise.Layer(*qkv[:2], None, None)
+        layer = layer_parts.Layer(*qkv[:2], None, None)
         output = blockwise.attention(layer, qkv[2], handout(note, workspace=workspace))
         torch.autograd.grad(output, qkv, grad_output)
     assert len(pointers) == 1
@@ -217,7 +217,7 @@ def test_the_anchor_alone_brings_autograd_here():
     query, key, value, grad_output = (t.detach() for t in tensors())
     seen = []
     alone = handout(lambda part, blocks: seen.extend(blocks))
-    output = blockwise.attention(blockwise.Layer(query, key, None, None), value, alone)
+    output = blockwise.attention(layer_parts.Layer(query, key, None, None), value, alone)
     (zero,) = torch.autograd.grad(output, alone.anchor, grad_output)
     assert zero == 0
     assert len(seen) == 1
@@ -230,11 +230,11 @@ def test_no_matrix_outlives_its_block():
 
     def remember(part, blocks):
         for block in blocks:
-            assert block.attention.shape[-2] <= blockwise.MIN_BLOCK_ROWS
+            assert block.attention.shape[-2] <= scratch.MIN_BLOCK_ROWS
             pointers.add((block.attention.data_ptr(), block.gradient.data_ptr()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(blockwise.BLOCK_ELEMENTS, "cpu", 1)
+        patch.setitem(scratch.BLOCK_ELEMENTS, "cpu", 1)
         torch.autograd.grad(run(*qkv, None, on_blocks=remember), qkv, grad_output)
     assert len(pointers) <= 2  # the last block of an example has fewer rows
 
@@ -245,12 +245,12 @@ def test_no_matrix_outlives_its_block():
 def test_blocks_without_gradient(kind, scale):
     query, key, _, _ = (t.detach() for t in tensors())
     mask = make_mask(kind)
-    layer = blockwise.Layer(query, key, mask, scale)
+    layer = layer_parts.Layer(query, key, mask, scale)
     one_hot = torch.eye(11, dtype=torch.float64).expand(3, 2, 11, 11)
     expected = F.scaled_dot_product_attention(query, key, one_hot, mask, scale=scale)
-    scratch, seen = blockwise.Scratch(layer), torch.full_like(expected, torch.nan)
-    for part in scratch.parts():
-        for block in blockwise.AttentionBlocks(layer.part(part), scratch):
+    memory, seen = scratch.Scratch(layer), torch.full_like(expected, torch.nan)
+    for part in memory.parts():
+        for block in attention_blocks.AttentionBlocks(layer.part(part), memory):
             seen[part, :, block.rows] = block.attention
             with pytest.raises(RuntimeError, match="No gradient"):
                 _ = block.gradient

@@ -13,7 +13,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification
 
 from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad
 from captum_gmar.attr.token_gradients import TokenAttribution
-from captum_gmar.engine import blockwise
+from captum_gmar.engine import attention_blocks, scratch
 from captum_gmar.engine.forward import ForwardPass
 from engine.test_explanation import TimmLike
 
@@ -23,9 +23,9 @@ from engine.test_explanation import TimmLike
 def test_layers_of_several_blocks(name, dtype, vit, images, monkeypatch):
     method, inputs = METHODS[name].make(vit.to(dtype)), images.to(dtype)
     expected = method.relevance(inputs, [3, 0, 9, 3])
-    monkeypatch.setitem(blockwise.BLOCK_ELEMENTS, "cpu", 1)
-    monkeypatch.setitem(blockwise.ELEMENTS_APART, "cpu", 1)
-    monkeypatch.setattr(blockwise, "MIN_BLOCK_ROWS", 4)
+    monkeypatch.setitem(scratch.BLOCK_ELEMENTS, "cpu", 1)
+    monkeypatch.setitem(scratch.ELEMENTS_APART, "cpu", 1)
+    monkeypatch.setattr(scratch, "MIN_BLOCK_ROWS", 4)
     assert_close(method.relevance(inputs, [3, 0, 9, 3]), expected)
 
 
@@ -35,7 +35,7 @@ def test_nothing_is_kept_after_a_call(name, target, vit, images):
     """Memory comes back at once, not when the garbage collector finds a cycle; also after an error."""
 
     def kept():
-        kinds = (blockwise.Scratch, blockwise.AttentionBlocks, blockwise.GradientBlocks, ForwardPass)
+        kinds = (scratch.Scratch, attention_blocks.AttentionBlocks, attention_blocks.GradientBlocks, ForwardPass)
         return sum(type(found) in kinds for found in gc.get_objects())
 
     gc.collect()

@@ -80,8 +80,8 @@ def test_entropy(name, images):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """So that a layer takes several blocks."""
-    monkeypatch.setattr("captum_gmar.engine.blockwise.BLOCK_ELEMENTS", {"cpu": 3 * 17 * 5, "cuda": 1})
-    monkeypatch.setattr("captum_gmar.engine.blockwise.MIN_BLOCK_ROWS", 1)
+    monkeypatch.setattr("captum_gmar.engine.scratch.BLOCK_ELEMENTS", {"cpu": 3 * 17 * 5, "cuda": 1})
+    monkeypatch.setattr("captum_gmar.engine.scratch.MIN_BLOCK_ROWS", 1)
 
 
 def test_entropy_of_recorded_attention(make_vit, images, small_blocks):
