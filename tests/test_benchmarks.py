@@ -7,14 +7,16 @@ import statistics
 
 import pytest
 import torch
+from transformers import SwinConfig, SwinForImageClassification
 
 pytest.importorskip("benchmarks.cases", reason="the benchmarks are not installed; they run in a checkout")
 
 from methods import METHODS
 
+from benchmarks import cases
 from benchmarks.__main__ import main
 from benchmarks.beside import beside
-from benchmarks.cases import Case
+from benchmarks.cases import OTHERS, Case
 from benchmarks.counting import Count, Ratio
 from benchmarks.exactness import of_half_precision, of_methods
 from benchmarks.growth import fitted_exponent
@@ -28,6 +30,8 @@ from benchmarks.report import to_markdown, write_report
 from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row, Subject
 from benchmarks.summary import Line, Spread, grown, lines, spread
 from benchmarks.timing import Failed, Limits, Sample, Started, couples, take_times
+from benchmarks.word_cost import Held
+from captum_gmar import AttentionEvidence
 from captum_gmar.attr.catalogue import OURS
 
 TINY = Case("ViT-Ti", 32, 2, layers=1)
@@ -228,9 +232,9 @@ class TestMeasuring:
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_presets_name_rows_and_what_grows(preset):
     assert {name for names in preset.rows.values() for name in names} <= set(NAMES)
-    for cases in preset.growth.values():
-        assert len(cases) >= 3
-        assert {case.layers for case in cases}.isdisjoint({None})
+    for growing in preset.growth.values():
+        assert len(growing) >= 3
+        assert {case.layers for case in growing}.isdisjoint({None})
 
 
 def test_a_gpu_is_asked_for(tmp_path, capsys):
@@ -280,3 +284,36 @@ def test_methods_are_compared_with_a_pass_backward_unless_they_need_none():
     compared = {name: subject.row(name).own for name in OURS}
     alone = {"rollout", "rollout-forward", "rollout-additive", "raw-attention"}
     assert {name for name, own in compared.items() if own == FORWARD} == alone
+
+
+def test_evidence_on_windows_keeps_no_more_than_it_reads():
+    """What layers passed by give comes on top of forward and backward, and the pass ends with the last target."""
+    torch.manual_seed(0)
+    config = SwinConfig(image_size=112, embed_dim=24, depths=[2, 2, 4], num_heads=[2, 4, 8])
+    model = SwinForImageClassification(config).eval().requires_grad_(False)
+    inputs, evidence = torch.randn(1, 3, 112, 112), AttentionEvidence(model)
+    evidence.attribute(inputs, target=0)  # finds out how the layers run
+    with Held() as explained:
+        evidence.attribute(inputs, target=0)
+    leaf = inputs.clone().requires_grad_()
+    with Held() as own:
+        torch.autograd.grad(model(leaf).logits[0, 0], leaf)
+    assert explained.peak <= 1.25 * own.peak
+    with Held() as several:
+        evidence.attribute_targets(inputs, targets=[0, 1])
+    assert several.peak > explained.peak  # which must keep the pass for the second
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_models_without_a_single_grid_are_built(model, monkeypatch):
+    class Built(Exception):
+        """What would be built is not, as it is large."""
+
+    def build(config):
+        raise Built(type(config).__name__)
+
+    for name in ("SwinForImageClassification", "VideoMAEForVideoClassification"):
+        monkeypatch.setattr(cases, name, build)
+    with pytest.raises(Built, match=str(Case(model, 224)).partition("-")[0]):
+        Case(model, 224).build("cpu")
+    assert str(Case(model, 224)) == f"{model}/{OTHERS[model].patch}, 224², batch 1, float32"

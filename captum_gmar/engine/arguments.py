@@ -5,10 +5,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+NO_PARAMETERS = frozenset(
+    {Tensor, int, float, bool, str, type(None)}
+)  # told without torch's own question, which is slow
+
 
 def without_parameter(argument: Any) -> Any:
     """A parameter as a constant; anything else as it is."""
-    return argument.detach() if isinstance(argument, nn.Parameter) else argument
+    if type(argument) in NO_PARAMETERS or not isinstance(argument, nn.Parameter):
+        return argument
+    return argument.detach()
 
 
 def without_gradient(argument: Any) -> Any:
@@ -18,8 +24,9 @@ def without_gradient(argument: Any) -> Any:
 
 def mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
     """The same arguments, with the function of each that is no list, tuple or dictionary."""
-    if type(arguments) in (list, tuple):
-        return type(arguments)(mapped(function, argument) for argument in arguments)
-    if type(arguments) is dict:
+    kind = type(arguments)
+    if kind is list or kind is tuple:
+        return kind([mapped(function, argument) for argument in arguments])
+    if kind is dict:
         return {name: mapped(function, argument) for name, argument in arguments.items()}
     return function(arguments)

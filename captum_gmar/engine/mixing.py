@@ -127,7 +127,7 @@ class ValueMode(AttentionMode):
             self.maps[tuple(result.shape[2:])] = None
         elif name in SOFTMAX:
             self._weights[result] = query_nodes(result)
-        elif name not in MIXING_PRODUCTS:
+        elif name not in MIXING_PRODUCTS and (len(self._weights) or len(self._sampled)):
             operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
             operands = [operand for operand in operands if operand.requires_grad]
             for made_of_them in (self._weights, self._sampled):

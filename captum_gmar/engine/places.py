@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, Node
 from captum_gmar.engine.fields import FieldGrid, KnownGrids, Shape
 from captum_gmar.engine.models import config_of
 from captum_gmar.engine.precision import wide
-from captum_gmar.engine.survey import PREFIX_PARAMETERS, named_tokens
+from captum_gmar.engine.survey import PREFIX_PARAMETERS, QUERY_PARAMETERS, Survey
 
 # Autograd's steps that move numbers, as their names begin.
 MOVES = frozenset(
@@ -27,7 +27,6 @@ MOVES = frozenset(
     ]
 )
 PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected
-QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens behind the patches
 
 
 class Mixed(NamedTuple):
@@ -69,10 +68,10 @@ class Places:
         self.kind = kind
         self.examples = examples
         self.grids = grids
-        modules = list(model.modules())
-        self.prefixes = sorted({0, *(named_tokens(module, PREFIX_PARAMETERS) for module in modules)})
-        self.behind = padded + max(named_tokens(module, QUERY_PARAMETERS) for module in modules)
-        self.ordering = next((module for module in modules if hasattr(module, "reroll")), None)
+        survey = Survey(model)
+        self.prefixes = sorted({0, *survey.tokens(PREFIX_PARAMETERS)})
+        self.behind = padded + max(survey.tokens(QUERY_PARAMETERS), default=0)
+        self.ordering = next((module for module, _ in survey.modules if hasattr(type(module), "reroll")), None)
         attends_jointly = "joint_space_time"
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 

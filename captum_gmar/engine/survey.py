@@ -14,10 +14,11 @@ CLS_PARAMETERS = ("cls_token", "class_token", "class_embedding")
 DISTILLATION_PARAMETERS = ("dist_token", "distillation_token")
 REGISTER_PARAMETERS = ("reg_token", "register_tokens")
 PREFIX_PARAMETERS = CLS_PARAMETERS + DISTILLATION_PARAMETERS + REGISTER_PARAMETERS
+QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens behind the patches
 SWITCHES = ("grad_checkpointing", "gradient_checkpointing", "drop_prob")
 POOLING = ("global_pool", "pool_include_prefix", "head_dist")
 FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes it out
-NAMES = frozenset((*PREFIX_PARAMETERS, *SWITCHES, *POOLING, FUSED, "config"))
+NAMES = frozenset((*PREFIX_PARAMETERS, *QUERY_PARAMETERS, *SWITCHES, *POOLING, FUSED, "config"))
 
 
 class Survey:
@@ -74,11 +75,6 @@ def _is_plain(kind: type[nn.Module]) -> bool:
     """Whether what its modules have lies in themselves alone, none of it in the class or behind a ``__getattr__``."""
     special = kind.__getattr__ is not nn.Module.__getattr__ or kind.__getattribute__ is not object.__getattribute__
     return not special and all(NAMES.isdisjoint(vars(base)) for base in kind.__mro__)
-
-
-def named_tokens(module: nn.Module, names: tuple[str, ...]) -> int:
-    """How many tokens one module keeps under these names, which may be any."""
-    return _count({name: getattr(module, name, None) for name in names}, names)
 
 
 def _count(values: dict[str, Any], names: tuple[str, ...]) -> int:

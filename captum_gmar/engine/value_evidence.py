@@ -27,10 +27,10 @@ from captum_gmar.engine.models import (
     transformer_layers,
 )
 from captum_gmar.engine.passing_by import LayersPassedBy, layers_passed_by
-from captum_gmar.engine.places import QUERY_PARAMETERS, Evidence, Mixed, Places
+from captum_gmar.engine.places import Evidence, Mixed, Places
 from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.survey import CLS_PARAMETERS, named_tokens
+from captum_gmar.engine.survey import CLS_PARAMETERS, QUERY_PARAMETERS, Survey
 from captum_gmar.engine.switching import NAME, attention_implementation, uncompiled
 
 # Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
@@ -70,11 +70,13 @@ def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
     check_not_traced(model)
     if inputs.dim() != 4 or any(not QUERIES.isdisjoint(module._parameters) for module in model.modules()):
         return True
+    if len(_lists(model)) > 1:
+        return True
     try:
         layers = transformer_layers(model)
     except ValueError:
         return any(True for _ in model.children())  # one module alone holds no attention
-    return any(map(_holds_lists, layers)) or _reads_layers(model) or len(_lists(model)) > 1
+    return any(map(_holds_lists, layers)) or _reads_layers(model)
 
 
 def find_stages(model: nn.Module) -> list[list[nn.Module]]:
@@ -90,7 +92,7 @@ def _joins_late(model: nn.Module) -> bool:
 
     What comes out of earlier stages reaches it by later layers alone.
     """
-    return any(named_tokens(module, CLS_PARAMETERS) for module in model.modules())
+    return bool(Survey(model).tokens(CLS_PARAMETERS))
 
 
 def _lists(model: nn.Module) -> list[list[nn.Module]]:
@@ -166,12 +168,22 @@ def explain_values(
     targets = request.targets_for(logits, len(inputs))
     values = _counted(reading, start_layer)
     places, dims = _places(model, inputs, arguments, reading.maps)
-    return [
-        _places_evidence(model, reading, values, places, dims, select(scores, target, request.contrast))._replace(
-            logits=logits
-        )
-        for target in targets
-    ]
+    of_targets = []
+    for number, target in enumerate(targets, 1):
+        selected = select(scores, target, request.contrast)
+        # Of layers that are apart, the way from the score ends at their values, and what moves them lies before.
+        is_kept = number < len(targets) or reading.layers == 1
+        gradients = _gradients(values, selected, is_kept)
+        of_targets.append(_places_evidence(model, reading, values, gradients, places, dims)._replace(logits=logits))
+    return of_targets
+
+
+def _gradients(values: Sequence[Mixed], selected: Tensor, is_kept: bool) -> Sequence[Tensor | None]:
+    """Of the score with respect to the values, and whether the pass is kept for more of them."""
+    tensors = [mixed.value for mixed in values]
+    if not tensors:
+        return ()
+    return torch.autograd.grad(selected.sum(), tensors, retain_graph=is_kept, allow_unused=True)
 
 
 def _counted(reading: ForwardReading, start_layer: int) -> list[Mixed]:
@@ -183,11 +195,14 @@ def _counted(reading: ForwardReading, start_layer: int) -> list[Mixed]:
 
 
 def _places_evidence(
-    model: nn.Module, reading: ForwardReading, values: Sequence[Mixed], places: Places, dims: Shape, selected: Tensor
+    model: nn.Module,
+    reading: ForwardReading,
+    values: Sequence[Mixed],
+    gradients: Sequence[Tensor | None],
+    places: Places,
+    dims: Shape,
 ) -> Explanation:
-    tensors = [mixed.value for mixed in values]
-    gradients = torch.autograd.grad(selected.sum(), tensors, retain_graph=True, allow_unused=True) if tensors else ()
-    with without_autocast(selected.device.type):
+    with without_autocast(reading.logits.device.type):
         evidence = [
             places.field(mixed, gradient)
             for mixed, gradient in zip(values, gradients, strict=True)
