@@ -18,12 +18,13 @@ from captum_gmar.engine._captum import (
     _is_tuple,
     log_usage,
 )
-from captum_gmar.engine.explanation import Explanation, Plan, explain
+from captum_gmar.engine.explanation import Explanation, Plan
 from captum_gmar.engine.halving import in_halves
 from captum_gmar.engine.models import Logits, check_model, logits_of
 from captum_gmar.engine.request import ChooseTargets, Request, Targets, each_target, pixel_values
 from captum_gmar.engine.rule import head_weights
 from captum_gmar.engine.start_tokens import check_start
+from captum_gmar.engine.windows import explain_any
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 
@@ -327,7 +328,7 @@ class AttentionAttribution(Attribution, ABC):
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Of each target."""
-        return explain(self.model, Logits(self.forward_func), plan, pixels, request)
+        return explain_any(self.model, Logits(self.forward_func), plan, pixels, request)
 
 
 def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:
@@ -347,8 +348,15 @@ def _of_each_example(explanation: Explanation) -> Tensor:
 
 
 def _head_shares(batches: Sequence[Explanation]) -> Tensor:
-    """(N, L, H), each layer summing to 1."""
-    return head_weights(torch.cat([torch.stack(list(batch.importance or ()), 1) for batch in batches]))
+    """(N, L, H), each layer summing to 1; zero for heads that a layer lacks."""
+    return torch.cat([_layer_shares(batch.importance or ()) for batch in batches])
+
+
+def _layer_shares(importance: Sequence[Tensor]) -> Tensor:
+    most = max(heads.shape[-1] for heads in importance)
+    if all(heads.shape[-1] == most for heads in importance):
+        return head_weights(torch.stack(list(importance), 1))
+    return torch.stack([nn.functional.pad(head_weights(h), (0, most - h.shape[-1])) for h in importance], 1)
 
 
 def _users_stack_level() -> int:

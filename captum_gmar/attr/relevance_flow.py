@@ -88,7 +88,7 @@ def with_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedS
         ValueError: if it hands none down from layer to layer; ``name`` says whose plan it is.
     """
     rule, sweep = plan.rule, plan.sweep
-    if rule is None and isinstance(sweep, RolloutSweep) and sweep.recursion == "rollout":
+    if rule is None and isinstance(sweep, RolloutSweep) and sweep.goes_down:
         follower = FollowedSweep(sweep)
         return replace(plan, sweep=follower), follower
     if rule is not None and not rule.layerwise and sweep is None:

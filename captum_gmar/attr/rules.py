@@ -242,6 +242,11 @@ class RolloutSweep(HeadSweep):
                 relevance = normalised_row(relevance, fused, self.residual)
         return relevance
 
+    @property
+    def goes_down(self) -> bool:
+        """Whether the last layer comes first, and nothing of the start row later."""
+        return self.recursion == "rollout"
+
     def is_linear(self, importance: Importance | None) -> bool:
         """Whether the heads' mean is taken, weighted or not."""
         return importance is not None or self.head_fusion == "mean"

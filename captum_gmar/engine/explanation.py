@@ -120,7 +120,7 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
         if plan.rule:
             selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
         forward_pass.check_met(model)
-        first = _first_layer(plan.start_layer, forward_pass.count)
+        first = first_layer(plan.start_layer, forward_pass.count)
         starts = _starts(survey, plan, forward_pass, selected)
         explanations = [
             _explained(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
@@ -261,7 +261,12 @@ def _read_query_rows(layer: AttentionBlocks, reading: Reading) -> Heads:
     return read_blocks(layer, reading)
 
 
-def _first_layer(start_layer: int, layers: int) -> int:
+def first_layer(start_layer: int, layers: int) -> int:
+    """Which of so many layers a method's start layer is, which may be counted from the end.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
     if not isinstance(start_layer, int) or not -layers <= start_layer < layers:
         raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
     return start_layer % layers

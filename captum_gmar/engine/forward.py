@@ -31,6 +31,14 @@ from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
 _PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})  # no parameters
 
 
+class NoPatchGridError(RuntimeError):
+    """What is raised where a model's attention is not over one patch grid."""
+
+
+class NoAttentionError(NoPatchGridError):
+    """What is raised where no call of torch's attention was met."""
+
+
 class ForwardPass(AttentionMode):
     """Within the block, meets the attention layers of a model as they are called.
 
@@ -201,7 +209,7 @@ class ForwardPass(AttentionMode):
             return False
         pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
         if pooled not in (self.tokens, self.grid.patches):
-            raise RuntimeError(
+            raise NoPatchGridError(
                 f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
                 f"{self.count - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
                 "pool tokens on the way cannot be explained."
@@ -219,7 +227,7 @@ class ForwardPass(AttentionMode):
 
     def _check_follows(self, *inputs: Tensor) -> None:
         if self.before is not None:
-            raise RuntimeError(
+            raise NoPatchGridError(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
                 f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
                 "have no single patch grid. AttentionEvidence explains them."
@@ -257,18 +265,18 @@ class ForwardPass(AttentionMode):
             )
         if self.passed_by:
             shapes = ", ".join(map(str, sorted(self.passed_by)))
-            raise RuntimeError(
+            raise NoPatchGridError(
                 f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
                 f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
                 "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
                 "have no single patch grid. AttentionEvidence explains them."
             )
         check_not_traced(model)
-        raise RuntimeError(
+        raise NoAttentionError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
-            "wrapper (model.module), and traced or exported ones as they were before. Of hierarchical models with "
-            "attention in windows, such as Swin, take AttentionEvidence; those without attention cannot be explained."
+            "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "
+            "be explained."
         )
 
 

@@ -31,6 +31,7 @@ class ValueMode(AttentionMode):
     Parameters are constants, so that nothing is kept for their gradient.
 
     Attributes:
+        writes_out: whether attention is written out, where torch computes it at once, and kept beside the values.
         layer: the layer that is under way; values are kept where there is one. EACH: every attention counts as one.
         entry: the tokens that entered the list of layers that is under way.
         values: of each attention, as they were met.
@@ -38,9 +39,10 @@ class ValueMode(AttentionMode):
         streams: tell which tokens stand for places; where no layer is under way by itself, no others are kept.
     """
 
-    def __init__(self, layer: int | None) -> None:
+    def __init__(self, layer: int | None, writes_out: bool = False) -> None:
         super().__init__()
         self.layer = layer
+        self.writes_out = writes_out
         self.entry: Tensor | None = None
         self.values: list[Mixed] = []
         self.maps: dict[tuple[int, ...], None] = {}
@@ -52,7 +54,11 @@ class ValueMode(AttentionMode):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As torch does, keeping the values that are mixed."""
         check_no_dropout(p=kwargs.get("dropout_p", args[1] if len(args) > 1 else 0.0))
-        attended = F.scaled_dot_product_attention(query, key, self._keep(value), *args, **kwargs)
+        if self.writes_out and query.requires_grad:
+            weights = written_out(query, key, *args, **kwargs)
+            attended = weights @ self._keep(value, weights)
+        else:
+            attended = F.scaled_dot_product_attention(query, key, self._keep(value), *args, **kwargs)
         self.streams.note(attended, [] if query.grad_fn is None else [query.grad_fn])
         return attended
 
@@ -77,7 +83,7 @@ class ValueMode(AttentionMode):
             self._note(name, args, result)
             return result
         weights, value = met
-        kept = self._keep(value, channels=_channels(weights, value) if name in WEIGHING_PRODUCTS else None)
+        kept = self._keep(value, weights, channels=_channels(weights, value) if name in WEIGHING_PRODUCTS else None)
         result = func(*mapped(lambda argument: kept if argument is value else argument, args), **kwargs)
         self.streams.note(result, self._weights[weights])
         return result
@@ -102,8 +108,10 @@ class ValueMode(AttentionMode):
             return None
         return weights[0], values[0]
 
-    def _keep(self, value: Tensor, is_map: bool = False, channels: int | None = None) -> Tensor:
-        """The same values, of which a gradient is taken as what attention mixes alone."""
+    def _keep(
+        self, value: Tensor, weights: Tensor | None = None, is_map: bool = False, channels: int | None = None
+    ) -> Tensor:
+        """The same values, of which a gradient is taken as what attention mixes alone, by these weights."""
         if not value.requires_grad:
             return value
         if self.layer is None:
@@ -113,7 +121,7 @@ class ValueMode(AttentionMode):
             return value
         value = value.view_as(value)
         layer = len(self.values) if self.layer == EACH else self.layer
-        self.values.append(Mixed(layer, value, is_map, self.entry, channels))
+        self.values.append(Mixed(layer, value, is_map, self.entry, channels, weights if self.writes_out else None))
         return value
 
     def _check_comes_late(self, value: Tensor) -> None:
@@ -133,6 +141,27 @@ class ValueMode(AttentionMode):
             for made_of_them in (self._weights, self._sampled):
                 if operands and all(operand in made_of_them for operand in operands):
                     made_of_them[result] = made_of_them[operands[0]]
+
+
+def written_out(
+    query: Tensor,
+    key: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The weights (..., queries, keys) by which ``scaled_dot_product_attention`` mixes values."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones_like(scores, dtype=torch.bool).tril()
+    if attn_mask is not None:
+        is_boolean = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if is_boolean else scores + attn_mask
+    return scores.softmax(-1)
 
 
 def _arguments_within(args: Sequence[Any]) -> Iterator[Any]:

@@ -37,6 +37,7 @@ class Mixed(NamedTuple):
     is_map: bool = False  # whether it is sampled, by deformable attention
     entry: Tensor | None = None  # the tokens that entered the list of layers, which may have been moved about before
     channels: int | None = None  # of values that are weighed and summed up, without heads, which dimension theirs is
+    weights: Tensor | None = None  # (..., queries, tokens) that they are mixed by, where these are kept
 
 
 class Evidence(NamedTuple):
@@ -83,8 +84,38 @@ class Places:
             gradient: with respect to them.
         """
         product = wide(mixed.value.detach()) * wide(gradient)
-        if mixed.is_map:
-            return self._of_map(product)
+        return self._of_map(product) if mixed.is_map else self._placed(mixed, product)
+
+    def tokens_of(self, mixed: Mixed) -> Tensor | None:
+        """Of each place the number of its token, (N, *grid), counted through all sequences of values.
+
+        Args:
+            mixed: values (sequences, heads, tokens, head dimension).
+
+        Returns:
+            None if tokens stand for no place, for several, or some place for none or several of them.
+        """
+        sequences, _, count, _ = mixed.value.shape
+        numbers = torch.arange(sequences * count, device=mixed.value.device).view(sequences, count)
+        base, tokens, weight = int(2 / torch.finfo(mixed.value.dtype).eps), torch.zeros_like(numbers[:1, :1]), 1
+        ones = self._moved_numbers(mixed, torch.ones_like(numbers))
+        if ones is None or not ones.eq(1).all():
+            return None
+        while weight < numbers.numel():  # digit by digit, as low precision holds small numbers alone
+            digits = self._moved_numbers(mixed, numbers // weight % base)
+            assert digits is not None
+            tokens, weight = tokens + digits.long() * weight, weight * base
+        return tokens
+
+    def _moved_numbers(self, mixed: Mixed, numbers: Tensor) -> Tensor | None:
+        """(sequences, tokens) → (N, *grid); None where some lie on no place."""
+        product = torch.zeros_like(mixed.value)
+        product[:, 0, :, 0] = numbers.to(product)
+        placed = self._placed(mixed, product)
+        return None if placed is None or placed.others.numel() else placed.field
+
+    def _placed(self, mixed: Mixed, product: Tensor) -> Evidence | None:
+        """Of numbers that are as the values are, and of which each token's are added up."""
         tokens = self._of_tokens(mixed, product)
         tokens = None if tokens is None else self._before_cut(tokens, mixed)
         return None if tokens is None else self._on_grid(tokens)

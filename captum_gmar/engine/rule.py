@@ -72,6 +72,11 @@ class Sweep(Protocol):
 class HeadSweep(Sweep):
     """A sweep that may read the heads of layers, of which no mask hides all keys, in any way."""
 
+    @property
+    def goes_down(self) -> bool:
+        """Whether it is the same as one layer after the other, the last first."""
+        return False
+
     @abstractmethod
     def is_linear(self, importance: Importance | None) -> bool:
         """Whether what it makes of the heads is the same of their rows as of their matrices."""

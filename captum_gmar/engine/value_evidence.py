@@ -5,7 +5,7 @@ Letters in shapes: N examples, L layers.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -26,7 +26,7 @@ from captum_gmar.engine.models import (
     logits_of,
     transformer_layers,
 )
-from captum_gmar.engine.passing_by import LayersPassedBy, layers_passed_by
+from captum_gmar.engine.passing_by import layers_passed_by
 from captum_gmar.engine.places import Evidence, Mixed, Places
 from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.request import Request
@@ -167,7 +167,7 @@ def explain_values(
     logits = reading.logits.chunk(reading.layers)[-1].detach()
     targets = request.targets_for(logits, len(inputs))
     values = _counted(reading, start_layer)
-    places, dims = _places(model, inputs, arguments, reading.maps)
+    places, dims = places_of(model, inputs, arguments, reading.maps)
     of_targets = []
     for number, target in enumerate(targets, 1):
         selected = select(scores, target, request.contrast)
@@ -256,39 +256,62 @@ def _run_forward(
     stages: list[list[nn.Module]],
     separation: Separation,
 ) -> ForwardReading:
+    if separation is Separation.TOGETHER or not stages:
+        together, logits = run_together(model, forward_func, inputs, arguments)
+        return ForwardReading(together.values, list(together.maps), logits, 1)
     is_whole = separation is Separation.APART_FROM_THE_START
-    stages = [] if separation is Separation.TOGETHER else stages
-    mode = ValueMode(None if stages else EACH)
+    mode = ValueMode(None)
 
     def is_under_way(layer: int | None) -> None:
         mode.layer = layer
-        if passing is not None:
-            mode.entry = passing.entries[-1]
-            if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
-                raise RuntimeError("Expected the tokens of layers that are apart to stand for places, but they do not.")
+        mode.entry = passing.entries[-1]
+        if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
+            raise RuntimeError("Expected the tokens of layers that are apart to stand for places, but they do not.")
 
-    passing: LayersPassedBy | None = None
-    marked = inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
-    layers = sum(map(len, stages)) or 1
+    marked, layers = _marked(inputs), sum(map(len, stages))
     if is_whole:
         marked = torch.cat([marked] * layers)
         arguments = [_repeated(argument, layers, len(inputs)) for argument in arguments]
     mode.streams.start = marked.grad_fn
-    with ExitStack() as stack:
-        stack.enter_context(mode)
-        stack.enter_context(uncompiled())
-        if _hides_attention(model):
-            stack.enter_context(attention_implementation(model, "sdpa"))
-        passing = stack.enter_context(layers_passed_by(stages, is_whole, is_under_way)) if stages else None
-        if not stages:
-            stack.enter_context(_noting_entries(model, mode))
+    with mode, uncompiled(), _shown_attention(model), layers_passed_by(stages, is_whole, is_under_way) as passing:
         logits = logits_of(forward_func.run(marked, *arguments))
-    if len(logits) != layers * len(inputs):
+    _check_examples(logits, len(inputs), layers)
+    return ForwardReading(mode.values, list(mode.maps), logits, layers)
+
+
+def run_together(
+    model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any], writes_out: bool = False
+) -> tuple[ValueMode, Tensor]:
+    """Runs forward, the layers as they are.
+
+    Args:
+        writes_out: whether attention is written out and kept.
+
+    Returns:
+        What met the values that attention mixes, and the logits.
+
+    Raises:
+        RuntimeError: if there are not as many outputs as examples.
+    """
+    mode, marked = ValueMode(EACH, writes_out), _marked(inputs)
+    mode.streams.start = marked.grad_fn
+    with mode, uncompiled(), _shown_attention(model), _noting_entries(model, mode):
+        logits = logits_of(forward_func.run(marked, *arguments))
+    _check_examples(logits, len(inputs))
+    return mode, logits
+
+
+def _marked(inputs: Tensor) -> Tensor:
+    """The same, so that what is computed from them can be told."""
+    return inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
+
+
+def _check_examples(logits: Tensor, examples: int, layers: int = 1) -> None:
+    if len(logits) != layers * examples:
         raise RuntimeError(
-            f"Expected {layers * len(inputs)} outputs, of {layers} layers for {len(inputs)} examples, but got "
+            f"Expected {layers * examples} outputs, of {layers} layers for {examples} examples, but got "
             f"{len(logits)}. forward_func must handle each example by itself, any number of them."
         )
-    return ForwardReading(mode.values, list(mode.maps), logits, layers)
 
 
 @contextmanager
@@ -310,12 +333,16 @@ def _repeated(argument: Any, times: int, examples: int) -> Any:
     return torch.cat([argument] * times) if is_of_each else argument
 
 
-def _hides_attention(model: nn.Module) -> bool:
+def _shown_attention(model: nn.Module) -> AbstractContextManager[None]:
+    """Within the block, attention is computed by what can be met."""
     configs = (getattr(module, "config", None) for module in model.modules())
-    return any(str(getattr(config, NAME, "")).startswith(HIDDEN_ATTENTION) for config in configs)
+    is_hidden = any(str(getattr(config, NAME, "")).startswith(HIDDEN_ATTENTION) for config in configs)
+    return attention_implementation(model, "sdpa") if is_hidden else nullcontext()
 
 
-def _places(model: nn.Module, inputs: Tensor, arguments: Sequence[Any], maps: Sequence[Shape]) -> tuple[Places, Shape]:
+def places_of(
+    model: nn.Module, inputs: Tensor, arguments: Sequence[Any], maps: Sequence[Shape]
+) -> tuple[Places, Shape]:
     """The places of the tokens, and which dimensions of the inputs they are cut of."""
     examples = len(inputs)
     sizes = [argument for argument in arguments if isinstance(argument, Tensor) and argument.shape == (examples, 2)]
