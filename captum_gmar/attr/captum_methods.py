@@ -21,7 +21,7 @@ Example::
 """
 
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 import captum.attr
 import torch
@@ -47,6 +47,8 @@ class _Ready(Attribution):
         TypeError: if ``model`` is no ``torch.nn.Module``.
     """
 
+    takes_others: ClassVar[bool] = False  # whether also videos and spectrograms, as what asks nothing of patches does
+
     def __init__(self, model: nn.Module, forward_func: Callable[..., Any] | None = None, **options: Any) -> None:
         check_model(model)
         self.model = model
@@ -64,7 +66,8 @@ class _Ready(Attribution):
         Explains the target's logit of every example.
 
         Args:
-            inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them.
+            inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them; of
+                methods that ask nothing of patches also videos (N, frames, channels, height, width) and spectrograms.
             target (int, tuple, Tensor, or list, optional): Output indices that are explained, in every form that
                 :meth:`captum_gmar.GMARAttribution.attribute` takes.
                 Default: None
@@ -85,7 +88,7 @@ class _Ready(Attribution):
                 outputs per example and no target.
         """
         is_inputs_tuple = _is_tuple(inputs)
-        pixels = pixel_values(inputs)
+        pixels = pixel_values(inputs, takes_others=self.takes_others)
         if isinstance(target, Tensor):
             target = target.to(pixels.device)  # where Captum needs it; labels of a data loader are on the CPU
         with torch.inference_mode(False):
@@ -116,12 +119,16 @@ class Saliency(_Ready, captum.attr.Saliency):
     Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2013, https://arxiv.org/abs/1312.6034.
     """
 
+    takes_others = True
+
 
 class InputXGradient(_Ready, captum.attr.InputXGradient):
     """The gradient times the pixel value.
 
     Shrikumar et al., "Not Just a Black Box", 2016, https://arxiv.org/abs/1605.01713.
     """
+
+    takes_others = True
 
 
 class IntegratedGradients(_Ready, captum.attr.IntegratedGradients):
@@ -132,6 +139,8 @@ class IntegratedGradients(_Ready, captum.attr.IntegratedGradients):
 
     Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, https://arxiv.org/abs/1703.01365.
     """
+
+    takes_others = True
 
 
 class GradientShap(_Ready, captum.attr.GradientShap):
@@ -145,6 +154,8 @@ class GradientShap(_Ready, captum.attr.GradientShap):
     Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017,
     https://arxiv.org/abs/1705.07874.
     """
+
+    takes_others = True
 
     def _defaults(self, pixels: Tensor) -> dict[str, Any]:
         return {"baselines": torch.zeros_like(pixels[:1])}

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.captum_methods import PatchAblation, PatchOcclusion
 from captum_gmar.engine._captum import Attribution, TargetType
-from captum_gmar.engine.models import patch_grid
+from captum_gmar.engine.models import patch_grid, tube_frames
 from captum_gmar.engine.request import leaf
 from captum_gmar.metrics.inputs import check_attributions, patch_scores
+from captum_gmar.metrics.sheets import VIDEO_DIMS, Sheet
 
 Method = Attribution | Callable[..., Tensor]
 
@@ -83,15 +84,15 @@ def relevance_of(
         method: any Captum method, or a callable that takes inputs and ``target=`` and returns attributions in their
             shape.
         model: which it explains.
-        pixels: (N, channels, height, width).
+        pixels: (N, channels, height, width), or videos (N, frames, channels, height, width).
         target: class indices, in any form that Captum takes.
         batch_size: how many images may run at once, also where a method makes many of one.
         contrast: of methods that take it; not asked for by others.
         ig_steps: of integrated gradients, if not Captum's default.
 
     Returns:
-        Tensor (N, rows, columns). Of Captum's methods the sum over a patch, and of those that give every pixel what its
-        whole patch is worth, that.
+        Tensor (N, rows, columns), or (N, moments, rows, columns). Of Captum's methods the sum over a patch, and of
+        those that give every pixel what its whole patch is worth, that.
 
     Raises:
         Whatever the method raises, and TypeError or ValueError if what it returns are no finite attributions.
@@ -112,7 +113,11 @@ def attributions_of(
 
 
 def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
-    """The relevance (N, rows, columns) that the method's attributions (N, channels, height, width) give each patch."""
+    """The relevance (N, rows, columns) that the method's attributions (N, channels, height, width) give each patch; of
+    videos (N, frames, channels, height, width) that of tubes (N, moments, rows, columns)."""
+    if attributions.dim() == VIDEO_DIMS:
+        sheet = Sheet.of_frames(attributions.shape[1], tube_frames(model))
+        return sheet.apart(summed(method, model, sheet.of(attributions)))
     grid = patch_grid(model, *attributions.shape[-2:])
     relevance = patch_scores(grid.covered(attributions), grid.patch_size).to(attributions.dtype)
     values = attributions.shape[1] * grid.patch_height * grid.patch_width  # of a patch

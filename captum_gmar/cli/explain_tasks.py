@@ -19,6 +19,7 @@ from captum_gmar.cli.image_report import claim, most_likely_lines
 from captum_gmar.cli.paths import FILMS
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.engine.fields import stretched
+from captum_gmar.engine.models import frames_of
 from captum_gmar.files.images import read_image
 from captum_gmar.files.names import readable
 from captum_gmar.files.sounds import read_sound
@@ -30,7 +31,6 @@ from captum_gmar.visualization.heat import Array
 METHOD = METHODS["attention-evidence"]
 PER_PLACE = METHOD.label.replace("per patch", "per place")
 VIDEO_VALUES = ("pixel_values", "pixel_values_videos")
-FRAME_COUNTS = ("num_frames", "frames_per_clip")  # of configs
 
 
 class TaskSettings(NamedTuple):
@@ -152,8 +152,7 @@ def _region(settings: TaskSettings, image: Image.Image, shape: tuple[int, int]) 
 
 
 def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    config: Any = classifier.model.config
-    clip = read_video(path, next(getattr(config, name) for name in FRAME_COUNTS if hasattr(config, name)))
+    clip = read_video(path, frames_of(classifier.model) or 0)
     made = classifier.processor(list(clip.frames), return_tensors="pt")
     pixels = next(made[name] for name in VIDEO_VALUES if name in made).to(classifier.device)
     lines, what, relevance = _of_class(classifier, pixels, settings)

@@ -12,6 +12,7 @@ from captum_gmar.engine.survey import PREFIX_PARAMETERS, Survey, surveyed
 # How many tokens there may be before the patches in a model that names none of them.
 MAX_UNNAMED_PREFIX_TOKENS = 32
 
+FRAME_COUNTS = ("num_frames", "frames_per_clip")  # of configs
 TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
 ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
 
@@ -186,8 +187,8 @@ def _patch_size(survey: Survey) -> tuple[int, int]:
             return (size, size) if isinstance(size, int) else (size[0], size[1])
     model = survey.model
     for module, _ in survey.modules:
-        if isinstance(module, nn.Conv2d) and _is_patch_embedding(module):
-            return module.kernel_size[0], module.kernel_size[1]
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and _is_patch_embedding(module):
+            return module.kernel_size[-2], module.kernel_size[-1]
     check_not_traced(model)
     raise ValueError(
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
@@ -263,7 +264,21 @@ def _shared_depth(name: str, other: str) -> int:
 
 
 def _is_patch_embedding(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.kernel_size == module.stride and module.stride != (1, 1)
+    if not isinstance(module, nn.Conv2d | nn.Conv3d):
+        return False
+    return module.kernel_size == module.stride and any(step > 1 for step in module.stride)
+
+
+def frames_of(model: nn.Module) -> int | None:
+    """How many frames of a video a model takes, as its config says; None if it says nothing, as of models of images."""
+    counts = (getattr(config_of(model), name, None) for name in FRAME_COUNTS)
+    return next((count for count in counts if count), None)
+
+
+def tube_frames(model: nn.Module) -> int:
+    """How many frames a model of videos takes together in a patch, as its patch embedding says."""
+    embeddings = (module for module in model.modules() if isinstance(module, nn.Conv3d) and _is_patch_embedding(module))
+    return next((embedding.kernel_size[0] for embedding in embeddings), 1)
 
 
 def config_of(module: nn.Module) -> Any:

@@ -53,8 +53,8 @@ def evaluate(
     methods are taken image by image. Images that cannot be read or explained are left out of everything, and listed.
 
     Args:
-        model (nn.Module): An image classifier, in evaluation mode, on the device that it is to run on. It is left as it
-            was.
+        model (nn.Module): An image or video classifier, in evaluation mode, on the device that it is to run on. It is
+            left as it was.
         data: The images, as one of
 
             - a path: a folder of images or with a subfolder of images for each class, a .csv file or a .json list of
@@ -64,7 +64,9 @@ def evaluate(
               which the last or the last two may be absent, or of dictionaries with these keys. An image is a
               ``PIL.Image``, an array (height, width, channels), a path, or a tensor of pixel values (channels, height,
               width) that the model takes as they are; a label is a class index, or a class name of the model; boxes
-              are a list of (x0, y0, x1, y1) in pixels of the image, a mask is not zero on the object.
+              are a list of (x0, y0, x1, y1) in pixels of the image, a mask is not zero on the object. Of a video
+              classifier, pixel values (frames, channels, height, width) and masks (frames, height, width): tubes are
+              removed, as its patches have them, each frame's pixels as in an image.
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`, or a mapping from names of
             your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return attributions
             in their shape.

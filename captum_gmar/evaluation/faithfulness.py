@@ -31,7 +31,10 @@ from captum_gmar.evaluation.runs.progress import Listener
 from captum_gmar.evaluation.runs.resumable import Kept, extended, finish, read_kept, tell_changed, tell_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.metrics.controls import CONTROLS
+from captum_gmar.metrics.removal import Removal
+from captum_gmar.metrics.sheets import framewise
 
+MOSAICS = "gridpg"  # the metric that puts images together
 CHUNK = 8  # examples that are finished together
 
 
@@ -46,6 +49,8 @@ def completed(settings: EvaluationSettings, subject: Subject, numbers: Sequence[
     unknown = metrics_of("localisation", metrics)
     if unknown and not has_objects:
         raise ValueError(f"metrics {', '.join(unknown)} must go with data that has boxes or masks")
+    if subject.sheet is not None and MOSAICS in metrics:
+        raise ValueError(f"metrics {MOSAICS} must go with images. Got videos instead.")
     if len(subject.classifier.labels) == 1:
         raise ValueError("evaluate must go with a model of several classes")
     if not metrics_of("curve", metrics):
@@ -188,12 +193,13 @@ class FaithfulnessWork:
         self.methods = methods
         self.model = classifier.model
         self.device = subject.device
+        self.sheet = subject.sheet
         at_once = settings.batch_size or images_at_once(self.device)
         prepare = subject.preparation(subject.targets(settings.target))
         self.batches = Batches(subject.examples, prepare, self.device, at_once, note)
         self.measures = Measures(
             metrics=settings.metrics or (),
-            removals={name: make_removal(name, self.model, settings.seed) for name in settings.removals},
+            removals={name: self._removal(name, settings.seed) for name in settings.removals},
             logits=classifier.logits,
             changed_logits=partial(_logits, classifier, settings.precision == "bfloat16"),
             probabilities=partial(_probabilities, classifier),
@@ -201,6 +207,10 @@ class FaithfulnessWork:
             seed=settings.seed,
             mosaics=MosaicMaker(self.batches, classifier.logits, settings.seed).make,
         )
+
+    def _removal(self, name: str, seed: int) -> Removal:
+        removal = make_removal(name, self.model, seed)
+        return removal if self.sheet is None else framewise(removal, self.sheet)
 
     def batch(self, numbers: Sequence[int], methods: Collection[str] = ()) -> tuple[Batch, list[Skipped]]:
         """What is measured of these examples, and those that could not be.
@@ -230,7 +240,7 @@ class FaithfulnessWork:
         measures = self.measures.seen_by(whole)
         methods: dict[str, NumberedMethod] = {
             **{name: partial(self._relevance, name, whole, at_once) for name in self.methods},
-            **controls((grid.patch_height, grid.patch_width)),
+            **controls((grid.patch_height, grid.patch_width), self.sheet),
         }
         values: list[list[Row]] = [[] for _ in examples.numbers]
         for name, method in methods.items():
@@ -261,8 +271,11 @@ class FaithfulnessWork:
     ) -> Tensor:
         """(N, rows, columns); the same for an example whatever its number."""
         targets = torch.as_tensor(target, device=inputs.device)
+        pixels = whole(inputs.detach())
+        pixels = pixels if self.sheet is None else self.sheet.videos(pixels)
         with naming(name):
-            return relevance_of(self.methods[name], self.model, whole(inputs.detach()), targets, batch_size=at_once)
+            relevance = relevance_of(self.methods[name], self.model, pixels, targets, batch_size=at_once)
+        return relevance.flatten(1, -2)  # of a video's moments one below the other
 
 
 def _logits(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Faithfulness, localisation and sanity checks of attributions: functions of a callable and tensors.
 
-Nothing here knows a method or a model: inputs are images (N, C, H, W), attributions have their shape, targets come in
-Captum's forms, and results hold one value per example, on the inputs' device.
+Nothing here knows a method or a model: inputs are images (N, C, H, W), of curves also videos (N, frames, C, H, W),
+attributions have their shape, targets come in Captum's forms, and results hold one value per example, on the inputs'
+device.
 
 - Faithfulness: :func:`deletion`, :func:`insertion`, :func:`average_drop`, :func:`average_increase`,
   :func:`average_gain`. Curves take a way of removal: :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`,

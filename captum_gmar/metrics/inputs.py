@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Attribute: TypeAlias = Callable[..., Tensor]  # (inputs, target=...) → attributions
-PatchSize: TypeAlias = int | tuple[int, int] | None
+PatchSize: TypeAlias = int | tuple[int, int] | tuple[int, int, int] | None  # three of videos alone
 
 
 def check_images(inputs: Tensor) -> None:
@@ -37,7 +37,7 @@ def check_attributions(attributions: Tensor, inputs: Tensor | None = None) -> Te
             f"Expected attributions in the shape of the inputs, {tuple(inputs.shape)}, but got {shape}. Spread the "
             "relevance of a patch over its pixels and channels, as `attribute` does."
         )
-    if attributions.dim() != 4 or not attributions.numel():
+    if (inputs is None and attributions.dim() != 4) or not attributions.numel():
         raise ValueError(
             "Expected attributions of shape (examples, channels, height, width), at least one example, but got "
             f"{shape}."
@@ -111,6 +111,7 @@ def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[in
     pair = size if isinstance(size, tuple) else (size, size)
     if len(pair) != 2 or not all(map(is_integer, pair)):
         raise TypeError(f"patch_size must be an integer or a tuple (height, width) of two. Got {patch_size!r} instead.")
+    pair = pair[0], pair[1]
     if min(pair) < 1 or height % pair[0] or width % pair[1]:
         raise ValueError(
             f"Expected a patch size that divides the image of {height}x{width} pixels but got {pair[0]}x{pair[1]}. "

@@ -46,19 +46,21 @@ def deletion(
     Args:
         forward_func (Callable): Takes images and returns logits (examples, classes). A model in training mode, with
             dropout say, gives no reproducible curve; call its ``eval()`` first.
-        inputs (Tensor): Images (N, channels, height, width).
+        inputs (Tensor): Images (N, channels, height, width), or videos (N, frames, channels, height, width).
         attributions (Tensor): In the shape of the inputs, as ``attribute`` returns them; or the relevance of patches
-            (N, rows, columns), as ``relevance`` returns it.
+            (N, rows, columns), of a video's tubes (N, moments, rows, columns), as ``relevance`` returns it.
         target (int, tuple, Tensor, or list, optional): The class that is followed, for all examples or for each, in any
             form that ``attribute`` takes. None is for models with one output per example.
             Default: None
-        patch_size (int or tuple[int, int], optional): Height and width of the patches that are removed as a whole; they
-            must divide the image. None removes single pixels, or the patches that relevance is given for.
+        patch_size (int or tuple, optional): Height and width of the patches that are removed as a whole, or of a video
+            frames, height and width of its tubes; they must divide the inputs. None removes single pixels, or the
+            patches that relevance is given for.
             Default: None
         steps (int, optional): Into how many steps the removal of all patches is divided; at most their number.
             Default: 28
         removal (Removal, optional): What takes patches out, for example ``Mean()`` or ``NoisyLinear()`` of this
-            package, or a ``captum_gmar.token_removal.TokenRemoval``.
+            package, or a ``captum_gmar.token_removal.TokenRemoval``. In a video each frame's pixels become what they
+            would in an image of that frame; tokens cannot be removed.
             Default: as in the paper, ``Zero()`` for deletion and ``Blur()`` for insertion
         softmax (bool, optional): Follow the probability after softmax over the classes. False follows what
             ``forward_func`` returns: the logit, or the probability if it returns probabilities.

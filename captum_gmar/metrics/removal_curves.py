@@ -18,6 +18,7 @@ from captum_gmar.metrics.inputs import (
 )
 from captum_gmar.metrics.outputs import ForwardFunc, Target, class_indices
 from captum_gmar.metrics.removal import Removal
+from captum_gmar.metrics.sheets import VIDEO_DIMS, framewise, on_sheets, patch_of_sheet
 
 __all__ = ["PerturbationCurve"]
 
@@ -109,6 +110,11 @@ def follow(
     What two courses have in common is run once: without ties, and with steps that divide the patches, the least
     relevant leave as the most relevant come back. Ends that are known save two passes of each example.
     """
+    if isinstance(inputs, Tensor) and inputs.dim() == VIDEO_DIMS:
+        sheets, maps, sheet = on_sheets(inputs, attributions, options.patch_size)
+        removal = framewise(options.removal, sheet)
+        options = options._replace(patch_size=patch_of_sheet(options.patch_size), removal=removal)
+        return follow(sheet.reads_sheets(forward_func), sheets, maps, target, options, courses, readings, ends)
     check_images(inputs)
     scores = _patch_scores(attributions, inputs, options.patch_size)
     patches = scores[0].numel()

@@ -1,6 +1,6 @@
 """Data as Python hands it over: paths, data sets, or anything that gives images."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,15 +14,22 @@ from torch import Tensor, nn
 from captum_gmar.evaluation.data.data_files import read_examples, row_examples
 from captum_gmar.evaluation.data.example import Example, boxes_from
 from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
+from captum_gmar.evaluation.data.videos import VideoClassifier, is_of_videos, on_sheet
 from captum_gmar.files.images import read_image
 
 _FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"
+IMAGE = ("channels", "height", "width")
+VIDEO = ("frames", *IMAGE)
 _IMAGES = ("image", "pixel_values", "path")
 
 
-def examples_from(data: Any) -> list[Example]:
+def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
     """
     The examples of data in any form that :func:`captum_gmar.evaluate` takes.
+
+    Args:
+        data: images, or pixel values.
+        form: the dimensions of pixel values.
 
     Raises:
         TypeError: if it is in no such form.
@@ -38,7 +45,7 @@ def examples_from(data: Any) -> list[Example]:
             f"data must be a path, a data set or an iterable of {_FORMS}. Got {type(data).__name__} instead."
         )
     items = data if hasattr(data, "__getitem__") and hasattr(data, "__len__") else list(data)
-    examples = [_example(items, number) for number in range(len(items))]
+    examples = [_example(items, number, form) for number in range(len(items))]
     if not examples:
         raise ValueError("data must hold at least one image. Got none instead.")
     return examples
@@ -53,8 +60,14 @@ def given_subject(
         TypeError, OSError, ValueError: as :func:`examples_from`.
     """
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    classifier = GivenClassifier(model, processor, forward_func=forward_func)
-    return Subject(classifier, examples_from(data), name, data_name(data))
+    if not is_of_videos(model):
+        classifier = GivenClassifier(model, processor, forward_func=forward_func)
+        return Subject(classifier, examples_from(data), name, data_name(data))
+    of_videos = VideoClassifier(model, processor, forward_func=forward_func)
+    videos = [on_sheet(example, of_videos.sheet) for example in examples_from(data, VIDEO)]
+    if any(example.boxes for example in videos):
+        raise ValueError("data of a model of videos must have masks (frames, height, width). Got boxes instead.")
+    return Subject(of_videos, videos, name, data_name(data))
 
 
 def data_name(data: Any) -> str:
@@ -62,14 +75,14 @@ def data_name(data: Any) -> str:
     return str(data) if isinstance(data, str | PathLike) else type(data).__name__
 
 
-def _example(items: Any, number: int) -> Example:
+def _example(items: Any, number: int, form: Sequence[str]) -> Example:
     """Is read anew whenever its image is needed, so that not all are held."""
     image, label, boxes, mask = _item_parts(items[number], number)
     path = [Path(image)] if isinstance(image, str | PathLike) else []
     return Example(
         str(image) if path else f"example {number}",
         None if label is None else str(int(label) if isinstance(label, Tensor | np.integer) else label),
-        partial(read_image, path[0]) if path else lambda: _image(_item_parts(items[number], number)[0], number),
+        partial(read_image, path[0]) if path else lambda: _image(_item_parts(items[number], number)[0], number, form),
         boxes_from(boxes, f"example {number}"),
         None if mask is None else lambda: _mask(_item_parts(items[number], number)[3]),
         files=tuple(path) if mask is None else (),
@@ -98,18 +111,18 @@ def _is_boxes(place: Tensor) -> bool:
     return place.is_floating_point() and place.dim() == 2 and place.shape[1] == 4
 
 
-def _image(image: Any, number: int) -> Image.Image | Tensor:
-    """An image, or pixel values (1, C, H, W)."""
+def _image(image: Any, number: int, form: Sequence[str]) -> Image.Image | Tensor:
+    """An image, or pixel values (1, C, H, W), of a video (1, F, C, H, W)."""
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB")
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if not isinstance(image, Tensor):
         return read_image(image)
-    pixels = image[None] if image.dim() == 3 else image
-    if pixels.dim() != 4 or len(pixels) != 1 or not pixels.is_floating_point():
+    pixels = image[None] if image.dim() == len(form) else image
+    if pixels.dim() != len(form) + 1 or len(pixels) != 1 or not pixels.is_floating_point():
         raise ValueError(
-            f"example {number}: pixel values must be a floating-point tensor (channels, height, width). Got "
+            f"example {number}: pixel values must be a floating-point tensor ({', '.join(form)}). Got "
             f"{image.dtype} of shape {tuple(image.shape)} instead."
         )
     return pixels

@@ -14,6 +14,7 @@ from captum_gmar import __version__
 from captum_gmar.classifier import Classifier, find_class
 from captum_gmar.engine.models import config_of
 from captum_gmar.evaluation.data.example import Example, fingerprint
+from captum_gmar.metrics.sheets import Sheet
 
 TARGETS = ("predicted", "label")
 
@@ -44,6 +45,11 @@ class Subject:
     examples: Sequence[Example]
     model_name: str
     data_name: str
+
+    @property
+    def sheet(self) -> Sheet | None:
+        """How examples are laid out that are videos."""
+        return getattr(self.classifier, "sheet", None)
 
     @property
     def device(self) -> torch.device:

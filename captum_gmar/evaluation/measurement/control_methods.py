@@ -7,12 +7,13 @@ from torch import Tensor
 
 from captum_gmar.evaluation.measurement.rerun_metrics import NumberedMethod
 from captum_gmar.metrics.controls import CONTROLS, centre_blob, random_map, uniform_map
+from captum_gmar.metrics.sheets import Sheet
 
 _OTHER_SEED = 1_000_003  # between the random maps of one class and those of the next
 
 
-def controls(patch_size: tuple[int, int]) -> dict[str, NumberedMethod]:
-    """By name; patches of this height and width have one random value each."""
+def controls(patch_size: tuple[int, int], sheet: Sheet | None = None) -> dict[str, NumberedMethod]:
+    """By name; patches of this height and width have one random value each. A video's frames have a blob each."""
 
     def random(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
         copies = len(inputs) // len(numbers)  # of each example, in metrics that change it
@@ -24,6 +25,12 @@ def controls(patch_size: tuple[int, int]) -> dict[str, NumberedMethod]:
     methods: tuple[NumberedMethod, ...] = (
         random,
         lambda numbers, inputs, target: uniform_map(inputs),
-        lambda numbers, inputs, target: centre_blob(inputs),
+        lambda numbers, inputs, target: centre_blob(inputs) if sheet is None else _blobs(inputs, sheet),
     )
     return dict(zip(CONTROLS, methods, strict=True))
+
+
+def _blobs(sheets: Tensor, sheet: Sheet) -> Tensor:
+    """In the middle of each frame."""
+    videos = sheet.videos(sheets)
+    return sheet.of(centre_blob(videos.flatten(0, 1)).view(videos.shape) / sheet.frames)

@@ -1,0 +1,72 @@
+"""Videos as data: each laid out on a sheet, which is measured as an image is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_gmar.engine.models import frames_of, tube_frames
+from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.data.subject import GivenClassifier
+from captum_gmar.metrics.sheets import VIDEO_DIMS, Sheet
+
+
+@dataclass(frozen=True)
+class VideoClassifier(GivenClassifier):
+    """A model of videos, as it is run on their sheets."""
+
+    @property
+    def sheet(self) -> Sheet:
+        """How its videos are laid out.
+
+        Raises:
+            ValueError: if the model's frames are not cut into whole tubes.
+        """
+        return Sheet.of_frames(frames_of(self.model) or 0, tube_frames(self.model))
+
+    def pixel_values(self, image: Image.Image) -> Tensor:
+        """Refuses images."""
+        raise TypeError(
+            f"data of a model of videos must hold pixel values, tensors ({frames_of(self.model)} frames, channels, "
+            f"height, width). Got {type(image).__name__} instead."
+        )
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(N, classes) of sheets."""
+        return super().logits(self.sheet.videos(pixels))
+
+
+def is_of_videos(model: nn.Module) -> bool:
+    """Whether a model takes videos, as its config says."""
+    return bool(frames_of(model))
+
+
+def on_sheet(example: Example, sheet: Sheet) -> Example:
+    """A video as an image, and its mask, of a tube where it is in any of its frames."""
+    mask = None if example.mask is None else partial(_mask_on_sheet, example, sheet)
+    return replace(example, read=partial(_read_on_sheet, example, sheet), mask=mask)
+
+
+def _read_on_sheet(example: Example, sheet: Sheet) -> Image.Image | Tensor:
+    pixels = example.read()
+    if not isinstance(pixels, Tensor):
+        return pixels  # which the classifier refuses
+    if pixels.dim() != VIDEO_DIMS or pixels.shape[1] != sheet.frames:
+        raise ValueError(
+            f"pixel values of a video must be of shape ({sheet.frames} frames, channels, height, width), as the "
+            f"model's config says. Got {tuple(pixels.shape[1:])} instead."
+        )
+    return sheet.of(pixels)
+
+
+def _mask_on_sheet(example: Example, sheet: Sheet) -> Tensor:
+    read: Callable[[], object] = example.mask or (lambda: None)
+    mask = read()
+    if not isinstance(mask, Tensor) or mask.dim() != 3 or len(mask) != sheet.frames:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"a video's mask must be of shape ({sheet.frames} frames, height, width). Got {shape} instead."
+        )
+    return sheet.of(mask[None, :, None].bool()).any(1)[0]
