@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captum_gmar.attr.catalogue import OURS, methods
+from captum_gmar.attr.catalogue import OURS
+from captum_gmar.attr.methods import methods
 from captum_gmar.demo import load_model, load_scene
 from captum_gmar.engine.models import patch_grid, transformer_layers
 from captum_gmar.engine.switching import attention_implementation

@@ -2,7 +2,6 @@
 
 from captum_gmar.attr.answer import AnswerAttribution as AnswerAttribution
 from captum_gmar.attr.answer import AnswerEvidence as AnswerEvidence
-from captum_gmar.attr.catalogue import methods as methods
 from captum_gmar.attr.evidence import AttentionEvidence as AttentionEvidence
 from captum_gmar.attr.gmar import GMARAttribution as GMARAttribution
 from captum_gmar.attr.gradient_rollout import AttentionGradCAM as AttentionGradCAM
@@ -12,6 +11,7 @@ from captum_gmar.attr.last_attention import CDAM as CDAM
 from captum_gmar.attr.last_attention import GradECLIP as GradECLIP
 from captum_gmar.attr.layer_means import GradSAM as GradSAM
 from captum_gmar.attr.layer_means import LeGrad as LeGrad
+from captum_gmar.attr.methods import methods as methods
 from captum_gmar.attr.published import PublishedGMAR as PublishedGMAR
 from captum_gmar.attr.relevance_flow import RelevanceFlow as RelevanceFlow
 from captum_gmar.attr.rollout import AttentionRollout as AttentionRollout

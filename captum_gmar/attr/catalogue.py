@@ -166,23 +166,3 @@ def find_method(name: object) -> str:
         f"method must be one of captum_gmar.methods(), which `captum-gmar explain --help` lists. Got {name!r} instead."
         + (f" Near are {', '.join(near)}." if wanted and near else "")
     )
-
-
-def methods() -> dict[str, MethodFactory]:
-    """
-    Every method by its name, as it is called on the command line and in tables.
-
-    Returns:
-        dict: From name to a callable ``(model, forward_func=None)`` that returns a Captum ``Attribution``; call its
-        ``attribute(inputs, target=..., additional_forward_args=...)``. The attributions have the shape of the inputs.
-
-    Example::
-
-        >>> from captum_gmar import methods
-        >>> from captum_gmar.demo import load_model, load_scene
-        >>> model, scene = load_model(), load_scene(3)
-        >>> for name in ("gmar-l1", "gradient-rollout", "saliency"):
-        ...     attributions = methods()[name](model).attribute(scene.pixel_values, target=scene.labels[0])
-        ...     assert attributions.shape == scene.pixel_values.shape
-    """
-    return {name: entry.load() for name, entry in METHODS.items()}

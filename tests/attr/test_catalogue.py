@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 
 import captum_gmar
 from captum_gmar import methods
@@ -117,3 +118,62 @@ def test_what_shows_nothing_against_the_class_has_no_negative_values(vit, images
 def test_what_stands_beside_a_map(name, label):
     assert METHODS[name].label == label
     assert all(len(entry.caveat) < 62 and entry.caveat.endswith(".") for entry in METHODS.values())
+
+
+def small(kind, **options):
+    sizes = {"image_size": 32, "num_labels": 3, "hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    return getattr(transformers, f"{kind}Config")(**{**sizes, "intermediate_size": 24, **options})
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "takes", "refuses"),
+    [
+        (
+            lambda: transformers.ViTForImageClassification(small("ViT", patch_size=16)),
+            (3, 32, 32),
+            {*METHODS},
+            set(),
+        ),
+        (
+            lambda: transformers.SwinForImageClassification(
+                transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
+            ),
+            (3, 32, 32),
+            {"gmar-l1", "gmar++", "rollout", "gradient-rollout", "attention-evidence", "saliency", "occlusion"},
+            {"gmar-forward", "rollout-additive", "legrad", "token-evidence", "grad-eclip", "layer-grad-cam"},
+        ),
+        (
+            lambda: transformers.PvtForImageClassification(
+                transformers.PvtConfig(image_size=32, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4)
+            ),
+            (3, 32, 32),
+            {"attention-evidence", "saliency", "integrated-gradients"},
+            {"gmar-l1", "rollout", "legrad", "token-evidence"},
+        ),
+        (
+            lambda: transformers.VideoMAEForVideoClassification(small("VideoMAE", num_frames=4)),
+            (4, 3, 32, 32),
+            {"attention-evidence", "saliency", "input-x-gradient", "integrated-gradients", "gradient-shap"},
+            {"gmar-l1", "rollout", "occlusion", "layer-grad-cam"},
+        ),
+        (
+            lambda: transformers.YolosForObjectDetection(small("Yolos", image_size=[32, 32], num_detection_tokens=4)),
+            (3, 32, 32),
+            {"attention-evidence", "saliency"},
+            {"gmar-l1", "rollout", "legrad"},
+        ),
+    ],
+    ids=["ViT", "Swin", "PVT", "VideoMAE", "YOLOS"],
+)
+def test_methods_of_a_model(model, shape, takes, refuses):
+    names = set(methods(model().eval(), torch.randn(2, *shape)))
+    assert takes <= names
+    assert names.isdisjoint(refuses)
+
+
+def test_methods_of_half_a_question():
+    with pytest.raises(TypeError, match="both model and inputs, or neither"):
+        methods(torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"must be a tensor of what the model takes\. Got list"):
+        methods(torch.nn.Linear(1, 1), [1.0])

@@ -9,8 +9,9 @@ from methods import PUBLIC
 from torch.testing import assert_close
 
 from captum_gmar import AttentionRollout, GMARAttribution
-from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS, methods
+from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.attr.explainer import Explainer
+from captum_gmar.attr.methods import methods
 
 TARGETS = torch.tensor([[3, 0], [0, 9], [9, 9], [5, 1]])  # (N, K)
 SLOW = {"occlusion", "feature-ablation", "integrated-gradients"}

@@ -1,0 +1,90 @@
+"""All methods by name; and which of them explain a model: each is asked for one example, so the answer is its own."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.attr.captum_methods import _Perturbing
+from captum_gmar.attr.catalogue import METHODS, MethodEntry, MethodFactory
+from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.request import pixel_values
+
+FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradient-shap": {"n_samples": 1}}
+
+
+def methods(model: nn.Module | None = None, inputs: Tensor | None = None) -> dict[str, MethodFactory]:
+    """
+    Every method by its name, as it is called on the command line and in tables; or those that explain a model.
+
+    Args:
+        model (nn.Module, optional): Which the methods are to explain: an image classifier of any kind, or one of
+            videos, a detector or a segmenter. Each method is asked for one example, which takes about as many passes as
+            there are methods.
+            Default: None, all methods
+        inputs (Tensor, optional): As that model takes them, one example at least.
+            Default: None
+
+    Returns:
+        dict: From name to a callable ``(model, forward_func=None)`` that returns a Captum ``Attribution``; call its
+        ``attribute(inputs, target=..., additional_forward_args=...)``. The attributions have the shape of the inputs.
+
+    Raises:
+        TypeError: if one of model and inputs is given without the other, or is none.
+
+    Example::
+
+        >>> from captum_gmar import methods
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> model, scene = load_model(), load_scene(3)
+        >>> for name in ("gmar-l1", "gradient-rollout", "saliency"):
+        ...     attributions = methods()[name](model).attribute(scene.pixel_values, target=scene.labels[0])
+        ...     assert attributions.shape == scene.pixel_values.shape
+        >>> from transformers import SwinConfig, SwinForImageClassification
+        >>> config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
+        >>> swin = SwinForImageClassification(config).eval()
+        >>> names = methods(swin, scene.pixel_values[..., :32, :32])
+        >>> [name in names for name in ("gmar-l1", "attention-evidence", "legrad")]
+        [True, True, False]
+    """
+    if model is None and inputs is None:
+        return {name: entry.load() for name, entry in METHODS.items()}
+    if model is None or inputs is None:
+        raise TypeError("methods must have both model and inputs, or neither. Got one of them instead.")
+    return {name: METHODS[name].load() for name in _explaining(model, inputs)}
+
+
+def _explaining(model: nn.Module, inputs: Tensor) -> list[str]:
+    """Names of the methods that explain a model.
+
+    Args:
+        model: which is explained.
+        inputs: as the model takes them, of which the first example is taken.
+
+    Raises:
+        TypeError: if the model is no ``torch.nn.Module``, or the inputs no tensor.
+    """
+    check_model(model)
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor of what the model takes. Got {type(inputs).__name__} instead.")
+    example = inputs[:1]
+    with torch.no_grad():
+        outputs = Logits(model)(example)
+    target = (0,) * (outputs.dim() - 1) or None
+    return [name for name, entry in METHODS.items() if _explains(entry, model, example, target)]
+
+
+def _explains(entry: MethodEntry, model: nn.Module, example: Tensor, target: tuple[int, ...] | None) -> bool:
+    method: Any = entry.load()(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of gradients that are zero
+        try:
+            if isinstance(method, _Perturbing):  # which would take a pass for every patch
+                method._defaults(pixel_values(example))
+            else:
+                method.attribute(example, target, **FEW.get(entry.name, {}))
+        except FAILURES:
+            return False
+    return True
