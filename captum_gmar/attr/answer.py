@@ -37,6 +37,7 @@ class AnswerAttribution:
             scores.
         prompt_length: how many of the S tokens come before the answer's first.
         pictures: which tokens stand for which places; None where the model's way to lay them out is not known.
+        is_of_words: whether the tokens are whole words, or phrases, by now.
     """
 
     tokens: tuple[str, ...]
@@ -46,10 +47,11 @@ class AnswerAttribution:
     totals: Tensor
     prompt_length: int
     pictures: tuple[PictureTokens, ...] | None
+    is_of_words: bool = False
 
     def words(self) -> "AnswerAttribution":
         """The same of whole words and marks of punctuation, in place of their tokens."""
-        return self.phrases(words_of(self.tokens))
+        return self if self.is_of_words else self.phrases(words_of(self.tokens))
 
     def phrases(self, spans: Sequence[slice]) -> "AnswerAttribution":
         """The same of phrases: evidence and scores of a phrase are the sums of its tokens'.
@@ -72,8 +74,8 @@ class AnswerAttribution:
             None if self.encoded_relevance is None else is_of @ (self.encoded_relevance * self.totals[:, None]),
             is_of @ self.scores,
         )
-        texts = tuple("".join(self.tokens[span]).strip() for span in spans)
-        return AnswerAttribution(texts, *_shared_out(evidence), self.prompt_length, self.pictures)
+        texts = tuple((" " if self.is_of_words else "").join(self.tokens[span]).strip() for span in spans)
+        return AnswerAttribution(texts, *_shared_out(evidence), self.prompt_length, self.pictures, is_of_words=True)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """(W, rows, columns): each token's evidence in one picture, on the grid of the model's image tokens.

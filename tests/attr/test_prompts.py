@@ -59,6 +59,8 @@ def test_words_and_phrases_are_the_sums_of_their_tokens(model):
     torch.testing.assert_close(words.relevance[1] * words.totals[1], cat)
     torch.testing.assert_close(words.totals[1], cat.abs().sum())
     torch.testing.assert_close(words.scores[1], result.scores[2:5].sum())
+    assert words.words() is words
+    assert words.phrases([slice(0, 2), slice(2, 4)]).tokens == ("a cat", ". no")
     whole = result.phrases([slice(None)])
     torch.testing.assert_close(whole.relevance[0] * whole.totals, evidence.sum(0))
     with pytest.raises(ValueError, match="spans must name at least one of the 9 tokens each"):
