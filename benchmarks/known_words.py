@@ -1,16 +1,18 @@
 """Where the words of a model that answers come from, on scenes where it is known: each word's own object.
 
-    python -m benchmarks.known_words --scenes 40
+    python -m benchmarks.known_words --scenes 100 --faithful 20
 
-asks the built-in model, or one that the training wrote (--model), about scenes that it was not trained on, and writes a
-table in Markdown: of every method the share of positive relevance on the object of which the word speaks, how well its
-order of patches does (log-odds of the word with the first patches shown, less with them hidden, mean over steps), and
-its passes through the model for an answer of W words.
+asks the built-in model, or one that the training wrote (--model), about scenes that it was not trained on, and writes
+tables in Markdown: of every method the share of positive relevance on the object of which the word speaks, a patch
+counting by its area on the object, or whole if it touches it; of the first scenes how well its order of patches does
+(log-odds of the word with the first patches shown, less with them hidden, mean over steps); and its passes through the
+model for an answer of W words.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +71,9 @@ class Recorded(NamedTuple):
     scores: Tensor
 
 
+@lru_cache(maxsize=1)
 def record(asked: Asked) -> Recorded:
-    """A pass with all attention in memory."""
+    """A pass with all attention in memory, which the methods that read it share."""
     ids = torch.cat([asked.prompt, asked.answer[None, : asked.words - 1]], 1)
     inner = asked.model.model
     with torch.no_grad():
@@ -178,14 +181,20 @@ def draw_asked(model: Any, processor: Any, scenes: int) -> Iterator[tuple[Scene,
                 yield scene, question, asked
 
 
-def on_objects(relevance: Tensor, scene: Scene, question: SceneQuestion) -> Iterator[tuple[str, float]]:
-    """Of each word that speaks of objects, its kind and the share of its positive relevance on them."""
+def on_objects(
+    relevance: Tensor, scene: Scene, question: SceneQuestion, is_touched: bool = False
+) -> Iterator[tuple[str, float]]:
+    """Of each word that speaks of objects, its kind and the share of its positive relevance on them.
+
+    Args:
+        is_touched: whether a patch that touches them counts whole; else it counts by its area on them.
+    """
     for word, values in zip(question.words, relevance.clamp(min=0), strict=True):
         if word.objects:
-            mask = scene.masks[list(word.objects)].sum(0) > 0
+            on_object = patch_shares(scene.masks[list(word.objects)].sum(0) > 0)
+            on_object = (on_object > 0).to(values) if is_touched else on_object
             total = float(values.sum())
-            share = float(values @ patch_shares(mask)) / total if total else float(mask.mean())
-            yield word.kind, share
+            yield word.kind, float(values @ on_object) / total if total else float(on_object.mean())
 
 
 def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> Iterator[float]:
@@ -200,27 +209,45 @@ def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> It
             yield float((scores[:STEPS] - scores[STEPS:]).mean())
 
 
-def measure(folder: Path | None, scenes: int) -> str:
-    """The table of all methods, of the model in a folder, or the built-in one."""
+def measure(folder: Path | None, scenes: int, faithful: int) -> str:
+    """The tables of all methods, of the model in a folder, or the built-in one.
+
+    Args:
+        folder: of the model; None: the built-in one.
+        scenes: how many.
+        faithful: of how many of them the order of patches is measured.
+    """
     model, processor = load_answering(folder) if folder else (load_answering_model(), load_answering_processor())
     model.set_attn_implementation("eager")
-    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    shares: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
     gains: dict[str, list[float]] = defaultdict(list)
     answers = 0
     for scene, question, asked in draw_asked(model, processor, scenes):
         answers += 1
         for name, (explain, _) in METHODS.items():
             relevance = explain(asked).detach()
-            for kind, share in on_objects(relevance, scene, question):
-                shares[name, kind].append(share)
-            gains[name] += faithfulness(relevance, question, asked)
-    header = ("method", *(f"{kind} words" for kind in KINDS), "shown less hidden", "passes")
-    rows = [
-        (name, *(_mean(shares[name, kind]) for kind in KINDS), _mean(gains[name], 2), passes)
-        for name, (_, passes) in METHODS.items()
-    ]
-    words = ", ".join(f"{len(shares['random map', kind])} {kind}" for kind in KINDS)
-    return f"{answers} right answers about {scenes} scenes; words: {words}.\n\n{table(header, rows)}"
+            for is_touched in (False, True):
+                for kind, share in on_objects(relevance, scene, question, is_touched):
+                    shares[name, kind, is_touched].append(share)
+            if scene.seed < FIRST_SEED + faithful:
+                gains[name] += faithfulness(relevance, question, asked)
+    header = ("method", *(f"{kind} words" for kind in KINDS))
+    by_area, touched = (
+        [(name, *(_mean(shares[name, kind, is_touched]) for kind in KINDS)) for name in METHODS]
+        for is_touched in (False, True)
+    )
+    orders = [(name, _mean(gains[name], 2), passes) for name, (_, passes) in METHODS.items()]
+    words = ", ".join(f"{len(shares['random map', kind, False])} {kind}" for kind in KINDS)
+    return "\n\n".join(
+        (
+            f"{answers} right answers about {scenes} scenes; words: {words}. On the object, by area:",
+            table(header, by_area),
+            "On the patches that touch it:",
+            table(header, touched),
+            f"The order of patches, of {len(gains['random map'])} words in {faithful} scenes:",
+            table(("method", "shown less hidden", "passes"), orders),
+        )
+    )
 
 
 def _mean(values: list[float], digits: int = 3) -> str:
@@ -232,8 +259,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.known_words", description="Measure known words.")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="that the training wrote (default: built in)")
     parser.add_argument("--scenes", type=int, default=40, metavar="N", help="of two objects (default: %(default)s)")
+    parser.add_argument("--faithful", type=int, default=10, metavar="N", help="of them in order (default: %(default)s)")
     arguments = parser.parse_args()
-    print(measure(arguments.model, arguments.scenes))
+    print(measure(arguments.model, arguments.scenes, arguments.faithful))
 
 
 if __name__ == "__main__":

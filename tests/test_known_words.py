@@ -70,4 +70,7 @@ def test_every_method_gives_each_word_a_map(drawn):
     shares = dict(on_objects((on_object == 1).float().expand(asked.words, -1), scene, question))
     assert list(dict.fromkeys(spoken)) == list(shares)
     assert all(0 <= share <= 1 for share in shares.values())
+    touching = dict(on_objects(torch.ones(asked.words, PATCHES), scene, question, is_touched=True))
+    by_area = dict(on_objects(torch.ones(asked.words, PATCHES), scene, question))
+    assert all(touching[kind] > by_area[kind] for kind in spoken)
     assert len(list(faithfulness(torch.rand(asked.words, PATCHES), question, asked))) == len(spoken)

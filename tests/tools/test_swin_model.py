@@ -34,6 +34,18 @@ def test_a_step_on_crops_and_one_on_scenes_change_every_weight(model):
         assert all((parameter != old).any() for parameter, old in zip(model.parameters(), before, strict=True))
 
 
+def test_small_images_do_not_change_what_is_written():
+    """Where a stage is no larger than a window, transformers' layers no longer shift, until they are built anew."""
+    torch.manual_seed(0)
+    model, images = build_swin(GRID).eval(), torch.rand(1, 3, 8 * GRID, 8 * GRID)
+    with torch.no_grad():
+        before = model(images).logits
+        model(images[..., :56, :56])
+        assert not torch.equal(model(images).logits, before)
+        train.restore_shifts(model)
+        assert torch.equal(model(images).logits, before)
+
+
 def test_what_a_patch_shows_is_asked_of_its_own_token(model):
     """A black patch changes its own token more than any other."""
     inputs = torch.rand(1, 3, 8 * GRID, 8 * GRID, generator=torch.Generator().manual_seed(0))

@@ -43,6 +43,7 @@ def train(output: Path, seed: int, stages: Sequence[Stage]) -> None:
     generator = torch.Generator().manual_seed(seed)
     optimizers = build_optimizers(model, head)
     for stage in stages:
+        restore_shifts(model)
 
         def draw_loss(stage: Stage = stage) -> Tensor:
             return _loss(model, head, draw_batch(pool, stage.batch_size, stage.side, generator))
@@ -54,8 +55,18 @@ def train(output: Path, seed: int, stages: Sequence[Stage]) -> None:
                 )
     model.eval().save_pretrained(output)
     save_processor(output)
+    written = SwinForImageClassification.from_pretrained(output, local_files_only=True).eval()
     for objects in (1, 2):
-        print(f"{objects} objects: {accuracy(model, objects, range(500_000, 500_500))} right", flush=True)
+        print(f"{objects} objects: {accuracy(written, objects, range(500_000, 500_500))} right", flush=True)
+
+
+def restore_shifts(model: SwinForImageClassification) -> None:
+    """Gives every layer the shift and the window that it was built with: of an image no larger than a window,
+    transformers' layers forget theirs, and a model that is loaded has them again."""
+    built = build_swin(GRID)
+    for part, like in zip(model.modules(), built.modules(), strict=True):
+        if hasattr(part, "shift_size"):
+            part.shift_size, part.window_size = like.shift_size, like.window_size
 
 
 def _loss(model: SwinForImageClassification, head: nn.Module, batch: Batch) -> Tensor:
