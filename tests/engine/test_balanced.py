@@ -204,7 +204,7 @@ def test_without_balance_it_is_not_complete():
     logit = forward(inputs)[:, 1].sum()
     gradients = torch.autograd.grad(logit, given, allow_unused=True)
     total = sum((g * p).sum() for g, p in zip(gradients, given, strict=True) if g is not None)
-    assert (total - logit).abs() > 0.1 * logit.abs()
+    assert (total - logit).abs() > 0.01 * logit.abs()  # a hundred times what it is within where gradients are balanced
 
 
 def norm(x, mean, variance, shape=()):
