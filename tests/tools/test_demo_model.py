@@ -11,7 +11,7 @@ from transformers import ViTForImageClassification
 
 pytest.importorskip("tools.demo_model.train", reason="the tools are not installed; they stand in a checkout")
 
-from captum_gmar.demo import CLASSES, make_scene, model_folder
+from captum_gmar.demo import CLASSES, load_model, make_scene, model_folder
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from tools.demo_model import batches, card, gradients, train
 from tools.demo_model.batches import QUESTIONS, draw_batch, render_pool
@@ -121,3 +121,19 @@ def test_the_card_is_that_of_the_shipped_model(tmp_path, monkeypatch):
     words = [line for line in written if not any(sign.isdigit() for sign in line)]
     assert len(words) > 60
     assert [line for line in words if line not in lines] == []
+
+
+def test_rounded_weights_are_near_and_short():
+    torch.manual_seed(0)
+    model = build_model(7)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    train.round_weights(model)
+    for parameter, exact in zip(model.parameters(), before, strict=True):
+        assert ((parameter - exact).abs() <= 2**-20 * exact.abs()).all()
+        assert not (parameter.detach().view(torch.int32) % train.SPARED).any()
+    assert any((parameter != exact).any() for parameter, exact in zip(model.parameters(), before, strict=True))
+
+
+def test_the_built_in_model_is_rounded():
+    weights = load_model().parameters()
+    assert all(not (weight.detach().view(torch.int32) % train.SPARED).any() for weight in weights)

@@ -45,8 +45,8 @@ model(scene.pixel_values).logits.topk(2).indices, scene.labels
 ## Model
 
 `ViTForImageClassification` with a CLS token: {layers} layers of {heads} heads, hidden size {width},
-{grid}×{grid} patches of {patch}×{patch} pixels, {parameters:,} parameters in float32. Inputs are
-red-green-blue from -1 to 1. The {class_count} classes: {class_names}.
+{grid}×{grid} patches of {patch}×{patch} pixels, {parameters:,} parameters in float32, each rounded to 20
+binary digits. Inputs are red-green-blue from -1 to 1. The {class_count} classes: {class_names}.
 
 The logits are trained with a softmax over the classes present, each with equal probability: on a scene with
 one object the softmax is the probability of its class, on a scene with two each class gets about one half.

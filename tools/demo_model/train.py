@@ -32,6 +32,7 @@ from tools.demo_model.measures import accuracy
 from tools.demo_model.network import WIDTH, build_model, grow
 
 TRAINING_SEEDS: Final = 1_000_000  # scenes of smaller seeds are never trained on
+SPARED: Final = 2**4  # of the last digits of a float32
 _REPORT_EVERY: Final = 500  # steps
 
 
@@ -62,11 +63,20 @@ def train(output: Path, seed: int = 0, stages: Sequence[Stage] = STAGES, workers
                 if fit.step % _REPORT_EVERY == 0:
                     _report(fit, loss, progress.keep(index, fit))
         first_seed += stage.scenes
+    round_weights(model)
     model.eval().save_pretrained(output)
     save_processor(output)
     _save_record(output, seed, seeds, stages, workers, progress.seconds)
     write_card(output)
     progress.forget()
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module) -> None:
+    """Rounds every weight to its 20 leading binary digits, so that the file can be packed: to a millionth of itself."""
+    for parameter in model.parameters():
+        bits = parameter.view(torch.int32)
+        bits.copy_((bits + SPARED // 2) & -SPARED)
 
 
 class _Progress:
