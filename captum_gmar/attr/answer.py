@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_gmar.attr.answer_words import pieces, words_of
 from captum_gmar.attr.image_tokens import PictureTokens, picture_tokens
 from captum_gmar.attr.prompt_inputs import prompt_inputs
+from captum_gmar.attr.tower_rollout import handed_down
 from captum_gmar.attr.word_scores import word_scores
 from captum_gmar.engine.models import check_model
 from captum_gmar.engine.word_rows import RowEvidence, decoder_layers, explain_last_rows
@@ -224,6 +225,31 @@ class AnswerEvidence:
             tokens.shape[1] - len(ids) + 1,
             None if pictures is None else tuple(pictures),
         )
+
+    def tower_relevance(
+        self, attribution: AnswerAttribution, inputs: Mapping[str, Any] | str, images: Any = None
+    ) -> Tensor:
+        """The relevance of the patches that the vision tower made the picture's tokens of, by attention rollout.
+
+        It blurs what is known of image tokens, and on a model with known answers less of it lay on the object than of
+        :meth:`AnswerAttribution.picture_relevance` (``docs/how-to/generated-words.md``). It costs a forward pass of the
+        tower, and a patches × patches matrix at a time.
+
+        Args:
+            attribution: what :meth:`attribute` gave, or words and phrases of it.
+            inputs: as then, of one picture in one piece.
+            images: as then.
+
+        Returns:
+            Tensor (W, rows, columns) on the tower's patch grid, with its sign. In sum it is what the tokens held, but
+            for the tower's prefix tokens.
+
+        Raises:
+            ValueError: if there are several pictures or tiles, or it is not known which token stands for which place.
+            RuntimeError: if the tower's attention is not over one patch grid.
+        """
+        arguments = prompt_inputs(self.model, self.processor, inputs, images) if isinstance(inputs, str) else inputs
+        return handed_down(self.model, arguments["pixel_values"], attribution.picture_relevance())
 
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
         """The tokens that the model answers with, without those that only end the answer."""
