@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.explanation import Explanation, Plan
-from captum_gmar.engine.models import Logits, config_of
+from captum_gmar.engine.explanation import Explanation, Plan, explain
+from captum_gmar.engine.models import Logits, NoPatchSizeError, config_of
 from captum_gmar.engine.precision import wide
 from captum_gmar.engine.request import Request, pixel_values
 from captum_gmar.engine.value_evidence import explain_values, has_several_grids
@@ -90,11 +90,15 @@ class AttentionEvidence(AttentionAttribution):
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         if request.contrast is None and not has_several_labels(self.model):
             plan = replace(plan, score=log_odds)
+        logits = Logits(self.forward_func)
+        given = self.model, logits, plan.score, pixels, request, plan.start_layer
         if has_several_grids(self.model, pixels):
-            logits = Logits(self.forward_func)
-            of_targets = explain_values(self.model, logits, plan.score, pixels, request, plan.start_layer)
+            of_targets = explain_values(*given)
         else:
-            of_targets = super()._explain_batch(plan, pixels, request)
+            try:
+                of_targets = explain(self.model, logits, plan, pixels, request)
+            except NoPatchSizeError:  # whose tokens still stand for places
+                of_targets = explain_values(*given)
         return [explanation._replace(relevance=shares(explanation.relevance)) for explanation in of_targets]
 
 

@@ -35,10 +35,6 @@ class NoPatchGridError(RuntimeError):
     """What is raised where a model's attention is not over one patch grid."""
 
 
-class NoAttentionError(NoPatchGridError):
-    """What is raised where no call of torch's attention was met."""
-
-
 class ForwardPass(AttentionMode):
     """Within the block, meets the attention layers of a model as they are called.
 
@@ -258,7 +254,7 @@ class ForwardPass(AttentionMode):
         name, grid = type(model).__name__, self.grid
         tokens = {shape[-2] for shape in self.passed_by if len(shape) == 4 and shape[0] == self.examples}
         if any(grid.prefix_tokens(number) is not None for number in tokens):
-            raise RuntimeError(
+            raise NoPatchGridError(
                 f"{name} attends over as many tokens as its {grid.rows}x{grid.columns} patch grid has, but not over "
                 "what is computed from the inputs. Does the model, or forward_func, detach its patch embedding, run it "
                 "under torch.no_grad(), or run another model?"
@@ -272,7 +268,7 @@ class ForwardPass(AttentionMode):
                 "have no single patch grid. AttentionEvidence explains them."
             )
         check_not_traced(model)
-        raise NoAttentionError(
+        raise NoPatchGridError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
             "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "

@@ -108,6 +108,10 @@ class Logits:
         return logits_of(self.run(*args, **kwargs))
 
 
+class NoPatchSizeError(ValueError):
+    """What is raised where a model cuts no patches."""
+
+
 class PatchGrid(NamedTuple):
     """How an image is cut into patches."""
 
@@ -167,7 +171,7 @@ def patch_grid(model: nn.Module | Survey, height: int, width: int) -> PatchGrid:
     """The patch grid that ``model`` lays over an image of ``height`` × ``width`` pixels.
 
     Raises:
-        ValueError: if the model names no patch size or the image is smaller than one patch.
+        ValueError: if the model names no patch size (NoPatchSizeError) or the image is smaller than one patch.
     """
     survey = surveyed(model)
     patch_height, patch_width = _patch_size(survey)
@@ -190,7 +194,7 @@ def _patch_size(survey: Survey) -> tuple[int, int]:
         if isinstance(module, nn.Conv2d | nn.Conv3d) and _is_patch_embedding(module):
             return module.kernel_size[-2], module.kernel_size[-1]
     check_not_traced(model)
-    raise ValueError(
+    raise NoPatchSizeError(
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
         "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."
     )

@@ -123,8 +123,10 @@ class Places:
     def _of_tokens(self, mixed: Mixed, product: Tensor) -> Tensor | None:
         if mixed.channels is not None:
             return product.sum(mixed.channels)
-        is_whole = product.dim() == 4 and len(product) == self.examples
-        return product.sum((1, 3)) if is_whole else moved_back(mixed.value, product)
+        if product.dim() != 4 or len(product) != self.examples:
+            return moved_back(mixed.value, product)
+        by_channel = self._on_grid(product.sum((1, 3))) is None and self.grids.grid_of(product.shape[3]) is not None
+        return product.sum((1, 2) if by_channel else (1, 3))  # of attention among channels, places are the last
 
     def _before_cut(self, tokens: Tensor, mixed: Mixed) -> Tensor | None:
         """The tokens as they were before they were cut ahead of their layers, where they were: then also those that

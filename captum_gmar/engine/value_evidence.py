@@ -70,13 +70,18 @@ def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
     check_not_traced(model)
     if inputs.dim() != 4 or any(not QUERIES.isdisjoint(module._parameters) for module in model.modules()):
         return True
-    if len(_lists(model)) > 1:
+    if has_stages(model):
         return True
     try:
         layers = transformer_layers(model)
     except ValueError:
         return any(True for _ in model.children())  # one module alone holds no attention
     return any(map(_holds_lists, layers)) or _reads_layers(model)
+
+
+def has_stages(model: nn.Module) -> bool:
+    """Whether there are several lists of layers, one upon the other."""
+    return len(_lists(model)) > 1
 
 
 def find_stages(model: nn.Module) -> list[list[nn.Module]]:

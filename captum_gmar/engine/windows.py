@@ -20,15 +20,15 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.explanation import Explanation, Plan, check_deterministic, explain, first_layer, select
 from captum_gmar.engine.fields import FieldGrid, Shape, added_up, stretched
 from captum_gmar.engine.flags import check_finite
-from captum_gmar.engine.forward import NoAttentionError, NoPatchGridError
-from captum_gmar.engine.models import Logits, PatchGrid
+from captum_gmar.engine.forward import NoPatchGridError
+from captum_gmar.engine.models import Logits, NoPatchSizeError, PatchGrid
 from captum_gmar.engine.places import Mixed, Places
 from captum_gmar.engine.precision import of_sums, wide, without_autocast
 from captum_gmar.engine.reading import NOTHING, Heads, Reading, combined, read_blocks
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Sweep
 from captum_gmar.engine.start_tokens import start_relevance
-from captum_gmar.engine.value_evidence import places_of, run_together
+from captum_gmar.engine.value_evidence import has_stages, places_of, run_together
 
 _of_windows: WeakSet[nn.Module] = WeakSet()  # models that were met, whose attention is over no single patch grid
 
@@ -138,11 +138,12 @@ def explain_any(
         return explain_windows(model, forward_func, plan, inputs, request)
     try:
         return explain(model, forward_func, plan, inputs, request)
-    except NoPatchGridError as error:
+    except (NoPatchGridError, NoPatchSizeError) as error:
         try:
             explanations = explain_windows(model, forward_func, plan, inputs, request)
         except NotWindowsError as why:
-            raise why if why.is_met and isinstance(error, NoAttentionError) else error from None
+            is_one_grid = isinstance(error, NoPatchGridError) and not has_stages(model)
+            raise error if is_one_grid or not why.is_met else why from None
     _of_windows.add(model)
     return explanations
 
@@ -242,7 +243,7 @@ def _start_field(model: nn.Module, plan: Plan, last: WindowLayer) -> Tensor:
     """(N, rows, columns) above the last layer, summing to 1."""
     rows, columns = last.shape
     grid = PatchGrid(rows, columns, 1, 1, frozenset({0}))
-    start = start_relevance(model, grid, grid.patches, plan.tokens)
+    start = start_relevance(model, grid, grid.patches, plan.tokens or "patches")
     start = start.to(last.attention.device, of_sums(last.attention.dtype))
     return start.view(1, *last.shape).repeat(len(last.tokens), 1, 1)
 

@@ -31,7 +31,8 @@ from captum_gmar import (
     TokenEvidence,
 )
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.catalogue import METHODS, methods
+from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.methods import methods
 from captum_gmar.classifier import Classifier
 from cli.commandline import Run, options, save_photo, written
 

@@ -5,7 +5,8 @@ import torch
 from families import FAMILIES, make
 from torch.testing import assert_close
 
-from captum_gmar.attr.catalogue import OURS, methods
+from captum_gmar.attr.catalogue import OURS
+from captum_gmar.attr.methods import methods
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.engine import backward, forward, ways
 from captum_gmar.engine.in_blocks import read_in_blocks

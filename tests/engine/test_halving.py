@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from captum_gmar.attr.catalogue import OURS, methods
+from captum_gmar.attr.catalogue import OURS
+from captum_gmar.attr.methods import methods
 
 TARGETS = torch.tensor([3, 0, 9, 5])
 NO_MEMORY = [

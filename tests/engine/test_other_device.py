@@ -12,7 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils import backend_registration
 
-from captum_gmar.attr.catalogue import OURS, methods
+from captum_gmar.attr.catalogue import OURS
+from captum_gmar.attr.methods import methods
 from captum_gmar.attr.token_gradients import TokenAttribution
 
 TESTS = Path(__file__).resolve().parents[1]

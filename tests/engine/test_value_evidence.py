@@ -163,3 +163,38 @@ def test_the_examples_of_the_page(tmp_path, monkeypatch):
     assert names["of_tubes"].shape == (1, 4, 4, 4)
     for relevance in (names["relevance"], names["which_patches_make_them_alike"], names["of_tubes"]):
         assert 0 < relevance.abs().sum() <= 1 + 1e-5
+
+
+class AmongChannels(nn.Module):
+    """A layer whose channels attend to one another, over all places."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.attention_output = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, tokens):
+        query, key, value = self.qkv(tokens).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        self.value = value.mT
+        attended = (query.mT @ key).softmax(-1) @ self.value  # (N, heads, channels, places)
+        return tokens + self.attention_output(attended.permute(0, 3, 1, 2).flatten(2))
+
+
+def test_attention_among_channels():
+    torch.manual_seed(0)
+    layer = AmongChannels()
+    cut = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), Transposed())
+    model = nn.Sequential(cut, nn.Sequential(layer), Mean(), nn.Linear(8, 5)).double().eval()
+    inputs = torch.randn(2, 3, 12, 20, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(written_log_odds(model(inputs))[:, 2].sum(), layer.value)
+    (found,) = explain_values(model, Logits(model), log_odds, inputs, Request([2]))
+    assert_close(found.patch_relevance, (layer.value * gradient).sum((1, 2)).view(2, 3, 5), rtol=1e-6, atol=1e-9)
+
+
+class Transposed(nn.Module):
+    def forward(self, tokens):
+        return tokens.mT
+
+
+class Mean(nn.Module):
+    def forward(self, tokens):
+        return tokens.mean(1)
