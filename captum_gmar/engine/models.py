@@ -194,7 +194,8 @@ def _patch_size(survey: Survey) -> tuple[int, int]:
         if isinstance(module, nn.Conv2d | nn.Conv3d) and _is_patch_embedding(module):
             return module.kernel_size[-2], module.kernel_size[-1]
     check_not_traced(model)
-    raise NoPatchSizeError(
+    is_alone = next(model.children(), None) is None  # one module alone holds no attention
+    raise (ValueError if is_alone else NoPatchSizeError)(
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
         "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."
     )

@@ -139,7 +139,8 @@ def check(families, is_split):
     """What is wrong with methods of ours there, compared with their numbers on the CPU."""
     from families import make
 
-    from captum_gmar.attr.catalogue import OURS, methods
+    from captum_gmar.attr.catalogue import OURS
+    from captum_gmar.attr.methods import methods
     from captum_gmar.engine import scratch
 
     scratch.BLOCK_ELEMENTS = dict.fromkeys(scratch.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import SwinConfig, SwinForImageClassification, ViTForImageClassification
+from transformers import PvtConfig, PvtForImageClassification, ViTForImageClassification
 
 import captum_gmar
 from captum_gmar import demo
@@ -29,7 +29,7 @@ from captum_gmar.metrics import (
 )
 from captum_gmar.token_removal import TokenRemoval
 from tools.bad_input.rows import Call
-from tools.bad_input.world import small_vit
+from tools.bad_input.world import PVT, small_vit
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 MAPS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -42,9 +42,8 @@ def vit() -> ViTForImageClassification:
     return small_vit()
 
 
-def _swin() -> nn.Module:
-    config = SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
-    return SwinForImageClassification(config).eval()
+def _pvt() -> nn.Module:
+    return PvtForImageClassification(PvtConfig(**PVT)).eval()
 
 
 def _traced() -> nn.Module:
@@ -84,7 +83,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "a function": (lambda: lambda pixels: pixels, "model"),
     "a linear layer": (lambda: nn.Linear(4, 4), "patch|Linear"),
     "a convolution": (lambda: nn.Conv2d(3, 4, 8, stride=8), "attention|Conv2d|patch"),
-    "Swin": (_swin, "[Ww]indow|grid|Swin"),
+    "PVT": (_pvt, "grid|queries and keys|Pvt"),
     "traced": (_traced, "traced|scripted|exported|TopLevelTracedModule"),
     "exported": (_exported, "traced|scripted|exported"),
     "quantised": (_quantised, "quanti"),
@@ -93,7 +92,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-EXPLAINED = {("quantised", "AttentionRollout"), ("Swin", "AttentionEvidence")}  # one needs no gradient, one no grid
+EXPLAINED = {("quantised", "AttentionRollout"), ("PVT", "AttentionEvidence")}  # one needs no gradient, one no weights
 
 
 def _explained(method: str, make: Callable[[], Any], **options: Any) -> object:

@@ -27,8 +27,8 @@ WROTE = ("out", "results", "heads.png", "*-side-by-side*.png")
 def _models() -> list[Command]:
     """A model of each kind of damage with each command: they all load it in one way, so explain tries all of them."""
     rows = []
-    for kind in (*DAMAGES, "bert", "headless", "resnet", "swin", "nan"):
-        commands = BASES if kind in (UNUSED, "config a list", "patch size 0", "swin") else ("explain",)
+    for kind in (*DAMAGES, "bert", "headless", "resnet", "pvt", "nan"):
+        commands = BASES if kind in (UNUSED, "config a list", "patch size 0", "pvt") else ("explain",)
         for command in commands:
             base = BASES[command]
             words = (*base[:2], "--model", f"MODELS/{kind}", *base[4:])

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
     BertModel,
+    PvtConfig,
+    PvtForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
-    SwinConfig,
-    SwinForImageClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -36,6 +36,17 @@ SHAPE = {
     "num_hidden_layers": 2,
     "intermediate_size": 32,
     "initializer_range": 0.3,
+}
+PVT = {  # whose layers have fewer keys than queries, and so no square attention
+    "image_size": 32,
+    "num_encoder_blocks": 2,
+    "depths": [1, 1],
+    "sequence_reduction_ratios": [2, 1],
+    "hidden_sizes": [8, 16],
+    "patch_sizes": [4, 2],
+    "strides": [4, 2],
+    "num_attention_heads": [1, 2],
+    "mlp_ratios": [2, 2],
 }
 
 
@@ -63,7 +74,6 @@ def _models() -> dict[str, Any]:
     text = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
     no_number = small_vit()
     no_number.classifier.weight.data.fill_(torch.nan)
-    swin = SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
     resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3)
     return {
         "vit": small_vit(),
@@ -71,7 +81,7 @@ def _models() -> dict[str, Any]:
         "headless": ViTModel(ViTConfig(**SHAPE)),
         "bert": BertModel(BertConfig(**text, vocab_size=20)),
         "resnet": ResNetForImageClassification(resnet),
-        "swin": SwinForImageClassification(swin),
+        "pvt": PvtForImageClassification(PvtConfig(**PVT)),
     }
 
 
