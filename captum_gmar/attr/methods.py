@@ -1,6 +1,7 @@
 """All methods by name; and which of them explain a model: each is asked for one example, so the answer is its own."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from captum_gmar.attr.catalogue import METHODS, MethodEntry, MethodFactory
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.request import pixel_values
+from captum_gmar.engine.value_evidence import has_several_grids
 
 FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradient-shap": {"n_samples": 1}}
 
@@ -53,13 +55,29 @@ def methods(model: nn.Module | None = None, inputs: Tensor | None = None) -> dic
         return {name: entry.load() for name, entry in METHODS.items()}
     if model is None or inputs is None:
         raise TypeError("methods must have both model and inputs, or neither. Got one of them instead.")
-    return {name: METHODS[name].load() for name in _explaining(model, inputs)}
+    return {name: METHODS[name].load() for name in _explaining(METHODS, model, inputs)}
 
 
-def _explaining(model: nn.Module, inputs: Tensor) -> list[str]:
+def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+    """Of methods that are taken where nobody says which, those that explain a model; all of them if none does.
+
+    Over one grid of patches all do, so only others are asked.
+
+    Args:
+        names: of the methods.
+        model: which they are to explain.
+        inputs: as the model takes them, of which the first example is taken.
+    """
+    if not has_several_grids(model, inputs):
+        return names
+    return tuple(_explaining(names, model, inputs)) or names
+
+
+def _explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> list[str]:
     """Names of the methods that explain a model.
 
     Args:
+        names: of those that are asked.
         model: which is explained.
         inputs: as the model takes them, of which the first example is taken.
 
@@ -73,7 +91,7 @@ def _explaining(model: nn.Module, inputs: Tensor) -> list[str]:
     with torch.no_grad():
         outputs = Logits(model)(example)
     target = (0,) * (outputs.dim() - 1) or None
-    return [name for name, entry in METHODS.items() if _explains(entry, model, example, target)]
+    return [name for name in names if _explains(METHODS[name], model, example, target)]
 
 
 def _explains(entry: MethodEntry, model: nn.Module, example: Tensor, target: tuple[int, ...] | None) -> bool:

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
     settings = _settings(arguments)
     image = arguments.image or Path(SCENE_NAME)
-    mark = [comparison_mark(MARK, settings.methods, COMPARED), picture_mark(settings.target or "")]
+    mark = [comparison_mark(MARK, settings.methods or COMPARED, COMPARED), picture_mark(settings.target or "")]
     (picture,) = plan_pictures([image], arguments.output, "-".join(filter(None, mark)))
     table = plan_table(arguments.save_table)
     with default_drawing():

@@ -145,13 +145,14 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
 
 def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationSettings":
     from captum_gmar.evaluation.catalogue import metrics_of
+    from captum_gmar.evaluation.evaluate import methods_for
     from captum_gmar.evaluation.settings import EvaluationSettings
 
     metrics = arguments.metrics
     if metrics and set(metrics) == set(METRICS) and not any(example.has_object for example in subject.examples):
         metrics = tuple(name for name in metrics if name not in metrics_of("localisation"))
     return EvaluationSettings(
-        methods=arguments.methods,
+        methods=arguments.methods or methods_for(subject),
         metrics=metrics,
         removals=arguments.removal,
         target=arguments.target or ("predicted" if arguments.data else "label"),

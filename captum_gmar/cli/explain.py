@@ -131,7 +131,6 @@ def add_command(subparsers: Any) -> None:
     add("images", nargs="*", type=place, metavar="IMAGE", help="image file, or folder of them (not its subfolders)")
     add("--model", type=place, metavar="ID_OR_PATH", help="Hugging Face id or local folder")
     add_methods(parser, DEFAULT, "of those below, side by side, or all")
-    parser.set_defaults(methods=None)
     add("--target", type=target, metavar="CLASS", help=TARGET)
     add("--contrast", metavar="CLASS", help=CONTRAST)
     add("--text", action="append", metavar="TEXT", help=TEXT)

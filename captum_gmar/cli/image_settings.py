@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.options import MOST_LIKELY, Top, check_taken
 from captum_gmar.cli.paths import comparison_mark, picture_mark
 from captum_gmar.cli.terminal import CommandError
@@ -66,7 +65,7 @@ class ExplainSettings:
 class CompareSettings:
     """What is asked of the image."""
 
-    methods: tuple[str, ...] = COMPARED
+    methods: tuple[str, ...] | None = None  # None: the usual ones that explain the model
     target: str | None = None  # None: the most likely class
     removal: str = "blur"
     steps: int | None = None  # None: 28, or as many as there are patches

@@ -72,15 +72,15 @@ def command_parser(
     return parser
 
 
-def add_methods(parser: argparse.ArgumentParser, default: Sequence[str], help: str = METHODS_HELP) -> None:
-    """``--methods``, which is the same for every command."""
+def add_methods(parser: argparse.ArgumentParser, usual: Sequence[str], help: str = METHODS_HELP) -> None:
+    """``--methods``, which is the same for every command; None where those that are usual are to be taken."""
+    explained = "" if len(usual) == 1 else ", those that explain the model"
     parser.add_argument(
         "--methods",
         type=method_names,
         action=AddNames,
-        default=tuple(default),
         metavar="NAME,...",
-        help=f"{help}; may be repeated (default: {', '.join(default)})",
+        help=f"{help}; may be repeated (default: {', '.join(usual)}{explained})",
     )
 
 

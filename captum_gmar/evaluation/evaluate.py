@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
+from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import Method, methods_of_mapping
 from captum_gmar.engine.models import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
 from captum_gmar.evaluation.data.data_objects import given_subject
 from captum_gmar.evaluation.data.subject import Subject, drawn, versions
-from captum_gmar.evaluation.faithfulness import Faithfulness, completed
+from captum_gmar.evaluation.faithfulness import Faithfulness, completed, first_pixels
 from captum_gmar.evaluation.reports.evaluation_result import Evaluation
 from captum_gmar.evaluation.reports.report import Provenance
 from captum_gmar.evaluation.runs.batches import Skipped
@@ -30,7 +31,7 @@ _ALONE = Processes(0, 1)
 def evaluate(
     model: nn.Module,
     data: Any,
-    methods: Sequence[str] | Mapping[str, Method] = EVALUATED,
+    methods: Sequence[str] | Mapping[str, Method] | None = None,
     *,
     metrics: Sequence[str] | None = None,
     removals: Sequence[str] = DEFAULT_REMOVALS,
@@ -70,8 +71,8 @@ def evaluate(
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`, or a mapping from names of
             your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return attributions
             in their shape.
-            Default: token-evidence, attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++ and
-            input-x-gradient
+            Default: those of token-evidence, attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++
+            and input-x-gradient that explain the model
         metrics (sequence of str, optional): Of insertion, deletion, average-drop, average-increase, average-gain,
             pointing-game, relevance-mass, relevance-rank, srg, srg-probability, mif, lif, mif-accuracy, lif-accuracy,
             aopc, class-gain, gridpg, completeness-error, class-sensitivity, sensitivity-max and infidelity.
@@ -138,7 +139,8 @@ def evaluate(
         ['attention-evidence', 'rollout', 'random map', 'uniform map', 'centre blob']
     """
     check_model(model)
-    chosen = make_methods(methods, model, forward_func)
+    subject = given_subject(model, data, processor, forward_func)
+    chosen = make_methods(methods_for(subject) if methods is None else methods, model, forward_func)
     settings = EvaluationSettings(
         methods=tuple(chosen),
         metrics=None if metrics is None else unique_names(metrics, "metrics"),
@@ -150,7 +152,6 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
     )
-    subject = given_subject(model, data, processor, forward_func)
     listener = warning_listener(show_progress, is_kept=output is not None)
     command = "captum_gmar.evaluate(...)"
     with kept_in(output) as folder:
@@ -250,6 +251,14 @@ def _reported(folder: Path, evaluation: Evaluation, listener: Listener) -> int:
     elif evaluation.results:
         listener.note("nothing to sum up: boxes or masks are known of none of these images")
     return len(evaluation.results)
+
+
+def methods_for(subject: Subject) -> tuple[str, ...]:
+    """Those that are taken where nobody says which."""
+    pixels = first_pixels(subject, range(len(subject.examples)))
+    if pixels is None:
+        return EVALUATED
+    return usual_methods(EVALUATED, subject.classifier.model, subject.as_run(pixels))
 
 
 def make_methods(

@@ -57,7 +57,9 @@ def completed(settings: EvaluationSettings, subject: Subject, numbers: Sequence[
         return replace(settings, metrics=metrics, steps=None, removals=())
     if not settings.removals:
         raise ValueError("removals must be at least one name. Got none instead.")
-    return replace(settings, metrics=metrics, steps=_steps(settings.steps, _patches(subject, numbers)))
+    pixels = first_pixels(subject, numbers)
+    patches = None if pixels is None else patch_grid(subject.classifier.model, *pixels.shape[2:]).patches
+    return replace(settings, metrics=metrics, steps=_steps(settings.steps, patches))
 
 
 def _steps(steps: int | None, patches: int | None) -> int:
@@ -67,12 +69,12 @@ def _steps(steps: int | None, patches: int | None) -> int:
     return steps or min(STEPS, patches or STEPS)
 
 
-def _patches(subject: Subject, numbers: Sequence[int]) -> int | None:
-    """How many the model sees of the first image that can be read."""
+def first_pixels(subject: Subject, numbers: Sequence[int]) -> Tensor | None:
+    """(1, C, H, W) of the first of these images that can be read; None if none can."""
     batches = Batches(subject.examples, subject.preparation(lambda example: 0), subject.device, 1, print)
     for number in numbers:
         try:
-            return patch_grid(subject.classifier.model, *batches.read(number).pixels.shape[2:]).patches
+            return batches.read(number).pixels
         except (OSError, ValueError):
             continue  # which will be told when it is to be measured
     return None

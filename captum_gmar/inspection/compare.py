@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_gmar.attr.catalogue import COMPARED, METHODS, STEPS, find_method
+from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import (
     Method,
     attributions_of,
@@ -34,7 +35,7 @@ from captum_gmar.metrics.outputs import Target, check_outputs, class_indices, fo
 def compare(
     model: nn.Module,
     pixel_values: Tensor,
-    methods: Sequence[str] | Mapping[str, Method] = COMPARED,
+    methods: Sequence[str] | Mapping[str, Method] | None = None,
     target: Target = None,
     *,
     forward_func: Callable[..., Any] | None = None,
@@ -59,7 +60,7 @@ def compare(
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`; or, from a name of your own,
             a Captum ``Attribution``, or a callable that takes inputs and ``target=`` and returns attributions in the
             shape of the inputs. How often a callable runs the model is not known.
-            Default: seven of ours and two of Captum's
+            Default: those of seven of ours and two of Captum's that explain the model
         target (int, tuple, Tensor, or list, optional): The class that is explained and followed.
             Default: None, the class that the model predicts
         forward_func (Callable, optional): What is explained and followed, if not the model's logits: a callable that
@@ -116,7 +117,7 @@ def compare(
     counts = {"steps": steps, "ig_steps": ig_steps, "batch_size": batch_size, "repeats": repeats}
     for name, count in counts.items():
         check_count(count, name)
-    chosen = _chosen(methods)
+    chosen = _chosen(usual_methods(COMPARED, model, pixel_values) if methods is None else methods)
     patch_size = check_patch_size(grid.patch_size, *pixel_values.shape[2:])
     forward = Logits(model if forward_func is None else forward_func)
     with torch.no_grad():

@@ -132,9 +132,10 @@ def test_trained_model(name, deit, photos):
     inputs, record, model_s_own = photos
     expected = METHODS[name].expected(record)[:, 0, 1:]
     relevance = METHODS[name].make(deit).relevance(inputs, PHOTO_CLASSES)
-    # The attention of the model in single precision is itself up to 3e-5 off.
+    # The model's own numbers in single precision are themselves off by 3e-5, and where a rule takes large differences,
+    # as FullGrad+ does, by up to 8e-5: how much depends on the processor.
     tolerance = max(2e-5, 1.5 * relative_error(METHODS[name].expected(model_s_own)[:, 0, 1:], expected))
-    assert relative_error(relevance.flatten(1), expected) < tolerance < 6e-5
+    assert relative_error(relevance.flatten(1), expected) < tolerance < 1.5e-4
 
 
 GRADIENT = [name for name in PUBLIC if METHODS[name].reads_gradient and METHODS[name].expected is not None]

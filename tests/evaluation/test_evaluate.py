@@ -9,9 +9,17 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import ViTForImageClassification, ViTImageProcessor
+from transformers import (
+    SwinConfig,
+    SwinForImageClassification,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
-from captum_gmar import AttentionRollout, GradientRollout, evaluate
+from captum_gmar import AttentionRollout, GradientRollout, evaluate, methods
+from captum_gmar.attr.catalogue import EVALUATED
 from captum_gmar.evaluation.reports.evaluation_result import Evaluation
 from captum_gmar.metrics import Mean, deletion, relevance_mass_accuracy
 from captum_gmar.metrics.controls import CONTROLS
@@ -26,6 +34,21 @@ FEW: dict[str, Any] = {
 BOX = [8, 0, 24, 16]
 
 Data = Callable[[], Any]
+
+
+@pytest.mark.parametrize("of_videos", [False, True], ids=["windows", "videos"])
+def test_usual_methods_are_those_that_explain_the_model(of_videos: bool) -> None:
+    if of_videos:
+        tiny = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 12}
+        model: Any = VideoMAEForVideoClassification(VideoMAEConfig(**tiny, image_size=16, patch_size=8, num_frames=2))
+    else:
+        config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
+        model = SwinForImageClassification(config)
+    inputs = torch.rand(2, 3, 16, 16) if of_videos else pixels(0)
+    evaluation = evaluate(model.eval(), [(inputs, 1)], metrics=["deletion"], removals=["mean"], steps=2)
+    measured = [row["method"] for row in evaluation.means()]
+    assert measured == [*(name for name in EVALUATED if name in methods(model, inputs[None])), *CONTROLS]
+    assert len(EVALUATED) > len(measured) - len(CONTROLS) >= 2
 
 
 def pixels(number: int) -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor, nn
+from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar import GMARAttribution, methods
 from captum_gmar.attr.captum_methods import IntegratedGradients
-from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.catalogue import COMPARED, METHODS
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean, control_maps, deletion, insertion
 from captum_gmar.token_removal import TokenRemoval
@@ -42,6 +43,13 @@ PASSES = {
     "feature-ablation": (PATCHES + 1, 0),
     "layer-grad-cam": (1, 1),
 }
+
+
+def test_usual_methods_are_those_that_explain_the_model(images: Tensor) -> None:
+    config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    swin = SwinForImageClassification(config).eval()
+    names = [result.name for result in compare(swin, images[:1], **BRIEF).methods]
+    assert names == [name for name in COMPARED if name != "token-evidence"]
 
 
 @pytest.fixture
@@ -262,7 +270,7 @@ class TestBadInput:
         ("names", "message"),
         [
             ("gmar-l1", r"Got 'gmar-l1' instead. Of one method, pass \[name\]"),
-            (None, "Got 'NoneType' instead"),
+            (3, "Got 'int' instead"),
             ({3: GMARAttribution}, "mapping from names. Got the key 3 instead"),
             ({"a": GMARAttribution}, r"methods\['a'\] must be a Captum Attribution.*called on the model first"),
             ({"a": "gmar-l1"}, "Got 'gmar-l1' instead"),

@@ -51,6 +51,10 @@ class Subject:
         """How examples are laid out that are videos."""
         return getattr(self.classifier, "sheet", None)
 
+    def as_run(self, pixels: Tensor) -> Tensor:
+        """Pixels of examples as the model takes them: of videos, off their sheets."""
+        return pixels if self.sheet is None else self.sheet.videos(pixels)
+
     @property
     def device(self) -> torch.device:
         """That the model is on."""
