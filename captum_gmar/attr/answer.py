@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.attr.answer_words import pieces, words_of
-from captum_gmar.attr.image_tokens import PictureTokens, picture_tokens
-from captum_gmar.attr.prompt_inputs import prompt_inputs
+from captum_gmar.attr.image_tokens import PicturePrompt
+from captum_gmar.attr.prompt_inputs import picture_sizes, prompt_inputs
+from captum_gmar.attr.token_layouts import Picture, picture_tokens
 from captum_gmar.attr.tower_rollout import handed_down
 from captum_gmar.attr.word_scores import word_scores
 from captum_gmar.engine.models import check_model
@@ -47,7 +48,7 @@ class AnswerAttribution:
     scores: Tensor
     totals: Tensor
     prompt_length: int
-    pictures: tuple[PictureTokens, ...] | None
+    pictures: tuple[Picture, ...] | None
     is_of_words: bool = False
 
     def words(self) -> "AnswerAttribution":
@@ -81,6 +82,9 @@ class AnswerAttribution:
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """(W, rows, columns): each token's evidence in one picture, on the grid of the model's image tokens.
 
+        Where queries read the picture, as in BLIP-2, what these hold is handed on to the patches by attention rollout
+        (:func:`~captum_gmar.attr.query_former.patches_of_queries`).
+
         Raises:
             ValueError: if it is not known which token stands for which place.
             IndexError: if there is no such picture.
@@ -89,7 +93,7 @@ class AnswerAttribution:
             raise ValueError("It is not known which image token of this model stands for which place in the picture.")
         return self.pictures[picture].map(self._attended(self.pictures[picture]))
 
-    def _attended(self, picture: PictureTokens) -> Tensor:
+    def _attended(self, picture: Picture) -> Tensor:
         """Relevance by the tokens of the sequence in which the picture's are."""
         relevance = self.encoded_relevance if picture.is_encoded else self.relevance
         assert relevance is not None
@@ -188,7 +192,8 @@ class AnswerEvidence:
                 the contrast's.
             gen_args: passed to the model's ``generate``, where the answer is not given; by default it is greedy and of
                 25 tokens at most.
-            images: of a prompt: a picture or several, as the processor takes them.
+            images: of a prompt: a picture or several, as the processor takes them. Where tiles of a picture are laid
+                out by its size (InternVL, Mllama), this is read off a ``PIL.Image``, array or tensor.
 
         Returns:
             AnswerAttribution: the numbers, in single precision for half-precision models.
@@ -200,6 +205,7 @@ class AnswerEvidence:
             RuntimeError: if the decoder's attention can't be met.
             FloatingPointError: if what is explained, or relevance, is NaN or infinite.
         """
+        sizes = picture_sizes(images)
         if isinstance(inputs, str):
             inputs = prompt_inputs(self.model, self.processor, inputs, images)
         elif images is not None:
@@ -218,7 +224,8 @@ class AnswerEvidence:
         with_answer = self._with_answer(arguments, ids)
         evidence = explain_last_rows(self.model, with_answer, len(ids), partial(word_scores, ids=ids, against=against))
         tokens, encoded, scores, totals = _shared_out(evidence)
-        pictures = picture_tokens(self.model, arguments, (tokens if encoded is None else encoded).shape[1])
+        length = (tokens if encoded is None else encoded).shape[1]
+        pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes))
         return AnswerAttribution(
             tuple(pieces(self.tokenizer, ids)),
             *(tokens, encoded, scores, totals),

@@ -4,12 +4,15 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from captum_gmar.attr.image_tokens import image_token_id
 
 # Model types whose processors put the image tokens before a prompt themselves.
 _PLACES_TOKENS = ("paligemma", "florence2", "blip-2", "instructblip", "git")
+
+RGB_DIMS, CHANNELS = 3, (1, 3, 4)  # of a picture as an array: as many numbers of a pixel lie first, or last
 
 
 def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -> dict[str, Any]:
@@ -26,8 +29,7 @@ def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -
         ValueError: if there is no processor; it cannot take the pictures or the prompt, or is another model's; or the
             model takes no pictures.
     """
-    several = isinstance(images, Sequence) and not isinstance(images, str)
-    pictures = [] if images is None else list(images) if several else [images]
+    pictures = _pictures(images)
     if processor is None:
         raise ValueError("processor must be the model's own, where the inputs are a prompt. Got None instead.")
     if pictures:
@@ -50,6 +52,26 @@ def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -
     place, known = next(model.parameters()), inspect.signature(model.forward).parameters
     returned = {name: value for name, value in returned.items() if name != "token_type_ids" or name in known}
     return {name: _placed(value, place) for name, value in returned.items()}
+
+
+def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
+    """(height, width) of each picture; None where one is no ``PIL.Image``, array or tensor."""
+    sizes = []
+    for picture in _pictures(images):
+        shape: Sequence[int] = picture.size[::-1] if isinstance(picture, Image.Image) else getattr(picture, "shape", ())
+        if len(shape) == RGB_DIMS:
+            shape = shape[1:] if shape[0] in CHANNELS else shape[:2]
+        if len(shape) != RGB_DIMS - 1:
+            return None
+        height, width = shape
+        sizes.append((int(height), int(width)))
+    return sizes
+
+
+def _pictures(images: Any) -> list[Any]:
+    """One or several as a list; none where there are none."""
+    several = isinstance(images, Sequence) and not isinstance(images, str)
+    return [] if images is None else list(images) if several else [images]
 
 
 def _check_sees(model: Any, processor: Any) -> None:
