@@ -5,6 +5,7 @@ for a block of tokens, tokens of a video in time.
 """
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -318,6 +319,34 @@ def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
     return getattr(transformers, f"{name}ForObjectDetection")(config)
 
 
+class Backbone(nn.Module):
+    """A detector's, with a neck that adds its maps up, of which a number is explained."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.neck = backbone, nn.Identity()
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        return SimpleNamespace(logits=self.neck(sum(self.backbone(pixel_values).feature_maps)))
+
+
+def rf_detr_backbone() -> nn.Module:
+    config = transformers.RfDetrDinov2Config(
+        **TOKENS,
+        image_size=32,
+        patch_size=8,
+        num_windows=2,
+        window_block_indexes=[0],
+        out_features=["stage1", "stage2"],
+    )
+    return Backbone(transformers.AutoBackbone.from_config(config))
+
+
+def rf_detr_windows() -> list[list[int]]:
+    """Of 4x4 patches in 2x2 windows, before each of which the class token is repeated."""
+    return [[-1, *(4 * (top + y) + left + x for y in (0, 1) for x in (0, 1))] for top in (0, 2) for left in (0, 2)]
+
+
 def dense(name: str, **changes: Any) -> nn.Module:
     """A segmenter of four layers, which reads all of them."""
     config = getattr(transformers, f"{name}Config")(
@@ -414,6 +443,16 @@ FIELD_FAMILIES |= {
         lambda model: [],
         lambda: [],  # it attends without a softmax over places
         target=(3, 1),
+    ),
+    "RF-DETR, its backbone": FieldFamily(
+        rf_detr_backbone,
+        (3, 32, 32),
+        lambda model: [],
+        lambda: [
+            ((4, 4), torch.tensor(rf_detr_windows())),
+            ((4, 4), torch.tensor(rf_detr_windows()).view(1, -1)),
+        ],
+        target=(1, 2, 3),
     ),
     "SegFormer, segments": FieldFamily(
         lambda: transformers.SegformerForSemanticSegmentation(pyramid("Segformer", decoder_hidden_size=8).config),

@@ -35,6 +35,10 @@ class NoPatchGridError(RuntimeError):
     """What is raised where a model's attention is not over one patch grid."""
 
 
+class NoAttentionError(NoPatchGridError):
+    """What is raised where no attention was met that torch computes."""
+
+
 class ForwardPass(AttentionMode):
     """Within the block, meets the attention layers of a model as they are called.
 
@@ -268,7 +272,7 @@ class ForwardPass(AttentionMode):
                 "have no single patch grid. AttentionEvidence explains them."
             )
         check_not_traced(model)
-        raise NoPatchGridError(
+        raise NoAttentionError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
             "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "

@@ -26,6 +26,7 @@ MOVES = frozenset(
         *("Transpose", "Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
     ]
 )
+JOINTS = frozenset(["Cat"])
 PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected
 
 
@@ -141,7 +142,9 @@ class Places:
         if tokens.numel() != of_tokens.numel():
             return tokens
         whole = moved_back_to_entry(entry, tokens.reshape(of_tokens.shape), self.examples, channels)
-        return whole if whole.numel() == tokens.numel() else None  # it was cut otherwise than can be gone back through
+        windows, repeated = len(entry) // self.examples, tokens.numel() - whole.numel()
+        is_whole = repeated in ((windows - 1) * self.examples * prefix for prefix in self.prefixes)
+        return whole if is_whole else None  # it was cut otherwise than can be gone back through
 
     def _of_map(self, product: Tensor) -> Evidence | None:
         shape = tuple(product.shape[2:])
@@ -230,13 +233,29 @@ def _first_channel(moved: Tensor, before: Tensor) -> Tensor:
 
 def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
     """Where the numbers were computed that were moved since."""
-    node, number = (root.grad_fn, root.output_nr) if isinstance(root, Tensor) else (root.node, root.output_nr)
-    while node is not None and node.name().partition("Backward")[0] in MOVES:
-        following = _following(node)
+    if not isinstance(root, Tensor):
+        edge = root
+    elif root.grad_fn is None:
+        return None
+    else:
+        edge = GradientEdge(root.grad_fn, root.output_nr)
+    while _is_named(edge, MOVES):
+        following = _following(edge.node)
         if len(following) != 1:
             return None
-        node, number = following[0].node, following[0].output_nr
-    return None if node is None else GradientEdge(node, number)
+        (edge,) = following
+    return _origin_of_parts(edge) or edge if _is_named(edge, JOINTS) else edge
+
+
+def _origin_of_parts(joint: GradientEdge) -> GradientEdge | None:
+    """The one origin of all that is put side by side, as where tokens were cut into windows and each got the class
+    token again; None if it is not one."""
+    origins = {_origin(part) for part in _following(joint.node)}
+    return origins.pop() if len(origins) == 1 else None
+
+
+def _is_named(edge: GradientEdge, names: frozenset[str]) -> bool:
+    return edge.node.name().partition("Backward")[0] in names
 
 
 def _before_projection(edge: GradientEdge) -> GradientEdge | None:

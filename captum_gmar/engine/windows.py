@@ -20,7 +20,7 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.explanation import Explanation, Plan, check_deterministic, explain, first_layer, select
 from captum_gmar.engine.fields import FieldGrid, Shape, added_up, stretched
 from captum_gmar.engine.flags import check_finite
-from captum_gmar.engine.forward import NoPatchGridError
+from captum_gmar.engine.forward import NoAttentionError, NoPatchGridError
 from captum_gmar.engine.models import Logits, NoPatchSizeError, PatchGrid
 from captum_gmar.engine.places import Mixed, Places
 from captum_gmar.engine.precision import of_sums, wide, without_autocast
@@ -142,8 +142,8 @@ def explain_any(
         try:
             explanations = explain_windows(model, forward_func, plan, inputs, request)
         except NotWindowsError as why:
-            is_one_grid = isinstance(error, NoPatchGridError) and not has_stages(model)
-            raise error if is_one_grid or not why.is_met else why from None
+            has_other_attention = isinstance(error, NoAttentionError | NoPatchSizeError) or has_stages(model)
+            raise why if why.is_met and has_other_attention else error from None
     _of_windows.add(model)
     return explanations
 

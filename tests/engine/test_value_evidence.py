@@ -20,7 +20,13 @@ from captum_gmar.engine.models import Logits
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.value_evidence import explain_values
 
-BUILT_OTHERWISE = ("V-JEPA 2", "DETR", "Deformable DETR", "BEiT, segments")  # by transformers 4
+BUILT_OTHERWISE = (
+    "V-JEPA 2",
+    "DETR",
+    "Deformable DETR",
+    "BEiT, segments",
+    "RF-DETR, its backbone",
+)  # by transformers 4
 
 
 def make(name):
