@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from captum_gmar import AttentionEvidence, AttentionRollout, GMARAttribution
 
@@ -53,3 +54,15 @@ def test_gmar_of_timm_models(case):
         else:
             with pytest.raises((RuntimeError, ValueError), match="AttentionEvidence explains"):
                 method(model).relevance(inputs, target=1)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_timm_model_in_transformers_wrapper_is_as_it_is_alone(name):
+    torch.manual_seed(0)
+    model = TimmWrapperForImageClassification(TimmWrapperConfig(architecture=name, num_labels=5)).eval()
+    nn.init.normal_(model.timm_model.get_classifier()[0].weight if "deit" in name else model.timm_model.head.fc.weight)
+    inputs = torch.randn(1, 3, 224, 224)
+    for method in (GMARAttribution, AttentionEvidence):
+        alone = method(model.timm_model).relevance(inputs, target=1)
+        assert alone.abs().sum() > 0.5
+        assert_close(method(model).relevance(inputs, target=1), alone, rtol=1e-4, atol=1e-7)
