@@ -123,7 +123,7 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
     where = f"over {100 * float(region.float().mean()):.2g}% of the image"
     return ExplainedInput(
         [f"  explained  {what}, its mean logit {where}", _METHOD_LINE],
-        _image_picture(segmenter, path, pixels, relevance, f"{what}, {where}"),
+        _image_picture(segmenter, path, pixels, relevance, f"{what}, {where}", region=region),
     )
 
 
@@ -213,7 +213,13 @@ def _of_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) ->
 
 
 def _image_picture(
-    classifier: Classifier, path: Path, pixels: Tensor, relevance: Tensor, what: str, box: Any = None
+    classifier: Classifier,
+    path: Path,
+    pixels: Tensor,
+    relevance: Tensor,
+    what: str,
+    box: Any = None,
+    region: Tensor | None = None,
 ) -> Callable[[Path], None]:
     def save(picture: Path) -> None:
         figure, _ = visualize_attribution(
@@ -223,6 +229,7 @@ def _image_picture(
             label=PER_PLACE,
             note=METHOD.caveat,
             box=box,
+            region=region,
             use_pyplot=False,
         )
         save_picture(figure, picture)

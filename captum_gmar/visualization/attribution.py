@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.visualization.heat import OUTLIERS, Array, Heat, Map, Pixels, heat_of, photo_of
+from captum_gmar.visualization.heat import OUTLIERS, Array, Heat, Map, Pixels, array_of, heat_of, photo_of
 from captum_gmar.visualization.panels import (
     Layout,
     bar_height,
@@ -18,6 +18,7 @@ from captum_gmar.visualization.panels import (
     make_panels,
     map_text,
     outline_box,
+    outline_region,
     show,
     wrapped,
 )
@@ -39,6 +40,7 @@ def visualize_attribution(
     interpolation: str = "nearest",
     outlier_perc: float = OUTLIERS,
     box: tuple[float, float, float, float] | None = None,
+    region: Map | None = None,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
@@ -86,6 +88,9 @@ def visualize_attribution(
         box (tuple of float, optional): Left, top, right and bottom, in pixels of the image, of what is framed in the
             photo and the overlay: the object that a detector saw, for example.
             Default: None
+        region (Tensor or numpy.ndarray, optional): Boolean (rows, columns) of what is framed likewise: where a
+            segmenter's class was explained, for example. The rows and columns cut the image evenly.
+            Default: None
         plt_fig_axis (tuple, optional): A figure and three of its axes to draw in. The colour bar hangs below the axes.
             Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
@@ -114,11 +119,22 @@ def visualize_attribution(
     heat = heat_of(attribution, photo, interpolation=interpolation, outlier_perc=outlier_perc)
     text = map_text(label, heat, cmap, note)
     figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
-    if box is not None:
-        outline_box(panels[0], box)
-        outline_box(panels[2], box)
+    cells = None if region is None else _cells(region)
+    for panel in panels[::2]:
+        if box is not None:
+            outline_box(panel, box)
+        if cells is not None:
+            outline_region(panel, cells, photo.shape[:2])
     show(figure, use_pyplot)
     return figure, panels
+
+
+def _cells(region: Map) -> Array:
+    """Boolean (rows, columns)."""
+    cells = array_of(region, "region")
+    if cells.ndim != 2 or cells.dtype != bool:
+        raise ValueError(f"region must be boolean (rows, columns). Got {cells.dtype} {cells.shape} instead.")
+    return cells
 
 
 def draw_single(

@@ -26,6 +26,7 @@ POINTS_PER_INCH, LINE_SPACING = 72, 1.25
 SHORTEST, TALLEST = 0.4, 2  # height by width of a panel; longer images are drawn smaller
 MARGIN_INCHES = 0.15  # around all
 PAD_INCHES = 0.08  # above and below a text
+OUTLINES = ("black", 3.5), ("white", 1.5)  # one upon the other, with their widths in points
 BAR_INCHES = 0.4  # a colour bar and its values
 TOGETHER = re.compile(r"\([^()\n]{1,16}\)")  # "(class 292)" is not torn apart
 
@@ -194,8 +195,20 @@ def outline_box(panel: Axes, box: tuple[float, float, float, float]) -> None:
     """Frames what lies within left, top, right and bottom, in pixels, so that it stands out from any colour."""
     left, top, right, bottom = box
     corner, width, height = (left - 0.5, top - 0.5), right - left, bottom - top  # a pixel's middle is whole
-    for colour, line in (("black", 3.5), ("white", 1.5)):
+    for colour, line in OUTLINES:
         panel.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line))
+
+
+def outline_region(panel: Axes, region: Array, size: tuple[int, int]) -> None:
+    """Frames the cells (rows, columns) that are True, of a photo of this height and width, as a box is framed."""
+    if not region.any():
+        return
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(size, region.shape, strict=True))
+    pixels = np.pad(region[np.ix_(rows, columns)], 1).astype(float)  # so that a region ends where the photo ends
+    places = np.arange(-1, size[1] + 1), np.arange(-1, size[0] + 1)
+    panel.autoscale(False)  # the panel still ends where the photo does
+    for colour, line in OUTLINES:
+        panel.contour(*places, pixels, levels=[0.5], colors=colour, linewidths=line)
 
 
 def draw_colour_bar(figure: Figure, panel: Axes, place: Any, **options: Any) -> Colorbar:

@@ -132,6 +132,7 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
 
         relevance = AttentionEvidence(segmenter.model, forward_func=mean_logit).relevance(pixels)
         assert_close(maps["relevance"], 100 * relevance[0], rtol=1e-4, atol=1e-4)
+        assert_close(maps["region"], region)
     marks = ("-at-10.0-39.0", "-dog", "")
     assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
 

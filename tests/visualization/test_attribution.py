@@ -12,6 +12,7 @@ import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
 from PIL import Image
 
 from captum_gmar import visualize_attribution
@@ -370,3 +371,18 @@ def test_a_box_is_framed_in_the_photo_and_the_overlay() -> None:
     assert [len(panel.patches) for panel in panels] == [2, 0, 2]  # black, and white within
     corner, width, height = panels[2].patches[1].get_xy(), *panels[2].patches[1].get_bbox().size
     assert (*corner, width, height) == (9.5, 4.5, 20, 20.5)  # a pixel's middle is whole
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_a_region_is_framed_in_the_photo_and_the_overlay(kind: Any) -> None:
+    region = np.zeros((4, 6), dtype=bool)
+    region[1:, 2:5] = True
+    photo = np.zeros((40, 60, 3))
+    _, panels = visualize_attribution(np.ones((4, 6)), photo, region=kind(region), use_pyplot=False)
+    assert [len(panel.collections) for panel in panels] == [2, 0, 2]  # black, and white within
+    corners = panels[2].collections[1].get_paths()[0].get_extents()
+    assert_allclose((*corners.min, *corners.max), (19.5, 9.5, 49.5, 39.5))  # a pixel's middle is whole
+    assert [panel.get_xlim() for panel in panels] == [(-0.5, 59.5)] * 3
+    visualize_attribution(np.ones((4, 6)), photo, region=kind(region & False), use_pyplot=False)
+    with pytest.raises(ValueError, match=r"region must be boolean \(rows, columns\)\. Got float64 \(2, 2\) instead"):
+        visualize_attribution(np.ones((4, 6)), photo, region=np.ones((2, 2)), use_pyplot=False)
