@@ -17,7 +17,7 @@ from captum_gmar.attr.query_former import patches_of_queries
 _ROUNDING = 1e-6  # of a pixel, of a scale times the size that it was made of
 
 Picture = PictureTokens | QueriedPicture
-Layout = Callable[[PicturePrompt], Sequence[Picture] | None]
+TokenLayout = Callable[[PicturePrompt], Sequence[Picture] | None]
 
 
 def picture_tokens(prompt: PicturePrompt) -> Sequence[Picture] | None:
@@ -32,7 +32,7 @@ def picture_tokens(prompt: PicturePrompt) -> Sequence[Picture] | None:
     return None if layout is None else layout(prompt)
 
 
-def _in_prompt(grid: Callable[[PicturePrompt, int], list[tuple[int, int]]]) -> Layout:
+def _in_prompt(grid: Callable[[PicturePrompt, int], list[tuple[int, int]]]) -> TokenLayout:
     """A layout of image tokens that stand in the prompt, picture after picture, each in rows."""
 
     def layout(prompt: PicturePrompt) -> Sequence[Picture]:
@@ -229,7 +229,7 @@ def _before_text(prompt: PicturePrompt) -> list[PictureTokens]:
     return [PictureTokens(torch.arange(1, 1 + side * side).view(side, side))]
 
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, TokenLayout] = {
     **dict.fromkeys(("paligemma", "gemma3"), _in_prompt(_square)),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), _in_prompt(_merged_grids)),
     "llava": _in_prompt(_llava),

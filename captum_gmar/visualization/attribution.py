@@ -119,7 +119,7 @@ def visualize_attribution(
     heat = heat_of(attribution, photo, interpolation=interpolation, outlier_perc=outlier_perc)
     text = map_text(label, heat, cmap, note)
     figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
-    cells = None if region is None else _cells(region)
+    cells = None if region is None else _boolean_cells(region)
     for panel in panels[::2]:
         if box is not None:
             outline_box(panel, box)
@@ -129,7 +129,7 @@ def visualize_attribution(
     return figure, panels
 
 
-def _cells(region: Map) -> Array:
+def _boolean_cells(region: Map) -> Array:
     """Boolean (rows, columns)."""
     cells = array_of(region, "region")
     if cells.ndim != 2 or cells.dtype != bool:
