@@ -43,6 +43,24 @@ def _integers(target: Target) -> Tensor:
     return indices.long()
 
 
+def output_at(forward_func: ForwardFunc, place: tuple[int, ...]) -> ForwardFunc:
+    """What gives one number an example, (N,), of outputs of more than two dimensions.
+
+    Args:
+        forward_func: gives (N, queries, classes), or (N, classes, rows, columns).
+        place: (query, class), or (class, row, column).
+    """
+
+    def one_number(inputs: Tensor) -> Tensor:
+        outputs = forward_func(inputs)
+        sizes = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else ()
+        if len(sizes) != len(place) or any(not -size <= at < size for at, size in zip(place, sizes, strict=True)):
+            raise ValueError(f"Expected a target of outputs (examples, ...) of sizes {sizes} but got {place}.")
+        return outputs.movedim(0, -1)[place]
+
+    return one_number
+
+
 def followed(outputs: Any, indices: Tensor | None, examples: int, softmax: bool) -> Tensor:
     """What is followed of the outputs for a batch, (N,), at least in single precision.
 

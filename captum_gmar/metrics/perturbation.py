@@ -50,7 +50,8 @@ def deletion(
         attributions (Tensor): In the shape of the inputs, as ``attribute`` returns them; or the relevance of patches
             (N, rows, columns), of a video's tubes (N, moments, rows, columns), as ``relevance`` returns it.
         target (int, tuple, Tensor, or list, optional): The class that is followed, for all examples or for each, in any
-            form that ``attribute`` takes. None is for models with one output per example.
+            form that ``attribute`` takes. None is for models with one output per example. Of outputs of more than two
+            dimensions (query, class) or (class, row, column), with ``softmax=False``.
             Default: None
         patch_size (int or tuple, optional): Height and width of the patches that are removed as a whole, or of a video
             frames, height and width of its tubes; they must divide the inputs. None removes single pixels, or the

@@ -16,7 +16,7 @@ from captum_gmar.metrics.inputs import (
     check_relevance,
     patch_scores,
 )
-from captum_gmar.metrics.outputs import ForwardFunc, Target, class_indices
+from captum_gmar.metrics.outputs import ForwardFunc, Target, class_indices, output_at
 from captum_gmar.metrics.removal import Removal
 from captum_gmar.metrics.sheets import VIDEO_DIMS, framewise, on_sheets, patch_of_sheet
 
@@ -110,6 +110,8 @@ def follow(
     What two courses have in common is run once: without ties, and with steps that divide the patches, the least
     relevant leave as the most relevant come back. Ends that are known save two passes of each example.
     """
+    if isinstance(target, tuple) and len(target) > 1:
+        forward_func, target = output_at(forward_func, target), None
     if isinstance(inputs, Tensor) and inputs.dim() == VIDEO_DIMS:
         sheets, maps, sheet = on_sheets(inputs, attributions, options.patch_size)
         removal = framewise(options.removal, sheet)

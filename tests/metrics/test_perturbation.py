@@ -77,6 +77,24 @@ def test_insertion_by_hand():
     assert_close(found.auc, tensor([(0 + 7 + 7 + 10 + 10 + 8.5) / 6]))
 
 
+@pytest.mark.parametrize("target", [(1, 2), (0, -1), (3, 1, 0)])
+def test_a_target_of_outputs_of_more_dimensions(target, classifier, photos, attributions):
+    def queries(inputs):
+        return classifier(inputs).repeat(1, 12).view(len(inputs), *(4, 3, 5)[: len(target)], -1)[..., 0]
+
+    def one(inputs):
+        return queries(inputs)[(slice(None), *target)]
+
+    options = {"patch_size": 4, "steps": 6, "removal": Mean(), "softmax": False}
+    for curve in (deletion, insertion):
+        found = curve(queries, photos, attributions, target, **options)
+        assert_close(found.curve, curve(one, photos, attributions, **options).curve)
+    with pytest.raises(ValueError, match=r"target of outputs \(examples, \.\.\.\) of sizes .* but got \(9, 9\)"):
+        deletion(queries, photos, attributions, (9, 9), **options)
+    with pytest.raises(ValueError, match="Expected softmax=False"):
+        deletion(queries, photos, attributions, target, **{**options, "softmax": True})
+
+
 def test_steps_that_do_not_divide_the_patches():
     # Of six patches, 6k/4 rounded down: 0, 1, 3, 4, 6.
     found = deletion(linear, ones(), ones() * WEIGHTS, steps=4, softmax=False)
