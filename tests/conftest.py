@@ -16,6 +16,7 @@ from moulds import Mould
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.engine import together
 
 # On models this small, several threads wait for each other most of the time; and they round otherwise than one.
 torch.set_num_threads(1)
@@ -26,6 +27,12 @@ def pytest_collection_finish() -> None:
     """What is loaded stays: the garbage collector, which some tests call, need not look through it each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def layers_one_after_the_other() -> None:
+    """On models this small all layers would be read together, and blocks, which others take, would not be tried."""
+    together.MOST_ELEMENTS["cpu"] = 0
 
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_gmar.attr.rules import RolloutSweep
 from captum_gmar.engine.explanation import Explanation, Plan
 from captum_gmar.engine.reading import Blocks, Heads, Reading
-from captum_gmar.engine.rule import HeadSweep, Importance, Rule, Step
+from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Step
 
 
 class RelevanceFlow(NamedTuple):
@@ -22,15 +22,26 @@ class RelevanceFlow(NamedTuple):
 
 
 @dataclass
-class FollowedRule:
+class FollowedRule(HeadRule):
     """A rule, and the rows of relevance that it made."""
 
-    rule: Rule
+    rule: HeadRule
     rows: list[Tensor] = field(default_factory=list)  # (n, T) of each layer and its parts, last layer first
     layerwise: ClassVar[bool] = False
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        step = self.rule(relevance, layer)
+    def reading(self, relevance: Tensor) -> Reading:
+        """As the rule reads."""
+        return self.rule.reading(relevance)
+
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        """The rule's, which is kept."""
+        return self._keep(self.rule.step(relevance, heads))
+
+    def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
+        """The rule's, which is kept."""
+        return self._keep(self.rule.take(relevance, read))
+
+    def _keep(self, step: Step) -> Step:
         self.rows.append(step.relevance)
         return step
 
@@ -91,7 +102,7 @@ def with_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedS
     if rule is None and isinstance(sweep, RolloutSweep) and sweep.goes_down:
         follower = FollowedSweep(sweep)
         return replace(plan, sweep=follower), follower
-    if rule is not None and not rule.layerwise and sweep is None:
+    if isinstance(rule, HeadRule) and not rule.layerwise and sweep is None:
         rule_follower = FollowedRule(rule)
         return replace(plan, rule=rule_follower), rule_follower
     raise ValueError(

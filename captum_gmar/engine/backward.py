@@ -19,8 +19,10 @@ from captum_gmar.engine.fused import Watcher
 from captum_gmar.engine.in_blocks import gradient_blocks
 from captum_gmar.engine.kernel import is_readable
 from captum_gmar.engine.layer_parts import is_whole, some
+from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading
 from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
+from captum_gmar.engine.together import Note, readers
 from captum_gmar.engine.ways import read_layer
 
 
@@ -60,13 +62,33 @@ class BackwardPass:
             if isinstance(handout, Watcher):
                 handout.on_gradient = partial(self._read_gradient, layer, handout)
                 handout.on_rows = partial(self._read_rows, layer)
+            elif isinstance(handout, Note):
+                handout.grad_output = None  # of another target
             else:
                 handout.on_blocks = partial(self._meet_blocks, layer)
                 handout.goes_on = layer > self.first and not self.forward_pass.separate
         gradients(selected, [handout.anchor for handout in self.forward_pass.handouts[self.first :]], goes_again)
+        if self.forward_pass.waits:
+            with torch.no_grad(), without_autocast(self.relevance.device.type):
+                self._read_together()
         for layer in reversed(range(self.first, self.forward_pass.count)):
             if layer not in self.importance:
                 raise without_gradient_error(layer)
+
+    def _read_together(self) -> None:
+        """All layers, once autograd has come by each."""
+        assert isinstance(self.rule, HeadRule)
+        notes = [note for note in self.forward_pass.handouts[self.first :] if isinstance(note, Note)]
+        layers = [met for note in notes if (met := note.met) is not None]
+        if len(layers) < len(notes):
+            return  # which is told
+        largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)
+        answers = readers(layers)
+        for layer in reversed(range(self.first, self.forward_pass.count)):
+            place = layer - self.first
+            self._enter(layer, layers[place].query.device)
+            self._note_largest(layer, largest[place])
+            self._step(layer, slice(None), self.rule.take(self.relevance, answers[place]))
 
     def _meet_blocks(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
         with self.lock:
@@ -142,11 +164,14 @@ class BackwardPass:
             Tensor (n, T), the largest magnitude of each token's.
         """
         largest = _largest(gradient)  # not finite if any number is not, and quicker than to look at each
+        self._note_largest(layer, largest)
+        return largest
+
+    def _note_largest(self, layer: int, largest: Tensor) -> None:
         self.flags.finite(largest, f"gradient at attention layer {layer}")
         self.largest.append(largest)
         if layer == self.forward_pass.count - 1:
-            self.read = self.read.to(gradient.device) | (largest > 0).any(0)
-        return largest
+            self.read = self.read.to(largest.device) | (largest > 0).any(0)
 
     def check_start(self, start: Tensor, whole: bool) -> None:
         """The start tokens (N, T) must be those that the target reads after the last layer; else the flags raise.
@@ -204,6 +229,11 @@ def _largest(gradient: Tensor) -> Tensor:
         return gradient.abs().amax((1, 3))
     magnitude: Tensor = torch.linalg.vector_norm(gradient, math.inf, dim=(1, 3))  # one operation
     return magnitude
+
+
+def _largest_of_layers(gradients: Tensor) -> Tensor:
+    """The same of layers together: (L, N, H, T, D) → (L, N, T)"""
+    return gradients.abs().amax((2, 4))
 
 
 def _spelled(tokens: Tensor, prefix: int | None) -> str:

@@ -36,8 +36,9 @@ from captum_gmar.engine.scratch import Scratch
 from captum_gmar.engine.start_tokens import Start, pools_maxima, start_relevance
 from captum_gmar.engine.survey import Survey, surveyed
 from captum_gmar.engine.switching import attention_implementation, uncompiled
+from captum_gmar.engine.together import readers
 from captum_gmar.engine.truncation import layers_apart, sum_of_layers
-from captum_gmar.engine.ways import is_fused, read_layer
+from captum_gmar.engine.ways import is_fused, is_read_together, read_layer
 
 
 def _itself(logits: Tensor) -> Tensor:
@@ -140,9 +141,8 @@ def _logits_and_scores(
     logits = logits_of(output)
     scores = plan.score(logits)
     if plan.separate:
-        layers = len(transformer_layers(model))
-        scores = sum_of_layers(scores, layers, forward_pass, model)
-        logits = logits.chunk(layers)[-1]  # what comes out of the last layer is what the whole model gives
+        scores = sum_of_layers(scores, forward_pass, model)
+        logits = logits.chunk(forward_pass.apart)[-1]  # what comes out of the last layer is what the whole model gives
     return logits.detach(), scores
 
 
@@ -183,13 +183,14 @@ def run_forward(
     grid = patch_grid(survey, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
-    forward_pass = ForwardPass(len(pixels), grid, plan.separate, keeps, plan.rule)
+    layers = transformer_layers(survey.model) if plan.separate else []
+    forward_pass = ForwardPass(len(pixels), grid, len(layers), keeps, plan.rule)
     try:
         with (
             forward_pass,
             attention_implementation(survey, "sdpa"),
             uncompiled(),
-            layers_apart(transformer_layers(survey.model), len(pixels)) if plan.separate else nullcontext(),
+            layers_apart(layers, len(pixels)) if layers else nullcontext(),
             nullcontext() if plan.rule else _forgetful(),
         ):
             output = forward_func.run(forward_pass.mark(pixels), *arguments)
@@ -233,6 +234,8 @@ def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importan
         if not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance) or _is_masked(layers):
             parts = _of_parts(layers, relevance, importance)
             return torch.cat([sweep(start, blocks, weighing) for start, blocks, weighing in parts])
+        if all(is_read_together(layer.query, layer.key) for layer in layers):
+            return sweep.take(relevance, readers(layers), importance)
         if all(is_fused(layer.query, layer.key) for layer in layers):
             return sweep.take(relevance, [partial(read_layer, _unmasked(layer)) for layer in layers], importance)
         parts = _of_parts(layers, relevance, importance)

@@ -26,7 +26,8 @@ from captum_gmar.engine.precision import of_sums
 from captum_gmar.engine.reading import LayerGradient
 from captum_gmar.engine.rule import HeadRule, Rule
 from captum_gmar.engine.scratch import Workspace
-from captum_gmar.engine.ways import VALUE_MATRICES, is_fused
+from captum_gmar.engine.together import Note, noted_attention
+from captum_gmar.engine.ways import VALUE_MATRICES, is_fused, is_read_together
 
 _PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})  # no parameters
 
@@ -48,7 +49,7 @@ class ForwardPass(AttentionMode):
     Args:
         examples: N.
         grid: which the attention is over.
-        separate: whether the layers are cut off from each other.
+        apart: how many layers there are that are cut off from each other; 0 where they are not.
         keeps: how many of the last layers to keep in ``layers``, 0 for all; None for none.
         rule: which reads the layers on the way back, if any does.
     """
@@ -57,19 +58,20 @@ class ForwardPass(AttentionMode):
         self,
         examples: int,
         grid: PatchGrid,
-        separate: bool = False,
+        apart: int = 0,
         keeps: int | None = None,
         rule: Rule | None = None,
     ) -> None:
         super().__init__()
         self.examples = examples
         self.grid = grid
-        self.separate = separate
+        self.apart = apart
+        self.separate = apart > 0
         self.keeps = keeps
         self.rule = rule
         self.tokens = 0
         self.pixels: Node | None = None  # where the pixels stand in autograd's graph
-        self.handouts: list[Handout | Watcher] = []  # of each layer
+        self.handouts: list[Handout | Watcher | Note] = []  # of each layer
         self.layers: list[Layer] = []  # what was kept
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
         self.zero = torch.empty(0, device="cpu")  # whose memory the anchors of layers share
@@ -80,6 +82,7 @@ class ForwardPass(AttentionMode):
         self.follows = False  # whether the attention that is looked at was computed from the last layer met
         self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
         self.workspace = Workspace()  # of backward
+        self.waits = False  # whether layers are read once the way back is over
 
     def mark(self, inputs: Tensor) -> Tensor:
         """The same pixels, so that what is computed from them can be told."""
@@ -95,6 +98,8 @@ class ForwardPass(AttentionMode):
         for handout in self.handouts:
             if isinstance(handout, Handout):
                 handout.on_blocks = handout.lse = None
+            elif isinstance(handout, Note):
+                handout.forget()
             else:
                 handout.on_gradient = handout.on_rows = handout.unit = None
 
@@ -154,9 +159,14 @@ class ForwardPass(AttentionMode):
         self.last = attended.grad_fn
         return attended
 
-    def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher:
-        """How the layer is met on the way back."""
+    def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher | Note:
+        """How the layer is met on the way back: as the first is, if that is after it."""
         anchor, rule = self.zero.detach().requires_grad_(), self.rule
+        if not self.handouts:
+            can_wait = rule is None or isinstance(rule, HeadRule)
+            self.waits = can_wait and is_read_together(layer.query, value)
+        if self.waits:
+            return Note(anchor)
         if rule is None or not is_fused(layer.query, value):
             return Handout(anchor, self.workspace)
         reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
@@ -280,12 +290,14 @@ class ForwardPass(AttentionMode):
         )
 
 
-def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout | Watcher) -> Tensor:
-    """Attention that is watched, or in blocks, on the way back: modes around this pass see one function, whose result
-    they may change."""
+def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout | Watcher | Note) -> Tensor:
+    """Attention that is noted, watched, or in blocks, on the way back: modes around this pass see one function, whose
+    result they may change."""
     if has_torch_function((value,)):
         attended: Tensor = handle_torch_function(attend_in_blocks, (value,), layer, value, handout)
         return attended
+    if isinstance(handout, Note):
+        return noted_attention(layer, value, handout)
     if isinstance(handout, Watcher):
         return fused_attention(layer.query, layer.key, value, layer.mask, layer.scale, handout)
     return attention(layer, value, handout)
@@ -314,7 +326,10 @@ def _scalar(like: Tensor) -> Tensor:
 
 
 def _detached(argument: Any) -> Any:
-    return argument if type(argument) in _PLAIN else mapped(without_parameter, argument)  # most are
+    kind = type(argument)
+    if kind in _PLAIN:  # as most are, and then most parameters
+        return argument
+    return argument.detach() if kind is nn.Parameter else mapped(without_parameter, argument)
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:

@@ -14,6 +14,7 @@ MAX_UNNAMED_PREFIX_TOKENS = 32
 
 FRAME_COUNTS = ("num_frames", "frames_per_clip")  # of configs
 TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
+LISTS = (nn.ModuleList, nn.Sequential)
 ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
 
 
@@ -221,8 +222,9 @@ def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Mo
     Raises:
         ValueError: if there is no such list, or more than one.
     """
-    stacks = {name: list(module.children()) for name, module in model.named_modules() if _holds_layers(module, count)}
-    embeddings = [name for name, module in model.named_modules() if _is_patch_embedding(module)]
+    named = list(model.named_modules())
+    stacks = {name: list(module.children()) for name, module in named if _holds_layers(module, count)}
+    embeddings = [name for name, module in named if _is_patch_embedding(module)]
     beside = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
     ranks = {name: (beside[name], len(layers)) for name, layers in stacks.items()}
     best = [name for name in stacks if ranks[name] == max(ranks.values())]
@@ -238,13 +240,10 @@ def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Mo
 
 
 def _holds_layers(module: nn.Module, count: int | None) -> bool:
+    if not isinstance(module, LISTS):  # most are none
+        return False
     children = list(module.children())
-    return (
-        isinstance(module, nn.ModuleList | nn.Sequential)
-        and count in (None, len(children))
-        and len(set(map(type, children))) == 1
-        and all(map(_has_attention, children))
-    )
+    return count in (None, len(children)) and len(set(map(type, children))) == 1 and all(map(_has_attention, children))
 
 
 def _has_attention(layer: nn.Module) -> bool:

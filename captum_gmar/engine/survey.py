@@ -18,6 +18,7 @@ QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens behind the patche
 SWITCHES = ("grad_checkpointing", "gradient_checkpointing", "drop_prob")
 POOLING = ("global_pool", "pool_include_prefix", "head_dist")
 FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes it out
+_KEPT = ("_parameters", "_buffers", "_modules")  # where a module keeps what is none of its attributes
 NAMES = frozenset((*PREFIX_PARAMETERS, *QUERY_PARAMETERS, *SWITCHES, *POOLING, FUSED, "config"))
 
 
@@ -31,7 +32,7 @@ class Survey:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._is_plain: dict[type, bool] = {}
+        self._of_class: dict[type, frozenset[str]] = {}
         self.modules = [(module, self._names_of(module)) for module in _modules(model)]
 
     def each(self, *names: str) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
@@ -48,16 +49,20 @@ class Survey:
         return [number for _, values in self.each(*names) if (number := _count(values, names))]
 
     def _names_of(self, module: nn.Module) -> dict[str, Any]:
-        kind = type(module)
-        if kind not in self._is_plain:
-            self._is_plain[kind] = _is_plain(kind)
-        if not self._is_plain[kind]:
-            values = {name: getattr(module, name, None) for name in NAMES}
-            return {name: value for name, value in values.items() if value is not None}
-        places = (vars(module), module._parameters, module._buffers, module._modules)
-        if all(not place or place.keys().isdisjoint(NAMES) for place in places):
-            return {}
-        return {name: place[name] for place in places for name in NAMES if place.get(name) is not None}
+        kind, own = type(module), module.__dict__
+        if kind not in self._of_class:
+            self._of_class[kind] = _names_of_class(kind)
+        of_class = self._of_class[kind]
+        names = {name: value for name in of_class if (value := getattr(module, name, None)) is not None}
+        if of_class is NAMES:
+            return names
+        if not own.keys().isdisjoint(NAMES):
+            names |= {name: own[name] for name in NAMES & own.keys() if own[name] is not None}
+        for kept in _KEPT:
+            place = own[kept]
+            if place and not place.keys().isdisjoint(NAMES):
+                names |= {name: place[name] for name in NAMES if place.get(name) is not None}
+        return names
 
 
 def _modules(model: nn.Module) -> Iterator[nn.Module]:
@@ -68,13 +73,18 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
         if module not in seen:
             seen.add(module)
             yield module
-            pending.extend(child for child in reversed(module._modules.values()) if child is not None)
+            if module._modules:
+                pending += [child for child in reversed(module._modules.values()) if child is not None]
 
 
-def _is_plain(kind: type[nn.Module]) -> bool:
-    """Whether what its modules have lies in themselves alone, none of it in the class or behind a ``__getattr__``."""
-    special = kind.__getattr__ is not nn.Module.__getattr__ or kind.__getattribute__ is not object.__getattribute__
-    return not special and all(NAMES.isdisjoint(vars(base)) for base in kind.__mro__)
+def _names_of_class(kind: type[nn.Module]) -> frozenset[str]:
+    """Names that do not lie in its modules themselves, but in the class, or behind a ``__getattr__``, where any may."""
+    if kind.__getattr__ is not nn.Module.__getattr__ or kind.__getattribute__ is not object.__getattribute__:
+        return NAMES
+    return (
+        frozenset(name for base in kind.__mro__ if not vars(base).keys().isdisjoint(NAMES) for name in vars(base))
+        & NAMES
+    )
 
 
 def _count(values: dict[str, Any], names: tuple[str, ...]) -> int:

@@ -12,12 +12,13 @@ from captum_gmar.engine.forward import ForwardPass
 from captum_gmar.engine.hooks import of_this_thread
 
 
-def sum_of_layers(logits: Tensor, layers: int, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
+def sum_of_layers(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
     """The sum (N, ...) of the logits (L·N, ...) of all layers, as they come out of a pass :func:`layers_apart`.
 
     Raises:
         RuntimeError: if the layers of the model are not those that were met.
     """
+    layers = forward_pass.apart
     if forward_pass.count and forward_pass.count != layers:
         raise RuntimeError(
             f"Expected attention over the patch grid once in each of the {layers} layers of "

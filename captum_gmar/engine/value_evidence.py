@@ -21,6 +21,7 @@ from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.mixing import EACH, ValueMode
 from captum_gmar.engine.models import (
     ATTENTION_NAMES,
+    LISTS,
     Logits,
     check_not_traced,
     logits_of,
@@ -110,12 +111,10 @@ def _lists(model: nn.Module) -> list[list[nn.Module]]:
 
 
 def _is_list(module: nn.Module) -> bool:
+    if not isinstance(module, LISTS):  # most are none
+        return False
     children = list(module.children())
-    return (
-        isinstance(module, nn.ModuleList | nn.Sequential)
-        and len(set(map(type, children))) == 1
-        and all(map(_holds_attention, children))
-    )
+    return len(set(map(type, children))) == 1 and all(map(_holds_attention, children))
 
 
 def _holds_attention(module: nn.Module) -> bool:
@@ -129,8 +128,7 @@ def _holds_attention(module: nn.Module) -> bool:
 
 def _holds_lists(layer: nn.Module) -> bool:
     return any(
-        isinstance(module, nn.ModuleList | nn.Sequential) and any(map(_holds_attention, module.children()))
-        for module in layer.modules()
+        isinstance(module, LISTS) and any(map(_holds_attention, module.children())) for module in layer.modules()
     )
 
 

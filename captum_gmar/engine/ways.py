@@ -33,6 +33,7 @@ from captum_gmar.engine.kernel import is_readable, read_by_kernel
 from captum_gmar.engine.precision import of_sums, wide_product
 from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Reading, Way
 from captum_gmar.engine.row_channels import is_row_of_attention, read_by_value
+from captum_gmar.engine.together import is_small
 
 IsOpen: TypeAlias = Callable[[LayerGradient, Reading], bool]
 
@@ -89,9 +90,14 @@ def is_fused(query: Tensor, value: Tensor) -> bool:
     return query.device.type != "cpu"
 
 
+def is_read_together(query: Tensor, value: Tensor) -> bool:
+    """Whether layers, (N, H, T, D) each, are read together once the way back is over; else each as it is met."""
+    return _forced.get() is None and is_small(query, value)
+
+
 @contextmanager
 def forced(fused: bool) -> Iterator[None]:
-    """Within the block, in this thread, layers are met so: for tests."""
+    """Within the block, in this thread, layers are met so, however small they are: for tests."""
     token = _forced.set(fused)
     try:
         yield

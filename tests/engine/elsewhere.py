@@ -141,7 +141,7 @@ def check(families, is_split):
 
     from captum_gmar.attr.catalogue import OURS
     from captum_gmar.attr.methods import methods
-    from captum_gmar.engine import scratch
+    from captum_gmar.engine import scratch, together
 
     scratch.BLOCK_ELEMENTS = dict.fromkeys(scratch.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images
     scratch.MIN_BLOCK_ROWS = 2
@@ -154,16 +154,19 @@ def check(families, is_split):
         for name in OURS:
             expected = methods()[name](here, forward_func=forward_here)
             method = methods()[name](there, forward_func=forward_there)
-            try:
-                waits.clear()
-                found = method.attribute_targets(inputs, targets, contrast=contrast)
-                if name != "published-gmar" and not is_split:  # it needs float64, which the device has not
-                    assert sum(waits.values()) <= targets.shape[1], f"the host waits: {dict(waits)}"
-                assert found.device == inputs.device, f"it is on {found.device}"
-                correct = expected.attribute_targets(images, targets, contrast=contrast)
-                torch.testing.assert_close(found.cpu(), correct, rtol=1e-4, atol=1e-8)
-            except (AssertionError, RuntimeError, TypeError) as error:
-                failures.append(f"{family}, {name}: {type(error).__name__}: {str(error)[:300]}")
+            together.MOST_ELEMENTS = dict.fromkeys(together.MOST_ELEMENTS, 0)
+            correct = expected.attribute_targets(images, targets, contrast=contrast)
+            for most in (0, 2**20):  # layers one after the other, and together
+                together.MOST_ELEMENTS["elsewhere"] = most
+                try:
+                    waits.clear()
+                    found = method.attribute_targets(inputs, targets, contrast=contrast)
+                    if name != "published-gmar" and not is_split:  # it needs float64, which the device has not
+                        assert sum(waits.values()) <= targets.shape[1], f"the host waits: {dict(waits)}"
+                    assert found.device == inputs.device, f"it is on {found.device}"
+                    torch.testing.assert_close(found.cpu(), correct, rtol=1e-4, atol=1e-8)
+                except (AssertionError, RuntimeError, TypeError) as error:
+                    failures.append(f"{family}, {name}, {most}: {type(error).__name__}: {str(error)[:300]}")
     if len(threads) < 2:
         failures.append("backward ran in the caller's thread")
     return failures

@@ -1,0 +1,184 @@
+"""Small layers, which are read together once the way back is over: as many operations for all of them as for one.
+
+Where matrices are small, an operation takes as long whatever the number of its numbers. So torch's own attention goes
+both ways, the gradient of each layer's output is kept, and A and G of all layers are written down at once.
+
+Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from captum_gmar.engine.layer_parts import Layer
+from captum_gmar.engine.precision import of_sums
+from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
+
+# N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
+MOST_ELEMENTS = {"cpu": 2**13, "elsewhere": 2**19}
+
+
+@dataclass(eq=False)
+class Note:
+    """What is kept of a layer until the way back is over.
+
+    Attributes:
+        anchor: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
+        layer: what its attention is computed from.
+        value: (N, H, T, D)
+        grad_output: (N, H, T, D), once autograd has come by.
+    """
+
+    anchor: Tensor
+    layer: Layer | None = None
+    value: Tensor | None = None
+    grad_output: Tensor | None = None
+
+    def forget(self) -> None:
+        """Lets go of all tensors."""
+        self.layer = self.value = self.grad_output = None
+
+    @property
+    def met(self) -> LayerGradient | None:
+        """The layer on the way back; None if no gradient came by."""
+        if self.layer is None or self.value is None or self.grad_output is None:
+            return None
+        query, key, mask, scale, _ = self.layer
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        return LayerGradient(query, key, self.value, self.grad_output, mask, scale)
+
+
+def is_small(query: Tensor, value: Tensor) -> bool:
+    """Whether layers are read together: (N, H, T, D) each."""
+    examples, heads, tokens, _ = query.shape
+    most = MOST_ELEMENTS["cpu" if query.device.type == "cpu" else "elsewhere"]
+    return query.shape == value.shape and examples * heads * tokens * tokens <= most
+
+
+def noted_attention(layer: Layer, value: Tensor, note: Note) -> Tensor:
+    """``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D), of which a note is kept."""
+    output = F.scaled_dot_product_attention(layer.query, layer.key, value, layer.mask, scale=layer.scale)
+    constants = layer.query.detach(), layer.key.detach(), None if layer.mask is None else layer.mask.detach()
+    note.layer, note.value = Layer(*constants, layer.scale), value.detach()
+    noted: Tensor = _Noted.apply(output, note.anchor, note)  # type: ignore[no-untyped-call]
+    return noted
+
+
+class _Noted(torch.autograd.Function):
+    """The output as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, anchor: Tensor, note: Note) -> Tensor:
+        ctx.note = note
+        return output.view_as(output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        note: Note = ctx.note
+        note.grad_output = grad_output
+        return grad_output, note.anchor.detach(), None
+
+
+class LayersTogether:
+    """Layers of one shape, precision and device, whose matrices are computed for all when first read of one.
+
+    Args:
+        layers: without gradient, or with their value and its output's gradient.
+    """
+
+    def __init__(self, layers: Sequence[Layer | LayerGradient]) -> None:
+        self.layers: Sequence[Any] = layers
+        self._matrices: dict[Matrix, Tensor] = {}
+        self._sums: dict[tuple[Matrix, int], Tensor] = {}
+        self._norms: dict[str, Tensor] = {}
+
+    def read(self, layer: int, reading: Reading) -> Heads:
+        """The answer to a reading of one of the layers."""
+        return Heads(
+            NOTHING if reading.matrix is None else self._rows(layer, reading.matrix, reading.row),
+            NOTHING if reading.norm is None else self._norm(reading.norm)[layer],
+            NOTHING if reading.totals is None else self._sum(reading.totals, -1)[layer],
+        )
+
+    def _rows(self, layer: int, name: Matrix, row: Tensor | None) -> Tensor:
+        if row is None:
+            return self._sum(name, -2)[layer]
+        matrix = self._matrix(name)[layer]
+        return torch.matmul(row[:, None, None].to(matrix.dtype), matrix)[:, :, 0]
+
+    def _sum(self, name: Matrix, dim: int) -> Tensor:
+        if (name, dim) not in self._sums:
+            self._sums[name, dim] = self._matrix(name).sum(dim)
+        return self._sums[name, dim]
+
+    def _norm(self, name: str) -> Tensor:
+        if name not in self._norms:
+            self._norms[name] = norm_of(name, self.gradient)
+        return self._norms[name]
+
+    def _matrix(self, name: Matrix) -> Tensor:
+        """(L, N, H, T, T)"""
+        if name not in self._matrices:
+            self._matrices[name] = _MATRICES[name](self)
+        return self._matrices[name]
+
+    @cached_property
+    def attention(self) -> Tensor:
+        """A (L, N, H, T, T)"""
+        query, key = self._stacked(lambda layer: layer.query), self._stacked(lambda layer: layer.key)
+        scale = self.layers[0].scale
+        scores = (query @ key.mT).mul_(query.shape[-1] ** -0.5 if scale is None else scale)
+        if all(layer.mask is None for layer in self.layers):
+            return scores.softmax(-1)
+        for layer, of_layer in zip(self.layers, scores, strict=True):
+            if layer.mask is not None and layer.mask.dtype == torch.bool:
+                of_layer.masked_fill_(~layer.mask, -torch.inf)
+            elif layer.mask is not None:
+                of_layer += layer.mask
+        is_nowhere = scores.amax(-1, keepdim=True) == -torch.inf  # a query that may look nowhere gets nothing
+        return scores.softmax(-1).masked_fill_(is_nowhere, 0)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """G (L, N, H, T, T)"""
+        return self.grad_output @ self._stacked(lambda layer: layer.value).mT
+
+    @cached_property
+    def grad_output(self) -> Tensor:
+        """(L, N, H, T, D)"""
+        return self._stacked(lambda layer: layer.grad_output)
+
+    def _stacked(self, part: Callable[[Any], Tensor]) -> Tensor:
+        stacked = torch.stack([part(layer) for layer in self.layers])
+        return stacked.to(of_sums(stacked.dtype))
+
+
+_MATRICES: dict[Matrix, Callable[[LayersTogether], Tensor]] = {
+    "attention": lambda layers: layers.attention,
+    "product": lambda layers: layers.attention * layers.gradient,
+    "positive": lambda layers: (layers.attention * layers.gradient).clamp_(min=0),
+    "positive gradient": lambda layers: layers.gradient.clamp(min=0),
+}
+
+
+def readers(layers: Sequence[Layer | LayerGradient]) -> list[Callable[[Reading], Heads]]:
+    """What answers readings of each layer: of layers that are alike together."""
+    groups: dict[object, list[int]] = {}
+    for place, layer in enumerate(layers):
+        groups.setdefault((layer.query.shape, layer.query.dtype, layer.query.device, layer.scale), []).append(place)
+    answers: dict[int, Callable[[Reading], Heads]] = {}
+    for places in groups.values():
+        together = LayersTogether([layers[place] for place in places])
+        answers.update((place, _reader(together, number)) for number, place in enumerate(places))
+    return [answers[place] for place in range(len(layers))]
+
+
+def _reader(layers: LayersTogether, number: int) -> Callable[[Reading], Heads]:
+    return lambda reading: layers.read(number, reading)
