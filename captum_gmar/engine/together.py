@@ -21,7 +21,7 @@ from captum_gmar.engine.precision import of_sums
 from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
 
 # N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
-MOST_ELEMENTS = {"cpu": 2**13, "elsewhere": 2**19}
+MOST_ELEMENTS = {"cpu": 2**15, "elsewhere": 2**19}
 
 
 @dataclass(eq=False)
