@@ -29,10 +29,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def layers_one_after_the_other() -> None:
-    """On models this small all layers would be read together, and blocks, which others take, would not be tried."""
-    together.MOST_ELEMENTS["cpu"] = 0
+@pytest.fixture(autouse=True)
+def layers_one_after_the_other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On models this small all layers would be read together, and blocks, which others take, would not be tried.
+
+    Commands are as they are installed: processes that they start know nothing of this.
+    """
+    if "cli" not in request.path.parts:
+        monkeypatch.setitem(together.MOST_ELEMENTS, "cpu", 0)
 
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}

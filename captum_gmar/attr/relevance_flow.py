@@ -41,6 +41,9 @@ class FollowedRule(HeadRule):
         """The rule's, which is kept."""
         return self._keep(self.rule.take(relevance, read))
 
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return self._keep(self.rule(relevance, layer))
+
     def _keep(self, step: Step) -> Step:
         self.rows.append(step.relevance)
         return step

@@ -17,6 +17,8 @@ the same numbers, those of ``read_blocks`` up to rounding. To add one:
 What the gradient of the value tells by itself, ``fused`` reads where torch's own backward is left to run: see
 :func:`is_fused`, which chooses between that and ``blockwise``, whose backward shares its products with the reading.
 
+Small layers are not read on the way back but ``together`` after it: see :func:`is_read_together`.
+
 The row r may be zero for most queries, and the gradient too: in the last layer of a model that reads its CLS token all
 but the first row is.
 """
