@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers import (
+    DetrConfig,
+    DetrForObjectDetection,
+    TimmBackboneConfig,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
 
 from captum_gmar import AttentionEvidence, AttentionRollout, GMARAttribution
 
@@ -66,3 +72,13 @@ def test_a_timm_model_in_transformers_wrapper_is_as_it_is_alone(name):
         alone = method(model.timm_model).relevance(inputs, target=1)
         assert alone.abs().sum() > 0.5
         assert_close(method(model).relevance(inputs, target=1), alone, rtol=1e-4, atol=1e-7)
+
+
+def test_a_detector_with_a_timm_backbone():
+    torch.manual_seed(0)
+    sizes = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    backbone = TimmBackboneConfig(backbone="resnet18", out_indices=[4])
+    config = DetrConfig(backbone_config=backbone, use_timm_backbone=False, d_model=32, num_queries=6, **sizes)
+    relevance = AttentionEvidence(DetrForObjectDetection(config).eval()).relevance(torch.rand(1, 3, 96, 128), (3, 1))
+    assert relevance.shape == (1, 3, 4)  # of the backbone's last map
+    assert_close(relevance.abs().sum(), torch.tensor(1.0))
