@@ -7,12 +7,14 @@ import math
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_gmar.engine._captum import compute_gradients
 from captum_gmar.engine.attention_blocks import GradientBlocks
+from captum_gmar.engine.blockwise import Handout
 from captum_gmar.engine.flags import Flags, of_each
 from captum_gmar.engine.forward import ForwardPass, without_gradient_error
 from captum_gmar.engine.fused import Watcher
@@ -62,33 +64,34 @@ class BackwardPass:
             if isinstance(handout, Watcher):
                 handout.on_gradient = partial(self._read_gradient, layer, handout)
                 handout.on_rows = partial(self._read_rows, layer)
-            elif isinstance(handout, Note):
-                handout.grad_output = None  # of another target
-            else:
+            elif isinstance(handout, Handout):
                 handout.on_blocks = partial(self._meet_blocks, layer)
                 handout.goes_on = layer > self.first and not self.forward_pass.separate
-        gradients(selected, [handout.anchor for handout in self.forward_pass.handouts[self.first :]], goes_again)
         if self.forward_pass.waits:
-            with torch.no_grad(), without_autocast(self.relevance.device.type):
-                self._read_together()
+            self._read_together(selected, goes_again)
+        else:
+            handouts = self.forward_pass.handouts[self.first :]
+            gradients(selected, [handout.anchor for handout in handouts if not isinstance(handout, Note)], goes_again)
         for layer in reversed(range(self.first, self.forward_pass.count)):
             if layer not in self.importance:
                 raise without_gradient_error(layer)
 
-    def _read_together(self) -> None:
-        """All layers, once autograd has come by each."""
+    def _read_together(self, selected: Tensor, goes_again: bool) -> None:
+        """All layers, once the way back is over; none where a gradient did not come by each."""
         assert isinstance(self.rule, HeadRule)
         notes = [note for note in self.forward_pass.handouts[self.first :] if isinstance(note, Note)]
-        layers = [met for note in notes if (met := note.met) is not None]
-        if len(layers) < len(notes):
-            return  # which is told
-        largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)
-        answers = readers(layers)
-        for layer in reversed(range(self.first, self.forward_pass.count)):
-            place = layer - self.first
-            self._enter(layer, layers[place].query.device)
-            self._note_largest(layer, largest[place])
-            self._step(layer, slice(None), self.rule.take(self.relevance, answers[place]))
+        found = gradients(selected, [note.output for note in notes], goes_again, allow_unused=True)
+        with torch.no_grad(), without_autocast(self.relevance.device.type):
+            layers = [note.met(gradient) for note, gradient in zip(notes, found, strict=True) if gradient is not None]
+            if len(layers) < len(notes):
+                return
+            largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)
+            answers = readers(layers)
+            for layer in reversed(range(self.first, self.forward_pass.count)):
+                place = layer - self.first
+                self._enter(layer, layers[place].query.device)
+                self._note_largest(layer, largest[place])
+                self._step(layer, slice(None), self.rule.take(self.relevance, answers[place]))
 
     def _meet_blocks(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
         with self.lock:
@@ -208,17 +211,20 @@ class BackwardPass:
         return relevance, [importance.to(relevance.device) for importance in joined]
 
 
-def gradients(selected: Tensor, tensors: Sequence[Tensor], goes_again: bool = False) -> tuple[Tensor, ...]:
-    """Of what is explained (N,), with respect to tensors.
+def gradients(
+    selected: Tensor, tensors: Sequence[Any], goes_again: bool = False, allow_unused: bool = False
+) -> tuple[Tensor, ...]:
+    """Of what is explained (N,), with respect to tensors, or edges of its graph.
 
     Args:
         goes_again: whether the same graph is gone back once more, and so is kept.
+        allow_unused: whether there may be none; then it is None.
 
     Raises:
         AssertionError: from Captum, if what is explained is not one number per example.
     """
     if selected[0].numel() == 1:  # the sum has the same gradient as each, of fewer operations
-        return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again or None)
+        return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again or None, allow_unused=allow_unused)
     grads: tuple[Tensor, ...] = compute_gradients(lambda: selected, tuple(tensors))
     return grads
 

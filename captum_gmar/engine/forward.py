@@ -32,6 +32,9 @@ from captum_gmar.engine.ways import VALUE_MATRICES, is_fused, is_read_together
 _PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})  # no parameters
 
 
+_LOOKED_AT = frozenset({F.scaled_dot_product_attention, F.multi_head_attention_forward, F.dropout})
+
+
 class NoPatchGridError(RuntimeError):
     """What is raised where a model's attention is not over one patch grid."""
 
@@ -108,12 +111,17 @@ class ForwardPass(AttentionMode):
         """How many layers were met."""
         return len(self.handouts)
 
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not kwargs and func not in _LOOKED_AT and _PLAIN.issuperset(map(type, args)):  # as most are
+            return func(*args)
+        return super().__torch_function__(func, types, args, kwargs)
+
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Runs the function on constant parameters: nothing is kept for gradients that nobody wants."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
-        if not kwargs and _PLAIN.issuperset(map(type, args)):  # as most are
-            return func(*args)
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
@@ -148,7 +156,7 @@ class ForwardPass(AttentionMode):
         if enable_gqa:
             key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
         self.tokens = query.shape[-2]
-        if not self.handouts or (query.dtype, query.device) != (self.handouts[-1].anchor.dtype, self.like.device):
+        if not self.handouts or (query.dtype, query.device) != (self.zero.dtype, self.zero.device):
             self.like = query.new_empty(0, dtype=of_sums(query.dtype))
             self.zero = _scalar(query)
         layer = Layer(query, key, attn_mask, scale)
@@ -161,12 +169,13 @@ class ForwardPass(AttentionMode):
 
     def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher | Note:
         """How the layer is met on the way back: as the first is, if that is after it."""
-        anchor, rule = self.zero.detach().requires_grad_(), self.rule
+        rule = self.rule
         if not self.handouts:
             can_wait = rule is None or isinstance(rule, HeadRule)
             self.waits = can_wait and is_read_together(layer.query, value)
         if self.waits:
-            return Note(anchor)
+            return Note(is_wanted=rule is not None)
+        anchor = self.zero.detach().requires_grad_()
         if rule is None or not is_fused(layer.query, value):
             return Handout(anchor, self.workspace)
         reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None

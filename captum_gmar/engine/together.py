@@ -1,7 +1,7 @@
 """Small layers, which are read together once the way back is over: as many operations for all of them as for one.
 
 Where matrices are small, an operation takes as long whatever the number of its numbers. So torch's own attention goes
-both ways, the gradient of each layer's output is kept, and A and G of all layers are written down at once.
+both ways, autograd gives the gradient of each layer's output, and A and G of all layers are written down at once.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
 """
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.precision import of_sums
 from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
 
 # N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
-MOST_ELEMENTS = {"cpu": 2**15, "elsewhere": 2**19}
+MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
 
 
 @dataclass(eq=False)
@@ -29,29 +29,28 @@ class Note:
     """What is kept of a layer until the way back is over.
 
     Attributes:
-        anchor: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
+        is_wanted: whether there is a way back.
         layer: what its attention is computed from.
         value: (N, H, T, D)
-        grad_output: (N, H, T, D), once autograd has come by.
+        output: where what comes out stands in autograd's graph.
     """
 
-    anchor: Tensor
+    is_wanted: bool
     layer: Layer | None = None
     value: Tensor | None = None
-    grad_output: Tensor | None = None
+    output: GradientEdge | None = None
 
     def forget(self) -> None:
         """Lets go of all tensors."""
-        self.layer = self.value = self.grad_output = None
+        self.layer = self.value = self.output = None
 
-    @property
-    def met(self) -> LayerGradient | None:
-        """The layer on the way back; None if no gradient came by."""
-        if self.layer is None or self.value is None or self.grad_output is None:
-            return None
+    def met(self, grad_output: Tensor) -> LayerGradient:
+        """The layer on the way back, with the gradient (N, H, T, D) of what came out."""
+        assert self.layer is not None
+        assert self.value is not None
         query, key, mask, scale, _ = self.layer
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        return LayerGradient(query, key, self.value, self.grad_output, mask, scale)
+        return LayerGradient(query, key, self.value, grad_output, mask, scale)
 
 
 def is_small(query: Tensor, value: Tensor) -> bool:
@@ -64,26 +63,12 @@ def is_small(query: Tensor, value: Tensor) -> bool:
 def noted_attention(layer: Layer, value: Tensor, note: Note) -> Tensor:
     """``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D), of which a note is kept."""
     output = F.scaled_dot_product_attention(layer.query, layer.key, value, layer.mask, scale=layer.scale)
-    constants = layer.query.detach(), layer.key.detach(), None if layer.mask is None else layer.mask.detach()
-    note.layer, note.value = Layer(*constants, layer.scale), value.detach()
-    noted: Tensor = _Noted.apply(output, note.anchor, note)  # type: ignore[no-untyped-call]
-    return noted
-
-
-class _Noted(torch.autograd.Function):
-    """The output as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor, note: Note) -> Tensor:
-        ctx.note = note
-        return output.view_as(output)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        note: Note = ctx.note
-        note.grad_output = grad_output
-        return grad_output, note.anchor.detach(), None
+    if note.is_wanted:
+        if not output.requires_grad:  # of a layer that is cut off from those before it
+            output = output.requires_grad_().clone()  # which the model may write to, as it may not to a leaf
+        constants = layer.query.detach(), layer.key.detach(), None if layer.mask is None else layer.mask.detach()
+        note.layer, note.value, note.output = Layer(*constants, layer.scale), value.detach(), get_gradient_edge(output)
+    return output
 
 
 class LayersTogether:
