@@ -55,7 +55,10 @@ def output_at(forward_func: ForwardFunc, place: tuple[int, ...]) -> ForwardFunc:
         outputs = forward_func(inputs)
         sizes = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else ()
         if len(sizes) != len(place) or any(not -size <= at < size for at, size in zip(place, sizes, strict=True)):
-            raise ValueError(f"Expected a target of outputs (examples, ...) of sizes {sizes} but got {place}.")
+            raise ValueError(
+                f"Expected a target of outputs (examples, ...) of sizes {sizes} but got {place}. One for each example "
+                "is a list or a 1D tensor."
+            )
         return outputs.movedim(0, -1)[place]
 
     return one_number

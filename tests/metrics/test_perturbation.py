@@ -285,7 +285,7 @@ def test_half_precision(classifier, photos, attributions):
         ({"target": -6}, ValueError, "targets from 0 to 4"),
         ({"target": [0, 1]}, ValueError, r"one target for all examples, or .* of 3, one per example, but got \[0, 1\]"),
         ({"target": [0]}, ValueError, r"of 3, one per example, but got \[0\]"),
-        ({"target": (0, 1, 2)}, ValueError, r"of 3, one per example, but got \(0, 1, 2\)"),
+        ({"target": (0, 1, 2)}, ValueError, r"of sizes \(5,\) but got \(0, 1, 2\)\. One for each example is a list"),
         ({"target": 1.0}, TypeError, "target must be a class index, or one per example.* Got 1.0 instead"),
         ({"target": "cat"}, TypeError, "target must be a class index.* Got 'cat' instead"),
         ({"target": True}, TypeError, "target must be a class index.* Got True instead"),
