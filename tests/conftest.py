@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def layers_one_after_the_other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On models this small all layers would be read together, and blocks, which others take, would not be tried.
+# On models this small all layers would be read together, and blocks, which others take, would not be tried.
+MOST_ELEMENTS = dict(together.MOST_ELEMENTS)
+together.MOST_ELEMENTS["cpu"] = 0
 
-    Commands are as they are installed: processes that they start know nothing of this.
-    """
-    if "cli" not in request.path.parts:
-        monkeypatch.setitem(together.MOST_ELEMENTS, "cpu", 0)
+
+@pytest.fixture(autouse=True, scope="module")
+def layers_together(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Commands are as they are installed: processes that they start know nothing of what is set here."""
+    together.MOST_ELEMENTS["cpu"] = MOST_ELEMENTS["cpu"] if "cli" in request.path.parts else 0
+    yield
+    together.MOST_ELEMENTS["cpu"] = 0
 
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}
