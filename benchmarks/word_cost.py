@@ -1,14 +1,16 @@
 """What explaining every word of an answer costs, beside one pass forward and backward over the whole sequence.
 
-    python -m benchmarks.word_cost
+    python -m benchmarks.word_cost [--measure ROUNDS]
 
 A count, not a measurement (see benchmarks/counting.py): models of full size in bfloat16, of random weights that are not
-even made. The pass that it is compared with takes the sum of the words' log-odds back to what the decoder gets, and
+even made. With --measure, times of all but the largest on the processor at hand. The pass that it is compared with takes the sum of the words' log-odds back to what the decoder gets, and
 keeps nothing for the gradients of weights. Memory is that of all tensors that are alive at once, but for the model's
 weights; what is inside one operation is not seen.
 """
 
 import argparse
+import statistics
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -90,7 +92,7 @@ def cost(call: Callable[[], object]) -> Cost:
 class Subject:
     """A model of random weights, and an answer about a picture of 576 image tokens."""
 
-    def __init__(self, size: str) -> None:
+    def __init__(self, size: str, device: str = DEVICE) -> None:
         vision = SiglipVisionConfig(image_size=384, patch_size=16)
         config = LlavaConfig(
             text_config=SIZES[size](),
@@ -99,10 +101,11 @@ class Subject:
             vision_feature_select_strategy="full",
             vision_feature_layer=-1,
         )
-        with torch.device(DEVICE):
+        with torch.device(device):
             self.model = LlavaForConditionalGeneration(config).bfloat16().eval().requires_grad_(False)
-            ids = torch.zeros(1, 576 + PROMPT + WORDS - 1, dtype=torch.long)
-            pixel_values = torch.empty(1, 3, vision.image_size, vision.image_size, dtype=torch.bfloat16)
+            ids = torch.ones(1, 576 + PROMPT + WORDS - 1, dtype=torch.long)
+            ids[:, :576] = IMAGE
+            pixel_values = torch.zeros(1, 3, vision.image_size, vision.image_size, dtype=torch.bfloat16)
         self.mask = torch.ones_like(ids)
         self.with_answer = {"input_ids": ids, "pixel_values": pixel_values, "attention_mask": self.mask}
         self.answer = list(range(1, WORDS + 1))
@@ -120,6 +123,21 @@ class Subject:
     def explain(self) -> None:
         """All words."""
         explain_last_rows(self.model, self.with_answer, WORDS, partial(word_scores, ids=self.answer, against=None))
+
+
+def times(size: str, rounds: int) -> str:
+    """Of a model of random weights on the CPU: medians of processor time, in turns."""
+    torch.manual_seed(0)
+    subject = Subject(size, "cpu")
+    calls = {"own": subject.own, "explain": subject.explain}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):  # the first is for warming up
+        for name, call in calls.items():
+            started = time.process_time()
+            call()
+            seconds[name] += [time.process_time() - started] if turn else []
+    own, explained = (statistics.median(seconds[name]) for name in calls)
+    return f"{size}: {explained / own:.2f} × the own pass of {own:.1f} s, measured over {rounds} rounds"
 
 
 def measure(sizes: Sequence[str]) -> str:
@@ -143,8 +161,12 @@ def measure(sizes: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.word_cost", description=__doc__)
-    parser.parse_args(arguments)
-    print(measure(list(SIZES)))
+    parser.add_argument("--measure", type=int, metavar="ROUNDS", help="measure times here, without the largest")
+    rounds = parser.parse_args(arguments).measure
+    if rounds is None:
+        print(measure(list(SIZES)))
+    else:
+        print(*(times(size, rounds) for size in SIZES if not size.startswith("7 ")), sep="\n")
 
 
 if __name__ == "__main__":
