@@ -3,9 +3,10 @@
     python -m benchmarks.word_cost [--measure ROUNDS]
 
 A count, not a measurement (see benchmarks/counting.py): models of full size in bfloat16, of random weights that are not
-even made. With --measure, times of all but the largest on the processor at hand. The pass that it is compared with takes the sum of the words' log-odds back to what the decoder gets, and
-keeps nothing for the gradients of weights. Memory is that of all tensors that are alive at once, but for the model's
-weights; what is inside one operation is not seen.
+even made. With --measure, times of all but the largest on the processor at hand. The pass that it is compared with
+takes the sum of the words' log-odds back to what the decoder gets, and keeps nothing for the gradients of weights.
+Memory is that of all tensors that are alive at once, but for the model's weights; what is inside one operation is not
+seen.
 """
 
 import argparse
