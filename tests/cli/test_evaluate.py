@@ -238,7 +238,7 @@ def finish(arguments: Sequence[object], folder: Path) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_and_resumed_is_unbroken(work: Path, models: Path, nursery: Any, processes: int) -> None:
     """Also where one process goes on with what several have begun. The first is killed, which ends the others."""
-    images = 12
+    images = 24  # of which some are left when the first is killed
     options = (*OPTIONS, "--metrics", "insertion,sensitivity-max", "--batch-size", 2)
     everything = (make_data(work, images), *options, "--model", models / "vit", "--output")
     journal = work / "killed" / "journal"

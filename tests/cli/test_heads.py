@@ -107,7 +107,8 @@ def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models:
     assert [line for ended in ends for line in ended.error.splitlines() if "none.png" in line] == [
         "captum-gmar: error: none.png: no such file"
     ]
-    assert (data.parent / "said").read_text() == f"{IMAGES} images scored: shared/heads.md\n"
+    said = [line for line in (data.parent / "said").read_text().splitlines() if not line.startswith("[Gloo]")]
+    assert said == [f"{IMAGES} images scored: shared/heads.md"]  # but for what torch 2.8 says
     assert heads(data, *ABLATE, "--output", "alone").status == 1
     assert content(data.parent / "shared") == content(data.parent / "alone")
     assert len(list((data.parent / "shared" / "journal").glob("process-*.jsonl"))) == 2

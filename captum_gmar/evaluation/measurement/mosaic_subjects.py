@@ -68,13 +68,18 @@ class MosaicMaker:
         return images
 
     def _readable(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
-        """Images and the classes that are explained of them; those that cannot be read are told of elsewhere."""
+        """Images and the classes that are explained of them.
+
+        Those that cannot be read, or hold NaN or infinity, are told of elsewhere.
+        """
         for number in numbers:
             try:
                 read = self.batches.read(number)
             except (OSError, ValueError):
                 continue
             pixels = read.pixels.to(self.batches.device)
+            if not torch.isfinite(pixels).all():
+                continue
             if read.target is None:
                 with torch.no_grad():
                     yield pixels[0], int(self.logits(pixels).argmax())
