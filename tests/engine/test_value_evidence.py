@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from field_families import FIELD_FAMILIES
+from field_families import FIELD_FAMILIES, swin
 from field_oracle import Softmaxes, evidence, field, on_finest
 from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds as written_log_odds
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from captum_gmar import AttentionEvidence
 from captum_gmar.attr.evidence import log_odds
@@ -204,3 +205,24 @@ class Transposed(nn.Module):
 class Mean(nn.Module):
     def forward(self, tokens):
         return tokens.mean(1)
+
+
+def test_masks_of_queries_put_together():
+    pytest.importorskip("scipy", reason="scipy, which the model needs, is not installed")
+    parts = {"encoder_layers": 1, "decoder_layers": 2, "num_attention_heads": 2, "num_queries": 6}
+    sizes = {"hidden_dim": 32, "feature_size": 32, "mask_feature_size": 32, "dim_feedforward": 32}
+    backbone = swin("Swin", image_size=64, patch_size=4, depths=[1] * 4, num_heads=[2] * 4).config
+    backbone.out_features = ["stage1", "stage2", "stage3", "stage4"]
+    torch.manual_seed(0)
+    config = Mask2FormerConfig(backbone_config=backbone, encoder_feedforward_dim=32, num_labels=4, **parts, **sizes)
+    model = Mask2FormerForUniversalSegmentation(config).eval()
+
+    def at_a_place(pixels):
+        output = model(pixels)
+        classes, masks = output.class_queries_logits.softmax(-1)[..., :-1], output.masks_queries_logits.sigmoid()
+        return torch.einsum("nqc,nqrw->ncrw", classes, masks)[:, 1, 3, 4]
+
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    relevance = AttentionEvidence(model, forward_func=at_a_place).relevance(images)
+    assert_close(relevance.abs().sum((1, 2)), torch.ones(2))
+    assert_close(AttentionEvidence(model, forward_func=at_a_place).relevance(images[1:]), relevance[1:])
