@@ -80,9 +80,9 @@ class BackwardPass:
         """All layers, once the way back is over; none where a gradient did not come by each."""
         assert isinstance(self.rule, HeadRule)
         notes = [note for note in self.forward_pass.handouts[self.first :] if isinstance(note, Note)]
-        found = gradients(selected, [note.output for note in notes], goes_again, allow_unused=True)
+        grads = gradients(selected, [note.output for note in notes], goes_again, allow_unused=True)
         with torch.no_grad(), without_autocast(self.relevance.device.type):
-            layers = [note.met(gradient) for note, gradient in zip(notes, found, strict=True) if gradient is not None]
+            layers = [note.met(gradient) for note, gradient in zip(notes, grads, strict=True) if gradient is not None]
             if len(layers) < len(notes):
                 return
             largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)

@@ -49,17 +49,17 @@ class Survey:
         return [number for _, values in self.each(*names) if (number := _count(values, names))]
 
     def _names_of(self, module: nn.Module) -> dict[str, Any]:
-        kind, own = type(module), module.__dict__
+        kind, attributes = type(module), module.__dict__
         if kind not in self._of_class:
             self._of_class[kind] = _names_of_class(kind)
         of_class = self._of_class[kind]
         names = {name: value for name in of_class if (value := getattr(module, name, None)) is not None}
         if of_class is NAMES:
             return names
-        if not own.keys().isdisjoint(NAMES):
-            names |= {name: own[name] for name in NAMES & own.keys() if own[name] is not None}
+        if not attributes.keys().isdisjoint(NAMES):
+            names |= {name: attributes[name] for name in NAMES & attributes.keys() if attributes[name] is not None}
         for kept in _KEPT:
-            place = own[kept]
+            place = attributes[kept]
             if place and not place.keys().isdisjoint(NAMES):
                 names |= {name: place[name] for name in NAMES if place.get(name) is not None}
         return names
