@@ -33,6 +33,7 @@ if not (CHROMIUM and DRIVER):
 
 PATIENCE = 180  # seconds for whatever the page is asked, its start included
 SCENE = 600_025
+DRAWN = 0.7  # seconds in which the page takes up what was typed
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--force-device-scale-factor=1"),
@@ -122,8 +123,11 @@ class Page:
         field.send_keys(webdriver.Keys.CONTROL, "a")
         field.send_keys(text)
         self.find(f"#{name} ul li")
+        time.sleep(DRAWN)  # until the list holds what was typed alone, which nothing on the page tells
         field.send_keys(webdriver.Keys.ENTER)
+        time.sleep(DRAWN)
         field.send_keys(webdriver.Keys.TAB)
+        time.sleep(DRAWN)
 
     def picture(self, name: str) -> Any:
         """A picture that is there, loaded."""
