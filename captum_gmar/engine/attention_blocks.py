@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.layer_parts import Layer, flat, some_rows, split
+from captum_gmar.engine.layer_parts import Layer, flat, scale_of, some_rows, split
 from captum_gmar.engine.scratch import Scratch
 
 
@@ -48,7 +48,7 @@ class AttentionBlocks:
     """Some examples of a layer, as blocks of query rows."""
 
     def __init__(self, layer: Layer, scratch: Scratch) -> None:
-        self.scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
+        self.scale = scale_of(layer.query, layer.scale)
         self.shape = layer.query.shape[:-1]  # (n, H, T)
         precision = scratch.like.dtype
         self.query, self.key, self.mask = flat(layer.query, precision), flat(layer.key, precision), layer.mask

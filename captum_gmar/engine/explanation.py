@@ -18,7 +18,7 @@ from captum_gmar.engine.backward import BackwardPass
 from captum_gmar.engine.fields import FieldGrid
 from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass
-from captum_gmar.engine.layer_parts import Layer
+from captum_gmar.engine.layer_parts import Layer, scale_of
 from captum_gmar.engine.models import (
     Logits,
     PatchGrid,
@@ -222,7 +222,7 @@ def _is_masked(layers: Sequence[Layer]) -> bool:
 
 def _unmasked(layer: Layer) -> LayerGradient:
     """A layer of which attention is read alone; the key stands for what that does not depend on."""
-    scale = layer.query.shape[-1] ** -0.5 if layer.scale is None else layer.scale
+    scale = scale_of(layer.query, layer.scale)
     return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale, layer.lse)
 
 

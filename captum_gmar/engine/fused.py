@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from captum_gmar.engine.layer_parts import scale_of
 from captum_gmar.engine.log_sums import log_sums
 from captum_gmar.engine.precision import of_sums, without_autocast
 from captum_gmar.engine.reading import LayerGradient
@@ -51,7 +52,7 @@ def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None, watcher: Watcher
 ) -> Tensor:
     """``F.scaled_dot_product_attention``, which the watcher sees in backward."""
-    scale, size = query.shape[-1] ** -0.5 if scale is None else scale, value.shape[-1]
+    scale, size = scale_of(query, scale), value.shape[-1]
     constants = query.detach(), key.detach(), value.detach(), None if mask is None else mask.detach()
     if watcher.matrix == "attention":
         query, key, value = (_Padded.apply(tensor) for tensor in (query, key, value))  # type: ignore[no-untyped-call]

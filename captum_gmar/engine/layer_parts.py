@@ -40,6 +40,11 @@ class Layer(NamedTuple):
         return Layer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
 
 
+def scale_of(query: Tensor, scale: float | None) -> float:
+    """Of the scores: what was given, or what torch takes where none is."""
+    return float(query.shape[-1] ** -0.5) if scale is None else scale
+
+
 def split(number: int, step: int) -> Iterator[slice]:
     """Slices of so many things, ``step`` at a time."""
     for start in range(0, number, step):

@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from captum_gmar.engine.arguments import mapped, without_parameter
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.layer_parts import scale_of
 from captum_gmar.engine.places import Mixed
 from captum_gmar.engine.streams import TokenStreams, query_nodes
 
@@ -155,7 +156,7 @@ def written_out(
     """The weights (..., queries, keys) by which ``scaled_dot_product_attention`` mixes values."""
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = query @ key.mT * scale_of(query, scale)
     if is_causal:
         attn_mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if attn_mask is not None:

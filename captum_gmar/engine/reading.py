@@ -54,25 +54,29 @@ class LayerGradient(NamedTuple):
 Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]
 
 
-class Block(Protocol):
+class Matrices(Protocol):
+    """A and G of some query rows, of one layer or several; R may be T."""
+
+    @property
+    def attention(self) -> Tensor:
+        """A (..., H, R, T), probabilities after softmax."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """G (..., H, R, T), of the target with respect to the attention. A sweep has none."""
+
+    @property
+    def spare(self) -> Tensor:
+        """Memory (..., H, R, T) for what is made of the gradient, or of both once the attention has been read: to read
+        it writes here. A sweep has none."""
+
+
+class Block(Matrices, Protocol):
     """Some query rows of one layer. The tensors are scratch memory: use them before asking for the next block."""
 
     @property
     def rows(self) -> slice:
         """Of the T query tokens."""
-
-    @property
-    def attention(self) -> Tensor:
-        """A (N, H, R, T), probabilities after softmax."""
-
-    @property
-    def gradient(self) -> Tensor:
-        """G (N, H, R, T), of the target with respect to the attention. A sweep has none."""
-
-    @property
-    def spare(self) -> Tensor:
-        """Memory (N, H, R, T) for what is made of the gradient, or of both once the attention has been read: to read it
-        writes here. A sweep has none."""
 
 
 class Blocks(Protocol):
@@ -87,26 +91,26 @@ class Blocks(Protocol):
         """Leaves out all query rows but the first: those that give nothing."""
 
 
-def positive(block: Block) -> Tensor:
+def positive(block: Matrices) -> Tensor:
     r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
     return product(block).clamp_(min=0)
 
 
-def product(block: Block) -> Tensor:
+def product(block: Matrices) -> Tensor:
     r""":math:`A \odot G`; both are read before it takes the block's memory."""
     return torch.mul(block.attention, block.gradient, out=block.spare)
 
 
-def positive_gradient(block: Block) -> Tensor:
+def positive_gradient(block: Matrices) -> Tensor:
     r""":math:`G^+`, in the block's spare memory."""
     return torch.clamp(block.gradient, min=0, out=block.spare)
 
 
-def _attention(block: Block) -> Tensor:
+def _attention(block: Matrices) -> Tensor:
     return block.attention
 
 
-MATRICES: dict[Matrix, Callable[[Block], Tensor]] = {
+MATRICES: dict[Matrix, Callable[[Matrices], Tensor]] = {
     "attention": _attention,
     "product": product,
     "positive": positive,

@@ -81,10 +81,7 @@ def _names_of_class(kind: type[nn.Module]) -> frozenset[str]:
     """Names that do not lie in its modules themselves, but in the class, or behind a ``__getattr__``, where any may."""
     if kind.__getattr__ is not nn.Module.__getattr__ or kind.__getattribute__ is not object.__getattribute__:
         return NAMES
-    return (
-        frozenset(name for base in kind.__mro__ if not vars(base).keys().isdisjoint(NAMES) for name in vars(base))
-        & NAMES
-    )
+    return frozenset().union(*(NAMES & vars(base).keys() for base in kind.__mro__))
 
 
 def _count(values: dict[str, Any], names: tuple[str, ...]) -> int:

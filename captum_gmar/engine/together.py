@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from captum_gmar.engine.layer_parts import Layer
+from captum_gmar.engine.layer_parts import Layer, scale_of
 from captum_gmar.engine.precision import of_sums
-from captum_gmar.engine.reading import NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
+from captum_gmar.engine.reading import MATRICES, NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
 
 # N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
 MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
@@ -49,8 +49,7 @@ class Note:
         assert self.layer is not None
         assert self.value is not None
         query, key, mask, scale, _ = self.layer
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        return LayerGradient(query, key, self.value, grad_output, mask, scale)
+        return LayerGradient(query, key, self.value, grad_output, mask, scale_of(query, scale))
 
 
 def is_small(query: Tensor, value: Tensor) -> bool:
@@ -111,15 +110,14 @@ class LayersTogether:
     def _matrix(self, name: Matrix) -> Tensor:
         """(L, N, H, T, T)"""
         if name not in self._matrices:
-            self._matrices[name] = _MATRICES[name](self)
+            self._matrices[name] = MATRICES[name](self)
         return self._matrices[name]
 
     @cached_property
     def attention(self) -> Tensor:
         """A (L, N, H, T, T)"""
         query, key = self._stacked(lambda layer: layer.query), self._stacked(lambda layer: layer.key)
-        scale = self.layers[0].scale
-        scores = (query @ key.mT).mul_(query.shape[-1] ** -0.5 if scale is None else scale)
+        scores = (query @ key.mT).mul_(scale_of(query, self.layers[0].scale))
         if all(layer.mask is None for layer in self.layers):
             return scores.softmax(-1)
         for layer, of_layer in zip(self.layers, scores, strict=True):
@@ -135,6 +133,11 @@ class LayersTogether:
         """G (L, N, H, T, T)"""
         return self.grad_output @ self._stacked(lambda layer: layer.value).mT
 
+    @property
+    def spare(self) -> Tensor:
+        """(L, N, H, T, T) for what is made of the two, which is kept."""
+        return torch.empty_like(self.gradient)
+
     @cached_property
     def grad_output(self) -> Tensor:
         """(L, N, H, T, D)"""
@@ -143,14 +146,6 @@ class LayersTogether:
     def _stacked(self, part: Callable[[Any], Tensor]) -> Tensor:
         stacked = torch.stack([part(layer) for layer in self.layers])
         return stacked.to(of_sums(stacked.dtype))
-
-
-_MATRICES: dict[Matrix, Callable[[LayersTogether], Tensor]] = {
-    "attention": lambda layers: layers.attention,
-    "product": lambda layers: layers.attention * layers.gradient,
-    "positive": lambda layers: (layers.attention * layers.gradient).clamp_(min=0),
-    "positive gradient": lambda layers: layers.gradient.clamp(min=0),
-}
 
 
 def readers(layers: Sequence[Layer | LayerGradient]) -> list[Callable[[Reading], Heads]]:

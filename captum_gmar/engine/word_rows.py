@@ -20,6 +20,7 @@ from captum_gmar.engine.arguments import mapped, without_gradient, without_param
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.layer_parts import scale_of
 from captum_gmar.engine.precision import wide
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 
@@ -186,7 +187,7 @@ class _Attended(NamedTuple):
 def _weights_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     """(1, H, W, S) of the words' queries (1, H, W, D), in float32 where the model is in less."""
     query, key = wide(query), wide(key)
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = query @ key.mT * scale_of(query, scale)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(-1).nan_to_num(0)
