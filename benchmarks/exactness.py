@@ -30,7 +30,8 @@ from torch.overrides import TorchFunctionMode
 from captum_gmar.attr.catalogue import OURS
 from captum_gmar.attr.methods import methods
 from captum_gmar.demo import load_model, load_scene
-from captum_gmar.engine.models import patch_grid, transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.switching import attention_implementation
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics.ranks import spearman

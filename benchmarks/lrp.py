@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_gmar.engine import balanced_functions
-from captum_gmar.engine.models import patch_grid, transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models import patch_grid
 
 NORMS_AND_GATES = {
     F.layer_norm: balanced_functions.layer_norm,

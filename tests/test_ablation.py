@@ -10,7 +10,7 @@ from families import make
 pytest.importorskip("benchmarks.ablation", reason="the benchmarks are not installed; they run in a checkout")
 
 from benchmarks.ablation import VARIANTS, WHOLE, summaries, to_markdown
-from captum_gmar.engine.models import transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
 from captum_gmar.evaluation.runs.example_results import Result, Row
 
 TARGETS = [3, 0, 9]

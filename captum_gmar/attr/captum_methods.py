@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
 from captum_gmar.engine.hooks import of_this_thread
-from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid, transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.engine.request import leaf, pixel_values
 from captum_gmar.engine.switching import uncompiled
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.engine.explanation import Explanation, Plan, explain
+from captum_gmar.engine.layer_lists import has_several_grids
 from captum_gmar.engine.models import Logits, NoPatchSizeError, config_of
 from captum_gmar.engine.precision import wide
 from captum_gmar.engine.request import Request, pixel_values
-from captum_gmar.engine.value_evidence import explain_values, has_several_grids
+from captum_gmar.engine.survey import Survey
+from captum_gmar.engine.value_evidence import explain_values
 
 
 class AttentionEvidence(AttentionAttribution):
@@ -92,11 +94,12 @@ class AttentionEvidence(AttentionAttribution):
             plan = replace(plan, score=log_odds)
         logits = Logits(self.forward_func)
         given = self.model, logits, plan.score, pixels, request, plan.start_layer
-        if has_several_grids(self.model, pixels):
+        survey = Survey(self.model)
+        if has_several_grids(survey, pixels):
             of_targets = explain_values(*given)
         else:
             try:
-                of_targets = explain(self.model, logits, plan, pixels, request)
+                of_targets = explain(survey, logits, plan, pixels, request)
             except NoPatchSizeError:  # whose tokens still stand for places
                 of_targets = explain_values(*given)
         return [explanation._replace(relevance=shares(explanation.relevance)) for explanation in of_targets]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from captum_gmar.attr.captum_methods import _Perturbing
 from captum_gmar.attr.catalogue import METHODS, MethodEntry, MethodFactory
 from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.engine.layer_lists import has_several_grids
 from captum_gmar.engine.models import Logits, check_model
 from captum_gmar.engine.request import pixel_values
-from captum_gmar.engine.value_evidence import has_several_grids
 
 FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradient-shap": {"n_samples": 1}}
 

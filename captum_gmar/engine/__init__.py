@@ -3,9 +3,9 @@
 ``explain`` runs it: ``forward`` meets attention (by ``interception``, computed by ``blockwise``), ``backward`` takes
 relevance down the layers, ``truncation`` cuts them apart where each is explained by itself, and ``balanced`` makes the
 gradient complete. ``rule`` says what a rule is and ``reading`` what it reads of a layer, for which there are several
-``ways``; small layers are read ``together``. ``models``, ``start_tokens`` and ``graph`` say what is known of a model,
-``request`` what a user asks, ``switching`` what is switched meanwhile. ``recording`` is the dense way. Methods are in
-:mod:`captum_gmar.attr`.
+``ways``; small layers are read ``together``. ``models``, ``layer_lists``, ``start_tokens`` and ``graph`` say what is
+known of a model, ``request`` what a user asks, ``switching`` what is switched meanwhile. ``recording`` is the dense
+way. Methods are in :mod:`captum_gmar.attr`.
 """
 
 import re

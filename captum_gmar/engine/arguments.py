@@ -3,18 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-NO_PARAMETERS = frozenset(
-    {Tensor, int, float, bool, str, type(None)}
-)  # told without torch's own question, which is slow
+# Kinds of arguments that are no parameters, as most are: told without torch's own question, which is slow.
+PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})
 
 
 def without_parameter(argument: Any) -> Any:
     """A parameter as a constant; anything else as it is."""
-    if type(argument) in NO_PARAMETERS or not isinstance(argument, nn.Parameter):
-        return argument
-    return argument.detach()
+    kind = type(argument)
+    if kind is nn.Parameter or (kind not in PLAIN and isinstance(argument, nn.Parameter)):
+        return argument.detach()
+    return argument
 
 
 def without_gradient(argument: Any) -> Any:

@@ -18,16 +18,9 @@ from captum_gmar.engine.backward import BackwardPass
 from captum_gmar.engine.fields import FieldGrid
 from captum_gmar.engine.flags import Flags
 from captum_gmar.engine.forward import ForwardPass
+from captum_gmar.engine.layer_lists import transformer_layers
 from captum_gmar.engine.layer_parts import Layer, scale_of
-from captum_gmar.engine.models import (
-    Logits,
-    PatchGrid,
-    check_no_checkpointing,
-    find_logits,
-    logits_of,
-    patch_grid,
-    transformer_layers,
-)
+from captum_gmar.engine.models import Logits, PatchGrid, check_no_checkpointing, find_logits, logits_of, patch_grid
 from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.reading import Heads, LayerGradient, Reading, leading, read_blocks
 from captum_gmar.engine.request import Request
@@ -94,7 +87,9 @@ class Explanation(NamedTuple):
         return self._replace(relevance=self.relevance.to(device), importance=importance, logits=logits)
 
 
-def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
+def explain(
+    model: nn.Module | Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+) -> list[Explanation]:
     """Runs ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
     Args:
@@ -112,15 +107,15 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
         RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    survey = Survey(model)
+    survey = surveyed(model)
     with run_forward(survey, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
-        logits, scores = _logits_and_scores(model, plan, forward_pass, output, is_needed=callable(request.targets))
+        logits, scores = _logits_and_scores(survey, plan, forward_pass, output, is_needed=callable(request.targets))
         targets = request.targets_for(logits, len(pixels))
         flags = [Flags() for _ in targets]
         selected = [output]
         if plan.rule:
             selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
-        forward_pass.check_met(model)
+        forward_pass.check_met(survey.model)
         first = first_layer(plan.start_layer, forward_pass.count)
         starts = _starts(survey, plan, forward_pass, selected)
         explanations = [
@@ -132,7 +127,7 @@ def explain(model: nn.Module, forward_func: Logits, plan: Plan, pixels: Tensor, 
 
 
 def _logits_and_scores(
-    model: nn.Module, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
+    survey: Survey, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
 ) -> tuple[Tensor | None, Tensor]:
     """The model's logits (N, classes), detached, and what targets select of; without a rule, logits if there are."""
     if not plan.rule:
@@ -141,7 +136,7 @@ def _logits_and_scores(
     logits = logits_of(output)
     scores = plan.score(logits)
     if plan.separate:
-        scores = sum_of_layers(scores, forward_pass, model)
+        scores = sum_of_layers(scores, forward_pass, survey.model)
         logits = logits.chunk(forward_pass.apart)[-1]  # what comes out of the last layer is what the whole model gives
     return logits.detach(), scores
 
@@ -183,7 +178,7 @@ def run_forward(
     grid = patch_grid(survey, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
     keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
-    layers = transformer_layers(survey.model) if plan.separate else []
+    layers = transformer_layers(survey) if plan.separate else []
     forward_pass = ForwardPass(len(pixels), grid, len(layers), keeps, plan.rule)
     try:
         with (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
-from captum_gmar.engine.arguments import mapped, without_parameter
+from captum_gmar.engine.arguments import PLAIN, mapped, without_parameter
 from captum_gmar.engine.blockwise import Handout, attention
 from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
@@ -29,10 +29,8 @@ from captum_gmar.engine.scratch import Workspace
 from captum_gmar.engine.together import Note, noted_attention
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused, is_read_together
 
-_PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})  # no parameters
-
-
-_LOOKED_AT = frozenset({F.scaled_dot_product_attention, F.multi_head_attention_forward, F.dropout})
+_ATTENTION = frozenset({F.scaled_dot_product_attention, F.multi_head_attention_forward})
+_ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # of a tensor's properties
 
 
 class NoPatchGridError(RuntimeError):
@@ -114,22 +112,26 @@ class ForwardPass(AttentionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if not kwargs and func not in _LOOKED_AT and _PLAIN.issuperset(map(type, args)):  # as most are
+        if func in _ATTENTION:
+            return super().__torch_function__(func, types, args, kwargs)
+        if not kwargs and PLAIN.issuperset(map(type, args)):  # as most are
             return func(*args)
-        return super().__torch_function__(func, types, args, kwargs)
+        return self.run(func, args, kwargs or {})
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Runs the function on constant parameters: nothing is kept for gradients that nobody wants."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
-        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+            return args[0]  # which it does nothing to
+        if not torch.is_grad_enabled() or getattr(func, "__name__", None) in _ACCESS:
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
-        return func(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
+        constants = [arg if type(arg) in PLAIN else mapped(without_parameter, arg) for arg in args]
+        return func(*constants, **{name: mapped(without_parameter, value) for name, value in kwargs.items()})
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The same inside torch's module; no gradient is wanted of its parameters."""
-        kwargs = {name: _detached(value) for name, value in kwargs.items()}
-        return super().attend_in_module(*map(_detached, args), **kwargs)
+        kwargs = {name: mapped(without_parameter, value) for name, value in kwargs.items()}
+        return super().attend_in_module(*(mapped(without_parameter, arg) for arg in args), **kwargs)
 
     def attend(
         self,
@@ -173,7 +175,7 @@ class ForwardPass(AttentionMode):
         if not self.handouts:
             can_wait = rule is None or isinstance(rule, HeadRule)
             self.waits = can_wait and is_read_together(layer.query, value)
-        if self.waits:
+        if self.waits or (rule is None and layer.query.device.type == "cpu"):  # where torch tells no log sums
             return Note(is_wanted=rule is not None)
         anchor = self.zero.detach().requires_grad_()
         if rule is None or not is_fused(layer.query, value):
@@ -332,13 +334,6 @@ def without_gradient_error(layer: int) -> RuntimeError:
 def _scalar(like: Tensor) -> Tensor:
     """Zero, for autograd to come back to."""
     return torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)
-
-
-def _detached(argument: Any) -> Any:
-    kind = type(argument)
-    if kind in _PLAIN:  # as most are, and then most parameters
-        return argument
-    return argument.detach() if kind is nn.Parameter else mapped(without_parameter, argument)
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:

@@ -21,8 +21,9 @@ from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, wit
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.layer_lists import transformer_layers
 from captum_gmar.engine.layer_parts import Layer
-from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid, transformer_layers
+from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid
 from captum_gmar.engine.precision import wide, without_autocast
 from captum_gmar.engine.reading import Reading, read_blocks, sum_up
 from captum_gmar.engine.rule import evenly

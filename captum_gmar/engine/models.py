@@ -1,6 +1,5 @@
-"""What must be known of a model: its logits, its patch grid and its layers."""
+"""What must be known of a model: its logits and its patch grid."""
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +13,6 @@ MAX_UNNAMED_PREFIX_TOKENS = 32
 
 FRAME_COUNTS = ("num_frames", "frames_per_clip")  # of configs
 TRACED = (torch.jit.ScriptModule, torch.fx.GraphModule)
-LISTS = (nn.ModuleList, nn.Sequential)
-ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
 
 
 def check_model(model: object) -> None:
@@ -30,20 +27,18 @@ def check_model(model: object) -> None:
         )
 
 
-def check_not_traced(model: nn.Module) -> None:
+def check_not_traced(model: nn.Module | Survey) -> None:
     """
     Raises:
         RuntimeError: if the model, or a part of it, is traced, scripted or exported.
     """
-    if any(isinstance(module, TRACED) or _is_exported(module) for module in model.modules()):
+    survey = surveyed(model)
+    kinds = set(map(type, survey.named.values()))
+    if any(issubclass(kind, TRACED) or kind.__module__.startswith("torch.export") for kind in kinds):
         raise RuntimeError(
-            f"No attention was met in {type(model).__name__}: it is traced or exported, which compiles the calls of "
-            "its attention away. Pass the model as it was before."
+            f"No attention was met in {type(survey.model).__name__}: it is traced or exported, which compiles the "
+            "calls of its attention away. Pass the model as it was before."
         )
-
-
-def _is_exported(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.export")
 
 
 def check_no_checkpointing(model: nn.Module | Survey) -> None:
@@ -191,10 +186,10 @@ def _patch_size(survey: Survey) -> tuple[int, int]:
         if size is not None:
             return (size, size) if isinstance(size, int) else (size[0], size[1])
     model = survey.model
-    for module, _ in survey.modules:
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and _is_patch_embedding(module):
+    for module in survey.named.values():
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and is_patch_embedding(module):
             return module.kernel_size[-2], module.kernel_size[-1]
-    check_not_traced(model)
+    check_not_traced(survey)
     is_alone = next(model.children(), None) is None  # one module alone holds no attention
     raise (ValueError if is_alone else NoPatchSizeError)(
         f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
@@ -208,66 +203,8 @@ def _prefixes(survey: Survey) -> frozenset[int]:
     return frozenset({0, *named} if named else range(MAX_UNNAMED_PREFIX_TOKENS + 1))
 
 
-def transformer_layers(model: nn.Module, count: int | None = None) -> list[nn.Module]:
-    """The layers of the vision tower, first to last: the modules between which the tokens' residual stream runs.
-
-    They are the children of the one ``nn.ModuleList`` or ``nn.Sequential`` whose modules are of one class, each with
-    attention in it. Of several, the one beside a patch embedding is meant, so CLIP's text tower is not.
-
-    Args:
-        model: a vision transformer, or a model that holds one.
-        count: how many layers there are, for example as many as attention layers were met; without it, the longest
-            such list counts.
-
-    Raises:
-        ValueError: if there is no such list, or more than one.
-    """
-    named = list(model.named_modules())
-    stacks = {name: list(module.children()) for name, module in named if _holds_layers(module, count)}
-    embeddings = [name for name, module in named if _is_patch_embedding(module)]
-    beside = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
-    ranks = {name: (beside[name], len(layers)) for name, layers in stacks.items()}
-    best = [name for name in stacks if ranks[name] == max(ranks.values())]
-    outer = [name for name in best if not any(_is_within(other, name) for other in best)]
-    if len(outer) != 1:
-        several = "" if count is None else f"{count} "
-        raise ValueError(
-            f"Expected one nn.ModuleList or nn.Sequential of {several}layers of one class, each with attention, in "
-            f"{type(model).__name__}, but found {', '.join(outer) or 'none'}. Methods that read the tokens between the "
-            "layers need it; of a model with several towers, pass the one that sees the image."
-        )
-    return stacks[outer[0]]
-
-
-def _holds_layers(module: nn.Module, count: int | None) -> bool:
-    if not isinstance(module, LISTS):  # most are none
-        return False
-    children = list(module.children())
-    return count in (None, len(children)) and len(set(map(type, children))) == 1 and all(map(_has_attention, children))
-
-
-def _has_attention(layer: nn.Module) -> bool:
-    return any(
-        ATTENTION_NAMES.search(name) or ATTENTION_NAMES.search(type(module).__name__)
-        for name, module in layer.named_modules()
-    )
-
-
-def _is_within(name: str, container: str) -> bool:
-    return name != container and name.startswith(f"{container}." if container else "")
-
-
-def _shared_depth(name: str, other: str) -> int:
-    """How many of the modules that hold one of the two hold both."""
-    depth = 0
-    for part, other_part in zip(name.split("."), other.split("."), strict=False):
-        if part != other_part:
-            break
-        depth += 1
-    return depth
-
-
-def _is_patch_embedding(module: nn.Module) -> bool:
+def is_patch_embedding(module: nn.Module) -> bool:
+    """Whether it is a convolution that cuts the image, or the video, into patches."""
     if not isinstance(module, nn.Conv2d | nn.Conv3d):
         return False
     return module.kernel_size == module.stride and any(step > 1 for step in module.stride)
@@ -281,7 +218,7 @@ def frames_of(model: nn.Module) -> int | None:
 
 def tube_frames(model: nn.Module) -> int:
     """How many frames a model of videos takes together in a patch, as its patch embedding says."""
-    embeddings = (module for module in model.modules() if isinstance(module, nn.Conv3d) and _is_patch_embedding(module))
+    embeddings = (module for module in model.modules() if isinstance(module, nn.Conv3d) and is_patch_embedding(module))
     return next((embedding.kernel_size[0] for embedding in embeddings), 1)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine.hooks import of_this_thread
-from captum_gmar.engine.models import ATTENTION_NAMES
+from captum_gmar.engine.layer_lists import ATTENTION_NAMES
 
 MLP_NAMES = ("mlp", "ffn", "feedforward")
 

@@ -101,8 +101,8 @@ def with_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
 def fuse_rows(by_head: Tensor, weights: Tensor, relevance: Tensor | None = None, residual: float = 0) -> Tensor:
     """The heads' weighted sum, and ``residual`` times the relevance (N, T): (N, H, T) → (N, T)"""
     if relevance is None:
-        return torch.bmm(weights[:, None], by_head)[:, 0]
-    return torch.baddbmm(relevance[:, None], weights[:, None], by_head, beta=residual)[:, 0]
+        return torch.bmm(weights.unsqueeze(1), by_head).squeeze(1)
+    return torch.baddbmm(relevance.unsqueeze(1), weights.unsqueeze(1), by_head, beta=residual).squeeze(1)
 
 
 def fuse(matrices: Tensor, weights: Tensor) -> Tensor:

@@ -106,13 +106,8 @@ def _parts(start: Start | None) -> tuple[str | Patch, ...]:
 
 def _reads(survey: Survey) -> tuple[str, ...]:
     """What the model says of its classifier; nothing if it says nothing."""
-    kinds: set[type] = set()
-    for module, values in survey.modules:
-        if values or type(module) not in kinds:  # others of a class say what the first did
-            kinds.add(type(module))
-            if reads := _module_reads(module, values):
-                return reads
-    return ()
+    each = (_module_reads(module, values) for module, values in survey.modules)
+    return next(filter(None, each), ())
 
 
 def _module_reads(module: nn.Module, values: dict[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens behind the patche
 SWITCHES = ("grad_checkpointing", "gradient_checkpointing", "drop_prob")
 POOLING = ("global_pool", "pool_include_prefix", "head_dist")
 FUSED = "fused_attn"  # by which timm's attention calls torch's, or else writes it out
-_KEPT = ("_parameters", "_buffers", "_modules")  # where a module keeps what is none of its attributes
 NAMES = frozenset((*PREFIX_PARAMETERS, *QUERY_PARAMETERS, *SWITCHES, *POOLING, FUSED, "config"))
 
 
@@ -27,13 +26,23 @@ class Survey:
 
     Attributes:
         model: which it is of.
-        modules: each with those of NAMES that it has and that are not None.
+        named: each module by its name, as ``model.named_modules()`` has them.
+        modules: the first of each class, and all that have any of NAMES that is not None, with these.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._of_class: dict[type, frozenset[str]] = {}
-        self.modules = [(module, self._names_of(module)) for module in _modules(model)]
+        self.named = dict(named_modules(model))
+        self.modules: list[tuple[nn.Module, dict[str, Any]]] = []
+        of_class: dict[type, frozenset[str]] = {}
+        for module in self.named.values():
+            kind = type(module)
+            is_first = kind not in of_class
+            if is_first:
+                of_class[kind] = _names_of_class(kind)
+            names = _names_of(module, of_class[kind])
+            if names or is_first:
+                self.modules.append((module, names))
 
     def each(self, *names: str) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
         """The modules that have one of these names, with all that they have."""
@@ -48,33 +57,31 @@ class Survey:
         """How many tokens each module keeps under these names, of those that keep any."""
         return [number for _, values in self.each(*names) if (number := _count(values, names))]
 
-    def _names_of(self, module: nn.Module) -> dict[str, Any]:
-        kind, attributes = type(module), module.__dict__
-        if kind not in self._of_class:
-            self._of_class[kind] = _names_of_class(kind)
-        of_class = self._of_class[kind]
-        names = {name: value for name in of_class if (value := getattr(module, name, None)) is not None}
-        if of_class is NAMES:
-            return names
-        if not attributes.keys().isdisjoint(NAMES):
-            names |= {name: attributes[name] for name in NAMES & attributes.keys() if attributes[name] is not None}
-        for kept in _KEPT:
-            place = attributes[kept]
-            if place and not place.keys().isdisjoint(NAMES):
-                names |= {name: place[name] for name in NAMES if place.get(name) is not None}
-        return names
 
-
-def _modules(model: nn.Module) -> Iterator[nn.Module]:
-    """As ``model.modules()`` has them, of which each level of nesting takes time of its own."""
-    pending, seen = [model], set()
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """As ``model.named_modules()`` has them, of which each level of nesting takes time of its own."""
+    pending, seen = [("", model)], set()
     while pending:
-        module = pending.pop()
+        name, module = pending.pop()
         if module not in seen:
             seen.add(module)
-            yield module
+            yield name, module
             if module._modules:
-                pending += [child for child in reversed(module._modules.values()) if child is not None]
+                within = f"{name}." if name else ""
+                pending += [
+                    (within + part, child) for part, child in reversed(module._modules.items()) if child is not None
+                ]
+
+
+def _names_of(module: nn.Module, of_class: frozenset[str]) -> dict[str, Any]:
+    names = {name: value for name in of_class if (value := getattr(module, name, None)) is not None}
+    if of_class is NAMES:
+        return names
+    attributes = module.__dict__
+    for place in (attributes, attributes["_parameters"], attributes["_buffers"], attributes["_modules"]):
+        if not NAMES.isdisjoint(place):
+            names |= {name: place[name] for name in NAMES if place.get(name) is not None}
+    return names
 
 
 def _names_of_class(kind: type[nn.Module]) -> frozenset[str]:

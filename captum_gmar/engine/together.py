@@ -65,8 +65,7 @@ def noted_attention(layer: Layer, value: Tensor, note: Note) -> Tensor:
     if note.is_wanted:
         if not output.requires_grad:  # of a layer that is cut off from those before it
             output = output.requires_grad_().clone()  # which the model may write to, as it may not to a leaf
-        constants = layer.query.detach(), layer.key.detach(), None if layer.mask is None else layer.mask.detach()
-        note.layer, note.value, note.output = Layer(*constants, layer.scale), value.detach(), get_gradient_edge(output)
+        note.layer, note.value, note.output = layer, value, get_gradient_edge(output)
     return output
 
 
@@ -95,7 +94,7 @@ class LayersTogether:
         if row is None:
             return self._sum(name, -2)[layer]
         matrix = self._matrix(name)[layer]
-        return torch.matmul(row[:, None, None].to(matrix.dtype), matrix)[:, :, 0]
+        return torch.matmul(row.to(matrix.dtype).view(len(row), 1, 1, -1), matrix).squeeze(2)
 
     def _sum(self, name: Matrix, dim: int) -> Tensor:
         if (name, dim) not in self._sums:

@@ -3,7 +3,6 @@
 Letters in shapes: N examples, L layers.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from enum import Enum
@@ -18,27 +17,15 @@ from captum_gmar.engine.explanation import Explanation, check_deterministic, sel
 from captum_gmar.engine.fields import KnownGrids, PackedGrid, Shape, added_up, finest
 from captum_gmar.engine.flags import check_finite
 from captum_gmar.engine.hooks import of_this_thread
+from captum_gmar.engine.layer_lists import find_stages, lists_of_layers
 from captum_gmar.engine.mixing import EACH, ValueMode
-from captum_gmar.engine.models import (
-    ATTENTION_NAMES,
-    LISTS,
-    Logits,
-    check_not_traced,
-    logits_of,
-    transformer_layers,
-)
+from captum_gmar.engine.models import Logits, check_not_traced, logits_of
 from captum_gmar.engine.passing_by import layers_passed_by
 from captum_gmar.engine.places import Evidence, Mixed, Places
 from captum_gmar.engine.precision import without_autocast
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.survey import CLS_PARAMETERS, QUERY_PARAMETERS, Survey
 from captum_gmar.engine.switching import NAME, attention_implementation, uncompiled
 
-# Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
-# no part of what the image runs through before it is classified.
-READERS = re.compile("decode|neck|segmentation|upernet", re.IGNORECASE)
-BESIDE_THE_LAYERS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
-QUERIES = frozenset(QUERY_PARAMETERS)
 HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be met
 
 
@@ -60,80 +47,6 @@ class ForwardReading(NamedTuple):
     maps: list[Shape]
     logits: Tensor  # (L·N, ...) where the layers are apart
     layers: int  # L, or 1
-
-
-def has_several_grids(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether the model's attention is not over one patch grid of images, so that this module explains it.
-
-    Raises:
-        RuntimeError: if the model is traced or exported.
-    """
-    check_not_traced(model)
-    if inputs.dim() != 4 or any(not QUERIES.isdisjoint(module._parameters) for module in model.modules()):
-        return True
-    if has_stages(model):
-        return True
-    try:
-        layers = transformer_layers(model)
-    except ValueError:
-        return any(True for _ in model.children())  # one module alone holds no attention
-    return any(map(_holds_lists, layers)) or _reads_layers(model)
-
-
-def has_stages(model: nn.Module) -> bool:
-    """Whether there are several lists of layers, one upon the other."""
-    return len(_lists(model)) > 1
-
-
-def find_stages(model: nn.Module) -> list[list[nn.Module]]:
-    """The layers of each stage, first to last; none where they cannot be passed by."""
-    stages = _lists(model)
-    if any(_holds_lists(layer) for stage in stages for layer in stage) or (len(stages) > 1 and _joins_late(model)):
-        return []
-    return [] if _reads_layers(model) else stages
-
-
-def _joins_late(model: nn.Module) -> bool:
-    """Of several stages: whether a class token, which the classifier reads, comes in the last; as in PVT and CvT.
-
-    What comes out of earlier stages reaches it by later layers alone.
-    """
-    return bool(Survey(model).tokens(CLS_PARAMETERS))
-
-
-def _lists(model: nn.Module) -> list[list[nn.Module]]:
-    lists = {
-        name: list(module.children())
-        for name, module in model.named_modules()
-        if _is_list(module) and not BESIDE_THE_LAYERS.search(name)
-    }
-    return [layers for name, layers in lists.items() if not any(other.startswith(f"{name}.") for other in lists)]
-
-
-def _is_list(module: nn.Module) -> bool:
-    if not isinstance(module, LISTS):  # most are none
-        return False
-    children = list(module.children())
-    return len(set(map(type, children))) == 1 and all(map(_holds_attention, children))
-
-
-def _holds_attention(module: nn.Module) -> bool:
-    """As a part, so that it is more than that."""
-    return any(
-        ATTENTION_NAMES.search(name.rpartition(".")[2]) or ATTENTION_NAMES.search(type(part).__name__)
-        for name, part in module.named_modules()
-        if name
-    )
-
-
-def _holds_lists(layer: nn.Module) -> bool:
-    return any(
-        isinstance(module, LISTS) and any(map(_holds_attention, module.children())) for module in layer.modules()
-    )
-
-
-def _reads_layers(model: nn.Module) -> bool:
-    return any(READERS.search(name) for name, _ in model.named_modules())
 
 
 def explain_values(
@@ -326,7 +239,7 @@ def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
         mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
 
     with ExitStack() as stack:
-        for layers in _lists(model):
+        for layers in lists_of_layers(model):
             stack.enter_context(layers[0].register_forward_pre_hook(enter))
         yield
 

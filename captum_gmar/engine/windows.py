@@ -21,6 +21,7 @@ from captum_gmar.engine.explanation import Explanation, Plan, check_deterministi
 from captum_gmar.engine.fields import FieldGrid, Shape, added_up, stretched
 from captum_gmar.engine.flags import check_finite
 from captum_gmar.engine.forward import NoAttentionError, NoPatchGridError
+from captum_gmar.engine.layer_lists import has_stages
 from captum_gmar.engine.models import Logits, NoPatchSizeError, PatchGrid
 from captum_gmar.engine.places import Mixed, Places
 from captum_gmar.engine.precision import of_sums, wide, without_autocast
@@ -28,7 +29,7 @@ from captum_gmar.engine.reading import NOTHING, Heads, Reading, combined, read_b
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Sweep
 from captum_gmar.engine.start_tokens import start_relevance
-from captum_gmar.engine.value_evidence import has_stages, places_of, run_together
+from captum_gmar.engine.value_evidence import places_of, run_together
 
 _of_windows: WeakSet[nn.Module] = WeakSet()  # models that were met, whose attention is over no single patch grid
 

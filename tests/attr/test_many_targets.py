@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution, PublishedGMAR
 from captum_gmar.engine.balanced_rules import register_rule
-from captum_gmar.engine.models import patch_grid, transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models import patch_grid
 from captum_gmar.engine.request import Request
 
 SEVERAL = torch.tensor([[3, 0], [0, 9], [9, 9], [5, 1]])  # (N, K)

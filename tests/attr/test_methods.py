@@ -10,7 +10,8 @@ from methods import METHODS, PUBLIC
 from oracle import Dense, with_truncations
 from PIL import Image
 
-from captum_gmar.engine.models import Logits, patch_grid, transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models import Logits, patch_grid
 from captum_gmar.engine.switching import attention_implementation
 
 TARGETS = [3, 0, 9]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from captum_gmar import PublishedGMAR
-from captum_gmar.engine.models import transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
 
 PHOTOS = ["African_elephant", "school_bus", "tabby"]
 

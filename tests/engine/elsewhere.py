@@ -120,7 +120,7 @@ def register():
 
 def split(model):
     """The model with all layers but the first on the device, as ``device_map`` spreads it."""
-    from captum_gmar.engine.models import transformer_layers
+    from captum_gmar.engine.layer_lists import transformer_layers
 
     first, second, *_ = transformer_layers(model)
     model.to(NAME)

@@ -15,7 +15,8 @@ from transformers.activations import ACT2FN
 from captum_gmar.engine import balanced_functions, balanced_rules
 from captum_gmar.engine.balanced import balanced
 from captum_gmar.engine.balanced_rules import register_rule
-from captum_gmar.engine.models import Logits, transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models import Logits
 
 # What a model adds to its tokens, by the names of its parameters: the part of the logit that no pixel gave.
 ADDED = ("bias", "cls_token", "class_embedding", "pos", "reg_token", "register", "dist")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from captum_gmar import record_attention
-from captum_gmar.engine.models import transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
 
 TARGETS = [3, 0, 9, 3]
 

@@ -55,4 +55,9 @@ def test_what_the_modules_themselves_answer(model):
     answers = {
         module: {name for name in NAMES if getattr(module, name, None) is not None} for module in model.modules()
     }
-    assert {module: set(values) for module, values in Survey(model).modules} == answers
+    survey = Survey(model)
+    assert list(survey.named.items()) == list(model.named_modules())
+    assert {module: set(values) for module, values in survey.modules if values} == {
+        module: names for module, names in answers.items() if names
+    }
+    assert {type(module) for module, _ in survey.modules} == set(map(type, answers))

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers import PretrainedConfig, ViTForImageClassification
 
 from captum_gmar import AttCAT, AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
-from captum_gmar.engine.models import transformer_layers
+from captum_gmar.engine.layer_lists import transformer_layers
 from captum_gmar.engine.switching import attention_implementation, uncompiled
 from captum_gmar.engine.truncation import layers_apart
 
