@@ -10,12 +10,18 @@ from torch import Tensor, nn
 PLAIN = frozenset({Tensor, int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device})
 
 
-def without_parameter(argument: Any) -> Any:
-    """A parameter as a constant; anything else as it is."""
+def without_parameters(arguments: Any) -> Any:
+    """The same arguments, with the parameters among them as constants."""
+    kind = type(arguments)
+    if kind in PLAIN or (kind is tuple and PLAIN.issuperset(map(type, arguments))):
+        return arguments
+    return arguments.detach() if kind is nn.Parameter else mapped(_without_parameter, arguments)
+
+
+def _without_parameter(argument: Any) -> Any:
     kind = type(argument)
-    if kind is nn.Parameter or (kind not in PLAIN and isinstance(argument, nn.Parameter)):
-        return argument.detach()
-    return argument
+    is_parameter = kind is nn.Parameter or (kind not in PLAIN and isinstance(argument, nn.Parameter))
+    return argument.detach() if is_parameter else argument
 
 
 def without_gradient(argument: Any) -> Any:

@@ -76,7 +76,7 @@ class AttentionBlocks:
     def _only(self, heads: slice) -> Self:
         """Some heads of one example."""
         only = copy(self)
-        only.rows = self.scratch.rows_read
+        only.rows = self.scratch.rows_apart
         only.query, only.key = self.query[heads], self.key[heads]
         only.mask = None if self.mask is None else self.mask[:, heads]
         only.shape = self.shape[:1] + only.query.shape[:-1]
@@ -173,7 +173,7 @@ class GradientBlocks(AttentionBlocks):
 
     def _only(self, heads: slice) -> Self:
         only = super()._only(heads)
-        only.apart, only.rows = True, self.scratch.rows_apart
+        only.apart = True
         only.value, only.grad_output = self.value[heads], self.grad_output[heads]
         only.grads = [None if grad is None else grad[:, heads] for grad in self.grads]
         if self.sums:

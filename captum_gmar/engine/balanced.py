@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_gmar.engine import balanced_functions
-from captum_gmar.engine.arguments import mapped, without_gradient, without_parameter
+from captum_gmar.engine.arguments import mapped, without_gradient, without_parameters
 from captum_gmar.engine.balanced_rules import (
     AFFINE,
     ASIDE,
@@ -168,7 +168,7 @@ class BalancedPass(AttentionMode):
     def _constants(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.keeps_parameters or not torch.is_grad_enabled():
             return tuple(args), kwargs
-        return mapped(without_parameter, tuple(args)), mapped(without_parameter, kwargs)
+        return without_parameters(tuple(args)), without_parameters(kwargs)
 
     def _read_property(self, func: Callable[..., Any], args: Sequence[Any]) -> Any:
         result, name = func(*args), str(func.__self__.__name__)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
-from captum_gmar.engine.arguments import PLAIN, mapped, without_parameter
+from captum_gmar.engine.arguments import PLAIN, without_parameters
 from captum_gmar.engine.blockwise import Handout, attention
 from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
@@ -125,13 +125,13 @@ class ForwardPass(AttentionMode):
             return args[0]  # which it does nothing to
         if not torch.is_grad_enabled() or getattr(func, "__name__", None) in _ACCESS:
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
-        constants = [arg if type(arg) in PLAIN else mapped(without_parameter, arg) for arg in args]
-        return func(*constants, **{name: mapped(without_parameter, value) for name, value in kwargs.items()})
+        constants = {name: without_parameters(value) for name, value in kwargs.items()}
+        return func(*map(without_parameters, args), **constants)
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The same inside torch's module; no gradient is wanted of its parameters."""
-        kwargs = {name: mapped(without_parameter, value) for name, value in kwargs.items()}
-        return super().attend_in_module(*(mapped(without_parameter, arg) for arg in args), **kwargs)
+        kwargs = {name: without_parameters(value) for name, value in kwargs.items()}
+        return super().attend_in_module(*map(without_parameters, args), **kwargs)
 
     def attend(
         self,

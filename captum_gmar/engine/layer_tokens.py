@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from captum_gmar.engine.arguments import mapped, without_parameter
+from captum_gmar.engine.arguments import without_parameters
 from captum_gmar.engine.attention_blocks import AttentionBlocks
 from captum_gmar.engine.backward import gradients
 from captum_gmar.engine.balanced import BalancedPass, balanced
@@ -258,7 +258,7 @@ class _TokensMode(AttentionMode):
         )
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        args, kwargs = mapped(without_parameter, (args, kwargs))
+        args, kwargs = without_parameters((args, kwargs))
         return super().attend_in_module(*args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -266,7 +266,7 @@ class _TokensMode(AttentionMode):
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
-        args, kwargs = mapped(without_parameter, (tuple(args), kwargs))
+        args, kwargs = without_parameters((tuple(args), kwargs))
         result = func(*args, **kwargs)
         if func in NORM_FUNCTIONS:
             self._normalised = result

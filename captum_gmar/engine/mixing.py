@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from captum_gmar.engine.arguments import mapped, without_parameter
+from captum_gmar.engine.arguments import mapped, without_parameters
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.interception import AttentionMode
 from captum_gmar.engine.layer_parts import scale_of
@@ -65,7 +65,7 @@ class ValueMode(AttentionMode):
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As torch does, without gradients of parameters."""
-        args, kwargs = mapped(without_parameter, (args, kwargs))
+        args, kwargs = without_parameters((args, kwargs))
         return super().attend_in_module(*args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -75,7 +75,7 @@ class ValueMode(AttentionMode):
             return func(*args, **kwargs)
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
-        args, kwargs = mapped(without_parameter, (tuple(args), kwargs))
+        args, kwargs = without_parameters((tuple(args), kwargs))
         if name == SAMPLING:
             return self._sample(func, args, kwargs)
         met = self._weights_and_values(name, args) if len(self._weights) else None

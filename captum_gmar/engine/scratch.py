@@ -16,13 +16,10 @@ from captum_gmar.engine.precision import of_sums
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
 BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
 MIN_BLOCK_ROWS = 128
-# A block of heads gone over apart. On CPU, fewer elements mean that key and value are read and their gradients added up
-# more often, and more of them that a block leaves the cache before it has been used.
-ELEMENTS_APART = {"cpu": 9 << 18, "cuda": 1 << 25}
-ELEMENTS_READ = {
-    "cpu": 9 << 16,
-    "cuda": 1 << 25,
-}  # of heads apart of which no gradient is gathered: they stay in the cache
+# A block of heads gone over apart; on CPU for each of a few threads. Fewer elements mean that key and value are read
+# and their gradients added up more often, and more of them that a block leaves the cache before it has been used.
+ELEMENTS_APART = {"cpu": 9 << 16, "cuda": 1 << 25}
+MOST_THREADS = 4
 
 
 class Workspace:
@@ -78,10 +75,10 @@ class Scratch:
         self.step = min(max(1, elements // (self.heads * tokens**2)), self.examples)
         self.rows = min(max(MIN_BLOCK_ROWS, elements // (self.heads * tokens)), tokens)
         elements = fold * ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
+        if device == "cpu":
+            elements *= min(torch.get_num_threads(), MOST_THREADS)
         self.heads_apart = min(max(1, elements // tokens**2 // 2 * 2), self.heads)  # even, for two threads
         self.rows_apart = min(max(MIN_BLOCK_ROWS, elements // (self.heads_apart * tokens)), tokens)
-        elements_read = fold * ELEMENTS_READ.get(device, ELEMENTS_READ["cuda"])
-        self.rows_read = min(max(MIN_BLOCK_ROWS, elements_read // (self.heads_apart * tokens)), self.rows_apart)
         self.elements = max(self.step * self.heads * self.rows, self.heads_apart * self.rows_apart) * tokens
 
     def parts(self) -> Iterator[slice]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_gmar.engine.arguments import mapped, without_gradient, without_parameter
+from captum_gmar.engine.arguments import without_gradient, without_parameters
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.hooks import of_this_thread
 from captum_gmar.engine.interception import AttentionMode
@@ -237,7 +237,7 @@ class _WordPass(AttentionMode):
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        output = func(*mapped(without_parameter, tuple(args)), **mapped(without_parameter, kwargs))
+        output = func(*without_parameters(tuple(args)), **without_parameters(kwargs))
         return output if self.reading.layer is None else self._follow(func, args, output)
 
     def _follow(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
