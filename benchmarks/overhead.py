@@ -9,6 +9,7 @@ last layer, of which the classifier reads one token alone, is left out.
 """
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from collections.abc import Callable
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
+from benchmarks.machine import keep_freed_memory
 from captum_gmar.attr.catalogue import METHODS
 
 TINY = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8}
@@ -65,12 +67,14 @@ def passes(model: ViTForImageClassification, inputs: torch.Tensor) -> dict[str, 
 
 
 def medians(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of the process, every run of a round after the other."""
+    """Seconds of the process, all runs in each round, in an order of its own: what one leaves behind slows the next."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    shuffled, order = random.Random(0), list(runs)
     for _ in range(rounds):
-        for name, run in runs.items():
+        shuffled.shuffle(order)
+        for name in order:
             begin = time.process_time()
-            run()
+            runs[name]()
             taken[name].append(time.process_time() - begin)
     return {name: statistics.median(times[1:] or times) for name, times in taken.items()}
 
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--large", nargs="*", type=int, metavar="PIXELS")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     cases: dict[str, Callable[[], dict[str, float]]] = {}
     if options.large is None:
