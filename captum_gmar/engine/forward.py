@@ -29,7 +29,6 @@ from captum_gmar.engine.scratch import Workspace
 from captum_gmar.engine.together import Note, noted_attention
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused, is_read_together
 
-_ATTENTION = frozenset({F.scaled_dot_product_attention, F.multi_head_attention_forward})
 _ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # of a tensor's properties
 
 
@@ -112,7 +111,7 @@ class ForwardPass(AttentionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _ATTENTION:
+        if func is F.scaled_dot_product_attention or func is F.multi_head_attention_forward:
             return super().__torch_function__(func, types, args, kwargs)
         if not kwargs and PLAIN.issuperset(map(type, args)):  # as most are
             return func(*args)
