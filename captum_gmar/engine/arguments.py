@@ -19,9 +19,7 @@ def without_parameters(arguments: Any) -> Any:
 
 
 def _without_parameter(argument: Any) -> Any:
-    kind = type(argument)
-    is_parameter = kind is nn.Parameter or (kind not in PLAIN and isinstance(argument, nn.Parameter))
-    return argument.detach() if is_parameter else argument
+    return argument.detach() if type(argument) not in PLAIN and isinstance(argument, nn.Parameter) else argument
 
 
 def without_gradient(argument: Any) -> Any:

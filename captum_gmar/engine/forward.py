@@ -18,7 +18,7 @@ from captum_gmar.engine.arguments import PLAIN, without_parameters
 from captum_gmar.engine.blockwise import Handout, attention
 from captum_gmar.engine.fused import Watcher, fused_attention
 from captum_gmar.engine.graph import Pooling, depends
-from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.interception import ACCESS, AttentionMode
 from captum_gmar.engine.kernel import is_readable
 from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.models import PatchGrid, check_not_traced
@@ -28,8 +28,6 @@ from captum_gmar.engine.rule import HeadRule, Rule
 from captum_gmar.engine.scratch import Workspace
 from captum_gmar.engine.together import Note, noted_attention
 from captum_gmar.engine.ways import VALUE_MATRICES, is_fused, is_read_together
-
-_ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # of a tensor's properties
 
 
 class NoPatchGridError(RuntimeError):
@@ -122,7 +120,7 @@ class ForwardPass(AttentionMode):
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
             return args[0]  # which it does nothing to
-        if not torch.is_grad_enabled() or getattr(func, "__name__", None) in _ACCESS:
+        if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         constants = {name: without_parameters(value) for name, value in kwargs.items()}
         return func(*map(without_parameters, args), **constants)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # names of the functions of a tensor's properties
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
 

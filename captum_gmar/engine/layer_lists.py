@@ -14,7 +14,6 @@ ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECA
 # no part of what the image runs through before it is classified.
 READERS = ("decode", "neck", "segmentation", "upernet")
 BESIDE_THE_LAYERS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
-QUERIES = frozenset(QUERY_PARAMETERS)
 
 
 def transformer_layers(model: nn.Module | Survey, count: int | None = None) -> list[nn.Module]:
@@ -60,9 +59,7 @@ def has_several_grids(model: nn.Module | Survey, inputs: Tensor) -> bool:
     """
     survey = surveyed(model)
     check_not_traced(survey)
-    if inputs.dim() != 4 or any(not QUERIES.isdisjoint(module._parameters) for module in survey.named.values()):
-        return True
-    if has_stages(survey):
+    if inputs.dim() != 4 or survey.tokens(QUERY_PARAMETERS) or has_stages(survey):
         return True
     try:
         layers = transformer_layers(survey)

@@ -20,7 +20,7 @@ from captum_gmar.engine.explanation import check_deterministic
 from captum_gmar.engine.forward import check_no_dropout, cut_gradient_error, without_gradient_error
 from captum_gmar.engine.graph import depends
 from captum_gmar.engine.hooks import of_this_thread
-from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.interception import ACCESS, AttentionMode
 from captum_gmar.engine.layer_lists import transformer_layers
 from captum_gmar.engine.layer_parts import Layer
 from captum_gmar.engine.models import Logits, PatchGrid, logits_of, patch_grid
@@ -264,7 +264,7 @@ class _TokensMode(AttentionMode):
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
-        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+        if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         args, kwargs = without_parameters((tuple(args), kwargs))
         result = func(*args, **kwargs)

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_gmar.engine.arguments import mapped, without_parameters
 from captum_gmar.engine.forward import check_no_dropout
-from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.interception import ACCESS, AttentionMode
 from captum_gmar.engine.layer_parts import scale_of
 from captum_gmar.engine.places import Mixed
 from captum_gmar.engine.streams import TokenStreams, query_nodes
@@ -71,7 +71,7 @@ class ValueMode(AttentionMode):
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Calls a function of torch, and keeps the values where it mixes them by weights of attention."""
         name = getattr(func, "__name__", "")
-        if name in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+        if name in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)

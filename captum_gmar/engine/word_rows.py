@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from captum_gmar.engine.arguments import without_gradient, without_parameters
 from captum_gmar.engine.forward import check_no_dropout
 from captum_gmar.engine.hooks import of_this_thread
-from captum_gmar.engine.interception import AttentionMode
+from captum_gmar.engine.interception import ACCESS, AttentionMode
 from captum_gmar.engine.layer_parts import scale_of
 from captum_gmar.engine.precision import wide
 from captum_gmar.engine.switching import attention_implementation, uncompiled
@@ -235,7 +235,7 @@ class _WordPass(AttentionMode):
         """Runs the function on constant parameters, so that nothing is kept for gradients that nobody wants."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
-        if getattr(func, "__name__", None) in ("__get__", "__set__", "__delete__") or not torch.is_grad_enabled():
+        if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         output = func(*without_parameters(tuple(args)), **without_parameters(kwargs))
         return output if self.reading.layer is None else self._follow(func, args, output)

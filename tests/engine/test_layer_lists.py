@@ -5,7 +5,7 @@ import torch
 from families import FAMILIES, IMAGE, Block, TimmLike, make, with_text
 from torch import nn
 
-from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.layer_lists import has_several_grids, transformer_layers
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,3 +68,7 @@ def test_two_towers_that_see_images():
     model = nn.ModuleDict({"teacher": TimmLike("avg", {}), "student": TimmLike("avg", {})})
     with pytest.raises(ValueError, match=r"but found teacher\.blocks, student\.blocks"):
         transformer_layers(model, 3)
+
+
+def test_a_model_in_a_list_of_its_own_has_one_grid():
+    assert not has_several_grids(nn.Sequential(TimmLike("avg", {})), torch.zeros(1, 3, *IMAGE))
