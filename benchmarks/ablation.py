@@ -24,8 +24,8 @@ from captum_gmar.attr.evidence import log_odds
 from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.scene_subjects import scene_subject
-from captum_gmar.engine.explanation import Plan
-from captum_gmar.engine.reading import Block, Blocks, Reading, positive, product, read_blocks, sum_up
+from captum_gmar.engine.kernels.reduction import Block, Blocks, Reading, positive, product, read_blocks, sum_up
+from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.rule import Step, fuse_rows, head_weights
 from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.data.data_files import read_examples
@@ -140,14 +140,10 @@ def to_markdown(found: dict[Quantity, Summary]) -> str:
     columns = [MEAN, *(Quantity(DIFFERENCE, removal) for removal in REMOVALS), Quantity(MASS, "")]
     rows = []
     for place, name in enumerate(found[MEAN].methods):
-        difference = "" if name == WHOLE else _signed(found[MEAN].differences[name, WHOLE])
+        difference = "" if name == WHOLE else found[MEAN].differences[name, WHOLE].text("+.3f")
         rows.append([name, *(f"{found[column].means[place].mean:.3f}" for column in columns), difference])
     header = ["variant", "mean of removals", *REMOVALS, "relevance in the object", f"difference to {WHOLE}"]
     return table(header, rows)
-
-
-def _signed(estimate: Any) -> str:
-    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def main() -> None:

@@ -23,8 +23,9 @@ from transformers import ViTConfig
 from benchmarks.cases import SIZES, Case
 from benchmarks.rows import OWN, Subject
 from captum_gmar.attr.catalogue import OURS
-from captum_gmar.engine import kernel, log_sums, precision
-from captum_gmar.engine.reading import LayerGradient
+from captum_gmar.engine.hooks.attention_mode import AttentionCall
+from captum_gmar.engine.kernels import logsumexp, precision, triton_reduction
+from captum_gmar.engine.kernels.reduction import LayerGradient
 from captum_gmar.files.markdown import table
 
 ABOUT = """\
@@ -209,30 +210,20 @@ def usual_answer(func: Any, args: Any, kwargs: Any) -> Any:
     return True
 
 
-def fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
+def fused_attention(*args: Any, **kwargs: Any) -> Tensor:
     """``F.scaled_dot_product_attention`` as one operation: flash attention, or the other where that does not serve."""
-    if has_torch_function((query, key, value)):
-        rest = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
-        of = query, key, value, attn_mask
-        attended: Tensor = handle_torch_function(fused_attention, (query, key, value), *of, **rest)
+    given = AttentionCall(*args, **kwargs)
+    if has_torch_function(given[:3]):
+        attended: Tensor = handle_torch_function(fused_attention, given[:3], *args, **kwargs)
         return attended
-    if enable_gqa:
-        key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
-    if attn_mask is None and query.element_size() == 2:
-        return aten._scaled_dot_product_flash_attention(query, key, value, 0.0, is_causal, scale=scale)[0]
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, -torch.inf)
+    query, key, value, mask, *_ = given._replace(is_causal=False).expanded()
+    rest = {"is_causal": given.is_causal, "scale": given.scale}
+    if mask is None and query.element_size() == 2:
+        return aten._scaled_dot_product_flash_attention(query, key, value, 0.0, **rest)[0]
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
     attends, wants_lse = aten._scaled_dot_product_efficient_attention, torch.is_grad_enabled()
-    return attends(query, key, value, attn_mask, wants_lse, 0.0, is_causal, scale=scale)[0]
+    return attends(query, key, value, mask, wants_lse, 0.0, **rest)[0]
 
 
 @contextmanager
@@ -244,7 +235,7 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.object(torch, "is_autocast_enabled", lambda *args: False),
         patch.object(torch, "autocast", lambda *args, **kwargs: nullcontext()),
         patch.object(F, "scaled_dot_product_attention", fused_attention),
-        patch.object(log_sums, "_is_right", lambda *form: True),
+        patch.object(logsumexp, "_is_right", lambda *form: True),
         patch.object(precision, "_multiplies_widely", lambda *form: True),
     ):
         yield
@@ -255,8 +246,8 @@ def kernels(counting: Counting, with_kernel: bool) -> Iterator[None]:
     """Within the block, the Triton kernels are counted and not run, or are not there."""
 
     def run(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
-        matrix, of_queries = kernel.KERNEL_MATRICES[flags["MATRIX"]], name == "row_sums"
-        of_attention = of_queries or matrix in kernel.OF_ATTENTION
+        matrix, of_queries = triton_reduction.KERNEL_MATRICES[flags["MATRIX"]], name == "row_sums"
+        of_attention = of_queries or matrix in triton_reduction.OF_ATTENTION
         of_gradient = flags["NORM"] or matrix not in (None, "attention")
         tensors_of = {"scores": (layer.query, layer.key), "gradient": (layer.value, layer.grad_output)}
         products = [name for name, needed in (("scores", of_attention), ("gradient", of_gradient)) if needed]
@@ -265,12 +256,12 @@ def kernels(counting: Counting, with_kernel: bool) -> Iterator[None]:
         others = {id(t): t for t in tensors if t.numel()}  # one is not there twice
         counting.launch(read, list(others.values()), len(products) * product)
 
-    devices = {*kernel.DEVICES, DEVICE} if with_kernel else set()
+    devices = {*triton_reduction.DEVICES, DEVICE} if with_kernel else set()
     with (
-        patch.object(kernel, "DEVICES", devices),
-        patch.object(kernel, "_has_triton", lambda: True),
-        patch.object(kernel, "_passes_test", lambda form: True),
-        patch.object(kernel, "run_kernel", run),
+        patch.object(triton_reduction, "DEVICES", devices),
+        patch.object(triton_reduction, "_has_triton", lambda: True),
+        patch.object(triton_reduction, "_passes_test", lambda form: True),
+        patch.object(triton_reduction, "run_kernel", run),
     ):
         yield
 

@@ -19,9 +19,9 @@ from captum_gmar.files.images import list_images
 
 DRAWN = "from captum_gmar.cli.main import main; raise SystemExit(main())"
 NOT_DRAWN = f"""
-from captum_gmar.cli import drawing_process
-drawing_process.WORTH_A_PROCESS = 10 ** 9
-drawing_process.draw_and_save = lambda picture, path: (path.parent.mkdir(exist_ok=True), path.touch())
+from captum_gmar.cli import explain_images, image_picture
+image_picture.ImagePicture.draw = lambda picture: None
+explain_images.save_picture = lambda figure, path, note: (path.parent.mkdir(exist_ok=True), path.touch())
 {DRAWN}
 """
 

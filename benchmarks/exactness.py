@@ -30,11 +30,11 @@ from torch.overrides import TorchFunctionMode
 from captum_gmar.attr.catalogue import OURS
 from captum_gmar.attr.methods import methods
 from captum_gmar.demo import load_model, load_scene
-from captum_gmar.engine.layer_lists import transformer_layers
-from captum_gmar.engine.models import patch_grid
-from captum_gmar.engine.switching import attention_implementation
+from captum_gmar.engine.models.attention_backend import attention_implementation
+from captum_gmar.engine.models.layers import transformer_layers
+from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.markdown import table
-from captum_gmar.metrics.ranks import spearman
+from captum_gmar.metrics._statistics import spearman
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import oracle

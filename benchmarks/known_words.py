@@ -22,14 +22,13 @@ from torch import Tensor
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.tower_rollout import handed_down
 from captum_gmar.classifier.answering import load_answering
 from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from captum_gmar.demo.questions import SceneQuestion, questions_of
 from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.files.markdown import table
-from captum_gmar.metrics.intervals import margin
+from captum_gmar.metrics._statistics import margin
 
 FIRST_SEED = 700_000
 KINDS = ("shape", "texture", "relation")
@@ -62,11 +61,6 @@ def evidence(asked: Asked) -> Tensor:
     """(W, P) of the library."""
     inputs = {"input_ids": asked.prompt, "pixel_values": asked.pixel_values}
     return AnswerEvidence(asked.model).attribute(inputs, asked.answer[:-1]).picture_relevance().flatten(1)
-
-
-def evidence_of_patches(asked: Asked) -> Tensor:
-    """(W, P) of the library, handed down through the vision tower."""
-    return handed_down(asked.model, asked.pixel_values, evidence(asked).view(-1, GRID, GRID)).flatten(1)
 
 
 class Recorded(NamedTuple):
@@ -150,7 +144,6 @@ def nothing(asked: Asked) -> Tensor:
 
 METHODS: dict[str, tuple[Callable[[Asked], Tensor], str]] = {  # with passes, forward + backward, for W words
     "answer evidence": (evidence, "1 + 1"),
-    "answer evidence through the tower": (evidence_of_patches, "2 + 1"),
     "raw attention, last layer": (raw_attention, "1"),
     "raw attention, mean of layers": (mean_attention, "1"),
     "attention rollout": (rollout, "1"),

@@ -9,6 +9,7 @@ interval, bold where that leaves out zero. The methods stand in the order of the
 import argparse
 import csv
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +23,15 @@ Column = tuple[str, str]  # metric and removal
 
 
 class Lead(NamedTuple):
-    """What the method is ahead by, with its interval."""
+    """What the method is ahead by, with its interval: nan of too few images."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        text = f"{number_text(self.mean, '+.3f')} [{number_text(self.low, '+.3f')}, {number_text(self.high, '+.3f')}]"
+        mean, *ends = (number_text(number, "+.3f") for number in self)
+        text = mean if isnan(self.low) else f"{mean} [{', '.join(ends)}]"
         return f"**{text}**" if self.low > 0 or self.high < 0 else text
 
 
@@ -45,7 +47,7 @@ def read_leads(folder: Path, leader: str) -> dict[Column, dict[str, Lead]]:
     """By metric and removal what the leader is ahead of each other method by."""
     leads: dict[Column, dict[str, Lead]] = {}
     for row in _rows(folder / "differences.csv"):
-        lead = Lead(float(row["difference"]), float(row["low"]), float(row["high"]))
+        lead = Lead(float(row["difference"]), float(row["low"] or "nan"), float(row["high"] or "nan"))
         other = row["other"]
         if row["other"] == leader:
             lead, other = Lead(-lead.mean, -lead.high, -lead.low), row["method"]

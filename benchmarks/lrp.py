@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captum_gmar.engine import balanced_functions
-from captum_gmar.engine.layer_lists import transformer_layers
-from captum_gmar.engine.models import patch_grid
+from captum_gmar.engine.hidden_states import functions
+from captum_gmar.engine.models.layers import transformer_layers
+from captum_gmar.engine.models.patch_grid import patch_grid
 
 NORMS_AND_GATES = {
-    F.layer_norm: balanced_functions.layer_norm,
-    F.gelu: balanced_functions.gelu,
-    F.silu: balanced_functions.silu,
+    F.layer_norm: functions.layer_norm,
+    F.gelu: functions.gelu,
+    F.silu: functions.silu,
 }
 
 
@@ -108,8 +108,8 @@ def _attended(func: Any, rules: LRPRules, args: Sequence[Any], kwargs: dict[str,
     query, key, value = args[:3]
     if rules.is_attention_constant:
         return func(query.detach(), key.detach(), value, *args[3:], **kwargs)
-    query, key = (balanced_functions.scaled_gradient(tensor, 0.25) for tensor in (query, key))
-    return func(query, key, balanced_functions.scaled_gradient(value, 0.5), *args[3:], **kwargs)
+    query, key = (functions.scaled_gradient(tensor, 0.25) for tensor in (query, key))
+    return func(query, key, functions.scaled_gradient(value, 0.5), *args[3:], **kwargs)
 
 
 def lrp_relevance(model: nn.Module, rules: LRPRules, pixels: Tensor, target: Tensor) -> Tensor:

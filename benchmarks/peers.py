@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTForImageClassification
 
-from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models.layers import transformer_layers
 
 Run = Callable[[], object]
 

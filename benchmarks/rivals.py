@@ -28,7 +28,7 @@ from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.options import TOKEN_FORMS, names_of, part, token
 from captum_gmar.cli.scene_subjects import SCENES, scene_example
 from captum_gmar.demo import model_folder
-from captum_gmar.engine.start_tokens import Part
+from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.evaluation.catalogue import METRICS, REMOVALS
 from captum_gmar.evaluation.data.data_files import read_examples
 from captum_gmar.evaluation.data.example import Example

@@ -9,7 +9,7 @@ from benchmarks.cases import Case
 from benchmarks.isolated import Send, failure
 from benchmarks.machine import keep_freed_memory
 from benchmarks.rows import OWN, Row, Subject
-from captum_gmar.engine.clock import timed
+from captum_gmar.metrics.clock import timed
 
 LONG = 2  # seconds, beside which the first run of a process makes no odds
 

@@ -26,9 +26,9 @@ from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from benchmarks.counting import DEVICE, Count, Counting, as_on_a_gpu, kernels
 from captum_gmar.attr.evidence import log_odds
-from captum_gmar.attr.word_scores import word_scores
-from captum_gmar.engine.word_rows import explain_last_rows
 from captum_gmar.files.markdown import table
+from captum_gmar.vlm.decoder_pass import explain_last_rows
+from captum_gmar.vlm.word_scores import word_scores
 
 WORDS = 64  # tokens of the answer
 PROMPT = 40  # tokens beside the picture's

@@ -1,7 +1,5 @@
 """The public names and where each is defined, one row each: for type checkers, and for ``__init__.py``."""
 
-from captum_gmar.attr.answer import AnswerAttribution as AnswerAttribution
-from captum_gmar.attr.answer import AnswerEvidence as AnswerEvidence
 from captum_gmar.attr.evidence import AttentionEvidence as AttentionEvidence
 from captum_gmar.attr.gmar import GMARAttribution as GMARAttribution
 from captum_gmar.attr.gradient_rollout import AttentionGradCAM as AttentionGradCAM
@@ -23,9 +21,9 @@ from captum_gmar.attr.token_gradients import LibraAttCAT as LibraAttCAT
 from captum_gmar.attr.token_gradients import LibraFullGradPlus as LibraFullGradPlus
 from captum_gmar.classifier.detection import Detection as Detection
 from captum_gmar.classifier.detection import find_query as find_query
-from captum_gmar.engine.balanced_rules import register_rule as register_rule
-from captum_gmar.engine.recording import AttentionRecord as AttentionRecord
-from captum_gmar.engine.recording import record_attention as record_attention
+from captum_gmar.engine.attention.record import AttentionRecord as AttentionRecord
+from captum_gmar.engine.attention.record import record_attention as record_attention
+from captum_gmar.engine.hidden_states.registry import register_rule as register_rule
 from captum_gmar.evaluation.evaluate import evaluate as evaluate
 from captum_gmar.evaluation.evaluate_heads import evaluate_heads as evaluate_heads
 from captum_gmar.inspection.compare import compare as compare
@@ -41,5 +39,7 @@ from captum_gmar.visualization import visualize_relevance_flow as visualize_rele
 from captum_gmar.visualization import visualize_spectrogram as visualize_spectrogram
 from captum_gmar.visualization import visualize_token_interaction as visualize_token_interaction
 from captum_gmar.visualization import visualize_video as visualize_video
+from captum_gmar.vlm.attribution import AnswerAttribution as AnswerAttribution
+from captum_gmar.vlm.evidence import AnswerEvidence as AnswerEvidence
 
 __version__: str

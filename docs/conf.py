@@ -45,13 +45,13 @@ templates_path: list[str] = []
 
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
-suppress_warnings = ["mystnb.unknown_mime_type"]  # widgets, which say on the page that they need a kernel
-
 nb_execution_mode = "off" if MODE == "draft" else "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_output_stderr = "warn"
+nb_render_markdown_format = "myst"  # which has tables
+nb_mime_priority_overrides = [("*", "application/vnd.jupyter.widget-view+json", None)]  # which needs a kernel
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

@@ -69,17 +69,19 @@ def metrics(model, images):
 
 
 def captums(model, images):
-    """Captum's methods, as they are called by name; ours are checked by ``elsewhere.py``."""
+    """Captum's methods and published GMAR, as they are called by name; ours are checked by ``elsewhere.py``."""
     from captum_gmar.attr.catalogue import CAPTUMS
     from captum_gmar.attr.catalogue import METHODS as ENTRIES
 
-    return {name: partial(ENTRIES[name].load()(model).attribute, images, TARGETS) for name in CAPTUMS}
+    return {
+        name: partial(ENTRIES[name].load()(model).attribute, images, TARGETS) for name in (*CAPTUMS, "published-gmar")
+    }
 
 
 def heads(model, images):
     """Scores of heads, by batches with labels as a data loader gives them, and what is done with them."""
     from captum_gmar import GMARAttribution, record_attention
-    from captum_gmar import heads as library
+    from captum_gmar import ablation as library
     from captum_gmar.evaluation.catalogue import SCORES
 
     batches = [(images, TARGETS)]

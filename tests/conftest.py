@@ -16,7 +16,7 @@ from moulds import Mould
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar.classifier import Classifier, load_classifier
-from captum_gmar.engine import together
+from captum_gmar.engine.kernels import batched
 
 # On models this small, several threads wait for each other most of the time; and they round otherwise than one.
 torch.set_num_threads(1)
@@ -30,16 +30,16 @@ def pytest_collection_finish() -> None:
 
 
 # On models this small all layers would be read together, and blocks, which others take, would not be tried.
-MOST_ELEMENTS = dict(together.MOST_ELEMENTS)
-together.MOST_ELEMENTS["cpu"] = 0
+MOST_ELEMENTS = dict(batched.MOST_ELEMENTS)
+batched.MOST_ELEMENTS["cpu"] = 0
 
 
 @pytest.fixture(autouse=True, scope="module")
 def layers_together(request: pytest.FixtureRequest) -> Iterator[None]:
     """Commands are as they are installed: processes that they start know nothing of what is set here."""
-    together.MOST_ELEMENTS["cpu"] = MOST_ELEMENTS["cpu"] if "cli" in request.path.parts else 0
+    batched.MOST_ELEMENTS["cpu"] = MOST_ELEMENTS["cpu"] if "cli" in request.path.parts else 0
     yield
-    together.MOST_ELEMENTS["cpu"] = 0
+    batched.MOST_ELEMENTS["cpu"] = 0
 
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}
@@ -97,7 +97,9 @@ def drawn() -> None:
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of runs in this process are empty files, for drawing takes longer than measuring."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).write_bytes(b""))
+        monkeypatch.setattr(
+            Figure, "savefig", lambda self, file, **options: Path(file).touch() if isinstance(file, Path) else None
+        )
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import transformers
 from moulds import Mould
 from torch import nn
 
-from captum_gmar.engine.layer_lists import transformer_layers
-from captum_gmar.engine.models import Logits
+from captum_gmar.engine.models.layers import transformer_layers
+from captum_gmar.engine.models.patch_grid import Logits
 
 TINY = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 48, "num_labels": 10}
 TINY_IMAGE = {**TINY, "image_size": 32, "patch_size": 8}

@@ -23,10 +23,10 @@ from captum_gmar import (
     LeGrad,
     LibraAttCAT,
     LibraFullGradPlus,
-    PublishedGMAR,
     RawAttention,
     TokenEvidence,
 )
+from captum_gmar.attr.catalogue import OURS
 
 
 class Method(NamedTuple):
@@ -129,8 +129,9 @@ METHODS = {
     "AttCAT": read_tokens(AttCAT, oracle.attcat),
     "CDAM": read_tokens(CDAM, oracle.cdam),
     "Grad-ECLIP": read_tokens(GradECLIP, oracle.grad_eclip, is_signed=False),
-    "published GMAR": Method(PublishedGMAR, None, conserves=False, takes_tokens=False),
 }
+# Names of the methods that read attention in the engine's passes.
+READERS = [name for name in OURS if name != "published-gmar"]
 # The first row of each public class.
 PUBLIC = list({getattr(m.make, "func", m.make): name for name, m in reversed(METHODS.items())}.values())
 NAMES = {
@@ -142,7 +143,6 @@ NAMES = {
     GMARPlusPlus: "GMAR++",
     GradSAM: "Grad-SAM",
     LeGrad: "LeGrad",
-    PublishedGMAR: "Published GMAR",
     AttentionEvidence: "Attention evidence",
     LibraFullGradPlus: "Libra FullGrad+",
     FullGradPlus: "FullGrad+",

@@ -10,7 +10,7 @@ from families import make
 pytest.importorskip("benchmarks.ablation", reason="the benchmarks are not installed; they run in a checkout")
 
 from benchmarks.ablation import VARIANTS, WHOLE, summaries, to_markdown
-from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.evaluation.runs.example_results import Result, Row
 
 TARGETS = [3, 0, 9]
@@ -75,9 +75,9 @@ def test_variant(name, case):
 
 
 def test_differences_are_to_the_whole_method():
-    """Of two images on which a variant loses 0.2 and 0.4 in every removal."""
+    """Of ten images on which a variant loses 0.2 or 0.4 in every removal: means are those of ten coins."""
     results = []
-    for image, lost in enumerate((0.2, 0.4)):
+    for image, lost in enumerate((0.2, 0.4) * 5):
         rows = []
         for method, inserted in ((WHOLE, 0.9), ("variant", 0.9 - lost)):
             for removal in ("mean", "blur", "noisy-linear", "tokens"):
@@ -87,4 +87,4 @@ def test_differences_are_to_the_whole_method():
     whole, variant = (" ".join(line.split()) for line in to_markdown(summaries(results)).splitlines()[2:])
     assert whole.split(" | ")[1:-1] == ["0.800"] * 5 + ["0.500"]
     assert variant.split(" | ")[1:-1] == ["0.500"] * 5 + ["0.500"]
-    assert "-0.300 [-0.400, -0.200]" in variant
+    assert "-0.300 [-0.360, -0.240]" in variant

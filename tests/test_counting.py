@@ -10,8 +10,8 @@ from benchmarks import counting
 from benchmarks.cases import Case
 from benchmarks.counting import DEPTHS, LAUNCH, Count, count, count_call, main, own_of
 from benchmarks.rows import BOTH, FORWARD, Subject
-from captum_gmar.engine.kernel import is_readable, read_by_kernel
-from captum_gmar.engine.reading import LayerGradient, Reading
+from captum_gmar.engine.kernels.reduction import LayerGradient, Reading
+from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 
 TINY = Case("ViT-Ti", 32, 2, "bfloat16", layers=3)
 

@@ -13,11 +13,18 @@ from tools.house import (
     FLOORS,
     Module,
     arrows,
+    begins_with_a_clause,
     circles,
     defined_names,
     file_arrows,
+    file_arrows_when_loaded,
+    files_behind,
     floors,
+    functions,
     imports,
+    inside,
+    longest_chain,
+    prepositions,
     read_modules,
     upward,
 )
@@ -68,7 +75,7 @@ def test_a_name_stands_for_one_thing(modules: list[Module]) -> None:
         ("def late():\n    from captum_gmar.cli import main", {("engine", "cli")}),
         ("from ..cli import main", {("engine", "cli")}),
         ("from captum_gmar import __version__", {("engine", "__init__")}),
-        ("from captum_gmar.engine import explanation as explain\nimport captum", set()),
+        ("from captum_gmar.engine import explain as run\nimport captum", set()),
     ],
 )
 def test_imports_are_seen_wherever_and_however_they_are_written(text: str, pairs: set[tuple[str, str]]) -> None:
@@ -92,6 +99,35 @@ def test_floors_and_circles() -> None:
     pairs = {("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")}
     assert circles("abcd", pairs) == [frozenset("bc")]
     assert floors("abcd", pairs) == {"a": 4, "b": 3, "c": 3, "d": 1}
+
+
+def test_chain_and_files_behind_follow_imports_that_run_when_a_file_is_loaded() -> None:
+    """gmar stands on rule, and rule on sums; hooks is imported late, and flags by the type checker alone."""
+    house = made_of(
+        attr__gmar="from captum_gmar.engine import rule\nfrom captum_gmar.engine.sums import add",
+        engine__rule="from captum_gmar.engine.sums import add\ndef late():\n    from captum_gmar.engine import hooks",
+        engine__sums="if TYPE_CHECKING:\n    from captum_gmar.engine import flags",
+        engine__hooks="",
+        engine__flags="",
+    )
+    arrows_of = file_arrows_when_loaded(house)
+    names = [f"captum_gmar.{name}" for name in ("attr.gmar", "engine.rule", "engine.sums")]
+    assert longest_chain(arrows_of) == names
+    assert files_behind(names[0], arrows_of) == set(names)
+    assert inside("captum_gmar.engine", house) == (4, 3)
+
+
+def test_clauses_and_prepositions_are_counted() -> None:
+    (module,) = made_of(
+        engine__rule="""
+def one(of_layers): "Of each layer."
+def two(layers): "Return the layers."
+def three(): "Whether, in the end, it is one."
+def of_parts(): return of_parts
+"""
+    )
+    assert [begins_with_a_clause(function) for function in functions([module])] == [True, False, True, False]
+    assert prepositions([module]) == {"of_layers": 1}
 
 
 def test_help_loads_nothing_that_computes() -> None:

@@ -19,8 +19,8 @@ from benchmarks.lrp import (
     lrp_method,
     lrp_relevance,
 )
-from captum_gmar.engine.balanced import balanced
-from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.hidden_states.libragrad import balanced
+from captum_gmar.engine.models.layers import transformer_layers
 
 CONSTANT = {"ResLRP": LRP_ROWS["ResLRP, constant attention"], "no γ": LRPRules(True, mlp_gamma=0)}
 TARGETS = torch.tensor([3, 0])

@@ -6,7 +6,9 @@
 
 A room is a file or a folder at the top of the package, its `__init__.py` too, and `benchmarks`, which stands on it. An
 arrow leads from a room to one that it imports, anywhere in a file. A room stands one floor above the highest room that
-it imports; rooms in a circle have no order, so each of them adds a floor. Nothing but Python's own library is needed.
+it imports; rooms in a circle have no order, so each of them adds a floor. The chain of files and the files behind a
+method follow the imports that run when a file is loaded, and leave `__init__.py` out. Nothing but Python's own library
+is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # rooms of lower floors alone.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__init__", "engine", "files", "metrics"),
-    ("attr", "classifier", "heads", "token_removal", "visualization"),
+    ("ablation", "attr", "classifier", "visualization", "vlm"),
     ("demo", "evaluation", "inspection"),
     ("cli",),
     ("__main__", "benchmarks"),
@@ -38,6 +40,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # Names of variables that say in which state something is and not what it is.
 VAGUE = ("own", "asked", "found", "taken", "told", "weighed")
 LARGE_BODY = 40  # lines
+# Modules of methods whose files behind them are counted.
+METHODS = ("attr.gmar", "attr.rollout", "attr.token_evidence")
+# A docstring that begins with one of these words begins with a clause and not with what the function does.
+CLAUSES = ("As", "At", "By", "For", "From", "How", "In", "Of", "On", "So", "That", "To")
+CLAUSES += ("What", "Where", "Whether", "Which", "Who", "With")
+# A variable that begins with one of these words says where something is and not what it is.
+PREPOSITIONS = ("above", "after", "as", "at", "before", "behind", "below", "beside", "between", "beyond", "by", "for")
+PREPOSITIONS += ("from", "in", "into", "of", "on", "to", "with", "within", "without")
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,50 @@ def floors(rooms: Iterable[str], pairs: Collection[tuple[str, str]]) -> dict[str
     return {room: height(group_of[room]) for room in rooms}
 
 
+def file_arrows_when_loaded(modules: Sequence[Module]) -> dict[str, set[str]]:
+    """Give the files that each file imports as it is loaded, `__init__.py` left out."""
+    names = {module.name for module in modules if module.path.name != "__init__.py"}
+    return {
+        module.name: {_imported(source, name, names) for source, name, when_loaded in imports(module) if when_loaded}
+        & names - {module.name}
+        for module in modules
+    }
+
+
+def longest_chain(arrows: Mapping[str, Collection[str]]) -> list[str]:
+    """Give the files of the longest way along arrows without a circle, from the top."""
+    chains: dict[str, list[str]] = {}
+
+    def chain(file: str) -> list[str]:
+        if file not in chains:
+            chains[file] = [file, *max(map(chain, sorted(arrows[file])), key=len, default=[])]
+        return chains[file]
+
+    return max(map(chain, sorted(arrows)), key=len, default=[])
+
+
+def files_behind(file: str, arrows: Mapping[str, Collection[str]]) -> set[str]:
+    """Give a file and all that are loaded with it."""
+    return _reached(file, {(source, target) for source, targets in arrows.items() for target in targets})
+
+
+def inside(folder: str, modules: Sequence[Module]) -> tuple[int, int]:
+    """Count the files and folders in a folder, and the floors that they stand on by all their imports."""
+    prefix = f"{folder}."
+    rooms = {module.name.removeprefix(prefix).split(".")[0] for module in modules if module.name.startswith(prefix)}
+    pairs = {
+        (a.removeprefix(prefix).split(".")[0], b.removeprefix(prefix).split(".")[0])
+        for a, b in file_arrows(modules)
+        if a.startswith(prefix) and b.startswith(prefix)
+    }
+    return len(rooms), max(floors(rooms, {(a, b) for a, b in pairs if a != b}).values(), default=0)
+
+
+def folders(modules: Iterable[Module]) -> list[str]:
+    """Give the package's folders, as they are imported."""
+    return sorted(module.name for module in modules if module.path.name == "__init__.py")
+
+
 def upward(pairs: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, str], Sequence[str]]:
     """Give the arrows that the plan does not have: up, or along a floor."""
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -205,6 +259,12 @@ def body_lines(function: Function) -> int:
     """Count the lines of a function below its head and its docstring."""
     statements = function.body[has_docstring(function) :]
     return (statements[-1].end_lineno or 0) - statements[0].lineno + 1 if statements else 0
+
+
+def begins_with_a_clause(function: Function) -> bool:
+    """Return whether a docstring begins with a relative clause or a preposition."""
+    words = (ast.get_docstring(function) or "").split(maxsplit=1)
+    return bool(words) and words[0].rstrip(",:") in CLAUSES
 
 
 def docstring_lines(module: Module) -> set[int]:
@@ -258,10 +318,31 @@ def _names_of(node: ast.stmt) -> list[str]:
 
 def vague_variables(modules: Iterable[Module]) -> Counter[str]:
     """Count how often variables and parameters bear a name of VAGUE."""
+    return Counter(name for name in _variables(modules) if name in VAGUE)
+
+
+def _variables(modules: Iterable[Module]) -> list[str]:
     nodes = [node for module in modules for node in ast.walk(module.tree)]
+    named = {node.name for node in nodes if isinstance(node, ast.ClassDef | Function)}
     names = [node.id for node in nodes if isinstance(node, ast.Name)]
     names += [node.arg for node in nodes if isinstance(node, ast.arg)]
-    return Counter(name for name in names if name in VAGUE)
+    return [name for name in names if name not in named]
+
+
+def prepositions(modules: Iterable[Module]) -> Counter[str]:
+    """Count how often variables and parameters bear a name that begins with a preposition."""
+    return Counter(name for name in _variables(modules) if name.strip("_").split("_")[0] in PREPOSITIONS)
+
+
+def without_tests(modules: Iterable[Module], tests: Path = CHECKOUT / "tests") -> list[str]:
+    """Give the modules of the package that have no file of tests of their name."""
+    tested = {path.stem.removeprefix("test_") for path in tests.rglob("test_*.py")}
+    candidates = filter(_may_have_tests, modules)
+    return [module.name for module in candidates if module.path.stem.lstrip("_") not in tested]
+
+
+def _may_have_tests(module: Module) -> bool:
+    return module.path.stem not in ("__init__", "__main__")
 
 
 def repeated_file_names(modules: Iterable[Module]) -> dict[str, list[str]]:
@@ -294,12 +375,19 @@ def measure(modules: Sequence[Module]) -> House:
     repeated = {name: sorted(homes) for name, homes in defined_names(package).items() if len(homes) > 1}
     of_public = [name for name in repeated if not name.startswith("_")]
     files, vague = repeated_file_names(package), vague_variables(package)
+    loaded, documented = file_arrows_when_loaded(package), [f for f in functions(package) if has_docstring(f)]
+    chain, places = longest_chain(loaded), prepositions(package)
+    behind = {name: files_behind(f"{PACKAGE}.{name}", loaded) for name in METHODS if f"{PACKAGE}.{name}" in loaded}
+    untested = without_tests(package)
+    within = {folder: inside(folder, package) for folder in folders(package)}
     figures = {
         "rooms": str(len(rooms)),
         "floors": str(max(floor_of.values())),
         "arrows between rooms": str(len(pairs)),
         "circles of rooms": str(len(circles(rooms, pairs))),
         "circles of files": str(len(files_of_circles)),
+        "longest chain of files": str(len(chain)),
+        **{f"files behind {name}": str(len(files)) for name, files in behind.items()},
         "arrows up or aside": str(len(upward(pairs))) if set(FLOORS[0]) <= rooms else "no plan",
         "files": str(len(package)),
         "lines": f"{sum(len(module.text.splitlines()) for module in package):,}",
@@ -310,6 +398,9 @@ def measure(modules: Sequence[Module]) -> House:
         f"bodies over {LARGE_BODY} lines": str(sum(lines > LARGE_BODY for lines in bodies)),
         "public classes, functions, methods": str(len(public)),
         "of them with a docstring": f"{sum(public.values()) / len(public):.1%}",
+        "docstrings that begin with a clause": f"{sum(map(begins_with_a_clause, documented)) / len(documented):.1%}",
+        "modules with tests of their name": f"{1 - len(untested) / sum(map(_may_have_tests, package)):.0%}",
+        "variables that begin with a preposition": str(sum(places.values())),
         "names defined in several modules": str(len(repeated)),
         "of them public": str(len(of_public)),
         "file names that stand twice": str(len(files)),
@@ -320,6 +411,12 @@ def measure(modules: Sequence[Module]) -> House:
             f"{number}  {', '.join(sorted(room for room in rooms if floor_of[room] == number))}"
             for number in sorted(set(floor_of.values()), reverse=True)
         ],
+        "inside each folder: files and folders, floors": [
+            f"{folder}: {rooms}, {height}" for folder, (rooms, height) in within.items()
+        ],
+        "longest chain of files": chain,
+        "without tests of their name": untested,
+        "variables that begin with a preposition": [f"{name}: {uses}" for name, uses in places.most_common()],
         "circles": [" ".join(sorted(circle)) for circle in files_of_circles],
         "arrows up or aside": [f"{a} -> {b}: {', '.join(sorted(set(by)))}" for (a, b), by in upward(pairs).items()],
         "without a docstring": sorted(name for name, has in public.items() if not has),

@@ -14,9 +14,10 @@ from typing import Any
 LIST = Path(__file__).resolve().parents[1] / "tests" / "public_names.txt"
 MODULES = (
     "captum_gmar",
-    *(f"captum_gmar.{name}" for name in ("classifier", "demo", "heads", "metrics", "token_removal", "visualization")),
+    *(f"captum_gmar.{name}" for name in ("ablation", "classifier", "demo", "metrics", "visualization")),
 )
-INHERITED = ("attribute", "relevance", "relevance_of_targets", "attribute_targets", "head_importance", "relevance_flow")
+INHERITED = ("attribute", "attribute_targets", "explain", "head_importance", "head_importance_of_targets")
+INHERITED += ("relevance", "relevance_flow", "relevance_of_targets")
 
 
 def public_names() -> list[str]:
@@ -36,12 +37,16 @@ def _of_module(module: str) -> Iterator[str]:
 
 
 def _defined(module: Any) -> list[str]:
-    """Where a module names none: what is defined in it, without underscore."""
+    """Return the names without underscore that a module, or one below it that it takes whole, defines."""
     return [
         name
         for name, value in vars(module).items()
-        if name[0] != "_" and getattr(value, "__module__", "") == module.__name__
+        if name[0] != "_" and not inspect.ismodule(value) and _home(value).startswith(module.__name__)
     ]
+
+
+def _home(value: Any) -> str:
+    return str(getattr(value, "__module__", ""))
 
 
 def _parameters(value: Any) -> str:

@@ -5,7 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,13 @@ from captum_gmar.engine._captum import (
     _is_tuple,
     log_usage,
 )
-from captum_gmar.engine.explanation import Explanation, Plan
-from captum_gmar.engine.halving import in_halves
-from captum_gmar.engine.models import Logits, check_model, logits_of
-from captum_gmar.engine.request import ChooseTargets, Request, Targets, each_target, pixel_values
+from captum_gmar.engine.batching import in_halves
+from captum_gmar.engine.explain import explain_any
+from captum_gmar.engine.models.patch_grid import Logits, check_model, logits_of
+from captum_gmar.engine.models.readout_tokens import check_start
+from captum_gmar.engine.plan import Explanation, Plan
+from captum_gmar.engine.request import ChooseTargets, Inputs, Request, Targets, each_target, pixel_values
 from captum_gmar.engine.rule import head_weights
-from captum_gmar.engine.start_tokens import check_start
-from captum_gmar.engine.windows import explain_any
-
-Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 
 NO_GRADIENT = (
     "All gradients of an attention layer are zero for at least one example: the target does not depend on its "
@@ -90,10 +88,11 @@ class AttentionAttribution(Attribution, ABC):
             target (int, tuple, Tensor, or list, optional): Output indices that are explained, usually the class:
 
                 - a single integer, a tensor containing a single integer or a tuple of one integer, which is applied
-                  to all examples
+                  to all examples; a negative one counts from the end
 
                 - a list of integers, a 1D tensor or a list of tuples, with length matching the number of examples
 
+                For outputs of more dimensions the tuples are whole, such as (query, class) or (class, row, column).
                 None is for models with one output per example.
                 Default: None
             additional_forward_args (Any, optional): Further positional arguments of the model, after the inputs; a
@@ -104,8 +103,8 @@ class AttentionAttribution(Attribution, ABC):
                 stay the same.
                 Default: None
             contrast (int, tuple, Tensor, or list, optional): Output indices in the forms of ``target``, whose logits
-                are taken off: explains why the target rather than these. Like the target, it means nothing to methods
-                without gradient.
+                are taken off: explains why the target rather than these, none of which is the target. Like the
+                target, it means nothing to methods without gradient.
                 Default: None
 
         Returns:
@@ -117,9 +116,11 @@ class AttentionAttribution(Attribution, ABC):
                 rounds it by several percent: take :meth:`relevance` there.
 
         Raises:
-            AssertionError: from Captum, if the target does not fit the model's output.
-            ValueError: if the inputs are not one batch of images of at least a patch each.
-            RuntimeError: if the model's attention cannot be met; the message says what to do.
+            AssertionError: from Captum, if the target or the contrast has none of its forms.
+            TypeError, ValueError: if they are no complete index of an output, or equal; or the inputs are not one batch
+                of images of at least a patch each.
+            RuntimeError: if the model's attention cannot be met, or ``forward_func`` runs other models or returns other
+                rows; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
             torch.OutOfMemoryError: if memory holds not even one example. Where it does not hold all, fewer are run at
                 once.
@@ -281,7 +282,7 @@ class AttentionAttribution(Attribution, ABC):
             - **layers** (*tuple[int]*): The layers' numbers.
 
         Raises:
-            ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence and published GMAR
+            ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence
                 do not, nor do the recursions "forward" and "additive".
         """
         plan, follower = with_follower(self.plan, self.get_name())

@@ -21,6 +21,7 @@ Example::
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, ClassVar, NoReturn, cast
 
 import captum.attr
@@ -28,11 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
-from captum_gmar.engine.hooks import of_this_thread
-from captum_gmar.engine.layer_lists import transformer_layers
-from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
+from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.models.attention_backend import uncompiled
+from captum_gmar.engine.models.layers import transformer_layers
+from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, check_rows, patch_grid
 from captum_gmar.engine.request import leaf, pixel_values
-from captum_gmar.engine.switching import uncompiled
+from captum_gmar.engine.targets import check_target
 
 
 class _Ready(Attribution):
@@ -84,9 +86,10 @@ class _Ready(Attribution):
                 As Captum returns it.
 
         Raises:
-            AssertionError: from Captum, if the target or an option does not fit.
-            ValueError: if the inputs are not one batch of images, or, from a perturbation method, if there are several
-                outputs per example and no target.
+            AssertionError: from Captum, if the target or an option has none of its forms.
+            TypeError, ValueError: if the target is no complete index of an output, or the inputs are not one batch of
+                images, or, from a perturbation method, if there are several outputs per example and no target.
+            RuntimeError: if there are not as many outputs as examples.
         """
         is_inputs_tuple = _is_tuple(inputs)
         pixels = pixel_values(inputs, takes_others=self.takes_others)
@@ -94,7 +97,7 @@ class _Ready(Attribution):
             target = target.to(pixels.device)  # where Captum needs it; labels of a data loader are on the CPU
         with torch.inference_mode(False):
             # Captum warns about inputs without grad, and would hand on the graph of those with grad.
-            result = self._attribute_pixels(
+            result = self._checking(target, len(pixels))._attribute_pixels(
                 leaf(pixels), target=target, additional_forward_args=additional_forward_args, **options
             )
         attributions, *delta = result if isinstance(result, tuple) else (result,)
@@ -104,6 +107,19 @@ class _Ready(Attribution):
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not offered, as in most of Captum's own methods."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
+
+    def _checking(self, target: TargetType, examples: int) -> "_Ready":
+        """Return the same method, with a forward_func that checks its outputs."""
+
+        def forward(inputs: Tensor, *args: Any) -> Tensor:
+            outputs: Tensor = self.forward_func(inputs, *args)
+            check_rows(outputs, len(inputs))
+            check_target((examples, *outputs.shape[1:]), target)
+            return outputs
+
+        checking = copy(self)
+        checking.forward_func = forward
+        return checking
 
     def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Any:
         captums = super().attribute.__wrapped__  # type: ignore[attr-defined]

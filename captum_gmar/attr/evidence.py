@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.explanation import Explanation, Plan, explain
-from captum_gmar.engine.layer_lists import has_several_grids
-from captum_gmar.engine.models import Logits, NoPatchSizeError, config_of
-from captum_gmar.engine.precision import wide
+from captum_gmar.engine.attention.explain import explain
+from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.models.introspection import Survey
+from captum_gmar.engine.models.layers import has_several_grids
+from captum_gmar.engine.models.patch_grid import Logits, NoPatchSizeError, config_of
+from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import Request, pixel_values
-from captum_gmar.engine.survey import Survey
-from captum_gmar.engine.value_evidence import explain_values
+from captum_gmar.engine.values.explain import explain_values
 
 
 class AttentionEvidence(AttentionAttribution):

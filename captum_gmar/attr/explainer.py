@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution, TargetMaps
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
+from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.engine.request import ChooseTargets
-from captum_gmar.engine.start_tokens import Part
 
 
 class Explainer:
@@ -61,7 +61,7 @@ class Explainer:
 
         Raises:
             RuntimeError: if a method cannot explain these; the message begins with its name. An example whose target is
-                the contrast has no gradient, so choose another class for it, and leave it out afterwards.
+                the contrast is refused, so choose another class for it, and leave it out afterwards.
         """
         leading = self._leading()
         if leading is None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution, _head_shares
 from captum_gmar.attr.rules import GMARRule, HeadImportance, RolloutSweep
 from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.explanation import Plan
+from captum_gmar.engine.models.readout_tokens import Start
+from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request, Targets, each_target, pixel_values
-from captum_gmar.engine.start_tokens import Start
 
 
 class GMARAttribution(AttentionAttribution):

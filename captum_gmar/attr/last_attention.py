@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.attr.token_gradients import TokenAttribution
-from captum_gmar.engine.layer_tokens import LayerTokens
-from captum_gmar.engine.precision import wide
+from captum_gmar.engine.hidden_states.capture import LayerTokens
+from captum_gmar.engine.kernels.precision import wide
 
 
 class CDAM(TokenAttribution):

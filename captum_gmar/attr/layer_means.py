@@ -7,7 +7,7 @@ from torch import nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.explanation import Plan
+from captum_gmar.engine.plan import Plan
 
 
 class GradSAM(AttentionAttribution):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from captum_gmar.attr.captum_methods import _Perturbing
 from captum_gmar.attr.catalogue import METHODS, MethodEntry, MethodFactory
 from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.engine.layer_lists import has_several_grids
-from captum_gmar.engine.models import Logits, check_model
+from captum_gmar.engine.models.layers import has_several_grids
+from captum_gmar.engine.models.patch_grid import Logits, check_model
 from captum_gmar.engine.request import pixel_values
 
 FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradient-shap": {"n_samples": 1}}

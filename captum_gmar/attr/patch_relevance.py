@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.captum_methods import PatchAblation, PatchOcclusion
 from captum_gmar.engine._captum import Attribution, TargetType
-from captum_gmar.engine.models import patch_grid, tube_frames
+from captum_gmar.engine.models.patch_grid import patch_grid, tube_frames
 from captum_gmar.engine.request import leaf
-from captum_gmar.metrics.inputs import check_attributions, patch_scores
-from captum_gmar.metrics.sheets import VIDEO_DIMS, Sheet
+from captum_gmar.metrics._inputs import check_attributions, patch_scores
+from captum_gmar.metrics.video_layout import VIDEO_DIMS, Sheet
 
 Method = Attribution | Callable[..., Tensor]
 

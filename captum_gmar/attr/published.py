@@ -1,33 +1,35 @@
-"""What the released code of GMAR computes, which is not what the paper says."""
+"""The map that the released code of GMAR computes, which is not the paper's; without the engine's passes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 
-from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.rules import HeadImportance
-from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.backward import gradients
-from captum_gmar.engine.explanation import Explanation, Plan, run_forward, run_sweep, select
-from captum_gmar.engine.flags import check_finite
-from captum_gmar.engine.forward import ForwardPass
-from captum_gmar.engine.graph import depends
-from captum_gmar.engine.interception import AttentionMode
-from captum_gmar.engine.models import Logits
-from captum_gmar.engine.reading import Blocks, norm_of
-from captum_gmar.engine.request import Request, pixel_values
-from captum_gmar.engine.rule import Importance, head_weights
-from captum_gmar.metrics.inputs import with_float64
+from captum_gmar.engine._captum import (
+    Attribution,
+    TargetType,
+    _format_output,
+    _is_tuple,
+    _run_forward,
+    log_usage,
+)
+from captum_gmar.engine.checks import check_forward
+from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
+from captum_gmar.engine.hooks.autograd_graph import depends
+from captum_gmar.engine.hooks.gradients import gradients
+from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, check_rows, patch_grid
+from captum_gmar.engine.request import Inputs, leaf, pixel_values
+from captum_gmar.engine.targets import select
 
 RESIDUAL = 0.25
 MEAN_SHARE = 5e-5  # of the mean of R, for a residual
 
 
-class PublishedGMAR(AttentionAttribution):
+class PublishedGMAR(Attribution):
     r"""
     The map that the released code of GMAR gives, for comparison with numbers that were made with it. To explain a
     prediction, take :class:`~captum_gmar.GMARAttribution`.
@@ -55,127 +57,184 @@ class PublishedGMAR(AttentionAttribution):
     Jo, Jang and Park, ICIP 2025, https://arxiv.org/abs/2504.19414, and the code published with it.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`; its layers begin with a layer norm.
+        model: a vision transformer in evaluation mode, whose layers begin with a layer norm. Nothing of it is changed.
         norm: of the gradient, for the head weights: "l1" or "l2".
         forward_func: what is explained, if not the model's logits.
+
+    Raises:
+        TypeError: if ``model`` is no ``torch.nn.Module``.
+        ValueError: if ``norm`` is another.
     """
 
     def __init__(self, model: nn.Module, norm: str = "l1", *, forward_func: Callable[..., Any] | None = None) -> None:
-        self.norm, self.rollout = HeadImportance(norm), PublishedRollout()
-        super().__init__(model, Plan(self.norm, self.rollout), forward_func)
+        check_model(model)
+        if norm not in ("l1", "l2"):
+            raise ValueError(f"norm must be 'l1' or 'l2', but got {norm!r}.")
+        self.model, self.norm = model, norm
+        super().__init__(Logits(model if forward_func is None else forward_func))
 
     @classmethod
     def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
+        """Return the name in tables and pictures."""
         return "Published GMAR"
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(self, inputs: Inputs, target: TargetType = None, additional_forward_args: object = None) -> Inputs:
+        """
+        Spread each patch's relevance evenly over its pixels and channels.
+
+        Args:
+            inputs: pixel values (N, channels, height, width), as the model takes them.
+            target: output indices, in any form that Captum takes.
+            additional_forward_args: further positional arguments of the model, after the inputs.
+
+        Returns:
+            Attributions in the shape, dtype and device of the inputs.
+
+        Raises:
+            AssertionError: from Captum, if the target has none of its forms.
+            TypeError, ValueError: if the target is no complete index of an output, or the inputs are not one batch of
+                images of at least a patch each.
+            RuntimeError: if the model is in training mode or has no such map, or there are not as many outputs as
+                examples.
+            FloatingPointError: if a gradient or relevance is NaN or infinite.
+        """
+        pixels = pixel_values(inputs)
+        relevance = self.relevance(pixels, target, additional_forward_args)
+        attributions = patch_grid(self.model, *pixels.shape[-2:]).spread_like(relevance, pixels)
+        return _format_output(_is_tuple(inputs), (attributions,))
+
+    def relevance(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: object = None
+    ) -> Tensor:
+        """Return the relevance of every patch (N, rows, columns), of the same arguments as :meth:`attribute`."""
+        layers, weights = self._run(inputs, target, additional_forward_args)
+        return _rollout(layers, weights).to(weights)
 
     def head_weights(
         self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: object = None
     ) -> Tensor:
-        """
-        The weights of the heads, shared by all layers.
+        """Return the weights of the heads (N, H), shared by all layers; each row sums to 1."""
+        return self._run(inputs, target, additional_forward_args)[1]
 
-        Returns:
-            Tensor (N, H), each row summing to 1.
-        """
-        ((explanation,),) = self._explain(pixel_values(inputs), Request([target], additional_forward_args))
-        assert explanation.importance is not None
-        return explanation.importance[0]
-
-    def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        recorder = _LayerNorms()
-        forward = Logits(recorder.around(self.forward_func))
-        with run_forward(self.model, forward, plan, pixels, request.additional_forward_args) as (forward_pass, logits):
-            targets = request.targets_for(logits.detach(), len(pixels))
-            selected = [select(logits, target, request.contrast) for target in targets]
-            forward_pass.check_met(self.model)
-            for score in selected:
-                forward_pass.check_gradient(score)
-            entering = recorder.before(forward_pass)
-            grads = [gradients(score, [entering], number < len(selected)) for number, score in enumerate(selected, 1)]
-            explanations = [self._explained(forward_pass, gradient) for (gradient,) in grads]
-        return [explanation._replace(logits=logits.detach()) for explanation in explanations]
-
-    def _explained(self, forward_pass: ForwardPass, gradient: Tensor) -> Explanation:
-        """Of the gradient (N, T, hidden) before the last attention layer."""
-        check_finite(gradient, "gradient before the last attention layer")
-        if len(gradient) != forward_pass.examples:  # torch's layers may take tokens first
-            gradient = gradient.transpose(0, 1)
-        of_patches = gradient[:, -forward_pass.grid.patches :]
-        channels = of_patches.reshape(
-            *of_patches.shape[:2], forward_pass.layers[-1].shape[1], -1
-        )  # (N, P, H, hidden / H)
-        weights = head_weights(norm_of(self.norm.norm, channels.transpose(1, 2)))  # (N, H)
-        importance = [weights] * forward_pass.count
-        patches = forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
-        patches[:, -forward_pass.grid.patches :] = 1
-        relevance = run_sweep(self.rollout, forward_pass.layers, patches, importance)
-        return Explanation(relevance, importance, forward_pass.grid, without_gradient=False)
+    def _run(
+        self, inputs: Tensor | tuple[Tensor, ...], target: TargetType, additional_forward_args: object
+    ) -> tuple["_Layers", Tensor]:
+        """Run the model forward and backward; return its attention layers and the weights of their heads."""
+        pixels = pixel_values(inputs)
+        if self.model.training:
+            raise RuntimeError("model must be in evaluation mode, but got one in training mode. Call model.eval().")
+        layers = _Layers(len(pixels), patch_grid(self.model, *pixels.shape[-2:]))
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs, forward_func = leaf(pixels), cast(Logits, self.forward_func)
+            with layers, attention_implementation(self.model, "sdpa"), uncompiled():
+                logits = cast(Tensor, _run_forward(forward_func, inputs, None, additional_forward_args))
+            check_rows(logits, len(pixels))
+            check_forward(forward_func, self.model, logits, get_gradient_edge(inputs).node, layers.entry, pixels)
+            gradient = layers.gradient(select(logits, target, None))
+        return layers, _head_weights(gradient, layers.heads, self.norm).to(pixels.device)
 
 
-@dataclass(frozen=True)
-class PublishedRollout:
-    """The recursion of the released code, read off at the patches that are marked, with its weights for each layer."""
-
-    def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
-        assert importance is not None
-        examples, tokens = relevance.shape
-        patches = int(relevance[0].count_nonzero())
-        device = with_float64(relevance.device)
-        identity = torch.eye(tokens, dtype=torch.float64, device=device)
-        # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
-        first = identity[-patches:].expand(examples, -1, -1)  # (N, P, T) of the first head
-        sums = identity.sum(0).expand(examples, importance[0].shape[-1], -1)  # (N, H, T)
-        for index, layer in enumerate(layers):
-            weights = importance[index].to(device, torch.float64)
-            attention = torch.cat([block.attention.to(device, torch.float64, copy=True) for block in layer], -2)
-            first = weights[:, :1, None] * (first @ attention[:, 0])
-            sums = weights[..., None] * (sums[..., None, :] @ attention).squeeze(-2)
-            residual = RESIDUAL * MEAN_SHARE * sums.mean((1, 2)) / tokens  # (N,)
-            first = first + residual[:, None, None] * identity[-patches:]
-            sums = sums + residual[:, None, None]
-        maps = first.reshape(examples, tokens, patches).mean(1)
-        low, high = maps.aminmax(dim=1, keepdim=True)
-        scaled = torch.where(high > low, (maps - low) / (high - low), 0)
-        return F.pad(scaled, (tokens - patches, 0)).to(relevance)
+def _head_weights(gradient: Tensor, heads: int, norm: str) -> Tensor:
+    """Return the share of each head (N, H) in the norm of the patches' gradient (N, P, hidden)."""
+    channels = gradient.reshape(*gradient.shape[:2], heads, -1)
+    dtype = torch.promote_types(gradient.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(channels, int(norm[1]), (1, 3), dtype=dtype)
+    _must_be_finite(norms, "gradient before the last attention layer")
+    return (norms / norms.sum(1, keepdim=True)).nan_to_num(1 / heads)
 
 
-class _LayerNorms(AttentionMode):
-    """Within the block, notes with each attention what the last layer norm before it gives."""
+@torch.no_grad()
+def _rollout(layers: "_Layers", weights: Tensor) -> Tensor:
+    """Run the recursion of the released code in double precision: (N, H) → (N, rows, columns)"""
+    patches, tokens, weights = layers.grid.patches, layers.tokens, weights.cpu().double()
+    identity = torch.eye(tokens, dtype=torch.float64, device="cpu")
+    # All heads are needed for the mean of R alone, so of all but the first only the sums of columns are kept.
+    first = identity[-patches:].expand(len(weights), -1, -1)  # (N, P, T) of the first head
+    sums = identity.sum(0).expand(*weights.shape, -1)  # (N, H, T)
+    for attention in (compute() for compute in layers.attention):
+        first = weights[:, :1, None] * (first @ attention[:, 0])
+        sums = weights[..., None] * (sums[..., None, :] @ attention).squeeze(-2)
+        residual = RESIDUAL * MEAN_SHARE * sums.mean((1, 2))[:, None, None] / tokens  # (N, 1, 1)
+        first, sums = first + residual * identity[-patches:], sums + residual
+    maps = first.reshape(-1, tokens, patches).mean(1)
+    _must_be_finite(maps, "relevance")
+    low, high = maps.aminmax(dim=1, keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), 0).view(-1, *layers.grid.shape)
 
-    def __init__(self) -> None:
+
+def _must_be_finite(tensor: Tensor, what: str) -> None:
+    if not tensor.isfinite().all():
+        raise FloatingPointError(f"The {what} must be finite, but got NaN or infinity. Check the inputs and weights.")
+
+
+class _Layers(AttentionMode):
+    """The attention layers over the patch grid that run within the block, and the layer norm before the last.
+
+    Parameters are passed to every function as constants, so only what is computed from the pixels has a gradient: that
+    tells the image's attention from a text's.
+    """
+
+    def __init__(self, examples: int, grid: PatchGrid) -> None:
         super().__init__()
-        self.latest: Tensor | None = None
-        self.attended: list[tuple[Tensor, Tensor | None]] = []  # what attention gives, and the layer norm before it
-
-    def around(self, forward_func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, run within this block."""
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return forward_func(*args, **kwargs)
-
-        return forward
-
-    def attend(self, *args: Any, **kwargs: Any) -> Tensor:
-        attended = F.scaled_dot_product_attention(*args, **kwargs)
-        self.attended.append((attended, self.latest))
-        return attended
+        self.examples, self.grid = examples, grid
+        self.latest: Tensor | None = None  # output of the last layer norm
+        self.normed: Tensor | None = None  # the same, before the last attention
+        self.entry: Node | None = None  # what enters the first attention
+        self.last: Node | None = None  # what the last gave
+        self.attention: list[Callable[[], Tensor]] = []  # what computes it (N, H, T, T), of each layer
+        self.tokens = self.heads = 0
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if func is F.layer_norm:
+        if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
+            return func(*args, **kwargs)
+        result = func(*map(_constant, args), **{name: _constant(value) for name, value in kwargs.items()})
+        if func is F.layer_norm and result.requires_grad and result.dim() == 3:
             self.latest = result
+        if isinstance(result, Tensor) and result.grad_fn is not None and "NotImplemented" in result.grad_fn.name():
+            raise RuntimeError(
+                f"model must have gradients, but torch has none of {func.__name__}, as dynamically quantised layers "
+                "call it. Pass the model as it was before."
+            )
         return result
 
-    def before(self, forward_pass: ForwardPass) -> Tensor:
-        """What enters the last layer that was met (N, T, hidden), whatever attention of text or pooling came later."""
-        last = forward_pass.last
-        assert last is not None
-        attended, normed = next(pair for pair in self.attended if depends(pair[:1], last))
-        if normed is None or normed.grad_fn is None or not depends((attended,), normed.grad_fn):
+    def attend(self, call: AttentionCall) -> Tensor:
+        attended = call.run()
+        if call.query.requires_grad and call.query.shape[-2] == call.key.shape[-2]:  # else of a text, or a pooling
+            self._note(call)
+            self.last = attended.grad_fn
+        return attended
+
+    def _note(self, call: AttentionCall) -> None:
+        query, key, _, mask, *_ = call
+        tokens = query.shape[-2]
+        if len(query) != self.examples or tokens != (self.tokens or tokens) or self.grid.prefix_tokens(tokens) is None:
+            raise RuntimeError(
+                f"Expected every attention over a {self.grid.rows}x{self.grid.columns} patch grid of {self.examples} "
+                f"examples, but got one with queries of shape {tuple(query.shape)}. Take AttentionEvidence."
+            )
+        if self.last is not None and not depends((query,), self.last):
+            raise RuntimeError("forward_func must run one model, and run it once, but got layers of two.")
+        self.entry = self.entry or query.grad_fn
+        self.normed, self.tokens, self.heads = self.latest, tokens, query.shape[1]
+        query, key = (tensor.detach().cpu().double() for tensor in (query, key))  # some devices have no doubles
+        if mask is not None:
+            mask = mask.cpu() if mask.dtype == torch.bool else mask.cpu().double()
+        values = torch.eye(tokens, dtype=torch.float64, device="cpu").expand(*key.shape[:2], -1, -1)
+        self.attention.append(call._replace(query=query, key=key, value=values, attn_mask=mask).run)
+
+    def gradient(self, score: Tensor) -> Tensor:
+        """Compute the gradient (N, P, hidden) of the score with respect to the patches that enter the last layer."""
+        if self.normed is None:
             raise RuntimeError(
                 "Expected a model whose layers begin with torch.nn.functional.layer_norm but met none before its "
                 "attention. The released code of GMAR reads its gradient there: of other models, there is no such map."
             )
-        return normed
+        (gradient,) = gradients(score, [self.normed])
+        if gradient.shape[0] != self.examples:  # torch's layers may take tokens first
+            gradient = gradient.transpose(0, 1)
+        return gradient[:, -self.grid.patches :]
+
+
+def _constant(argument: Any) -> Any:
+    return argument.detach() if isinstance(argument, nn.Parameter) else argument

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_gmar.attr.rules import RolloutSweep
-from captum_gmar.engine.explanation import Explanation, Plan
-from captum_gmar.engine.reading import Blocks, Heads, Reading
+from captum_gmar.engine.kernels.reduction import Blocks, Heads, Reading
+from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Step
 
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.rules import RolloutSweep
-from captum_gmar.engine.explanation import Plan
-from captum_gmar.engine.start_tokens import Start
+from captum_gmar.engine.models.readout_tokens import Start
+from captum_gmar.engine.plan import Plan
 
 
 class AttentionRollout(AttentionAttribution):

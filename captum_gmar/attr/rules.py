@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.reading import Blocks, Heads, Reading, leading, norm_of, positive, sum_up
+from captum_gmar.engine.kernels.reduction import Blocks, Heads, Reading, leading, norm_of, positive, sum_up
 from captum_gmar.engine.rule import (
     HeadRule,
     HeadSweep,

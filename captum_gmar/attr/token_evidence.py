@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from captum_gmar.attr.evidence import shares
 from captum_gmar.attr.token_gradients import TokenAttribution
-from captum_gmar.engine.layer_tokens import LayerTokens
+from captum_gmar.engine.hidden_states.capture import LayerTokens
 
 
 class TokenEvidence(TokenAttribution):
@@ -24,8 +24,8 @@ class TokenEvidence(TokenAttribution):
 
     where :math:`o = \log \frac{p}{1 - p}` are the target's log-odds, :math:`h_l` the tokens that enter layer l and
     :math:`h_L` those that leave the last, :math:`z_l = A_l v_l` what its attention gives, and S the prefix tokens (CLS,
-    registers). The gradient is balanced, see :mod:`captum_gmar.engine.balanced`: attention, denominators of norms and
-    gates are constant, and products halved.
+    registers). The gradient is balanced, see :mod:`captum_gmar.engine.hidden_states.libragrad`: attention, denominators
+    of norms and gates are constant, and products halved.
 
     In such a pass relevance is handed from layer to layer and none is lost but to biases. So each depth has its account
     of the same log-odds, what every token holds there, and a unit that stays on a patch is in all L accounts: the

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.evidence import has_several_labels, log_odds
 from captum_gmar.engine._captum import _format_additional_forward_args
-from captum_gmar.engine.explanation import Explanation, Plan, select
-from captum_gmar.engine.flags import Flags
-from captum_gmar.engine.layer_tokens import LayerTokens, read_layers
-from captum_gmar.engine.models import Logits
-from captum_gmar.engine.precision import without_autocast
+from captum_gmar.engine.finite_checks import Flags
+from captum_gmar.engine.hidden_states.capture import LayerTokens, read_layers
+from captum_gmar.engine.kernels.precision import without_autocast
+from captum_gmar.engine.models.patch_grid import Logits
+from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import check_choice
+from captum_gmar.engine.targets import select
 
 EXPLAINED_SCORES = ("logit", "log-odds")
 
@@ -127,8 +128,8 @@ class LibraFullGradPlus(FullGradPlus):
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} \sum_c h_{l,j,c} \, \frac{\tilde\partial y}{\tilde\partial h_{l,j,c}}
 
     where :math:`h_l` are the tokens that enter layer l, and the gradient holds attention, the denominators of norms and
-    gates constant and halves products: see :mod:`captum_gmar.engine.balanced`. So at every layer the relevance of all
-    tokens, and what the biases above it give, sum to the logit.
+    gates constant and halves products: see :mod:`captum_gmar.engine.hidden_states.libragrad`. So at every layer the
+    relevance of all tokens, and what the biases above it give, sum to the logit.
 
     What it does not mean: what is held constant gets no share, so a patch that is relevant because others attend to it
     is not told from one that is relevant by what it holds; prefix tokens and biases hold a part of the logit that no
@@ -216,7 +217,7 @@ class AttCAT(TokenAttribution):
 
 class LibraAttCAT(AttCAT):
     r"""
-    Libra AttCAT: :class:`AttCAT` in a balanced backward pass, see :mod:`captum_gmar.engine.balanced`.
+    Libra AttCAT: :class:`AttCAT` in a balanced backward pass, see :mod:`captum_gmar.engine.hidden_states.libragrad`.
 
     What it does not mean: what :class:`AttCAT` does not. Signed, in units of the logit.
 

@@ -1,17 +1,21 @@
 """Classes by index or name."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 NEAR = 4  # names suggested
 
 
-def find_class(text: str, labels: Mapping[int, str], option: str = "target", forms: str = "an index or a label") -> int:
+def find_class(
+    text: str | int, labels: Mapping[int, str], option: str = "target", forms: str = "an index or a label"
+) -> int:
     """
     The class index that ``text`` names.
 
     Args:
-        text (str): A class index, or a label in any case: the whole label, or else one of its comma-separated synonyms.
+        text (str or int): A label in any case, the whole label or else one of its comma-separated synonyms; or a class
+            index. Where a class has digits for a name, text is that name, and a warning says so; a number is an index.
         labels (dict): The label of every class index.
         option (str, optional): Whose argument it is, for errors.
             Default: "target"
@@ -25,16 +29,45 @@ def find_class(text: str, labels: Mapping[int, str], option: str = "target", for
     >>> find_class("Tabby", labels), find_class("1", labels)
     (0, 1)
     """
+    return find_classes([text], labels, option, forms)[text]
+
+
+def find_classes(
+    texts: Collection[str | int], labels: Mapping[int, str], option: str, forms: str = "an index or a label"
+) -> dict[str | int, int]:
+    """Find the class index of every text as :func:`find_class` does, and warn once of names that could be indices."""
+    found = {text: _index_of(text, labels, option, forms) for text in dict.fromkeys(texts)}
+    doubtful = [text for text in found if isinstance(text, str) and _number(text) not in (None, found[text])]
+    doubtful = [text for text in doubtful if _number(text) in labels]
+    if doubtful:
+        text, others = doubtful[0], len(doubtful) - 1
+        more = f"; so are {others} more" if others else ""
+        warnings.warn(
+            f"{option} {text!r} is read as a class name, that of class {found[text]}, not as a class index{more}.",
+            stacklevel=3,
+        )
+    return found
+
+
+def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: str) -> int:
+    if isinstance(text, int):
+        return _check_index(text, labels, option)
     wanted = text.strip().casefold()
-    if wanted.removeprefix("-").isdecimal():
-        return _check_index(int(wanted), labels, option)
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
-    if not matches:
-        raise ValueError(f"{option} must be {forms}. Got {text!r} instead.{_similar_names(wanted, labels)}")
     if len(matches) > 1:
         raise ValueError(f"{option} {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
-    return matches[0]
+    if matches:
+        return matches[0]
+    index = _number(text)
+    if index is None:
+        raise ValueError(f"{option} must be {forms}. Got {text!r} instead.{_similar_names(wanted, labels)}")
+    return _check_index(index, labels, option)
+
+
+def _number(text: str) -> int | None:
+    digits = text.strip()
+    return int(digits) if digits.removeprefix("-").isdecimal() else None
 
 
 def _check_index(index: int, labels: Mapping[int, str], option: str) -> int:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-Corners = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+from captum_gmar.classifier.photo_frame import Corners
 
 
 class Detection(NamedTuple):
@@ -36,6 +36,7 @@ def find_query(
     *,
     label: int | None = None,
     box: Corners | None = None,
+    shown: Corners | None = None,
     threshold: float = 0.5,
 ) -> Detection:
     """
@@ -53,6 +54,9 @@ def find_query(
         image_size (tuple of int): Height and width of the image in which boxes are given, in pixels.
         label (int, optional): The class.
         box (tuple of float, optional): Left, top, right and bottom, in pixels.
+        shown (tuple of float, optional): Left, top, right and bottom of what the detector's boxes are shares of, in the
+            same pixels: beyond the image, where that is padded and the detector takes no mask of the padding.
+            Default: None, the image
         threshold (float, optional): How probable the class must be at least, in [0, 1].
             Default: 0.5
 
@@ -76,7 +80,10 @@ def find_query(
         >>> find_query(output, 2, (100, 200), label=0).box
         (0.0, 0.0, 100.0, 100.0)
     """
-    probabilities, boxes = _read_queries(output, num_labels, image_size)
+    if min(image_size) <= 0:
+        raise ValueError(f"image_size must be a height and width above zero, but got {tuple(image_size)}.")
+    shown = (0, 0, image_size[1], image_size[0]) if shown is None else shown
+    probabilities, boxes = _read_queries(output, num_labels, shown)
     if label is not None and not 0 <= label < num_labels:
         raise ValueError(f"label must be from 0 to {num_labels - 1} for this model. Got {label} instead.")
     of_query, classes = probabilities.max(1) if label is None else (probabilities[:, label], None)
@@ -94,7 +101,7 @@ def find_query(
     return Detection(query, chosen, float(of_query[query]), (left, top, right, bottom))
 
 
-def _read_queries(output: Any, num_labels: int, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor, Tensor]:
     """Probabilities (queries, labels), and boxes (queries, 4) from left and top to right and bottom, in pixels."""
     logits, boxes = getattr(output, "logits", None), getattr(output, "pred_boxes", None)
     if not isinstance(logits, Tensor) or not isinstance(boxes, Tensor):
@@ -110,9 +117,10 @@ def _read_queries(output: Any, num_labels: int, image_size: tuple[int, int]) -> 
     middle, extent = boxes[:, :2], boxes[:, 2:]
     has_none = logits.shape[1] == num_labels + 1
     probabilities = logits.softmax(-1)[:, :-1] if has_none else logits.sigmoid()
-    height, width = image_size
+    left, top, right, bottom = shown
     corners = torch.cat([middle - extent / 2, middle + extent / 2], -1)
-    return probabilities, corners * torch.tensor([width, height, width, height], dtype=torch.float64)
+    extents, starts = [right - left, bottom - top] * 2, [left, top] * 2
+    return probabilities, corners * torch.tensor(extents, dtype=torch.float64) + torch.tensor(starts)
 
 
 def _checked_box(box: Corners, image_size: tuple[int, int]) -> Tensor:

@@ -1,8 +1,6 @@
 """An image classifier with its image processor: from images to logits, and back to what the model saw."""
 
-import copy
 import inspect
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,10 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.engine.models import Logits, patch_grid
+from captum_gmar.classifier.photo_frame import Colours, PhotoFrame, find_frame
+from captum_gmar.engine.models.patch_grid import Logits, config_of, patch_grid
 
-WHITE = 255
+PIXEL_NAMES = "pixel_values", "pixel_values_videos"  # as processors name them
+PADDING_MASK = "pixel_mask"
 LARGEST = 8192  # pixels on a side: close to where Pillow takes a file for a decompression bomb
+
+# Operations a second of one thread of a CPU, and of any other device: more than most reach, so that what is refused
+# takes even longer.
+SPEEDS = {"cpu": 2e10, "other": 1e14}
+PASSES = 3  # forward, and backward twice its cost
+ELEMENTWISE = 64  # operations on each pair of tokens and head beside its products: softmax and what rules read
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,12 @@ class Classifier:
                 f"size must be a multiple of the model's patch size, {grid.patch_height}x{grid.patch_width} pixels. "
                 f"Got {self.size} instead."
             )
+        hours = _hours(self.model, grid.patches, self.device)
+        if hours > 1:
+            raise ValueError(
+                f"size must be one at which an image is explained within an hour. Got {self.size} instead, where "
+                f"attention among {grid.patches:,} patches takes {hours:,.0f} hours or more. Pass a smaller size."
+            )
 
     @cached_property
     def labels(self) -> dict[int, str]:
@@ -71,6 +83,27 @@ class Classifier:
         """Whether several classes may be true of an image at once."""
         return getattr(getattr(self.model, "config", None), "problem_type", None) == "multi_label_classification"
 
+    def inputs(self, image: Image.Image) -> dict[str, Tensor]:
+        """
+        What the model takes of an image, on the CPU.
+
+        Returns:
+            dict: **pixel_values**, a tensor (1, channels, height, width), and where the image processor gives a
+            **pixel_mask** (1, height, width) that the model takes, which is zero at padding, that mask.
+
+        Raises:
+            ValueError: from the image processor, if it cannot take the image, or not make this size of it.
+        """
+        made = self.processor(images=image, return_tensors="pt", **self._size_options())
+        height, width = made["pixel_values"].shape[-2:]
+        if self.size is not None and (height, width) != (self.size, self.size):
+            raise ValueError(
+                f"size must be one that the model's image processor can make. Got {self.size} instead, of which it "
+                f"makes {height}x{width} pixels."
+            )
+        takes_mask = PADDING_MASK in made and PADDING_MASK in inspect.signature(self.model.forward).parameters
+        return {name: made[name] for name in ("pixel_values", *([PADDING_MASK] if takes_mask else []))}
+
     def pixel_values(self, image: Image.Image) -> Tensor:
         """
         Pixel values of an image, on the CPU.
@@ -79,41 +112,28 @@ class Classifier:
             Tensor (1, channels, height, width), as the model takes them.
 
         Raises:
-            ValueError: from the image processor, if it cannot take the image, or not make this size of it.
+            ValueError: as :meth:`inputs`.
         """
-        pixels = self.processor(images=image, return_tensors="pt", **self._size_options())["pixel_values"]
-        if self.size is not None and pixels.shape[-2:] != (self.size, self.size):
-            height, width = pixels.shape[-2:]
-            raise ValueError(
-                f"size must be one that the model's image processor can make. Got {self.size} instead, of which it "
-                f"makes {height}x{width} pixels."
-            )
-        return pixels  # type: ignore[no-any-return]
+        return self.inputs(image)["pixel_values"]
+
+    def frame(self, image: Image.Image) -> PhotoFrame:
+        """
+        The place in the pixel values of an image, or of a frame of a video, of this size.
+
+        Raises:
+            ValueError: if the image processor does something else than resize, crop and pad.
+        """
+        if image.size not in self._frames:
+            self._frames[image.size] = find_frame(self._process, self._colours, *image.size)
+        return self._frames[image.size]
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """Where a black and white mask of an image lies in its pixel values: boolean (height, width)."""
-        if hasattr(self.processor, "val_transforms"):
-            return _mask_by_timm(mask, self.processor.val_transforms.transforms)
-        options = {"do_normalize": False, "do_rescale": False, "resample": Image.Resampling.NEAREST}
-        made = self.processor(images=mask.convert("RGB"), return_tensors="pt", **options, **self._size_options())
-        white: Tensor = made["pixel_values"][0, 0] > WHITE / 2
-        return white
+        """The place of a black and white mask of an image in its pixel values: boolean (height, width)."""
+        return self.frame(mask).mask(mask)
 
     def photo(self, pixels: Tensor) -> npt.NDArray[np.float32]:
         """What the model saw, (height, width, channels) in [0, 1], of pixel values (channels, height, width)."""
-        photo = pixels.cpu().float().movedim(0, -1)
-        options = vars(self.processor)
-        if "data_config" in options:  # timm's
-            mean, std = (torch.tensor(options["data_config"][name]) for name in ("mean", "std"))
-            return (photo * std + mean).clamp(0, 1).numpy()
-        if options.get("image_mean") is None:  # of a processor that does not say how it normalises
-            low, high = photo.aminmax()
-            return ((photo - low) / (high - low).clamp(min=1e-6)).numpy()
-        if options.get("do_normalize", True):
-            photo = photo * torch.tensor(self.processor.image_std) + torch.tensor(self.processor.image_mean)
-        photo = photo + 1 if options.get("offset") else photo  # as ViViT's rescales to [-1, 1]
-        photo = photo / (255 * self.processor.rescale_factor if options.get("do_rescale", True) else 255)
-        return photo.clamp(0, 1).numpy()
+        return self._colours.photo(pixels).movedim(0, -1).clamp(0, 1).numpy()
 
     def logits(self, pixels: Tensor) -> Tensor:
         """
@@ -138,6 +158,23 @@ class Classifier:
         if self.is_multi_label:
             return logits.sigmoid()
         return logits.softmax(-1) if logits.shape[-1] > 1 else None
+
+    @cached_property
+    def _colours(self) -> Colours:
+        return Colours.read(self._process)
+
+    @cached_property
+    def _frames(self) -> dict[tuple[int, int], PhotoFrame]:
+        return {}
+
+    def _process(self, image: Image.Image) -> Tensor:
+        """The model's input (channels, height, width) of a photo, or of a video of this one frame."""
+        made = self.processor([image], return_tensors="pt", **self._size_options())
+        values: Tensor | None = next((made[name] for name in PIXEL_NAMES if name in made), None)
+        if values is None or values.dim() < 4 or len(values.flatten(0, -4)) != 1:
+            shape = "none" if values is None else f"values of shape {tuple(values.shape)}"
+            raise ValueError(f"processor must make one picture of a photo, but makes {shape}.")
+        return values.flatten(0, -4)[0].cpu()
 
     def _size_options(self) -> dict[str, Any]:
         if self.size is None:
@@ -164,18 +201,6 @@ class Classifier:
         return trained != (height, width) and _accepts(self.model, "interpolate_pos_encoding")
 
 
-def _mask_by_timm(mask: Image.Image, transforms: Iterable[Any]) -> Tensor:
-    """What timm's transforms of images, resizing and cropping, make of a mask; without those that change its values."""
-    for transform in transforms:
-        if type(transform).__name__ in ("ToTensor", "MaybeToTensor", "Normalize"):
-            continue
-        nearest = copy.copy(transform)
-        if hasattr(nearest, "interpolation"):
-            nearest.interpolation = type(nearest.interpolation)("nearest")
-        mask = nearest(mask)
-    return torch.from_numpy(np.array(mask.convert("L"))) > WHITE / 2
-
-
 def _accepts(model: nn.Module, option: str) -> bool:
     """Whether the model takes the option, itself or to hand it on to one of its parts that does."""
     parameters = inspect.signature(model.forward).parameters
@@ -183,3 +208,17 @@ def _accepts(model: nn.Module, option: str) -> bool:
         return True
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return hands_on and any(option in inspect.signature(part.forward).parameters for part in model.modules())
+
+
+def _hours(model: nn.Module, tokens: int, device: torch.device) -> float:
+    """Return how long attention among so many tokens takes, forward and backward; zero where its size is not known."""
+    config: Any = config_of(model)
+    sizes: list[Any] = [
+        getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    ]
+    if not all(isinstance(number, int) for number in sizes):
+        return 0
+    layers, width, heads = sizes
+    operations = PASSES * layers * tokens**2 * (4 * width + ELEMENTWISE * heads)  # two products of width each
+    speed = SPEEDS["cpu"] * torch.get_num_threads() if device.type == "cpu" else SPEEDS["other"]
+    return float(operations / speed / 3600)

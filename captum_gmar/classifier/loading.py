@@ -1,5 +1,6 @@
 """Loading an image classifier and its image processor from a folder or the Hugging Face hub."""
 
+import json
 import os
 import re
 import warnings
@@ -72,7 +73,8 @@ def load_classifier(
     model = model.eval().to(device or "cpu")
     if not texts:
         return Classifier(model, processor, size)
-    return Classifier(TextScores(model, processor, texts), processor.image_processor, size)
+    with quiet():  # tokenizers log what TextScores says of a text that is too long
+        return Classifier(TextScores(model, processor, texts), processor.image_processor, size)
 
 
 def choose_device(name: str) -> torch.device:
@@ -152,6 +154,7 @@ def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Mod
     with named_failure(name, "config.json"):
         config = transformers.AutoConfig.from_pretrained(name, **options)
     _check_config(name, config, by_text)
+    check_processor_file(name)
     with named_failure(name, "preprocessor_config.json"):
         processor_class = transformers.AutoProcessor if by_text else transformers.AutoImageProcessor
         processor = processor_class.from_pretrained(name, **options)
@@ -160,6 +163,25 @@ def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Mod
     with named_failure(name, "model"):
         model, report = _model_class(by_text).from_pretrained(name, config=config, **options)
     return processor, model, report
+
+
+def check_processor_file(name: str) -> None:
+    """
+    Check the settings of the image processor in a folder: of none, transformers would make up a size of images.
+
+    Raises:
+        ValueError: if the file holds no settings; the message names the folder.
+    """
+    try:
+        settings = json.loads((Path(name) / "preprocessor_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # of which transformers' own reader says more
+        return
+    if not isinstance(settings, dict) or not settings:
+        held = str(settings) if not settings else type(settings).__name__
+        raise ValueError(
+            f"{name}: its preprocessor_config.json must hold settings, such as the size of images. Got {held} instead. "
+            "Save the model's image processor there."
+        )
 
 
 @contextmanager

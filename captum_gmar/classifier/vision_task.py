@@ -11,7 +11,13 @@ import transformers
 from torch import nn
 
 from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.classifier.loading import UNREACHABLE, check_weights, named_failure, read_pretrained
+from captum_gmar.classifier.loading import (
+    UNREACHABLE,
+    check_processor_file,
+    check_weights,
+    named_failure,
+    read_pretrained,
+)
 
 
 class VisionTask(Enum):
@@ -45,6 +51,7 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
 
     Raises:
         OSError: if the hub is asked and cannot be reached.
+        ValueError: if its config names classes in no list.
     """
     try:
         config = read_pretrained(os.fspath(name), _read_config, patience)
@@ -52,7 +59,10 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
         if UNREACHABLE in str(error):  # which is not asked again
             raise
         return VisionTask.CLASSIFICATION
-    for saved in getattr(config, "architectures", None) or ():
+    architectures = getattr(config, "architectures", None) or ()
+    if not isinstance(architectures, list | tuple) or not all(isinstance(saved, str) for saved in architectures):
+        raise ValueError(f"{name}: its config.json must have a list of names as architectures. Got {architectures!r}.")
+    for saved in architectures:
         for ending, (task, _) in SAVED_FOR.items():
             if saved.endswith(ending):
                 return task
@@ -93,6 +103,7 @@ def _read_config(name: str, local_files_only: bool) -> Any:
 def _read_for_task(task: VisionTask, name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
     """Processor, model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
+    check_processor_file(name)
     with named_failure(name, "preprocessor_config.json"):
         processor = _read_processor(task, name, options)
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import COMPARED
-from captum_gmar.cli.explain import SCENE_NAME
+from captum_gmar.cli.explain_runs import SCENE_NAME
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
@@ -20,14 +20,12 @@ from captum_gmar.cli.options import (
     place,
     target,
 )
-from captum_gmar.cli.paths import FORMATS, TABLES, comparison_mark, picture_mark, plan_pictures, plan_table
+from captum_gmar.cli.paths import COMPARISON_MARK, FORMATS, TABLES, plan_pictures, plan_table
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
 
 if TYPE_CHECKING:
     from captum_gmar.cli.image_settings import CompareSettings
-
-MARK = "side-by-side"  # what the names of pictures end in
 
 DESCRIPTION = """\
 Explains one prediction by several methods and measures each: how the class's
@@ -84,7 +82,7 @@ def add_command(subparsers: Any) -> None:
         "--output",
         type=place,
         metavar="FILE_OR_FOLDER",
-        help=f"picture, or folder, which is made if it ends in a slash, for <image>-{MARK}.png",
+        help=f"picture, or folder, which is made if it ends in a slash, for <image>-{COMPARISON_MARK}.png",
     )
     add("--save-table", type=place, metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
     add_device_and_size(parser)
@@ -97,8 +95,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
     settings = _settings(arguments)
     image = arguments.image or Path(SCENE_NAME)
-    mark = [comparison_mark(MARK, settings.methods or COMPARED, COMPARED), picture_mark(settings.target or "")]
-    (picture,) = plan_pictures([image], arguments.output, "-".join(filter(None, mark)))
+    noted = {"model": arguments.model and Path(arguments.model), **vars(settings)}
+    (picture,) = plan_pictures([image], arguments.output, settings.mark(), noted)
     table = plan_table(arguments.save_table)
     with default_drawing():
         from captum_gmar.cli.compare_image import compare_image
@@ -121,4 +119,5 @@ def _settings(arguments: argparse.Namespace) -> "CompareSettings":
         steps=arguments.steps,
         ig_steps=arguments.ig_steps,
         batch_size=arguments.batch_size,
+        size=arguments.size,
     )

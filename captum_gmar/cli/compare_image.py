@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
-from captum_gmar.cli.image_report import claim
+from captum_gmar.cli.image_report import claim, seen_lines
 from captum_gmar.cli.image_settings import CompareSettings
+from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import make_removal
@@ -19,7 +21,9 @@ from captum_gmar.inspection.compare import compare
 from captum_gmar.inspection.comparison import Comparison
 
 
-def compare_image(source: Source, image: Path, picture: Path, table: Path | None, settings: CompareSettings) -> None:
+def compare_image(
+    source: Source, image: Path, picture: PictureFile, table: Path | None, settings: CompareSettings
+) -> None:
     """Compares methods on an image, writes the picture and, if asked for, the table, and prints the results.
 
     Raises:
@@ -30,21 +34,23 @@ def compare_image(source: Source, image: Path, picture: Path, table: Path | None
     target = None
     if settings.target is not None:
         target = find_class(settings.target, classifier.labels, forms="top1, an index or a label")
-    pixels = _pixels(source, image)
+    photo = source.read(image)
+    pixels = _pixels(classifier, photo, image)
     comparison, explained = _compare(classifier, pixels, target, settings)
     title = f"{readable(image.name)}: {explained}"
     figure = comparison.visualize(classifier.photo(pixels[0]), title=title, use_pyplot=False)
-    lines = [readable(image), f"  explained  {explained}", f"  picture    {readable(picture)}"]
-    save_picture(figure[0], picture)
+    lines = [readable(image), f"  explained  {explained}", *seen_lines(classifier, photo)]
+    lines.append(f"  picture    {readable(picture.path)}")
+    save_picture(figure[0], *picture)
     if table is not None:
         _save_table(comparison, table)
         lines.append(f"  table      {readable(table)}")
     print_text("\n".join([*lines, "", comparison.to_markdown()]))
 
 
-def _pixels(source: Source, path: Path) -> Tensor:
+def _pixels(classifier: Classifier, photo: Image.Image, path: Path) -> Tensor:
     try:
-        return source.classifier.pixel_values(source.read(path)).to(source.classifier.device)
+        return classifier.pixel_values(photo).to(classifier.device)
     except ValueError as error:
         raise CommandError(f"{readable(path)}: the model's image processor cannot take it: {error}") from error
 

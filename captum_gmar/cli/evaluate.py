@@ -5,7 +5,6 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
-from captum_gmar.cli.launcher import is_launched, launch
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
@@ -50,8 +49,8 @@ differences.csv (of every two methods on the same images), examples.csv,
 curves.csv, plots/, settings.json, skipped.csv where images were left out, and
 journal/, which a run that goes on reads: with more images or more methods.
 
-On several GPUs of one machine, --processes K; on several machines:
-  torchrun --nnodes N --nproc-per-node K ... -m captum_gmar evaluate ...
+On several GPUs, each process on one of its own:
+  torchrun --nproc-per-node K -m captum_gmar evaluate ...
 
 exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
   done, 130 interrupted
@@ -111,8 +110,6 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Runs the command; how many images were measured and how many left out."""
     if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
-    if arguments.processes > 1 and not is_launched():
-        return launch(arguments.processes, arguments.given)
     with default_drawing():
         return _evaluate(arguments)
 

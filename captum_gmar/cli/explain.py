@@ -3,15 +3,12 @@
 import argparse
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS
-from captum_gmar.cli.matplotlib_settings import default_drawing
+from captum_gmar.cli.explain_runs import DEFAULT, run_images, run_prompt
 from captum_gmar.cli.options import (
-    MOST_LIKELY,
     TOKEN_FORMS,
-    Top,
     above_zero,
     add_device_and_size,
     add_methods,
@@ -23,17 +20,8 @@ from captum_gmar.cli.options import (
     target,
     token,
 )
-from captum_gmar.cli.paths import FILMS, FORMATS, PAGES, find_images, picture_mark, plan_array, plan_pictures
+from captum_gmar.cli.paths import FORMATS
 from captum_gmar.cli.terminal import CommandError
-
-if TYPE_CHECKING:
-    from captum_gmar.classifier.vision_task import VisionTask
-    from captum_gmar.cli.image_settings import ExplainSettings
-
-SCENE_NAME = "built-in-scene"
-DEFAULT = ("gmar-l1",)
-ONE_FOR_ALL = ("attention-evidence",)  # the method for models that do not classify images
-OF_OTHER_TASKS = ("box", "threshold", "mask", "point")  # options for such models alone
 
 DESCRIPTION = """\
 Explains the prediction of an image classifier with GMAR, with other methods, or
@@ -118,8 +106,9 @@ the model predicts the class
 
 OUTPUT = """\
 picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
-<image>-comparison-<methods>.png; class, contrast and tokens, where they are given, stand in the name as well. An
-existing file is replaced. Such pictures are known by a note in the file and left out when their folder is explained
+<image>-comparison-<methods>.png; class, contrast, tokens, size and all else that is given stand in the name as well. A
+file named like this is replaced by a picture of the same image, model and settings alone, which a note in it tells.
+Such pictures are left out when their folder is explained
 """
 
 
@@ -151,140 +140,19 @@ def add_command(subparsers: Any) -> None:
     add("--prompt", metavar="TEXT", help=PROMPT)
     add("--answer", metavar="TEXT", help="explain this answer, not the model's own")
     add_device_and_size(parser)
-    add("--batch-size", type=above_zero, default=8, metavar="N", help="images explained at once")
+    add("--batch-size", type=above_zero, metavar="N", help="images explained at once (default: 8)")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Runs the command; how many images were explained and how many failed."""
+    """Run the command, and return how many images were explained and how many failed."""
     if bool(arguments.images) != bool(arguments.model):
         raise CommandError("give images and --model, or neither for the built-in scene and model")
     if arguments.prompt is not None:
-        return _run_prompt(arguments)
+        return run_prompt(arguments)
     if arguments.answer is not None:
         raise CommandError("--answer must go with --prompt. Got no prompt.")
     if arguments.text and not arguments.model:
         raise CommandError("--text must go with the --model that scores images against texts")
-    settings = _settings(arguments)
-    settings.check()
-    images, missing = _find(arguments.images)
-    if not images:
-        return 0, missing
-    with default_drawing():  # before it loads what loads Matplotlib
-        task = _other_task(arguments)
-    if task:
-        done, failed = _run_task(arguments, task, images)
-        return done, failed + missing
-    pictures = plan_pictures(images, arguments.output, settings.mark())
-    array = plan_array(arguments.save_array)
-    with default_drawing():
-        from captum_gmar.cli.explain_images import explain_images
-        from captum_gmar.cli.sources import open_source
-
-        source = open_source(arguments.model, arguments.size, arguments.device, settings.texts)
-        done, failed = explain_images(source, dict(zip(images, pictures, strict=True)), array, settings)
-    return done, failed + missing
-
-
-def _find(images: Sequence[str]) -> tuple[list[Path], int]:
-    """The images, or the built-in scene where none is named, and how many arguments name none."""
-    return find_images(images) if images else ([Path(SCENE_NAME)], 0)
-
-
-def _other_task(arguments: argparse.Namespace) -> "VisionTask | None":
-    """What the model does, if that is not to classify images."""
-    if not arguments.model or arguments.text:
-        _check_without(arguments, OF_OTHER_TASKS, "the model classifies images")
-        return None
-    from captum_gmar.classifier.vision_task import VisionTask, find_task
-    from captum_gmar.cli.sources import HUB_SECONDS
-
-    task = find_task(arguments.model, HUB_SECONDS)
-    known = {"box": VisionTask.DETECTION, "threshold": VisionTask.DETECTION}
-    known |= {"mask": VisionTask.SEGMENTATION, "point": VisionTask.SEGMENTATION}
-    _check_without(arguments, [name for name in OF_OTHER_TASKS if known[name] is not task], f"the model {task.value}")
-    return None if task is VisionTask.CLASSIFICATION else task
-
-
-def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequence[Path]) -> tuple[int, int]:
-    """Of a model that does something else than classify images; how many inputs were explained and how many failed."""
-    from captum_gmar.classifier.vision_task import VisionTask, load_for_task
-
-    if tuple(arguments.methods or ONE_FOR_ALL) != ONE_FOR_ALL:
-        raise CommandError(
-            f"--methods must be {ONE_FOR_ALL[0]} for a model that {task.value}, as no other is defined for it. Got "
-            f"{', '.join(arguments.methods)} instead."
-        )
-    of_classes = task in (VisionTask.VIDEO, VisionTask.SOUND)
-    others = ["tokens", "save_array", "size", *([] if of_classes else ["contrast"])]
-    _check_without(arguments, others, f"the model {task.value}")
-    if isinstance(arguments.target, Top):
-        raise CommandError(f"--target must be a class, as the model {task.value}. Got top{arguments.target.classes}.")
-    names = [str(arguments.target or ""), f"rather than {arguments.contrast}" if arguments.contrast else ""]
-    names += [f"box {arguments.box}" if arguments.box else "", f"at {arguments.point}" if arguments.point else ""]
-    mark = picture_mark(ONE_FOR_ALL[0], *names)
-    pictures = plan_pictures(inputs, arguments.output, mark, FORMATS + FILMS * (task is VisionTask.VIDEO))
-    with default_drawing():
-        from captum_gmar.classifier.loading import choose_device
-        from captum_gmar.cli.explain_tasks import TaskSettings, explain_inputs
-        from captum_gmar.cli.sources import HUB_SECONDS
-
-        device = choose_device(arguments.device)
-        classifier = load_for_task(arguments.model, task, device=device, patience=HUB_SECONDS)
-        settings = TaskSettings(
-            target=arguments.target,
-            contrast=arguments.contrast,
-            box=arguments.box,
-            threshold=0.5 if arguments.threshold is None else arguments.threshold,
-            mask=None if arguments.mask is None else Path(arguments.mask),
-            point=arguments.point,
-        )
-        return explain_inputs(classifier, task, dict(zip(inputs, pictures, strict=True)), settings)
-
-
-def _check_without(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    given = [name for name in names if getattr(arguments, name) is not None]
-    if given:
-        raise CommandError(f"--{given[0].replace('_', '-')} must go with another model: {why}")
-
-
-def _run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Asks a model that answers; how many images were explained and how many failed."""
-    others = ["methods", "target", "text", "tokens", "save_array", "size", *OF_OTHER_TASKS]
-    given = [name for name in others if getattr(arguments, name) is not None]
-    if given:
-        raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
-    images, missing = _find(arguments.images)
-    if not images:
-        return 0, missing
-    mark = picture_mark("answer", arguments.prompt, arguments.answer or "")
-    pages = plan_pictures(images, arguments.output, mark, PAGES)
-    with default_drawing():
-        from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
-        from captum_gmar.cli.sources import open_answering
-
-        source = open_answering(arguments.model, arguments.device)
-        settings = PromptSettings(arguments.prompt, arguments.answer, arguments.contrast)
-        done, failed = explain_answers(source, dict(zip(images, pages, strict=True)), settings)
-    return done, failed + missing
-
-
-def _default_target(arguments: argparse.Namespace) -> Top:
-    """All texts, where one method can tell them apart; else the most likely class."""
-    texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
-    names = arguments.methods or DEFAULT
-    reads_class = len(names) == 1 and METHODS[names[0]].reads_class
-    return Top(texts) if reads_class and texts > 1 else MOST_LIKELY
-
-
-def _settings(arguments: argparse.Namespace) -> "ExplainSettings":
-    from captum_gmar.cli.image_settings import ExplainSettings
-
-    return ExplainSettings(
-        methods=arguments.methods or DEFAULT,
-        target=_default_target(arguments) if arguments.target is None else arguments.target,
-        contrast=arguments.contrast,
-        tokens=tuple(dict.fromkeys(arguments.tokens or ())),
-        texts=tuple(dict.fromkeys(arguments.text or ())),
-        with_heads=arguments.save_array is not None,
-        batch_size=arguments.batch_size,
-    )
+    if arguments.mask is not None and arguments.point is not None:
+        raise CommandError("--mask cannot be combined with --point. Pass one of both.")
+    return run_images(arguments)

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from captum_gmar.attr.answer import AnswerEvidence
+from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import AnswerSource
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.names import readable
+from captum_gmar.files.writing import write_page
 from captum_gmar.inspection.answer_page import AnswerPage
+from captum_gmar.vlm.evidence import AnswerEvidence
 
 
 class PromptSettings(NamedTuple):
@@ -19,7 +21,9 @@ class PromptSettings(NamedTuple):
     contrast: str | None = None
 
 
-def explain_answers(source: AnswerSource, pages: Mapping[Path, Path], settings: PromptSettings) -> tuple[int, int]:
+def explain_answers(
+    source: AnswerSource, pages: Mapping[Path, PictureFile], settings: PromptSettings
+) -> tuple[int, int]:
     """Asks the model about each image and writes its page.
 
     Args:
@@ -41,15 +45,17 @@ def explain_answers(source: AnswerSource, pages: Mapping[Path, Path], settings: 
             report(error if isinstance(error, OSError) else f"{readable(image)}: {error}")
             failed += 1
         else:
-            print_text(f"  page       {readable(page)}")
+            print_text(f"  page       {readable(page.path)}")
     return len(pages) - failed, failed
 
 
-def _explain(evidence: AnswerEvidence, source: AnswerSource, image: Path, page: Path, settings: PromptSettings) -> str:
+def _explain(
+    evidence: AnswerEvidence, source: AnswerSource, image: Path, page: PictureFile, settings: PromptSettings
+) -> str:
     """The answer, whose page is written."""
     picture = source.read(image)
     attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, images=picture)
     answer_page = AnswerPage(attribution, picture, settings.prompt)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    answer_page.save(page)
+    page.path.parent.mkdir(parents=True, exist_ok=True)
+    write_page(page.path, answer_page.html, page.note)
     return "".join(attribution.tokens).strip()

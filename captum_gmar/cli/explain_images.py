@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
 from itertools import groupby, repeat
 from pathlib import Path
 
@@ -13,16 +12,18 @@ from tqdm import tqdm
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
-from captum_gmar.cli.drawing_process import DrawingHere, draw_and_save, open_drawing
-from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, picture_of, summary_text
+from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, picture_of, seen_lines, summary_text
 from captum_gmar.cli.image_settings import ExplainSettings
+from captum_gmar.cli.listener import heartbeat
 from captum_gmar.cli.options import Top
+from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text, report
 from captum_gmar.files.names import readable
-from captum_gmar.files.writing import save_arrays
+from captum_gmar.files.writing import save_arrays, save_picture
+from captum_gmar.visualization.panels import one_figure_redrawn
 
-Pictures = Mapping[Path, Path]
+Pictures = Mapping[Path, PictureFile]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
 
 
@@ -45,12 +46,13 @@ def explain_images(
     """
     paths, size = list(pictures), settings.batch_size
     bar = tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty())
-    with bar, open_drawing(len(paths)) as drawing:
-        work = ExplainWork(source, pictures, settings, drawing)
+    work = ExplainWork(source, pictures, settings)
+    with bar, one_figure_redrawn():
         for start in range(0, len(paths), size):
-            work.explain_batch(paths[start : start + size])
-            bar.update(len(paths[start : start + size]))
-        work.finish()
+            batch = paths[start : start + size]
+            with heartbeat(readable(batch[0]) if len(batch) == 1 else f"{len(batch)} images"):
+                work.explain_batch(batch)
+            bar.update(len(batch))
     if array is not None and work.done:
         work.save_arrays(array)
     return len(work.done), work.failed
@@ -59,12 +61,10 @@ def explain_images(
 class ExplainWork:
     """A model, a question to it, and what became of each image so far."""
 
-    def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings, drawing: Executor) -> None:
+    def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings) -> None:
         self.classifier = source.classifier
         self.read = source.read
         self.pictures = pictures
-        self.drawing = drawing
-        self.batch_size = settings.batch_size
         self.with_heads = settings.with_heads
         self.question = _question(settings, self.classifier.labels)
         self.explainer = Explainer(
@@ -76,18 +76,14 @@ class ExplainWork:
         )
         self.done: list[ExplainedImage] = []
         self.failed = 0
-        self._drawn: list[tuple[ExplainedImage, Future[None]]] = []  # or being drawn, and not yet told of
+        self._seen: dict[Path, list[str]] = {}  # what is printed of the part of each image that the model sees
 
     def explain_batch(self, paths: list[Path]) -> None:
-        """Explains images and has their pictures drawn."""
+        """Explain images and write their pictures."""
         readable_images = [(path, pixels) for path in paths if (pixels := self._read(path)) is not None]
         for _, group in groupby(readable_images, key=lambda image: image[1].shape):
             for explained, pixels in self._explain(list(group)):
                 self._draw(explained, pixels)
-
-    def finish(self) -> None:
-        """Waits for the last pictures."""
-        self._tell(0)
 
     def save_arrays(self, path: Path) -> None:
         """Writes the arrays of all explained images to one file."""
@@ -103,7 +99,10 @@ class ExplainWork:
 
     def _read(self, path: Path) -> Tensor | None:
         try:
-            return self.classifier.pixel_values(self.read(path))
+            image = self.read(path)
+            pixels = self.classifier.pixel_values(image)
+            self._seen[path] = seen_lines(self.classifier, image)
+            return pixels
         except OSError as error:
             self._fail(error)
         except ValueError as error:
@@ -118,7 +117,7 @@ class ExplainWork:
             done = [image for images, _ in attempts for image in images]
             failures = [failure for _, failures in attempts for failure in failures]
         # Where not one image could be explained it is the model's doing, and every other would fail as well.
-        if failures and not (done or self.done or self._drawn):
+        if failures and not (done or self.done):
             raise CommandError(f"the model's prediction cannot be explained: {failures[0][1]}") from failures[0][1]
         for path, error in failures:
             self._fail(f"{readable(path)}: {error}")
@@ -150,33 +149,15 @@ class ExplainWork:
         return [(image, seen) for image, seen in explained if not self.question.is_void(image.logits)]
 
     def _draw(self, explained: ExplainedImage, pixels: Tensor) -> None:
-        picture = picture_of(explained, self.question, pixels, self.classifier)
-        path = self.pictures[explained.path]
+        file = self.pictures[explained.path]
         try:
-            drawing = self.drawing.submit(draw_and_save, picture, path)
-        except BrokenExecutor:  # its process was killed
-            self.drawing = DrawingHere()
-            drawing = self.drawing.submit(draw_and_save, picture, path)
-        self._drawn.append((explained, drawing))
-        self._tell(self.batch_size)
-
-    def _tell(self, waiting: int) -> None:
-        """Of all that are drawn, in order, and then of others until so many are waited for."""
-        while self._drawn and (len(self._drawn) > waiting or self._drawn[0][1].done()):
-            self._finish(*self._drawn.pop(0))
-
-    def _finish(self, explained: ExplainedImage, drawing: Future[None]) -> None:
-        picture = readable(self.pictures[explained.path])
-        try:
-            drawing.result()
+            save_picture(picture_of(explained, self.question, pixels, self.classifier).draw(), *file)
         except OSError as error:
-            self._fail(error)
-        except BrokenExecutor:
-            self._fail(f"{picture}: the process that drew it was ended")
-        else:
-            self.done.append(explained)
-            text = summary_text(explained, self.question, self.classifier)
-            print_text(f"{text}\n  picture    {picture}")
+            return self._fail(error)
+        self.done.append(explained)
+        text = summary_text(explained, self.question, self.classifier)
+        lines = [text, *self._seen.pop(explained.path), f"  picture    {readable(file.path)}"]
+        return print_text("\n".join(lines))
 
     def _fail(self, message: object) -> None:
         report(message)

@@ -4,33 +4,32 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.evidence import AttentionEvidence
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
-from captum_gmar.classifier.detection import Corners, find_query
+from captum_gmar.classifier.detection import find_query
+from captum_gmar.classifier.image_classifier import PIXEL_NAMES
+from captum_gmar.classifier.photo_frame import Corners, PhotoFrame
 from captum_gmar.classifier.vision_task import VisionTask
-from captum_gmar.cli.image_report import claim, most_likely_lines
-from captum_gmar.cli.paths import FILMS
+from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines
+from captum_gmar.cli.paths import FILMS, PictureFile
+from captum_gmar.cli.task_inputs import FRAME, load_sound, load_video
 from captum_gmar.cli.terminal import print_text, report
-from captum_gmar.engine.fields import stretched
-from captum_gmar.engine.models import frames_of
+from captum_gmar.engine.models.grids import stretched
 from captum_gmar.files.images import read_image
 from captum_gmar.files.names import readable
-from captum_gmar.files.sounds import read_sound
-from captum_gmar.files.videos import Clip, read_video, save_film
+from captum_gmar.files.videos import Clip, save_film
 from captum_gmar.files.writing import save_picture
 from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
 from captum_gmar.visualization.heat import Array
 
 METHOD = METHODS["attention-evidence"]
 PER_PLACE = METHOD.label.replace("per patch", "per place")
-VIDEO_VALUES = ("pixel_values", "pixel_values_videos")
 
 
 class TaskSettings(NamedTuple):
@@ -48,11 +47,11 @@ class ExplainedInput(NamedTuple):
     """What is known of one input."""
 
     lines: list[str]  # what is printed
-    save: Callable[[Path], None]  # writes its picture
+    save: Callable[[PictureFile], None]  # writes its picture
 
 
 def explain_inputs(
-    classifier: Classifier, task: VisionTask, pictures: Mapping[Path, Path], settings: TaskSettings
+    classifier: Classifier, task: VisionTask, pictures: Mapping[Path, PictureFile], settings: TaskSettings
 ) -> tuple[int, int]:
     """Explains each input and writes its picture.
 
@@ -69,7 +68,7 @@ def explain_inputs(
     for path, picture in pictures.items():
         try:
             explained = EXPLAIN[task](classifier, path, settings)
-            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.path.parent.mkdir(parents=True, exist_ok=True)
             explained.save(picture)
         except OSError as error:
             failed += 1
@@ -78,27 +77,48 @@ def explain_inputs(
             failed += 1
             report(f"{readable(path)}: {error}")
         else:
-            print_text("\n".join([readable(path), *explained.lines, f"  picture    {readable(picture)}"]))
+            print_text("\n".join([readable(path), *explained.lines, f"  picture    {readable(picture.path)}"]))
     return len(pictures) - failed, failed
 
 
 def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
     image = read_image(path)
-    pixels = detector.pixel_values(image).to(detector.device)
+    inputs = {name: values.to(detector.device) for name, values in detector.inputs(image).items()}
+    pixels, mask = inputs["pixel_values"], inputs.get("pixel_mask")
+    frame = detector.frame(image)
     label = _class_of(settings.target, detector)
     with torch.no_grad():
-        output = detector.model(pixels)
-    size = image.height, image.width
-    found = find_query(output, len(detector.labels), size, label=label, box=settings.box, threshold=settings.threshold)
-    relevance = AttentionEvidence(detector.model).relevance(pixels, target=found.target)
+        output = detector.model(**inputs)
+    # Boxes are shares of what the model is told to be the image: all that is not masked.
+    found = find_query(
+        *(output, len(detector.labels), (image.height, image.width)),
+        label=label,
+        box=None if settings.box is None else frame.box(settings.box),
+        shown=frame.to_photo(_unmasked_part(pixels, mask)),
+        threshold=settings.threshold,
+    )
+
+    def queries(pixels: Tensor) -> Any:
+        return detector.model(**{**inputs, "pixel_values": pixels})
+
+    relevance = AttentionEvidence(detector.model, forward_func=queries).relevance(pixels, target=found.target)
     what = f"{detector.labels[found.label]} (class {found.label}), probability {100 * found.probability:.1f}%"
     corners = ", ".join(f"{corner:.0f}" for corner in found.box)
-    high, wide = (new / old for new, old in zip(pixels.shape[-2:], size, strict=True))
-    box = tuple(corner * share for corner, share in zip(found.box, (wide, high) * 2, strict=True))
+    lines = [f"  explained  {what}", f"  query      {found.query}, which sees it in the box {corners}"]
     return ExplainedInput(
-        [f"  explained  {what}", f"  query      {found.query}, which sees it in the box {corners}", _METHOD_LINE],
-        _image_picture(detector, path, pixels, relevance, f"{what}, query {found.query}", box=box),
+        [*lines, *seen_lines(detector, image), _METHOD_LINE],
+        _image_picture(
+            detector, path, pixels, relevance, f"{what}, query {found.query}", box=frame.from_photo(found.box)
+        ),
     )
+
+
+def _unmasked_part(pixels: Tensor, mask: Tensor | None) -> Corners:
+    """The part of the pixel values of which boxes are shares: all that the model is not told to be padding."""
+    if mask is None:
+        return 0, 0, pixels.shape[-1], pixels.shape[-2]
+    _, rows, columns = mask.nonzero(as_tuple=True)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
@@ -107,7 +127,7 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
     with torch.no_grad():
         predicted = segmenter.logits(pixels)[0].argmax(0)  # (rows, columns)
     label = _class_of(settings.target, segmenter)
-    region = _region(settings, image, (predicted.shape[0], predicted.shape[1]))
+    region = _region(settings, segmenter.frame(image), (predicted.shape[0], predicted.shape[1]))
     if region is not None and label is None:
         label = int(predicted[region.to(predicted.device)].mode().values)
     label = int(predicted.flatten().mode().values) if label is None else label
@@ -120,90 +140,83 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
         return (segmenter.logits(pixels)[:, label] * region).sum((1, 2)) / region.sum()
 
     relevance = AttentionEvidence(segmenter.model, forward_func=mean_logit).relevance(pixels)
-    where = f"over {100 * float(region.float().mean()):.2g}% of the image"
+    where = f"over {100 * float(region.float().mean()):.3g}% of the image"
     return ExplainedInput(
-        [f"  explained  {what}, its mean logit {where}", _METHOD_LINE],
+        [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), _METHOD_LINE],
         _image_picture(segmenter, path, pixels, relevance, f"{what}, {where}", region=region),
     )
 
 
-def _region(settings: TaskSettings, image: Image.Image, shape: tuple[int, int]) -> Tensor | None:
+def _region(settings: TaskSettings, frame: PhotoFrame, shape: tuple[int, int]) -> Tensor | None:
     """Where --mask or --point say, boolean (rows, columns) of the logits."""
-    rows, columns = shape
     if settings.mask is not None:
-        mask = read_image(settings.mask).convert("L")
-        if mask.size != image.size:
-            raise ValueError(
-                f"--mask must be as large as the image, {image.width}x{image.height} pixels. Got "
-                f"{mask.width}x{mask.height} instead."
-            )
-        region = torch.from_numpy(np.array(mask.resize((columns, rows), Image.Resampling.BOX)) > 127)
+        mask = frame.mask(read_image(settings.mask))
+        region = adaptive_avg_pool2d(mask[None].float(), shape)[0] >= 0.5
         if not region.any():
             raise ValueError("--mask must be white somewhere. Got a mask that covers no place of the model's output.")
         return region
     if settings.point is None:
         return None
-    x, y = settings.point
-    if not (x < image.width and y < image.height):
-        raise ValueError(f"--point must lie in the image of {image.width}x{image.height} pixels. Got {x:g},{y:g}.")
+    x, y = frame.point(*settings.point)
     region = torch.zeros(shape, dtype=torch.bool)
-    region[int(y * rows / image.height), int(x * columns / image.width)] = True
+    region[int(y * shape[0] / frame.size[0]), int(x * shape[1] / frame.size[1])] = True
     return region
 
 
 def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    clip = read_video(path, frames_of(classifier.model) or 0)
+    clip, left_out = load_video(classifier, path)
     made = classifier.processor(list(clip.frames), return_tensors="pt")
-    pixels = next(made[name] for name in VIDEO_VALUES if name in made).to(classifier.device)
+    pixels = next(made[name] for name in PIXEL_NAMES if name in made).to(classifier.device)
     lines, what, relevance = _of_class(classifier, pixels, settings)
     photos = [classifier.photo(frame) for frame in pixels[0]]
     return ExplainedInput(
-        lines, lambda picture: _save_video(picture, relevance, photos, clip, _input_title(path, what))
+        [*lines, *left_out, *seen_lines(classifier, clip.frames[0])],
+        lambda picture: _save_video(picture, relevance, photos, clip, _input_title(path, what)),
     )
 
 
-def _save_video(picture: Path, relevance: Tensor, photos: list[Array], clip: Clip, title: str) -> None:
-    if picture.suffix[1:].lower() in FILMS:
-        save_film(overlay_video(relevance, photos), picture, clip.seconds)
+def _save_video(picture: PictureFile, relevance: Tensor, photos: list[Array], clip: Clip, title: str) -> None:
+    if picture.path.suffix[1:].lower() in FILMS:
+        save_film(overlay_video(relevance, photos), picture.path, clip.seconds)
         return
     label = PER_PLACE.replace("place", "tube")
     figure, _ = visualize_video(100 * relevance, photos, title=title, label=label, note=METHOD.caveat, use_pyplot=False)
-    save_picture(figure, picture)
+    save_picture(figure, *picture)
 
 
 def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    rate = classifier.processor.sampling_rate
-    made = classifier.processor(read_sound(path, rate), sampling_rate=rate, return_tensors="pt")
-    spectrogram = made["input_values"].to(classifier.device)  # (1, time, bins)
+    spectrogram, left_out = load_sound(classifier, path)
     lines, what, relevance = _of_class(classifier, spectrogram, settings)
 
-    def save(picture: Path) -> None:
+    def save(picture: PictureFile) -> None:
         figure, _ = visualize_spectrogram(
             100 * relevance,
             spectrogram[0],
-            sampling_rate=rate,
+            sampling_rate=classifier.processor.sampling_rate,
+            seconds=FRAME,
             title=_input_title(path, what),
             label=PER_PLACE,
             note=METHOD.caveat,
             use_pyplot=False,
         )
-        save_picture(figure, picture)
+        save_picture(figure, *picture)
 
-    return ExplainedInput(lines, save)
+    return ExplainedInput([*lines, *left_out], save)
 
 
 def _of_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) -> tuple[list[str], str, Tensor]:
     """What is printed of a class, its claim, and the relevance of one input's places."""
     contrast = _class_of(settings.contrast, classifier, "contrast")
     target = _class_of(settings.target, classifier)
-    maps = AttentionEvidence(classifier.model).explain(
-        inputs,
-        lambda logits: logits.argmax(1, keepdim=True) if target is None else torch.tensor([[target]]),
-        contrast=contrast,
-    )
+
+    def choose(logits: Tensor) -> Tensor:
+        chosen = int(logits.argmax()) if target is None else target
+        if target is None and chosen == contrast:
+            raise ValueError("its most likely class is that of --contrast. Pass another class as --target.")
+        return torch.tensor([[chosen]])
+
+    maps = AttentionEvidence(classifier.model).explain(inputs, choose, contrast=contrast)
     logits, chosen = maps.logits[0], int(maps.targets[0, 0])
-    if chosen == contrast:
-        raise ValueError("its most likely class is that of --contrast. Pass another class as --target.")
     what = claim(logits, classifier, chosen)
     lines = [*most_likely_lines(logits, classifier), f"  explained  {what}"]
     if contrast is not None:
@@ -220,8 +233,8 @@ def _image_picture(
     what: str,
     box: Any = None,
     region: Tensor | None = None,
-) -> Callable[[Path], None]:
-    def save(picture: Path) -> None:
+) -> Callable[[PictureFile], None]:
+    def save(picture: PictureFile) -> None:
         figure, _ = visualize_attribution(
             _on_pixels(100 * relevance[0], pixels),
             classifier.photo(pixels[0]),
@@ -232,7 +245,7 @@ def _image_picture(
             region=region,
             use_pyplot=False,
         )
-        save_picture(figure, picture)
+        save_picture(figure, *picture)
 
     return save
 

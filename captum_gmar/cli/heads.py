@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.cli.launcher import is_launched, launch
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
@@ -18,9 +17,10 @@ from captum_gmar.cli.options import (
     path,
     place,
 )
-from captum_gmar.cli.paths import FORMATS, find_images, plan_pictures
+from captum_gmar.cli.paths import FORMATS, PictureFile, find_images, picture_mark, plan_pictures
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCORES
+from captum_gmar.files.names import readable
 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.heads.head_results import HeadResults
@@ -61,9 +61,8 @@ same command goes on where it stopped. With --ablate also ablation.csv and
 ablation.png: heads are ranked by one half of the images and silenced on the
 other half, both drawn by --seed.
 
-With --output RESULTS, on several GPUs of one machine, --processes K; on several
-machines:
-  torchrun --nnodes N --nproc-per-node K ... -m captum_gmar heads ...
+With --output RESULTS, on several GPUs, each process on one of its own:
+  torchrun --nproc-per-node K -m captum_gmar heads ...
 
 picture formats: {", ".join(FORMATS)}
 exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
@@ -110,15 +109,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     picture = _picture(arguments)
     if arguments.ablate and picture:
         raise CommandError("--ablate must go with --output RESULTS, a folder that keeps what is finished")
-    if arguments.processes > 1 and not is_launched():
-        if picture:
-            raise CommandError("--processes must go with --output RESULTS, a folder that they share")
-        return launch(arguments.processes, arguments.given)
     with default_drawing():
         return _score_heads(arguments, picture)
 
 
-def _score_heads(arguments: argparse.Namespace, picture: Path | None) -> tuple[int, int]:
+def _score_heads(arguments: argparse.Namespace, picture: PictureFile | None) -> tuple[int, int]:
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listener import listener_of
     from captum_gmar.cli.scene_subjects import open_subject
@@ -159,7 +154,7 @@ def _settings(arguments: argparse.Namespace) -> "HeadSettings":
     )
 
 
-def _picture(arguments: argparse.Namespace) -> Path | None:
+def _picture(arguments: argparse.Namespace) -> PictureFile | None:
     """Where the picture goes; None if there is to be a folder of results."""
     output = arguments.output
     if output is not None:
@@ -171,11 +166,17 @@ def _picture(arguments: argparse.Namespace) -> Path | None:
                 f"--output must be a folder, or a picture that ends in one of .{', .'.join(FORMATS)}. Got {output!r} "
                 f"instead; end it in / for a folder."
             )
-    (picture,) = plan_pictures([(arguments.data or Path(SCENES_NAME)).resolve()], output, PICTURE_MARK)
+    given = {"": arguments.target, "limit": arguments.limit, "seed": arguments.seed or None, "size": arguments.size}
+    parts = [f"{name} {value}".strip() for name, value in given.items() if value is not None]
+    if tuple(arguments.scores) != DEFAULT_SCORES:
+        parts.insert(0, " ".join(arguments.scores).replace("-", " "))
+    mark = "-".join(filter(None, [PICTURE_MARK, picture_mark(*parts)]))
+    noted = {"model": arguments.model and Path(arguments.model), "size": arguments.size, **vars(_settings(arguments))}
+    (picture,) = plan_pictures([(arguments.data or Path(SCENES_NAME)).resolve()], output, mark, noted)
     return picture
 
 
-def _tell(results: "HeadResults", picture: Path | None, folder: Path | None) -> None:
+def _tell(results: "HeadResults", picture: PictureFile | None, folder: Path | None) -> None:
     """Writes the picture and prints what is on it; or says where the report is."""
     from captum_gmar.evaluation.heads.head_run import HEAD_REPORT
     from captum_gmar.evaluation.runs.progress import count
@@ -184,6 +185,6 @@ def _tell(results: "HeadResults", picture: Path | None, folder: Path | None) -> 
     if folder:
         print_text(f"{count(len(results.images))} scored: {folder / HEAD_REPORT[0]}")
     if picture:
-        save_picture(results.visualize(use_pyplot=False)[0], picture)
-        head = [results.data, f"  explained  {results.explained}", f"  picture    {picture}", ""]
+        save_picture(results.visualize(use_pyplot=False)[0], *picture)
+        head = [results.data, f"  explained  {results.explained}", f"  picture    {readable(picture.path)}", ""]
         print_text("\n".join([*head, results.tables()]))

@@ -7,17 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.image_picture import ImagePicture, PictureMap
 from captum_gmar.cli.options import start_name
-from captum_gmar.engine.models import patch_grid
-from captum_gmar.engine.start_tokens import Part
+from captum_gmar.engine.models.patch_grid import patch_grid
+from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.names import readable
 
 TOP = 5  # classes printed
+ALL_BUT = 0.995  # share of a photo that is printed as all of it
 NO_CLASS = "the same for every class"  # said of maps that the class does not enter
 
 
@@ -71,6 +73,17 @@ def summary_text(explained: ExplainedImage, question: Question, classifier: Clas
     if question.tokens:
         lines.append(f"  tokens     {start_name(question.tokens)}")
     return "\n".join([readable(explained.path), *lines])
+
+
+def seen_lines(classifier: Classifier, image: Image.Image) -> list[str]:
+    """Return the line that says which part of a photo the model sees, if it does not see all of it."""
+    try:
+        frame = classifier.frame(image)
+    except ValueError as error:
+        return [f"  seen       an unknown part of the photo: {error}"]
+    left, top, right, bottom = frame.seen
+    part = f"{100 * frame.share:.0f}% of the photo, from {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f} in pixels"
+    return [f"  seen       {part}"] if frame.share < ALL_BUT else []
 
 
 def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.options import MOST_LIKELY, Top, check_taken
-from captum_gmar.cli.paths import comparison_mark, picture_mark
+from captum_gmar.cli.paths import COMPARISON_MARK, comparison_mark, picture_mark
 from captum_gmar.cli.terminal import CommandError
-from captum_gmar.files.names import safe
 
 if TYPE_CHECKING:
-    from captum_gmar.engine.start_tokens import Part
+    from captum_gmar.engine.models.readout_tokens import Part
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ExplainSettings:
     texts: tuple[str, ...] = ()  # the classes, in place of the model's own
     with_heads: bool = False  # whether head importance is wanted as well
     batch_size: int = 8
+    size: int | None = None  # of the pixels; None: the model's own
 
     @property
     def top(self) -> int:
@@ -46,16 +47,18 @@ class ExplainSettings:
 
     def mark(self) -> str:
         """What the names of pictures end in."""
-        parts = [comparison_mark("of", list(map(safe, self.texts)), kind="texts")] if self.texts else []
+        parts = ["of", *self.texts] if self.texts else []
         if isinstance(self.target, str):
             parts.append(self.target)
         elif self.target.classes > 1 and not self.texts:
-            parts.append(f"top{self.target.classes}")
+            parts.append(str(self.target))
         if self.contrast is not None:
             parts.append(f"rather than {self.contrast}")
         if self.tokens:
-            starts = (f"{part[0]}-{part[1]}" if isinstance(part, tuple) else part for part in self.tokens)
+            starts = (f"{part[0]} {part[1]}" if isinstance(part, tuple) else part for part in self.tokens)
             parts.append(f"from {' and '.join(starts)}")
+        if self.size is not None:
+            parts.append(f"size {self.size}")
         several = len(self.methods) > 1
         mark = comparison_mark("comparison", self.methods) if several else self.methods[0]
         return "-".join(filter(None, [mark, picture_mark(*parts)]))
@@ -71,3 +74,13 @@ class CompareSettings:
     steps: int | None = None  # None: 28, or as many as there are patches
     ig_steps: int = 50
     batch_size: int | None = None
+    size: int | None = None  # of the pixels; None: the model's own
+
+    def mark(self) -> str:
+        """Return what the name of the picture ends in."""
+        parts = [self.target or "", "" if self.removal == CompareSettings.removal else f"removal {self.removal}"]
+        numbers = {"steps": self.steps, "size": self.size}
+        numbers["ig steps"] = None if self.ig_steps == CompareSettings.ig_steps else self.ig_steps
+        parts += [f"{name} {number}" for name, number in numbers.items() if number is not None]
+        mark = comparison_mark(COMPARISON_MARK, self.methods or COMPARED, COMPARED)
+        return "-".join(filter(None, [mark, picture_mark(*parts)]))

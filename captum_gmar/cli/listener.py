@@ -1,10 +1,13 @@
-"""What a run over a data set has to say on its way, said on stderr."""
+"""Progress of a run, on stderr."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from threading import Event, Thread
 
 from captum_gmar.cli.terminal import report
-from captum_gmar.evaluation.runs.progress import Listener
+from captum_gmar.evaluation.runs.progress import SECONDS_APART, Listener
 
 
 def listener_of(same: str | None, speaks: bool = True) -> Listener:
@@ -21,3 +24,23 @@ def listener_of(same: str | None, speaks: bool = True) -> Listener:
         line=partial(report, kind="progress") if speaks and not is_terminal else None,
         goes_on=same if speaks else None,
     )
+
+
+@contextmanager
+def heartbeat(what: str, every: float = SECONDS_APART) -> Iterator[None]:
+    """Say on stderr, every so many seconds within the block, that the work on something goes on."""
+    is_over = Event()
+
+    def speak() -> None:
+        seconds = every
+        while not is_over.wait(every):
+            report(f"{what}: {seconds:.0f} s so far", kind="progress")
+            seconds += every
+
+    thread = Thread(target=speak, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from captum_gmar import __version__
 from captum_gmar.cli import app, compare, evaluate, explain, heads
@@ -88,6 +88,11 @@ def _open_streams() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Of "--tokens -1,0" and "--box -5,0,9,9" as well: else argparse takes such a value for an option.
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,\s]*$")
+
     def error(self, message: str) -> NoReturn:
         report(message)
         sys.exit(NOTHING_DONE)

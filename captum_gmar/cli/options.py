@@ -11,7 +11,7 @@ from captum_gmar.attr.catalogue import METHODS, STEPS, MethodEntry, find_method
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
-    from captum_gmar.engine.start_tokens import Part
+    from captum_gmar.engine.models.readout_tokens import Part
 
 PLACES: "dict[Part, str]" = {
     "cls": "the CLS token",
@@ -27,6 +27,9 @@ class Top(NamedTuple):
     """Each image's most likely classes, so many of them."""
 
     classes: int
+
+    def __str__(self) -> str:
+        return f"top{self.classes}"
 
 
 MOST_LIKELY = Top(1)
@@ -119,11 +122,9 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """``--device``, ``--size``, ``--batch-size`` and ``--processes``, the same for every command on a data set."""
+    """Add ``--device``, ``--size`` and ``--batch-size``, the same for every command on a data set."""
     add_device_and_size(parser)
     add_batch_size(parser, batch_size)
-    about = "that share the work, each on a GPU of its own"
-    parser.add_argument("--processes", type=above_zero, default=1, metavar="K", help=about)
 
 
 def above_zero(text: str) -> int:

@@ -1,63 +1,92 @@
 """Which files a command reads and writes, checked before any work is done."""
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 from zlib import crc32
 
+from captum_gmar.cli.options import Top
 from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.files.names import fitting, readable, safe
+from captum_gmar.files.names import check_file, fitting, readable, safe
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]  # of pictures, the first where none is named
 FILMS = ["gif", "mp4"]
 PAGES = ["html"]
 TABLES = ["csv", "json", "md"]
 MOST_NAMED = 4  # methods in the name of a picture
+COMPARISON_MARK = "side-by-side"  # what the names of comparisons end in
+LONGEST_MARK = 100  # bytes of a question in the name of a picture
+OF_NO_PICTURE = ("batch_size", "with_heads")  # settings that leave pictures as they are
 
 
-def find_images(arguments: Iterable[str]) -> tuple[list[Path], int]:
-    """The image files that the arguments name, each once, and how many arguments name none, which are reported."""
+def find_images(arguments: Iterable[str], kind: str = "image") -> tuple[list[Path], int]:
+    """Find the files that the arguments name, each once.
+
+    Args:
+        arguments: files, and folders of files.
+        kind: what is taken of a folder: "image", "video" or "sound".
+
+    Returns:
+        The files, and how many arguments name none, which are reported.
+    """
     images: dict[Path, None] = {}
     failed = 0
     for argument in map(Path, arguments):
         try:
-            images |= dict.fromkeys(_images_of(argument))
+            images |= dict.fromkeys(_files_of(argument, kind))
         except OSError as error:
             report(error)
             failed += 1
     return list(images), failed
 
 
-def _images_of(path: Path) -> list[Path]:
+def _files_of(path: Path, kind: str) -> list[Path]:
     if not path.is_dir():
-        if not path.exists():
-            raise OSError(f"{readable(path)}: no such file")
+        check_file(path, f"{'an' if kind == 'image' else 'a'} {kind} file")
         return [path]
-    from captum_gmar.files.images import list_images
+    from captum_gmar.files.images import list_files, list_images
+    from captum_gmar.files.videos import SUFFIXES
     from captum_gmar.files.writing import is_picture
 
-    files = list_images(path)
-    images = [file for file in files if not is_picture(file)]  # of an earlier run, in the same folder
-    if not images:
+    suffixes = {"video": SUFFIXES, "sound": (".wav",)}
+    files = list_files(path, suffixes[kind]) if kind in suffixes else list_images(path)
+    found = [file for file in files if not is_picture(file)]  # of an earlier run, in the same folder
+    if not found:
         raise OSError(
-            f"{_folder(path)}: no image files in this folder{' but pictures of explanations' if files else ''}"
+            f"{_folder(path)}: no {kind} files in this folder{' but pictures of explanations' if files else ''}"
         )
-    return images
+    return found
 
 
 def picture_mark(*parts: str) -> str:
-    """What the names of pictures end in, of a method and of the question to it, where that is not the usual one.
+    """Return what the names of pictures end in, of the question to a method: a short hash as well where the parts are
+    not all there, such as case and punctuation.
 
-    >>> picture_mark("gmar-l1", "tiger cat", "", "rather than zebra")
-    'gmar-l1-tiger-cat-rather-than-zebra'
+    >>> picture_mark("tiger cat", "", "rather than zebra")
+    'tiger-cat-rather-than-zebra'
+    >>> picture_mark("A cat?")
+    'A-cat-29b43f5b'
     """
-    return "-".join(filter(None, map(safe, parts)))
+    given = list(filter(None, parts))
+    mark = "-".join(map(safe, given))
+    if len(mark) <= LONGEST_MARK and all(map(_is_kept, given)):
+        return mark
+    return f"{safe(mark, LONGEST_MARK)}-{_hash(chr(0).join(given))}"
 
 
-def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = (), kind: str = "methods") -> str:
+def _is_kept(part: str) -> bool:
+    """Whether no other text has the same safe name."""
+    return part.isascii() and part == part.lower() and "-" not in part and safe(part) == part.replace(" ", "-")
+
+
+def _hash(text: str) -> str:
+    return f"{crc32(os.fsencode(text)):08x}"
+
+
+def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()) -> str:
     """Of pictures of several methods: which they are, unless they are those that are usual; of many, a number instead.
-
-    The same of other names, which ``kind`` is the word for.
 
     >>> comparison_mark("comparison", ["gmar-l1", "rollout"])
     'comparison-gmar-l1-rollout'
@@ -65,26 +94,41 @@ def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()
     if list(methods) == list(usual):
         return mark
     if len(methods) > MOST_NAMED:
-        return f"{mark}-{len(methods)}-{kind}-{crc32(','.join(methods).encode()):08x}"
+        return f"{mark}-{len(methods)}-methods-{_hash(','.join(methods))}"
     return "-".join([mark, *methods])
 
 
+class PictureFile(NamedTuple):
+    """Where a picture or page goes, and all that it depends on, which is noted in the file."""
+
+    path: Path
+    note: str
+
+
 def plan_pictures(
-    images: Sequence[Path], output: str | None, mark: str, formats: Sequence[str] = FORMATS
-) -> list[Path]:
-    """Where the picture of each image goes. No two share a name and none replaces an image.
+    images: Sequence[Path],
+    output: str | None,
+    mark: str,
+    settings: Mapping[str, Any],
+    formats: Sequence[str] = FORMATS,
+) -> list[PictureFile]:
+    """
+    Plan where the picture of each image goes. No two share a name and none replaces an image. One that is named here
+    replaces no file but a picture of the same image by the same settings.
 
     Args:
         images: that are explained.
         output: the file, or the folder of files named after the images, which is made if it ends in a slash.
         mark: what their names end in.
+        settings: all that pictures depend on but the image; those that are None or empty are as good as not there.
         formats: what the file may be, the first of which those in a folder are.
 
     Raises:
         CommandError: if a file cannot be written there, or its suffix is none of the formats.
     """
     output = "." if output is None else output
-    if output.endswith(("/", os.sep)) or Path(output).is_dir():
+    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    if is_folder:
         pictures = _names(images, Path(output), f"{mark}.{formats[0]}")
         _check_makeable(Path(output))
     elif len(images) > 1:
@@ -101,7 +145,54 @@ def plan_pictures(
     for picture in pictures:
         if os.path.realpath(picture) in files:
             raise CommandError(f"--output must not be the image itself. Got {readable(picture)!r} instead.")
-    return pictures
+    planned = [
+        PictureFile(picture, _note({"image": image, **settings}, picture.parent))
+        for image, picture in zip(images, pictures, strict=True)
+    ]
+    for file in planned if is_folder else ():
+        _check_same(file)
+    return planned
+
+
+def _note(settings: Mapping[str, Any], folder: Path) -> str:
+    """Return settings as JSON: files and folders by their names and, hashed, where they lie as seen from the folder."""
+
+    def named(value: Any) -> Any:
+        if not isinstance(value, Path):
+            return str(value) if isinstance(value, Top) else value
+        if not value.exists():  # a model of the hub, or what is built in
+            return str(value)
+        seen = os.path.relpath(os.path.realpath(value), os.path.realpath(folder))
+        return f"{Path(seen).name} ({_hash(seen)})"
+
+    given = {name: value for name, value in settings.items() if value not in (None, "", ())}
+    return json.dumps({name: named(value) for name, value in given.items() if name not in OF_NO_PICTURE})
+
+
+def _check_same(picture: PictureFile) -> None:
+    """Raise a CommandError if the file is there and not of these settings."""
+    from captum_gmar.files.writing import read_note
+
+    if not picture.path.exists():
+        return
+    name, wanted = readable(picture.path), json.loads(picture.note)
+    try:
+        found = dict(json.loads(read_note(picture.path) or ""))
+    except ValueError:
+        raise CommandError(
+            f"{name}: is not replaced, as it does not say of what it is a picture. Pass another --output, or move it."
+        ) from None
+    if found == wanted:
+        return
+    changed = next(key for key in (*wanted, *found) if wanted.get(key) != found.get(key))
+    raise CommandError(
+        f"{name}: is not replaced, as it is a picture with {changed} {_as_text(found.get(changed))} and not "
+        f"{_as_text(wanted.get(changed))}. Pass another --output, or move it."
+    )
+
+
+def _as_text(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def plan_array(path: str | None) -> Path | None:

@@ -61,4 +61,4 @@ def scene_example(seed: int, objects: int) -> Example:
     def mask() -> Image.Image:
         return Image.fromarray(demo.make_scene(seed, objects).masks[0])
 
-    return Example(f"scene {seed}", str(demo.make_scene(seed, objects).labels[0]), image, mask=mask)
+    return Example(f"scene {seed}", demo.make_scene(seed, objects).labels[0], image, mask=mask)

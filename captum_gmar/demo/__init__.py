@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.attr.answer import check_version
 from captum_gmar.demo.patches import scene_pixel_values
 from captum_gmar.demo.scene_localisation import Localisation, LocalisationReport, localisation_report
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
+from captum_gmar.vlm.evidence import check_version
 
 if TYPE_CHECKING:
     from transformers import (

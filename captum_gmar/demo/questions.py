@@ -63,20 +63,22 @@ def questions_of(scene: Scene) -> list[SceneQuestion]:
         what texture is the triangle? dotted
     """
     if len(scene.labels) == 1:
-        return [SceneQuestion(DESCRIBE, _named(scene, 0)), _of_texture(scene, 0)]
+        return [SceneQuestion(DESCRIBE, _named(scene, 0)), _texture_question(scene, 0)]
     if len(scene.labels) != 2:
         raise ValueError(f"scene must have one or two objects. Got {len(scene.labels)} instead.")
     relation = _relation(scene)
     if relation is None:
         return []
     first, second = (0, 1) if relation in ("above", "left of") else (1, 0)
-    between = _related(relation if first == 0 else OPPOSITE[relation])
-    described = SceneQuestion(DESCRIBE, (*_named(scene, first), *between, *_named(scene, second)))
+    relation_words = _related(relation if first == 0 else OPPOSITE[relation])
+    described = SceneQuestion(DESCRIBE, (*_named(scene, first), *relation_words, *_named(scene, second)))
     if _shape(scene, 0) == _shape(scene, 1):
         return [described]
-    of_each = [question for i in (0, 1) for question in (_of_texture(scene, i), _of_place(scene, i, relation))]
-    beside = [_on_side(scene, i, name, relation) for i, name in product((0, 1), OPPOSITE)]
-    return [described, *of_each, *beside]
+    object_questions = [
+        question for i in (0, 1) for question in (_texture_question(scene, i), _place_question(scene, i, relation))
+    ]
+    side_questions = [_side_question(scene, i, name, relation) for i, name in product((0, 1), OPPOSITE)]
+    return [described, *object_questions, *side_questions]
 
 
 def _relation(scene: Scene) -> str | None:
@@ -106,18 +108,18 @@ def _related(relation: str) -> tuple[Word, ...]:
     return tuple(Word(text, "relation", (0, 1)) for text in relation.split())
 
 
-def _of_texture(scene: Scene, index: int) -> SceneQuestion:
+def _texture_question(scene: Scene, index: int) -> SceneQuestion:
     return SceneQuestion(f"what texture is the {_shape(scene, index)}?", (_texture(scene, index),))
 
 
-def _of_place(scene: Scene, index: int, relation: str) -> SceneQuestion:
+def _place_question(scene: Scene, index: int, relation: str) -> SceneQuestion:
     """Where an object lies to the other."""
     other = Word("the"), Word(_shape(scene, 1 - index), "shape", (1 - index,))
-    between = _related(relation if index == 0 else OPPOSITE[relation])
-    return SceneQuestion(f"where is the {_shape(scene, index)}?", (*between, *other))
+    relation_words = _related(relation if index == 0 else OPPOSITE[relation])
+    return SceneQuestion(f"where is the {_shape(scene, index)}?", (*relation_words, *other))
 
 
-def _on_side(scene: Scene, index: int, name: str, relation: str) -> SceneQuestion:
+def _side_question(scene: Scene, index: int, name: str, relation: str) -> SceneQuestion:
     """What lies on one side of an object: the other one, or nothing."""
     lies = name == (OPPOSITE[relation] if index == 0 else relation)
     words = _named(scene, 1 - index) if lies else (Word("nothing"),)

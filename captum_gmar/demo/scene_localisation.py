@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from captum_gmar.attr.rollout import RawAttention
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares, scene_pixel_values
 from captum_gmar.demo.scenes import Scene, make_scene
-from captum_gmar.engine.models import PatchGrid
+from captum_gmar.engine.models.patch_grid import PatchGrid
 from captum_gmar.metrics import centre_blob, uniform_map
-from captum_gmar.metrics.inputs import patch_scores
-from captum_gmar.metrics.intervals import margin
+from captum_gmar.metrics._inputs import patch_scores
+from captum_gmar.metrics._statistics import margin
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification

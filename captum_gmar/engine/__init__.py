@@ -1,11 +1,16 @@
-"""One pass through a model: its attention met on the way forward, and handed to a rule on the way back.
+"""One pass through a model, explained.
 
-``explain`` runs it: ``forward`` meets attention (by ``interception``, computed by ``blockwise``), ``backward`` takes
-relevance down the layers, ``truncation`` cuts them apart where each is explained by itself, and ``balanced`` makes the
-gradient complete. ``rule`` says what a rule is and ``reading`` what it reads of a layer, for which there are several
-``ways``; small layers are read ``together``. ``models``, ``layer_lists``, ``start_tokens`` and ``graph`` say what is
-known of a model, ``request`` what a user asks, ``switching`` what is switched meanwhile. ``recording`` is the dense
-way. Methods are in :mod:`captum_gmar.attr`.
+Each folder imports only those below it:
+
+- ``explain``: chooses the pass for a model and runs it.
+- ``attention``: attention maps, propagated layer by layer. ``hidden_states``: hidden states times LibraGrad's gradient.
+  ``values``: values on any grid, times their gradient.
+- ``plan``, ``rule``, ``request``: the method's plan, its rule, and the user's inputs and targets. ``batching``: smaller
+  batches when memory runs out. ``checks``, ``finite_checks``: what a model and its numbers must be.
+- ``kernels``: attention without T×T matrices. ``hooks``: interception of torch's functions. ``models``: patch grid,
+  layers and readout tokens of a model.
+
+Methods are in :mod:`captum_gmar.attr`.
 """
 
 import re

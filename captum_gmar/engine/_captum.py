@@ -9,7 +9,6 @@ from captum._utils.common import (
     _select_targets,
     _validate_target,
 )
-from captum._utils.gradient import compute_gradients
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import Attribution
 from captum.attr._utils.batching import _tuple_splice_range
@@ -26,6 +25,5 @@ __all__ = [
     "_select_targets",
     "_tuple_splice_range",
     "_validate_target",
-    "compute_gradients",
     "log_usage",
 ]

@@ -4,8 +4,9 @@ Letters in shapes: N examples, K targets of each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from captum_gmar.engine._captum import (
@@ -16,6 +17,7 @@ from captum_gmar.engine._captum import (
     _validate_target,
 )
 
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 Targets: TypeAlias = Sequence[int] | Sequence[tuple[int, ...]] | Tensor
 ChooseTargets: TypeAlias = Callable[[Tensor], Tensor]
 """What gives the targets (N, K) for logits (N, classes), for example ``lambda logits: logits.topk(5).indices``."""
@@ -136,7 +138,13 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
 
     Raises:
         ValueError: if there are several, or it is no such batch of floating-point numbers.
+        RuntimeError: within a transform of ``torch.func``.
     """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "Expected a call outside of torch.func's transforms (grad, vmap, jvp), but got one within: attributions "
+            "have no gradient, and batches need no vmap. Call the method on plain tensors."
+        )
     tensors = _format_tensor_into_tuples(inputs)
     if not tensors:
         raise ValueError(f"inputs must be a tensor of pixel values. Got {inputs!r} instead.")

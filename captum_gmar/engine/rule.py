@@ -17,8 +17,8 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.precision import row_products
-from captum_gmar.engine.reading import Blocks, Heads, Reading, read_blocks, sum_up
+from captum_gmar.engine.kernels.precision import row_products
+from captum_gmar.engine.kernels.reduction import Blocks, Heads, Reading, read_blocks, sum_up
 
 
 class Step(NamedTuple):

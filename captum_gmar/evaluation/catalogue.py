@@ -49,7 +49,7 @@ class HeadScoreEntry(NamedTuple):
 
     Attributes:
         name: on the command line and in tables.
-        home: the module in this package, and the function in it, "heads.scores:attention_entropy"; None for
+        home: the module in this package, and the function in it, "ablation.scores:attention_entropy"; None for
             ``head_importance`` of the method of this name.
         unit: of its values; None where it is that of the loss.
     """
@@ -62,9 +62,9 @@ class HeadScoreEntry(NamedTuple):
 _METRICS = (
     MetricEntry("insertion", "evaluation.measurement.curve_metrics:INSERTION", "curve", "higher"),
     MetricEntry("deletion", "evaluation.measurement.curve_metrics:DELETION", "curve", "lower"),
-    MetricEntry("average-drop", "metrics.masking:MaskedProbability.drop", "masked", "lower"),
-    MetricEntry("average-increase", "metrics.masking:MaskedProbability.increase", "masked", "higher"),
-    MetricEntry("average-gain", "metrics.masking:MaskedProbability.gain", "masked", "higher"),
+    MetricEntry("average-drop", "metrics.average_drop:MaskedProbability.drop", "masked", "lower"),
+    MetricEntry("average-increase", "metrics.average_drop:MaskedProbability.increase", "masked", "higher"),
+    MetricEntry("average-gain", "metrics.average_drop:MaskedProbability.gain", "masked", "higher"),
     MetricEntry("pointing-game", "metrics.localisation:pointing_game", "localisation", "higher"),
     MetricEntry("relevance-mass", "metrics.localisation:relevance_mass_accuracy", "localisation", "higher"),
     MetricEntry("relevance-rank", "metrics.localisation:relevance_rank_accuracy", "localisation", "higher"),
@@ -87,8 +87,8 @@ _REMOVALS = (
     RemovalEntry("mean", "metrics.removal:Mean", None),
     RemovalEntry("blur", "metrics.removal:Blur", None),
     RemovalEntry("noise", "metrics.removal:Noise", "seed"),
-    RemovalEntry("noisy-linear", "metrics.imputation:NoisyLinear", "seed"),
-    RemovalEntry("tokens", "token_removal:TokenRemoval", "model"),
+    RemovalEntry("noisy-linear", "metrics.road:NoisyLinear", "seed"),
+    RemovalEntry("tokens", "ablation.tokens:TokenRemoval", "model"),
 )
 
 METRICS: Mapping[str, MetricEntry] = {entry.name: entry for entry in _METRICS}
@@ -97,8 +97,8 @@ REMOVALS: Mapping[str, RemovalEntry] = {entry.name: entry for entry in _REMOVALS
 _SCORES = (
     HeadScoreEntry("gmar-l1", None, "share of its layer"),
     HeadScoreEntry("gmar-l2", None, "share of its layer"),
-    HeadScoreEntry("mask-gradient", "heads.scores:gradient_of_mask", None),
-    HeadScoreEntry("entropy", "heads.scores:attention_entropy", "nats"),
+    HeadScoreEntry("mask-gradient", "ablation.scores:gradient_of_mask", None),
+    HeadScoreEntry("entropy", "ablation.scores:attention_entropy", "nats"),
 )
 
 SCORES: Mapping[str, HeadScoreEntry] = {entry.name: entry for entry in _SCORES}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
 from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import Method, methods_of_mapping
-from captum_gmar.engine.models import check_model
+from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
 from captum_gmar.evaluation.data.data_objects import given_subject
 from captum_gmar.evaluation.data.subject import Subject, drawn, versions
@@ -51,7 +51,8 @@ def evaluate(
 
     Every method explains the same class of the same images; a random, a uniform and a centred map, which know nothing
     of the model, are measured along with them. Means come with 95 % bootstrap intervals over the images, differences of
-    methods are taken image by image. Images that cannot be read or explained are left out of everything, and listed.
+    methods are taken image by image; fewer than ten images show neither an interval nor which method is better. Images
+    that cannot be read or explained are left out of everything, and listed.
 
     Args:
         model (nn.Module): An image or video classifier, in evaluation mode, on the device that it is to run on. It is
@@ -220,7 +221,7 @@ def _evaluation(
     return Evaluation(
         results=results,
         names=[example.name for example in examples],
-        labels=[example.label for example in examples],
+        labels=[None if example.label is None else str(example.label) for example in examples],
         skipped=skipped,
         metrics=settings.metrics or (),
         removals=removals,

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_gmar.engine.models import check_model
+from captum_gmar.ablation.importance import HeadScore
+from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS
 from captum_gmar.evaluation.data.data_objects import given_subject
 from captum_gmar.evaluation.data.subject import Subject
@@ -17,7 +18,6 @@ from captum_gmar.evaluation.runs.folder import kept_in
 from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener, warning_listener
 from captum_gmar.evaluation.runs.resumable import warn_of_skipped
-from captum_gmar.heads.importance import HeadScore
 
 
 def evaluate_heads(
@@ -43,16 +43,17 @@ def evaluate_heads(
     each score over one half of the images, drawn by ``seed``, and silenced in that order on the other half: zero in
     place of their outputs, from none to all in tenths. A score that finds the heads that matter keeps the predictions
     longer than random orders do where the least important go first, and loses them sooner where the most important do.
-    :func:`captum_gmar.heads.head_ablation_curve` does the same with other outputs in place of zero, or within layers.
+    :func:`captum_gmar.ablation.head_ablation_curve` does the same with other outputs in place of zero, or within
+    layers.
 
     Args:
         model (nn.Module): A vision transformer, in evaluation mode, on the device that it is to run on. It is left as
             it was.
         data: The images, in any form that :func:`captum_gmar.evaluate` takes; boxes and masks are of no meaning.
         scores (sequence of str, or dict, optional): Names of "gmar-l1" and "gmar-l2", GMAR's head importance, a share
-            of the layer; "mask-gradient", :func:`captum_gmar.heads.gradient_of_mask`, in nats, or of the logit where
-            the model has one class or several at once; and "entropy", :func:`captum_gmar.heads.attention_entropy`, in
-            nats, which knows nothing of the class. Or a mapping from names of your own to callables
+            of the layer; "mask-gradient", :func:`captum_gmar.ablation.gradient_of_mask`, in nats, or of the logit where
+            the model has one class or several at once; and "entropy", :func:`captum_gmar.ablation.attention_entropy`,
+            in nats, which knows nothing of the class. Or a mapping from names of your own to callables
             ``score(inputs, target=...)`` that return (N, layers, heads).
             Default: gmar-l1 and mask-gradient
         ablate (bool, optional): Whether heads are silenced as well, which runs the model 11 times for each order and

@@ -14,8 +14,7 @@ from captum_gmar.attr.catalogue import STEPS
 from captum_gmar.attr.patch_relevance import Method as AttributionMethod
 from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
 from captum_gmar.classifier.image_classifier import Classifier
-from captum_gmar.engine.clock import wait_for
-from captum_gmar.engine.models import patch_grid
+from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.evaluation.catalogue import default_metrics, make_removal, metrics_of
 from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.evaluation.measurement.control_methods import controls
@@ -30,9 +29,10 @@ from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener
 from captum_gmar.evaluation.runs.resumable import Kept, extended, finish, read_kept, tell_changed, tell_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings
+from captum_gmar.metrics.clock import wait_for
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.metrics.removal import Removal
-from captum_gmar.metrics.sheets import framewise
+from captum_gmar.metrics.video_layout import framewise
 
 MOSAICS = "gridpg"  # the metric that puts images together
 CHUNK = 8  # examples that are finished together

@@ -6,7 +6,7 @@ from typing import Any
 
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS, check_name
 from captum_gmar.evaluation.data.subject import TARGETS
-from captum_gmar.metrics.inputs import check_count, is_integer
+from captum_gmar.metrics._inputs import check_count, is_integer
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -1,5 +1,6 @@
 """Reading image files the way a person sees them, whatever they hold, as 8-bit RGB."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import check_file, readable
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -21,10 +22,7 @@ def read_image(path: str | Path) -> Image.Image:
     """
     path, name = Path(path), readable(path)
     try:
-        if not path.is_file():
-            raise OSError(f"{name}: is a folder, not an image file" if path.is_dir() else f"{name}: no such file")
-        if not path.stat().st_size:
-            raise OSError(f"{name}: the file is empty")
+        check_file(path, "an image file")
         return _decoded(path)
     except OSError as error:
         if error.strerror:  # from the system, whose text says less than ours
@@ -53,7 +51,11 @@ def list_images(folder: str | Path) -> list[Path]:
     Hidden files are left out.
     """
     Image.init()
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return list_files(folder, {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN})
+
+
+def list_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files of a folder, not of its subfolders, with one of these suffixes, but hidden ones, by name."""
     return sorted(
         path
         for path in Path(folder).iterdir()

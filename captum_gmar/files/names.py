@@ -1,4 +1,4 @@
-"""Names of files: as a person reads them, and made of any text so that every file system takes them."""
+"""Names of files: as a person reads them, made of any text so that every file system takes them, and what is there."""
 
 import os
 import re
@@ -35,3 +35,30 @@ def fitting(stem: str, ending: str, longest: int = LONGEST) -> str:
     while len(os.fsencode(kept + ending)) > longest and kept:
         kept = kept[:-1]
     return kept + ending
+
+
+def check_file(path: Path, kind: str) -> None:
+    """
+    Check that something can be read of this path.
+
+    Args:
+        path: of a file.
+        kind: what it should be, as errors name it, such as "an image".
+
+    Raises:
+        OSError: if it is no file, or an empty one; the message names it, and says what is there.
+    """
+    name = readable(path)
+    if path.is_dir():
+        raise OSError(f"{name}: is a folder, not {kind}")
+    if path.is_file():
+        if not path.stat().st_size:
+            raise OSError(f"{name}: the file is empty")
+        return
+    if path.exists():
+        raise OSError(f"{name}: is a pipe or a device, not {kind}. Pass a file.")
+    if name == "-":
+        raise OSError(f"{name}: no such file. Pass {kind} as a file, as standard input is not read.")
+    if re.match(r"[a-z]{2,}:/", name):
+        raise OSError(f"{name}: no such file. Download it first, as no address is opened.")
+    raise OSError(f"{name}: no such file")

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import check_file, readable
 from captum_gmar.files.writing import replacing
 
+SUFFIXES = (".gif", ".webp", ".apng", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # in a folder of videos
 BY_PILLOW = (".gif", ".webp", ".apng", ".png")
+PLAYED = ("libx264", "libvpx-vp9")  # encoders of what browsers play: H.264 and VP9
+AT_ONCE = {"movflags": "faststart"}  # so that a browser plays a film while it loads
 USUAL_SECONDS = 0.1  # of a frame, where a file does not say
 
 
@@ -20,6 +23,7 @@ class Clip(NamedTuple):
 
     frames: Sequence[Image.Image]
     seconds: float  # from one of them to the next
+    of_frames: int  # how many the video has
 
 
 def read_video(path: str | Path, frames: int) -> Clip:
@@ -27,20 +31,19 @@ def read_video(path: str | Path, frames: int) -> Clip:
     Reads so many frames of a video, from the first to the last, evenly apart.
 
     Args:
-        path (str or Path): GIF, animated WebP or PNG; with PyAV (``pip install "captum_gmar[video]"``) what FFmpeg
+        path (str or Path): GIF, animated WebP or PNG; with PyAV (the extra ``[video]``) what FFmpeg
             reads, such as MP4.
         frames (int): How many the model takes.
 
     Returns:
-        Clip: **frames**, 8-bit RGB, and the **seconds** between them.
+        Clip: **frames**, 8-bit RGB, the **seconds** between them, and **of_frames**, how many there are.
 
     Raises:
         OSError: if there is no such file, or it cannot be read as a video; the message names it.
         ValueError: if it holds fewer frames.
     """
-    path, name = Path(path), readable(path)
-    if not path.is_file():
-        raise OSError(f"{name}: is a folder, not a video" if path.is_dir() else f"{name}: no such file")
+    path = Path(path)
+    check_file(path, "a video")
     opened = _pillows if path.suffix.lower() in BY_PILLOW else _pyavs
     with opened(path) as images:
         count, seconds = _length(images)
@@ -49,14 +52,14 @@ def read_video(path: str | Path, frames: int) -> Clip:
     wanted = [number * (count - 1) // max(frames - 1, 1) for number in range(frames)]
     with opened(path) as images:
         chosen = [image.to_image() for number, image in enumerate(images) if number in wanted]
-    return Clip(chosen, seconds * count / frames)
+    return Clip(chosen, seconds * count / frames, count)
 
 
 def save_film(images: Sequence[Image.Image], path: Path, seconds: float) -> None:
-    """Writes a film in the format that the suffix names, gif or mp4; each image is seen so long.
+    """Write a film in the format that the suffix names, gif or mp4, which browsers play; each image is seen so long.
 
     Raises:
-        OSError: if it cannot be written, or PyAV is missing for an MP4; the message names ``path``.
+        OSError: if it cannot be written, or PyAV or its encoders are missing for an MP4; the message names ``path``.
     """
     if path.suffix.lower() == ".gif":
         first, *others = images
@@ -64,10 +67,11 @@ def save_film(images: Sequence[Image.Image], path: Path, seconds: float) -> None
             first.save(temporary, "GIF", save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
         return
     av = _pyav(path)
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as film:
-        stream = film.add_stream("mpeg4", rate=Fraction(1 / seconds).limit_denominator(1000))
-        width, height = (size - size % 2 for size in images[0].size)  # which the format takes alone
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 8 * width * height
+    width, height = (size - size % 2 for size in images[0].size)  # which the formats take alone
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=AT_ONCE) as film:
+        rate = Fraction(1 / seconds).limit_denominator(1000)
+        stream = film.add_stream(_codec(av, path), rate=rate, options={"crf": "18"})  # finer than by default
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 0
         for image in images:
             film.mux(stream.encode(av.VideoFrame.from_image(image.crop((0, 0, width, height)))))
         film.mux(stream.encode())
@@ -95,6 +99,8 @@ def _pillows(path: Path) -> Iterator[Iterator[_Frame]]:
             yield (_Frame(frame, _seconds(frame)) for frame in ImageSequence.Iterator(film))
     except UnidentifiedImageError as error:
         raise OSError(f"{readable(path)}: not a film in any format that Pillow reads") from error
+    except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
+        raise OSError(f"{readable(path)}: cannot be read as a video: {error}") from error
 
 
 def _seconds(frame: Image.Image) -> float:
@@ -120,6 +126,14 @@ def _pyav(path: Path) -> Any:
     try:
         import av
     except ImportError as error:
-        needs = 'needs PyAV: pip install "captum_gmar[video]", or take a GIF'
+        needs = 'needs PyAV, which is not installed. In a clone: pip install -e ".[video]"; or take a GIF'
         raise OSError(f"{readable(path)}: a film of this format {needs}") from error
     return av
+
+
+def _codec(av: Any, path: Path) -> str:
+    """Return the encoder that this PyAV has, H.264's before VP9's."""
+    found = next((name for name in PLAYED if name in av.codecs_available), None)
+    if found is None:
+        raise OSError(f"{readable(path)}: this PyAV encodes neither H.264 nor VP9. Install its wheel, or take a GIF.")
+    return found

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 SOFTWARE = "captum-gmar"  # noted in pictures, to know them again
 DOTS_PER_INCH = 120
-EXIF_SOFTWARE = 0x0131  # the number of that field
+EXIF_SOFTWARE, EXIF_DESCRIPTION = 0x0131, 0x010E  # the numbers of these fields
+PAGE_NOTE = f"<!-- {SOFTWARE} "
+_GREATER = "\\u003e"  # as JSON has it, so that no text ends the note
 QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # of PNG: a third of the time, and not larger
 
 
@@ -79,9 +82,13 @@ def save_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]") -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def save_picture(figure: "Figure", path: Path) -> None:
-    """Writes the figure in the format that the suffix names, with a note by which :func:`is_picture` knows it again.
-    Its folder is made if it is not there.
+def save_picture(figure: "Figure", path: Path, note: str = "") -> None:
+    """Write the figure in the format that the suffix names. Its folder is made if it is not there.
+
+    Args:
+        figure: what is drawn.
+        path: where it goes.
+        note: what :func:`read_note` finds in it again, in ASCII; PNG and JPEG say of which software they are as well.
 
     Raises:
         OSError: as :func:`replacing`.
@@ -89,32 +96,51 @@ def save_picture(figure: "Figure", path: Path) -> None:
     suffix = path.suffix[1:].lower()
     options: dict[str, Any] = {"dpi": DOTS_PER_INCH}
     if suffix == "png":
-        options |= {"metadata": {"Software": SOFTWARE}, "pil_kwargs": QUICK}
-    if suffix in ("jpg", "jpeg"):
-        options["pil_kwargs"] = {"exif": _note(), "quality": 90}
+        options |= {"metadata": {"Software": SOFTWARE, "Description": note}, "pil_kwargs": QUICK}
+    elif suffix in ("jpg", "jpeg"):
+        options["pil_kwargs"] = {"exif": _exif(note), "quality": 90}
+    else:
+        options["metadata"] = {"Subject" if suffix == "pdf" else "Description": note}
+    # Whole in memory first: a full disk leaves Matplotlib's PDF with what it cannot close.
+    figure.savefig(drawn := BytesIO(), format=suffix, **options)
     with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=suffix, **options)
+        temporary.write_bytes(drawn.getbuffer())
 
 
-def is_picture(path: Path) -> bool:
-    """Whether :func:`save_picture` has written it, by the note in it: names are the user's."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        return False
+def write_page(path: Path, html: str, note: str) -> None:
+    """Write a page of HTML with the note, in ASCII, that :func:`read_note` finds in it again; raises as
+    :func:`write_text`."""
+    write_text(path, f"{html.rstrip()}\n{PAGE_NOTE}{note.replace('>', _GREATER)} -->\n")
+
+
+def read_note(path: Path) -> str | None:
+    """Return the note of a PNG, JPEG or HTML file that this package wrote, and None of any other file."""
+    if path.suffix.lower() == ".html":
+        _, found, note = path.read_text(encoding="utf-8", errors="replace").rpartition(PAGE_NOTE)
+        return note.strip().removesuffix(" -->") if found else None
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reading it, if it comes to that, tells more
         try:
             with Image.open(path) as image:
-                return SOFTWARE in (image.info.get("Software"), image.getexif().get(EXIF_SOFTWARE))
+                exif = image.getexif()
+                if SOFTWARE not in (image.info.get("Software"), exif.get(EXIF_SOFTWARE)):
+                    return None
+                return str(image.info.get("Description", exif.get(EXIF_DESCRIPTION, "")))
         except Exception:  # whatever a damaged file makes of Pillow's reader
-            return False
+            return None
 
 
-def _note() -> bytes:
+def is_picture(path: Path) -> bool:
+    """Whether :func:`save_picture` has written it, by the note in it: names are the user's."""
+    return path.suffix.lower() in (".png", ".jpg", ".jpeg") and read_note(path) is not None
+
+
+def _exif(note: str) -> bytes:
     from PIL import Image
 
     exif = Image.Exif()
-    exif[EXIF_SOFTWARE] = SOFTWARE
+    exif[EXIF_SOFTWARE], exif[EXIF_DESCRIPTION] = SOFTWARE, note
     return exif.tobytes()

@@ -18,10 +18,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from captum_gmar.attr.answer import AnswerAttribution
 from captum_gmar.files.writing import write_text
 from captum_gmar.visualization.heat import Pixels, photo_of
 from captum_gmar.visualization.style import DIVERGING, SIGNS
+from captum_gmar.vlm.attribution import AnswerAttribution
 
 LARGEST_SIDE = 768  # pixels of a picture in the page
 _DIGITS = 4  # significant, of relevance
@@ -63,7 +63,7 @@ class AnswerPage:
             "shares": {name: [round(share, 3) for share in part] for name, part in shares.items()},
             "pictures": [_mapped(words, number, image) for number, image in enumerate(pictures)],
         }
-        self.html = _page(prompt, content)
+        self.html = _page(prompt, attribution.contrast, content)
 
     def save(self, path: str | Path) -> None:
         """Writes the page as a file, whole or not at all.
@@ -103,12 +103,13 @@ def _data(photo: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(files_of[kind]).decode()}"
 
 
-def _page(prompt: str, content: dict[str, Any]) -> str:
+def _page(prompt: str, contrast: str | None, content: dict[str, Any]) -> str:
     """The page around its content, which no text in it can end."""
     template = files(__package__).joinpath("answer_page.html").read_text(encoding="utf-8")
     against, speaking = (to_hex(colormaps[DIVERGING](place)) for place in (_ENDS, 1 - _ENDS))
     parts = {
         "PROMPT": escape(prompt),
+        "RATHER": "" if contrast is None else escape(f", rather than “{contrast}”"),
         "SIGNS": escape(SIGNS),
         "FOR": speaking,
         "AGAINST": against,

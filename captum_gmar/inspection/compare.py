@@ -22,14 +22,14 @@ from captum_gmar.attr.patch_relevance import (
     relevance_of,
     summed,
 )
-from captum_gmar.engine.models import Logits, PatchGrid, check_model, patch_grid
+from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
 from captum_gmar.inspection.method_results import Convergence, Cost, MethodResult
 from captum_gmar.inspection.passes import Passes, watched_copy
 from captum_gmar.inspection.timing import Times, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
-from captum_gmar.metrics.inputs import check_count, check_images, check_patch_size, patch_scores
-from captum_gmar.metrics.outputs import Target, check_outputs, class_indices, followed
+from captum_gmar.metrics._inputs import check_count, check_images, check_patch_size, patch_scores
+from captum_gmar.metrics._outputs import Target, check_outputs, class_indices, followed
 
 
 def compare(
@@ -68,7 +68,7 @@ def compare(
             own explains its own.
             Default: None
         removal (Removal, optional): What takes patches out, for insertion and deletion alike: any of
-            :mod:`captum_gmar.metrics`, or a ``captum_gmar.token_removal.TokenRemoval``.
+            :mod:`captum_gmar.metrics`, or a ``captum_gmar.ablation.TokenRemoval``.
             Default: None, ``Blur()``
         steps (int, optional): Of insertion and deletion; at most the number of patches.
             Default: None, 28 or the number of patches where that is less

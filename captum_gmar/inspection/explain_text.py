@@ -1,6 +1,6 @@
 """One image and texts: which patches made the model score them so."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,8 @@ def explain_text(
         >>> explained = explain_text(model, processor, photo, ["a dog", "a cat"])  # doctest: +SKIP
         >>> figure, axes = explained.visualize()  # doctest: +SKIP
     """
+    if not isinstance(text, Iterable):
+        raise TypeError(f"text must be a string or a sequence of strings. Got {text!r} instead.")
     texts = (text,) if isinstance(text, str) else tuple(text)
     classes = texts if contrast is None else (*texts, contrast)
     check_texts(classes)

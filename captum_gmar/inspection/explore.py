@@ -1,6 +1,7 @@
 """Looking at one image in Jupyter: choose class, method and patch, or layer and head, and see the map drawn anew."""
 
 import inspect
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from html import escape
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS, OURS, MethodFactory
 from captum_gmar.attr.gmar import GMARAttribution
-from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.engine.models import Logits, config_of, patch_grid
-from captum_gmar.engine.recording import record_attention
+from captum_gmar.attr.patch_relevance import FAILURES, PATCHWISE, images_at_once, relevance_of
+from captum_gmar.engine.attention.record import record_attention
+from captum_gmar.engine.models.patch_grid import Logits, config_of, patch_grid
 from captum_gmar.engine.request import pixel_values
 from captum_gmar.visualization.attribution import visualize_attribution
 from captum_gmar.visualization.head_maps import visualize_head_attention
@@ -104,7 +105,10 @@ class Explorer:
         self.redraw()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.widget._repr_mimebundle_(**options)
+        """Return the widget for Jupyter, and the picture for pages that have no kernel."""
+        png = bytes(self.picture.value)
+        still = {"image/png": b64encode(png).decode()} if png else {}
+        return {**self.widget._repr_mimebundle_(**options), **still}
 
     def redraw(self) -> None:
         """Draws what is chosen, or says why that cannot be."""
@@ -175,17 +179,17 @@ class Explorer:
         title = f"{self._class_text(target)}, explained by {name}"
         if entry is None:
             return self._map(relevance, patch, title)
-        if entry.is_ours:
-            return self._map(100 * relevance if entry.share else relevance, patch, title, entry.label, entry.caveat)
-        return self._map(relevance, patch, title, note=entry.caveat)
+        label = entry.label if relevance.dim() == 2 else None  # of patches, not of pixels
+        return self._map(100 * relevance if entry.share else relevance, patch, title, label, entry.caveat)
 
     def _relevance(self, name: str, target: int, patch: tuple[int, int] | None) -> Tensor:
         make = self.methods[name]
         if patch is not None and "tokens" not in inspect.signature(make).parameters:
             raise ValueError(f"{name} cannot be seen from a patch: it takes no tokens.")
         method = make(self.model) if patch is None else make(self.model, tokens=patch)
-        if isinstance(method, AttentionAttribution):
-            return method.relevance(self.inputs, target)[0]
+        if name in OURS or isinstance(method, (AttentionAttribution, *PATCHWISE)):
+            batch_size = images_at_once(self.inputs.device)
+            return relevance_of(method, self.model, self.inputs, target, batch_size=batch_size)[0]
         attributions: Tensor = method.attribute(self.inputs, target=target)[0]
         return attributions
 

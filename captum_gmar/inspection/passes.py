@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.engine._captum import Attribution
-from captum_gmar.engine.models import Logits
+from captum_gmar.engine.models.patch_grid import Logits
 
 
 class Passes:

@@ -117,15 +117,15 @@ def visualize_side_by_side(
 
 
 def _panels(
-    height: float, below: float, names: Sequence[str], title: str | None, use_pyplot: bool
+    height: float, bottom_space: float, names: Sequence[str], title: str | None, use_pyplot: bool
 ) -> tuple[Figure, list[Axes]]:
     """The panels of a new figure with room for all texts, the upper and the lower of each pair."""
     lines = ceil(len(names) / WIDEST)
     columns = ceil(len(names) / lines)
-    above = text_height(names, PAIRS.text, PAIRS.name_size) + PAD_INCHES
+    top_space = text_height(names, PAIRS.text, PAIRS.name_size) + PAD_INCHES
     rows = [
-        PanelRow(above, height, 2 * PAD_INCHES),
-        PanelRow(0, CURVES_HEIGHT * PAIRS.panel, below),
+        PanelRow(top_space, height, 2 * PAD_INCHES),
+        PanelRow(0, CURVES_HEIGHT * PAIRS.panel, bottom_space),
     ] * lines
     figure, panels = make_grid(rows, 2 * lines * columns, PAIRS, title, use_pyplot, left=AXIS_INCHES)
     pairs = [
@@ -182,9 +182,9 @@ def _draw_legend(panel: Axes, curves: Axes, reference: str, notes: Sequence[str]
     """Says what the lines are, in place of the photo's curves."""
     panel.set_axis_off()
     panel.set_box_aspect(CURVES_HEIGHT)
-    *of_reference, inserted, deleted = curves.get_lines()
+    *reference_lines, inserted, deleted = curves.get_lines()
     legend = panel.legend(
-        [inserted, deleted, of_reference[0]],
+        [inserted, deleted, reference_lines[0]],
         ["insertion ↑: patches there", "deletion ↓: patches removed", f"{reference}, both"],
         loc="upper left",
         bbox_to_anchor=(0, 1),
@@ -196,6 +196,6 @@ def _draw_legend(panel: Axes, curves: Axes, reference: str, notes: Sequence[str]
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    below = "\n\n".join(wrapped(note, *PAIR_LETTERS) for note in notes)
+    caption = "\n\n".join(wrapped(note, *PAIR_LETTERS) for note in notes)
     place: dict[str, Any] = {"xytext": (0, -LEGEND_POINTS), "xycoords": "axes fraction", "textcoords": "offset points"}
-    panel.annotate(below, (0, 1), fontsize=PAIRS.bar_size, va="top", parse_math=False, **place)
+    panel.annotate(caption, (0, 1), fontsize=PAIRS.bar_size, va="top", parse_math=False, **place)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from captum_gmar.engine.clock import timed
+from captum_gmar.metrics.clock import timed
 
 ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
 

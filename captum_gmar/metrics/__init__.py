@@ -6,7 +6,7 @@ device.
 
 - Faithfulness: :func:`deletion`, :func:`insertion`, :func:`average_drop`, :func:`average_increase`,
   :func:`average_gain`. Curves take a way of removal: :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`,
-  :class:`NoisyLinear`, or :class:`~captum_gmar.token_removal.TokenRemoval`, which makes no new pixels. Of both ends of
+  :class:`NoisyLinear`, or :class:`~captum_gmar.ablation.TokenRemoval`, which makes no new pixels. Of both ends of
   an order: :func:`symmetric_relevance_gain`; of predictions: :func:`prediction_changes`; and :func:`area_over_curve`.
 - Localisation, with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
   :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`; without, on mosaics of four images: :func:`mosaic`,
@@ -50,14 +50,14 @@ attributions summed over channels as ``a_batch``, or a function as ``explain_fun
 """
 
 # ruff: noqa: F403 (each module says in its `__all__` what of it is public)
+from captum_gmar.metrics.average_drop import *
 from captum_gmar.metrics.completeness import *
 from captum_gmar.metrics.controls import *
-from captum_gmar.metrics.imputation import *
+from captum_gmar.metrics.curves import *
+from captum_gmar.metrics.grid_pointing import *
+from captum_gmar.metrics.insertion_deletion import *
 from captum_gmar.metrics.localisation import *
-from captum_gmar.metrics.masking import *
-from captum_gmar.metrics.mosaics import *
-from captum_gmar.metrics.perturbation import *
 from captum_gmar.metrics.relevance_gain import *
 from captum_gmar.metrics.removal import *
-from captum_gmar.metrics.removal_curves import *
+from captum_gmar.metrics.road import *
 from captum_gmar.metrics.sanity import *

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import check_attributions
+from captum_gmar.metrics._inputs import check_attributions
 
 __all__ = ["completeness_error"]
 

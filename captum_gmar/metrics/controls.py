@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import PatchSize, check_images, check_patch_size
+from captum_gmar.metrics._inputs import PatchSize, check_images, check_patch_size
 from captum_gmar.metrics.removal import check_seed
 
 __all__ = ["centre_blob", "control_maps", "random_map", "uniform_map"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import check_attributions, check_count, check_masks, patch_scores
+from captum_gmar.metrics._inputs import check_attributions, check_count, check_masks, patch_scores
 
 __all__ = ["PointingGame", "boxes_to_masks", "pointing_game", "relevance_mass_accuracy", "relevance_rank_accuracy"]
 

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import PatchSize
-from captum_gmar.metrics.outputs import LOGIT, PROBABILITY, ForwardFunc, Target, predicted
-from captum_gmar.metrics.removal import Mean, Removal
-from captum_gmar.metrics.removal_curves import (
+from captum_gmar.metrics._inputs import PatchSize
+from captum_gmar.metrics._outputs import LOGIT, PROBABILITY, ForwardFunc, Target, predicted
+from captum_gmar.metrics.curves import (
     LEAST_FIRST,
     MOST_FIRST,
     CurveOptions,
@@ -16,6 +15,7 @@ from captum_gmar.metrics.removal_curves import (
     check_removal,
     follow,
 )
+from captum_gmar.metrics.removal import Mean, Removal
 
 __all__ = ["SymmetricRelevanceGain", "area_over_curve", "prediction_changes", "symmetric_relevance_gain"]
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from captum_gmar.metrics.inputs import check_images, is_integer
-from captum_gmar.metrics.outputs import ForwardFunc
+from captum_gmar.metrics._inputs import check_images, is_integer
+from captum_gmar.metrics._outputs import ForwardFunc
 
 __all__ = ["Blur", "Mean", "Noise", "PixelRemoval", "Removal", "Zero"]
 
@@ -18,7 +18,7 @@ class Removal(Protocol):
     """What the curves need of a way to remove patches: a name, and a call that runs the model without them.
 
     How that is done is the removal's own affair: by giving pixels other values (:class:`PixelRemoval`), or by taking
-    the patches' tokens out of the model (:class:`~captum_gmar.token_removal.TokenRemoval`).
+    the patches' tokens out of the model (:class:`~captum_gmar.ablation.TokenRemoval`).
     """
 
     @property

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.metrics.inputs import Attribute, PatchSize, check_attributions, check_images, graph_leaf, patch_scores
-from captum_gmar.metrics.outputs import ForwardFunc, Target, check_outputs
-from captum_gmar.metrics.ranks import spearman
+from captum_gmar.metrics._inputs import Attribute, PatchSize, check_attributions, check_images, graph_leaf, patch_scores
+from captum_gmar.metrics._outputs import ForwardFunc, Target, check_outputs
+from captum_gmar.metrics._statistics import spearman
 from captum_gmar.metrics.removal import check_seed
 
 __all__ = ["ParameterRandomisation", "class_sensitivity", "layers_from_the_top", "parameter_randomisation"]

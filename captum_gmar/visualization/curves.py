@@ -12,7 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve
-from captum_gmar.metrics.intervals import margin
+from captum_gmar.metrics._statistics import FEWEST, margin
 from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
 from captum_gmar.visualization.style import BLACK, COLOURS, GREY, number_text
 
@@ -45,10 +45,10 @@ def visualize_perturbation_curves(
     Draws what insertion and deletion followed, a line for each method: the mean over the examples.
 
     The legend below each panel gives the mean area under each line, best first. The controls "random map", "uniform
-    map" and "centre blob" are drawn in grey. Where there are several examples and at most four methods besides, a band
-    shows where the mean lies with 95 % confidence, and the legend says so: 1.96 standard errors to either side, as far
-    as there are examples, which is too narrow for a handful of them. Bands of methods that were measured on the same
-    examples may overlap although one method is better on nearly every example.
+    map" and "centre blob" are drawn in grey. Where there are ten examples or more and at most four methods besides, a
+    band shows where the mean lies with 95 % confidence, and the legend says so: 1.96 standard errors to either side, as
+    far as there are examples. Bands of methods that were measured on the same examples may overlap although one method
+    is better on nearly every example.
 
     How patches were removed stands above each panel; curves compare only where that is the same, so others are refused.
 
@@ -129,8 +129,8 @@ def _axes(panels: int, methods: int, title: str | None, use_pyplot: bool) -> tup
     columns = ceil(methods / ceil(methods / _columns(methods)))
     rows = ceil(methods / columns) + 1
     width = panels * PANEL_INCHES
-    above = text_height([title or ""], width, title_size())
-    figure = make_figure(width, HEIGHT_INCHES + above + 1.2 + rows * 0.17, use_pyplot)
+    title_height = text_height([title or ""], width, title_size())
+    figure = make_figure(width, HEIGHT_INCHES + title_height + 1.2 + rows * 0.17, use_pyplot)
     return figure, figure.subplots(1, panels, sharey=True, squeeze=False)
 
 
@@ -154,14 +154,15 @@ def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
 def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], styles: dict[str, Any]) -> None:
     what, axis, better = texts
     best_first = sorted(curves, key=lambda method: float(curves[method].auc.mean()), reverse=name == "insertion")
-    with_bands = {method for method, curve in curves.items() if method not in CONTROL_LINES and len(curve.curve) > 1}
-    with_bands = with_bands if len(curves.keys() - CONTROL_LINES.keys()) <= MOST_WITH_BANDS else set()
+    examples = {method: len(curve.curve) for method, curve in curves.items() if method not in CONTROL_LINES}
+    banded = {method for method, number in examples.items() if number >= FEWEST and len(examples) <= MOST_WITH_BANDS}
+    few = f"; no interval of fewer than {FEWEST} examples" if 1 < min(examples.values(), default=1) < FEWEST else ""
     for method in best_first:
         curve = curves[method]
         shares, mean = 100 * _numpy(curve.shares), _numpy(curve.curve.mean(0))
         area = number_text(float(curve.auc.mean()), ".3f")
         panel.plot(shares, mean, label=f"{area}  {method}", linewidth=1.5, **styles[method])
-        if method in with_bands:
+        if method in banded:
             panel.fill_between(shares, *_interval(curve.curve), color=styles[method]["color"], alpha=0.15, lw=0)
     panel.set_title(f"{name}: {what}\nremoval: {next(iter(curves.values())).removal}", fontsize=10, parse_math=False)
     panel.set_xlabel(axis)
@@ -170,7 +171,7 @@ def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], s
     panel.grid(alpha=0.25)
     figure: Any = panel.figure
     legend = panel.legend(
-        title=f"mean area, {better}" + ("; band: 95 % interval of the mean" if with_bands else ""),
+        title=f"mean area, {better}" + ("; band: 95 % interval of the mean" if banded else few),
         ncols=_columns(len(curves)),
         loc="upper center",
         bbox_to_anchor=(0.5, 0),

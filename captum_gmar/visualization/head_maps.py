@@ -209,10 +209,10 @@ def _up_to_the_largest(heat: Heat) -> Heat:
     return heat if heat.is_signed or not heat.values.any() else heat._replace(high=float(heat.values.max()))
 
 
-def _one_panel(shape: tuple[int, int], with_spread: bool, title: str | None, use_pyplot: bool) -> tuple[Figure, Axes]:
+def _one_panel(shape: tuple[int, int], has_spread: bool, title: str | None, use_pyplot: bool) -> tuple[Figure, Axes]:
     layers, heads = shape
     width = max(min(heads * CELL_WIDTH, CELLS_WIDEST), 3) + AXES_INCHES + SCALE_INCHES
-    height = max(layers * (SPREAD_HEIGHT if with_spread else CELL_HEIGHT), 2.4) + AXES_INCHES
+    height = max(layers * (SPREAD_HEIGHT if has_spread else CELL_HEIGHT), 2.4) + AXES_INCHES
     figure = make_figure(width, height + text_height([title or ""], width - MARGIN_INCHES, title_size()), use_pyplot)
     return figure, figure.add_subplot()
 

@@ -104,19 +104,21 @@ def visualize_comparison(
     heats = _heats(attributions, photos, _is_several(images), interpolation, outlier_perc)
     texts = [
         [
-            wrapped(map_text(_of_method(label, name), maps[index], cmap, _of_method(note, name)), *ROW_LETTERS)
+            wrapped(
+                map_text(_text_for_method(label, name), maps[index], cmap, _text_for_method(note, name)), *ROW_LETTERS
+            )
             for name, maps in heats.items()
         ]
         for index in range(len(photos))
     ]
     names = ["photo", *map(str, heats)]
-    below = bar_height(chain(*texts), ROWS)
-    figure, axes = plt_fig_axis or make_panels(photos, names, below, ROWS, title, use_pyplot)
+    bottom_space = bar_height(chain(*texts), ROWS)
+    figure, axes = plt_fig_axis or make_panels(photos, names, bottom_space, ROWS, title, use_pyplot)
     panels = given_axes(axes, len(photos) * len(names))
     rows = [panels[start : start + len(names)] for start in range(0, len(panels), len(names))]
     for index, (photo, (first, *others)) in enumerate(zip(photos, rows, strict=True)):
         draw_photo(first, photo)
-        maps = [(of_method[index], text) for of_method, text in zip(heats.values(), texts[index], strict=True)]
+        maps = [(method_maps[index], text) for method_maps, text in zip(heats.values(), texts[index], strict=True)]
         for panel, (heat, text) in zip(others, maps, strict=True):
             if method == "heat_map":
                 draw_map(panel, heat, cmap)
@@ -132,7 +134,7 @@ def visualize_comparison(
     return figure, rows
 
 
-def _of_method(text: str | Mapping[str, str] | None, name: str) -> str | None:
+def _text_for_method(text: str | Mapping[str, str] | None, name: str) -> str | None:
     return text.get(name, "") if isinstance(text, Mapping) else text
 
 
@@ -159,11 +161,11 @@ def _heats(
     if not attributions:
         raise ValueError("attributions must hold the maps of at least one method. Got none instead.")
     heats = {}
-    for key, of_method in attributions.items():
+    for key, method_maps in attributions.items():
         name = f"attributions[{key!r}]"
-        maps = _each_map(of_method, name, len(photos)) if several else [of_method]
+        maps = _each_map(method_maps, name, len(photos)) if several else [method_maps]
         pairs = zip(maps, photos, strict=True)
-        heats[key] = [heat_of(of_photo, photo, name, interpolation, outlier_perc) for of_photo, photo in pairs]
+        heats[key] = [heat_of(photo_map, photo, name, interpolation, outlier_perc) for photo_map, photo in pairs]
     return heats
 
 

@@ -9,9 +9,9 @@ from captum_gmar.visualization.attribution import ALPHA
 from captum_gmar.visualization.heat import OUTLIERS, Map, array_of, scaled
 from captum_gmar.visualization.panels import (
     draw_title,
-    in_full_strength,
     make_figure,
     map_text,
+    opaque_colorbar,
     show,
     value_labels,
     wrapped,
@@ -88,7 +88,7 @@ def visualize_spectrogram(
         heat.values, origin="lower", aspect="auto", extent=place, alpha=alpha_overlay * heat.strength, **shown
     )
     axes[1].set_xlabel("time in seconds")
-    bar = in_full_strength(figure.colorbar(over, ax=axes, ticks=list(heat.ticks)))
+    bar = opaque_colorbar(figure.colorbar(over, ax=axes, ticks=list(heat.ticks)))
     bar.ax.set_yticks(heat.ticks, value_labels(heat))
     text = map_text(label or "relevance per place", heat, cmap, note)
     bar.set_label(wrapped(text, FIGURE_SIZE[1], NAME_SIZE), fontsize=NAME_SIZE, parse_math=False)

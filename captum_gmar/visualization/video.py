@@ -145,8 +145,8 @@ def _blended(photo: Array, heat: Heat, cmap: str | None, alpha_overlay: float) -
 def _strip_rows(photo: Array, lines: int, text: str) -> list[PanelRow]:
     """Of frames and overlays, in turns; the last has the colour bar below it."""
     height = panel_height(FRAMES.panel, photo)
-    above = text_height(["frame"], FRAMES.panel, FRAMES.name_size) + PAD_INCHES
-    rows = [PanelRow(above, height, FRAMES.gap), PanelRow(0, height, FRAMES.gap)] * lines
+    top_space = text_height(["frame"], FRAMES.panel, FRAMES.name_size) + PAD_INCHES
+    rows = [PanelRow(top_space, height, FRAMES.gap), PanelRow(0, height, FRAMES.gap)] * lines
     return [*rows[:-1], PanelRow(0, height, bar_height([text], FRAMES))]
 
 

@@ -1,4 +1,5 @@
-"""Captum's own methods, made ready, against Captum called by hand and against formulas written out."""
+"""Captum's own methods, made ready, against Captum called by hand and formulas written out; Captum's contract for them
+and for PublishedGMAR."""
 
 import copy
 import pickle
@@ -14,6 +15,7 @@ from conftest import TINY
 from torch import nn
 from torch.testing import assert_close
 
+from captum_gmar import PublishedGMAR
 from captum_gmar.attr.captum_methods import (
     GradientShap,
     InputXGradient,
@@ -61,6 +63,7 @@ BY_HAND = {  # our class, its options, Captum's, all that Captum has to be told
     ),
 }
 METHODS = [Saliency, InputXGradient, IntegratedGradients, GradientShap, PatchOcclusion, PatchAblation, TokenGradCam]
+METHODS += [PublishedGMAR]
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -227,7 +230,7 @@ def test_one_output_per_example_needs_no_target(method, vit, images):
     seed()
     expected = method(vit).attribute(images, 3)
     seed()
-    assert_close(method(vit, lambda pixels: vit(pixels).logits[:, 3]).attribute(images), expected)
+    assert_close(method(vit, forward_func=lambda pixels: vit(pixels).logits[:, 3]).attribute(images), expected)
 
 
 @every_method
@@ -326,6 +329,7 @@ def test_names(vit):
         "Patch Occlusion",
         "Patch Ablation",
         "Token Grad-CAM",
+        "Published GMAR",
     ]
 
 
@@ -335,8 +339,9 @@ def test_errors(method, vit, images):
         method(lambda pixels: vit(pixels).logits)
     with pytest.raises(ValueError, match="Expected one tensor of pixel values but got 2 inputs"):
         method(vit).attribute((images, images), 3)
-    with pytest.raises(NotImplementedError, match="attribute_future is not implemented for"):
-        method(vit).attribute_future(images, 3)
+    if method is not PublishedGMAR:
+        with pytest.raises(NotImplementedError, match="attribute_future is not implemented for"):
+            method(vit).attribute_future(images, 3)
 
 
 def test_grad_cam_of_a_model_that_runs_twice(vit, images):

@@ -135,8 +135,6 @@ class TestTargets:
     @pytest.mark.parametrize(
         "target",
         [
-            10,
-            -11,
             None,
             [1, 2],
             torch.tensor([1, 2]),
@@ -146,6 +144,7 @@ class TestTargets:
             [1.0] * 4,
             torch.ones(4, 1).long(),
             (1, 2),
+            True,
         ],
     )
     def test_wrong_targets_raise_what_captum_raises(self, row, method, images, computed, captums_error, target):
@@ -156,6 +155,19 @@ class TestTargets:
         with pytest.raises(error) as ours:
             method.attribute(images, target)
         assert str(ours.value) == text
+
+    def test_class_out_of_range(self, reading_gradient, images):
+        with pytest.raises(ValueError, match="target must be from 0 to 9, as there are 10 classes, but got 10"):
+            reading_gradient.attribute(images, 10)
+        with pytest.raises(ValueError, match="contrast must be from 0 to 9, as there are 10 classes, but got -11"):
+            reading_gradient.attribute(images, [0, 9, 0, 5], contrast=-11)
+
+    def test_contrast_that_is_the_target_of_one_example(self, reading_gradient, images):
+        said = "contrast must be another class than the target, but got 3 for both"
+        with pytest.raises(ValueError, match=said):
+            reading_gradient.relevance(images, [0, 9, 3, 5], contrast=3)
+        with pytest.raises(ValueError, match=said):
+            reading_gradient.explain(images, lambda logits: torch.tensor([[0], [9], [3], [5]]), contrast=3)
 
     def test_no_target_for_one_logit(self, make_method, make_vit, images):
         method = make_method(make_vit(num_labels=1))
@@ -196,10 +208,21 @@ class TestInputs:
             method.attribute((images, images), 3)
 
     @pytest.mark.parametrize(
-        "wrong", [torch.zeros(3, 32, 32), torch.zeros(0, 3, 32, 32), torch.zeros(1, 3, 32, 32).long()]
+        "wrong",
+        [
+            torch.zeros(3, 32, 32),
+            torch.zeros(0, 3, 32, 32),
+            torch.zeros(1, 3, 32, 32).long(),
+            torch.zeros(1, 3, 8, 8) + 0j,
+        ],
     )
     def test_wrong_inputs(self, method, wrong):
         with pytest.raises(ValueError, match=r"Expected floating-point pixel values of shape .*, but got torch\."):
+            method.attribute(wrong, 3)
+
+    @pytest.mark.parametrize("wrong", [[[1.0]], None, "photo.png", np.zeros((1, 3, 32, 32)), ()])
+    def test_inputs_that_are_no_tensor(self, method, wrong):
+        with pytest.raises((AssertionError, ValueError), match=r"inputs.* must be a (torch.T|t)ensor"):
             method.attribute(wrong, 3)
 
     def test_images_smaller_than_a_patch(self, method):
@@ -341,7 +364,7 @@ class TestNothingIsDisturbed:
     def test_after_a_wrong_target(self, make_method, make_vit, images, computed, implementation, target):
         model = make_vit(attn_implementation=implementation)
         before = state(model)
-        with pytest.raises((AssertionError, IndexError)):
+        with pytest.raises((AssertionError, ValueError)):
             make_method(model).attribute(images, target)
         assert state(model) == before
         assert_close(make_method(model).attribute(images, 3), computed(3), rtol=0, atol=0)

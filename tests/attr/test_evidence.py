@@ -11,8 +11,9 @@ from captum_gmar import AttentionEvidence
 from captum_gmar.attr.evidence import log_odds
 from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.demo import load_model, load_scene
-from captum_gmar.engine.explanation import Plan, explain
-from captum_gmar.engine.models import Logits
+from captum_gmar.engine.attention.explain import explain
+from captum_gmar.engine.models.patch_grid import Logits
+from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
 from captum_gmar.metrics import class_sensitivity
 

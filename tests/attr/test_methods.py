@@ -10,9 +10,9 @@ from methods import METHODS, PUBLIC
 from oracle import Dense, with_truncations
 from PIL import Image
 
-from captum_gmar.engine.layer_lists import transformer_layers
-from captum_gmar.engine.models import Logits, patch_grid
-from captum_gmar.engine.switching import attention_implementation
+from captum_gmar.engine.models.attention_backend import attention_implementation
+from captum_gmar.engine.models.layers import transformer_layers
+from captum_gmar.engine.models.patch_grid import Logits, patch_grid
 
 TARGETS = [3, 0, 9]
 
@@ -160,7 +160,7 @@ def test_one_patch(name, make_vit):
     assert relevance.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "published GMAR"])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_deep_models_do_not_underflow(name, make_vit, images):
     model = make_vit(num_hidden_layers=48, initializer_range=0.1)
     relevance = METHODS[name].make(model).relevance(images, 3)

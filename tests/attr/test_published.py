@@ -6,9 +6,10 @@ import torch
 from families import make
 from torch import nn
 from torch.nn.functional import interpolate
+from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar import PublishedGMAR
-from captum_gmar.engine.layer_lists import transformer_layers
+from captum_gmar.engine.models.layers import transformer_layers
 
 PHOTOS = ["African_elephant", "school_bus", "tabby"]
 
@@ -84,7 +85,7 @@ def test_blind_to_the_class(vit, images):
 
 
 def test_no_layer_norm(images):
-    model = nn.Sequential(nn.Conv2d(3, 24, 8, 8), nn.Flatten(2))
+    model = nn.Sequential(nn.Conv2d(3, 24, 8, 8), nn.Flatten(2)).eval()
 
     def forward(inputs):
         tokens = model(inputs).mT[:, None]
@@ -92,6 +93,28 @@ def test_no_layer_norm(images):
 
     with pytest.raises(RuntimeError, match=r"Expected a model whose layers begin with torch.nn.functional.layer_norm"):
         PublishedGMAR(model, forward_func=forward).attribute(images, 3)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_no_gradient_through_quantised_layers(vit, images):
+    quantised = torch.ao.quantization.quantize_dynamic(vit, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(RuntimeError, match="torch has none of linear_dynamic"):
+        PublishedGMAR(quantised).relevance(images, 3)
+
+
+def test_what_has_no_such_map(make_vit, images):
+    with pytest.raises(RuntimeError, match=r"must be in evaluation mode, .* Call model.eval\(\)"):
+        PublishedGMAR(make_vit().train()).attribute(images, 3)
+    config = SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2)
+    with pytest.raises(RuntimeError, match=r"over a 4x4 patch grid of 4 examples, .* \(16, 1, 4, 8\)"):
+        PublishedGMAR(SwinForImageClassification(config).eval()).attribute(images, 1)
+    with pytest.raises(ValueError, match=r"norm must be 'l1' or 'l2', but got 'l3'\."):
+        PublishedGMAR(make_vit(), "l3")
+    broken = make_vit()
+    broken.classifier.weight.data[3] = torch.nan
+    with pytest.raises(FloatingPointError, match="The target's logits must be finite"):
+        PublishedGMAR(broken).attribute(images, 3)
 
 
 def test_one_layer(make_vit, images):

@@ -7,13 +7,13 @@ import torch
 from torch.testing import assert_close
 
 from captum_gmar.attr import rules
-from captum_gmar.engine import ways
-from captum_gmar.engine.attention_blocks import GradientBlocks
-from captum_gmar.engine.explanation import run_sweep
-from captum_gmar.engine.layer_parts import Layer
-from captum_gmar.engine.reading import LayerGradient
-from captum_gmar.engine.scratch import Scratch
-from captum_gmar.engine.ways import WAYS, forced, read_layer
+from captum_gmar.engine.attention.explain import run_sweep
+from captum_gmar.engine.kernels import dispatch
+from captum_gmar.engine.kernels.blocks import GradientBlocks
+from captum_gmar.engine.kernels.dispatch import WAYS, forced, read_layer
+from captum_gmar.engine.kernels.layer import Layer
+from captum_gmar.engine.kernels.reduction import LayerGradient
+from captum_gmar.engine.kernels.workspace import Scratch
 
 RULES = [
     rules.GMARRule(),
@@ -55,7 +55,7 @@ def test_sweeps_by_rows(monkeypatch, recursion, weighted, way):
     is_open, read = WAYS[way]
     readings = []
     counted = is_open, lambda layer, reading: readings.append(reading) or read(layer, reading)
-    monkeypatch.setattr(ways, "WAYS", {way: counted})
+    monkeypatch.setattr(dispatch, "WAYS", {way: counted})
     with forced(True):
         assert_close(run_sweep(sweep, layers, start, importance), over_blocks)
     assert len(readings) == 3
@@ -67,6 +67,6 @@ def test_sweeps_that_need_blocks(monkeypatch, of_masks):
     query = torch.randn(1, 2, 4, 5, dtype=torch.float64)
     layer = Layer(query, query, torch.eye(4, dtype=torch.bool) if of_masks else None, None)
     sweep = rules.RolloutSweep(head_fusion="mean" if of_masks else "max")
-    monkeypatch.setattr(ways, "WAYS", {})
+    monkeypatch.setattr(dispatch, "WAYS", {})
     with forced(True):
         assert run_sweep(sweep, [layer], torch.full((1, 4), 0.25, dtype=torch.float64), None).sum() > 0

@@ -16,10 +16,9 @@ from captum_gmar import (
     GradientRollout,
     GradSAM,
     LeGrad,
-    PublishedGMAR,
     RawAttention,
 )
-from captum_gmar.engine import scratch
+from captum_gmar.engine.kernels import workspace
 
 TARGETS = [3, 0, 9, 1]
 FOLLOWED = {
@@ -54,7 +53,7 @@ def test_oracle(name, vit, images):
 @pytest.mark.parametrize("make", [*(make for make, _ in FOLLOWED.values()), RawAttention, AttentionGradCAM])
 def test_the_last_is_the_relevance(make, internal_batch_size, block_elements, vit, images, monkeypatch):
     if block_elements:
-        monkeypatch.setitem(scratch.BLOCK_ELEMENTS, "cpu", block_elements)  # one example at a time
+        monkeypatch.setitem(workspace.BLOCK_ELEMENTS, "cpu", block_elements)  # one example at a time
     method = make(vit)
     flow = method.relevance_flow(images, TARGETS, internal_batch_size=internal_batch_size)
     expected = method.relevance(images, TARGETS, internal_batch_size=internal_batch_size)
@@ -82,7 +81,6 @@ def test_relevance_begins_at_a_patch(vit, images):
     [
         (GradSAM, "Grad-SAM"),
         (LeGrad, "LeGrad"),
-        (PublishedGMAR, "Published GMAR"),
         (AttentionEvidence, "Attention evidence"),
         (partial(GMARAttribution, recursion="forward"), "GMAR"),
         (partial(AttentionRollout, recursion="additive"), "Attention rollout"),

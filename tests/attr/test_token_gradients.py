@@ -10,7 +10,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification
 
 import captum_gmar
 from captum_gmar import CDAM, AttCAT, FullGradPlus, GradECLIP, LibraAttCAT, LibraFullGradPlus, TokenEvidence
-from captum_gmar.engine import balanced_rules
+from captum_gmar.engine.hidden_states import registry
 from captum_gmar.engine.request import Request
 
 ALL = [TokenEvidence, LibraFullGradPlus, FullGradPlus, LibraAttCAT, AttCAT, CDAM, GradECLIP]
@@ -125,7 +125,7 @@ def test_a_gate_that_is_not_known_is_an_error_of_the_balanced_ones(method, vit, 
 )
 def test_a_rule_of_the_user_s_own_is_the_way_round_it(rule, vit, images, monkeypatch):
     """The error names it as it is imported; with it, relevance and biases sum to the logit, of which none are left."""
-    monkeypatch.setattr(balanced_rules, "_registered", dict(balanced_rules._registered))
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     vit = without_biases(vit)
     vit.vit.layernorm = nn.Sequential(vit.vit.layernorm, Unknown())
     with pytest.raises(RuntimeError, match=r"Unknown 'vit.layernorm.1'.*captum_gmar\.register_rule\(Unknown, "):

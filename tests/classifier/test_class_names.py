@@ -17,6 +17,16 @@ def test_whole_label_goes_before_synonym() -> None:
     assert find_class("tank", {0: "tank, army tank", 1: "tank"}) == 1
 
 
+def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index() -> None:
+    labels = {0: "1", 1: "2", 2: "zero, 0", 3: "3"}
+    for text, index in (("1", 0), ("0", 2)):
+        with pytest.warns(UserWarning, match=f"target '{text}' is read as a class name, that of class {index}, not"):
+            assert find_class(text, labels) == index
+    assert (find_class(1, labels), find_class("3", labels)) == (1, 3)  # of which nothing is in doubt
+    with pytest.raises(ValueError, match=r"^target must be from 0 to 3"):
+        find_class(4, labels)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -37,6 +37,14 @@ def test_query_by_class_and_box(question: dict[str, Any], target: tuple[int, int
     torch.testing.assert_close(middle, BOXES[0, target[0]])
 
 
+def test_boxes_are_shares_of_what_the_detector_is_shown() -> None:
+    # The photo of 120x60 is first the upper left quarter of what is shown, then the lower right one.
+    found = find_query(SIGMOID, 2, SIZE, box=(0, 0, 120, 60), shown=(0, 0, 240, 120))
+    assert (found.query, found.box) == (0, (0, 0, 120, 120))
+    found = find_query(SIGMOID, 2, SIZE, box=(0, 0, 120, 60), shown=(-120, -60, 120, 60))
+    assert (found.query, found.box) == (1, (0, -60, 120, 60))
+
+
 def test_where_a_class_means_nothing_classes_compete() -> None:
     logits = torch.tensor([[[2.0, 0.0, 5.0], [1.0, 0.0, -1.0]]])  # the first query is surer of no object
     found = find_query(SimpleNamespace(logits=logits, pred_boxes=BOXES[:, :2]), 2, SIZE, label=0)
@@ -73,6 +81,12 @@ def test_a_query_is_explained() -> None:
 def test_what_is_not_detected_is_told(question: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_query(SIGMOID, 2, SIZE, **question)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (60, 0), (-1, 60)])
+def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="image_size must be a height and width above zero, but got"):
+        find_query(SIGMOID, 2, size)
 
 
 def test_other_outputs_are_refused() -> None:

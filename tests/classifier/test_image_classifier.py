@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTImageProcessor
+from transformers import DetrImageProcessor, MobileViTImageProcessor
 
 from captum_gmar.classifier import Classifier, load_classifier
 
@@ -31,9 +32,33 @@ def test_size_keeps_the_part_of_the_photo_that_is_cropped(models: Path, image: I
     assert (smaller - small).abs().mean() < 0.1
 
 
-def test_photo_of_an_image_processor_that_does_not_say_how_it_normalises(classifier: Classifier) -> None:
-    silent = Classifier(classifier.model, object.__new__(ViTImageProcessor))
-    assert silent.photo(torch.tensor([[[-2.0, 0.0, 2.0]]])).ravel().tolist() == [0, 0.5, 1]
+def test_photo_of_a_function_that_does_not_say_how_it_normalises(classifier: Classifier, image: Image.Image) -> None:
+    def blue_first(images: list[Image.Image], return_tensors: str) -> dict[str, torch.Tensor]:
+        stack = torch.stack([torch.from_numpy(np.array(photo)).float() for photo in images])
+        return {"pixel_values": 3 * stack.movedim(-1, 1).flip(1) / 255 - torch.tensor([1, 2, 3])[:, None, None]}
+
+    unknown = Classifier(classifier.model, blue_first)
+    pixels = blue_first([image], "pt")["pixel_values"][0]
+    assert unknown.photo(pixels) == pytest.approx(np.array(image) / 255, abs=1e-5)
+
+
+def test_photo_of_channels_from_blue_to_red(classifier: Classifier) -> None:
+    processor = MobileViTImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    flipping = Classifier(classifier.model, processor)
+    photo = flipping.photo(flipping.pixel_values(Image.new("RGB", (60, 40), (255, 128, 0)))[0])
+    assert photo.reshape(-1, 3) == pytest.approx(np.tile([1, 128 / 255, 0], (32 * 32, 1)), abs=1e-5)
+
+
+def test_the_mask_of_padding_goes_to_models_that_take_one(classifier: Classifier, image: Image.Image) -> None:
+    class Detector(torch.nn.Module):
+        def forward(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor) -> torch.Tensor:
+            return pixel_values
+
+    processor = DetrImageProcessor(size={"shortest_edge": 20, "longest_edge": 60}, pad_size={"height": 40, "width": 40})
+    inputs = Classifier(Detector(), processor).inputs(image)
+    assert list(inputs) == ["pixel_values", "pixel_mask"]
+    assert inputs["pixel_mask"].sum() == 20 * 30
+    assert list(Classifier(classifier.model, processor).inputs(image)) == ["pixel_values"]
 
 
 def test_a_processor_that_makes_another_size_is_refused(classifier: Classifier) -> None:

@@ -29,7 +29,7 @@ def changed(models: Path, tmp_path: Path) -> Change:
         shutil.copytree(models / "vit", folder)
         if text is None:
             text = json.dumps({**json.loads((folder / file).read_text()), **values})
-        (folder / file).write_text(text)
+        (folder / file).write_bytes(text.encode(errors="surrogateescape"))
         return folder
 
     return change
@@ -61,15 +61,26 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
     [
         ("config.json", {"patch_size": 0}, "its config.json must have a patch_size above zero. Got 0 instead."),
         ("config.json", {"patch_size": "8"}, " cannot be loaded: "),  # noticed by transformers 4 as the model is made
+        ("config.json", {"patch_size": -8}, "its config.json must have a patch_size above zero. Got -8 instead."),
+        ("config.json", {"patch_size": 64}, "its weights do not fit its config.json: vit.embeddings."),
+        ("config.json", {"num_attention_heads": 3}, "its weights do not fit its config.json: vit."),
+        ("config.json", {"hidden_size": 32}, "its weights do not fit its config.json: "),
         ("config.json", {"num_hidden_layers": 0}, "must have a num_hidden_layers above zero. Got 0 instead."),
         ("config.json", {"num_hidden_layers": 1}, "its config.json leaves out layers of its file: vit."),
         ("config.json", {"num_hidden_layers": 3}, "not a trained image classifier: its file lacks vit."),
         ("config.json", {"intermediate_size": 8}, "its weights do not fit its config.json: vit."),
+        ("config.json", {"model_type": "nothing"}, "its config.json cannot be loaded: "),
         ("config.json", {"model_type": "bert"}, "not an image classifier: its model type is 'bert'"),
         ("preprocessor_config.json", {"text": "[1]"}, "its preprocessor_config.json cannot be loaded: "),
         ("config.json", {"text": "[1]"}, "its config.json cannot be loaded: "),
         ("config.json", {"text": "{"}, "its config.json cannot be loaded: "),
-        ("model.safetensors", {"text": ""}, "its model cannot be loaded: "),
+        *(("config.json", {"text": text}, "its config.json cannot be loaded: ") for text in ("", "1", "{}", "\udcff")),
+        *(("model.safetensors", {"text": text}, "its model cannot be loaded: ") for text in ("", "text")),
+        *(
+            ("preprocessor_config.json", {"text": text}, "its preprocessor_config.json cannot be")
+            for text in ("", "text")
+        ),
+        ("preprocessor_config.json", {"image_processor_type": "Nothing"}, "it has no image processor: "),
     ],
 )
 def test_files_that_do_not_fit_are_named(changed: Change, file: str, values: dict[str, Any], message: str) -> None:
@@ -81,6 +92,17 @@ def test_files_that_do_not_fit_are_named(changed: Change, file: str, values: dic
     assert message in text
     assert "\n" not in text
     assert "above report" not in text
+
+
+def test_weights_that_are_cut_off_or_missing(changed: Change) -> None:
+    path = changed("config.json") / "model.safetensors"
+    weights = load_file(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match="its model cannot be loaded: "):
+        load_classifier(path.parent)
+    save_file({name: weight for name, weight in weights.items() if name != "classifier.bias"}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"not a trained image classifier: its file lacks classifier\.bias$"):
+        load_classifier(path.parent)
 
 
 @pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 does not tell the sizes")
@@ -141,6 +163,10 @@ def test_a_name_too_long_for_the_file_system() -> None:
     [
         (36, r"^size must be a multiple of the model's patch size, 8x8 pixels\. Got 36 instead\."),
         (4, r"^size must suit the model\. Got 4 instead: .*at least one patch"),
+        (
+            8192,
+            r"^size must be one .* within an hour\. Got 8192 .* among 1,048,576 patches takes [\d,]+ hours or more\.",
+        ),
         (16_000_000, r"^size must be at most 8192 pixels, or memory would not do\. Got 16000000 instead\."),
     ],
 )

@@ -1,9 +1,11 @@
 """Running the command and telling what it did."""
 
+import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +49,17 @@ def save_photo(path: Path, seed: int = 0) -> None:
 
 def written(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Within the block no file of this process may grow beyond so many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def as_torchrun(processes: int) -> list[dict[str, str]]:

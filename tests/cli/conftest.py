@@ -1,8 +1,7 @@
 """A folder to work in, and the command."""
 
-import sys
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from captum_gmar.cli import main as cli
 from cli.commandline import Result, Run, save_photo
-
-CHECKOUT = Path(__file__).resolve().parents[2]
+from cli.nursery import Nursery
 
 
 @pytest.fixture
@@ -26,13 +24,19 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process."""
+def run(command: Run) -> Run:
+    """Runs ``captum-gmar explain`` in this process."""
+    return partial(command, "explain")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs any command in this process."""
 
     def run(*arguments: object) -> Result:
-        capsys.readouterr()  # what the test itself has printed
+        capsys.readouterr()
         try:
-            status = cli.main(["explain", *map(str, arguments)])
+            status = cli.main(list(map(str, arguments)))
         except SystemExit as end:
             status = int(end.code or 0)
         return Result(status, *capsys.readouterr())
@@ -41,14 +45,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def nursery(models: Path) -> Iterator[Any]:
+def nursery(models: Path) -> Iterator[Nursery]:
     """Runs of the installed command in processes of their own, which start at once; without pictures."""
-    spec = spec_from_file_location("nursery", CHECKOUT / "tools" / "bad_input" / "nursery.py")
-    assert spec
-    assert spec.loader
-    sys.modules["nursery"] = module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with module.Nursery(models / "vit", draws=False) as nursery:
+    with Nursery(models / "vit") as nursery:
         yield nursery
 
 

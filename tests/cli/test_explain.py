@@ -14,9 +14,11 @@ from torch import Tensor
 from captum_gmar import GMARAttribution, __version__, demo
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.cli import explain_images
 from captum_gmar.cli import main as cli
 from captum_gmar.cli.image_report import ExplainedImage, Question, picture_of
 from captum_gmar.cli.sources import SCENE_SEED
+from captum_gmar.files.writing import save_picture
 from cli.commandline import LABELS, Run, run_process, save_photo, written
 
 # The real command, in a process of its own
@@ -176,6 +178,22 @@ def test_folder_goes_on_after_bad_files(run: Run, work: Path, models: Path) -> N
     assert result.status == 1
     assert [line.split(": ")[2] for line in result.err.splitlines()] == ["missing.png", "photos/c.png"]
     assert written(work / "out") == ["a-gmar-l1.png", "b-gmar-l1.png", "d-gmar-l1.png"]
+
+
+def test_a_picture_that_cannot_be_written_fails_alone(
+    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(figure: object, path: Path, note: str) -> None:
+        if path.stem.startswith("photo"):
+            raise OSError(f"{path}: cannot be written: No space left on device")
+        save_picture(figure, path, note)
+
+    save_photo(work / "b.png")
+    monkeypatch.setattr(explain_images, "save_picture", save)
+    result = run("photo.png", "b.png", "--model", models / "vit", "--output", "out/")
+    assert (result.status, written(work / "out")) == (1, ["b-gmar-l1.png"])
+    assert result.err == "captum-gmar: error: out/photo-gmar-l1.png: cannot be written: No space left on device\n"
+    assert result.out.startswith("b.png\n")
 
 
 def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Path) -> None:
@@ -392,6 +410,7 @@ def test_texts_that_cannot_be_explained_are_one_line(run: Run, work: Path, model
     photo = ["photo.png", "--model", models / "clip-of-texts"]
     assert run("--text", "a cat").is_error("--text must go with the --model that scores images against texts")
     assert run(*photo, "--text", "a" * 20).is_error("text must be of at most the model's 16 tokens")
+    assert run(*photo, "--text", "a " * 200).is_error("text must be of at most the model's 16 tokens")  # that alone
     assert run(*photo, "--text", "").is_error("texts must be at least one, none empty")
     vit = run("photo.png", "--model", models / "vit", "--text", "a cat")
     assert vit.is_error("does not score images against texts: its model type is 'vit'")

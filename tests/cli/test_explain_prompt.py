@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -15,7 +16,11 @@ from PIL import Image
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.classifier.answering import load_answering
+from captum_gmar.cli.paths import picture_mark
+from captum_gmar.files.writing import read_note
 from cli.commandline import save_photo, written
+
+MARK = picture_mark("what?", "a cat")
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +41,9 @@ def test_every_image_gets_a_page_of_its_answer(run, work, answering_model):
     result = run(*images, "--model", answering_model, "--prompt", "what?", "--answer", "a cat", "--output", "out/")
     assert result.status == 1
     assert result.err.splitlines() == ["captum-gmar: error: broken.png: not an image in any format that Pillow reads"]
-    assert written(work / "out") == ["other-answer-what-a-cat.html", "photo-answer-what-a-cat.html"]
-    assert "photo.png\n  answer     a cat\n  page       out/photo-answer-what-a-cat.html\n" in result.out
-    told = content(work / "out" / "photo-answer-what-a-cat.html")
+    assert written(work / "out") == [f"other-answer-{MARK}.html", f"photo-answer-{MARK}.html"]
+    assert f"photo.png\n  answer     a cat\n  page       out/photo-answer-{MARK}.html\n" in result.out
+    told = content(work / "out" / f"photo-answer-{MARK}.html")
     model, processor = load_answering(answering_model)
     explained = AnswerEvidence(model, processor).attribute("what?", "a cat", images=Image.open(work / "photo.png"))
     assert told["words"] == ["a", "cat"]
@@ -55,14 +60,57 @@ def test_the_model_answers_where_no_answer_is_given(run, work, answering_model):
 def test_the_built_in_model_is_asked_where_none_is_named(run, work):
     result = run("--prompt", "what is above the star?", "--output", "out/")
     assert (result.status, result.err) == (0, "")
-    page = "out/built-in-scene-answer-what-is-above-the-star.html"
+    page = f"out/built-in-scene-answer-{picture_mark('what is above the star?')}.html"
     assert f"built-in-scene\n  answer     a striped ring\n  page       {page}\n" in result.out
     assert content(work / page)["words"] == ["a", "striped", "ring"]
+
+
+def test_a_page_says_what_its_words_are_set_against_and_takes_no_other_pages_place(run, work, answering_model):
+    asked = ["photo.png", "--model", answering_model, "--output", "out/", "--prompt"]
+    long = "what is it that one sees in the very middle of this picture"
+    questions = [
+        ["what?", "--answer", "a cat"],
+        ["what?", "--answer", "a cat", "--contrast", "a dog"],
+        ["What?", "--answer", "a cat"],
+        ["what", "--answer", "a cat"],
+        [f"{long} now", "--answer", "a cat"],
+        [f"{long} then", "--answer", "a cat"],
+    ]
+    for number, question in enumerate(questions):
+        result = run(*asked, *question)
+        assert (result.status, result.err) == (0, "")
+        assert len({name.casefold() for name in written(work / "out")}) == number + 1
+    (contrasted,) = [page for page in (work / "out").iterdir() if "rather-than" in page.name]
+    html = contrasted.read_text(encoding="utf-8")
+    assert "<title>What fed each word, rather than “a dog”</title>" in html
+    assert '<p id="prompt">what?, rather than “a dog”</p>' in html
+    assert "rather than" not in (work / "out" / f"photo-answer-{MARK}.html").read_text(encoding="utf-8")
+    note = json.loads(read_note(contrasted))
+    assert (note["prompt"], note["answer"], note["contrast"]) == ("what?", "a cat", "a dog")
+
+
+def test_a_page_of_another_model_is_not_replaced(run, work, answering_model):
+    asked = ["--prompt", "what?", "--answer", "a cat", "--output", "out/"]
+    assert run("photo.png", "--model", answering_model, *asked).status == 0
+    shutil.copytree(answering_model, work / "model")
+    page = work / "out" / f"photo-answer-{MARK}.html"
+    before = page.read_bytes()
+    assert run("photo.png", "--model", "model", *asked).is_error(
+        "is not replaced, as it is a picture with model answer"
+    )
+    assert page.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--prompt", "what?", "--answer", "a cat", "--contrast", " a  cat"], "--contrast must be another text than"),
+        (
+            ["--prompt", "what?", "--contrast", "a cat"],
+            "--contrast must go with --answer, whose words it is set against",
+        ),
+        (["--prompt", " "], "--prompt must be text. Got ' ' instead."),
+        (["--prompt", "what?", "--batch-size", "2"], "--batch-size must go without --prompt"),
         (["--answer", "a"], "--answer must go with --prompt"),
         (["--prompt", "what?", "--methods", "rollout"], "--methods must go without --prompt"),
         (["--prompt", "what?", "--size", "32"], "--size must go without --prompt"),

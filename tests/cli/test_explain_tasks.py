@@ -1,5 +1,6 @@
 """``captum-gmar explain`` on models that detect, segment, or classify videos or sounds."""
 
+import shutil
 import wave
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from field_families import detr, resnet
 from PIL import Image, ImageSequence
 from torch.testing import assert_close
 
@@ -36,6 +38,12 @@ def make() -> dict[str, tuple[Any, Any]]:
     film = t.VideoMAEConfig(**TOKENS, image_size=24, num_frames=4, patch_size=8, tubelet_size=2)
     sound = t.ASTConfig(**TOKENS, **SOUNDS, patch_size=4, frequency_stride=3, time_stride=3)
     crop = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
+    edges = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}
+    mobile = t.MobileViTConfig(
+        **{"image_size": 64, "hidden_sizes": [8, 12, 16], "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 16]},
+        **{"num_attention_heads": 2, "aspp_out_channels": 8, "output_stride": 8, "id2label": TOKENS["id2label"]},
+    )
+    pad = {"size": {"shortest_edge": 40, "longest_edge": 60}, "pad_size": {"height": 64, "width": 96}}
     return {
         "detector": (
             t.YolosForObjectDetection(yolos),
@@ -45,6 +53,8 @@ def make() -> dict[str, tuple[Any, Any]]:
             t.SegformerForSemanticSegmentation(t.SegformerConfig(**STAGES)),
             t.SegformerImageProcessor(size=SIZE),
         ),
+        "cropping segmenter": (t.MobileViTForSemanticSegmentation(mobile), t.MobileViTImageProcessor(**edges)),
+        "padding detector": (detr("Detr", resnet("stage4")), t.DetrImageProcessor(**pad)),
         "film": (t.VideoMAEForVideoClassification(film), t.VideoMAEImageProcessor(**crop)),
         "sound": (t.ASTForAudioClassification(sound), t.ASTFeatureExtractor(**SOUNDS)),
     }
@@ -70,10 +80,26 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     noise = np.random.default_rng(0).integers(0, 256, (6, 30, 40, 3), dtype=np.uint8)
     first, *others = map(Image.fromarray, noise)
     first.save("clip.gif", save_all=True, append_images=others, duration=80)
-    with wave.open("tone.wav", "wb") as tone:
-        tone.setparams((1, 2, 16000, 0, "NONE", ""))
-        tone.writeframes((np.sin(np.arange(6000) * 0.3) * 2e4).astype(np.int16).tobytes())
+    save_tone(tmp_path / "tone.wav", 6000)
     return tmp_path
+
+
+def save_tone(path: Path, samples: int, rate: int = 16000) -> None:
+    with wave.open(str(path), "wb") as tone:
+        tone.setparams((1, 2, rate, 0, "NONE", ""))
+        tone.writeframes((np.sin(np.arange(samples) * 4800 / rate) * 2e4).astype(np.int16).tobytes())
+
+
+@pytest.fixture
+def worse_place(place: Path) -> Path:
+    """The same, with what cannot be explained, and folders."""
+    save_tone(place / "one.wav", 1)
+    (place / "cut.gif").write_bytes((place / "clip.gif").read_bytes()[:9000])
+    for name in ("sounds", "films"):
+        (place / name).mkdir()
+    save_tone(place / "sounds" / "a.wav", 6000)
+    shutil.copy(place / "clip.gif", place / "films")
+    return place
 
 
 @pytest.fixture
@@ -86,7 +112,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return transformers, None
 
     monkeypatch.setattr(explain_tasks, "visualize_attribution", visualize)
-    monkeypatch.setattr(explain_tasks, "save_picture", lambda figure, path: path.touch())
+    monkeypatch.setattr(explain_tasks, "save_picture", lambda figure, path, note: path.touch())
     return drawn
 
 
@@ -133,8 +159,77 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
         relevance = AttentionEvidence(segmenter.model, forward_func=mean_logit).relevance(pixels)
         assert_close(maps["relevance"], 100 * relevance[0], rtol=1e-4, atol=1e-4)
         assert_close(maps["region"], region)
-    marks = ("-at-10.0-39.0", "-dog", "")
+    marks = ("-at-10.0-39.0", "-dog-over-mask", "")
     assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
+
+
+@pytest.mark.parametrize("left", [52, 70, 92])
+def test_a_point_and_a_mask_where_the_photo_is_cropped(
+    left: int, task_models: Path, place: Path, run: Run, maps: dict[str, Any]
+) -> None:
+    # A bar on black: the model's input differs from that of the black photo where the bar is, and nowhere else.
+    photo = np.zeros((50, 150, 3), np.uint8)
+    segmenter = load_for_task(task_models / "cropping segmenter", VisionTask.SEGMENTATION)
+    empty = segmenter.pixel_values(Image.fromarray(photo))
+    photo[:, left : left + 8] = 255
+    Image.fromarray(photo).save("bar.png")
+    Image.fromarray(photo).convert("L").save("bar-mask.png")
+    change = (segmenter.pixel_values(Image.fromarray(photo)) - empty)[0].sum(0).max(0).values
+    columns = segmenter.model(empty).logits.shape[-1]
+    within = (change > change.max() / 2).view(columns, -1).float().mean(1)  # share of each column of logits
+    for option in (["--point", f"{left + 4},25"], ["--mask", "bar-mask.png"]):
+        result = run("bar.png", "--model", task_models / "cropping segmenter", *option, "--output", "out/")
+        assert result.status == 0, result.err
+        assert "  seen       " in result.out
+        explained = maps["region"].any(0)
+        assert within[explained].min() >= 0.5
+    assert_close(explained, within >= 0.5)  # by the mask
+
+
+def test_what_cropping_leaves_out_is_said(task_models: Path, place: Path, run: Run, maps: dict[str, Any]) -> None:
+    model = ["--model", task_models / "cropping segmenter", "--output", "out/"]
+    Image.new("RGB", (150, 50)).save("wide.png")
+    # Resized to 216x72, of which the middle 64x64 is seen.
+    assert "  seen       26% of the photo, from 53,3 to 97,47 in pixels\n" in run("wide.png", *model).out
+    result = run("wide.png", *model, "--point", "20,25")
+    assert result.is_error(
+        "point must be in the part of the photo that the model sees, from 52.7778,2.77778 to 97.2222,"
+    )
+    mask = np.zeros((50, 150), np.uint8)
+    mask[:, :40] = 255
+    Image.fromarray(mask).save("left.png")
+    assert run("wide.png", *model, "--mask", "left.png").is_error("a mask that covers no place of the model's output")
+
+
+def test_a_detector_whose_photos_are_padded_takes_their_mask(
+    task_models: Path, place: Path, run: Run, maps: dict[str, Any]
+) -> None:
+    detector = load_for_task(task_models / "padding detector", VisionTask.DETECTION)
+    image = Image.open("photo.png").convert("RGB")
+    inputs = detector.processor(image, return_tensors="pt")  # 60x40 of 96x64
+    assert inputs["pixel_mask"].sum() == 60 * 40
+    with torch.no_grad():
+        output = detector.model(**inputs)
+    (found,) = detector.processor.post_process_object_detection(output, threshold=0, target_sizes=[(40, 60)])
+    best = int(found["scores"].argmax())
+    result = run("photo.png", "--model", task_models / "padding detector", "--threshold", "0", "--output", "map.png")
+    assert result.status == 0, result.err
+    label, percent = int(found["labels"][best]), 100 * float(found["scores"][best])
+    assert f"(class {label}), probability {percent:.1f}%" in result.out
+    corners = ", ".join(f"{corner:.0f}" for corner in found["boxes"][best].tolist())
+    assert f"in the box {corners}\n" in result.out
+    assert maps["box"] == pytest.approx(found["boxes"][best].tolist(), abs=1e-4)  # the photo is not resized
+    query = int(output.logits.softmax(-1)[0, :, label].argmax())
+
+    def masked(pixels: Any) -> Any:
+        return detector.model(pixels, pixel_mask=inputs["pixel_mask"]).logits
+
+    relevance = AttentionEvidence(detector.model, forward_func=masked).relevance(
+        inputs["pixel_values"], target=(query, label)
+    )
+    assert_close(maps["relevance"], 100 * relevance[0])
+    without = AttentionEvidence(detector.model).relevance(inputs["pixel_values"], target=(query, label))
+    assert (without - relevance).abs().max() > 1e-3
 
 
 def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -> None:
@@ -156,7 +251,11 @@ def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("detector", "photo.png --box 0,0,300,30", "box must be left, top, right and bottom, in pixels, not empty and"),
+        (
+            "detector",
+            "photo.png --box 0,0,300,30",
+            "box must be in the photo, from 0,0 to 60,40 in pixels, but got 0,0,300,30",
+        ),
         ("detector", "photo.png --box 9,0,3,3", "must be a box from its left and top to its right and bottom"),
         ("detector", "photo.png --box 9,0,3", "must be X0,Y0,X1,Y1, the left, top, right and bottom of a box"),
         ("detector", "photo.png --target cat --threshold 1", "Expected a query that detects class 0"),
@@ -166,23 +265,68 @@ def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -
         ("detector", "photo.png --target top3", "--target must be a class, as the model detects objects. Got top3"),
         ("detector", "photo.png --contrast cat", "--contrast must go with another model: the model detects objects"),
         ("segmenter", "photo.png --mask tone.wav", "tone.wav: not an image"),
-        ("segmenter", "mask.png --mask clip.gif", "--mask must be as large as the image, 60x40 pixels. Got 40x30"),
-        ("segmenter", "photo.png --point 60,3", "--point must lie in the image of 60x40 pixels. Got 60,3"),
+        ("segmenter", "mask.png --mask clip.gif", "mask must be as large as the photo, 60x40 pixels, but got 40x30"),
+        ("segmenter", "photo.png --mask photo.png", "mask must be black and white, but 80% of its pixels"),
+        (
+            "segmenter",
+            "photo.png --point 6,3 --mask mask.png",
+            "--mask cannot be combined with --point. Pass one of both",
+        ),
+        ("segmenter", "photo.png --batch-size 2", "--batch-size must go with another model: the model segments images"),
+        (
+            "segmenter",
+            "photo.png --point 60,3",
+            "point must be in the photo, from 0,0 to 60,40 in pixels, but got 60,3",
+        ),
         ("film", "photo.png", "a video must hold at least the 4 frames that the model takes. Got 1 instead"),
         ("film", "clip.gif --box 1,1,2,2", "--box must go with another model: the model classifies videos"),
         ("sound", "photo.png", "photo.png: cannot be read as a WAV file"),
+        ("sound", "one.wav", "one.wav: a sound must last at least 0.025 seconds. Got 6.25e-05 instead."),
+        ("sound", "tone.wav --target 1 --contrast 1", "tone.wav: contrast must be another class than the target"),
+        ("film", "cut.gif", "cut.gif: cannot be read as a video: image file is truncated"),
+        ("film", "clip.gif --target 1 --contrast 1", "clip.gif: contrast must be another class than the target"),
+        ("film", "sounds", "sounds: no video files in this folder"),
+        ("sound", "films", "films: no sound files in this folder"),
         ("sound", "tone.wav --output map.gif", "--output must end in one of .png"),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_nothing_is_written(
-    model: str, arguments: str, message: str, task_models: Path, place: Path, run: Run
+    model: str, arguments: str, message: str, task_models: Path, worse_place: Path, run: Run
 ) -> None:
-    before = written(place)
+    before = written(worse_place)
     result = run(*arguments.split(), "--model", task_models / model)
     assert result.status in (1, 2)
     assert message in " ".join(result.err.split())
     assert len([line for line in result.err.splitlines() if "error" in line]) == 1
-    assert written(place) == before
+    assert written(worse_place) == before
+
+
+def test_what_a_sound_and_a_video_lost_is_said(task_models: Path, place: Path, run: Run) -> None:
+    """The model's window is 40 columns, 0.4 seconds, of which the last reaches 0.415 seconds."""
+    save_tone(place / "all.wav", 6640 + 159)  # a sample less than fills one column more
+    save_tone(place / "more.wav", 6640 + 160)
+    save_tone(place / "fast.wav", 44100, rate=44100)
+    seen = {}
+    for name in ("all", "more", "fast"):
+        result = run(f"{name}.wav", "--model", task_models / "sound", "--output", "out/")
+        assert result.status == 0, result.err
+        seen[name] = [line for line in result.out.splitlines() if line.startswith(("  seen", "  resampled"))]
+    assert seen == {
+        "all": [],
+        "more": ["  seen       the first 0.4 of 0.425 seconds"],
+        "fast": ["  seen       the first 0.4 of 1 seconds", "  resampled  from 44100 to 16000 samples a second"],
+    }
+    result = run("clip.gif", "--model", task_models / "film", "--output", "out/")
+    assert "  seen       4 of 6 frames, evenly apart\n" in result.out
+
+
+def test_folders_of_sounds_and_of_videos(task_models: Path, worse_place: Path, run: Run) -> None:
+    save_photo(worse_place / "sounds" / "cover.png")
+    save_photo(worse_place / "films" / "cover.jpg")
+    for model, folder, name in (("sound", "sounds", "a"), ("film", "films", "clip")):
+        result = run(folder, "--model", task_models / model, "--output", f"{model}/")
+        assert (result.status, result.err) == (0, "")
+        assert written(worse_place / model) == [f"{name}-attention-evidence.png"]
 
 
 def test_a_box_for_a_classifier(models: Path, place: Path, run: Run) -> None:

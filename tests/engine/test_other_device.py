@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import make
+from methods import READERS
 from torch import nn
 from torch.testing import assert_close
 from torch.utils import backend_registration
@@ -110,7 +111,7 @@ class TestGradientsThatAreCut:
         }
         return torch.ao.quantization.quantize_dynamic(model, set(parts[part]), dtype=torch.qint8)
 
-    @pytest.mark.parametrize("name", OURS)
+    @pytest.mark.parametrize("name", READERS)
     @pytest.mark.parametrize("part", ["all", "mlp", "what comes out of the last attention"])
     def test_no_method_draws_another_ones_map(self, vit, images, name, part):
         method = methods()[name](self.quantised(vit, part))

@@ -1,5 +1,6 @@
 """``captum_gmar.evaluate``, called from Python on data in every form."""
 
+import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import (
     SwinConfig,
     SwinForImageClassification,
@@ -161,7 +163,7 @@ def test_results(vit: ViTForImageClassification) -> None:
     for metric in ("insertion", "deletion"):
         own = [row["value"] for row in evaluation.records() if (row["metric"], row["method"]) == (metric, "rollout")]
         assert means[metric, "rollout"]["mean"] == pytest.approx(np.mean(own))
-        assert means[metric, "rollout"]["low"] <= np.mean(own) <= means[metric, "rollout"]["high"]
+        assert means[metric, "rollout"]["low"] is means[metric, "rollout"]["high"] is None  # of three images
         assert evaluation.curves(metric, "mean")["rollout"].auc.tolist() == pytest.approx(own)
     difference = next(
         row for row in evaluation.differences() if (row["metric"], row["other"]) == ("deletion", "gmar-l1")
@@ -242,6 +244,53 @@ def test_what_cannot_be_measured_is_left_out_and_said(vit: ViTForImageClassifica
         evaluate(vit, data[-1:], **FEW)
 
 
+class Damaged(Pairs):
+    """A data set with one item that cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int, Tensor]:
+        if number == 1:
+            raise self.error
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize("error", [OSError("disk gone"), KeyError("image"), RuntimeError("worker died"), IndexError()])
+@pytest.mark.parametrize("target", ["predicted", "label"])
+def test_an_item_that_raises_is_left_out_as_a_path_is(
+    vit: ViTForImageClassification, tmp_path: Path, error: Exception, target: str
+) -> None:
+    options: dict[str, Any] = {**FEW, "target": target}
+    with pytest.warns(UserWarning, match="left out 1 image, see `skipped`: example 1: "):
+        evaluation = evaluate(vit, Damaged(error), **options, output=tmp_path / "results")
+    reason = f"{type(error).__name__}: {error}".strip()
+    assert [(skip.number, skip.name, skip.reason) for skip in evaluation.skipped] == [(1, "example 1", reason)]
+    with (tmp_path / "results" / "skipped.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1:] == [["1", "example 1", reason]]
+    whole = evaluate(vit, Pairs(), **options).records()
+    kept = [row["value"] for row in whole if row["example"] != 1 and row["method"] == "rollout"]
+    assert kept == pytest.approx([row["value"] for row in evaluation.records() if row["method"] == "rollout"], abs=1e-6)
+
+
+def test_an_item_that_was_measured_and_raises_now_is_left_out(vit: ViTForImageClassification, tmp_path: Path) -> None:
+    evaluate(vit, Pairs(), **FEW, output=tmp_path / "results")
+    with pytest.warns(UserWarning, match="example 1"):
+        evaluation = evaluate(vit, Damaged(OSError("disk gone")), **FEW, output=tmp_path / "results")
+    assert [result.number for result in evaluation.results] == [0, 2]
+    assert [skip.reason for skip in evaluation.skipped] == ["OSError: disk gone"]
+
+
+def test_where_every_item_raises_the_error_says_why(vit: ViTForImageClassification) -> None:
+    class Gone(Pairs):
+        def __getitem__(self, number: int) -> tuple[Tensor, int, Tensor]:
+            raise OSError("disk gone")
+
+    few = {**FEW, "metrics": ["deletion"]}
+    with pytest.raises(ValueError, match=r"images that can be measured\. Got none: .*example 0: OSError: disk gone"):
+        evaluate(vit, Gone(), **few)
+
+
 def test_the_model_is_left_as_it_was(vit: ViTForImageClassification) -> None:
     before = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
     evaluate(vit, Pairs(), **FEW)
@@ -272,6 +321,13 @@ def test_the_model_is_left_as_it_was(vit: ViTForImageClassification) -> None:
         ({"data": [3]}, TypeError, "data must hold .* Got int of int instead"),
         ({"data": [{"label": 3}]}, TypeError, "example 0 must have one of image, pixel_values, path. Got label"),
         ({"data": [(pixels(0), 0, [[1, 2, 3]])]}, ValueError, "example 0: boxes must be a list of"),
+        ({"data": [(np.zeros((32, 32, 3)), 0)]}, TypeError, r"of uint8, but got float64 of shape \(32, 32, 3\)\. Pass"),
+        ({"data": [{"image": np.zeros((3, 32, 32), np.uint8)}]}, TypeError, r"but got uint8 of shape \(3, 32, 32\)"),
+        (
+            {"data": DataLoader(Pairs(), 2)},
+            TypeError,
+            r"label must be one class, but got Tensor of shape \(2,\)\. Pass",
+        ),
         ({"data": [(photo(0), 0, [BOX])]}, TypeError, r"data must hold pixel values, .* or pass processor="),
         ({"data": [(pixels(0), None, mask())], "target": "label"}, ValueError, "images all have labels"),
         ({"data": [(pixels(0), 0)]}, ValueError, "metrics relevance-mass must go with data that has boxes or masks"),

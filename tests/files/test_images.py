@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hostile_images import png_of
 from PIL import Image
 
 from captum_gmar.files.images import list_images, read_image
@@ -124,8 +125,9 @@ def test_empty_file(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
 
 
-def test_not_an_image(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("this is a text")
+@pytest.mark.parametrize("content", [b"this is a text", b"<html>404</html>", b"PK\x03\x04" + bytes(100), bytes(1000)])
+def test_not_an_image(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(OSError, match=r"a\.png: not an image in any format that Pillow reads$"):
         read_image(tmp_path / "a.png")
 
@@ -140,9 +142,8 @@ def test_truncated_file(tmp_path: Path, suffix: str) -> None:
         read_image(path)
 
 
-def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+def test_decompression_bomb(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_of(60_000, 60_000))
     with pytest.raises(OSError, match=r"a\.png: too many pixels to decode safely"):
         read_image(tmp_path / "a.png")
 

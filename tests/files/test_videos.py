@@ -35,6 +35,32 @@ def test_an_mp4(tmp_path: Path) -> None:
         read_video(tmp_path / "broken.mp4", 3)
 
 
+@pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libvpx-vp9", "vp9")])
+def test_an_mp4_is_of_a_kind_that_browsers_play(
+    encoder: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
+    if encoder not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {encoder}")
+    monkeypatch.setattr(av, "codecs_available", {encoder, "mpeg4"})
+    path = tmp_path / "clip.mp4"
+    save_film([Image.new("RGB", (17, 13), (grey,) * 3) for grey in GREYS], path, 0.1)  # odd sizes, which lose a line
+    with av.open(str(path)) as film:
+        stream = film.streams.video[0]
+        found = stream.codec_context.name, stream.codec_context.pix_fmt, stream.width, stream.height, stream.frames
+    assert found == (codec, "yuv420p", 16, 12, len(GREYS))
+    content = path.read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")  # the index before the frames
+
+
+def test_an_mp4_needs_an_encoder_that_browsers_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    with pytest.raises(OSError, match=r"clip\.mp4: this PyAV encodes neither H\.264 nor VP9\. Install"):
+        film(tmp_path / "clip.mp4")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_video_of_so_many_frames_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"at least the 10 frames that the model takes\. Got 9 instead"):
         read_video(film(tmp_path / "clip.gif"), 10)
@@ -50,5 +76,5 @@ def test_what_is_no_video_of_so_many_frames_is_told(tmp_path: Path) -> None:
 def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     (tmp_path / "clip.mp4").write_bytes(b"film")
-    with pytest.raises(OSError, match=r"clip\.mp4: a film of this format needs PyAV: pip install"):
+    with pytest.raises(OSError, match=r"clip\.mp4: a film of this format needs PyAV, which is not installed\."):
         read_video(tmp_path / "clip.mp4", 2)

@@ -1,7 +1,6 @@
 """Files are written whole or not at all, errors name them, and pictures are known again."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_gmar.files.names import fitting, readable, safe
 from captum_gmar.files.writing import (
     is_picture,
+    read_note,
     replacing,
     save_arrays,
     save_picture,
     write_csv,
     write_json,
+    write_page,
     write_text,
 )
 
@@ -83,37 +83,31 @@ def test_pictures_are_known_again_and_photos_are_not(tmp_path: Path, suffix: str
     picture, photo = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     figure = Figure((1, 1))
     figure.text(0, 0.5, "text")
-    save_picture(figure, picture)
+    save_picture(figure, picture, '{"size": 96}')
+    assert read_note(picture) == '{"size": 96}'
     Image.new("RGB", (8, 8)).save(photo)
     assert is_picture(picture)
+    assert read_note(photo) is None
     assert not is_picture(photo)
     photo.write_bytes(picture.read_bytes()[:30])
     assert not is_picture(photo)
     assert not is_picture(tmp_path / "none.png")
 
 
-def test_names_fit_the_file_system(tmp_path: Path) -> None:
-    for stem in ("a" * 255, "é" * 127, "猫" * 85, "\udce9" * 251):
-        name = fitting(stem, "-gmar-l1.png")
-        assert len(os.fsencode(name)) <= 255
-        assert name.endswith("-gmar-l1.png")
-        (tmp_path / name).touch()
-    assert fitting("photo", "-gmar-l1.png") == "photo-gmar-l1.png"
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_drawings_in_lines_say_their_settings_as_well(tmp_path: Path, suffix: str) -> None:
+    save_picture(Figure((1, 1)), tmp_path / f"a.{suffix}", "size 96")
+    assert b"size 96" in (tmp_path / f"a.{suffix}").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("tiger cat", "tiger-cat"),
-        ("gmar++", "gmar++"),
-        ("../passwd", "passwd"),
-        ("猫, cat", "猫-cat"),
-        ("%", ""),
-    ],
-)
-def test_safe_names(text: str, expected: str) -> None:
-    assert safe(text) == expected
-
-
-def test_readable_names_are_text() -> None:
-    assert readable(os.fsdecode(b"latin\xe9-\xc3\xa9.jpg")) == "latin\\xe9-é.jpg"
+def test_a_page_keeps_its_note_and_no_note_ends_its_comment(tmp_path: Path) -> None:
+    page, note = tmp_path / "a.html", json.dumps({"prompt": "--> <b>"})
+    write_page(page, "<p>text</p>", note)
+    written = page.read_text(encoding="utf-8")
+    assert written.startswith("<p>text</p>")
+    assert written.count("-->") == 1
+    found = read_note(page)
+    assert found is not None
+    assert json.loads(found) == json.loads(note)
+    page.write_text("<p>text</p>")
+    assert read_note(page) is None

@@ -6,15 +6,16 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from captum_gmar.attr.answer import AnswerAttribution
-from captum_gmar.attr.image_tokens import PictureTokens
 from captum_gmar.inspection.answer_page import AnswerPage
+from captum_gmar.vlm.attribution import AnswerAttribution
+from captum_gmar.vlm.image_tokens import PictureTokens
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Of the second word the first patch speaks for it, the last against; the third word comes of two tokens.
@@ -46,6 +47,24 @@ document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.strin
 """
 
 
+SITE_STYLE = Path(__file__).resolve().parents[2] / "docs" / "static" / "site.css"
+# Luminances of text and ground in the frame, as the reader of a page picks its theme by a button.
+THEMES = """
+<script>
+const luminance = text => { const [r, g, b] = text.match(/[0-9.]+/g).map(Number); return (2 * r + 7 * g + b) / 2550; };
+addEventListener("load", () => {
+  const told = {}, inside = document.querySelector("iframe").contentWindow;
+  for (const theme of ["auto", "light", "dark"]) {
+    document.body.dataset.theme = theme;
+    const style = inside.getComputedStyle(inside.document.documentElement);
+    told[theme] = [style.color, style.backgroundColor].map(luminance);
+  }
+  document.body.innerHTML = "<pre>@" + btoa(JSON.stringify(told)) + "@</pre>";
+});
+</script>
+"""
+
+
 @pytest.fixture
 def attribution():
     return AnswerAttribution(
@@ -64,18 +83,18 @@ def page(attribution):
     return AnswerPage(attribution, Image.new("RGB", (64, 32), "#808080"), "</script> what?")
 
 
-def driven(html, folder):
-    """What the driver tells of the page in a browser."""
+def told_by(html, folder, *options):
+    """Return what a page's script writes in a browser, between two @."""
     file = folder / "page.html"
-    file.write_text(html.replace("</html>", DRIVER + "</html>"), encoding="utf-8")
+    file.write_text(html, encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run([*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True)
-    return json.loads(base64.b64decode(re.search("@(.*)@", done.stdout)[1]))
+    done = subprocess.run([*command, *options, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True)
+    return json.loads(base64.b64decode(re.search("@([A-Za-z0-9+/=]+)@", done.stdout)[1]))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
 def test_words_show_their_maps_and_patches_their_words(page, tmp_path):
-    told = driven(page.html, tmp_path)
+    told = told_by(page.html.replace("</html>", DRIVER + "</html>"), tmp_path)
     assert told["words"] == ["<b>a", "star", "dotted"]
     speaking, against = "var(--for)", "var(--against)"
     assert told["hovered"] == [[speaking, 0.85], [speaking, 0], [speaking, 0], [against, 0.425]]
@@ -88,6 +107,19 @@ def test_words_show_their_maps_and_patches_their_words(page, tmp_path):
     assert "Row 0, column 0 fed “star” most: 50.0 % of that word's evidence." in told["patchText"]
     clear = [colour for colour in told["backgrounds"] if re.search(r"[ ,]0\)$", colour)]
     assert len(clear) == len(told["words"]) - 1
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_frame_follows_the_theme_of_the_site_and_else_the_system(page, system, tmp_path):
+    frame = page._repr_html_().replace("sandbox", "data-sandbox")  # so that the script can look into it
+    style = SITE_STYLE.read_text(encoding="utf-8")
+    html = f'<!DOCTYPE html><style>{style}</style><body data-theme="auto">{frame}{THEMES}</body>'
+    preference = f"--blink-settings=preferredColorScheme={int(system == 'light')}"
+    for theme, (text, ground) in told_by(html, tmp_path, preference).items():
+        darkest, brightest = sorted((text, ground))
+        assert (darkest < 0.1, brightest > 0.9) == (True, True), theme
+        assert (ground < text) == ((system if theme == "auto" else theme) == "dark"), theme
 
 
 def test_the_page_needs_nothing_else(page, tmp_path):

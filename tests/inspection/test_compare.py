@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar import GMARAttribution, methods
+from captum_gmar.ablation import TokenRemoval
 from captum_gmar.attr.captum_methods import IntegratedGradients
 from captum_gmar.attr.catalogue import COMPARED, METHODS
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean, control_maps, deletion, insertion
-from captum_gmar.token_removal import TokenRemoval
 
 PATCH, PATCHES = 8, 16  # of the images of 32×32 pixels
 BRIEF: dict[str, Any] = {"steps": 4, "ig_steps": 3, "repeats": 1}

@@ -89,6 +89,8 @@ def test_the_picture_has_a_map_for_each_text(drawn: None) -> None:
 
 def test_what_cannot_be_explained_is_told() -> None:
     model = two_towers("CLIP")
+    with pytest.raises(TypeError, match=r"text must be a string or a sequence of strings\. Got None instead\."):
+        explain_text(model, PROCESSOR, PHOTO, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"image must be a PIL.Image.Image\. Got str instead\."):
         explain_text(model, PROCESSOR, "photo.jpg", TEXTS)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"each given once"):

@@ -1,6 +1,7 @@
 """What is drawn follows the controls. No browser is needed: widgets are objects whose values can be set."""
 
 import sys
+from base64 import b64decode
 from io import BytesIO
 from typing import Any
 
@@ -41,6 +42,16 @@ def test_begins_with_the_class_the_model_thinks_likeliest(explorer: Any, vit: An
     np.testing.assert_allclose(map_of(explorer.draw()), expected, rtol=1e-5)
     text = "relevance per patch, % of all tokens\nHardly depends on the class."
     assert explorer.draw().axes[1].images[0].colorbar.ax.get_xlabel() == text
+
+
+def test_a_removed_patch_has_what_the_logit_loses_once(explorer: Any, vit: Any, images: torch.Tensor) -> None:
+    choose(explorer, **{"class": 3, "method": "occlusion"})
+    without = images[:1].clone()
+    without[:, :, 8:16, 24:] = 0
+    lost = float((vit(images[:1]).logits - vit(without).logits).detach()[0, 3])
+    figure = explorer.draw()
+    assert map_of(figure)[1, 3] == pytest.approx(lost, rel=1e-3)
+    assert "relevance per patch, of the logit" in figure.axes[1].images[0].colorbar.ax.get_xlabel()
 
 
 def test_draws_anew_whenever_something_is_chosen(explorer: Any, vit: Any, images: torch.Tensor) -> None:
@@ -101,6 +112,14 @@ def test_controls_that_do_nothing_are_grey(explorer: Any, values: dict[str, Any]
         options = [value for _, value in control.options] if name == "class" else getattr(control, "options", None)
         control.value = options[-1] if options else control.max
     assert bytes(explorer.picture.value) == before
+
+
+def test_a_page_without_kernel_shows_the_picture(explorer: Any) -> None:
+    shown = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert b64decode(shown["image/png"]) == bytes(explorer.picture.value)
+    choose(explorer, method="saliency", from_patch=True)  # which cannot be drawn
+    assert "image/png" not in explorer._repr_mimebundle_()
 
 
 def test_picture_is_sharp_and_no_wider_than_the_page(explorer: Any) -> None:

@@ -2,9 +2,8 @@
 
 import torch
 
-from captum_gmar.engine import clock as device_clock
-from captum_gmar.inspection.method_results import Cost, time_text
 from captum_gmar.inspection.timing import time_in_turns
+from captum_gmar.metrics import clock as device_clock
 
 CPU = torch.device("cpu")
 
@@ -52,8 +51,3 @@ def test_what_takes_long_is_not_run_again(monkeypatch):
     times, _ = time_in_turns(calls, clock.call("reference", 1.0), CPU, 3, lambda: turns.append(True))
     assert [len(times[name].seconds) for name in calls] == [2, 3]
     assert len(turns) == 6  # a bar of progress comes to its end
-
-
-def test_spread_is_shown_where_there_is_one():
-    assert time_text(Cost(0.0123, 0.0119, 0.15, 0.01, 1, 1)) == "12.3 (11.9–150)"
-    assert time_text(Cost(0.5, 0.5, 0.5, 0.01, 1, 1)) == "500"

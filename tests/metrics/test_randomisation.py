@@ -11,7 +11,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification, SwinConfig,
 
 from captum_gmar import GMARAttribution
 from captum_gmar.metrics import layers_from_the_top, parameter_randomisation, random_map
-from captum_gmar.metrics.ranks import spearman
+from captum_gmar.metrics._statistics import spearman
 
 
 class Net(nn.Module):

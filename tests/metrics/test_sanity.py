@@ -1,6 +1,4 @@
-"""Class sensitivity, and the rank correlation that it and the randomisation test share."""
-
-import itertools
+"""Class sensitivity against maps made by hand."""
 
 import pytest
 import torch
@@ -8,7 +6,7 @@ from torch import nn, tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import class_sensitivity
-from captum_gmar.metrics.ranks import average_ranks, spearman
+from metrics.by_definition import slow_spearman
 
 WEIGHTS = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -24,47 +22,6 @@ def gradient(inputs, target):
 @pytest.fixture
 def photos():
     return torch.randn(3, 3, 4, 6, generator=torch.Generator().manual_seed(1))
-
-
-def slow_spearman(a, b):
-    """From the definition: Pearson's correlation of the ranks, ties sharing the mean of theirs."""
-
-    def ranks(values):
-        return [sum(v < value for v in values) + (sum(v == value for v in values) - 1) / 2 for value in values]
-
-    x, y = ranks(a), ranks(b)
-    x, y = ([v - sum(z) / len(z) for v in z] for z in (x, y))
-    return sum(p * q for p, q in zip(x, y, strict=True)) / (sum(p * p for p in x) * sum(q * q for q in y)) ** 0.5
-
-
-def test_ranks_by_hand():
-    found = average_ranks(tensor([[3.0, 1.0, 3.0, 7.0], [0.0, 0.0, 0.0, -1.0]]))
-    assert_close(found, tensor([[1.5, 0.0, 1.5, 3.0], [2.0, 2.0, 2.0, 0.0]]))
-
-
-@pytest.mark.parametrize("levels", [3, 10, 1000])
-def test_spearman_against_its_definition(levels):
-    generator = torch.Generator().manual_seed(levels)
-    a, b = (torch.randint(levels, (20, 12), generator=generator).double() for _ in range(2))
-    expected = [slow_spearman(*rows) for rows in zip(a.tolist(), b.tolist(), strict=True)]
-    assert_close(spearman(a, b), tensor(expected, dtype=torch.float64))
-
-
-def test_spearman_without_ties_is_one_minus_the_squared_differences():
-    ordered = torch.arange(5.0)
-    for order in itertools.permutations(range(5)):
-        other = ordered[list(order)]
-        expected = 1 - 6 * float(((ordered - other) ** 2).sum()) / (5 * (25 - 1))
-        assert float(spearman(ordered[None], other[None])) == pytest.approx(expected, abs=1e-6)
-
-
-def test_spearman_at_its_ends():
-    values = torch.randn(100, 77, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(spearman(values, values.exp()), torch.ones(100))  # exactly
-    assert_close(spearman(values, -values), -torch.ones(100))
-    flat = torch.ones(100, 77)
-    assert torch.equal(spearman(values, flat), torch.zeros(100))
-    assert torch.equal(spearman(flat, 2 * flat), torch.ones(100))
 
 
 def test_against_the_two_maps_made_by_hand(photos):

@@ -24,6 +24,7 @@ from captum_gmar.visualization import (
     visualize_relevance_flow,
     visualize_token_interaction,
 )
+from captum_gmar.visualization.panels import one_figure_redrawn
 
 BASELINES = Path(__file__).parent / "baselines"
 TOLERANCE = 2.5  # of 255; another version of Matplotlib differs by less
@@ -42,9 +43,17 @@ def curves(flip: Flip) -> dict[str, PerturbationCurve]:
     falling = torch.stack([(1 - shares) ** 2, (1 - shares) ** 3])
     values = {"gmar-l1": falling, "rollout": falling**2, "random map": 0.7 * falling + 0.2}
     return {
-        name: PerturbationCurve(torch.tensor([0.3, 0.4]), torch.from_numpy(flip(curve.numpy()).copy()), shares, "zero")
+        name: PerturbationCurve(
+            torch.tensor([0.3, 0.4] * 6), torch.from_numpy(flip(twelve(curve)).copy()), shares, "zero"
+        )
         for name, curve in values.items()
     }
+
+
+def twelve(pair: torch.Tensor) -> np.ndarray:
+    """Return twelve curves whose mean has the interval of the pair's, as two have too few examples for one."""
+    mean = pair.mean(0)
+    return (mean + 11**0.5 * (pair - mean)).repeat(6, 1).numpy()
 
 
 DRAWINGS: dict[str, Callable[[Flip], tuple[Figure, Any]]] = {
@@ -100,6 +109,34 @@ def test_pixels_of_the_photo_would_be_noticed_flipped() -> None:
         with Image.open(BASELINES / "attribution.png") as baseline:
             picture = panels_in_grey(*visualize_attribution(MAP, photo, use_pyplot=False))
             assert difference(picture, baseline) > 1.5 * TOLERANCE
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_figure_drawn_again_is_a_new_one_to_the_pixel(count: int, tmp_path: Path) -> None:
+    """Whatever photo, signs, flat maps and titles followed one another, of one height or several."""
+    maps = [MAP, MAP - 0.4, 0 * MAP, np.sqrt(MAP)]
+    figures = set()
+
+    def pixels(number: int) -> np.ndarray:
+        photo, own = np.roll(PHOTO, 9 * number, 1), [maps[(number + m) % 4] for m in range(count)]
+        title = "\n".join(["a title", "猫"][: 1 + (number == 4)])
+        options = {"title": title, "label": f"share {number}", "use_pyplot": False}
+        if count == 1:
+            figure, _ = visualize_attribution(own[0], photo, **options)
+        else:
+            figure, _ = visualize_comparison({f"m{m}": map for m, map in enumerate(own)}, photo, **options)
+        figures.add(figure)
+        figure.savefig(tmp_path / "a.png")
+        return np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+
+    order = (0, 3, 2, 1, 5, 4)
+    expected = [pixels(number) for number in order]
+    figures.clear()
+    with one_figure_redrawn():
+        for number, correct in zip(order, expected, strict=True):
+            assert (pixels(number) == correct).all(), number
+    assert len(figures) < 5
+    assert (pixels(0) == expected[0]).all()
 
 
 if __name__ == "__main__":

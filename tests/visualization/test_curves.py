@@ -43,21 +43,26 @@ def test_means_over_percent_of_patches() -> None:
 
 
 def test_band_is_the_mean_s() -> None:
-    """Examples 0, 0, 0 and 1: mean 1/4, standard deviation 1/2, standard error 1/4; less than 0 there is none."""
-    _, (panel,) = draw({"a": curve([0.0], [0.0], [0.0], [1.0])._replace(shares=SHARES[:1])}, None)
+    """Fifteen examples 0 and one 1: mean 1/16, standard deviation 1/4, standard error 1/16; none is below 0."""
+    _, (panel,) = draw({"a": curve(*[[0.0]] * 15, [1.0])._replace(shares=SHARES[:1])}, None)
     (band,) = panel.collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (0, pytest.approx(0.25 + 1.96 / 4))
+    assert (heights.min(), heights.max()) == (0, pytest.approx(1 / 16 + 1.96 / 16))
 
 
-@pytest.mark.parametrize(("methods", "examples", "bands"), [(4, 2, 4), (5, 2, 0), (1, 1, 0)])
-def test_bands_where_they_do_not_clutter(methods: int, examples: int, bands: int) -> None:
+BAND, FEW = "; band: 95 % interval of the mean", "; no interval of fewer than 10 examples"
+
+
+@pytest.mark.parametrize(
+    ("methods", "examples", "bands", "told"),
+    [(4, 10, 4, BAND), (5, 10, 0, ""), (1, 1, 0, ""), (4, 2, 0, FEW), (1, 9, 0, FEW)],
+)
+def test_bands_where_they_say_something_and_do_not_clutter(methods: int, examples: int, bands: int, told: str) -> None:
     curves = {str(index): curve(*[[0.0, 0.5, 1.0]] * examples) for index in range(methods)}
     curves["random map"] = curve(*[[0.0, 0.5, 1.0]] * examples)
     _, (panel,) = draw(None, curves)
     assert len(panel.collections) == bands
-    band = "; band: 95 % interval of the mean" if bands else ""
-    assert panel.get_legend().get_title().get_text() == f"mean area, lower is better{band}"
+    assert panel.get_legend().get_title().get_text() == f"mean area, lower is better{told}"
 
 
 def test_legend_tells_areas_best_first() -> None:

@@ -4,7 +4,7 @@ from captum_gmar import _HOMES
 from captum_gmar.attr.catalogue import METHODS
 from tools.site.facts import DOCS, page_of, write_page
 
-SUBMODULES = ("metrics", "heads", "demo", "classifier", "token_removal")
+SUBMODULES = ("metrics", "ablation", "demo", "classifier")
 INDEX = """# API
 
 `from captum_gmar import …` has the names that most need, and loads them when they are first used. Submodules have the

@@ -16,11 +16,11 @@ PACKAGE = DOCS.parent / "captum_gmar"
 BLANK = "…"  # of what a message fills in
 # What the rooms of the package are about, as a user meets them. Without a row a room's errors stand under the last.
 AREAS = {
-    "Explaining an image": ("attr", "engine", "token_removal.py"),
+    "Explaining an image": ("attr", "engine", "vlm", "ablation/tokens.py"),
     "Loading a model and naming a class": ("classifier",),
     "Reading and writing files": ("files",),
     "Metrics": ("metrics",),
-    "Heads": ("heads",),
+    "Heads": ("ablation",),
     "Data sets": ("evaluation",),
     "Pictures": ("visualization",),
     "Comparing and exploring": ("inspection", "demo"),

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from captum_gmar.attr.catalogue import METHODS, MethodEntry
+from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.demo import DemoScene, load_model, load_scene
 from captum_gmar.files.writing import write_text
 from captum_gmar.inspection.passes import Passes, watched_copy
@@ -88,7 +88,7 @@ def gather() -> list[Fact]:
     facts = []
     for name, entry in METHODS.items():
         torch.manual_seed(0)
-        maps, passes = _measure(entry.load(), model, shown)
+        maps, passes = measure(entry.load(), model, shown)
         facts.append(
             Fact(
                 *(entry, page_of(entry), maps, passes),
@@ -111,17 +111,13 @@ def page_of(entry: MethodEntry) -> str:
     return entry.home.partition(":")[2] if entry.is_ours else "captum"
 
 
-def _measure(
+def measure(
     make: Callable[..., Any], model: Any, shown: DemoScene
 ) -> tuple[torch.Tensor, tuple[int | None, int | None]]:
     """Maps of both objects' classes, and the passes of one map."""
-    passes, size = Passes(), model.config.patch_size
-    watched = watched_copy(make(model), passes)
-    pool = partial(torch.nn.functional.avg_pool2d, kernel_size=size, divisor_override=1)
-    maps = [
-        pool(watched.attribute(shown.pixel_values, target=label).sum(1, keepdim=True))[0, 0]  # type: ignore[union-attr]
-        for label in shown.labels
-    ]
+    passes, pixels = Passes(), shown.pixel_values
+    watched, at_once = watched_copy(make(model), passes), images_at_once(pixels.device)
+    maps = [relevance_of(watched, model, pixels, label, batch_size=at_once)[0] for label in shown.labels]
     return torch.stack(maps), passes.per_run(len(shown.labels))
 
 

@@ -25,6 +25,7 @@ def copy_tutorials() -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's hook."""
     app.connect("doctree-resolved", _warn_without_pictures)
+    app.connect("env-updated", _drop_widgets)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -32,3 +33,9 @@ def _warn_without_pictures(app: Sphinx, page: nodes.document, name: str) -> None
     is_executed = name.startswith("tutorials/") and app.config.nb_execution_mode != "off"
     if is_executed and not list(page.findall(nodes.image)):
         logging.getLogger(__name__).warning("%s draws nothing", name, location=name)
+
+
+def _drop_widgets(app: Sphinx, env: Any) -> None:
+    """Remove the state of widgets, which pages would load with scripts from elsewhere and which does nothing there."""
+    for page in env.nb_metadata.values():
+        page.pop("js_files", None)

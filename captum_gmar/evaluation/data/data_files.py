@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from captum_gmar.evaluation.data.example import Example, boxes_from
+from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
 from captum_gmar.files.images import list_images, read_image
 
 PATH_NAMES = ("path", "file", "file_name")  # of the column that holds it
@@ -97,12 +97,11 @@ def _table_example(record: Mapping[str, Any], table: Path) -> Example:
     path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
     if not isinstance(path, str):
         raise ValueError(f"{table}: a record must have a path. Got {_shown(record)} instead.")
-    label = record.get("label")
     mask = record.get("mask") or None
     image_file, mask_files = table.parent / path, [] if mask is None else [table.parent / str(mask)]
     return Example(
         path,
-        None if label is None or label == "" else str(label),
+        label_from(record.get("label")),
         partial(read_image, image_file),
         boxes_from(record.get("boxes"), f"{table}: {path}"),
         partial(_read_mask, mask_files[0]) if mask_files else None,
@@ -116,7 +115,7 @@ def _saved_examples(folder: Path) -> list[Example]:
     except ImportError as error:
         raise ValueError(
             f"{folder}: a data set saved by the `datasets` library, which is not installed. "
-            'Install it: pip install "captum_gmar[datasets]".'
+            'In a clone: pip install -e ".[datasets]".'
         ) from error
     rows = load_from_disk(str(folder))
     if not isinstance(rows, Dataset):
@@ -145,7 +144,7 @@ def row_examples(rows: Any, place: str) -> list[Example]:
         label = record.get("label")
         return Example(
             f"row {number}",
-            None if label is None else str(names[label] if names else label),
+            label_from(names[label] if names and label is not None else label),
             partial(_row_image, rows, number),
             boxes_from(record.get("boxes"), f"{place}: row {number}"),
             (lambda: rows[number]["mask"]) if has_mask else None,

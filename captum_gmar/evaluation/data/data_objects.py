@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar.evaluation.data.data_files import read_examples, row_examples
-from captum_gmar.evaluation.data.example import Example, boxes_from
+from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
 from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
 from captum_gmar.evaluation.data.videos import VideoClassifier, is_of_videos, on_sheet
 from captum_gmar.files.images import read_image
@@ -75,18 +75,57 @@ def data_name(data: Any) -> str:
     return str(data) if isinstance(data, str | PathLike) else type(data).__name__
 
 
+class UnreadableItem(ValueError):
+    """An error of the caller's own data set, which leaves out one item and not the others."""
+
+
 def _example(items: Any, number: int, form: Sequence[str]) -> Example:
-    """Is read anew whenever its image is needed, so that not all are held."""
-    image, label, boxes, mask = _item_parts(items[number], number)
+    """Return an item that is read anew whenever its image is needed, so that not all are held."""
+
+    def parts() -> tuple[Any, Any, Any, Any]:
+        return _item_parts(_item(items, number), number)
+
+    def read() -> Image.Image | Tensor:
+        return _image(parts()[0], number, form)
+
+    try:
+        image, label, boxes, mask = parts()
+    except UnreadableItem:
+        return Example(f"example {number}", None, read, is_broken=True)
+    _check_one(image, label, number)
     path = [Path(image)] if isinstance(image, str | PathLike) else []
     return Example(
         str(image) if path else f"example {number}",
-        None if label is None else str(int(label) if isinstance(label, Tensor | np.integer) else label),
-        partial(read_image, path[0]) if path else lambda: _image(_item_parts(items[number], number)[0], number, form),
+        label_from(label),
+        partial(read_image, path[0]) if path else read,
         boxes_from(boxes, f"example {number}"),
-        None if mask is None else lambda: _mask(_item_parts(items[number], number)[3]),
+        None if mask is None else lambda: _mask(parts()[3]),
         files=tuple(path) if mask is None else (),
     )
+
+
+def _item(items: Any, number: int) -> Any:
+    try:
+        return items[number]
+    except Exception as error:  # whatever the caller's code raises
+        raise UnreadableItem(f"{type(error).__name__}: {error}") from error
+
+
+def _check_one(image: object, label: object, number: int) -> None:
+    """Check that arrays are images, and that label is one and not those of a batch."""
+    if isinstance(label, Tensor | np.ndarray) and label.shape not in ((), (1,)):
+        raise TypeError(
+            f"example {number}: label must be one class, but got {type(label).__name__} of shape "
+            f"{tuple(label.shape)}. Pass a data set, not a loader of batches."
+        )
+    if not isinstance(image, np.ndarray):
+        return
+    is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+    if image.dtype != np.uint8 or not is_image:
+        raise TypeError(
+            f"example {number}: an array must be an image (height, width, channels) of uint8, but got {image.dtype} of "
+            f"shape {image.shape}. Pass pixel values as tensors (channels, height, width)."
+        )
 
 
 def _item_parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:

@@ -32,11 +32,12 @@ class Example:
     """One image, and what is known of it."""
 
     name: str  # as the data names it
-    label: str | None
+    label: str | int | None  # a class name, or a class index
     read: Callable[[], Image.Image | Tensor]  # the image, or pixel values (1, C, H, W) that are ready for the model
     boxes: tuple[Box, ...] = ()
     mask: Callable[[], Image.Image | Tensor | None] | None = None  # reads it
     files: tuple[Path, ...] = ()  # that hold image and mask
+    is_broken: bool = False  # nothing is known of it, and ``read`` says why
 
     @property
     def has_object(self) -> bool:
@@ -68,7 +69,10 @@ class Example:
 
     def is_same(self, measured: Identity) -> bool:
         """Whether it is what was measured: by size and time of its files, and where these differ by their content."""
-        return (bool(self.files) and self._stamp() == measured.stamp) or self._digest() == measured.digest
+        try:
+            return (bool(self.files) and self._stamp() == measured.stamp) or self._digest() == measured.digest
+        except (OSError, ValueError):
+            return False  # what cannot be read any more is left out where it is measured anew
 
     def _stamp(self) -> str:
         return fingerprint([self._known(), *map(_size_and_time, self.files)]) if self.files else ""
@@ -81,6 +85,18 @@ class Example:
 
     def _known(self) -> bytes:
         return repr((self.label, self.boxes, self.mask is not None)).encode()
+
+
+def label_from(label: Any) -> str | int | None:
+    """Return a label as an example has it: a whole number is a class index, all else is text.
+
+    >>> label_from(3), label_from("3"), label_from("")
+    (3, '3', None)
+    """
+    if label is None or (isinstance(label, str) and not label):
+        return None
+    is_index = isinstance(label, int | np.integer | Tensor) and not isinstance(label, bool)
+    return int(label) if is_index else str(label)
 
 
 def boxes_from(boxes: Any, place: str) -> tuple[Box, ...]:

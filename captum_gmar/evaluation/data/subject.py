@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar import __version__
-from captum_gmar.classifier import Classifier, find_class
-from captum_gmar.engine.models import config_of
+from captum_gmar.classifier import Classifier
+from captum_gmar.classifier.class_names import find_classes
+from captum_gmar.engine.models.patch_grid import config_of
 from captum_gmar.evaluation.data.example import Example, fingerprint
-from captum_gmar.metrics.sheets import Sheet
+from captum_gmar.metrics.video_layout import Sheet
 
 TARGETS = ("predicted", "label")
 
@@ -73,7 +74,11 @@ class Subject:
         """
         if target == "predicted":
             return lambda example: None
-        known = {label: self._class_of(label) for label in {example.label for example in self.examples}}
+        examples = [example for example in self.examples if not example.is_broken]
+        labels = [example.label for example in examples if example.label is not None]
+        if len(labels) < len(examples):
+            raise ValueError("target 'label' must go with data whose images all have labels")
+        known: dict[Any, int] = find_classes(labels, self.classifier.labels, "the data's label")
         return lambda example: known[example.label]
 
     def fingerprints(self) -> dict[str, str | int | None]:
@@ -85,11 +90,6 @@ class Subject:
             "size": self.classifier.size,
             "preprocessing": fingerprint([json.dumps(processing, sort_keys=True, default=str).encode()]),
         }
-
-    def _class_of(self, label: str | None) -> int:
-        if label is None:
-            raise ValueError("target 'label' must go with data whose images all have labels")
-        return find_class(label, self.classifier.labels, "the data's label")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,10 @@ def drawn(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (
 
 def versions() -> dict[str, str]:
     """Of this package and of those that its numbers depend on."""
-    return {"captum_gmar": __version__, **{name: version(name) for name in ("torch", "captum", "transformers")}}
+    return {
+        "captum_gmar": __version__,
+        **{name: version(name) for name in ("torch", "captum", "transformers", "pillow")},
+    }
 
 
 def _weights(model: nn.Module) -> Iterator[bytes]:

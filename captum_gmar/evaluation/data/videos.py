@@ -7,10 +7,10 @@ from functools import partial
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.engine.models import frames_of, tube_frames
+from captum_gmar.engine.models.patch_grid import frames_of, tube_frames
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import GivenClassifier
-from captum_gmar.metrics.sheets import VIDEO_DIMS, Sheet
+from captum_gmar.metrics.video_layout import VIDEO_DIMS, Sheet
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_gmar.evaluation.heads.head_report import OUTCOME_TITLES, RANDOM, AblationCurves
-from captum_gmar.heads import HeadAblationCurve, HeadStatistics
+from captum_gmar.ablation import HeadAblationCurve, HeadStatistics
+from captum_gmar.evaluation.heads.head_report import OUTCOME_TITLES, RANDOM, AblationCurves, no_spread
+from captum_gmar.metrics._statistics import FEWEST
 from captum_gmar.visualization.head_maps import (
     AXES_INCHES,
     CELL_WIDTH,
@@ -45,9 +46,9 @@ def draw_importance(
     figure = make_figure(columns * width, rows * height + 0.5, use_pyplot, pad=0.1)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel, (name, of_score) in zip(panels, statistics.items(), strict=False):
-        spread, axis = of_score.std if of_score.examples > 1 else None, (figure, panel)
+        spread, axis = of_score.std if of_score.examples >= FEWEST else None, (figure, panel)
         visualize_head_importance(of_score.mean, spread=spread, label=units[name], plt_fig_axis=axis, use_pyplot=False)
-        panel.set_title(name, fontsize="medium")
+        panel.set_title("\n".join(filter(None, [name, no_spread(of_score.examples)])), fontsize="medium")
     for panel in panels[len(statistics) :]:
         panel.remove()
     draw_title(figure, title)

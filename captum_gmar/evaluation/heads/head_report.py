@@ -6,12 +6,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from captum_gmar.ablation import HeadAblationCurve, HeadStatistics
 from captum_gmar.evaluation.reports.statistics import mean_interval
 from captum_gmar.evaluation.runs.batches import Skipped
 from captum_gmar.evaluation.runs.progress import count
 from captum_gmar.files.markdown import table
-from captum_gmar.heads import HeadAblationCurve, HeadStatistics
-from captum_gmar.metrics.ranks import spearman
+from captum_gmar.metrics._statistics import FEWEST, spearman
 
 RANDOM = "random", "random"  # the key of the random orders' curve
 OUTCOME_TITLES = {
@@ -19,6 +19,11 @@ OUTCOME_TITLES = {
     "probability": "probability of the target",
     "logit": "logit of the target",
 }
+INTERVALS = (
+    "In brackets stand 95 % bootstrap intervals over the images, which do not say how random orders vary: the last "
+    "column does."
+)
+FEW_IMAGES = f"Fewer than {FEWEST} images show neither an interval nor which order is better."
 
 AblationCurves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
 """From the score that gave the order, and which heads went first."""
@@ -56,9 +61,15 @@ def importance_tables(statistics: Mapping[str, HeadStatistics], units: Mapping[s
     parts = []
     for name, of_score in statistics.items():
         heads = [f"head {head}" for head in range(of_score.mean.shape[1])]
-        spread = "" if of_score.examples == 1 else " ± standard deviation over the images"
-        parts += [f"## {name}, {units[name]}{spread}", table(["layer", *heads], _layers(of_score))]
-    return "\n\n".join(parts)
+        spread = " ± standard deviation over the images" if of_score.examples >= FEWEST else ""
+        parts += [f"## {name}, {units[name]}{spread}", no_spread(of_score.examples)]
+        parts += [table(["layer", *heads], _layers(of_score))]
+    return "\n\n".join(filter(None, parts))
+
+
+def no_spread(examples: int) -> str:
+    """Return why the mean of several images has no ±; nothing where it has, and of one image."""
+    return f"Mean of {examples} images; fewer than {FEWEST} show no spread." if 1 < examples < FEWEST else ""
 
 
 def ablation_section(curves: AblationCurves, ranked_by: int) -> str:
@@ -70,15 +81,15 @@ def ablation_section(curves: AblationCurves, ranked_by: int) -> str:
     """
     random = curves[RANDOM]
     orders, _, examples = random.accuracy.shape
-    text = (
+    text = [
         f"Heads are ranked over all layers by the scores on {count(ranked_by)}, and silenced (zero in place of "
         f"their outputs) in that order on {examples} others, {int(random.counts[-1])} heads in all. Areas are means "
-        "over all shares of silent heads, with 95 % bootstrap intervals over the images; differences are taken image "
+        "over all shares of silent heads; differences are taken image "
         f"by image, from the mean of {orders} random orders. A score that finds the heads that matter gives a higher "
-        "area than random orders with the least important heads first, and a lower one with the most important first. "
-        "Intervals over images do not say how random orders vary: the last column does."
-    )
-    parts = ["## Do the scores mean anything? Heads silenced", text]
+        "area than random orders with the least important heads first, and a lower one with the most important first.",
+        FEW_IMAGES if examples < FEWEST else INTERVALS,
+    ]
+    parts = ["## Do the scores mean anything? Heads silenced", " ".join(text)]
     for name, title in OUTCOME_TITLES.items():
         parts += [f"### {title.capitalize()}", _areas(curves, name)]
     return "\n\n".join(parts)
@@ -86,8 +97,8 @@ def ablation_section(curves: AblationCurves, ranked_by: int) -> str:
 
 def _layers(statistics: HeadStatistics) -> Iterator[Sequence[str]]:
     for layer, (means, stds) in enumerate(zip(statistics.mean.tolist(), statistics.std.tolist(), strict=True)):
-        cells = zip(means, stds, strict=True)
-        yield [str(layer), *(f"{mean:.3g}" + ("" if std != std else f" ± {std:.2g}") for mean, std in cells)]
+        spreads = (f" ± {std:.2g}" if statistics.examples >= FEWEST else "" for std in stds)
+        yield [str(layer), *(f"{mean:.3g}{spread}" for mean, spread in zip(means, spreads, strict=True))]
 
 
 def _agreement(statistics: Mapping[str, HeadStatistics]) -> str:
@@ -109,7 +120,8 @@ def _areas(curves: AblationCurves, name: str) -> str:
         for first, arrow in (("least", "↑"), ("most", "↓")):
             area = areas[score, first]
             as_good = random >= area.mean() if first == "least" else random <= area.mean()
-            cells = _interval_text(area), _interval_text(area - areas[RANDOM]), f"{int(as_good.sum())} of {len(random)}"
+            told = f"{int(as_good.sum())} of {len(random)}" if len(area) >= FEWEST else ""
+            cells = _interval_text(area), _interval_text(area - areas[RANDOM]), told
             rows.append([f"{score}, {first} first {arrow}", *cells])
         between = _interval_text(areas[score, "least"] - areas[score, "most"])
         rows.append([f"{score}, least less most first ↑", between, "", ""])

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captum_gmar.ablation import HeadAblationCurve, HeadStatistics
 from captum_gmar.evaluation.heads.head_report import ablation_section, heads_report, importance_tables
 from captum_gmar.evaluation.reports.tables import Records
 from captum_gmar.evaluation.runs.batches import Skipped
 from captum_gmar.evaluation.runs.progress import count
-from captum_gmar.heads import HeadAblationCurve, HeadStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ class AblationResult:
 
     Attributes:
         curves: From (score, which heads go first), "least" or "most", and from ("random", "random"), what
-            :func:`captum_gmar.heads.head_ablation_curve` returns; that of the random orders holds all of them.
+            :func:`captum_gmar.ablation.head_ablation_curve` returns; that of the random orders holds all of them.
         ranked_by: How many images gave the scores that heads are ranked by.
         images: The names of the others, which predictions were made for, in the order of the curves' examples.
         title: What pictures are called.
@@ -79,7 +79,7 @@ class HeadResults:
         model: Name of the model.
         data: Name of the data.
         explained: Which class the scores explain, in words.
-        statistics: From the name of each score to its :class:`captum_gmar.heads.HeadStatistics`, which hold the
+        statistics: From the name of each score to its :class:`captum_gmar.ablation.HeadStatistics`, which hold the
             scores of every image, and rank heads.
         units: Of the scores, by name.
         images: The names of the images, in the order of the statistics' examples.

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from captum_gmar.ablation import HeadStatistics
+from captum_gmar.ablation.importance import HeadScore
 from captum_gmar.attr.patch_relevance import images_at_once
 from captum_gmar.classifier import find_class
 from captum_gmar.evaluation.data.example import Example
@@ -24,8 +26,6 @@ from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener, count
 from captum_gmar.evaluation.runs.resumable import begun, extended, finish, read_kept, reasons, tell_changed
 from captum_gmar.files.writing import save_picture, write_text
-from captum_gmar.heads import HeadStatistics
-from captum_gmar.heads.importance import HeadScore
 
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
 HEAD_REPORT = ("heads.md", "heads.csv", "heads.png", "ablation.csv", "ablation.png", "skipped.csv")
@@ -172,7 +172,7 @@ class HeadRun:
         return {
             **self.subject.fingerprints(),
             "scores": list(self.scores),
-            "target": str(self.settings.target),
+            "target": self.settings.target,
             "seed": self.settings.seed,
         }
 
@@ -193,7 +193,7 @@ def _explained_class(target: str | int, subject: Subject) -> tuple[Callable[[Exa
         words = {"predicted": "the predicted class", "label": "the class of the label"}
         return subject.targets(str(target)), words[str(target)]
     labels = subject.classifier.labels
-    chosen = find_class(str(target), labels, forms="predicted, label, an index or a label")
+    chosen = find_class(target, labels, forms="predicted, label, an index or a label")
     return lambda example: chosen, f"{labels[chosen]} (class {chosen})" if len(labels) else f"class {chosen}"
 
 

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_gmar.ablation import HeadAblationCurve, ranked_heads
+from captum_gmar.ablation.curve import HeadOrder, silencing_outcomes, tenths
+from captum_gmar.ablation.importance import HeadScore
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import naming
 from captum_gmar.classifier import Classifier
@@ -15,9 +18,6 @@ from captum_gmar.evaluation.catalogue import SCORES, HeadScoreEntry, check_name,
 from captum_gmar.evaluation.data.example import fingerprint
 from captum_gmar.evaluation.runs.batches import Examples
 from captum_gmar.evaluation.runs.journal import Record
-from captum_gmar.heads import HeadAblationCurve, ranked_heads
-from captum_gmar.heads.ablation_curve import HeadOrder, silencing_outcomes, tenths
-from captum_gmar.heads.importance import HeadScore
 
 
 def make_scores(

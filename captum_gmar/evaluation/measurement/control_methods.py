@@ -7,7 +7,7 @@ from torch import Tensor
 
 from captum_gmar.evaluation.measurement.rerun_metrics import NumberedMethod
 from captum_gmar.metrics.controls import CONTROLS, centre_blob, random_map, uniform_map
-from captum_gmar.metrics.sheets import Sheet
+from captum_gmar.metrics.video_layout import Sheet
 
 _OTHER_SEED = 1_000_003  # between the random maps of one class and those of the next
 

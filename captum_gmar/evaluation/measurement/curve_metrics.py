@@ -1,6 +1,6 @@
 """Metrics of what a model gives as patches leave images or come back: of which curves each is made, and how.
 
-All that are asked for are read from one set of passes, see :func:`captum_gmar.metrics.removal_curves.follow`.
+All that are asked for are read from one set of passes, see :func:`captum_gmar.metrics.curves.follow`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, TypeAlias
 from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve, area_over_curve
-from captum_gmar.metrics.outputs import LOGIT, followed, predicted
+from captum_gmar.metrics._outputs import LOGIT, followed, predicted
+from captum_gmar.metrics.curves import BROUGHT_BACK, LEAST_FIRST, MOST_FIRST, Course, Followed, OutputReading
 from captum_gmar.metrics.relevance_gain import changes
-from captum_gmar.metrics.removal_curves import BROUGHT_BACK, LEAST_FIRST, MOST_FIRST, Course, Followed, OutputReading
 
 What: TypeAlias = Literal["probability", "logit", "class"]
 """What is followed: of the target, but for the class, which is the predicted one."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.models import PatchGrid
+from captum_gmar.engine.models.patch_grid import PatchGrid
 from captum_gmar.evaluation.catalogue import METRICS, MetricEntry
 from captum_gmar.evaluation.measurement.curve_metrics import CurveMetric, Readings, courses_of, readings
 from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicSubjects
@@ -16,7 +16,7 @@ from captum_gmar.evaluation.measurement.rerun_metrics import Case, NumberedMetho
 from captum_gmar.evaluation.runs.batches import Examples
 from captum_gmar.evaluation.runs.example_results import Row
 from captum_gmar.metrics import MaskedProbability, Removal, masked_probability
-from captum_gmar.metrics.removal_curves import Course, CurveOptions, Followed, follow
+from captum_gmar.metrics.curves import Course, CurveOptions, Followed, follow
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.evaluation.runs.batches import Batches, Examples
-from captum_gmar.metrics.mosaics import CELLS, mosaic
+from captum_gmar.metrics.grid_pointing import CELLS, mosaic
 
 _TRIED = 24  # others, until three of other classes are there
 

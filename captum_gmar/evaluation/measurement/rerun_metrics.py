@@ -63,7 +63,7 @@ def class_differences(case: Case) -> Tensor:
 
 
 def grid_pointing(case: Case) -> list[float | None]:
-    """Where the positive relevance lies in a mosaic of four classes, see :func:`captum_gmar.metrics.mosaics`.
+    """Where the positive relevance lies in a mosaic of four classes, see :func:`captum_gmar.metrics.grid_pointing`.
 
     None for examples of which there is no mosaic.
     """

@@ -69,7 +69,10 @@ class Evaluation:
         ]
 
     def means(self) -> Records:
-        """A row for every metric, removal and method: the mean over the images, and its 95 % bootstrap interval."""
+        """A row for every metric, removal and method: the mean over the images, and its 95 % bootstrap interval.
+
+        ``low`` and ``high`` are None of fewer than ten images.
+        """
         return [
             {**summary.quantity._asdict(), "method": method, "examples": summary.examples, **estimate._asdict()}
             for summary in self.summaries

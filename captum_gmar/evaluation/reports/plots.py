@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE, arrow
 from captum_gmar.evaluation.reports.statistics import Summary
+from captum_gmar.metrics._statistics import FEWEST
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization.panels import make_figure, show
 from captum_gmar.visualization.style import BLUE, GREY, number_text
@@ -42,12 +43,14 @@ def _draw_panel(panel: Axes, summary: Summary, methods: Sequence[str]) -> None:
     for height, name in enumerate(methods):
         colour = GREY if name in CONTROLS else BLUE
         estimate = means[name]
-        panel.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=1.5)
+        if estimate.low is not None and estimate.high is not None:
+            panel.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=1.5)
         panel.plot(estimate.mean, height, "o", color=colour, markersize=4)
     panel.set_yticks(range(len(methods)), methods)
     metric, removal = summary.quantity
     panel.set_title(f"{metric} {arrow(metric)}\n{removal}".rstrip(), fontsize="medium")
-    panel.set_xlabel(f"mean, 95 % interval, n = {summary.examples}", fontsize="small")
+    shown = "mean, too few for an interval" if summary.examples < FEWEST else "mean, 95 % interval"
+    panel.set_xlabel(f"{shown}, n = {summary.examples}", fontsize="small")
     panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value, ".4g")))
     panel.grid(axis="x", alpha=0.3)

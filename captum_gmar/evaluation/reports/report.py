@@ -9,6 +9,7 @@ from captum_gmar.evaluation.reports.statistics import Estimate, Quantity, Summar
 from captum_gmar.evaluation.runs.batches import Skipped
 from captum_gmar.evaluation.runs.progress import count
 from captum_gmar.files.markdown import table
+from captum_gmar.metrics._statistics import FEWEST
 from captum_gmar.metrics.controls import CONTROLS
 
 NO_DROP = (
@@ -16,6 +17,8 @@ NO_DROP = (
     "together with average-gain."
 )
 AGAINST_ZERO = {True: "better", False: "worse", None: "no difference shown"}
+MEANS = "Means over the images, with 95 % bootstrap intervals."
+FEW_MEANS = f"Means over the images; fewer than {FEWEST} show neither an interval nor which method is better."
 
 
 class Provenance(NamedTuple):
@@ -41,7 +44,7 @@ def to_markdown(summaries: Sequence[Summary], run: Provenance) -> str:
         summaries: of every quantity, in the order of the report.
         run: how they came about.
     """
-    parts = [_head(run)]
+    parts = [_head(run, any(summary.examples < FEWEST for summary in summaries))]
     headline = [summary for summary in summaries if summary.quantity.metric == DIFFERENCE]
     if len(headline) > 1:
         parts += ["## Insertion less deletion, every removal", _grid(headline, [_removal(s) for s in headline])]
@@ -62,7 +65,7 @@ def to_markdown(summaries: Sequence[Summary], run: Provenance) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(run: Provenance) -> str:
+def _head(run: Provenance, has_too_few: bool) -> str:
     data = f"{run.data}, {count(run.examples)}"
     steps = f"; {count(run.steps, 'step')}" if run.steps else ""
     explained = f"{run.target}{steps}; perturbed images in {run.precision}"
@@ -72,8 +75,8 @@ def _head(run: Provenance) -> str:
             "",
             *provenance(run.model, data, explained, run.command, run.versions),
             "",
-            "Means over the images, with 95 % bootstrap intervals. ↑ higher is better, ↓ lower. Maps of all methods "
-            f"are summed over each patch. {', '.join(CONTROLS[:-1])} and {CONTROLS[-1]} know nothing of the model.",
+            f"{FEW_MEANS if has_too_few else MEANS} ↑ higher is better, ↓ lower. Maps of all methods are summed over "
+            f"each patch. {', '.join(CONTROLS[:-1])} and {CONTROLS[-1]} know nothing of the model.",
         ]
     )
 
@@ -92,7 +95,7 @@ def _grid(summaries: Sequence[Summary], titles: Sequence[str]) -> str:
 def _differences(summaries: Sequence[Summary]) -> str:
     """Every method less the first one."""
     rows = (
-        [name, _summary_name(summary), str(estimate), AGAINST_ZERO[_better(summary.quantity, estimate)]]
+        [name, _summary_name(summary), str(estimate), _verdict(summary.quantity, estimate)]
         for name in summaries[0].methods[1:]
         for summary in summaries
         for estimate in [summary.differences[name, summary.methods[0]]]
@@ -104,10 +107,13 @@ def _time_rows(seconds: Mapping[str, float]) -> Iterable[Sequence[str]]:
     return ([name, f"{1000 * mean:.1f}"] for name, mean in seconds.items())
 
 
-def _better(quantity: Quantity, estimate: Estimate) -> bool | None:
-    """None where the interval holds zero, or neither way is better."""
+def _verdict(quantity: Quantity, estimate: Estimate) -> str:
+    """Return what the interval of a difference shows, or what it cannot."""
+    if estimate.low is None or estimate.high is None:
+        return "not shown by so few"
     way = arrow(quantity.metric)
-    return None if estimate.low <= 0 <= estimate.high or not way else (estimate.mean > 0) == (way == "↑")
+    is_open = estimate.low <= 0 <= estimate.high or not way
+    return AGAINST_ZERO[None if is_open else (estimate.mean > 0) == (way == "↑")]
 
 
 def _quantity_title(quantity: Quantity) -> str:

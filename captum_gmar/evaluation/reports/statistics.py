@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.runs.example_results import Result
+from captum_gmar.metrics._statistics import FEWEST
 
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percent
@@ -23,14 +24,19 @@ class Quantity(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean over examples with its 95 % interval."""
+    """A mean over examples with its 95 % interval, which fewer than ten examples do not have."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.text(".3f")
+
+    def text(self, form: str) -> str:
+        """Return the mean in this format, and the interval in brackets where there is one."""
+        mean = format(self.mean, form)
+        return mean if self.low is None or self.high is None else f"{mean} [{self.low:{form}}, {self.high:{form}}]"
 
 
 class Summary(NamedTuple):
@@ -77,22 +83,24 @@ def summarise(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: i
 
     Examples are drawn anew with replacement, 2000 times, the same for all methods; an interval holds the middle 95 % of
     the means so made. It says how much the mean would vary with other examples of the same kind, and nothing of other
-    models or data.
+    models or data. Fewer than ten examples have no interval, as it would be too narrow.
 
     Efron, Tibshirani: An Introduction to the Bootstrap. 1993, chapter 13.
     """
     methods = tuple(values)
     matrix = np.array([values[method] for method in methods])  # (methods, N)
     drawn = _resampled(matrix, seed)  # (resamples, methods)
-    means = matrix.mean(1)
+    means, examples = matrix.mean(1), matrix.shape[1]
     pairs = [(i, j) for i in range(len(methods)) for j in range(len(methods)) if i != j]
     return Summary(
         quantity,
         methods,
-        matrix.shape[1],
-        tuple(_estimate(float(means[i]), drawn[:, i]) for i in range(len(methods))),
+        examples,
+        tuple(_estimate(float(means[i]), drawn[:, i], examples) for i in range(len(methods))),
         {
-            (methods[i], methods[j]): _estimate(float((matrix[i] - matrix[j]).mean()), drawn[:, i] - drawn[:, j])
+            (methods[i], methods[j]): _estimate(
+                float((matrix[i] - matrix[j]).mean()), drawn[:, i] - drawn[:, j], examples
+            )
             for i, j in pairs
         },
     )
@@ -119,6 +127,8 @@ def _resampled(matrix: Numbers, seed: int) -> Numbers:
     return means
 
 
-def _estimate(mean: float, drawn: Numbers) -> Estimate:
+def _estimate(mean: float, drawn: Numbers, examples: int) -> Estimate:
+    if examples < FEWEST:
+        return Estimate(mean, None, None)
     low, high = np.percentile(drawn, INTERVAL)
     return Estimate(mean, float(low), float(high))

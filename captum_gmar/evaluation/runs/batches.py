@@ -14,7 +14,7 @@ from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.evaluation.data.example import Example, Identity
 from captum_gmar.evaluation.data.subject import Preparation
 from captum_gmar.evaluation.runs.journal import Record
-from captum_gmar.metrics.removal_curves import Ends
+from captum_gmar.metrics.curves import Ends
 
 Value = TypeVar("Value")
 

@@ -74,7 +74,7 @@ def open_folder(
     return [
         f"{name} {made_with.get(name)} there, {now} here"
         for name, now in versions.items()
-        if made_with.get(name) != now
+        if made_with.get(name, now) != now
     ]
 
 

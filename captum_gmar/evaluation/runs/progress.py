@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-_SECONDS_APART = 30.0  # of lines that say how far a run is
+SECONDS_APART = 30.0  # of lines that say how far a run is
 
 
 class Listener(NamedTuple):
@@ -47,7 +47,7 @@ def progress(total: int, name: str | None, listener: Listener) -> Iterator[Calla
         done += count
         bar.update(count)
         now = time.monotonic()
-        if listener.line and now - last >= _SECONDS_APART and done < total:
+        if listener.line and now - last >= SECONDS_APART and done < total:
             last = now
             listener.line(f"{name or 'measuring'}: {done} of {total} images, {_left(now - begin, done, total)} left")
 

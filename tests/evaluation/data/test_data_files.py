@@ -72,7 +72,7 @@ def test_table(photos: Path, suffix: str, column: str) -> None:
         {column: str(photos / "dog" / "c.png"), "label": "dog", "boxes": None if suffix == ".json" else ""},
     ]
     first, second = read_examples(write_table(photos / f"table{suffix}", records))
-    assert (first.label, second.label) == ("3", "dog")
+    assert (first.label, second.label) == (3 if suffix == ".json" else "3", "dog")
     assert second.read().getpixel((0, 0)) == (100, 0, 0)  # by its absolute path
     assert white(first.read_mask(8, 6)) == inside(BOX)
     assert not second.has_object
@@ -139,6 +139,9 @@ def test_saved_data_set(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
+        ("", "cannot be read: Expecting value"),
+        ("[" * 5000 + "]" * 5000, "cannot be read: maximum recursion depth exceeded"),
+        ('[{"path": "\udce9"}]', "cannot be read: 'utf-8' codec can't decode"),
         ("[]", "no images"),
         ("{}", "it is no list of records"),
         ("[1]", "it is no list of records"),
@@ -147,14 +150,35 @@ def test_saved_data_set(photos: Path) -> None:
         ('[{"path": 3}]', "a record must have a path"),
         ('[{"path": "a", "boxes": [[1, 2, 3]]}]', r"boxes must be a list of \(x0, y0, x1, y1\)"),
         ('[{"path": "a", "boxes": "one"}]', "boxes must be a list of"),
+        ('[{"path": "a", "boxes": [0, 0, 4, 4]}]', "boxes must be a list of"),
+        ('[{"path": "a", "boxes": [[0, 0, null, 4]]}]', "boxes must be a list of"),
         ('[{"path": "a", "boxes": [[0, 0, 1, NaN]]}]', "boxes must be a list of"),
         ('[{"path": "a"}, {"path": "a"}]', "every image must be named once. Got 'a' again"),
     ],
 )
 def test_bad_tables(tmp_path: Path, content: str, expected: str) -> None:
-    (tmp_path / "t.json").write_text(content)
+    (tmp_path / "t.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=expected):
         read_examples(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "no images"),
+        ("path,label\n", "no images"),
+        ("picture,label\na.png,0\n", "a record must have a path"),
+        ("path,label\n\udce9.png,0\n", "cannot be read: 'utf-8' codec can't decode"),
+        ("path,label\n" + "x" * 200_000 + ",0\n", "cannot be read: field larger than field limit"),
+        ("path\na.png\na.png\n", "every image must be named once. Got 'a.png' again"),
+        ('path,boxes\na.png,"[[0, 0, 4]]"\n', "boxes must be a list of"),
+        ("path,boxes\na.png,somewhere\n", "boxes must be a list of"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=expected):
+        read_examples(tmp_path / "t.csv")
 
 
 def test_no_such_data(tmp_path: Path) -> None:
@@ -166,9 +190,10 @@ def test_no_such_data(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(ValueError, match="cannot be read"):
         read_examples(tmp_path / "binary.csv")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no images"):
-        read_examples(tmp_path / "empty")
+    for name in ("empty", "folder.csv"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match="no images"):
+            read_examples(tmp_path / name)
 
 
 def test_bad_masks(photos: Path) -> None:
@@ -177,13 +202,14 @@ def test_bad_masks(photos: Path) -> None:
 
     with pytest.raises(ValueError, match="its mask is of 3x3 pixels and the image of 8x6"):
         masked(photos, mask="small.png").read_mask(8, 6)
-    for name in ("broken.png", "absent.png"):
+    for name in ("broken.png", "absent.png", 5):
         with pytest.raises(OSError, match=f"{name}: cannot be read as a mask"):
             masked(photos, mask=name).read_mask(8, 6)
 
 
-def test_box_outside_of_its_image(photos: Path) -> None:
-    (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [[0, 0, 9, 2]]}]))
+@pytest.mark.parametrize("box", [[0, 0, 9, 2], [4, 4, 2, 2]])
+def test_box_outside_of_its_image(photos: Path, box: list[int]) -> None:
+    (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [box]}]))
     with pytest.raises(ValueError, match="inside the image of 8x6 pixels, width by height"):
         example.read_mask(8, 6)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,17 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar import GMARAttribution, evaluate_heads
+from captum_gmar.ablation import (
+    HeadAblationCurve,
+    attention_entropy,
+    gradient_of_mask,
+    head_ablation_curve,
+    head_importance,
+    ranked_heads,
+)
 from captum_gmar.evaluation.heads import head_run
 from captum_gmar.evaluation.heads.head_results import HeadResults
 from captum_gmar.evaluation.heads.head_scores import Ablation
-from captum_gmar.heads import attention_entropy, gradient_of_mask, head_ablation_curve, head_importance, ranked_heads
 
 IMAGES, CLASSES, LAYERS, HEADS = 10, 10, 3, 3
 TABLES = ("heads.csv", "ablation.csv", "heads.md")
@@ -173,7 +181,8 @@ def test_random_orders_are_drawn_by_the_seed() -> None:
 
 
 def test_areas_in_the_report(whole: HeadResults) -> None:
-    ablation = whole.ablation
+    """Of five images tested twice, which are enough for intervals."""
+    ablation = replace(whole.ablation, curves={key: twice(curve) for key, curve in whole.ablation.curves.items()})
     report = ablation.to_markdown()
     lines = report[report.index("### Logit") :].splitlines()
     areas = {
@@ -191,6 +200,29 @@ def test_areas_in_the_report(whole: HeadResults) -> None:
         assert cells[3] == f"{(random >= area if first == 'least' else random <= area).sum()} of 3"
     assert f"{random.mean():.3f} [" in lines[-1]
     assert f"orders from {random.min():.3f} to {random.max():.3f}" in lines[-1]
+
+
+def twice(curve: HeadAblationCurve) -> HeadAblationCurve:
+    """The same predictions, of as many images more."""
+    outcomes = {name: getattr(curve, name).repeat(1, 1, 2) for name in ("accuracy", "logit", "probability")}
+    return replace(curve, **outcomes)
+
+
+def test_few_images_show_no_intervals(whole: HeadResults) -> None:
+    report = whole.ablation.to_markdown()
+    assert "Fewer than 10 images show neither an interval nor which order is better." in report
+    assert "[" not in report
+    assert " of 3 |" not in report
+
+
+def test_few_images_show_no_spread(vit: nn.Module, data: Data) -> None:
+    results = evaluate_heads(vit, data[:4], ["gmar-l1"])
+    report = results.to_markdown()
+    assert "±" not in report
+    assert "Mean of 4 images; fewer than 10 show no spread." in report
+    _, (panel,) = results.visualize(use_pyplot=False)
+    assert panel.get_title() == "gmar-l1\nMean of 4 images; fewer than 10 show no spread."
+    assert not any("±" in text.get_text() for text in panel.texts)
 
 
 def test_results_in_a_notebook(whole: HeadResults) -> None:

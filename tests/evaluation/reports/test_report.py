@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.reports.plots import ranked
+from captum_gmar.evaluation.reports.plots import draw_estimates, ranked
 from captum_gmar.evaluation.reports.report import Provenance, to_markdown
 from captum_gmar.evaluation.reports.statistics import Quantity, summarise
 from captum_gmar.evaluation.runs.batches import Skipped
@@ -51,13 +51,26 @@ def test_which_method_is_better() -> None:
     assert drops["third", "average-drop"][3] == "better"
 
 
+def test_few_images_show_neither_interval_nor_verdict() -> None:
+    values = {"first": [0.1] * 9, "second": [0.9] * 9}
+    summaries = [summarise(Quantity(DIFFERENCE, removal), values) for removal in RUN.removals]
+    report = to_markdown(summaries, RUN._replace(examples=9))
+    assert "Means over the images; fewer than 10 show neither an interval nor which method is better." in report
+    found = table(report, "Differences to first")
+    assert found["second", "mean"][2:] == ["0.800", "not shown by so few"]
+    assert "[" not in report.split("##", 1)[1]
+    _, (panel, _) = draw_estimates(summaries, ["first", "second"], use_pyplot=False)
+    assert [len(line.get_xdata()) for line in panel.get_lines()] == [1, 1]
+    assert panel.get_xlabel() == "mean, too few for an interval, n = 9"
+
+
 def test_every_removal_has_its_table() -> None:
     quantities = [Quantity(metric, removal) for metric in ("insertion", "deletion") for removal in ("mean", "blur")]
-    report = to_markdown([summarise(quantity, {"first": [0.25, 0.75]}) for quantity in quantities], RUN)
+    report = to_markdown([summarise(quantity, {"first": [0.25, 0.75] * 5}) for quantity in quantities], RUN)
     for heading in ("Removal: mean", "Removal: blur (sigma 10)"):
         assert "## " + heading in report
-    assert "insertion ↑, n = 2" in report
-    assert "0.500 [0.250, 0.750]" in report
+    assert "insertion ↑, n = 10" in report
+    assert "0.500 [0.350, 0.650]" in report  # of ten coins, 3 to 7 heads
     assert "## Other metrics" not in report
 
 

@@ -88,8 +88,20 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert summarise(INSERTION, values, seed=1) != summarise(INSERTION, values, seed=2)
 
 
-def test_one_example_has_an_interval_of_no_width() -> None:
-    assert summarise(INSERTION, {"a": [0.5]}).means == ((0.5, 0.5, 0.5),)
+@pytest.mark.parametrize("examples", [1, 2, 9])
+def test_few_examples_have_no_interval(examples: int) -> None:
+    values = np.linspace(0, 1, examples)
+    summary = summarise(INSERTION, {"a": values.tolist(), "b": [0.0] * examples})
+    mean = pytest.approx(values.mean())
+    assert summary.means == ((mean, None, None), (0, None, None))
+    assert summary.differences["a", "b"] == (mean, None, None)
+    assert str(summary.means[0]) == f"{values.mean():.3f}"
+
+
+def test_ten_examples_have_an_interval() -> None:
+    """Of halves at 0 and 1, means are those of ten coins: 2.5 % of them have 2 heads or fewer."""
+    summary = summarise(INSERTION, {"a": [0.0, 1.0] * 5})
+    assert str(summary.means[0]) == "0.500 [0.200, 0.800]"
 
 
 def test_order() -> None:

@@ -1,6 +1,7 @@
 """A folder of results has one owner, and its reports come and go as a whole."""
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ import pytest
 
 from captum_gmar.evaluation.runs import folder as folders
 from captum_gmar.evaluation.runs import lock
-from captum_gmar.evaluation.runs.folder import opened, replacing_report
+from captum_gmar.evaluation.runs.folder import JOURNAL, opened, replacing_report
 
 NAMES = ("summary.md", "a.csv", "b.csv", "plots")
 
@@ -90,6 +91,21 @@ def test_one_owner_in_one_process(tmp_path: Path) -> None:
     open_it()
 
 
+@pytest.mark.parametrize("content", [b"text", b"\xff\xfe", b'{"settings": {"model": "another"}, "versions": {}}'])
+def test_settings_under_which_nothing_was_measured_are_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "settings.json").write_bytes(content)
+    with opened(tmp_path, {"model": "this"}, {}, print):
+        assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"model": "this"}
+
+
+@pytest.mark.parametrize("name", ["journal", "notes.txt"])
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("of the user")
+    with pytest.raises(ValueError, match="must be a new or empty folder"), opened(tmp_path, {}, {}, print):
+        pass
+    assert content(tmp_path) == {name: "of the user"}
+
+
 def refused(number: int) -> Callable[..., None]:
     def lockf(file: object, operation: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -107,3 +123,13 @@ def test_where_files_cannot_be_locked_it_is_said(
         pass
     assert len(notes) == 1
     assert "see to it that no other run works there" in notes[0]
+
+
+def test_versions_that_are_known_and_differ_are_told(tmp_path: Path) -> None:
+    notes: list[str] = []
+    with opened(tmp_path, {}, {"torch": "2.12"}, notes.append):
+        (tmp_path / JOURNAL).mkdir()
+        (tmp_path / JOURNAL / "process-0.jsonl").write_text("{}")
+    with opened(tmp_path, {}, {"torch": "2.13", "pillow": "13.0"}, notes.append):
+        pass
+    assert notes == ["results so far were made with other versions: torch 2.12 there, 2.13 here"]

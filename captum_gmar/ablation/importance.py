@@ -1,0 +1,258 @@
+"""A score of the heads over a data set: as a whole, and by class."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_gmar.ablation.ranking import group_by_layer, ranked_heads
+from captum_gmar.metrics._inputs import check_count
+from captum_gmar.metrics._outputs import Target, class_indices
+
+HeadScore: TypeAlias = Callable[..., Tensor]
+"""``score(inputs, target=...)`` returns (N, layers, heads)."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadStatistics:
+    """What :func:`head_importance` returns: mean and spread of a score of the heads over the examples.
+
+    Standard deviations are those of the examples, with n - 1 below the root; nan where there is one example. Divided by
+    the root of the number of examples they are the standard error of the mean. All are in the unit of the score.
+
+    Attributes:
+        mean: (layers, heads), double precision.
+        std: (layers, heads)
+        examples: How many there were, N.
+        classes: (C,) those that occur, in order; none if the examples came without targets.
+        class_mean: (C, layers, heads)
+        class_std: (C, layers, heads)
+        class_examples: (C,) how many there were of each.
+        importance: (N, layers, heads) of every example.
+        targets: (N,) of every example; None if the examples came without targets.
+
+    Example::
+
+        >>> import torch
+        >>> from captum_gmar.ablation import HeadStatistics
+        >>> importance = torch.tensor([[[0.2, 0.8]], [[0.4, 0.6]], [[0.9, 0.1]]])  # three examples, one layer
+        >>> statistics = HeadStatistics.from_examples(importance, [7, 7, 4])
+        >>> statistics.mean
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
+        >>> statistics.classes, statistics.class_mean[1]
+        (tensor([4, 7]), tensor([[0.3000, 0.7000]], dtype=torch.float64))
+        >>> statistics.least(1, target=4), statistics.least(1, target=7)
+        ({0: [1]}, {0: [0]})
+    """
+
+    mean: Tensor
+    std: Tensor
+    examples: int
+    classes: Tensor
+    class_mean: Tensor
+    class_std: Tensor
+    class_examples: Tensor
+    importance: Tensor
+    targets: Tensor | None = None
+
+    @classmethod
+    def from_examples(cls, importance: Tensor | NDArray[Any], targets: Target = None) -> "HeadStatistics":
+        """The statistics of importance that was computed before.
+
+        Args:
+            importance: (N, layers, heads) of every example, a tensor or an array.
+            targets: The class of every example, or one for all.
+
+        Raises:
+            TypeError, ValueError: if the importance is not of that shape or not finite, or the targets do not fit it.
+        """
+        if not isinstance(importance, Tensor | np.ndarray):
+            raise TypeError(
+                f"importance must be a tensor or array (examples, layers, heads). Got {type(importance).__name__} "
+                "instead."
+            )
+        scores = _check_finite(torch.as_tensor(importance).detach().cpu())
+        indices = class_indices(targets, len(scores))
+        kept = None if indices is None else indices.cpu()
+        groups = {} if kept is None else {number: scores[kept == number] for number in sorted({*kept.tolist()})}
+        return cls(
+            mean=_mean(scores),
+            std=_std(scores),
+            examples=len(scores),
+            classes=torch.tensor([*groups], dtype=torch.long),
+            class_mean=_by_class(_mean, groups, scores),
+            class_std=_by_class(_std, groups, scores),
+            class_examples=torch.tensor([*map(len, groups.values())], dtype=torch.long),
+            importance=scores,
+            targets=kept,
+        )
+
+    def least(self, count: int, *, target: int | None = None, within_layers: bool = False) -> dict[int, list[int]]:
+        """The least important heads, layer to heads, as :func:`ablate_heads` takes them.
+
+        Args:
+            count: How many, over all layers. What their order means is said in :func:`ranked_heads`.
+            target: By their mean over the examples of this class.
+            within_layers: Whether heads are ranked within their layer.
+
+        Raises:
+            ValueError: if the model has fewer heads, or there was no example of the class.
+        """
+        return group_by_layer(self._ranked(count, target, within_layers)[:count])
+
+    def most(self, count: int, *, target: int | None = None, within_layers: bool = False) -> dict[int, list[int]]:
+        """The most important heads, in the form of :meth:`least`, with the same arguments and errors."""
+        return group_by_layer(self._ranked(count, target, within_layers)[::-1][:count])
+
+    def records(self) -> list[dict[str, Any]]:
+        """Rows for ``pandas.DataFrame``, one for each head: first over all examples (class None), then for each class.
+
+        Its keys are layer, head, class, mean, std and examples.
+        """
+        groups = [(None, self.examples, self.mean, self.std)]
+        groups += zip(self.classes.tolist(), self.class_examples.tolist(), self.class_mean, self.class_std, strict=True)
+        return [
+            {"layer": layer, "head": head, "class": number, "mean": mean, "std": std, "examples": examples}
+            for number, examples, means, stds in groups
+            for layer, rows in enumerate(zip(means.tolist(), stds.tolist(), strict=True))
+            for head, (mean, std) in enumerate(zip(*rows, strict=True))
+        ]
+
+    def _ranked(self, count: int, target: int | None, within_layers: bool) -> list[tuple[int, int]]:
+        check_count(count, "count")
+        if count > self.mean.numel():
+            raise ValueError(f"count must be at most the number of heads, {self.mean.numel()}. Got {count} instead.")
+        return ranked_heads(self.mean if target is None else self._mean_of(target), within_layers=within_layers)
+
+    def _mean_of(self, target: int) -> Tensor:
+        places = (self.classes == target).nonzero()
+        if not len(places):
+            raise ValueError(f"target must be one of the classes {self.classes.tolist()}. Got {target!r} instead.")
+        return self.class_mean[int(places[0])]
+
+
+def head_importance(
+    score: HeadScore, batches: Iterable[tuple[Tensor, Target]], *, progress: bool = False
+) -> HeadStatistics:
+    """
+    The mean and spread of a score of the heads over a data set, as a whole and by class.
+
+    Batches are taken one by one, and their sizes do not matter: the mean is that of all examples. The scores of all of
+    them are kept: 29 MB for 50,000 images of a model of 12 layers of 12 heads.
+
+    Args:
+        score (Callable): ``score(inputs, target=...)`` returns (N, layers, heads), for example
+            ``GMARAttribution(model).head_importance`` or ``functools.partial(gradient_of_mask, model)``.
+        batches (Iterable): Pairs of inputs, on the device of the model, and targets, for example a ``DataLoader``.
+            Targets come in Captum's forms; None leaves out statistics by class.
+        progress (bool, optional): Whether a progress bar is shown.
+            Default: False
+
+    Returns:
+        HeadStatistics: See there.
+
+    Raises:
+        TypeError: if ``score`` cannot be called or returns no tensor, or a batch is no pair.
+        ValueError: if there is no batch, or what ``score`` returns is not finite or has another shape than that or than
+            before.
+
+    Example::
+
+        >>> import torch
+        >>> from captum_gmar import GMARAttribution
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> from captum_gmar.ablation import head_importance
+        >>> model, scenes = load_model(), [load_scene(seed) for seed in range(4)]
+        >>> batches = [(scene.pixel_values, list(scene.labels)) for scene in scenes]
+        >>> statistics = head_importance(GMARAttribution(model).head_importance, batches)
+        >>> statistics.mean.shape, statistics.examples
+        (torch.Size([6, 4]), 4)
+        >>> sum(len(heads) for heads in statistics.least(5).values())
+        5
+    """
+    if not callable(score):
+        raise TypeError(
+            f"score must be callable, such as GMARAttribution(model).head_importance. Got {type(score).__name__} "
+            "instead."
+        )
+    parts: list[Tensor] = []
+    classes: list[Tensor | None] = []
+    for inputs, targets in pairs(batches, progress):
+        importance = _check_finite(_batch_scores(score, inputs, targets))
+        if parts and parts[0].shape[1:] != importance.shape[1:]:
+            raise ValueError(
+                f"Expected importance of {tuple(parts[0].shape[1:])} (layers, heads), as before, but got "
+                f"{tuple(importance.shape[1:])}. Take all batches from one model."
+            )
+        parts.append(importance)
+        classes.append(class_indices(targets, len(importance)))
+    if not parts:
+        raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
+    return HeadStatistics.from_examples(torch.cat(parts), _joined(classes))
+
+
+def pairs(batches: Iterable[tuple[Tensor, Target]], progress: bool = False) -> Iterator[tuple[Tensor, Target]]:
+    """The batches, each checked to be inputs and targets.
+
+    Raises:
+        TypeError: if one is not.
+    """
+    if progress:
+        from tqdm.auto import tqdm
+
+        batches = tqdm(batches, unit="batch")
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+            raise TypeError(
+                f"batches must be pairs of an inputs tensor and targets. Got {type(batch).__name__} instead. Pass "
+                '((batch["pixel_values"], batch["labels"]) for batch in loader) for batches that are dictionaries.'
+            )
+        yield batch[0], batch[1]
+
+
+def _batch_scores(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
+    importance = score(inputs, target=targets)
+    if not isinstance(importance, Tensor) or importance.shape[:1] != inputs.shape[:1]:
+        got = tuple(importance.shape) if isinstance(importance, Tensor) else type(importance).__name__
+        raise TypeError(
+            f"score must return a tensor (examples, layers, heads) for {len(inputs)} examples. Got {got} instead."
+        )
+    return importance.detach().cpu()
+
+
+def _check_finite(importance: Tensor) -> Tensor:
+    if importance.dim() != 3 or not importance.numel() or not torch.isfinite(importance).all():
+        raise ValueError(
+            "Expected finite importance of shape (examples, layers, heads), at least one example, but got "
+            f"{tuple(importance.shape)}."
+        )
+    return importance
+
+
+def _joined(classes: list[Tensor | None]) -> list[int] | None:
+    """One class for each example, or none at all."""
+    known = [some.cpu() for some in classes if some is not None]
+    if known and len(known) < len(classes):
+        raise ValueError("Expected targets in every batch or in none, but got both. Leave all out, or none.")
+    return torch.cat(known).tolist() if known else None
+
+
+def _by_class(statistic: Callable[[Tensor], Tensor], groups: Mapping[int, Tensor], like: Tensor) -> Tensor:
+    """(C, layers, heads), also where there is no class."""
+    shape = (0, *like.shape[1:])
+    return torch.stack([*map(statistic, groups.values())]) if groups else like.new_zeros(shape, dtype=torch.float64)
+
+
+def _mean(importance: Tensor) -> Tensor:
+    return importance.double().mean(0)
+
+
+def _std(importance: Tensor) -> Tensor:
+    if len(importance) == 1:
+        return torch.full_like(importance[0], math.nan, dtype=torch.float64)
+    return importance.double().std(0)

@@ -1,0 +1,162 @@
+"""Scores of every head for every example, beside GMAR's head importance."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.ablation.heads import stacked
+from captum_gmar.engine._captum import TargetType
+from captum_gmar.engine.attention.explain import explain, run_forward, run_sweep
+from captum_gmar.engine.finite_checks import check_finite
+from captum_gmar.engine.kernels.reduction import Blocks, sum_up
+from captum_gmar.engine.models.patch_grid import Logits, check_model
+from captum_gmar.engine.plan import Plan
+from captum_gmar.engine.request import Request, pixel_values
+from captum_gmar.engine.rule import Importance, Step, check_choice
+
+LOSSES = ("cross_entropy", "logit")
+
+
+def gradient_of_mask(
+    model: nn.Module,
+    inputs: Tensor | tuple[Tensor, ...],
+    target: TargetType = None,
+    *,
+    loss: str = "cross_entropy",
+    forward_func: Callable[..., Any] | None = None,
+) -> Tensor:
+    r"""
+    How much the loss would change, to first order, if a head were silenced: the gradient of a mask on each head.
+
+    With a mask :math:`\xi_h`, 1 by default, that multiplies what comes out of head h, :math:`O_h` of T tokens and D
+    dimensions,
+
+    .. math:: s_h = \Bigl| \frac{\partial \mathcal L}{\partial \xi_h} \Bigr|
+        = \Bigl| \sum_{t,d} O_h[t, d] \, \frac{\partial \mathcal L}{\partial O_h[t, d]} \Bigr|
+
+    for every example by itself, by one forward and one backward pass for all heads.
+
+    What it does not mean: it is a slope at the model as it is, and heads that stand in for each other all have a small
+    one, so it says little about silencing many. Where the prediction is certain the cross entropy is flat and every
+    score is small: examples count by how uncertain they are, unless the loss is the logit. Scores of different layers
+    are in the same unit, but may run larger throughout in some layers: see :func:`ranked_heads`.
+
+    Args:
+        model (nn.Module): A vision transformer, used as :class:`~captum_gmar.GMARAttribution` uses it.
+        inputs (Tensor): Pixel values (N, channels, height, width).
+        target (int, tuple, Tensor, or list, optional): Class index, in any form that Captum takes.
+            Default: None, for models with one output
+        loss (str, optional): "cross_entropy" of the target, as in the paper, or the target's "logit".
+            Default: "cross_entropy"
+        forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (N, classes).
+            Default: None, the model itself
+
+    Returns:
+        Tensor: (N, layers, heads), zero or more, in nats or units of the logit.
+
+    Raises:
+        TypeError, ValueError, RuntimeError, FloatingPointError: as :meth:`captum_gmar.GMARAttribution.attribute`, and
+            if ``loss`` is none of these or does not fit the model.
+
+    References:
+        Michel, Levy, Neubig: Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650.
+
+    Example::
+
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> from captum_gmar.ablation import gradient_of_mask
+        >>> scene = load_scene(3)
+        >>> gradient_of_mask(load_model(), scene.pixel_values, scene.labels[0]).shape
+        torch.Size([1, 6, 4])
+    """
+    check_model(model)
+    check_choice("loss", loss, LOSSES)
+    logits = Logits(model if forward_func is None else forward_func)
+    plan = Plan(_MaskGradient()) if loss == "logit" else Plan(_MaskGradient(), score=_log_probabilities)
+    with torch.inference_mode(False), torch.enable_grad():
+        (explanation,) = explain(model, logits, plan, pixel_values(inputs), Request([target]))
+    return stacked(list(explanation.importance or ()), 1).abs()
+
+
+def attention_entropy(
+    model: nn.Module,
+    inputs: Tensor | tuple[Tensor, ...],
+    target: TargetType = None,
+    *,
+    forward_func: Callable[..., Any] | None = None,
+) -> Tensor:
+    r"""
+    How widely each head looks: the entropy of its attention, on average over the T query tokens.
+
+    .. math:: s_h = -\frac{1}{T} \sum_{i,j} A_h[i, j] \ln A_h[i, j]
+
+    Prefix tokens count like patches, as queries and as keys. It needs no gradient, and attention is computed in
+    blocks, so that no T×T matrix of a whole layer is kept.
+
+    What it does not mean: a head that looks at one token may do nothing for the prediction, and one that looks
+    everywhere may be what it rests on.
+
+    Args:
+        model (nn.Module): A vision transformer, used as :class:`~captum_gmar.GMARAttribution` uses it.
+        inputs (Tensor): Pixel values (N, channels, height, width).
+        target: Of no meaning; taken so that all scores are called alike.
+            Default: None
+        forward_func (Callable, optional): Runs ``model`` once.
+            Default: None, the model itself
+
+    Returns:
+        Tensor: (N, layers, heads), in nats, from 0 (each query looks at one token) to ln T (everywhere alike).
+
+    Raises:
+        TypeError, ValueError, RuntimeError, FloatingPointError: as :meth:`captum_gmar.AttentionRollout.attribute`.
+
+    Example::
+
+        >>> import math
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> from captum_gmar.ablation import attention_entropy
+        >>> entropy = attention_entropy(load_model(), load_scene(3).pixel_values)
+        >>> entropy.shape, bool((entropy <= math.log(197)).all())
+        (torch.Size([1, 6, 4]), True)
+    """
+    check_model(model)
+    forward = Logits(model if forward_func is None else forward_func)
+    plan, pixels = Plan(sweep=_entropies), pixel_values(inputs)
+    with torch.inference_mode(False), torch.enable_grad(), run_forward(model, forward, plan, pixels, None) as (met, _):
+        met.check_met(model)
+        entropies = run_sweep(_entropies, met.layers, met.like.new_zeros(len(pixels), 1), None)
+    check_finite(entropies, "entropy")
+    return entropies
+
+
+@dataclass(frozen=True)
+class _MaskGradient:
+    r"""The gradient of a mask on each head, as :math:`\sum A_h \odot G_h`, which is that of :math:`O_h = A_h V_h`."""
+
+    layerwise: ClassVar[bool] = True
+
+    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
+        return Step(relevance, sum_up([(block.attention * block.gradient).sum((-2, -1)) for block in layer]))
+
+
+def _entropies(relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
+    """(N, layers, heads)"""
+    return stacked([_entropy(layer) for layer in layers], 1)
+
+
+def _entropy(layer: Blocks) -> Tensor:
+    """(N, heads)"""
+    rows = [torch.special.entr(block.attention).sum(-1) for block in layer]  # of (N, H, R)
+    return torch.cat(rows, -1).mean(-1)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    if logits.dim() != 2 or logits.shape[1] == 1:
+        raise ValueError(
+            f"Expected logits of shape (examples, classes) for the cross entropy but got {tuple(logits.shape)}. Pass "
+            'loss="logit" for a model with one output.'
+        )
+    return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,1 @@
+"""Attention maps, captured forward and propagated backward, last layer first."""

@@ -1,0 +1,230 @@
+"""The pass backward, in which a rule takes relevance from each attention layer to the one before.
+
+Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
+"""
+
+import math
+import threading
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.attention.forward import ForwardPass
+from captum_gmar.engine.checks import without_gradient_error
+from captum_gmar.engine.finite_checks import Flags, of_each
+from captum_gmar.engine.hooks.gradients import gradients
+from captum_gmar.engine.kernels.batched import Note, readers
+from captum_gmar.engine.kernels.blocks import GradientBlocks, gradient_blocks
+from captum_gmar.engine.kernels.dispatch import read_layer
+from captum_gmar.engine.kernels.fused import Watcher
+from captum_gmar.engine.kernels.layer import is_whole, some
+from captum_gmar.engine.kernels.precision import without_autocast
+from captum_gmar.engine.kernels.recompute import Handout
+from captum_gmar.engine.kernels.reduction import Heads, LayerGradient, Reading, leading
+from captum_gmar.engine.kernels.triton_reduction import is_readable
+from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
+
+
+class BackwardPass:
+    """Takes relevance down the layers.
+
+    Args:
+        rule: what is made of a layer.
+        forward_pass: in which the layers were met.
+        relevance: (N, T) above the last layer.
+        first: the layer at which it ends.
+        flags: take what is to be known of numbers once all is done.
+    """
+
+    def __init__(self, rule: Rule, forward_pass: ForwardPass, relevance: Tensor, first: int, flags: Flags) -> None:
+        self.rule = rule
+        self.flags = flags
+        self.forward_pass = forward_pass
+        self.first = first
+        self.relevance = relevance.clone()  # below the layers that were met again
+        self.lowest = forward_pass.count  # the layer that was met again last
+        self.importance: dict[int, list[Tensor | None]] = {}  # of each layer, in parts (n, H)
+        self.lock = threading.Lock()  # devices have threads of their own in backward
+        self.heads = Heads()  # read of the gradient of the layer that was met last
+        self.largest: list[Tensor] = []  # magnitude of the gradient of each layer and part (n, T)
+        # tokens that the target reads
+        self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
+
+    def run(self, selected: Tensor, goes_again: bool = False) -> None:
+        """From what is explained (N,); ``goes_again`` as in :func:`gradients`.
+
+        Raises:
+            RuntimeError: if it depends on no layer, or not on every layer in turn.
+        """
+        self.forward_pass.check_gradient(selected)
+        for layer, handout in enumerate(self.forward_pass.handouts):
+            if isinstance(handout, Watcher):
+                handout.on_gradient = partial(self._read_gradient, layer, handout)
+                handout.on_rows = partial(self._read_rows, layer)
+            elif isinstance(handout, Handout):
+                handout.on_blocks = partial(self._meet_blocks, layer)
+                handout.goes_on = layer > self.first and not self.forward_pass.separate
+        if self.forward_pass.waits:
+            self._read_together(selected, goes_again)
+        else:
+            handouts = self.forward_pass.handouts[self.first :]
+            gradients(selected, [handout.anchor for handout in handouts if not isinstance(handout, Note)], goes_again)
+        for layer in reversed(range(self.first, self.forward_pass.count)):
+            if layer not in self.importance:
+                raise without_gradient_error(layer)
+
+    def _read_together(self, selected: Tensor, goes_again: bool) -> None:
+        """All layers, once the way back is over; none where a gradient did not come by each."""
+        assert isinstance(self.rule, HeadRule)
+        notes = [note for note in self.forward_pass.handouts[self.first :] if isinstance(note, Note)]
+        grads = gradients(selected, [note.output for note in notes], goes_again, allow_unused=True)
+        with torch.no_grad(), without_autocast(self.relevance.device.type):
+            layers = [note.met(gradient) for note, gradient in zip(notes, grads, strict=True) if gradient is not None]
+            if len(layers) < len(notes):
+                return
+            largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)
+            answers = readers(layers)
+            for layer in reversed(range(self.first, self.forward_pass.count)):
+                place = layer - self.first
+                self._enter(layer, layers[place].query.device)
+                self._note_largest(layer, largest[place])
+                self._step(layer, slice(None), self.rule.take(self.relevance, answers[place]))
+
+    def _meet_blocks(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
+        with self.lock:
+            if examples.start == 0:
+                self._enter(layer, blocks.grad_output.device)
+            self.relevance = self.relevance.to(blocks.grad_output.device)  # of separate layers others come between
+            self._step(layer, examples, self._step_over(layer, some(self.relevance, examples), blocks))
+
+    def _step_over(self, layer: int, relevance: Tensor, blocks: GradientBlocks) -> Step:
+        gradient = blocks.grad_output.view(*blocks.shape, -1)
+        largest = self._look_at(layer, gradient)
+        if gradient.device.type == "cpu" and (layer == self.forward_pass.count - 1 or self.forward_pass.separate):
+            # In other layers all tokens count, and another device would have to be waited for.
+            is_row = self.rule.layerwise  # of the gradient alone
+            has_gradient = largest > 0
+            reads = has_gradient if is_row else has_gradient | (relevance != 0)
+            blocks.keep_first(leading(reads))
+        return self.rule(relevance, blocks)
+
+    def _read_gradient(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
+        """What is read of the gradient of a layer's output; the row of relevance that its value is to be read by."""
+        with self.lock:
+            self._enter(layer, met.grad_output.device)
+            self._look_at(layer, met.grad_output)
+            return self._read(layer, watcher, met)
+
+    def _read(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
+        if not isinstance(self.rule, HeadRule) or not self._reads_at_once(met):
+            for examples, blocks in gradient_blocks(met):
+                self._step(layer, examples, self.rule(self.relevance[examples], blocks))
+            return None
+        if watcher.matrix is None:
+            self._step(layer, slice(None), self.rule.take(self.relevance, partial(read_layer, met)))
+            return None
+        reading = self.rule.reading(self.relevance)
+        of_gradient = Reading(norm=reading.norm)
+        self.heads = Heads() if of_gradient == Reading() else read_layer(met, of_gradient)
+        return reading.row
+
+    def _reads_at_once(self, met: LayerGradient) -> bool:
+        """Whether no reading depends on another; or they are no dearer than to go over blocks."""
+        assert isinstance(self.rule, HeadRule)
+        reading = self.rule.reading(self.relevance)
+        return reading.totals is None or is_readable(met, reading)
+
+    def _read_rows(self, layer: int, rows: Tensor) -> None:
+        assert isinstance(self.rule, HeadRule)
+        with self.lock:
+            self.relevance = self.relevance.to(rows.device)
+            self._step(layer, slice(None), self.rule.step(self.relevance, self.heads._replace(rows=rows)))
+
+    def _enter(self, layer: int, device: torch.device) -> None:
+        self.lowest -= 1
+        self.importance[layer] = []
+        if layer != self.lowest and not self.forward_pass.separate:  # those come as their devices are done with them
+            raise RuntimeError(
+                f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
+                "depend on every layer in turn, so relevance cannot be handed down."
+            )
+        self.relevance = self.relevance.to(device)
+
+    def _step(self, layer: int, examples: slice, step: Step) -> None:
+        if examples == slice(None) or is_whole(examples, len(self.relevance)):
+            self.relevance = step.relevance
+        else:
+            self.relevance[examples] = step.relevance
+        self.importance[layer].append(step.importance)
+
+    def _look_at(self, layer: int, gradient: Tensor) -> Tensor:
+        """Notes what must be known of the gradient (n, H, T, D) with respect to the output of a layer's attention.
+
+        Returns:
+            Tensor (n, T), the largest magnitude of each token's.
+        """
+        largest = _largest(gradient)  # not finite if any number is not, and quicker than to look at each
+        self._note_largest(layer, largest)
+        return largest
+
+    def _note_largest(self, layer: int, largest: Tensor) -> None:
+        self.flags.finite(largest, f"gradient at attention layer {layer}")
+        self.largest.append(largest)
+        if layer == self.forward_pass.count - 1:
+            self.read = self.read.to(largest.device) | (largest > 0).any(0)
+
+    def check_start(self, start: Tensor, whole: bool) -> None:
+        """The start tokens (N, T) must be those that the target reads after the last layer; else the flags raise.
+
+        Args:
+            whole: whether of all patches all are to be read; not where their maximum is.
+        """
+        prefix = self.forward_pass.grid.prefix_tokens(self.forward_pass.tokens)
+        read, begins = self.read, start[0].to(self.read.device) > 0
+        unread = begins[:prefix] & ~read[:prefix]
+        patches = read[prefix:]
+        patches_unread = begins[prefix:].any() & ~(patches.all() if whole else patches.any())
+        is_other = (read & ~begins).any() | unread.any() | patches_unread
+
+        def error() -> RuntimeError:
+            return RuntimeError(
+                f"Expected the target to read {_spelled(begins, prefix)} after the last layer, as is usual for such a "
+                f"model, but it reads {_spelled(read, prefix)}. Say with tokens= where relevance begins."
+            )
+
+        self.flags.must_hold(~(read.any() & is_other), error)
+
+    def has_gradient(self) -> list[Tensor]:
+        """Of each layer and part, whether all examples have any gradient."""
+        return of_each(self.largest, lambda largest: (largest > 0).any(-1).all(-1))
+
+    def result(self) -> tuple[Tensor, Importance | None]:
+        """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""
+        relevance = self.relevance / len(self.importance) if self.rule.layerwise else self.relevance
+        layers = [[part for part in parts if part is not None] for _, parts in sorted(self.importance.items())]
+        if not layers[0]:
+            return relevance, None
+        joined = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in layers)
+        return relevance, [importance.to(relevance.device) for importance in joined]
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest magnitude of each token's numbers: (N, H, T, D) → (N, T)"""
+    if gradient.device.type == "cpu":  # where the norm of strided numbers takes ten times as long
+        return gradient.abs().amax((1, 3))
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, math.inf, dim=(1, 3))  # one operation
+    return magnitude
+
+
+def _largest_of_layers(gradients: Tensor) -> Tensor:
+    """The same of layers together: (L, N, H, T, D) → (L, N, T)"""
+    return gradients.abs().amax((2, 4))
+
+
+def _spelled(tokens: Tensor, prefix: int | None) -> str:
+    """Marked tokens (T,), in words."""
+    names = [f"token {index}" for index in tokens[:prefix].nonzero().flatten().tolist()]
+    if tokens[prefix:].any():
+        names.append("the patches" if tokens[prefix:].all() else "some patches")
+    return " and ".join(names)

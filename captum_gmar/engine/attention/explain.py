@@ -1,0 +1,231 @@
+"""One pass through a model: every attention layer is met on the way back and handed to a rule, last layer first.
+
+Letters in shapes: N examples, L layers, H heads, T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine._captum import _format_additional_forward_args
+from captum_gmar.engine.attention.backward import BackwardPass
+from captum_gmar.engine.attention.forward import ForwardPass
+from captum_gmar.engine.attention.layer_readout import layers_apart, sum_of_layers
+from captum_gmar.engine.checks import check_deterministic, check_forward
+from captum_gmar.engine.finite_checks import Flags
+from captum_gmar.engine.kernels.batched import readers
+from captum_gmar.engine.kernels.blocks import AttentionBlocks
+from captum_gmar.engine.kernels.dispatch import is_fused, is_read_together, read_layer
+from captum_gmar.engine.kernels.layer import Layer, scale_of
+from captum_gmar.engine.kernels.precision import without_autocast
+from captum_gmar.engine.kernels.reduction import Heads, LayerGradient, Reading, leading, read_blocks
+from captum_gmar.engine.kernels.workspace import Scratch
+from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.introspection import Survey, surveyed
+from captum_gmar.engine.models.layers import transformer_layers
+from captum_gmar.engine.models.patch_grid import (
+    Logits,
+    check_rows,
+    find_logits,
+    logits_of,
+    patch_grid,
+)
+from captum_gmar.engine.models.readout_tokens import pools_maxima, start_relevance
+from captum_gmar.engine.plan import Explanation, Plan, first_layer
+from captum_gmar.engine.request import Request
+from captum_gmar.engine.rule import HeadSweep, Importance, Sweep
+from captum_gmar.engine.targets import select
+
+
+def explain(
+    model: nn.Module | Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+) -> list[Explanation]:
+    """Runs ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
+
+    Args:
+        model: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
+        forward_func: gives the logits; without a rule, its output may be anything.
+        plan: what to make of the layers.
+        pixels: (N, channels, height, width), all of one batch.
+        request: the targets, which mean nothing without a rule, and the rest.
+
+    Returns:
+        Of each target.
+
+    Raises:
+        ValueError: if the plan's start layer or tokens are none of the model's.
+        RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
+        FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
+    """
+    survey = surveyed(model)
+    with run_forward(survey, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
+        logits, scores = _logits_and_scores(survey, plan, forward_pass, output, is_needed=callable(request.targets))
+        targets = request.targets_for(logits, len(pixels))
+        flags = [Flags() for _ in targets]
+        selected = [output]
+        if plan.rule:
+            selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
+        forward_pass.check_met(survey.model)
+        first = first_layer(plan.start_layer, forward_pass.count)
+        starts = _starts(survey, plan, forward_pass, selected)
+        explanations = [
+            _explained(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
+            for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
+        ]
+    of_targets = explanations if plan.rule else explanations * len(targets)
+    return [explanation._replace(logits=logits) for explanation in of_targets]
+
+
+def _logits_and_scores(
+    survey: Survey, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The model's logits (N, classes), detached, and what targets select of; without a rule, logits if there are."""
+    if not plan.rule:
+        logits = logits_of(output) if is_needed else find_logits(output)
+        return (None if logits is None else logits.detach()), torch.empty(0)
+    logits = logits_of(output)
+    if not plan.separate:
+        check_rows(logits, forward_pass.examples)
+    scores = plan.score(logits)
+    if plan.separate:
+        scores = sum_of_layers(scores, forward_pass, survey.model)
+        logits = logits.chunk(forward_pass.apart)[-1]  # what comes out of the last layer is what the whole model gives
+    return logits.detach(), scores
+
+
+def _explained(
+    survey: Survey,
+    plan: Plan,
+    forward_pass: ForwardPass,
+    first: int,
+    selected: Any,
+    start: Tensor,
+    flags: Flags,
+    goes_again: bool,
+) -> Explanation:
+    """Of what is selected and where its relevance begins, after the pass forward."""
+    relevance, importance = start, None
+    if plan.rule:
+        backward_pass = BackwardPass(plan.rule, forward_pass, start, first, flags)
+        backward_pass.run(selected, goes_again)
+        if plan.begins and plan.tokens is None:
+            backward_pass.check_start(start, whole=not pools_maxima(survey))
+        relevance, importance = backward_pass.result()
+        for has_gradient in backward_pass.has_gradient():
+            flags.add(has_gradient)
+    if plan.sweep:
+        relevance = run_sweep(plan.sweep, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)
+    flags.finite(relevance, "relevance")
+    without_gradient = not all(flags.look())
+    return Explanation(relevance, importance, forward_pass.grid, without_gradient)
+
+
+@contextmanager
+def run_forward(
+    model: nn.Module | Survey, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
+) -> Iterator[tuple[ForwardPass, Any]]:
+    """Runs forward; gives what was met on the way, for the block, and what came out."""
+    survey = surveyed(model)
+    check_deterministic(survey)
+    grid = patch_grid(survey, *pixels.shape[-2:])
+    arguments = _format_additional_forward_args(additional_forward_args) or ()
+    keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
+    layers = transformer_layers(survey) if plan.separate else []
+    forward_pass = ForwardPass(len(pixels), grid, len(layers), keeps, plan.rule)
+    try:
+        with (
+            forward_pass,
+            attention_implementation(survey, "sdpa"),
+            uncompiled(),
+            layers_apart(layers, forward_pass) if layers else nullcontext(),
+            nullcontext() if plan.rule else _forgetful(),
+        ):
+            output = forward_func.run(forward_pass.mark(pixels), *arguments)
+        logits = find_logits(output)
+        if logits is not None:
+            check_forward(forward_func, survey.model, logits, forward_pass.pixels, forward_pass.entry, pixels)
+        yield forward_pass, output
+    finally:
+        forward_pass.forget()
+
+
+def _is_masked(layers: Sequence[Layer]) -> bool:
+    return any(layer.mask is not None for layer in layers)
+
+
+def _unmasked(layer: Layer) -> LayerGradient:
+    """A layer of which attention is read alone; the key stands for what that does not depend on."""
+    scale = scale_of(layer.query, layer.scale)
+    return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale, layer.lse)
+
+
+def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
+    """Relevance (N, T) after the sweep, on its device, made of as many examples at a time as a block holds."""
+    layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
+    importance = importance and [heads.to(relevance.device) for heads in importance]
+    with torch.no_grad(), without_autocast(relevance.device.type):
+        if not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance) or _is_masked(layers):
+            parts = _of_parts(layers, relevance, importance)
+            return torch.cat([sweep(start, blocks, weighing) for start, blocks, weighing in parts])
+        if all(is_read_together(layer.query, layer.key) for layer in layers):
+            return sweep.take(relevance, readers(layers), importance)
+        if all(is_fused(layer.query, layer.key) for layer in layers):
+            return sweep.take(relevance, [partial(read_layer, _unmasked(layer)) for layer in layers], importance)
+        parts = _of_parts(layers, relevance, importance)
+        return torch.cat(
+            [
+                sweep.take(start, [partial(_read_query_rows, b) for b in blocks], weighing)
+                for start, blocks, weighing in parts
+            ]
+        )
+
+
+def _of_parts(
+    layers: Sequence[Layer], relevance: Tensor, importance: Importance | None
+) -> Iterator[tuple[Tensor, list[AttentionBlocks], Importance | None]]:
+    """Relevance, layers and importance of as many examples at a time as a block holds."""
+    scratch = Scratch(max(layers, key=lambda layer: layer.shape[1]))
+    for part in scratch.parts():
+        blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
+        yield relevance[part], blocks, importance and [heads[part] for heads in importance]
+
+
+def _read_query_rows(layer: AttentionBlocks, reading: Reading) -> Heads:
+    """The answer to a reading, over the blocks of the query rows that count."""
+    if reading.row is not None and reading.row.device.type == "cpu":  # another device would have to be waited for
+        layer.keep_first(leading(reading.row != 0))
+    return read_blocks(layer, reading)
+
+
+def _starts(survey: Survey, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
+    """Where the relevance of each begins."""
+    if forward_pass.poolings:
+        return [_start(survey, plan, forward_pass, score) for score in selected]
+    return [_start(survey, plan, forward_pass, selected[0])] * len(selected)
+
+
+def _start(survey: Survey, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
+    """(N, T), each row summing to 1; zero for rules that begin nowhere."""
+    if not plan.begins:
+        return forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
+    read = [] if plan.tokens is not None else [p.attention for p in forward_pass.poolings if p.is_read_by(output)]
+    if len(read) > 1:
+        raise RuntimeError(
+            f"Expected the target to read its tokens by one pooling attention at most, but it reads {len(read)}. Say "
+            "with tokens= where relevance begins."
+        )
+    if read:
+        return read[0].to(forward_pass.like)
+    start = start_relevance(survey, forward_pass.grid, forward_pass.tokens, plan.tokens)
+    return start.to(forward_pass.like).repeat(forward_pass.examples, 1)
+
+
+@contextmanager
+def _forgetful() -> Iterator[None]:
+    """Within the block, autograd notes which operations there were and keeps none of their tensors but indices."""
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t if t.dtype == torch.long else None, lambda kept: kept):
+        yield

@@ -1,0 +1,306 @@
+"""The pass forward, in which a model's attention over the image's tokens is met and answered by ``kernels``.
+
+The result is the same; in backward, each layer is handed out in blocks. No hook is set and no weight is written to.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query tokens that pool the others.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import handle_torch_function, has_torch_function
+
+from captum_gmar.engine.checks import (
+    NoAttentionError,
+    NoPatchGridError,
+    check_no_dropout,
+    cut_gradient_error,
+    without_gradient_error,
+)
+from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
+from captum_gmar.engine.hooks.autograd_graph import Pooling, depends
+from captum_gmar.engine.hooks.constants import PLAIN, without_parameters
+from captum_gmar.engine.kernels.batched import Note, noted_attention
+from captum_gmar.engine.kernels.dispatch import VALUE_MATRICES, is_fused, is_read_together
+from captum_gmar.engine.kernels.fused import Watcher, fused_attention
+from captum_gmar.engine.kernels.layer import Layer
+from captum_gmar.engine.kernels.precision import of_sums
+from captum_gmar.engine.kernels.recompute import Handout, attention
+from captum_gmar.engine.kernels.reduction import LayerGradient
+from captum_gmar.engine.kernels.triton_reduction import is_readable
+from captum_gmar.engine.kernels.workspace import Workspace
+from captum_gmar.engine.models.patch_grid import PatchGrid, check_not_traced
+from captum_gmar.engine.rule import HeadRule, Rule
+
+
+class ForwardPass(AttentionMode):
+    """Within the block, meets the attention layers of a model as they are called.
+
+    Parameters are passed to every function detached: then no parameter gradient is computed, and what would have been
+    kept for it is not kept.
+
+    Args:
+        examples: N.
+        grid: which the attention is over.
+        apart: how many layers there are that are cut off from each other; 0 where they are not.
+        keeps: how many of the last layers to keep in ``layers``, 0 for all; None for none.
+        rule: which reads the layers on the way back, if any does.
+    """
+
+    def __init__(
+        self,
+        examples: int,
+        grid: PatchGrid,
+        apart: int = 0,
+        keeps: int | None = None,
+        rule: Rule | None = None,
+    ) -> None:
+        super().__init__()
+        self.examples = examples
+        self.grid = grid
+        self.apart = apart
+        self.separate = apart > 0
+        self.keeps = keeps
+        self.rule = rule
+        self.tokens = 0
+        self.pixels: Node | None = None  # where the pixels stand in autograd's graph
+        self.handouts: list[Handout | Watcher | Note] = []  # of each layer
+        self.layers: list[Layer] = []  # what was kept
+        self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
+        self.zero = torch.empty(0, device="cpu")  # whose memory the anchors of layers share
+        self.entry: Node | None = None  # what enters the first layer's attention; where layers are cut off, the layer
+        self.last: Node | None = None  # where the last layer met stands in autograd's graph
+        self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
+        self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
+        self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
+        self.follows = False  # whether the attention that is looked at was computed from the last layer met
+        self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
+        self.workspace = Workspace()  # of backward
+        self.waits = False  # whether layers are read once the way back is over
+
+    def mark(self, inputs: Tensor) -> Tensor:
+        """The same pixels, so that what is computed from them can be told."""
+        marked = inputs.detach() + _scalar(inputs)
+        self.pixels = marked.grad_fn
+        return marked
+
+    def forget(self) -> None:
+        """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
+        self.entry = self.last = self.pixels = None
+        self.layers, self.poolings, self.cuts = [], [], []
+        self.workspace.clear()
+        for handout in self.handouts:
+            if isinstance(handout, Handout):
+                handout.on_blocks = handout.lse = None
+            elif isinstance(handout, Note):
+                handout.forget()
+            else:
+                handout.on_gradient = handout.on_rows = handout.unit = None
+
+    @property
+    def count(self) -> int:
+        """How many layers were met."""
+        return len(self.handouts)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention or func is F.multi_head_attention_forward:
+            return super().__torch_function__(func, types, args, kwargs)
+        if not kwargs and PLAIN.issuperset(map(type, args)):  # as most are
+            return func(*args)
+        return self.run(func, args, kwargs or {})
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Runs the function on constant parameters: nothing is kept for gradients that nobody wants."""
+        if func is F.dropout:
+            check_no_dropout(*args, **kwargs)
+            return args[0]  # which it does nothing to
+        if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
+            return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
+        constants = {name: without_parameters(value) for name, value in kwargs.items()}
+        return func(*map(without_parameters, args), **constants)
+
+    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """The same inside torch's module; no gradient is wanted of its parameters."""
+        kwargs = {name: without_parameters(value) for name, value in kwargs.items()}
+        return super().attend_in_module(*map(without_parameters, args), **kwargs)
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Hands out the layer if it is one over the patch grid; else attends as torch does."""
+        query, key, value = call[:3]
+        if not self._is_over_grid(query, key, value):
+            passed = call.run()
+            if self._pools(query, key, value):
+                layer = Layer(query, key, call.attn_mask, call.scale)
+                self.poolings.append(Pooling(self._pooled(layer), passed.grad_fn))
+            return passed
+        self._check_explainable(call.dropout_p)
+        self._check_follows(query, key, value)
+        _, key, value, mask, *_ = call.expanded()
+        self.tokens = query.shape[-2]
+        if not self.separate:
+            self.entry = self.entry or query.grad_fn
+        if not self.handouts or (query.dtype, query.device) != (self.zero.dtype, self.zero.device):
+            self.like = query.new_empty(0, dtype=of_sums(query.dtype))
+            self.zero = _scalar(query)
+        layer = Layer(query, key, mask, call.scale)
+        self.handouts.append(self._handout(layer, value))
+        attended = attend_in_blocks(layer, value, self.handouts[-1])
+        handout = self.handouts[-1]
+        self._keep(layer._replace(lse=handout.lse) if isinstance(handout, Handout) else layer)
+        self.last = attended.grad_fn
+        return attended
+
+    def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher | Note:
+        """How the layer is met on the way back: as the first is, if that is after it."""
+        rule = self.rule
+        if not self.handouts:
+            can_wait = rule is None or isinstance(rule, HeadRule)
+            self.waits = can_wait and is_read_together(layer.query, value)
+        if self.waits or (rule is None and layer.query.device.type == "cpu"):  # where torch tells no log sums
+            return Note(is_wanted=rule is not None)
+        anchor = self.zero.detach().requires_grad_()
+        if rule is None or not is_fused(layer.query, value):
+            return Handout(anchor, self.workspace)
+        reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
+        matrix = None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix
+        met = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
+        if matrix == "attention" and reading is not None and is_readable(met, reading):
+            matrix = None  # the kernel takes less time than channels more
+        return Watcher(anchor, matrix)
+
+    def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        tokens = query.shape[-2]
+        return (
+            query.dim() == 4
+            and len(query) == self.examples
+            and tokens == key.shape[-2]
+            and tokens == (self.tokens or tokens)
+            and self.grid.prefix_tokens(tokens) is not None
+            and (self.separate or self._sees_the_image(query, key, value))
+        )
+
+    def _sees_the_image(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        """Whether they are computed from the pixels; if not, they are of another tower."""
+        self.follows = False
+        if self.pixels is None or not torch.is_grad_enabled():
+            return True
+        self.follows = self.last is not None and depends((query, key, value), self.last, self.cuts)
+        return self.follows or depends((query, key), self.pixels)
+
+    def _keep(self, layer: Layer) -> None:
+        if self.keeps is None:
+            return
+        self.layers.append(layer)
+        if self.keeps:
+            del self.layers[: -self.keeps]
+
+    def _check_explainable(self, dropout_p: float) -> None:
+        check_no_dropout(p=dropout_p)
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                f"Attention layer {self.count} runs without gradient. Remove torch.no_grad() and gradient "
+                "checkpointing from the model's forward."
+            )
+
+    def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        """Whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
+        self.passed_by.add(tuple(query.shape))
+        if not self.count and self._sees_the_image(query, key, value):
+            self.before = tuple(query.shape)
+        if self.last is None or not depends((query, key, value), self.last):
+            return False
+        pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
+        if pooled not in (self.tokens, self.grid.patches):
+            raise NoPatchGridError(
+                f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
+                f"{self.count - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
+                "pool tokens on the way cannot be explained."
+            )
+        return not self.separate
+
+    @torch.no_grad()
+    def _pooled(self, layer: Layer) -> Tensor:
+        """(N, T)"""
+        tokens = layer.key.shape[-2]
+        one_hot = torch.eye(tokens, dtype=layer.key.dtype, device=layer.key.device)
+        values = one_hot.expand(*layer.key.shape[:2], tokens, tokens)
+        attention = F.scaled_dot_product_attention(layer.query, layer.key, values, layer.mask, scale=layer.scale)
+        return F.pad(attention.to(self.like).mean((1, 2)), (self.tokens - tokens, 0))
+
+    def _check_follows(self, *inputs: Tensor) -> None:
+        if self.before is not None:
+            raise NoPatchGridError(
+                f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
+                f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
+                "have no single patch grid. AttentionEvidence explains them."
+            )
+        if self.last is None or self.separate or self.follows:
+            return
+        if not depends(inputs, self.last, self.cuts):
+            raise RuntimeError(
+                f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
+                "relevance cannot be handed down. forward_func must run one model, and run it once."
+            )
+
+    def check_gradient(self, selected: Tensor) -> None:
+        """Checks that a gradient goes from what is explained (N,) to the last layer, and between the layers.
+
+        Raises:
+            RuntimeError: if it does not depend on that layer, or by operations of which torch has no gradient.
+        """
+        if self.last is None or not depends((selected,), self.last, self.cuts):
+            raise without_gradient_error(self.count - 1)
+        if self.cuts:
+            raise cut_gradient_error()
+
+    def check_met(self, model: nn.Module) -> None:
+        """Raises an error that says what to do if no attention over the patch grid was met."""
+        if self.count:
+            return
+        name, grid = type(model).__name__, self.grid
+        tokens = {shape[-2] for shape in self.passed_by if len(shape) == 4 and shape[0] == self.examples}
+        if any(grid.prefix_tokens(number) is not None for number in tokens):
+            raise NoPatchGridError(
+                f"{name} attends over as many tokens as its {grid.rows}x{grid.columns} patch grid has, but not over "
+                "what is computed from the inputs. Does the model, or forward_func, detach its patch embedding, run it "
+                "under torch.no_grad(), or run another model?"
+            )
+        if self.passed_by:
+            shapes = ", ".join(map(str, sorted(self.passed_by)))
+            raise NoPatchGridError(
+                f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
+                f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
+                "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
+                "have no single patch grid. AttentionEvidence explains them."
+            )
+        check_not_traced(model)
+        raise NoAttentionError(
+            f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
+            'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
+            "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "
+            "be explained."
+        )
+
+
+def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout | Watcher | Note) -> Tensor:
+    """Attention that is noted, watched, or in blocks, on the way back: modes around this pass see one function, whose
+    result they may change."""
+    if has_torch_function((value,)):
+        attended: Tensor = handle_torch_function(attend_in_blocks, (value,), layer, value, handout)
+        return attended
+    if isinstance(handout, Note):
+        return noted_attention(layer, value, handout)
+    if isinstance(handout, Watcher):
+        return fused_attention(layer.query, layer.key, value, layer.mask, layer.scale, handout)
+    return attention(layer, value, handout)
+
+
+def _scalar(like: Tensor) -> Tensor:
+    """Zero, for autograd to come back to."""
+    return torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)

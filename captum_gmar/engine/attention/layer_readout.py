@@ -1,0 +1,72 @@
+"""Every layer by itself: the logits that the rest of the model gives to what comes out of each layer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine.attention.forward import ForwardPass
+from captum_gmar.engine.checks import NoPatchGridError
+from captum_gmar.engine.hooks.constants import without_gradient
+from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.models.patch_grid import check_rows
+
+
+def sum_of_layers(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
+    """The sum (N, ...) of the logits (L·N, ...) of all layers, as they come out of a pass :func:`layers_apart`.
+
+    Raises:
+        RuntimeError: if the layers of the model are not those that were met.
+    """
+    layers = forward_pass.apart
+    if forward_pass.count and forward_pass.count != layers:
+        raise RuntimeError(
+            f"Expected attention over the patch grid once in each of the {layers} layers of "
+            f"{type(model).__name__} but met it {forward_pass.count} times."
+        )
+    check_rows(logits, forward_pass.examples, layers)
+    return torch.stack(logits.chunk(layers)).sum(0)
+
+
+@contextmanager
+def layers_apart(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iterator[None]:
+    """Within the block, in this thread, each layer's gradient is that of its own logits.
+
+    A layer's own logits are what the model gives without the layers after it. All are had in one pass: layers take
+    their inputs detached, so that no gradient goes from one to another, and what comes out of every layer leaves the
+    last one, as so many examples more.
+    """
+    outputs: list[Tensor] = []
+
+    @of_this_thread
+    def detach(layer: nn.Module, args: Any, kwargs: Any) -> Any:
+        tokens = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        forward_pass.entry = forward_pass.entry or (None if tokens is None else tokens.grad_fn)
+        return tuple(map(without_gradient, args)), {name: without_gradient(value) for name, value in kwargs.items()}
+
+    @of_this_thread
+    def collect(layer: nn.Module, args: Any, output: Any) -> Any:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+        if layer is not layers[-1]:
+            return None
+        beside = [tokens.to(outputs[-1].device) for tokens in outputs]  # of a model that is spread over several
+        is_first = len(beside[0]) == forward_pass.examples  # torch's layers may take tokens first
+        together = torch.cat(beside, 0 if is_first else 1)
+        return together if isinstance(output, Tensor) else (together, *output[1:])
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.register_forward_pre_hook(detach, with_kwargs=True))
+            stack.enter_context(layer.register_forward_hook(collect))
+        try:
+            yield
+        except RuntimeError as error:
+            if len(outputs) < len(layers) or isinstance(error, NoPatchGridError | torch.OutOfMemoryError):
+                raise
+            rows = len(layers) * forward_pass.examples
+            raise RuntimeError(
+                "forward_func must run one model, and handle each example by itself, any number of them, but it fails "
+                f"on {rows} rows, of {len(layers)} layers for {forward_pass.examples} examples: {error}"
+            ) from error

@@ -1,0 +1,106 @@
+"""Checks that a model can be explained, and the errors of those that cannot."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from captum_gmar.engine.hooks.autograd_graph import bottlenecks, reorders_rows, shape_of, upstream
+from captum_gmar.engine.models.introspection import Survey, surveyed
+from captum_gmar.engine.models.patch_grid import Logits, check_no_checkpointing
+
+
+class NoPatchGridError(RuntimeError):
+    """What is raised where a model's attention is not over one patch grid."""
+
+
+class NoAttentionError(NoPatchGridError):
+    """What is raised where no attention was met that torch computes."""
+
+
+def check_deterministic(model: nn.Module | Survey) -> None:
+    """Raises a RuntimeError if the model draws at random which layers run, or recomputes them on the way back."""
+    survey = surveyed(model)
+    if any(
+        getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in survey.each("drop_prob")
+    ):
+        raise RuntimeError(
+            "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
+            "model.eval() first."
+        )
+    check_no_checkpointing(survey)
+
+
+def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+    """
+    Raises:
+        RuntimeError: if ``F.dropout`` of these arguments draws at random.
+    """
+    if p and training:
+        raise RuntimeError(
+            f"Expected a model without dropout but got dropout of p={p}: an explanation of one random pass explains no "
+            "other. Call model.eval() first."
+        )
+
+
+def check_forward(
+    forward_func: Logits, model: nn.Module, output: Tensor, start: Node | None, entry: Node | None, inputs: Tensor
+) -> None:
+    """Check that a function runs the model alone, and keeps the examples in their order.
+
+    The model itself does, so that its graph is not searched.
+
+    Args:
+        forward_func: gave the output.
+        model: runs in it.
+        output: (N, ...) or, of layers apart, (L·N, ...).
+        start: of the inputs in autograd's graph.
+        entry: what enters the model's layers or their first attention.
+        inputs: (N, channels, height, width), or others.
+
+    Raises:
+        RuntimeError: if the output also depends on the inputs past the entry, or rows are flipped, rolled or indexed.
+    """
+    if forward_func.run is model or start is None or output.grad_fn is None or entry is None:
+        return
+    before = upstream(entry)
+    if any(map(partial(_moves_examples, len(inputs)), (upstream(output.grad_fn) | before))):
+        raise RuntimeError(
+            "forward_func must keep the examples in their order, but it flips, rolls or indexes them. Reorder the "
+            "inputs before the call, or pass one example at a time."
+        )
+    common = bottlenecks(output.grad_fn, start)
+    if common and not any(node in before and not _is_image(shape_of(node), inputs) for node in common):
+        raise RuntimeError(
+            "forward_func must run one model, and run it once, but its output also reads the inputs past the model's "
+            "layers. Return the model's own output."
+        )
+
+
+def _moves_examples(examples: int, node: Node) -> bool:
+    shape = shape_of(node)
+    return examples > 1 and bool(shape) and shape[0] > 0 and shape[0] % examples == 0 and reorders_rows(node)
+
+
+def _is_image(shape: Sequence[int], inputs: Tensor) -> bool:
+    """Return whether a tensor of this shape is what preprocessing makes of the inputs, and no tokens."""
+    channels = inputs.shape[-3] if inputs.dim() > 3 else 0
+    return len(shape) > 3 and shape[-3] == channels
+
+
+def cut_gradient_error() -> RuntimeError:
+    """What is raised where torch has no gradient on the way to the layers."""
+    return RuntimeError(
+        "Expected a model that gradients go through, but some of its operations have none, as those of dynamically "
+        "quantised layers. Pass the model as it was before, or take a method that needs no gradient, AttentionRollout "
+        "or RawAttention."
+    )
+
+
+def without_gradient_error(layer: int) -> RuntimeError:
+    """What is raised where the target does not depend on a layer."""
+    return RuntimeError(
+        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
+        "detach what it computes?"
+    )

@@ -1,0 +1,1 @@
+"""Hidden states between layers and LibraGrad's gradient with respect to them."""

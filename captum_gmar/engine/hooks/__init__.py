@@ -1,0 +1,1 @@
+"""Calls of torch's functions and modules, intercepted for one pass in one thread."""

@@ -1,0 +1,118 @@
+"""Every attention of a model, met in one place: torch's function, and the module that computes by it.
+
+``F.multi_head_attention_forward``, which does the work of ``torch.nn.MultiheadAttention``, hides its attention from a
+``TorchFunctionMode``. So torch's own code is run as a function whose names mean something else: the attention it calls,
+and the question whether anybody overrides it.
+"""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from captum_gmar.engine.kernels.layer import attention_weights
+
+ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # names of the functions of a tensor's properties
+_SIGNATURE = inspect.signature(F.multi_head_attention_forward)
+
+
+class AttentionCall(NamedTuple):
+    """The arguments of one call of ``F.scaled_dot_product_attention``, as torch names them."""
+
+    query: Tensor  # (..., H, queries, D)
+    key: Tensor  # (..., H, keys, D)
+    value: Tensor  # (..., H, keys, D)
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
+
+    def run(self) -> Tensor:
+        """Return what torch computes."""
+        query, key, value, mask, dropout_p, is_causal, scale, enable_gqa = self
+        rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, **rest)
+
+    def expanded(self) -> "AttentionCall":
+        """Return the same call with causality written as a mask, and a key and value for every head of the query."""
+        query, key, value, mask = self[:4]
+        if self.is_causal:
+            mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+        if self.enable_gqa:
+            key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+        return AttentionCall(query, key, value, mask, self.dropout_p, scale=self.scale)
+
+    def weights(self) -> Tensor:
+        """Return the attention (..., H, queries, keys) by which the values are mixed."""
+        query, key, _, mask, _, _, scale, _ = self.expanded()
+        return attention_weights(query, key, mask, scale)
+
+
+class AttentionMode(TorchFunctionMode):
+    """Within the block, in this thread, attention is computed by ``attend``, and any other function is ``run``."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self.attend(AttentionCall(*args, **kwargs))
+        if func is F.multi_head_attention_forward:
+            return self.attend_in_module(*args, **kwargs)
+        return self.run(func, args, kwargs)
+
+    @abstractmethod
+    def attend(self, call: AttentionCall) -> Tensor:
+        """In place of ``F.scaled_dot_product_attention``."""
+
+    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """In place of ``F.multi_head_attention_forward``: the same, with ``attend`` in it."""
+        return _multi_head_attention_forward(self.attend, *args, **kwargs)
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """In place of any other function."""
+        return func(*args, **kwargs)
+
+
+def _multi_head_attention_forward(
+    attend: Callable[[AttentionCall], Tensor], *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """``F.multi_head_attention_forward`` with ``attend`` in place of ``F.scaled_dot_product_attention``.
+
+    Attention weights, if asked for, come from torch, and no gradient goes through them: that raises an error.
+    """
+    arguments = _SIGNATURE.bind(*args, **kwargs).arguments
+    needs_weights = arguments.get("need_weights", True)
+    run = _with_names(scaled_dot_product_attention=lambda *args, **kwargs: attend(AttentionCall(*args, **kwargs)))
+    output, _ = run(**{**arguments, "need_weights": False})
+    if not needs_weights:
+        return output, None
+    with torch.no_grad():
+        _, weights = _with_names()(**{**arguments, "need_weights": True})
+    return output, _WithoutGradient.apply(weights, output)  # type: ignore[no-untyped-call]
+
+
+def _with_names(**names: Any) -> Callable[..., tuple[Tensor, Any]]:
+    original: Any = F.multi_head_attention_forward
+    names = {**vars(F), "has_torch_function": lambda tensors: False, **names}
+    return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, output: Tensor) -> Tensor:
+        return weights.view_as(weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise RuntimeError(
+            "The model computes with the attention weights that nn.MultiheadAttention returns, and no gradient can be "
+            "had through them. Use a method that needs none, AttentionRollout or RawAttention."
+        )

@@ -1,0 +1,1 @@
+"""Attention and its gradient, reduced without T×T matrices in memory."""

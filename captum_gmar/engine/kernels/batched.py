@@ -1,0 +1,160 @@
+"""Small layers, which are read together once the way back is over: as many operations for all of them as for one.
+
+Where matrices are small, an operation takes as long whatever the number of its numbers. So torch's own attention goes
+both ways, autograd gives the gradient of each layer's output, and A and G of all layers are written down at once.
+
+Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from captum_gmar.engine.kernels.layer import Layer, attention_weights, scale_of
+from captum_gmar.engine.kernels.precision import of_sums
+from captum_gmar.engine.kernels.reduction import MATRICES, NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
+
+# N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
+MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
+
+
+@dataclass(eq=False)
+class Note:
+    """What is kept of a layer until the way back is over.
+
+    Attributes:
+        is_wanted: whether there is a way back.
+        layer: what its attention is computed from.
+        value: (N, H, T, D)
+        output: where what comes out stands in autograd's graph.
+    """
+
+    is_wanted: bool
+    layer: Layer | None = None
+    value: Tensor | None = None
+    output: GradientEdge | None = None
+
+    def forget(self) -> None:
+        """Lets go of all tensors."""
+        self.layer = self.value = self.output = None
+
+    def met(self, grad_output: Tensor) -> LayerGradient:
+        """The layer on the way back, with the gradient (N, H, T, D) of what came out."""
+        assert self.layer is not None
+        assert self.value is not None
+        query, key, mask, scale, _ = self.layer
+        return LayerGradient(query, key, self.value, grad_output, mask, scale_of(query, scale))
+
+
+def is_small(query: Tensor, value: Tensor) -> bool:
+    """Whether layers are read together: (N, H, T, D) each."""
+    examples, heads, tokens, _ = query.shape
+    most = MOST_ELEMENTS["cpu" if query.device.type == "cpu" else "elsewhere"]
+    return query.shape == value.shape and examples * heads * tokens * tokens <= most
+
+
+def noted_attention(layer: Layer, value: Tensor, note: Note) -> Tensor:
+    """``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D), of which a note is kept."""
+    output = F.scaled_dot_product_attention(layer.query, layer.key, value, layer.mask, scale=layer.scale)
+    if note.is_wanted:
+        if not output.requires_grad:  # of a layer that is cut off from those before it
+            output = output.requires_grad_().clone()  # which the model may write to, as it may not to a leaf
+        note.layer, note.value, note.output = layer, value, get_gradient_edge(output)
+    return output
+
+
+class LayersTogether:
+    """Layers of one shape, precision, device and kind of mask; their matrices are computed together at the first read.
+
+    Args:
+        layers: without gradient, or with their value and its output's gradient.
+    """
+
+    def __init__(self, layers: Sequence[Layer | LayerGradient]) -> None:
+        self.layers: Sequence[Any] = layers
+        self._matrices: dict[Matrix, Tensor] = {}
+        self._sums: dict[tuple[Matrix, int], Tensor] = {}
+        self._norms: dict[str, Tensor] = {}
+
+    def read(self, layer: int, reading: Reading) -> Heads:
+        """The answer to a reading of one of the layers."""
+        return Heads(
+            NOTHING if reading.matrix is None else self._rows(layer, reading.matrix, reading.row),
+            NOTHING if reading.norm is None else self._norm(reading.norm)[layer],
+            NOTHING if reading.totals is None else self._sum(reading.totals, -1)[layer],
+        )
+
+    def _rows(self, layer: int, name: Matrix, row: Tensor | None) -> Tensor:
+        if row is None:
+            return self._sum(name, -2)[layer]
+        matrix = self._matrix(name)[layer]
+        return torch.matmul(row.to(matrix.dtype).view(len(row), 1, 1, -1), matrix).squeeze(2)
+
+    def _sum(self, name: Matrix, dim: int) -> Tensor:
+        if (name, dim) not in self._sums:
+            self._sums[name, dim] = self._matrix(name).sum(dim)
+        return self._sums[name, dim]
+
+    def _norm(self, name: str) -> Tensor:
+        if name not in self._norms:
+            self._norms[name] = norm_of(name, self.gradient)
+        return self._norms[name]
+
+    def _matrix(self, name: Matrix) -> Tensor:
+        """(L, N, H, T, T)"""
+        if name not in self._matrices:
+            self._matrices[name] = MATRICES[name](self)
+        return self._matrices[name]
+
+    @cached_property
+    def attention(self) -> Tensor:
+        """A (L, N, H, T, T)"""
+        query, key = self._stacked(lambda layer: layer.query), self._stacked(lambda layer: layer.key)
+        scale = self.layers[0].scale
+        if self.layers[0].mask is None:
+            return attention_weights(query, key, None, scale)
+        masks = torch.stack([layer.mask.expand(*query.shape[1:-1], key.shape[-2]) for layer in self.layers])
+        return attention_weights(query, key, masks, scale)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """G (L, N, H, T, T)"""
+        return self.grad_output @ self._stacked(lambda layer: layer.value).mT
+
+    @property
+    def spare(self) -> Tensor:
+        """(L, N, H, T, T) for what is made of the two, which is kept."""
+        return torch.empty_like(self.gradient)
+
+    @cached_property
+    def grad_output(self) -> Tensor:
+        """(L, N, H, T, D)"""
+        return self._stacked(lambda layer: layer.grad_output)
+
+    def _stacked(self, part: Callable[[Any], Tensor]) -> Tensor:
+        stacked = torch.stack([part(layer) for layer in self.layers])
+        return stacked.to(of_sums(stacked.dtype))
+
+
+def readers(layers: Sequence[Layer | LayerGradient]) -> list[Callable[[Reading], Heads]]:
+    """What answers readings of each layer: of layers that are alike together."""
+    groups: dict[object, list[int]] = {}
+    for place, layer in enumerate(layers):
+        query, mask = layer.query, layer.mask
+        kind = query.shape, query.dtype, query.device, layer.scale, None if mask is None else mask.dtype
+        groups.setdefault(kind, []).append(place)
+    answers: dict[int, Callable[[Reading], Heads]] = {}
+    for places in groups.values():
+        together = LayersTogether([layers[place] for place in places])
+        answers.update((place, _reader(together, number)) for number, place in enumerate(places))
+    return [answers[place] for place in range(len(layers))]
+
+
+def _reader(layers: LayersTogether, number: int) -> Callable[[Reading], Heads]:
+    return lambda reading: layers.read(number, reading)

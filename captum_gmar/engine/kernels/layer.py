@@ -1,0 +1,91 @@
+"""What the attention of a layer is computed from, and some examples or rows of it.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.kernels.precision import of_sums
+
+
+class Layer(NamedTuple):
+    """What the attention of a layer is computed from."""
+
+    query: Tensor  # (N, H, T, D)
+    key: Tensor  # (N, H, T, D)
+    mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
+    scale: float | None
+    lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, T, T)"""
+        examples, heads, tokens, _ = self.query.shape
+        return examples, heads, tokens, self.key.shape[-2]
+
+    def part(self, examples: slice) -> "Layer":
+        """The same of some examples."""
+        if is_whole(examples, len(self.query)):
+            return self._replace(mask=None if self.mask is None else self.mask.expand(self.shape))
+        mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
+        return Layer(self.query[examples], self.key[examples], mask, self.scale)
+
+    def to(self, device: torch.device) -> "Layer":
+        """The same on this device."""
+        mask, lse = (None if t is None else t.to(device) for t in (self.mask, self.lse))
+        return Layer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
+
+
+def scale_of(query: Tensor, scale: float | None) -> float:
+    """Of the scores: what was given, or what torch takes where none is."""
+    return float(query.shape[-1] ** -0.5) if scale is None else scale
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Return the attention (..., queries, keys) of queries (..., queries, D) and keys (..., keys, D).
+
+    A query whose keys are all masked attends to nothing, as in ``F.scaled_dot_product_attention``.
+
+    Args:
+        mask: boolean, True for keys that are seen, or additive.
+        scale: of the scores; default: as torch's.
+    """
+    scores = query @ key.mT * scale_of(query, scale)
+    if mask is None:
+        return scores.softmax(-1)
+    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    is_blind = scores.detach().amax(-1, keepdim=True) == -torch.inf
+    return scores.masked_fill(is_blind, 0).softmax(-1).masked_fill(is_blind, 0)
+
+
+def split(number: int, step: int) -> Iterator[slice]:
+    """Slices of so many things, ``step`` at a time."""
+    for start in range(0, number, step):
+        yield slice(start, min(start + step, number))
+
+
+def is_whole(part: slice, number: int) -> bool:
+    """Whether a slice of :func:`split` is all of so many things: then to cut is an operation for nothing."""
+    return bool(part.start == 0 and part.stop == number)
+
+
+def some(tensor: Tensor, part: slice) -> Tensor:
+    """Of the first dimension."""
+    return tensor if is_whole(part, len(tensor)) else tensor[part]
+
+
+def some_rows(tensor: Tensor, rows: slice) -> Tensor:
+    """Of the second dimension."""
+    return tensor if is_whole(rows, tensor.shape[1]) else tensor[:, rows]
+
+
+def flat(tensor: Tensor, precision: torch.dtype | None = None) -> Tensor:
+    """(n, H, T, D) → (nH, T, D), in a precision; default: single at least."""
+    precision = precision or of_sums(tensor.dtype)
+    if tensor.dtype != precision:  # one copy does both
+        tensor = tensor.to(precision, memory_format=torch.contiguous_format)
+    return tensor[0] if len(tensor) == 1 else tensor.flatten(0, 1)

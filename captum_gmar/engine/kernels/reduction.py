@@ -1,0 +1,203 @@
+"""What is read of a layer on the way back: of each head a norm of its gradient, and a row times one of its matrices.
+
+A rule says what it reads in a :class:`Reading`, and makes its step of the answer, :class:`Heads`. Which way the answer
+comes is no matter of the rule: ``dispatch`` chooses it. ``read_blocks``, over blocks of query rows, is always open and
+what the other ways are held against.
+
+Letters in shapes: N examples, H heads, T tokens, R query rows of a block. In formulas: A a layer's attention, G the
+gradient of the target with respect to it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.kernels.precision import of_sums, row_products
+
+Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradient"]
+
+
+class Reading(NamedTuple):
+    """What is read of each head, over all query rows; at least one thing."""
+
+    row: Tensor | None = None  # r (N, T), how much each query row counts, zero or more; None: one each
+    matrix: Matrix | None = None  # M, of which r·M is read: A, A ⊙ G, (A ⊙ G)⁺ or G⁺
+    norm: str | None = None  # "l1" or "l2", of G entry by entry, or "positive", the sum of G⁺
+    totals: Matrix | None = None  # another M, of which the sums of the rows are read
+
+
+NOTHING = torch.empty(0, device="cpu")
+
+
+class Heads(NamedTuple):
+    """The answer to a reading, in single precision at least; NOTHING where nothing was to be read."""
+
+    rows: Tensor = NOTHING  # r·M (N, H, T)
+    norms: Tensor = NOTHING  # (N, H)
+    totals: Tensor = NOTHING  # the sums of each row (N, H, T)
+
+
+class LayerGradient(NamedTuple):
+    """A layer on the way back: what its attention was computed from, and the gradient of what came out."""
+
+    query: Tensor  # (N, H, T, D)
+    key: Tensor  # (N, H, T, D)
+    value: Tensor  # (N, H, T, D)
+    grad_output: Tensor  # (N, H, T, D)
+    mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
+    scale: float  # of the scores
+    lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
+
+
+Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]
+
+
+class Matrices(Protocol):
+    """A and G of some query rows, of one layer or several; R may be T."""
+
+    @property
+    def attention(self) -> Tensor:
+        """A (..., H, R, T), probabilities after softmax."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """G (..., H, R, T), of the target with respect to the attention. A sweep has none."""
+
+    @property
+    def spare(self) -> Tensor:
+        """Memory (..., H, R, T) for what is made of the gradient, or of both once the attention has been read: to read
+        it writes here. A sweep has none."""
+
+
+class Block(Matrices, Protocol):
+    """Some query rows of one layer. The tensors are scratch memory: use them before asking for the next block."""
+
+    @property
+    def rows(self) -> slice:
+        """Of the T query tokens."""
+
+
+class Blocks(Protocol):
+    """A layer, or some of its heads."""
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+    def heads_apart(self) -> Iterable["Blocks"]:
+        """Some heads after the others (N, h, R, T): quicker, for what is found of each head by itself."""
+
+    def keep_first(self, queries: int) -> None:
+        """Leaves out all query rows but the first: those that give nothing."""
+
+
+def positive(block: Matrices) -> Tensor:
+    r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
+    return product(block).clamp_(min=0)
+
+
+def product(block: Matrices) -> Tensor:
+    r""":math:`A \odot G`; both are read before it takes the block's memory."""
+    return torch.mul(block.attention, block.gradient, out=block.spare)
+
+
+def positive_gradient(block: Matrices) -> Tensor:
+    r""":math:`G^+`, in the block's spare memory."""
+    return torch.clamp(block.gradient, min=0, out=block.spare)
+
+
+def _attention(block: Matrices) -> Tensor:
+    return block.attention
+
+
+MATRICES: dict[Matrix, Callable[[Matrices], Tensor]] = {
+    "attention": _attention,
+    "product": product,
+    "positive": positive,
+    "positive gradient": positive_gradient,
+}
+
+
+def read_blocks(layer: Blocks, reading: Reading) -> Heads:
+    """The answer to a reading, over the blocks of a layer."""
+    return joined([_read_heads(heads, reading) for heads in layer.heads_apart()], dim=1)
+
+
+def _read_heads(layer: Blocks, reading: Reading) -> Heads:
+    row, matrix, norm, summed = reading
+    norms, rows, totals = [], [], []
+    for block in layer:
+        if norm is not None:
+            norms.append(norm_of(norm, block.gradient, block.spare))
+        if matrix is not None:
+            of_block = MATRICES[matrix](block)
+            rows.append(wide_sum(of_block, -2) if row is None else head_rows(row, block, of_block))
+        if summed is not None:
+            totals.append(wide_sum(MATRICES[summed](block), -1))
+    return Heads(
+        sum_up(rows) if rows else NOTHING,
+        NOTHING if norm is None else combined(norm, norms),
+        torch.cat(totals, -1) if totals else NOTHING,
+    )
+
+
+def joined(parts: Sequence[Heads], dim: int) -> Heads:
+    """One answer, of those for some examples (0) or heads (1) each."""
+    if len(parts) == 1:
+        return parts[0]
+    return Heads(*(same[0] if same[0] is NOTHING else torch.cat(same, dim) for same in zip(*parts, strict=True)))
+
+
+def norm_of(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
+    """(N, H) of some rows' gradient (N, H, R, T)."""
+    if norm == "positive":
+        return _positive_total(gradient, spare)
+    if norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
+        return wide_sum(torch.abs(gradient, out=spare), (-2, -1))
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), (-2, -1), dtype=of_sums(gradient.dtype))
+    return magnitude
+
+
+def _positive_total(gradient: Tensor, spare: Tensor | None) -> Tensor:
+    if gradient.is_cuda:  # read twice, and not written
+        return positive_sum(gradient, (-2, -1))
+    return wide_sum(torch.clamp(gradient, min=0, out=spare), (-2, -1))
+
+
+def combined(norm: str, parts: list[Tensor]) -> Tensor:
+    """(N, H) of all rows, of the norms of some rows each."""
+    if len(parts) == 1:
+        return parts[0]
+    if norm == "positive":
+        return sum_up(parts)
+    magnitude: Tensor = torch.linalg.vector_norm(torch.stack(parts), int(norm[1]), dim=0)
+    return magnitude
+
+
+def head_rows(row: Tensor, block: Block, matrix: Tensor) -> Tensor:
+    """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
+    examples, heads, rows, _ = matrix.shape
+    by_head = row[:, None, block.rows].expand(-1, heads, -1).reshape(examples * heads, 1, rows)
+    return row_products(by_head, matrix.flatten(0, 1)).view(examples, heads, -1)
+
+
+def wide_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The sum along dimensions, in single precision at least."""
+    return matrix.sum(dim, dtype=of_sums(matrix.dtype))
+
+
+def positive_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """That of the positive numbers along dimensions, as half of all and of their magnitudes."""
+    magnitudes: Tensor = torch.linalg.vector_norm(matrix, 1, dim, dtype=of_sums(matrix.dtype))
+    return magnitudes.add_(wide_sum(matrix, dim)).mul_(0.5)
+
+
+def sum_up(parts: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def leading(counts: Tensor) -> int:
+    """How many tokens there are up to the last that counts for any example (N, T), one at least."""
+    places = counts.any(0).nonzero()
+    return int(places[-1]) + 1 if len(places) else 1

@@ -1,0 +1,173 @@
+"""Reads a layer by Triton kernels: no matrix of tokens × tokens, nor a block of one, is ever in memory.
+
+Used where Triton is (it comes with torch for CUDA), on the devices that it serves. Each kind of reading is tested on
+the user's device at its first use, for each precision and head dimension, against the same in blocks of float64: where
+a kernel differs or cannot be compiled it is not used, and a warning says so once.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension. In formulas: A attention, G its gradient.
+"""
+
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.kernels.blocks import read_in_blocks
+from captum_gmar.engine.kernels.reduction import NOTHING, Heads, LayerGradient, Matrix, Reading, Way
+
+DEVICES = {"cuda"}  # in tests also "cpu", under Triton's interpreter
+KERNEL_PRECISIONS = torch.float16, torch.bfloat16, torch.float32
+LARGEST_HEAD = 512  # bytes of a token: tiles of more do not fit on every device
+TOLERANCE = 1e-4  # of the largest number: products of half precision are exact in float32, in which they add up
+
+# By their numbers in the kernel.
+KERNEL_MATRICES = ("attention", "product", "positive", "positive gradient", None)
+KERNEL_NORMS = (None, "l1", "l2", "positive")
+OF_ATTENTION = KERNEL_MATRICES[:3]
+
+_results: dict["_Form", bool] = {}  # of the tests
+_tests_lock = threading.Lock()
+
+
+class _Form(NamedTuple):
+    """What a kernel is compiled for."""
+
+    device: torch.device
+    precision: torch.dtype
+    size: int  # of a head
+    mask: torch.dtype | None
+    matrix: Matrix | None
+    norm: str | None
+    totals: Matrix | None
+
+    def __str__(self) -> str:
+        precision = str(self.precision).removeprefix("torch.")
+        return f"{self.matrix or self.norm or self.totals} in {precision}, head dimension {self.size}, on {self.device}"
+
+
+def is_readable(layer: LayerGradient, reading: Reading) -> bool:
+    """Whether the kernels read this of the layer, and rightly: that is tested at the first use."""
+    query, mask = layer.query, layer.mask
+    precision, size = query.dtype, query.shape[-1]
+    if (
+        query.device.type not in DEVICES
+        or precision not in KERNEL_PRECISIONS
+        or size * precision.itemsize > LARGEST_HEAD
+        or any((t.dtype, t.device, t.shape[-1]) != (precision, query.device, size) for t in layer[:4])
+        or reading.totals not in (None, *OF_ATTENTION)
+        or not _has_triton()
+    ):
+        return False
+    form = _Form(query.device, precision, size, None if mask is None else mask.dtype, *reading[1:])
+    with _tests_lock:
+        if form not in _results:
+            _results[form] = _passes_test(form)
+    return _results[form]
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
+    """The answer to a reading: in a pass over the keys of each query, where attention counts, and one over the queries
+    of each key."""
+    row, matrix, norm, summed = reading
+    queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
+    by_query = matrix is None and summed is not None  # which of the passes adds up the norm
+    rows, norms = _space(layer, keys, matrix), _space(layer, queries if by_query else keys, norm)
+    totals = _space(layer, queries, summed)
+    lse = NOTHING if summed or layer.lse is None else layer.lse
+    if lse is NOTHING and (summed or matrix in OF_ATTENTION):
+        lse = _space(layer, queries, True)
+        flags = {"MATRIX": KERNEL_MATRICES.index(summed), "NORM": KERNEL_NORMS.index(norm if by_query else None)}
+        run_kernel("row_sums", layer, (lse, totals, norms if by_query else NOTHING), queries[-1], **flags)
+    if not by_query:
+        wide = NOTHING if row is None else row.to(torch.float32).contiguous()
+        flags = {"MATRIX": KERNEL_MATRICES.index(matrix), "NORM": KERNEL_NORMS.index(norm)}
+        run_kernel("column_sums", layer, (lse, wide, rows, norms), keys[-1], **flags)
+    if norm is not None:
+        norms = norms.sum(-1).sqrt_() if norm == "l2" else norms.sum(-1)
+    return Heads(rows, norms, totals)
+
+
+def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=layer.query.device) if wanted else NOTHING
+
+
+def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
+    """Runs one of the kernels on a layer and what goes with it, a program for every head and tile of the tokens."""
+    query, key, value, grad_output, mask, scale, _ = layer
+    examples, heads, queries, size = query.shape
+    keys, padded = key.shape[-2], max(16, 1 << (size - 1).bit_length())
+    tile = 64 if padded * query.element_size() <= LARGEST_HEAD // 2 else 32
+    inputs = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value, grad_output)]
+    masks = query if mask is None else mask.expand(*query.shape[:3], keys)
+    if masks.dtype == torch.bool:
+        masks = masks.view(torch.uint8)
+    strides = [stride for t in inputs for stride in t.stride()[:3]]
+    others = [t if t.numel() else query for t in tensors]  # where there is nothing to read or write, any will do
+    numbers = scale, heads, heads // key.shape[1], queries, keys
+    kernel = getattr(import_module("captum_gmar.engine.kernels._triton"), name)
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # which Triton runs on
+        kernel[(examples * heads * -(-tokens // tile),)](
+            *(*inputs, masks, *others, *strides, *masks.stride(), *numbers),
+            D=size,
+            D_PADDED=padded,
+            BI=tile,
+            BJ=tile,
+            MASK=0 if mask is None else 2 if mask.dtype == torch.bool else 1,
+            PRECISION="ieee",  # of float32; products of half precision are exact in any
+            num_stages=2,
+            **flags,
+        )
+
+
+def _passes_test(form: _Form) -> bool:
+    """Compares what the kernels read of random layers with what blocks do; warns if it is not the same."""
+    try:
+        error = max(_error(form, tokens) for tokens in (33, 96))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as failure:  # whatever compilers raise
+        reason = f"it does not run: {type(failure).__name__}: {failure}".splitlines()[0]
+    else:
+        if error < TOLERANCE:
+            return True
+        reason = f"it is wrong by {error:.1g} of the largest number"
+    warnings.warn(
+        f"The Triton kernel for {form} is not used, as {reason}. Attention is gone over in blocks instead: the results "
+        "are the same, but take longer.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+def _error(form: _Form, tokens: int) -> float:
+    """The largest error in reading a random layer, as a share of the largest number; infinity where one is NaN."""
+    random = torch.Generator().manual_seed(0)
+    shape = 2, tokens, 2, form.size  # laid out as models have it
+    tensors = [torch.randn(shape, generator=random).transpose(1, 2).to(form.precision) for _ in range(4)]
+    row, mask = torch.rand(2, tokens, generator=random), torch.randn(2, 1, tokens, tokens, generator=random)
+    masks = None if form.mask is None else mask > 0 if form.mask == torch.bool else mask.to(form.mask)
+
+    def answer(read: Way, device: torch.device, precision: torch.dtype) -> Heads:
+        query, key, value, grad_output = (t.to(device, precision) for t in tensors)
+        moved = None if masks is None else masks.to(device)
+        layer = LayerGradient(query, key, value, grad_output, moved, form.size**-0.5)
+        wide = row.to(device, torch.promote_types(precision, torch.float32))
+        return read(layer, Reading(wide, form.matrix, form.norm, form.totals))
+
+    exact = answer(read_in_blocks, torch.device("cpu"), torch.float64)
+    found = answer(read_by_kernel, form.device, form.precision)
+    pairs = [(a, b.to(a)) for a, b in zip(exact, found, strict=True) if a.numel()]
+    return max(float(((a - b).abs().max() / a.abs().max()).nan_to_num(nan=math.inf)) for a, b in pairs)

@@ -1,0 +1,94 @@
+"""Memory for blocks of attention, and how large they are.
+
+Letters in shapes: N examples, H heads, T tokens, D head dimension.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.kernels.layer import Layer, split
+from captum_gmar.engine.kernels.precision import of_sums
+
+# A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
+BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
+MIN_BLOCK_ROWS = 128
+# A block of heads gone over apart; on CPU for each of a few threads. Fewer elements mean that key and value are read
+# and their gradients added up more often, and more of them that a block leaves the cache before it has been used.
+ELEMENTS_APART = {"cpu": 9 << 16, "cuda": 1 << 25}
+MOST_THREADS = 4
+
+
+class Workspace:
+    """Memory that the layers take one after the other: to get new memory each time, page by page, takes longer."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+        self.views: dict[tuple[object, ...], Tensor] = {}  # of it, which layers of one shape ask for again
+        self.lock = threading.Lock()  # of the layer that has it: devices have threads of their own in backward
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor, room: int = 0) -> Tensor:
+        """Memory for this shape, which holds anything: what was taken under the name before is lost.
+
+        Args:
+            name: under which it is kept.
+            shape: of what is returned.
+            like: of the same device and precision.
+            room: how many elements there are to be at least, for larger shapes to come.
+        """
+        place = name, shape, like.dtype, like.device, room
+        if place not in self.views:
+            self.views[place] = self._memory(name, max(room, math.prod(shape)), like)[: math.prod(shape)].view(shape)
+        return self.views[place]
+
+    def _memory(self, name: str, elements: int, like: Tensor) -> Tensor:
+        kept = self.kept.get(name)
+        if kept is None or kept.numel() < elements or (kept.dtype, kept.device) != (like.dtype, like.device):
+            self.views = {place: view for place, view in self.views.items() if place[0] != name}
+            kept = self.kept[name] = torch.empty(elements, dtype=like.dtype, device=like.device)
+        return kept
+
+    def clear(self) -> None:
+        """Lets go of all memory."""
+        self.kept, self.views = {}, {}
+
+
+class Scratch:
+    """Memory for one block of a layer, which its blocks share.
+
+    Args:
+        layer: of which the blocks are.
+        workspace: from which the memory comes.
+        precision: of the blocks; default: single at least.
+    """
+
+    def __init__(self, layer: Layer, workspace: Workspace | None = None, precision: torch.dtype | None = None) -> None:
+        self.examples, self.heads, tokens, _ = layer.shape
+        self.like = layer.query.new_empty(0, dtype=precision or of_sums(layer.query.dtype))
+        self.workspace = workspace or Workspace()
+        device = layer.query.device.type
+        fold = 4 // min(4, self.like.element_size())  # how many more fit in the same memory
+        elements = fold * BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"])
+        self.step = min(max(1, elements // (self.heads * tokens**2)), self.examples)
+        self.rows = min(max(MIN_BLOCK_ROWS, elements // (self.heads * tokens)), tokens)
+        elements = fold * ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
+        if device == "cpu":
+            elements *= min(torch.get_num_threads(), MOST_THREADS)
+        self.heads_apart = min(max(1, elements // tokens**2 // 2 * 2), self.heads)  # even, for two threads
+        self.rows_apart = min(max(MIN_BLOCK_ROWS, elements // (self.heads_apart * tokens)), tokens)
+        self.elements = max(self.step * self.heads * self.rows, self.heads_apart * self.rows_apart) * tokens
+
+    def parts(self) -> Iterator[slice]:
+        """The examples, as many at a time as a block holds."""
+        return split(self.examples, self.step)
+
+    def groups(self) -> Iterator[slice]:
+        """The heads of an example, as many at a time as go together where they are gone over apart."""
+        return split(self.heads, self.heads_apart)
+
+    def view(self, matrix: int, shape: tuple[int, ...]) -> Tensor:
+        """The memory of one of the matrices of a block."""
+        return self.workspace.take(f"matrix {matrix}", shape, self.like, self.elements)

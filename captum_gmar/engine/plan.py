@@ -1,0 +1,80 @@
+"""Plans of the methods, and what a pass makes of them.
+
+Letters in shapes: N examples, T tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_gmar.engine.models.grids import FieldGrid
+from captum_gmar.engine.models.patch_grid import PatchGrid
+from captum_gmar.engine.models.readout_tokens import Start
+from captum_gmar.engine.rule import Importance, Rule, Sweep
+
+
+def _itself(logits: Tensor) -> Tensor:
+    return logits
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of the layers that are met.
+
+    Args:
+        rule: applied to each layer on the way back; without one there is no backward pass.
+        sweep: applied to all layers afterwards.
+        start_layer: the first layer that counts; negative ones count from the end.
+        tokens: where relevance begins, if not where the model's classifier reads.
+        separate: whether every layer is met with the gradient of its own logits: those that the rest of the model
+            gives to what comes out of that layer.
+        score: what is explained, of the logits (N, classes) and of the same shape, if not these themselves.
+    """
+
+    rule: Rule | None = None
+    sweep: Sweep | None = None
+    start_layer: int = 0
+    tokens: Start | None = None
+    separate: bool = False
+    score: Callable[[Tensor], Tensor] = _itself
+
+    @property
+    def begins(self) -> bool:
+        """Whether relevance begins at tokens, and is not just gathered layer by layer."""
+        return self.sweep is not None or self.rule is None or not self.rule.layerwise
+
+
+class Explanation(NamedTuple):
+    """What one pass gives for one target."""
+
+    relevance: Tensor  # (N, T) of every token
+    importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
+    grid: PatchGrid | FieldGrid
+    without_gradient: bool  # whether all gradients of a layer are zero, for any example
+    logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule met none
+    target: Tensor | None = None  # (N,) or of no dimensions, of which it is, where that was chosen of the logits
+
+    @property
+    def patch_relevance(self) -> Tensor:
+        """(N, rows, columns); of a video (N, time, rows, columns)"""
+        return self.relevance[:, -self.grid.patches :].reshape(-1, *self.grid.shape)
+
+    def to(self, device: torch.device) -> "Explanation":
+        """The same on this device."""
+        importance = self.importance and [heads.to(device) for heads in self.importance]
+        logits = None if self.logits is None else self.logits.to(device)
+        return self._replace(relevance=self.relevance.to(device), importance=importance, logits=logits)
+
+
+def first_layer(start_layer: int, layers: int) -> int:
+    """Which of so many layers a method's start layer is, which may be counted from the end.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if not isinstance(start_layer, int) or not -layers <= start_layer < layers:
+        raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
+    return start_layer % layers

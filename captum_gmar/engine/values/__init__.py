@@ -1,0 +1,1 @@
+"""Values that attention mixes, on any grid, times their gradient."""

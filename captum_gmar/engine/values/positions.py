@@ -1,0 +1,275 @@
+"""Which place of the input each value stands for.
+
+A model cuts its tokens into windows, rolls, pads, unfolds and orders them by functions that move numbers and change
+none. The backward pass of these alone brings a number of each value token back to where the token came from, so
+nothing need be known of windows.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node
+
+from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.models.grids import FieldGrid, KnownGrids, Shape
+from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, QUERY_PARAMETERS, Survey
+from captum_gmar.engine.models.patch_grid import config_of
+
+# Autograd's steps that move numbers, as their names begin.
+MOVES = frozenset(
+    [
+        *("Alias", "AsStrided", "Clone", "ConstantPadNd", "Expand", "Flip", "Im2Col", "Index", "Narrow", "Permute"),
+        *("Repeat", "ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy"),
+        *("Transpose", "Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View"),
+    ]
+)
+JOINTS = frozenset(["Cat"])
+PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected
+
+
+class Mixed(NamedTuple):
+    """Values that attention mixes, as they were met."""
+
+    layer: int
+    value: Tensor  # (..., tokens, head dimension); of a map (N·heads, head dimension, rows, columns)
+    is_map: bool = False  # whether it is sampled, by deformable attention
+    entry: Tensor | None = None  # the tokens that entered the list of layers, which may have been moved about before
+    channels: int | None = None  # of values that are weighed and summed up, without heads, which dimension theirs is
+    weights: Tensor | None = None  # (..., queries, tokens) that they are mixed by, where these are kept
+
+
+class Evidence(NamedTuple):
+    """Value times gradient of the tokens of one attention."""
+
+    field: Tensor  # (N, *grid) of the places
+    others: Tensor  # (N, tokens) of tokens that stand for none: those before the places, then those behind
+
+
+class Places:
+    """The places of the tokens of one pass.
+
+    Args:
+        model: asked for its prefix tokens, and for an order of its tokens.
+        examples: N.
+        grids: that tokens may lie on.
+        kind: what the finest grid is made as.
+        padded: how many tokens behind the places there are that hold nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: int,
+        grids: KnownGrids,
+        kind: type[FieldGrid] = FieldGrid,
+        padded: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.examples = examples
+        self.grids = grids
+        survey = Survey(model)
+        self.prefixes = sorted({0, *survey.tokens(PREFIX_PARAMETERS)})
+        self.behind = padded + max(survey.tokens(QUERY_PARAMETERS), default=0)
+        self.ordering = next((module for module, _ in survey.modules if hasattr(type(module), "reroll")), None)
+        attends_jointly = "joint_space_time"
+        self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
+
+    def field(self, mixed: Mixed, gradient: Tensor) -> Evidence | None:
+        """Value times gradient of the places; None if the values stand for none.
+
+        Args:
+            mixed: the values.
+            gradient: with respect to them.
+        """
+        product = wide(mixed.value.detach()) * wide(gradient)
+        return self._of_map(product) if mixed.is_map else self._placed(mixed, product)
+
+    def tokens_of(self, mixed: Mixed) -> Tensor | None:
+        """Of each place the number of its token, (N, *grid), counted through all sequences of values.
+
+        Args:
+            mixed: values (sequences, heads, tokens, head dimension).
+
+        Returns:
+            None if tokens stand for no place, for several, or some place for none or several of them.
+        """
+        sequences, _, count, _ = mixed.value.shape
+        numbers = torch.arange(sequences * count, device=mixed.value.device).view(sequences, count)
+        base, tokens, weight = int(2 / torch.finfo(mixed.value.dtype).eps), torch.zeros_like(numbers[:1, :1]), 1
+        ones = self._moved_numbers(mixed, torch.ones_like(numbers))
+        if ones is None or not ones.eq(1).all():
+            return None
+        while weight < numbers.numel():  # digit by digit, as low precision holds small numbers alone
+            digits = self._moved_numbers(mixed, numbers // weight % base)
+            assert digits is not None
+            tokens, weight = tokens + digits.long() * weight, weight * base
+        return tokens
+
+    def _moved_numbers(self, mixed: Mixed, numbers: Tensor) -> Tensor | None:
+        """(sequences, tokens) → (N, *grid); None where some lie on no place."""
+        product = torch.zeros_like(mixed.value)
+        product[:, 0, :, 0] = numbers.to(product)
+        placed = self._placed(mixed, product)
+        return None if placed is None or placed.others.numel() else placed.field
+
+    def _placed(self, mixed: Mixed, product: Tensor) -> Evidence | None:
+        """Of numbers that are as the values are, and of which each token's are added up."""
+        tokens = self._of_tokens(mixed, product)
+        tokens = None if tokens is None else self._before_cut(tokens, mixed)
+        return None if tokens is None else self._on_grid(tokens)
+
+    def _of_tokens(self, mixed: Mixed, product: Tensor) -> Tensor | None:
+        if mixed.channels is not None:
+            return product.sum(mixed.channels)
+        if product.dim() != 4 or len(product) != self.examples:
+            return moved_back(mixed.value, product)
+        by_channel = self._on_grid(product.sum((1, 3))) is None and self.grids.grid_of(product.shape[3]) is not None
+        return product.sum((1, 2) if by_channel else (1, 3))  # of attention among channels, places are the last
+
+    def _before_cut(self, tokens: Tensor, mixed: Mixed) -> Tensor | None:
+        """The tokens as they were before they were cut ahead of their layers, where they were: then also those that
+        attend as a whole are in the order of the cuts."""
+        entry, channels = mixed.entry, -1 if mixed.channels is None else mixed.channels
+        if self.grids.is_video or entry is None:
+            return tokens
+        is_cut = len(entry) != self.examples if mixed.channels is None else entry.shape == mixed.value.shape
+        if not is_cut:
+            return tokens
+        of_tokens = entry.select(channels, 0)
+        if tokens.numel() != of_tokens.numel():
+            return tokens
+        whole = moved_back_to_entry(entry, tokens.reshape(of_tokens.shape), self.examples, channels)
+        windows, repeated = len(entry) // self.examples, tokens.numel() - whole.numel()
+        is_whole = repeated in ((windows - 1) * self.examples * prefix for prefix in self.prefixes)
+        return whole if is_whole else None  # it was cut otherwise than can be gone back through
+
+    def _of_map(self, product: Tensor) -> Evidence | None:
+        shape = tuple(product.shape[2:])
+        if shape not in self.grids.shapes:
+            return None
+        field = product.sum(1).view(self.examples, -1, *shape).sum(1)
+        return Evidence(field, field.new_zeros(self.examples, 0))
+
+    def _on_grid(self, tokens: Tensor) -> Evidence | None:
+        """Of (N, tokens), of (N, *grid), or of a video's frames (N·time, tokens) or places (N·places, time)."""
+        if tokens.dim() > 2:
+            return Evidence(tokens, tokens.new_zeros(self.examples, 0)) if len(tokens) == self.examples else None
+        for prefix in self.prefixes:
+            end = tokens.shape[1] - self.behind
+            field = self._without_others(tokens[:, prefix:end])
+            if field is not None:
+                others = torch.cat([tokens[:, :prefix], tokens[:, end:]], 1)
+                return Evidence(field, others.view(self.examples, len(others) // self.examples, -1).sum(1))
+        return None
+
+    def _without_others(self, tokens: Tensor) -> Tensor | None:
+        sequences, count = tokens.shape
+        if sequences == self.examples:
+            shape = self.grids.grid_of(count)
+            return None if shape is None else self._ordered(tokens, shape)
+        shape = self.grids.grid_of(sequences // self.examples * count) if self.grids.is_video else None
+        if shape is None or sequences % self.examples:
+            return None
+        time, rows, columns = shape
+        if count == time == rows * columns:
+            raise RuntimeError(
+                "Expected frames and the places of a frame to be of different numbers, so that attention in time can "
+                f"be told from attention in space, but both are {count}. Pass another number of frames."
+            )
+        if count == rows * columns:
+            return tokens.reshape(self.examples, *shape)
+        return tokens.reshape(self.examples, rows, columns, time).movedim(-1, 1) if count == time else None
+
+    def _ordered(self, tokens: Tensor, shape: Shape) -> Tensor:
+        ordering: Any = self.ordering
+        if ordering is not None:
+            stage = next(stage for stage, (_, size) in ordering.schedule.items() if prod(size) == tokens.shape[1])
+            rerolled: Tensor = ordering.reroll(tokens[..., None], stage)[..., 0]
+            return rerolled
+        if self.time_is_last:
+            time, rows, columns = shape
+            return tokens.reshape(-1, rows, columns, time).movedim(-1, 1)
+        return tokens.reshape(-1, *shape)
+
+
+def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
+    """A number for each token (..., of the shape that the tokens had before they were moved about); None if unknown.
+
+    Args:
+        value: of tokens that were cut, projected, and brought into heads.
+        product: numbers of its shape, of which each token's are added up.
+    """
+    projected = _origin(value)
+    before = None if projected is None else _before_projection(projected)
+    if projected is None or before is None:
+        return None
+    of_tokens = _moved(value, projected, product).sum(-1)
+    origin = _origin(before)
+    node: Any = before.node
+    known = node._input_metadata[before.output_nr]  # the shape of what is before the projection
+    cotangent = torch.zeros(tuple(known.shape), dtype=known.dtype, device=value.device)
+    cotangent[..., 0] = of_tokens.view(cotangent.shape[:-1])
+    return cotangent[..., 0] if origin is None else _first_channel(_moved(before, origin, cotangent), cotangent)
+
+
+def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: int = -1) -> Tensor:
+    """The same for tokens (rows, T) that were moved about before they entered their stage."""
+    origin = _origin(entry)
+    cotangent = torch.zeros_like(entry)
+    cotangent.select(channels, 0).copy_(tokens)
+    if origin is None:
+        return tokens
+    return _first_channel(_moved(entry, origin, cotangent), cotangent)[-examples:]
+
+
+def _first_channel(moved: Tensor, before: Tensor) -> Tensor:
+    """What was put in the first channel, wherever the channels are by now."""
+    is_last = moved.shape[-1] == before.shape[-1] and not moved[..., 1:].any()
+    return moved[..., 0] if is_last else moved[:, 0]
+
+
+def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
+    """Where the numbers were computed that were moved since."""
+    if not isinstance(root, Tensor):
+        edge = root
+    elif root.grad_fn is None:
+        return None
+    else:
+        edge = GradientEdge(root.grad_fn, root.output_nr)
+    while _is_named(edge, MOVES):
+        following = _following(edge.node)
+        if len(following) != 1:
+            return None
+        (edge,) = following
+    return _origin_of_parts(edge) or edge if _is_named(edge, JOINTS) else edge
+
+
+def _origin_of_parts(joint: GradientEdge) -> GradientEdge | None:
+    """The one origin of all that is put side by side, as where tokens were cut into windows and each got the class
+    token again; None if it is not one."""
+    origins = {_origin(part) for part in _following(joint.node)}
+    return origins.pop() if len(origins) == 1 else None
+
+
+def _is_named(edge: GradientEdge, names: frozenset[str]) -> bool:
+    return edge.node.name().partition("Backward")[0] in names
+
+
+def _before_projection(edge: GradientEdge) -> GradientEdge | None:
+    following = _following(edge.node) if edge.node.name().startswith(PROJECTIONS) else []
+    return following[0] if len(following) == 1 else None
+
+
+def _following(node: Node) -> Sequence[GradientEdge]:
+    return [GradientEdge(following, number) for following, number in node.next_functions if following is not None]
+
+
+def _moved(root: Tensor | GradientEdge, edge: GradientEdge, cotangent: Tensor) -> Tensor:
+    roots: Any = [root]
+    if isinstance(root, Tensor):
+        cotangent = cotangent.to(root.dtype)
+    (moved,) = torch.autograd.grad(roots, [edge], [cotangent], retain_graph=True)
+    return moved

@@ -1,0 +1,173 @@
+"""Every layer of a model of several stages by itself: the rest of the model without the layers after it.
+
+A layer's outcome passes the later layers by, and goes through what merges, projects or normalises between the stages.
+All layers take one pass together: behind a stage come the outcomes of all layers so far, as so many examples more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.models.layers import ATTENTION_NAMES
+
+MLP_NAMES = ("mlp", "ffn", "feedforward")
+
+
+class LayersPassedBy:
+    """What runs in the place of layers, within :func:`layers_passed_by`.
+
+    A *slot* holds the tokens of all examples as they came out of a layer. Between the stages there are as many as
+    layers before or, of models that count their examples at the start, as all layers from the start on: then those that
+    no layer has filled yet hold the last outcome.
+
+    Attributes:
+        entries: of each stage the tokens that enter it, of the true examples, as they came out of what is before.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[nn.Module]], is_whole: bool) -> None:
+        self.stages = stages
+        self.starts = [0, *accumulate(map(len, stages))]
+        self.is_whole = is_whole
+        self.entries: list[Tensor] = []
+        self.outcomes: list[Tensor] = []  # of the layers of this stage so far
+        self.carried: Tensor | None = None  # what passes this stage by
+        self.rows = 0  # of a slot
+        self.entered = 0  # rows of all slots
+
+    @property
+    def count(self) -> int:
+        """How many layers there are."""
+        return self.starts[-1]
+
+    def enter(self, stage: int, place: int, tokens: Tensor) -> Tensor:
+        """What the layer takes, of the tokens (slots·N, ...) that come to it."""
+        if place:
+            if tokens is not self.outcomes[-1]:
+                raise RuntimeError(
+                    "Expected layers of a stage to follow one upon the other, but something is computed between them."
+                )
+            return self._alone(tokens)
+        slots = self.count if self.is_whole else max(self.starts[stage], 1)
+        if len(tokens) % slots:
+            raise RuntimeError(f"Expected {slots} times as many examples but got {len(tokens)}.")
+        self.rows, self.entered = len(tokens) // slots, len(tokens)
+        true = tokens[-self.rows :] if slots > 1 else tokens
+        self.entries.append(true)
+        filled = self.starts[stage]
+        self.carried = tokens[: filled * self.rows] if filled else None
+        self.outcomes = []
+        if self.carried is not None and projects(self.stages[stage][0]):
+            return torch.cat([self.carried, self._alone(true)])
+        return self._alone(true)
+
+    def leave(self, stage: int, place: int, tokens: Tensor) -> Tensor:
+        """What goes on from the layer."""
+        if not place and self.carried is not None and projects(self.stages[stage][0]):
+            self.carried, tokens = tokens[: -self.rows], tokens[-self.rows :]
+        self.outcomes.append(tokens)
+        if place < len(self.stages[stage]) - 1:
+            return tokens
+        slots = [*([] if self.carried is None else [self.carried]), *self.outcomes]
+        if self.is_whole:
+            slots += [tokens.detach()] * (self.count - self.starts[stage + 1])
+        return torch.cat(slots)
+
+    @staticmethod
+    def _alone(tokens: Tensor) -> Tensor:
+        return tokens.detach().requires_grad_()
+
+
+@contextmanager
+def layers_passed_by(
+    stages: Sequence[Sequence[nn.Module]], is_whole: bool, is_under_way: Callable[[int | None], None]
+) -> Iterator[LayersPassedBy]:
+    """Within the block, in this thread, each layer's gradient is that of its own logits.
+
+    Args:
+        stages: the layers of each stage, first to last.
+        is_whole: whether there are as many slots from the start on as layers.
+        is_under_way: called with the layer's number before it runs, and with None after it.
+    """
+    passing = LayersPassedBy(stages, is_whole)
+    with ExitStack() as stack:
+        for stage, layers in enumerate(stages):
+            for place, layer in enumerate(layers):
+                for handle in _hooked(layer, stage, place, passing, is_under_way):
+                    stack.enter_context(handle)
+            for branch in branches(layers[0]) if projects(layers[0]) else ():
+                for handle in _hooked_branch(branch, passing):
+                    stack.enter_context(handle)
+        yield passing
+
+
+def _hooked(
+    layer: nn.Module,
+    stage: int,
+    place: int,
+    passing: LayersPassedBy,
+    is_under_way: Callable[[int | None], None],
+) -> list[Any]:
+    @of_this_thread
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        tokens = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        changed = passing.enter(stage, place, tokens)
+        is_under_way(passing.starts[stage] + place)
+
+        def of_layer(argument: Any) -> Any:
+            if argument is tokens:
+                return changed
+            if not isinstance(argument, Tensor):
+                return argument
+            is_of_each = argument.dim() and len(argument) == passing.entered > len(changed)
+            return (argument[-len(changed) :] if is_of_each else argument).detach()
+
+        return tuple(map(of_layer, args)), {name: of_layer(value) for name, value in kwargs.items()}
+
+    @of_this_thread
+    def leave(module: nn.Module, args: Any, output: Any) -> Any:
+        is_under_way(None)
+        tokens = passing.leave(stage, place, output if isinstance(output, Tensor) else output[0])
+        return tokens if isinstance(output, Tensor) else (tokens, *output[1:])
+
+    return [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]
+
+
+def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
+    """So that it adds nothing to what passes by."""
+
+    @of_this_thread
+    def enter(module: nn.Module, args: Any) -> Any:
+        if passing.carried is None:
+            return None
+        true = args[0][-passing.rows :].mul(1)  # computed anew, so that its places are those of the true examples
+        return true, *args[1:]
+
+    @of_this_thread
+    def leave(module: nn.Module, args: Any, output: Any) -> Any:
+        if passing.carried is None:
+            return None
+        written = output if isinstance(output, Tensor) else output[0]
+        passing_by = written.new_zeros(len(passing.carried), *written.shape[1:])
+        together = torch.cat([passing_by, written])
+        return together if isinstance(output, Tensor) else (together, *output[1:])
+
+    return [branch.register_forward_pre_hook(enter), branch.register_forward_hook(leave)]
+
+
+def projects(layer: nn.Module) -> bool:
+    """Whether a layer merges or projects what it adds to, as Hiera's first ones of a stage."""
+    return isinstance(getattr(layer, "proj", None), nn.Linear) and bool(branches(layer))
+
+
+def branches(layer: nn.Module) -> list[nn.Module]:
+    """The modules of a layer that write to its residual stream."""
+    return [
+        child
+        for name, child in layer.named_children()
+        if ATTENTION_NAMES.search(name) or any(known in type(child).__name__.lower() for known in MLP_NAMES)
+    ]

@@ -1,0 +1,256 @@
+"""Relevance handed down through attention in windows, and through the merging of tokens between the stages.
+
+Every step on the way is linear in the relevance. Attention in windows is attention over all places of its stage whose
+matrix is zero between windows, so a rule reads it window by window; shifts and the cutting only say where a window's
+tokens lie. A merged token's relevance goes to those that it was made of, in equal parts. What tokens that stand for no
+place get, of padding, is not handed on.
+
+Letters in shapes: N examples, S windows of all examples, H heads, n tokens of a window, T places of a stage.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_gmar.engine._captum import _format_additional_forward_args
+from captum_gmar.engine.checks import check_deterministic
+from captum_gmar.engine.finite_checks import check_finite
+from captum_gmar.engine.kernels.precision import of_sums, wide, without_autocast
+from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading, combined, read_blocks
+from captum_gmar.engine.models.grids import FieldGrid, Shape, added_up, stretched
+from captum_gmar.engine.models.patch_grid import Logits, PatchGrid
+from captum_gmar.engine.models.readout_tokens import start_relevance
+from captum_gmar.engine.plan import Explanation, Plan, first_layer
+from captum_gmar.engine.request import Request
+from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Sweep
+from captum_gmar.engine.targets import select
+from captum_gmar.engine.values.explain import places_of, run_together
+from captum_gmar.engine.values.positions import Mixed, Places
+
+
+@dataclass
+class WrittenOut:
+    """Attention that exists as a whole, in one block."""
+
+    attention: Tensor  # (S, H, n, n)
+    gradient: Tensor  # of the same shape, or NOTHING
+
+    @property
+    def rows(self) -> slice:
+        """Of the n tokens."""
+        return slice(0, self.attention.shape[2])
+
+    @property
+    def spare(self) -> Tensor:
+        """Memory for what is made of both."""
+        return torch.empty_like(self.attention)
+
+    def __iter__(self) -> Iterator["WrittenOut"]:
+        yield self
+
+    def heads_apart(self) -> Sequence["WrittenOut"]:
+        """All at once, as windows are small."""
+        return [self]
+
+    def keep_first(self, queries: int) -> None:
+        """Leaves out the other query rows."""
+        self.attention = self.attention[:, :, :queries]
+        if self.gradient is not NOTHING:
+            self.gradient = self.gradient[:, :, :queries]
+
+
+class WindowLayer(NamedTuple):
+    """One attention layer over the places of its stage."""
+
+    attention: Tensor  # A (S, H, n, n)
+    tokens: Tensor  # (N, T) of each place the number of its token, among the S·n of all windows
+    shape: Shape  # of the stage's grid
+    gradient: Tensor = NOTHING  # G, of the same shape
+
+    def relevance(self, field: Tensor) -> Tensor:
+        """(N, T) of this stage's places, of the field (N, rows, columns) above; a merged place's in equal parts."""
+        return stretched(field, self.shape).flatten(1)
+
+    def field(self, relevance: Tensor) -> Tensor:
+        """(N, T) → (N, rows, columns)"""
+        return relevance.view(-1, *self.shape)
+
+    def windowed(self, relevance: Tensor) -> Tensor:
+        """(N, T) → (S, n); zero for what stands for no place."""
+        windows = relevance.new_zeros(self.attention.shape[::3])
+        windows.view(-1)[self.tokens] = relevance
+        return windows
+
+    def placed(self, windows: Tensor) -> Tensor:
+        """(S, n) → (N, T), or (S, H, n) → (N, H, T)"""
+        return windows.movedim(-1, 1).flatten(0, 1)[self.tokens].movedim(1, -1)
+
+    def read(self, reading: Reading) -> Heads:
+        """The answer to a reading of all places."""
+        row = None if reading.row is None else self.windowed(reading.row)
+        rows, norms, totals = read_blocks(self._written_out(), reading._replace(row=row))
+        return Heads(
+            rows if rows is NOTHING else self.placed(rows),
+            norms if reading.norm is None else combined(reading.norm, list(self._of_examples(norms).unbind(1))),
+            totals if totals is NOTHING else self.placed(totals),
+        )
+
+    def sweep(self, sweep: Sweep, relevance: Tensor) -> Tensor:
+        """(N, T) below the layer: no window knows of another."""
+        return self.placed(sweep(self.windowed(relevance), [self._written_out()], None))
+
+    def has_gradient(self) -> Tensor:
+        """(N, T), whether any head's gradient is other than zero in the place's row."""
+        return self.placed(self.gradient.ne(0).any(-1).any(1))
+
+    def _written_out(self) -> WrittenOut:
+        return WrittenOut(wide(self.attention), self.gradient if self.gradient is NOTHING else wide(self.gradient))
+
+    def _of_examples(self, windows: Tensor) -> Tensor:
+        """(S, H) → (N, S/N, H)"""
+        return windows.view(len(self.tokens), -1, windows.shape[-1])
+
+
+class NotWindowsError(RuntimeError):
+    """What is raised where attention is not of places with one another; or none of places was met."""
+
+    def __init__(self, model: nn.Module, why: str, is_met: bool = True) -> None:
+        self.is_met = is_met
+        super().__init__(
+            f"Relevance cannot be handed down through the attention of {type(model).__name__}: {why}. "
+            "AttentionEvidence explains it."
+        )
+
+
+def explain_windows(
+    model: nn.Module, forward_func: Logits, plan: Plan, inputs: Tensor, request: Request
+) -> list[Explanation]:
+    """What a plan makes of a model whose tokens attend in windows, or between whose layers tokens are merged.
+
+    Relevance is on the grid of the first layer that counts. A plan that takes each layer by itself gives their mean on
+    the finest grid.
+
+    Args:
+        model: the model that ``forward_func`` runs. It is left as it was.
+        forward_func: gives the logits.
+        plan: of a rule that reads heads, or of a sweep that goes down the layers.
+        inputs: images (N, channels, height, width).
+        request: the targets, and further arguments.
+
+    Raises:
+        NotWindowsError: if attention is not of places with one another, in layers one upon the other.
+        ValueError: if the plan is another, or its start layer or tokens are none of the model's.
+        RuntimeError: if the target does not read all places after the last layer.
+        FloatingPointError: if the target's logits or the relevance is NaN or infinite.
+    """
+    check_deterministic(model)
+    arguments = _format_additional_forward_args(request.additional_forward_args) or ()
+    mode, logits = run_together(model, forward_func, inputs, arguments, writes_out=True)
+    places, dims = places_of(model, inputs, arguments, list(mode.maps))
+    layers = [_layer(model, mixed, places) for mixed in mode.values]
+    if not layers:
+        raise NotWindowsError(model, "none of it is over places of the image", is_met=False)
+    _check_plan(plan)
+    layers = layers[first_layer(plan.start_layer, len(layers)) :]
+    targets = request.targets_for(logits.detach(), len(inputs))
+    of_targets = []
+    for number, target in enumerate(targets, 1):
+        counted: Sequence[WindowLayer] = layers
+        if plan.rule:  # without one, targets mean nothing
+            selected = select(plan.score(logits), target, request.contrast)
+            counted = _with_gradients(model, layers, selected, number < len(targets))
+        with torch.no_grad(), without_autocast(inputs.device.type):
+            of_targets.append(_of_layers(model, plan, counted, dims)._replace(logits=logits.detach()))
+    return of_targets
+
+
+def _check_plan(plan: Plan) -> None:
+    goes_down = isinstance(plan.sweep, HeadSweep) and plan.sweep.goes_down and plan.rule is None
+    if plan.separate or not (goes_down or (plan.sweep is None and isinstance(plan.rule, HeadRule))):
+        raise ValueError(
+            "Expected a method that hands relevance down from the last layer to the first, as the layers of this model "
+            "are over several grids, but got one that does not, as it is set. Take GMARAttribution or "
+            "AttentionRollout with recursion='rollout', GradientRollout, GMARPlusPlus or AttentionEvidence."
+        )
+
+
+def _layer(model: nn.Module, mixed: Mixed, places: Places) -> WindowLayer:
+    """The layer of values and of the weights that they were mixed by."""
+    attention, value = mixed.weights, mixed.value
+    if attention is None or attention.dim() != 4 or attention.shape[-1] != attention.shape[-2]:
+        raise NotWindowsError(model, "its queries and keys are not of the same tokens")
+    found = places.tokens_of(mixed) if value.shape[:3] == attention.shape[:3] else None
+    if found is None or found.dim() != 3:
+        raise NotWindowsError(model, "its tokens do not stand for one place each")
+    tokens, per_example = found.flatten(1), len(attention) // len(found) * attention.shape[-1]
+    first = torch.arange(len(found), device=tokens.device)[:, None] * per_example
+    if not ((first <= tokens) & (tokens < first + per_example)).all():
+        raise NotWindowsError(model, "the windows of one example do not follow upon one another")
+    return WindowLayer(attention, tokens, tuple(found.shape[1:]))
+
+
+def _with_gradients(
+    model: nn.Module, layers: Sequence[WindowLayer], selected: Tensor, goes_again: bool
+) -> list[WindowLayer]:
+    attention = [layer.attention for layer in layers]
+    gradients = torch.autograd.grad(selected.sum(), attention, retain_graph=goes_again, allow_unused=True)
+    of_layers = []
+    for number, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+        if gradient is None:
+            raise NotWindowsError(model, f"the target does not depend on the attention of layer {number}")
+        of_layers.append(layer._replace(gradient=gradient))
+    return of_layers
+
+
+def _of_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer], dims: Shape) -> Explanation:
+    importance: Importance | None = None
+    if isinstance(plan.rule, HeadRule):
+        if not plan.rule.layerwise:
+            _check_all_read(model, plan, layers[-1])
+        field, importance = _ruled(plan.rule, layers, _start_field(model, plan, layers[-1]))
+    else:
+        field = _swept(plan.sweep, layers, _start_field(model, plan, layers[-1]))
+    check_finite(field, "relevance")
+    without_gradient = not all(layer.has_gradient().any(1).all() for layer in layers if layer.gradient is not NOTHING)
+    return Explanation(field.flatten(1), importance, FieldGrid(tuple(field.shape[1:]), dims), without_gradient)
+
+
+def _start_field(model: nn.Module, plan: Plan, last: WindowLayer) -> Tensor:
+    """(N, rows, columns) above the last layer, summing to 1."""
+    rows, columns = last.shape
+    grid = PatchGrid(rows, columns, 1, 1, frozenset({0}))
+    start = start_relevance(model, grid, grid.patches, plan.tokens or "patches")
+    start = start.to(last.attention.device, of_sums(last.attention.dtype))
+    return start.view(1, *last.shape).repeat(len(last.tokens), 1, 1)
+
+
+def _check_all_read(model: nn.Module, plan: Plan, last: WindowLayer) -> None:
+    read = last.has_gradient()
+    if plan.tokens is None and read.any() and not read.all():
+        raise RuntimeError(
+            f"Expected the target to read all {'x'.join(map(str, last.shape))} places after the last layer of "
+            f"{type(model).__name__}, but it reads some alone. Say with tokens= where relevance begins."
+        )
+
+
+def _swept(sweep: Any, layers: Sequence[WindowLayer], field: Tensor) -> Tensor:
+    """(N, rows, columns) below the layers."""
+    for layer in reversed(layers):
+        field = layer.field(layer.sweep(sweep, layer.relevance(field)))
+    return field
+
+
+def _ruled(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tuple[Tensor, Importance | None]:
+    """(N, rows, columns) below the layers, or the mean of what each gives by itself; and the heads' importance."""
+    steps: list[tuple[Tensor, Tensor | None]] = []
+    for layer in reversed(layers):
+        relevance = layer.relevance(torch.zeros_like(field) if rule.layerwise else field)
+        step = rule.take(relevance, layer.read)
+        field = layer.field(step.relevance)
+        steps.insert(0, (field, step.importance))
+    fields, importance = zip(*steps, strict=True)
+    weighs = importance[0] is not None
+    return added_up(fields) / len(fields) if rule.layerwise else field, list(importance) if weighs else None

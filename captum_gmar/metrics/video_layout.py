@@ -1,0 +1,143 @@
+"""Videos laid out as images, so that what is measured of images is measured of videos.
+
+A *tube* is the same place in some frames one after the other. On a sheet the tubes of a moment lie as patches do, and
+the moments one below the other; the frames of a tube are so many channels more.
+
+Letters in shapes: N examples, S sets of patches, F frames, C channels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from captum_gmar.metrics._inputs import PatchSize, is_integer
+from captum_gmar.metrics._outputs import ForwardFunc
+from captum_gmar.metrics.removal import PixelRemoval, Removal, check_removed
+
+VIDEO_DIMS, RELEVANCE_DIMS = 5, 4
+TUBE_DIMS = 3  # of a patch size
+
+
+class Sheet(NamedTuple):
+    """How videos (N, F, C, height, width) lie on sheets (N, tube·C, moments·height, width)."""
+
+    moments: int
+    tube: int  # frames of a moment
+
+    @classmethod
+    def of_frames(cls, frames: int, tube: int) -> "Sheet":
+        """Of so many frames, in tubes of so many.
+
+        Raises:
+            ValueError: if they cannot be cut so.
+        """
+        if frames % tube:
+            raise ValueError(f"Expected videos of whole tubes of {tube} frames but got {frames} frames.")
+        return cls(frames // tube, tube)
+
+    @property
+    def frames(self) -> int:
+        """F, of a video."""
+        return self.moments * self.tube
+
+    def apart(self, maps: Tensor) -> Tensor:
+        """(N, moments·rows, columns) → (N, moments, rows, columns)"""
+        return maps.view(len(maps), self.moments, -1, maps.shape[-1])
+
+    def of(self, videos: Tensor) -> Tensor:
+        """The sheets of videos."""
+        examples, _, channels, height, width = videos.shape
+        by_moment = videos.reshape(examples, self.moments, self.tube, channels, height, width)
+        return by_moment.movedim(1, 3).reshape(examples, self.tube * channels, self.moments * height, width)
+
+    def videos(self, sheets: Tensor) -> Tensor:
+        """The videos of sheets."""
+        examples, channels, _, width = sheets.shape
+        by_frame = sheets.reshape(examples, self.tube, channels // self.tube, self.moments, -1, width)
+        return by_frame.movedim(3, 1).flatten(1, 2)
+
+    def reads_sheets(self, forward_func: ForwardFunc) -> ForwardFunc:
+        """What takes videos, made to take their sheets."""
+        return lambda sheets: forward_func(self.videos(sheets))
+
+
+@dataclass(frozen=True)
+class FramewiseRemoval:
+    """Of a sheet's patches: the pixels of each frame become what they would in an image of that frame.
+
+    Args:
+        removal: of patches of images.
+        sheet: how the frames lie.
+    """
+
+    removal: PixelRemoval
+    sheet: Sheet
+
+    @property
+    def name(self) -> str:
+        """That of the removal."""
+        return self.removal.name
+
+    def __call__(self, forward_func: ForwardFunc, inputs: Tensor, removed: Tensor) -> Tensor:
+        """What ``forward_func`` makes (N·S, ...) of sheets (N, ...) without removed patches (N, S, rows, columns)."""
+        check_removed(removed, inputs)
+        examples, sets, _, columns = removed.shape
+        of_moments = removed.view(examples, sets, self.sheet.moments, -1, columns).movedim(2, 1)
+        of_frames = of_moments.repeat_interleave(self.sheet.tube, 1).flatten(0, 1)
+        frames = self.removal.perturb(self.sheet.videos(inputs).flatten(0, 1), of_frames)
+        videos = frames.view(examples, -1, *frames.shape[1:]).movedim(2, 1).flatten(0, 1)
+        return forward_func(self.sheet.of(videos))
+
+
+def framewise(removal: Removal, sheet: Sheet) -> Removal:
+    """A way of removal for sheets.
+
+    Raises:
+        TypeError: if it is none of pixels, as token removal, which takes patches of images out of a model.
+    """
+    if not isinstance(removal, PixelRemoval):
+        raise TypeError(
+            "Of videos, removal must be one that gives pixels other values: Zero(), Mean(), Blur(), Noise() or "
+            f"NoisyLinear(). Got {removal.name} instead."
+        )
+    return FramewiseRemoval(removal, sheet)
+
+
+def on_sheets(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tuple[Tensor, Tensor, Sheet]:
+    """Videos and what a method says of them as images and maps of images.
+
+    Args:
+        videos: (N, F, C, height, width).
+        maps: relevance of tubes (N, moments, rows, columns), or attributions in the videos' shape.
+        patch_size: of attributions, the frames, height and width of a tube; without frames, these are one.
+
+    Returns:
+        Sheets (N, tube·C, moments·height, width); relevance (N, moments·rows, columns) or attributions in the sheets'
+        shape; and how they lie.
+
+    Raises:
+        TypeError: if the maps are no tensor.
+        ValueError: if the maps or the tubes do not fit the videos.
+    """
+    if not isinstance(maps, Tensor):
+        raise TypeError(f"attributions must be a tensor in the shape of the videos. Got {type(maps).__name__} instead.")
+    frames, is_relevance = videos.shape[1], maps.dim() == RELEVANCE_DIMS
+    tube = patch_size[0] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else 1
+    moments = maps.shape[1] if is_relevance else frames // tube if is_integer(tube) and tube > 0 else 0
+    fits = maps.shape == videos.shape and moments * tube == frames
+    if is_relevance and maps.numel():
+        fits = not any(size % cells for size, cells in zip(videos.shape[-2:], maps.shape[-2:], strict=True))
+    if not fits or not moments or frames % moments:
+        raise ValueError(
+            "Expected relevance of shape (examples, moments, rows, columns) of whole tubes, or attributions in the "
+            "videos' shape with a patch size (frames, height, width) that divides them, of videos of shape "
+            f"{tuple(videos.shape)}, but got shape {tuple(maps.shape)} and patch size {patch_size}."
+        )
+    sheet = Sheet(moments, frames // moments)
+    return sheet.of(videos), maps.flatten(1, 2) if is_relevance else sheet.of(maps), sheet
+
+
+def patch_of_sheet(patch_size: PatchSize) -> PatchSize:
+    """Without the frames."""
+    return patch_size[-2:] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else patch_size

@@ -1,0 +1,133 @@
+"""A prompt and its pictures as a generating model takes them, by the model's own processor."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from captum_gmar.vlm.image_tokens import image_token_id
+
+# Model types whose processors put the image tokens before a prompt themselves.
+_PLACES_TOKENS = ("paligemma", "florence2", "blip-2", "instructblip", "git")
+
+RGB_DIMS, CHANNELS = 3, (1, 3, 4)  # of a picture as an array: as many numbers of a pixel lie first, or last
+
+
+def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -> dict[str, Any]:
+    """What the model is called with for one prompt, on its device and in its precision.
+
+    Args:
+        model: of transformers, that generates text.
+        processor: the model's own, or of a model of text alone its tokenizer.
+        prompt: a question, which the processor's chat template is put around, if it has one; or, if it has the
+            processor's image token in it, the text as it stands. Empty for encoder–decoder captioners.
+        images: one picture or several, as the processor takes them.
+
+    Raises:
+        ValueError: if there is no processor; it cannot take the pictures or the prompt, or is another model's; or the
+            model takes no pictures.
+    """
+    pictures = _pictures(images)
+    if processor is None:
+        raise ValueError("processor must be the model's own, where the inputs are a prompt. Got None instead.")
+    if pictures:
+        _check_sees(model, processor)
+    if prompt and model.config.model_type == "vision-encoder-decoder":
+        raise ValueError(
+            f"inputs must be an empty prompt for {type(model).__name__}, which reads none. Got {prompt!r}."
+        )
+    called = {"text": _templated(model, processor, prompt, len(pictures)), **({"images": pictures} if pictures else {})}
+    if model.config.model_type == "vision-encoder-decoder":
+        called.pop("text")
+    try:
+        returned = dict(processor(**called, return_tensors="pt"))
+    except Exception as error:  # whatever its many readers make of what they are given
+        what = "pictures or prompt" if pictures else "prompt"
+        raise ValueError(
+            f"{type(processor).__name__} cannot take the {what}: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    _check_fits(model, processor, returned, len(pictures))
+    place, known = next(model.parameters()), inspect.signature(model.forward).parameters
+    returned = {name: value for name, value in returned.items() if name != "token_type_ids" or name in known}
+    return {name: _placed(value, place) for name, value in returned.items()}
+
+
+def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
+    """(height, width) of each picture; None where one is no ``PIL.Image``, array or tensor."""
+    sizes = []
+    for picture in _pictures(images):
+        shape: Sequence[int] = picture.size[::-1] if isinstance(picture, Image.Image) else getattr(picture, "shape", ())
+        if len(shape) == RGB_DIMS:
+            shape = shape[1:] if shape[0] in CHANNELS else shape[:2]
+        if len(shape) != RGB_DIMS - 1:
+            return None
+        height, width = shape
+        sizes.append((int(height), int(width)))
+    return sizes
+
+
+def _pictures(images: Any) -> list[Any]:
+    """One or several as a list; none where there are none."""
+    several = isinstance(images, Sequence) and not isinstance(images, str)
+    return [] if images is None else list(images) if several else [images]
+
+
+def _check_sees(model: Any, processor: Any) -> None:
+    """That both take pictures."""
+    has_tower = hasattr(model.config, "vision_config") or model.main_input_name == "pixel_values"
+    if not has_tower:
+        raise ValueError(
+            f"model must take pictures, where there are any. Got {type(model).__name__}, which reads text alone."
+        )
+    if getattr(processor, "image_processor", None) is None:
+        raise ValueError(
+            f"processor must take pictures, where there are any. Got {type(processor).__name__} instead: pass the "
+            "model's processor, AutoProcessor.from_pretrained."
+        )
+    token, number, name = image_token_id(model), getattr(processor, "image_token_id", None), type(processor).__name__
+    if None not in (token, number) and token != number:
+        raise ValueError(
+            f"processor must fit the model, {type(model).__name__}, whose image token is {token}. Got {number} of "
+            f"{name} instead."
+        )
+
+
+def _templated(model: Any, processor: Any, prompt: str, pictures: int) -> str:
+    token = getattr(processor, "image_token", None)
+    if (isinstance(token, str) and token in prompt) or not isinstance(prompt, str):
+        return prompt
+    if getattr(processor, "chat_template", None):
+        parts = [*[{"type": "image"}] * pictures, {"type": "text", "text": prompt}]
+        is_of_text = getattr(processor, "image_processor", None) is None
+        message = {"role": "user", "content": prompt if is_of_text else parts}
+        templated: str = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        return templated
+    places_itself = model.config.model_type in _PLACES_TOKENS or image_token_id(model) is None
+    return prompt if places_itself or token is None else token * pictures + prompt
+
+
+def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: int) -> None:
+    """That what the processor returned is what this model takes."""
+    name, kind, ids = type(processor).__name__, type(model).__name__, returned.get("input_ids")
+    words = model.get_output_embeddings().weight.shape[0]
+    if ids is not None and (not ids.numel() or int(ids.max()) >= words):
+        got = f"token {int(ids.max())}" if ids.numel() else "no tokens"
+        raise ValueError(
+            f"processor must fit the model, {kind}, which knows {words} tokens. Got {got} of {name} instead."
+        )
+    if pictures and "pixel_values" not in returned:
+        raise ValueError(
+            f"processor must return pixel_values for pictures. Got {', '.join(returned)} of {name} instead."
+        )
+
+
+def _placed(value: Any, place: Tensor) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(place.device, place.dtype if value.is_floating_point() else value.dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")

@@ -1,0 +1,49 @@
+"""Outputs of heads against what the model's own output projections read."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from captum_gmar.ablation.head_outputs import head_outputs
+
+
+def projections(model):
+    """The linear layer of each attention that puts its heads together."""
+    return [module for name, module in model.named_modules() if name.endswith(("attention.output.dense", "o_proj"))]
+
+
+def test_every_layer_is_shown_what_its_projection_reads(vit, images):
+    read, seen = [], []
+    hooks = [p.register_forward_pre_hook(lambda module, args: read.append(args[0])) for p in projections(vit)]
+    with torch.no_grad(), head_outputs(vit, lambda layer: lambda output: seen.append((layer, output)) or output):
+        vit(images)
+    for hook in hooks:
+        hook.remove()
+    assert [layer for layer, _ in seen] == list(range(vit.config.num_hidden_layers)) == list(range(len(read)))
+    for (_, output), expected in zip(seen, read, strict=True):
+        assert_close(output.transpose(1, 2).flatten(2), expected)  # (N, H, T, D) → (N, T, H · D)
+
+
+def test_a_changed_layer_is_what_its_projection_makes_of_the_change(vit, images):
+    with torch.no_grad(), head_outputs(vit, lambda layer: (lambda output: 2 * output) if layer == 1 else None):
+        changed = vit(images).logits
+    hook = projections(vit)[1].register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    with torch.no_grad():
+        expected = vit(images).logits
+    hook.remove()
+    assert_close(changed, expected)
+
+
+def test_another_model_in_the_block_is_left_alone(make_vit, images):
+    ours, other = make_vit(0), make_vit(1)
+    with torch.no_grad():
+        expected = other(images).logits
+        with head_outputs(ours, lambda layer: torch.zeros_like):
+            ours(images)
+            assert torch.equal(other(images).logits, expected)
+
+
+def test_a_block_in_which_the_model_does_not_run(vit):
+    message = "No attention of ViTForImageClassification over its patch grid"
+    with pytest.raises(RuntimeError, match=message), head_outputs(vit, lambda layer: None):
+        pass

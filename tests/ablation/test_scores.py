@@ -1,0 +1,173 @@
+"""Scores of heads against an explicit mask, finite differences of it, and dense attention."""
+
+import math
+
+import pytest
+import torch
+from families import FAMILIES, image_embedding, make
+from oracle import written_out
+from snapshots import state
+from torch import nn
+from torch.testing import assert_close
+
+from ablation.test_heads import HEADS, Encoder, Masked
+from captum_gmar import GMARAttribution, record_attention
+from captum_gmar.ablation import attention_entropy, gradient_of_mask
+from captum_gmar.engine.models.patch_grid import Logits
+
+TARGETS = [3, 0, 9, 3]
+LOSSES = {
+    "cross_entropy": lambda logits: nn.functional.cross_entropy(logits, torch.tensor(TARGETS), reduction="none"),
+    "logit": lambda logits: logits[range(4), TARGETS],
+}
+
+
+def by_an_explicit_mask(model, forward, images, loss):
+    """(N, L, H), each example by itself."""
+    scores = []
+    for example in range(4):
+        mask = torch.ones(3, HEADS, dtype=images.dtype, requires_grad=True)
+        with Masked(model, mask):
+            value = LOSSES[loss](forward(images))[example]
+        scores.append(torch.autograd.grad(value, mask)[0].abs())
+    return torch.stack(scores)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", ["ViT", "DeiT with teacher", "BEiT", "CLIP", "SigLIP", "timm-like, avg"])
+def test_an_explicit_mask(name, loss, images):
+    model, forward = make(name)
+    expected = by_an_explicit_mask(model, forward, images, loss)
+    found = gradient_of_mask(model, images, TARGETS, loss=loss)
+    assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_finite_differences(vit, images, loss):
+    vit, images = vit.double(), images.double()
+    found = gradient_of_mask(vit, images, TARGETS, loss=loss)
+    step = 1e-4
+    for layer in range(3):
+        for head in range(HEADS):
+            values = []
+            for sign in (-1, 1):
+                mask = torch.ones(3, HEADS, dtype=torch.float64)
+                mask[layer, head] += sign * step
+                with Masked(vit, mask), torch.no_grad():
+                    values.append(LOSSES[loss](vit(images).logits))
+            slope = (values[1] - values[0]) / (2 * step)
+            assert_close(found[:, layer, head], slope.abs(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_loss_is_the_cross_entropy_of_the_target(vit, images):
+    assert_close(
+        gradient_of_mask(vit, images, 3),
+        gradient_of_mask(vit, images, 3, loss="logit", forward_func=lambda x: vit(x).logits.log_softmax(-1)),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if not name.startswith("timm ")])
+def test_entropy(name, images):
+    model, forward = make(name)
+    of_copy = image_embedding if "embedding" in name else Logits
+    dense = written_out(model, lambda model, x: of_copy(model)(x), images, TARGETS)
+    attention = [a for a in dense.attention if a.shape[-2] == a.shape[-1]]  # not SigLIP's pooling
+    expected = torch.stack([-torch.special.xlogy(a, a).sum(-1).mean(-1) for a in attention], 1)
+    found = attention_entropy(model, images, forward_func=forward)
+    assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """So that a layer takes several blocks."""
+    monkeypatch.setattr("captum_gmar.engine.kernels.workspace.BLOCK_ELEMENTS", {"cpu": 3 * 17 * 5, "cuda": 1})
+    monkeypatch.setattr("captum_gmar.engine.kernels.workspace.MIN_BLOCK_ROWS", 1)
+
+
+def test_entropy_of_recorded_attention(make_vit, images, small_blocks):
+    vit = make_vit(attn_implementation="eager")
+    recorded = record_attention(vit, images, 3).attention
+    assert_close(attention_entropy(vit, images), torch.stack([-(a * a.log()).sum(-1).mean(-1) for a in recorded], 1))
+
+
+def test_an_explicit_mask_in_several_blocks(vit, images, small_blocks):
+    expected = by_an_explicit_mask(vit, Logits(vit), images, "logit")
+    assert_close(gradient_of_mask(vit, images, TARGETS, loss="logit"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_entropy_of_even_attention(vit, images):
+    """Without queries every token looks everywhere alike."""
+    for name, parameter in vit.named_parameters():
+        if "query" in name or "q_proj" in name:
+            nn.init.zeros_(parameter)
+    assert_close(attention_entropy(vit, images), torch.full((4, 3, 3), math.log(17)))
+
+
+def test_torch_s_own_layers(images):
+    torch.manual_seed(0)
+    model = Encoder().eval()
+    assert gradient_of_mask(model, images, 3).shape == attention_entropy(model, images).shape == (4, 3, HEADS)
+
+
+@pytest.mark.parametrize("score", [gradient_of_mask, attention_entropy])
+class TestEveryScore:
+    def test_its_axes_are_those_of_head_importance(self, score, vit, images):
+        assert score(vit, images, TARGETS).shape == GMARAttribution(vit).head_importance(images, TARGETS).shape
+
+    def test_a_batch_is_its_singles(self, score, vit, images):
+        singles = [score(vit, images[i : i + 1], TARGETS[i]) for i in range(4)]
+        assert_close(score(vit, images, TARGETS), torch.cat(singles))
+
+    @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+    def test_without_gradients(self, score, vit, images, context):
+        expected = score(vit, images, TARGETS)
+        with context():
+            assert_close(score(vit, images, TARGETS), expected, rtol=0, atol=0)
+        assert not expected.requires_grad
+
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+    def test_the_model_is_left_as_it_was(self, score, make_vit, images, implementation):
+        vit = make_vit(attn_implementation=implementation)
+        before = state(vit)
+        score(vit, images, TARGETS)
+        with pytest.raises(ValueError, match="doesn't match model"):
+            score(vit, images[..., :24], TARGETS)
+        assert state(vit) == before
+
+    def test_wrong_arguments(self, score, vit, images):
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got function instead"):
+            score(lambda x: x, images, 3)
+        with pytest.raises(ValueError, match="floating-point pixel values of shape"):
+            score(vit, images[0], 3)
+        with pytest.raises(RuntimeError, match="No attention was met in ViTFor"):
+            score(vit, images, 3, forward_func=lambda x: x.flatten(1))
+        with pytest.raises(FloatingPointError, match="must be finite"):
+            score(vit, images * torch.nan, 3)
+
+    def test_layers_of_different_heads(self, score, images):
+        class Pruned(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.patch_embed, self.cls_token = nn.Conv2d(3, 24, 8, 8), nn.Parameter(torch.randn(1, 1, 24))
+
+            def forward(self, inputs):
+                patches = self.patch_embed(inputs).flatten(2).mT
+                tokens = torch.cat([self.cls_token.expand(len(inputs), -1, -1), patches], 1)
+                for number in (2, 3):
+                    q = tokens.unflatten(-1, (number, -1)).transpose(1, 2)
+                    tokens = tokens + nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
+                return tokens[:, 0]
+
+        with pytest.raises(ValueError, match="as many heads in every layer"):
+            score(Pruned(), images, 3)
+
+
+def test_wrong_losses(make_vit, vit, images):
+    with pytest.raises(ValueError, match=r"loss must be one of \['cross_entropy', 'logit'\]\. Got 'hinge' instead"):
+        gradient_of_mask(vit, images, 3, loss="hinge")
+    one = make_vit(num_labels=1)
+    with pytest.raises(ValueError, match=r'but got \(4, 1\)\. Pass loss="logit" for a model with one output'):
+        gradient_of_mask(one, images)
+    assert_close(gradient_of_mask(one, images, loss="logit"), gradient_of_mask(one, images, 0, loss="logit"))
+    with pytest.raises(AssertionError, match="Target not provided when necessary"):
+        gradient_of_mask(vit, images)

@@ -1,0 +1,367 @@
+"""Removing tokens against models that are really run on the tokens of the other patches alone."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from families import TINY_IMAGE
+from torch import nn
+from torch.testing import assert_close
+from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
+    CLIPConfig,
+    CLIPForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    SwinConfig,
+    SwinForImageClassification,
+)
+
+from captum_gmar.ablation import TokenRemoval
+from captum_gmar.metrics import Mean, deletion, insertion, random_map
+
+SMALL = {**TINY_IMAGE, "initializer_range": 0.3}
+VISION = {name: value for name, value in TINY_IMAGE.items() if name != "num_labels"}
+TOWERS = {"vision_config": VISION, "text_config": {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2}}
+
+
+def beit(**changes):
+    return BeitForImageClassification(BeitConfig(**SMALL, **changes))
+
+
+# With the number of tokens before the patches.
+MODELS = {
+    "DeiT": (lambda: DeiTForImageClassification(DeiTConfig(**SMALL)), 2),
+    "DINOv2": (lambda: Dinov2ForImageClassification(Dinov2Config(**SMALL)), 1),
+    "DINOv2 with registers": (
+        lambda: Dinov2WithRegistersForImageClassification(Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3)),
+        4,
+    ),
+    "BEiT, mean": (lambda: beit(use_mean_pooling=True, use_absolute_position_embeddings=True), 1),
+    "BEiT, CLS": (lambda: beit(use_mean_pooling=False), 1),
+    "CLIP": (lambda: CLIPForImageClassification(CLIPConfig(**TOWERS, num_labels=10)), 1),
+    "SigLIP": (lambda: SiglipForImageClassification(SiglipConfig(**TOWERS, num_labels=10)), 0),
+}
+
+
+def make(name):
+    torch.manual_seed(0)
+    model, prefix = MODELS[name]
+    model = model().eval()
+    for parameter in model.parameters():  # some start at zero
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model, prefix
+
+
+def embeddings(model):
+    return next(m for name, m in model.named_modules() if type(m).__name__.endswith(("Embeddings", "VisionEmbeddings")))
+
+
+def logits_of(model):
+    return lambda inputs: model(pixel_values=inputs).logits
+
+
+def run_on_kept_tokens(model, image, gone, prefix):
+    """The model, with the tokens of other patches cut away after the embeddings."""
+    kept = torch.cat([torch.ones(prefix, dtype=torch.bool), ~gone.flatten()])
+
+    def cut(module, args, output):
+        hidden, *others = output if isinstance(output, tuple) else (output,)
+        assert hidden.shape[1] == len(kept)
+        return (hidden[:, kept], *others) if isinstance(output, tuple) else hidden[:, kept]
+
+    handle = embeddings(model).register_forward_hook(cut)
+    try:
+        with torch.no_grad():
+            return logits_of(model)(image[None])[0]
+    finally:
+        handle.remove()
+
+
+@pytest.fixture
+def removed():
+    """For four images three sets of the sixteen patches: few, many, and all but one."""
+    order = torch.rand(4, 3, 16, generator=torch.Generator().manual_seed(2)).argsort(-1).argsort(-1)
+    return (order < torch.tensor([4, 11, 15])[:, None]).view(4, 3, 4, 4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_output_is_that_of_the_kept_tokens_alone(images, removed, name):
+    model, prefix = make(name)
+    outputs = TokenRemoval(model)(logits_of(model), images, removed).view(4, 3, -1)
+    assert (outputs.std(1) > 1e-3).any()
+    for example in range(4):
+        for part in range(3):
+            expected = run_on_kept_tokens(model, images[example], removed[example, part], prefix)
+            assert_close(outputs[example, part], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vit_loaded_with_eager_attention(make_vit, images, removed):
+    vit = make_vit()
+    eager = make_vit(attn_implementation="eager")
+    outputs = TokenRemoval(eager)(logits_of(eager), images, removed)
+    assert_close(outputs[4], run_on_kept_tokens(vit, images[1], removed[1, 1], 1), rtol=1e-4, atol=1e-4)
+    assert eager.config._attn_implementation == "eager"
+
+
+def test_nothing_removed_is_the_model_as_it_is(vit, images):
+    nothing = torch.zeros(4, 2, 4, 4, dtype=torch.bool)
+    outputs = TokenRemoval(vit)(logits_of(vit), images, nothing)
+    assert not outputs.requires_grad
+    assert_close(outputs, logits_of(vit)(images).repeat_interleave(2, 0).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_with_all_patches_removed_the_image_does_not_matter(images, name):
+    model, _ = make(name)
+    everything = torch.ones(4, 1, 4, 4, dtype=torch.bool)
+    outputs = TokenRemoval(model)(logits_of(model), images, everything)
+    assert outputs.isfinite().all()
+    assert_close(outputs, outputs[:1].expand(4, -1))
+    if name == "SigLIP":  # what is left is its classifier's bias
+        assert_close(outputs[0], model.classifier.bias)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_removed_pixels_do_not_matter(images, removed, name):
+    model, _ = make(name)
+    gone = removed[:, :1]
+    pixels = gone.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    outputs = [TokenRemoval(model)(logits_of(model), x, gone) for x in (images, torch.where(pixels, 9.0, images))]
+    assert torch.equal(*outputs)
+
+
+def test_relative_positions(images, removed):
+    """BEiT's bias arrives as a mask of its own: cut down to the kept tokens it must give the same."""
+    torch.manual_seed(0)
+    model = beit(use_mean_pooling=True, use_relative_position_bias=True).eval()
+    biases = [m for m in model.modules() if type(m).__name__ == "BeitRelativePositionBias"]
+    for bias in biases:
+        nn.init.normal_(bias.relative_position_bias_table)
+    outputs = TokenRemoval(model)(logits_of(model), images, removed)
+    gone = removed[2, 1]
+    kept = torch.cat([torch.ones(1, dtype=torch.bool), ~gone.flatten()])
+    handles = [
+        bias.register_forward_hook(lambda module, args, output: output[..., kept, :][..., kept]) for bias in biases
+    ]
+    expected = run_on_kept_tokens(model, images[2], gone, 1)
+    for handle in handles:
+        handle.remove()
+    assert_close(outputs[7], expected, rtol=1e-4, atol=1e-4)
+    assert biases
+
+
+class Encoder(nn.Module):
+    """torch's own layers, which attend by nn.MultiheadAttention."""
+
+    def __init__(self, pool="cls"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.pool = pool
+        self.patch_embed = nn.Conv2d(3, 24, 8, 8)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 24))
+        layer = nn.TransformerEncoderLayer(24, 3, 48, batch_first=True)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(2))
+        self.probe = nn.Parameter(torch.randn(1, 1, 24))
+        self.pooling = nn.MultiheadAttention(24, 3, batch_first=True)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, inputs, kept=slice(None)):
+        patches = self.patch_embed(inputs).flatten(2).mT[:, kept]
+        tokens = torch.cat([self.cls_token.expand(len(inputs), -1, -1), patches], 1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        pooled = {
+            "cls": lambda: tokens[:, 0],
+            "all tokens": lambda: tokens.mean(1),
+            "patches": lambda: torch.mean(tokens[:, 1:], (1,), keepdim=True).squeeze(1),
+            "probe": lambda: self.pooling(self.probe.expand(len(inputs), -1, -1), tokens, tokens)[0][:, 0],
+            "maximum": lambda: tokens.amax(1),
+            "convolution": lambda: F.conv1d(tokens.mT, torch.ones(24, 24, 3))[..., 0],
+        }
+        return self.head(pooled[self.pool]())
+
+
+@pytest.mark.parametrize("pool", ["cls", "all tokens", "patches", "probe"])
+def test_multihead_attention_and_ways_to_pool(images, removed, pool):
+    model = Encoder(pool).eval()
+    outputs = TokenRemoval(model)(model, images, removed).view(4, 3, -1)
+    with torch.no_grad():
+        for example in range(4):
+            for part in range(3):
+                expected = model(images[example : example + 1], ~removed[example, part].flatten())[0]
+                assert_close(outputs[example, part], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["maximum", "convolution"])
+def test_removed_tokens_that_are_read_in_another_way(images, removed, pool):
+    model = Encoder(pool).eval()
+    removed[..., :2, :] = True
+    with pytest.raises(RuntimeError, match="The outputs of Encoder became NaN"):
+        TokenRemoval(model)(model, images, removed)
+
+
+def test_removed_tokens_of_a_hugging_face_model_that_are_read_in_another_way(vit, images, removed):
+    def forward_func(inputs):
+        return vit.classifier(vit.vit(inputs).last_hidden_state.amax(1))
+
+    with pytest.raises(RuntimeError, match="The outputs of ViTForImageClassification became NaN"):
+        TokenRemoval(vit)(forward_func, images, removed)
+
+
+class Causal(nn.Module):
+    """Attention that is told so by a flag, over patches in the order of reading, the last of which is classified."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch_embed = nn.Conv2d(3, 24, 8, 8)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, inputs, kept=slice(None)):
+        tokens = self.patch_embed(inputs).flatten(2).mT[:, kept]
+        for _ in range(2):
+            query = tokens[:, None]
+            tokens = tokens + F.scaled_dot_product_attention(query, query, query, is_causal=True, scale=0.3)[:, 0]
+        return self.head(tokens[:, -1])
+
+
+def test_causal_attention(images, removed):
+    model = Causal()
+    removed[..., -1, -1] = False  # the last patch stays
+    outputs = TokenRemoval(model)(model, images, removed).view(4, 3, -1)
+    with torch.no_grad():
+        expected = model(images[1:2], ~removed[1, 1].flatten())[0]
+    assert_close(outputs[1, 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pooling_by_a_probe_of_a_vision_tower(images, removed):
+    torch.manual_seed(0)
+    model = SiglipVisionModel(SiglipVisionConfig(**VISION)).eval()
+    outputs = TokenRemoval(model)(lambda inputs: model(inputs).pooler_output, images, removed)
+
+    def cut(module, args, output):
+        return output[:, ~removed[3, 1].flatten()]
+
+    handle = embeddings(model).register_forward_hook(cut)
+    with torch.no_grad():
+        expected = model(images[3:]).pooler_output[0]
+    handle.remove()
+    assert_close(outputs[10], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_other_attention_and_other_means_pass_by(vit, images, removed):
+    def forward_func(inputs):
+        text = torch.arange(10.0).view(1, 1, 5, 2).expand(len(inputs), -1, -1, -1)
+        attended = F.scaled_dot_product_attention(text, text, text, is_causal=True)
+        other = inputs.mean((1, 2, 3)) * 0 + attended.mean() + text[0].mean(1).sum()
+        return vit(inputs).logits + other[:, None]
+
+    found = TokenRemoval(vit)(forward_func, images, removed)
+    text = torch.arange(10.0).view(1, 1, 5, 2)
+    attended = F.scaled_dot_product_attention(text, text, text, is_causal=True).mean()
+    expected = TokenRemoval(vit)(logits_of(vit), images, removed) + attended + text[0].mean(1).sum()
+    assert_close(found, expected)
+
+
+def test_curves(vit, images):
+    attributions = random_map(images, patch_size=8)
+    forward_func, removal = logits_of(vit), TokenRemoval(vit)
+    by_deletion, by_insertion = (
+        curve(forward_func, images, attributions, [1, 2, 3, 4], patch_size=8, steps=4, removal=removal)
+        for curve in (deletion, insertion)
+    )
+    assert by_deletion.removal == "tokens"
+    whole = vit(images).logits.softmax(1)[range(4), [1, 2, 3, 4]].detach()
+    assert_close(by_deletion.curve[:, 0], whole)
+    assert_close(by_insertion.curve[:, -1], whole)
+    assert_close(by_deletion.curve[:, -1], by_insertion.curve[:, 0])
+    reverse = deletion(forward_func, images, -attributions, [1, 2, 3, 4], patch_size=8, steps=4, removal=removal)
+    assert_close(by_insertion.curve, reverse.curve.flip(1))  # removing from the other end is inserting, backwards
+
+
+def test_a_batch_equals_its_singles(vit, images, removed):
+    batch = TokenRemoval(vit)(logits_of(vit), images, removed)
+    singles = [
+        TokenRemoval(vit)(logits_of(vit), images[i : i + 1], removed[i : i + 1, j : j + 1])
+        for i in range(4)
+        for j in range(3)
+    ]
+    assert_close(batch, torch.cat(singles), rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_is_left_as_it_was(make_vit, images, removed):
+    vit = make_vit(attn_implementation="eager").train()
+    before = copy.deepcopy(vit.state_dict())
+    TokenRemoval(vit)(logits_of(vit), images, removed)
+    with pytest.raises(ZeroDivisionError):
+        TokenRemoval(vit)(lambda inputs: 1 / 0, images, removed)
+    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in vit.parameters())
+    assert all(m.training and not m._forward_hooks for m in vit.modules())
+    assert vit.config._attn_implementation == "eager"
+    assert vit.eval()(images).logits.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo's own
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_compiled_model_runs_as_it_was_written(vit, images, removed, warm):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    expected = TokenRemoval(vit)(logits_of(vit), images, removed)
+    compiled = torch.compile(vit, backend=backend)
+    if warm:
+        compiled(images)
+    assert bool(graphs) == warm
+    graphs.clear()
+    assert_close(TokenRemoval(compiled)(logits_of(compiled), images, removed), expected)
+    assert not graphs
+
+
+def test_half_precision(vit, images, removed):
+    expected = TokenRemoval(vit)(logits_of(vit), images, removed)
+    half = vit.bfloat16()
+    found = TokenRemoval(half)(logits_of(half), images.bfloat16(), removed)
+    assert found.dtype == torch.bfloat16
+    assert_close(found.float(), expected, rtol=0.1, atol=0.2)
+
+
+def test_models_without_attention_over_the_grid(vit, images, removed):
+    swin = SwinForImageClassification(
+        SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
+    ).eval()
+    with pytest.raises(RuntimeError, match=r"No attention over 16 patch tokens, a 4x4 grid, was met in SwinForImage"):
+        TokenRemoval(swin)(logits_of(swin), images, removed)
+    with pytest.raises(RuntimeError, match=r"met in ViTFor.*forward_func must run this model, on all images"):
+        TokenRemoval(vit)(lambda inputs: vit(inputs[:2]).logits, images, removed)
+
+
+def test_wrong_arguments(vit, images, removed):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got function instead"):
+        TokenRemoval(logits_of(vit))
+    for wrong, error, message in (
+        (removed.float(), TypeError, r"removed must be a boolean tensor.* Got torch\.float32 instead"),
+        (removed.tolist(), TypeError, r"removed must be a boolean tensor.* Got list instead"),
+        (removed[:3], ValueError, r"\(examples, sets, 4, 4\), .* for 4 examples but got \(3, 3, 4, 4\)"),
+        (removed[:, 0], ValueError, r"\(examples, sets, 4, 4\), .* but got \(4, 4, 4\)"),
+        (removed[..., :2], ValueError, r"but got \(4, 3, 4, 2\)\. Pass patch_size=\(8, 8\)"),
+    ):
+        with pytest.raises(error, match=message):
+            TokenRemoval(vit)(logits_of(vit), images, wrong)
+    with pytest.raises(ValueError, match=r"but got \(1, 15, 32, 32\)\. Pass patch_size=\(8, 8\)"):
+        deletion(logits_of(vit), images, random_map(images), 1, removal=TokenRemoval(vit))
+    assert deletion(logits_of(vit), images, random_map(images), 1, removal=Mean()).auc.shape == (4,)

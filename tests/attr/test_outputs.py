@@ -1,0 +1,193 @@
+"""Outputs of other forms than (examples, classes), and functions of the model that return other rows."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from field_families import FIELD_FAMILIES, swin
+from methods import METHODS, PUBLIC
+from torch import nn
+from torch.testing import assert_close
+
+from captum_gmar import AttentionEvidence, GMARAttribution, LeGrad, methods, record_attention
+from captum_gmar.ablation import gradient_of_mask
+
+READING = [name for name in PUBLIC if METHODS[name].reads_gradient]
+CAPTUMS = ["saliency", "input-x-gradient", "integrated-gradients", "occlusion", "feature-ablation", "layer-grad-cam"]
+HALF = [1, (1,), None, torch.tensor(1), [1, 0, 1, 0], torch.tensor([1, 0, 1, 0]), (1, 0, 1), [(1,), (0,), (1,), (0,)]]
+
+
+def of_queries(model):
+    """Ten logits as five queries of two classes."""
+    return lambda pixels: model(pixels).logits.unflatten(1, (5, 2))
+
+
+@pytest.mark.parametrize("name", READING)
+def test_the_whole_target_is_one_number(name, vit, images):
+    method = METHODS[name].make(vit, forward_func=of_queries(vit))
+    alone = METHODS[name].make(vit, forward_func=lambda pixels: vit(pixels).logits[:, 7])
+    assert_close(method.relevance(images, (3, 1)), alone.relevance(images))
+    for target in HALF[:3]:
+        with pytest.raises(ValueError, match=r"target must be 2 indices into each output of shape \(5, 2\), such as"):
+            method.relevance(images, target)
+    with pytest.raises(ValueError, match=r"contrast must be 2 indices into each output of shape \(5, 2\), such as"):
+        method.attribute(images, (3, 1), contrast=1)
+
+
+@pytest.mark.parametrize("target", HALF, ids=repr)
+def test_half_a_target(target, vit, images):
+    forward, said = of_queries(vit), r"target must be 2 indices into each output of shape \(5, 2\)"
+    with pytest.raises(ValueError, match=said):
+        AttentionEvidence(vit, forward_func=forward).relevance(images, target)
+    with pytest.raises(ValueError, match=said):
+        gradient_of_mask(vit, images, target, loss="logit", forward_func=forward)
+    if target is not None:
+        with pytest.raises(ValueError, match=said):
+            AttentionEvidence(vit, forward_func=forward).relevance_of_targets(images, torch.tensor([[1, 0]] * 4))
+
+
+@pytest.mark.parametrize("name", CAPTUMS)
+def test_half_a_target_of_captums_methods(name, vit, images):
+    method, options = methods()[name](vit, forward_func=of_queries(vit)), {}
+    if name == "integrated-gradients":
+        options = {"n_steps": 2}
+    assert method.attribute(images, (3, 1), **options).isfinite().all()
+    for target in HALF:
+        with pytest.raises(ValueError, match=r"target must be 2 indices into each output|Pass target="):
+            method.attribute(images, target, **options)
+    for wrong, says in ((10, "from 0 to 9, as there are 10 classes, but got 10"), ([0, 1, -1, 2], "but got -1")):
+        with pytest.raises(ValueError, match=f"target must be .*{says}"):
+            methods()[name](vit).attribute(images, wrong, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "said"),
+    [
+        ("YOLOS", 1, r"target must be 2 indices .*\(query, class\)"),
+        ("YOLOS", None, r"target must be 2 indices"),
+        ("SegFormer, segments", 1, r"target must be 3 indices .*\(class, row, column\)"),
+        ("SegFormer, segments", (1, 0), r"target must be 3 indices"),
+        ("Swin", None, "Target not provided when necessary"),
+    ],
+)
+def test_models_of_tasks(name, half, said):
+    family = FIELD_FAMILIES[name]
+    model, inputs = family.make().eval(), torch.randn(2, *family.shape)
+    with pytest.raises((ValueError, AssertionError), match=said):
+        AttentionEvidence(model).relevance(inputs, half)
+    assert AttentionEvidence(model).relevance(inputs, family.target).isfinite().all()
+
+
+def test_recorded_attention(vit, images):
+    with pytest.raises(AssertionError, match="Target not provided when necessary"):
+        record_attention(vit, images)
+
+
+@pytest.mark.parametrize("name", [*READING, *CAPTUMS])
+def test_rows_that_are_lost(name, vit, images):
+    make = METHODS[name].make if name in METHODS else methods()[name]
+    method = make(vit, forward_func=lambda pixels: vit(pixels).logits[:1])
+    with pytest.raises(RuntimeError, match=r"Expected \d+ outputs, .*for \d+ examples, but got 1\. forward_func must"):
+        method.attribute(images, 3)
+    method = make(vit, forward_func=lambda pixels: vit(pixels).logits.sum())
+    with pytest.raises(RuntimeError, match=r"Expected \d+ outputs, .*for \d+ examples, but got 0\. forward_func must"):
+        method.attribute(images)
+
+
+@pytest.fixture(scope="module")
+def others(make_vit):
+    """Beside the first model: ones of the same grid, more layers, a finer grid or no attention; and no model at all."""
+    torch.manual_seed(5)
+    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    models = make_vit(1), make_vit(1, num_hidden_layers=4), make_vit(1, patch_size=4)
+    with_attention = [lambda pixels, other=other: other(pixels).logits for other in models]
+    return [*with_attention, convolutions, lambda pixels: pixels.flatten(1)[:, :10]]
+
+
+@pytest.mark.parametrize("examples", [1, 4])
+@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
+def test_two_models(name, examples, others, vit, images):
+    make = METHODS[name].make if name in METHODS else methods()[name]
+    for other in others:
+        for forward in (
+            lambda pixels, other=other: vit(pixels).logits + other(pixels),
+            lambda pixels, other=other: other(pixels) + vit(pixels).logits,
+        ):
+            with pytest.raises(
+                RuntimeError, match=r"forward_func must run one model|attention .*layer.* came one|over a 4x4 patch"
+            ):
+                make(vit, forward_func=forward).attribute(images[:examples], 3)
+
+
+@pytest.mark.parametrize("make", [AttentionEvidence, GMARAttribution])
+def test_two_models_of_windows(make):
+    torch.manual_seed(0)
+    (first, second), inputs = (swin("Swin").eval() for _ in range(2)), torch.randn(2, 3, 60, 60)
+    expected = make(first).relevance(inputs, 1)
+    for _ in range(2):  # also after a call that found how the model's layers run
+        method = make(first, forward_func=lambda pixels: first(pixels).logits + second(pixels).logits)
+        with pytest.raises(RuntimeError, match="forward_func must run one model"):
+            method.relevance(inputs, 1)
+    assert_close(make(first).relevance(inputs, 1), expected, rtol=0, atol=0)
+
+
+def test_a_function_changes_nothing_for_the_next_call():
+    """One that takes no more examples than it was given is explained as it is, and its model as before."""
+    torch.manual_seed(0)
+    model, inputs, factors = swin("Swin").eval(), torch.randn(2, 3, 60, 60), torch.tensor([[1.0], [2.0]])
+    AttentionEvidence(model, forward_func=lambda pixels: model(pixels).logits * factors).relevance(inputs, 1)
+    found = AttentionEvidence(model).relevance(inputs, 1)
+    assert_close(found, AttentionEvidence(copy.deepcopy(model)).relevance(inputs, 1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [AttentionEvidence, LeGrad])
+def test_numbers_of_each_example_where_layers_run_apart(make, vit, images):
+    factors = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    with pytest.raises(RuntimeError, match="each example by itself, any number of them, but it fails on 12 rows"):
+        make(vit, forward_func=lambda pixels: vit(pixels).logits * factors).relevance(images, 3)
+
+
+ORDER = torch.tensor([1, 2, 3, 0])
+MOVED = {
+    "flipped in and out": lambda model, pixels: model(pixels.flip(0)).logits.flip(0),
+    "flipped in": lambda model, pixels: model(pixels.flip(-4)).logits,
+    "flipped out": lambda model, pixels: model(pixels).logits.flip(-2),
+    "rolled": lambda model, pixels: model(pixels.roll(1, 0)).logits.roll(-1, 0),
+    "indexed": lambda model, pixels: model(pixels[ORDER]).logits[ORDER.argsort()],
+}
+KEPT = {
+    "mirrored": lambda model, pixels: model(pixels.flip(-1)).logits,
+    "channels in another order": lambda model, pixels: model(pixels[:, [2, 1, 0]]).logits,
+    "classes in another order": lambda model, pixels: model(pixels).logits[:, [5, 6, 7, 8, 9]],
+    "normalised": lambda model, pixels: model((pixels - pixels.mean()) / pixels.std()).logits,
+    "grey": lambda model, pixels: model(pixels.mean(1, keepdim=True).expand_as(pixels)).logits,
+    "resized": lambda model, pixels: model(nn.functional.interpolate(pixels[..., 4:28, 4:28], (32, 32))).logits,
+}
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
+def test_rows_that_are_moved(name, vit, images):
+    make = METHODS[name].make if name in METHODS else methods()[name]
+    for forward in MOVED.values():
+        with pytest.raises(RuntimeError, match="forward_func must keep the examples in their order"):
+            make(vit, forward_func=partial(forward, vit)).attribute(images, 3)
+    for forward in KEPT.values():
+        assert make(vit, forward_func=partial(forward, vit)).attribute(images, 3).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.func's own, at first use
+@pytest.mark.parametrize("name", ["attention evidence", "GMAR l1", "rollout", "published-gmar", "saliency"])
+def test_transforms(name, vit, images):
+    method = (METHODS[name].make if name in METHODS else methods()[name])(vit)
+
+    def total(pixels):
+        return method.attribute(pixels, 3).sum()
+
+    for call in (
+        lambda: torch.func.grad(total)(images),
+        lambda: torch.vmap(lambda pixels: method.attribute(pixels[None], 3))(images),
+        lambda: torch.func.jvp(total, (images,), (images,)),
+    ):
+        with pytest.raises(RuntimeError, match=r"Expected a call outside of torch\.func's transforms"):
+            call()

@@ -1,0 +1,231 @@
+"""Every option of every command, of a value that cannot be: one line that names it, with nothing written."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from PIL import Image
+
+from cli.commandline import Run, save_photo
+
+LONG = "x" * 300  # letters: longer than any file's name
+WHOLE = ("-1", "many", "1.5", "", "1e3", LONG)  # none of them a whole number
+MODEL = ("--model", "vit")
+BASES = {  # a call of each command that would do; what comes later on the line goes before
+    "explain": ("photo.png", *MODEL),
+    "compare": ("photo.png", *MODEL, "--methods", "rollout", "--steps", "2"),
+    "evaluate": ("photos.csv", *MODEL, "--methods", "rollout", "--steps", "2", "--output", "results"),
+    "heads": ("photos", *MODEL, "--scores", "entropy", "--output", "heads.png"),
+}
+NUMBERS = [
+    *((command, option) for command in BASES for option in ("--size", "--batch-size")),
+    *(("compare", "--steps"), ("compare", "--ig-steps"), ("evaluate", "--steps")),
+    *((command, option) for command in ("evaluate", "heads") for option in ("--limit", "--seed")),
+]
+CLASSES = {
+    "4": "must be from 0 to 3 for this model",
+    "-1": "must be from 0 to 3",
+    "9" * 30: "must be from 0 to 3",
+    "crane": "names several classes: 1 (crane); 2 (crane)",
+    "tabi": "Near are 0 (tabby",
+    "1.5": "Got '1.5'",
+    "": "Got ''",
+    LONG: f"Got '{LONG}'",
+}
+LISTS = ("", ",", "rollout,nothing", "rollout,,legrad", LONG)
+EVERY = {  # of every command
+    "--device": ["tpu", "cuda:99", "", "cuda:-1"],
+    "--size": ["36", "4", "16000000"],
+    "--batch-size": [None],
+    "--model": [None, "", LONG, f"{LONG}/model"],
+    "--wrong": [None],
+}
+OWN = {
+    "explain": {"--target": ["top0", "top-1", "topx"], "--methods": ["gmar", "nothing", LONG]},
+    "compare": {"--removal": ["white", "", "blur,zero"], "--methods": LISTS},
+    "evaluate": {
+        "--metrics": ["", "accuracy"],
+        "--removal": ["", "white"],
+        "--target": ["3", ""],
+        "--steps": ["17"],
+        "--precision": ["float16", ""],
+        "--methods": LISTS,
+    },
+    "heads": {"--scores": ["", "nothing", "entropy,nothing", LONG], "--target": ["label"]},
+}
+FILES = [("explain", "--output", ".png"), ("explain", "--save-array", ".npz"), ("compare", "--output", ".png")]
+FILES += [("compare", "--save-table", ".csv"), ("heads", "--output", ".png")]
+
+
+@pytest.fixture
+def place(work: Path, models: Path) -> Path:
+    """The current folder, with a folder of photos, a table of them, the model and what is no file to read."""
+    (work / "photos").mkdir()
+    for seed in range(2):
+        save_photo(work / "photos" / f"{seed}.png", seed)
+    (work / "photos.csv").write_text("path,label\nphotos/0.png,0\nphotos/1.png,1\n")
+    (work / "vit").symlink_to(models / "vit")
+    (work / "photo.txt").write_text("text")
+    (work / "broken.png").write_bytes(b"text")
+    os.mkfifo(work / "pipe.png")
+    (work / "loop.png").symlink_to("loop.png")
+    (work / "dangling.png").symlink_to("nothing.png")
+    return work
+
+
+Refuses = Callable[..., None]
+
+
+@pytest.fixture
+def refuses(place: Path, command: Run) -> Refuses:
+    """Checks that a command ends in one line that holds all of these, and leaves the folder as it was."""
+    before = sorted(place.rglob("*"))
+
+    def refuses(*words: str, says: str = "") -> None:
+        done = command(*words)
+        assert done.is_error(says), (words, done)
+        assert sorted(place.rglob("*")) == before, words
+
+    return refuses
+
+
+def test_no_command(refuses: Refuses) -> None:
+    for words in ((), ("",), ("explian",), ("--wrong",)):
+        refuses(*words, says="COMMAND")
+    refuses("evaluate", says="--output")
+
+
+@pytest.mark.parametrize(("name", "option"), NUMBERS)
+def test_numbers(refuses: Refuses, name: str, option: str) -> None:
+    is_seed = option == "--seed"
+    for value in WHOLE if is_seed else (*WHOLE, "0"):
+        says = (
+            f"argument {option}: must be a whole number{', zero or more' if is_seed else ' above zero'}. Got '{value}'"
+        )
+        refuses(name, *BASES[name], option, value, says=says)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_values(refuses: Refuses, name: str) -> None:
+    for option, values in [*EVERY.items(), *OWN[name].items()]:
+        for value in values:
+            refuses(name, *BASES[name], option, *([] if value is None else [value]), says=option)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [*((n, "--target") for n in BASES if n != "evaluate"), ("explain", "--contrast")]
+)
+def test_classes(refuses: Refuses, name: str, option: str) -> None:
+    for value, says in CLASSES.items():
+        refuses(name, *BASES[name], option, value, says=says)
+
+
+@pytest.mark.parametrize(("name", "option", "ending"), FILES)
+def test_files_to_write(refuses: Refuses, command: Run, place: Path, name: str, option: str, ending: str) -> None:
+    refuses(name, *BASES[name], option, f"{LONG}{ending}", says="File name too long")
+    refuses(name, *BASES[name], option, f"photo.png/a{ending}", says="photo.png: ")
+    refuses(name, *BASES[name], option, f"a\0b{ending}", says=f"{option} must hold no null character")
+    if name != "heads":
+        refuses(name, *BASES[name], option, "photo.txt", says=f"{option} must end in ")
+    if option != "--output":
+        (place / f"folder{ending}").mkdir()
+        assert command(name, *BASES[name], option, f"folder{ending}").is_error(f"folder{ending}: is a folder")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "heads"])
+def test_folders_of_results(refuses: Refuses, name: str) -> None:
+    for value, says in {
+        LONG: "too long",
+        "": "--output",
+        "photo.png/results": "photo.png",
+        "photos.csv": "photos.csv",
+    }.items():
+        refuses(name, *BASES[name], "--output", value, says=says)
+    refuses(name, *BASES[name], "--output", "a\0b", says="null")
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_data_that_cannot_be_read(refuses: Refuses, name: str) -> None:
+    values = ("", "none.png", LONG, "photo.png/a.png", "out", "pipe.png", "loop.png", "dangling.png", "photo.txt")
+    for value in (*values, "broken.png", os.devnull):
+        refuses(name, value, *BASES[name][1:], says=value)
+    refuses(name, "a\0b.png", *BASES[name][1:], says="no such file" if name in ("explain", "evaluate") else "null")
+
+
+@pytest.fixture
+def closed(place: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same folder where everybody may enter it, with a folder and a photo in it that the caller may not open."""
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "place"
+        shutil.copytree(place / "photos", folder / "photos")
+        shutil.copytree(models / "vit", folder / "vit")
+        shutil.copytree(place / "photos", folder / "closed")
+        shutil.copy(place / "photos.csv", folder)
+        shutil.copy(place / "photo.png", folder)
+        shutil.copy(place / "photo.png", folder / "secret.png")
+        for path in (Path(name), folder, *folder.rglob("*")):
+            path.chmod(0o777)
+        for path in (folder / "closed", folder / "secret.png"):
+            path.chmod(0)
+        monkeypatch.chdir(folder)
+        is_root = os.geteuid() == 0
+        try:
+            if is_root:
+                os.seteuid(65534)  # nobody
+            yield folder
+        finally:
+            if is_root:
+                os.seteuid(0)
+            (folder / "closed").chmod(0o777)
+
+
+def test_folders_and_files_that_may_not_be_opened(closed: Path, command: Run) -> None:
+    calls = [
+        (name, data, *base[1:]) for name, base in BASES.items() for data in ("closed", "closed/0.png", "secret.png")
+    ]
+    calls += [(name, *BASES[name], option, f"closed/a{ending}") for name, option, ending in FILES]
+    calls += [(name, *BASES[name], "--output", "closed/results") for name in ("evaluate", "heads")]
+    calls += [(name, *BASES[name], "--output", "closed") for name in ("explain", "evaluate", "heads")]
+    for words in calls:
+        done = command(*words)
+        assert done.is_error(), (words, done)
+        assert "closed" in done.err or "secret" in done.err, (words, done)
+    (written,) = {tuple(sorted(path.name for path in closed.iterdir()))}
+    assert written == ("closed", "photo.png", "photos", "photos.csv", "secret.png", "vit")
+
+
+def test_pictures_of_any_shape_are_explained(place: Path, command: Run) -> None:
+    for name, size in {"a pixel.png": (1, 1), "-thin.png": (2000, 1), "ü 写真 🐯.png": (60, 40)}.items():
+        Image.effect_noise(size, 90).save(place / "photos" / name)
+    frames = [Image.effect_noise((60, 40), 90) for _ in range(3)]
+    frames[0].save(place / "photos" / "animated.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(place / "photos" / "a jpeg.png", "jpeg")
+    done = command("explain", "photos", *MODEL, "--output", "out/", "--target", "0")
+    assert (done.status, done.err) == (0, "")
+    assert len(list((place / "out").iterdir())) == 7
+    assert command("explain", "photos/-thin.png", *MODEL, "--output", "out/").status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("nul.csv", "path,label\nphotos/\x000.png,0\n", "photos/"),
+        ("long.csv", f"path,label\n{LONG}.png,0\n", "File name too long"),
+        ("class.csv", "path,label\nphotos/0.png,notaclass\n", "must be an index or a label. Got 'notaclass'"),
+        ("range.csv", "path,label\nphotos/0.png,7\n", "must be from 0 to 3 for this model. Got 7"),
+        ("list.json", '[{"path": "photos/0.png", "label": [0]}]', "must be an index or a label. Got '[0]'"),
+        ("nolabel.csv", "path,label\nphotos/0.png,\n", "must go with data whose images all have labels"),
+    ],
+)
+def test_tables_of_what_is_not_there(place: Path, command: Run, name: str, content: str, says: str) -> None:
+    (place / name).write_text(content)
+    for command_name in ("evaluate", "heads"):
+        done = command(command_name, name, *BASES[command_name][1:], "--target", "label")
+        lines = [line for line in done.err.splitlines() if line.startswith("captum-gmar: error: ")]
+        assert done.status == 2
+        assert len(lines) == len([line for line in done.err.splitlines() if "progress" not in line]) == 1, done.err
+        assert says in lines[0]
+        assert not (place / "results" / "summary.md").exists()

@@ -1,0 +1,138 @@
+"""No picture or page takes the place of another's: its settings stand in its name, or it is not replaced."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captum_gmar.cli.main import main
+from captum_gmar.cli.paths import picture_mark
+from captum_gmar.files.writing import read_note
+from cli.commandline import Run, save_photo, written
+
+OUT = ("--output", "out/")
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "second"),
+    [
+        ("vit", [], ["--size", "48"]),
+        ("vit", ["--target", "tiger cat"], ["--target", "Tiger cat"]),
+        ("vit", ["--tokens", "1,2"], ["--tokens", "2,1"]),
+        ("clip-of-texts", ["--text", "a dog"], ["--text", "a-dog"]),
+        ("clip-of-texts", ["--text", "a dog"], ["--text", "A dog!"]),
+        ("clip-of-texts", ["--text", "a", "--text", "dog"], ["--text", "a dog"]),
+    ],
+)
+def test_what_changes_a_picture_stands_in_its_name_or_it_is_refused(
+    run: Run, work: Path, models: Path, model: str, first: Sequence[str], second: Sequence[str]
+) -> None:
+    photo = ("photo.png", "--model", models / model, *OUT)
+    assert run(*photo, *first).status == 0
+    (name,) = written(work / "out")
+    before = (work / "out" / name).read_bytes()
+    result = run(*photo, *second)
+    assert (work / "out" / name).read_bytes() == before
+    assert result.status == 2 or len({file.casefold() for file in written(work / "out")}) == 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
+def test_the_note_tells_the_settings(run: Run, work: Path, models: Path, suffix: str) -> None:
+    options = ["--target", "tiger cat", "--size", "48", "--output", f"a.{suffix}"]
+    assert run("photo.png", "--model", models / "vit", *options).status == 0
+    content = (work / f"a.{suffix}").read_bytes().replace(b"&quot;", b'"').replace(b"\\(", b"(").replace(b"\\)", b")")
+    for part in (b'"image": "photo.png (', b'"model": "vit (', b'["gmar-l1"]', b'"target": "tiger cat"', b'"size": 48'):
+        assert part in content
+
+
+def test_the_same_again_is_replaced(run: Run, work: Path, models: Path) -> None:
+    for options in ([], ["--target", "top1", "--batch-size", "2", "--save-array", "a.npz"]):
+        assert run("photo.png", "--model", models / "vit", *OUT, *options).status == 0
+    save_photo(work / "photo.png", seed=5)  # which is the same photo, put right
+    before = (work / "out" / "photo-gmar-l1.png").read_bytes()
+    assert run("photo.png", "--model", models / "vit", *OUT).status == 0
+    assert (work / "out" / "photo-gmar-l1.png").read_bytes() != before
+    assert written(work / "out") == ["photo-gmar-l1.png"]
+
+
+def test_pictures_of_another_model_or_photo_are_not_replaced(run: Run, work: Path, models: Path) -> None:
+    assert run("photo.png", "--model", models / "vit", *OUT).status == 0
+    before = (work / "out" / "photo-gmar-l1.png").read_bytes()
+    (work / "others").mkdir()
+    save_photo(work / "others" / "photo.png", seed=1)
+    save_photo(work / "photo.jpg", seed=1)
+    refused = r"out/photo-gmar-l1\.png: is not replaced, as it is a picture with {0} \S+ \(\w+\) and not {1} \(\w+\)\. "
+    for image, model, key, other in (
+        ("photo.png", "dino", "model", "dino"),
+        ("photo.jpg", "vit", "image", "photo.jpg"),
+        ("others/photo.png", "vit", "image", "photo.png"),
+    ):
+        result = run(image, "--model", models / model, *OUT)
+        assert result.is_error("Pass another --output, or move it.")
+        assert re.search(refused.format(key, other), result.err)
+    assert (work / "out" / "photo-gmar-l1.png").read_bytes() == before
+    assert written(work / "out") == ["photo-gmar-l1.png"]
+    assert (
+        run("photo.png", "--model", models / "dino", "--output", "out/photo-gmar-l1.png").status == 0
+    )  # as it is named
+
+
+def test_what_is_not_ours_is_not_replaced(run: Run, work: Path, models: Path) -> None:
+    save_photo(work / "out" / "photo-gmar-l1.png")
+    before = (work / "out" / "photo-gmar-l1.png").read_bytes()
+    result = run("photo.png", "--model", models / "vit", *OUT)
+    assert result.is_error("out/photo-gmar-l1.png: is not replaced, as it does not say of what it is a picture.")
+    assert (work / "out" / "photo-gmar-l1.png").read_bytes() == before
+
+
+def test_a_folder_that_moves_with_its_photos_is_written_again(run: Run, work: Path, models: Path) -> None:
+    (work / "a").mkdir()
+    shutil.copytree(models / "vit", work / "a" / "model")
+    save_photo(work / "a" / "b.png")
+    assert run("a/b.png", "--model", "a/model", "--output", "a/out/").status == 0
+    (work / "a").rename(work / "c")
+    assert run("c/b.png", "--model", "c/model", "--output", "c/out").status == 0
+    assert written(work / "c" / "out") == ["b-gmar-l1.png"]
+
+
+def test_marks_differ_where_questions_do() -> None:
+    long = "word " * 30
+    questions = [
+        *[("a dog",), ("a-dog",), ("A dog",), ("a dog!",), ("a  dog",), ("a", "dog!"), ("á dog",)],
+        *[(f"{long}one",), (f"{long}two",), ("what?",), ("what",), ("what?", "a"), ("what?", "", "rather than a")],
+    ]
+    marks = [picture_mark(*question).casefold() for question in questions]
+    assert len(set(marks)) == len(questions)
+    assert max(map(len, marks)) <= 120
+    assert picture_mark("tiger cat", "rather than 0") == "tiger-cat-rather-than-0"
+
+
+@pytest.mark.parametrize("command", ["compare", "heads"])
+def test_other_commands_replace_nothing_else(
+    work: Path, models: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"compare": ["--steps", "2", "--methods", "rollout"], "heads": ["--scores", "entropy"]}[command]
+    others = {"compare": [["--removal", "zero"], ["--size", "48"]], "heads": [["--target", "0"], ["--size", "48"]]}[
+        command
+    ]
+    given = [command, "photo.png", "--model", str(models / "vit"), *options]
+    for number, other in enumerate([[], *others]):
+        assert main([*given, *other]) == 0
+        assert len(written(work)) == 3 + number
+    assert main(given) == 0  # the first again
+    shutil.copytree(models / "vit", work / "model")
+    assert main([command, "photo.png", "--model", "model", *options]) == 2
+    assert "is not replaced, as it is a picture with model vit (" in capsys.readouterr().err
+
+
+def test_the_note_of_a_picture_is_json(run: Run, work: Path, models: Path) -> None:
+    assert run("photo.png", "--model", models / "vit", "--tokens", "1,2", "--tokens", "cls", *OUT).status == 0
+    note = json.loads(read_note(work / "out" / "photo-gmar-l1-from-1-2-and-cls.png") or "")
+    assert note["tokens"] == [[1, 2], "cls"]
+    assert note["target"] == "top1"
+    with Image.open(work / "out" / "photo-gmar-l1-from-1-2-and-cls.png") as picture:
+        assert picture.info["Software"] == "captum-gmar"

@@ -1,0 +1,136 @@
+"""The kernels, run on the CPU by Triton's interpreter, against formulas in float64. `test_kernel` runs these tests.
+
+They are apart because Triton looks when it is imported whether it is to interpret. It computes no products of bfloat16
+rightly, so these are left to the kernel's own test on the user's device.
+"""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from captum_gmar.engine.kernels import triton_reduction
+from captum_gmar.engine.kernels.logsumexp import log_sums
+from captum_gmar.engine.kernels.reduction import LayerGradient, Reading
+from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
+
+TOKENS = 70  # two tiles, the second of which is not full
+MATRICES = ("attention", "product", "positive", "positive gradient")
+
+
+def random_layer(size=16, precision=torch.float32, mask=None, key_heads=2, tokens=TOKENS, examples=1):
+    """A layer as models have it, whose heads do not lie together, and a row."""
+    random = torch.Generator().manual_seed(0)
+    heads = (2, key_heads, key_heads, 2)
+    tensors = [torch.randn(examples, tokens, of, size, generator=random).to(precision).transpose(1, 2) for of in heads]
+    return LayerGradient(*tensors, mask, 0.7 * size**-0.5), torch.rand(examples, tokens, generator=random)
+
+
+def dense(layer, row):
+    """All that can be read of it, in float64."""
+    query, key, value, grad_output = (t.double() for t in layer[:4])
+    key, value = (t.repeat_interleave(2 // t.shape[1], 1) for t in (key, value))
+    scores = layer.scale * query @ key.mT
+    if layer.mask is not None:
+        scores = scores.masked_fill(~layer.mask, -torch.inf) if layer.mask.dtype == torch.bool else scores + layer.mask
+    a, g = scores.softmax(-1).nan_to_num(0), grad_output @ value.mT
+    matrices = dict(zip(MATRICES, (a, a * g, (a * g).clamp(min=0), g.clamp(min=0)), strict=True))
+    rows = {name: torch.einsum("ni,nhij->nhj", row.double(), matrix) for name, matrix in matrices.items()}
+    norms = {"l1": g.abs(), "l2": g.square(), "positive": g.clamp(min=0)}
+    norms = {name: matrix.sum((-2, -1)) ** (0.5 if name == "l2" else 1) for name, matrix in norms.items()}
+    return rows, norms, {name: matrix.sum(-1) for name, matrix in matrices.items()}
+
+
+def assert_reads(layer, row, matrix, norm=None, totals=None, rtol=1e-5):
+    heads = read_by_kernel(layer, Reading(row, matrix, norm, totals))
+    names = matrix, norm, totals
+    for found, of_names, name in zip(heads, dense(layer, row), names, strict=True):
+        exact = of_names.get(name)
+        if exact is None:
+            assert found.numel() == 0
+        else:
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found.double(), exact, rtol=rtol, atol=1e-6 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "norm"),
+    [*((matrix, None) for matrix in MATRICES), (None, "l1"), (None, "l2"), ("attention", "l1"), ("positive", "l2")],
+)
+def test_every_reading(matrix, norm):
+    assert_reads(*random_layer(), matrix, norm)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "norm", "totals"), [(None, "positive", "positive"), ("attention", "positive", "product")]
+)
+def test_sums_of_rows(matrix, norm, totals):
+    assert_reads(*random_layer(tokens=40), matrix, norm, totals)
+
+
+@pytest.mark.parametrize("size", [20, 80])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_precisions_and_head_dimensions(size, precision):
+    """Products of half precision are exact in float32, so they are no further off."""
+    assert_reads(*random_layer(size, precision, tokens=40), "positive", "l1")
+
+
+def test_a_mask_that_is_added():
+    mask = torch.randn(1, 2, TOKENS, TOKENS, generator=torch.Generator().manual_seed(1))
+    assert_reads(*random_layer(mask=mask), "attention", "l1")
+
+
+def test_a_mask_that_hides():
+    """From one query everything, which then attends to nothing; the mask is one for all heads."""
+    mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()
+    mask[5] = False
+    layer, row = random_layer(mask=mask[None, None])
+    assert_reads(layer, row, "positive", None)
+    rows = torch.zeros_like(row)
+    rows[:, 5] = 1
+    assert read_by_kernel(layer, Reading(rows, "attention")).rows.abs().max() == 0
+
+
+def test_examples_and_heads_that_share_keys():
+    assert_reads(*random_layer(key_heads=1, examples=2), "positive", "l1")
+
+
+def test_tokens_that_lie_apart_in_memory():
+    layer, row = random_layer(tokens=40)
+    strided = layer._replace(value=layer.value.mT.contiguous().mT)
+    assert strided.value.stride(-1) != 1
+    assert_reads(strided, row, "product", None)
+
+
+def test_large_scores():
+    """A softmax whose exponentials would be infinite without its maximum."""
+    layer, row = random_layer(tokens=40)
+    assert_reads(layer._replace(scale=40.0), row, "attention", None)
+
+
+@pytest.mark.parametrize(("matrix", "norm"), [("attention", None), ("positive", "l1")])
+def test_sums_that_torch_knows_are_not_computed_again(monkeypatch, matrix, norm):
+    layer, row = random_layer(precision=torch.float16, tokens=40)
+    query = layer.query.clone().requires_grad_()
+    lse = log_sums(F.scaled_dot_product_attention(query, layer.key, layer.value, scale=layer.scale), query)
+    assert lse is not None
+    names, run = [], triton_reduction.run_kernel
+
+    def noted(name, *args, **flags):
+        names.append(name)
+        run(name, *args, **flags)
+
+    monkeypatch.setattr(triton_reduction, "run_kernel", noted)
+    assert_reads(layer._replace(lse=lse), row, matrix, norm, rtol=1e-4)
+    assert names == ["column_sums"]
+
+
+def test_its_own_test_passes_once(monkeypatch):
+    monkeypatch.setattr(triton_reduction, "DEVICES", {"cpu"})
+    layer, row = random_layer(precision=torch.float16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert is_readable(layer, Reading(row, "positive"))
+    monkeypatch.setattr(triton_reduction, "run_kernel", None)
+    assert is_readable(layer, Reading(row, "positive"))

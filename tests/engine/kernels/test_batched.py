@@ -1,0 +1,117 @@
+"""Layers that are read together, once the way back is over, against the formulas in float64 and against blocks."""
+
+import pytest
+import torch
+from families import FAMILIES, make
+from methods import METHODS, READERS
+from torch.testing import assert_close
+
+from captum_gmar import AttentionRollout, GMARAttribution
+from captum_gmar.attr.methods import methods
+from captum_gmar.engine.attention.backward import BackwardPass
+from captum_gmar.engine.kernels import batched
+from captum_gmar.engine.kernels.reduction import Reading
+from engine.kernels.test_dispatch import MATRICES, NORMS, dense, layer_gradient
+
+KINDS = [name for name in FAMILIES if not name.startswith("timm ")]
+
+
+@pytest.fixture
+def read_together(monkeypatch):
+    """How often all layers were."""
+    calls, once = [], BackwardPass._read_together
+
+    def counted(backward_pass, *arguments):
+        calls.append(backward_pass)
+        return once(backward_pass, *arguments)
+
+    monkeypatch.setattr(BackwardPass, "_read_together", counted)
+    monkeypatch.setitem(batched.MOST_ELEMENTS, "cpu", 2**20)
+    return calls
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("norm", [None, *NORMS])
+@pytest.mark.parametrize("matrix", [None, *MATRICES])
+def test_the_dense_numbers(matrix, norm, masked):
+    layer, row = layer_gradient(masked=masked)
+    other = layer._replace(query=layer.key, key=layer.query, mask=None)
+    reading = Reading(None if matrix is None else row, matrix, norm)
+    for of_layer, read in zip((layer, other), batched.readers([layer, other]), strict=True):
+        assert_close(read(reading), dense(of_layer, reading))
+
+
+def test_a_query_that_may_look_nowhere_and_an_additive_mask():
+    layer, row = layer_gradient(masked=True)
+    layer.mask[3] = False
+    added = layer._replace(mask=torch.zeros(layer.mask.shape).masked_fill(~layer.mask, -torch.inf).double())
+    for read in batched.readers([layer, added]):
+        assert_close(read(Reading(row, "attention")), dense(layer, Reading(row, "attention")))
+
+
+def test_layers_that_are_not_alike():
+    (layer, row), (larger, _) = layer_gradient(), layer_gradient(dim=16)
+    for of_layer, read in zip((layer, larger), batched.readers([layer, larger]), strict=True):
+        assert_close(read(Reading(row, "positive", "l1")), dense(of_layer, Reading(row, "positive", "l1")))
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("family", ["ViT", "BEiT", "SigLIP, image embedding"])
+def test_every_method(name, family, monkeypatch):
+    model, forward_func = make(family)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    method = methods()[name](model.double(), forward_func=forward_func)
+    expected = method.relevance_of_targets(images, [3, 1], contrast=2)
+    monkeypatch.setitem(batched.MOST_ELEMENTS, "cpu", 2**20)
+    assert_close(method.relevance_of_targets(images, [3, 1], contrast=2), expected)
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_every_family(family, read_together):
+    model, forward_func = make(family)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    options = [("gmar-l1", {}), ("attention-evidence", {}), ("gradient-rollout", {"start_layer": -1})]
+    for name, changes in options:
+        method = methods()[name](model.double(), forward_func=forward_func, **changes)
+        found = method.relevance(images, 3)
+        assert len(read_together) == 1
+        read_together.clear()
+        batched.MOST_ELEMENTS["cpu"] = 0
+        assert_close(found, method.relevance(images, 3))
+        batched.MOST_ELEMENTS["cpu"] = 2**20
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].expected is not None])
+def test_half_precision(name, vit, images, read_together):
+    expected = METHODS[name].make(vit).relevance(images, 3).flatten(1)
+    found = METHODS[name].make(vit.bfloat16()).relevance(images.bfloat16(), 3).flatten(1)
+    assert found.dtype == torch.float32
+    pairs = torch.stack([expected, found], 1)
+    assert min(float(torch.corrcoef(pair)[0, 1]) for pair in pairs) > 0.98
+
+
+def test_nothing_is_kept(vit, images, read_together):
+    from captum_gmar.engine.attention.forward import ForwardPass
+
+    kept = []
+    original = ForwardPass.forget
+
+    def forget(forward_pass):
+        original(forward_pass)
+        kept.extend(forward_pass.handouts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ForwardPass, "forget", forget)
+        GMARAttribution(vit).relevance(images, 3)
+        AttentionRollout(vit).relevance(images)
+    assert len(kept) > 2
+    assert all(note.layer is None and note.value is None and note.output is None for note in kept)
+
+
+def test_a_layer_without_gradient_is_told(vit, images, read_together):
+    def forward_func(inputs):
+        outputs = vit(inputs, output_hidden_states=True)
+        return vit.classifier(outputs.hidden_states[0][:, 0])  # of no layer
+
+    with pytest.raises(RuntimeError, match="got no gradient"):
+        GMARAttribution(vit, forward_func=forward_func).relevance(images, 3)

@@ -1,0 +1,225 @@
+"""What is switched for a pass comes back, whoever else switches it meanwhile."""
+
+import copy
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from families import Block, TimmLike
+from torch.testing import assert_close
+from transformers import PretrainedConfig, ViTForImageClassification
+
+from captum_gmar import AttCAT, AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
+from captum_gmar.engine.attention.layer_readout import layers_apart
+from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.layers import transformer_layers
+
+
+def test_attention_implementation_of_a_shared_config(make_vit):
+    model = make_vit(attn_implementation="eager")
+    other = ViTForImageClassification(model.config)
+    with attention_implementation(model, "sdpa"):
+        with attention_implementation(other, "sdpa"):
+            assert model.config._attn_implementation == "sdpa"
+        assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == other.config._attn_implementation == "eager"
+
+
+def in_another_thread(call):
+    """What it returns there."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(10)
+
+
+def test_no_other_thread_sees_it_and_nothing_is_written(make_vit):
+    model = make_vit(attn_implementation="eager")
+    own_property = vars(PretrainedConfig)["_attn_implementation"]
+    with attention_implementation(model, "sdpa"):
+        assert model.config._attn_implementation == "sdpa"
+        assert model.config._attn_implementation_internal == "eager"
+        assert in_another_thread(lambda: model.config._attn_implementation) == "eager"
+    assert vars(PretrainedConfig)["_attn_implementation"] is own_property
+
+
+class WrittenOut(Block):
+    """As timm's attention, where ``timm.layers.set_fused_attn(False)`` was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.fused_attn = False
+        self.read = []
+
+    def forward(self, tokens):
+        self.read.append(self.fused_attn)
+        if self.fused_attn:
+            return super().forward(tokens)
+        query, key, value = self.qkv(self.norm(tokens)).unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+        attended = (query @ key.mT * 8**-0.5).softmax(-1) @ value
+        return tokens + self.proj(attended.transpose(1, 2).flatten(2))
+
+
+@pytest.fixture
+def not_fused():
+    torch.manual_seed(0)
+    model = TimmLike("token", {"cls_token": 1}).eval()
+    model.blocks = torch.nn.Sequential(*(WrittenOut() for _ in range(3)))
+    return model
+
+
+@pytest.mark.parametrize("method", [GMARAttribution, AttentionRollout, AttentionEvidence, AttCAT])
+def test_timms_attention_is_fused_for_the_pass(not_fused, images, method):
+    fused = copy.deepcopy(not_fused)
+    for block in fused.blocks:
+        block.fused_attn = True
+    expected = method(fused).relevance(images, 3)
+    assert_close(method(not_fused).relevance(images, 3), expected, rtol=0, atol=0)
+    assert all(block.fused_attn is False and all(block.read) for block in not_fused.blocks)
+
+
+def test_timms_attention_of_two_passes_at_once(not_fused):
+    """The first to leave leaves it to the other."""
+    (block, *_), (entered, left) = not_fused.blocks, (threading.Event(), threading.Event())
+
+    def outlast():
+        with attention_implementation(not_fused, "sdpa"):
+            entered.set()
+            left.wait(10)
+            return block.fused_attn
+
+    with ThreadPoolExecutor(1) as pool:
+        with attention_implementation(not_fused, "sdpa"):
+            other = pool.submit(outlast)
+            entered.wait(10)
+        left.set()
+        assert other.result(10)
+    assert not block.fused_attn
+
+
+def test_passes_that_want_different_attention_run_side_by_side(make_vit):
+    model, both = make_vit(attn_implementation="eager"), threading.Barrier(2, timeout=10)
+    own_property = vars(PretrainedConfig)["_attn_implementation"]
+
+    def read(name):
+        with attention_implementation(model, name):
+            both.wait()
+            seen = model.config._attn_implementation
+            both.wait()
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, ["sdpa", "eager"])) == ["sdpa", "eager"]
+    assert vars(PretrainedConfig)["_attn_implementation"] is own_property
+
+
+@pytest.fixture
+def often_interrupted():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("often_interrupted")
+@pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout, LeGrad])
+def test_another_thread_gets_all_attention_while_this_one_explains(make_vit, images, make):
+    model, done = make_vit(attn_implementation="eager"), threading.Event()
+    expected = model(images, output_attentions=True).attentions
+    expected_relevance = make(model).relevance(images, 3)
+
+    def explain():
+        found = []
+        while not done.is_set():
+            found.append(make(model).relevance(images, 3))
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        explained = pool.submit(explain)
+        try:
+            for _ in range(80):
+                attentions = model(images, output_attentions=True).attentions
+                assert len(attentions) == 3
+                assert_close(attentions, expected)
+        finally:
+            done.set()
+        assert explained.result(10)
+        for relevance in explained.result():
+            assert_close(relevance, expected_relevance)
+
+
+@pytest.mark.usefixtures("often_interrupted")
+@pytest.mark.parametrize("make", [LeGrad, AttentionEvidence])
+def test_threads_that_cut_layers_apart(vit, images, make):
+    """The hooks of each are seen by all, also while they are being taken away."""
+    expected = make(vit).relevance(images[:1], 3)
+    with ThreadPoolExecutor(4) as pool:
+        for relevance in pool.map(lambda _: make(vit).relevance(images[:1], 3), range(120)):
+            assert_close(relevance, expected)
+
+
+def test_a_foreign_hook_without_keywords_changes_nothing(vit):
+    """As torch calls it if it is taken away between the two times that it is looked up."""
+    layer = transformer_layers(vit)[0]
+    with layers_apart([layer], 1):
+        (hook,) = layer._forward_pre_hooks.values()
+        assert in_another_thread(lambda: hook(layer, (torch.ones(1),))) is None
+
+
+def test_attention_implementation_after_an_error(make_vit):
+    model = make_vit(attn_implementation="eager")
+    with pytest.raises(ZeroDivisionError), attention_implementation(model, "sdpa"):
+        raise ZeroDivisionError
+    assert model.config._attn_implementation == "eager"
+    with attention_implementation(model, "sdpa"):
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_an_implementation_of_the_user_s_own_is_left_alone(make_vit):
+    model = make_vit()
+    model.config._attn_implementation_internal = "mine"
+    with attention_implementation(model, "sdpa"):
+        assert model.config._attn_implementation == "mine"
+
+
+def is_compiled() -> bool:
+    calls = []
+
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph.forward
+
+    torch.compile(lambda x: x.sin(), backend=backend, dynamic=False)(torch.ones(2))
+    return bool(calls)
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo's own
+def test_uncompiled_however_passes_overlap():
+    assert is_compiled()
+    first, second = uncompiled(), uncompiled()
+    first.__enter__()
+    assert not is_compiled()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not is_compiled()
+    second.__exit__(None, None, None)
+    assert is_compiled()
+    with pytest.raises(ZeroDivisionError), uncompiled():
+        raise ZeroDivisionError
+    assert is_compiled()
+
+
+def test_one_pass_within_another(vit, images):
+    """What the outer one meets, or changes, the inner one would pass by."""
+
+    def recording(inputs):
+        record_attention(vit, inputs, 3)
+        return vit(inputs).logits
+
+    with pytest.raises(RuntimeError, match="no pass with eager attention while one with sdpa attention"):
+        GMARAttribution(vit, forward_func=recording).attribute(images, 3)
+    assert vit.config._attn_implementation == "sdpa"
+    with attention_implementation(vit, "eager"), attention_implementation(vit, "eager"):
+        assert vit.config._attn_implementation == "eager"
+    assert vit.config._attn_implementation == "sdpa"

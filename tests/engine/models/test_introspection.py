@@ -1,0 +1,63 @@
+"""One pass over the modules finds what asking each of them for each name does."""
+
+import pytest
+import torch
+from families import make
+from torch import nn
+
+from captum_gmar.engine.models.introspection import NAMES, Survey
+
+
+class ByClass(nn.Module):
+    """Names that lie in the class, behind a property, in a buffer and in a module."""
+
+    global_pool = "max"
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("reg_token", torch.zeros(1, 4, 8))
+        self.head_dist = nn.Linear(2, 2)
+        self.drop_prob = None
+
+    @property
+    def cls_token(self):
+        return torch.zeros(1, 2, 8)
+
+
+class Wrapper(nn.Module):
+    """Hands on what it lacks, as wrappers of adapters do."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+
+def traced():
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_parameter("cls_token", nn.Parameter(torch.zeros(1, 1, 2)))
+    return torch.jit.trace(model, torch.zeros(1, 2))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*")
+@pytest.mark.parametrize(
+    "model",
+    [ByClass, lambda: Wrapper(ByClass()), traced, lambda: make("ViT")[0], lambda: make("timm-like, token")[0]],
+    ids=["class", "wrapper", "traced", "ViT", "timm"],
+)
+def test_what_the_modules_themselves_answer(model):
+    model = model()
+    answers = {
+        module: {name for name in NAMES if getattr(module, name, None) is not None} for module in model.modules()
+    }
+    survey = Survey(model)
+    assert list(survey.named.items()) == list(model.named_modules())
+    assert {module: set(values) for module, values in survey.modules if values} == {
+        module: names for module, names in answers.items() if names
+    }
+    assert {type(module) for module, _ in survey.modules} == set(map(type, answers))

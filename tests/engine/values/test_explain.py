@@ -1,0 +1,228 @@
+"""Value times gradient against attention times its gradient, written out, on every family."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from field_families import FIELD_FAMILIES, swin
+from field_oracle import Softmaxes, evidence, field, on_finest
+from installed import HAS_TRANSFORMERS_5
+from oracle import log_odds as written_log_odds
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.testing import assert_close
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from captum_gmar import AttentionEvidence
+from captum_gmar.attr.evidence import log_odds
+from captum_gmar.engine.models.patch_grid import Logits
+from captum_gmar.engine.request import Request
+from captum_gmar.engine.values.capture import ValueMode
+from captum_gmar.engine.values.explain import explain_values
+
+BUILT_OTHERWISE = (
+    "V-JEPA 2",
+    "DETR",
+    "Deformable DETR",
+    "BEiT, segments",
+    "RF-DETR, its backbone",
+)  # by transformers 4
+
+
+def make(name):
+    if not HAS_TRANSFORMERS_5 and name in BUILT_OTHERWISE:
+        pytest.skip("it is written down here as transformers 5 builds it")
+    torch.manual_seed(0)
+    family = FIELD_FAMILIES[name]
+    model = family.make().eval().double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return family, model, torch.randn(2, *family.shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", [name for name, family in FIELD_FAMILIES.items() if family.places()])
+def test_as_written_out(name):
+    family, model, inputs = make(name)
+    with Softmaxes():  # in double precision, also where the model says single
+        request = Request([family.target], family.arguments or None)
+        (found,) = explain_values(model, Logits(model), log_odds, inputs, request)
+    of = written_log_odds if isinstance(family.target, int) else lambda logits: logits
+    written = evidence(family, model, inputs, family.target, of)
+    of_places = [(tokens, place) for tokens, place in zip(written, family.places(), strict=True) if place]
+    fields = [field(tokens, place, 2) for tokens, place in of_places]
+    assert_close(found.patch_relevance, on_finest(fields), rtol=1e-7, atol=1e-12)
+    assert found.patch_relevance.abs().sum() > 1e-6
+
+
+def state(model):
+    """What a pass must leave as it was."""
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    configs = [repr(getattr(module, "config", None)) for module in model.modules()]
+    return hooks, configs, [(name, tensor.clone(), tensor.grad) for name, tensor in model.named_parameters()]
+
+
+@pytest.mark.parametrize("name", ["Swin", "PVT", "LeViT"])
+def test_shares_in_the_inputs_shape_and_the_model_as_it_was(name):
+    _, model, inputs = make(name)
+    before, evidence_of = state(model), AttentionEvidence(model)
+    attributions = evidence_of.attribute(inputs, target=[1, 2])
+    relevance = evidence_of.relevance(inputs, target=[1, 2])
+    assert attributions.shape == inputs.shape
+    assert_close(attributions.sum((1, 2, 3)), relevance.sum((1, 2)))
+    hooks, configs, parameters = state(model)
+    assert (hooks, configs) == before[:2]
+    for (_, after, gradient), (_, tensor, _) in zip(parameters, before[2], strict=True):
+        assert_close(after, tensor, rtol=0, atol=0)
+        assert gradient is None
+
+
+def test_examples_one_by_one_and_several_targets():
+    _, model, inputs = make("Swin")
+    evidence_of = AttentionEvidence(model)
+    alone = [evidence_of.relevance(inputs[[n]], target=3) for n in range(2)]
+    assert_close(evidence_of.relevance(inputs, target=3), torch.cat(alone), rtol=1e-9, atol=1e-12)
+    assert_close(evidence_of.relevance(inputs, 3, internal_batch_size=1), torch.cat(alone), rtol=1e-9, atol=1e-12)
+    each = evidence_of.relevance_of_targets(inputs, [0, 3])
+    assert_close(each[:, 1], torch.cat(alone), rtol=1e-9, atol=1e-12)
+    assert evidence_of.explain(inputs, lambda logits: logits.topk(2).indices).logits.shape == (2, 5)
+
+
+def test_what_attention_wrote_is_shared_out():
+    """Of each attention: its values times their gradient sum to its output times its gradient, of each example."""
+    _, model, inputs = make("SegFormer")
+    kept = []
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+        for name, module in model.named_modules()
+        if name.endswith("o_proj") or name.endswith("attention.output.dense")
+    ]
+    logits = model(inputs).logits[:, 2]
+    for handle in handles:
+        handle.remove()
+    assert len(kept) == 5  # one a layer
+    (gradient,) = torch.autograd.grad(logits.sum(), kept[-1:])
+    (found,) = explain_values(model, Logits(model), lambda logits: logits, inputs, Request([2]), start_layer=-1)
+    assert_close(found.relevance.sum(-1), (gradient * kept[-1]).sum((1, 2)))
+
+
+def test_an_input_of_another_rank():
+    _, model, _ = make("Swin")
+    with pytest.raises(ValueError, match=r"\(examples, frames, channels, height, width\) of videos"):
+        AttentionEvidence(model).relevance(torch.zeros(3, 20), 1)
+
+
+def test_a_model_without_attention():
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(8 * 4, 5))
+    with pytest.raises(RuntimeError, match=r"in Sequential.*without attention cannot be explained"):
+        AttentionEvidence(model).relevance(torch.rand(1, 3, 8, 8), 1)
+
+
+class Mixings(TorchFunctionMode):
+    """Within the block, keeps the values of each attention, however it is computed, and what it gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept, self.weights = [], []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
+        if func is nn.functional.scaled_dot_product_attention:
+            self.kept.append((args[2], result))
+        elif name == "grid_sample":
+            self.kept.append((args[0], result))
+        elif name == "softmax":
+            self.weights.append(result)
+        elif name in ("matmul", "einsum", "__matmul__"):
+            operands = args[1] if name == "einsum" else args
+            if any(operands[0] is weights for weights in self.weights):
+                self.kept.append((operands[1], result))
+        return result
+
+
+@pytest.mark.parametrize(
+    "name", [*("Swinv2", "PVT", "CvT", "LeViT", "Hiera"), *("TimeSformer", "DETR", "Deformable DETR")]
+)
+def test_every_attention_is_met_and_what_it_gives_is_conserved(name):
+    """Values times their gradient sum to what attention gives times its gradient, in every layer."""
+    family, model, inputs = make(name)
+    selection = (slice(None), *family.target) if isinstance(family.target, tuple) else (slice(None), family.target)
+    with Mixings() as mixings, ValueMode(0) as met:
+        score = model(inputs.requires_grad_()).logits[selection].sum()
+    values = [mixed.value for mixed in met.values]
+    assert [id(value) for value in values] == [id(value) for value, _ in mixings.kept if value.requires_grad]
+    outputs = [output for value, output in mixings.kept if value.requires_grad]
+    of_values = torch.autograd.grad(score, values, retain_graph=True)
+    of_outputs = torch.autograd.grad(score, outputs)
+    for value, gradient, output, output_gradient in zip(values, of_values, outputs, of_outputs, strict=True):
+        assert_close((value * gradient).sum(), (output * output_gradient).sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_the_examples_of_the_page(tmp_path, monkeypatch):
+    """What docs/other-models.md calls runs, and gives the sum that evidence of one number has."""
+    page = (Path(__file__).parents[3] / "docs" / "other-models.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["relevance"].shape == (1, 2, 2)
+    assert names["which_patches_make_them_alike"].shape == (1, 4, 4)
+    assert names["of_tubes"].shape == (1, 4, 4, 4)
+    for relevance in (names["relevance"], names["which_patches_make_them_alike"], names["of_tubes"]):
+        assert 0 < relevance.abs().sum() <= 1 + 1e-5
+
+
+class AmongChannels(nn.Module):
+    """A layer whose channels attend to one another, over all places."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.attention_output = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, tokens):
+        query, key, value = self.qkv(tokens).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        self.value = value.mT
+        attended = (query.mT @ key).softmax(-1) @ self.value  # (N, heads, channels, places)
+        return tokens + self.attention_output(attended.permute(0, 3, 1, 2).flatten(2))
+
+
+def test_attention_among_channels():
+    torch.manual_seed(0)
+    layer = AmongChannels()
+    cut = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), Transposed())
+    model = nn.Sequential(cut, nn.Sequential(layer), Mean(), nn.Linear(8, 5)).double().eval()
+    inputs = torch.randn(2, 3, 12, 20, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(written_log_odds(model(inputs))[:, 2].sum(), layer.value)
+    (found,) = explain_values(model, Logits(model), log_odds, inputs, Request([2]))
+    assert_close(found.patch_relevance, (layer.value * gradient).sum((1, 2)).view(2, 3, 5), rtol=1e-6, atol=1e-9)
+
+
+class Transposed(nn.Module):
+    def forward(self, tokens):
+        return tokens.mT
+
+
+class Mean(nn.Module):
+    def forward(self, tokens):
+        return tokens.mean(1)
+
+
+def test_masks_of_queries_put_together():
+    pytest.importorskip("scipy", reason="scipy, which the model needs, is not installed")
+    parts = {"encoder_layers": 1, "decoder_layers": 2, "num_attention_heads": 2, "num_queries": 6}
+    sizes = {"hidden_dim": 32, "feature_size": 32, "mask_feature_size": 32, "dim_feedforward": 32}
+    backbone = swin("Swin", image_size=64, patch_size=4, depths=[1] * 4, num_heads=[2] * 4).config
+    backbone.out_features = ["stage1", "stage2", "stage3", "stage4"]
+    torch.manual_seed(0)
+    config = Mask2FormerConfig(backbone_config=backbone, encoder_feedforward_dim=32, num_labels=4, **parts, **sizes)
+    model = Mask2FormerForUniversalSegmentation(config).eval()
+
+    def at_a_place(pixels):
+        output = model(pixels)
+        classes, masks = output.class_queries_logits.softmax(-1)[..., :-1], output.masks_queries_logits.sigmoid()
+        return torch.einsum("nqc,nqrw->ncrw", classes, masks)[:, 1, 3, 4]
+
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    relevance = AttentionEvidence(model, forward_func=at_a_place).relevance(images)
+    assert_close(relevance.abs().sum((1, 2)), torch.ones(2))
+    assert_close(AttentionEvidence(model, forward_func=at_a_place).relevance(images[1:]), relevance[1:])

@@ -1,0 +1,35 @@
+"""Names of files that every file system takes, and paths as text."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from captum_gmar.files.names import fitting, readable, safe
+
+
+def test_names_fit_the_file_system(tmp_path: Path) -> None:
+    for stem in ("a" * 255, "é" * 127, "猫" * 85, "\udce9" * 251):
+        name = fitting(stem, "-gmar-l1.png")
+        assert len(os.fsencode(name)) <= 255
+        assert name.endswith("-gmar-l1.png")
+        (tmp_path / name).touch()
+    assert fitting("photo", "-gmar-l1.png") == "photo-gmar-l1.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tiger cat", "tiger-cat"),
+        ("gmar++", "gmar++"),
+        ("../passwd", "passwd"),
+        ("猫, cat", "猫-cat"),
+        ("%", ""),
+    ],
+)
+def test_safe_names(text: str, expected: str) -> None:
+    assert safe(text) == expected
+
+
+def test_readable_names_are_text() -> None:
+    assert readable(os.fsdecode(b"latin\xe9-\xc3\xa9.jpg")) == "latin\\xe9-é.jpg"

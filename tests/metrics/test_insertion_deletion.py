@@ -1,0 +1,188 @@
+"""Deletion and insertion against curves worked by hand and drawn slowly, patch by patch."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from captum_gmar.metrics import Blur, Mean, Noise, Zero, deletion, insertion, random_map
+
+WEIGHTS = tensor([[4.0, 1.0, -2.0], [3.0, 2.0, 0.5]])  # of a linear model on six patches of one pixel
+
+
+def linear(inputs):
+    return (inputs * WEIGHTS).sum((1, 2, 3))
+
+
+def ones():
+    return torch.ones(1, 1, 2, 3)
+
+
+def slow_curve(model, image, attribution, target, patch, steps, inserts, replacement):
+    """One example's curve with loops over patches and pixels, softmax and all, in double precision."""
+    _, height, width = image.shape
+    corners = [(y, x) for y in range(0, height, patch[0]) for x in range(0, width, patch[1])]
+
+    def pixels(corner):
+        return [(corner[0] + dy, corner[1] + dx) for dy in range(patch[0]) for dx in range(patch[1])]
+
+    scores = {corner: sum(float(attribution[:, y, x].double().sum()) for y, x in pixels(corner)) for corner in corners}
+    order = sorted(corners, key=scores.__getitem__, reverse=True)
+    curve, shares = [], []
+    for step in range(steps + 1):
+        taken = order[: math.floor(step * len(order) / steps)]
+        perturbed = replacement.clone() if inserts else image.clone()
+        for y, x in itertools.chain.from_iterable(map(pixels, taken)):
+            perturbed[:, y, x] = (image if inserts else replacement)[:, y, x]
+        logits = model(perturbed[None])[0].tolist()
+        curve.append(math.exp(logits[target]) / sum(map(math.exp, logits)))
+        shares.append(len(taken) / len(order))
+    auc = sum((b - a) * (p + q) / 2 for (a, p), (b, q) in itertools.pairwise(zip(shares, curve, strict=True)))
+    return auc, curve, shares
+
+
+def test_deletion_by_hand():
+    # Of 4, 3, 2, 1, 0.5, -2 in this order, 8.5 in all, two patches at a time.
+    found = deletion(linear, ones(), ones() * WEIGHTS, steps=3, softmax=False)
+    assert_close(found.curve, tensor([[8.5, 1.5, -1.5, 0.0]]))
+    assert_close(found.shares, tensor([0, 1 / 3, 2 / 3, 1]))
+    assert_close(found.auc, tensor([(8.5 + 1.5 + 1.5 - 1.5 - 1.5 + 0) / 6]))
+    assert found.removal == "zero"
+
+
+def test_insertion_by_hand():
+    found = insertion(linear, ones(), ones() * WEIGHTS, steps=3, removal=Zero(), softmax=False)
+    assert_close(found.curve, tensor([[0.0, 7.0, 10.0, 8.5]]))
+    assert_close(found.auc, tensor([(0 + 7 + 7 + 10 + 10 + 8.5) / 6]))
+
+
+@pytest.mark.parametrize("curve", [deletion, insertion])
+def test_the_model_s_own_order_is_the_best_of_all(curve):
+    def auc(order):
+        scores = torch.empty(6).scatter_(0, tensor(order), torch.arange(6.0).flip(0)).view(1, 1, 2, 3)
+        return float(curve(linear, ones(), scores, steps=6, removal=Zero(), softmax=False).auc)
+
+    areas = {order: auc(order) for order in itertools.permutations(range(6))}
+    best = (0, 3, 4, 1, 5, 2)  # by falling weight
+    found = float(curve(linear, ones(), ones() * WEIGHTS, steps=6, removal=Zero(), softmax=False).auc)
+    assert found == areas[best]
+    signed = [area if curve is insertion else -area for area in areas.values()]
+    assert (found if curve is insertion else -found) == max(signed)
+    assert signed.count(max(signed)) == 1
+    assert max(areas, key=areas.__getitem__) == (best if curve is insertion else best[::-1])
+
+
+def test_perfect_random_and_reversed_orders():
+    inputs = ones().expand(50, -1, -1, -1)
+    perfect, reverse = inputs * WEIGHTS, -inputs * WEIGHTS
+    by_deletion, by_insertion = (
+        [float(curve(linear, inputs, order, steps=6, removal=Zero(), softmax=False).auc.mean()) for order in orders]
+        for curve, orders in (
+            (deletion, (perfect, random_map(inputs), reverse)),
+            (insertion, (reverse, random_map(inputs), perfect)),
+        )
+    )
+    assert by_deletion == sorted(by_deletion)
+    assert by_insertion == sorted(by_insertion)
+    # All orders together average to a straight line, and no order of fifty is far off.
+    assert by_deletion[1] == pytest.approx(8.5 / 2, abs=0.5)
+    assert len(set(by_deletion)) == len(set(by_insertion)) == 3
+
+
+@pytest.mark.parametrize(("patch", "steps"), [((4, 4), 6), ((2, 3), 7), ((8, 1), 12), ((1, 1), 9)])
+@pytest.mark.parametrize("inserts", [False, True])
+def test_against_the_slow_curve(classifier, photos, attributions, patch, steps, inserts):
+    removal = Blur(2.0) if inserts else Mean()
+    curve = insertion if inserts else deletion
+    found = curve(classifier, photos, attributions, [3, 0, 4], patch_size=patch, steps=steps, removal=removal)
+    everything = torch.ones(3, 1, 1, 1, dtype=torch.bool)
+    replacements = removal.perturb(photos, everything)[:, 0]
+    for example, target in enumerate([3, 0, 4]):
+        auc, values, shares = slow_curve(
+            classifier, photos[example], attributions[example], target, patch, steps, inserts, replacements[example]
+        )
+        assert_close(found.curve[example], tensor(values), rtol=1e-4, atol=1e-6)
+        assert_close(found.auc[example], tensor(auc), rtol=1e-4, atol=1e-6)
+        assert_close(found.shares, tensor(shares))
+
+
+@pytest.mark.parametrize("curve", [deletion, insertion])
+def test_a_batch_equals_its_singles(classifier, photos, attributions, curve):
+    targets = [3, 0, 4]
+    batch = curve(classifier, photos, attributions, targets, patch_size=4, steps=5, removal=Noise())
+    for i, target in enumerate(targets):
+        one = slice(i, i + 1)
+        single = curve(classifier, photos[one], attributions[one], target, patch_size=4, steps=5, removal=Noise())
+        assert_close(batch.curve[one], single.curve)
+        assert_close(batch.auc[one], single.auc)
+
+
+def test_both_ends_of_the_curves(classifier, photos, attributions):
+    whole = classifier(photos).softmax(1)[:, 2]
+    nothing = classifier(torch.zeros_like(photos)).softmax(1)[:, 2]
+    for curve, first, last in ((deletion, whole, nothing), (insertion, nothing, whole)):
+        found = curve(classifier, photos, attributions, 2, steps=3, removal=Zero()).curve
+        assert_close(found[:, 0], first)
+        assert_close(found[:, -1], last)
+
+
+def test_the_attributions_scale_does_not_matter(classifier, photos, attributions):
+    curves = [deletion(classifier, photos, c * attributions, 2, patch_size=4, steps=6).curve for c in (1, 1e-20)]
+    assert_close(*curves, rtol=0, atol=0)
+
+
+def test_neither_gradient_nor_inputs_are_touched(classifier, photos, attributions):
+    inputs = photos.clone().requires_grad_()
+    maps = attributions.clone().requires_grad_()
+    found = deletion(classifier, inputs, maps, 1, patch_size=4, steps=2)
+    assert not found.curve.requires_grad
+    assert inputs.grad is None
+    assert torch.equal(inputs, photos)
+    assert torch.equal(maps, attributions)
+
+
+def test_half_precision(classifier, photos, attributions):
+    found = deletion(classifier.bfloat16(), photos.bfloat16(), attributions, 1, patch_size=4, steps=4)
+    expected = deletion(classifier.float(), photos, attributions, 1, patch_size=4, steps=4)
+    assert found.curve.dtype == torch.float32
+    assert_close(found.curve, expected.curve, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("curve", [deletion, insertion])
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be an integer, one or more. Got 0 instead"),
+        ({"steps": 2.5}, ValueError, "steps must be an integer, one or more. Got 2.5 instead"),
+        ({"steps": True}, ValueError, "steps must be an integer, one or more. Got True instead"),
+        ({"steps": 7}, ValueError, "steps must be at most the number of patches, 6. Got 7 instead"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer, one or more. Got 0 instead"),
+        ({"patch_size": 5}, ValueError, "patch size that divides the image of 8x12 pixels but got 5x5"),
+        ({"patch_size": (3, 4)}, ValueError, "patch size that divides the image of 8x12 pixels but got 3x4"),
+        ({"patch_size": (4, 5)}, ValueError, "patch size that divides the image of 8x12 pixels but got 4x5"),
+        ({"patch_size": 0}, ValueError, "patch size that divides the image of 8x12 pixels but got 0x0"),
+        ({"patch_size": 4.0}, TypeError, "patch_size must be an integer or a tuple .* Got 4.0 instead"),
+        ({"patch_size": (4, 4, 4)}, TypeError, r"patch_size must be .* Got \(4, 4, 4\) instead"),
+        ({"target": 5}, ValueError, "targets from 0 to 4, as there are 5 classes, but got .*5"),
+        ({"target": -6}, ValueError, "targets from 0 to 4"),
+        ({"target": [0, 1]}, ValueError, r"one target for all examples, or .* of 3, one per example, but got \[0, 1\]"),
+        ({"target": [0]}, ValueError, r"of 3, one per example, but got \[0\]"),
+        ({"target": (0, 1, 2)}, ValueError, r"of sizes \(5,\) but got \(0, 1, 2\)\. One for each example is a list"),
+        ({"target": 1.0}, TypeError, "target must be a class index, or one per example.* Got 1.0 instead"),
+        ({"target": "cat"}, TypeError, "target must be a class index.* Got 'cat' instead"),
+        ({"target": True}, TypeError, "target must be a class index.* Got True instead"),
+        ({"removal": "blur"}, TypeError, r"removal must be a way of removal, such as Blur\(\).* Got 'blur' instead"),
+        (
+            {"target": None},
+            ValueError,
+            r"a target for outputs of shape \(\d+, 5\), \(examples, classes\), but got None",
+        ),
+    ],
+)
+def test_wrong_options(classifier, photos, attributions, curve, changes, error, message):
+    options = {"target": 1, "patch_size": 4, "steps": 3, **changes}
+    with pytest.raises(error, match=message):
+        curve(classifier, photos, attributions, **options)

@@ -1,0 +1,175 @@
+"""Where image tokens lie, against what the models and their processors make of pictures whose places are numbers."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from installed import HAS_TRANSFORMERS_5
+from PIL import Image
+from text_models import ANSWER, IMAGE_TOKEN, text_model
+
+from captum_gmar import AnswerEvidence
+from captum_gmar.vlm.decoder_pass import decoder_layers
+from captum_gmar.vlm.image_tokens import PicturePrompt, PictureTokens
+from captum_gmar.vlm.layouts import picture_tokens
+from captum_gmar.vlm.prompts import picture_sizes
+
+if not HAS_TRANSFORMERS_5:
+    pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        *(("llava", [(4, 4), (4, 4)]), ("qwen2_vl", [(2, 3)]), ("pixtral", [(4, 6)]), ("mistral3", [(2, 3)])),
+        *(("gemma3", [(2, 2)]), ("vit_gpt2", [(4, 4)]), ("git", [(4, 4)])),
+        *(("florence2", [(2, 2)]), ("llava_next", [(8, 8)]), ("llava_onevision", [(8, 8)])),
+        *(("internvl", [(2, 2), (2, 2)]), ("smolvlm", [(4, 6)]), ("idefics3", [(4, 6)])),
+    ],
+)
+def test_pictures_lie_on_the_grid_of_their_tokens(name, shapes):
+    model, inputs = text_model(name)
+    result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
+    assert [tuple(picture.columns.shape) for picture in result.pictures] == shapes
+    assert [tuple(result.picture_relevance(i).shape[1:]) for i in range(len(shapes))] == shapes
+    shares = result.shares()
+    torch.testing.assert_close(sum(shares.values()), torch.ones(len(ANSWER), dtype=torch.float64))
+    assert min(share.min() for share in shares.values()) >= 0
+    if name == "llava":
+        of_images = result.relevance[:, (inputs["input_ids"][0] == IMAGE_TOKEN).nonzero().flatten()]
+        torch.testing.assert_close(torch.cat([result.picture_relevance(i).flatten(1) for i in range(2)], 1), of_images)
+    assert result.answer_relevance.triu().abs().max() == 0
+
+
+def seen_from(model, inputs):
+    """(S, 3): which tile and which of its rows and columns each token of the decoder's sequence shows, else -1: what
+    the vision tower makes of patches is replaced by numbers, and read where the decoder gets them."""
+    got = []
+    inner = model.model
+    connector = inner.connector if hasattr(inner, "connector") else inner.multi_modal_projector
+
+    def number(module, args, output):
+        side = int(output.shape[1] ** 0.5)
+        tile, row, column = torch.meshgrid(*map(torch.arange, (len(output), side, side)), indexing="ij")
+        numbered = torch.full_like(output, -1)
+        numbered[..., :3] = torch.stack([tile, row, column], -1).flatten(1, 2)
+        return numbered
+
+    hooks = [
+        connector.register_forward_hook(number),
+        decoder_layers(model)[0].register_forward_pre_hook(lambda module, args: got.append(args[0][0, :, :3])),
+    ]
+    with torch.no_grad():
+        model(**inputs, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return got[0].round().long()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens", "tiles"),
+    [
+        ("llava_next", (64, 64), 16 + 64 + 8, (2, 2)),
+        ("llava_next", (64, 40), 16 + 8 * 6 + 8, (2, 2)),
+        ("llava_next", (20, 60), 16 + 2 * 8 + 2, (1, 2)),
+        ("llava_onevision", (64, 64), 16 + 64 + 8, (2, 2)),
+        ("llava_onevision", (60, 30), 16 + 8 * 4 + 8, (2, 1)),
+        ("smolvlm", None, None, (2, 3)),
+        ("idefics3", None, None, (2, 3)),
+    ],
+)
+def test_tiles_are_put_together_to_the_picture(name, size, tokens, tiles):
+    model, inputs = text_model(name)
+    if size is not None:
+        ids = torch.tensor([[1, 5, *[IMAGE_TOKEN] * tokens, 6]])
+        inputs = {**inputs, "input_ids": ids, "image_sizes": torch.tensor([size])}
+    (picture,) = AnswerEvidence(model).attribute(inputs, target=ANSWER).pictures
+    seen, side = seen_from(model, inputs), picture.overview.shape[0]
+    last = name in ("smolvlm", "idefics3")
+    overview = tiles[0] * tiles[1] if last else 0
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    assert torch.equal(seen[picture.overview], torch.stack([torch.full_like(row, overview), row, column], -1))
+    tile, row, column = seen[picture.columns].unbind(-1)
+    tile = tile - int(not last)
+    rows, columns = side * (tile // tiles[1]) + row, side * (tile % tiles[1]) + column
+    first_row, first_column = (side * count - shown for count, shown in zip(tiles, tile.shape, strict=True))
+    assert torch.equal(rows, (torch.arange(len(rows)) + first_row // 2)[:, None].expand_as(rows))
+    assert torch.equal(columns, (torch.arange(columns.shape[1]) + first_column // 2).expand_as(columns))
+
+
+def test_an_overview_is_shared_out_by_area():
+    picture = PictureTokens(torch.arange(6).view(2, 3), overview=torch.tensor([[6, 7]]))
+    relevance = torch.tensor([[0, 0, 0, 0, 0, 1.0, 6.0, -3.0]])
+    expected = torch.tensor([[[2.0, 0.5, -1.0], [2.0, 0.5, 0.0]]])  # the middle column is half of each
+    torch.testing.assert_close(picture.map(relevance), expected)
+
+
+TILE, CELL = 32, 16  # pixels
+
+
+def lit(size, row, column):
+    """A black picture (height, width) with a white square of so many cells from above and from the left."""
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = 255
+    return Image.fromarray(pixels)
+
+
+def brightest(tiles):
+    """The tile (tiles, 3, height, width) with the brightest cell, and the cell's row and column in it."""
+    cells = tiles.mean(1).unfold(1, CELL, CELL).unfold(2, CELL, CELL).mean((-1, -2))
+    side = cells.shape[-1]
+    tile, cell = divmod(int(cells.argmax()), side * side)
+    return tile, *divmod(cell, side)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (32, 96), (64, 64), (32, 32)])
+def test_internvl_s_tiles_lie_where_its_processor_cuts_them(size):
+    processor = tf.GotOcr2ImageProcessor(
+        size={"height": TILE, "width": TILE}, crop_to_patches=True, min_patches=1, max_patches=6
+    )
+    rows, columns = (pixels // CELL for pixels in size)
+    for row, column in ((0, 0), (rows - 1, columns // 2), (rows // 2, columns - 1)):
+        picture = lit(size, row, column)
+        pixels = processor(picture, return_tensors="pt")["pixel_values"]
+        ids = torch.tensor([[1, *[IMAGE_TOKEN] * 4 * len(pixels), 5]])
+        config = SimpleNamespace(model_type="internvl", image_token_id=IMAGE_TOKEN, image_seq_length=4)
+        arguments = {"pixel_values": pixels, "input_ids": ids}
+        prompt = PicturePrompt(SimpleNamespace(config=config), arguments, ids.shape[1], picture_sizes(picture))
+        (tokens,) = picture_tokens(prompt)
+        assert tokens.columns.shape == (rows, columns)
+        tile, tile_row, tile_column = brightest(pixels[: len(pixels) - (len(pixels) > 1)])
+        assert tokens.columns[row, column] == 1 + 4 * tile + 2 * tile_row + tile_column
+        assert sorted(tokens.positions.tolist()) == list(range(1, 1 + 4 * len(pixels)))
+        without = picture_tokens(prompt._replace(sizes=None))
+        assert (without is None) == (len(pixels) > 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (96, 32), (64, 128), (128, 64), (32, 16)])
+def test_mllama_s_tiles_lie_where_its_processor_cuts_them(size):
+    processor = tf.MllamaImageProcessor(size={"height": TILE, "width": TILE}, max_image_tiles=4)
+    vision = tf.MllamaVisionConfig(image_size=TILE, patch_size=CELL, max_num_tiles=4)
+    config = SimpleNamespace(model_type="mllama", vision_config=vision)
+    cells = (pixels // CELL for pixels in size)
+    for row, column in np.ndindex(*cells):
+        picture = lit(size, row, column)
+        arguments = processor(picture, return_tensors="pt")
+        prompt = PicturePrompt(SimpleNamespace(config=config), arguments, 4 * 5, picture_sizes(picture))
+        (tokens,) = picture_tokens(prompt)
+        tile, tile_row, tile_column = brightest(
+            arguments["pixel_values"][0, 0][arguments["aspect_ratio_mask"][0, 0] == 1]
+        )
+        rows, columns = tokens.columns.shape
+        places = int((row + 0.5) * CELL / size[0] * rows), int((column + 0.5) * CELL / size[1] * columns)
+        assert tokens.columns[places] == 5 * tile + 1 + 2 * tile_row + tile_column
+        assert tokens.is_encoded
+    assert picture_tokens(prompt._replace(sizes=None)) is None
+
+
+def test_sizes_of_pictures():
+    array = np.zeros((20, 30, 3), np.uint8)
+    same = Image.fromarray(array), array, array[..., 0], torch.zeros(3, 20, 30)
+    assert picture_sizes(same) == [(20, 30)] * 4
+    assert picture_sizes([array, "photo.jpg"]) is None
+    assert picture_sizes(None) == []
