@@ -71,7 +71,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
         ("config.json", {"intermediate_size": 8}, "its weights do not fit its config.json: vit."),
         ("config.json", {"model_type": "nothing"}, "its config.json cannot be loaded: "),
         ("config.json", {"model_type": "bert"}, "not an image classifier: its model type is 'bert'"),
-        ("preprocessor_config.json", {"text": "[1]"}, "its preprocessor_config.json cannot be loaded: "),
+        ("preprocessor_config.json", {"text": "[1]"}, "its preprocessor_config.json must hold settings, "),
         ("config.json", {"text": "[1]"}, "its config.json cannot be loaded: "),
         ("config.json", {"text": "{"}, "its config.json cannot be loaded: "),
         *(("config.json", {"text": text}, "its config.json cannot be loaded: ") for text in ("", "1", "{}", "\udcff")),
