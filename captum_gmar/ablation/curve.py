@@ -14,7 +14,7 @@ from captum_gmar.ablation.ranking import group_by_layer, ranked_heads
 from captum_gmar.engine.models.patch_grid import Logits, check_model
 from captum_gmar.engine.rule import check_choice
 from captum_gmar.metrics._inputs import check_count, is_integer
-from captum_gmar.metrics._outputs import Target, class_indices, followed
+from captum_gmar.metrics._outputs import Target, class_indices, target_output
 from captum_gmar.metrics._statistics import margin
 
 ORDERS = ("least", "most", "random")
@@ -239,7 +239,7 @@ def _outcomes(
             f"Expected a target for every example and logits (examples, classes) but got the targets {targets!r} and "
             f"logits of shape {tuple(outputs.shape)}."
         )
-    logit, probability = (followed(outputs, classes, len(inputs), softmax) for softmax in (False, True))
+    logit, probability = (target_output(outputs, classes, len(inputs), softmax) for softmax in (False, True))
     right = outputs.argmax(1) == classes.to(outputs.device) % outputs.shape[1]
     return torch.stack([right.to(logit.dtype), logit, probability])
 

@@ -116,8 +116,8 @@ def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
     """The relevance (N, rows, columns) that the method's attributions (N, channels, height, width) give each patch; of
     videos (N, frames, channels, height, width) that of tubes (N, moments, rows, columns)."""
     if attributions.dim() == VIDEO_DIMS:
-        sheet = Sheet.of_frames(attributions.shape[1], tube_frames(model))
-        return sheet.apart(summed(method, model, sheet.of(attributions)))
+        sheet = Sheet.from_frames(attributions.shape[1], tube_frames(model))
+        return sheet.split_moments(summed(method, model, sheet.to_sheets(attributions)))
     grid = patch_grid(model, *attributions.shape[-2:])
     relevance = patch_scores(grid.covered(attributions), grid.patch_size).to(attributions.dtype)
     values = attributions.shape[1] * grid.patch_height * grid.patch_width  # of a patch

@@ -32,7 +32,7 @@ from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.metrics.clock import wait_for
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.metrics.removal import Removal
-from captum_gmar.metrics.video_layout import framewise
+from captum_gmar.metrics.video_layout import framewise_removal
 
 MOSAICS = "gridpg"  # the metric that puts images together
 CHUNK = 8  # examples that are finished together
@@ -212,7 +212,7 @@ class FaithfulnessWork:
 
     def _removal(self, name: str, seed: int) -> Removal:
         removal = make_removal(name, self.model, seed)
-        return removal if self.sheet is None else framewise(removal, self.sheet)
+        return removal if self.sheet is None else framewise_removal(removal, self.sheet)
 
     def batch(self, numbers: Sequence[int], methods: Collection[str] = ()) -> tuple[Batch, list[Skipped]]:
         """What is measured of these examples, and those that could not be.
@@ -274,7 +274,7 @@ class FaithfulnessWork:
         """(N, rows, columns); the same for an example whatever its number."""
         targets = torch.as_tensor(target, device=inputs.device)
         pixels = whole(inputs.detach())
-        pixels = pixels if self.sheet is None else self.sheet.videos(pixels)
+        pixels = pixels if self.sheet is None else self.sheet.to_videos(pixels)
         with naming(name):
             relevance = relevance_of(self.methods[name], self.model, pixels, targets, batch_size=at_once)
         return relevance.flatten(1, -2)  # of a video's moments one below the other

@@ -29,7 +29,7 @@ from captum_gmar.inspection.passes import Passes, watched_copy
 from captum_gmar.inspection.timing import Times, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
 from captum_gmar.metrics._inputs import check_count, check_images, check_patch_size, patch_scores
-from captum_gmar.metrics._outputs import Target, check_outputs, class_indices, followed
+from captum_gmar.metrics._outputs import Target, check_outputs, class_indices, target_output
 
 
 def compare(
@@ -123,7 +123,7 @@ def compare(
     with torch.no_grad():
         outputs = check_outputs(forward(pixel_values), 1)
     class_index, softmax = _target(outputs, target), softmax and outputs.numel() > 1
-    score = followed(outputs, None if class_index is None else torch.tensor([class_index]), 1, softmax)
+    score = target_output(outputs, None if class_index is None else torch.tensor([class_index]), 1, softmax)
     inspection = _Inspection(
         model=model,
         forward=forward,
@@ -267,6 +267,6 @@ def _target(outputs: Tensor, target: Target) -> int | None:
     if target is None:
         return int(outputs.argmax()) if outputs.numel() > 1 else None
     index = class_indices(target, 1)
-    followed(outputs, index, 1, softmax=False)
+    target_output(outputs, index, 1, softmax=False)
     assert index is not None
     return int(index) % outputs.shape[-1]

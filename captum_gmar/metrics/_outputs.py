@@ -64,7 +64,7 @@ def output_at(forward_func: ForwardFunc, place: tuple[int, ...]) -> ForwardFunc:
     return one_number
 
 
-def followed(outputs: Any, indices: Tensor | None, examples: int, softmax: bool) -> Tensor:
+def target_output(outputs: Any, indices: Tensor | None, examples: int, softmax: bool) -> Tensor:
     """What is followed of the outputs for a batch, (N,), at least in single precision.
 
     Args:
@@ -91,10 +91,10 @@ def followed(outputs: Any, indices: Tensor | None, examples: int, softmax: bool)
     return chosen.gather(1, (indices % classes)[:, None]).squeeze(1)
 
 
-PROBABILITY, LOGIT = partial(followed, softmax=True), partial(followed, softmax=False)
+PROBABILITY, LOGIT = partial(target_output, softmax=True), partial(target_output, softmax=False)
 
 
-def predicted(outputs: Any, indices: Tensor | None, examples: int) -> Tensor:
+def predicted_classes(outputs: Any, indices: Tensor | None, examples: int) -> Tensor:
     """The number of the class that is predicted (N,), whatever the target, of outputs (N, C) of two classes at least.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.metrics._inputs import check_attributions, check_count, check_images, patch_scores
-from captum_gmar.metrics._outputs import ForwardFunc, Target, class_indices, followed
+from captum_gmar.metrics._outputs import ForwardFunc, Target, class_indices, target_output
 
 __all__ = ["MaskedProbability", "average_drop", "average_gain", "average_increase", "masked_probability"]
 
@@ -88,7 +88,7 @@ def masked_probability(
 
     def follow(start: int, images: Tensor) -> Tensor:
         some = None if targets is None else targets[start : start + len(images)]
-        return _check_probabilities(followed(forward_func(images), some, len(images), softmax))
+        return _check_probabilities(target_output(forward_func(images), some, len(images), softmax))
 
     starts = range(0, len(inputs), batch_size)
     batches = list(zip(starts, torch.split(inputs, batch_size), torch.split(maps, batch_size), strict=True))

@@ -18,11 +18,11 @@ from captum_gmar.metrics._inputs import (
 )
 from captum_gmar.metrics._outputs import ForwardFunc, Target, class_indices, output_at
 from captum_gmar.metrics.removal import Removal
-from captum_gmar.metrics.video_layout import VIDEO_DIMS, framewise, on_sheets, patch_of_sheet
+from captum_gmar.metrics.video_layout import VIDEO_DIMS, framewise_removal, lay_out_videos, sheet_patch_size
 
 __all__ = ["PerturbationCurve"]
 
-OutputReading: TypeAlias = Callable[[Tensor, Tensor | None, int], Tensor]
+Readout: TypeAlias = Callable[[Tensor, Tensor | None, int], Tensor]
 """What is followed: from outputs, the targets' classes (N,) or None, and N to a number for each (N,)."""
 
 _TIES = 0  # seed of the order of patches that have the same score
@@ -70,20 +70,20 @@ class Ends(NamedTuple):
     nothing: Tensor  # (N, Q) of nothing of them
 
 
-class Followed(NamedTuple):
+class FollowedCurves(NamedTuple):
     """What :func:`follow` returns."""
 
     values: Tensor  # (N, courses, steps + 1, readings)
     courses: Sequence[Course]
-    readings: Sequence[OutputReading]
+    readings: Sequence[Readout]
     shares: Tensor  # (steps + 1,)
     removal: str
 
-    def curve(self, course: Course, reading: OutputReading) -> PerturbationCurve:
+    def curve(self, course: Course, reading: Readout) -> PerturbationCurve:
         """Of one course, as one reading has it."""
-        return self.made_of(self.values[:, self.courses.index(course), :, self.readings.index(reading)])
+        return self.make_curve(self.values[:, self.courses.index(course), :, self.readings.index(reading)])
 
-    def made_of(self, curve: Tensor) -> PerturbationCurve:
+    def make_curve(self, curve: Tensor) -> PerturbationCurve:
         """A curve (N, steps + 1) over the same steps."""
         return PerturbationCurve(torch.trapezoid(curve, self.shares.to(curve)), curve, self.shares, self.removal)
 
@@ -102,9 +102,9 @@ def follow(
     target: Target,
     options: CurveOptions,
     courses: Sequence[Course],
-    readings: Sequence[OutputReading],
+    readings: Sequence[Readout],
     ends: Ends | None = None,
-) -> Followed:
+) -> FollowedCurves:
     """As :func:`deletion`, along several courses and by several readings at once.
 
     What two courses have in common is run once: without ties, and with steps that divide the patches, the least
@@ -113,9 +113,9 @@ def follow(
     if isinstance(target, tuple) and len(target) > 1:
         forward_func, target = output_at(forward_func, target), None
     if isinstance(inputs, Tensor) and inputs.dim() == VIDEO_DIMS:
-        sheets, maps, sheet = on_sheets(inputs, attributions, options.patch_size)
-        removal = framewise(options.removal, sheet)
-        options = options._replace(patch_size=patch_of_sheet(options.patch_size), removal=removal)
+        sheets, maps, sheet = lay_out_videos(inputs, attributions, options.patch_size)
+        removal = framewise_removal(options.removal, sheet)
+        options = options._replace(patch_size=sheet_patch_size(options.patch_size), removal=removal)
         return follow(sheet.reads_sheets(forward_func), sheets, maps, target, options, courses, readings, ends)
     check_images(inputs)
     scores = _patch_scores(attributions, inputs, options.patch_size)
@@ -141,7 +141,7 @@ def follow(
         return _looked_at_once(removed, look, batch_size, known).view(len(removed), *shape)
 
     values = torch.cat([along(slice(start, start + at_once)) for start in range(0, len(inputs), at_once)])
-    return Followed(values, tuple(courses), tuple(readings), (counts / patches).to(values), options.removal.name)
+    return FollowedCurves(values, tuple(courses), tuple(readings), (counts / patches).to(values), options.removal.name)
 
 
 def check_removal(removal: Removal | None, default: Removal) -> Removal:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.metrics._inputs import PatchSize
-from captum_gmar.metrics._outputs import LOGIT, PROBABILITY, ForwardFunc, Target, predicted
+from captum_gmar.metrics._outputs import LOGIT, PROBABILITY, ForwardFunc, Target, predicted_classes
 from captum_gmar.metrics.curves import (
     LEAST_FIRST,
     MOST_FIRST,
@@ -132,8 +132,8 @@ def prediction_changes(
         tensor([[0., 0., 1.]])
     """
     options = CurveOptions(patch_size, steps, check_removal(removal, Mean()), batch_size)
-    followed = follow(forward_func, inputs, attributions, None, options, [MOST_FIRST], [predicted])
-    return changes(followed.curve(MOST_FIRST, predicted))
+    followed = follow(forward_func, inputs, attributions, None, options, [MOST_FIRST], [predicted_classes])
+    return changes(followed.curve(MOST_FIRST, predicted_classes))
 
 
 def changes(predictions: PerturbationCurve) -> PerturbationCurve:

@@ -26,7 +26,7 @@ class Sheet(NamedTuple):
     tube: int  # frames of a moment
 
     @classmethod
-    def of_frames(cls, frames: int, tube: int) -> "Sheet":
+    def from_frames(cls, frames: int, tube: int) -> "Sheet":
         """Of so many frames, in tubes of so many.
 
         Raises:
@@ -41,17 +41,17 @@ class Sheet(NamedTuple):
         """F, of a video."""
         return self.moments * self.tube
 
-    def apart(self, maps: Tensor) -> Tensor:
+    def split_moments(self, maps: Tensor) -> Tensor:
         """(N, moments·rows, columns) → (N, moments, rows, columns)"""
         return maps.view(len(maps), self.moments, -1, maps.shape[-1])
 
-    def of(self, videos: Tensor) -> Tensor:
+    def to_sheets(self, videos: Tensor) -> Tensor:
         """The sheets of videos."""
         examples, _, channels, height, width = videos.shape
         by_moment = videos.reshape(examples, self.moments, self.tube, channels, height, width)
         return by_moment.movedim(1, 3).reshape(examples, self.tube * channels, self.moments * height, width)
 
-    def videos(self, sheets: Tensor) -> Tensor:
+    def to_videos(self, sheets: Tensor) -> Tensor:
         """The videos of sheets."""
         examples, channels, _, width = sheets.shape
         by_frame = sheets.reshape(examples, self.tube, channels // self.tube, self.moments, -1, width)
@@ -59,7 +59,7 @@ class Sheet(NamedTuple):
 
     def reads_sheets(self, forward_func: ForwardFunc) -> ForwardFunc:
         """What takes videos, made to take their sheets."""
-        return lambda sheets: forward_func(self.videos(sheets))
+        return lambda sheets: forward_func(self.to_videos(sheets))
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class FramewiseRemoval:
         examples, sets, _, columns = removed.shape
         of_moments = removed.view(examples, sets, self.sheet.moments, -1, columns).movedim(2, 1)
         of_frames = of_moments.repeat_interleave(self.sheet.tube, 1).flatten(0, 1)
-        frames = self.removal.perturb(self.sheet.videos(inputs).flatten(0, 1), of_frames)
+        frames = self.removal.perturb(self.sheet.to_videos(inputs).flatten(0, 1), of_frames)
         videos = frames.view(examples, -1, *frames.shape[1:]).movedim(2, 1).flatten(0, 1)
-        return forward_func(self.sheet.of(videos))
+        return forward_func(self.sheet.to_sheets(videos))
 
 
-def framewise(removal: Removal, sheet: Sheet) -> Removal:
+def framewise_removal(removal: Removal, sheet: Sheet) -> Removal:
     """A way of removal for sheets.
 
     Raises:
@@ -104,7 +104,7 @@ def framewise(removal: Removal, sheet: Sheet) -> Removal:
     return FramewiseRemoval(removal, sheet)
 
 
-def on_sheets(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tuple[Tensor, Tensor, Sheet]:
+def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tuple[Tensor, Tensor, Sheet]:
     """Videos and what a method says of them as images and maps of images.
 
     Args:
@@ -135,9 +135,9 @@ def on_sheets(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tup
             f"{tuple(videos.shape)}, but got shape {tuple(maps.shape)} and patch size {patch_size}."
         )
     sheet = Sheet(moments, frames // moments)
-    return sheet.of(videos), maps.flatten(1, 2) if is_relevance else sheet.of(maps), sheet
+    return sheet.to_sheets(videos), maps.flatten(1, 2) if is_relevance else sheet.to_sheets(maps), sheet
 
 
-def patch_of_sheet(patch_size: PatchSize) -> PatchSize:
+def sheet_patch_size(patch_size: PatchSize) -> PatchSize:
     """Without the frames."""
     return patch_size[-2:] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else patch_size

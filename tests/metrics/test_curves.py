@@ -87,13 +87,13 @@ def test_known_ends_save_passes_and_change_nothing(classifier, photos, attributi
 
     options = {"patch_size": (4, 4), "steps": steps, "batch_size": batch_size, "removal": removal}
 
-    def followed(model, maps, course, ends=None):
+    def follow_courses(model, maps, course, ends=None):
         return follow(model, photos, maps, 1, CurveOptions(**options), [course], [PROBABILITY], ends)
 
-    ends = followed(classifier, -attributions, MOST_FIRST).ends  # of other maps
+    ends = follow_courses(classifier, -attributions, MOST_FIRST).ends  # of other maps
     for curve, course in ((deletion, MOST_FIRST), (insertion, BROUGHT_BACK)):
         images.clear()
-        again = followed(counted, attributions, course, ends)
+        again = follow_courses(counted, attributions, course, ends)
         found = again.curve(course, PROBABILITY)
         assert sum(images) == len(photos) * (steps - 1)
         expected = curve(classifier, photos, attributions, 1, **options)

@@ -92,10 +92,10 @@ def test_both_ends_of_the_order(videos, relevance):
 
 def test_a_sheet_and_back(videos):
     sheet = Sheet(MOMENTS, TUBE)
-    sheets = sheet.of(videos)
+    sheets = sheet.to_sheets(videos)
     assert sheets.shape == (N, TUBE * C, MOMENTS * H, W)
     assert torch.equal(sheets[1, C + 2, H + 3, 5], videos[1, TUBE + 1, 2, 3, 5])  # its second frame
-    assert torch.equal(sheet.videos(sheets), videos)
+    assert torch.equal(sheet.to_videos(sheets), videos)
 
 
 def test_bad_input(videos, relevance):

@@ -54,7 +54,7 @@ class Subject:
 
     def as_run(self, pixels: Tensor) -> Tensor:
         """Pixels of examples as the model takes them: of videos, off their sheets."""
-        return pixels if self.sheet is None else self.sheet.videos(pixels)
+        return pixels if self.sheet is None else self.sheet.to_videos(pixels)
 
     @property
     def device(self) -> torch.device:

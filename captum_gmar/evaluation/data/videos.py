@@ -24,7 +24,7 @@ class VideoClassifier(GivenClassifier):
         Raises:
             ValueError: if the model's frames are not cut into whole tubes.
         """
-        return Sheet.of_frames(frames_of(self.model) or 0, tube_frames(self.model))
+        return Sheet.from_frames(frames_of(self.model) or 0, tube_frames(self.model))
 
     def pixel_values(self, image: Image.Image) -> Tensor:
         """Refuses images."""
@@ -35,7 +35,7 @@ class VideoClassifier(GivenClassifier):
 
     def logits(self, pixels: Tensor) -> Tensor:
         """(N, classes) of sheets."""
-        return super().logits(self.sheet.videos(pixels))
+        return super().logits(self.sheet.to_videos(pixels))
 
 
 def is_of_videos(model: nn.Module) -> bool:
@@ -58,7 +58,7 @@ def _read_on_sheet(example: Example, sheet: Sheet) -> Image.Image | Tensor:
             f"pixel values of a video must be of shape ({sheet.frames} frames, channels, height, width), as the "
             f"model's config says. Got {tuple(pixels.shape[1:])} instead."
         )
-    return sheet.of(pixels)
+    return sheet.to_sheets(pixels)
 
 
 def _mask_on_sheet(example: Example, sheet: Sheet) -> Tensor:
@@ -69,4 +69,4 @@ def _mask_on_sheet(example: Example, sheet: Sheet) -> Tensor:
         raise ValueError(
             f"a video's mask must be of shape ({sheet.frames} frames, height, width). Got {shape} instead."
         )
-    return sheet.of(mask[None, :, None].bool()).any(1)[0]
+    return sheet.to_sheets(mask[None, :, None].bool()).any(1)[0]

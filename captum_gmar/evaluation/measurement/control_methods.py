@@ -32,5 +32,5 @@ def controls(patch_size: tuple[int, int], sheet: Sheet | None = None) -> dict[st
 
 def _blobs(sheets: Tensor, sheet: Sheet) -> Tensor:
     """In the middle of each frame."""
-    videos = sheet.videos(sheets)
-    return sheet.of(centre_blob(videos.flatten(0, 1)).view(videos.shape) / sheet.frames)
+    videos = sheet.to_videos(sheets)
+    return sheet.to_sheets(centre_blob(videos.flatten(0, 1)).view(videos.shape) / sheet.frames)

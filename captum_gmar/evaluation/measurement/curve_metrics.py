@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, TypeAlias
 from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve, area_over_curve
-from captum_gmar.metrics._outputs import LOGIT, followed, predicted
-from captum_gmar.metrics.curves import BROUGHT_BACK, LEAST_FIRST, MOST_FIRST, Course, Followed, OutputReading
+from captum_gmar.metrics._outputs import LOGIT, predicted_classes, target_output
+from captum_gmar.metrics.curves import BROUGHT_BACK, LEAST_FIRST, MOST_FIRST, Course, FollowedCurves, Readout
 from captum_gmar.metrics.relevance_gain import changes
 
 What: TypeAlias = Literal["probability", "logit", "class"]
@@ -25,7 +25,7 @@ class CurveMetric(NamedTuple):
     make: Callable[..., PerturbationCurve | Tensor]  # of the curves of the courses: a curve, or values (N,)
     is_contrast: bool = False  # less the same of the map for another class
 
-    def measure(self, passes: Followed, readings: "Readings") -> tuple[Tensor, Tensor | None]:
+    def measure(self, passes: FollowedCurves, readings: "Readings") -> tuple[Tensor, Tensor | None]:
         """The values (N,), and the curves (N, steps + 1) of which these are the areas, if they are.
 
         Args:
@@ -36,16 +36,16 @@ class CurveMetric(NamedTuple):
         return (made.auc, made.curve) if isinstance(made, PerturbationCurve) else (made, None)
 
 
-Readings: TypeAlias = dict[What, OutputReading]
+Readings: TypeAlias = dict[What, Readout]
 
 
 def readings(probabilities: Callable[[Tensor], Tensor]) -> Readings:
     """Of the logits of a model, which become probabilities by this function."""
 
     def probability(outputs: Tensor, indices: Tensor | None, examples: int) -> Tensor:
-        return followed(probabilities(outputs), indices, examples, softmax=False)
+        return target_output(probabilities(outputs), indices, examples, softmax=False)
 
-    return {"probability": probability, "logit": LOGIT, "class": predicted}
+    return {"probability": probability, "logit": LOGIT, "class": predicted_classes}
 
 
 def courses_of(metrics: Sequence[CurveMetric]) -> list[Course]:

@@ -16,7 +16,7 @@ from captum_gmar.evaluation.measurement.rerun_metrics import Case, NumberedMetho
 from captum_gmar.evaluation.runs.batches import Examples
 from captum_gmar.evaluation.runs.example_results import Row
 from captum_gmar.metrics import MaskedProbability, Removal, masked_probability
-from captum_gmar.metrics.curves import Course, CurveOptions, Followed, follow
+from captum_gmar.metrics.curves import Course, CurveOptions, FollowedCurves, follow
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,13 @@ class _Question:
         )
 
     @cached_property
-    def _followed(self) -> dict[str, Followed]:
+    def _followed(self) -> dict[str, FollowedCurves]:
         """By the name of the removal, what all metrics that are made of curves are read from."""
         courses = courses_of(list(self.measures.curve_metrics.values()))
         return {name: self._follow(name, self.maps, courses) for name in self.measures.removals}
 
     @cached_property
-    def _followed_for_others(self) -> dict[str, Followed]:
+    def _followed_for_others(self) -> dict[str, FollowedCurves]:
         """The same of maps for another class each, the most probable one, while the target is followed as before."""
         examples, measures = self.examples, self.measures
         with torch.no_grad():
@@ -164,7 +164,7 @@ class _Question:
         courses = courses_of([metric for metric in measures.curve_metrics.values() if metric.is_contrast])
         return {name: self._follow(name, maps, courses) for name in measures.removals}
 
-    def _follow(self, removal: str, maps: Tensor, courses: Sequence[Course]) -> Followed:
+    def _follow(self, removal: str, maps: Tensor, courses: Sequence[Course]) -> FollowedCurves:
         """What comes of the whole images, and of nothing of them, serves all methods."""
         measures, examples = self.measures, self.examples
         patch_size = (self.grid.patch_height, self.grid.patch_width) if maps.dim() == examples.pixels.dim() else None
