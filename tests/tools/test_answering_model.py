@@ -30,7 +30,7 @@ from tools.answering_model.lessons import (
 )
 from tools.answering_model.measures import words_right
 from tools.answering_model.network import LONGEST, WIDTH, build_model, build_processor, see, vocabulary
-from tools.demo_model.fitting import Stage
+from tools.training.loop import Stage
 
 SEED = 5_000_000
 

@@ -1,8 +1,7 @@
-"""How the built-in model was made still runs: batches, steps, a stop between them, and the card."""
+"""How the built-in model was made still runs: batches, steps, and the card."""
 
 import json
 import shutil
-from concurrent.futures import Executor, Future
 
 import pytest
 import torch
@@ -13,44 +12,18 @@ pytest.importorskip("tools.demo_model.train", reason="the tools are not installe
 
 from captum_gmar.demo import CLASSES, load_model, make_scene, model_folder
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
-from tools.demo_model import batches, card, gradients, train
-from tools.demo_model.batches import QUESTIONS, draw_batch, render_pool
-from tools.demo_model.fitting import Fit, Stage
-from tools.demo_model.gradients import Task
-from tools.demo_model.network import build_model, grow
+from tools.demo_model import card, train
+from tools.demo_model.network import build_model
+from tools.training.loop import Stage
+from tools.training.networks import grow
+from tools.training.scenes import QUESTIONS, draw_batch, render_pool
 
 SEED = 2_000_000
-CROPS = Stage(side=7, scenes=6, steps=3, batch_size=8, rates=(1e-3, 1e-3))
-
-
-class HereAtOnce(Executor):
-    """Runs what it is given in this process, where other executors start their own."""
-
-    def __init__(self, *workers, initializer=lambda: None, initargs=(), **options):
-        initializer(*initargs)
-
-    def submit(self, function, /, *arguments, **options):
-        future = Future()
-        future.set_result(function(*arguments, **options))
-        return future
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    for module in (batches, gradients):
-        monkeypatch.setattr(module, "ProcessPoolExecutor", HereAtOnce)
-    monkeypatch.setattr(gradients, "_task", None)
-
-
-def new_fit(side=7, seed=0):
-    torch.manual_seed(seed)
-    model, heads = build_model(side).train(), train._build_heads()
-    return Fit(Task(model, heads, render_pool(SEED, 6, workers=1), 8, side, seed), CROPS)
 
 
 def test_targets_of_whole_scenes_are_those_of_their_masks():
     """Turned and mirrored alike: the pixels of each class add up to the areas of the scenes' own masks."""
-    pool = render_pool(SEED, 3, workers=1)
+    pool = render_pool(SEED, 3)
     for index in range(3):
         scene = make_scene(SEED + index)
         for label, mask in zip(scene.labels, scene.masks, strict=True):
@@ -65,30 +38,17 @@ def test_targets_of_whole_scenes_are_those_of_their_masks():
 
 def test_a_model_for_crops_grows_into_one_for_scenes():
     crops = build_model(7)
-    scenes = grow(crops)
+    scenes = grow(crops, build_model(GRID))
     positions = "vit.embeddings.position_embeddings"
     assert not crops.get_parameter(positions).requires_grad
     assert scenes.get_parameter(positions).shape[1] == 1 + GRID**2
     assert scenes(torch.zeros(1, 3, GRID * PATCH, GRID * PATCH)).logits.shape == (1, len(CLASSES))
 
 
-def test_stopped_and_taken_up_again_it_is_as_if_it_had_never_stopped():
-    whole = new_fit()
-    losses = list(whole.run(workers=1))
-    first = new_fit()
-    steps = first.run(workers=1)
-    next(steps)
-    other = new_fit(seed=5).task  # other weights, which the state replaces
-    second = Fit(Task(other.model, other.heads, whole.task.pool, 8, 7, 0), CROPS)
-    second.load_state(first.state())
-    assert list(second.run(workers=1)) == losses[1:]
-    assert_close(second.task.model.state_dict(), whole.task.model.state_dict(), rtol=0, atol=0)
-
-
 def test_training_writes_a_model_that_loads(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "write_card", lambda folder: None)
     stages = [Stage(side=side, scenes=4, steps=1, batch_size=4, rates=(1e-3, 1e-4)) for side in (7, GRID)]
-    train.train(tmp_path, stages=stages, workers=1)
+    train.train(tmp_path, stages=stages)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
         "model.safetensors",

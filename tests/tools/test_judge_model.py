@@ -2,26 +2,28 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 pytest.importorskip("tools.judge_model.train", reason="the tools are not installed; they stand in a checkout")
 
-from tools.demo_model.batches import QUESTIONS, Pool, _render_chunk
-from tools.demo_model.fitting import Stage
+from functools import partial
+
 from tools.judge_model import train
-from tools.judge_model.network import WIDTH, build_judge, grow
-from tools.judge_model.optimizing import orthogonalised
+from tools.judge_model.network import LAYERS, PREFIX, WIDTH, build_judge
+from tools.training.loop import Stage
+from tools.training.networks import grow, place_crop
+from tools.training.optimizing import orthogonalised
+from tools.training.scenes import fit_scenes, question_head, render_pool
 
 
 def test_a_step_on_crops_and_one_on_scenes_leave_the_cls_token_unread():
-    images, areas = map(torch.from_numpy, _render_chunk(train.FIRST_SEED, train.FIRST_SEED + 2))
-    head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, sum(QUESTIONS)))
-    model = build_judge(7)
+    pool, generator = render_pool(train.FIRST_SEED, 2), torch.Generator().manual_seed(0)
+    model, heads = build_judge(7), {LAYERS: question_head(WIDTH)}
     for side in (7, 14):
-        model = grow(model) if side == 14 else model
+        model = grow(model, build_judge(14)) if side == 14 else model
         before = model.classifier.weight.detach().clone()
-        (loss,) = train._fit(model.train(), head, Pool(images, areas), Stage(side, 2, 1, 2, (3e-3, 1e-3)), seed=0)
+        stage, move = Stage(side, 2, 1, 2, (3e-3, 1e-3)), partial(place_crop, model, side)
+        (loss,) = fit_scenes(model, heads, PREFIX, pool, stage, generator, move)
         assert loss > 0
         assert not model.classifier.weight[:, :WIDTH].any()
         assert (model.classifier.weight != before).any()

@@ -2,16 +2,14 @@
 
 import pytest
 import torch
-from torch import nn
 
 pytest.importorskip("tools.swin_model.train", reason="the tools are not installed; they stand in a checkout")
 
 from captum_gmar.demo.patches import GRID
-from tools.demo_model.batches import QUESTIONS, Batch, Pool, _render_chunk, draw_batch
-from tools.demo_model.fitting import Stage, descend
-from tools.judge_model.optimizing import build_optimizers
 from tools.swin_model import train
-from tools.swin_model.network import WIDTH, build_swin
+from tools.swin_model.network import STATES, WIDTH, build_swin
+from tools.training.loop import Stage
+from tools.training.scenes import QUESTIONS, Batch, fit_scenes, question_head, render_pool, scene_loss
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +19,14 @@ def model():
 
 
 def test_a_step_on_crops_and_one_on_scenes_change_every_weight(model):
-    pool = Pool(*map(torch.from_numpy, _render_chunk(train.FIRST_SEED, train.FIRST_SEED + 2)))
-    head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, sum(QUESTIONS)))
-    optimizers, generator = build_optimizers(model, head), torch.Generator().manual_seed(0)
+    pool, heads = render_pool(train.FIRST_SEED, 2), dict.fromkeys(STATES, question_head(WIDTH))
     for side in (7, GRID):
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        stage = Stage(side, 2, 1, 2, (3e-3, 1e-3))
-        (loss,) = descend(
-            optimizers, stage, lambda side=side: train._loss(model, head, draw_batch(pool, 2, side, generator))
-        )
+        stage, generator = Stage(side, 2, 1, 2, (3e-3, 1e-3)), torch.Generator().manual_seed(0)
+        (loss,) = fit_scenes(model, heads, 0, pool, stage, generator)
         assert loss > 0
         assert all((parameter != old).any() for parameter, old in zip(model.parameters(), before, strict=True))
+    model.eval()
 
 
 def test_small_images_do_not_change_what_is_written():
@@ -60,5 +55,4 @@ def test_images_without_objects_have_a_loss(model):
     targets = torch.zeros(1, 49, sum(QUESTIONS))
     targets[..., torch.tensor(QUESTIONS).cumsum(0) - 1] = 1
     batch = Batch(torch.zeros(1, 3, 56, 56), torch.zeros(1, model.config.num_labels), targets)
-    head = nn.Linear(WIDTH, sum(QUESTIONS))
-    assert train._loss(model, head, batch).isfinite()
+    assert scene_loss(model, {1: question_head(WIDTH)}, 0, batch).isfinite()

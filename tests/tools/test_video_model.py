@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 pytest.importorskip("tools.video_model.train", reason="the tools are not installed; they stand in a checkout")
 
-from tools.demo_model.fitting import Stage, descend
-from tools.judge_model.optimizing import build_optimizers
+from tools.training.loop import Stage, descend
+from tools.training.optimizing import build_optimizers
 from tools.video_model import train
 from tools.video_model.clips import DIRECTIONS, FRAMES, SIDE, make_clip
 from tools.video_model.network import PATCH, TUBE, WIDTH, build_video_model

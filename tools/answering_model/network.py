@@ -22,7 +22,7 @@ from captum_gmar import demo
 from captum_gmar.demo.patches import GRID, PATCH
 from captum_gmar.demo.questions import OPPOSITE
 from captum_gmar.demo.scenes import KINDS
-from tools.demo_model.network import initialise
+from tools.training.networks import initialise
 
 IMAGE: Final = "<image>"
 PAD, END, UNKNOWN = SPECIAL = ("<pad>", "</s>", "<unk>")

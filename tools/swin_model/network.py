@@ -8,9 +8,10 @@ from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar.demo.patches import PATCH
 from captum_gmar.demo.scenes import CLASSES
-from tools.judge_model.network import initialise
+from tools.training.networks import initialise
 
 WIDTH: Final = 96  # of the second stage
+STATES: Final = (1, 2)  # hidden states with a token for each patch
 
 
 def build_swin(side: int) -> SwinForImageClassification:

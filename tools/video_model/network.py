@@ -6,7 +6,7 @@ from typing import Final
 
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from tools.judge_model.network import initialise
+from tools.training.networks import initialise
 from tools.video_model.clips import DIRECTIONS, FRAMES, SIDE
 
 WIDTH: Final = 64

@@ -5,8 +5,6 @@ Clips of one and two moving figures, with a throw-away head that asks every tube
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -19,15 +17,14 @@ from torch.nn import functional
 from transformers import VideoMAEForVideoClassification
 
 from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
-from tools.demo_model.fitting import Stage, descend
-from tools.demo_model.gradients import class_loss
-from tools.judge_model.optimizing import build_optimizers
+from tools.training.loop import Stage, descend, report, report_losses, run_command
+from tools.training.optimizing import build_optimizers
+from tools.training.scenes import class_loss
 from tools.video_model.clips import DIRECTIONS, FRAMES, SIDE, Clip, make_clip
 from tools.video_model.network import PATCH, TUBE, WIDTH, build_video_model
 
 FIRST_SEED: Final = 1_000_000  # clips of smaller seeds are never trained on
 STAGE: Final = Stage(side=SIDE // PATCH, scenes=8_000, steps=2_500, batch_size=32, rates=(3e-3, 1e-5))
-_REPORT_EVERY: Final = 200  # steps
 
 
 def clip_values(clips: Iterable[Clip]) -> Tensor:
@@ -42,10 +39,9 @@ def tube_shares(mask: NDArray[np.bool_]) -> Tensor:
     return cut.mean((3, 4, 5))
 
 
-def train(output: Path, seed: int, stage: Stage) -> None:
+def train(output: Path, seed: int, stage: Stage = STAGE) -> None:
     """Train a model and write it into a folder."""
     torch.manual_seed(seed)
-    began = time.perf_counter()
     clips = [make_clip(FIRST_SEED + index, 1 + index % 2) for index in range(stage.scenes)]
     model, head = build_video_model().train(), nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, len(DIRECTIONS) + 1))
     generator = torch.Generator().manual_seed(seed)
@@ -54,12 +50,11 @@ def train(output: Path, seed: int, stage: Stage) -> None:
         chosen = torch.randint(len(clips), (stage.batch_size,), generator=generator).tolist()
         return _loss(model, head, [clips[index] for index in chosen])
 
-    for step, loss in enumerate(descend(build_optimizers(model, head), stage, draw_loss), 1):
-        if step % _REPORT_EVERY == 0:
-            print(f"step {step}  {time.perf_counter() - began:.0f} s  loss {loss:.3f}", flush=True)
+    for _ in report_losses(descend(build_optimizers(model, head), stage, draw_loss), stage):
+        pass
     model.eval().save_pretrained(output)
     for moving in (1, 2):
-        print(f"{moving} moving: {accuracy(model, moving, range(500_000, 501_000))} right", flush=True)
+        report(f"{moving} moving: {accuracy(model, moving, range(500_000, 501_000))} right")
 
 
 def _loss(model: VideoMAEForVideoClassification, head: nn.Module, clips: list[Clip]) -> Tensor:
@@ -98,16 +93,5 @@ def accuracy(model: VideoMAEForVideoClassification, moving: int, seeds: Iterable
     return scene_mean(hits)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.video_model.train", description="Train a video model.")
-    add = parser.add_argument
-    add("--output", type=Path, default=Path("video-model"), help="folder to write (default: %(default)s)")
-    add("--seed", type=int, default=0, help="seed of weights and order (default: %(default)s)")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    train(arguments.output, arguments.seed, STAGE)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(train, "video")

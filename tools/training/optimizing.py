@@ -1,4 +1,4 @@
-"""The judge's optimizers: Muon for the matrices inside the layers, in single precision, and AdamW for the rest."""
+"""The optimizers: Muon for the matrices inside the layers, in single precision, and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SinglePrecisionMuon(torch.optim.Optimizer):
                     parameter.mul_(1 - group["lr"] * _DECAY).sub_(direction, alpha=rate)
 
     def _smoothed(self, parameter: nn.Parameter) -> Tensor:
-        """The gradient with Nesterov's momentum."""
+        """Return the gradient with Nesterov's momentum."""
         assert parameter.grad is not None
         momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
         momentum.lerp_(parameter.grad, 1 - _MOMENTUM)
@@ -43,7 +43,7 @@ class SinglePrecisionMuon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Matrices (N, rows, columns) with their singular values near 1."""
+    """Return matrices (N, rows, columns) with their singular values near 1."""
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalised(matrices.mT).mT
     linear, cubic, quintic = _QUINTIC
@@ -54,15 +54,13 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return result
 
 
-def build_optimizers(model: nn.Module, head: nn.Module) -> list[torch.optim.Optimizer]:
-    """Return the two, in the order in which :func:`tools.demo_model.fitting.set_rates` takes them."""
-    vectors = "classifier", "bias_table"  # in what stands in a matrix, but mixes nothing inside a layer
-    matrices = {
-        name: p for name, p in model.named_parameters() if p.ndim == 2 and not any(part in name for part in vectors)
-    }
-    rest = [p for name, p in model.named_parameters() if p.requires_grad and name not in matrices]
-    matrices = {name: p for name, p in matrices.items() if p.requires_grad}
+def build_optimizers(model: nn.Module, heads: nn.Module) -> list[torch.optim.Optimizer]:
+    """Return Muon and AdamW for what is trained of a model and of its throw-away heads, in this order."""
+    outside = "classifier", "bias_table", "embed_tokens"  # in what stands in a matrix, but mixes nothing in a layer
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name: p for name, p in trained.items() if p.ndim == 2 and not any(part in name for part in outside)}
+    rest = [p for name, p in trained.items() if name not in matrices]
     return [
         SinglePrecisionMuon(matrices.values()),
-        torch.optim.AdamW([*rest, *head.parameters()], betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW([*rest, *heads.parameters()], betas=(0.9, 0.98), weight_decay=0.0),
     ]

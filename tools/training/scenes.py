@@ -1,24 +1,28 @@
-"""What the demo model is trained on: turned and cropped scenes, with targets for the image and each patch."""
+"""Training on built-in scenes: batches with targets for the image and each patch, and the losses."""
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from captum_gmar.demo.drawing import TEXTURES, Texture
+from captum_gmar.demo.drawing import SIZE, TEXTURES, Texture
 from captum_gmar.demo.patches import GRID, PATCH, to_pixel_values
 from captum_gmar.demo.scenes import CLASSES, SHAPES, Composition, compose, to_image
+from tools.training.loop import Stage, descend
+from tools.training.optimizing import build_optimizers
 
 _ALL_TEXTURES: Final[tuple[Texture | None, ...]] = (*TEXTURES, None)  # with the plain figures'
 QUESTIONS: Final = (len(CLASSES) + 1, len(SHAPES) + 1, len(_ALL_TEXTURES) + 1)  # answers, the last "nothing"
-_CHUNK: Final = 250  # scenes a worker renders at a time
+_OBJECT_WEIGHT: Final = 6.0  # of patches that show something, against those that do not
 _LEAST_SHARE: Final = 0.4  # an object counts as present in a crop that holds this share of its pixels
 
 
@@ -50,20 +54,14 @@ class Batch:
     patch_targets: Tensor
 
 
-def render_pool(first_seed: int, count: int, workers: int) -> Pool:
-    """Render the scenes of `count` seeds in parallel."""
-    starts = range(first_seed, first_seed + count, _CHUNK)
-    stops = [min(start + _CHUNK, first_seed + count) for start in starts]
-    # A process forked from one whose torch threads run may hang, so these are spawned.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
-        images, areas = zip(*executor.map(_render_chunk, starts, stops), strict=True)
-    return Pool(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(areas)))
-
-
-def _render_chunk(first_seed: int, stop_seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    compositions = [compose(seed) for seed in range(first_seed, stop_seed)]
-    images = np.stack([to_image(composition.canvas) for composition in compositions])
-    return images, np.stack([_count_answers(composition) for composition in compositions])
+def render_pool(first_seed: int, count: int) -> Pool:
+    """Render the scenes of `count` seeds."""
+    images = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
+    areas = np.empty((count, GRID, GRID, sum(QUESTIONS)), dtype=np.uint8)
+    for index in range(count):
+        composition = compose(first_seed + index)
+        images[index], areas[index] = to_image(composition.canvas), _count_answers(composition)
+    return Pool(torch.from_numpy(images), torch.from_numpy(areas))
 
 
 def _count_answers(composition: Composition) -> NDArray[np.uint8]:
@@ -119,3 +117,84 @@ def _crop(images: Tensor, areas: Tensor, side: int, generator: torch.Generator) 
     image_crops = images.unfold(1, side * PATCH, PATCH).unfold(2, side * PATCH, PATCH)[scene, rows, columns]
     area_crops = areas.unfold(1, side, 1).unfold(2, side, 1)[scene, rows, columns]
     return image_crops.permute(0, 2, 3, 1), area_crops.permute(0, 2, 3, 1)
+
+
+def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy over images with an object; others have all-zero targets."""
+    return -(targets * logits.log_softmax(dim=-1)).sum() / targets.sum().clamp(min=1)
+
+
+def patch_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each question, summed over questions."""
+    total = logits.new_zeros(())
+    answers, shares = (torch.split(values, list(QUESTIONS), dim=-1) for values in (logits, targets))
+    for answer, target in zip(answers, shares, strict=True):
+        weight = torch.where(target[..., -1] < 0.7, _OBJECT_WEIGHT, 1.0)
+        entropy = functional.cross_entropy(answer.movedim(-1, 1), target.movedim(-1, 1), reduction="none")
+        total = total + (entropy * weight).sum() / weight.sum()
+    return total
+
+
+def question_head(width: int) -> nn.Module:
+    """Return a throw-away head that asks a patch which class, form and texture it shows."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(QUESTIONS)))
+
+
+def scene_loss(model: nn.Module, heads: Mapping[int, nn.Module], prefix: int, batch: Batch) -> Tensor:
+    """Return the loss of the classes and of what each patch is asked.
+
+    Args:
+        model: a classifier of transformers.
+        heads: the head that asks the hidden states of that number.
+        prefix: tokens before those of the patches.
+        batch: images and targets.
+    """
+    output: Any = model(batch.pixel_values, output_hidden_states=True)
+    loss = class_loss(output.logits, batch.class_targets)
+    for layer, head in heads.items():
+        loss = loss + patch_loss(head(output.hidden_states[layer][:, prefix:]), batch.patch_targets)
+    return loss
+
+
+def fit_scenes(
+    model: nn.Module,
+    heads: Mapping[int, nn.Module],
+    prefix: int,
+    pool: Pool,
+    stage: Stage,
+    generator: torch.Generator,
+    place_crop: Callable[[int, int], None] = lambda row, column: None,
+) -> Iterator[float]:
+    """Train a classifier for a stage, yielding the loss after each step.
+
+    Args:
+        model, heads, prefix: as :func:`scene_loss` takes them.
+        pool: scenes from which batches are drawn.
+        stage: its sides, steps and rates.
+        generator: draws the batches.
+        place_crop: told before each step on crops which row and column of the scene they pretend to come from.
+    """
+
+    def draw_loss() -> Tensor:
+        if stage.side < GRID:
+            place_crop(*torch.randint(GRID - stage.side + 1, (2,), generator=generator).tolist())
+        return scene_loss(model, heads, prefix, draw_batch(pool, stage.batch_size, stage.side, generator))
+
+    asking = nn.ModuleList(dict.fromkeys(heads.values()))
+    return descend(build_optimizers(model.train(), asking), stage, draw_loss)
+
+
+def save_processor(output: Path) -> None:
+    """Write the image processor by hand, as the fields of save_pretrained differ from version to version."""
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": SIZE, "width": SIZE},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (output / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
