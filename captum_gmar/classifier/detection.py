@@ -1,15 +1,19 @@
-"""Which query of a detector stands for an object: by its class, by a box around it, or both."""
+"""The query of a detector that stands for an object: by its class, by a box around it, or both."""
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from captum_gmar.classifier.photo_frame import Corners
+from captum_gmar.classifier.class_names import find_class
+from captum_gmar.classifier.image_classifier import PADDING_MASK, Classifier
+from captum_gmar.classifier.photo_frame import CORNERS, Corners, check_numbers
 
 
 class Detection(NamedTuple):
-    """What one query of a detector says.
+    """One query of a detector, and its prediction.
 
     Attributes:
         query: its index.
@@ -29,6 +33,79 @@ class Detection(NamedTuple):
         return self.query, self.label
 
 
+class DetectedObject(NamedTuple):
+    """An object that a detector finds in a photo.
+
+    Attributes:
+        detector: the model, and its image processor.
+        inputs: the model's inputs by name, on its device.
+        detection: the query, with its box in pixels of the photo.
+    """
+
+    detector: Classifier
+    inputs: dict[str, Tensor]
+    detection: Detection
+
+    @property
+    def pixels(self) -> Tensor:
+        """The model's input (1, channels, height, width)."""
+        return self.inputs["pixel_values"]
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the logits (N, queries, classes) for pixels (N, channels, height, width), padded as the photo is."""
+        masks = {name: mask.expand(len(pixels), -1, -1) for name, mask in self.inputs.items() if name == PADDING_MASK}
+        logits: Tensor = self.detector.model(pixel_values=pixels, **masks).logits
+        return logits
+
+
+def find_object(
+    detector: Classifier,
+    photo: Image.Image,
+    *,
+    label: int | str | None = None,
+    box: Corners | None = None,
+    threshold: float = 0.5,
+) -> DetectedObject:
+    """
+    Find the object in a photo that a detector is explained by, as :func:`find_query` chooses it.
+
+    Args:
+        detector (Classifier): A detector and its image processor, ``Classifier(model, processor)``.
+        photo (PIL.Image.Image): RGB.
+        label (int or str, optional): The class.
+        box (tuple of float, optional): Left, top, right and bottom, in pixels of the photo.
+        threshold (float, optional): How probable the class must be at least, in [0, 1].
+            Default: 0.5
+
+    Returns:
+        DetectedObject: Its **logits** are the ``forward_func`` of a method, **pixels** the inputs, and
+        ``detection.target`` the target.
+
+    Raises:
+        TypeError: if the model is no detector.
+        ValueError: if there is no such class, the model does not see the box, no query detects this, or the image
+            processor does more than resize, crop and pad.
+    """
+    inputs = {name: values.to(detector.device) for name, values in detector.inputs(photo).items()}
+    frame = detector.frame(photo)
+    chosen = None if label is None else find_class(label, detector.labels, "label")
+    with torch.no_grad():
+        output = detector.model(**inputs)
+    shown = frame.to_photo(_unmasked_part(inputs["pixel_values"], inputs.get(PADDING_MASK)))
+    visible = None if box is None else frame.box(box)
+    size = photo.height, photo.width
+    found = find_query(output, len(detector.labels), size, label=chosen, box=visible, shown=shown, threshold=threshold)
+    return DetectedObject(detector, inputs, found)
+
+
+def _unmasked_part(pixels: Tensor, mask: Tensor | None) -> Corners:
+    """Return the part of the pixel values of which boxes are shares: all that the model is not told to be padding."""
+    if mask is None:
+        return 0, 0, pixels.shape[-1], pixels.shape[-2]
+    _, rows, columns = mask.nonzero(as_tuple=True)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
 def find_query(
     output: Any,
     num_labels: int,
@@ -40,17 +117,17 @@ def find_query(
     threshold: float = 0.5,
 ) -> Detection:
     """
-    The query of a detector that stands best for a class, or for what lies in a box; of neither, the surest.
+    Find the query of a detector that stands best for a class or a box. Without either, find the surest one.
 
-    Of a class it is the query that gives it the highest probability; of a box the one whose own overlaps it most, by
-    intersection over union, among those that detect something, with its likeliest class; of both the one with the
+    For a class it is the query that gives it the highest probability; for a box the one whose own overlaps it most, by
+    intersection over union, among those that detect something, with its likeliest class; for both the one with the
     highest product of overlap and probability of the class. Where there is a class more than ``num_labels``, as in
     DETR, YOLOS and Table Transformer, classes compete and the last means no object; else each has its sigmoid.
 
     Args:
         output: what a detector of transformers returns for one image: ``logits`` (1, queries, classes) and
             ``pred_boxes`` (1, queries, 4), middle, width and height as shares of the image.
-        num_labels (int): Of the model's ``config``.
+        num_labels (int): That of the model's ``config``.
         image_size (tuple of int): Height and width of the image in which boxes are given, in pixels.
         label (int, optional): The class.
         box (tuple of float, optional): Left, top, right and bottom, in pixels.
@@ -65,8 +142,8 @@ def find_query(
 
     Raises:
         TypeError: if the output is no detector's.
-        ValueError: if there is no such class, the output is not of one image, the box is empty or not within the image,
-            or no query detects this.
+        ValueError: if there is no such class, the output is not of one image or of so many labels, the box is empty or
+            not within the image, the threshold is no probability, or no query detects this.
 
     Example::
 
@@ -80,25 +157,30 @@ def find_query(
         >>> find_query(output, 2, (100, 200), label=0).box
         (0.0, 0.0, 100.0, 100.0)
     """
-    if min(image_size) <= 0:
+    height, width = check_numbers(image_size, "image_size", "height and width")
+    if not (height > 0 and width > 0):
         raise ValueError(f"image_size must be a height and width above zero, but got {tuple(image_size)}.")
+    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a number in [0, 1]. Got {threshold!r} instead.")
     shown = (0, 0, image_size[1], image_size[0]) if shown is None else shown
     probabilities, boxes = _read_queries(output, num_labels, shown)
-    if label is not None and not 0 <= label < num_labels:
-        raise ValueError(f"label must be from 0 to {num_labels - 1} for this model. Got {label} instead.")
-    of_query, classes = probabilities.max(1) if label is None else (probabilities[:, label], None)
-    detects = of_query >= threshold
-    fit = of_query if box is None else _intersection_over_union(boxes, _checked_box(box, image_size))
+    if label is not None and label not in range(num_labels):
+        raise ValueError(f"label must be from 0 to {num_labels - 1} for this model. Got {label!r} instead.")
+    label = None if label is None else int(label)
+    if label is None:
+        likeliest, classes = probabilities.max(1)
+    else:
+        likeliest, classes = probabilities[:, label], torch.full((len(probabilities),), label)
+    detects = likeliest >= threshold
+    fit = likeliest if box is None else _intersection_over_union(boxes, _checked_box(box, image_size))
     if box is not None and label is not None:
-        fit = fit * of_query
+        fit = fit * likeliest
     fit = fit.where(detects, 0)
     query = int(fit.argmax())
     if not detects.any() or (box is not None and not fit[query]):
-        raise _no_query(label, box, of_query, threshold)
-    chosen = int(classes[query]) if classes is not None else label
-    assert chosen is not None
+        raise _no_query(label, box, likeliest, threshold)
     left, top, right, bottom = boxes[query].tolist()
-    return Detection(query, chosen, float(of_query[query]), (left, top, right, bottom))
+    return Detection(query, int(classes[query]), float(likeliest[query]), (left, top, right, bottom))
 
 
 def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor, Tensor]:
@@ -113,9 +195,15 @@ def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor,
             "output must be of one image, logits (1, queries, classes) and pred_boxes (1, queries, 4). Got "
             f"{tuple(logits.shape)} and {tuple(boxes.shape)} instead."
         )
+    columns = logits.shape[2]
+    if num_labels not in (columns, columns - 1) or num_labels < 1:
+        raise ValueError(
+            f"num_labels must be the model's, which has {columns} logits a query: as many classes, or one fewer where "
+            f"the last logit means no object. Got {num_labels!r} instead."
+        )
     logits, boxes = logits[0].detach().double().cpu(), boxes[0].detach().double().cpu()
     middle, extent = boxes[:, :2], boxes[:, 2:]
-    has_none = logits.shape[1] == num_labels + 1
+    has_none = columns > num_labels
     probabilities = logits.softmax(-1)[:, :-1] if has_none else logits.sigmoid()
     left, top, right, bottom = shown
     corners = torch.cat([middle - extent / 2, middle + extent / 2], -1)
@@ -125,13 +213,13 @@ def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor,
 
 def _checked_box(box: Corners, image_size: tuple[int, int]) -> Tensor:
     height, width = image_size
-    left, top, right, bottom = box if len(box) == 4 else (0, 0, 0, 0)
+    left, top, right, bottom = check_numbers(box, "box", CORNERS)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(
-            "box must be left, top, right and bottom, in pixels, not empty and within the image of "
-            f"{width}x{height} pixels. Got {tuple(box)} instead."
+            f"box must be {CORNERS}, in pixels, not empty and within the image of {width}x{height} pixels. Got "
+            f"{tuple(box)} instead."
         )
-    return torch.tensor(box, dtype=torch.float64)
+    return torch.tensor([left, top, right, bottom], dtype=torch.float64)
 
 
 def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
@@ -142,8 +230,7 @@ def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 def _no_query(label: int | None, box: Corners | None, probabilities: Tensor, threshold: float) -> ValueError:
-    parts = "any class" if label is None else f"class {label}", "" if box is None else f"in the box {box}"
-    what = " ".join(filter(None, parts))
+    what = f"{'any class' if label is None else f'class {label}'}{'' if box is None else f' in the box {box}'}"
     return ValueError(
         f"Expected a query that detects {what} with a probability of {threshold} or more, but found none: the highest "
         f"of any query is {float(probabilities.max()):.3g}. Pass another label or box, or a lower threshold."

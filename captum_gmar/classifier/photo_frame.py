@@ -1,6 +1,6 @@
 """The road from a photo to the model's input and back, read from what the image processor makes of test pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 Corners = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+CORNERS = "left, top, right and bottom"
 Process = Callable[[Image.Image], Tensor]  # the model's input (3, height, width) from a photo
 
 WHITE = 255
@@ -89,14 +90,15 @@ class PhotoFrame:
         """Return where a box in pixels of the model's input is in the photo."""
         return _map_box(box, self.whole, self._photo_corners)
 
-    def point(self, x: float, y: float) -> tuple[float, float]:
+    def point(self, point: Sequence[float]) -> tuple[float, float]:
         """
-        Return where a point of the photo is in the model's input.
+        Return where a point of the photo, x and y, is in the model's input.
 
         Raises:
-            ValueError: if the model does not see it.
+            ValueError: if it is not two numbers, or the model does not see it.
         """
         left, top, right, bottom = self.seen
+        x, y = check_numbers(point, "point", "x and y")
         if not (left <= x < right and top <= y < bottom):
             raise ValueError(f"point must be {self._within(self.seen)}, but got {x:g},{y:g}.")
         return self.from_photo((x, y, x, y))[:2]
@@ -106,8 +108,9 @@ class PhotoFrame:
         Return the part of a box of the photo that the model sees, in pixels of the photo.
 
         Raises:
-            ValueError: if the box is not in the photo, or the model sees nothing of it.
+            ValueError: if the box is not four numbers, not in the photo, or the model sees nothing of it.
         """
+        check_numbers(box, "box", CORNERS)
         is_in_photo = _intersect(box, self._photo_corners) == tuple(box)
         left, top, right, bottom = shared = _intersect(box, self.seen)
         if not (is_in_photo and left < right and top < bottom):
@@ -147,6 +150,22 @@ class PhotoFrame:
     def _within(self, part: Corners) -> str:
         what = "in the photo" if part == self._photo_corners else "in the part of the photo that the model sees"
         return f"{what}, from {part[0]:g},{part[1]:g} to {part[2]:g},{part[3]:g} in pixels"
+
+
+def check_numbers(values: Any, argument: str, names: str) -> list[float]:
+    """
+    Return the values as numbers, as many as there are names.
+
+    Raises:
+        ValueError: if they are something else.
+    """
+    try:
+        numbers = list(map(float, values))
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != len(names.replace(",", "").split(" ")) - 1:
+        raise ValueError(f"{argument} must be {names}, in pixels of the photo. Got {values!r} instead.")
+    return numbers
 
 
 def find_frame(process: Process, colours: Colours, width: int, height: int) -> PhotoFrame:

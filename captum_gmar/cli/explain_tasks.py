@@ -6,19 +6,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.evidence import AttentionEvidence
 from captum_gmar.attr.patch_relevance import FAILURES
-from captum_gmar.classifier import Classifier, find_class
-from captum_gmar.classifier.detection import find_query
-from captum_gmar.classifier.image_classifier import PIXEL_NAMES
-from captum_gmar.classifier.photo_frame import Corners, PhotoFrame
+from captum_gmar.classifier import Classifier, find_class, find_object, find_region
+from captum_gmar.classifier.photo_frame import Corners
+from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.classifier.vision_task import VisionTask
 from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines
 from captum_gmar.cli.paths import FILMS, PictureFile
-from captum_gmar.cli.task_inputs import FRAME, load_sound, load_video
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.engine.models.grids import stretched
 from captum_gmar.files.images import read_image
@@ -82,95 +79,45 @@ def explain_inputs(
 
 
 def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    image = read_image(path)
-    inputs = {name: values.to(detector.device) for name, values in detector.inputs(image).items()}
-    pixels, mask = inputs["pixel_values"], inputs.get("pixel_mask")
-    frame = detector.frame(image)
-    label = _class_of(settings.target, detector)
-    with torch.no_grad():
-        output = detector.model(**inputs)
-    # Boxes are shares of what the model is told to be the image: all that is not masked.
-    found = find_query(
-        *(output, len(detector.labels), (image.height, image.width)),
-        label=label,
-        box=None if settings.box is None else frame.box(settings.box),
-        shown=frame.to_photo(_unmasked_part(pixels, mask)),
-        threshold=settings.threshold,
-    )
-
-    def queries(pixels: Tensor) -> Any:
-        return detector.model(**{**inputs, "pixel_values": pixels})
-
-    relevance = AttentionEvidence(detector.model, forward_func=queries).relevance(pixels, target=found.target)
-    what = f"{detector.labels[found.label]} (class {found.label}), probability {100 * found.probability:.1f}%"
-    corners = ", ".join(f"{corner:.0f}" for corner in found.box)
-    lines = [f"  explained  {what}", f"  query      {found.query}, which sees it in the box {corners}"]
+    image, label = read_image(path), _class_of(settings.target, detector)
+    detected = find_object(detector, image, label=label, box=settings.box, threshold=settings.threshold)
+    detection = detected.detection
+    evidence = AttentionEvidence(detector.model, forward_func=detected.logits)
+    relevance = evidence.relevance(detected.pixels, target=detection.target)
+    name = f"{detector.labels[detection.label]} (class {detection.label})"
+    what = f"{name}, probability {100 * detection.probability:.1f}%"
+    corners = ", ".join(f"{corner:.0f}" for corner in detection.box)
+    lines = [f"  explained  {what}", f"  query      {detection.query}, which sees it in the box {corners}"]
+    box = detector.frame(image).from_photo(detection.box)
+    title = f"{what}, query {detection.query}"
     return ExplainedInput(
         [*lines, *seen_lines(detector, image), _METHOD_LINE],
-        _image_picture(
-            detector, path, pixels, relevance, f"{what}, query {found.query}", box=frame.from_photo(found.box)
-        ),
+        _image_picture(detector, path, detected.pixels, relevance, title, box=box),
     )
-
-
-def _unmasked_part(pixels: Tensor, mask: Tensor | None) -> Corners:
-    """The part of the pixel values of which boxes are shares: all that the model is not told to be padding."""
-    if mask is None:
-        return 0, 0, pixels.shape[-1], pixels.shape[-2]
-    _, rows, columns = mask.nonzero(as_tuple=True)
-    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    image = read_image(path)
-    pixels = segmenter.pixel_values(image).to(segmenter.device)
-    with torch.no_grad():
-        predicted = segmenter.logits(pixels)[0].argmax(0)  # (rows, columns)
-    label = _class_of(settings.target, segmenter)
-    region = _region(settings, segmenter.frame(image), (predicted.shape[0], predicted.shape[1]))
-    if region is not None and label is None:
-        label = int(predicted[region.to(predicted.device)].mode().values)
-    label = int(predicted.flatten().mode().values) if label is None else label
-    region = predicted == label if region is None else region.to(predicted.device)
-    what = f"{segmenter.labels[label]} (class {label})"
-    if not region.any():
-        raise ValueError(f"Expected {what} somewhere but the model predicts it nowhere. Pass --mask or --point.")
-
-    def mean_logit(pixels: Tensor) -> Tensor:
-        return (segmenter.logits(pixels)[:, label] * region).sum((1, 2)) / region.sum()
-
-    relevance = AttentionEvidence(segmenter.model, forward_func=mean_logit).relevance(pixels)
-    where = f"over {100 * float(region.float().mean()):.3g}% of the image"
+    image, label = read_image(path), _class_of(settings.target, segmenter)
+    mask = None if settings.mask is None else read_image(settings.mask)
+    region = find_region(segmenter, image, label=label, mask=mask, point=settings.point)
+    relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
+    what = f"{segmenter.labels[region.label]} (class {region.label})"
+    where = f"over {100 * float(region.region.float().mean()):.3g}% of the image"
     return ExplainedInput(
         [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), _METHOD_LINE],
-        _image_picture(segmenter, path, pixels, relevance, f"{what}, {where}", region=region),
+        _image_picture(segmenter, path, region.pixels, relevance, f"{what}, {where}", region=region.region),
     )
 
 
-def _region(settings: TaskSettings, frame: PhotoFrame, shape: tuple[int, int]) -> Tensor | None:
-    """Where --mask or --point say, boolean (rows, columns) of the logits."""
-    if settings.mask is not None:
-        mask = frame.mask(read_image(settings.mask))
-        region = adaptive_avg_pool2d(mask[None].float(), shape)[0] >= 0.5
-        if not region.any():
-            raise ValueError("--mask must be white somewhere. Got a mask that covers no place of the model's output.")
-        return region
-    if settings.point is None:
-        return None
-    x, y = frame.point(*settings.point)
-    region = torch.zeros(shape, dtype=torch.bool)
-    region[int(y * shape[0] / frame.size[0]), int(x * shape[1] / frame.size[1])] = True
-    return region
-
-
 def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    clip, left_out = load_video(classifier, path)
-    made = classifier.processor(list(clip.frames), return_tensors="pt")
-    pixels = next(made[name] for name in PIXEL_NAMES if name in made).to(classifier.device)
+    clip, pixels = load_video(classifier, path)
     lines, what, relevance = _of_class(classifier, pixels, settings)
     photos = [classifier.photo(frame) for frame in pixels[0]]
+    taken = len(clip.frames)
+    if taken < clip.of_frames:
+        lines.append(f"  seen       {taken} of {clip.of_frames} frames, evenly apart")
     return ExplainedInput(
-        [*lines, *left_out, *seen_lines(classifier, clip.frames[0])],
+        [*lines, *seen_lines(classifier, clip.frames[0])],
         lambda picture: _save_video(picture, relevance, photos, clip, _input_title(path, what)),
     )
 
@@ -185,14 +132,18 @@ def _save_video(picture: PictureFile, relevance: Tensor, photos: list[Array], cl
 
 
 def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    spectrogram, left_out = load_sound(classifier, path)
-    lines, what, relevance = _of_class(classifier, spectrogram, settings)
+    sound, rate = load_sound(classifier, path), classifier.processor.sampling_rate
+    lines, what, relevance = _of_class(classifier, sound.spectrogram, settings)
+    if sound.seen < sound.seconds:
+        lines.append(f"  seen       the first {sound.seen:.4g} of {sound.seconds:.4g} seconds")
+    if sound.rate != rate:
+        lines.append(f"  resampled  from {sound.rate} to {rate} samples a second")
 
     def save(picture: PictureFile) -> None:
         figure, _ = visualize_spectrogram(
             100 * relevance,
-            spectrogram[0],
-            sampling_rate=classifier.processor.sampling_rate,
+            sound.spectrogram[0],
+            sampling_rate=rate,
             seconds=FRAME,
             title=_input_title(path, what),
             label=PER_PLACE,
@@ -201,7 +152,7 @@ def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -
         )
         save_picture(figure, *picture)
 
-    return ExplainedInput([*lines, *left_out], save)
+    return ExplainedInput(lines, save)
 
 
 def _of_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) -> tuple[list[str], str, Tensor]:

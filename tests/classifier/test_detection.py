@@ -3,10 +3,14 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from task_models import make
 
 from captum_gmar import AttentionEvidence, find_query
+from captum_gmar.classifier import Classifier, find_object
 
 SIZE = (60, 120)  # height, width
 # Middle, width and height as shares: the left half, the right half, the upper right quarter, all.
@@ -73,7 +77,11 @@ def test_a_query_is_explained() -> None:
         ({"label": 2}, r"label must be from 0 to 1 for this model\. Got 2 instead\."),
         ({"box": (0, 0, 121, 60)}, r"box must be .*within the image of 120x60 pixels\. Got \(0, 0, 121, 60\) instead"),
         ({"box": (5, 5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),
-        ({"box": (5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),
+        ({"box": (5, 5, 9)}, r"box must be left, top, right and bottom, in pixels of the photo. Got \(5, 5, 9\) in"),
+        ({"box": "all"}, "box must be left, top, right and bottom, in pixels of the photo. Got 'all' instead"),
+        ({"label": "dog"}, r"label must be from 0 to 1 for this model\. Got 'dog' instead\."),
+        ({"threshold": 50}, r"threshold must be a number in \[0, 1\]\. Got 50 instead\."),
+        ({"threshold": "half"}, r"threshold must be a number in \[0, 1\]\. Got 'half' instead\."),
         ({"label": 0, "threshold": 0.95}, "Expected a query that detects class 0 with a probability of 0.95 or more"),
         ({"label": 1, "box": (0, 0, 30, 60)}, r"detects class 1 in the box \(0, 0, 30, 60\) with a probability of 0.5"),
     ],
@@ -83,10 +91,16 @@ def test_what_is_not_detected_is_told(question: dict[str, Any], message: str) ->
         find_query(SIGMOID, 2, SIZE, **question)
 
 
-@pytest.mark.parametrize("size", [(0, 0), (60, 0), (-1, 60)])
-def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="image_size must be a height and width above zero, but got"):
+@pytest.mark.parametrize("size", [(0, 0), (60, 0), (-1, 60), (60,), 60])
+def test_an_image_without_pixels_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"image_size must be .*height and width"):
         find_query(SIGMOID, 2, size)
+
+
+@pytest.mark.parametrize("number", [0, 3, 80, "2"])
+def test_a_wrong_number_of_labels_is_refused(number: Any) -> None:
+    with pytest.raises(ValueError, match=f"num_labels must be the model's, which has 2 logits .* Got {number!r} inst"):
+        find_query(SIGMOID, number, SIZE)
 
 
 def test_other_outputs_are_refused() -> None:
@@ -95,3 +109,33 @@ def test_other_outputs_are_refused() -> None:
     several = SimpleNamespace(logits=PROBABILITIES.expand(2, -1, -1), pred_boxes=BOXES.expand(2, -1, -1))
     with pytest.raises(ValueError, match="output must be of one image"):
         find_query(several, 2, SIZE, label=0)
+
+
+def test_an_object_in_a_photo_that_is_padded() -> None:
+    model, processor = make()["padding detector"]
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    inputs = processor(photo, return_tensors="pt")
+    assert inputs["pixel_mask"].sum() == 60 * 40  # of 96x64
+    with torch.no_grad():
+        output = model.eval()(**inputs)
+    (boxes,) = processor.post_process_object_detection(output, threshold=0, target_sizes=[(40, 60)])
+    best = int(boxes["scores"].argmax())
+    found = find_object(Classifier(model, processor), photo, threshold=0)
+    label = int(boxes["labels"][best])
+    assert found.detection.target == (int(output.logits.softmax(-1)[0, :, label].argmax()), label)
+    assert found.detection.probability == pytest.approx(float(boxes["scores"][best]))
+    assert found.detection.box == pytest.approx(boxes["boxes"][best].tolist(), abs=1e-4)
+    torch.testing.assert_close(found.logits(found.pixels), output.logits)
+    torch.testing.assert_close(found.logits(found.pixels.repeat(2, 1, 1, 1)), output.logits.repeat(2, 1, 1))
+    assert (model(found.pixels).logits - output.logits).abs().max() > 1e-3  # without the mask of the padding
+    with pytest.raises(ValueError, match="box must be in the photo, from 0,0 to 60,40 in pixels, but got 0,0,300,30"):
+        find_object(Classifier(model, processor), photo, box=(0, 0, 300, 30))
+
+
+def test_an_object_in_a_box_of_a_photo_that_is_resized() -> None:
+    model, processor = make()["detector"]
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+    pixels = processor(photo, return_tensors="pt")["pixel_values"]
+    wanted = find_query(model.eval()(pixels), 3, (80, 120), box=(80, 20, 120, 60), label=1, threshold=0)
+    found = find_object(Classifier(model, processor), photo, box=(80, 20, 120, 60), label="dog", threshold=0)
+    assert found.detection == wanted

@@ -122,8 +122,8 @@ def test_cropping_by_hand() -> None:
     scale = 1632 / 450
     assert frame.seen == pytest.approx((560 / scale, 16 / scale, 1072 / scale, 528 / scale))
     assert frame.share == pytest.approx(512 * 512 / (1632 * 544))
-    assert frame.point(225, 75) == pytest.approx((256, 256))
-    assert frame.point(175, 75) == pytest.approx((175 * scale - 560, 256))
+    assert frame.point((225, 75)) == pytest.approx((256, 256))
+    assert frame.point((175, 75)) == pytest.approx((175 * scale - 560, 256))
     assert frame.box((0, 0, 225, 75)) == pytest.approx((560 / scale, 16 / scale, 225, 75))
     assert frame.to_photo(frame.from_photo((1, 2, 3, 4))) == pytest.approx((1, 2, 3, 4))
 
@@ -164,12 +164,12 @@ WHOLE = PhotoFrame((100, 200), (50, 50), (0, 0, 50, 50))
     ("find", "message"),
     [
         (
-            lambda: CROPPED.point(20, 50),
+            lambda: CROPPED.point((20, 50)),
             "point must be in the part of the photo that the model sees, from 50,0 to",
         ),
-        (lambda: CROPPED.point(150, 50), "in pixels, but got 150,50"),
-        (lambda: WHOLE.point(200, 50), "point must be in the photo, from 0,0 to 200,100 in pixels, but got 200,50"),
-        (lambda: WHOLE.point(-1, 50), "point must be in the photo"),
+        (lambda: CROPPED.point((150, 50)), "in pixels, but got 150,50"),
+        (lambda: WHOLE.point((200, 50)), "point must be in the photo, from 0,0 to 200,100 in pixels, but got 200,50"),
+        (lambda: WHOLE.point((-1, 50)), "point must be in the photo"),
         (lambda: CROPPED.box((0, 0, 50, 100)), "box must be in the part of the photo that the model sees, from 50,0"),
         (lambda: CROPPED.box((0, 0, 201, 100)), "box must be in the photo, from 0,0 to 200,100 in pixels, but got 0,0"),
         (lambda: WHOLE.box((9, 9, 9, 20)), "box must be in the photo"),

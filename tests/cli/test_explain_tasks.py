@@ -9,55 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from field_families import detr, resnet
 from PIL import Image, ImageSequence
+from task_models import make
 from torch.testing import assert_close
 
 from captum_gmar import AttentionEvidence, find_query
 from captum_gmar.classifier.vision_task import VisionTask, find_task, load_for_task
 from captum_gmar.cli import explain_tasks
 from cli.commandline import Run, save_photo, written
-
-TOKENS = {
-    **{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32},
-    **{"initializer_range": 0.3, "id2label": {0: "cat", 1: "dog", 2: "bird"}},
-}
-SIZE = {"height": 64, "width": 64}
-STAGES = {
-    **{"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 2]},
-    **{"decoder_hidden_size": 16, "id2label": TOKENS["id2label"]},
-}
-SOUNDS = {"max_length": 40, "num_mel_bins": 16}
-
-
-def make() -> dict[str, tuple[Any, Any]]:
-    """Small random models with their processors."""
-    torch.manual_seed(0)
-    t = transformers
-    yolos = t.YolosConfig(**TOKENS, image_size=[32, 48], patch_size=8, num_detection_tokens=6)
-    film = t.VideoMAEConfig(**TOKENS, image_size=24, num_frames=4, patch_size=8, tubelet_size=2)
-    sound = t.ASTConfig(**TOKENS, **SOUNDS, patch_size=4, frequency_stride=3, time_stride=3)
-    crop = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
-    edges = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}
-    mobile = t.MobileViTConfig(
-        **{"image_size": 64, "hidden_sizes": [8, 12, 16], "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 16]},
-        **{"num_attention_heads": 2, "aspp_out_channels": 8, "output_stride": 8, "id2label": TOKENS["id2label"]},
-    )
-    pad = {"size": {"shortest_edge": 40, "longest_edge": 60}, "pad_size": {"height": 64, "width": 96}}
-    return {
-        "detector": (
-            t.YolosForObjectDetection(yolos),
-            t.YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48}),
-        ),
-        "segmenter": (
-            t.SegformerForSemanticSegmentation(t.SegformerConfig(**STAGES)),
-            t.SegformerImageProcessor(size=SIZE),
-        ),
-        "cropping segmenter": (t.MobileViTForSemanticSegmentation(mobile), t.MobileViTImageProcessor(**edges)),
-        "padding detector": (detr("Detr", resnet("stage4")), t.DetrImageProcessor(**pad)),
-        "film": (t.VideoMAEForVideoClassification(film), t.VideoMAEImageProcessor(**crop)),
-        "sound": (t.ASTForAudioClassification(sound), t.ASTFeatureExtractor(**SOUNDS)),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -163,29 +122,6 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
     assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
 
 
-@pytest.mark.parametrize("left", [52, 70, 92])
-def test_a_point_and_a_mask_where_the_photo_is_cropped(
-    left: int, task_models: Path, place: Path, run: Run, maps: dict[str, Any]
-) -> None:
-    # A bar on black: the model's input differs from that of the black photo where the bar is, and nowhere else.
-    photo = np.zeros((50, 150, 3), np.uint8)
-    segmenter = load_for_task(task_models / "cropping segmenter", VisionTask.SEGMENTATION)
-    empty = segmenter.pixel_values(Image.fromarray(photo))
-    photo[:, left : left + 8] = 255
-    Image.fromarray(photo).save("bar.png")
-    Image.fromarray(photo).convert("L").save("bar-mask.png")
-    change = (segmenter.pixel_values(Image.fromarray(photo)) - empty)[0].sum(0).max(0).values
-    columns = segmenter.model(empty).logits.shape[-1]
-    within = (change > change.max() / 2).view(columns, -1).float().mean(1)  # share of each column of logits
-    for option in (["--point", f"{left + 4},25"], ["--mask", "bar-mask.png"]):
-        result = run("bar.png", "--model", task_models / "cropping segmenter", *option, "--output", "out/")
-        assert result.status == 0, result.err
-        assert "  seen       " in result.out
-        explained = maps["region"].any(0)
-        assert within[explained].min() >= 0.5
-    assert_close(explained, within >= 0.5)  # by the mask
-
-
 def test_what_cropping_leaves_out_is_said(task_models: Path, place: Path, run: Run, maps: dict[str, Any]) -> None:
     model = ["--model", task_models / "cropping segmenter", "--output", "out/"]
     Image.new("RGB", (150, 50)).save("wide.png")
@@ -199,37 +135,6 @@ def test_what_cropping_leaves_out_is_said(task_models: Path, place: Path, run: R
     mask[:, :40] = 255
     Image.fromarray(mask).save("left.png")
     assert run("wide.png", *model, "--mask", "left.png").is_error("a mask that covers no place of the model's output")
-
-
-def test_a_detector_whose_photos_are_padded_takes_their_mask(
-    task_models: Path, place: Path, run: Run, maps: dict[str, Any]
-) -> None:
-    detector = load_for_task(task_models / "padding detector", VisionTask.DETECTION)
-    image = Image.open("photo.png").convert("RGB")
-    inputs = detector.processor(image, return_tensors="pt")  # 60x40 of 96x64
-    assert inputs["pixel_mask"].sum() == 60 * 40
-    with torch.no_grad():
-        output = detector.model(**inputs)
-    (found,) = detector.processor.post_process_object_detection(output, threshold=0, target_sizes=[(40, 60)])
-    best = int(found["scores"].argmax())
-    result = run("photo.png", "--model", task_models / "padding detector", "--threshold", "0", "--output", "map.png")
-    assert result.status == 0, result.err
-    label, percent = int(found["labels"][best]), 100 * float(found["scores"][best])
-    assert f"(class {label}), probability {percent:.1f}%" in result.out
-    corners = ", ".join(f"{corner:.0f}" for corner in found["boxes"][best].tolist())
-    assert f"in the box {corners}\n" in result.out
-    assert maps["box"] == pytest.approx(found["boxes"][best].tolist(), abs=1e-4)  # the photo is not resized
-    query = int(output.logits.softmax(-1)[0, :, label].argmax())
-
-    def masked(pixels: Any) -> Any:
-        return detector.model(pixels, pixel_mask=inputs["pixel_mask"]).logits
-
-    relevance = AttentionEvidence(detector.model, forward_func=masked).relevance(
-        inputs["pixel_values"], target=(query, label)
-    )
-    assert_close(maps["relevance"], 100 * relevance[0])
-    without = AttentionEvidence(detector.model).relevance(inputs["pixel_values"], target=(query, label))
-    assert (without - relevance).abs().max() > 1e-3
 
 
 def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -> None:
