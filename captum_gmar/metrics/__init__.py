@@ -1,20 +1,20 @@
-"""Faithfulness, localisation and sanity checks of attributions: functions of a callable and tensors.
+"""Faithfulness, localisation and sanity metrics of attributions.
 
-Nothing here knows a method or a model: inputs are images (N, C, H, W), of curves also videos (N, frames, C, H, W),
-attributions have their shape, targets come in Captum's forms, and results hold one value per example, on the inputs'
-device.
+Every metric is a function of a callable and tensors. Inputs are images (N, C, H, W); curves also take videos
+(N, frames, C, H, W). Attributions have the inputs' shape, targets take Captum's forms, and results hold one value per
+example on the inputs' device.
 
-- Faithfulness: :func:`deletion`, :func:`insertion`, :func:`average_drop`, :func:`average_increase`,
-  :func:`average_gain`. Curves take a way of removal: :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`,
-  :class:`NoisyLinear`, or :class:`~captum_gmar.ablation.TokenRemoval`, which makes no new pixels. Of both ends of
-  an order: :func:`symmetric_relevance_gain`; of predictions: :func:`prediction_changes`; and :func:`area_over_curve`.
-- Localisation, with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
-  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`; without, on mosaics of four images: :func:`mosaic`,
+- Faithfulness: :func:`deletion`, :func:`insertion`, :func:`symmetric_relevance_gain`, :func:`prediction_changes`,
+  :func:`area_over_curve`, :func:`average_drop`, :func:`average_increase`, :func:`average_gain`. Curves take a removal:
+  :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`, :class:`NoisyLinear`, or
+  :class:`~captum_gmar.ablation.TokenRemoval`, which drops tokens instead of filling pixels.
+- Localisation with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
+  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`. Localisation on mosaics of four images: :func:`mosaic`,
   :func:`grid_pointing_game`.
-- Sanity: :func:`completeness_error`, :func:`class_sensitivity`, :func:`parameter_randomisation`, and the maps that
-  every method must beat, :func:`control_maps`.
+- Sanity: :func:`completeness_error`, :func:`class_sensitivity`, :func:`parameter_randomisation`, and
+  :func:`control_maps`, the baselines that every method must beat.
 
-Infidelity and sensitivity are Captum's, and take our methods as they are::
+Captum's infidelity and sensitivity accept our methods unchanged::
 
     >>> import torch
     >>> from captum.metrics import infidelity, sensitivity_max
@@ -33,11 +33,10 @@ Infidelity and sensitivity are Captum's, and take our methods as they are::
     >>> sensitivity_max(gmar.attribute, inputs, target=1).shape
     torch.Size([1])
 
-Infidelity compares attributions with a change of the logit, so their scale counts: relevance that sums to 1 needs
-``normalize=True``.
+Infidelity compares attributions with a change of the logit, so relevance that sums to 1 needs ``normalize=True``.
 
 Quantus takes numpy arrays and an ``nn.Module`` that returns the logits tensor, so wrap Hugging Face models. Pass
-attributions summed over channels as ``a_batch``, or a function as ``explain_func`` to metrics that explain anew::
+attributions summed over channels as ``a_batch``. Metrics that explain again take a function as ``explain_func``::
 
     def explain(model, inputs, targets, **kwargs):
         attributions = gmar.attribute(torch.as_tensor(inputs).float(), target=torch.as_tensor(targets))
@@ -49,7 +48,7 @@ attributions summed over channels as ``a_batch``, or a function as ``explain_fun
     sensitivity = quantus.MaxSensitivity()(model=logits_model, a_batch=None, explain_func=explain, **arrays)
 """
 
-# ruff: noqa: F403 (each module says in its `__all__` what of it is public)
+# ruff: noqa: F403 (each module lists its public names in `__all__`)
 from captum_gmar.metrics.average_drop import *
 from captum_gmar.metrics.completeness import *
 from captum_gmar.metrics.controls import *

@@ -1,4 +1,4 @@
-"""The images and maps that a metric is given: checked, and brought to one form."""
+"""Validation of images, attributions and masks."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 Attribute: TypeAlias = Callable[..., Tensor]  # (inputs, target=...) → attributions
-PatchSize: TypeAlias = int | tuple[int, int] | tuple[int, int, int] | None  # three of videos alone
+PatchSize: TypeAlias = int | tuple[int, int] | tuple[int, int, int] | None  # three numbers for videos only
 
 
 def check_images(inputs: Tensor) -> None:
-    """Raises a TypeError or ValueError unless they are floating-point images (N, C, H, W), one at least."""
+    """Raise a TypeError or ValueError unless the inputs are floating-point images (N, C, H, W)."""
     if not isinstance(inputs, Tensor):
         raise TypeError(
             f"inputs must be a tensor (examples, channels, height, width). Got {type(inputs).__name__} instead."
@@ -25,7 +25,7 @@ def check_images(inputs: Tensor) -> None:
 
 
 def check_attributions(attributions: Tensor, inputs: Tensor | None = None) -> Tensor:
-    """The attributions, at least in single precision, and on the device of the inputs if these are given."""
+    """Return the attributions in at least single precision, on the device of the inputs if these are given."""
     if not isinstance(attributions, Tensor):
         raise TypeError(
             "attributions must be a tensor (examples, channels, height, width). "
@@ -42,25 +42,22 @@ def check_attributions(attributions: Tensor, inputs: Tensor | None = None) -> Te
             "Expected attributions of shape (examples, channels, height, width), at least one example, but got "
             f"{shape}."
         )
-    maps = attributions.detach()
-    return _finite(
-        maps.to(maps.device if inputs is None else inputs.device, torch.promote_types(maps.dtype, torch.float32))
-    )
+    return _check_finite(attributions, attributions if inputs is None else inputs)
 
 
 def check_relevance(relevance: Tensor, inputs: Tensor) -> Tensor:
-    """The relevance of patches (N, rows, columns) over the inputs (N, C, H, W), at least in single precision."""
+    """Return patch relevance (N, rows, columns) of inputs (N, C, H, W), in at least single precision."""
     examples, _, height, width = inputs.shape
     if len(relevance) != examples or not relevance.numel() or height % relevance.shape[1] or width % relevance.shape[2]:
         raise ValueError(
             f"Expected relevance of shape (examples, rows, columns) for {examples} examples and whole patches over "
             f"{height}x{width} pixels but got {tuple(relevance.shape)}."
         )
-    return _finite(relevance.detach().to(inputs.device, torch.promote_types(relevance.dtype, torch.float32)))
+    return _check_finite(relevance, inputs)
 
 
 def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
-    """The masks (N, H, W), on the device of the attributions (N, C, H, W)."""
+    """Return masks (N, H, W) on the device of the attributions (N, C, H, W)."""
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
         given = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise TypeError(
@@ -76,28 +73,28 @@ def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
     empty = ~masks.flatten(1).any(1)
     if empty.any():
         raise ValueError(
-            f"Expected an object in every mask but got an empty mask for example {_first(empty)}. Leave out examples "
-            "without objects."
+            f"Expected an object in every mask but got an empty mask for example {_first_index(empty)}. Leave out "
+            "examples without objects."
         )
     return masks.to(attributions.device)
 
 
 def patch_scores(attributions: Tensor, patch_size: PatchSize) -> Tensor:
-    """The attributions (N, C, H, W) summed over the channels and pixels of each patch, (N, rows, columns).
+    """Sum attributions (N, C, H, W) over the channels and pixels of each patch, (N, rows, columns).
 
-    Summed in double precision, so that patches of the same relevance get the same score, wherever they lie. Where the
-    device has none they are summed on the CPU, and rounded.
+    Sums are in double precision, so that patches of equal relevance get equal scores. A device without double
+    precision gets sums of the CPU, rounded to single precision.
     """
-    home = with_float64(attributions.device)
-    pixels = attributions.to(home).sum(1, dtype=torch.float64)
+    float64_device = _float64_device(attributions.device)
+    pixels = attributions.to(float64_device).sum(1, dtype=torch.float64)
     height, width = check_patch_size(patch_size, *pixels.shape[1:])
     scores = pixels.reshape(len(pixels), -1, height, pixels.shape[2] // width, width).sum((2, 4))
-    return scores if home == attributions.device else scores.to(torch.float32).to(attributions.device)
+    return scores if float64_device == attributions.device else scores.to(torch.float32).to(attributions.device)
 
 
 @cache
-def with_float64(device: torch.device) -> torch.device:
-    """The device, or the CPU if it does not compute in double precision, as Apple's GPUs and some others do not."""
+def _float64_device(device: torch.device) -> torch.device:
+    """Return the device, or the CPU if the device lacks double precision, as Apple's GPUs do."""
     try:
         torch.zeros(1, dtype=torch.float64, device=device).sum()
     except (RuntimeError, TypeError):
@@ -106,7 +103,7 @@ def with_float64(device: torch.device) -> torch.device:
 
 
 def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[int, int]:
-    """The height and width of a patch; None is one pixel."""
+    """Return a patch's height and width; None means one pixel."""
     size = (1, 1) if patch_size is None else patch_size
     pair = size if isinstance(size, tuple) else (size, size)
     if len(pair) != 2 or not all(map(is_integer, pair)):
@@ -121,30 +118,32 @@ def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[in
 
 
 def check_count(count: object, name: str) -> None:
-    """Raises a ValueError if it is no integer of one or more; ``name`` says whose."""
+    """Raise a ValueError for argument ``name`` unless it is a positive integer."""
     if not is_integer(count) or count < 1:  # type: ignore[operator]
         raise ValueError(f"{name} must be an integer, one or more. Got {count!r} instead.")
 
 
 def graph_leaf(inputs: Tensor) -> Tensor:
-    """The same numbers as a tensor of its own, for methods that want a gradient of it."""
+    """Return a copy that requires grad, for gradient methods."""
     return inputs.detach().clone().requires_grad_()
 
 
 def is_integer(number: object) -> bool:
-    """Whether it is an int, and no bool."""
+    """Return whether a value is an int but not a bool."""
     return isinstance(number, int) and not isinstance(number, bool)
 
 
-def _first(examples: Tensor) -> int:
+def _first_index(examples: Tensor) -> int:
     return int(examples.nonzero()[0])
 
 
-def _finite(maps: Tensor) -> Tensor:
+def _check_finite(maps: Tensor, inputs: Tensor) -> Tensor:
+    """Return finite maps in at least single precision, on the device of the inputs."""
+    maps = maps.detach().to(inputs.device, torch.promote_types(maps.dtype, torch.float32))
     finite = maps.isfinite().flatten(1).all(1)
     if not finite.all():
         raise ValueError(
-            f"Expected finite attributions but got NaN or infinity in example {_first(~finite)}. Check the method that "
-            "made them."
+            f"Expected finite attributions but got NaN or infinity in example {_first_index(~finite)}. Check the "
+            "method that made them."
         )
     return maps

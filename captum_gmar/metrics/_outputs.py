@@ -1,4 +1,4 @@
-"""What is followed of a model's outputs: the target's probability, or the output itself."""
+"""Targets and model outputs: validation, and selection of the target's output."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,10 +12,10 @@ Target: TypeAlias = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tu
 
 
 def class_indices(target: Target, examples: int) -> Tensor | None:
-    """Captum's forms of a target as one class index per example (N,); None stays None.
+    """Convert Captum's forms of a target to one class index per example (N,); None stays None.
 
-    An integer, a tensor of one integer and a tuple of one integer are meant for all examples; a list and any other
-    tensor hold one per example.
+    An integer, a tensor of one integer and a tuple of one integer apply to all examples. A list and any other tensor
+    hold one class per example.
     """
     if target is None:
         return None
@@ -43,39 +43,39 @@ def _integers(target: Target) -> Tensor:
     return indices.long()
 
 
-def output_at(forward_func: ForwardFunc, place: tuple[int, ...]) -> ForwardFunc:
-    """What gives one number an example, (N,), of outputs of more than two dimensions.
+def output_at(forward_func: ForwardFunc, index: tuple[int, ...]) -> ForwardFunc:
+    """Return a function that selects one output per example, (N,).
 
     Args:
-        forward_func: gives (N, queries, classes), or (N, classes, rows, columns).
-        place: (query, class), or (class, row, column).
+        forward_func: returns (N, queries, classes) or (N, classes, rows, columns).
+        index: (query, class) or (class, row, column).
     """
 
-    def one_number(inputs: Tensor) -> Tensor:
+    def select_output(inputs: Tensor) -> Tensor:
         outputs = forward_func(inputs)
         sizes = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else ()
-        if len(sizes) != len(place) or any(not -size <= at < size for at, size in zip(place, sizes, strict=True)):
+        if len(sizes) != len(index) or any(not -size <= i < size for i, size in zip(index, sizes, strict=True)):
             raise ValueError(
-                f"Expected a target of outputs (examples, ...) of sizes {sizes} but got {place}. One for each example "
+                f"Expected a target of outputs (examples, ...) of sizes {sizes} but got {index}. One for each example "
                 "is a list or a 1D tensor."
             )
-        return outputs.movedim(0, -1)[place]
+        return outputs.movedim(0, -1)[index]
 
-    return one_number
+    return select_output
 
 
 def target_output(outputs: Any, indices: Tensor | None, examples: int, softmax: bool) -> Tensor:
-    """What is followed of the outputs for a batch, (N,), at least in single precision.
+    """Return the target's output for each example (N,), in at least single precision.
 
     Args:
-        outputs: of the model, (N, C), or (N,) or (N, 1) if there are no indices.
-        indices: the target's class for each example (N,).
+        outputs: model outputs (N, C), or (N,) or (N, 1) without indices.
+        indices: target class of each example (N,).
         examples: N.
-        softmax: whether to take the softmax over the classes first.
+        softmax: take the softmax over the classes first.
     """
     table = check_outputs(outputs, examples)
     if indices is None:
-        return _only(table, softmax)
+        return _single_output(table, softmax)
     if table.dim() != 2:
         raise ValueError(
             f"Expected outputs of shape (examples, classes) for a target but got {tuple(table.shape)}. Pass "
@@ -95,11 +95,7 @@ PROBABILITY, LOGIT = partial(target_output, softmax=True), partial(target_output
 
 
 def predicted_classes(outputs: Any, indices: Tensor | None, examples: int) -> Tensor:
-    """The number of the class that is predicted (N,), whatever the target, of outputs (N, C) of two classes at least.
-
-    Raises:
-        ValueError: if there is one class.
-    """
+    """Return the predicted class (N,) of outputs (N, C), ignoring the target; raise a ValueError for one class."""
     table = check_outputs(outputs, examples)
     if table.dim() != 2 or table.shape[1] < 2:
         raise ValueError(
@@ -110,7 +106,7 @@ def predicted_classes(outputs: Any, indices: Tensor | None, examples: int) -> Te
 
 
 def check_outputs(outputs: Any, examples: int) -> Tensor:
-    """The outputs of a batch, at least in single precision."""
+    """Return a batch's outputs in at least single precision."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"forward_func must return a tensor (examples, classes). Got {type(outputs).__name__} instead. Pass the "
@@ -130,7 +126,7 @@ def check_outputs(outputs: Any, examples: int) -> Tensor:
     return table
 
 
-def _only(table: Tensor, softmax: bool) -> Tensor:
+def _single_output(table: Tensor, softmax: bool) -> Tensor:
     if table.numel() > len(table):
         raise ValueError(
             f"Expected a target for outputs of shape {tuple(table.shape)}, (examples, classes), but got None."

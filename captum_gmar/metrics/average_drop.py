@@ -1,4 +1,4 @@
-"""What is left of the target's probability when the image is multiplied by its map."""
+"""Average drop, increase and gain: the target's probability for the image times its map."""
 
 from typing import NamedTuple
 
@@ -12,24 +12,24 @@ __all__ = ["MaskedProbability", "average_drop", "average_gain", "average_increas
 
 
 class MaskedProbability(NamedTuple):
-    """What :func:`masked_probability` returns, and the scores that are made of it."""
+    """Result of :func:`masked_probability`, with its scores as properties."""
 
-    image: Tensor  # (N,) probability of the target for the image
-    masked: Tensor  # (N,) for the image times its map
+    image: Tensor  # (N,) target's probability for the image
+    masked: Tensor  # (N,) target's probability for the image times its map
 
     @property
     def drop(self) -> Tensor:
-        """(N,) what :func:`average_drop` returns."""
+        """Result of :func:`average_drop` (N,)."""
         return _share(self.image - self.masked, self.image)
 
     @property
     def increase(self) -> Tensor:
-        """(N,) what :func:`average_increase` returns."""
+        """Result of :func:`average_increase` (N,)."""
         return (self.masked > self.image).to(self.image.dtype)
 
     @property
     def gain(self) -> Tensor:
-        """(N,) what :func:`average_gain` returns."""
+        """Result of :func:`average_gain` (N,)."""
         return _share(self.masked - self.image, 1 - self.image)
 
 
@@ -44,57 +44,55 @@ def masked_probability(
     batch_size: int | None = None,
 ) -> MaskedProbability:
     r"""
-    The target's probability for each image, Y, and for the image times its map, O.
+    Compute the target's probability for each image, Y, and for the image times its map, O.
 
-    The map m is summed over channels and scaled to [0, 1] within each image; every channel is multiplied by it,
+    The map m is summed over channels, scaled to [0, 1] within each image and multiplied with every channel:
 
     .. math:: x \odot n(m), \qquad n(m) = \frac{m - \min m}{\max m - \min m}
 
-    It is the inputs as they are given that are multiplied. With pixels normalised by mean and standard deviation, what
-    the map leaves out therefore becomes the mean colour of the data set, not black. A map of one value everywhere
-    leaves the image as it is. The map's resolution is taken as it is too: the papers upsample theirs bilinearly, and a
-    map of patches has sharp edges.
+    With pixels normalised by mean and standard deviation, masked pixels become the data set's mean colour, not black.
+    A constant map leaves the image unchanged. The papers upsample their maps bilinearly; here a patch map keeps its
+    sharp edges.
 
     Args:
-        forward_func (Callable): Takes images and returns logits (examples, classes).
+        forward_func (Callable): Takes images and returns logits (N, classes).
         inputs (Tensor): Images (N, channels, height, width).
-        attributions (Tensor): In the shape of the inputs.
-        target (int, tuple, Tensor, or list, optional): The class that is followed, for all examples or for each.
+        attributions (Tensor): Attributions in the shape of the inputs.
+        target (int, tuple, Tensor, or list, optional): Class for all examples, or one per example.
             Default: None
-        softmax (bool, optional): Take the softmax of what ``forward_func`` returns. Pass False if it returns
-            probabilities; logits will not do here.
+        softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. Pass False if it returns
+            probabilities.
             Default: True
-        batch_size (int, optional): How many images one call of ``forward_func`` gets at most.
-            Default: None, all at once
+        batch_size (int, optional): Maximal number of images per call of ``forward_func``.
+            Default: None, all images
 
     Returns:
         *MaskedProbability* of **image** and **masked**:
             - **image** (*Tensor*): (N,), Y, in [0, 1].
             - **masked** (*Tensor*): (N,), O, in [0, 1].
 
-            Its properties ``drop``, ``increase`` and ``gain`` are the scores of that name, without another pass.
+            Its properties ``drop``, ``increase`` and ``gain`` are the scores without another forward pass.
 
     Raises:
-        TypeError: if an argument is of the wrong kind, or ``forward_func`` returns no tensor.
-        ValueError: if shapes do not fit, an attribution is not finite, a target is no class, or what is followed is no
+        TypeError: if an argument has the wrong type, or ``forward_func`` does not return a tensor.
+        ValueError: if shapes do not fit, an attribution is not finite, a target is not a class, or an output is not a
             probability.
         FloatingPointError: if an output is NaN.
     """
     check_images(inputs)
-    maps = _between_0_and_1(check_attributions(attributions, inputs)).to(inputs.dtype)
+    maps = _normalize(check_attributions(attributions, inputs)).to(inputs.dtype)
     targets = class_indices(target, len(inputs))
     batch_size = len(inputs) if batch_size is None else batch_size
     check_count(batch_size, "batch_size")
 
-    def follow(start: int, images: Tensor) -> Tensor:
-        some = None if targets is None else targets[start : start + len(images)]
-        return _check_probabilities(target_output(forward_func(images), some, len(images), softmax))
+    def probabilities(images: Tensor, batch: slice) -> Tensor:
+        classes = None if targets is None else targets[batch]
+        return _check_probabilities(target_output(forward_func(images), classes, len(images), softmax))
 
-    starts = range(0, len(inputs), batch_size)
-    batches = list(zip(starts, torch.split(inputs, batch_size), torch.split(maps, batch_size), strict=True))
+    batches = [slice(start, start + batch_size) for start in range(0, len(inputs), batch_size)]
     return MaskedProbability(
-        image=torch.cat([follow(start, images) for start, images, _ in batches]),
-        masked=torch.cat([follow(start, images * weights) for start, images, weights in batches]),
+        image=torch.cat([probabilities(inputs[batch], batch) for batch in batches]),
+        masked=torch.cat([probabilities(inputs[batch] * maps[batch], batch) for batch in batches]),
     )
 
 
@@ -108,13 +106,12 @@ def average_drop(
     batch_size: int | None = None,
 ) -> Tensor:
     r"""
-    By which share the target's probability drops when only what the map shows is left.
+    Compute the relative drop of the target's probability when the image is multiplied by its map.
 
     .. math:: \frac{\max(0, Y - O)}{Y}
 
-    with Y and O of :func:`masked_probability`, which takes the same arguments and raises the same errors. Their mean
-    over examples, times 100, is the average drop in percent. Lower is better, but a map that leaves the whole image
-    has no drop at all: read it together with :func:`average_gain`.
+    Y and O, the arguments and the errors are those of :func:`masked_probability`. The mean over examples, times 100,
+    is the average drop in percent. Lower is better, but a constant map has no drop: report :func:`average_gain` too.
 
     Returns:
         Tensor (N,) in [0, 1].
@@ -136,15 +133,15 @@ def average_increase(
     batch_size: int | None = None,
 ) -> Tensor:
     r"""
-    Whether the target's probability is higher when only what the map shows is left.
+    Check for each example whether multiplying the image by its map raises the target's probability.
 
     .. math:: \mathbb{1}[Y < O]
 
-    with Y and O of :func:`masked_probability`, which takes the same arguments and raises the same errors. Their mean
-    over examples, times 100, is the average increase (increase in confidence) in percent. Higher is better.
+    Y and O, the arguments and the errors are those of :func:`masked_probability`. The mean over examples, times 100,
+    is the average increase (increase in confidence) in percent. Higher is better.
 
     Returns:
-        Tensor (N,) of zeros and ones.
+        Tensor (N,), 0 or 1.
 
     References:
         Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized Gradient-based Visual Explanations for
@@ -165,12 +162,12 @@ def average_gain(
     batch_size: int | None = None,
 ) -> Tensor:
     r"""
-    By which share of what is possible the target's probability gains when only what the map shows is left.
+    Compute the target's probability gain, as a share of the possible gain, when the image is multiplied by its map.
 
     .. math:: \frac{\max(0, O - Y)}{1 - Y}
 
-    with Y and O of :func:`masked_probability`, which takes the same arguments and raises the same errors. Their mean
-    over examples, times 100, is the average gain in percent. Higher is better.
+    Y and O, the arguments and the errors are those of :func:`masked_probability`. The mean over examples, times 100,
+    is the average gain in percent. Higher is better.
 
     Returns:
         Tensor (N,) in [0, 1].
@@ -182,15 +179,15 @@ def average_gain(
     return masked_probability(forward_func, inputs, attributions, target, softmax=softmax, batch_size=batch_size).gain
 
 
-def _between_0_and_1(attributions: Tensor) -> Tensor:
-    """The maps (N, 1, H, W) in [0, 1]; ones where a map has one value everywhere."""
+def _normalize(attributions: Tensor) -> Tensor:
+    """Return the maps (N, 1, H, W) scaled to [0, 1]; a constant map becomes ones."""
     maps = patch_scores(attributions, None)[:, None]
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low), 1)
 
 
 def _share(change: Tensor, possible: Tensor) -> Tensor:
-    """Zero where nothing is possible."""
+    """Return the positive change as a share of the possible change, 0 where none is possible."""
     return torch.where(possible > 0, change.clamp(min=0) / possible, 0)
 
 

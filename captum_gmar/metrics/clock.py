@@ -1,4 +1,4 @@
-"""How long a call takes, on any device."""
+"""Timing of calls on any device."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def timed(call: Callable[[], R], device: torch.device) -> tuple[R, float]:
-    """What the call returned, and the seconds that the device was at work for it alone."""
+    """Return a call's result and its seconds on a device that is otherwise idle."""
     wait_for(device)
     begin = time.perf_counter()
     returned = call()
@@ -19,6 +19,6 @@ def timed(call: Callable[[], R], device: torch.device) -> tuple[R, float]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits for what the device still has to do."""
+    """Synchronize the device; do nothing for the CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

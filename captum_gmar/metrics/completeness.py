@@ -1,4 +1,4 @@
-"""Whether a map sums to what it explains."""
+"""Completeness: the difference between a map's sum and the output."""
 
 import torch
 from torch import Tensor
@@ -10,23 +10,22 @@ __all__ = ["completeness_error"]
 
 def completeness_error(attributions: Tensor, outputs: Tensor) -> Tensor:
     r"""
-    How far the sum of a map is from the output that it explains, as a share of that output.
+    Compute the relative difference between a map's sum and the output that it explains.
 
     .. math:: \frac{\bigl| \sum_i r_i - y \bigr|}{|y|}
 
-    Zero for a map that is complete. A map in other units than the output, such as one that is scaled to sum to 1, has
-    an error near 1 or beyond, and what a map leaves to biases, to prefix tokens or to a baseline is its error: this
-    says what a map is, not how good it is.
+    A complete map has an error of 0. A map in other units, such as one that sums to 1, has an error near 1 or above.
+    Relevance assigned to biases, prefix tokens or a baseline counts as error, so the error does not rank methods.
 
     Args:
-        attributions (Tensor): (N, channels, height, width).
-        outputs (Tensor): (N,) what the model gives for the target: its logit.
+        attributions (Tensor): Attributions (N, channels, height, width).
+        outputs (Tensor): The target's logits (N,).
 
     Returns:
-        Tensor (N,), zero or more. Where the output is zero, 0 if the sum is zero too and else 1.
+        Tensor (N,), 0 or more. Where the output is 0, the error is 0 for a zero sum and 1 otherwise.
 
     Raises:
-        TypeError: if an argument is no tensor.
+        TypeError: if an argument is not a tensor.
         ValueError: if shapes do not fit, or a number is not finite.
 
     Example::

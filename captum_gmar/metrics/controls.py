@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model, and so what any method must beat: a table without them says little."""
+"""Control maps, which ignore the model."""
 
 import torch
 from torch import Tensor
@@ -8,30 +8,30 @@ from captum_gmar.metrics.removal import check_seed
 
 __all__ = ["centre_blob", "control_maps", "random_map", "uniform_map"]
 
-CONTROLS = ("random map", "uniform map", "centre blob")  # as tables name them
+CONTROLS = ("random map", "uniform map", "centre blob")  # names in tables
 
 
 def random_map(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> Tensor:
     """
-    Uniformly distributed attributions, drawn for each patch.
+    Sample uniformly distributed attributions, one value per patch.
 
-    Example i is drawn from seed + i alone: pass the number of the first example as the seed, and a data set gets the
-    same maps in whatever batches it comes.
+    Example i uses seed + i. Pass the index of a batch's first example as the seed to get the same maps for any batch
+    size.
 
     Args:
         inputs (Tensor): Images (N, channels, height, width).
-        seed (int, optional): Of the first example.
+        seed (int, optional): Seed of the first example.
             Default: 0
-        patch_size (int or tuple[int, int], optional): Height and width of the patches that have one value each. None
-            draws for each pixel.
+        patch_size (int or tuple[int, int], optional): Height and width of the patches. None samples each pixel.
             Default: None
 
     Returns:
-        Tensor: Attributions in the shape of the inputs, zero or more, summing to 1 over each image.
+        Tensor: Attributions in the shape of the inputs, 0 or more, summing to 1 over each image.
 
     Raises:
-        TypeError: if ``inputs`` is no tensor, or ``patch_size`` no integers.
-        ValueError: if ``inputs`` are no images, ``seed`` is no integer, or ``patch_size`` does not divide the images.
+        TypeError: if ``inputs`` is not a tensor, or ``patch_size`` does not hold integers.
+        ValueError: if ``inputs`` are not images, ``seed`` is not an integer, or ``patch_size`` does not divide the
+            images.
     """
     check_images(inputs)
     check_seed(seed)
@@ -44,17 +44,10 @@ def random_map(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> T
 
 def uniform_map(inputs: Tensor) -> Tensor:
     """
-    The same attribution for every pixel.
-
-    Args:
-        inputs (Tensor): Images (N, channels, height, width).
+    Return the same attribution for every pixel, so that curves remove patches in a random order.
 
     Returns:
-        Tensor: Attributions in the shape of the inputs, summing to 1 over each image. An order made of them is random.
-
-    Raises:
-        TypeError: if ``inputs`` is no tensor.
-        ValueError: if ``inputs`` are no images.
+        Tensor: Attributions in the shape of the inputs (N, channels, height, width), summing to 1 over each image.
     """
     check_images(inputs)
     return _attributions(torch.ones(len(inputs), *inputs.shape[2:]), inputs)
@@ -62,33 +55,22 @@ def uniform_map(inputs: Tensor) -> Tensor:
 
 def centre_blob(inputs: Tensor) -> Tensor:
     r"""
-    A Gaussian blob in the middle of the image, where photographers put their objects.
+    Return a Gaussian blob in the middle of the image, where photographers place objects.
 
-    .. math:: e^{-(u^2 + v^2) / (2 \cdot 0.5^2)}
-
-    where u and v run from -1 to 1 across the image.
-
-    Args:
-        inputs (Tensor): Images (N, channels, height, width).
+    .. math:: e^{-(u^2 + v^2) / (2 \cdot 0.5^2)}, \qquad u, v \in [-1, 1]
 
     Returns:
-        Tensor: Attributions in the shape of the inputs, positive, summing to 1 over each image.
-
-    Raises:
-        TypeError: if ``inputs`` is no tensor.
-        ValueError: if ``inputs`` are no images.
+        Tensor: Attributions in the shape of the inputs (N, channels, height, width), summing to 1 over each image.
     """
     check_images(inputs)
-    vertical, horizontal = ((torch.arange(size) * 2 + 1) / size - 1 for size in inputs.shape[2:])  # at pixels' centres
+    vertical, horizontal = ((torch.arange(size) * 2 + 1) / size - 1 for size in inputs.shape[2:])  # pixel centres
     blob = torch.exp(-(vertical[:, None] ** 2 + horizontal**2) / (2 * 0.5**2))
     return _attributions(blob.expand(len(inputs), -1, -1), inputs)
 
 
 def control_maps(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> dict[str, Tensor]:
     """
-    All controls, by the names that tables give them.
-
-    Takes what :func:`random_map` takes and raises what it raises.
+    Return all control maps by name, for the arguments of :func:`random_map` and with its errors.
 
     Returns:
         dict[str, Tensor]: "random map", "uniform map" and "centre blob", each in the shape of the inputs.
@@ -105,7 +87,7 @@ def control_maps(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) ->
 
 
 def _attributions(maps: Tensor, inputs: Tensor) -> Tensor:
-    """Maps (N, H, W), each divided by its sum, over the channels of the inputs; at least in single precision."""
+    """Normalize maps (N, H, W) to a sum of 1 and repeat them over the inputs' channels."""
     shares = maps / (maps.sum((1, 2), keepdim=True) * inputs.shape[1])
     dtype = torch.promote_types(inputs.dtype, torch.float32)
     return shares[:, None].to(inputs.device, dtype).repeat(1, inputs.shape[1], 1, 1)

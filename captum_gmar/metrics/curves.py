@@ -1,4 +1,4 @@
-"""Models followed as patches leave images, or come back, in the order of a map: along several courses at once."""
+"""Perturbation curves: model outputs while patches are removed or inserted in the order of a map."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,23 +23,23 @@ from captum_gmar.metrics.video_layout import VIDEO_DIMS, framewise_removal, lay_
 __all__ = ["PerturbationCurve"]
 
 Readout: TypeAlias = Callable[[Tensor, Tensor | None, int], Tensor]
-"""What is followed: from outputs, the targets' classes (N,) or None, and N to a number for each (N,)."""
+"""Function of outputs, target classes (N,) or None, and N that returns one number per example (N,)."""
 
-_TIES = 0  # seed of the order of patches that have the same score
+_TIE_SEED = 0  # of the random order of patches with equal scores
 _CPU_BATCH = 16
 
 
 class PerturbationCurve(NamedTuple):
-    """What :func:`insertion`, :func:`deletion` and :func:`prediction_changes` return."""
+    """Result of :func:`insertion`, :func:`deletion` and :func:`prediction_changes`."""
 
     auc: Tensor  # (N,) area under the curve over the shares
-    curve: Tensor  # (N, steps + 1) what is followed after each step
-    shares: Tensor  # (steps + 1,) of the patches that are removed (deletion) or there (insertion), from 0 to 1
-    removal: str  # name of the way of removal
+    curve: Tensor  # (N, steps + 1) model output after each step
+    shares: Tensor  # (steps + 1,) removed (deletion) or inserted (insertion) share of the patches, from 0 to 1
+    removal: str  # name of the removal
 
 
 class CurveOptions(NamedTuple):
-    """What :func:`deletion` takes by these names."""
+    """Options of :func:`deletion`."""
 
     patch_size: PatchSize
     steps: int
@@ -48,50 +48,47 @@ class CurveOptions(NamedTuple):
 
 
 class Course(NamedTuple):
-    """In which way patches are taken."""
+    """Order and direction of a curve."""
 
-    least_first: bool  # the least relevant, else the most relevant
-    begins_whole: bool  # what is taken leaves the image, else it comes back
+    least_first: bool  # the least relevant patches first, else the most relevant
+    removes: bool  # patches are removed, else inserted
 
-    def removed(self, scores: Tensor, counts: Tensor) -> Tensor:
-        """Which patches lack (N, S, rows, columns), by their scores (N, rows, columns), so many (S,) being taken."""
-        is_taken = _ranks(-scores if self.least_first else scores)[:, None] < counts[:, None, None]
-        return is_taken if self.begins_whole else ~is_taken
+    def removed_patches(self, scores: Tensor, counts: Tensor) -> Tensor:
+        """Return masks of removed patches (N, S, rows, columns) by scores (N, rows, columns) and step counts (S,)."""
+        selected = _ranks(-scores if self.least_first else scores)[:, None] < counts[:, None, None]
+        return selected if self.removes else ~selected
 
 
-MOST_FIRST, LEAST_FIRST = Course(False, begins_whole=True), Course(True, begins_whole=True)
-BROUGHT_BACK = Course(False, begins_whole=False)
+MOST_FIRST, LEAST_FIRST = Course(False, removes=True), Course(True, removes=True)
+BROUGHT_BACK = Course(False, removes=False)
 
 
 class Ends(NamedTuple):
-    """What is followed where a curve begins or ends, whatever the attributions, by each of Q readings."""
+    """Values at both ends of a curve, which are the same for all attributions, for each of Q readouts."""
 
-    whole: Tensor  # (N, Q) of the whole images
-    nothing: Tensor  # (N, Q) of nothing of them
+    intact: Tensor  # (N, Q) outputs of the whole images
+    empty: Tensor  # (N, Q) outputs of images without any patch
 
 
 class FollowedCurves(NamedTuple):
-    """What :func:`follow` returns."""
+    """Result of :func:`follow`."""
 
-    values: Tensor  # (N, courses, steps + 1, readings)
+    values: Tensor  # (N, courses, steps + 1, readouts)
     courses: Sequence[Course]
-    readings: Sequence[Readout]
+    readouts: Sequence[Readout]
     shares: Tensor  # (steps + 1,)
     removal: str
 
-    def curve(self, course: Course, reading: Readout) -> PerturbationCurve:
-        """Of one course, as one reading has it."""
-        return self.make_curve(self.values[:, self.courses.index(course), :, self.readings.index(reading)])
-
-    def make_curve(self, curve: Tensor) -> PerturbationCurve:
-        """A curve (N, steps + 1) over the same steps."""
+    def curve(self, course: Course, readout: Readout) -> PerturbationCurve:
+        """Return the curve of one course and one readout."""
+        curve = self.values[:, self.courses.index(course), :, self.readouts.index(readout)]
         return PerturbationCurve(torch.trapezoid(curve, self.shares.to(curve)), curve, self.shares, self.removal)
 
     @property
     def ends(self) -> Ends:
-        """For other maps of the same images, targets, readings and removal."""
+        """Ends for other maps of the same images, targets, readouts and removal."""
         first, last = self.values[:, 0, 0], self.values[:, 0, -1]
-        return Ends(first, last) if self.courses[0].begins_whole else Ends(last, first)
+        return Ends(first, last) if self.courses[0].removes else Ends(last, first)
 
 
 @torch.no_grad()
@@ -102,13 +99,12 @@ def follow(
     target: Target,
     options: CurveOptions,
     courses: Sequence[Course],
-    readings: Sequence[Readout],
+    readouts: Sequence[Readout],
     ends: Ends | None = None,
 ) -> FollowedCurves:
-    """As :func:`deletion`, along several courses and by several readings at once.
+    """Run :func:`deletion` for several courses and readouts.
 
-    What two courses have in common is run once: without ties, and with steps that divide the patches, the least
-    relevant leave as the most relevant come back. Ends that are known save two passes of each example.
+    Each distinct set of removed patches is run once, since courses share sets. Known ends save two passes an example.
     """
     if isinstance(target, tuple) and len(target) > 1:
         forward_func, target = output_at(forward_func, target), None
@@ -116,40 +112,37 @@ def follow(
         sheets, maps, sheet = lay_out_videos(inputs, attributions, options.patch_size)
         removal = framewise_removal(options.removal, sheet)
         options = options._replace(patch_size=sheet_patch_size(options.patch_size), removal=removal)
-        return follow(sheet.reads_sheets(forward_func), sheets, maps, target, options, courses, readings, ends)
+        return follow(sheet.wrap(forward_func), sheets, maps, target, options, courses, readouts, ends)
     check_images(inputs)
-    scores = _patch_scores(attributions, inputs, options.patch_size)
+    scores = _curve_scores(attributions, inputs, options.patch_size)
     patches = scores[0].numel()
     counts = _counts(options.steps, patches).to(inputs.device)
-    check_batch_size(options.batch_size)
+    if options.batch_size is not None:
+        check_count(options.batch_size, "batch_size")
     indices = class_indices(target, len(inputs))
-    shape = len(courses), len(counts), len(readings)
+    shape = len(courses), len(counts), len(readouts)
     points = (len(counts) - 2 if ends else len(counts)) * len(courses)
     batch_size = options.batch_size or (min(points, _CPU_BATCH) if inputs.device.type == "cpu" else points)
-    at_once = max(1, batch_size // max(points, 1))  # examples
+    size = max(1, batch_size // max(points, 1))  # examples per batch
 
-    def along(some: slice) -> Tensor:
-        removed = torch.cat([course.removed(scores[some], counts) for course in courses], 1)
+    def follow_batch(batch: slice) -> Tensor:
+        removed = torch.cat([course.removed_patches(scores[batch], counts) for course in courses], 1)
 
-        def look(sets: Tensor) -> Tensor:
-            outputs = options.removal(forward_func, inputs[some], sets)
-            targets = None if indices is None else indices[some].repeat_interleave(sets.shape[1])
-            read = [reading(outputs, targets, len(sets) * sets.shape[1]) for reading in readings]
-            return torch.stack(read, 1).view(len(sets), -1, len(readings))
+        def evaluate(sets: Tensor) -> Tensor:
+            outputs = options.removal(forward_func, inputs[batch], sets)
+            targets = None if indices is None else indices[batch].repeat_interleave(sets.shape[1])
+            values = [readout(outputs, targets, len(sets) * sets.shape[1]) for readout in readouts]
+            return torch.stack(values, 1).view(len(sets), -1, len(readouts))
 
-        known = None if ends is None else Ends(ends.whole[some], ends.nothing[some])
-        return _looked_at_once(removed, look, batch_size, known).view(len(removed), *shape)
+        batch_ends = None if ends is None else Ends(ends.intact[batch], ends.empty[batch])
+        return _evaluate_distinct(removed, evaluate, batch_size, batch_ends).view(len(removed), *shape)
 
-    values = torch.cat([along(slice(start, start + at_once)) for start in range(0, len(inputs), at_once)])
-    return FollowedCurves(values, tuple(courses), tuple(readings), (counts / patches).to(values), options.removal.name)
+    values = torch.cat([follow_batch(slice(start, start + size)) for start in range(0, len(inputs), size)])
+    return FollowedCurves(values, tuple(courses), tuple(readouts), (counts / patches).to(values), options.removal.name)
 
 
 def check_removal(removal: Removal | None, default: Removal) -> Removal:
-    """The way of removal, or where there is none the default.
-
-    Raises:
-        TypeError: if it is something else.
-    """
+    """Return the removal, or the default for None; raise a TypeError for anything else."""
     if removal is None:
         return default
     if isinstance(removal, type) or not callable(removal) or not hasattr(removal, "name"):
@@ -159,26 +152,22 @@ def check_removal(removal: Removal | None, default: Removal) -> Removal:
     return removal
 
 
-def check_batch_size(batch_size: int | None) -> None:
-    """Raises a ValueError unless it is None or an integer of one or more."""
-    if batch_size is not None:
-        check_count(batch_size, "batch_size")
-
-
-def _looked_at_once(removed: Tensor, look: Callable[[Tensor], Tensor], batch_size: int, ends: Ends | None) -> Tensor:
-    """What ``look`` makes (N, S, Q) of sets of removed patches (N, S, rows, columns), each set that differs once."""
-    distinct, place = torch.unique(removed.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
-    whole, nothing = ~distinct.any(1), distinct.all(1)
-    kinds = [whole, nothing, ~(whole | nothing)] if ends else [torch.ones_like(whole)]
+def _evaluate_distinct(
+    removed: Tensor, evaluate: Callable[[Tensor], Tensor], batch_size: int, ends: Ends | None
+) -> Tensor:
+    """Evaluate sets of removed patches (N, S, rows, columns) to (N, S, Q), each distinct set once."""
+    distinct, position = torch.unique(removed.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
+    intact, empty = ~distinct.any(1), distinct.all(1)
+    kinds = [intact, empty, ~(intact | empty)] if ends else [torch.ones_like(intact)]
     sets = distinct[kinds[-1]].view(-1, len(removed), *removed.shape[2:]).transpose(0, 1)
-    known = [ends.whole[:, None], ends.nothing[:, None]] if ends else []
-    parts = sets.chunk(math.ceil(sets.shape[1] / batch_size), 1) if sets.numel() else ()
-    order = torch.cat([kind.nonzero()[:, 0] for kind in kinds])  # of the distinct sets, in the values
-    return torch.cat([*known, *map(look, parts)], 1)[:, order.argsort()[place]]
+    end_values = [ends.intact[:, None], ends.empty[:, None]] if ends else []
+    chunks = sets.chunk(math.ceil(sets.shape[1] / batch_size), 1) if sets.numel() else ()
+    order = torch.cat([kind.nonzero()[:, 0] for kind in kinds])  # the values hold the distinct sets kind by kind
+    return torch.cat([*end_values, *map(evaluate, chunks)], 1)[:, order.argsort()[position]]
 
 
-def _patch_scores(attributions: Tensor, inputs: Tensor, patch_size: PatchSize) -> Tensor:
-    """Of each patch (N, rows, columns)."""
+def _curve_scores(attributions: Tensor, inputs: Tensor, patch_size: PatchSize) -> Tensor:
+    """Return patch scores (N, rows, columns) of attributions or of patch relevance."""
     if isinstance(attributions, Tensor) and attributions.dim() == 3:
         height, width = inputs.shape[2:]
         patch = None if patch_size is None else check_patch_size(patch_size, height, width)
@@ -188,7 +177,7 @@ def _patch_scores(attributions: Tensor, inputs: Tensor, patch_size: PatchSize) -
 
 
 def _counts(steps: int, patches: int) -> Tensor:
-    """How many patches are taken after each step (steps + 1,)."""
+    """Return the number of selected patches after each step (steps + 1,)."""
     check_count(steps, "steps")
     if steps > patches:
         raise ValueError(
@@ -199,9 +188,9 @@ def _counts(steps: int, patches: int) -> Tensor:
 
 
 def _ranks(scores: Tensor) -> Tensor:
-    """The rank of each patch (N, rows, columns), 0 for the highest score."""
+    """Return each patch's rank (N, rows, columns), 0 for the highest score."""
     patches = scores[0].numel()
-    shuffled = torch.randperm(patches, generator=torch.Generator().manual_seed(_TIES)).to(scores.device)
+    shuffled = torch.randperm(patches, generator=torch.Generator().manual_seed(_TIE_SEED)).to(scores.device)
     order = shuffled[scores.flatten(1)[:, shuffled].argsort(stable=True, dim=1, descending=True)]
     ranks = torch.arange(patches, device=scores.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, ranks).view_as(scores)

@@ -1,4 +1,4 @@
-"""Four images in one: whether the map for a class lies in the cell that holds its image."""
+"""Grid pointing game on mosaics of four images."""
 
 from collections.abc import Sequence
 
@@ -11,24 +11,25 @@ from captum_gmar.metrics.localisation import relevance_mass_accuracy
 
 __all__ = ["CELLS", "grid_pointing_game", "mosaic"]
 
-CELLS = 4  # two rows of two, in the order of reading
+CELLS = 4  # two rows of two
 
 
 def mosaic(images: Sequence[Tensor], height: int, width: int) -> Tensor:
     """
-    Four images side by side, each as small as its cell.
+    Resize four images to quarters and join them.
 
     Args:
-        images (sequence of Tensor): Four images (channels, height, width), each of any size, in the order of reading.
-        height (int): Of the mosaic, in pixels; at least 2.
-        width (int): Of the mosaic, in pixels; at least 2.
+        images (sequence of Tensor): Four images (channels, height, width) of any size: top left, top right, bottom
+            left, bottom right.
+        height (int): Height of the mosaic in pixels, at least 2.
+        width (int): Width of the mosaic in pixels, at least 2.
 
     Returns:
         Tensor (1, channels, height, width).
 
     Raises:
-        TypeError: if an image is no tensor.
-        ValueError: if they are not four images of the same number of channels, or the mosaic is too small.
+        TypeError: if an image is not a tensor.
+        ValueError: if there are not four images of the same number of channels, or the mosaic is too small.
 
     Example::
 
@@ -58,27 +59,26 @@ def mosaic(images: Sequence[Tensor], height: int, width: int) -> Tensor:
 
 def grid_pointing_game(attributions: Tensor, cells: Sequence[int]) -> Tensor:
     r"""
-    GridPG: which share of the positive relevance lies in the right cell of a mosaic of four images.
+    Compute the share of positive relevance in the explained image's cell of a mosaic (GridPG).
 
-    It is :func:`relevance_mass_accuracy` of that cell: a map that knows nothing of the class scores a quarter on
-    average. The classes of the four images must differ, and each image be one that the model recognises, or nothing
-    can be told.
+    The score is :func:`relevance_mass_accuracy` of that cell. A map that ignores the class scores 0.25 on average. Use
+    four images of different classes that the model classifies correctly.
 
     Args:
-        attributions (Tensor): Of mosaics (N, channels, height, width) as :func:`mosaic` makes them.
-        cells (sequence of int): For each the cell that holds the image of the class that was explained: 0 top left,
-            1 top right, 2 bottom left, 3 bottom right.
+        attributions (Tensor): Attributions (N, channels, height, width) of mosaics, see :func:`mosaic`.
+        cells (sequence of int): Cell of the explained class for each mosaic: 0 top left, 1 top right, 2 bottom left,
+            3 bottom right.
 
     Returns:
         Tensor (N,) in [0, 1].
 
     Raises:
-        TypeError: if attributions are no tensor.
-        ValueError: if an attribution is not finite, or there is not a cell of 0 to 3 for each.
+        TypeError: if attributions are not a tensor.
+        ValueError: if an attribution is not finite, or cells are not one of 0 to 3 for each mosaic.
 
     References:
-        Rao, Böhle, Schiele: Towards Better Understanding Attribution Methods. CVPR 2022, arXiv 2205.10435, where each
-        image has the size that the model was trained on; here the mosaic has.
+        Rao, Böhle, Schiele: Towards Better Understanding Attribution Methods. CVPR 2022, arXiv 2205.10435. In the
+        paper each cell has the model's input size; here the mosaic has.
 
     Example::
 

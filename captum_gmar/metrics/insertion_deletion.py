@@ -1,4 +1,4 @@
-"""How the target's probability falls as patches are removed, most relevant first, and rises as they come back."""
+"""Deletion and insertion curves."""
 
 from torch import Tensor
 
@@ -30,55 +30,53 @@ def deletion(
     batch_size: int | None = None,
 ) -> PerturbationCurve:
     r"""
-    Removes the most relevant patches first and follows the target's probability: the sooner it falls, the better.
+    Compute the target's probability while the most relevant patches are removed first.
 
-    With P patches and :math:`x_k` the image without its :math:`\lfloor kP/K \rfloor` most relevant ones, after K steps
+    With P patches, K steps and :math:`x_k` the image without its :math:`\lfloor kP/K \rfloor` most relevant patches,
 
     .. math:: \mathrm{AUC} = \sum_{k=1}^{K} (s_k - s_{k-1}) \frac{f(x_{k-1}) + f(x_k)}{2},
         \qquad s_k = \frac{\lfloor kP/K \rfloor}{P}
 
-    A patch's score is the sum of its attributions over pixels and channels. Patches of the same score are removed in a
-    random order, which is the same for all images: a uniform map is a random order, not the order of reading.
+    A patch's score is the sum of its attributions over pixels and channels. Patches with equal scores are removed in
+    one random order for all images, so a uniform map removes patches at random.
 
-    A low area says that the patches matter to the model as it sees images with parts removed, which it was not trained
-    on. It depends on the way of removal, and says nothing of whether people find the map plausible.
+    A low area shows that the removed patches matter to the model on images with removed parts, on which it was not
+    trained. The area depends on the removal and does not measure how plausible a map looks.
 
     Args:
-        forward_func (Callable): Takes images and returns logits (examples, classes). A model in training mode, with
-            dropout say, gives no reproducible curve; call its ``eval()`` first.
+        forward_func (Callable): Takes images and returns logits (N, classes). Call the model's ``eval()`` first, since
+            dropout makes curves random.
         inputs (Tensor): Images (N, channels, height, width), or videos (N, frames, channels, height, width).
-        attributions (Tensor): In the shape of the inputs, as ``attribute`` returns them; or the relevance of patches
-            (N, rows, columns), of a video's tubes (N, moments, rows, columns), as ``relevance`` returns it.
-        target (int, tuple, Tensor, or list, optional): The class that is followed, for all examples or for each, in any
-            form that ``attribute`` takes. None is for models with one output per example. Of outputs of more than two
-            dimensions (query, class) or (class, row, column), with ``softmax=False``.
+        attributions (Tensor): Attributions in the shape of the inputs, as returned by ``attribute``. Or relevance as
+            returned by ``relevance``: of patches (N, rows, columns), or of a video's tubes (N, moments, rows, columns).
+        target (int, tuple, Tensor, or list, optional): Class for all examples or one per example, in any form that
+            ``attribute`` takes. None is for models with one output per example. Outputs of more than two dimensions
+            take (query, class) or (class, row, column) with ``softmax=False``.
             Default: None
-        patch_size (int or tuple, optional): Height and width of the patches that are removed as a whole, or of a video
-            frames, height and width of its tubes; they must divide the inputs. None removes single pixels, or the
-            patches that relevance is given for.
+        patch_size (int or tuple, optional): Height and width of a patch, or frames, height and width of a video's
+            tube; they must divide the inputs. None removes single pixels, or the patches of the given relevance.
             Default: None
-        steps (int, optional): Into how many steps the removal of all patches is divided; at most their number.
+        steps (int, optional): Number of steps, at most the number of patches.
             Default: 28
-        removal (Removal, optional): What takes patches out, for example ``Mean()`` or ``NoisyLinear()`` of this
-            package, or a ``captum_gmar.ablation.TokenRemoval``. In a video each frame's pixels become what they
-            would in an image of that frame; tokens cannot be removed.
+        removal (Removal, optional): Removal such as ``Mean()``, ``NoisyLinear()`` or
+            ``captum_gmar.ablation.TokenRemoval(model)``. In videos, pixels are replaced frame by frame, and tokens
+            cannot be removed.
             Default: as in the paper, ``Zero()`` for deletion and ``Blur()`` for insertion
-        softmax (bool, optional): Follow the probability after softmax over the classes. False follows what
-            ``forward_func`` returns: the logit, or the probability if it returns probabilities.
+        softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. False uses the outputs unchanged.
             Default: True
-        batch_size (int, optional): How many images one call of ``forward_func`` gets at most.
-            Default: steps + 1, all steps of one example; at most 16 on the CPU, where more at once is slower
+        batch_size (int, optional): Maximal number of images per call of ``forward_func``.
+            Default: steps + 1, all steps of one example; at most 16 on the CPU, where larger batches are slower
 
     Returns:
         *PerturbationCurve* of **auc**, **curve**, **shares** and **removal**:
             - **auc** (*Tensor*): (N,), in [0, 1] for probabilities. Lower is better for deletion, higher for insertion.
-            - **curve** (*Tensor*): (N, steps + 1), from the whole image to nothing of it; for insertion the other way.
-            - **shares** (*Tensor*): (steps + 1,), of the patches that are removed; for insertion, that are there.
-            - **removal** (*str*): How patches were removed. Areas compare only between curves where that is the same.
+            - **curve** (*Tensor*): (N, steps + 1), from the whole image to none of it; reversed for insertion.
+            - **shares** (*Tensor*): (steps + 1,), removed share of the patches; inserted share for insertion.
+            - **removal** (*str*): Name of the removal. Compare areas of the same removal only.
 
     Raises:
-        TypeError: if an argument is of the wrong kind, or ``forward_func`` returns no tensor.
-        ValueError: if shapes do not fit, an attribution is not finite, a target is no class, ``patch_size`` does not
+        TypeError: if an argument has the wrong type, or ``forward_func`` does not return a tensor.
+        ValueError: if shapes do not fit, an attribution is not finite, a target is not a class, ``patch_size`` does not
             divide the image, or ``steps`` or ``batch_size`` is less than 1.
         FloatingPointError: if an output is NaN.
 
@@ -96,13 +94,13 @@ def deletion(
         >>> curves = deletion(linear, inputs, inputs * weights, steps=4, softmax=False)
         >>> curves.curve
         tensor([[10.,  6.,  3.,  1.,  0.]])
-        >>> curves.auc  # of ((10 + 6) + (6 + 3) + (3 + 1) + (1 + 0)) / 2 / 4
+        >>> curves.auc  # ((10 + 6) + (6 + 3) + (3 + 1) + (1 + 0)) / 2 / 4
         tensor([3.7500])
     """
     options = CurveOptions(patch_size, steps, check_removal(removal, Zero()), batch_size)
-    reading = PROBABILITY if softmax else LOGIT
-    followed = follow(forward_func, inputs, attributions, target, options, [MOST_FIRST], [reading])
-    return followed.curve(MOST_FIRST, reading)
+    readout = PROBABILITY if softmax else LOGIT
+    curves = follow(forward_func, inputs, attributions, target, options, [MOST_FIRST], [readout])
+    return curves.curve(MOST_FIRST, readout)
 
 
 def insertion(
@@ -118,11 +116,10 @@ def insertion(
     batch_size: int | None = None,
 ) -> PerturbationCurve:
     """
-    Brings back the most relevant patches first, from none, and follows the target's probability: the sooner it rises,
-    the better.
+    Compute the target's probability while the most relevant patches are inserted first.
 
-    Takes what :func:`deletion` takes, returns what it returns and raises what it raises; only the images of the steps
-    differ, which hold the most relevant patches instead of lacking them, and the default way of removal, ``Blur()``.
+    Arguments, results and errors are those of :func:`deletion`. The images hold only the most relevant patches instead
+    of lacking them, and the default removal is ``Blur()``.
 
     Example::
 
@@ -135,6 +132,6 @@ def insertion(
         tensor([[ 0.,  4.,  7.,  9., 10.]])
     """
     options = CurveOptions(patch_size, steps, check_removal(removal, Blur()), batch_size)
-    reading = PROBABILITY if softmax else LOGIT
-    followed = follow(forward_func, inputs, attributions, target, options, [BROUGHT_BACK], [reading])
-    return followed.curve(BROUGHT_BACK, reading)
+    readout = PROBABILITY if softmax else LOGIT
+    curves = follow(forward_func, inputs, attributions, target, options, [BROUGHT_BACK], [readout])
+    return curves.curve(BROUGHT_BACK, readout)

@@ -1,4 +1,4 @@
-"""Whether a map lies on the object, where masks or boxes say what the object is."""
+"""Localisation metrics with masks or boxes of objects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,23 +12,22 @@ __all__ = ["PointingGame", "boxes_to_masks", "pointing_game", "relevance_mass_ac
 
 
 class PointingGame(NamedTuple):
-    """What :func:`pointing_game` returns."""
+    """Result of :func:`pointing_game`."""
 
-    score: Tensor  # (N,) of the map
-    centre: Tensor  # (N,) of the image's centre, which knows nothing
+    score: Tensor  # (N,) score of the map
+    centre: Tensor  # (N,) score of the image's centre
 
 
 def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
     """
-    Whether the map's maximum lies on the object.
+    Check whether the map's maximum is on the object.
 
-    Where several pixels share the maximum, as all pixels of a patch do, the score is the share of them that lies on the
-    object: what a point drawn among them scores on average. A point is on the object or not: the paper also counts
-    points up to 15 pixels away. Objects in photos are often in the middle, so the score of
-    the image's centre (of its middle pixel, or of the two or four of them) comes with it: that is what to beat.
+    If several pixels share the maximum, as all pixels of a patch do, the score is the share of these pixels on the
+    object. The paper also counts points up to 15 pixels away. Objects in photos are often in the middle, so a method
+    must beat the score of the image's centre (its one, two or four middle pixels).
 
     Args:
-        attributions (Tensor): (N, channels, height, width); summed over channels.
+        attributions (Tensor): Attributions (N, channels, height, width), summed over channels.
         masks (Tensor): Boolean (N, height, width), True on the object; see :func:`boxes_to_masks`.
 
     Returns:
@@ -37,7 +36,7 @@ def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
             - **centre** (*Tensor*): (N,) in [0, 1].
 
     Raises:
-        TypeError: if attributions or masks are no tensors, or masks not boolean.
+        TypeError: if attributions or masks are not tensors, or masks not boolean.
         ValueError: if shapes do not fit, an attribution is not finite, or a mask is empty.
 
     References:
@@ -62,23 +61,17 @@ def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
 
 def relevance_mass_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
     r"""
-    Which share of the relevance lies on the object.
+    Compute the share of positive relevance on the object.
 
     .. math:: \frac{\sum_{i \in \mathrm{object}} r_i^+}{\sum_i r_i^+}
 
-    with r the map summed over channels; what is negative counts as zero. A map without positive relevance says no more
-    than a uniform one and counts as such. A uniform map scores the object's share of the area.
+    with r the map summed over channels and negative values set to 0. A uniform map scores the object's share of the
+    area; a map without positive relevance counts as uniform.
 
-    Args:
-        attributions (Tensor): (N, channels, height, width).
-        masks (Tensor): Boolean (N, height, width), True on the object; see :func:`boxes_to_masks`.
+    Arguments and errors are those of :func:`pointing_game`.
 
     Returns:
         Tensor (N,) in [0, 1].
-
-    Raises:
-        TypeError: if attributions or masks are no tensors, or masks not boolean.
-        ValueError: if shapes do not fit, an attribution is not finite, or a mask is empty.
 
     References:
         Arras, Osman, Samek: CLEVR-XAI: A benchmark dataset for the ground truth evaluation of neural network
@@ -100,23 +93,15 @@ def relevance_mass_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
 
 def relevance_rank_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
     r"""
-    Which share of the K most relevant pixels lies on the object, K being the number of pixels of the object.
+    Compute the share of the K most relevant pixels on the object, which has K pixels.
 
     .. math:: \frac{|P_{\mathrm{top}\,K} \cap \mathrm{object}|}{K}
 
-    Where pixels share the relevance of the K-th, each of them counts with the same part, so that the result does not
-    depend on their order: it is the average over all orders.
-
-    Args:
-        attributions (Tensor): (N, channels, height, width); summed over channels.
-        masks (Tensor): Boolean (N, height, width), True on the object; see :func:`boxes_to_masks`.
+    Pixels that tie with the K-th count equally, so the score is the average over all their orders. Arguments and
+    errors are those of :func:`pointing_game`.
 
     Returns:
         Tensor (N,) in [0, 1]. A uniform map scores the object's share of the area.
-
-    Raises:
-        TypeError: if attributions or masks are no tensors, or masks not boolean.
-        ValueError: if shapes do not fit, an attribution is not finite, or a mask is empty.
 
     References:
         Arras, Osman, Samek: CLEVR-XAI: A benchmark dataset for the ground truth evaluation of neural network
@@ -131,29 +116,29 @@ def relevance_rank_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
         tensor([0.5000])
     """
     maps, masks = _checked_masks(attributions, masks)
-    relevance, on_object = maps.flatten(1), masks.flatten(1)
-    size = on_object.sum(1, keepdim=True)  # (N, 1), K
+    relevance, hits = maps.flatten(1), masks.flatten(1)
+    size = hits.sum(1, keepdim=True)  # (N, 1), K
     last = relevance.sort(1, descending=True).values.gather(1, size - 1)
-    above, level = relevance > last, relevance == last
-    part = (size - above.sum(1, keepdim=True)) / level.sum(1, keepdim=True)  # of each pixel as relevant as the K-th
-    return ((above + part * level) * on_object).sum(1) / size[:, 0]
+    higher, ties = relevance > last, relevance == last
+    part = (size - higher.sum(1, keepdim=True)) / ties.sum(1, keepdim=True)  # weight of pixels that tie with K
+    return ((higher + part * ties) * hits).sum(1) / size[:, 0]
 
 
 def boxes_to_masks(boxes: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> Tensor:
     """
-    Masks of the boxes of each image.
+    Convert each image's boxes to one mask.
 
     Args:
-        boxes (sequence): For each image its boxes, at least one, each as (x0, y0, x1, y1) in pixels from the top left
-            corner. A pixel lies in a box if its centre does: in (0, 0, 2, 1) lie the first two pixels of the first row.
-        height (int): Of the images, in pixels.
-        width (int): Of the images, in pixels.
+        boxes (sequence): One or more boxes per image, each (x0, y0, x1, y1) in pixels from the top left corner. A box
+            holds the pixels whose centres it holds: (0, 0, 2, 1) holds the first two pixels of the first row.
+        height (int): Height of the images in pixels.
+        width (int): Width of the images in pixels.
 
     Returns:
         Tensor: Boolean **masks** (N, height, width), True in any of the image's boxes.
 
     Raises:
-        ValueError: if an image has no box, or a box is not four finite numbers, lies outside the image, or holds no
+        ValueError: if an image has no box, or a box is not four finite numbers, is not inside the image, or holds no
             pixel's centre.
 
     Example::
@@ -188,13 +173,13 @@ def _box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
 
 
 def _checked_masks(attributions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps (N, H, W), summed over channels, and the masks."""
+    """Return maps (N, H, W), summed over channels, and masks."""
     attributions = check_attributions(attributions)
     return patch_scores(attributions, None), check_masks(masks, attributions)
 
 
 def _centre(maps: Tensor) -> Tensor:
-    """One at the middle pixel or pixels, zero elsewhere (H, W)."""
+    """Return (H, W), 1 at the middle pixel or pixels and 0 elsewhere."""
     height, width = maps.shape[1:]
     centre = maps.new_zeros(height, width)
     centre[(height - 1) // 2 : height // 2 + 1, (width - 1) // 2 : width // 2 + 1] = 1

@@ -1,4 +1,4 @@
-"""What deletion says of both ends of an order: the most relevant patches first, and the least relevant first."""
+"""Metrics of deletion curves: symmetric relevance gain, prediction changes and area over the curve."""
 
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ __all__ = ["SymmetricRelevanceGain", "area_over_curve", "prediction_changes", "s
 
 
 class SymmetricRelevanceGain(NamedTuple):
-    """What :func:`symmetric_relevance_gain` returns."""
+    """Result of :func:`symmetric_relevance_gain`."""
 
-    gain: Tensor  # (N,) the area under the second curve less that under the first; higher is better
+    gain: Tensor  # (N,) area under the second curve minus area under the first; higher is better
     most_relevant_first: PerturbationCurve
     least_relevant_first: PerturbationCurve
 
@@ -41,20 +41,20 @@ def symmetric_relevance_gain(
     batch_size: int | None = None,
 ) -> SymmetricRelevanceGain:
     r"""
-    Removes the least relevant patches first, and the most relevant first, and takes the difference of the two areas
-    under the target's logit.
+    Compute the area under the target's logit when the least relevant patches are removed first, minus the area when the
+    most relevant are removed first.
 
     .. math:: \mathrm{SRG} = \mathrm{AUC}_{\text{least relevant first}} - \mathrm{AUC}_{\text{most relevant first}}
 
-    with the areas of :func:`~captum_gmar.metrics.deletion`. What an order loses by the way of removal alone is in both
-    areas, so it depends less on that way than one of them does. An order that says nothing has a gain of zero on
-    average, and any map has the negative gain of its negative.
+    with the areas of :func:`~captum_gmar.metrics.deletion`. Both areas contain the effect of the removal itself, so the
+    gain depends less on the removal than each area. A random order gains 0 on average, and negating a map negates its
+    gain.
 
-    It is in units of what is followed: gains of logits compare on one model only, and not between images whose logits
+    The gain has the output's units. Compare gains of logits on one model only, and not between images whose logits
     differ in scale.
 
-    Takes what :func:`~captum_gmar.metrics.deletion` takes and raises what it raises; by default patches are filled with
-    ``Mean()``, the mean of each channel, and the logit is followed.
+    Arguments and errors are those of :func:`~captum_gmar.metrics.deletion`. By default ``Mean()`` fills patches with
+    the mean of each channel, and the curves hold logits.
 
     Returns:
         *SymmetricRelevanceGain* of **gain**, **most_relevant_first** and **least_relevant_first**:
@@ -81,10 +81,10 @@ def symmetric_relevance_gain(
         tensor([2.5000])
     """
     options = CurveOptions(patch_size, steps, check_removal(removal, Mean()), batch_size)
-    reading = PROBABILITY if softmax else LOGIT
+    readout = PROBABILITY if softmax else LOGIT
     courses = MOST_FIRST, LEAST_FIRST
-    followed = follow(forward_func, inputs, attributions, target, options, courses, [reading])
-    most, least = (followed.curve(course, reading) for course in courses)
+    curves = follow(forward_func, inputs, attributions, target, options, courses, [readout])
+    most, least = (curves.curve(course, readout) for course in courses)
     return SymmetricRelevanceGain(least.auc - most.auc, most, least)
 
 
@@ -99,20 +99,21 @@ def prediction_changes(
     batch_size: int | None = None,
 ) -> PerturbationCurve:
     """
-    Removes the most relevant patches first and tells at which steps another class than at first is predicted: the
-    sooner, the better. Its mean over images is the most-influential-first accuracy of LibraGrad's protocol, and with
-    ``-attributions`` the least-influential-first one, where later is better.
+    Check at which steps the predicted class changes while the most relevant patches are removed first.
 
-    Attributions explain the class that is predicted for the whole image; there is no target. Takes what
-    :func:`~captum_gmar.metrics.deletion` takes else and raises what it raises; by default patches are filled with
-    ``Mean()``, the mean of each channel.
+    The mean over images is the most-influential-first accuracy of LibraGrad's protocol. With ``-attributions``, it is
+    the least-influential-first accuracy, where lower is better.
+
+    There is no target: attributions explain the predicted class of the whole image. The other arguments and the errors
+    are those of :func:`~captum_gmar.metrics.deletion`. By default ``Mean()`` fills patches with the mean of each
+    channel.
 
     Returns:
-        *PerturbationCurve*, whose **curve** is 1 where another class is predicted and 0 elsewhere, and whose **auc** is
-        the area under it, in [0, 1]. Higher is better.
+        *PerturbationCurve*, whose **curve** is 1 where the predicted class differs from the first and 0 elsewhere. Its
+        **auc** is in [0, 1]. Higher is better.
 
     Raises:
-        ValueError: and if the model has one class only.
+        ValueError: also if the model has only one class.
 
     References:
         Mehri, Soleymani Baghshah, Pilehvar: LibraGrad: Balancing Gradient Flow for Universally Better Vision
@@ -122,7 +123,7 @@ def prediction_changes(
 
         >>> import torch
         >>> from captum_gmar.metrics import Zero, prediction_changes
-        >>> def logits(inputs):  # the sum of two patches of a pixel, against 2.5
+        >>> def logits(inputs):  # class 0: the sum of two patches of a pixel; class 1: 2.5
         ...     total = inputs.sum((1, 2, 3))
         ...     return torch.stack([total, torch.full_like(total, 2.5)], 1)
         >>> inputs = torch.tensor([[[[1.0, 3.0]]]])
@@ -132,12 +133,12 @@ def prediction_changes(
         tensor([[0., 0., 1.]])
     """
     options = CurveOptions(patch_size, steps, check_removal(removal, Mean()), batch_size)
-    followed = follow(forward_func, inputs, attributions, None, options, [MOST_FIRST], [predicted_classes])
-    return changes(followed.curve(MOST_FIRST, predicted_classes))
+    curves = follow(forward_func, inputs, attributions, None, options, [MOST_FIRST], [predicted_classes])
+    return changes(curves.curve(MOST_FIRST, predicted_classes))
 
 
 def changes(predictions: PerturbationCurve) -> PerturbationCurve:
-    """The curve that is 1 where another class is predicted than at first, of the curve of the predicted classes."""
+    """Return the curve that is 1 where the predicted class differs from the first."""
     classes = predictions.curve
     changed = (classes != classes[:, :1]).to(classes.dtype)
     return predictions._replace(curve=changed, auc=torch.trapezoid(changed, predictions.shares))
@@ -145,15 +146,19 @@ def changes(predictions: PerturbationCurve) -> PerturbationCurve:
 
 def area_over_curve(curves: PerturbationCurve) -> Tensor:
     r"""
-    AOPC, the area over the perturbation curve: how far what is followed falls on average,
-    :math:`\frac{1}{K} \sum_{k=1}^{K} f(x_0) - f(x_k)`, of a curve of :func:`~captum_gmar.metrics.deletion` in K steps.
+    Compute the area over a perturbation curve (AOPC), the output's mean decrease over the K steps.
+
+    .. math:: \frac{1}{K} \sum_{k=1}^{K} f(x_0) - f(x_k)
+
+    Args:
+        curves (PerturbationCurve): Result of :func:`~captum_gmar.metrics.deletion`.
 
     Returns:
-        Tensor (N,), in units of what is followed. Where the most relevant patches go first, higher is better.
+        Tensor (N,), in the output's units. Higher is better if the most relevant patches are removed first.
 
     References:
         Samek et al.: Evaluating the Visualization of What a Deep Neural Network Has Learned. IEEE TNNLS 2017, arXiv
-        1509.06321, where the sum is divided by K + 1.
+        1509.06321. The paper divides by K + 1.
 
     Example::
 
@@ -162,7 +167,7 @@ def area_over_curve(curves: PerturbationCurve) -> Tensor:
         >>> weights = torch.tensor([[4.0, 1.0], [3.0, 2.0]])
         >>> linear = lambda inputs: (inputs * weights).sum((1, 2, 3))
         >>> inputs = torch.ones(1, 1, 2, 2)
-        >>> area_over_curve(deletion(linear, inputs, inputs * weights, steps=4, softmax=False))  # of 4, 7, 9 and 10
+        >>> area_over_curve(deletion(linear, inputs, inputs * weights, steps=4, softmax=False))  # of 4, 7, 9, 10
         tensor([7.5000])
     """
     return curves.curve[:, 0] - curves.curve[:, 1:].mean(1)

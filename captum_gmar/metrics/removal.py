@@ -1,4 +1,4 @@
-"""Ways to take patches out of an image. What a curve shows depends on the way, so results carry its name."""
+"""Removal of image patches by pixel values."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,47 +15,46 @@ __all__ = ["Blur", "Mean", "Noise", "PixelRemoval", "Removal", "Zero"]
 
 
 class Removal(Protocol):
-    """What the curves need of a way to remove patches: a name, and a call that runs the model without them.
+    """Protocol of a removal: a name, and a call that runs the model without some patches.
 
-    How that is done is the removal's own affair: by giving pixels other values (:class:`PixelRemoval`), or by taking
-    the patches' tokens out of the model (:class:`~captum_gmar.ablation.TokenRemoval`).
+    :class:`PixelRemoval` replaces pixels; :class:`~captum_gmar.ablation.TokenRemoval` drops tokens inside the model.
     """
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Name in tables. Curves depend on the removal, so results carry its name."""
 
     def __call__(self, forward_func: ForwardFunc, inputs: Tensor, removed: Tensor) -> Tensor:
-        """Runs ``forward_func`` on every image without each of its sets of removed patches.
+        """Run ``forward_func`` on every image without each of its sets of removed patches.
 
         Args:
             forward_func: returns the model's outputs for images.
             inputs: (N, C, H, W).
-            removed: (N, S, rows, columns), True where a patch is removed; patches are H / rows × W / columns pixels.
+            removed: (N, S, rows, columns), True where a patch of H / rows × W / columns pixels is removed.
 
         Returns:
-            Tensor: The outputs (N * S, ...), those of the first image first.
+            Tensor: Outputs (N * S, ...), image by image.
         """
 
 
 class PixelRemoval(ABC):
-    """Removal by other pixels. Those of the patches that are kept stay as they are, bit for bit."""
+    """Removal that replaces pixels. Kept patches stay unchanged, bit for bit."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """How tables call it."""
+        """Name in tables."""
 
     @abstractmethod
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
-        """What pixels of inputs (N, C, H, W) become if they are removed: broadcasts to (N, S, C, H, W)."""
+        """Compute new pixels for inputs (N, C, H, W), which broadcast to (N, S, C, H, W)."""
 
     def perturb(self, inputs: Tensor, removed: Tensor) -> Tensor:
-        """The images (N, S, C, H, W) that are left of inputs (N, C, H, W) without removed (N, S, rows, columns).
+        """Return images (N, S, C, H, W): the inputs (N, C, H, W) without removed patches (N, S, rows, columns).
 
         Raises:
-            TypeError: if ``inputs`` is no tensor or ``removed`` no boolean one.
-            ValueError: if ``removed`` is no grid of whole patches over these images.
+            TypeError: if ``inputs`` is not a tensor or ``removed`` not a boolean tensor.
+            ValueError: if ``removed`` is not a grid of whole patches over the images.
         """
         check_removed(removed, inputs)
         pixels = to_pixels(removed, inputs)[:, :, None]
@@ -67,42 +66,36 @@ class PixelRemoval(ABC):
 
 @dataclass(frozen=True)
 class Zero(PixelRemoval):
-    """Removed pixels become 0, which in images normalised by mean and deviation is the data set's mean colour."""
+    """Removal that sets pixels to 0, the data set's mean colour for normalised images."""
 
-    @property
-    def name(self) -> str:
-        """As reports and pictures call it."""
-        return "zero"
+    name = "zero"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
-        """What stands in the place of the pixels that are removed (N, C, H, W)."""
+        """Return 0 as a scalar."""
         return inputs.new_zeros(())
 
 
 @dataclass(frozen=True)
 class Mean(PixelRemoval):
-    """Removed pixels become the mean colour of their image, channel by channel."""
+    """Removal that sets pixels to the image's mean colour."""
 
-    @property
-    def name(self) -> str:
-        """As reports and pictures call it."""
-        return "mean"
+    name = "mean"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
-        """What stands in the place of the pixels that are removed (N, C, H, W)."""
+        """Return mean colours (N, 1, C, 1, 1)."""
         return inputs.mean((2, 3), keepdim=True)[:, None]
 
 
 @dataclass(frozen=True)
 class Blur(PixelRemoval):
-    r"""Removed pixels become those of the blurred image: the Gaussian-weighted mean of all pixels around.
+    r"""Removal that sets pixels to those of the blurred image.
 
-    Pixel j counts with weight :math:`e^{-(i-j)^2 / 2\sigma^2}` for pixel i, along each axis; weights are divided by
-    their sum over the image, so nothing from beyond its border comes in.
+    Along each axis, pixel j contributes to pixel i with weight :math:`e^{-(i-j)^2 / 2\sigma^2}`. Weights sum to 1 over
+    the image, so no padding is needed.
 
     Args:
-        sigma: of the Gaussian, in pixels. 10 takes the class out of photos of 224×224 pixels. RISE blurs with 5, over
-            11×11 pixels, after which models still recognise many photos.
+        sigma: standard deviation of the Gaussian in pixels. 10 makes photos of 224×224 pixels unrecognisable. RISE uses
+            5 over 11×11 pixels, with which models still recognise many photos.
             Default: 10.0
 
     Raises:
@@ -117,29 +110,29 @@ class Blur(PixelRemoval):
 
     @property
     def name(self) -> str:
-        """As reports and pictures call it."""
+        """Name with sigma."""
         return f"blur (sigma {self.sigma:g})"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
-        """What stands in the place of the pixels that are removed (N, C, H, W)."""
+        """Return blurred images (N, 1, C, H, W)."""
         pixels = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         vertical, horizontal = (self._weights(size, pixels) for size in inputs.shape[2:])
         return (vertical @ pixels @ horizontal.T)[:, None]
 
     def _weights(self, size: int, like: Tensor) -> Tensor:
-        """(size, size), rows summing to 1"""
-        at = torch.arange(size, dtype=like.dtype, device=like.device)
-        return (-((at[:, None] - at) ** 2) / (2 * self.sigma**2)).softmax(1)
+        """Return weights (size, size) whose rows sum to 1."""
+        pixels = torch.arange(size, dtype=like.dtype, device=like.device)
+        return (-((pixels[:, None] - pixels) ** 2) / (2 * self.sigma**2)).softmax(1)
 
 
 @dataclass(frozen=True)
 class Noise(PixelRemoval):
-    """Removed pixels become uniform noise between the image's lowest and highest value of the channel.
+    """Removal that sets pixels to uniform noise between the image's lowest and highest value of the channel.
 
-    The noise before this scaling is the same for every image of a size, whatever batch it comes in.
+    Before scaling, the noise is the same for all images of a size.
 
     Args:
-        seed: of the noise.
+        seed: seed of the noise.
             Default: 0
 
     Raises:
@@ -153,11 +146,11 @@ class Noise(PixelRemoval):
 
     @property
     def name(self) -> str:
-        """As reports and pictures call it."""
+        """Name with the seed."""
         return f"noise (seed {self.seed})"
 
     def replacement(self, inputs: Tensor, removed: Tensor) -> Tensor:
-        """What stands in the place of the pixels that are removed (N, C, H, W)."""
+        """Return noise images (N, 1, C, H, W)."""
         low, high = inputs.amin((2, 3), keepdim=True), inputs.amax((2, 3), keepdim=True)
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.rand(inputs.shape[1:], generator=generator).to(inputs)
@@ -165,13 +158,13 @@ class Noise(PixelRemoval):
 
 
 def to_pixels(removed: Tensor, inputs: Tensor) -> Tensor:
-    """(N, S, rows, columns) → (N, S, H, W)"""
+    """Expand patches (N, S, rows, columns) to pixels (N, S, H, W)."""
     height, width = (size // cells for size, cells in zip(inputs.shape[2:], removed.shape[2:], strict=True))
     return removed.repeat_interleave(height, 2).repeat_interleave(width, 3)
 
 
 def check_removed(removed: Tensor, inputs: Tensor) -> None:
-    """Raises an error unless ``removed`` is (N, S, rows, columns), with whole patches, over the inputs (N, C, H, W)."""
+    """Raise an error unless ``removed`` (N, S, rows, columns) is a grid of whole patches of inputs (N, C, H, W)."""
     check_images(inputs)
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool:
         given = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
@@ -190,6 +183,6 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
 
 
 def check_seed(seed: object) -> None:
-    """Raises a ValueError if it is no integer."""
+    """Raise a ValueError unless the seed is an integer."""
     if not is_integer(seed):
         raise ValueError(f"seed must be an integer. Got {seed!r} instead.")

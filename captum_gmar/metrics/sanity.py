@@ -1,4 +1,4 @@
-"""Sanity checks: whether a method's map depends on the class, and on what the model has learnt."""
+"""Sanity checks: class sensitivity and parameter randomisation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,39 +16,38 @@ __all__ = ["ParameterRandomisation", "class_sensitivity", "layers_from_the_top",
 
 
 class ParameterRandomisation(NamedTuple):
-    """What :func:`parameter_randomisation` returns."""
+    """Result of :func:`parameter_randomisation`."""
 
-    similarity: Tensor  # (N, L) to the map of the model as it was
-    layers: tuple[str, ...]  # L names, in the order in which they were randomised
+    similarity: Tensor  # (N, L) rank correlation with the original model's map
+    layers: tuple[str, ...]  # L names in the order of randomisation
 
 
 def class_sensitivity(
     attribute: Attribute, forward_func: ForwardFunc, inputs: Tensor, *, patch_size: PatchSize = None
 ) -> Tensor:
     r"""
-    How much the maps for an image's two most probable classes differ.
+    Compute how much the maps for an image's two most probable classes differ.
 
     .. math:: 1 - \rho(m_1, m_2)
 
-    with Spearman's rank correlation ρ of the two maps' patches. A method that never looks at the class scores exactly
-    0. A high number is no merit in itself: random maps score 1 on average.
+    with Spearman's rank correlation ρ of the two maps' patches. A method that ignores the class scores exactly 0. A
+    high score alone is no merit: random maps score 1 on average.
 
     Args:
-        attribute (Callable): The method: takes inputs and ``target=``, a list with a class for each example, and
-            returns attributions in the shape of the inputs. For example ``GMARAttribution(model).attribute``.
-        forward_func (Callable): Takes images and returns logits or probabilities (examples, classes).
-        inputs (Tensor): Images (N, channels, height, width). The method gets a copy that requires grad.
-        patch_size (int or tuple[int, int], optional): Height and width of the patches that maps are summed over before
-            they are compared. None compares pixels.
+        attribute (Callable): Takes inputs and ``target=``, a list of one class per example, and returns attributions in
+            the shape of the inputs. For example ``GMARAttribution(model).attribute``.
+        forward_func (Callable): Takes images and returns logits or probabilities (N, classes).
+        inputs (Tensor): Images (N, channels, height, width). ``attribute`` gets a copy that requires grad.
+        patch_size (int or tuple[int, int], optional): Height and width of the patches over which maps are summed before
+            comparison. None compares pixels.
             Default: None
 
     Returns:
-        Tensor (N,) in [0, 2]: 0 if the two maps rank all patches alike, 1 if their ranks have nothing to do with each
-        other, 2 if one ranks them in the reversed order of the other. If one of the maps, but not the other, is the
-        same everywhere, 1.
+        Tensor (N,) in [0, 2]: 0 for equal ranks, 1 for uncorrelated ranks or if only one of the maps is constant, 2
+        for reversed ranks.
 
     Raises:
-        TypeError: if an argument is of the wrong kind, or ``forward_func`` returns no tensor.
+        TypeError: if an argument has the wrong type, or ``forward_func`` does not return a tensor.
         ValueError: if shapes do not fit, an attribution is not finite, there are fewer than two classes, or
             ``patch_size`` does not divide the images.
         FloatingPointError: if an output is NaN.
@@ -84,42 +83,40 @@ def parameter_randomisation(
     seed: int = 0,
 ) -> ParameterRandomisation:
     """
-    Randomises the model's layers one after the other from the top, and compares the maps with the first one.
+    Randomise the model's layers one by one from the top, and compare each map with the original model's map.
 
-    This is the cascading model parameter randomisation test. A method whose map stays the same while the model forgets
-    all that it has learnt shows the image, not the model. Each parameter is replaced by normal noise with the mean and
-    standard deviation that its values had, so one whose values are all the same stays. Afterwards the model is as it
-    was, bit for bit, also after an error.
+    This is the cascading model parameter randomisation test. A method whose map does not change shows the image, not
+    the model. Normal noise of the same mean and standard deviation replaces each parameter, so constant parameters do
+    not change. Afterwards, also after an error, the model is restored bit for bit.
 
-    Do not use the model elsewhere while this runs, for example in another thread.
+    Do not use the model in another thread during the test.
 
     Args:
-        attribute (Callable): The method: takes inputs and ``target=`` and returns attributions in the shape of the
-            inputs, of ``model``. For example ``GMARAttribution(model).attribute``.
-        model (nn.Module): The model that the method explains.
-        inputs (Tensor): Images (N, channels, height, width). The method gets a copy that requires grad.
-        target (int, tuple, Tensor, or list, optional): What is explained, given to the method as it is. It stays the
-            same while the model's prediction changes.
+        attribute (Callable): Takes inputs and ``target=`` and returns attributions of ``model`` in the shape of the
+            inputs. For example ``GMARAttribution(model).attribute``.
+        model (nn.Module): The explained model.
+        inputs (Tensor): Images (N, channels, height, width). ``attribute`` gets a copy that requires grad.
+        target (int, tuple, Tensor, or list, optional): Target for ``attribute``. It does not change with the model's
+            prediction.
             Default: None
-        layers (sequence of str, optional): Names of modules, as ``model.named_modules()`` gives them, in the order in
-            which their parameters are randomised.
-            Default: None, those of :func:`layers_from_the_top`
-        patch_size (int or tuple[int, int], optional): Height and width of the patches that maps are summed over before
-            they are compared. None compares pixels.
+        layers (sequence of str, optional): Module names of ``model.named_modules()`` in the order of randomisation.
+            Default: None, :func:`layers_from_the_top`
+        patch_size (int or tuple[int, int], optional): Height and width of the patches over which maps are summed before
+            comparison. None compares pixels.
             Default: None
-        seed (int, optional): Of the noise.
+        seed (int, optional): Seed of the noise.
             Default: 0
 
     Returns:
         *ParameterRandomisation* of **similarity** and **layers**:
-            - **similarity** (*Tensor*): (N, L), Spearman's rank correlation of each map's patches with those of the
-              model as it was, in [-1, 1]. 1 if all patches are ranked as before; it should fall towards 0.
-            - **layers** (*tuple[str]*): The names, from the top. In column i all layers up to the i-th are random.
+            - **similarity** (*Tensor*): (N, L) in [-1, 1], Spearman's rank correlation of each map's patches with those
+              of the original model's map. It should fall from 1 towards 0.
+            - **layers** (*tuple[str]*): L names from the top. Column i has the first i + 1 layers randomised.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if shapes do not fit, an attribution is not finite, ``layers`` names a module that is not there or
-            has no parameters left to randomise, or ``patch_size`` does not divide the images.
+        TypeError: if an argument has the wrong type.
+        ValueError: if shapes do not fit, an attribution is not finite, ``layers`` names an unknown module or one
+            without parameters left to randomise, or ``patch_size`` does not divide the images.
 
     References:
         Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity Checks for Saliency Maps. NeurIPS 2018, arXiv
@@ -144,7 +141,7 @@ def parameter_randomisation(
         attributions = attribute(graph_leaf(inputs), target=target)
         return patch_scores(check_attributions(attributions, inputs), patch_size).flatten(1)
 
-    with _restored(model):
+    with _restore_after(model):
         original = scores()
         similarity = []
         for group in groups:
@@ -156,13 +153,12 @@ def parameter_randomisation(
 
 def layers_from_the_top(model: nn.Module) -> list[str]:
     """
-    Names of the modules that together hold a model's parameters, those next to the output first.
+    Return the names of modules that together hold a model's parameters, from the output to the input.
 
-    A stack of layers (an ``nn.ModuleList`` or ``nn.Sequential`` of modules that have modules themselves) is divided
-    into its layers, and so is each module around it into what it consists of. The order is the reverse of that in which
-    modules were assigned, which in most models is the order of the computation; if it is not in yours, pass ``layers``
-    to :func:`parameter_randomisation`. A module that is listed after its own parts stands for what only it holds,
-    a CLS token say; "" is the model itself.
+    Stacks of layers (an ``nn.ModuleList`` or ``nn.Sequential`` of modules with submodules) are split into layers, and
+    modules around a stack into their children. The order is the reverse of assignment, which in most models is the
+    order of computation; otherwise pass ``layers`` to :func:`parameter_randomisation`. A module listed after its own
+    children stands for the parameters that only it holds, such as a CLS token. "" is the model itself.
 
     Example::
 
@@ -174,16 +170,16 @@ def layers_from_the_top(model: nn.Module) -> list[str]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Got {type(model).__name__} instead.")
-    return list(_divided("", model))[::-1]
+    return list(_split_stacks("", model))[::-1]
 
 
-def _divided(name: str, module: nn.Module) -> Iterator[str]:
-    whole = bool(name) and not any(map(_is_stack, module.modules()))
-    if any(True for _ in module.parameters(recurse=whole)):
+def _split_stacks(name: str, module: nn.Module) -> Iterator[str]:
+    is_layer = bool(name) and not any(map(_is_stack, module.modules()))
+    if any(True for _ in module.parameters(recurse=is_layer)):
         yield name
-    if not whole:
+    if not is_layer:
         for part, child in module.named_children():
-            yield from _divided(f"{name}.{part}".lstrip("."), child)
+            yield from _split_stacks(f"{name}.{part}".lstrip("."), child)
 
 
 def _is_stack(module: nn.Module) -> bool:
@@ -191,19 +187,19 @@ def _is_stack(module: nn.Module) -> bool:
 
 
 def _parameters(model: nn.Module, names: Sequence[str]) -> list[list[nn.Parameter]]:
-    """The floating-point parameters of each layer that no layer before it has."""
+    """Return each layer's floating-point parameters, without those of the layers before it."""
     modules = dict(model.named_modules())
-    seen: set[int] = set()
+    known_ids: set[int] = set()
     groups = []
     for name in names:
         if name not in modules:
             raise ValueError(
                 f"Expected layers that are modules of the model but got {name!r}. See model.named_modules()."
             )
-        group = [p for p in modules[name].parameters() if id(p) not in seen and p.is_floating_point()]
+        group = [p for p in modules[name].parameters() if id(p) not in known_ids and p.is_floating_point()]
         if not group:
             raise ValueError(f"Expected layers with parameters that are not randomised yet but got {name!r}.")
-        seen.update(map(id, group))
+        known_ids.update(map(id, group))
         groups.append(group)
     if not groups:
         raise ValueError("Expected at least one layer with parameters to randomise but got none.")
@@ -219,8 +215,8 @@ def _randomise(parameters: Sequence[nn.Parameter], generator: torch.Generator) -
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Whatever the block does to parameters, buffers and training flags is undone after it."""
+def _restore_after(model: nn.Module) -> Iterator[None]:
+    """Restore parameters, buffers, gradient flags and training flags after the block."""
     tensors = [*model.parameters(), *model.buffers()]
     copies = [tensor.detach().clone() for tensor in tensors]
     grads = [tensor.requires_grad for tensor in tensors]

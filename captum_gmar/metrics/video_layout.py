@@ -1,7 +1,7 @@
-"""Videos laid out as images, so that what is measured of images is measured of videos.
+"""Layout of videos as images, so that curves of images also measure videos.
 
-A *tube* is the same place in some frames one after the other. On a sheet the tubes of a moment lie as patches do, and
-the moments one below the other; the frames of a tube are so many channels more.
+A *tube* is one patch position in consecutive frames. A *sheet* is an image whose channels hold a tube's frames and
+whose rows hold the *moments*, one below the other.
 
 Letters in shapes: N examples, S sets of patches, F frames, C channels.
 """
@@ -16,59 +16,55 @@ from captum_gmar.metrics._outputs import ForwardFunc
 from captum_gmar.metrics.removal import PixelRemoval, Removal, check_removed
 
 VIDEO_DIMS, RELEVANCE_DIMS = 5, 4
-TUBE_DIMS = 3  # of a patch size
+TUBE_DIMS = 3  # numbers in a patch size
 
 
 class Sheet(NamedTuple):
-    """How videos (N, F, C, height, width) lie on sheets (N, tube·C, moments·height, width)."""
+    """Layout of videos (N, F, C, height, width) as sheets (N, tube·C, moments·height, width)."""
 
     moments: int
     tube: int  # frames of a moment
 
     @classmethod
     def from_frames(cls, frames: int, tube: int) -> "Sheet":
-        """Of so many frames, in tubes of so many.
-
-        Raises:
-            ValueError: if they cannot be cut so.
-        """
+        """Return the layout for a number of frames; raise a ValueError unless the tube's frames divide it."""
         if frames % tube:
             raise ValueError(f"Expected videos of whole tubes of {tube} frames but got {frames} frames.")
         return cls(frames // tube, tube)
 
     @property
     def frames(self) -> int:
-        """F, of a video."""
+        """Number of frames F of a video."""
         return self.moments * self.tube
 
     def split_moments(self, maps: Tensor) -> Tensor:
-        """(N, moments·rows, columns) → (N, moments, rows, columns)"""
+        """Reshape maps (N, moments·rows, columns) to (N, moments, rows, columns)."""
         return maps.view(len(maps), self.moments, -1, maps.shape[-1])
 
     def to_sheets(self, videos: Tensor) -> Tensor:
-        """The sheets of videos."""
+        """Convert videos to sheets."""
         examples, _, channels, height, width = videos.shape
-        by_moment = videos.reshape(examples, self.moments, self.tube, channels, height, width)
-        return by_moment.movedim(1, 3).reshape(examples, self.tube * channels, self.moments * height, width)
+        tubes = videos.reshape(examples, self.moments, self.tube, channels, height, width)
+        return tubes.movedim(1, 3).reshape(examples, self.tube * channels, self.moments * height, width)
 
     def to_videos(self, sheets: Tensor) -> Tensor:
-        """The videos of sheets."""
+        """Convert sheets to videos."""
         examples, channels, _, width = sheets.shape
-        by_frame = sheets.reshape(examples, self.tube, channels // self.tube, self.moments, -1, width)
-        return by_frame.movedim(3, 1).flatten(1, 2)
+        frames = sheets.reshape(examples, self.tube, channels // self.tube, self.moments, -1, width)
+        return frames.movedim(3, 1).flatten(1, 2)
 
-    def reads_sheets(self, forward_func: ForwardFunc) -> ForwardFunc:
-        """What takes videos, made to take their sheets."""
+    def wrap(self, forward_func: ForwardFunc) -> ForwardFunc:
+        """Return a function of sheets from a function of videos."""
         return lambda sheets: forward_func(self.to_videos(sheets))
 
 
 @dataclass(frozen=True)
 class FramewiseRemoval:
-    """Of a sheet's patches: the pixels of each frame become what they would in an image of that frame.
+    """Removal of a sheet's patches that treats each frame as an image.
 
     Args:
-        removal: of patches of images.
-        sheet: how the frames lie.
+        removal: removal of patches of images.
+        sheet: layout of the frames.
     """
 
     removal: PixelRemoval
@@ -76,26 +72,22 @@ class FramewiseRemoval:
 
     @property
     def name(self) -> str:
-        """That of the removal."""
+        """Name of the image removal."""
         return self.removal.name
 
     def __call__(self, forward_func: ForwardFunc, inputs: Tensor, removed: Tensor) -> Tensor:
-        """What ``forward_func`` makes (N·S, ...) of sheets (N, ...) without removed patches (N, S, rows, columns)."""
+        """Return outputs (N·S, ...) for sheets (N, ...) without removed patches (N, S, rows, columns)."""
         check_removed(removed, inputs)
         examples, sets, _, columns = removed.shape
-        of_moments = removed.view(examples, sets, self.sheet.moments, -1, columns).movedim(2, 1)
-        of_frames = of_moments.repeat_interleave(self.sheet.tube, 1).flatten(0, 1)
-        frames = self.removal.perturb(self.sheet.to_videos(inputs).flatten(0, 1), of_frames)
+        moments = removed.view(examples, sets, self.sheet.moments, -1, columns).movedim(2, 1)
+        removed = moments.repeat_interleave(self.sheet.tube, 1).flatten(0, 1)
+        frames = self.removal.perturb(self.sheet.to_videos(inputs).flatten(0, 1), removed)
         videos = frames.view(examples, -1, *frames.shape[1:]).movedim(2, 1).flatten(0, 1)
         return forward_func(self.sheet.to_sheets(videos))
 
 
 def framewise_removal(removal: Removal, sheet: Sheet) -> Removal:
-    """A way of removal for sheets.
-
-    Raises:
-        TypeError: if it is none of pixels, as token removal, which takes patches of images out of a model.
-    """
+    """Return a removal for sheets; raise a TypeError unless it replaces pixels, since tokens cannot be removed."""
     if not isinstance(removal, PixelRemoval):
         raise TypeError(
             "Of videos, removal must be one that gives pixels other values: Zero(), Mean(), Blur(), Noise() or "
@@ -105,19 +97,19 @@ def framewise_removal(removal: Removal, sheet: Sheet) -> Removal:
 
 
 def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tuple[Tensor, Tensor, Sheet]:
-    """Videos and what a method says of them as images and maps of images.
+    """Convert videos and their maps to sheets.
 
     Args:
         videos: (N, F, C, height, width).
         maps: relevance of tubes (N, moments, rows, columns), or attributions in the videos' shape.
-        patch_size: of attributions, the frames, height and width of a tube; without frames, these are one.
+        patch_size: frames, height and width of a tube of attributions; without frames, a tube has one.
 
     Returns:
         Sheets (N, tube·C, moments·height, width); relevance (N, moments·rows, columns) or attributions in the sheets'
-        shape; and how they lie.
+        shape; and the layout.
 
     Raises:
-        TypeError: if the maps are no tensor.
+        TypeError: if the maps are not a tensor.
         ValueError: if the maps or the tubes do not fit the videos.
     """
     if not isinstance(maps, Tensor):
@@ -139,5 +131,5 @@ def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -
 
 
 def sheet_patch_size(patch_size: PatchSize) -> PatchSize:
-    """Without the frames."""
+    """Return a patch size without its frames."""
     return patch_size[-2:] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else patch_size

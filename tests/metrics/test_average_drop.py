@@ -8,6 +8,7 @@ from torch import nn, tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import average_drop, average_gain, average_increase, masked_probability, uniform_map
+from metrics.by_definition import counting
 
 SCORES = {"drop": average_drop, "increase": average_increase, "gain": average_gain}
 
@@ -29,7 +30,7 @@ def attributions():
 
 
 def slow_scores(model, image, attribution, target):
-    """The three scores of one example, from the papers' formulas."""
+    """Compute the three scores of one example by the papers' formulas."""
     relevance = [[sum(attribution[:, y, x].tolist()) for x in range(8)] for y in range(6)]
     low, high = min(map(min, relevance)), max(map(max, relevance))
     masked = image.clone()
@@ -55,18 +56,22 @@ def test_against_the_formulas(classifier, photos, attributions):
 
 
 def test_by_hand():
-    # The image is one wherever the mean of its pixels is asked for; the map leaves a half, or a quarter of it.
+    # The masks leave a half and a quarter of the images' mean.
     inputs = torch.ones(2, 1, 1, 4)
     attributions = tensor([[[[7.0, 7.0, 3.0, 3.0]]], [[[-1.0, -1.0, 3.0, -1.0]]]])
-    of_mean = {"rise": lambda x: x.mean((1, 2, 3)) * 0.8, "fall": lambda x: 1 - x.mean((1, 2, 3)) * 0.8}
-    found = masked_probability(of_mean["rise"], inputs, attributions, softmax=False)
-    assert_close(found.image, tensor([0.8, 0.8]))
-    assert_close(found.masked, tensor([0.4, 0.2]))
-    assert_close(average_drop(of_mean["rise"], inputs, attributions, softmax=False), tensor([0.5, 0.75]))
-    assert_close(average_gain(of_mean["rise"], inputs, attributions, softmax=False), tensor([0.0, 0.0]))
-    assert_close(average_drop(of_mean["fall"], inputs, attributions, softmax=False), tensor([0.0, 0.0]))
-    assert_close(average_gain(of_mean["fall"], inputs, attributions, softmax=False), tensor([0.5, 0.75]))
-    assert_close(average_increase(of_mean["fall"], inputs, attributions, softmax=False), tensor([1.0, 1.0]))
+
+    def rise(images):
+        return images.mean((1, 2, 3)) * 0.8
+
+    found = masked_probability(rise, inputs, attributions, softmax=False)
+    assert_close(tuple(found), (tensor([0.8, 0.8]), tensor([0.4, 0.2])))
+    for score, rising, falling in (
+        (average_drop, [0.5, 0.75], [0.0, 0.0]),
+        (average_gain, [0.0, 0.0], [0.5, 0.75]),
+        (average_increase, [0.0, 0.0], [1.0, 1.0]),
+    ):
+        assert_close(score(rise, inputs, attributions, softmax=False), tensor(rising))
+        assert_close(score(lambda images: 1 - rise(images), inputs, attributions, softmax=False), tensor(falling))
 
 
 def test_one_pass_serves_all_scores(classifier, photos, attributions):
@@ -97,18 +102,11 @@ def test_certain_probabilities_give_no_nan():
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 9])
 def test_a_batch_equals_its_singles(classifier, photos, attributions, batch_size):
-    sizes = []
-
-    def forward_func(inputs):
-        sizes.append(len(inputs))
-        return classifier(inputs)
-
-    targets = tensor([3, 0, 4, 1, 2, 0])
-    expected = masked_probability(classifier, photos, attributions, targets)
-    found = masked_probability(forward_func, photos, attributions, targets, batch_size=batch_size)
-    assert_close(found.image, expected.image)
-    assert_close(found.masked, expected.masked)
-    assert max(sizes) == min(batch_size, 6)
+    counted = counting(classifier)
+    given = photos, attributions, tensor([3, 0, 4, 1, 2, 0])
+    found = masked_probability(counted, *given, batch_size=batch_size)
+    assert_close(tuple(found), tuple(masked_probability(classifier, *given)))
+    assert max(counted.sizes) == min(batch_size, 6)
 
 
 @pytest.mark.parametrize("score", SCORES.values())
@@ -123,12 +121,6 @@ def test_wrong_arguments(classifier, photos, attributions, score):
         ({"inputs": photos[:0], "attributions": attributions[:0]}, ValueError, "at least one example"),
         ({"forward_func": lambda inputs: None}, TypeError, r"must return a tensor .* Got NoneType instead"),
     ):
-        arguments = {
-            "forward_func": classifier,
-            "inputs": photos,
-            "attributions": attributions,
-            "target": 1,
-            **changes,
-        }
+        given = {"forward_func": classifier, "inputs": photos, "attributions": attributions, "target": 1}
         with pytest.raises(error, match=message):
-            score(**arguments)
+            score(**{**given, **changes})

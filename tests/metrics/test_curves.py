@@ -1,4 +1,4 @@
-"""Models followed as patches leave images or come back: steps, batches, ties and known ends."""
+"""Curves: steps, batches, ties and known ends."""
 
 import pytest
 import torch
@@ -8,21 +8,12 @@ from torch.testing import assert_close
 from captum_gmar.metrics import Blur, Mean, deletion, insertion, uniform_map
 from captum_gmar.metrics._outputs import PROBABILITY
 from captum_gmar.metrics.curves import BROUGHT_BACK, MOST_FIRST, CurveOptions, follow
-
-WEIGHTS = tensor([[4.0, 1.0, -2.0], [3.0, 2.0, 0.5]])  # of a linear model on six patches of one pixel
-
-
-def linear(inputs):
-    return (inputs * WEIGHTS).sum((1, 2, 3))
-
-
-def ones():
-    return torch.ones(1, 1, 2, 3)
+from metrics.by_definition import ONES, WEIGHTS, counting, linear
 
 
 def test_steps_that_do_not_divide_the_patches():
-    # Of six patches, 6k/4 rounded down: 0, 1, 3, 4, 6.
-    found = deletion(linear, ones(), ones() * WEIGHTS, steps=4, softmax=False)
+    # Of six patches, steps select 6k/4 rounded down: 0, 1, 3, 4, 6.
+    found = deletion(linear, ONES, ONES * WEIGHTS, steps=4, softmax=False)
     assert_close(found.shares, tensor([0, 1 / 6, 1 / 2, 2 / 3, 1]))
     assert_close(found.curve, tensor([[8.5, 4.5, -0.5, -1.5, 0.0]]))
     assert_close(found.auc, tensor([(8.5 + 4.5) / 12 + (4.5 - 0.5) / 6 + (-0.5 - 1.5) / 12 + (-1.5 + 0) / 6]))
@@ -30,47 +21,34 @@ def test_steps_that_do_not_divide_the_patches():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 6, 7, 12, 100])
 def test_no_call_gets_more_images_than_the_batch_size(classifier, photos, attributions, batch_size):
-    sizes = []
-
-    def forward_func(inputs):
-        sizes.append(len(inputs))
-        return classifier(inputs)
-
-    targets = [3, 0, 4]
-    expected = deletion(classifier, photos, attributions, targets, patch_size=4, steps=5)
-    found = deletion(forward_func, photos, attributions, targets, patch_size=4, steps=5, batch_size=batch_size)
-    assert_close(found.curve, expected.curve)
-    assert max(sizes) <= batch_size
-    assert sum(sizes) == 3 * 6
+    counted = counting(classifier)
+    given = photos, attributions, [3, 0, 4]
+    found = deletion(counted, *given, patch_size=4, steps=5, batch_size=batch_size)
+    assert_close(found.curve, deletion(classifier, *given, patch_size=4, steps=5).curve)
+    assert max(counted.sizes) <= batch_size
+    assert sum(counted.sizes) == 3 * 6
 
 
 def test_by_default_a_call_gets_all_steps_of_an_example(classifier, photos, attributions):
-    sizes = []
-
-    def forward_func(inputs):
-        sizes.append(len(inputs))
-        return classifier(inputs)
-
-    deletion(forward_func, photos, attributions, 1, patch_size=(8, 1), steps=12)
-    assert sizes == [13, 13, 13]
-    sizes.clear()
-    deletion(forward_func, photos[:1], attributions[:1], 1, steps=28)
-    assert sizes == [15, 14]  # on the CPU at most 16
+    counted = counting(classifier)
+    deletion(counted, photos, attributions, 1, patch_size=(8, 1), steps=12)
+    deletion(counted, photos[:1], attributions[:1], 1, steps=28)
+    assert counted.sizes == [13, 13, 13, 15, 14]  # at most 16 on the CPU
 
 
 def test_a_uniform_map_is_a_random_order_of_patches_and_the_same_for_all():
-    """Ties must not be broken in the order of reading: that would remove the top of each image first."""
+    """Ties must not be broken row by row, which would remove the top of each image first."""
     inputs = torch.ones(2, 3, 224, 224)
-    seen = []
+    calls = []
 
     def forward_func(images):
-        seen.append(images[:, 0, ::16, ::16].clone())
+        calls.append(images[:, 0, ::16, ::16].clone())
         return images.mean((1, 2, 3))
 
     found = deletion(forward_func, inputs, uniform_map(inputs), patch_size=16, steps=4, softmax=False)
     assert_close(found.curve, tensor([[1, 0.75, 0.5, 0.25, 0]]).expand(2, -1))
-    assert_close(seen[0], seen[1], rtol=0, atol=0)
-    half = seen[0][2]  # (14, 14), half of them removed
+    assert_close(calls[0], calls[1], rtol=0, atol=0)
+    half = calls[0][2]  # (14, 14), half of them removed
     assert half[:7].sum() == pytest.approx(49, abs=20)
     assert half[:, :7].sum() == pytest.approx(49, abs=20)
 
@@ -79,12 +57,7 @@ def test_a_uniform_map_is_a_random_order_of_patches_and_the_same_for_all():
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 @pytest.mark.parametrize("removal", [Mean(), Blur(2.0)])
 def test_known_ends_save_passes_and_change_nothing(classifier, photos, attributions, steps, batch_size, removal):
-    images = []
-
-    def counted(inputs):
-        images.append(len(inputs))
-        return classifier(inputs)
-
+    counted = counting(classifier)
     options = {"patch_size": (4, 4), "steps": steps, "batch_size": batch_size, "removal": removal}
 
     def follow_courses(model, maps, course, ends=None):
@@ -92,10 +65,10 @@ def test_known_ends_save_passes_and_change_nothing(classifier, photos, attributi
 
     ends = follow_courses(classifier, -attributions, MOST_FIRST).ends  # of other maps
     for curve, course in ((deletion, MOST_FIRST), (insertion, BROUGHT_BACK)):
-        images.clear()
+        counted.sizes.clear()
         again = follow_courses(counted, attributions, course, ends)
         found = again.curve(course, PROBABILITY)
-        assert sum(images) == len(photos) * (steps - 1)
+        assert sum(counted.sizes) == len(photos) * (steps - 1)
         expected = curve(classifier, photos, attributions, 1, **options)
         assert_close(found.curve, expected.curve, atol=1e-6, rtol=1e-5)
         assert_close(found.auc, expected.auc, atol=1e-6, rtol=1e-5)

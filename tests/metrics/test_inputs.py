@@ -1,4 +1,4 @@
-"""Images and maps that metrics are given, and those they refuse."""
+"""Images and maps that metrics accept or reject."""
 
 import pytest
 import torch
@@ -35,17 +35,14 @@ def test_relevance_of_patches_is_taken_as_it_is(classifier, photos, attributions
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("relevance", "message"),
     [
-        (
-            lambda relevance: relevance[:2],
-            r"relevance of shape \(examples, rows, columns\) for 3 examples .* \(2, 2, 3\)",
-        ),
-        (lambda relevance: relevance[:, :, :0], r"got \(3, 2, 0\)"),
-        (lambda relevance: relevance.repeat(1, 1, 3), r"whole patches over 8x12 pixels but got \(3, 2, 9\)"),
-        (lambda relevance: relevance / 0, "Expected finite attributions but got NaN or infinity in example 0"),
+        (torch.ones(2, 2, 3), r"relevance of shape \(examples, rows, columns\) for 3 examples .* \(2, 2, 3\)"),
+        (torch.ones(3, 2, 0), r"got \(3, 2, 0\)"),
+        (torch.ones(3, 2, 9), r"whole patches over 8x12 pixels but got \(3, 2, 9\)"),
+        (torch.ones(3, 2, 3) / 0, "Expected finite attributions but got NaN or infinity in example 0"),
     ],
 )
-def test_wrong_relevance(classifier, photos, change, message):
+def test_wrong_relevance(classifier, photos, relevance, message):
     with pytest.raises(ValueError, match=message):
-        deletion(classifier, photos, change(torch.ones(3, 2, 3)), 1, steps=2)
+        deletion(classifier, photos, relevance, 1, steps=2)

@@ -9,20 +9,11 @@ from torch import tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import Blur, Mean, Noise, Zero, deletion, insertion, random_map
-
-WEIGHTS = tensor([[4.0, 1.0, -2.0], [3.0, 2.0, 0.5]])  # of a linear model on six patches of one pixel
-
-
-def linear(inputs):
-    return (inputs * WEIGHTS).sum((1, 2, 3))
-
-
-def ones():
-    return torch.ones(1, 1, 2, 3)
+from metrics.by_definition import ONES, WEIGHTS, linear
 
 
 def slow_curve(model, image, attribution, target, patch, steps, inserts, replacement):
-    """One example's curve with loops over patches and pixels, softmax and all, in double precision."""
+    """Compute one example's curve with loops over patches and pixels, in double precision."""
     _, height, width = image.shape
     corners = [(y, x) for y in range(0, height, patch[0]) for x in range(0, width, patch[1])]
 
@@ -45,8 +36,8 @@ def slow_curve(model, image, attribution, target, patch, steps, inserts, replace
 
 
 def test_deletion_by_hand():
-    # Of 4, 3, 2, 1, 0.5, -2 in this order, 8.5 in all, two patches at a time.
-    found = deletion(linear, ones(), ones() * WEIGHTS, steps=3, softmax=False)
+    # The weights 4, 3, 2, 1, 0.5, -2 sum to 8.5 and are removed two at a time.
+    found = deletion(linear, ONES, ONES * WEIGHTS, steps=3, softmax=False)
     assert_close(found.curve, tensor([[8.5, 1.5, -1.5, 0.0]]))
     assert_close(found.shares, tensor([0, 1 / 3, 2 / 3, 1]))
     assert_close(found.auc, tensor([(8.5 + 1.5 + 1.5 - 1.5 - 1.5 + 0) / 6]))
@@ -54,7 +45,7 @@ def test_deletion_by_hand():
 
 
 def test_insertion_by_hand():
-    found = insertion(linear, ones(), ones() * WEIGHTS, steps=3, removal=Zero(), softmax=False)
+    found = insertion(linear, ONES, ONES * WEIGHTS, steps=3, removal=Zero(), softmax=False)
     assert_close(found.curve, tensor([[0.0, 7.0, 10.0, 8.5]]))
     assert_close(found.auc, tensor([(0 + 7 + 7 + 10 + 10 + 8.5) / 6]))
 
@@ -63,11 +54,11 @@ def test_insertion_by_hand():
 def test_the_model_s_own_order_is_the_best_of_all(curve):
     def auc(order):
         scores = torch.empty(6).scatter_(0, tensor(order), torch.arange(6.0).flip(0)).view(1, 1, 2, 3)
-        return float(curve(linear, ones(), scores, steps=6, removal=Zero(), softmax=False).auc)
+        return float(curve(linear, ONES, scores, steps=6, removal=Zero(), softmax=False).auc)
 
     areas = {order: auc(order) for order in itertools.permutations(range(6))}
     best = (0, 3, 4, 1, 5, 2)  # by falling weight
-    found = float(curve(linear, ones(), ones() * WEIGHTS, steps=6, removal=Zero(), softmax=False).auc)
+    found = float(curve(linear, ONES, ONES * WEIGHTS, steps=6, removal=Zero(), softmax=False).auc)
     assert found == areas[best]
     signed = [area if curve is insertion else -area for area in areas.values()]
     assert (found if curve is insertion else -found) == max(signed)
@@ -76,7 +67,7 @@ def test_the_model_s_own_order_is_the_best_of_all(curve):
 
 
 def test_perfect_random_and_reversed_orders():
-    inputs = ones().expand(50, -1, -1, -1)
+    inputs = ONES.expand(50, -1, -1, -1)
     perfect, reverse = inputs * WEIGHTS, -inputs * WEIGHTS
     by_deletion, by_insertion = (
         [float(curve(linear, inputs, order, steps=6, removal=Zero(), softmax=False).auc.mean()) for order in orders]
@@ -87,7 +78,7 @@ def test_perfect_random_and_reversed_orders():
     )
     assert by_deletion == sorted(by_deletion)
     assert by_insertion == sorted(by_insertion)
-    # All orders together average to a straight line, and no order of fifty is far off.
+    # All orders average to a straight line, and the mean of fifty is near it.
     assert by_deletion[1] == pytest.approx(8.5 / 2, abs=0.5)
     assert len(set(by_deletion)) == len(set(by_insertion)) == 3
 
@@ -175,11 +166,7 @@ def test_half_precision(classifier, photos, attributions):
         ({"target": "cat"}, TypeError, "target must be a class index.* Got 'cat' instead"),
         ({"target": True}, TypeError, "target must be a class index.* Got True instead"),
         ({"removal": "blur"}, TypeError, r"removal must be a way of removal, such as Blur\(\).* Got 'blur' instead"),
-        (
-            {"target": None},
-            ValueError,
-            r"a target for outputs of shape \(\d+, 5\), \(examples, classes\), but got None",
-        ),
+        ({"target": None}, ValueError, r"a target for outputs of shape \(\d+, 5\), \(examples, classes\), but got"),
     ],
 )
 def test_wrong_options(classifier, photos, attributions, curve, changes, error, message):

@@ -1,4 +1,4 @@
-"""Whether maps lie on masks: cases by hand, the definitions written out slowly, and ties."""
+"""Localisation: cases by hand, slow definitions, and ties."""
 
 import itertools
 
@@ -39,15 +39,10 @@ def relevance(attribution):
 
 def test_pointing_game_against_its_definition(attributions, masks):
     found = pointing_game(attributions, masks)
-
-    def hits(point, mask):
-        return point in list(pixels(mask))
-
     for example in range(4):
         scores = relevance(attributions[example])
-        point = max(scores, key=scores.__getitem__)
-        assert float(found.score[example]) == hits(point, masks[example])
-        assert float(found.centre[example]) == hits((4, 6), masks[example])
+        assert float(found.score[example]) == (max(scores, key=scores.__getitem__) in pixels(masks[example]))
+        assert float(found.centre[example]) == ((4, 6) in pixels(masks[example]))
     assert {float(value) for value in torch.cat(found)} == {0.0, 1.0}  # hits and misses occur
 
 
@@ -83,13 +78,10 @@ def test_accuracies_against_their_definitions(attributions, masks):
 
 def test_rank_accuracy_with_ties_is_the_mean_over_all_orders():
     scores = [2.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    permutations = itertools.permutations(range(6))
+    orders = [order for order in permutations if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))]
     for size in range(1, 7):
         for chosen in itertools.combinations(range(6), size):
-            orders = [
-                order
-                for order in itertools.permutations(range(6))
-                if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
-            ]
             expected = sum(len(set(order[:size]) & set(chosen)) / size for order in orders) / len(orders)
             mask = tensor([[[i in chosen for i in range(6)]]])
             found = relevance_rank_accuracy(tensor(scores).view(1, 1, 1, 6), mask)

@@ -1,4 +1,4 @@
-"""What is followed of a model's outputs: targets in every form, and outputs that are refused."""
+"""Targets in every form, and rejected outputs."""
 
 import pytest
 from torch import tensor

@@ -1,4 +1,4 @@
-"""Symmetric relevance gain, predictions that change, and AOPC: by hand, and step by step in a loop."""
+"""Symmetric relevance gain, prediction changes and AOPC against loops over patches."""
 
 import itertools
 
@@ -8,6 +8,7 @@ from torch import nn, tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import Mean, Zero, area_over_curve, deletion, prediction_changes, symmetric_relevance_gain
+from metrics.by_definition import ONES, WEIGHTS, counting, linear
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def relevance():
 
 
 def removed_one_by_one(net, image, order):
-    """The logits after each patch of 2×2 pixels of 4×4 was filled with the image's mean colour: (17, classes)."""
+    """Compute logits (17, classes) while 4×4 patches of 2×2 pixels are filled with the mean colour."""
     image, mean, logits = image.clone(), image.mean((1, 2), keepdim=True), [net(image[None])[0]]
     for patch in order:
         row, column = divmod(int(patch), 4)
@@ -78,28 +79,18 @@ def test_a_map_that_says_nothing_gains_nothing(net, images):
     assert_close(gain, torch.zeros_like(gain))
 
 
-def test_what_comes_of_whole_images_and_of_nothing_is_looked_at_once(net, images, relevance):
-    sizes = []
-
-    def counted(inputs):
-        sizes.append(len(inputs))
-        return net(inputs)
-
+def test_both_curves_share_their_ends(net, images, relevance):
+    counted = counting(net)
     symmetric_relevance_gain(counted, images, relevance, 2, steps=16)
-    assert sum(sizes) == 3 * (17 + 15)
+    assert sum(counted.sizes) == 3 * (17 + 15)
 
 
 def test_the_best_map_of_a_linear_model_gains_most():
-    weights = tensor([4.0, 1.0, 3.0, 2.0]).view(1, 1, 2, 2)
-    inputs = torch.ones(1, 1, 2, 2)
-
-    def linear(inputs):
-        return (inputs * weights).sum((1, 2, 3))
-
-    best = symmetric_relevance_gain(linear, inputs, weights, steps=4, removal=Zero()).gain
-    for order in torch.stack([torch.randperm(4, generator=torch.Generator().manual_seed(n)) for n in range(10)]):
-        gain = symmetric_relevance_gain(linear, inputs, order.float().view(1, 1, 2, 2), steps=4, removal=Zero()).gain
-        assert gain <= best
+    options = {"steps": 6, "removal": Zero()}
+    best = symmetric_relevance_gain(linear, ONES, ONES * WEIGHTS, **options).gain
+    for seed in range(10):
+        order = torch.randperm(6, generator=torch.Generator().manual_seed(seed)).float().view(1, 1, 2, 3)
+        assert symmetric_relevance_gain(linear, ONES, order, **options).gain <= best
 
 
 def test_area_over_curve(net, images, relevance):

@@ -1,6 +1,4 @@
-"""Ways to remove patches: what pixels become, and that those which are kept are not touched."""
-
-import math
+"""Removals: values of removed pixels, and untouched kept pixels."""
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ def photos():
 
 @pytest.fixture
 def removed():
-    """Five sets of 3x4 patches for each of three examples; the first removes nothing and the last everything."""
+    """Five sets of 3x4 patches for three examples; the first removes nothing, the last everything."""
     sets = torch.rand(3, 5, 3, 4, generator=torch.Generator().manual_seed(2)) < 0.5
     sets[:, 0], sets[:, -1] = False, True
     return sets
@@ -81,9 +79,8 @@ def test_blur_against_the_sum_over_all_pixels(photos, sigma):
     everything = torch.ones(1, 1, 1, 1, dtype=torch.bool)
     blurred = Blur(sigma).perturb(photos[:1], everything)[0, 0]
     for y, x in ((0, 0), (5, 7), (11, 3)):
-        weights = tensor(
-            [[math.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * sigma**2)) for u in range(16)] for v in range(12)]
-        )
+        squares = [[(y - v) ** 2 + (x - u) ** 2 for u in range(16)] for v in range(12)]
+        weights = (-tensor(squares) / (2 * sigma**2)).exp()
         expected = (photos[0] * weights).sum((1, 2)) / weights.sum()
         assert_close(blurred[:, y, x], expected, rtol=1e-4, atol=1e-5)
 
@@ -115,13 +112,8 @@ def test_noise_leaves_the_global_generator_alone(photos, removed):
 
 
 def test_names_say_what_results_depend_on():
-    assert [removal.name for removal in PIXELS] == [
-        "zero",
-        "mean",
-        "blur (sigma 3)",
-        "noise (seed 0)",
-        "noisy linear imputation (noise 0.01)",
-    ]
+    names = ["zero", "mean", "blur (sigma 3)", "noise (seed 0)", "noisy linear imputation (noise 0.01)"]
+    assert [removal.name for removal in PIXELS] == names
 
 
 @pytest.mark.parametrize("removal", PIXELS, ids=lambda removal: removal.name)

@@ -1,4 +1,4 @@
-"""Noisy linear imputation against the same linear system written down pixel by pixel and solved densely."""
+"""Noisy linear imputation against the dense linear system of all removed pixels."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from captum_gmar.metrics import NoisyLinear, road
 
 
 class Imputation(NamedTuple):
-    """Without noise, as far from the solution as this."""
+    """Imputation without noise, up to a tolerance."""
 
     tolerance: float
 
@@ -24,7 +24,7 @@ EXACT = Imputation(1e-5)
 
 
 def dense_solution(image, gone):
-    """Every equation of the removed pixels, in double precision."""
+    """Solve the equations of all removed pixels in double precision."""
     image, gone = image.double().numpy(), gone.numpy()
     channels, height, width = image.shape
     pixels = [(y, x) for y in range(height) for x in range(width) if gone[y, x]]
@@ -85,7 +85,7 @@ def test_one_pixel_by_hand():
 
 
 def test_a_slope_is_continued():
-    """A plane is the mean of its neighbours everywhere inside, so removed patches are restored exactly."""
+    """Each pixel of a plane is the mean of its neighbours, so removed patches are restored exactly."""
     image = (2.0 * torch.arange(24)[:, None] - torch.arange(32)).expand(1, 1, -1, -1)
     removed = torch.zeros(1, 1, 3, 4, dtype=torch.bool)
     removed[..., 1, 1:3] = True
@@ -105,7 +105,7 @@ def test_no_pixel_is_farther_off_than_the_tolerance(tolerance):
 
 @pytest.mark.parametrize("connected", [False, True])
 def test_few_steps_are_enough(monkeypatch, connected):
-    """However far the kept pixels are, and with the largest part of the image removed as with the smallest."""
+    """The number of steps depends neither on the distance of kept pixels nor on the removed share."""
     generator = torch.Generator().manual_seed(4)
     image = torch.randn(1, 3, 112, 112, generator=generator)
     scores = torch.rand(1, 1, 14, 14, generator=generator)
@@ -136,7 +136,7 @@ def test_an_image_of_one_colour():
 
 
 def test_what_is_solved_from_the_start_stays_so():
-    """Among zeros only zero is right; the other set takes many steps."""
+    """The zeros are solved at once while the other set takes many steps."""
     image = torch.zeros(1, 1, 16, 32)
     image[..., 16:] = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     removed = torch.zeros(1, 2, 4, 8, dtype=torch.bool)

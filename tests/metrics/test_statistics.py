@@ -1,4 +1,4 @@
-"""Rank correlation against its definition, and intervals of means."""
+"""Rank correlation against its definition, and intervals."""
 
 import itertools
 import math

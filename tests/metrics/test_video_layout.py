@@ -1,4 +1,4 @@
-"""Metrics of videos against the same written out, frame by frame."""
+"""Metrics of videos against loops over frames and tubes."""
 
 import pytest
 import torch
@@ -32,32 +32,28 @@ def relevance():
 
 
 def classify(videos):
-    """Logits (N, 2) that tell every number of a video from every other."""
+    """Compute logits (N, 2) that depend differently on every pixel."""
     assert videos.shape[1:] == (F, C, H, W)
     weights = torch.sin(torch.arange(2.0 * F * C * H * W, dtype=torch.float64)).view(2, -1)
     return (videos.flatten(1) ** 2) @ weights.T / 10
 
 
 def replaced(removal, video):
-    """What all pixels of a video would become, each frame an image."""
+    """Return a video with all pixels removed, each frame as an image."""
     nothing = torch.ones(F, 1, ROWS, COLUMNS, dtype=torch.bool)
     return removal.perturb(video, nothing)[:, 0]
 
 
 def written_out(videos, relevance, removal, target):
-    """The target's probability as tubes leave one by one, the most relevant first."""
+    """Compute the target's probability while tubes are removed one by one, the most relevant first."""
     curves = []
-    for video, of_tubes in zip(videos, relevance, strict=True):
+    for video, scores in zip(videos, relevance, strict=True):
         left, other = video.clone(), replaced(removal, video)
         curve = [classify(left[None]).softmax(1)[0, target]]
-        for place in of_tubes.flatten().argsort(descending=True).tolist():
+        for place in scores.flatten().argsort(descending=True).tolist():
             moment, row, column = place // (ROWS * COLUMNS), place // COLUMNS % ROWS, place % COLUMNS
-            tube = (
-                slice(moment * TUBE, (moment + 1) * TUBE),
-                slice(None),
-                slice(row * PATCH, (row + 1) * PATCH),
-                slice(column * PATCH, (column + 1) * PATCH),
-            )
+            frames, rows = slice(moment * TUBE, (moment + 1) * TUBE), slice(row * PATCH, (row + 1) * PATCH)
+            tube = frames, slice(None), rows, slice(column * PATCH, (column + 1) * PATCH)
             left[tube] = other[tube]
             curve.append(classify(left[None]).softmax(1)[0, target])
         curves.append(torch.stack(curve))
