@@ -76,7 +76,7 @@ class HeadStatistics:
                 f"importance must be a tensor or array (examples, layers, heads). Got {type(importance).__name__} "
                 "instead."
             )
-        scores = _check_finite(torch.as_tensor(importance).detach().cpu())
+        scores = _check_importance(torch.as_tensor(importance).detach().cpu())
         indices = class_indices(targets, len(scores))
         kept = None if indices is None else indices.cpu()
         groups = {} if kept is None else {number: scores[kept == number] for number in sorted({*kept.tolist()})}
@@ -183,7 +183,7 @@ def head_importance(
     parts: list[Tensor] = []
     classes: list[Tensor | None] = []
     for inputs, targets in pairs(batches, progress):
-        importance = _check_finite(_batch_scores(score, inputs, targets))
+        importance = _check_importance(_batch_scores(score, inputs, targets))
         if parts and parts[0].shape[1:] != importance.shape[1:]:
             raise ValueError(
                 f"Expected importance of {tuple(parts[0].shape[1:])} (layers, heads), as before, but got "
@@ -225,7 +225,7 @@ def _batch_scores(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
     return importance.detach().cpu()
 
 
-def _check_finite(importance: Tensor) -> Tensor:
+def _check_importance(importance: Tensor) -> Tensor:
     if importance.dim() != 3 or not importance.numel() or not torch.isfinite(importance).all():
         raise ValueError(
             "Expected finite importance of shape (examples, layers, heads), at least one example, but got "
