@@ -1,12 +1,12 @@
-"""Importance of attention heads, and ablation: a model without some of its heads, or without some patch tokens.
+"""Importance and ablation of attention heads, and removal of patch tokens.
 
-Layers and heads are counted as in :meth:`captum_gmar.GMARAttribution.head_importance`: attention layers over the patch
-grid, first layer 0, and query heads.
+Layers and heads are numbered as in :meth:`captum_gmar.GMARAttribution.head_importance`: attention layers over the patch
+grid, from layer 0, and query heads.
 
 - Scores of every head (N, layers, heads): that method, :func:`gradient_of_mask`, :func:`attention_entropy`.
-- Over a data set, as a whole and by class: :func:`head_importance`, :class:`HeadStatistics`.
-- Without heads: :func:`ablate_heads`, :func:`mean_head_outputs`, :func:`head_ablation_curve`.
-- Without the tokens of patches, a way of removal: :class:`TokenRemoval`.
+- Statistics over a data set and by class: :func:`head_importance`, :class:`HeadStatistics`.
+- Ablation: :func:`ablate_heads`, :func:`mean_head_outputs`, :func:`head_ablation_curve`.
+- Removal of patch tokens for curves: :class:`TokenRemoval`.
 
 Example::
 

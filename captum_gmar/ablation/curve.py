@@ -1,4 +1,4 @@
-"""What becomes of a model's predictions as its heads are silenced one after the other."""
+"""Predictions of a model while its heads are ablated one by one."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -21,19 +21,19 @@ ORDERS = ("least", "most", "random")
 OUTCOMES = ("accuracy", "logit", "probability")
 
 HeadOrder: TypeAlias = list[tuple[int, int]]
-"""Layer and head of each, the first to be silenced first."""
+"""(layer, head) pairs in the order of ablation."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeadAblationCurve:
-    """What :func:`head_ablation_curve` returns, for each of R orders, K counts and N examples.
+    """Result of :func:`head_ablation_curve` for R orders, K counts and N examples.
 
     Attributes:
-        counts: (K,) how many heads are silent.
+        counts: (K,) numbers of silent heads.
         accuracy: (R, K, N) 1 where the target is predicted, else 0.
-        logit: (R, K, N) of the target.
-        probability: (R, K, N) of the target.
-        orders: In which heads were silenced, R lists of (layer, head).
+        logit: (R, K, N) logits of the targets.
+        probability: (R, K, N) probabilities of the targets.
+        orders: R orders of ablation, lists of (layer, head).
     """
 
     counts: Tensor
@@ -43,31 +43,26 @@ class HeadAblationCurve:
     orders: list[HeadOrder]
 
     def mean(self, name: str) -> Tensor:
-        """(K,) of "accuracy", "logit" or "probability", over examples and orders.
+        """Return the mean (K,) of "accuracy", "logit" or "probability" over examples and orders.
 
         Raises:
-            ValueError: if the name is none of these; so of all methods.
+            ValueError: if the name is none of these. All methods raise it.
         """
         return self._outcome(name).mean((0, 2))
 
     def margin(self, name: str) -> Tensor:
-        """(K,) half the width of the 95 % interval of :meth:`mean` over examples, each being its mean over the orders.
-
-        nan for one example. It says how sure the mean is for other examples like these, with these orders.
-        """
+        """Return half the width (K,) of the 95 % interval of :meth:`mean` over examples; NaN for one example."""
         return margin(self._outcome(name).mean(0))
 
     def order_means(self, name: str) -> Tensor:
-        """(R, K) the mean over examples for each order: how far random orders lie apart."""
+        """Return the mean (R, K) over examples for each order."""
         return self._outcome(name).mean(-1)
 
     def areas(self, name: str) -> Tensor:
-        """(R, N) the area below the curve, double precision: the mean over all shares of silent heads, by trapezoids.
-
-        It is that of the counts that were looked at, from the first to the last.
+        """Return the area (R, N) under the curve from the first to the last count, in double precision.
 
         Raises:
-            ValueError: also if there is one count only.
+            ValueError: also if there is only one count.
         """
         if len(self.counts) < 2:
             raise ValueError(f"An area needs two counts or more. Got {self.counts.tolist()} instead.")
@@ -75,10 +70,10 @@ class HeadAblationCurve:
         return torch.trapezoid(self._outcome(name).double(), (self.counts.double() / span)[:, None], dim=1)
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each outcome and count: ``pandas.DataFrame`` takes it.
+        """Return rows for ``pandas.DataFrame``, one per outcome and count.
 
-        Its keys are silent (the count), name, mean, margin (of the 95 % interval over examples), lowest and highest (of
-        the means of the orders), orders and examples.
+        Keys: silent (the count), name, mean, margin (of the 95 % interval), lowest and highest (of the orders' means),
+        orders and examples.
         """
         return [row for name in OUTCOMES for row in self._records(name)]
 
@@ -102,7 +97,7 @@ class HeadAblationCurve:
 
 
 def tenths(heads: int) -> list[int]:
-    """After how many silent heads to look, from none to all."""
+    """Return the default counts of silent heads: tenths from none to all."""
     return sorted({round(heads * tenth / 10) for tenth in range(11)})
 
 
@@ -122,41 +117,40 @@ def head_ablation_curve(
     progress: bool = False,
 ) -> HeadAblationCurve:
     """
-    Silences heads in order of their importance, over all layers, and follows accuracy, target logit and probability.
+    Compute accuracy, target logit and probability while heads of all layers are ablated in order of importance.
 
-    A score that finds the heads that matter keeps the predictions longer than random orders do when the least important
-    go first, and loses them sooner when the most important do: compare with order "random" before anything is said of
-    a score. A curve depends on the way of silencing: zero is an output that the layers behind were not trained on;
-    ``fill`` of :func:`mean_head_outputs` is another. Importance should come from other examples than ``batches``.
+    Compare a score with order "random". If the score finds important heads, predictions survive longer when the least
+    important heads are ablated first, and fail sooner when the most important are. A curve depends on the replacement:
+    later layers were not trained on zeros; see ``fill``. Compute importance on other examples than ``batches``.
 
     Args:
-        model (nn.Module): A vision transformer, in evaluation mode.
-        batches (Iterable): Pairs of inputs, on the device of the model, and targets, for example a ``DataLoader``. Each
-            is run repeats × counts times and then let go.
-        importance (Tensor): (layers, heads) of the whole model, for example the ``mean`` of :class:`HeadStatistics`.
-            What an order over all layers means depends on the score: see :func:`ranked_heads`.
-        order (str, optional): Which heads go first: "least" or "most" important, or "random".
+        model (nn.Module): A vision transformer in evaluation mode.
+        batches (Iterable): Pairs of inputs, on the model's device, and targets, for example a ``DataLoader``. Each
+            batch is run repeats × counts times.
+        importance (Tensor): Importance (layers, heads) of all heads, for example the ``mean`` of
+            :class:`HeadStatistics`. See :func:`ranked_heads` for the meaning of an order over all layers.
+        order (str, optional): Heads to ablate first: "least" or "most" important, or "random".
             Default: "least"
-        counts (Sequence[int], optional): After how many silent heads to look, ascending, from 0 to all of them.
-            Default: None, from none to all, in tenths
-        within_layers (bool, optional): Whether heads are ranked within their layer. Not for random orders.
+        counts (Sequence[int], optional): Ascending numbers of silent heads to measure, from 0 to all heads.
+            Default: None, tenths from none to all
+        within_layers (bool, optional): Rank heads within their layer. Not for random orders.
             Default: False
-        fill (Tensor, optional): What silent heads give instead, see :func:`ablate_heads`.
+        fill (Tensor, optional): Output of silent heads, see :func:`ablate_heads`.
             Default: None, zero
-        repeats (int, optional): How many random orders.
+        repeats (int, optional): Number of random orders.
             Default: 1
-        seed (int, optional): Of the random orders; equal seeds give equal orders.
+        seed (int, optional): Seed of the random orders.
             Default: 0
         forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (N, classes).
             Default: None, the model itself
-        progress (bool, optional): Whether a progress bar over the batches is shown.
+        progress (bool, optional): Show a progress bar over batches.
             Default: False
 
     Returns:
-        HeadAblationCurve: Per example, with means and intervals as methods.
+        HeadAblationCurve: Values per example, with means and intervals as methods.
 
     Raises:
-        TypeError, ValueError, RuntimeError: if an argument is of the wrong kind or does not fit the model, see
+        TypeError, ValueError, RuntimeError: if an argument has the wrong type or does not fit the model, see
             :func:`ablate_heads`, or there is no batch.
         FloatingPointError: if an output is NaN.
 
@@ -178,12 +172,12 @@ def head_ablation_curve(
     """
     check_model(model)
     orders = _orders(importance, order, within_layers, repeats, seed)
-    steps = _checked_counts(counts, importance.numel())
+    steps = _check_counts(counts, importance.numel())
     logits = Logits(model if forward_func is None else forward_func)
     results: list[Tensor] = []
     for inputs, targets in pairs(batches, progress):
         if not results:
-            _check_whole(importance, mean_head_outputs(model, inputs[:1], logits))
+            _check_importance_shape(importance, mean_head_outputs(model, inputs[:1], logits))
         results.append(silencing_outcomes(model, logits, inputs, targets, orders, steps, fill))
     if not results:
         raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
@@ -201,25 +195,22 @@ def silencing_outcomes(
     counts: Sequence[int],
     fill: Tensor | None = None,
 ) -> Tensor:
-    """(R, K, 3, N) the ``OUTCOMES`` of N examples for each of R orders and K counts of silent heads, on the CPU.
+    """Compute the ``OUTCOMES`` (R, K, 3, N) of N examples for R orders and K counts of silent heads, on the CPU.
 
     Args:
-        model: whose heads are silenced.
-        logits: runs it on the inputs.
-        inputs: a batch.
-        targets: of each example, or one for all.
-        orders: in which heads are silenced.
-        counts: after how many to look.
-        fill: what silent heads give instead of zero.
+        model: model with the heads.
+        logits: function that runs the model on inputs.
+        inputs: batch of N examples.
+        targets: one target per example, or one for all.
+        orders: R orders of ablation.
+        counts: K numbers of silent heads.
+        fill: output of silent heads instead of zero.
 
     Raises:
-        ValueError: if there is no target for every example, or outputs are no logits of classes.
+        ValueError: if an example has no target, or outputs are not logits of classes.
     """
-    runs = [
-        torch.stack([_outcomes(model, logits, inputs, targets, heads[:count], fill) for count in counts])
-        for heads in orders
-    ]
-    return torch.stack(runs).cpu()
+    rows = [_outcomes(model, logits, inputs, targets, heads[:count], fill) for heads in orders for count in counts]
+    return torch.stack(rows).cpu().view(len(orders), len(counts), len(OUTCOMES), -1)
 
 
 def _outcomes(
@@ -230,7 +221,7 @@ def _outcomes(
     heads: HeadOrder,
     fill: Tensor | None,
 ) -> Tensor:
-    """(3, N) whether the target is predicted, its logit and its probability."""
+    """Return accuracy, logit and probability of the targets (3, N)."""
     with ablate_heads(model, group_by_layer(heads), fill):
         outputs = logits(inputs)
     classes = class_indices(targets, len(inputs))
@@ -256,7 +247,7 @@ def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, s
     return [generator.sample(heads, len(heads)) for _ in range(repeats)]
 
 
-def _check_whole(importance: Tensor, outputs: Tensor) -> None:
+def _check_importance_shape(importance: Tensor, outputs: Tensor) -> None:
     if importance.shape != outputs.shape[:2]:
         raise ValueError(
             f"Expected importance of shape {tuple(outputs.shape[:2])}, the model's layers and heads, but got "
@@ -264,12 +255,12 @@ def _check_whole(importance: Tensor, outputs: Tensor) -> None:
         )
 
 
-def _checked_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
+def _check_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
     if counts is None:
         return tenths(heads)
     steps = list(counts)
-    whole = all(is_integer(count) and 0 <= count <= heads for count in steps)
-    if not steps or not whole or steps != sorted(set(steps)):
+    is_valid = all(is_integer(count) and 0 <= count <= heads for count in steps)
+    if not steps or not is_valid or steps != sorted(set(steps)):
         raise ValueError(
             f"counts must be integers from 0 to the number of heads, {heads}, in ascending order. Got {counts!r} "
             "instead."

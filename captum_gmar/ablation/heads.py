@@ -1,4 +1,4 @@
-"""A model without some of its attention heads."""
+"""Ablation of attention heads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,36 +17,33 @@ from captum_gmar.engine.request import pixel_values
 @contextmanager
 def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Tensor | None = None) -> Iterator[None]:
     """
-    Within the block, these heads of the model are silent: what comes out of them is replaced by zero, or by ``fill``.
+    Replace the outputs of heads by zero or by ``fill`` within the block.
 
-    That is the mask of Michel et al. at 0. What a silent head attends to is computed all the same, so this shows what
-    the model is without it and saves no time. Gradients pass, those of a silent head being zero, so in the block the
-    model can be fine-tuned, and explained by Captum's methods and by ours; GMAR gives a silent head no weight. Methods
-    that read the attention alone (:class:`~captum_gmar.AttentionRollout`, :class:`~captum_gmar.RawAttention`) still
-    see where it looks, and :func:`~captum_gmar.record_attention` cannot be called in the block, and says so. Blocks
-    may be nested: the heads of all of them are silent.
+    This is the mask of Michel et al. at 0. It saves no time, as the attention of silent heads is computed. Gradients of
+    silent heads are zero, so within the block the model can be fine-tuned, and explained by Captum's methods and ours;
+    GMAR gives silent heads no weight. Methods of attention alone (:class:`~captum_gmar.AttentionRollout`,
+    :class:`~captum_gmar.RawAttention`) still show the attention of silent heads. :func:`~captum_gmar.record_attention`
+    raises an error within the block. Nested blocks silence the heads of all blocks.
 
-    The model is not written to, and the heads of other models, and of this one in other threads, stay as they are.
-    Hugging Face models compute attention by "sdpa" in this block and thread; compiled ones run as they were written.
+    The model's state does not change, nor do other models or other threads. Hugging Face models compute attention by
+    "sdpa" within the block and thread; compiled models run uncompiled.
 
-    To take heads out for good, transformers 4 has ``model.prune_heads({layer: [heads]})``, with heads in the same form.
-    Adapters such as LoRA are put on the projections of whole layers: the layers of ``statistics.most(k)`` are what
-    peft's ``layers_to_transform=[*statistics.most(k)]`` takes.
+    To remove heads permanently, use ``model.prune_heads({layer: [heads]})`` of transformers 4. To put LoRA adapters of
+    peft on important layers, pass ``layers_to_transform=[*statistics.most(k)]``.
 
     Args:
         model (nn.Module): A vision transformer.
-        heads (Mapping[int, Iterable[int]]): Layer to heads, both from 0, as ``statistics.least(k)`` gives them. If
-            there are none, nothing is changed at all.
-        fill (Tensor, optional): (layers, heads, head dimension), for every token, as :func:`mean_head_outputs` gives
-            it.
+        heads (Mapping[int, Iterable[int]]): Heads of each layer, both from 0, as returned by ``statistics.least(k)``.
+        fill (Tensor, optional): Output of each head (layers, heads, head dimension) for every token, as returned by
+            :func:`mean_head_outputs`.
             Default: None, zero
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if the model has no such layer or head, or ``fill`` does not fit. Where its config does not tell how
-            many there are, heads are checked when the model runs, and layers at the end of the block.
-        RuntimeError: if the model uses gradient checkpointing; at the end of the block, if its attention was not met
-            in it.
+        TypeError: if an argument has the wrong type.
+        ValueError: if the model lacks a layer or head, or ``fill`` does not fit. If the config lacks these numbers,
+            heads are checked when the model runs, and layers at the end of the block.
+        RuntimeError: if the model uses gradient checkpointing; at the end of the block, if the block captured no
+            attention of the model.
 
     References:
         Michel, Levy, Neubig: Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650.
@@ -60,22 +57,22 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
         ...     logits = model(scene.pixel_values).logits
     """
     check_model(model)
-    chosen = _checked_heads(heads)
+    chosen = _check_heads(heads)
     _check_fill(fill, chosen)
     if not chosen:
         yield
         return
-    _check_known(model, chosen)
-    met: set[int] = set()
-    silences = {layer: partial(_silenced, layer, numbers, fill) for layer, numbers in chosen.items()}
+    _check_config(model, chosen)
+    layers: set[int] = set()
+    silences = {layer: partial(_silence, layer, numbers, fill) for layer, numbers in chosen.items()}
 
     def changes(layer: int) -> Change | None:
-        met.add(layer)
+        layers.add(layer)
         return silences.get(layer)
 
     with head_outputs(model, changes):
         yield
-    _check_layers(chosen, len(met))
+    _check_layers(chosen, len(layers))
 
 
 @torch.no_grad()
@@ -83,23 +80,22 @@ def mean_head_outputs(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], forward_func: Callable[..., Any] | None = None
 ) -> Tensor:
     """
-    What comes out of each head on average over examples and tokens: a ``fill`` for :func:`ablate_heads`.
+    Compute each head's mean output over examples and tokens, a ``fill`` for :func:`ablate_heads`.
 
-    With it a head says the same for every image and token, and the layers behind it get what they are used to, which
-    zero may be far from. Prefix tokens count like patches.
+    Later layers are used to mean outputs, whereas zero may be far from any output. Prefix tokens count like patches.
 
     Args:
         model (nn.Module): A vision transformer.
-        inputs (Tensor): Pixel values (N, channels, height, width) of a reference batch, the more examples the better.
+        inputs (Tensor): Pixel values (N, channels, height, width) of a large reference batch.
         forward_func (Callable, optional): Runs the model on the inputs.
             Default: None, the model itself
 
     Returns:
-        Tensor: (layers, heads, head dimension), at least in single precision.
+        Tensor: Mean outputs (layers, heads, head dimension) in at least single precision.
 
     Raises:
-        TypeError, ValueError, RuntimeError: if the model is no ``torch.nn.Module``, the inputs are no batch of images,
-            or attention over the patch grid is not met.
+        TypeError, ValueError, RuntimeError: if the model is not a ``torch.nn.Module``, the inputs are not a batch of
+            images, or the model has no attention over the patch grid.
 
     Example::
 
@@ -117,17 +113,17 @@ def mean_head_outputs(
     pixels = pixel_values(inputs)
     means: list[Tensor] = []
 
-    def note(outputs: Tensor) -> Tensor:
+    def record(outputs: Tensor) -> Tensor:
         means.append(outputs.mean((0, 2), dtype=torch.promote_types(outputs.dtype, torch.float32)))
         return outputs
 
-    with head_outputs(model, lambda layer: note):
+    with head_outputs(model, lambda layer: record):
         Logits(model if forward_func is None else forward_func).run(pixels)
-    return stacked(means, 0)
+    return stack_layers(means, 0)
 
 
-def stacked(layers: list[Tensor], dim: int) -> Tensor:
-    """What there is of every layer, as one tensor."""
+def stack_layers(layers: list[Tensor], dim: int) -> Tensor:
+    """Stack tensors of all layers; raise a ValueError if their shapes differ."""
     if len({layer.shape for layer in layers}) > 1:
         raise ValueError(
             "Expected as many heads in every layer, of one size, but got layers of shape "
@@ -136,8 +132,8 @@ def stacked(layers: list[Tensor], dim: int) -> Tensor:
     return torch.stack(layers, dim)
 
 
-def _silenced(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tensor) -> Tensor:
-    """Head outputs (N, H, T, D) with those of some heads replaced."""
+def _silence(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tensor) -> Tensor:
+    """Replace the outputs of some heads in (N, H, T, D)."""
     _, heads, _, size = outputs.shape
     if numbers[-1] >= heads:
         raise ValueError(f"heads must be among the {heads} heads of layer {layer}. Got {numbers[-1]} instead.")
@@ -151,17 +147,17 @@ def _silenced(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tens
     return torch.where(silent, 0 if fill is None else fill[layer, :, None].to(outputs), outputs)
 
 
-def _checked_heads(heads: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
-    """Layers that have heads to silence, with these in order."""
-    if not isinstance(heads, Mapping) or not all(isinstance(some, Iterable) for some in heads.values()):
+def _check_heads(heads: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
+    """Return the sorted heads of each layer that has any."""
+    if not isinstance(heads, Mapping) or not all(isinstance(numbers, Iterable) for numbers in heads.values()):
         raise TypeError(
             f"heads must be a dictionary, layer to list of heads, such as {{0: [1, 2], 5: [0]}}. Got {heads!r} instead."
         )
-    chosen = {layer: list(some) for layer, some in heads.items()}
-    for number in [*chosen, *(head for some in chosen.values() for head in some)]:
+    chosen = {layer: list(numbers) for layer, numbers in heads.items()}
+    for number in [*chosen, *(head for numbers in chosen.values() for head in numbers)]:
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
             raise ValueError(f"Layers and heads must be integers, zero or more. Got {number!r} instead.")
-    return {int(layer): sorted({int(head) for head in some}) for layer, some in chosen.items() if some}
+    return {int(layer): sorted({*map(int, numbers)}) for layer, numbers in chosen.items() if numbers}
 
 
 def _check_fill(fill: Tensor | None, chosen: dict[int, list[int]]) -> None:
@@ -180,8 +176,8 @@ def _check_fill(fill: Tensor | None, chosen: dict[int, list[int]]) -> None:
         )
 
 
-def _check_known(model: nn.Module, chosen: dict[int, list[int]]) -> None:
-    """Raises an error where the config of the vision tower tells that there is no such layer or head."""
+def _check_config(model: nn.Module, chosen: dict[int, list[int]]) -> None:
+    """Raise a ValueError if the vision tower's config has fewer layers or heads."""
     configs = map(config_of, model.modules())
     config = next((config for config in configs if getattr(config, "patch_size", None) is not None), None)
     layers, heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))

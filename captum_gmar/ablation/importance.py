@@ -1,4 +1,4 @@
-"""A score of the heads over a data set: as a whole, and by class."""
+"""Statistics of head scores over a data set and by class."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,21 +20,20 @@ HeadScore: TypeAlias = Callable[..., Tensor]
 
 @dataclass(frozen=True, eq=False)
 class HeadStatistics:
-    """What :func:`head_importance` returns: mean and spread of a score of the heads over the examples.
+    """Mean and spread of head scores over examples, the result of :func:`head_importance`.
 
-    Standard deviations are those of the examples, with n - 1 below the root; nan where there is one example. Divided by
-    the root of the number of examples they are the standard error of the mean. All are in the unit of the score.
+    Standard deviations divide by n - 1 and are NaN for one example. All values have the score's unit.
 
     Attributes:
-        mean: (layers, heads), double precision.
-        std: (layers, heads)
-        examples: How many there were, N.
-        classes: (C,) those that occur, in order; none if the examples came without targets.
-        class_mean: (C, layers, heads)
-        class_std: (C, layers, heads)
-        class_examples: (C,) how many there were of each.
-        importance: (N, layers, heads) of every example.
-        targets: (N,) of every example; None if the examples came without targets.
+        mean: (layers, heads) mean in double precision.
+        std: (layers, heads) standard deviation over examples.
+        examples: Number of examples N.
+        classes: (C,) sorted classes of the examples; empty without targets.
+        class_mean: (C, layers, heads) mean of each class.
+        class_std: (C, layers, heads) standard deviation of each class.
+        class_examples: (C,) number of examples of each class.
+        importance: (N, layers, heads) scores of every example.
+        targets: (N,) targets, or None.
 
     Example::
 
@@ -62,14 +61,14 @@ class HeadStatistics:
 
     @classmethod
     def from_examples(cls, importance: Tensor | NDArray[Any], targets: Target = None) -> "HeadStatistics":
-        """The statistics of importance that was computed before.
+        """Compute statistics of importance (N, layers, heads), a tensor or an array.
 
         Args:
-            importance: (N, layers, heads) of every example, a tensor or an array.
-            targets: The class of every example, or one for all.
+            importance: Scores of every example.
+            targets: Class of every example, or one for all.
 
         Raises:
-            TypeError, ValueError: if the importance is not of that shape or not finite, or the targets do not fit it.
+            TypeError, ValueError: if the importance has another shape or is not finite, or targets do not fit it.
         """
         if not isinstance(importance, Tensor | np.ndarray):
             raise TypeError(
@@ -78,41 +77,43 @@ class HeadStatistics:
             )
         scores = _check_importance(torch.as_tensor(importance).detach().cpu())
         indices = class_indices(targets, len(scores))
-        kept = None if indices is None else indices.cpu()
-        groups = {} if kept is None else {number: scores[kept == number] for number in sorted({*kept.tolist()})}
+        indices = None if indices is None else indices.cpu()
+        groups = (
+            {} if indices is None else {number: scores[indices == number] for number in sorted({*indices.tolist()})}
+        )
         return cls(
             mean=_mean(scores),
             std=_std(scores),
             examples=len(scores),
             classes=torch.tensor([*groups], dtype=torch.long),
-            class_mean=_by_class(_mean, groups, scores),
-            class_std=_by_class(_std, groups, scores),
+            class_mean=_class_statistics(_mean, groups, scores),
+            class_std=_class_statistics(_std, groups, scores),
             class_examples=torch.tensor([*map(len, groups.values())], dtype=torch.long),
             importance=scores,
-            targets=kept,
+            targets=indices,
         )
 
     def least(self, count: int, *, target: int | None = None, within_layers: bool = False) -> dict[int, list[int]]:
-        """The least important heads, layer to heads, as :func:`ablate_heads` takes them.
+        """Return the least important heads of each layer, for :func:`ablate_heads`.
 
         Args:
-            count: How many, over all layers. What their order means is said in :func:`ranked_heads`.
-            target: By their mean over the examples of this class.
-            within_layers: Whether heads are ranked within their layer.
+            count: Number of heads over all layers, in the order of :func:`ranked_heads`.
+            target: Class whose mean importance counts; None is all examples.
+            within_layers: Rank heads within their layer.
 
         Raises:
-            ValueError: if the model has fewer heads, or there was no example of the class.
+            ValueError: if the model has fewer heads, or no example has the class.
         """
         return group_by_layer(self._ranked(count, target, within_layers)[:count])
 
     def most(self, count: int, *, target: int | None = None, within_layers: bool = False) -> dict[int, list[int]]:
-        """The most important heads, in the form of :meth:`least`, with the same arguments and errors."""
+        """Return the most important heads, with the arguments and errors of :meth:`least`."""
         return group_by_layer(self._ranked(count, target, within_layers)[::-1][:count])
 
     def records(self) -> list[dict[str, Any]]:
-        """Rows for ``pandas.DataFrame``, one for each head: first over all examples (class None), then for each class.
+        """Return rows for ``pandas.DataFrame``: each head over all examples (class None), then for each class.
 
-        Its keys are layer, head, class, mean, std and examples.
+        Keys: layer, head, class, mean, std and examples.
         """
         groups = [(None, self.examples, self.mean, self.std)]
         groups += zip(self.classes.tolist(), self.class_examples.tolist(), self.class_mean, self.class_std, strict=True)
@@ -127,39 +128,37 @@ class HeadStatistics:
         check_count(count, "count")
         if count > self.mean.numel():
             raise ValueError(f"count must be at most the number of heads, {self.mean.numel()}. Got {count} instead.")
-        return ranked_heads(self.mean if target is None else self._mean_of(target), within_layers=within_layers)
+        return ranked_heads(self.mean if target is None else self._class_mean(target), within_layers=within_layers)
 
-    def _mean_of(self, target: int) -> Tensor:
-        places = (self.classes == target).nonzero()
-        if not len(places):
+    def _class_mean(self, target: int) -> Tensor:
+        positions = (self.classes == target).nonzero()
+        if not len(positions):
             raise ValueError(f"target must be one of the classes {self.classes.tolist()}. Got {target!r} instead.")
-        return self.class_mean[int(places[0])]
+        return self.class_mean[int(positions[0])]
 
 
 def head_importance(
     score: HeadScore, batches: Iterable[tuple[Tensor, Target]], *, progress: bool = False
 ) -> HeadStatistics:
     """
-    The mean and spread of a score of the heads over a data set, as a whole and by class.
+    Compute mean and spread of a head score over a data set and by class.
 
-    Batches are taken one by one, and their sizes do not matter: the mean is that of all examples. The scores of all of
-    them are kept: 29 MB for 50,000 images of a model of 12 layers of 12 heads.
+    All scores stay in memory: 29 MB for 50,000 images and 12 layers of 12 heads. Batch sizes do not matter.
 
     Args:
         score (Callable): ``score(inputs, target=...)`` returns (N, layers, heads), for example
             ``GMARAttribution(model).head_importance`` or ``functools.partial(gradient_of_mask, model)``.
-        batches (Iterable): Pairs of inputs, on the device of the model, and targets, for example a ``DataLoader``.
-            Targets come in Captum's forms; None leaves out statistics by class.
-        progress (bool, optional): Whether a progress bar is shown.
+        batches (Iterable): Pairs of inputs, on the model's device, and targets in Captum's forms, for example a
+            ``DataLoader``. Targets None leave out statistics by class.
+        progress (bool, optional): Show a progress bar over batches.
             Default: False
 
     Returns:
-        HeadStatistics: See there.
+        HeadStatistics: Statistics in the score's unit.
 
     Raises:
-        TypeError: if ``score`` cannot be called or returns no tensor, or a batch is no pair.
-        ValueError: if there is no batch, or what ``score`` returns is not finite or has another shape than that or than
-            before.
+        TypeError: if ``score`` is not callable or does not return a tensor, or a batch is not a pair.
+        ValueError: if there is no batch, or scores are not finite or have the wrong shape.
 
     Example::
 
@@ -193,15 +192,11 @@ def head_importance(
         classes.append(class_indices(targets, len(importance)))
     if not parts:
         raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
-    return HeadStatistics.from_examples(torch.cat(parts), _joined(classes))
+    return HeadStatistics.from_examples(torch.cat(parts), _join_classes(classes))
 
 
 def pairs(batches: Iterable[tuple[Tensor, Target]], progress: bool = False) -> Iterator[tuple[Tensor, Target]]:
-    """The batches, each checked to be inputs and targets.
-
-    Raises:
-        TypeError: if one is not.
-    """
+    """Check and yield batches of inputs and targets; raise a TypeError for other batches."""
     if progress:
         from tqdm.auto import tqdm
 
@@ -234,16 +229,16 @@ def _check_importance(importance: Tensor) -> Tensor:
     return importance
 
 
-def _joined(classes: list[Tensor | None]) -> list[int] | None:
-    """One class for each example, or none at all."""
-    known = [some.cpu() for some in classes if some is not None]
+def _join_classes(classes: list[Tensor | None]) -> list[int] | None:
+    """Return the class of each example, or None without targets."""
+    known = [indices.cpu() for indices in classes if indices is not None]
     if known and len(known) < len(classes):
         raise ValueError("Expected targets in every batch or in none, but got both. Leave all out, or none.")
     return torch.cat(known).tolist() if known else None
 
 
-def _by_class(statistic: Callable[[Tensor], Tensor], groups: Mapping[int, Tensor], like: Tensor) -> Tensor:
-    """(C, layers, heads), also where there is no class."""
+def _class_statistics(statistic: Callable[[Tensor], Tensor], groups: Mapping[int, Tensor], like: Tensor) -> Tensor:
+    """Return a statistic of each class (C, layers, heads), also for no class."""
     shape = (0, *like.shape[1:])
     return torch.stack([*map(statistic, groups.values())]) if groups else like.new_zeros(shape, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""The order of a model's heads by importance."""
+"""Order of heads by importance."""
 
 from collections.abc import Iterable
 
@@ -8,28 +8,25 @@ from torch import Tensor
 
 def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tuple[int, int]]:
     """
-    All heads of all layers, least important first; heads of equal importance in the order they stand in.
+    Return all heads of all layers, least important first; ties keep their order.
 
-    What an order over all layers means depends on the score. GMAR's head importance is a share of the layer, so every
-    layer counts the same: a head comes early if the others of its layer outweigh it, however little the layer matters,
-    and all heads of a layer where they are alike come at 1/H together. :func:`gradient_of_mask` is in one unit in all
-    layers, but may run larger throughout in some; Michel et al. divide by the layer's L2 norm first,
-    ``importance / importance.norm(dim=-1, keepdim=True)``. With ``within_layers`` layers are not compared: the least
-    important head of every layer comes first, then the second of every layer, so that no layer loses all its heads
-    before another has lost all but one.
+    The meaning of an order over all layers depends on the score. GMAR's head importance is a share of the layer, so all
+    layers count equally: a head ranks low if its layer's other heads outweigh it, even in an important layer.
+    :func:`gradient_of_mask` has one unit, but its values may be larger in some layers. Michel et al. divide by the
+    layer's L2 norm first: ``importance / importance.norm(dim=-1, keepdim=True)``. ``within_layers`` does not compare
+    layers: the least important head of every layer is first, then the second of every layer, and so on.
 
     Args:
-        importance (Tensor): (layers, heads), for example the ``mean`` of :class:`HeadStatistics`.
-        within_layers (bool, optional): Whether heads are ranked within their layer; of equal rank, those of the smaller
-            importance come first.
+        importance (Tensor): Importance (layers, heads), for example the ``mean`` of :class:`HeadStatistics`.
+        within_layers (bool, optional): Rank heads within their layer; heads of equal rank are sorted by importance.
             Default: False
 
     Returns:
         list[tuple[int, int]]: Layer and head of each.
 
     Raises:
-        TypeError: if ``importance`` is no tensor.
-        ValueError: if it is not of that shape, or not finite.
+        TypeError: if ``importance`` is not a tensor.
+        ValueError: if ``importance`` has another shape or is not finite.
 
     Example::
 
@@ -55,7 +52,7 @@ def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tup
 
 
 def group_by_layer(heads: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
-    """Layer to heads, both ascending, as :func:`ablate_heads` takes them."""
+    """Return the heads of each layer, both ascending, for :func:`ablate_heads`."""
     layers: dict[int, list[int]] = {}
     for layer, head in sorted(heads):
         layers.setdefault(layer, []).append(head)

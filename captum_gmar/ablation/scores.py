@@ -1,4 +1,4 @@
-"""Scores of every head for every example, beside GMAR's head importance."""
+"""Head scores: gradient of a head mask, and attention entropy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.ablation.heads import stacked
+from captum_gmar.ablation.heads import stack_layers
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.attention.explain import explain, run_forward, run_sweep
 from captum_gmar.engine.finite_checks import check_finite
@@ -29,25 +29,23 @@ def gradient_of_mask(
     forward_func: Callable[..., Any] | None = None,
 ) -> Tensor:
     r"""
-    How much the loss would change, to first order, if a head were silenced: the gradient of a mask on each head.
+    Compute the gradient of a mask on each head: the first-order change of the loss if a head is silenced.
 
-    With a mask :math:`\xi_h`, 1 by default, that multiplies what comes out of head h, :math:`O_h` of T tokens and D
-    dimensions,
+    With a mask :math:`\xi_h = 1` that multiplies the head outputs :math:`O_h` of T tokens and D dimensions,
 
     .. math:: s_h = \Bigl| \frac{\partial \mathcal L}{\partial \xi_h} \Bigr|
         = \Bigl| \sum_{t,d} O_h[t, d] \, \frac{\partial \mathcal L}{\partial O_h[t, d]} \Bigr|
 
-    for every example by itself, by one forward and one backward pass for all heads.
+    for each example, in one forward and one backward pass.
 
-    What it does not mean: it is a slope at the model as it is, and heads that stand in for each other all have a small
-    one, so it says little about silencing many. Where the prediction is certain the cross entropy is flat and every
-    score is small: examples count by how uncertain they are, unless the loss is the logit. Scores of different layers
-    are in the same unit, but may run larger throughout in some layers: see :func:`ranked_heads`.
+    Limitations: redundant heads all have small gradients, so the score says little about silencing many heads. The
+    cross entropy of a certain prediction is flat, so uncertain examples have larger scores unless the loss is the
+    logit. Scores may be larger in some layers, see :func:`ranked_heads`.
 
     Args:
-        model (nn.Module): A vision transformer, used as :class:`~captum_gmar.GMARAttribution` uses it.
+        model (nn.Module): A vision transformer that :class:`~captum_gmar.GMARAttribution` supports.
         inputs (Tensor): Pixel values (N, channels, height, width).
-        target (int, tuple, Tensor, or list, optional): Class index, in any form that Captum takes.
+        target (int, tuple, Tensor, or list, optional): Class index in any of Captum's forms.
             Default: None, for models with one output
         loss (str, optional): "cross_entropy" of the target, as in the paper, or the target's "logit".
             Default: "cross_entropy"
@@ -55,11 +53,11 @@ def gradient_of_mask(
             Default: None, the model itself
 
     Returns:
-        Tensor: (N, layers, heads), zero or more, in nats or units of the logit.
+        Tensor: Scores (N, layers, heads), 0 or more, in nats or units of the logit.
 
     Raises:
-        TypeError, ValueError, RuntimeError, FloatingPointError: as :meth:`captum_gmar.GMARAttribution.attribute`, and
-            if ``loss`` is none of these or does not fit the model.
+        TypeError, ValueError, RuntimeError, FloatingPointError: as in :meth:`captum_gmar.GMARAttribution.attribute`, or
+            if ``loss`` is unknown or does not fit the model.
 
     References:
         Michel, Levy, Neubig: Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650.
@@ -78,7 +76,7 @@ def gradient_of_mask(
     plan = Plan(_MaskGradient()) if loss == "logit" else Plan(_MaskGradient(), score=_log_probabilities)
     with torch.inference_mode(False), torch.enable_grad():
         (explanation,) = explain(model, logits, plan, pixel_values(inputs), Request([target]))
-    return stacked(list(explanation.importance or ()), 1).abs()
+    return stack_layers(list(explanation.importance or ()), 1).abs()
 
 
 def attention_entropy(
@@ -89,29 +87,28 @@ def attention_entropy(
     forward_func: Callable[..., Any] | None = None,
 ) -> Tensor:
     r"""
-    How widely each head looks: the entropy of its attention, on average over the T query tokens.
+    Compute the entropy of each head's attention, averaged over the T query tokens.
 
     .. math:: s_h = -\frac{1}{T} \sum_{i,j} A_h[i, j] \ln A_h[i, j]
 
-    Prefix tokens count like patches, as queries and as keys. It needs no gradient, and attention is computed in
-    blocks, so that no T×T matrix of a whole layer is kept.
+    Prefix tokens count like patches. No gradient is needed, and attention is computed in chunks, so memory holds no T×T
+    matrix of a layer.
 
-    What it does not mean: a head that looks at one token may do nothing for the prediction, and one that looks
-    everywhere may be what it rests on.
+    Limitations: a focused head may be irrelevant to the prediction, and a spread one may be essential.
 
     Args:
-        model (nn.Module): A vision transformer, used as :class:`~captum_gmar.GMARAttribution` uses it.
+        model (nn.Module): A vision transformer that :class:`~captum_gmar.GMARAttribution` supports.
         inputs (Tensor): Pixel values (N, channels, height, width).
-        target: Of no meaning; taken so that all scores are called alike.
+        target: Ignored; all scores share this argument.
             Default: None
         forward_func (Callable, optional): Runs ``model`` once.
             Default: None, the model itself
 
     Returns:
-        Tensor: (N, layers, heads), in nats, from 0 (each query looks at one token) to ln T (everywhere alike).
+        Tensor: Entropies (N, layers, heads) in nats, from 0 (each query attends to one token) to ln T (uniform).
 
     Raises:
-        TypeError, ValueError, RuntimeError, FloatingPointError: as :meth:`captum_gmar.AttentionRollout.attribute`.
+        TypeError, ValueError, RuntimeError, FloatingPointError: as in :meth:`captum_gmar.AttentionRollout.attribute`.
 
     Example::
 
@@ -134,7 +131,7 @@ def attention_entropy(
 
 @dataclass(frozen=True)
 class _MaskGradient:
-    r"""The gradient of a mask on each head, as :math:`\sum A_h \odot G_h`, which is that of :math:`O_h = A_h V_h`."""
+    r"""Rule for the mask's gradient :math:`\sum A_h \odot G_h`, which follows from :math:`O_h = A_h V_h`."""
 
     layerwise: ClassVar[bool] = True
 
@@ -143,13 +140,13 @@ class _MaskGradient:
 
 
 def _entropies(relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
-    """(N, layers, heads)"""
-    return stacked([_entropy(layer) for layer in layers], 1)
+    """Return entropies (N, layers, heads)."""
+    return stack_layers([_entropy(layer) for layer in layers], 1)
 
 
 def _entropy(layer: Blocks) -> Tensor:
-    """(N, heads)"""
-    rows = [torch.special.entr(block.attention).sum(-1) for block in layer]  # of (N, H, R)
+    """Return a layer's entropy (N, heads)."""
+    rows = [torch.special.entr(block.attention).sum(-1) for block in layer]  # each (N, H, R)
     return torch.cat(rows, -1).mean(-1)
 
 

@@ -1,4 +1,4 @@
-"""Removal of patches from the transformer itself: their tokens are there, but nothing reads them."""
+"""Removal of patch tokens by masked attention."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,22 @@ from captum_gmar.engine.models.patch_grid import PatchGrid, patch_grid
 
 @dataclass(frozen=True)
 class TokenRemoval:
-    """Removes patches by taking their tokens out of the model, so that no new pixels are made.
+    """Removal of patches by masking their tokens, without new pixel values.
 
-    A way of removal for :func:`~captum_gmar.metrics.deletion` and :func:`~captum_gmar.metrics.insertion`. In every
-    attention over the patch grid, the tokens of removed patches are hidden from all others, and where the model takes
-    the mean over its patches, theirs do not count. The output is that of the model run on the tokens of the other
-    patches alone, each with its own position. Prefix tokens (CLS, registers) always stay. If all patches of a model
-    without prefix tokens are removed, their mean is zero.
+    Use it for :func:`~captum_gmar.metrics.deletion` and :func:`~captum_gmar.metrics.insertion`. Every attention over
+    the patch grid and every mean over patches ignores the tokens of removed patches. The output equals that of the
+    model run on the other patches' tokens, each with its own position. Prefix tokens (CLS, registers) remain. If
+    all patches of a model without prefix tokens are removed, their mean is zero.
 
-    That nothing else reads removed tokens is made sure of: the first attention fills them with NaN, and if any of it
-    comes out, an error is raised. Before that attention each token must be made of its own patch alone, as in all
-    models whose patch embedding neither overlaps nor is followed by convolutions.
+    The first attention fills removed tokens with NaN, so an output that depends on them raises an error. Each token
+    must depend on its own patch only: the patch embedding must not overlap, and no convolutions may follow it.
 
     Args:
-        model (nn.Module): The model that ``forward_func`` runs, once. Hugging Face models compute attention by "sdpa"
-            in the meantime.
+        model (nn.Module): The model that ``forward_func`` runs once. Hugging Face models compute attention by "sdpa"
+            during the call.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
+        TypeError: if ``model`` is not a ``torch.nn.Module``.
 
     Example::
 
@@ -52,6 +50,7 @@ class TokenRemoval:
     """
 
     model: nn.Module
+    name = "tokens"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -60,41 +59,36 @@ class TokenRemoval:
                 "forward_func runs."
             )
 
-    @property
-    def name(self) -> str:
-        """As tables and pictures call it."""
-        return "tokens"
-
     @torch.no_grad()
     def __call__(self, forward_func: Callable[[Tensor], Tensor], inputs: Tensor, removed: Tensor) -> Tensor:
-        """Runs ``forward_func`` on every image without each of its sets of removed patches.
+        """Run ``forward_func`` on every image without each of its sets of removed patches.
 
         Args:
             forward_func (Callable): Runs the model and returns its logits.
-            inputs (Tensor): (N, C, H, W).
+            inputs (Tensor): Images (N, C, H, W).
             removed (Tensor): Boolean (N, S, rows, columns) over the model's patch grid, True where a patch is removed.
 
         Returns:
-            Tensor: The outputs (N * S, ...), those of the first image first.
+            Tensor: Outputs (N * S, ...), image by image.
 
         Raises:
-            TypeError: if ``removed`` is no boolean tensor.
-            ValueError: if ``removed`` does not fit the model's patch grid over these images.
-            RuntimeError: if the model's attention cannot be met, or removed tokens are read in another way than by
-                attention or a mean over patches.
+            TypeError: if ``removed`` is not a boolean tensor.
+            ValueError: if ``removed`` does not fit the model's patch grid over the images.
+            RuntimeError: if no attention is captured, or the output depends on removed tokens by other operations
+                than attention and means over patches.
         """
         grid = patch_grid(self.model, *inputs.shape[2:])
         _check_removed(removed, inputs, grid)
-        hiding = _Hiding(grid, removed.to(inputs.device).reshape(-1, grid.patches))
+        masking = _TokenMasking(grid, removed.to(inputs.device).reshape(-1, grid.patches))
         repeated = inputs.repeat_interleave(removed.shape[1], 0)
-        with hiding, attention_implementation(self.model, "sdpa"), uncompiled():
+        with masking, attention_implementation(self.model, "sdpa"), uncompiled():
             outputs = forward_func(repeated)
-        hiding.check(outputs, self.model)
+        masking.check(outputs, self.model)
         return outputs
 
 
-class _Hiding(AttentionMode):
-    """Within the block, hides the tokens of removed patches (N, P) in attention and in means."""
+class _TokenMasking(AttentionMode):
+    """Attention mode that masks the tokens of removed patches (N, P) in attention and means."""
 
     def __init__(self, grid: PatchGrid, removed: Tensor) -> None:
         super().__init__()
@@ -109,13 +103,13 @@ class _Hiding(AttentionMode):
 
     def attend(self, call: AttentionCall) -> Tensor:
         key = call.key
-        hidden = self._hidden(key.shape[-2]) if key.dim() == 4 and len(key) == len(self.removed) else None
+        hidden = self._hidden_tokens(key.shape[-2]) if key.dim() == 4 and len(key) == len(self.removed) else None
         if hidden is None:
             return call.run()
         self.layers += 1
         call = call.expanded()
-        key, value = (torch.where(hidden[:, None, :, None], 0, t) for t in call[1:3])  # they may hold NaN by now
-        mask = _without(call.attn_mask, hidden[:, None, None])
+        key, value = (torch.where(hidden[:, None, :, None], 0, t) for t in call[1:3])  # they may hold NaN
+        mask = _mask_keys(call.attn_mask, hidden[:, None, None])
         attended = call._replace(key=key, value=value, attn_mask=mask).run()
         is_square = call.query.shape[-2] == key.shape[-2]
         return attended + _nan(hidden, attended)[:, None, :, None] if is_square else attended
@@ -130,13 +124,13 @@ class _Hiding(AttentionMode):
         scale = hidden.shape[1] / (~hidden).sum(1).clamp(min=1)  # (N,)
         return mean * scale.to(mean.dtype).view(-1, *[1] * (mean.dim() - 1))
 
-    def _hidden(self, tokens: int) -> Tensor | None:
-        """Which of so many tokens are hidden (N, T); None if they do not lie over the patch grid."""
+    def _hidden_tokens(self, tokens: int) -> Tensor | None:
+        """Return the mask of hidden tokens (N, T), or None for tokens outside the patch grid."""
         prefix = self.grid.prefix_tokens(tokens)
         return None if prefix is None else F.pad(self.removed, (prefix, 0))
 
     def check(self, outputs: object, model: nn.Module) -> None:
-        """Raises an error that says what to do if removed tokens were not hidden, or read after all."""
+        """Raise a RuntimeError if no token was masked, or the outputs depend on masked tokens."""
         name = type(model).__name__
         if not self.layers:
             raise RuntimeError(
@@ -154,12 +148,12 @@ class _Hiding(AttentionMode):
 
 
 def _nan(hidden: Tensor, like: Tensor) -> Tensor:
-    """NaN for hidden tokens, 0 for others; added faster than filled in."""
+    """Return NaN for hidden tokens and 0 for others; adding is faster than filling."""
     return like.new_zeros(hidden.shape).masked_fill(hidden, torch.nan)
 
 
-def _without(attn_mask: Tensor | None, hidden: Tensor) -> Tensor:
-    """The mask with hidden keys (N, 1, 1, T) taken out as well."""
+def _mask_keys(attn_mask: Tensor | None, hidden: Tensor) -> Tensor:
+    """Add hidden keys (N, 1, 1, T) to an attention mask."""
     if attn_mask is None:
         return ~hidden
     return attn_mask & ~hidden if attn_mask.dtype == torch.bool else attn_mask.masked_fill(hidden, -torch.inf)

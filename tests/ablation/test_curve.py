@@ -1,4 +1,4 @@
-"""The curve against a loop over examples, counts and heads, with the projections' inputs set to zero by hooks."""
+"""Curves against loops over examples, counts and heads, whose hooks set projection inputs to zero."""
 
 import math
 import random
@@ -18,7 +18,7 @@ COUNTS = [0, 2, 5, 9]
 
 
 def naive(vit, images, order, fill=None):
-    """(K, 3, N) accuracy, logit and probability, image by image."""
+    """Compute accuracy, logit and probability (K, 3, N) image by image."""
     rows = []
     for count in COUNTS:
         mask = torch.ones(3, 3)
@@ -38,7 +38,7 @@ def batches(images):
 
 @pytest.fixture
 def trained(vit, images):
-    """With logits of the targets high enough that some predictions are right."""
+    """Return a model that predicts some of the targets."""
     with torch.no_grad():
         vit.classifier.bias[3] += vit(images).logits.max() / 2
     assert (vit(images).logits.argmax(1) == torch.tensor(TARGETS)).float().mean() not in (0, 1)
@@ -84,17 +84,14 @@ def test_means_and_intervals(vit, batches):
     assert_close(found.mean("logit").numpy(), values.mean((0, 2)))
     assert_close(found.margin("logit").numpy(), 1.96 * values.mean(0).std(-1, ddof=1) / math.sqrt(4))
     assert_close(found.order_means("logit").numpy(), values.mean(2))
-    assert_close(
-        found.areas("logit").numpy(),
-        (np.trapezoid if hasattr(np, "trapezoid") else np.trapz)(values, np.divide(COUNTS, 9), axis=1).astype(float),
-    )
+    trapezoid = np.trapezoid if hasattr(np, "trapezoid") else np.trapz
+    assert_close(found.areas("logit").numpy(), trapezoid(values, np.divide(COUNTS, 9), axis=1).astype(float))
     records = found.records()
     assert len(records) == 3 * 4
     row = next(row for row in records if row["name"] == "logit" and row["silent"] == 2)
-    assert row["mean"] == pytest.approx(values[:, 1].mean(), abs=1e-6)
-    assert row["margin"] == pytest.approx(float(found.margin("logit")[1]))
-    assert row["lowest"] == pytest.approx(values[:, 1].mean(1).min(), abs=1e-6)
-    assert row["highest"] == pytest.approx(values[:, 1].mean(1).max(), abs=1e-6)
+    means = values[:, 1].mean(1)
+    expected = {"mean": means.mean(), "margin": found.margin("logit")[1], "lowest": means.min(), "highest": means.max()}
+    assert {name: row[name] for name in expected} == pytest.approx({n: float(v) for n, v in expected.items()}, abs=1e-6)
     assert (row["orders"], row["examples"]) == (3, 4)
 
 
@@ -126,11 +123,7 @@ def test_the_model_is_left_as_it_was(make_vit, images):
     [
         ({"importance": [[1.0]]}, TypeError, r"importance must be a tensor \(layers, heads\)\. Got list instead"),
         ({"importance": IMPORTANCE[:2], "counts": [0]}, ValueError, r"importance of shape \(3, 3\).* but got \(2, 3\)"),
-        (
-            {"importance": IMPORTANCE[:, :2], "counts": None},
-            ValueError,
-            r"importance of shape \(3, 3\).* but got \(3, 2\)",
-        ),
+        ({"importance": IMPORTANCE[:, :2], "counts": None}, ValueError, r"shape \(3, 3\).* but got \(3, 2\)"),
         ({"order": "worst"}, ValueError, r"order must be one of \['least', 'most', 'random'\]\. Got 'worst' instead"),
         ({"counts": []}, ValueError, r"counts must be integers from 0 to the number of heads, 9.* Got \[\] instead"),
         ({"counts": [3, 1]}, ValueError, r"in ascending order\. Got \[3, 1\] instead"),
@@ -164,7 +157,7 @@ def test_wrong_targets(vit, images, targets, message):
         head_ablation_curve(vit, [(images, targets)], IMPORTANCE, counts=[0])
 
 
-def test_names_of_what_is_followed(vit, images):
+def test_names_and_areas(vit, images):
     found = head_ablation_curve(vit, [(images, 3)], IMPORTANCE, counts=[0])
     with pytest.raises(ValueError, match=r"name must be one of \['accuracy', 'logit', 'probability'\]"):
         found.mean("loss")

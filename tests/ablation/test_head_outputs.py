@@ -1,26 +1,22 @@
-"""Outputs of heads against what the model's own output projections read."""
+"""Head outputs against the inputs of the model's output projections."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from ablation.test_heads import projections
 from captum_gmar.ablation.head_outputs import head_outputs
 
 
-def projections(model):
-    """The linear layer of each attention that puts its heads together."""
-    return [module for name, module in model.named_modules() if name.endswith(("attention.output.dense", "o_proj"))]
-
-
-def test_every_layer_is_shown_what_its_projection_reads(vit, images):
-    read, seen = [], []
-    hooks = [p.register_forward_pre_hook(lambda module, args: read.append(args[0])) for p in projections(vit)]
-    with torch.no_grad(), head_outputs(vit, lambda layer: lambda output: seen.append((layer, output)) or output):
+def test_every_layer_s_outputs_are_its_projection_s_inputs(vit, images):
+    inputs, captured = [], []
+    hooks = [p.register_forward_pre_hook(lambda module, args: inputs.append(args[0])) for p in projections(vit)]
+    with torch.no_grad(), head_outputs(vit, lambda layer: lambda output: captured.append((layer, output)) or output):
         vit(images)
     for hook in hooks:
         hook.remove()
-    assert [layer for layer, _ in seen] == list(range(vit.config.num_hidden_layers)) == list(range(len(read)))
-    for (_, output), expected in zip(seen, read, strict=True):
+    assert [layer for layer, _ in captured] == list(range(vit.config.num_hidden_layers)) == list(range(len(inputs)))
+    for (_, output), expected in zip(captured, inputs, strict=True):
         assert_close(output.transpose(1, 2).flatten(2), expected)  # (N, H, T, D) → (N, T, H · D)
 
 

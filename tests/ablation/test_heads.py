@@ -1,4 +1,4 @@
-"""Silent heads against the model's own output projection fed with zeros, for every family; and nothing stays behind."""
+"""Silent heads against zero inputs of the model's output projections, for every family."""
 
 import copy
 
@@ -17,13 +17,13 @@ from captum_gmar.attr.captum_methods import IntegratedGradients
 from captum_gmar.metrics import deletion, random_map
 
 HEADS, SIZE = 3, 8  # of the families' layers
-# What ends the name of the module that reads the heads' outputs side by side.
+# Ends of the output projections' names.
 PROJECTIONS = ("attention.output.dense", "o_proj", "out_proj", ".proj")
 NAMES = [name for name in FAMILIES if not name.startswith("timm ")]
 
 
 class Encoder(TimmLike):
-    """torch's own layers, in which nn.MultiheadAttention asks for no weights, or is asked for them."""
+    """Model of torch's own layers, which use nn.MultiheadAttention."""
 
     def __init__(self, batch_first=True):
         super().__init__("token", {"cls_token": 1})
@@ -43,7 +43,7 @@ def logits(model, images):
 
 
 def projections(model):
-    """The output projections of the image's layers, first to last."""
+    """Return the output projections of the image tower's layers in order."""
     found = [
         module
         for name, module in model.named_modules()
@@ -52,8 +52,24 @@ def projections(model):
     return [module for module in found if "probe" not in str(module)][:3]
 
 
+class Pruned(nn.Module):
+    """Two layers of two and three heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch_embed, self.cls_token = nn.Conv2d(3, 24, 8, 8), nn.Parameter(torch.randn(1, 1, 24))
+
+    def forward(self, inputs):
+        patches = self.patch_embed(inputs).flatten(2).mT
+        tokens = torch.cat([self.cls_token.expand(len(inputs), -1, -1), patches], 1)
+        for heads in (2, 3):
+            query = tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+            tokens = tokens + F.scaled_dot_product_attention(query, query, query).transpose(1, 2).flatten(2)
+        return tokens[:, 0]
+
+
 class Masked:
-    """Multiplies the inputs of the output projections by a mask (layers, heads), and adds a constant."""
+    """Hooks that multiply the output projections' inputs by a mask (layers, heads) and add a constant."""
 
     def __init__(self, model, mask, added=None):
         self.handles = [
@@ -79,12 +95,18 @@ class Masked:
 
 def mask_of(heads):
     mask = torch.ones(3, HEADS)
-    for layer, some in heads.items():
-        mask[layer, some] = 0
+    for layer, numbers in heads.items():
+        mask[layer, numbers] = 0
     return mask
 
 
 CHOSEN = {0: [1], 2: [0, 2]}
+
+
+def silence(projections):
+    """Set the weights of the chosen heads to zero."""
+    for layer, heads in CHOSEN.items():
+        projections[layer].weight.data.unflatten(1, (HEADS, SIZE))[:, heads] = 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,12 +136,12 @@ def test_the_mean_in_place_of_a_head(name, images):
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_mean_outputs_are_what_the_projection_reads(make_vit, images, implementation):
-    vit, read = make_vit(attn_implementation=implementation), []
-    handles = [p.register_forward_pre_hook(lambda module, args: read.append(args[0])) for p in projections(vit)]
+    vit, projected = make_vit(attn_implementation=implementation), []
+    handles = [p.register_forward_pre_hook(lambda module, args: projected.append(args[0])) for p in projections(vit)]
     vit(images)
     for handle in handles:
         handle.remove()
-    expected = torch.stack([inputs.mean((0, 1)).unflatten(0, (HEADS, SIZE)) for inputs in read]).detach()
+    expected = torch.stack([inputs.mean((0, 1)).unflatten(0, (HEADS, SIZE)) for inputs in projected]).detach()
     found = mean_head_outputs(vit, images)
     assert_close(found, expected)
     assert not found.requires_grad
@@ -168,15 +190,10 @@ def test_torch_s_own_layers(images, batch_first, weights, monkeypatch):
     model = Encoder(batch_first).eval()
     if weights:
         own = nn.MultiheadAttention.forward
-        monkeypatch.setattr(
-            nn.MultiheadAttention,
-            "forward",
-            lambda self, *args, **kwargs: own(self, *args, **{**kwargs, "need_weights": True}),
-        )
+        with_weights = lambda self, *args, **kwargs: own(self, *args, **{**kwargs, "need_weights": True})  # noqa: E731
+        monkeypatch.setattr(nn.MultiheadAttention, "forward", with_weights)
     silent = copy.deepcopy(model)
-    for layer, heads in CHOSEN.items():  # the same: the projection reads nothing of these heads
-        weight = silent.blocks.layers[layer].self_attn.out_proj.weight
-        weight.data.unflatten(1, (HEADS, SIZE))[:, heads] = 0
+    silence([layer.self_attn.out_proj for layer in silent.blocks.layers])
     with ablate_heads(model, CHOSEN):
         found = model(images)
         with torch.no_grad():
@@ -186,60 +203,46 @@ def test_torch_s_own_layers(images, batch_first, weights, monkeypatch):
     assert mean_head_outputs(model, images).shape == (3, HEADS, SIZE)
 
 
+class OneLayer(nn.Module):
+    """One layer whose query heads share a number of key heads, after attention to another tensor."""
+
+    def __init__(self, heads, key_heads, other=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch_embed, self.head = nn.Conv2d(3, 24, 8, 8), nn.Linear(24, 10)
+        self.heads, self.key_heads, self.other = heads, key_heads, other
+
+    def forward(self, inputs, silent=()):
+        tokens = self.patch_embed(inputs).flatten(2).mT
+        added = 0 if self.other is None else F.scaled_dot_product_attention(*[self.other] * 3).mean()
+        query = tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key = query[:, : self.key_heads]
+        grouped = {"enable_gqa": True} if self.key_heads < self.heads else {}
+        attended = F.scaled_dot_product_attention(query=query, key=key, value=key, **grouped)
+        attended[:, list(silent)] = 0
+        return self.head((tokens + attended.transpose(1, 2).flatten(2)).mean(1)) + added
+
+
 def test_grouped_heads(images):
-    class Grouped(nn.Module):
-        """Four query heads that share two of keys and values."""
-
-        def __init__(self):
-            super().__init__()
-            self.patch_embed, self.head = nn.Conv2d(3, 24, 8, 8), nn.Linear(24, 10)
-
-        def forward(self, inputs, silent=()):
-            tokens = self.patch_embed(inputs).flatten(2).mT
-            query, key = tokens.unflatten(-1, (4, 6)).transpose(1, 2), tokens[..., :12].unflatten(-1, (2, 6))
-            key = key.transpose(1, 2)
-            attended = F.scaled_dot_product_attention(query=query, key=key, value=key, enable_gqa=True)
-            attended[:, list(silent)] = 0
-            return self.head((tokens + attended.transpose(1, 2).flatten(2)).mean(1))
-
-    model = Grouped()
+    model = OneLayer(4, 2)
     with ablate_heads(model, {0: [3]}):
-        found = model(images)
-    assert_close(found, model(images, silent=[3]))
-    with (
-        pytest.raises(ValueError, match=r"among the 4 heads of layer 0\. Got 4 instead"),
-        ablate_heads(model, {0: [4]}),
-    ):
+        assert_close(model(images), model(images, silent=[3]))
+    message = r"among the 4 heads of layer 0\. Got 4 instead"
+    with pytest.raises(ValueError, match=message), ablate_heads(model, {0: [4]}):
         model(images)
 
 
 @pytest.mark.parametrize("shape", [(8, 2, 16, 12), (4, 2, 5, 12), (4, 16, 12)])
-def test_other_attention_passes_by(images, shape):
-    """Of other examples or tokens, or of no heads, between the patch embedding and the only layer."""
-    other = torch.randn(shape)
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.patch_embed, self.head = nn.Conv2d(3, 24, 8, 8), nn.Linear(24, 10)
-
-        def forward(self, inputs, silent=()):
-            tokens = self.patch_embed(inputs).flatten(2).mT
-            added = F.scaled_dot_product_attention(other, other, other).mean()
-            query = tokens.unflatten(-1, (2, 12)).transpose(1, 2)
-            attended = F.scaled_dot_product_attention(query, query, query)
-            attended[:, list(silent)] = 0
-            return self.head((tokens + attended.transpose(1, 2).flatten(2)).mean(1)) + added
-
-    torch.manual_seed(0)
-    model = Model()
+def test_other_attention_is_unchanged(images, shape):
+    """The other attention has other examples, other tokens or no heads."""
+    model = OneLayer(2, 2, torch.randn(shape))
     with ablate_heads(model, {0: [1]}):
         found = model(images)
     assert_close(found, model(images, silent=[1]))
 
 
 def test_gradients(vit, images):
-    """Of weights and pixels, as of a model whose projection reads nothing of the silent heads."""
+    """Gradients of weights and pixels equal those of a model with masked projection inputs."""
     found, expected = images.clone().requires_grad_(), images.clone().requires_grad_()
     with ablate_heads(vit, CHOSEN):
         vit(found).logits[:, 3].sum().backward()
@@ -273,7 +276,7 @@ def test_other_models_in_the_block(make_vit, images):
 @pytest.mark.parametrize("text_first", [False, True])
 @pytest.mark.parametrize("tokens", [16, 17])
 def test_a_text_tower(text_first, tokens, images):
-    """Of as many sentences as images, and as many tokens as its patches or all its tokens."""
+    """The text tower has as many sentences as images, and as many tokens as patches or image tokens."""
     torch.manual_seed(0)
     model = with_text("CLIPModel").eval()
     ids = torch.randint(3, 90, (4, tokens))
@@ -299,10 +302,9 @@ class TestExplaining:
 
     @pytest.fixture
     def silent(self, vit):
-        """The same model without the heads."""
+        """Return the same model with zero weights for the heads."""
         model = copy.deepcopy(vit)
-        for layer, heads in CHOSEN.items():
-            projections(model)[layer].weight.data.unflatten(1, (HEADS, SIZE))[:, heads] = 0
+        silence(projections(model))
         return model
 
     @pytest.mark.parametrize("method", [GradientRollout, GMARAttribution, IntegratedGradients])
@@ -401,16 +403,14 @@ class TestWrongArguments:
         ],
     )
     def test_heads(self, vit, heads, error, message):
-        """All before the model runs."""
+        """Errors come before the model runs."""
         with pytest.raises(error, match=message), ablate_heads(vit, heads):
             raise AssertionError
 
     def test_heads_of_a_model_that_tells_nothing(self, images):
         model, _ = make("timm-like, avg")
-        with (
-            pytest.raises(ValueError, match=r"among the 3 heads of layer 1\. Got 7 instead"),
-            ablate_heads(model, {1: [7]}),
-        ):
+        message = r"among the 3 heads of layer 1\. Got 7 instead"
+        with pytest.raises(ValueError, match=message), ablate_heads(model, {1: [7]}):
             model(images)
         with pytest.raises(ValueError, match=r"3 attention layers\. Got 5 instead"), ablate_heads(model, {5: [0]}):
             model(images)
@@ -431,10 +431,8 @@ class TestWrongArguments:
             vit(images)
 
     def test_models(self, vit, images):
-        with (
-            pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got function instead"),
-            ablate_heads(lambda x: x, {0: [0]}),
-        ):
+        message = r"model must be a torch\.nn\.Module\. Got function instead"
+        with pytest.raises(TypeError, match=message), ablate_heads(lambda x: x, {0: [0]}):
             raise AssertionError
         swin = SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
         model = SwinForImageClassification(swin).eval()
@@ -457,17 +455,5 @@ class TestWrongArguments:
             mean_head_outputs(vit, torch.zeros(3, 32, 32))
 
     def test_the_mean_of_a_model_with_pruned_heads(self, images):
-        class Pruned(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.patch_embed = nn.Conv2d(3, 24, 8, 8)
-
-            def forward(self, inputs):
-                tokens = self.patch_embed(inputs).flatten(2).mT
-                for number in (2, 3):
-                    q = tokens.unflatten(-1, (number, -1)).transpose(1, 2)
-                    tokens = tokens + F.scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
-                return tokens.mean(1)
-
         with pytest.raises(ValueError, match=r"as many heads in every layer.* shape \(2, 12\), \(3, 8\)"):
             mean_head_outputs(Pruned(), images)

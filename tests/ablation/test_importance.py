@@ -1,4 +1,4 @@
-"""Statistics over a data set against numpy on all examples at once."""
+"""Statistics over a data set against numpy."""
 
 import math
 from functools import partial
@@ -16,7 +16,7 @@ TARGETS[7] = 9  # the only one of its class
 
 
 def stored(inputs, target):
-    """A score that was computed before: an example's inputs are its index."""
+    """Return scores of examples whose inputs are their indices."""
     assert_close(TARGETS[inputs[:, 0, 0, 0].long()], torch.as_tensor(target))
     return SCORES[inputs[:, 0, 0, 0].long()]
 
@@ -34,11 +34,11 @@ def test_any_batches_give_the_statistics_of_all_examples(sizes):
     assert_close(found.std.numpy(), scores.std(0, ddof=1))
     assert found.classes.tolist() == sorted(set(targets.tolist()))
     for index, number in enumerate(found.classes.tolist()):
-        of_class = scores[targets == number]
-        assert found.class_examples[index] == len(of_class)
-        assert_close(found.class_mean[index].numpy(), of_class.mean(0))
+        members = scores[targets == number]
+        assert found.class_examples[index] == len(members)
+        assert_close(found.class_mean[index].numpy(), members.mean(0))
         if number != 9:
-            assert_close(found.class_std[index].numpy(), of_class.std(0, ddof=1))
+            assert_close(found.class_std[index].numpy(), members.std(0, ddof=1))
     assert found.class_std[-1].isnan().all()
 
 

@@ -1,4 +1,4 @@
-"""Scores of heads against an explicit mask, finite differences of it, and dense attention."""
+"""Head scores against an explicit mask, its finite differences, and dense attention."""
 
 import math
 
@@ -10,7 +10,7 @@ from snapshots import state
 from torch import nn
 from torch.testing import assert_close
 
-from ablation.test_heads import HEADS, Encoder, Masked
+from ablation.test_heads import HEADS, Encoder, Masked, Pruned
 from captum_gmar import GMARAttribution, record_attention
 from captum_gmar.ablation import attention_entropy, gradient_of_mask
 from captum_gmar.engine.models.patch_grid import Logits
@@ -23,7 +23,7 @@ LOSSES = {
 
 
 def by_an_explicit_mask(model, forward, images, loss):
-    """(N, L, H), each example by itself."""
+    """Compute scores (N, L, H) example by example."""
     scores = []
     for example in range(4):
         mask = torch.ones(3, HEADS, dtype=images.dtype, requires_grad=True)
@@ -69,8 +69,8 @@ def test_the_loss_is_the_cross_entropy_of_the_target(vit, images):
 @pytest.mark.parametrize("name", [name for name in FAMILIES if not name.startswith("timm ")])
 def test_entropy(name, images):
     model, forward = make(name)
-    of_copy = image_embedding if "embedding" in name else Logits
-    dense = written_out(model, lambda model, x: of_copy(model)(x), images, TARGETS)
+    forward_of = image_embedding if "embedding" in name else Logits
+    dense = written_out(model, lambda model, x: forward_of(model)(x), images, TARGETS)
     attention = [a for a in dense.attention if a.shape[-2] == a.shape[-1]]  # not SigLIP's pooling
     expected = torch.stack([-torch.special.xlogy(a, a).sum(-1).mean(-1) for a in attention], 1)
     found = attention_entropy(model, images, forward_func=forward)
@@ -79,7 +79,7 @@ def test_entropy(name, images):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """So that a layer takes several blocks."""
+    """Make a layer take several blocks."""
     monkeypatch.setattr("captum_gmar.engine.kernels.workspace.BLOCK_ELEMENTS", {"cpu": 3 * 17 * 5, "cuda": 1})
     monkeypatch.setattr("captum_gmar.engine.kernels.workspace.MIN_BLOCK_ROWS", 1)
 
@@ -96,7 +96,7 @@ def test_an_explicit_mask_in_several_blocks(vit, images, small_blocks):
 
 
 def test_entropy_of_even_attention(vit, images):
-    """Without queries every token looks everywhere alike."""
+    """Without queries attention is uniform."""
     for name, parameter in vit.named_parameters():
         if "query" in name or "q_proj" in name:
             nn.init.zeros_(parameter)
@@ -145,19 +145,6 @@ class TestEveryScore:
             score(vit, images * torch.nan, 3)
 
     def test_layers_of_different_heads(self, score, images):
-        class Pruned(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.patch_embed, self.cls_token = nn.Conv2d(3, 24, 8, 8), nn.Parameter(torch.randn(1, 1, 24))
-
-            def forward(self, inputs):
-                patches = self.patch_embed(inputs).flatten(2).mT
-                tokens = torch.cat([self.cls_token.expand(len(inputs), -1, -1), patches], 1)
-                for number in (2, 3):
-                    q = tokens.unflatten(-1, (number, -1)).transpose(1, 2)
-                    tokens = tokens + nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
-                return tokens[:, 0]
-
         with pytest.raises(ValueError, match="as many heads in every layer"):
             score(Pruned(), images, 3)
 

@@ -1,4 +1,4 @@
-"""Removing tokens against models that are really run on the tokens of the other patches alone."""
+"""Token removal against models that run on the other patches' tokens only."""
 
 import copy
 
@@ -72,7 +72,7 @@ def logits_of(model):
 
 
 def run_on_kept_tokens(model, image, gone, prefix):
-    """The model, with the tokens of other patches cut away after the embeddings."""
+    """Run the model with removed tokens cut off after the embeddings."""
     kept = torch.cat([torch.ones(prefix, dtype=torch.bool), ~gone.flatten()])
 
     def cut(module, args, output):
@@ -90,7 +90,7 @@ def run_on_kept_tokens(model, image, gone, prefix):
 
 @pytest.fixture
 def removed():
-    """For four images three sets of the sixteen patches: few, many, and all but one."""
+    """Return three sets of sixteen patches for four images: few, many, and all but one."""
     order = torch.rand(4, 3, 16, generator=torch.Generator().manual_seed(2)).argsort(-1).argsort(-1)
     return (order < torch.tensor([4, 11, 15])[:, None]).view(4, 3, 4, 4)
 
@@ -142,7 +142,7 @@ def test_removed_pixels_do_not_matter(images, removed, name):
 
 
 def test_relative_positions(images, removed):
-    """BEiT's bias arrives as a mask of its own: cut down to the kept tokens it must give the same."""
+    """BEiT's bias is a mask; cut to the kept tokens it must give the same outputs."""
     torch.manual_seed(0)
     model = beit(use_mean_pooling=True, use_relative_position_bias=True).eval()
     biases = [m for m in model.modules() if type(m).__name__ == "BeitRelativePositionBias"]
@@ -151,18 +151,15 @@ def test_relative_positions(images, removed):
     outputs = TokenRemoval(model)(logits_of(model), images, removed)
     gone = removed[2, 1]
     kept = torch.cat([torch.ones(1, dtype=torch.bool), ~gone.flatten()])
-    handles = [
-        bias.register_forward_hook(lambda module, args, output: output[..., kept, :][..., kept]) for bias in biases
-    ]
+    for bias in biases:
+        bias.register_forward_hook(lambda module, args, output: output[..., kept, :][..., kept])
     expected = run_on_kept_tokens(model, images[2], gone, 1)
-    for handle in handles:
-        handle.remove()
     assert_close(outputs[7], expected, rtol=1e-4, atol=1e-4)
     assert biases
 
 
 class Encoder(nn.Module):
-    """torch's own layers, which attend by nn.MultiheadAttention."""
+    """Model of torch's own layers, which use nn.MultiheadAttention."""
 
     def __init__(self, pool="cls"):
         super().__init__()
@@ -220,7 +217,7 @@ def test_removed_tokens_of_a_hugging_face_model_that_are_read_in_another_way(vit
 
 
 class Causal(nn.Module):
-    """Attention that is told so by a flag, over patches in the order of reading, the last of which is classified."""
+    """Causal attention over patches, of which the last is classified."""
 
     def __init__(self):
         super().__init__()
@@ -260,18 +257,13 @@ def test_pooling_by_a_probe_of_a_vision_tower(images, removed):
     assert_close(outputs[10], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_other_attention_and_other_means_pass_by(vit, images, removed):
-    def forward_func(inputs):
-        text = torch.arange(10.0).view(1, 1, 5, 2).expand(len(inputs), -1, -1, -1)
-        attended = F.scaled_dot_product_attention(text, text, text, is_causal=True)
-        other = inputs.mean((1, 2, 3)) * 0 + attended.mean() + text[0].mean(1).sum()
-        return vit(inputs).logits + other[:, None]
+def test_other_attention_and_other_means_are_unchanged(vit, images, removed):
+    def other(examples):
+        text = torch.arange(10.0).view(1, 1, 5, 2).expand(examples, -1, -1, -1)
+        return F.scaled_dot_product_attention(text, text, text, is_causal=True).mean() + text[0].mean(1).sum()
 
-    found = TokenRemoval(vit)(forward_func, images, removed)
-    text = torch.arange(10.0).view(1, 1, 5, 2)
-    attended = F.scaled_dot_product_attention(text, text, text, is_causal=True).mean()
-    expected = TokenRemoval(vit)(logits_of(vit), images, removed) + attended + text[0].mean(1).sum()
-    assert_close(found, expected)
+    found = TokenRemoval(vit)(lambda inputs: vit(inputs).logits + other(len(inputs)), images, removed)
+    assert_close(found, TokenRemoval(vit)(logits_of(vit), images, removed) + other(1))
 
 
 def test_curves(vit, images):
@@ -292,11 +284,8 @@ def test_curves(vit, images):
 
 def test_a_batch_equals_its_singles(vit, images, removed):
     batch = TokenRemoval(vit)(logits_of(vit), images, removed)
-    singles = [
-        TokenRemoval(vit)(logits_of(vit), images[i : i + 1], removed[i : i + 1, j : j + 1])
-        for i in range(4)
-        for j in range(3)
-    ]
+    parts = [(image[None], part[None, None]) for image, parts in zip(images, removed, strict=True) for part in parts]
+    singles = [TokenRemoval(vit)(logits_of(vit), *part) for part in parts]
     assert_close(batch, torch.cat(singles), rtol=1e-4, atol=1e-5)
 
 
