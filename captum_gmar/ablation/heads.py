@@ -62,7 +62,7 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
     if not chosen:
         yield
         return
-    _check_config(model, chosen)
+    _check_known_sizes(model, chosen)
     layers: set[int] = set()
     silences = {layer: partial(_silence, layer, numbers, fill) for layer, numbers in chosen.items()}
 
@@ -176,7 +176,7 @@ def _check_fill(fill: Tensor | None, chosen: dict[int, list[int]]) -> None:
         )
 
 
-def _check_config(model: nn.Module, chosen: dict[int, list[int]]) -> None:
+def _check_known_sizes(model: nn.Module, chosen: dict[int, list[int]]) -> None:
     """Raise a ValueError if the vision tower's config has fewer layers or heads."""
     configs = map(config_of, model.modules())
     config = next((config for config in configs if getattr(config, "patch_size", None) is not None), None)
