@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from captum_gmar.engine.checks import check_no_dropout
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.constants import without_gradient, without_parameters
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.constants import detach_parameters, detach_tensor
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.layer import attention_weights
 from captum_gmar.engine.kernels.precision import wide
 from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
@@ -121,12 +121,12 @@ class _Calls:
 
     @contextmanager
     def of_first_rows(self, embedding: nn.Module) -> Iterator[None]:
-        @of_this_thread
+        @limit_to_thread
         def enter(module: nn.Module, args: Any) -> Any:
             self.inputs.append(args[0])
             return args[0][:1, :1], *args[1:]
 
-        @of_this_thread
+        @limit_to_thread
         def leave(module: nn.Module, args: Any, output: Tensor) -> None:
             self.output = output
 
@@ -227,7 +227,7 @@ class _WordPass(AttentionMode):
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        output = func(*without_parameters(tuple(args)), **without_parameters(kwargs))
+        output = func(*detach_parameters(tuple(args)), **detach_parameters(kwargs))
         return output if self.reading.layer is None else self._follow(func, args, output)
 
     def _follow(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
@@ -267,12 +267,12 @@ def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
     """Within the block, in this thread, layers take their inputs as constants, and in place of what comes out of the
     last one leave the words' rows of all layers, in sequences as long as the decoder's, the last one filled up."""
 
-    @of_this_thread
+    @limit_to_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         reading.layer = len(reading.outputs)
-        return tuple(map(without_gradient, args)), {name: without_gradient(value) for name, value in kwargs.items()}
+        return tuple(map(detach_tensor, args)), {name: detach_tensor(value) for name, value in kwargs.items()}
 
-    @of_this_thread
+    @limit_to_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> Any:
         reading.layer = None
         reading.written_out.clear()

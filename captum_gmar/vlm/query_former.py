@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.precision import wide
 from captum_gmar.engine.models.attention_backend import attention_implementation
 
@@ -72,7 +72,7 @@ def _weights_kept(former: nn.Module) -> Iterator[tuple[dict[nn.Module, Tensor], 
 
 
 def _keeping(kept: dict[nn.Module, Tensor], layer: nn.Module) -> Any:
-    @of_this_thread
+    @limit_to_thread
     def keep(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
         kept[layer] = wide(output[1])[0].mean(0)
 

@@ -23,7 +23,7 @@ from captum_gmar.engine.checks import (
 )
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
 from captum_gmar.engine.hooks.autograd_graph import Pooling, depends
-from captum_gmar.engine.hooks.constants import PLAIN, without_parameters
+from captum_gmar.engine.hooks.constants import PLAIN, detach_parameters
 from captum_gmar.engine.kernels.batched import Note, noted_attention
 from captum_gmar.engine.kernels.dispatch import VALUE_MATRICES, is_fused, is_read_together
 from captum_gmar.engine.kernels.fused import Watcher, fused_attention
@@ -122,13 +122,13 @@ class ForwardPass(AttentionMode):
             return args[0]  # which it does nothing to
         if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
-        constants = {name: without_parameters(value) for name, value in kwargs.items()}
-        return func(*map(without_parameters, args), **constants)
+        constants = {name: detach_parameters(value) for name, value in kwargs.items()}
+        return func(*map(detach_parameters, args), **constants)
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The same inside torch's module; no gradient is wanted of its parameters."""
-        kwargs = {name: without_parameters(value) for name, value in kwargs.items()}
-        return super().attend_in_module(*map(without_parameters, args), **kwargs)
+        kwargs = {name: detach_parameters(value) for name, value in kwargs.items()}
+        return super().attend_in_module(*map(detach_parameters, args), **kwargs)
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Hands out the layer if it is one over the patch grid; else attends as torch does."""

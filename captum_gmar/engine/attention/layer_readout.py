@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.checks import NoPatchGridError
-from captum_gmar.engine.hooks.constants import without_gradient
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.constants import detach_tensor
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.models.patch_grid import check_rows
 
 
@@ -40,13 +40,13 @@ def layers_apart(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iter
     """
     outputs: list[Tensor] = []
 
-    @of_this_thread
+    @limit_to_thread
     def detach(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         tokens = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         forward_pass.entry = forward_pass.entry or (None if tokens is None else tokens.grad_fn)
-        return tuple(map(without_gradient, args)), {name: without_gradient(value) for name, value in kwargs.items()}
+        return tuple(map(detach_tensor, args)), {name: detach_tensor(value) for name, value in kwargs.items()}
 
-    @of_this_thread
+    @limit_to_thread
     def collect(layer: nn.Module, args: Any, output: Any) -> Any:
         outputs.append(output if isinstance(output, Tensor) else output[0])
         if layer is not layers[-1]:

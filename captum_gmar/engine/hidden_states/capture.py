@@ -22,9 +22,9 @@ from captum_gmar.engine.checks import (
 from captum_gmar.engine.hidden_states.libragrad import BalancedPass, balanced
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
 from captum_gmar.engine.hooks.autograd_graph import depends
-from captum_gmar.engine.hooks.constants import without_parameters
+from captum_gmar.engine.hooks.constants import detach_parameters
 from captum_gmar.engine.hooks.gradients import gradients
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
 from captum_gmar.engine.kernels.layer import Layer
 from captum_gmar.engine.kernels.precision import wide, without_autocast
@@ -191,11 +191,11 @@ def _kept_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """Within the block, keeps what enters each layer in this thread, and what leaves the last."""
     kept: list[Tensor] = []
 
-    @of_this_thread
+    @limit_to_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> None:
         kept.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
 
-    @of_this_thread
+    @limit_to_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> None:
         kept.append(output if isinstance(output, Tensor) else output[0])
 
@@ -251,7 +251,7 @@ class _TokensMode(AttentionMode):
         )
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        args, kwargs = without_parameters((args, kwargs))
+        args, kwargs = detach_parameters((args, kwargs))
         return super().attend_in_module(*args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -259,7 +259,7 @@ class _TokensMode(AttentionMode):
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
-        args, kwargs = without_parameters((tuple(args), kwargs))
+        args, kwargs = detach_parameters((tuple(args), kwargs))
         result = func(*args, **kwargs)
         if func in NORM_FUNCTIONS:
             self._normalised = result

@@ -40,8 +40,8 @@ from captum_gmar.engine.hidden_states.registry import (
     registered_rule,
 )
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.constants import mapped, without_gradient, without_parameters
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.constants import detach_parameters, detach_tensor, map_nested
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.models.patch_grid import TRACED, check_no_checkpointing
 
 REGISTER = "captum_gmar.register_rule"
@@ -68,11 +68,11 @@ def balanced(model: nn.Module, keeps_parameters: bool = False) -> Iterator["Bala
     _check_balanceable(model)
     balancing = BalancedPass(model, keeps_parameters)
 
-    @of_this_thread
+    @limit_to_thread
     def enter(module: nn.Module, args: Any) -> None:
         balancing.aside += 1
 
-    leave = of_this_thread(balancing.leave)
+    leave = limit_to_thread(balancing.leave)
     with balancing, ExitStack() as stack:
         for module in model.modules():
             if registered_rule(type(module)) is not None:
@@ -132,7 +132,7 @@ class BalancedPass(AttentionMode):
         if self.aside:
             return call.run()
         paths, factors = ([], []) if self._in_module else self._parts(call[:3])
-        attended = AttentionCall(*map(without_gradient, call))._replace(value=call.value).run()
+        attended = AttentionCall(*map(detach_tensor, call))._replace(value=call.value).run()
         self._note(attended, paths, factors, "scaled_dot_product_attention")
         return attended
 
@@ -166,7 +166,7 @@ class BalancedPass(AttentionMode):
     def _constants(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.keeps_parameters or not torch.is_grad_enabled():
             return tuple(args), kwargs
-        return without_parameters(tuple(args)), without_parameters(kwargs)
+        return detach_parameters(tuple(args)), detach_parameters(kwargs)
 
     def _read_property(self, func: Callable[..., Any], args: Sequence[Any]) -> Any:
         result, name = func(*args), str(func.__self__.__name__)  # type: ignore[attr-defined]
@@ -221,7 +221,7 @@ class BalancedPass(AttentionMode):
         def share(argument: Any) -> Any:
             return functions.scaled_gradient(argument, 1 / shares) if is_path(argument) else argument
 
-        given |= mapped(share, multiplied)
+        given |= map_nested(share, multiplied)
         return func(*(given[place] for place in range(len(args))), **{key: given[key] for key in kwargs})
 
     def _parts(self, arguments: Any) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_gmar.engine.checks import check_no_dropout
 from captum_gmar.engine.hidden_states import functions
-from captum_gmar.engine.hooks.constants import mapped, without_gradient
+from captum_gmar.engine.hooks.constants import detach_tensor, map_nested
 
 
 def _words(text: str) -> frozenset[str]:
@@ -101,7 +101,7 @@ def apply_rule(
 
 def constant(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """What the function gives, without gradient."""
-    return func(*mapped(without_gradient, args), **mapped(without_gradient, kwargs))
+    return func(*map_nested(detach_tensor, args), **map_nested(detach_tensor, kwargs))
 
 
 def is_path(argument: Any) -> bool:
@@ -124,7 +124,7 @@ def _power(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 
 def _division(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """The denominator is constant."""
-    return func(args[0], *mapped(without_gradient, args[1:]), **mapped(without_gradient, kwargs))
+    return func(args[0], *map_nested(detach_tensor, args[1:]), **map_nested(detach_tensor, kwargs))
 
 
 def _dropout(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

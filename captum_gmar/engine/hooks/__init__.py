@@ -1,1 +1,1 @@
-"""Calls of torch's functions and modules, intercepted for one pass in one thread."""
+"""Interception of torch's functions and modules in one pass and one thread."""

@@ -1,8 +1,8 @@
-"""Every attention of a model, met in one place: torch's function, and the module that computes by it.
+"""Capture of all attention calls: ``F.scaled_dot_product_attention`` and ``torch.nn.MultiheadAttention``.
 
-``F.multi_head_attention_forward``, which does the work of ``torch.nn.MultiheadAttention``, hides its attention from a
-``TorchFunctionMode``. So torch's own code is run as a function whose names mean something else: the attention it calls,
-and the question whether anybody overrides it.
+``F.multi_head_attention_forward``, which ``torch.nn.MultiheadAttention`` calls, hides its attention from a
+``TorchFunctionMode``. So this module runs torch's code with two replaced globals: the attention function and
+``has_torch_function``.
 """
 
 import inspect
@@ -18,12 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from captum_gmar.engine.kernels.layer import attention_weights
 
-ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # names of the functions of a tensor's properties
+ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # names of the functions behind tensor properties
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
 
 class AttentionCall(NamedTuple):
-    """The arguments of one call of ``F.scaled_dot_product_attention``, as torch names them."""
+    """Arguments of one call of ``F.scaled_dot_product_attention``."""
 
     query: Tensor  # (..., H, queries, D)
     key: Tensor  # (..., H, keys, D)
@@ -35,13 +35,13 @@ class AttentionCall(NamedTuple):
     enable_gqa: bool = False
 
     def run(self) -> Tensor:
-        """Return what torch computes."""
+        """Run torch's function."""
         query, key, value, mask, dropout_p, is_causal, scale, enable_gqa = self
         rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, **rest)
 
     def expanded(self) -> "AttentionCall":
-        """Return the same call with causality written as a mask, and a key and value for every head of the query."""
+        """Return the same call with causality as a mask, and one key and value per query head."""
         query, key, value, mask = self[:4]
         if self.is_causal:
             mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
@@ -50,13 +50,13 @@ class AttentionCall(NamedTuple):
         return AttentionCall(query, key, value, mask, self.dropout_p, scale=self.scale)
 
     def weights(self) -> Tensor:
-        """Return the attention (..., H, queries, keys) by which the values are mixed."""
+        """Return the attention weights (..., H, queries, keys)."""
         query, key, _, mask, _, _, scale, _ = self.expanded()
         return attention_weights(query, key, mask, scale)
 
 
 class AttentionMode(TorchFunctionMode):
-    """Within the block, in this thread, attention is computed by ``attend``, and any other function is ``run``."""
+    """Function mode that passes attention calls to ``attend`` and other calls to ``run``, in one thread."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -70,36 +70,36 @@ class AttentionMode(TorchFunctionMode):
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor:
-        """In place of ``F.scaled_dot_product_attention``."""
+        """Replace ``F.scaled_dot_product_attention``."""
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """In place of ``F.multi_head_attention_forward``: the same, with ``attend`` in it."""
+        """Replace ``F.multi_head_attention_forward`` by the same code with ``attend``."""
         return _multi_head_attention_forward(self.attend, *args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """In place of any other function."""
+        """Replace any other function."""
         return func(*args, **kwargs)
 
 
 def _multi_head_attention_forward(
     attend: Callable[[AttentionCall], Tensor], *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """``F.multi_head_attention_forward`` with ``attend`` in place of ``F.scaled_dot_product_attention``.
+    """Run ``F.multi_head_attention_forward`` with ``attend``.
 
-    Attention weights, if asked for, come from torch, and no gradient goes through them: that raises an error.
+    Requested attention weights come from torch; a gradient through them raises an error.
     """
     arguments = _SIGNATURE.bind(*args, **kwargs).arguments
     needs_weights = arguments.get("need_weights", True)
-    run = _with_names(scaled_dot_product_attention=lambda *args, **kwargs: attend(AttentionCall(*args, **kwargs)))
+    run = _bind_globals(scaled_dot_product_attention=lambda *args, **kwargs: attend(AttentionCall(*args, **kwargs)))
     output, _ = run(**{**arguments, "need_weights": False})
     if not needs_weights:
         return output, None
     with torch.no_grad():
-        _, weights = _with_names()(**{**arguments, "need_weights": True})
+        _, weights = _bind_globals()(**{**arguments, "need_weights": True})
     return output, _WithoutGradient.apply(weights, output)  # type: ignore[no-untyped-call]
 
 
-def _with_names(**names: Any) -> Callable[..., tuple[Tensor, Any]]:
+def _bind_globals(**names: Any) -> Callable[..., tuple[Tensor, Any]]:
     original: Any = F.multi_head_attention_forward
     names = {**vars(F), "has_torch_function": lambda tensors: False, **names}
     return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)

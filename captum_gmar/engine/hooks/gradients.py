@@ -1,4 +1,4 @@
-"""Gradients of what is explained."""
+"""Gradients of the explained outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,15 @@ from torch import Tensor
 
 
 def gradients(
-    selected: Tensor, tensors: Sequence[Any], goes_again: bool = False, allow_unused: bool = False
+    selected: Tensor, tensors: Sequence[Any], retain_graph: bool = False, allow_unused: bool = False
 ) -> tuple[Tensor, ...]:
-    """Of what is explained (N,), with respect to tensors, or edges of its graph.
+    """Compute gradients of the explained outputs (N,) with respect to tensors or edges of the graph.
 
     Args:
-        goes_again: whether the same graph is gone back once more, and so is kept.
-        allow_unused: whether there may be none; then it is None.
+        selected: explained output of each example.
+        tensors: tensors or graph edges.
+        retain_graph: keep the graph for another backward pass.
+        allow_unused: return None for tensors without a gradient.
     """
-    # The sum has the same gradient as each example's number, of fewer operations.
-    return torch.autograd.grad(selected.sum(), tensors, retain_graph=goes_again or None, allow_unused=allow_unused)
+    # Examples are independent, so the sum has their gradients with fewer operations.
+    return torch.autograd.grad(selected.sum(), tensors, retain_graph=retain_graph or None, allow_unused=allow_unused)

@@ -1,15 +1,15 @@
-"""Hooks of modules that other threads run as well."""
+"""Module hooks that are limited to one thread."""
 
 import threading
 from collections.abc import Callable
 from typing import Any
 
 
-def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """The same hook, which does nothing in other threads than that of this call.
+def limit_to_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that does nothing in threads other than the current one.
 
-    These may run the module too, and torch calls it there without the keywords that it is registered for, where it is
-    being taken away between the two times that torch looks it up.
+    Other threads may run the module too. There torch may call the hook without its keywords while the hook is being
+    removed, as torch looks the hook up twice.
     """
     thread = threading.get_ident()
 

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_gmar.engine.checks import check_no_dropout
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.constants import mapped, without_parameters
+from captum_gmar.engine.hooks.constants import detach_parameters, map_nested
 from captum_gmar.engine.values.positions import Mixed
 from captum_gmar.engine.values.residual_stream import TokenStreams, query_nodes
 
@@ -65,7 +65,7 @@ class ValueMode(AttentionMode):
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As torch does, without gradients of parameters."""
-        args, kwargs = without_parameters((args, kwargs))
+        args, kwargs = detach_parameters((args, kwargs))
         return super().attend_in_module(*args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -75,7 +75,7 @@ class ValueMode(AttentionMode):
             return func(*args, **kwargs)
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
-        args, kwargs = without_parameters((tuple(args), kwargs))
+        args, kwargs = detach_parameters((tuple(args), kwargs))
         if name == SAMPLING:
             return self._sample(func, args, kwargs)
         met = self._weights_and_values(name, args) if len(self._weights) else None
@@ -85,7 +85,7 @@ class ValueMode(AttentionMode):
             return result
         weights, value = met
         kept = self._keep(value, weights, channels=_channels(weights, value) if name in WEIGHING_PRODUCTS else None)
-        result = func(*mapped(lambda argument: kept if argument is value else argument, args), **kwargs)
+        result = func(*map_nested(lambda argument: kept if argument is value else argument, args), **kwargs)
         self.streams.note(result, self._weights[weights])
         return result
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import check_deterministic, check_forward
 from captum_gmar.engine.finite_checks import check_finite
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, uncompiled
 from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, added_up, finest
@@ -233,7 +233,7 @@ def _marked(inputs: Tensor) -> Tensor:
 def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
     """Within the block, the mode knows what entered the list of layers that is under way."""
 
-    @of_this_thread
+    @limit_to_thread
     def enter(module: nn.Module, args: Any) -> None:
         mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
 

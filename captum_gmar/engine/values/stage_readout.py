@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.hooks.threads import of_this_thread
+from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.models.layers import ATTENTION_NAMES
 
 MLP_NAMES = ("mlp", "ffn", "feedforward")
@@ -112,7 +112,7 @@ def _hooked(
     passing: LayersPassedBy,
     is_under_way: Callable[[int | None], None],
 ) -> list[Any]:
-    @of_this_thread
+    @limit_to_thread
     def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         tokens = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         changed = passing.enter(stage, place, tokens)
@@ -128,7 +128,7 @@ def _hooked(
 
         return tuple(map(of_layer, args)), {name: of_layer(value) for name, value in kwargs.items()}
 
-    @of_this_thread
+    @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
         is_under_way(None)
         tokens = passing.leave(stage, place, output if isinstance(output, Tensor) else output[0])
@@ -140,14 +140,14 @@ def _hooked(
 def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
     """So that it adds nothing to what passes by."""
 
-    @of_this_thread
+    @limit_to_thread
     def enter(module: nn.Module, args: Any) -> Any:
         if passing.carried is None:
             return None
         true = args[0][-passing.rows :].mul(1)  # computed anew, so that its places are those of the true examples
         return true, *args[1:]
 
-    @of_this_thread
+    @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
         if passing.carried is None:
             return None
