@@ -20,12 +20,13 @@ from captum_gmar.engine._captum import (
 )
 from captum_gmar.engine.batching import in_halves
 from captum_gmar.engine.explain import explain_any
-from captum_gmar.engine.models.patch_grid import Logits, check_model, logits_of
+from captum_gmar.engine.models.patch_grid import Logits, check_model, frames_of, logits_of
 from captum_gmar.engine.models.readout_tokens import check_start
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import ChooseTargets, Inputs, Request, Targets, each_target, pixel_values
 from captum_gmar.engine.rule import head_weights
 
+IMAGE_DIMS = 4
 NO_GRADIENT = (
     "All gradients of an attention layer are zero for at least one example: the target does not depend on its "
     "attention there. Methods that weigh heads weigh them the same, and others learn nothing from that layer."
@@ -295,9 +296,15 @@ class AttentionAttribution(Attribution, ABC):
         """Not offered, as in Captum's own gradient methods."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
 
-    def _inputs(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """The one tensor among the inputs, of a form that the method takes."""
-        return pixel_values(inputs)
+    def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
+        """Return the one tensor among the inputs, in a form that method and model take."""
+        pixels = pixel_values(inputs, takes_others=takes_others)
+        if pixels.dim() == IMAGE_DIMS and frames_of(self.model):
+            raise ValueError(
+                f"inputs must be videos (examples, frames, channels, height, width), as {type(self.model).__name__} "
+                f"takes them. Got shape {tuple(pixels.shape)} instead."
+            )
+        return pixels
 
     def _explain(self, pixels: Tensor, request: Request, plan: Plan | None = None) -> list[list[Explanation]]:
         """Of each target, of each batch; ``plan`` if it is not the method's."""

@@ -16,7 +16,7 @@ from captum_gmar.engine.models.introspection import Survey
 from captum_gmar.engine.models.layers import has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, NoPatchSizeError, config_of
 from captum_gmar.engine.plan import Explanation, Plan
-from captum_gmar.engine.request import Request, pixel_values
+from captum_gmar.engine.request import Request
 from captum_gmar.engine.values.explain import explain_values
 
 
@@ -85,10 +85,10 @@ class AttentionEvidence(AttentionAttribution):
         """As it stands in tables and pictures."""
         return "Attention evidence"
 
-    def _inputs(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = True) -> Tensor:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
         is_flat = isinstance(first, Tensor) and first.dim() == 3  # one image without its batch is no spectrogram
-        return pixel_values(inputs, takes_others=not is_flat or takes_sequences(self.model))
+        return super()._inputs(inputs, takes_others=takes_others and (not is_flat or takes_sequences(self.model)))
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         if request.contrast is None and not has_several_labels(self.model):

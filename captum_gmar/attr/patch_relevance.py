@@ -48,7 +48,7 @@ def methods_of_mapping(methods: Mapping[Any, Any], reserved: Collection[str] = (
         TypeError: if a key is no name or reserved, or a method no method.
     """
     for name in methods:
-        if not isinstance(name, str) or name in reserved:
+        if not isinstance(name, str) or not name or name in reserved:
             others = f", other than {', '.join(reserved)}" if reserved else ""
             raise TypeError(f"methods must be a mapping from names{others}. Got the key {name!r} instead.")
     return {name: _checked_method(name, method) for name, method in methods.items()}

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 
 NEAR = 4  # names suggested
 
@@ -23,6 +24,7 @@ def find_class(
             Default: "an index or a label"
 
     Raises:
+        TypeError: if it is neither.
         ValueError: if it names no class or several; it says which are near.
 
     >>> labels = {0: "tabby, tabby cat", 1: "tiger cat", 2: "crane", 3: "crane"}
@@ -50,8 +52,10 @@ def find_classes(
 
 
 def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: str) -> int:
-    if isinstance(text, int):
-        return _check_index(text, labels, option)
+    if isinstance(text, Integral):
+        return _check_index(int(text), labels, option)
+    if not isinstance(text, str):
+        raise TypeError(f"{option} must be {forms}. Got {text!r} instead.")
     wanted = text.strip().casefold()
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]

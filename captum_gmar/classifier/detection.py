@@ -1,6 +1,6 @@
 """The query of a detector that stands for an object: by its class, by a box around it, or both."""
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar.classifier.class_names import find_class
-from captum_gmar.classifier.image_classifier import PADDING_MASK, Classifier
+from captum_gmar.classifier.image_classifier import PADDING_MASK, Classifier, check_classifier
 from captum_gmar.classifier.photo_frame import CORNERS, Corners, check_numbers
 
 
@@ -82,10 +82,11 @@ def find_object(
         ``detection.target`` the target.
 
     Raises:
-        TypeError: if the model is no detector.
+        TypeError: if the detector is no Classifier, its model no detector, or the photo no image.
         ValueError: if there is no such class, the model does not see the box, no query detects this, or the image
             processor does more than resize, crop and pad.
     """
+    check_classifier(detector, "detector")
     inputs = {name: values.to(detector.device) for name, values in detector.inputs(photo).items()}
     frame = detector.frame(photo)
     chosen = None if label is None else find_class(label, detector.labels, "label")
@@ -164,9 +165,8 @@ def find_query(
         raise ValueError(f"threshold must be a number in [0, 1]. Got {threshold!r} instead.")
     shown = (0, 0, image_size[1], image_size[0]) if shown is None else shown
     probabilities, boxes = _read_queries(output, num_labels, shown)
-    if label is not None and label not in range(num_labels):
+    if label is not None and not (isinstance(label, Integral) and 0 <= label < num_labels):
         raise ValueError(f"label must be from 0 to {num_labels - 1} for this model. Got {label!r} instead.")
-    label = None if label is None else int(label)
     if label is None:
         likeliest, classes = probabilities.max(1)
     else:
@@ -190,7 +190,7 @@ def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor,
         raise TypeError(
             f"output must be a detector's, with logits and pred_boxes. Got {type(output).__name__} instead."
         )
-    if logits.dim() != 3 or len(logits) != 1 or boxes.shape != (*logits.shape[:2], 4):
+    if logits.dim() != 3 or len(logits) != 1 or not logits.numel() or boxes.shape != (*logits.shape[:2], 4):
         raise ValueError(
             "output must be of one image, logits (1, queries, classes) and pred_boxes (1, queries, 4). Got "
             f"{tuple(logits.shape)} and {tuple(boxes.shape)} instead."
@@ -205,7 +205,7 @@ def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor,
     middle, extent = boxes[:, :2], boxes[:, 2:]
     has_none = columns > num_labels
     probabilities = logits.softmax(-1)[:, :-1] if has_none else logits.sigmoid()
-    left, top, right, bottom = shown
+    left, top, right, bottom = check_numbers(shown, "shown", CORNERS)
     corners = torch.cat([middle - extent / 2, middle + extent / 2], -1)
     extents, starts = [right - left, bottom - top] * 2, [left, top] * 2
     return probabilities, corners * torch.tensor(extents, dtype=torch.float64) + torch.tensor(starts)

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar.classifier.photo_frame import Colours, PhotoFrame, find_frame
-from captum_gmar.engine.models.patch_grid import Logits, config_of, patch_grid
+from captum_gmar.engine.models.patch_grid import Logits, check_model, config_of, patch_grid
+from captum_gmar.metrics._inputs import check_count
 
 PIXEL_NAMES = "pixel_values", "pixel_values_videos"  # as processors name them
 PADDING_MASK = "pixel_mask"
@@ -38,6 +39,7 @@ class Classifier:
             Default: None
 
     Raises:
+        TypeError: if the model is no ``torch.nn.Module``, or the processor cannot be called.
         ValueError: if the size is not a multiple of the model's patch size, or too large.
     """
 
@@ -46,8 +48,12 @@ class Classifier:
     size: int | None = None
 
     def __post_init__(self) -> None:
+        check_model(self.model)
+        if self.processor is not None and not callable(self.processor):
+            raise TypeError(f"processor must be the model's image processor. Got {self.processor!r} instead.")
         if self.size is None:
             return
+        check_count(self.size, "size")
         if self.size > LARGEST:
             raise ValueError(f"size must be at most {LARGEST} pixels, or memory would not do. Got {self.size} instead.")
         try:
@@ -92,8 +98,10 @@ class Classifier:
             **pixel_mask** (1, height, width) that the model takes, which is zero at padding, that mask.
 
         Raises:
+            TypeError: if it is no image.
             ValueError: from the image processor, if it cannot take the image, or not make this size of it.
         """
+        _check_picture(image)
         made = self.processor(images=image, return_tensors="pt", **self._size_options())
         height, width = made["pixel_values"].shape[-2:]
         if self.size is not None and (height, width) != (self.size, self.size):
@@ -121,8 +129,10 @@ class Classifier:
         The place in the pixel values of an image, or of a frame of a video, of this size.
 
         Raises:
+            TypeError: if it is no image.
             ValueError: if the image processor does something else than resize, crop and pad.
         """
+        _check_picture(image)
         if image.size not in self._frames:
             self._frames[image.size] = find_frame(self._process, self._colours, *image.size)
         return self._frames[image.size]
@@ -199,6 +209,20 @@ class Classifier:
         trained = getattr(config, "image_size", (height, width))
         trained = (trained, trained) if isinstance(trained, int) else tuple(trained)
         return trained != (height, width) and _accepts(self.model, "interpolate_pos_encoding")
+
+
+def check_classifier(value: object, name: str) -> None:
+    """
+    Raises:
+        TypeError: if it is not a :class:`Classifier`; ``name`` says whose argument it is.
+    """
+    if not isinstance(value, Classifier):
+        raise TypeError(f"{name} must be a Classifier(model, processor). Got {type(value).__name__} instead.")
+
+
+def _check_picture(image: object) -> None:
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a PIL image. Got {type(image).__name__} instead.")
 
 
 def _accepts(model: nn.Module, option: str) -> bool:

@@ -67,6 +67,8 @@ def load_classifier(
         >>> classifier.labels[int(logits.argmax())]
         'dotted triangle'
     """
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"name must be a folder or a Hugging Face id. Got {name!r} instead.")
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, partial(_read, by_text=bool(texts)), patience)
     check_weights(name, model, report)
@@ -91,11 +93,11 @@ def choose_device(name: str) -> torch.device:
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
         return accelerator or torch.device("cpu")
-    kind, _, number = name.partition(":")
+    kind, _, number = str(name).partition(":")
     available = {"cpu": 1}
     if accelerator is not None:
         available[accelerator.type] = torch.accelerator.device_count()
-    if int(number or 0) >= available.get(kind, 0):
+    if not (number or "0").isdecimal() or int(number or 0) >= available.get(kind, 0):
         kinds = " or ".join(f"{kind} ({count})" for kind, count in available.items())
         raise ValueError(f"device must be one that PyTorch finds here, of {kinds}. Got {name!r} instead.")
     return torch.device(name)

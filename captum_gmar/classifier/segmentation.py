@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_gmar.classifier.class_names import find_class
-from captum_gmar.classifier.image_classifier import Classifier
+from captum_gmar.classifier.image_classifier import Classifier, check_classifier
 from captum_gmar.classifier.photo_frame import PhotoFrame
+
+MAP_DIMS = 4  # of logits
 
 
 class ClassRegion(NamedTuple):
@@ -57,15 +59,23 @@ def find_region(
         ClassRegion: Its **mean_logit** is the ``forward_func`` of a method, and **pixels** are the inputs.
 
     Raises:
-        TypeError: if the mask is no image.
-        ValueError: if there is no such class, the model predicts it nowhere, mask and point are both given, the model
-            does not see the region, or the image processor does more than resize, crop and pad.
+        TypeError: if the segmenter is no Classifier, or photo or mask no image.
+        ValueError: if the model is no semantic segmenter, there is no such class, the model predicts it nowhere, mask
+            and point are both given, the model does not see the region, or the image processor does more than resize,
+            crop and pad.
     """
+    check_classifier(segmenter, "segmenter")
     if mask is not None and point is not None:
         raise ValueError("mask cannot be combined with point. Pass one of both.")
     pixels = segmenter.pixel_values(photo).to(segmenter.device)
     with torch.no_grad():
-        predicted = segmenter.logits(pixels)[0].argmax(0)  # (rows, columns)
+        logits = segmenter.logits(pixels)
+    if logits.dim() != MAP_DIMS:
+        raise ValueError(
+            "segmenter must give logits (examples, classes, rows, columns). Got shape "
+            f"{tuple(logits.shape)} instead. Pass a model for semantic segmentation."
+        )
+    predicted = logits[0].argmax(0)  # (rows, columns)
     shape = predicted.shape[0], predicted.shape[1]
     region = None
     if mask is not None:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from captum_gmar.engine._captum import (
     TargetType,
@@ -138,23 +139,27 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
 
     Raises:
         ValueError: if there are several, or it is no such batch of floating-point numbers.
-        RuntimeError: within a transform of ``torch.func``.
+        RuntimeError: within a transform of ``torch.func``, or with a tangent of forward-mode differentiation.
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise RuntimeError(
-            "Expected a call outside of torch.func's transforms (grad, vmap, jvp), but got one within: attributions "
-            "have no gradient, and batches need no vmap. Call the method on plain tensors."
-        )
     tensors = _format_tensor_into_tuples(inputs)
     if not tensors:
         raise ValueError(f"inputs must be a tensor of pixel values. Got {inputs!r} instead.")
     pixels, *further = tensors
+    is_dual = unpack_dual(pixels).tangent is not None  # type: ignore[no-untyped-call]
+    if is_dual or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "Expected a call outside of torch.func's transforms (grad, vmap, jvp) and of forward-mode differentiation, "
+            "but got one within: attributions have no gradient, and batches need no vmap. Call the method on plain "
+            "tensors."
+        )
     if further:
         raise ValueError(
             f"Expected one tensor of pixel values but got {len(further) + 1} inputs. Pass the others as "
             "additional_forward_args."
         )
     others = OTHER_INPUTS if takes_others else {}
+    if pixels.is_nested or pixels.is_meta or pixels.layout is not torch.strided:
+        raise ValueError(f"inputs must be a dense tensor with values. Got {_kind_of(pixels)} instead.")
     if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
         shapes = " or ".join([IMAGES, *others.values()])
         hint = (
@@ -165,6 +170,10 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
             f"but got {pixels.dtype} of shape {tuple(pixels.shape)}.{hint}"
         )
     return pixels
+
+
+def _kind_of(pixels: Tensor) -> str:
+    return "a nested one" if pixels.is_nested else "one on meta" if pixels.is_meta else f"{pixels.layout}"
 
 
 def leaf(pixels: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from captum_gmar.attr.evidence import AttentionEvidence
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.text_scores import PackedTextScores, TextScores, check_texts
+from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.visualization import visualize_comparison
 
 TEXT_METHOD = "attention-evidence"
@@ -88,7 +89,7 @@ def explain_text(
         TextExplanation: **relevance** (texts, rows, columns), **scores** (texts,), and ``visualize()``.
 
     Raises:
-        TypeError: if the image, a text or the processor is none.
+        TypeError: if the model, the image, a text or the processor is none.
         ValueError: if the model scores no texts, a text has more tokens than the model takes, is empty, given twice or
             also the contrast, or there is no such method, or it takes no contrast.
         RuntimeError: if the method cannot explain the model; the message begins with its name.
@@ -106,6 +107,15 @@ def explain_text(
     check_texts(classes)
     if not isinstance(image, Image.Image):
         raise TypeError(f"image must be a PIL.Image.Image. Got {type(image).__name__} instead.")
+    if not min(image.size):
+        raise ValueError(f"image must have pixels. Got {image.width}x{image.height} of them instead.")
+    check_model(model)
+    missing = [part for part in ("image_processor", "tokenizer") if not callable(getattr(processor, part, None))]
+    if missing:
+        raise TypeError(
+            f"processor must be the model's, with {' and '.join(missing)}, as AutoProcessor.from_pretrained makes it. "
+            f"Got {type(processor).__name__} instead."
+        )
     name = _named_method(method, contrast)
     pixels, arguments = _inputs(processor, image, next(model.parameters()).device)
     scores = (PackedTextScores if arguments else TextScores)(model, processor, classes)
@@ -115,7 +125,7 @@ def explain_text(
         photo = _resized(image, *maps.relevance.shape[-2:])
     else:
         maps = Explainer([name], scores, scores).explain(pixels, targets.to(pixels.device)[None], against)
-        photo = Classifier(scores, _image_processor(processor)).photo(pixels[0])
+        photo = Classifier(scores, processor.image_processor).photo(pixels[0])
     relevance = maps.relevance.reshape(len(texts), *maps.relevance.shape[-2:]).float().cpu()
     return TextExplanation(texts, relevance, maps.logits[0, : len(texts)].float().cpu(), contrast, photo, name)
 
@@ -127,13 +137,9 @@ def _named_method(method: str, contrast: str | None) -> str:
     return name
 
 
-def _image_processor(processor: Any) -> Any:
-    return getattr(processor, "image_processor", processor)
-
-
 def _inputs(processor: Any, image: Image.Image, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What the model takes of an image, and what else where it comes as patches."""
-    made = _image_processor(processor)(images=image.convert("RGB"), return_tensors="pt")
+    made = processor.image_processor(images=image.convert("RGB"), return_tensors="pt")
     pixels: Tensor = made["pixel_values"].to(device)
     return pixels, tuple(made[name].to(device) for name in OF_PATCHES if name in made)
 

@@ -1,5 +1,6 @@
 """Photos and attributions as they are drawn: checked, of one size, and with the scale of their colours."""
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,8 +105,8 @@ def scaled(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     Raises:
         ValueError: if they are not finite, ``name`` says which they are, or ``outlier_perc`` is no percentage.
     """
-    if not 0 <= outlier_perc < 100:
-        raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc} instead.")
+    if not isinstance(outlier_perc, Real) or not 0 <= outlier_perc < 100:
+        raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc!r} instead.")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
     sizes, lowest = np.abs(values), float(values.min())

@@ -232,7 +232,10 @@ def outline(panel: Axes, photo: Array, patch: tuple[int, int], patches: tuple[in
 
 def outline_box(panel: Axes, box: tuple[float, float, float, float]) -> None:
     """Frames what lies within left, top, right and bottom, in pixels, so that it stands out from any colour."""
-    left, top, right, bottom = box
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError):
+        raise ValueError(f"box must be left, top, right and bottom, in pixels. Got {box!r} instead.") from None
     corner, width, height = (left - 0.5, top - 0.5), right - left, bottom - top  # a pixel's middle is whole
     for colour, line in OUTLINES:
         panel.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line))
@@ -323,12 +326,12 @@ def tick_labels(values: tuple[float, ...]) -> list[str]:
 def map_text(label: str | None, heat: Heat, cmap: str | None, note: str | None) -> str:
     """What stands below a map's colour bar: what it measures, what its colours say, and what the map does not say."""
     signs = SIGNS if heat.is_signed and cmap is None else ""
-    return "\n".join(filter(None, [heat.label if label is None else label, signs, note]))
+    return "\n".join(str(part) for part in (heat.label if label is None else label, signs, note) if part)
 
 
 def wrapped(text: str, inches: float, points: float) -> str:
     """The text in lines of at most this width, in letters of this size; its own lines stay apart."""
-    return "\n".join(_wrapped(" ".join(line.split()), inches, points) for line in text.splitlines())
+    return "\n".join(_wrapped(" ".join(line.split()), inches, points) for line in str(text).splitlines())
 
 
 def _wrapped(text: str, inches: float, points: float) -> str:

@@ -151,6 +151,8 @@ def _strip_rows(photo: Array, lines: int, text: str) -> list[PanelRow]:
 
 
 def _photos(frames: Tensor | Array | Sequence[Pixels]) -> list[Array]:
+    if not isinstance(frames, Tensor | np.ndarray | Sequence):
+        raise TypeError(f"frames must be a tensor, an array or a sequence of images. Got {frames!r} instead.")
     photos = [photo_of(frame) for frame in frames]
     if not photos or any(photo.shape != photos[0].shape for photo in photos):
         sizes = sorted({photo.shape[:2] for photo in photos})

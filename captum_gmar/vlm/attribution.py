@@ -79,6 +79,10 @@ class AnswerAttribution:
         """
         if self.pictures is None:
             raise ValueError("It is not known which image token of this model stands for which place in the picture.")
+        if picture not in range(len(self.pictures)):
+            raise IndexError(
+                f"picture must be below the number of pictures, {len(self.pictures)}. Got {picture!r} instead."
+            )
         return self.pictures[picture].map(self._attended(self.pictures[picture]))
 
     def _attended(self, picture: Picture) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.vlm.attribution import AnswerAttribution, share_out
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
-from captum_gmar.vlm.image_tokens import PicturePrompt
+from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
 from captum_gmar.vlm.word_scores import word_scores
@@ -105,20 +106,26 @@ class AnswerEvidence:
             AnswerAttribution: the numbers, in single precision for half-precision models.
 
         Raises:
+            TypeError: if an answer is neither text nor ids, or ``gen_args`` no mapping.
             ValueError: if the inputs are not those of one example, or the processor cannot take prompt and images or is
-                another model's; the answer has no tokens, is text without a tokenizer, or has with the prompt more
-                tokens than the model has positions; or the contrast has another number of tokens.
+                another model's; the answer has no tokens or none that the tokenizer knows, is text without a tokenizer,
+                or has with the prompt more tokens than the model has positions; or the contrast has another number of
+                tokens or is the answer.
             RuntimeError: if the decoder's attention can't be met.
             FloatingPointError: if what is explained, or relevance, is NaN or infinite.
         """
+        if not isinstance(gen_args or {}, Mapping):
+            raise TypeError(f"gen_args must be a mapping of arguments of generate. Got {gen_args!r} instead.")
         sizes = picture_sizes(images)
+        if sizes and 0 in chain(*sizes):
+            raise ValueError(f"images must have pixels. Got sizes {sizes} instead.")
         if isinstance(inputs, str):
             inputs = prompt_inputs(self.model, self.processor, inputs, images)
         elif images is not None:
             raise ValueError(
                 "images must go with a prompt. Got them beside what a processor returned: pass one of both."
             )
-        arguments = _one_example(inputs)
+        arguments = _one_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)
         ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
         against = None if contrast is None else self._token_ids(contrast, "contrast")
@@ -126,6 +133,8 @@ class AnswerEvidence:
             raise ValueError(
                 f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(against)} instead."
             )
+        if against is not None and against * (len(ids) // len(against)) == ids:
+            raise ValueError(f"contrast must be another answer than the target. Got {contrast!r} for both.")
         _check_positions(self.model, arguments, len(ids) - 1)
         answered = self._append_answer(arguments, ids)
         evidence = explain_last_rows(self.model, answered, len(ids), partial(word_scores, ids=ids, against=against))
@@ -166,9 +175,13 @@ class AnswerEvidence:
             text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
             if not answer:
                 raise ValueError(f"{name} must be text of at least one token. Got {text!r} instead.")
+            if set(answer) == {getattr(self.tokenizer, "unk_token_id", None)}:
+                raise ValueError(f"{name} must have a token that the tokenizer knows. Got {text!r}, of unknown ones.")
+        if not isinstance(answer, Tensor | Sequence) or isinstance(answer, bytes):
+            raise TypeError(f"{name} must be text or token ids. Got {answer!r} instead.")
         ids: list[Any] = answer.flatten().tolist() if isinstance(answer, Tensor) else list(answer)
         words = self.model.get_output_embeddings().weight.shape[0]
-        if not ids or any(not isinstance(number, int) or not 0 <= number < words for number in ids):
+        if not ids or any(type(number) is not int or not 0 <= number < words for number in ids):
             raise ValueError(f"{name} must be at least one token of the model's {words}. Got {ids[:8]} instead.")
         return ids
 
@@ -211,19 +224,33 @@ def _has_encoder(model: Any) -> bool:
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
-def _one_example(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, checked to be of one example."""
+def _one_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments, checked to be of one example."""
     if not isinstance(inputs, Mapping):
         raise ValueError(
             f"inputs must be a prompt, or what the model's processor returned. Got {type(inputs).__name__} instead."
         )
-    ids = inputs.get("input_ids")
-    if isinstance(ids, Tensor) and (ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]):
+    if inputs.get("input_ids") is not None or not _has_encoder(model):
+        _check_ids(model, inputs.get("input_ids"), inputs.get("attention_mask"))
+    return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
+
+
+def _check_ids(model: Any, ids: object, mask: object) -> None:
+    if not isinstance(ids, Tensor) or ids.is_floating_point():
+        raise ValueError(f"inputs must hold input_ids, a tensor of whole numbers. Got {ids!r} instead.")
+    if ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]:
         raise ValueError(
             f"inputs must be of one example, input_ids of shape (1, tokens). Got {tuple(ids.shape)} instead: explain "
             "examples one after the other."
         )
-    return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
+    known = (ids >= 0) & (ids < model.get_input_embeddings().weight.shape[0])
+    unknown = ids[~known & (ids != image_token_id(model))]
+    if len(unknown):
+        raise ValueError(f"input_ids must be tokens of the model. Got {unknown.tolist()[:8]} among them.")
+    if isinstance(mask, Tensor) and mask.shape != ids.shape:
+        raise ValueError(
+            f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}. Got {tuple(mask.shape)} instead."
+        )
 
 
 def _check_positions(model: Any, arguments: Mapping[str, Any], answered: int) -> None:

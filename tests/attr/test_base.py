@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import transformers
+from classifiers import SMALL
 from torch.testing import assert_close
 
-from captum_gmar import GMARAttribution
+from captum_gmar import AttentionEvidence, GMARAttribution
 
 
 def test_each_pixel_has_an_even_part_of_its_patch(vit, images):
@@ -34,6 +36,33 @@ def test_chosen_classes_are_those_of_the_logits(vit, images):
     assert_close(maps.logits, logits)
     assert torch.equal(maps.targets, logits.topk(2).indices)
     assert_close(maps.relevance[:, 0], GMARAttribution(vit).relevance(images, logits.argmax(-1)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "got"),
+    [
+        (torch.ones(1, 3, 32, 32).to_sparse(), r"torch\.sparse_coo"),
+        (torch.ones(1, 3, 32, 32, device="meta"), "one on meta"),
+        (torch.nested.nested_tensor([torch.ones(3, 32, 32)] * 2, layout=torch.jagged), "a nested one"),
+    ],
+)
+def test_inputs_without_all_their_values_are_refused(inputs, got, vit):
+    with pytest.raises(ValueError, match=rf"inputs must be a dense tensor with values\. Got {got} instead\."):
+        GMARAttribution(vit).attribute(inputs, 0)
+
+
+@pytest.mark.parametrize("method", [GMARAttribution, AttentionEvidence])
+def test_a_model_of_videos_takes_no_image(method):
+    film = transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**SMALL, num_frames=4))
+    with pytest.raises(
+        ValueError, match=r"inputs must be videos .* as VideoMAEForVideoClassification takes them\. Got"
+    ):
+        method(film.eval()).relevance(torch.rand(4, 3, 32, 32), 0)
+
+
+def test_a_forward_func_is_called(vit):
+    with pytest.raises(TypeError, match=r"forward_func must be a callable that takes the inputs .* Got str instead"):
+        GMARAttribution(vit, forward_func="logits")
 
 
 def test_features_are_not_offered(vit):

@@ -184,7 +184,12 @@ def test_transforms(name, vit, images):
     def total(pixels):
         return method.attribute(pixels, 3).sum()
 
+    def with_tangent():
+        with torch.autograd.forward_ad.dual_level():
+            total(torch.autograd.forward_ad.make_dual(images, images))
+
     for call in (
+        with_tangent,
         lambda: torch.func.grad(total)(images),
         lambda: torch.vmap(lambda pixels: method.attribute(pixels[None], 3))(images),
         lambda: torch.func.jvp(total, (images,), (images,)),

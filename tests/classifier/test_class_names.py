@@ -1,5 +1,7 @@
 """Classes are found by index, label or synonym, and what names none or several is refused with what is near."""
 
+from typing import Any
+
 import pytest
 from classifiers import LABELS
 
@@ -34,9 +36,11 @@ def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index() -> Non
         ("zzzz", r"^contrast must be a class\. Got 'zzzz' instead\.$"),
         ("4", r"^contrast must be from 0 to 3 for this model\. Got 4 instead\.$"),
         ("-1", r"^contrast must be from 0 to 3 for this model\. Got -1 instead\.$"),
+        (None, r"^contrast must be a class\. Got None instead\.$"),
+        (1.5, r"^contrast must be a class\. Got 1\.5 instead\.$"),
         ("crane", r"^contrast 'crane' names several classes: 1 \(crane\); 2 \(crane\)\. Pass the index\.$"),
     ],
 )
-def test_what_names_no_class_or_several(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_what_names_no_class_or_several(text: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         find_class(text, LABELS, "contrast", forms="a class")

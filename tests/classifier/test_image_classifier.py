@@ -1,5 +1,6 @@
 """From images to pixel values and back: what the model saw, whatever its image processor does."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import DetrImageProcessor, MobileViTImageProcessor
 
-from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.classifier import Classifier, find_object, find_region, load_classifier
 
 
 @pytest.fixture
@@ -59,6 +60,42 @@ def test_the_mask_of_padding_goes_to_models_that_take_one(classifier: Classifier
     assert list(inputs) == ["pixel_values", "pixel_mask"]
     assert inputs["pixel_mask"].sum() == 20 * 30
     assert list(Classifier(classifier.model, processor).inputs(image)) == ["pixel_values"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda model: Classifier(3, None), TypeError, "model must be a torch.nn.Module. Got int instead"),
+        (lambda model: Classifier(model, 3), TypeError, "processor must be the model's image processor. Got 3 instead"),
+        (
+            lambda model: Classifier(model, None, "32"),
+            ValueError,
+            "size must be an integer, one or more. Got '32' inst",
+        ),
+        (
+            lambda model: Classifier(model, print).inputs("a.png"),
+            TypeError,
+            "image must be a PIL image. Got str instead",
+        ),
+        (lambda model: Classifier(model, print).frame(3), TypeError, "image must be a PIL image. Got int instead"),
+        (
+            lambda model: find_region(model, None),
+            TypeError,
+            r"segmenter must be a Classifier\(model, processor\). Got ViT",
+        ),
+        (
+            lambda model: find_object(model, None),
+            TypeError,
+            r"detector must be a Classifier\(model, processor\). Got ViT",
+        ),
+        (lambda model: load_classifier(3), TypeError, "name must be a folder or a Hugging Face id. Got 3 instead"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(
+    classifier: Classifier, call: Callable[[torch.nn.Module], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call(classifier.model)
 
 
 def test_a_processor_that_makes_another_size_is_refused(classifier: Classifier) -> None:

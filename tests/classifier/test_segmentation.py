@@ -88,6 +88,7 @@ def test_a_point_and_a_mask_where_the_photo_is_cropped(left: int) -> None:
         ({"point": (60, 3)}, ValueError, "point must be in the photo, from 0,0 to 60,40 in pixels, but got 60,3"),
         ({"point": (3,)}, ValueError, "point must be x and y, in pixels of the photo. Got (3,) instead."),
         ({"label": 3}, ValueError, "label must be from 0 to 2 for this model. Got 3 instead."),
+        ({"label": None, "point": 3}, ValueError, "point must be x and y, in pixels of the photo. Got 3 instead."),
         ({"label": "cow"}, ValueError, "label must be an index or a label. Got 'cow' instead."),
     ],
 )
@@ -103,6 +104,11 @@ def test_a_class_that_is_predicted_nowhere_is_refused() -> None:
         model.decode_head.classifier.bias[1] = -1e3
     with pytest.raises(ValueError, match=r"Expected dog \(class 1\) somewhere but the model predicts it nowhere"):
         find_region(Classifier(model, processor), PHOTO, label="dog")
+
+
+def test_a_model_that_segments_nothing_is_refused(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match=r"segmenter must give logits .*\. Got shape \(1, 4\) instead\. Pass a model"):
+        find_region(classifier, PHOTO)
 
 
 def test_what_is_cropped_away_is_refused() -> None:

@@ -272,6 +272,7 @@ class TestBadInput:
             ("gmar-l1", r"Got 'gmar-l1' instead. Of one method, pass \[name\]"),
             (3, "Got 'int' instead"),
             ({3: GMARAttribution}, "mapping from names. Got the key 3 instead"),
+            ({"": GMARAttribution}, "mapping from names. Got the key '' instead"),
             ({"a": GMARAttribution}, r"methods\['a'\] must be a Captum Attribution.*called on the model first"),
             ({"a": "gmar-l1"}, "Got 'gmar-l1' instead"),
         ],

@@ -373,6 +373,18 @@ def test_a_box_is_framed_in_the_photo_and_the_overlay() -> None:
     assert (*corner, width, height) == (9.5, 4.5, 20, 20.5)  # a pixel's middle is whole
 
 
+@pytest.mark.parametrize("box", [3, (1, 2, 3), ("left", 2, 3, 4)])
+def test_a_box_is_four_numbers(box: Any) -> None:
+    with pytest.raises(ValueError, match=r"box must be left, top, right and bottom, in pixels. Got"):
+        visualize_attribution(np.ones((4, 6)), np.zeros((40, 60, 3)), box=box, use_pyplot=False)
+
+
+def test_texts_may_be_numbers() -> None:
+    figure, panels = visualize_attribution(np.ones((4, 6)), PHOTO, title=3, label=4, note=5, use_pyplot=False)  # type: ignore[arg-type]
+    assert figure.get_suptitle() == "3"
+    assert panels[1].images[-1].colorbar.ax.get_xlabel() == "4\n5"
+
+
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
 def test_a_region_is_framed_in_the_photo_and_the_overlay(kind: Any) -> None:
     region = np.zeros((4, 6), dtype=bool)

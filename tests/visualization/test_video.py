@@ -66,6 +66,7 @@ def test_attributions_of_pixels_are_summed_over_channels() -> None:
         ((2, 2), GREY, r"attribution must be of one video.*Got shape \(2, 2\) instead\."),
         ((2, 3, 3), GREY, r"patches that divide it evenly\. Got shape \(3, 3\) instead\."),
         ((2, 2, 2), [], r"frames must be at least one, all of one size\. Got none instead\."),
+        ((2, 2, 2), 3, "frames must be a tensor, an array or a sequence of images. Got 3 instead"),
         (
             (2, 2, 2),
             [Image.new("RGB", (16, 16)), Image.new("RGB", (8, 16))],
@@ -75,5 +76,5 @@ def test_attributions_of_pixels_are_summed_over_channels() -> None:
 )
 def test_what_is_no_video_is_told(shape: tuple[int, ...], frames: torch.Tensor, message: str) -> None:
     for draw in (visualize_video, overlay_video):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             draw(torch.rand(shape), frames)

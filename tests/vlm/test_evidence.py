@@ -6,6 +6,7 @@ import torch.nn.functional as F
 import transformers
 from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds
+from PIL import Image
 from text_models import ANSWER, TEXT, TEXT_MODELS, text_model
 from torch.overrides import TorchFunctionMode
 from transformers import ViTConfig, ViTForImageClassification
@@ -15,6 +16,8 @@ from captum_gmar.vlm.decoder_pass import decoder_layers
 
 if not HAS_TRANSFORMERS_5:
     pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
+
+from answering import build_processor, photo
 
 UNPLACED = {"mllama"}  # whose places are told by the size of the picture
 
@@ -197,12 +200,47 @@ def test_answers_of_text_are_cut_by_the_tokenizer():
         ({}, {"target": [3, 4], "contrast": [3, 4, 5]}, "contrast must be one token, or as many as the target's 2"),
         ({"input_ids": torch.ones(2, 3).long()}, {"target": [3]}, "inputs must be of one example"),
         ({"input_ids": torch.tensor([[1, *[90] * 32, 90]])}, {"target": [3]}, "[Ii]mage"),
+        ({"input_ids": None}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers. Got None"),
+        ({"input_ids": [[1, 5]]}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers"),
+        ({"input_ids": torch.ones(1, 3)}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers"),
+        ({"input_ids": torch.tensor([[1, -5, 99]])}, {"target": [3]}, r"tokens of the model. Got \[-5, 99\] among"),
+        (
+            {"attention_mask": torch.ones(1, 3)},
+            {"target": [3]},
+            r"attention_mask must have the shape of input_ids, \(1",
+        ),
+        ({}, {"target": 3}, "target must be text or token ids. Got 3 instead"),
+        ({}, {"target": b"ab"}, "target must be text or token ids"),
+        ({}, {"target": [True]}, "target must be at least one token of the model's 99"),
+        ({}, {"target": [3, 4], "contrast": [3, 4]}, r"contrast must be another answer than the target. Got \[3, 4\]"),
+        ({}, {"target": [3, 3], "contrast": [3]}, "contrast must be another answer than the target"),
+        ({}, {"gen_args": "greedy"}, "gen_args must be a mapping of arguments of generate. Got 'greedy' instead"),
     ],
 )
 def test_bad_input_is_answered_by_what_to_do(inputs, options, message):
     model, good = text_model("llava")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         AnswerEvidence(model).attribute({**good, **inputs}, **options)
+
+
+def test_words_that_the_tokenizer_does_not_know_are_refused():
+    evidence = AnswerEvidence(text_model("llava")[0], build_processor())
+    for answers, name in (({"target": "€€"}, "target"), ({"target": "ab", "contrast": "€"}, "contrast")):
+        with pytest.raises(
+            ValueError, match=f"{name} must have a token that the tokenizer knows. Got '€+', of unknown"
+        ):
+            evidence.attribute("what?", **answers, images=photo())
+
+
+def test_pictures_have_pixels_and_a_number():
+    evidence = AnswerEvidence(text_model("llava")[0], build_processor())
+    with pytest.raises(ValueError, match=r"images must have pixels\. Got sizes \[\(9, 0\)\] instead\."):
+        evidence.attribute("what?", "a", images=Image.new("RGB", (0, 9)))
+    for picture in (-1, 1, "a"):
+        with pytest.raises(
+            IndexError, match=rf"picture must be below the number of pictures, 1\. Got {picture!r} inst"
+        ):
+            evidence.attribute("what?", "a", images=photo()).picture_relevance(picture)
 
 
 def test_a_model_that_generates_nothing_is_refused():

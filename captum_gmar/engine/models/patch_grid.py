@@ -113,6 +113,11 @@ class Logits:
             forward_func = forward_func.module
         if isinstance(forward_func, Logits):
             forward_func = forward_func.run
+        if not callable(forward_func):
+            raise TypeError(
+                "forward_func must be a callable that takes the inputs and returns a tensor. Got "
+                f"{type(forward_func).__name__} instead."
+            )
         self.run = forward_func
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -40,7 +40,7 @@ def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
         return read_examples(Path(data))
     if hasattr(data, "column_names") and hasattr(data, "features"):  # of the `datasets` library
         return row_examples(data, "data")
-    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+    if isinstance(data, Mapping) or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
         raise TypeError(
             f"data must be a path, a data set or an iterable of {_FORMS}. Got {type(data).__name__} instead."
         )

@@ -158,6 +158,8 @@ def _boxes_mask(boxes: Iterable[Box], width: int, height: int) -> Image.Image:
 
 
 def _on_object(mask: Tensor) -> npt.NDArray[np.bool_]:
+    if mask.is_complex() or not mask.isfinite().all():
+        raise ValueError("its mask must be of finite real numbers. Got others.")
     return (mask.detach().cpu().reshape(mask.shape[-2:]) > 0).numpy()
 
 

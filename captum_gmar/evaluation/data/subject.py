@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_gmar import __version__
 from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.class_names import find_classes
-from captum_gmar.engine.models.patch_grid import config_of
+from captum_gmar.engine.models.patch_grid import Logits, config_of
 from captum_gmar.evaluation.data.example import Example, fingerprint
 from captum_gmar.metrics.video_layout import Sheet
 
@@ -116,7 +116,7 @@ class GivenClassifier(Classifier):
 
     def logits(self, pixels: Tensor) -> Tensor:
         """(N, classes)"""
-        return super().logits(pixels) if self.forward_func is None else self.forward_func(pixels)
+        return super().logits(pixels) if self.forward_func is None else Logits(self.forward_func)(pixels)
 
 
 class _Numbers(dict[int, str]):

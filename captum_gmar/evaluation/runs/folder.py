@@ -125,6 +125,8 @@ def replacing_report(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 def kept_in(output: str | Path | None) -> Iterator[Path]:
     """The folder of the results, for good or, where there is to be none, within the block."""
     if output is not None:
+        if not isinstance(output, str | os.PathLike):
+            raise TypeError(f"output must be the path of a folder. Got {output!r} instead.")
         yield Path(output)
         return
     with TemporaryDirectory() as folder:
