@@ -68,7 +68,7 @@ def _quickstart(model: Any) -> Figure:
     """What its first block draws."""
     one = load_scene(3)
     relevance = TokenEvidence(model).relevance(one.pixel_values, target=one.labels[0])
-    return visualize_attribution(relevance[0], one.image, title=one.names[0], use_pyplot=False)[0]
+    return visualize_attribution(relevance[0], one.image, use_pyplot=False)[0]
 
 
 def _two_classes(facts: list[Fact], shown: DemoScene) -> Figure:
