@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.scores import log_odds
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares, scene_pixel_values
 from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
 from captum_gmar.demo.scenes import make_scene

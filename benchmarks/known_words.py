@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import AnswerEvidence
-from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.scores import log_odds
 from captum_gmar.classifier.answering import load_answering
 from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares

@@ -25,7 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
 from benchmarks.counting import DEVICE, Count, Counting, as_on_a_gpu, kernels
-from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.scores import log_odds
 from captum_gmar.files.markdown import table
 from captum_gmar.vlm.decoder_pass import explain_last_rows
 from captum_gmar.vlm.word_scores import word_scores

@@ -22,7 +22,7 @@ from benchmarks.known_places import (
     on_objects,
     shown_less_hidden,
 )
-from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.scores import log_odds
 from tools.video_model.network import build_video_model
 
 

@@ -117,6 +117,27 @@ def test_chain_and_files_behind_follow_imports_that_run_when_a_file_is_loaded() 
     assert inside("captum_gmar.engine", house) == (4, 3)
 
 
+@pytest.mark.parametrize(
+    ("method", "most"), [("gmar", 18), ("rollout", 18), ("token_evidence", 21), ("published", 7)]
+)
+def test_few_files_stand_behind_a_method(modules: list[Module], method: str, most: int) -> None:
+    assert len(files_behind(f"captum_gmar.attr.{method}", file_arrows_when_loaded(modules))) <= most
+
+
+def test_chains_of_imports_are_short(modules: list[Module]) -> None:
+    package = [module for module in modules if module.is_of_the_package]
+    assert len(longest_chain(file_arrows_when_loaded(package))) <= 14
+
+
+def test_the_engine_is_seen_at_a_glance(modules: list[Module]) -> None:
+    """Hold the files and folders of the engine, and of each folder in it, to a number that one takes in at once."""
+    rooms, height = inside("captum_gmar.engine", modules)
+    assert (rooms <= 14, height <= 5) == (True, True)
+    for folder in ("attention", "hidden_states", "hooks", "kernels", "models", "values"):
+        rooms, height = inside(f"captum_gmar.engine.{folder}", modules)
+        assert (rooms <= 13, height <= 6) == (True, True), folder
+
+
 def test_clauses_and_prepositions_are_counted() -> None:
     (module,) = made_of(
         engine__rule="""

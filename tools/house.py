@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 VAGUE = ("own", "asked", "found", "taken", "told", "weighed")
 LARGE_BODY = 40  # lines
 # Modules of methods whose files behind them are counted.
-METHODS = ("attr.gmar", "attr.rollout", "attr.token_evidence")
+METHODS = ("attr.gmar", "attr.rollout", "attr.token_evidence", "attr.published")
 # A docstring that begins with one of these words begins with a clause and not with what the function does.
 CLAUSES = ("As", "At", "By", "For", "From", "How", "In", "Of", "On", "So", "That", "To")
 CLAUSES += ("What", "Where", "Whether", "Which", "Who", "With")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from captum_gmar.ablation.heads import stack_layers
 from captum_gmar.engine._captum import TargetType
-from captum_gmar.engine.attention.explain import explain, run_forward, run_sweep
+from captum_gmar.engine.attention.explain import run_forward, run_sweep
+from captum_gmar.engine.explain import Pass, explain_model
 from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.kernels.reduction import Blocks, sum_up
 from captum_gmar.engine.models.patch_grid import Logits, check_model
@@ -75,7 +76,7 @@ def gradient_of_mask(
     logits = Logits(model if forward_func is None else forward_func)
     plan = Plan(_MaskGradient()) if loss == "logit" else Plan(_MaskGradient(), score=_log_probabilities)
     with torch.inference_mode(False), torch.enable_grad():
-        (explanation,) = explain(model, logits, plan, pixel_values(inputs), Request([target]))
+        (explanation,) = explain_model((Pass.ATTENTION,), model, logits, plan, pixel_values(inputs), Request([target]))
     return stack_layers(list(explanation.importance or ()), 1).abs()
 
 
@@ -123,7 +124,8 @@ def attention_entropy(
     forward = Logits(model if forward_func is None else forward_func)
     plan, pixels = Plan(sweep=_entropies), pixel_values(inputs)
     with torch.inference_mode(False), torch.enable_grad(), run_forward(model, forward, plan, pixels, None) as (met, _):
-        met.check_met(model)
+        if (refusal := met.find_refusal(model)) is not None:
+            raise refusal
         entropies = run_sweep(_entropies, met.layers, met.like.new_zeros(len(pixels), 1), None)
     check_finite(entropies, "entropy")
     return entropies

@@ -18,12 +18,19 @@ from captum_gmar.engine._captum import (
     _is_tuple,
     log_usage,
 )
-from captum_gmar.engine.batching import in_halves
-from captum_gmar.engine.explain import explain_any
+from captum_gmar.engine.explain import Pass, explain_model
 from captum_gmar.engine.models.patch_grid import Logits, check_model, frames_of, logits_of
 from captum_gmar.engine.models.readout_tokens import check_start
 from captum_gmar.engine.plan import Explanation, Plan
-from captum_gmar.engine.request import ChooseTargets, Inputs, Request, Targets, each_target, pixel_values
+from captum_gmar.engine.request import (
+    ChooseTargets,
+    Inputs,
+    Request,
+    Targets,
+    each_target,
+    explain_in_halves,
+    pixel_values,
+)
 from captum_gmar.engine.rule import head_weights
 
 IMAGE_DIMS = 4
@@ -58,6 +65,7 @@ class AttentionAttribution(Attribution, ABC):
         TypeError, ValueError: if the plan's tokens are none of the forms they take.
     """
 
+    passes: ClassVar[tuple[Pass, ...]] = (Pass.ATTENTION, Pass.WINDOWS)  # the model's structure tells which explains it
     weighs_heads: ClassVar[bool] = False  # by GMAR's importance, which `explain` then gives as well
 
     def __init__(self, model: nn.Module, plan: Plan, forward_func: Callable[..., Any] | None = None) -> None:
@@ -309,13 +317,13 @@ class AttentionAttribution(Attribution, ABC):
     def _explain(self, pixels: Tensor, request: Request, plan: Plan | None = None) -> list[list[Explanation]]:
         """Of each target, of each batch; ``plan`` if it is not the method's."""
         plan = plan or self.plan
-        if plan.rule:  # without one, targets mean nothing, and any will do
+        if plan.reads_target:  # else any will do
             request.check(len(pixels))
         with torch.inference_mode(False), torch.enable_grad():
             of_batches = [
                 [explanation.to(pixels.device) for explanation in of_targets]
                 for batch in request.batches(pixels)
-                for of_targets in in_halves(partial(self._explain_some, plan), *batch)
+                for of_targets in explain_in_halves(partial(self._explain_some, plan), *batch)
             ]
         if any(explanation.without_gradient for of_targets in of_batches for explanation in of_targets):
             warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
@@ -336,7 +344,7 @@ class AttentionAttribution(Attribution, ABC):
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Of each target."""
-        return explain_any(self.model, Logits(self.forward_func), plan, pixels, request)
+        return explain_model(self.passes, self.model, Logits(self.forward_func), plan, pixels, request)
 
 
 def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:

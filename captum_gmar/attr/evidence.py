@@ -1,23 +1,17 @@
 """The library's own method: what patches say for the class and against it, with the sign kept to the end."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr import rules
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.engine.attention.explain import explain
-from captum_gmar.engine.kernels.precision import wide
-from captum_gmar.engine.models.introspection import Survey
-from captum_gmar.engine.models.layers import has_several_grids
-from captum_gmar.engine.models.patch_grid import Logits, NoPatchSizeError, config_of
+from captum_gmar.attr.scores import plan_of_log_odds, shares
+from captum_gmar.engine.explain import Pass
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.values.explain import explain_values
 
 
 class AttentionEvidence(AttentionAttribution):
@@ -75,6 +69,8 @@ class AttentionEvidence(AttentionAttribution):
         (torch.Size([1, 14, 14]), True)
     """
 
+    passes = (Pass.ATTENTION, Pass.VALUES)
+
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
@@ -91,19 +87,8 @@ class AttentionEvidence(AttentionAttribution):
         return super()._inputs(inputs, takes_others=takes_others and (not is_flat or takes_sequences(self.model)))
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        if request.contrast is None and not has_several_labels(self.model):
-            plan = replace(plan, score=log_odds)
-        logits = Logits(self.forward_func)
-        given = self.model, logits, plan.score, pixels, request, plan.start_layer
-        survey = Survey(self.model)
-        if has_several_grids(survey, pixels):
-            of_targets = explain_values(*given)
-        else:
-            try:
-                of_targets = explain(survey, logits, plan, pixels, request)
-            except NoPatchSizeError:  # whose tokens still stand for places
-                of_targets = explain_values(*given)
-        return [explanation._replace(relevance=shares(explanation.relevance)) for explanation in of_targets]
+        explanations = super()._explain_batch(plan_of_log_odds(plan, self.model, request), pixels, request)
+        return [explanation._replace(relevance=shares(explanation.relevance)) for explanation in explanations]
 
 
 def takes_sequences(model: nn.Module) -> bool:
@@ -111,25 +96,3 @@ def takes_sequences(model: nn.Module) -> bool:
     if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
         return True
     return "spatial_shapes" in signature(model.forward).parameters
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    r""":math:`\log \frac{p}{1 - p}` of every class, (N, classes), also where p rounds to 1; of one class, its logit."""
-    if logits.dim() != 2 or logits.shape[1] == 1:
-        return logits
-    logits = wide(logits)
-    top = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, keepdim=True), True)
-    beside_top = logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
-    others = logits.logsumexp(1, keepdim=True) + torch.log1p(-logits.softmax(1).masked_fill(top, 0))  # there p is ≤ 1/2
-    return logits - torch.where(top, beside_top, others)
-
-
-def has_several_labels(model: nn.Module) -> bool:
-    """Whether each of the model's classes stands alone, instead of competing with the others."""
-    return getattr(config_of(model), "problem_type", None) == "multi_label_classification"
-
-
-def shares(evidence: Tensor) -> Tensor:
-    """(N, T) of all evidence, for and against; zero where there is none."""
-    total = evidence.abs().sum(-1, keepdim=True)
-    return evidence / total.where(total > 0, 1)

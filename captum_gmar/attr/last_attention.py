@@ -1,15 +1,12 @@
 """Methods that read what enters or leaves the last layer's attention, and its gradient."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from captum_gmar.attr.token_gradients import TokenAttribution
-from captum_gmar.engine.hidden_states.capture import LayerTokens
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.attr.token_rules import CDAMRule, GradECLIPRule
 
 
 class CDAM(TokenAttribution):
@@ -39,6 +36,8 @@ class CDAM(TokenAttribution):
             the last.
     """
 
+    rule = CDAMRule()
+
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, forward_func=forward_func)
 
@@ -46,12 +45,6 @@ class CDAM(TokenAttribution):
     def get_name(cls) -> str:
         """As it stands in tables and pictures."""
         return "CDAM"
-
-    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
-        return [layers.entering_attention]
-
-    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
-        return layers.over_channels(layers.entering_attention, gradients[0])
 
 
 class GradECLIP(TokenAttribution):
@@ -86,6 +79,8 @@ class GradECLIP(TokenAttribution):
         RuntimeError: when called, if attention is not met once in each layer over one patch grid.
     """
 
+    rule = GradECLIPRule()
+
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, forward_func=forward_func)
 
@@ -93,33 +88,3 @@ class GradECLIP(TokenAttribution):
     def get_name(cls) -> str:
         """As it stands in tables and pictures."""
         return "Grad-ECLIP"
-
-    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
-        layers.check_attention()
-        return [layers.attention[-1].output]
-
-    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
-        last, patches = layers.attention[-1], layers.grid.patches
-        gradient, query, key, value = map(_heads_together, (gradients[0], last.layer.query, last.layer.key, last.value))
-        queries: slice | Tensor = slice(None)
-        if gradient.device.type == "cpu":  # another device would have to be waited for
-            queries = gradient.abs().amax((0, 2)).nonzero().flatten()  # those that are read
-        loosened = _loosened_attention(query[:, queries], key[:, -patches:])
-        given = gradient[:, queries] @ value[:, -patches:].mT  # (N, queries, P)
-        relevance = (loosened * given).sum(1).clamp(min=0)  # (N, P)
-        return F.pad(relevance, (key.shape[1] - patches, 0))
-
-
-def _loosened_attention(query: Tensor, key: Tensor) -> Tensor:
-    """(N, Q, P) the cosine of each query (N, Q, channels) and key (N, P, channels), from 0 to 1 over the keys.
-
-    All keys alike count as 1.
-    """
-    similarity = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
-    low, high = similarity.aminmax(dim=-1, keepdim=True)
-    return torch.where(high > low, (similarity - low) / (high - low), 1)
-
-
-def _heads_together(tensor: Tensor) -> Tensor:
-    """(N, H, T, D) → (N, T, H · D), in single precision at least."""
-    return wide(tensor).transpose(1, 2).flatten(2)

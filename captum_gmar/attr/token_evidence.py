@@ -1,14 +1,12 @@
 """The library's own method of tokens: what patches hold for the class at every depth, and what was read of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captum_gmar.attr.evidence import shares
 from captum_gmar.attr.token_gradients import TokenAttribution
-from captum_gmar.engine.hidden_states.capture import LayerTokens
+from captum_gmar.attr.token_rules import TokenEvidenceRule
 
 
 class TokenEvidence(TokenAttribution):
@@ -67,7 +65,7 @@ class TokenEvidence(TokenAttribution):
         (torch.Size([1, 14, 14]), True)
     """
 
-    balances = True
+    rule = TokenEvidenceRule(balances=True)
 
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, score="log-odds", forward_func=forward_func)
@@ -76,16 +74,3 @@ class TokenEvidence(TokenAttribution):
     def get_name(cls) -> str:
         """As it stands in tables and pictures."""
         return "Token evidence"
-
-    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
-        layers.check_attention()
-        return [*layers.tokens, *(layer.output for layer in layers.attention)]
-
-    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
-        depths = len(layers.tokens)
-        *held, left = map(layers.over_channels, layers.tokens, gradients[:depths])
-        read = [
-            layer.read_by_first(layers.prefix_tokens, gradient).to(left.device)
-            for layer, gradient in zip(layers.attention, gradients[depths:], strict=True)
-        ]
-        return shares(torch.stack(held).mean(0) + torch.stack(read).sum(0) + left)

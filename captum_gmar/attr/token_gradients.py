@@ -1,23 +1,17 @@
-"""Methods that multiply the tokens between the layers by their gradient, a balanced one or the model's own."""
+"""Methods that multiply the tokens between the layers by their gradient, LibraGrad's or the model's own."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.evidence import has_several_labels, log_odds
-from captum_gmar.engine._captum import _format_additional_forward_args
-from captum_gmar.engine.finite_checks import Flags
-from captum_gmar.engine.hidden_states.capture import LayerTokens, read_layers
-from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.models.patch_grid import Logits
+from captum_gmar.attr.scores import plan_of_log_odds
+from captum_gmar.attr.token_rules import AttCATRule, FullGradRule, LayerTokensRule
+from captum_gmar.engine.explain import Pass
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import check_choice
-from captum_gmar.engine.targets import select
 
 EXPLAINED_SCORES = ("logit", "log-odds")
 
@@ -33,50 +27,20 @@ class TokenAttribution(AttentionAttribution):
         forward_func: what is explained, if not the model's logits.
     """
 
-    balances: ClassVar[bool] = False  # the backward pass
+    passes = (Pass.HIDDEN_STATES,)
+    rule: ClassVar[LayerTokensRule]
 
     def __init__(
         self, model: nn.Module, *, score: str = "logit", forward_func: Callable[..., Any] | None = None
     ) -> None:
         check_choice("score", score, EXPLAINED_SCORES)
-        super().__init__(model, Plan(), forward_func)
+        super().__init__(model, Plan(token_rule=self.rule), forward_func)
         self.score = score
 
-    def _explain(self, pixels: Tensor, request: Request, plan: Plan | None = None) -> list[list[Explanation]]:
-        request.check(len(pixels))
-        return super()._explain(pixels, request, plan)
-
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        arguments = _format_additional_forward_args(request.additional_forward_args) or ()
-        layers = read_layers(self.model, Logits(self.forward_func), pixels, arguments, self.balances)
-        takes_log_odds = self.score == "log-odds" and request.contrast is None and not has_several_labels(self.model)
-        scores = log_odds(layers.logits) if takes_log_odds else layers.logits
-        targets = request.targets_for(layers.logits.detach(), len(pixels))
-        flags = [Flags() for _ in targets]
-        selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
-        tensors = self._differentiated(layers)
-        return [
-            self._explained(layers, layers.gradients(score, tensors, number < len(selected)), flags[number - 1])
-            for number, score in enumerate(selected, 1)
-        ]
-
-    def _explained(self, layers: LayerTokens, gradients: Sequence[Tensor], flags: Flags) -> Explanation:
-        with without_autocast(layers.logits.device.type):
-            relevance = self._relevance(layers, gradients)
-        for gradient in gradients:
-            flags.finite(gradient, "gradient of the tokens")
-            flags.add(layers.has_gradient(gradient))
-        flags.finite(relevance, "relevance")
-        without_gradient = not all(flags.look())
-        return Explanation(relevance, None, layers.grid, without_gradient, layers.logits.detach())
-
-    @abstractmethod
-    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
-        """Of what the gradient is taken."""
-
-    @abstractmethod
-    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
-        """(N, T), of the gradient of each of these."""
+        if self.score == "log-odds":
+            plan = plan_of_log_odds(plan, self.model, request)
+        return super()._explain_batch(plan, pixels, request)
 
 
 class FullGradPlus(TokenAttribution):
@@ -107,17 +71,12 @@ class FullGradPlus(TokenAttribution):
         RuntimeError: when called, if the layers do not run over one patch grid.
     """
 
+    rule = FullGradRule()
+
     @classmethod
     def get_name(cls) -> str:
         """As it stands in tables and pictures."""
         return "FullGrad+"
-
-    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
-        return layers.tokens[:-1]
-
-    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
-        of_layers = map(layers.over_channels, layers.tokens[:-1], gradients)
-        return torch.stack(list(of_layers)).mean(0)
 
 
 class LibraFullGradPlus(FullGradPlus):
@@ -161,7 +120,7 @@ class LibraFullGradPlus(FullGradPlus):
         torch.Size([1, 14, 14])
     """
 
-    balances = True
+    rule = FullGradRule(balances=True)
 
     @classmethod
     def get_name(cls) -> str:
@@ -198,21 +157,12 @@ class AttCAT(TokenAttribution):
         RuntimeError: when called, if attention is not met once in each layer over one patch grid.
     """
 
+    rule = AttCATRule()
+
     @classmethod
     def get_name(cls) -> str:
         """As it stands in tables and pictures."""
         return "AttCAT"
-
-    def _differentiated(self, layers: LayerTokens) -> Sequence[Tensor]:
-        layers.check_attention()
-        return layers.tokens[1:]
-
-    def _relevance(self, layers: LayerTokens, gradients: Sequence[Tensor]) -> Tensor:
-        of_layers = map(layers.over_channels, layers.tokens[1:], gradients)
-        weighted = [
-            layer.received.to(given.device) * given for layer, given in zip(layers.attention, of_layers, strict=True)
-        ]
-        return torch.stack(weighted).sum(0)
 
 
 class LibraAttCAT(AttCAT):
@@ -238,7 +188,7 @@ class LibraAttCAT(AttCAT):
             norm or gate that is not known; the message says how to register its rule.
     """
 
-    balances = True
+    rule = AttCATRule(balances=True)
 
     @classmethod
     def get_name(cls) -> str:

@@ -1,36 +1,79 @@
-"""The pass that explains a model, chosen and run."""
+"""The choice of the pass that explains a model, and its run. A pass is loaded when it runs first."""
 
-from weakref import WeakSet
+from collections.abc import Collection
+from enum import Enum, auto
 
 from torch import Tensor, nn
 
-from captum_gmar.engine.attention.explain import explain
-from captum_gmar.engine.checks import NoAttentionError, NoPatchGridError
-from captum_gmar.engine.models.layers import has_stages
-from captum_gmar.engine.models.patch_grid import Logits, NoPatchSizeError
+from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, Survey
+from captum_gmar.engine.models.layers import has_nested_stages, has_several_grids
+from captum_gmar.engine.models.patch_grid import Logits, has_patch_size
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.values.windows import NotWindowsError, explain_windows
-
-_of_windows: WeakSet[nn.Module] = WeakSet()  # models that were met, whose attention is over no single patch grid
 
 
-def explain_any(
-    model: nn.Module, forward_func: Logits, plan: Plan, inputs: Tensor, request: Request
-) -> list[Explanation]:
-    """What a plan makes of a model, over its one patch grid or, without one, down its stages.
+class Pass(Enum):
+    """A way through a model, forward and backward."""
 
-    Arguments and errors are those of :func:`~captum_gmar.engine.attention.explain.explain` and :func:`explain_windows`.
+    ATTENTION = auto()  # attention maps over one patch grid, last layer first
+    WINDOWS = auto()  # attention maps of several grids, written out
+    VALUES = auto()  # values times gradient, on any grid
+    HIDDEN_STATES = auto()  # tokens between layers times gradient
+
+
+def choose_pass(passes: Collection[Pass], survey: Survey, inputs: Tensor) -> Pass:
+    """Return the pass that fits the model's structure, of those that a method has.
+
+    Raises:
+        RuntimeError: if the model is traced or exported.
     """
-    if model in _of_windows:
-        return explain_windows(model, forward_func, plan, inputs, request)
-    try:
-        return explain(model, forward_func, plan, inputs, request)
-    except (NoPatchGridError, NoPatchSizeError) as error:
-        try:
-            explanations = explain_windows(model, forward_func, plan, inputs, request)
-        except NotWindowsError as why:
-            has_other_attention = isinstance(error, NoAttentionError | NoPatchSizeError) or has_stages(model)
-            raise why if why.is_met and has_other_attention else error from None
-    _of_windows.add(model)
-    return explanations
+    if Pass.VALUES in passes:
+        return Pass.VALUES if has_several_grids(survey, inputs) or not has_patch_size(survey) else Pass.ATTENTION
+    if Pass.WINDOWS in passes:
+        # Tokens before the patches are of one grid alone.
+        is_staged = not survey.tokens(PREFIX_PARAMETERS) and has_nested_stages(survey)
+        return Pass.WINDOWS if is_staged or not has_patch_size(survey) else Pass.ATTENTION
+    (only,) = passes
+    return only
+
+
+def explain_model(
+    passes: Collection[Pass], model: nn.Module, forward_func: Logits, plan: Plan, inputs: Tensor, request: Request
+) -> list[Explanation]:
+    """Explain each target by the pass that fits the model.
+
+    Where attention over a patch grid was expected and none was captured, it may still be written out by the model, or
+    in windows: then a second pass looks for that. Errors of ``forward_func`` are raised as they are.
+
+    Args:
+        passes: those of the method.
+        model: the model that ``forward_func`` runs. It is left as it was.
+        forward_func: gives the logits.
+        plan: the method's.
+        inputs: as the model takes them, all of one batch.
+        request: the targets, and further arguments.
+
+    Raises:
+        ValueError, RuntimeError, FloatingPointError: those of the pass.
+    """
+    survey = Survey(model)
+    chosen, refusal = choose_pass(passes, survey, inputs), None
+    if chosen is Pass.HIDDEN_STATES:
+        from captum_gmar.engine.hidden_states.explain import explain_hidden_states
+
+        return explain_hidden_states(survey, forward_func, plan, inputs, request)
+    if chosen is Pass.VALUES:
+        from captum_gmar.engine.values.explain import explain_values
+
+        return explain_values(model, forward_func, plan, inputs, request)
+    if chosen is Pass.ATTENTION:
+        from captum_gmar.engine.attention.explain import explain_attention
+
+        explanations, refusal = explain_attention(survey, forward_func, plan, inputs, request)
+        if refusal is None:
+            return explanations
+        if Pass.WINDOWS not in passes or plan.separate:
+            raise refusal
+    from captum_gmar.engine.values.windows import explain_windows
+
+    return explain_windows(model, forward_func, plan, inputs, request, refusal)

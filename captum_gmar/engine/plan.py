@@ -3,9 +3,9 @@
 Letters in shapes: N examples, T tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,22 +16,37 @@ from captum_gmar.engine.models.readout_tokens import Start
 from captum_gmar.engine.rule import Importance, Rule, Sweep
 
 
+class TokenRule(Protocol):
+    """A formula of the tokens between layers (``hidden_states.capture.LayerTokens``) and their gradient."""
+
+    @property
+    def balances(self) -> bool:
+        """Whether the gradient is LibraGrad's."""
+
+    def differentiated(self, layers: Any) -> Sequence[Tensor]:
+        """Return the tensors whose gradient the rule takes."""
+
+    def relevance(self, layers: Any, gradients: Sequence[Tensor]) -> Tensor:
+        """Return the relevance (N, T), by the gradient of each of these."""
+
+
 def _itself(logits: Tensor) -> Tensor:
     return logits
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made of the layers that are met.
+    """A method's rules, and where they apply.
 
     Args:
-        rule: applied to each layer on the way back; without one there is no backward pass.
+        rule: applied to each layer in the backward pass.
         sweep: applied to all layers afterwards.
         start_layer: the first layer that counts; negative ones count from the end.
         tokens: where relevance begins, if not where the model's classifier reads.
-        separate: whether every layer is met with the gradient of its own logits: those that the rest of the model
-            gives to what comes out of that layer.
-        score: what is explained, of the logits (N, classes) and of the same shape, if not these themselves.
+        separate: whether every layer has the gradient of its own logits: those that the rest of the model gives to the
+            layer's output.
+        score: a function from logits (N, classes) to scores of the same shape, which are explained.
+        token_rule: in place of rule and sweep, of methods that read tokens between layers.
     """
 
     rule: Rule | None = None
@@ -40,6 +55,12 @@ class Plan:
     tokens: Start | None = None
     separate: bool = False
     score: Callable[[Tensor], Tensor] = _itself
+    token_rule: TokenRule | None = None
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether there is a backward pass, so that the target means something."""
+        return self.rule is not None or self.token_rule is not None
 
     @property
     def begins(self) -> bool:

@@ -8,10 +8,10 @@ from torch.testing import assert_close
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar import AttentionEvidence
-from captum_gmar.attr.evidence import log_odds
 from captum_gmar.attr.rules import EvidenceRule
+from captum_gmar.attr.scores import log_odds
 from captum_gmar.demo import load_model, load_scene
-from captum_gmar.engine.attention.explain import explain
+from captum_gmar.engine.explain import Pass, explain_model
 from captum_gmar.engine.models.patch_grid import Logits
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
@@ -104,7 +104,9 @@ def test_all_evidence_is_what_attention_adds_to_the_logit(images):
     """Of a model that is linear after attention, to the last digit: logit = the embedded CLS token's + evidence."""
     model, _ = linear_vit()
     pixels = images.double()
-    (found,) = explain(model, Logits(model), Plan(EvidenceRule(), separate=True), pixels, Request([3]))
+    (found,) = explain_model(
+        (Pass.ATTENTION,), model, Logits(model), Plan(EvidenceRule(), separate=True), pixels, Request([3])
+    )
     evidence = found.relevance.sum(-1) * TINY_IMAGE["num_hidden_layers"]  # the mean over layers
     with torch.no_grad():
         logits = model(pixels).logits[:, 3]
@@ -121,7 +123,9 @@ def test_a_layer_gives_what_its_attention_wrote(vit, images):
     logits = vit(images).logits[:, 3]
     handle.remove()
     (gradient,) = torch.autograd.grad(logits.sum(), kept)
-    (found,) = explain(vit, Logits(vit), Plan(EvidenceRule(), start_layer=-1, separate=True), images, Request([3]))
+    (found,) = explain_model(
+        (Pass.ATTENTION,), vit, Logits(vit), Plan(EvidenceRule(), start_layer=-1, separate=True), images, Request([3])
+    )
     assert_close(found.relevance.sum(-1), (gradient * kept[0]).sum((1, 2)), rtol=1e-4, atol=1e-7)
 
 
@@ -177,7 +181,9 @@ def test_what_leaves_the_last_layer_is_the_models_own_bit_for_bit(vit, images):
         return seen[-1]
 
     for separate in (True, False):
-        explain(vit, Logits(forward), Plan(EvidenceRule(), separate=separate), images, Request([3]))
+        explain_model(
+            (Pass.ATTENTION,), vit, Logits(forward), Plan(EvidenceRule(), separate=separate), images, Request([3])
+        )
     assert_close(seen[0][-4:], seen[1], rtol=0, atol=0)
 
 

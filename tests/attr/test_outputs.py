@@ -10,7 +10,7 @@ from methods import METHODS, PUBLIC
 from torch import nn
 from torch.testing import assert_close
 
-from captum_gmar import AttentionEvidence, GMARAttribution, LeGrad, methods, record_attention
+from captum_gmar import AttentionEvidence, GMARAttribution, LeGrad, TokenEvidence, methods, record_attention
 from captum_gmar.ablation import gradient_of_mask
 
 READING = [name for name in PUBLIC if METHODS[name].reads_gradient]
@@ -133,12 +133,31 @@ def test_two_models_of_windows(make):
 
 
 def test_a_function_changes_nothing_for_the_next_call():
-    """One that takes no more examples than it was given is explained as it is, and its model as before."""
+    """Raise the error of a function that takes no more examples than it was given; explain its model as before."""
     torch.manual_seed(0)
     model, inputs, factors = swin("Swin").eval(), torch.randn(2, 3, 60, 60), torch.tensor([[1.0], [2.0]])
-    AttentionEvidence(model, forward_func=lambda pixels: model(pixels).logits * factors).relevance(inputs, 1)
+    with pytest.raises(RuntimeError, match="must match the size of tensor"):
+        AttentionEvidence(model, forward_func=lambda pixels: model(pixels).logits * factors).relevance(inputs, 1)
     found = AttentionEvidence(model).relevance(inputs, 1)
     assert_close(found, AttentionEvidence(copy.deepcopy(model)).relevance(inputs, 1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [GMARAttribution, AttentionEvidence, TokenEvidence])
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError, KeyError])
+@pytest.mark.parametrize("name", ["ViT", "Swin"])
+def test_a_function_that_raises_runs_once(make, error, name, vit, images):
+    """Raise the function's error, whichever it is, after one call: no other pass is tried."""
+    model, inputs = (vit, images) if name == "ViT" else (swin("Swin").eval(), torch.randn(2, 3, 60, 60))
+    calls = []
+
+    def forward(pixels):
+        calls.append(pixels)
+        model(pixels)
+        raise error("of the function")
+
+    with pytest.raises(error, match="of the function"):
+        make(model, forward_func=forward).relevance(inputs, 3)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("make", [AttentionEvidence, LeGrad])

@@ -15,7 +15,7 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.attention.backward import BackwardPass
 from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.attention.layer_readout import layers_apart, sum_of_layers
-from captum_gmar.engine.checks import check_deterministic, check_forward
+from captum_gmar.engine.checks import NoPatchGridError, check_deterministic, check_forward
 from captum_gmar.engine.finite_checks import Flags
 from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
@@ -41,43 +41,46 @@ from captum_gmar.engine.rule import HeadSweep, Importance, Sweep
 from captum_gmar.engine.targets import select
 
 
-def explain(
-    model: nn.Module | Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
-) -> list[Explanation]:
-    """Runs ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
+def explain_attention(
+    survey: Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+) -> tuple[list[Explanation], NoPatchGridError | None]:
+    """Run ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
     Args:
-        model: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
+        survey: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
         forward_func: gives the logits; without a rule, its output may be anything.
         plan: what to make of the layers.
         pixels: (N, channels, height, width), all of one batch.
         request: the targets, which mean nothing without a rule, and the rest.
 
     Returns:
-        Of each target.
+        The explanation of each target; or none, and the error of a model whose attention is not over one patch grid.
 
     Raises:
         ValueError: if the plan's start layer or tokens are none of the model's.
-        RuntimeError: if attention over the patch grid is not met, or its gradient cannot be had.
+        RuntimeError: if the gradient of a layer cannot be had; or if attention over the patch grid is not captured and
+            the plan takes each layer's own logits.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    survey = surveyed(model)
     with run_forward(survey, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
+        if forward_pass.refusal is not None:
+            return [], forward_pass.refusal
         logits, scores = _logits_and_scores(survey, plan, forward_pass, output, is_needed=callable(request.targets))
         targets = request.targets_for(logits, len(pixels))
         flags = [Flags() for _ in targets]
         selected = [output]
         if plan.rule:
             selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
-        forward_pass.check_met(survey.model)
+        if (refusal := forward_pass.find_refusal(survey.model)) is not None:
+            return [], refusal
         first = first_layer(plan.start_layer, forward_pass.count)
         starts = _starts(survey, plan, forward_pass, selected)
         explanations = [
             _explained(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
             for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
-    of_targets = explanations if plan.rule else explanations * len(targets)
-    return [explanation._replace(logits=logits) for explanation in of_targets]
+    explanations = explanations if plan.rule else explanations * len(targets)
+    return [explanation._replace(logits=logits) for explanation in explanations], None
 
 
 def _logits_and_scores(

@@ -78,6 +78,7 @@ class ForwardPass(AttentionMode):
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
         self.follows = False  # whether the attention that is looked at was computed from the last layer met
+        self.refusal: NoPatchGridError | None = None  # why the model has no single patch grid, if it was found out
         self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
         self.workspace = Workspace()  # of backward
         self.waits = False  # whether layers are read once the way back is over
@@ -133,6 +134,8 @@ class ForwardPass(AttentionMode):
     def attend(self, call: AttentionCall) -> Tensor:
         """Hands out the layer if it is one over the patch grid; else attends as torch does."""
         query, key, value = call[:3]
+        if self.refusal is not None:
+            return call.run()
         if not self._is_over_grid(query, key, value):
             passed = call.run()
             if self._pools(query, key, value):
@@ -140,7 +143,8 @@ class ForwardPass(AttentionMode):
                 self.poolings.append(Pooling(self._pooled(layer), passed.grad_fn))
             return passed
         self._check_explainable(call.dropout_p)
-        self._check_follows(query, key, value)
+        if not self._follows(query, key, value):
+            return call.run()
         _, key, value, mask, *_ = call.expanded()
         self.tokens = query.shape[-2]
         if not self.separate:
@@ -217,12 +221,19 @@ class ForwardPass(AttentionMode):
             return False
         pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
         if pooled not in (self.tokens, self.grid.patches):
-            raise NoPatchGridError(
+            return self._refuse(
                 f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
                 f"{self.count - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
                 "pool tokens on the way cannot be explained."
             )
         return not self.separate
+
+    def _refuse(self, why: str) -> bool:
+        """Capture nothing more; raise the error at once where no other pass explains each layer's own logits."""
+        self.refusal = NoPatchGridError(why)
+        if self.separate:
+            raise self.refusal
+        return False
 
     @torch.no_grad()
     def _pooled(self, layer: Layer) -> Tensor:
@@ -233,20 +244,24 @@ class ForwardPass(AttentionMode):
         attention = F.scaled_dot_product_attention(layer.query, layer.key, values, layer.mask, scale=layer.scale)
         return F.pad(attention.to(self.like).mean((1, 2)), (self.tokens - tokens, 0))
 
-    def _check_follows(self, *inputs: Tensor) -> None:
+    def _follows(self, *inputs: Tensor) -> bool:
+        """Return whether a layer comes as the layers before it let expect, else refuse the model.
+
+        Raises:
+            RuntimeError: if the layer does not depend on the layer before.
+        """
         if self.before is not None:
-            raise NoPatchGridError(
+            return self._refuse(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
                 f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
                 "have no single patch grid. AttentionEvidence explains them."
             )
-        if self.last is None or self.separate or self.follows:
-            return
-        if not depends(inputs, self.last, self.cuts):
+        if not (self.last is None or self.separate or self.follows or depends(inputs, self.last, self.cuts)):
             raise RuntimeError(
                 f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
                 "relevance cannot be handed down. forward_func must run one model, and run it once."
             )
+        return True
 
     def check_gradient(self, selected: Tensor) -> None:
         """Checks that a gradient goes from what is explained (N,) to the last layer, and between the layers.
@@ -259,28 +274,32 @@ class ForwardPass(AttentionMode):
         if self.cuts:
             raise cut_gradient_error()
 
-    def check_met(self, model: nn.Module) -> None:
-        """Raises an error that says what to do if no attention over the patch grid was met."""
-        if self.count:
-            return
+    def find_refusal(self, model: nn.Module) -> NoPatchGridError | None:
+        """Return the error of a model whose attention is not over one patch grid; None if it is.
+
+        Raises:
+            RuntimeError: if the model is traced or exported.
+        """
+        if self.count or self.refusal is not None:
+            return self.refusal
         name, grid = type(model).__name__, self.grid
         tokens = {shape[-2] for shape in self.passed_by if len(shape) == 4 and shape[0] == self.examples}
         if any(grid.prefix_tokens(number) is not None for number in tokens):
-            raise NoPatchGridError(
+            return NoPatchGridError(
                 f"{name} attends over as many tokens as its {grid.rows}x{grid.columns} patch grid has, but not over "
                 "what is computed from the inputs. Does the model, or forward_func, detach its patch embedding, run it "
                 "under torch.no_grad(), or run another model?"
             )
         if self.passed_by:
             shapes = ", ".join(map(str, sorted(self.passed_by)))
-            raise NoPatchGridError(
+            return NoPatchGridError(
                 f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
                 f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
                 "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
                 "have no single patch grid. AttentionEvidence explains them."
             )
         check_not_traced(model)
-        raise NoAttentionError(
+        return NoAttentionError(
             f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
             'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
             "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "

@@ -150,12 +150,12 @@ class LayerTokens(NamedTuple):
 
 
 def read_layers(
-    model: nn.Module, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
+    survey: Survey, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
 ) -> LayerTokens:
     """Runs ``forward_func`` forward, for a backward pass that is balanced or the model's own.
 
     Args:
-        model: the model that ``forward_func`` runs. It is left as it was.
+        survey: the model that ``forward_func`` runs. It is left as it was.
         forward_func: gives the logits.
         pixels: (N, channels, height, width).
         additional_forward_args: after the pixels.
@@ -165,9 +165,9 @@ def read_layers(
         ValueError: if the layers cannot be told.
         RuntimeError: if they do not run once each over the patch grid, or cannot be balanced.
     """
-    survey = Survey(model)
+    model = survey.model
     check_deterministic(survey)
-    grid, layers = patch_grid(survey, *pixels.shape[-2:]), transformer_layers(model)
+    grid, layers = patch_grid(survey, *pixels.shape[-2:]), transformer_layers(survey)
     reading = _TokensMode(len(pixels), grid)
     marked = pixels.detach() + torch.zeros((), dtype=pixels.dtype, device=pixels.device, requires_grad=True)
     with (

@@ -73,6 +73,13 @@ def has_stages(model: nn.Module | Survey) -> bool:
     return len(lists_of_layers(model)) > 1
 
 
+def has_nested_stages(survey: Survey) -> bool:
+    """Return whether several lists of layers are parts of one list, as those of stages are, and of towers not."""
+    names = _names_of_lists(survey)
+    containers = [name for name, module in survey.named.items() if isinstance(module, LISTS)]
+    return len(names) > 1 and any(all(_is_within(name, container) for name in names) for container in containers)
+
+
 def find_stages(model: nn.Module) -> list[list[nn.Module]]:
     """The layers of each stage, first to last; none where they cannot be passed by."""
     survey = Survey(model)
@@ -84,12 +91,17 @@ def find_stages(model: nn.Module) -> list[list[nn.Module]]:
 
 def lists_of_layers(model: nn.Module | Survey) -> list[list[nn.Module]]:
     """The layers of each list that the image runs through, of lists within others the innermost."""
-    lists = {
-        name: layers
-        for name, module in surveyed(model).named.items()
-        if (layers := _layers_in(module, _holds_attention)) and not BESIDE_THE_LAYERS.search(name)
-    }
-    return [layers for name, layers in lists.items() if not any(_is_within(other, name) for other in lists)]
+    survey = surveyed(model)
+    return [list(survey.named[name].children()) for name in _names_of_lists(survey)]
+
+
+def _names_of_lists(survey: Survey) -> list[str]:
+    names = [
+        name
+        for name, module in survey.named.items()
+        if _layers_in(module, _holds_attention) and not BESIDE_THE_LAYERS.search(name)
+    ]
+    return [name for name in names if not any(_is_within(other, name) for other in names)]
 
 
 def _joins_late(survey: Survey) -> bool:

@@ -124,10 +124,6 @@ class Logits:
         return logits_of(self.run(*args, **kwargs))
 
 
-class NoPatchSizeError(ValueError):
-    """What is raised where a model cuts no patches."""
-
-
 class PatchGrid(NamedTuple):
     """How an image is cut into patches."""
 
@@ -187,10 +183,13 @@ def patch_grid(model: nn.Module | Survey, height: int, width: int) -> PatchGrid:
     """The patch grid that ``model`` lays over an image of ``height`` × ``width`` pixels.
 
     Raises:
-        ValueError: if the model names no patch size (NoPatchSizeError) or the image is smaller than one patch.
+        ValueError: if the model names no patch size or the image is smaller than one patch.
     """
     survey = surveyed(model)
-    patch_height, patch_width = _patch_size(survey)
+    size = _find_patch_size(survey)
+    if size is None:
+        raise no_patch_size_error(survey)
+    patch_height, patch_width = size
     rows, columns = height // patch_height, width // patch_width
     grid = PatchGrid(rows, columns, patch_height, patch_width, _prefixes(survey))
     if not grid.patches:
@@ -200,19 +199,38 @@ def patch_grid(model: nn.Module | Survey, height: int, width: int) -> PatchGrid:
     return grid
 
 
-def _patch_size(survey: Survey) -> tuple[int, int]:
+def has_patch_size(survey: Survey) -> bool:
+    """Return whether the model names its patch size, or is one module alone, of which no grid is expected.
+
+    Raises:
+        RuntimeError: if it does not, and is traced or exported.
+    """
+    if _find_patch_size(survey) is not None or next(survey.model.children(), None) is None:
+        return True
+    check_not_traced(survey)
+    return False
+
+
+def _find_patch_size(survey: Survey) -> tuple[int, int] | None:
     for config in survey.values("config"):
         size = getattr(config, "patch_size", None)
         if size is not None:
             return (size, size) if isinstance(size, int) else (size[0], size[1])
-    model = survey.model
     for module in survey.named.values():
         if isinstance(module, nn.Conv2d | nn.Conv3d) and is_patch_embedding(module):
             return module.kernel_size[-2], module.kernel_size[-1]
+    return None
+
+
+def no_patch_size_error(survey: Survey) -> ValueError:
+    """Return the error of a model that cuts no patches.
+
+    Raises:
+        RuntimeError: if the model is traced or exported.
+    """
     check_not_traced(survey)
-    is_alone = next(model.children(), None) is None  # one module alone holds no attention
-    raise (ValueError if is_alone else NoPatchSizeError)(
-        f"Found no patch size in {type(model).__name__}: neither a config.patch_size nor a patch embedding "
+    return ValueError(
+        f"Found no patch size in {type(survey.model).__name__}: neither a config.patch_size nor a patch embedding "
         "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."
     )
 

@@ -34,6 +34,7 @@ class ValueMode(AttentionMode):
         writes_out: whether attention is written out, where torch computes it at once, and kept beside the values.
         layer: the layer that is under way; values are kept where there is one. EACH: every attention counts as one.
         entry: the tokens that entered the list of layers that is under way.
+        is_separable: whether no attention over places came before the layers.
         values: of each attention, as they were met.
         maps: the spatial shapes of what convolutions gave, of what depends on the inputs.
         streams: tell which tokens stand for places; where no layer is under way by itself, no others are kept.
@@ -44,6 +45,7 @@ class ValueMode(AttentionMode):
         self.layer = layer
         self.writes_out = writes_out
         self.entry: Tensor | None = None
+        self.is_separable = True
         self.values: list[Mixed] = []
         self.maps: dict[tuple[int, ...], None] = {}
         self.streams = TokenStreams()
@@ -116,7 +118,7 @@ class ValueMode(AttentionMode):
         if not value.requires_grad:
             return value
         if self.layer is None:
-            self._check_comes_late(value)
+            self.is_separable &= bool(self.values) or not self.streams.begins_in_inputs(value)
             return value
         if self.layer == EACH and not self.streams.begins_in_inputs(value):
             return value
@@ -124,10 +126,6 @@ class ValueMode(AttentionMode):
         layer = len(self.values) if self.layer == EACH else self.layer
         self.values.append(Mixed(layer, value, is_map, self.entry, channels, weights if self.writes_out else None))
         return value
-
-    def _check_comes_late(self, value: Tensor) -> None:
-        if not self.values and self.streams.begins_in_inputs(value):
-            raise RuntimeError("Expected layers that come before other attention over places, but some comes first.")
 
     def _note(self, name: str, args: Sequence[Any], result: Any) -> None:
         if not isinstance(result, Tensor) or not result.requires_grad:

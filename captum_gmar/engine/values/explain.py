@@ -3,11 +3,9 @@
 Letters in shapes: N examples, L layers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from enum import Enum
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,189 +13,162 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import check_deterministic, check_forward
 from captum_gmar.engine.finite_checks import check_finite
+from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, uncompiled
 from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, added_up, finest
 from captum_gmar.engine.models.layers import find_stages, lists_of_layers
 from captum_gmar.engine.models.patch_grid import Logits, check_not_traced, check_rows, logits_of
-from captum_gmar.engine.plan import Explanation
+from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.targets import select
 from captum_gmar.engine.values.capture import EACH, ValueMode
-from captum_gmar.engine.values.positions import Evidence, Mixed, Places
+from captum_gmar.engine.values.positions import Mixed, PlacedTokens, Places
 from captum_gmar.engine.values.stage_readout import layers_passed_by
 
-HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be met
+HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be intercepted
+# Layers of models that take more examples behind a stage than before it.
+COUNT_NO_EXAMPLES = frozenset(
+    [
+        *("ASTLayer", "DonutSwinLayer", "HieraLayer", "SegformerLayer", "SwinLayer", "Swinv2Layer", "TimesformerLayer"),
+        *("VJEPA2Layer", "VideoMAELayer", "VivitLayer", "YolosLayer"),
+    ]
+)
 
 
-class Separation(Enum):
-    """How a model's layers run."""
-
-    APART = "each by itself, as so many examples more behind its stage"
-    APART_FROM_THE_START = "each by itself, as so many examples more from the start on"  # which some models count there
-    TOGETHER = "as they are"
-
-
-_separations: WeakKeyDictionary[nn.Module, Separation] = WeakKeyDictionary()  # of models that were met
-
-
-class ForwardReading(NamedTuple):
-    """What a pass forward gave."""
+class CapturedValues(NamedTuple):
+    """The result of a forward pass."""
 
     values: list[Mixed]
     maps: list[Shape]
-    logits: Tensor  # (L·N, ...) where the layers are apart
-    layers: int  # L, or 1
+    logits: Tensor  # (L·N, ...) where each layer has logits of its own
+    layers: int = 1  # L, or 1
 
 
 def explain_values(
-    model: nn.Module,
-    forward_func: Logits,
-    score: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    request: Request,
-    start_layer: int = 0,
+    model: nn.Module, forward_func: Logits, plan: Plan, inputs: Tensor, request: Request
 ) -> list[Explanation]:
-    """Value times gradient of all attention, on the finest grid of the model, summed over layers.
+    """Compute value times gradient of all attention, on the finest grid of the model, summed over layers.
 
-    Of models whose layers follow one upon the other, each layer's gradient is that of its own logits; of others that of
-    the model's logits.
+    Where layers follow one another, each layer's gradient is that of its own logits; elsewhere that of the model's.
 
     Args:
         model: the model that ``forward_func`` runs. It is left as it was.
         forward_func: gives the logits.
-        score: what is explained, of the logits and of the same shape.
+        plan: of its start layer and score.
         inputs: images (N, channels, height, width), videos (N, frames, channels, height, width), spectrograms
             (N, time, bins), or images that come as patches (N, patches, numbers), with a tensor (N, 2) of rows and
             columns among the further arguments.
         request: the targets, and further arguments.
-        start_layer: the first layer that counts.
 
     Raises:
         ValueError: if there is no such layer, or images that come as patches are not of one size.
-        RuntimeError: if no attention is met whose values stand for places.
+        RuntimeError: if no attention is captured whose values are of places.
         FloatingPointError: if the target's logits or the relevance is NaN or infinite.
     """
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
-    reading = _read_forward(model, forward_func, inputs, arguments)
-    scores = torch.stack(score(reading.logits).chunk(reading.layers)).sum(0)
-    logits = reading.logits.chunk(reading.layers)[-1].detach()
+    captured = _capture(model, forward_func, inputs, arguments)
+    scores = torch.stack(plan.score(captured.logits).chunk(captured.layers)).sum(0)
+    logits = captured.logits.chunk(captured.layers)[-1].detach()
     targets = request.targets_for(logits, len(inputs))
-    values = _counted(reading, start_layer)
-    places, dims = places_of(model, inputs, arguments, reading.maps)
-    of_targets = []
+    values = _values_from(captured, plan.start_layer)
+    places, dims = places_of(model, inputs, arguments, captured.maps)
+    explanations = []
     for number, target in enumerate(targets, 1):
         selected = select(scores, target, request.contrast)
-        # Of layers that are apart, the way from the score ends at their values, and what moves them lies before.
-        is_kept = number < len(targets) or reading.layers == 1
-        gradients = _gradients(values, selected, is_kept)
-        of_targets.append(_places_evidence(model, reading, values, gradients, places, dims)._replace(logits=logits))
-    return of_targets
+        # Of layers apart, the graph from the score ends at their values, and what moves them lies before.
+        retains = number < len(targets) or captured.layers == 1
+        tensors = [mixed.value for mixed in values]
+        each = gradients(selected, tensors, retains, allow_unused=True) if tensors else ()
+        explanations.append(_explained(model, captured, values, each, places, dims)._replace(logits=logits))
+    return explanations
 
 
-def _gradients(values: Sequence[Mixed], selected: Tensor, is_kept: bool) -> Sequence[Tensor | None]:
-    """Of the score with respect to the values, and whether the pass is kept for more of them."""
-    tensors = [mixed.value for mixed in values]
-    if not tensors:
-        return ()
-    return torch.autograd.grad(selected.sum(), tensors, retain_graph=is_kept, allow_unused=True)
+def _values_from(captured: CapturedValues, start_layer: int) -> list[Mixed]:
+    """Return the values of the layers from the first that counts on."""
+    numbers = list(dict.fromkeys(mixed.layer for mixed in captured.values))
+    first = first_layer(start_layer, len(numbers)) if numbers else 0
+    return [mixed for mixed in captured.values if mixed.layer in numbers[first:]]
 
 
-def _counted(reading: ForwardReading, start_layer: int) -> list[Mixed]:
-    """The values of the layers from the first that counts on."""
-    numbers = list(dict.fromkeys(mixed.layer for mixed in reading.values))
-    if not isinstance(start_layer, int) or (numbers and not -len(numbers) <= start_layer < len(numbers)):
-        raise ValueError(f"start_layer must be one of the model's {len(numbers)} layers. Got {start_layer} instead.")
-    return [mixed for mixed in reading.values if mixed.layer in numbers[start_layer:]]
-
-
-def _places_evidence(
+def _explained(
     model: nn.Module,
-    reading: ForwardReading,
+    captured: CapturedValues,
     values: Sequence[Mixed],
     gradients: Sequence[Tensor | None],
     places: Places,
     dims: Shape,
 ) -> Explanation:
-    with without_autocast(reading.logits.device.type):
-        evidence = [
+    with without_autocast(captured.logits.device.type):
+        products = [
             places.field(mixed, gradient)
             for mixed, gradient in zip(values, gradients, strict=True)
             if gradient is not None
         ]
-        fields = [of_values for of_values in evidence if of_values is not None]
-        if not fields or len(fields) < len(evidence):
-            raise _nothing_met(model, reading, places)
-        relevance = _together(fields)
+        placed = [product for product in products if product is not None]
+        if not placed or len(placed) < len(products):
+            raise _no_places_captured_error(model, captured, places)
+        relevance = _sum_of_layers(placed)
     check_finite(relevance, "relevance")
-    grid = places.kind(finest(tuple(of_values.field.shape[1:]) for of_values in fields), dims)
-    without_gradient = any(not of_values.field.any() for of_values in fields)
+    grid = places.kind(finest(tuple(product.field.shape[1:]) for product in placed), dims)
+    without_gradient = any(not product.field.any() for product in placed)
     return Explanation(relevance, None, grid, without_gradient)
 
 
-def _together(evidence: Sequence[Evidence]) -> Tensor:
-    """(N, T) of tokens that stand for no place, then of the places of the finest grid."""
-    device = evidence[-1].field.device
-    field = added_up([of_values.field.to(device) for of_values in evidence])
-    most = max(of_values.others.shape[1] for of_values in evidence)
-    others = [
-        nn.functional.pad(of_values.others.to(device), (0, most - of_values.others.shape[1])) for of_values in evidence
-    ]
+def _sum_of_layers(placed: Sequence[PlacedTokens]) -> Tensor:
+    """Return the sum (N, T) of tokens without a place, then of the places of the finest grid."""
+    device = placed[-1].field.device
+    field = added_up([layer.field.to(device) for layer in placed])
+    most = max(layer.others.shape[1] for layer in placed)
+    others = [nn.functional.pad(layer.others.to(device), (0, most - layer.others.shape[1])) for layer in placed]
     return torch.cat([torch.stack(others).sum(0), field.flatten(1)], 1)
 
 
-def _read_forward(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> ForwardReading:
-    """Runs forward. Layers are apart where they can be: where nothing comes between them, where their tokens stand for
-    places, and where a model takes as many examples as there are layers more."""
+def _capture(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> CapturedValues:
+    """Run forward, layers apart where the model's structure has stages of layers that follow one another."""
     check_deterministic(model)
     stages = find_stages(model)
-    is_model = forward_func.run is model  # a function may fail on more examples than it was given
-    known = (_separations.get(model) if is_model else None) if stages else Separation.TOGETHER
-    ways = list(Separation) if known is None else [known]
-    for way in ways:
-        try:
-            reading = _run_forward(model, forward_func, inputs, arguments, stages, way)
-        except (RuntimeError, ValueError, IndexError) as error:
-            if way is ways[-1] or isinstance(error, torch.OutOfMemoryError):
-                raise
-        else:
-            break
-    if is_model:
-        _separations[model] = way
-    return reading
+    captured = _capture_apart(model, forward_func, inputs, arguments, stages) if stages else None
+    if captured is None:
+        mode, logits = run_together(model, forward_func, inputs, arguments)
+        return CapturedValues(mode.values, list(mode.maps), logits)
+    return captured
 
 
-def _run_forward(
+def _capture_apart(
     model: nn.Module,
     forward_func: Logits,
     inputs: Tensor,
     arguments: Sequence[Any],
     stages: list[list[nn.Module]],
-    separation: Separation,
-) -> ForwardReading:
-    if separation is Separation.TOGETHER or not stages:
-        together, logits = run_together(model, forward_func, inputs, arguments)
-        return ForwardReading(together.values, list(together.maps), logits, 1)
-    is_whole = separation is Separation.APART_FROM_THE_START
+) -> CapturedValues | None:
+    """Run forward, each layer with logits of its own; None if the pass shows that layers cannot be apart.
+
+    The other layers' outputs are more examples. Models count their examples at the start, but for those that are known
+    to take more behind a stage, which is quicker. A function is run with all from the start.
+    """
+    is_whole = forward_func.run is not model or type(stages[0][0]).__name__ not in COUNT_NO_EXAMPLES
     mode = ValueMode(None)
 
-    def is_under_way(layer: int | None) -> None:
+    def enter_layer(layer: int | None) -> None:
         mode.layer = layer
         mode.entry = passing.entries[-1]
         if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
-            raise RuntimeError("Expected the tokens of layers that are apart to stand for places, but they do not.")
+            mode.is_separable = False  # the tokens are of no places
 
     marked, layers = _marked(inputs), sum(map(len, stages))
     if is_whole:
         marked = torch.cat([marked] * layers)
         arguments = [_repeated(argument, layers, len(inputs)) for argument in arguments]
     mode.streams.start = marked.grad_fn
-    with mode, uncompiled(), _shown_attention(model), layers_passed_by(stages, is_whole, is_under_way) as passing:
+    with mode, uncompiled(), _shown_attention(model), layers_passed_by(stages, is_whole, enter_layer) as passing:
         logits = logits_of(forward_func.run(marked, *arguments))
+    if not (mode.is_separable and passing.is_separable):
+        return None
     check_rows(logits, len(inputs), layers)
     check_forward(forward_func, model, logits, mode.streams.start, passing.entries[0].grad_fn, inputs)
-    return ForwardReading(mode.values, list(mode.maps), logits, layers)
+    return CapturedValues(mode.values, list(mode.maps), logits, layers)
 
 
 def run_together(
@@ -281,16 +252,16 @@ def _one_size(sizes: Tensor) -> tuple[int, int]:
     return rows, columns
 
 
-def _nothing_met(model: nn.Module, reading: ForwardReading, places: Places) -> RuntimeError:
+def _no_places_captured_error(model: nn.Module, captured: CapturedValues, places: Places) -> RuntimeError:
     name = type(model).__name__
-    if not reading.values:
+    if not captured.values:
         check_not_traced(model)
         return RuntimeError(
             f"No attention was met in {name} of what is computed from the inputs: it calls neither "
             "torch.nn.functional.scaled_dot_product_attention nor torch.nn.MultiheadAttention, nor multiplies values "
             "by a softmax. Models without attention cannot be explained."
         )
-    shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in reading.values))
+    shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in captured.values))
     grids = ", ".join("x".join(map(str, shape)) for shape in places.grids.shapes) or "none"
     return RuntimeError(
         f"Expected attention of {name} over the places of a grid that a convolution cuts its inputs into ({grids}), "

@@ -41,8 +41,8 @@ class Mixed(NamedTuple):
     weights: Tensor | None = None  # (..., queries, tokens) that they are mixed by, where these are kept
 
 
-class Evidence(NamedTuple):
-    """Value times gradient of the tokens of one attention."""
+class PlacedTokens(NamedTuple):
+    """A number for each token of one attention."""
 
     field: Tensor  # (N, *grid) of the places
     others: Tensor  # (N, tokens) of tokens that stand for none: those before the places, then those behind
@@ -77,7 +77,7 @@ class Places:
         attends_jointly = "joint_space_time"
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 
-    def field(self, mixed: Mixed, gradient: Tensor) -> Evidence | None:
+    def field(self, mixed: Mixed, gradient: Tensor) -> PlacedTokens | None:
         """Value times gradient of the places; None if the values stand for none.
 
         Args:
@@ -115,7 +115,7 @@ class Places:
         placed = self._placed(mixed, product)
         return None if placed is None or placed.others.numel() else placed.field
 
-    def _placed(self, mixed: Mixed, product: Tensor) -> Evidence | None:
+    def _placed(self, mixed: Mixed, product: Tensor) -> PlacedTokens | None:
         """Of numbers that are as the values are, and of which each token's are added up."""
         tokens = self._of_tokens(mixed, product)
         tokens = None if tokens is None else self._before_cut(tokens, mixed)
@@ -146,23 +146,23 @@ class Places:
         is_whole = repeated in ((windows - 1) * self.examples * prefix for prefix in self.prefixes)
         return whole if is_whole else None  # it was cut otherwise than can be gone back through
 
-    def _of_map(self, product: Tensor) -> Evidence | None:
+    def _of_map(self, product: Tensor) -> PlacedTokens | None:
         shape = tuple(product.shape[2:])
         if shape not in self.grids.shapes:
             return None
         field = product.sum(1).view(self.examples, -1, *shape).sum(1)
-        return Evidence(field, field.new_zeros(self.examples, 0))
+        return PlacedTokens(field, field.new_zeros(self.examples, 0))
 
-    def _on_grid(self, tokens: Tensor) -> Evidence | None:
+    def _on_grid(self, tokens: Tensor) -> PlacedTokens | None:
         """Of (N, tokens), of (N, *grid), or of a video's frames (N·time, tokens) or places (N·places, time)."""
         if tokens.dim() > 2:
-            return Evidence(tokens, tokens.new_zeros(self.examples, 0)) if len(tokens) == self.examples else None
+            return PlacedTokens(tokens, tokens.new_zeros(self.examples, 0)) if len(tokens) == self.examples else None
         for prefix in self.prefixes:
             end = tokens.shape[1] - self.behind
             field = self._without_others(tokens[:, prefix:end])
             if field is not None:
                 others = torch.cat([tokens[:, :prefix], tokens[:, end:]], 1)
-                return Evidence(field, others.view(self.examples, len(others) // self.examples, -1).sum(1))
+                return PlacedTokens(field, others.view(self.examples, len(others) // self.examples, -1).sum(1))
         return None
 
     def _without_others(self, tokens: Tensor) -> Tensor | None:

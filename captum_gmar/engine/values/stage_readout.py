@@ -26,6 +26,7 @@ class LayersPassedBy:
     no layer has filled yet hold the last outcome.
 
     Attributes:
+        is_separable: whether layers followed one another, with so many examples; else the rest of the pass is in vain.
         entries: of each stage the tokens that enter it, of the true examples, as they came out of what is before.
     """
 
@@ -33,6 +34,7 @@ class LayersPassedBy:
         self.stages = stages
         self.starts = [0, *accumulate(map(len, stages))]
         self.is_whole = is_whole
+        self.is_separable = True
         self.entries: list[Tensor] = []
         self.outcomes: list[Tensor] = []  # of the layers of this stage so far
         self.carried: Tensor | None = None  # what passes this stage by
@@ -47,18 +49,15 @@ class LayersPassedBy:
     def enter(self, stage: int, place: int, tokens: Tensor) -> Tensor:
         """What the layer takes, of the tokens (slots·N, ...) that come to it."""
         if place:
-            if tokens is not self.outcomes[-1]:
-                raise RuntimeError(
-                    "Expected layers of a stage to follow one upon the other, but something is computed between them."
-                )
+            self.is_separable &= tokens is self.outcomes[-1]
             return self._alone(tokens)
         slots = self.count if self.is_whole else max(self.starts[stage], 1)
         if len(tokens) % slots:
-            raise RuntimeError(f"Expected {slots} times as many examples but got {len(tokens)}.")
+            self.is_separable, slots = False, 1
         self.rows, self.entered = len(tokens) // slots, len(tokens)
         true = tokens[-self.rows :] if slots > 1 else tokens
         self.entries.append(true)
-        filled = self.starts[stage]
+        filled = self.starts[stage] if self.is_separable else 0
         self.carried = tokens[: filled * self.rows] if filled else None
         self.outcomes = []
         if self.carried is not None and projects(self.stages[stage][0]):
@@ -72,6 +71,8 @@ class LayersPassedBy:
         self.outcomes.append(tokens)
         if place < len(self.stages[stage]) - 1:
             return tokens
+        if not self.is_separable:
+            return torch.cat([tokens] * (self.entered // self.rows))
         slots = [*([] if self.carried is None else [self.carried]), *self.outcomes]
         if self.is_whole:
             slots += [tokens.detach()] * (self.count - self.starts[stage + 1])

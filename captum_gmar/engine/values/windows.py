@@ -8,20 +8,24 @@ place get, of padding, is not handed on.
 Letters in shapes: N examples, S windows of all examples, H heads, n tokens of a window, T places of a stage.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import _format_additional_forward_args
-from captum_gmar.engine.checks import check_deterministic
+from captum_gmar.engine.checks import NoAttentionError, NoPatchGridError, check_deterministic
 from captum_gmar.engine.finite_checks import check_finite
+from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.kernels.precision import of_sums, wide, without_autocast
 from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading, combined, read_blocks
 from captum_gmar.engine.models.grids import FieldGrid, Shape, added_up, stretched
-from captum_gmar.engine.models.patch_grid import Logits, PatchGrid
+from captum_gmar.engine.models.introspection import Survey
+from captum_gmar.engine.models.layers import has_stages
+from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, has_patch_size, no_patch_size_error
 from captum_gmar.engine.models.readout_tokens import start_relevance
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request
@@ -29,6 +33,8 @@ from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Sweep
 from captum_gmar.engine.targets import select
 from captum_gmar.engine.values.explain import places_of, run_together
 from captum_gmar.engine.values.positions import Mixed, Places
+
+Refuse: TypeAlias = Callable[[str], Exception]
 
 
 @dataclass
@@ -114,21 +120,15 @@ class WindowLayer(NamedTuple):
         return windows.view(len(self.tokens), -1, windows.shape[-1])
 
 
-class NotWindowsError(RuntimeError):
-    """What is raised where attention is not of places with one another; or none of places was met."""
-
-    def __init__(self, model: nn.Module, why: str, is_met: bool = True) -> None:
-        self.is_met = is_met
-        super().__init__(
-            f"Relevance cannot be handed down through the attention of {type(model).__name__}: {why}. "
-            "AttentionEvidence explains it."
-        )
-
-
 def explain_windows(
-    model: nn.Module, forward_func: Logits, plan: Plan, inputs: Tensor, request: Request
+    model: nn.Module,
+    forward_func: Logits,
+    plan: Plan,
+    inputs: Tensor,
+    request: Request,
+    refusal: NoPatchGridError | None = None,
 ) -> list[Explanation]:
-    """What a plan makes of a model whose tokens attend in windows, or between whose layers tokens are merged.
+    """Explain a model whose tokens attend in windows, or between whose layers tokens are merged.
 
     Relevance is on the grid of the first layer that counts. A plan that takes each layer by itself gives their mean on
     the finest grid.
@@ -139,10 +139,13 @@ def explain_windows(
         plan: of a rule that reads heads, or of a sweep that goes down the layers.
         inputs: images (N, channels, height, width).
         request: the targets, and further arguments.
+        refusal: the error of the pass over one patch grid, if that came before.
 
     Raises:
-        NotWindowsError: if attention is not of places with one another, in layers one upon the other.
-        ValueError: if the plan is another, or its start layer or tokens are none of the model's.
+        NoPatchGridError: if attention is not of places with one another, in layers one upon the other; the refusal,
+            where that says more.
+        ValueError: if the plan is another, or its start layer or tokens are none of the model's; or if the model cuts
+            no patches, and has no attention over places.
         RuntimeError: if the target does not read all places after the last layer.
         FloatingPointError: if the target's logits or the relevance is NaN or infinite.
     """
@@ -150,21 +153,39 @@ def explain_windows(
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
     mode, logits = run_together(model, forward_func, inputs, arguments, writes_out=True)
     places, dims = places_of(model, inputs, arguments, list(mode.maps))
-    layers = [_layer(model, mixed, places) for mixed in mode.values]
-    if not layers:
-        raise NotWindowsError(model, "none of it is over places of the image", is_met=False)
+    if not mode.values:
+        raise refusal or _no_places_error(model)
+    refuse = partial(_not_windows_error, model, refusal)
+    layers = [_layer(mixed, places, refuse) for mixed in mode.values]
     _check_plan(plan)
     layers = layers[first_layer(plan.start_layer, len(layers)) :]
     targets = request.targets_for(logits.detach(), len(inputs))
-    of_targets = []
+    explanations = []
     for number, target in enumerate(targets, 1):
         counted: Sequence[WindowLayer] = layers
         if plan.rule:  # without one, targets mean nothing
             selected = select(plan.score(logits), target, request.contrast)
-            counted = _with_gradients(model, layers, selected, number < len(targets))
+            counted = _with_gradients(layers, selected, number < len(targets), refuse)
         with torch.no_grad(), without_autocast(inputs.device.type):
-            of_targets.append(_of_layers(model, plan, counted, dims)._replace(logits=logits.detach()))
-    return of_targets
+            explanations.append(_of_layers(model, plan, counted, dims)._replace(logits=logits.detach()))
+    return explanations
+
+
+def _not_windows_error(model: nn.Module, refusal: NoPatchGridError | None, why: str) -> NoPatchGridError:
+    """Return the refusal of the pass before, or why attention over places is not of places with one another."""
+    if refusal is not None and not isinstance(refusal, NoAttentionError) and not has_stages(model):
+        return refusal
+    return NoPatchGridError(
+        f"Relevance cannot be handed down through the attention of {type(model).__name__}: {why}. AttentionEvidence "
+        "explains it."
+    )
+
+
+def _no_places_error(model: nn.Module) -> Exception:
+    survey = Survey(model)
+    if not has_patch_size(survey):
+        return no_patch_size_error(survey)
+    return _not_windows_error(model, None, "none of it is over places of the image")
 
 
 def _check_plan(plan: Plan) -> None:
@@ -177,32 +198,32 @@ def _check_plan(plan: Plan) -> None:
         )
 
 
-def _layer(model: nn.Module, mixed: Mixed, places: Places) -> WindowLayer:
-    """The layer of values and of the weights that they were mixed by."""
+def _layer(mixed: Mixed, places: Places, refuse: Refuse) -> WindowLayer:
+    """Return the layer of values and of the weights that they were mixed by."""
     attention, value = mixed.weights, mixed.value
     if attention is None or attention.dim() != 4 or attention.shape[-1] != attention.shape[-2]:
-        raise NotWindowsError(model, "its queries and keys are not of the same tokens")
+        raise refuse("its queries and keys are not of the same tokens")
     found = places.tokens_of(mixed) if value.shape[:3] == attention.shape[:3] else None
     if found is None or found.dim() != 3:
-        raise NotWindowsError(model, "its tokens do not stand for one place each")
+        raise refuse("its tokens do not stand for one place each")
     tokens, per_example = found.flatten(1), len(attention) // len(found) * attention.shape[-1]
     first = torch.arange(len(found), device=tokens.device)[:, None] * per_example
     if not ((first <= tokens) & (tokens < first + per_example)).all():
-        raise NotWindowsError(model, "the windows of one example do not follow upon one another")
+        raise refuse("the windows of one example do not follow upon one another")
     return WindowLayer(attention, tokens, tuple(found.shape[1:]))
 
 
 def _with_gradients(
-    model: nn.Module, layers: Sequence[WindowLayer], selected: Tensor, goes_again: bool
+    layers: Sequence[WindowLayer], selected: Tensor, goes_again: bool, refuse: Refuse
 ) -> list[WindowLayer]:
     attention = [layer.attention for layer in layers]
-    gradients = torch.autograd.grad(selected.sum(), attention, retain_graph=goes_again, allow_unused=True)
-    of_layers = []
-    for number, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+    found: list[WindowLayer] = []
+    each = gradients(selected, attention, goes_again, allow_unused=True)
+    for number, (layer, gradient) in enumerate(zip(layers, each, strict=True)):
         if gradient is None:
-            raise NotWindowsError(model, f"the target does not depend on the attention of layer {number}")
-        of_layers.append(layer._replace(gradient=gradient))
-    return of_layers
+            raise refuse(f"the target does not depend on the attention of layer {number}")
+        found.append(layer._replace(gradient=gradient))
+    return found
 
 
 def _of_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer], dims: Shape) -> Explanation:

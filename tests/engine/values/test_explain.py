@@ -15,8 +15,9 @@ from torch.testing import assert_close
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from captum_gmar import AttentionEvidence
-from captum_gmar.attr.evidence import log_odds
+from captum_gmar.attr.scores import log_odds
 from captum_gmar.engine.models.patch_grid import Logits
+from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.values.capture import ValueMode
 from captum_gmar.engine.values.explain import explain_values
@@ -46,7 +47,7 @@ def test_as_written_out(name):
     family, model, inputs = make(name)
     with Softmaxes():  # in double precision, also where the model says single
         request = Request([family.target], family.arguments or None)
-        (found,) = explain_values(model, Logits(model), log_odds, inputs, request)
+        (found,) = explain_values(model, Logits(model), Plan(score=log_odds), inputs, request)
     of = written_log_odds if isinstance(family.target, int) else lambda logits: logits
     written = evidence(family, model, inputs, family.target, of)
     of_places = [(tokens, place) for tokens, place in zip(written, family.places(), strict=True) if place]
@@ -102,7 +103,7 @@ def test_what_attention_wrote_is_shared_out():
         handle.remove()
     assert len(kept) == 5  # one a layer
     (gradient,) = torch.autograd.grad(logits.sum(), kept[-1:])
-    (found,) = explain_values(model, Logits(model), lambda logits: logits, inputs, Request([2]), start_layer=-1)
+    (found,) = explain_values(model, Logits(model), Plan(start_layer=-1), inputs, Request([2]))
     assert_close(found.relevance.sum(-1), (gradient * kept[-1]).sum((1, 2)))
 
 
@@ -193,7 +194,7 @@ def test_attention_among_channels():
     model = nn.Sequential(cut, nn.Sequential(layer), Mean(), nn.Linear(8, 5)).double().eval()
     inputs = torch.randn(2, 3, 12, 20, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(written_log_odds(model(inputs))[:, 2].sum(), layer.value)
-    (found,) = explain_values(model, Logits(model), log_odds, inputs, Request([2]))
+    (found,) = explain_values(model, Logits(model), Plan(score=log_odds), inputs, Request([2]))
     assert_close(found.patch_relevance, (layer.value * gradient).sum((1, 2)).view(2, 3, 5), rtol=1e-6, atol=1e-9)
 
 

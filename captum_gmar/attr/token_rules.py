@@ -1,0 +1,136 @@
+"""Formulas of the methods that multiply tokens by their gradient: every rule reads like its formula.
+
+Letters in shapes: N examples, Q queries, T tokens, P patches, H heads, D head dimension.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_gmar.attr.scores import shares
+from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.plan import TokenRule
+
+if TYPE_CHECKING:  # which loads the pass, and that is not needed before it runs
+    from captum_gmar.engine.hidden_states.capture import LayerTokens
+
+
+@dataclass(frozen=True)
+class LayerTokensRule(TokenRule):
+    """A rule that reads the tokens between layers.
+
+    Args:
+        balances: whether the gradient is LibraGrad's.
+    """
+
+    balances: bool = False
+
+    @abstractmethod
+    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+        """Return the tensors whose gradient the rule takes."""
+
+    @abstractmethod
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the relevance (N, T), by the gradient of each of these."""
+
+
+class FullGradRule(LayerTokensRule):
+    r"""FullGrad+: the mean over layers of the tokens that enter them, times their gradient."""
+
+    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+        """Return the tokens that enter each layer."""
+        return layers.tokens[:-1]
+
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the mean over layers."""
+        return torch.stack([*map(layers.over_channels, layers.tokens[:-1], gradients)]).mean(0)
+
+
+class AttCATRule(LayerTokensRule):
+    """AttCAT: the tokens that leave each layer times their gradient, weighted by the attention that they receive."""
+
+    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+        """Return the tokens that leave each layer."""
+        layers.check_attention()
+        return layers.tokens[1:]
+
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum over layers."""
+        products = map(layers.over_channels, layers.tokens[1:], gradients)
+        weighted = [
+            layer.received.to(product.device) * product
+            for layer, product in zip(layers.attention, products, strict=True)
+        ]
+        return torch.stack(weighted).sum(0)
+
+
+class TokenEvidenceRule(LayerTokensRule):
+    """Token evidence: what each token holds at every depth, what prefix tokens read of it, and the classifier."""
+
+    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+        """Return the tokens between layers, then each attention's output."""
+        layers.check_attention()
+        return [*layers.tokens, *(layer.output for layer in layers.attention)]
+
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the shares (N, T) of all evidence."""
+        depths = len(layers.tokens)
+        *held, left = map(layers.over_channels, layers.tokens, gradients[:depths])
+        read = [
+            layer.read_by_first(layers.prefix_tokens, gradient).to(left.device)
+            for layer, gradient in zip(layers.attention, gradients[depths:], strict=True)
+        ]
+        return shares(torch.stack(held).mean(0) + torch.stack(read).sum(0) + left)
+
+
+class CDAMRule(LayerTokensRule):
+    """CDAM: what enters the last layer's attention, times its gradient."""
+
+    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+        """Return what enters the last layer's attention."""
+        return [layers.entering_attention]
+
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the product, summed over channels."""
+        return layers.over_channels(layers.entering_attention, gradients[0])
+
+
+class GradECLIPRule(LayerTokensRule):
+    """Grad-ECLIP: the last attention's values times its output's gradient, in a loosened attention's weights."""
+
+    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+        """Return the output of the last attention."""
+        layers.check_attention()
+        return [layers.attention[-1].output]
+
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the positive part, zero for the tokens before the patches."""
+        last, patches = layers.attention[-1], layers.grid.patches
+        gradient, query, key, value = map(_joined_heads, (gradients[0], last.layer.query, last.layer.key, last.value))
+        queries: slice | Tensor = slice(None)
+        if gradient.device.type == "cpu":  # another device would have to be waited for
+            queries = gradient.abs().amax((0, 2)).nonzero().flatten()  # those that are read
+        loosened = _loosened_attention(query[:, queries], key[:, -patches:])
+        products = gradient[:, queries] @ value[:, -patches:].mT  # (N, Q, P)
+        relevance = (loosened * products).sum(1).clamp(min=0)  # (N, P)
+        return F.pad(relevance, (key.shape[1] - patches, 0))
+
+
+def _loosened_attention(query: Tensor, key: Tensor) -> Tensor:
+    """Compute the cosine (N, Q, P) of queries (N, Q, channels) and keys (N, P, channels), from 0 to 1 over the keys.
+
+    All keys alike count as 1.
+    """
+    similarity = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
+    low, high = similarity.aminmax(dim=-1, keepdim=True)
+    return torch.where(high > low, (similarity - low) / (high - low), 1)
+
+
+def _joined_heads(tensor: Tensor) -> Tensor:
+    """Return (N, T, H · D) of (N, H, T, D), in single precision at least."""
+    return wide(tensor).transpose(1, 2).flatten(2)

@@ -1,0 +1,58 @@
+"""Hidden states times their gradient: one pass forward, and one backward for each target."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from captum_gmar.engine._captum import _format_additional_forward_args
+from captum_gmar.engine.finite_checks import Flags
+from captum_gmar.engine.hidden_states.capture import LayerTokens, read_layers
+from captum_gmar.engine.kernels.precision import without_autocast
+from captum_gmar.engine.models.introspection import Survey
+from captum_gmar.engine.models.patch_grid import Logits
+from captum_gmar.engine.plan import Explanation, Plan, TokenRule
+from captum_gmar.engine.request import Request
+from captum_gmar.engine.targets import select
+
+
+def explain_hidden_states(
+    survey: Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+) -> list[Explanation]:
+    """Explain each target by the plan's token rule.
+
+    Args:
+        survey: the model that ``forward_func`` runs.
+        forward_func: gives the logits.
+        plan: with a token rule.
+        pixels: (N, channels, height, width).
+        request: the targets, and further arguments.
+
+    Raises:
+        ValueError: if the layers cannot be told.
+        RuntimeError: if they do not run once each over the patch grid, or cannot be balanced.
+        FloatingPointError: if the target's logits, a gradient or the relevance is NaN or infinite.
+    """
+    rule = plan.token_rule
+    assert rule is not None
+    arguments = _format_additional_forward_args(request.additional_forward_args) or ()
+    layers = read_layers(survey, forward_func, pixels, arguments, rule.balances)
+    scores = plan.score(layers.logits)
+    targets = request.targets_for(layers.logits.detach(), len(pixels))
+    flags = [Flags() for _ in targets]
+    selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
+    tensors = rule.differentiated(layers)
+    return [
+        _explained(rule, layers, layers.gradients(score, tensors, number < len(selected)), flags[number - 1])
+        for number, score in enumerate(selected, 1)
+    ]
+
+
+def _explained(rule: TokenRule, layers: LayerTokens, gradients: Sequence[Tensor], flags: Flags) -> Explanation:
+    with without_autocast(layers.logits.device.type):
+        relevance = rule.relevance(layers, gradients)
+    for gradient in gradients:
+        flags.finite(gradient, "gradient of the tokens")
+        flags.add(layers.has_gradient(gradient))
+    flags.finite(relevance, "relevance")
+    without_gradient = not all(flags.look())
+    return Explanation(relevance, None, layers.grid, without_gradient, layers.logits.detach())
