@@ -117,9 +117,7 @@ def test_chain_and_files_behind_follow_imports_that_run_when_a_file_is_loaded() 
     assert inside("captum_gmar.engine", house) == (4, 3)
 
 
-@pytest.mark.parametrize(
-    ("method", "most"), [("gmar", 18), ("rollout", 18), ("token_evidence", 21), ("published", 7)]
-)
+@pytest.mark.parametrize(("method", "most"), [("gmar", 18), ("rollout", 18), ("token_evidence", 21), ("published", 7)])
 def test_few_files_stand_behind_a_method(modules: list[Module], method: str, most: int) -> None:
     assert len(files_behind(f"captum_gmar.attr.{method}", file_arrows_when_loaded(modules))) <= most
 

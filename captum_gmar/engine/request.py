@@ -19,7 +19,7 @@ from captum_gmar.engine._captum import (
 )
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
-Result = TypeVar("Result")
+OfExamples = TypeVar("OfExamples")
 Targets: TypeAlias = Sequence[int] | Sequence[tuple[int, ...]] | Tensor
 ChooseTargets: TypeAlias = Callable[[Tensor], Tensor]
 """What gives the targets (N, K) for logits (N, classes), for example ``lambda logits: logits.topk(5).indices``."""
@@ -74,7 +74,9 @@ class Request(NamedTuple):
         return each_target(self.targets(logits), examples)
 
 
-def explain_in_halves(run: Callable[[Tensor, Request], Result], pixels: Tensor, request: Request) -> list[Result]:
+def explain_in_halves(
+    run: Callable[[Tensor, Request], OfExamples], pixels: Tensor, request: Request
+) -> list[OfExamples]:
     """What ``run`` gives of the examples, or of each half of them where memory does not hold all at once.
 
     Args:

@@ -76,7 +76,7 @@ def explain_attention(
         first = first_layer(plan.start_layer, forward_pass.count)
         starts = _starts(survey, plan, forward_pass, selected)
         explanations = [
-            _explained(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
+            _explain_score(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
             for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
     explanations = explanations if plan.rule else explanations * len(targets)
@@ -100,7 +100,7 @@ def _logits_and_scores(
     return logits.detach(), scores
 
 
-def _explained(
+def _explain_score(
     survey: Survey,
     plan: Plan,
     forward_pass: ForwardPass,

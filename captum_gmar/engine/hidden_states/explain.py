@@ -42,12 +42,12 @@ def explain_hidden_states(
     selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
     tensors = rule.differentiated(layers)
     return [
-        _explained(rule, layers, layers.gradients(score, tensors, number < len(selected)), flags[number - 1])
+        _explain_by_rule(rule, layers, layers.gradients(score, tensors, number < len(selected)), flags[number - 1])
         for number, score in enumerate(selected, 1)
     ]
 
 
-def _explained(rule: TokenRule, layers: LayerTokens, gradients: Sequence[Tensor], flags: Flags) -> Explanation:
+def _explain_by_rule(rule: TokenRule, layers: LayerTokens, gradients: Sequence[Tensor], flags: Flags) -> Explanation:
     with without_autocast(layers.logits.device.type):
         relevance = rule.relevance(layers, gradients)
     for gradient in gradients:

@@ -81,7 +81,7 @@ def explain_values(
         retains = number < len(targets) or captured.layers == 1
         tensors = [mixed.value for mixed in values]
         each = gradients(selected, tensors, retains, allow_unused=True) if tensors else ()
-        explanations.append(_explained(model, captured, values, each, places, dims)._replace(logits=logits))
+        explanations.append(_explain_on_grid(model, captured, values, each, places, dims)._replace(logits=logits))
     return explanations
 
 
@@ -92,7 +92,7 @@ def _values_from(captured: CapturedValues, start_layer: int) -> list[Mixed]:
     return [mixed for mixed in captured.values if mixed.layer in numbers[first:]]
 
 
-def _explained(
+def _explain_on_grid(
     model: nn.Module,
     captured: CapturedValues,
     values: Sequence[Mixed],
