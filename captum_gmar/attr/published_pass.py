@@ -13,7 +13,7 @@ from captum_gmar.engine.checks import check_forward
 from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
 from captum_gmar.engine.hooks.autograd_graph import depends
-from captum_gmar.engine.hooks.constants import without_parameters
+from captum_gmar.engine.hooks.constants import detach_parameters
 from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_rows, patch_grid
@@ -89,7 +89,7 @@ class PublishedLayers(AttentionMode):
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
             return func(*args, **kwargs)
-        result = func(*map(without_parameters, args), **without_parameters(kwargs))
+        result = func(*map(detach_parameters, args), **detach_parameters(kwargs))
         if func is F.layer_norm and result.requires_grad and result.dim() == 3:
             self.latest = result
         if isinstance(result, Tensor) and result.grad_fn is not None and "NotImplemented" in result.grad_fn.name():
