@@ -29,10 +29,10 @@ from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.rule import Step, fuse_rows, head_weights
 from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.data.data_files import read_examples
-from captum_gmar.evaluation.data.subject import Subject, drawn
-from captum_gmar.evaluation.faithfulness import FaithfulnessWork
-from captum_gmar.evaluation.reports.statistics import Quantity, Summary, summarise, tables
-from captum_gmar.evaluation.runs.example_results import Result, results_from
+from captum_gmar.evaluation.data.subject import Subject, sample_numbers
+from captum_gmar.evaluation.faithfulness import Faithfulness
+from captum_gmar.evaluation.reports.statistics import Quantity, Summary, summarise_quantity, values_by_quantity
+from captum_gmar.evaluation.runs.journal import Result, result_of
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.files.markdown import table
 
@@ -123,17 +123,17 @@ def measured(subject: Subject, limit: int, in_bfloat16: bool) -> Iterator[Result
         batch_size=AT_ONCE,
         precision="bfloat16" if in_bfloat16 else "float32",
     )
-    work = FaithfulnessWork(settings, {name: make(model) for name, make in VARIANTS.items()}, subject, print)
-    for number in tqdm(drawn(len(subject.examples), limit, 0, CHOOSING)):
-        batch, _ = work.batch([number], VARIANTS)
-        yield from results_from({number: batch.records}).values()
+    work = Faithfulness(settings, {name: make(model) for name, make in VARIANTS.items()}, subject, print)
+    for number in tqdm(sample_numbers(len(subject.examples), limit, 0, CHOOSING)):
+        records, _ = work.batches.finish([number], partial(work.measure, VARIANTS, {}))
+        yield from (result_of(number, [record]) for record in records)
 
 
 def summaries(results: Sequence[Result]) -> dict[Quantity, Summary]:
-    values = tables(results)
+    values = values_by_quantity(results)
     own = [values[Quantity(DIFFERENCE, removal)] for removal in REMOVALS]
     values[MEAN] = {name: [sum(row) / len(row) for row in zip(*(o[name] for o in own), strict=True)] for name in own[0]}
-    return {quantity: summarise(quantity, values[quantity]) for quantity in values}
+    return {quantity: summarise_quantity(quantity, values[quantity]) for quantity in values}
 
 
 def to_markdown(found: dict[Quantity, Summary]) -> str:

@@ -11,7 +11,7 @@ pytest.importorskip("benchmarks.ablation", reason="the benchmarks are not instal
 
 from benchmarks.ablation import VARIANTS, WHOLE, summaries, to_markdown
 from captum_gmar.engine.models.layers import transformer_layers
-from captum_gmar.evaluation.runs.example_results import Result, Row
+from captum_gmar.evaluation.runs.journal import Result, Row
 
 TARGETS = [3, 0, 9]
 

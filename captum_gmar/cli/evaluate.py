@@ -1,7 +1,8 @@
-"""``captum-gmar evaluate``: how faithful and how well placed the maps of methods are, over a data set."""
+"""``captum-gmar evaluate``: faithfulness and place of the maps of methods, over a data set."""
 
 import argparse
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
@@ -22,7 +23,13 @@ from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from captum_gmar.evaluation.data.example import Example
     from captum_gmar.evaluation.data.subject import Subject
+    from captum_gmar.evaluation.runs.processes import Processes
+    from captum_gmar.evaluation.runs.progress import Listener
     from captum_gmar.evaluation.settings import EvaluationSettings
 
 
@@ -58,7 +65,7 @@ exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
 
 
 def add_command(subparsers: Any) -> None:
-    """Declares the command and its arguments."""
+    """Declare the command and its arguments."""
     about = "measure how faithful methods are, over a data set"
     parser = command_parser(subparsers, "evaluate", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
@@ -73,7 +80,7 @@ def add_command(subparsers: Any) -> None:
 
 
 def _add_measures(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and how."""
+    """Declare the arguments of the measurement."""
     add = parser.add_argument
     add(
         "--metrics",
@@ -107,37 +114,65 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Runs the command; how many images were measured and how many left out."""
+    """Run the command; return how many images were measured and how many left out."""
+    from captum_gmar.evaluation.data.data_files import read_examples
+
+    check_both(arguments)
+    with default_drawing():
+        return run_on_data(arguments, partial(_evaluate, arguments), 2, read_examples)
+
+
+def check_both(arguments: argparse.Namespace) -> None:
+    """Check that data and model are both given, or neither."""
     if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
-    with default_drawing():
-        return _evaluate(arguments)
 
 
-def _evaluate(arguments: argparse.Namespace) -> tuple[int, int]:
+def run_on_data(
+    arguments: argparse.Namespace,
+    work: "Callable[[Subject, Processes, Listener, str], tuple[int, int]]",
+    objects: int,
+    read: "Callable[[Path], list[Example]]",
+    goes_on: str | None = "the same command",
+) -> tuple[int, int]:
+    """Run work on data and model in this process and those that torchrun has started beside it.
+
+    Args:
+        arguments: of the command.
+        work: takes the subject, the processes, a listener and the command; returns how many images were measured and
+            left out.
+        objects: in each built-in scene.
+        read: makes examples of the data.
+        goes_on: what continues an interrupted run; None: nothing does.
+    """
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.listener import listener_of
     from captum_gmar.cli.scene_subjects import open_subject
-    from captum_gmar.evaluation.data.data_files import read_examples
-    from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
-    from captum_gmar.evaluation.reports.report_folder import SUMMARY
     from captum_gmar.evaluation.runs.processes import FailedElsewhere, joined_processes, local_device
-    from captum_gmar.evaluation.runs.progress import count
 
     device = choose_device(local_device(arguments.device))
-    with joined_processes(device) as processes, open_subject(arguments, device, 2, read_examples) as subject:
-        settings = _settings(arguments, subject)
-        classifier = subject.classifier
-        methods = make_methods(settings.methods, classifier.model, classifier.logits)
-        command = shlex.join(["captum-gmar", *arguments.given])
-        listener = listener_of("the same command", speaks=processes.is_first)
+    with joined_processes(device) as processes, open_subject(arguments, device, objects, read) as subject:
+        listener = listener_of(goes_on, speaks=processes.is_first)
         try:
-            outcome = run_evaluation(settings, methods, subject, arguments.output, processes, listener, command)
+            done, skipped = work(subject, processes, listener, shlex.join(["captum-gmar", *arguments.given]))
         except FailedElsewhere:
             return 0, 1  # the process that failed says why
-        if processes.is_first and outcome.evaluation.summaries:
-            print_text(f"{count(outcome.measured)} measured: {arguments.output / SUMMARY}")
-    return outcome.measured, outcome.skipped if processes.is_first else 0
+        return done, skipped if processes.is_first else 0
+
+
+def _evaluate(
+    arguments: argparse.Namespace, subject: "Subject", processes: "Processes", listener: "Listener", command: str
+) -> tuple[int, int]:
+    from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
+    from captum_gmar.evaluation.reports.report_files import SUMMARY
+    from captum_gmar.evaluation.runs.progress import count
+
+    settings, classifier = _settings(arguments, subject), subject.classifier
+    methods = make_methods(settings.methods, classifier.model, classifier.logits)
+    outcome = run_evaluation(settings, methods, subject, arguments.output, processes, listener, command)
+    if processes.is_first and outcome.evaluation.tables.summaries:
+        print_text(f"{count(outcome.measured)} measured: {arguments.output / SUMMARY}")
+    return outcome.measured, outcome.skipped
 
 
 def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationSettings":

@@ -2,10 +2,11 @@
 
 import argparse
 import os
-import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captum_gmar.cli.evaluate import check_both, run_on_data
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     DRAWN_SCENES,
@@ -23,8 +24,9 @@ from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCOR
 from captum_gmar.files.names import readable
 
 if TYPE_CHECKING:
-    from captum_gmar.evaluation.heads.head_results import HeadResults
-    from captum_gmar.evaluation.heads.head_settings import HeadSettings
+    from captum_gmar.evaluation.data.subject import Subject
+    from captum_gmar.evaluation.runs.processes import Processes
+    from captum_gmar.evaluation.runs.progress import Listener
 
 PICTURE_MARK = "heads"  # what the names of pictures end in
 SCENES_NAME = "built-in-scenes"
@@ -71,7 +73,7 @@ exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
 
 
 def add_command(subparsers: Any) -> None:
-    """Declares the command and its arguments."""
+    """Declare the command and its arguments."""
     about = "score attention heads, and test the scores"
     parser = command_parser(subparsers, "heads", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
@@ -103,59 +105,63 @@ def add_command(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Runs the command; how many images were scored and how many left out."""
-    if bool(arguments.data) != bool(arguments.model):
-        raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
+    """Run the command; return how many images were scored and how many left out."""
+    from captum_gmar.evaluation.data.data_files import image_examples, is_data_set, read_examples
+
+    check_both(arguments)
     picture = _picture(arguments)
     if arguments.ablate and picture:
         raise CommandError("--ablate must go with --output RESULTS, a folder that keeps what is finished")
-    with default_drawing():
-        return _score_heads(arguments, picture)
-
-
-def _score_heads(arguments: argparse.Namespace, picture: PictureFile | None) -> tuple[int, int]:
-    from captum_gmar.classifier import choose_device
-    from captum_gmar.cli.listener import listener_of
-    from captum_gmar.cli.scene_subjects import open_subject
-    from captum_gmar.evaluation.data.data_files import image_examples, is_data_set, read_examples
-    from captum_gmar.evaluation.evaluate_heads import run_heads
-    from captum_gmar.evaluation.runs.processes import FailedElsewhere, joined_processes, local_device
-
     is_of_images = bool(arguments.data) and not is_data_set(arguments.data)
     images, missing = find_images([str(arguments.data)]) if is_of_images else ([], 0)
     if missing:
         return 0, missing
     read = read_examples if not images else lambda data: image_examples(images)
-    device = choose_device(local_device(arguments.device))
+    with default_drawing():
+        return run_on_data(
+            arguments, partial(_score_heads, arguments, picture), 1, read, None if picture else "the same command"
+        )
+
+
+def _score_heads(
+    arguments: argparse.Namespace,
+    picture: PictureFile | None,
+    subject: "Subject",
+    processes: "Processes",
+    listener: "Listener",
+    command: str,
+) -> tuple[int, int]:
+    from captum_gmar.evaluation.evaluate_heads import run_heads
+    from captum_gmar.evaluation.runs.progress import count
+    from captum_gmar.evaluation.settings import HeadSettings
+    from captum_gmar.files.writing import save_picture
+
     folder = None if picture else Path(arguments.output)
-    with joined_processes(device) as processes, open_subject(arguments, device, 1, read) as subject:
-        listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
-        command = shlex.join(["captum-gmar", *arguments.given])
-        try:
-            results = run_heads(_settings(arguments), subject, folder, processes, listener, command)
-        except FailedElsewhere:
-            return 0, 1  # the process that failed says why
-    if not processes.is_first:
-        return len(results.images), 0
-    _tell(results, picture, folder)
+    results = run_heads(HeadSettings(**_settings(arguments)), subject, folder, processes, listener, command)
+    if folder and processes.is_first:
+        print_text(f"{count(len(results.images))} scored: {folder / 'heads.md'}")
+    if picture:
+        save_picture(results.visualize(use_pyplot=False)[0], *picture)
+        head = [results.data, f"  explained  {results.explained}", f"  picture    {readable(picture.path)}", ""]
+        print_text("\n".join([*head, results.tables()]))
     return len(results.images), len(results.skipped)
 
 
-def _settings(arguments: argparse.Namespace) -> "HeadSettings":
-    from captum_gmar.evaluation.heads.head_settings import HeadSettings
-
-    return HeadSettings(
-        scores=tuple(arguments.scores),
-        target=("predicted" if arguments.data else "label") if arguments.target is None else arguments.target,
-        ablate=arguments.ablate,
-        seed=arguments.seed,
-        limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),
-        batch_size=arguments.batch_size,
-    )
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the run, which are noted in pictures."""
+    return {
+        "scores": tuple(arguments.scores),
+        "target": ("predicted" if arguments.data else "label") if arguments.target is None else arguments.target,
+        "ablate": arguments.ablate,
+        "random_orders": RANDOM_ORDERS,
+        "limit": arguments.limit or (None if arguments.data else DRAWN_SCENES),
+        "seed": arguments.seed,
+        "batch_size": arguments.batch_size,
+    }
 
 
 def _picture(arguments: argparse.Namespace) -> PictureFile | None:
-    """Where the picture goes; None if there is to be a folder of results."""
+    """Return the file of the picture; None for a folder of results."""
     output = arguments.output
     if output is not None:
         suffix = Path(output).suffix[1:].lower()
@@ -171,20 +177,6 @@ def _picture(arguments: argparse.Namespace) -> PictureFile | None:
     if tuple(arguments.scores) != DEFAULT_SCORES:
         parts.insert(0, " ".join(arguments.scores).replace("-", " "))
     mark = "-".join(filter(None, [PICTURE_MARK, picture_mark(*parts)]))
-    noted = {"model": arguments.model and Path(arguments.model), "size": arguments.size, **vars(_settings(arguments))}
+    noted = {"model": arguments.model and Path(arguments.model), "size": arguments.size, **_settings(arguments)}
     (picture,) = plan_pictures([(arguments.data or Path(SCENES_NAME)).resolve()], output, mark, noted)
     return picture
-
-
-def _tell(results: "HeadResults", picture: PictureFile | None, folder: Path | None) -> None:
-    """Writes the picture and prints what is on it; or says where the report is."""
-    from captum_gmar.evaluation.heads.head_run import HEAD_REPORT
-    from captum_gmar.evaluation.runs.progress import count
-    from captum_gmar.files.writing import save_picture
-
-    if folder:
-        print_text(f"{count(len(results.images))} scored: {folder / HEAD_REPORT[0]}")
-    if picture:
-        save_picture(results.visualize(use_pyplot=False)[0], *picture)
-        head = [results.data, f"  explained  {results.explained}", f"  picture    {readable(picture.path)}", ""]
-        print_text("\n".join([*head, results.tables()]))

@@ -1,6 +1,7 @@
 """Evaluating methods over a data set, from Python."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,21 +12,22 @@ from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import Method, methods_of_mapping
 from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
-from captum_gmar.evaluation.data.data_objects import given_subject
-from captum_gmar.evaluation.data.subject import Subject, drawn, versions
-from captum_gmar.evaluation.faithfulness import Faithfulness, completed, first_pixels
+from captum_gmar.evaluation.data.data_objects import make_subject
+from captum_gmar.evaluation.data.subject import Subject, sample_numbers, versions
+from captum_gmar.evaluation.faithfulness import Faithfulness
 from captum_gmar.evaluation.reports.evaluation_result import Evaluation
-from captum_gmar.evaluation.reports.report import Provenance
-from captum_gmar.evaluation.runs.batches import Skipped
-from captum_gmar.evaluation.runs.example_results import Result
-from captum_gmar.evaluation.runs.folder import kept_in
+from captum_gmar.evaluation.reports.report import Provenance, Tables, summarise
+from captum_gmar.evaluation.runs.batches import Skipped, first_pixels
+from captum_gmar.evaluation.runs.folder import results_folder
+from captum_gmar.evaluation.runs.journal import Batch, Result, missing_methods, result_of
 from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener, warning_listener
-from captum_gmar.evaluation.runs.resumable import begun, reasons, warn_of_skipped
-from captum_gmar.evaluation.settings import EvaluationSettings, unique_names
+from captum_gmar.evaluation.runs.run import Run, list_reasons, report_skipped, start_run, warn_of_skipped
+from captum_gmar.evaluation.settings import EvaluationSettings, complete_settings, unique_names
 from captum_gmar.metrics.controls import CONTROLS
 
 _ALONE = Processes(0, 1)
+CHUNK = 8  # examples that are kept at once
 
 
 def evaluate(
@@ -140,7 +142,7 @@ def evaluate(
         ['attention-evidence', 'rollout', 'random map', 'uniform map', 'centre blob']
     """
     check_model(model)
-    subject = given_subject(model, data, processor, forward_func)
+    subject = make_subject(model, data, processor, forward_func)
     chosen = make_methods(methods_for(subject) if methods is None else methods, model, forward_func)
     settings = EvaluationSettings(
         methods=tuple(chosen),
@@ -155,10 +157,10 @@ def evaluate(
     )
     listener = warning_listener(show_progress, is_kept=output is not None)
     command = "captum_gmar.evaluate(...)"
-    with kept_in(output) as folder:
+    with results_folder(output) as folder:
         evaluation = run_evaluation(settings, chosen, subject, folder, _ALONE, listener, command).evaluation
     if not evaluation.results:
-        raise ValueError(f"data must hold images that can be measured. Got none: {reasons(evaluation.skipped)}")
+        raise ValueError(f"data must hold images that can be measured. Got none: {list_reasons(evaluation.skipped)}")
     warn_of_skipped(evaluation.skipped)
     return evaluation
 
@@ -197,61 +199,71 @@ def run_evaluation(
         ValueError: if it holds other things, or the settings do not go with model or data.
         RuntimeError: if the model cannot be explained; the error names the method.
     """
-    numbers = drawn(len(subject.examples), settings.limit, settings.seed, settings.part)
-    settings = completed(settings, subject, numbers)
+    numbers = sample_numbers(len(subject.examples), settings.limit, settings.seed, settings.part)
+    settings = complete_settings(settings, subject, numbers)
     depends = {**subject.fingerprints(), **settings.as_numbers_depend()}
-    work = Faithfulness(settings, methods, subject, numbers, folder, processes, listener)
-    with begun(folder, depends, versions(), processes, listener):
-        results, seconds, skipped = work.finish()
-        evaluation = _evaluation(settings, subject, results, seconds, skipped, work.removal_names, command)
-        measured = processes.first(lambda: _reported(folder, evaluation, listener))
-    return Outcome(evaluation, measured, len(skipped))
-
-
-def _evaluation(
-    settings: EvaluationSettings,
-    subject: Subject,
-    results: Sequence[Result],
-    seconds: Mapping[str, float],
-    skipped: Sequence[Skipped],
-    removals: Mapping[str, str],
-    command: str,
-) -> Evaluation:
-    examples = [subject.examples[result.number] for result in results]
-    return Evaluation(
-        results=results,
-        names=[example.name for example in examples],
-        labels=[None if example.label is None else str(example.label) for example in examples],
-        skipped=skipped,
-        metrics=settings.metrics or (),
-        removals=removals,
-        seconds=seconds,
-        seed=settings.seed,
-        provenance=Provenance(
+    work = Faithfulness(settings, methods, subject, listener.note)
+    with start_run(folder, depends, versions(), processes, listener):
+        run = Run(work.batches, folder, processes, listener, CHUNK)
+        results, seconds, skipped = _finish(run, work, numbers)
+        removals = {name: removal.name for name, removal in work.measures.removals.items()}
+        provenance = Provenance(
             model=subject.model_name,
             data=subject.data_name,
             examples=len(results),
-            target=f"the {settings.target} class",
-            steps=settings.steps,
-            precision=settings.precision,
+            settings=settings,
             removals=removals,
             command=command,
             versions=versions(),
             seconds=seconds,
             skipped=skipped,
-        ),
-    )
+        )
+        tables = summarise(results, subject.examples, provenance)
+        measured = processes.first(lambda: _write(folder, tables, len(results), listener))
+    return Outcome(Evaluation(results, provenance, tables), measured, len(skipped))
 
 
-def _reported(folder: Path, evaluation: Evaluation, listener: Listener) -> int:
-    """How many images it is of."""
-    from captum_gmar.evaluation.reports.report_folder import write_report
+def _finish(
+    run: Run, work: Faithfulness, numbers: Sequence[int]
+) -> tuple[list[Result], dict[str, float], list[Skipped]]:
+    """Measure all that the run does not keep yet.
 
-    if evaluation.summaries:
-        write_report(folder, evaluation)
-    elif evaluation.results:
+    Returns:
+        In the first process all results, in the order of the data, and the mean seconds of each method for a map; and
+        in every process what was left out.
+
+    Raises:
+        RuntimeError: if nothing could be measured; it names the method.
+    """
+    names = (*work.methods, *CONTROLS)  # in the order of the tables
+    kept, skipped = run.finish(numbers, work.measure, names, partial(missing_methods, names))
+    chosen = sorted(kept.records.keys() & {*numbers})
+    measured = [number for number in chosen if not missing_methods(names, kept.records[number])]
+    results = [result_of(number, kept.records[number]).only(names) for number in measured]
+    if not results and run.processes.is_first:
+        report_skipped(skipped, run.listener)
+    return results, _mean_seconds(kept.batches, list(work.methods)), skipped
+
+
+def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str, float]:
+    """Return the mean seconds of each method for a map."""
+    means = {}
+    for name in methods:
+        timed = [batch for batch in batches if name in batch.seconds]
+        if timed:  # not if there was nothing to measure when it was added
+            means[name] = sum(batch.seconds[name] for batch in timed) / sum(len(batch.records) for batch in timed)
+    return means
+
+
+def _write(folder: Path, tables: Tables, measured: int, listener: Listener) -> int:
+    """Write the report, if there is anything to report; return how many images were measured."""
+    from captum_gmar.evaluation.reports.report_files import write
+
+    if tables.summaries:
+        write(tables, folder)
+    elif measured:
         listener.note("nothing to sum up: boxes or masks are known of none of these images")
-    return len(evaluation.results)
+    return measured
 
 
 def methods_for(subject: Subject) -> tuple[str, ...]:

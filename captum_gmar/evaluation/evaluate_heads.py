@@ -1,23 +1,37 @@
 """Attention heads over a data set: how much each matters by several scores, and whether the scores mean anything."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from captum_gmar.ablation.importance import HeadScore
+from captum_gmar.attr.patch_relevance import images_at_once
 from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS
-from captum_gmar.evaluation.data.data_objects import given_subject
-from captum_gmar.evaluation.data.subject import Subject
-from captum_gmar.evaluation.heads.head_results import HeadResults
-from captum_gmar.evaluation.heads.head_run import HeadRun
-from captum_gmar.evaluation.heads.head_settings import HeadSettings
-from captum_gmar.evaluation.runs.folder import kept_in
+from captum_gmar.evaluation.data.data_objects import make_subject
+from captum_gmar.evaluation.data.subject import Subject, sample_numbers, versions
+from captum_gmar.evaluation.measurement.head_scores import (
+    Ablation,
+    explained_class,
+    make_scores,
+    score_heads,
+    score_statistics,
+)
+from captum_gmar.evaluation.reports.head_report import AblationResult, HeadResults, short_title, write_heads
+from captum_gmar.evaluation.reports.report import provenance_lines
+from captum_gmar.evaluation.runs.batches import Batches, Measure, Skipped
+from captum_gmar.evaluation.runs.folder import results_folder
+from captum_gmar.evaluation.runs.journal import Record
 from captum_gmar.evaluation.runs.processes import Processes
-from captum_gmar.evaluation.runs.progress import Listener, warning_listener
-from captum_gmar.evaluation.runs.resumable import warn_of_skipped
+from captum_gmar.evaluation.runs.progress import Listener, count, warning_listener
+from captum_gmar.evaluation.runs.run import Run, list_reasons, start_run, warn_of_skipped
+from captum_gmar.evaluation.settings import HeadSettings
+
+CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
 
 
 def evaluate_heads(
@@ -37,7 +51,7 @@ def evaluate_heads(
     show_progress: bool = False,
 ) -> HeadResults:
     """
-    Scores the attention heads of a model over a data set, and tests whether the scores mean anything.
+    Score the attention heads of a model over a data set, and test whether the scores mean anything.
 
     A score says how much a head matters to the class that is explained. With ``ablate`` heads are ranked by the mean of
     each score over one half of the images, drawn by ``seed``, and silenced in that order on the other half: zero in
@@ -110,17 +124,9 @@ def evaluate_heads(
         (torch.Size([6, 4]), 4)
         >>> figure, axes = results.visualize(use_pyplot=False)
     """
-    settings = HeadSettings(
-        scores=tuple(scores),
-        target=target,
-        ablate=ablate,
-        random_orders=random_orders,
-        seed=seed,
-        limit=limit,
-        batch_size=batch_size,
-    )
+    settings = HeadSettings(tuple(scores), target, ablate, random_orders, limit, seed, batch_size)
     check_model(model)
-    subject = given_subject(model, data, processor, forward_func)
+    subject = make_subject(model, data, processor, forward_func)
     listener = warning_listener(show_progress, is_kept=output is not None)
     given = scores if isinstance(scores, Mapping) else None
     command = "captum_gmar.evaluate_heads(...)"
@@ -139,15 +145,15 @@ def run_heads(
     command: str,
     scores: Mapping[str, HeadScore] | None = None,
 ) -> HeadResults:
-    """What :func:`evaluate_heads` and the command do, in one of the processes that share the work.
+    """Score heads, and silence them, in one of the processes that share the work. None returns before all is written.
 
     Args:
-        settings: what is to be known.
+        settings: of the run.
         subject: model and data.
-        folder: of the results, where they are to be kept.
+        folder: of the results, where they are kept.
         processes: that share the work.
-        listener: told what happens on the way.
-        command: what was called.
+        listener: hears of progress.
+        command: for the report.
         scores: by name, in place of those that the settings name.
 
     Raises:
@@ -155,6 +161,97 @@ def run_heads(
     """
     if folder is None and processes.total > 1:
         raise ValueError("several processes must go with output, a folder that they share")
-    with kept_in(folder) as place:
-        run = HeadRun(settings, subject, place, processes, listener, command, scores)
-        return run.finish(writes_report=folder is not None)
+    if settings.ablate and len(subject.classifier.labels) == 1:
+        raise ValueError("ablate must go with a model of several classes")
+    # Boxes and masks do not matter here: they must not fail, nor make examples differ.
+    examples = [replace(example, boxes=(), mask=None, files=example.files[:1]) for example in subject.examples]
+    subject = replace(subject, examples=examples)
+    made, units = make_scores(scores or settings.scores, subject.classifier)
+    target, explained = explained_class(settings.target, subject)
+    depends = {"scores": list(made), "target": settings.target, "seed": settings.seed}
+    batch_size = settings.batch_size or (CPU_BATCH if subject.device.type == "cpu" else images_at_once(subject.device))
+    batches = Batches(subject.examples, subject.preparation(target), subject.device, batch_size, listener.note)
+    numbers = sample_numbers(len(examples), settings.limit, settings.seed)
+    with (
+        results_folder(folder) as place,
+        start_run(place, {**subject.fingerprints(), **depends}, versions(), processes, listener),
+    ):
+        run = Run(batches, place, processes, listener, batch_size)
+        records, skipped = _record(run, numbers, partial(score_heads, made), "data must hold images that can be scored")
+        ablation = None
+        if settings.ablate:
+            ablation, more = _silence(run, settings, subject, numbers, records)
+            skipped += more
+        data = f"{subject.data_name}, {count(len(records))}"
+        results = HeadResults(
+            model=subject.model_name,
+            data=subject.data_name,
+            explained=explained,
+            statistics=score_statistics(tuple(made), list(records.values())),
+            units=units,
+            images=_image_names(records),
+            ablation=ablation,
+            skipped=tuple({skip.number: skip for skip in skipped}.values()),
+            provenance=tuple(provenance_lines(subject.model_name, data, explained, command, versions())),
+        )
+        if folder is not None:
+            processes.first(lambda: write_heads(results, folder))
+    return results
+
+
+def _silence(
+    run: Run, settings: HeadSettings, subject: Subject, numbers: Sequence[int], scored: Mapping[int, Record]
+) -> tuple[AblationResult, list[Skipped]]:
+    """Rank heads by every second example of the sample, and silence them on the others."""
+    halves = numbers[::2], numbers[1::2]  # each keeps its examples when more follow
+    ranking, testing = ([number for number in half if number in scored] for half in halves)
+    if not ranking or not testing:
+        raise ValueError("ablate must go with two images or more")
+    names = settings.scores
+    statistics = score_statistics(names, [scored[number] for number in ranking])
+    importance = {name: score.mean for name, score in statistics.items()}
+    ablation = Ablation.by_scores(importance, settings.random_orders, settings.seed)
+    records, skipped = _record(
+        run,
+        testing,
+        partial(ablation.measure, subject.classifier),
+        "ablate must go with images that run without heads",
+        lambda number: scored[number].target,
+        f"ablation-{ablation.fingerprint()}",
+    )
+    curves = ablation.curves([record.values for record in records.values()])
+    title = f"{short_title(subject.model_name, subject.data_name)}: heads silenced"
+    return AblationResult(curves, len(ranking), _image_names(records), title), skipped
+
+
+def _record(
+    run: Run,
+    numbers: Sequence[int],
+    measure: Measure[Record],
+    requires: str,
+    targets: Callable[[int], int] | None = None,
+    part: str = "",
+) -> tuple[dict[int, Record], list[Skipped]]:
+    """Return the last record of each of these examples once all are measured, in the order of the data.
+
+    Args:
+        run: that keeps the records.
+        numbers: of the examples.
+        measure: returns the records of a batch.
+        requires: begin of the error where there is no record.
+        targets: of examples by number, if not those of the settings.
+        part: of the journal.
+    """
+    name = "silencing heads" if part else "scoring heads"
+    kept, skipped = run.finish(
+        numbers, lambda methods, seconds, *batch: measure(*batch), targets=targets, part=part, name=name
+    )
+    chosen = sorted({*numbers} & {*kept.records})
+    records = run.processes.first(lambda: {number: kept.records[number][-1] for number in chosen})
+    if not records:
+        raise ValueError(f"{requires}. Got none: {list_reasons(skipped)}")
+    return records, skipped
+
+
+def _image_names(records: Mapping[int, Record]) -> tuple[str, ...]:
+    return tuple(record.example.name for record in records.values())

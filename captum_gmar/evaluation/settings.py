@@ -1,20 +1,33 @@
-"""What an evaluation is asked for."""
+"""The settings of evaluations."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS, check_name
-from captum_gmar.evaluation.data.subject import TARGETS
+from captum_gmar.attr.catalogue import STEPS
+from captum_gmar.engine.models.patch_grid import patch_grid
+from captum_gmar.evaluation.catalogue import (
+    DEFAULT_REMOVALS,
+    DEFAULT_SCORES,
+    METRICS,
+    RANDOM_ORDERS,
+    REMOVALS,
+    check_name,
+    default_metrics,
+    metrics_of,
+)
+from captum_gmar.evaluation.data.subject import TARGETS, Subject
+from captum_gmar.evaluation.runs.batches import first_pixels
 from captum_gmar.metrics._inputs import check_count, is_integer
 
+MOSAICS = "gridpg"  # the metric that joins images
 PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
     """
-    What is measured, and how; see :func:`captum_gmar.evaluate`.
+    The settings of :func:`captum_gmar.evaluate`.
 
     Args:
         methods: names, in the order of the tables.
@@ -22,14 +35,14 @@ class EvaluationSettings:
         removals: names.
         target: "predicted" or "label".
         steps: of curves; None for 28, or as many as there are patches.
-        seed: of everything that is drawn.
-        limit: how many images are drawn; None: all are measured.
+        seed: of everything that is sampled.
+        limit: how many images are sampled; None: all are measured.
         part: (2, 3) for every third image from the second on.
         batch_size: how many images run at once; None: what suits the device.
         precision: of passes over perturbed images.
 
     Raises:
-        ValueError: if one of these is none of what can be asked for.
+        ValueError: if one of these is not known, or out of its range.
     """
 
     methods: tuple[str, ...]
@@ -52,20 +65,79 @@ class EvaluationSettings:
                 raise ValueError(f"{option} must be at least one name. Got none instead.")
         for option, choices in (("target", TARGETS), ("precision", PRECISIONS)):
             _check_choice(getattr(self, option), choices, option)
-        for option in ("steps", "limit", "batch_size"):
-            if getattr(self, option) is not None:
-                check_count(getattr(self, option), option)
-        if not is_integer(self.seed) or self.seed < 0:
-            raise ValueError(f"seed must be an integer, zero or more. Got {self.seed!r} instead.")
+        _check_counts(self.seed, steps=self.steps, limit=self.limit, batch_size=self.batch_size)
 
     def as_numbers_depend(self) -> Mapping[str, Any]:
-        """All that the numbers depend on, but for the methods and the images: more of these can follow."""
+        """Return all that the numbers depend on, but for the methods and the images: more of these can follow."""
         names = ("metrics", "removals", "target", "steps", "seed", "precision")
         return {name: getattr(self, name) for name in names}
 
 
+@dataclass(frozen=True)
+class HeadSettings:
+    """The settings of :func:`captum_gmar.evaluate_heads`.
+
+    Args:
+        scores: names.
+        target: the class that is explained: "predicted", "label", an index or a label.
+        ablate: whether heads are silenced in the order of each score.
+        random_orders: how many are silenced as well, to compare with.
+        limit: how many images are sampled; None: all are measured.
+        seed: of the images and the orders that are sampled.
+        batch_size: how many images run at once; None: what suits the device.
+
+    Raises:
+        ValueError: if there is no score, or a number is out of its range.
+    """
+
+    scores: tuple[str, ...] = DEFAULT_SCORES
+    target: str | int = "predicted"
+    ablate: bool = False
+    random_orders: int = RANDOM_ORDERS
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise ValueError("scores must hold at least one. Got none instead.")
+        check_count(self.random_orders, "random_orders")
+        _check_counts(self.seed, limit=self.limit, batch_size=self.batch_size)
+
+
+def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: Sequence[int]) -> EvaluationSettings:
+    """Fill in metrics, removals and steps by the data and the model.
+
+    Raises:
+        ValueError: if the settings do not fit these.
+    """
+    has_objects = any(example.has_object for example in subject.examples)
+    metrics = settings.metrics or default_metrics(has_objects)
+    unknown = metrics_of("localisation", metrics)
+    if unknown and not has_objects:
+        raise ValueError(f"metrics {', '.join(unknown)} must go with data that has boxes or masks")
+    if subject.sheet is not None and MOSAICS in metrics:
+        raise ValueError(f"metrics {MOSAICS} must go with images. Got videos instead.")
+    if len(subject.classifier.labels) == 1:
+        raise ValueError("evaluate must go with a model of several classes")
+    if not metrics_of("curve", metrics):
+        return replace(settings, metrics=metrics, steps=None, removals=())
+    if not settings.removals:
+        raise ValueError("removals must be at least one name. Got none instead.")
+    pixels = first_pixels(subject, numbers)
+    patches = None if pixels is None else patch_grid(subject.classifier.model, *pixels.shape[2:]).patches
+    return replace(settings, metrics=metrics, steps=_steps(settings.steps, patches))
+
+
+def _steps(steps: int | None, patches: int | None) -> int:
+    """Return the steps, by default as many as usual and possible; patches are None where no image can be read."""
+    if steps and patches and steps > patches:
+        raise ValueError(f"steps must be at most the number of patches, {patches}. Got {steps} instead.")
+    return steps or min(STEPS, patches or STEPS)
+
+
 def unique_names(names: object, option: str) -> tuple[str, ...]:
-    """The names, each once.
+    """Return the names, each once.
 
     Raises:
         TypeError: if they are no sequence of names.
@@ -78,3 +150,11 @@ def unique_names(names: object, option: str) -> tuple[str, ...]:
 def _check_choice(value: object, choices: tuple[str, ...], option: str) -> None:
     if value not in choices:
         raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}. Got {value!r} instead.")
+
+
+def _check_counts(seed: object, **counts: object) -> None:
+    for name, value in counts.items():
+        if value is not None:
+            check_count(value, name)
+    if not is_integer(seed) or seed < 0:  # type: ignore[operator]
+        raise ValueError(f"seed must be an integer, zero or more. Got {seed!r} instead.")

@@ -23,6 +23,7 @@ DOTS_PER_INCH = 120
 EXIF_SOFTWARE, EXIF_DESCRIPTION = 0x0131, 0x010E  # the numbers of these fields
 PAGE_NOTE = f"<!-- {SOFTWARE} "
 _GREATER = "\\u003e"  # as JSON has it, so that no text ends the note
+_TEMPORARY = ".captum-gmar-", ".tmp"  # begin and end of names
 QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # of PNG: a third of the time, and not larger
 
 
@@ -36,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: if it cannot be written; the message names ``path``.
     """
     target = Path(os.path.realpath(path))  # a link stays a link: the file it leads to is replaced
-    temporary = target.with_name(f".captum-gmar-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(secrets.token_hex(8).join(_TEMPORARY))
     try:
         yield temporary
         os.replace(temporary, target)
@@ -46,6 +47,17 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise OSError(f"{readable(path)}: cannot be written: {error.strerror or error}") from error
         raise
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether the name is one that :func:`replacing` writes to, which a kill leaves behind."""
+    return path.name.startswith(_TEMPORARY[0]) and path.name.endswith(_TEMPORARY[1])
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder, in which nobody writes, and below it."""
+    for path in filter(is_temporary, folder.rglob("*")):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
-from captum_gmar.evaluation.faithfulness import FaithfulnessWork
+from captum_gmar.evaluation.faithfulness import Faithfulness
 from captum_gmar.evaluation.measurement.measures import Measures
 from captum_gmar.evaluation.runs.journal import Batch
 from captum_gmar.evaluation.runs.journal import read_batches as batches_of
@@ -179,7 +179,7 @@ def test_the_same_command_again_computes_nothing(
 ) -> None:
     evaluate(data, *OPTIONS, "--output", "results")
     before = content(data.parent / "results")
-    monkeypatch.setattr("captum_gmar.evaluation.faithfulness.FaithfulnessWork.batch", None)
+    monkeypatch.setattr("captum_gmar.evaluation.faithfulness.Faithfulness.measure", None)
     assert evaluate(data, *OPTIONS, "--output", "results").status == 0
     assert content(data.parent / "results") == before
 
@@ -280,15 +280,14 @@ def test_an_unreadable_image_costs_no_process_the_report(data: Path, models: Pat
     assert f"{IMAGES - 2} images" in (folder / "summary.md").read_text()
     assert {row["name"] for row in rows(folder / "skipped.csv")} == {"3.png", "4.png"}
     assert {int(row["example"]) for row in rows(folder / "examples.csv")} == {*range(IMAGES)} - {3, 4}
-    assert not [path for path in folder.iterdir() if path.name in (".new", ".ready")]
 
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[int]:
     """A process that owns the folder; killed at the end."""
     code = (
-        "import sys; from pathlib import Path; from captum_gmar.evaluation.runs.lock import owned\n"
-        "with owned(Path(sys.argv[1]), print): print('owned', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from captum_gmar.evaluation.runs.folder import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1]), print): print('owned', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
@@ -370,16 +369,16 @@ def test_a_flat_folder(work: Path, evaluate: Evaluate) -> None:
 
 
 def test_interrupted(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = FaithfulnessWork.batch
+    measure = Faithfulness.measure
 
-    def interrupted(self: FaithfulnessWork, numbers: Sequence[int], methods: Sequence[str] = ()) -> Any:
+    def interrupted(self: Faithfulness, *arguments: Any) -> Any:
         if self.batches.any_done:
             raise KeyboardInterrupt
-        return batch(self, numbers, methods)
+        return measure(self, *arguments)
 
     few = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results")
     with monkeypatch.context() as patch:
-        patch.setattr(FaithfulnessWork, "batch", interrupted)
+        patch.setattr(Faithfulness, "measure", interrupted)
         stopped = evaluate(data, *few)
     assert stopped.status == 130
     assert stopped.err == "captum-gmar: note: interrupted: 8 of 20 images kept; the same command goes on\n"

@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_gmar import GMARAttribution, evaluate_heads
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.main import main
-from captum_gmar.evaluation.heads.head_scores import Ablation
+from captum_gmar.evaluation.measurement.head_scores import Ablation
 from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
 IMAGES = 10
@@ -86,7 +86,7 @@ def test_interrupted_and_resumed(data: Path, heads: Heads, monkeypatch: pytest.M
     assert "interrupted: 0 of 5 images kept; the same command goes on" in done.err
     assert not (data.parent / "broken" / "heads.md").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("captum_gmar.evaluation.heads.head_run.score_heads", lambda *arguments: interrupt())
+        patch.setattr("captum_gmar.evaluation.evaluate_heads.score_heads", lambda *arguments: interrupt())
         assert heads(*everything, "broken").status == 0
     assert heads(*everything, "unbroken").status == 0
     assert content(data.parent / "broken") == content(data.parent / "unbroken")

@@ -1,6 +1,6 @@
 """What is measured of a batch of examples, against the library's functions called one by one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from captum_gmar.evaluation.catalogue import METRICS, metrics_of
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
 from captum_gmar.evaluation.evaluate import make_methods
-from captum_gmar.evaluation.faithfulness import FaithfulnessWork
-from captum_gmar.evaluation.runs.example_results import Result, Row, results_from
-from captum_gmar.evaluation.runs.journal import Batch, Record
+from captum_gmar.evaluation.faithfulness import Faithfulness
+from captum_gmar.evaluation.runs.batches import Skipped
+from captum_gmar.evaluation.runs.journal import Batch, Result, Row, result_of
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.metrics import (
     Blur,
@@ -74,7 +74,7 @@ def examples(count: int) -> list[Example]:
     ]
 
 
-Make = Callable[..., FaithfulnessWork]
+Make = Callable[..., Faithfulness]
 
 
 @pytest.fixture
@@ -90,19 +90,25 @@ def make(vit: ViTForImageClassification) -> Make:
         note: Callable[[str], None] = print,
         metrics: tuple[str, ...] = tuple(METRICS),
         target: str = "predicted",
-    ) -> FaithfulnessWork:
+    ) -> Faithfulness:
         settings = EvaluationSettings(NAMES, metrics, ("blur", "zero"), target, STEPS)
         classifier = SmallClassifier(vit, None, forward_func=forward_func, pixels=pixels)
         methods = make_methods(NAMES, vit, forward_func)
-        return FaithfulnessWork(settings, methods, Subject(classifier, data, "a model", "data"), note)
+        return Faithfulness(settings, methods, Subject(classifier, data, "a model", "data"), note)
 
     return make
 
 
+def measure(work: Faithfulness, numbers: Sequence[int]) -> tuple[Batch, list[Skipped]]:
+    """Measure all methods and controls."""
+    seconds: dict[str, float] = {}
+    records, skipped = work.batches.finish(numbers, partial(work.measure, (*NAMES, *CONTROLS), seconds))
+    return Batch(tuple(records), seconds), skipped
+
+
 def results(batch: Batch) -> list[Result]:
-    """By the names of the examples, which are their numbers."""
-    found: dict[int, list[Record]] = {int(record.example.name): [record] for record in batch.records}
-    return list(results_from(found).values())
+    """Return the results by the names of the examples, which are their numbers."""
+    return [result_of(int(record.example.name), [record]) for record in batch.records]
 
 
 def values_of(result: Result) -> dict[tuple[str, str, str], float]:
@@ -114,7 +120,7 @@ def values(batch: Batch) -> dict[tuple[int, str, str, str], float]:
 
 
 def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: Make) -> None:
-    batch, skipped = make(examples(3)).batch([0, 1, 2])
+    batch, skipped = measure(make(examples(3)), [0, 1, 2])
     assert not skipped
     assert [result.number for result in results(batch)] == [0, 1, 2]
 
@@ -163,7 +169,7 @@ def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: M
 
 
 def test_every_method_and_control_is_measured_alike(make: Make) -> None:
-    batch, _ = make(examples(2)).batch([0, 1])
+    batch, _ = measure(make(examples(2)), [0, 1])
     for result in results(batch):
         by_method = {name: [(row.metric, row.removal) for row in result.rows if row.method == name] for name in NAMES}
         for name in (*NAMES, *CONTROLS):
@@ -175,8 +181,8 @@ def test_every_method_and_control_is_measured_alike(make: Make) -> None:
 
 
 def test_a_batch_gives_what_its_singles_give(make: Make) -> None:
-    whole, _ = make(examples(4)).batch([0, 1, 2, 3])
-    singles = [make(examples(4)).batch([number])[0] for number in range(4)]
+    whole, _ = measure(make(examples(4)), [0, 1, 2, 3])
+    singles = [measure(make(examples(4)), [number])[0] for number in range(4)]
     together = {key: value for single in singles for key, value in values(single).items()}
     assert values(whole) == pytest.approx(together, abs=2e-5)
 
@@ -196,7 +202,7 @@ def test_every_class_looks_at_its_own_cell(make: Make) -> None:
     (alone,), _ = work.batches.finish([4], lambda some, at_once: [work.measures.mosaics(some)])
     assert torch.equal(alone.pixels[0], together.pixels[4])
 
-    found = values(work.batch(range(6))[0])
+    found = values(measure(work, range(6))[0])
     for number in range(6):
         maps = GMARAttribution(work.model).attribute(together.pixels[[number]], target=number)
         expected = float(grid_pointing_game(maps, [together.cells[number]]))
@@ -205,14 +211,14 @@ def test_every_class_looks_at_its_own_cell(make: Make) -> None:
 
 def test_without_four_classes_there_is_no_mosaic(make: Make) -> None:
     data = [Example(str(i), str(i % 3), own.read) for i, own in enumerate(examples(6))]
-    batch, skipped = make(data, target="label", metrics=("gridpg", "aopc")).batch(range(6))
+    batch, skipped = measure(make(data, target="label", metrics=("gridpg", "aopc")), range(6))
     assert not skipped
     assert {row.metric for result in results(batch) for row in result.rows} == {"aopc"}
 
 
 def test_random_maps_belong_to_the_example(make: Make) -> None:
-    batch, _ = make(examples(6), metrics=("insertion",)).batch([5, 2])
-    single, _ = make(examples(6), metrics=("insertion",)).batch([2])
+    batch, _ = measure(make(examples(6), metrics=("insertion",)), [5, 2])
+    single, _ = measure(make(examples(6), metrics=("insertion",)), [2])
     key = ("random map", "insertion", "zero")
     assert values_of(results(batch)[1])[key] == pytest.approx(values_of(results(single)[0])[key], abs=1e-6)
     maps = [random_map(torch.zeros(1, 3, 32, 32), seed, PATCH) for seed in (2, 5)]
@@ -220,7 +226,7 @@ def test_random_maps_belong_to_the_example(make: Make) -> None:
 
 
 def test_curves_end_where_the_image_is_whole(vit: ViTForImageClassification, make: Make) -> None:
-    batch, _ = make(examples(1)).batch([0])
+    batch, _ = measure(make(examples(1)), [0])
     inputs = pixels_of(Image.new("RGB", (1, 1)))
     with torch.no_grad():
         whole = float(vit(inputs).logits.softmax(1).max())
@@ -238,7 +244,7 @@ def test_an_image_that_cannot_be_read_is_left_out(make: Make, tmp_path: Path) ->
     data = examples(3)
     data[1] = Example("photo.png", None, broken)
     data[2] = Example("2", None, data[2].read, boxes=((0, 0, 99, 99),))
-    batch, skipped = make(data).batch([0, 1, 2])
+    batch, skipped = measure(make(data), [0, 1, 2])
     assert [result.number for result in results(batch)] == [0]
     assert [(skip.number, skip.name) for skip in skipped] == [(1, "photo.png"), (2, "2")]
     assert skipped[0].reason == "cannot be read as an image"
@@ -249,11 +255,11 @@ def test_an_image_that_a_method_fails_on_is_left_out_of_all(make: Make) -> None:
     work = make(
         examples(4), pixels=lambda image: pixels_of(image) * (torch.nan if image.getpixel((0, 0))[0] == 2 else 1)
     )
-    batch, skipped = work.batch([0, 1, 2, 3])
+    batch, skipped = measure(work, [0, 1, 2, 3])
     assert [result.number for result in results(batch)] == [0, 1, 3]
     assert [skip.number for skip in skipped] == [2]
     assert skipped[0].reason.startswith("gmar-l1: ")
-    alone, _ = make(examples(4)).batch([3])
+    alone, _ = measure(make(examples(4)), [3])
     ours = values_of(results(batch)[2])
     assert ours == pytest.approx(values_of(results(alone)[0]), abs=2e-5)
 
@@ -261,10 +267,10 @@ def test_an_image_that_a_method_fails_on_is_left_out_of_all(make: Make) -> None:
 def test_a_model_that_no_method_explains_is_an_error(make: Make) -> None:
     """Not before it is clear that it is the model, as a bad image would never cost the rest."""
     work = make(examples(20), pixels=lambda image: pixels_of(image) * torch.nan, metrics=("average-gain",))
-    batch, skipped = work.batch(range(15))
+    batch, skipped = measure(work, range(15))
     assert (len(batch.records), len(skipped)) == (0, 15)
     with pytest.raises(RuntimeError, match=r"gmar-l1: "):
-        work.batch([15])
+        measure(work, [15])
 
 
 def test_images_of_several_sizes(vit: ViTForImageClassification, make: Make) -> None:
@@ -276,7 +282,7 @@ def test_images_of_several_sizes(vit: ViTForImageClassification, make: Make) -> 
         return vit(images, interpolate_pos_encoding=True).logits
 
     data = [Example(own.name, None, own.read) for own in examples(3)]
-    batch, skipped = make(data, forward_func=logits, pixels=pixels).batch([0, 1, 2])
+    batch, skipped = measure(make(data, forward_func=logits, pixels=pixels), [0, 1, 2])
     assert not skipped
     first, second, third = map(values_of, results(batch))
     assert first["gmar-l1", "insertion", "zero"] == pytest.approx(third["gmar-l1", "insertion", "zero"], abs=1e-5)
@@ -295,11 +301,11 @@ def test_batches_that_do_not_fit_are_halved(vit: ViTForImageClassification, make
     notes: list[str] = []
     metrics = tuple(name for name in METRICS if name not in metrics_of("anew"))
     work = make(examples(6), forward_func=logits, note=notes.append, metrics=metrics)
-    batch, skipped = work.batch(range(6))
+    batch, skipped = measure(work, range(6))
     assert not skipped
     assert notes == [f"out of memory: going on with {count} images at once" for count in (8, 4)]
     assert max(largest) == 4
-    expected, _ = make(examples(6), metrics=metrics).batch(range(6))
+    expected, _ = measure(make(examples(6), metrics=metrics), range(6))
     assert values(batch) == pytest.approx(values(expected), abs=2e-5)
 
 
@@ -308,23 +314,23 @@ def test_one_image_that_does_not_fit_is_an_error(make: Make) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        make(examples(2), forward_func=logits, note=lambda text: None).batch([0, 1])
+        measure(make(examples(2), forward_func=logits, note=lambda text: None), [0, 1])
 
 
 def test_the_given_target_is_explained(make: Make) -> None:
     data = [Example(own.name, own.name, own.read) for own in examples(2)]
-    batch, _ = make(data, target="label", metrics=("insertion",)).batch([0, 1])
+    batch, _ = measure(make(data, target="label", metrics=("insertion",)), [0, 1])
     assert [result.target for result in results(batch)] == [0, 1]
 
 
 def test_time_is_counted_for_each_method(make: Make) -> None:
-    batch, _ = make(examples(1), metrics=("insertion",)).batch([0])
+    batch, _ = measure(make(examples(1), metrics=("insertion",)), [0])
     assert set(batch.seconds) == {*NAMES}
     assert all(seconds > 0 for seconds in batch.seconds.values())
 
 
 def test_row_order_is_that_of_the_question(make: Make) -> None:
-    batch, _ = make(examples(1), metrics=("deletion", "average-gain")).batch([0])
+    batch, _ = measure(make(examples(1), metrics=("deletion", "average-gain")), [0])
     rows = [row for row in results(batch)[0].rows if row.method == "gmar-l1"]
     assert [(row.metric, row.removal) for row in rows] == [
         ("deletion", "blur"),
@@ -351,7 +357,7 @@ def test_whole_and_emptied_images_run_once_for_all_methods(
         images.append(0 if torch.is_grad_enabled() else len(pixels))  # methods run it with gradient
         return vit(pixels).logits
 
-    make(examples(3), forward_func=logits, metrics=metrics).batch([0, 1, 2])
+    measure(make(examples(3), forward_func=logits, metrics=metrics), [0, 1, 2])
     measured, curves, removals = len((*NAMES, *CONTROLS)), 2, 2
     assert sum(images) == 3 * (1 + removals * (2 + measured * curves * (STEPS - 1) + tied))
 
@@ -359,7 +365,7 @@ def test_whole_and_emptied_images_run_once_for_all_methods(
 def test_a_bad_image_alone_is_left_out_once_others_are_done(make: Make) -> None:
     work = make(examples(2), pixels=lambda image: pixels_of(image) * torch.nan)
     work.batches.any_done = True  # by an earlier run
-    batch, skipped = work.batch([0, 1])
+    batch, skipped = measure(work, [0, 1])
     assert not batch.records
     assert [skip.number for skip in skipped] == [0, 1]
 
@@ -374,7 +380,7 @@ def test_a_margin_that_no_patch_covers_is_left_alone(vit: ViTForImageClassificat
     def with_margin(image: Image.Image) -> Tensor:
         return torch.nn.functional.pad(pixels_of(image), (0, 1, 0, 3))
 
-    found, skipped = make(examples(1), forward_func=logits, pixels=with_margin).batch([0])
+    found, skipped = measure(make(examples(1), forward_func=logits, pixels=with_margin), [0])
     assert not skipped
-    expected, _ = make(examples(1)).batch([0])
+    expected, _ = measure(make(examples(1)), [0])
     assert values(found) == pytest.approx(values(expected), abs=1e-6)

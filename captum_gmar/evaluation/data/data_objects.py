@@ -51,7 +51,7 @@ def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
     return examples
 
 
-def given_subject(
+def make_subject(
     model: nn.Module, data: Any, processor: Any, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Subject:
     """What a run is about, of the arguments of :func:`captum_gmar.evaluate`.

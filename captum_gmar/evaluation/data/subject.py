@@ -126,8 +126,8 @@ class _Numbers(dict[int, str]):
         return isinstance(index, int) and index >= 0
 
 
-def drawn(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (1, 1)) -> list[int]:
-    """Numbers of the examples in a random order, so that any beginning of them is a sample of all.
+def sample_numbers(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (1, 1)) -> list[int]:
+    """Return numbers of the examples in a random order, so that any beginning of them is a sample of all.
 
     Args:
         examples: how many there are.

@@ -14,7 +14,7 @@ from captum_gmar.evaluation.measurement.curve_metrics import CurveMetric, Readin
 from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicSubjects
 from captum_gmar.evaluation.measurement.rerun_metrics import Case, NumberedMethod
 from captum_gmar.evaluation.runs.batches import Examples
-from captum_gmar.evaluation.runs.example_results import Row
+from captum_gmar.evaluation.runs.journal import Row
 from captum_gmar.metrics import MaskedProbability, Removal, masked_probability
 from captum_gmar.metrics.curves import Course, CurveOptions, FollowedCurves, follow
 
@@ -61,7 +61,7 @@ class Measures:
         return replace(self, logits=seen(self.logits), changed_logits=seen(self.changed_logits))
 
     def rows(
-        self, name: str, method: NumberedMethod, maps: Tensor, examples: Examples, grid: PatchGrid, at_once: int
+        self, name: str, method: NumberedMethod, maps: Tensor, examples: Examples, grid: PatchGrid, batch_size: int
     ) -> list[list[Row]]:
         """The rows of each example.
 
@@ -71,9 +71,9 @@ class Measures:
             maps: what it gave for the examples: relevance (N, rows, columns), or attributions in the pixels' shape.
             examples: N of them, of whole patches.
             grid: of their patches.
-            at_once: how many images one pass of the model may hold.
+            batch_size: how many images one pass of the model may hold.
         """
-        question = _Question(self, method, maps, examples, grid, at_once)
+        question = _Question(self, method, maps, examples, grid, batch_size)
         rows: list[list[Row]] = [[] for _ in examples.numbers]
         for metric in map(METRICS.__getitem__, self.metrics):
             for removal in self.removals if metric.kind == "curve" else [""]:
@@ -92,7 +92,7 @@ class _Question:
     maps: Tensor
     examples: Examples
     grid: PatchGrid
-    at_once: int
+    batch_size: int
 
     def values(self, metric: MetricEntry, removal: str) -> Iterator[tuple[Any, ...]]:
         """For each example a value, or None, and of curves the curve."""
@@ -129,7 +129,7 @@ class _Question:
         def probabilities(pixels: Tensor) -> Tensor:
             return measures.probabilities(measures.changed_logits(pixels))
 
-        return masked_probability(probabilities, *given, softmax=False, batch_size=self.at_once)
+        return masked_probability(probabilities, *given, softmax=False, batch_size=self.batch_size)
 
     @property
     def _case(self) -> Case:
@@ -157,9 +157,9 @@ class _Question:
         """The same of maps for another class each, the most probable one, while the target is followed as before."""
         examples, measures = self.examples, self.measures
         with torch.no_grad():
-            logits = torch.cat([measures.logits(part.pixels) for part in examples.split(self.at_once)])
+            logits = torch.cat([measures.logits(part.pixels) for part in examples.split(self.batch_size)])
         others = logits.scatter(1, examples.targets[:, None], -torch.inf).argmax(1)
-        parts = replace(examples, targets=others).split(self.at_once)
+        parts = replace(examples, targets=others).split(self.batch_size)
         maps = torch.cat([self.method(part.numbers, part.pixels, part.targets) for part in parts])
         courses = courses_of([metric for metric in measures.curve_metrics.values() if metric.is_contrast])
         return {name: self._follow(name, maps, courses) for name in measures.removals}
@@ -168,7 +168,7 @@ class _Question:
         """What comes of the whole images, and of nothing of them, serves all methods."""
         measures, examples = self.measures, self.examples
         patch_size = (self.grid.patch_height, self.grid.patch_width) if maps.dim() == examples.pixels.dim() else None
-        options = CurveOptions(patch_size, measures.steps, measures.removals[removal], self.at_once)
+        options = CurveOptions(patch_size, measures.steps, measures.removals[removal], self.batch_size)
         given = measures.changed_logits, examples.pixels, maps, examples.targets, options
         followed = follow(*given, courses, list(measures.readings.values()), examples.ends.get(removal))
         examples.ends.setdefault(removal, followed.ends)

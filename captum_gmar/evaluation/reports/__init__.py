@@ -1,1 +1,1 @@
-"""What a run has measured, summed up and written down."""
+"""From results to tables, and from tables to files."""

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, and of methods on the same images paired differences."""
+"""Means with bootstrap intervals, and paired differences of methods on the same images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.runs.example_results import Result
+from captum_gmar.evaluation.runs.journal import Result
 from captum_gmar.metrics._statistics import FEWEST
 
 RESAMPLES = 2000
@@ -17,7 +17,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 class Quantity(NamedTuple):
-    """What was measured: a metric, and with which removal."""
+    """A metric, and the removal that it was measured with."""
 
     metric: str
     removal: str
@@ -40,17 +40,17 @@ class Estimate(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Of one quantity."""
+    """Means and differences of one quantity."""
 
     quantity: Quantity
     methods: tuple[str, ...]
     examples: int
     means: tuple[Estimate, ...]  # of each method
-    differences: dict[tuple[str, str], Estimate]  # of each pair, the first less the second
+    differences: dict[tuple[str, str], Estimate]  # of each pair, the first minus the second
 
 
-def tables(results: Iterable[Result]) -> dict[Quantity, dict[str, list[float]]]:
-    """The values of every method, in the order of the examples; with the difference of insertion and deletion."""
+def values_by_quantity(results: Iterable[Result]) -> dict[Quantity, dict[str, list[float]]]:
+    """Return the values of every method in the order of the examples, and insertion minus deletion where both are."""
     values: dict[Quantity, dict[str, list[float]]] = {}
     for result in results:
         for row in result.rows:
@@ -65,23 +65,24 @@ def tables(results: Iterable[Result]) -> dict[Quantity, dict[str, list[float]]]:
     return values
 
 
-def curves(results: Iterable[Result]) -> dict[Quantity, dict[str, Numbers]]:
-    """The curves of every method, (examples, points)."""
+def curves_by_quantity(results: Iterable[Result]) -> dict[Quantity, dict[str, Numbers]]:
+    """Return the curves of every method, (examples, points)."""
     points: dict[Quantity, dict[str, list[Any]]] = {}
     for result in results:
         for row in result.rows:
             if row.curve:
                 points.setdefault(Quantity(row.metric, row.removal), {}).setdefault(row.method, []).append(row.curve)
     return {
-        quantity: {name: np.array(of_all) for name, of_all in by_name.items()} for quantity, by_name in points.items()
+        quantity: {name: np.array(curves) for name, curves in by_method.items()}
+        for quantity, by_method in points.items()
     }
 
 
-def summarise(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: int = 0) -> Summary:
+def summarise_quantity(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: int = 0) -> Summary:
     r"""
-    Means and paired differences with percentile bootstrap intervals.
+    Return means and paired differences with percentile bootstrap intervals.
 
-    Examples are drawn anew with replacement, 2000 times, the same for all methods; an interval holds the middle 95 % of
+    Examples are resampled with replacement 2000 times, equally for all methods; an interval holds the middle 95 % of
     the means so made. It says how much the mean would vary with other examples of the same kind, and nothing of other
     models or data. Fewer than ten examples have no interval, as it would be too narrow.
 
@@ -89,30 +90,27 @@ def summarise(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: i
     """
     methods = tuple(values)
     matrix = np.array([values[method] for method in methods])  # (methods, N)
-    drawn = _resampled(matrix, seed)  # (resamples, methods)
+    resampled = _resample(matrix, seed)  # (resamples, methods)
     means, examples = matrix.mean(1), matrix.shape[1]
-    pairs = [(i, j) for i in range(len(methods)) for j in range(len(methods)) if i != j]
-    return Summary(
-        quantity,
-        methods,
-        examples,
-        tuple(_estimate(float(means[i]), drawn[:, i], examples) for i in range(len(methods))),
-        {
-            (methods[i], methods[j]): _estimate(
-                float((matrix[i] - matrix[j]).mean()), drawn[:, i] - drawn[:, j], examples
-            )
-            for i, j in pairs
-        },
-    )
+    differences = {
+        (methods[i], methods[j]): _estimate(
+            float((matrix[i] - matrix[j]).mean()), resampled[:, i] - resampled[:, j], examples
+        )
+        for i in range(len(methods))
+        for j in range(len(methods))
+        if i != j
+    }
+    estimates = tuple(_estimate(float(means[i]), resampled[:, i], examples) for i in range(len(methods)))
+    return Summary(quantity, methods, examples, estimates, differences)
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> Estimate:
-    """The mean of values with its interval, as :func:`summarise`."""
-    return summarise(Quantity("", ""), {"": list(values)}, seed).means[0]
+    """Return the mean of values with its interval, as :func:`summarise_quantity`."""
+    return summarise_quantity(Quantity("", ""), {"": list(values)}, seed).means[0]
 
 
-def in_order(summaries: Sequence[Summary], metrics: Sequence[str], removals: Sequence[str]) -> list[Summary]:
-    """By metric, then by removal, as they were asked for."""
+def order_summaries(summaries: Sequence[Summary], metrics: Sequence[str], removals: Sequence[str]) -> list[Summary]:
+    """Sort by metric, then by removal, each in the order of the settings."""
     order = [*metrics, DIFFERENCE]
     return sorted(
         summaries,
@@ -120,15 +118,15 @@ def in_order(summaries: Sequence[Summary], metrics: Sequence[str], removals: Seq
     )
 
 
-def _resampled(matrix: Numbers, seed: int) -> Numbers:
+def _resample(matrix: Numbers, seed: int) -> Numbers:
     examples = matrix.shape[1]
     counts = np.random.default_rng(seed).multinomial(examples, [1 / examples] * examples, size=RESAMPLES)
     means: Numbers = counts @ matrix.T / examples
     return means
 
 
-def _estimate(mean: float, drawn: Numbers, examples: int) -> Estimate:
+def _estimate(mean: float, resampled: Numbers, examples: int) -> Estimate:
     if examples < FEWEST:
         return Estimate(mean, None, None)
-    low, high = np.percentile(drawn, INTERVAL)
+    low, high = np.percentile(resampled, INTERVAL)
     return Estimate(mean, float(low), float(high))

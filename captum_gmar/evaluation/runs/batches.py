@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.evaluation.data.example import Example, Identity
-from captum_gmar.evaluation.data.subject import Preparation
+from captum_gmar.evaluation.data.subject import Preparation, Subject
 from captum_gmar.evaluation.runs.journal import Record
 from captum_gmar.metrics.curves import Ends
 
@@ -50,10 +50,10 @@ class Examples:
     masks: Tensor  # (N, H, W), True on the object; none True where that is not known
     ends: dict[str, Ends] = field(default_factory=dict)  # of curves with each removal, once known
 
-    def split(self, at_once: int) -> "list[Examples]":
+    def split(self, batch_size: int) -> "list[Examples]":
         """In batches of at most so many."""
         names = "numbers", "identities", "pixels", "targets", "masks"
-        slices = [slice(start, start + at_once) for start in range(0, len(self.numbers), at_once)]
+        slices = [slice(start, start + batch_size) for start in range(0, len(self.numbers), batch_size)]
         return [Examples(**{name: getattr(self, name)[some] for name in names}) for some in slices]
 
     def records(self, values: Sequence[Any]) -> list[Record]:
@@ -72,7 +72,7 @@ class Batches:
         examples: all of the data.
         prepare: what makes them ready for the model.
         device: of the model.
-        at_once: how many images one pass of the model may hold. It is halved when memory does not suffice.
+        batch_size: how many images one pass of the model may hold. It is halved when memory does not suffice.
         note: told when that happens.
         any_done: whether any example was ever finished; if not, the model may be to blame for what fails.
     """
@@ -80,7 +80,7 @@ class Batches:
     examples: Sequence[Example]
     prepare: Preparation
     device: torch.device
-    at_once: int
+    batch_size: int
     note: Callable[[str], None]
     any_done: bool = False
     failures: list[Exception] = field(default_factory=list)  # as long as nothing is finished
@@ -144,7 +144,7 @@ class Batches:
         targets = torch.tensor(given, device=self.device)
         if -1 in given:
             with torch.no_grad():
-                parts = [self.prepare.logits(part).argmax(-1) for part in torch.split(pixels, self.at_once)]
+                parts = [self.prepare.logits(part).argmax(-1) for part in torch.split(pixels, self.batch_size)]
             targets = torch.where(targets < 0, torch.cat(parts).to(self.device), targets)
         numbers, identities = [example.number for example in read], [example.identity for example in read]
         return Examples(numbers, identities, pixels, targets, masks)
@@ -154,7 +154,7 @@ class Batches:
     ) -> list[tuple[int, Exception]]:
         """Where it fails on examples, these are looked for and left out."""
         try:
-            results += self._fitting(lambda: measure(self._together(read), self.at_once))
+            results += self._fitting(lambda: measure(self._together(read), self.batch_size))
         except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -169,10 +169,10 @@ class Batches:
             try:
                 return work()
             except torch.OutOfMemoryError:
-                if self.at_once == 1:
+                if self.batch_size == 1:
                     raise
-                self.at_once //= 2
-                self.note(f"out of memory: going on with {self.at_once} images at once")
+                self.batch_size //= 2
+                self.note(f"out of memory: going on with {self.batch_size} images at once")
             if self.device.type != "cpu":
                 torch.get_device_module(self.device).empty_cache()
 
@@ -185,3 +185,14 @@ class Batches:
 
 def _to_tensor(mask: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(mask)) > 0
+
+
+def first_pixels(subject: Subject, numbers: Sequence[int]) -> Tensor | None:
+    """Return (1, C, H, W) of the first of these images that can be read; None if none can."""
+    batches = Batches(subject.examples, subject.preparation(lambda example: 0), subject.device, 1, print)
+    for number in numbers:
+        try:
+            return batches.read(number).pixels
+        except (OSError, ValueError):
+            continue  # measuring it reports the error
+    return None

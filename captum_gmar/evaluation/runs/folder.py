@@ -1,28 +1,34 @@
-"""A folder of results: of one owner and of one kind of settings, with reports that are put in place as a whole."""
+"""A folder of results: of one owner and of one kind of settings."""
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from errno import EACCES, EAGAIN
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
-from captum_gmar.evaluation.runs.lock import LOCK, owned
-from captum_gmar.files.writing import write_json
+from captum_gmar.files.writing import is_temporary, remove_temporary_files, write_json
 
-SETTINGS, JOURNAL = "settings.json", "journal"
-_STAGING, _READY = ".new", ".ready"  # reports: as they are written, and as a whole on their way to their places
-_CONTENTS = ".contents"  # in these: which they are
+try:
+    from fcntl import LOCK_EX, LOCK_NB, lockf
+except ImportError:  # not on this system
+    lockf = None  # type: ignore[assignment]
+
+SETTINGS, JOURNAL, LOCK = "settings.json", "journal", ".lock"
+
+_held: set[Path] = set()  # by this process, which the system lets lock a file twice
 
 
 @contextmanager
-def opened(
+def use_folder(
     folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], note: Callable[[str], None]
 ) -> Iterator[None]:
     """
-    Within the block, the folder is this process's alone, and for results of these settings.
+    Keep the folder for this process and for results of these settings within the block.
 
     Raises:
         OSError: if the folder cannot be made or written to, or another process is at work there.
@@ -30,10 +36,10 @@ def opened(
     """
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with owned(folder, note):
+    with lock_folder(folder, note):
         for difference in open_folder(folder, settings, versions, has_results(folder)):
             note(f"results so far were made with other versions: {difference}")
-        _put_in_place(folder)  # what a run that was killed has left on the way
+        remove_temporary_files(folder)  # left by a run that was killed
         yield
 
 
@@ -41,7 +47,7 @@ def open_folder(
     folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], has_results: bool = True
 ) -> list[str]:
     """
-    Makes the folder for results of these settings, or finds that it holds such results already.
+    Make the folder for results of these settings, or check that it holds such results already.
 
     Args:
         folder: of the results.
@@ -50,7 +56,7 @@ def open_folder(
         has_results: whether there are any yet; if not, those of other settings may come.
 
     Returns:
-        What the versions were with which those results were made, where they differ.
+        Versions with which those results were made, where they differ.
 
     Raises:
         OSError: if the folder cannot be made or written to.
@@ -80,50 +86,25 @@ def open_folder(
 
 def check_free(folder: Path) -> None:
     """
-    Checks that results can be in the folder: it is new, or empty, or one of results.
+    Check that the folder is new, or empty, or one of results.
 
     Raises:
         ValueError: if it is none of these.
     """
     if (folder / SETTINGS).exists() or not folder.exists():
         return
-    if not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir()):
+    if not folder.is_dir() or any(path.name != LOCK and not is_temporary(path) for path in folder.iterdir()):
         raise ValueError(f"{folder}: must be a new or empty folder, or one of results. Got other files there.")
 
 
 def has_results(folder: Path) -> bool:
-    """Whether anything is finished."""
+    """Return whether anything is finished."""
     return any(path.stat().st_size for path in (folder / JOURNAL).glob("**/process-*.jsonl"))
 
 
 @contextmanager
-def replacing_report(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """
-    Yields a folder to write a report to; at the end of the block it takes the place of the one before, as a whole.
-
-    If the run is killed on the way, the next one that opens the folder goes on with it. After an error, the report
-    before still stands.
-
-    Args:
-        folder: of the results.
-        names: of all the files and folders that a report may have, the one that people read first.
-    """
-    staging = folder / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-        written = [name for name in names if (staging / name).exists()]
-        write_json(staging / _CONTENTS, {"written": written, "not written": [*{*names} - {*written}]})
-        os.replace(staging, folder / _READY)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _put_in_place(folder)
-
-
-@contextmanager
-def kept_in(output: str | Path | None) -> Iterator[Path]:
-    """The folder of the results, for good or, where there is to be none, within the block."""
+def results_folder(output: str | Path | None) -> Iterator[Path]:
+    """Yield the folder of the results; where none is named, a temporary one."""
     if output is not None:
         if not isinstance(output, str | os.PathLike):
             raise TypeError(f"output must be the path of a folder. Got {output!r} instead.")
@@ -133,30 +114,67 @@ def kept_in(output: str | Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _put_in_place(folder: Path) -> None:
-    """Moves a whole report to its places; what has been moved before stays there."""
-    ready = folder / _READY
-    if not ready.is_dir():
-        return
-    contents = json.loads((ready / _CONTENTS).read_text(encoding="utf-8"))
-    waiting = [name for name in contents["written"] if (ready / name).exists()]
-    for name in [*contents["not written"], *waiting]:
-        _remove(folder / name)
-    for name in reversed(waiting):
-        os.replace(ready / name, folder / name)
-    shutil.rmtree(ready)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         return dict(written["settings"]), dict(written["versions"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is damaged: {error}. Choose another folder.") from error
+
+
+@contextmanager
+def lock_folder(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """
+    Lock the folder, which exists, for this process within the block.
+
+    The system holds the lock, also on folders that machines share, and releases it when the process ends, however it
+    ends. Where files cannot be locked, ``note`` says so and other processes are not kept out.
+
+    Raises:
+        BlockingIOError: if another process is at work there; the error names it.
+        OSError: if the folder cannot be written to.
+    """
+    place = folder.resolve()
+    if place in _held:
+        raise BlockingIOError(f"{folder}: this process is at work there already")
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        _lock(file, folder, note)
+        _held.add(place)
+        try:
+            _sign(file)
+            yield
+        finally:
+            _held.discard(place)
+            with suppress(OSError):  # the owner matters only while there is one
+                file.truncate(0)
+
+
+def _lock(file: IO[str], folder: Path, note: Callable[[str], None]) -> None:
+    if lockf is None:
+        return note(f"{folder}: files cannot be locked on this system: see to it that no other run works there")
+    try:
+        lockf(file, LOCK_EX | LOCK_NB)
+    except OSError as error:
+        if error.errno not in (EACCES, EAGAIN):
+            return note(f"{folder}: cannot be locked ({error.strerror}): see to it that no other run works there")
+        raise BlockingIOError(
+            f"{folder}: {_owner(file)} is at work there. Wait until it is done, or choose another folder."
+        ) from error
+    return None
+
+
+def _sign(file: IO[str]) -> None:
+    """Write the owner into the file, for the messages of others."""
+    file.truncate(0)
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    file.write(json.dumps(owner))
+    file.flush()
+
+
+def _owner(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        owner = json.loads(file.read())
+        return f"process {owner['process']} on {owner['host']}, since {owner['since']},"
+    except (KeyError, OSError, TypeError, ValueError):
+        return "another process"

@@ -1,4 +1,4 @@
-"""What is finished, kept so that a run that was killed goes on where it stopped.
+"""Measurements as they are kept, so that a run that was killed goes on where it stopped.
 
 Every process appends to a file of its own, one line per batch of examples, written whole to the disk before the next
 batch begins. A line that a kill has torn has no end and is cut off when the file is opened again.
@@ -6,7 +6,7 @@ batch begins. A line that a kill has torn has no end and is cut off when the fil
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from captum_gmar.evaluation.data.example import Identity
 
 
 class Record(NamedTuple):
-    """What a batch has found out about an example."""
+    """Measurements of an example, of some methods."""
 
     example: Identity
     target: int  # the class that was explained
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class Journal:
-    """The files of a folder, and of these the one that a process appends to; used as a context manager.
+    """The file of a folder that a process appends to; used as a context manager.
 
     Args:
         folder: of the journals, which is made if need be.
@@ -53,11 +53,11 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what could not be written was told when it was
+        with suppress(OSError):  # append has reported what could not be written
             self._file.close()
 
     def append(self, batch: Batch) -> None:
-        """Writes a batch, which is on the disk when this returns.
+        """Write a batch, which is on the disk when this returns.
 
         Raises:
             OSError: if the disk is full, say.
@@ -74,7 +74,7 @@ class Journal:
 
 
 def read_batches(folder: Path) -> Iterator[Batch]:
-    """All finished batches of all processes.
+    """Yield all finished batches of all processes.
 
     Args:
         folder: of the journals, which may be absent.
@@ -87,12 +87,56 @@ def read_batches(folder: Path) -> Iterator[Batch]:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, or still being written: what follows by now would be its rest
-                yield _batch_of(line, path)
+                yield _parse_batch(line, path)
 
 
-def _batch_of(line: bytes, path: Path) -> Batch:
+def _parse_batch(line: bytes, path: Path) -> Batch:
     try:
         records, seconds = json.loads(line)
         return Batch(tuple(Record(Identity(*example), *rest) for example, *rest in records), dict(seconds))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: is damaged: {error}. Delete it to compute again what it held.") from error
+
+
+class Row(NamedTuple):
+    """One number of an example."""
+
+    method: str
+    metric: str
+    removal: str  # "" for metrics that remove nothing
+    value: float
+    curve: tuple[float, ...] = ()  # of which the value is the area
+
+
+class Result(NamedTuple):
+    """All measurements of an example."""
+
+    number: int  # of the example in the data
+    target: int  # the class that was explained
+    rows: tuple[Row, ...]
+
+    def only(self, methods: Sequence[str]) -> "Result":
+        """Keep the rows of these methods, in this order."""
+        place = {method: index for index, method in enumerate(methods)}
+        rows = sorted((row for row in self.rows if row.method in place), key=lambda row: place[row.method])
+        return self._replace(rows=tuple(rows))
+
+
+def result_of(number: int, records: Sequence[Record]) -> Result:
+    """Join the records of an example, which may hold several methods; of two values of one row the last counts."""
+    rows = {row[:3]: row for record in records for row in map(_row, record.values)}
+    return Result(number, records[-1].target, tuple(rows.values()))
+
+
+def missing_methods(methods: Iterable[str], records: Sequence[Record]) -> list[str]:
+    """Return the methods, or controls, without rows. Where nothing has rows there is nothing to measure."""
+    known = {row.method for record in records for row in map(_row, record.values)}
+    return [method for method in methods if method not in known] if known else []
+
+
+def _row(values: Sequence[Any]) -> Row:
+    try:
+        method, metric, removal, value, curve = values
+        return Row(method, metric, removal, float(value), tuple(curve))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the journal is damaged: {error}. Delete it to compute again what it held.") from error

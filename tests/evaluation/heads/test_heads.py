@@ -26,9 +26,9 @@ from captum_gmar.ablation import (
     head_importance,
     ranked_heads,
 )
-from captum_gmar.evaluation.heads import head_run
-from captum_gmar.evaluation.heads.head_results import HeadResults
-from captum_gmar.evaluation.heads.head_scores import Ablation
+from captum_gmar.evaluation import evaluate_heads as heads_module
+from captum_gmar.evaluation.measurement.head_scores import Ablation
+from captum_gmar.evaluation.reports.head_report import HeadResults
 
 IMAGES, CLASSES, LAYERS, HEADS = 10, 10, 3, 3
 TABLES = ("heads.csv", "ablation.csv", "heads.md")
@@ -279,7 +279,7 @@ def test_scores_of_the_user(vit: nn.Module, data: Data) -> None:
 def stopped_after(count: int, name: str, patch: pytest.MonkeyPatch) -> list[list[int]]:
     """Stops the work after some batches; the numbers of the examples that came to it."""
     numbers: list[list[int]] = []
-    home, attribute = {"scoring": (head_run, "score_heads"), "silencing": (Ablation, "measure")}[name]
+    home, attribute = {"scoring": (heads_module, "score_heads"), "silencing": (Ablation, "measure")}[name]
     original = getattr(home, attribute)
 
     def work(*arguments: Any) -> Any:

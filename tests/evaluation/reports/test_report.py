@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.reports.plots import draw_estimates, ranked
-from captum_gmar.evaluation.reports.report import Provenance, to_markdown
-from captum_gmar.evaluation.reports.statistics import Quantity, summarise
+from captum_gmar.evaluation.reports.report import Provenance, report_text
+from captum_gmar.evaluation.reports.report_files import plot_means, rank_methods
+from captum_gmar.evaluation.reports.statistics import Quantity, summarise_quantity
 from captum_gmar.evaluation.runs.batches import Skipped
+from captum_gmar.evaluation.settings import EvaluationSettings
 
 RUN = Provenance(
     model="a model",
     data="photos",
     examples=40,
-    target="the predicted class",
-    steps=7,
-    precision="float32",
+    settings=EvaluationSettings(("first",), steps=7),
     removals={"mean": "mean", "blur": "blur (sigma 10)"},
     command="captum-gmar evaluate photos",
     versions={"torch": "2.13"},
@@ -39,34 +38,34 @@ def test_which_method_is_better() -> None:
     better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.3)[::-1]}
     lower_is_better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.2)}
     summaries = [
-        summarise(Quantity(DIFFERENCE, "mean"), better),
-        summarise(Quantity(DIFFERENCE, "blur"), better),
-        summarise(Quantity("average-drop", ""), lower_is_better),
+        summarise_quantity(Quantity(DIFFERENCE, "mean"), better),
+        summarise_quantity(Quantity(DIFFERENCE, "blur"), better),
+        summarise_quantity(Quantity("average-drop", ""), lower_is_better),
     ]
-    found = table(to_markdown(summaries, RUN), "Differences to first")
+    found = table(report_text(summaries, RUN), "Differences to first")
     assert found["second", "mean"][3] == "better"
     assert found["third", "blur"][3] == "no difference shown"
-    drops = table(to_markdown(summaries[2:], RUN), "Differences to first")
+    drops = table(report_text(summaries[2:], RUN), "Differences to first")
     assert drops["second", "average-drop"][3] == "worse"
     assert drops["third", "average-drop"][3] == "better"
 
 
 def test_few_images_show_neither_interval_nor_verdict() -> None:
     values = {"first": [0.1] * 9, "second": [0.9] * 9}
-    summaries = [summarise(Quantity(DIFFERENCE, removal), values) for removal in RUN.removals]
-    report = to_markdown(summaries, RUN._replace(examples=9))
+    summaries = [summarise_quantity(Quantity(DIFFERENCE, removal), values) for removal in RUN.removals]
+    report = report_text(summaries, RUN._replace(examples=9))
     assert "Means over the images; fewer than 10 show neither an interval nor which method is better." in report
     found = table(report, "Differences to first")
     assert found["second", "mean"][2:] == ["0.800", "not shown by so few"]
     assert "[" not in report.split("##", 1)[1]
-    _, (panel, _) = draw_estimates(summaries, ["first", "second"], use_pyplot=False)
+    _, (panel, _) = plot_means(summaries, summaries, use_pyplot=False)
     assert [len(line.get_xdata()) for line in panel.get_lines()] == [1, 1]
     assert panel.get_xlabel() == "mean, too few for an interval, n = 9"
 
 
 def test_every_removal_has_its_table() -> None:
     quantities = [Quantity(metric, removal) for metric in ("insertion", "deletion") for removal in ("mean", "blur")]
-    report = to_markdown([summarise(quantity, {"first": [0.25, 0.75] * 5}) for quantity in quantities], RUN)
+    report = report_text([summarise_quantity(quantity, {"first": [0.25, 0.75] * 5}) for quantity in quantities], RUN)
     for heading in ("Removal: mean", "Removal: blur (sigma 10)"):
         assert "## " + heading in report
     assert "insertion ↑, n = 10" in report
@@ -75,7 +74,7 @@ def test_every_removal_has_its_table() -> None:
 
 
 def test_head() -> None:
-    report = to_markdown([summarise(Quantity("average-gain", ""), {"first": [0.0]})], RUN)
+    report = report_text([summarise_quantity(Quantity("average-gain", ""), {"first": [0.0]})], RUN)
     for part in (
         "a model",
         "photos, 40 images",
@@ -91,19 +90,21 @@ def test_head() -> None:
 @pytest.mark.parametrize("name", ["b.png", "c d.jpg"])
 def test_left_out_images_are_listed(name: str) -> None:
     run = RUN._replace(skipped=[Skipped(3, name, "cannot be read")])
-    report = to_markdown([summarise(Quantity("average-gain", ""), {"first": [0.0]})], run)
+    report = report_text([summarise_quantity(Quantity("average-gain", ""), {"first": [0.0]})], run)
     assert f"## Left out of every method\n\n- {name}: cannot be read\n" in report
 
 
 def test_differences_name_metric_and_removal() -> None:
     values = {"first": noisy(0.3), "second": noisy(0.6)}
-    summaries = [summarise(Quantity(metric, removal), values) for metric in ("srg", "aopc") for removal in RUN.removals]
-    found = table(to_markdown(summaries, RUN), "Differences to first")
+    summaries = [
+        summarise_quantity(Quantity(metric, removal), values) for metric in ("srg", "aopc") for removal in RUN.removals
+    ]
+    found = table(report_text(summaries, RUN), "Differences to first")
     assert [name for _, name in found] == ["srg, mean", "srg, blur", "aopc, mean", "aopc, blur"]
 
 
 def test_pictures_are_in_the_order_of_the_relevance_gain_where_there_is_no_difference() -> None:
-    other = summarise(Quantity("gridpg", ""), {"first": [0.9], "second": [0.1]})
-    gain = summarise(Quantity("srg", "mean"), {"first": [1.0], "second": [2.0]})
-    assert ranked([other, gain]) == ["first", "second"]
-    assert ranked([other]) == ["second", "first"]
+    other = summarise_quantity(Quantity("gridpg", ""), {"first": [0.9], "second": [0.1]})
+    gain = summarise_quantity(Quantity("srg", "mean"), {"first": [1.0], "second": [2.0]})
+    assert rank_methods([other, gain]) == ["first", "second"]
+    assert rank_methods([other]) == ["second", "first"]

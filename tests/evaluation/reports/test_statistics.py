@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
-from captum_gmar.evaluation.reports.statistics import Quantity, Summary, curves, in_order, summarise, tables
-from captum_gmar.evaluation.runs.example_results import Result, Row
+from captum_gmar.evaluation.reports.statistics import (
+    Quantity,
+    Summary,
+    curves_by_quantity,
+    order_summaries,
+    summarise_quantity,
+    values_by_quantity,
+)
+from captum_gmar.evaluation.runs.journal import Result, Row
 
 INSERTION = Quantity("insertion", "blur")
 
@@ -33,8 +40,8 @@ def results() -> list[Result]:
     ]
 
 
-def test_tables() -> None:
-    found = tables(results())
+def test_values() -> None:
+    found = values_by_quantity(results())
     assert found[INSERTION] == {"a": [0.9, 0.7], "b": [0.5, 0.6]}
     assert found[Quantity("relevance-mass", "")] == {"a": [0.25], "b": [0.25]}  # known of the second example only
     assert found[Quantity(DIFFERENCE, "blur")]["a"] == pytest.approx([0.7, 0.3])
@@ -43,11 +50,11 @@ def test_tables() -> None:
 
 def test_no_difference_without_both() -> None:
     only = [Result(0, 0, (Row("a", "insertion", "blur", 0.5),))]
-    assert list(tables(only)) == [INSERTION]
+    assert list(values_by_quantity(only)) == [INSERTION]
 
 
 def test_curves() -> None:
-    found = curves(results())
+    found = curves_by_quantity(results())
     assert list(found) == [INSERTION]
     np.testing.assert_array_equal(found[INSERTION]["b"], [[0.0, 0.5], [0.0, 0.6]])
 
@@ -60,7 +67,7 @@ def naive_interval(values: np.ndarray, resamples: int) -> tuple[float, float]:
 
 def test_interval_is_that_of_a_naive_bootstrap() -> None:
     values = np.random.default_rng(0).gamma(1.0, size=60)
-    summary = summarise(INSERTION, {"a": values.tolist()})
+    summary = summarise_quantity(INSERTION, {"a": values.tolist()})
     (estimate,) = summary.means
     assert estimate.mean == pytest.approx(values.mean())
     low, high = naive_interval(values, 4000)
@@ -75,7 +82,7 @@ def test_differences_are_paired() -> None:
     generator = np.random.default_rng(0)
     hard = generator.normal(size=100)  # how hard each image is, for all methods
     better = hard + 0.1 + 0.01 * generator.normal(size=100)
-    summary = summarise(INSERTION, {"a": hard.tolist(), "b": better.tolist()})
+    summary = summarise_quantity(INSERTION, {"a": hard.tolist(), "b": better.tolist()})
     wide, narrow = summary.means[0], summary.differences["b", "a"]
     assert wide.high - wide.low > 0.3
     assert 0.09 < narrow.low < narrow.mean < narrow.high < 0.11
@@ -84,14 +91,14 @@ def test_differences_are_paired() -> None:
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     values = {"a": np.random.default_rng(0).normal(size=20).tolist(), "b": [0.0] * 20}
-    assert summarise(INSERTION, values, seed=1) == summarise(INSERTION, values, seed=1)
-    assert summarise(INSERTION, values, seed=1) != summarise(INSERTION, values, seed=2)
+    assert summarise_quantity(INSERTION, values, seed=1) == summarise_quantity(INSERTION, values, seed=1)
+    assert summarise_quantity(INSERTION, values, seed=1) != summarise_quantity(INSERTION, values, seed=2)
 
 
 @pytest.mark.parametrize("examples", [1, 2, 9])
 def test_few_examples_have_no_interval(examples: int) -> None:
     values = np.linspace(0, 1, examples)
-    summary = summarise(INSERTION, {"a": values.tolist(), "b": [0.0] * examples})
+    summary = summarise_quantity(INSERTION, {"a": values.tolist(), "b": [0.0] * examples})
     mean = pytest.approx(values.mean())
     assert summary.means == ((mean, None, None), (0, None, None))
     assert summary.differences["a", "b"] == (mean, None, None)
@@ -100,7 +107,7 @@ def test_few_examples_have_no_interval(examples: int) -> None:
 
 def test_ten_examples_have_an_interval() -> None:
     """Of halves at 0 and 1, means are those of ten coins: 2.5 % of them have 2 heads or fewer."""
-    summary = summarise(INSERTION, {"a": [0.0, 1.0] * 5})
+    summary = summarise_quantity(INSERTION, {"a": [0.0, 1.0] * 5})
     assert str(summary.means[0]) == "0.500 [0.200, 0.800]"
 
 
@@ -112,5 +119,5 @@ def test_order() -> None:
         Quantity("insertion", "b"),
     ]
     summaries = [Summary(quantity, (), 0, (), {}) for quantity in quantities]
-    ordered = in_order(summaries, ["insertion", "deletion"], ["a", "b"])
+    ordered = order_summaries(summaries, ["insertion", "deletion"], ["a", "b"])
     assert [summary.quantity for summary in ordered] == [quantities[i] for i in (3, 1, 0, 2)]

@@ -1,0 +1,250 @@
+"""A run over a data set: shared out among processes, and kept batch by batch."""
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.runs.batches import Batches, Examples, Skipped
+from captum_gmar.evaluation.runs.folder import JOURNAL, use_folder
+from captum_gmar.evaluation.runs.journal import Batch, Journal, Record, read_batches
+from captum_gmar.evaluation.runs.processes import Processes
+from captum_gmar.evaluation.runs.progress import Listener, count, progress
+
+Methods: TypeAlias = tuple[str, ...]
+Work: TypeAlias = Callable[[Methods, dict[str, float], Examples, int], list[Record]]
+"""Measures examples by methods, so many in a pass of the model, and adds to the seconds of each method."""
+
+_NAMED = 3  # examples, where there are more than a line can hold
+
+
+class Kept(NamedTuple):
+    """Measurements of examples as they are now."""
+
+    records: dict[int, list[Record]]  # by number of the example, oldest first
+    changed: list[str]  # names of examples whose content changed since they were measured
+    batches: list[Batch]  # all there are
+
+
+@contextmanager
+def start_run(
+    folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], processes: Processes, listener: Listener
+) -> Iterator[None]:
+    """Keep the folder for results of these settings and of these processes within the block.
+
+    Raises:
+        OSError, ValueError: as :func:`~captum_gmar.evaluation.runs.folder.use_folder`, or if a process does not see the
+            folder, or cannot write to it.
+    """
+
+    def check_shared() -> None:
+        if not folder.is_dir():
+            raise OSError(f"{folder}: must be a folder that all machines share")
+
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(use_folder(folder, settings, versions, listener.note)))
+        processes.together(check_shared)
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{folder}: cannot be written: {reason}. What is finished is kept.") from error
+
+
+@dataclass
+class Run:
+    """A run over examples, in one of the processes that share them.
+
+    Args:
+        batches: of all examples.
+        folder: of the results.
+        processes: that share the work.
+        listener: hears of skipped examples and of progress.
+        chunk: how many examples are kept at once. The chunks do not depend on what is kept already.
+    """
+
+    batches: Batches
+    folder: Path
+    processes: Processes
+    listener: Listener
+    chunk: int
+
+    def finish(
+        self,
+        numbers: Sequence[int],
+        work: Work,
+        methods: Methods = ("",),
+        lacks: Callable[[Sequence[Record]], Iterable[str]] = lambda records: (),
+        targets: Callable[[int], int] | None = None,
+        part: str = "",
+        name: str | None = None,
+    ) -> tuple[Kept, list[Skipped]]:
+        """Measure the examples that are not kept yet. No process returns before all are done.
+
+        Args:
+            numbers: of the examples.
+            work: measures them.
+            methods: that are measured.
+            lacks: returns the methods that the records of an example lack.
+            targets: of examples by number, if not those of the batches.
+            part: subfolder of the journal.
+            name: of the work, for the progress.
+
+        Returns:
+            In the first process all that is kept, in others nothing; in every process what was skipped.
+
+        Raises:
+            Exception: any error of the work; of one example where nothing is kept of any.
+            FailedElsewhere: if it failed in another process.
+        """
+        journal, examples = self.folder / JOURNAL / part, self.batches.examples
+        kept = Kept({}, [], [])
+
+        def find_missing() -> tuple[dict[Methods, set[int]], bool]:
+            nonlocal kept
+            kept = match(read_batches(journal), examples)
+            if not part:
+                _report_changed(kept.changed, self.listener)
+            missing: dict[Methods, set[int]] = {}
+            for number in numbers:
+                lacking = tuple(lacks(kept.records[number])) if number in kept.records else methods
+                if lacking:
+                    missing.setdefault(lacking, set()).add(number)
+            return missing, bool(kept.records)
+
+        missing, any_done = self.processes.first(find_missing)
+        self.batches.any_done = self.batches.any_done or any_done
+        batches, skipped = list[Batch](), dict[int, Skipped]()
+        for lacking, chosen in missing.items():
+            measure = partial(self._measure, lacking, work, targets)
+            finished, skips = self._share(numbers, chosen, journal, measure, name)
+            batches += finished
+            skipped |= {skip.number: skip for skip in skips}
+        if self.processes.is_first:
+            is_shared = self.processes.total > 1
+            kept = match(read_batches(journal), examples) if is_shared else _extend(kept, batches, examples)
+        self._raise_failure(any(number in kept.records and not lacks(kept.records[number]) for number in numbers))
+        return kept, list(skipped.values())
+
+    def _raise_failure(self, is_done: bool) -> None:
+        """Raise the first failure if nothing is done in the first process: then the model is to blame."""
+        failures = self.batches.failures
+        reasons = self.processes.gather(str(failures[0]) if failures else None)
+        if self.processes.first(lambda: is_done):
+            return
+        for reason in filter(None, reasons):
+            raise failures[0] if failures else RuntimeError(reason)
+
+    def _measure(
+        self,
+        methods: Methods,
+        work: Work,
+        targets: Callable[[int], int] | None,
+        numbers: Sequence[int],
+    ) -> tuple[Batch, list[Skipped]]:
+        seconds: dict[str, float] = {}
+        records, skipped = self.batches.finish(numbers, partial(work, methods, seconds), targets)
+        return Batch(tuple(records), seconds), skipped
+
+    def _share(
+        self,
+        numbers: Sequence[int],
+        missing: Collection[int],
+        journal: Path,
+        work: Callable[[Sequence[int]], tuple[Batch, list[Skipped]]],
+        name: str | None,
+    ) -> tuple[list[Batch], list[Skipped]]:
+        """Return the batches of this process and the skipped examples of all, reported if any was finished."""
+        listener, done = self.listener, len(numbers) - len(missing)
+        chunks = [
+            [number for number in numbers[start : start + self.chunk] if number in missing]
+            for start in range(0, len(numbers), self.chunk)
+        ]
+        shares = self.processes.share(list(filter(None, chunks)))
+        finished, skipped = list[Batch](), list[Skipped]()
+
+        def work_all() -> tuple[list[Skipped], bool]:
+            reported = 0
+            with (
+                Journal(journal, self.processes.rank) as kept,
+                progress(sum(map(len, shares)), name, listener) as advance,
+            ):
+                for share in shares:
+                    batch, skips = work(share)
+                    if batch.records:
+                        kept.append(batch)
+                        finished.append(batch)
+                    skipped.extend(skips)
+                    if done or finished:  # until then, the model may be to blame, and no image
+                        reported += report_skipped(skipped[reported:], listener)
+                    advance(len(share))
+            return skipped, bool(finished)
+
+        try:
+            outcomes = self.processes.together(work_all)
+        except KeyboardInterrupt:
+            if listener.goes_on:
+                images = done + sum(len(batch.records) for batch in finished)
+                listener.note(f"interrupted: {images} of {len(numbers)} images kept; {listener.goes_on} goes on")
+            raise
+        if any(has_finished for _, has_finished in outcomes) and not done and not finished:
+            report_skipped(skipped, listener)
+        return finished, [skip for skips, _ in outcomes for skip in skips]
+
+
+def match(batches: Iterable[Batch], examples: Sequence[Example]) -> Kept:
+    """Return the records of examples whose content is still the same, and the names of changed examples."""
+    numbers = {example.name: number for number, example in enumerate(examples)}
+    same: dict[tuple[str, str, str], bool] = {}
+    kept = Kept({}, [], list(batches))
+    others: dict[str, None] = {}
+    for record in (record for batch in kept.batches for record in batch.records):
+        number = numbers.get(record.example.name)
+        if number is None:
+            continue
+        if record.example not in same:
+            same[record.example] = examples[number].is_same(record.example)
+        if same[record.example]:
+            kept.records.setdefault(number, []).append(record)
+        else:
+            others[record.example.name] = None
+    kept.changed.extend(name for name in others if numbers[name] not in kept.records)
+    return kept
+
+
+def report_skipped(skipped: Sequence[Skipped], listener: Listener) -> int:
+    """Report which examples are left out, and why; return how many these are."""
+    for skip in skipped:
+        listener.skip(f"{skip.name}: {skip.reason}")
+    return len(skipped)
+
+
+def list_reasons(skipped: Sequence[Skipped]) -> str:
+    """Return a line of why the first few examples are left out."""
+    few = [f"{skip.name}: {skip.reason}" for skip in skipped[:_NAMED]]
+    return "; ".join(few) + ("; …" if len(skipped) > _NAMED else "")
+
+
+def warn_of_skipped(skipped: Sequence[Skipped]) -> None:
+    """Warn the caller in Python, at the end, of what was left out."""
+    if skipped:
+        warnings.warn(f"left out {count(len(skipped))}, see `skipped`: {list_reasons(skipped)}", stacklevel=3)
+
+
+def _report_changed(names: Sequence[str], listener: Listener) -> None:
+    if names:
+        are = f"{count(len(names))} {'is' if len(names) == 1 else 'are'}"
+        few = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        listener.note(f"{are} not what was measured under the same name, and measured anew: {few}")
+
+
+def _extend(kept: Kept, batches: Sequence[Batch], examples: Sequence[Example]) -> Kept:
+    """Add batches that this process has just finished."""
+    numbers = {example.name: number for number, example in enumerate(examples)}
+    for record in (record for batch in batches for record in batch.records):
+        kept.records.setdefault(numbers[record.example.name], []).append(record)
+    return Kept(kept.records, kept.changed, [*kept.batches, *batches])
