@@ -180,7 +180,7 @@ def run_heads(
         records, skipped = _record(run, numbers, partial(score_heads, made), "data must hold images that can be scored")
         ablation = None
         if settings.ablate:
-            ablation, more = _silence(run, settings, subject, numbers, records)
+            ablation, more = _silence_heads(run, settings, subject, numbers, records)
             skipped += more
         data = f"{subject.data_name}, {count(len(records))}"
         results = HeadResults(
@@ -199,7 +199,7 @@ def run_heads(
     return results
 
 
-def _silence(
+def _silence_heads(
     run: Run, settings: HeadSettings, subject: Subject, numbers: Sequence[int], scored: Mapping[int, Record]
 ) -> tuple[AblationResult, list[Skipped]]:
     """Rank heads by every second example of the sample, and silence them on the others."""

@@ -65,7 +65,7 @@ class EvaluationSettings:
                 raise ValueError(f"{option} must be at least one name. Got none instead.")
         for option, choices in (("target", TARGETS), ("precision", PRECISIONS)):
             _check_choice(getattr(self, option), choices, option)
-        _check_counts(self.seed, steps=self.steps, limit=self.limit, batch_size=self.batch_size)
+        _check_numbers(self.seed, steps=self.steps, limit=self.limit, batch_size=self.batch_size)
 
     def as_numbers_depend(self) -> Mapping[str, Any]:
         """Return all that the numbers depend on, but for the methods and the images: more of these can follow."""
@@ -102,7 +102,7 @@ class HeadSettings:
         if not self.scores:
             raise ValueError("scores must hold at least one. Got none instead.")
         check_count(self.random_orders, "random_orders")
-        _check_counts(self.seed, limit=self.limit, batch_size=self.batch_size)
+        _check_numbers(self.seed, limit=self.limit, batch_size=self.batch_size)
 
 
 def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: Sequence[int]) -> EvaluationSettings:
@@ -152,7 +152,7 @@ def _check_choice(value: object, choices: tuple[str, ...], option: str) -> None:
         raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}. Got {value!r} instead.")
 
 
-def _check_counts(seed: object, **counts: object) -> None:
+def _check_numbers(seed: object, **counts: object) -> None:
     for name, value in counts.items():
         if value is not None:
             check_count(value, name)
