@@ -14,7 +14,7 @@ from captum_gmar.classifier import Classifier, find_class, find_object, find_reg
 from captum_gmar.classifier.photo_frame import Corners
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.classifier.vision_task import VisionTask
-from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines
+from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, share_text
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.engine.models.grids import stretched
@@ -102,7 +102,7 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
     region = find_region(segmenter, image, label=label, mask=mask, point=settings.point)
     relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
     what = f"{segmenter.labels[region.label]} (class {region.label})"
-    where = f"over {100 * float(region.region.float().mean()):.3g}% of the image"
+    where = f"over {share_text(float(region.region.float().mean()))} of the image"
     return ExplainedInput(
         [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), _METHOD_LINE],
         _image_picture(segmenter, path, region.pixels, relevance, f"{what}, {where}", region=region.region),
@@ -124,7 +124,7 @@ def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -
 
 def _save_video(picture: PictureFile, relevance: Tensor, photos: list[Array], clip: Clip, title: str) -> None:
     if picture.path.suffix[1:].lower() in FILMS:
-        save_film(overlay_video(relevance, photos), picture.path, clip.seconds)
+        save_film(overlay_video(relevance, photos), picture.path, clip.seconds, picture.note)
         return
     label = PER_PLACE.replace("place", "tube")
     figure, _ = visualize_video(100 * relevance, photos, title=title, label=label, note=METHOD.caveat, use_pyplot=False)

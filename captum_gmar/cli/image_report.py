@@ -178,5 +178,12 @@ def _score(logits: Tensor, classifier: Classifier, index: int) -> tuple[str, str
     probabilities = classifier.probabilities(logits)
     if probabilities is None:
         return "logit", f"{logits[index]:.4g}"
-    percent = 100 * float(probabilities[index])
-    return "probability", f"{percent:.1f}%" if percent >= 0.1 else f"{percent:.1g}%"
+    return "probability", share_text(float(probabilities[index]))
+
+
+def share_text(share: float) -> str:
+    """
+    >>> share_text(0.99996), share_text(0.00004)
+    ('100.0%', '0.004%')
+    """
+    return f"{100 * share:.1f}%" if share >= 0.001 else f"{100 * share:.1g}%"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from captum_gmar.files.names import check_file, readable
-from captum_gmar.files.writing import replacing
+from captum_gmar.files.writing import SOFTWARE, replacing
 
 SUFFIXES = (".gif", ".webp", ".apng", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # in a folder of videos
 BY_PILLOW = (".gif", ".webp", ".apng", ".png")
@@ -55,8 +55,10 @@ def read_video(path: str | Path, frames: int) -> Clip:
     return Clip(chosen, seconds * count / frames, count)
 
 
-def save_film(images: Sequence[Image.Image], path: Path, seconds: float) -> None:
+def save_film(images: Sequence[Image.Image], path: Path, seconds: float, note: str = "") -> None:
     """Write a film in the format that the suffix names, gif or mp4, which browsers play; each image is seen so long.
+
+    The note, in ASCII, is the comment in its metadata.
 
     Raises:
         OSError: if it cannot be written, or PyAV or its encoders are missing for an MP4; the message names ``path``.
@@ -64,11 +66,13 @@ def save_film(images: Sequence[Image.Image], path: Path, seconds: float) -> None
     if path.suffix.lower() == ".gif":
         first, *others = images
         with replacing(path) as temporary:
-            first.save(temporary, "GIF", save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
+            options: dict[str, Any] = {"duration": round(1000 * seconds), "loop": 0, "comment": f"{SOFTWARE} {note}"}
+            first.save(temporary, "GIF", save_all=True, append_images=others, **options)
         return
     av = _pyav(path)
     width, height = (size - size % 2 for size in images[0].size)  # which the formats take alone
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=AT_ONCE) as film:
+        film.metadata["comment"] = f"{SOFTWARE} {note}"
         rate = Fraction(1 / seconds).limit_denominator(1000)
         stream = film.add_stream(_codec(av, path), rate=rate, options={"crf": "18"})  # finer than by default
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 0

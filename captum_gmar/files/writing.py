@@ -127,7 +127,7 @@ def write_page(path: Path, html: str, note: str) -> None:
 
 
 def read_note(path: Path) -> str | None:
-    """Return the note of a PNG, JPEG or HTML file that this package wrote, and None of any other file."""
+    """Return the note of a PNG, JPEG, GIF or HTML file that this package wrote, and None of any other file."""
     if path.suffix.lower() == ".html":
         _, found, note = path.read_text(encoding="utf-8", errors="replace").rpartition(PAGE_NOTE)
         return note.strip().removesuffix(" -->") if found else None
@@ -138,6 +138,9 @@ def read_note(path: Path) -> str | None:
         try:
             with Image.open(path) as image:
                 exif = image.getexif()
+                software, _, note = image.info.get("comment", b"").decode("ascii", "replace").partition(" ")
+                if software == SOFTWARE:  # a film
+                    return str(note)
                 if SOFTWARE not in (image.info.get("Software"), exif.get(EXIF_SOFTWARE)):
                     return None
                 return str(image.info.get("Description", exif.get(EXIF_DESCRIPTION, "")))
@@ -147,7 +150,7 @@ def read_note(path: Path) -> str | None:
 
 def is_picture(path: Path) -> bool:
     """Whether :func:`save_picture` has written it, by the note in it: names are the user's."""
-    return path.suffix.lower() in (".png", ".jpg", ".jpeg") and read_note(path) is not None
+    return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".gif") and read_note(path) is not None
 
 
 def _exif(note: str) -> bytes:

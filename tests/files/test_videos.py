@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from captum_gmar.files.videos import read_video, save_film
+from captum_gmar.files.writing import is_picture, read_note
 
 GREYS = [25 * number for number in range(9)]
 
 
 def film(path: Path, seconds: float = 0.08) -> Path:
-    save_film([Image.new("RGB", (16, 12), (grey,) * 3) for grey in GREYS], path, seconds)
+    save_film([Image.new("RGB", (16, 12), (grey,) * 3) for grey in GREYS], path, seconds, '{"size": 96}')
     return path
 
 
@@ -22,6 +23,8 @@ def test_frames_from_the_first_to_the_last(tmp_path: Path) -> None:
     assert clip.frames[0].size == (16, 12)
     assert clip.seconds == pytest.approx(0.08 * 9 / 4)
     assert len(read_video(tmp_path / "clip.gif", 1).frames) == 1
+    assert read_note(tmp_path / "clip.gif") == '{"size": 96}'
+    assert is_picture(tmp_path / "clip.gif")
 
 
 def test_an_mp4(tmp_path: Path) -> None:
@@ -30,6 +33,7 @@ def test_an_mp4(tmp_path: Path) -> None:
     found = [np.asarray(frame, dtype=float).mean() for frame in clip.frames]
     assert found == pytest.approx([GREYS[number] for number in (0, 4, 8)], abs=6)  # it is compressed
     assert clip.seconds == pytest.approx(0.125 * 9 / 3)
+    assert b'captum-gmar {"size": 96}' in (tmp_path / "clip.mp4").read_bytes()
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     with pytest.raises(OSError, match=r"broken\.mp4: cannot be read as a video"):
         read_video(tmp_path / "broken.mp4", 3)
