@@ -123,7 +123,7 @@ class Subject:
 
     def explain(self) -> None:
         """All words."""
-        explain_last_rows(self.model, self.with_answer, WORDS, partial(word_scores, ids=self.answer, against=None))
+        explain_last_rows(self.model, self.with_answer, WORDS, partial(word_scores, ids=self.answer, contrast=None))
 
 
 def times(size: str, rounds: int) -> str:

@@ -1,1 +1,1 @@
-"""Words of an answer that a model generates, and the parts of its pictures, prompt and sound that fed each."""
+"""Evidence for the words that a vision-language model generates."""

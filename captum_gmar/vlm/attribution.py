@@ -1,4 +1,4 @@
-"""The result of explaining an answer: the relevance of each token or word, by picture, prompt and earlier words."""
+"""Result of an explained answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,25 +8,24 @@ from torch import Tensor
 
 from captum_gmar.vlm.decoder_pass import RowEvidence
 from captum_gmar.vlm.layouts import Picture
-from captum_gmar.vlm.words import words_of
+from captum_gmar.vlm.words import group_words
 
 
 @dataclass(frozen=True)
 class AnswerAttribution:
-    """What fed each of the W tokens of an answer, as shares of all evidence for and against the token.
+    """Evidence for each of the W tokens of an answer, as shares of all evidence for and against the token.
 
     Attributes:
-        tokens: W, the answer's, as text where there is a tokenizer, else their ids.
-        relevance: (W, S) by the tokens of the decoder's own sequence: the prompt, with the pictures in it, and the
-            answer but for its last token. Zero where a token stands behind the one that it could feed.
-        encoded_relevance: (W, S') by the encoder's tokens, of models that read these by cross-attention; else None.
-        scores: (W,) what is explained: the log-odds of each token, or the log of its odds against the contrast's.
-        totals: (W,) all evidence of each token, for and against, of which relevance is the shares, in units of the
-            scores.
-        prompt_length: how many of the S tokens come before the answer's first.
-        pictures: which tokens stand for which places; None where the model's way to lay them out is not known.
-        is_of_words: whether the tokens are whole words, or phrases, by now.
-        contrast: what was taken off, as text where there is a tokenizer; None where nothing was.
+        tokens: W texts of the answer's tokens, or ids without a tokenizer.
+        relevance: (W, S) relevance of the decoder sequence's tokens: the prompt with its pictures, and the answer
+            without its last token. Later tokens have relevance 0.
+        encoded_relevance: (W, S') relevance of the encoder's tokens, for models with cross-attention; else None.
+        scores: (W,) explained scores in nats: each token's log-odds, or its logit minus the contrast's.
+        totals: (W,) sum of absolute evidence of each token in nats.
+        prompt_length: number of tokens before the answer.
+        pictures: image tokens of each picture, or None if the model's layout is unknown.
+        is_of_words: the tokens are whole words or phrases.
+        contrast: text or ids of the contrast, or None.
     """
 
     tokens: tuple[str, ...]
@@ -40,41 +39,43 @@ class AnswerAttribution:
     contrast: str | None = None
 
     def words(self) -> "AnswerAttribution":
-        """The same of whole words and marks of punctuation, in place of their tokens."""
-        return self if self.is_of_words else self.phrases(words_of(self.tokens))
+        """Sum tokens to words and punctuation marks."""
+        return self if self.is_of_words else self.phrases(group_words(self.tokens))
 
     def phrases(self, spans: Sequence[slice]) -> "AnswerAttribution":
-        """The same of phrases: evidence and scores of a phrase are the sums of its tokens'.
+        """Sum evidence and scores of tokens to phrases.
 
         Args:
-            spans: which tokens make each phrase, of this attribution, for example ``[slice(1, 3)]``.
+            spans: Tokens of each phrase, for example ``[slice(1, 3)]``.
 
         Raises:
-            ValueError: if there are no phrases, or one has no tokens.
+            ValueError: if there are no phrases, or a phrase has no tokens.
         """
         if not spans or not all(self.tokens[span] for span in spans):
             raise ValueError(
                 f"spans must name at least one of the {len(self.tokens)} tokens each. Got {spans} instead."
             )
-        is_of = torch.zeros(len(spans), len(self.tokens)).to(self.totals)
+        members = torch.zeros(len(spans), len(self.tokens)).to(self.totals)
         for row, span in enumerate(spans):
-            is_of[row, span] = 1
+            members[row, span] = 1
         evidence = RowEvidence(
-            is_of @ (self.relevance * self.totals[:, None]),
-            None if self.encoded_relevance is None else is_of @ (self.encoded_relevance * self.totals[:, None]),
-            is_of @ self.scores,
+            members @ (self.relevance * self.totals[:, None]),
+            None if self.encoded_relevance is None else members @ (self.encoded_relevance * self.totals[:, None]),
+            members @ self.scores,
         )
         texts = tuple((" " if self.is_of_words else "").join(self.tokens[span]).strip() for span in spans)
-        return AnswerAttribution(texts, *share_out(evidence), self.prompt_length, self.pictures, True, self.contrast)
+        return AnswerAttribution(
+            texts, *normalize_evidence(evidence), self.prompt_length, self.pictures, True, self.contrast
+        )
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
-        """(W, rows, columns): each token's evidence in one picture, on the grid of the model's image tokens.
+        """Return one picture's relevance (W, rows, columns) on the grid of image tokens.
 
-        Where queries read the picture, as in BLIP-2, what these hold is handed on to the patches by attention rollout
-        (:func:`~captum_gmar.vlm.query_former.patches_of_queries`).
+        In models with query tokens, such as BLIP-2, attention rollout distributes these to patches
+        (:func:`~captum_gmar.vlm.query_former.query_patch_weights`).
 
         Raises:
-            ValueError: if it is not known which token stands for which place.
+            ValueError: if the model's layout of image tokens is unknown.
             IndexError: if there is no such picture.
         """
         if self.pictures is None:
@@ -83,40 +84,40 @@ class AnswerAttribution:
             raise IndexError(
                 f"picture must be below the number of pictures, {len(self.pictures)}. Got {picture!r} instead."
             )
-        return self.pictures[picture].map(self._attended(self.pictures[picture]))
+        return self.pictures[picture].map(self._sequence_relevance(self.pictures[picture]))
 
-    def _attended(self, picture: Picture) -> Tensor:
-        """Relevance by the tokens of the sequence in which the picture's are."""
+    def _sequence_relevance(self, picture: Picture) -> Tensor:
+        """Return the relevance of the sequence that holds the picture's tokens."""
         relevance = self.encoded_relevance if picture.is_encoded else self.relevance
         assert relevance is not None
         return relevance
 
     @property
     def answer_relevance(self) -> Tensor:
-        """(W, answer's tokens - 1): each token's evidence in the answer's tokens before it."""
+        """Relevance (W, answer's tokens - 1) of the answer's earlier tokens."""
         return self.relevance[:, self.prompt_length :]
 
     def shares(self) -> dict[str, Tensor]:
-        """What each part of the input holds of each token's evidence, for and against, (W,) each: "pictures", "prompt"
-        and "answer", of the pictures only where it is known which tokens are theirs. Together they are 1."""
-        pictures = [
-            self._attended(picture)[:, picture.positions.to(self.relevance.device)].abs().sum(1)
-            for picture in self.pictures or ()
-        ]
-        picture_share = torch.stack(pictures).sum(0) if pictures else torch.zeros_like(self.scores)
+        """Return the shares (W,) of "pictures", "prompt" and "answer" in each token's absolute evidence; the sum is 1.
+
+        If the model's layout of image tokens is unknown, the prompt includes the pictures.
+        """
+        pictures = torch.zeros_like(self.scores)
+        for picture in self.pictures or ():
+            positions = picture.positions.to(self.relevance.device)
+            pictures = pictures + self._sequence_relevance(picture)[:, positions].abs().sum(1)
         answer = self.answer_relevance.abs().sum(1)
         encoded = 0 if self.encoded_relevance is None else self.encoded_relevance.abs().sum(1)
-        rest = self.relevance.abs().sum(1) + encoded - answer - picture_share
-        return {"pictures": picture_share, "prompt": rest, "answer": answer}
+        prompt = self.relevance.abs().sum(1) + encoded - answer - pictures
+        return {"pictures": pictures, "prompt": prompt, "answer": answer}
 
 
-def share_out(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Shares (W, S) and (W, S') of all evidence of each word, for and against, zero where there is none; the scores and
-    that evidence, (W,)."""
-    parts = [evidence.tokens] if evidence.encoded is None else [evidence.tokens, evidence.encoded]
-    together = torch.cat(parts, 1)
-    if not (torch.isfinite(together).all() and torch.isfinite(evidence.scores).all()):
+def normalize_evidence(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Return shares (W, S) and (W, S') of each word's absolute evidence, scores (W,) and absolute evidence (W,)."""
+    tokens = evidence.tokens.shape[1]
+    columns = evidence.tokens if evidence.encoded is None else torch.cat([evidence.tokens, evidence.encoded], 1)
+    if not (torch.isfinite(columns).all() and torch.isfinite(evidence.scores).all()):
         raise FloatingPointError("Expected finite logits and gradients of the answer, but some are NaN or infinite.")
-    totals = together.abs().sum(1)
-    shares, tokens = together / totals.where(totals > 0, 1)[:, None], evidence.tokens.shape[1]
+    totals = columns.abs().sum(1)
+    shares = columns / totals.where(totals > 0, 1)[:, None]
     return shares[:, :tokens], None if evidence.encoded is None else shares[:, tokens:], evidence.scores, totals

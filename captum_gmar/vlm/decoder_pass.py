@@ -1,10 +1,9 @@
-"""The pass of a model that generates text, in which every word's evidence is read off the row that makes it.
+"""Forward and backward pass of a text decoder that explains all words of an answer.
 
-A decoder makes word i + 1 of row i alone. So each layer's readout of a word depends on that layer's attention only at
-the word's row, and what its attention wrote there is shared out among the columns: the evidence of all words takes one
-forward and one backward pass, and of the attention only the words' rows.
+A decoder makes word i + 1 from row i, so a word depends on each layer's attention only at its row. One pass explains
+all words and needs attention weights only of their rows.
 
-Letters in shapes: W words, S tokens of a sequence, H heads, D head dimension.
+Letters in shapes: L layers, W words, S tokens of a sequence, H heads, D head dimension.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +24,12 @@ from captum_gmar.engine.models.attention_backend import attention_implementation
 
 
 class RowEvidence(NamedTuple):
-    """What every word of a sequence was fed by, summed over layers and heads, with its sign.
+    """Signed evidence for each word, summed over layers and heads.
 
     Attributes:
-        tokens: (W, S) by the tokens of the decoder's own sequence.
-        encoded: (W, S') by the tokens that its cross-attention reads, if it has one.
-        scores: (W,) what was explained of each word, of the whole model.
+        tokens: (W, S) evidence of the decoder sequence's tokens.
+        encoded: (W, S') evidence of the encoder's tokens, for models with cross-attention.
+        scores: (W,) explained scores of the words.
     """
 
     tokens: Tensor
@@ -41,86 +40,87 @@ class RowEvidence(NamedTuple):
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 _PRODUCTS = (torch.bmm, torch.matmul, Tensor.bmm, Tensor.matmul, Tensor.__matmul__)
 
-Score = Callable[[Tensor], Tensor]  # of the logits (..., W, vocabulary), what is explained of each word (..., W)
+Score = Callable[[Tensor], Tensor]  # maps logits (..., W, vocabulary) to the explained scores (..., W)
 
 
 def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> RowEvidence:
-    r"""Attention evidence of the words that the last rows make.
+    r"""Compute attention evidence for the words of the last rows.
 
     .. math::
         R_{wj} = \sum_l \sum_h A_{l,h,ij} \; v_{l,h,j} \cdot \frac{\partial o_{l,w}}{\partial O_{l,h,i}}
 
     where i is the row of word w, O = A V, and :math:`o_{l,w}` the word's score if the final norm and the output
-    embedding read what comes out of layer l.
+    embedding follow layer l directly.
 
     Args:
-        model: of transformers, with a decoder of text.
-        arguments: what it is called with, of one example, the answer included but for its last word.
-        words: W, how many of the last rows of the decoder's sequence make one.
-        score: of logits, what is explained of each word.
+        model: model of transformers with a text decoder.
+        arguments: model inputs of one example, with the answer except its last word.
+        words: number W of words, made by the last rows.
+        score: function of logits that returns the explained scores.
 
     Raises:
-        RuntimeError: if the decoder's attention or layers cannot be met.
+        RuntimeError: if the decoder's attention or layers cannot be captured.
     """
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), _met_attention(model):
-        reading, scores, gradients = _read_by_and_by(model, arguments, words, score) or _read_at_once(
-            model, arguments, words, score
-        )
+    given = model, arguments, words, score
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), _capturable_attention(model):
+        capture, scores, gradients = _explain_in_chunks(*given) or _explain_all_layers(*given)
     tokens = encoded = None
-    for attended, gradient in zip(reading.attended, gradients, strict=True):
-        evidence = attended.share_out(gradient)
-        if attended.is_cross:
+    for attention, gradient in zip(capture.attention, gradients, strict=True):
+        evidence = attention.evidence(gradient)
+        if attention.is_cross:
             encoded = evidence if encoded is None else encoded + evidence
         else:
             tokens = evidence if tokens is None else tokens + evidence
     if tokens is None:
-        tokens = torch.zeros(words, reading.length, device=scores.device)
+        tokens = torch.zeros(words, capture.length, device=scores.device)
     return RowEvidence(tokens, encoded, scores)
 
 
-def _read_at_once(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> "_Read":
-    """All layers read by one call of the output embedding, and whatever the model does after it."""
+def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> "_PassResult":
+    """Compute the logits of all layers in one call of the output embedding and of later operations."""
     layers = decoder_layers(model)
-    reading = _RowReading(words, len(layers))
-    with _rows_leave(layers, reading), _WordPass(reading):
+    capture = _RowCapture(words, len(layers))
+    with _replace_output_by_rows(layers, capture), _WordPass(capture):
         logits = model(**arguments, use_cache=False, return_dict=True).logits
-    _check_read(model, reading, logits)
-    of_layers = score(_rows_of_layers(logits, reading))
-    gradients = torch.autograd.grad(of_layers.sum(), [attended.output for attended in reading.attended])
-    return _Read(reading, of_layers[-1].detach(), gradients)
+    _check_rows(model, capture, logits)
+    scores = score(_layer_rows(logits, capture))
+    gradients = torch.autograd.grad(scores.sum(), [attention.output for attention in capture.attention])
+    return _PassResult(capture, scores[-1].detach(), gradients)
 
 
-def _read_by_and_by(model: Any, arguments: Mapping[str, Any], words: int, score: Score) -> "_Read | None":
-    """A few layers read after the others, so that the logits of all are never there together; None if the model does
-    anything to logits after its output embedding."""
+def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, score: Score) -> "_PassResult | None":
+    """Compute the logits of a few layers at a time to save memory.
+
+    Returns None if the model changes logits after its output embedding.
+    """
     layers, embedding = decoder_layers(model), model.get_output_embeddings()
-    reading, calls = _RowReading(words, len(layers)), _Calls()
-    with _WordPass(reading):
-        with _rows_leave(layers, reading), calls.of_first_rows(embedding):
+    capture, calls = _RowCapture(words, len(layers)), _EmbeddingCalls()
+    with _WordPass(capture):
+        with _replace_output_by_rows(layers, capture), calls.limit_to_first_row(embedding):
             logits = model(**arguments, use_cache=False, return_dict=True).logits
         if len(calls.inputs) != 1 or logits is not calls.output:
             return None
         hidden = calls.inputs[0]
-        _check_read(model, reading, hidden)
-        rows = _rows_of_layers(hidden, reading)
-        of_rows: list[Tensor] = []
-        at_once = max(1, reading.length // words)  # layers: as many rows as the model itself reads
-        for few in torch.split(rows.detach(), at_once):
-            scores = score(embedding(few.requires_grad_()))
-            of_rows += torch.autograd.grad(scores.sum(), few)
-    outputs = [attended.output for attended in reading.attended]
-    return _Read(reading, scores[-1].detach(), torch.autograd.grad(rows, outputs, torch.cat(of_rows)))
+        _check_rows(model, capture, hidden)
+        rows = _layer_rows(hidden, capture)
+        row_gradients: list[Tensor] = []
+        chunk = max(1, capture.length // words)  # layers: a chunk has as many rows as the model's own sequence
+        for chunk_rows in torch.split(rows.detach(), chunk):
+            scores = score(embedding(chunk_rows.requires_grad_()))
+            row_gradients += torch.autograd.grad(scores.sum(), chunk_rows)
+    outputs = [attention.output for attention in capture.attention]
+    return _PassResult(capture, scores[-1].detach(), torch.autograd.grad(rows, outputs, torch.cat(row_gradients)))
 
 
-class _Calls:
-    """What the output embedding was called with, of which it gets the first row alone."""
+class _EmbeddingCalls:
+    """Inputs of the output embedding, which itself gets only the first row."""
 
     def __init__(self) -> None:
         self.inputs: list[Tensor] = []
         self.output: Tensor | None = None
 
     @contextmanager
-    def of_first_rows(self, embedding: nn.Module) -> Iterator[None]:
+    def limit_to_first_row(self, embedding: nn.Module) -> Iterator[None]:
         @limit_to_thread
         def enter(module: nn.Module, args: Any) -> Any:
             self.inputs.append(args[0])
@@ -137,18 +137,14 @@ class _Calls:
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The layers of the decoder of text.
-
-    Raises:
-        ValueError: if there are none that can be told.
-    """
-    of_transformers: Any = model
+    """Return the text decoder's layers; raise a ValueError if the model has none."""
+    generator: Any = model
     config: Any = getattr(model, "config", None)
-    lists: dict[str, nn.ModuleList] = {}  # that lie in no other
-    if hasattr(config, "get_text_config") and hasattr(model, "get_decoder") and of_transformers.get_output_embeddings():
+    lists: dict[str, nn.ModuleList] = {}  # outermost lists
+    if hasattr(config, "get_text_config") and hasattr(model, "get_decoder") and generator.get_output_embeddings():
         text: Any = config.get_text_config(decoder=True)
         number = getattr(text, "decoder_layers", None) or getattr(text, "num_hidden_layers", None)
-        for name, module in of_transformers.get_decoder().named_modules():
+        for name, module in generator.get_decoder().named_modules():
             if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
                 lists[name] = module
         lists = {name: layers for name, layers in lists.items() if len(layers) == number}
@@ -160,130 +156,132 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return list(lists.values())[-1]  # GIT's vision tower comes before its decoder
 
 
-def _met_attention(model: nn.Module) -> AbstractContextManager[None]:
-    """Attention that can be met: torch's function, or written out, as some models have no other. Masks are made for the
-    implementation that a model names, so only one that can't be met is changed."""
+def _capturable_attention(model: nn.Module) -> AbstractContextManager[None]:
+    """Switch flash and flex attention to "sdpa"; masks depend on the implementation, so others do not change."""
     names = {str(getattr(getattr(module, "config", None), "_attn_implementation", "")) for module in model.modules()}
     is_hidden = any(name.startswith(("flash_attention", "flex_attention")) for name in names)
     return attention_implementation(model, "sdpa") if is_hidden else nullcontext()
 
 
-class _Attended(NamedTuple):
-    """What one attention of a decoder layer read and wrote."""
+class _CapturedAttention(NamedTuple):
+    """One attention of a decoder layer."""
 
-    weights: Callable[[], Tensor]  # (..., W, S) of the words' rows
+    weights: Callable[[], Tensor]  # returns (..., W, S) of the words' rows
     value: Tensor  # (..., S, D)
     output: Tensor  # (..., S, D) of all rows
     is_cross: bool
 
-    def share_out(self, gradient: Tensor) -> Tensor:
-        """(W, S): of what the heads wrote to each word's row, times its gradient, each column's part."""
+    def evidence(self, gradient: Tensor) -> Tensor:
+        """Return evidence (W, S): each column's part of the words' rows times their gradient."""
         weights = self.weights()
-        written = gradient[..., -weights.shape[-2] :, :].to(weights.dtype) @ self.value.to(weights.dtype).mT
-        return (weights * written).flatten(0, -3).sum(0)
+        products = gradient[..., -weights.shape[-2] :, :].to(weights.dtype) @ self.value.to(weights.dtype).mT
+        return (weights * products).flatten(0, -3).sum(0)
 
 
-class _Read(NamedTuple):
-    """A pass, the words' scores (W,), and the gradient of what each attention wrote."""
+class _PassResult(NamedTuple):
+    """A pass with the words' scores (W,) and the gradient of each attention output."""
 
-    reading: "_RowReading"
+    capture: "_RowCapture"
     scores: Tensor
     gradients: Sequence[Tensor]
 
 
-class _RowReading:
-    """What is known of the pass so far."""
+class _RowCapture:
+    """State of a pass: the attention and the words' rows of each layer."""
 
     def __init__(self, words: int, layers: int) -> None:
         self.words = words
         self.layers = layers
-        self.layer: int | None = None  # the one that runs
-        self.attended: list[_Attended] = []
-        self.outputs: list[Tensor] = []  # of each layer, (1, W, hidden) of the words' rows
+        self.layer: int | None = None  # the running layer
+        self.attention: list[_CapturedAttention] = []
+        self.outputs: list[Tensor] = []  # rows (1, W, hidden) of each layer's output
         self.length = 0  # of the decoder's sequence
-        self.met: set[int] = set()  # layers whose attention was met
-        self.written_out: dict[int, Tensor] = {}  # weights (..., S, S) that the running layer computed itself, by id
+        self.attended_layers: set[int] = set()
+        self.softmax_results: dict[int, Tensor] = {}  # weights (..., S, S) of the running layer, by id
 
-    def note(self, weights: Callable[[], Tensor], value: Tensor, output: Tensor, is_square: bool) -> Tensor:
-        """What was attended, with the gradient to what was written, which is returned."""
+    def record(self, weights: Callable[[], Tensor], value: Tensor, output: Tensor, is_square: bool) -> Tensor:
+        """Record an attention and return its output, which requires grad."""
         assert self.layer is not None
         if not output.requires_grad:
             output = output.detach().requires_grad_()
-        self.attended.append(_Attended(weights, value.detach(), output, self.layer in self.met or not is_square))
-        self.met.add(self.layer)
+        is_cross = self.layer in self.attended_layers or not is_square
+        self.attention.append(_CapturedAttention(weights, value.detach(), output, is_cross))
+        self.attended_layers.add(self.layer)
         return output
 
 
 class _WordPass(AttentionMode):
-    """Within the block, attention of the decoder's layers is noted, and gradients begin at what it wrote."""
+    """Attention mode that records the decoder's attention, at whose outputs gradients begin."""
 
-    def __init__(self, reading: _RowReading) -> None:
+    def __init__(self, capture: _RowCapture) -> None:
         super().__init__()
-        self.reading = reading
+        self.capture = capture
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Runs the function on constant parameters, so that nothing is kept for gradients that nobody wants."""
+        """Run the function on constant parameters, so that autograd keeps no unneeded tensors."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         output = func(*detach_parameters(tuple(args)), **detach_parameters(kwargs))
-        return output if self.reading.layer is None else self._follow(func, args, output)
+        return output if self.capture.layer is None else self._track_softmax(func, args, output)
 
-    def _follow(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
-        """Meets attention that a layer writes out: a softmax, and the product of it and the values."""
-        weights = self.reading.written_out
+    def _track_softmax(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
+        """Record attention without torch's function: a softmax and its product with values."""
+        weights = self.capture.softmax_results
         if func in _SOFTMAX:
             weights[id(output)] = output
         elif not args or id(args[0]) not in weights:
             return output
         elif func in _PRODUCTS:
-            of_rows = args[0].detach()[..., -self.reading.words :, :]
+            rows = args[0].detach()[..., -self.capture.words :, :]
             weights.clear()
-            return self.reading.note(lambda: wide(of_rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
+            return self.capture.record(lambda: wide(rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
         elif isinstance(output, Tensor) and output.shape[-2:] == args[0].shape[-2:]:
             weights[id(output)] = output
         return output
 
     def attend(self, call: AttentionCall) -> Tensor:
-        """As torch does, and noted where it is a decoder layer's."""
-        output, reading = call.run(), self.reading
-        if reading.layer is None or call.query.dim() != 4:
+        """Run torch's attention, and record it in decoder layers."""
+        output, capture = call.run(), self.capture
+        if capture.layer is None or call.query.dim() != 4:
             return output
         check_no_dropout(p=call.dropout_p)
         query, key, value, mask, *_ = call.expanded()
         if mask is not None and mask.shape[-2] > 1:
-            mask = mask[..., -reading.words :, :].clone()
-        rows, key = query[..., -reading.words :, :].detach(), key.detach()
+            mask = mask[..., -capture.words :, :].clone()
+        rows, key = query[..., -capture.words :, :].detach(), key.detach()
 
         def weights() -> Tensor:
             return attention_weights(wide(rows), wide(key), mask, call.scale)
 
-        return reading.note(weights, value, output, query.shape[-2] == key.shape[-2])
+        return capture.record(weights, value, output, query.shape[-2] == key.shape[-2])
 
 
 @contextmanager
-def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
-    """Within the block, in this thread, layers take their inputs as constants, and in place of what comes out of the
-    last one leave the words' rows of all layers, in sequences as long as the decoder's, the last one filled up."""
+def _replace_output_by_rows(layers: nn.ModuleList, capture: _RowCapture) -> Iterator[None]:
+    """Detach the inputs of layers, and replace the last layer's output by the words' rows of all layers.
+
+    The rows are packed into sequences of the decoder's length; the last sequence is padded.
+    """
 
     @limit_to_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> Any:
-        reading.layer = len(reading.outputs)
+        capture.layer = len(capture.outputs)
         return tuple(map(detach_tensor, args)), {name: detach_tensor(value) for name, value in kwargs.items()}
 
     @limit_to_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> Any:
-        reading.layer = None
-        reading.written_out.clear()
+        capture.layer = None
+        capture.softmax_results.clear()
         hidden: Tensor = output if isinstance(output, Tensor) else output[0]
-        reading.length = hidden.shape[-2]
-        reading.outputs.append(hidden[..., -reading.words :, :])
-        if len(reading.outputs) < len(layers):
+        capture.length = hidden.shape[-2]
+        capture.outputs.append(hidden[..., -capture.words :, :])
+        if len(capture.outputs) < len(layers):
             return None
-        together = torch.cat([rows.to(hidden.device) for rows in reading.outputs], -2)
-        together = F.pad(together, (0, 0, 0, -together.shape[-2] % reading.length)).view(-1, *hidden.shape[-2:])
-        return together if isinstance(output, Tensor) else (together, *output[1:])
+        rows = torch.cat([rows.to(hidden.device) for rows in capture.outputs], -2)
+        rows = F.pad(rows, (0, 0, 0, -rows.shape[-2] % capture.length)).view(-1, *hidden.shape[-2:])
+        return rows if isinstance(output, Tensor) else (rows, *output[1:])
 
     with ExitStack() as stack:
         for layer in layers:
@@ -292,16 +290,16 @@ def _rows_leave(layers: nn.ModuleList, reading: _RowReading) -> Iterator[None]:
         yield
 
 
-def _check_read(model: nn.Module, reading: _RowReading, read: Tensor) -> None:
-    """That what was read, (sequences, S, ...), holds the words' rows of all layers."""
-    sequences = -(-reading.layers * reading.words // max(reading.length, 1))
-    if len(reading.outputs) != reading.layers or read.shape[:2] != (sequences, reading.length):
+def _check_rows(model: nn.Module, capture: _RowCapture, rows: Tensor) -> None:
+    """Raise a RuntimeError unless (sequences, S, ...) holds the words' rows of all layers."""
+    sequences = -(-capture.layers * capture.words // max(capture.length, 1))
+    if len(capture.outputs) != capture.layers or rows.shape[:2] != (sequences, capture.length):
         raise RuntimeError(
-            f"Expected {type(model).__name__} to run its decoder's {reading.layers} layers once each and to read every "
-            f"token by itself after them, but met {len(reading.outputs)} layers and got logits of shape "
-            f"{tuple(read.shape)} for {reading.words} words."
+            f"Expected {type(model).__name__} to run its decoder's {capture.layers} layers once each and to read every "
+            f"token by itself after them, but met {len(capture.outputs)} layers and got logits of shape "
+            f"{tuple(rows.shape)} for {capture.words} words."
         )
-    if not reading.attended:
+    if not capture.attention:
         raise RuntimeError(
             f"No attention was met in the decoder of {type(model).__name__}: it never calls "
             "torch.nn.functional.scaled_dot_product_attention in this thread. Load it with "
@@ -309,6 +307,6 @@ def _check_read(model: nn.Module, reading: _RowReading, read: Tensor) -> None:
         )
 
 
-def _rows_of_layers(read: Tensor, reading: _RowReading) -> Tensor:
-    """(L, W, ...)"""
-    return read.flatten(0, 1)[: reading.layers * reading.words].view(reading.layers, reading.words, -1)
+def _layer_rows(rows: Tensor, capture: _RowCapture) -> Tensor:
+    """Return rows (L, W, ...) of packed sequences."""
+    return rows.flatten(0, 1)[: capture.layers * capture.words].view(capture.layers, capture.words, -1)

@@ -1,4 +1,4 @@
-"""What fed each word of an answer: of a model that generates text, from pictures, a prompt and its own words before."""
+"""Attention evidence for generated answers."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,49 +10,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.engine.models.patch_grid import check_model
-from captum_gmar.vlm.attribution import AnswerAttribution, share_out
+from captum_gmar.vlm.attribution import AnswerAttribution, normalize_evidence
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
 from captum_gmar.vlm.word_scores import word_scores
-from captum_gmar.vlm.words import pieces
+from captum_gmar.vlm.words import token_texts
 
 Answer: TypeAlias = str | Sequence[int] | Tensor
-"""An answer as text, which the processor's tokenizer cuts into tokens, or the tokens' ids."""
+"""Answer as text for the processor's tokenizer, or as token ids."""
 
-# What the model is told of every token beside its id, and what it is told of an answer's: text, that is attended to.
+# Values of the answer's tokens in the model's other inputs: attended tokens of text.
 ANSWER_VALUES = {"attention_mask": 1, "mm_token_type_ids": 0, "token_type_ids": 0}
 
 
 class AnswerEvidence:
     r"""
-    Attention evidence of every word that a model generates, from one forward and one backward pass together.
+    Attention evidence for every word of a generated answer, in one forward and one backward pass.
 
     .. math::
         R_{wj} = \sum_l \sum_h A_{l,h,ij} \; v_{l,h,j} \cdot \frac{\partial o_{l,w}}{\partial (A_{l,h} v_{l,h})_i},
         \qquad r_{wj} = R_{wj} \Big/ \sum_k |R_{wk}|
 
     where row i of the decoder makes word w, and :math:`o_{l,w}` are the word's log-odds if the final norm and the
-    output embedding read what comes out of layer l: what :class:`~captum_gmar.AttentionEvidence` is for a class. As a
-    decoder makes each word of one row alone, words do not mix, and explaining all of them costs no more than one.
+    output embedding follow layer l directly. This is :class:`~captum_gmar.AttentionEvidence` for words. Each word
+    depends on its own row, so explaining all words costs no more than explaining one.
 
-    What it does not mean: an image token was made by the vision tower of the whole picture, and a token of the prompt
-    has been fed by those before it. What a word's row held before attention is shared out among nobody.
+    Limitations: the vision tower mixes information across the picture before the decoder reads an image token, and
+    prompt tokens contain earlier ones. Nothing is assigned to a row's content before attention.
 
-    The grammar follows Captum's ``LLMAttribution``: inputs and a target, which is the answer.
+    The arguments follow Captum's ``LLMAttribution``: inputs, and the answer as target.
 
     Args:
-        model: of transformers, that generates text: LLaVA, Qwen-VL, InternVL, SmolVLM, PaliGemma, Gemma 3, Pixtral,
-            Mllama, BLIP-2, Florence-2, encoder–decoder captioners, or one of text alone. It is used as it is, and
-            nothing of it is changed.
-        processor: the model's processor or tokenizer, for prompts, answers given as text and tokens told as text;
-            None: ids.
+        model: Model of transformers that generates text: LLaVA, Qwen-VL, InternVL, SmolVLM, PaliGemma, Gemma 3,
+            Pixtral, Mllama, BLIP-2, Florence-2, an encoder–decoder captioner, or a text model. It does not change.
+        processor: The model's processor or tokenizer, for prompts and answers as text. None: token ids only.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if it does not generate text.
-        ImportError: if transformers is older than 5, whose models of this kind are built in other ways.
+        TypeError: if ``model`` is not a ``torch.nn.Module``.
+        ValueError: if ``model`` does not generate text.
+        ImportError: if transformers is older than 5.
 
     Example::
 
@@ -77,7 +75,7 @@ class AnswerEvidence:
 
     @classmethod
     def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
+        """Return the display name."""
         return "Answer evidence"
 
     def attribute(
@@ -89,30 +87,28 @@ class AnswerEvidence:
         images: Any = None,
     ) -> AnswerAttribution:
         """
-        Explains every token of an answer.
+        Explain every token of an answer.
 
         Args:
-            inputs: a prompt, which the processor's chat template is put around if it has one; or what the processor
-                returned for pictures and prompt, of one example.
-            target: the answer, as text or ids. Default: None, which lets the model generate it.
-            contrast: what is taken off: one token, or as many as the target has; explains why each token rather than
-                the contrast's.
-            gen_args: passed to the model's ``generate``, where the answer is not given; by default it is greedy and of
-                25 tokens at most.
-            images: of a prompt: a picture or several, as the processor takes them. Where tiles of a picture are laid
-                out by its size (InternVL, Mllama), this is read off a ``PIL.Image``, array or tensor.
+            inputs: A prompt, to which the processor's chat template is applied if there is one; or the processor's
+                output for one example.
+            target: The answer as text or ids. Default: None, the model's own answer.
+            contrast: Tokens to explain against: one, or one per target token. The result explains why the model
+                generates each token rather than its contrast.
+            gen_args: Arguments of the model's ``generate`` if there is no target. Default: greedy, at most 25 tokens.
+            images: One or several pictures of a prompt. InternVL and Mllama lay out tiles by a picture's size, which
+                needs a ``PIL.Image``, array or tensor.
 
         Returns:
-            AnswerAttribution: the numbers, in single precision for half-precision models.
+            AnswerAttribution: Results, in single precision for half-precision models.
 
         Raises:
-            TypeError: if an answer is neither text nor ids, or ``gen_args`` no mapping.
-            ValueError: if the inputs are not those of one example, or the processor cannot take prompt and images or is
-                another model's; the answer has no tokens or none that the tokenizer knows, is text without a tokenizer,
-                or has with the prompt more tokens than the model has positions; or the contrast has another number of
-                tokens or is the answer.
-            RuntimeError: if the decoder's attention can't be met.
-            FloatingPointError: if what is explained, or relevance, is NaN or infinite.
+            TypeError: if an answer is neither text nor ids, or ``gen_args`` is not a mapping.
+            ValueError: if the inputs are not one example, or the processor does not accept them or fit the model; if
+                the answer is empty or unknown to the tokenizer, is text without a tokenizer, or exceeds the model's
+                positions; or if the contrast has another number of tokens or is the answer.
+            RuntimeError: if the decoder's attention cannot be captured.
+            FloatingPointError: if scores or relevance are NaN or infinite.
         """
         if not isinstance(gen_args or {}, Mapping):
             raise TypeError(f"gen_args must be a mapping of arguments of generate. Got {gen_args!r} instead.")
@@ -125,34 +121,35 @@ class AnswerEvidence:
             raise ValueError(
                 "images must go with a prompt. Got them beside what a processor returned: pass one of both."
             )
-        arguments = _one_example(self.model, inputs)
+        arguments = _check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)
         ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
-        against = None if contrast is None else self._token_ids(contrast, "contrast")
-        if against is not None and len(against) not in (1, len(ids)):
+        contrast_ids = None if contrast is None else self._token_ids(contrast, "contrast")
+        if contrast_ids is not None and len(contrast_ids) not in (1, len(ids)):
             raise ValueError(
-                f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(against)} instead."
+                f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(contrast_ids)} instead."
             )
-        if against is not None and against * (len(ids) // len(against)) == ids:
+        if contrast_ids is not None and contrast_ids * (len(ids) // len(contrast_ids)) == ids:
             raise ValueError(f"contrast must be another answer than the target. Got {contrast!r} for both.")
         _check_positions(self.model, arguments, len(ids) - 1)
-        answered = self._append_answer(arguments, ids)
-        evidence = explain_last_rows(self.model, answered, len(ids), partial(word_scores, ids=ids, against=against))
-        tokens, encoded, scores, totals = share_out(evidence)
+        score = partial(word_scores, ids=ids, contrast=contrast_ids)
+        evidence = explain_last_rows(self.model, self._append_answer(arguments, ids), len(ids), score)
+        tokens, encoded, scores, totals = normalize_evidence(evidence)
         length = (tokens if encoded is None else encoded).shape[1]
         pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes))
         return AnswerAttribution(
-            tuple(pieces(self.tokenizer, ids)),
+            tuple(token_texts(self.tokenizer, ids)),
             *(tokens, encoded, scores, totals),
             tokens.shape[1] - len(ids) + 1,
             None if pictures is None else tuple(pictures),
-            contrast=None
-            if against is None
-            else (" " * (self.tokenizer is None)).join(pieces(self.tokenizer, against)).strip(),
+            contrast=None if contrast_ids is None else self._contrast_text(contrast_ids),
         )
 
+    def _contrast_text(self, ids: list[int]) -> str:
+        return (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, ids)).strip()
+
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
-        """The tokens that the model answers with, without those that only end the answer."""
+        """Generate an answer's tokens, without end tokens."""
         gen_args = {"max_new_tokens": 25, "do_sample": False, **gen_args}
         with torch.no_grad():
             sequence: list[int] = self.model.generate(**arguments, **gen_args)[0].tolist()
@@ -186,7 +183,7 @@ class AnswerEvidence:
         return ids
 
     def _append_answer(self, arguments: Mapping[str, Any], ids: list[int]) -> dict[str, Any]:
-        """What the model is called with: the answer but for its last token, which feeds no other."""
+        """Append the answer without its last token to the model's inputs."""
         if _has_encoder(self.model):
             start = getattr(self.model.generation_config, "decoder_start_token_id", None)
             start = start if start is not None else getattr(self.model.config, "decoder_start_token_id", None)
@@ -198,23 +195,20 @@ class AnswerEvidence:
             device = next(self.model.parameters()).device
             return {**arguments, "decoder_input_ids": torch.tensor([[start, *ids[:-1]]], device=device)}
         prompt = arguments["input_ids"]
-        together = {**arguments, "input_ids": torch.cat([prompt, prompt.new_tensor([ids[:-1]])], 1)}
+        extended = {**arguments, "input_ids": torch.cat([prompt, prompt.new_tensor([ids[:-1]])], 1)}
         answer_values = ANSWER_VALUES | ({"token_type_ids": 1} if self.model.config.model_type == "paligemma" else {})
         for name, value in answer_values.items():
             if arguments.get(name) is not None:
-                together[name] = F.pad(arguments[name], (0, len(ids) - 1), value=value)
-        if arguments.get("cross_attention_mask") is not None:  # Mllama's: an answer sees what the prompt's end sees
+                extended[name] = F.pad(arguments[name], (0, len(ids) - 1), value=value)
+        if arguments.get("cross_attention_mask") is not None:  # Mllama: the answer attends like the prompt's last token
             mask = arguments["cross_attention_mask"]
-            together["cross_attention_mask"] = torch.cat([mask, *[mask[:, -1:]] * (len(ids) - 1)], 1)
-        return together
+            extended["cross_attention_mask"] = torch.cat([mask, *[mask[:, -1:]] * (len(ids) - 1)], 1)
+        return extended
 
 
 def check_version() -> None:
-    """
-    Raises:
-        ImportError: if transformers is too old for what reads answers.
-    """
-    import transformers  # which takes seconds to load: the model's own module has loaded it
+    """Raise an ImportError if transformers is too old."""
+    import transformers  # takes seconds; here the model has loaded it already
 
     if int(transformers.__version__.partition(".")[0]) < 5:
         raise ImportError(f"AnswerEvidence needs transformers 5 or newer. Got {transformers.__version__} instead.")
@@ -224,8 +218,8 @@ def _has_encoder(model: Any) -> bool:
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
-def _one_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments, checked to be of one example."""
+def _check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model's arguments; raise a ValueError unless they are one example."""
     if not isinstance(inputs, Mapping):
         raise ValueError(
             f"inputs must be a prompt, or what the model's processor returned. Got {type(inputs).__name__} instead."
@@ -253,11 +247,11 @@ def _check_ids(model: Any, ids: object, mask: object) -> None:
         )
 
 
-def _check_positions(model: Any, arguments: Mapping[str, Any], answered: int) -> None:
-    """That the decoder has a position for every token of the prompt and of so many of the answer."""
+def _check_positions(model: Any, arguments: Mapping[str, Any], answer_tokens: int) -> None:
+    """Raise a ValueError unless the decoder has positions for the prompt and the answer's tokens."""
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     ids = None if _has_encoder(model) else arguments.get("input_ids")
-    length = answered + (0 if ids is None else ids.shape[1])
+    length = answer_tokens + (0 if ids is None else ids.shape[1])
     if isinstance(positions, int) and length > positions:
         raise ValueError(
             f"inputs must be of at most the model's {positions} positions, prompt, pictures and answer together. Got "

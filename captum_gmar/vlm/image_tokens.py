@@ -1,4 +1,4 @@
-"""Image tokens of a generating model: what is known of them, and maps of pictures made of what they hold."""
+"""Positions of image tokens in a prompt, and maps of their relevance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,13 +11,12 @@ Size = tuple[int, int]
 
 
 class PictureTokens(NamedTuple):
-    """The tokens of one picture.
+    """Image tokens of one picture.
 
     Attributes:
-        columns: (rows, columns) of positions in the sequence that is attended to; of a picture cut into tiles, the
-            tiles' put together.
-        is_encoded: whether that is the encoder's sequence, read by cross-attention; else the decoder's own.
-        overview: (rows, columns) of further tokens, of the whole picture at once, if it was cut into tiles as well.
+        columns: (rows, columns) positions in the attended sequence. Tiles of a picture are joined.
+        is_encoded: the sequence is the encoder's, read by cross-attention; else the decoder's.
+        overview: (rows, columns) positions of further tokens of the whole picture, if it was cut into tiles.
     """
 
     columns: Tensor
@@ -25,56 +24,48 @@ class PictureTokens(NamedTuple):
     overview: Tensor | None = None
 
     def map(self, relevance: Tensor) -> Tensor:
-        """(W, rows, columns) of relevance (W, S): what an overview's token holds is shared out by area among the places
-        that it shows."""
+        """Map relevance (W, S) to (W, rows, columns); an overview's tokens are distributed by area."""
         grid_relevance = relevance[:, self.columns.to(relevance.device)]
         if self.overview is None:
             return grid_relevance
         overview_relevance = relevance[:, self.overview.to(relevance.device)]
-        down, across = (
-            _overlap(*sizes).to(relevance) for sizes in zip(self.columns.shape, self.overview.shape, strict=True)
-        )
-        return grid_relevance + down @ overview_relevance @ across.mT
+        sizes = zip(self.columns.shape, self.overview.shape, strict=True)
+        vertical, horizontal = (_overlap(fine, coarse).to(relevance) for fine, coarse in sizes)
+        return grid_relevance + vertical @ overview_relevance @ horizontal.mT
 
     @property
     def positions(self) -> Tensor:
-        """Of all the picture's tokens."""
-        parts = [self.columns] if self.overview is None else [self.columns, self.overview]
-        return torch.cat([part.flatten() for part in parts])
+        """Positions of all the picture's tokens."""
+        grids = [self.columns] if self.overview is None else [self.columns, self.overview]
+        return torch.cat([grid.flatten() for grid in grids])
 
 
 class QueriedPicture(NamedTuple):
-    """The query tokens by which a picture is read, none of which stands for a place.
+    """Query tokens of a picture, which have no place in it.
 
     Attributes:
-        queries: (Q,) their positions in the decoder's sequence.
-        weights: (Q, rows, columns), what each hands on to the patches that it was made of.
+        positions: (Q,) positions in the decoder's sequence.
+        weights: (Q, rows, columns) weights of each query on patches.
     """
 
-    queries: Tensor
+    positions: Tensor
     weights: Tensor
     is_encoded: bool = False
 
     def map(self, relevance: Tensor) -> Tensor:
-        """(W, rows, columns) of relevance (W, S), handed on to the patches."""
-        return torch.einsum(
-            "wq,qrc->wrc", relevance[:, self.positions.to(relevance.device)], self.weights.to(relevance)
-        )
-
-    @property
-    def positions(self) -> Tensor:
-        """Of all the picture's tokens."""
-        return self.queries
+        """Map relevance (W, S) to patches (W, rows, columns)."""
+        queries = relevance[:, self.positions.to(relevance.device)]
+        return torch.einsum("wq,qrc->wrc", queries, self.weights.to(relevance))
 
 
 class PicturePrompt(NamedTuple):
-    """What is known of the pictures of a prompt.
+    """Prompt with pictures.
 
     Attributes:
-        model: of transformers.
-        arguments: what its processor returned, of one example.
-        length: of the sequence that is attended to: of the encoder's, if there is one, else of the decoder's own.
-        sizes: of the pictures before they were processed; None where they are not known.
+        model: model of transformers.
+        arguments: processor output for one example.
+        length: length of the attended sequence: the encoder's if there is one, else the decoder's.
+        sizes: sizes of the pictures before processing, or None if unknown.
     """
 
     model: Any
@@ -84,37 +75,33 @@ class PicturePrompt(NamedTuple):
 
     @property
     def config(self) -> Any:
-        """The model's."""
+        """Config of the model."""
         return self.model.config
 
     @property
     def is_image(self) -> Tensor:
-        """(S,) where the prompt has image tokens."""
+        """Mask (S,) of the prompt's image tokens."""
         return torch.as_tensor(self.arguments["input_ids"][0] == image_token_id(self.model))
 
-    def places(self, expected: int) -> Tensor:
-        """Where the prompt's image tokens are.
-
-        Raises:
-            ValueError: if they are not as many as expected.
-        """
-        places = self.is_image.nonzero().flatten()
-        if len(places) != expected:
+    def image_positions(self, expected: int) -> Tensor:
+        """Return the positions of image tokens; raise a ValueError unless there are as many as expected."""
+        positions = self.is_image.nonzero().flatten()
+        if len(positions) != expected:
             raise ValueError(
-                f"inputs must hold as many image tokens as their pictures have places, {expected}. Got {len(places)} "
-                "instead. Do they come from this model's processor?"
+                f"inputs must hold as many image tokens as their pictures have places, {expected}. Got "
+                f"{len(positions)} instead. Do they come from this model's processor?"
             )
-        return places
+        return positions
 
 
 def _overlap(fine: int, coarse: int) -> Tensor:
-    """(fine, coarse): which share of each coarse interval lies in each fine one, where both cut up the same length."""
+    """Return the share (fine, coarse) of each coarse interval in each fine interval of the same length."""
     begins, ends = torch.arange(fine)[:, None] * coarse, (torch.arange(fine)[:, None] + 1) * coarse
     first, last = torch.arange(coarse) * fine, (torch.arange(coarse) + 1) * fine
     return (torch.minimum(ends, last) - torch.maximum(begins, first)).clamp(min=0).double() / fine
 
 
 def image_token_id(model: Any) -> int | None:
-    """Of the token that stands for a part of a picture in a prompt; None if the model has none."""
+    """Return the id of the model's image token, or None."""
     number = getattr(model.config, "image_token_id", None)
     return getattr(model.config, "image_token_index", None) if number is None else number

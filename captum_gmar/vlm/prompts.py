@@ -1,4 +1,4 @@
-"""A prompt and its pictures as a generating model takes them, by the model's own processor."""
+"""Model inputs of prompts and pictures."""
 
 import inspect
 from collections.abc import Sequence
@@ -9,55 +9,56 @@ from torch import Tensor
 
 from captum_gmar.vlm.image_tokens import image_token_id
 
-# Model types whose processors put the image tokens before a prompt themselves.
-_PLACES_TOKENS = ("paligemma", "florence2", "blip-2", "instructblip", "git")
+# Processors of these model types put image tokens before the prompt.
+_TOKEN_INSERTING_TYPES = ("paligemma", "florence2", "blip-2", "instructblip", "git")
 
-RGB_DIMS, CHANNELS = 3, (1, 3, 4)  # of a picture as an array: as many numbers of a pixel lie first, or last
+RGB_DIMS, CHANNELS = 3, (1, 3, 4)  # of arrays, whose channels come first or last
 
 
 def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -> dict[str, Any]:
-    """What the model is called with for one prompt, on its device and in its precision.
+    """Return the model's inputs for one prompt, on its device and in its precision.
 
     Args:
-        model: of transformers, that generates text.
-        processor: the model's own, or of a model of text alone its tokenizer.
-        prompt: a question, which the processor's chat template is put around, if it has one; or, if it has the
-            processor's image token in it, the text as it stands. Empty for encoder–decoder captioners.
-        images: one picture or several, as the processor takes them.
+        model: model of transformers that generates text.
+        processor: the model's processor, or a text model's tokenizer.
+        prompt: question for the processor's chat template, or a text with image tokens, which is used unchanged. Empty
+            for encoder–decoder captioners.
+        images: one or several pictures.
 
     Raises:
-        ValueError: if there is no processor; it cannot take the pictures or the prompt, or is another model's; or the
-            model takes no pictures.
+        ValueError: if there is no processor, it does not accept the pictures or the prompt or does not fit the model;
+            or if the model takes no pictures.
     """
-    pictures = _pictures(images)
+    pictures = _list_pictures(images)
     if processor is None:
         raise ValueError("processor must be the model's own, where the inputs are a prompt. Got None instead.")
     if pictures:
-        _check_sees(model, processor)
+        _check_takes_pictures(model, processor)
     if prompt and model.config.model_type == "vision-encoder-decoder":
         raise ValueError(
             f"inputs must be an empty prompt for {type(model).__name__}, which reads none. Got {prompt!r}."
         )
-    called = {"text": _templated(model, processor, prompt, len(pictures)), **({"images": pictures} if pictures else {})}
-    if model.config.model_type == "vision-encoder-decoder":
-        called.pop("text")
+    text = _apply_template(model, processor, prompt, len(pictures))
+    arguments: dict[str, Any] = {} if model.config.model_type == "vision-encoder-decoder" else {"text": text}
+    if pictures:
+        arguments["images"] = pictures
     try:
-        returned = dict(processor(**called, return_tensors="pt"))
-    except Exception as error:  # whatever its many readers make of what they are given
+        returned = dict(processor(**arguments, return_tensors="pt"))
+    except Exception as error:  # processors raise errors of many classes
         what = "pictures or prompt" if pictures else "prompt"
         raise ValueError(
             f"{type(processor).__name__} cannot take the {what}: {type(error).__name__}: {_first_line(error)}"
         ) from error
     _check_fits(model, processor, returned, len(pictures))
-    place, known = next(model.parameters()), inspect.signature(model.forward).parameters
+    like, known = next(model.parameters()), inspect.signature(model.forward).parameters
     returned = {name: value for name, value in returned.items() if name != "token_type_ids" or name in known}
-    return {name: _placed(value, place) for name, value in returned.items()}
+    return {name: _convert(value, like) for name, value in returned.items()}
 
 
 def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
-    """(height, width) of each picture; None where one is no ``PIL.Image``, array or tensor."""
+    """Return each picture's (height, width), or None if one is not a ``PIL.Image``, array or tensor."""
     sizes = []
-    for picture in _pictures(images):
+    for picture in _list_pictures(images):
         shape: Sequence[int] = picture.size[::-1] if isinstance(picture, Image.Image) else getattr(picture, "shape", ())
         if len(shape) == RGB_DIMS:
             shape = shape[1:] if shape[0] in CHANNELS else shape[:2]
@@ -68,14 +69,14 @@ def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
     return sizes
 
 
-def _pictures(images: Any) -> list[Any]:
-    """One or several as a list; none where there are none."""
-    several = isinstance(images, Sequence) and not isinstance(images, str)
-    return [] if images is None else list(images) if several else [images]
+def _list_pictures(images: Any) -> list[Any]:
+    """Return one or several pictures as a list."""
+    is_list = isinstance(images, Sequence) and not isinstance(images, str)
+    return [] if images is None else list(images) if is_list else [images]
 
 
-def _check_sees(model: Any, processor: Any) -> None:
-    """That both take pictures."""
+def _check_takes_pictures(model: Any, processor: Any) -> None:
+    """Raise a ValueError unless model and processor take pictures."""
     has_tower = hasattr(model.config, "vision_config") or model.main_input_name == "pixel_values"
     if not has_tower:
         raise ValueError(
@@ -94,7 +95,7 @@ def _check_sees(model: Any, processor: Any) -> None:
         )
 
 
-def _templated(model: Any, processor: Any, prompt: str, pictures: int) -> str:
+def _apply_template(model: Any, processor: Any, prompt: str, pictures: int) -> str:
     token = getattr(processor, "image_token", None)
     if (isinstance(token, str) and token in prompt) or not isinstance(prompt, str):
         return prompt
@@ -104,12 +105,12 @@ def _templated(model: Any, processor: Any, prompt: str, pictures: int) -> str:
         message = {"role": "user", "content": prompt if is_of_text else parts}
         templated: str = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
         return templated
-    places_itself = model.config.model_type in _PLACES_TOKENS or image_token_id(model) is None
-    return prompt if places_itself or token is None else token * pictures + prompt
+    inserts_tokens = model.config.model_type in _TOKEN_INSERTING_TYPES or image_token_id(model) is None
+    return prompt if inserts_tokens or token is None else token * pictures + prompt
 
 
 def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: int) -> None:
-    """That what the processor returned is what this model takes."""
+    """Raise a ValueError unless the processor's output fits the model."""
     name, kind, ids = type(processor).__name__, type(model).__name__, returned.get("input_ids")
     words = model.get_output_embeddings().weight.shape[0]
     if ids is not None and (not ids.numel() or int(ids.max()) >= words):
@@ -123,10 +124,10 @@ def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: 
         )
 
 
-def _placed(value: Any, place: Tensor) -> Any:
+def _convert(value: Any, like: Tensor) -> Any:
     if not isinstance(value, Tensor):
         return value
-    return value.to(place.device, place.dtype if value.is_floating_point() else value.dtype)
+    return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
 
 
 def _first_line(error: Exception) -> str:

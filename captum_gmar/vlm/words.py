@@ -1,4 +1,4 @@
-"""An answer's tokens as text, and which of them make a word together."""
+"""Texts of an answer's tokens, and their grouping to words."""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from typing import Any
 _WORD = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]")
 
 
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Of each token what it adds to the text, with the space before it; without a tokenizer the numbers.
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Return the text that each token adds, with the space before it; without a tokenizer, the ids.
 
-    Tokens that are part of a character are told as the tokenizer tells them alone.
+    A token that is part of a character gets the text of the token by itself.
     """
     if tokenizer is None:
         return list(map(str, ids))
@@ -22,10 +22,10 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     ]
 
 
-def words_of(tokens: Sequence[str]) -> list[slice]:
-    """Which tokens make a word, or a mark of punctuation, together.
+def group_words(tokens: Sequence[str]) -> list[slice]:
+    """Return the tokens of each word or punctuation mark.
 
-    >>> words_of([" a", " stri", "ped", " star", "."])
+    >>> group_words([" a", " stri", "ped", " star", "."])
     [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None), slice(4, 5, None)]
     """
     begins = [match.start() for match in _WORD.finditer("".join(tokens))]

@@ -13,14 +13,14 @@ def prompt(ids: list[int], **config: int) -> PicturePrompt:
     return PicturePrompt(model, {"input_ids": torch.tensor([ids])}, len(ids))
 
 
-def test_relevance_is_taken_from_the_places_of_the_tokens():
+def test_relevance_is_read_at_the_positions_of_the_tokens():
     tokens = PictureTokens(torch.tensor([[2, 0], [1, 4]]))
     assert tokens.map(torch.tensor([[10.0, 11, 12, 13, 14]])).tolist() == [[[12, 10], [11, 14]]]
     assert tokens.positions.tolist() == [2, 0, 1, 4]
 
 
-def test_an_overview_is_shared_out_by_area():
-    """Three columns below an overview of two: the middle one lies half below each."""
+def test_an_overview_is_distributed_by_area():
+    """An overview of two columns covers three; the middle one is half in each."""
     tokens = PictureTokens(torch.tensor([[0, 1, 2]]), overview=torch.tensor([[3, 4]]))
     relevance = torch.tensor([[1.0, 1, 1, 6, -3]])
     assert tokens.map(relevance)[0, 0].tolist() == pytest.approx([1 + 4, 1 + 2 - 1, 1 - 2])
@@ -28,16 +28,16 @@ def test_an_overview_is_shared_out_by_area():
     assert sorted(tokens.positions.tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_queries_hand_on_what_they_hold():
+def test_queries_distribute_their_relevance():
     weights = torch.tensor([[[0.5, 0.5]], [[0.0, 1.0]]])
     queried = QueriedPicture(torch.tensor([1, 0]), weights)
     assert queried.map(torch.tensor([[8.0, 2.0]])).tolist() == [[[1, 1 + 8]]]
 
 
-def test_places_of_image_tokens():
-    assert prompt([5, 9, 9, 1], image_token_id=9).places(2).tolist() == [1, 2]
+def test_positions_of_image_tokens():
+    assert prompt([5, 9, 9, 1], image_token_id=9).image_positions(2).tolist() == [1, 2]
     with pytest.raises(ValueError, match=r"as many image tokens as their pictures have places, 3\. Got 2 instead"):
-        prompt([5, 9, 9, 1], image_token_id=9).places(3)
+        prompt([5, 9, 9, 1], image_token_id=9).image_positions(3)
 
 
 def test_the_config_names_the_image_token():

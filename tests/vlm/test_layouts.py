@@ -1,4 +1,4 @@
-"""Where image tokens lie, against what the models and their processors make of pictures whose places are numbers."""
+"""Layouts of image tokens against models and processors that get numbered pictures."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from text_models import ANSWER, IMAGE_TOKEN, text_model
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.vlm.decoder_pass import decoder_layers
-from captum_gmar.vlm.image_tokens import PicturePrompt, PictureTokens
+from captum_gmar.vlm.image_tokens import PicturePrompt
 from captum_gmar.vlm.layouts import picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes
 
@@ -29,7 +29,7 @@ if not HAS_TRANSFORMERS_5:
         *(("internvl", [(2, 2), (2, 2)]), ("smolvlm", [(4, 6)]), ("idefics3", [(4, 6)])),
     ],
 )
-def test_pictures_lie_on_the_grid_of_their_tokens(name, shapes):
+def test_grids_of_image_tokens(name, shapes):
     model, inputs = text_model(name)
     result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
     assert [tuple(picture.columns.shape) for picture in result.pictures] == shapes
@@ -38,14 +38,16 @@ def test_pictures_lie_on_the_grid_of_their_tokens(name, shapes):
     torch.testing.assert_close(sum(shares.values()), torch.ones(len(ANSWER), dtype=torch.float64))
     assert min(share.min() for share in shares.values()) >= 0
     if name == "llava":
-        of_images = result.relevance[:, (inputs["input_ids"][0] == IMAGE_TOKEN).nonzero().flatten()]
-        torch.testing.assert_close(torch.cat([result.picture_relevance(i).flatten(1) for i in range(2)], 1), of_images)
+        relevance = result.relevance[:, (inputs["input_ids"][0] == IMAGE_TOKEN).nonzero().flatten()]
+        torch.testing.assert_close(torch.cat([result.picture_relevance(i).flatten(1) for i in range(2)], 1), relevance)
     assert result.answer_relevance.triu().abs().max() == 0
 
 
-def seen_from(model, inputs):
-    """(S, 3): which tile and which of its rows and columns each token of the decoder's sequence shows, else -1: what
-    the vision tower makes of patches is replaced by numbers, and read where the decoder gets them."""
+def token_places(model, inputs):
+    """Return tile, row and column (S, 3) of each token of the decoder's sequence, else -1.
+
+    A hook replaces the vision tower's features by these numbers, and another reads them from the decoder's input.
+    """
     got = []
     inner = model.model
     connector = inner.connector if hasattr(inner, "connector") else inner.multi_modal_projector
@@ -86,12 +88,12 @@ def test_tiles_are_put_together_to_the_picture(name, size, tokens, tiles):
         ids = torch.tensor([[1, 5, *[IMAGE_TOKEN] * tokens, 6]])
         inputs = {**inputs, "input_ids": ids, "image_sizes": torch.tensor([size])}
     (picture,) = AnswerEvidence(model).attribute(inputs, target=ANSWER).pictures
-    seen, side = seen_from(model, inputs), picture.overview.shape[0]
+    places, side = token_places(model, inputs), picture.overview.shape[0]
     last = name in ("smolvlm", "idefics3")
     overview = tiles[0] * tiles[1] if last else 0
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    assert torch.equal(seen[picture.overview], torch.stack([torch.full_like(row, overview), row, column], -1))
-    tile, row, column = seen[picture.columns].unbind(-1)
+    assert torch.equal(places[picture.overview], torch.stack([torch.full_like(row, overview), row, column], -1))
+    tile, row, column = places[picture.columns].unbind(-1)
     tile = tile - int(not last)
     rows, columns = side * (tile // tiles[1]) + row, side * (tile % tiles[1]) + column
     first_row, first_column = (side * count - shown for count, shown in zip(tiles, tile.shape, strict=True))
@@ -99,25 +101,18 @@ def test_tiles_are_put_together_to_the_picture(name, size, tokens, tiles):
     assert torch.equal(columns, (torch.arange(columns.shape[1]) + first_column // 2).expand_as(columns))
 
 
-def test_an_overview_is_shared_out_by_area():
-    picture = PictureTokens(torch.arange(6).view(2, 3), overview=torch.tensor([[6, 7]]))
-    relevance = torch.tensor([[0, 0, 0, 0, 0, 1.0, 6.0, -3.0]])
-    expected = torch.tensor([[[2.0, 0.5, -1.0], [2.0, 0.5, 0.0]]])  # the middle column is half of each
-    torch.testing.assert_close(picture.map(relevance), expected)
-
-
 TILE, CELL = 32, 16  # pixels
 
 
 def lit(size, row, column):
-    """A black picture (height, width) with a white square of so many cells from above and from the left."""
+    """Return a black picture (height, width) with a white cell."""
     pixels = np.zeros((*size, 3), np.uint8)
     pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = 255
     return Image.fromarray(pixels)
 
 
 def brightest(tiles):
-    """The tile (tiles, 3, height, width) with the brightest cell, and the cell's row and column in it."""
+    """Return the tile of (tiles, 3, height, width) with the brightest cell, and the cell's row and column."""
     cells = tiles.mean(1).unfold(1, CELL, CELL).unfold(2, CELL, CELL).mean((-1, -2))
     side = cells.shape[-1]
     tile, cell = divmod(int(cells.argmax()), side * side)
@@ -125,7 +120,7 @@ def brightest(tiles):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (32, 96), (64, 64), (32, 32)])
-def test_internvl_s_tiles_lie_where_its_processor_cuts_them(size):
+def test_internvl_s_layout_is_that_of_its_processor(size):
     processor = tf.GotOcr2ImageProcessor(
         size={"height": TILE, "width": TILE}, crop_to_patches=True, min_patches=1, max_patches=6
     )
@@ -142,12 +137,11 @@ def test_internvl_s_tiles_lie_where_its_processor_cuts_them(size):
         tile, tile_row, tile_column = brightest(pixels[: len(pixels) - (len(pixels) > 1)])
         assert tokens.columns[row, column] == 1 + 4 * tile + 2 * tile_row + tile_column
         assert sorted(tokens.positions.tolist()) == list(range(1, 1 + 4 * len(pixels)))
-        without = picture_tokens(prompt._replace(sizes=None))
-        assert (without is None) == (len(pixels) > 1)
+        assert (picture_tokens(prompt._replace(sizes=None)) is None) == (len(pixels) > 1)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (96, 32), (64, 128), (128, 64), (32, 16)])
-def test_mllama_s_tiles_lie_where_its_processor_cuts_them(size):
+def test_mllama_s_layout_is_that_of_its_processor(size):
     processor = tf.MllamaImageProcessor(size={"height": TILE, "width": TILE}, max_image_tiles=4)
     vision = tf.MllamaVisionConfig(image_size=TILE, patch_size=CELL, max_num_tiles=4)
     config = SimpleNamespace(model_type="mllama", vision_config=vision)
@@ -157,9 +151,8 @@ def test_mllama_s_tiles_lie_where_its_processor_cuts_them(size):
         arguments = processor(picture, return_tensors="pt")
         prompt = PicturePrompt(SimpleNamespace(config=config), arguments, 4 * 5, picture_sizes(picture))
         (tokens,) = picture_tokens(prompt)
-        tile, tile_row, tile_column = brightest(
-            arguments["pixel_values"][0, 0][arguments["aspect_ratio_mask"][0, 0] == 1]
-        )
+        mask = arguments["aspect_ratio_mask"][0, 0] == 1
+        tile, tile_row, tile_column = brightest(arguments["pixel_values"][0, 0][mask])
         rows, columns = tokens.columns.shape
         places = int((row + 0.5) * CELL / size[0] * rows), int((column + 0.5) * CELL / size[1] * columns)
         assert tokens.columns[places] == 5 * tile + 1 + 2 * tile_row + tile_column

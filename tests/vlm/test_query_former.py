@@ -1,4 +1,4 @@
-"""What queries hand on to patches, against one matrix over queries, words and patches, written out in float64."""
+"""Patch weights of queries against one dense matrix over queries, words and patches in float64."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from text_models import ANSWER, text_model
 from torch.testing import assert_close
 
 from captum_gmar import AnswerEvidence
-from captum_gmar.vlm.query_former import patches_of_queries
+from captum_gmar.vlm.query_former import query_patch_weights
 
 if not HAS_TRANSFORMERS_5:
     pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
@@ -16,7 +16,7 @@ QUERIES, PATCHES = 4, 16
 
 
 def rolled_out(model, inputs):
-    """(Q, P) of the product of all steps over tokens, queries first, and what the tower gives."""
+    """Return the block (Q, P) of the product of all steps over queries, words and patches."""
     kept = []
     former = model.get_submodule("model.qformer" if hasattr(model, "model") else "qformer")
     model.set_attn_implementation("eager")
@@ -30,8 +30,9 @@ def rolled_out(model, inputs):
         model(**inputs)
     for hook in hooks:
         hook.remove()
-    tokens, seen = kept[0].shape[0], next(weights for weights in kept if weights.shape[0] != weights.shape[1]).shape[1]
-    product = torch.eye(tokens + seen, dtype=torch.float64)
+    tokens = kept[0].shape[0]
+    patches = next(weights for weights in kept if weights.shape[0] != weights.shape[1]).shape[1]
+    product = torch.eye(tokens + patches, dtype=torch.float64)
     for weights in kept:
         step = torch.eye(len(product), dtype=torch.float64)
         rows, columns = weights.shape
@@ -48,14 +49,14 @@ def rolled_out(model, inputs):
 @pytest.mark.parametrize("name", ["blip2", "instructblip"])
 def test_as_written_out(name):
     model, inputs = text_model(name)
-    weights = patches_of_queries(model, inputs)
+    weights = query_patch_weights(model, inputs)
     result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
     expected = rolled_out(text_model(name)[0], inputs)
     assert_close(weights.flatten(1), expected, rtol=1e-9, atol=1e-12)
     assert weights.shape == (QUERIES, 4, 4)
     assert 0 < weights.sum((1, 2)).min() <= weights.sum((1, 2)).max() < 1
     (picture,) = result.pictures
-    of_queries = result.relevance[:, picture.positions]
-    assert_close(result.picture_relevance().flatten(1), of_queries @ expected, rtol=1e-9, atol=1e-12)
+    queries = result.relevance[:, picture.positions]
+    assert_close(result.picture_relevance().flatten(1), queries @ expected, rtol=1e-9, atol=1e-12)
     assert_close(sum(result.shares().values()), torch.ones(len(ANSWER), dtype=torch.float64))
     assert not any(module._forward_hooks for module in model.modules())

@@ -1,4 +1,4 @@
-"""Log-odds of given words, of a few rows at once, against the formula in float64."""
+"""Log-odds of words in chunks of rows against the formula in float64."""
 
 import pytest
 import torch
@@ -15,9 +15,9 @@ def logits():
     return 3 * torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("at_once", [1, 22, 1 << 20])
-def test_scores_and_gradient_are_those_of_the_formula(logits, at_once, monkeypatch):
-    monkeypatch.setattr(module, "_AT_ONCE", at_once)
+@pytest.mark.parametrize("chunk", [1, 22, 1 << 20])
+def test_scores_and_gradient_are_those_of_the_formula(logits, chunk, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK_LOGITS", chunk)
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
     scores, expected = word_scores(ours, IDS, None), log_odds(theirs)[:, range(3), IDS]
     torch.testing.assert_close(scores, expected)
@@ -44,8 +44,8 @@ def test_half_precision_is_summed_in_single(logits):
     assert halves.grad.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("against", [[2], [2, 3, 4]])
-def test_a_contrast_takes_off_the_other_word(logits, against):
-    others = against * (3 // len(against))
+@pytest.mark.parametrize("contrast", [[2], [2, 3, 4]])
+def test_a_contrast_subtracts_the_other_word(logits, contrast):
+    others = contrast * (3 // len(contrast))
     expected = torch.stack([logits[:, row, IDS[row]] - logits[:, row, others[row]] for row in range(3)], 1)
-    torch.testing.assert_close(word_scores(logits, IDS, against), expected)
+    torch.testing.assert_close(word_scores(logits, IDS, contrast), expected)

@@ -1,37 +1,37 @@
-"""Tokens as text, and the words that they make, worked by hand."""
+"""Texts of tokens and their words, by hand."""
 
 from typing import Any
 
 import pytest
 
-from captum_gmar.vlm.words import pieces, words_of
+from captum_gmar.vlm.words import group_words, token_texts
 
 
 class Bytes:
-    """A tokenizer whose tokens are bytes of UTF-8, and whose text has a mark where a character is not whole."""
+    """Tokenizer of UTF-8 bytes that marks incomplete characters."""
 
     def decode(self, ids: list[int]) -> str:
         return bytes(ids).decode("utf-8", "replace")
 
 
 class Spaced:
-    """A tokenizer that puts spaces between its tokens."""
+    """Tokenizer that puts spaces between tokens."""
 
     def decode(self, ids: list[int]) -> str:
         return " ".join("abc"[number] for number in ids)
 
 
-def test_pieces_are_what_each_token_adds_to_the_text() -> None:
-    assert pieces(Spaced(), [0, 1, 2]) == ["a", " b", " c"]
+def test_texts_are_what_each_token_adds_to_the_text() -> None:
+    assert token_texts(Spaced(), [0, 1, 2]) == ["a", " b", " c"]
 
 
-def test_pieces_without_a_tokenizer_are_numbers() -> None:
-    assert pieces(None, [7, 12]) == ["7", "12"]
+def test_texts_without_a_tokenizer_are_numbers() -> None:
+    assert token_texts(None, [7, 12]) == ["7", "12"]
 
 
 def test_parts_of_a_character_are_shown_as_the_tokenizer_shows_them_alone() -> None:
-    """é is two bytes, of which the first alone is no character, nor does the text with both begin with its mark."""
-    assert pieces(Bytes(), [*"aé".encode()]) == ["a", "\ufffd", "\ufffd"]
+    """The first byte of é is no character, and the text of both bytes does not begin with its mark."""
+    assert token_texts(Bytes(), [*"aé".encode()]) == ["a", "\ufffd", "\ufffd"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,6 @@ def test_parts_of_a_character_are_shown_as_the_tokenizer_shows_them_alone() -> N
     ],
 )
 def test_words_hold_each_token_once(tokens: Any, words: Any) -> None:
-    spans = words_of(tokens)
+    spans = group_words(tokens)
     assert ["".join(tokens[span]).strip() for span in spans] == words
     assert [token for span in spans for token in tokens[span]] == tokens
