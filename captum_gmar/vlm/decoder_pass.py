@@ -83,7 +83,7 @@ def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: i
     with _replace_output_by_rows(layers, capture), _WordPass(capture):
         logits = model(**arguments, use_cache=False, return_dict=True).logits
     _check_rows(model, capture, logits)
-    scores = score(_layer_rows(logits, capture))
+    scores = score(_unpack_rows(logits, capture))
     gradients = torch.autograd.grad(scores.sum(), [attention.output for attention in capture.attention])
     return _PassResult(capture, scores[-1].detach(), gradients)
 
@@ -102,7 +102,7 @@ def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, sco
             return None
         hidden = calls.inputs[0]
         _check_rows(model, capture, hidden)
-        rows = _layer_rows(hidden, capture)
+        rows = _unpack_rows(hidden, capture)
         row_gradients: list[Tensor] = []
         chunk = max(1, capture.length // words)  # layers: a chunk has as many rows as the model's own sequence
         for chunk_rows in torch.split(rows.detach(), chunk):
@@ -307,6 +307,6 @@ def _check_rows(model: nn.Module, capture: _RowCapture, rows: Tensor) -> None:
         )
 
 
-def _layer_rows(rows: Tensor, capture: _RowCapture) -> Tensor:
+def _unpack_rows(rows: Tensor, capture: _RowCapture) -> Tensor:
     """Return rows (L, W, ...) of packed sequences."""
     return rows.flatten(0, 1)[: capture.layers * capture.words].view(capture.layers, capture.words, -1)
