@@ -308,6 +308,7 @@ def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
     }
     config = getattr(transformers, f"{name}Config")(
         use_timm_backbone=False,
+        use_pretrained_backbone=False,
         backbone=None,
         backbone_config=backbone,
         num_queries=6,
