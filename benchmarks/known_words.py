@@ -22,7 +22,7 @@ from torch import Tensor
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.attr.scores import log_odds
-from captum_gmar.classifier.answering import load_answering
+from captum_gmar.classifier.vision_task import load_answering
 from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from captum_gmar.demo.questions import SceneQuestion, questions_of

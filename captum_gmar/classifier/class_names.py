@@ -12,7 +12,7 @@ def find_class(
     text: str | int, labels: Mapping[int, str], option: str = "target", forms: str = "an index or a label"
 ) -> int:
     """
-    The class index that ``text`` names.
+    Return the class index that ``text`` names.
 
     Args:
         text (str or int): A label in any case, the whole label or else one of its comma-separated synonyms; or a class
@@ -25,7 +25,7 @@ def find_class(
 
     Raises:
         TypeError: if it is neither.
-        ValueError: if it names no class or several; it says which are near.
+        ValueError: if it names no class or several; the message lists similar names.
 
     >>> labels = {0: "tabby, tabby cat", 1: "tiger cat", 2: "crane", 3: "crane"}
     >>> find_class("Tabby", labels), find_class("1", labels)
@@ -85,7 +85,7 @@ def _synonyms(label: str) -> list[str]:
 
 
 def _similar_names(wanted: str, labels: Mapping[int, str]) -> str:
-    """The classes whose names look like it, first those with it as a word."""
+    """Return the classes with similar names, first those with the word."""
     names = {name: index for index, label in labels.items() for name in _synonyms(label)}
     with_word = [name for name in names if wanted in name.split()][:NEAR]
     near = dict.fromkeys(names[name] for name in [*with_word, *get_close_matches(wanted, names)])

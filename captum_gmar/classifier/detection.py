@@ -184,7 +184,7 @@ def find_query(
 
 
 def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor, Tensor]:
-    """Probabilities (queries, labels), and boxes (queries, 4) from left and top to right and bottom, in pixels."""
+    """Return probabilities (queries, labels) and boxes (queries, 4) as left, top, right and bottom, in pixels."""
     logits, boxes = getattr(output, "logits", None), getattr(output, "pred_boxes", None)
     if not isinstance(logits, Tensor) or not isinstance(boxes, Tensor):
         raise TypeError(
@@ -223,7 +223,7 @@ def _checked_box(box: Corners, image_size: tuple[int, int]) -> Tensor:
 
 
 def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
-    """Intersection over union of boxes (queries, 4) with one."""
+    """Return the intersection over union of boxes (queries, 4) with one box."""
     shared = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp(min=0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
     return shared / (areas + (box[2:] - box[:2]).prod() - shared)

@@ -1,4 +1,4 @@
-"""An image classifier with its image processor: from images to logits, and back to what the model saw."""
+"""A vision model with its image processor: from images to logits, and from pixel values back to photos."""
 
 import inspect
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ PIXEL_NAMES = "pixel_values", "pixel_values_videos"  # as processors name them
 PADDING_MASK = "pixel_mask"
 LARGEST = 8192  # pixels on a side: close to where Pillow takes a file for a decompression bomb
 
-# Operations a second of one thread of a CPU, and of any other device: more than most reach, so that what is refused
-# takes even longer.
+# Operations a second of one thread of a CPU, and of any other device. Most are slower, so a refused run takes longer.
 SPEEDS = {"cpu": 2e10, "other": 1e14}
 PASSES = 3  # forward, and backward twice its cost
 ELEMENTWISE = 64  # operations on each pair of tokens and head beside its products: softmax and what rules read
@@ -29,13 +28,13 @@ ELEMENTWISE = 64  # operations on each pair of tokens and head beside its produc
 @dataclass(frozen=True)
 class Classifier:
     """
-    A Hugging Face image classifier with its image processor, as :func:`~captum_gmar.classifier.load_classifier` gives
-    it.
+    A Hugging Face vision model with its image processor, such as :func:`~captum_gmar.classifier.load_classifier`
+    returns.
 
     Args:
-        model (torch.nn.Module): The classifier.
-        processor (transformers.BaseImageProcessor): What makes pixel values of images.
-        size (int, optional): Run at size × size pixels in place of the image processor's own.
+        model (torch.nn.Module): The classifier, segmenter or detector.
+        processor (transformers.BaseImageProcessor): It makes pixel values from images.
+        size (int, optional): Pixels on a side at which the model runs, in place of the image processor's own size.
             Default: None
 
     Raises:
@@ -81,25 +80,25 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are, and pixel values must be."""
+        """The device of its parameters, on which pixel values must be."""
         return next(self.model.parameters()).device
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether several classes may be true of an image at once."""
+        """True if several classes may apply to an image at once."""
         return getattr(getattr(self.model, "config", None), "problem_type", None) == "multi_label_classification"
 
     def inputs(self, image: Image.Image) -> dict[str, Tensor]:
         """
-        What the model takes of an image, on the CPU.
+        Return the model's inputs for an image, on the CPU.
 
         Returns:
-            dict: **pixel_values**, a tensor (1, channels, height, width), and where the image processor gives a
-            **pixel_mask** (1, height, width) that the model takes, which is zero at padding, that mask.
+            dict: **pixel_values**, a tensor (1, channels, height, width). If the image processor makes a
+            **pixel_mask** (1, height, width) that the model takes, also that mask, which is zero at padding.
 
         Raises:
             TypeError: if it is no image.
-            ValueError: from the image processor, if it cannot take the image, or not make this size of it.
+            ValueError: from the image processor, if it cannot take the image or make this size.
         """
         _check_picture(image)
         made = self.processor(images=image, return_tensors="pt", **self._size_options())
@@ -114,7 +113,7 @@ class Classifier:
 
     def pixel_values(self, image: Image.Image) -> Tensor:
         """
-        Pixel values of an image, on the CPU.
+        Return the pixel values of an image, on the CPU.
 
         Returns:
             Tensor (1, channels, height, width), as the model takes them.
@@ -126,11 +125,11 @@ class Classifier:
 
     def frame(self, image: Image.Image) -> PhotoFrame:
         """
-        The place in the pixel values of an image, or of a frame of a video, of this size.
+        Return the place of an image, or of a video's frame, of this size in the pixel values.
 
         Raises:
             TypeError: if it is no image.
-            ValueError: if the image processor does something else than resize, crop and pad.
+            ValueError: if the image processor does more than resize, crop and pad.
         """
         _check_picture(image)
         if image.size not in self._frames:
@@ -138,16 +137,16 @@ class Classifier:
         return self._frames[image.size]
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """The place of a black and white mask of an image in its pixel values: boolean (height, width)."""
+        """Return the place of an image's black and white mask in its pixel values: boolean (height, width)."""
         return self.frame(mask).mask(mask)
 
     def photo(self, pixels: Tensor) -> npt.NDArray[np.float32]:
-        """What the model saw, (height, width, channels) in [0, 1], of pixel values (channels, height, width)."""
+        """Return the photo (height, width, channels) in [0, 1] of pixel values (channels, height, width)."""
         return self._colours.photo(pixels).movedim(0, -1).clamp(0, 1).numpy()
 
     def logits(self, pixels: Tensor) -> Tensor:
         """
-        The model's logits, with its position embeddings interpolated where the images are not of its own size.
+        Return the model's logits. Its position embeddings are interpolated if the images have another size.
 
         Returns:
             Tensor (N, classes).
@@ -160,10 +159,10 @@ class Classifier:
 
     def probabilities(self, logits: Tensor) -> Tensor | None:
         """
-        The probabilities of logits (..., classes): they sum to 1, or each stands alone in multi-label models.
+        Return the probabilities of logits (..., classes), which sum to 1 unless the model has several labels.
 
         Returns:
-            Tensor of the logits' shape; None where there is one logit, with no other to compare it with.
+            Tensor of the logits' shape; None for a single logit.
         """
         if self.is_multi_label:
             return logits.sigmoid()
@@ -178,7 +177,7 @@ class Classifier:
         return {}
 
     def _process(self, image: Image.Image) -> Tensor:
-        """The model's input (channels, height, width) of a photo, or of a video of this one frame."""
+        """Return the model's input (channels, height, width) for a photo, or for a video of this one frame."""
         made = self.processor([image], return_tensors="pt", **self._size_options())
         values: Tensor | None = next((made[name] for name in PIXEL_NAMES if name in made), None)
         if values is None or values.dim() < 4 or len(values.flatten(0, -4)) != 1:
@@ -226,16 +225,16 @@ def _check_picture(image: object) -> None:
 
 
 def _accepts(model: nn.Module, option: str) -> bool:
-    """Whether the model takes the option, itself or to hand it on to one of its parts that does."""
+    """Return whether the model takes the option, or passes it on to a part that does."""
     parameters = inspect.signature(model.forward).parameters
     if option in parameters:
         return True
-    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return hands_on and any(option in inspect.signature(part.forward).parameters for part in model.modules())
+    passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return passes_on and any(option in inspect.signature(part.forward).parameters for part in model.modules())
 
 
 def _hours(model: nn.Module, tokens: int, device: torch.device) -> float:
-    """Return how long attention among so many tokens takes, forward and backward; zero where its size is not known."""
+    """Return the hours of attention among so many tokens, forward and backward; zero if its size is not known."""
     config: Any = config_of(model)
     sizes: list[Any] = [
         getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")

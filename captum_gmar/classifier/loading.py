@@ -1,4 +1,4 @@
-"""Loading an image classifier and its image processor from a folder or the Hugging Face hub."""
+"""Loading of image classifiers and their image processors from a folder or the Hugging Face hub."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from captum_gmar.classifier.text_scores import TextScores
 
 T = TypeVar("T")
 UNREACHABLE = "no such folder, and the Hugging Face hub cannot be reached to look for a model of this name"
-# Of a config: what a model cannot be made without.
+# Fields of a config without which no model can be made.
 COUNTS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -33,9 +33,9 @@ def load_classifier(
     texts: Sequence[str] = (),
 ) -> Classifier:
     """
-    Loads a trained image classifier and its image processor, in single precision and evaluation mode.
+    Load a trained image classifier and its image processor, in single precision and evaluation mode.
 
-    What is on this machine, as a folder or in the cache, is taken as it is; the hub is asked only for the rest.
+    A folder or a model in the cache of this machine is read without a connection to the hub.
 
     Args:
         name (str or Path): Folder or Hugging Face id.
@@ -81,7 +81,7 @@ def load_classifier(
 
 def choose_device(name: str) -> torch.device:
     """
-    The device called ``name``, if this machine has it.
+    Return the device called ``name``, if this machine has it.
 
     Args:
         name (str): "auto", which is the first accelerator or else the CPU, "cpu", or a kind of accelerator that PyTorch
@@ -104,11 +104,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def read_pretrained(name: str, read: Callable[[str, bool], T], patience: float | None) -> T:
-    """What is read of a folder or a Hugging Face id: the hub is asked only for what is not on this machine.
+    """Read a folder or a Hugging Face id, and connect to the hub only if this machine has no copy.
 
     Args:
         name: folder or id.
-        read: of the name, and whether only files of this machine may be read.
+        read: reads the name; its second argument is true if only files of this machine may be read.
         patience: seconds for the hub to answer at all.
 
     Raises:
@@ -127,7 +127,7 @@ def read_pretrained(name: str, read: Callable[[str, bool], T], patience: float |
 
 
 def _is_folder(name: str) -> bool:
-    """Whether it is a folder of this machine; else it can be an id."""
+    """Return whether the name is a folder of this machine; else it can be an id."""
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -141,7 +141,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _check_reachable(name: str, patience: float) -> None:
-    """By one question, where the hub's client would ask it again and again."""
+    """Check with one request that the hub answers; its own client would retry many times."""
     if constants.HF_HUB_OFFLINE:
         return
     try:
@@ -151,7 +151,7 @@ def _check_reachable(name: str, patience: float) -> None:
 
 
 def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
-    """Image processor, or that of images and texts; model, and which of its weights were missing or left over."""
+    """Return the processor, the model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     with named_failure(name, "config.json"):
         config = transformers.AutoConfig.from_pretrained(name, **options)
@@ -160,7 +160,7 @@ def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Mod
     with named_failure(name, "preprocessor_config.json"):
         processor_class = transformers.AutoProcessor if by_text else transformers.AutoImageProcessor
         processor = processor_class.from_pretrained(name, **options)
-    # Sizes that do not fit are told here, in one line; transformers would print a table and refer to it.
+    # check_weights reports sizes that do not fit in one line; transformers would print a table.
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with named_failure(name, "model"):
         model, report = _model_class(by_text).from_pretrained(name, config=config, **options)
@@ -169,14 +169,14 @@ def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Mod
 
 def check_processor_file(name: str) -> None:
     """
-    Check the settings of the image processor in a folder: of none, transformers would make up a size of images.
+    Check that a folder has settings of the image processor; without any, transformers would make up a size of images.
 
     Raises:
         ValueError: if the file holds no settings; the message names the folder.
     """
     try:
         settings = json.loads((Path(name) / "preprocessor_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # of which transformers' own reader says more
+    except (OSError, ValueError):  # transformers' own reader reports these
         return
     if not isinstance(settings, dict) or not settings:
         held = str(settings) if not settings else type(settings).__name__
@@ -188,7 +188,7 @@ def check_processor_file(name: str) -> None:
 
 @contextmanager
 def named_failure(name: str, part: str) -> Iterator[None]:
-    """Tells in one line what a damaged file makes of the many readers in between."""
+    """Raise errors of damaged files within the block as one line that names the file."""
     try:
         yield
     except Exception as error:
@@ -231,7 +231,7 @@ def _check_config(name: str, config: Any, by_text: bool) -> None:
 def check_weights(
     name: str, model: nn.Module, report: Mapping[str, Collection[Any]], kind: str = "image classifier"
 ) -> None:
-    """That the file's weights are those of the model, of this kind, no fewer and no more.
+    """Check that the file has the model's weights, no fewer and no more.
 
     Raises:
         ValueError: if some are missing or of another size, or there are more layers of them than the model has.
@@ -241,7 +241,7 @@ def check_weights(
     untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]
     if untrained:
         raise ValueError(f"{name}: not a trained {kind}: its file lacks {first_of(untrained)}")
-    # transformers 4 tells the keys alone, 5 the shapes in the file and by the config as well.
+    # transformers 4 reports the keys alone, 5 also the shapes in the file and by the config.
     mismatched = {row if isinstance(row, str) else row[0]: row for row in report["mismatched_keys"]}
     if mismatched:
         row = mismatched[min(mismatched)]
@@ -275,7 +275,7 @@ def _without_numbers(key: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what transformers logs and its progress bars off the terminal."""
+    """Keep the log and the progress bars of transformers off the terminal within the block."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""The road from a photo to the model's input and back, read from what the image processor makes of test pictures."""
+"""The mapping from a photo to the model's input and back, measured on test pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class PhotoFrame:
 
     @property
     def seen(self) -> Corners:
-        """Left, top, right and bottom of what the model sees, in pixels of the photo."""
+        """Left, top, right and bottom of the part that the model sees, in pixels of the photo."""
         height, width = self.size
         return _intersect(self.to_photo((0, 0, width, height)), self._photo_corners)
 

@@ -1,44 +1,21 @@
 """Files of videos and sounds as classifiers take them."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
 from captum_gmar.classifier.image_classifier import PIXEL_NAMES, Classifier
 from captum_gmar.engine.models.patch_grid import frames_of
-from captum_gmar.files.sounds import read_sound
+from captum_gmar.files.sounds import Sound, read_sound
 from captum_gmar.files.videos import Clip, read_video
 
 FRAME, WINDOW = 0.01, 0.025  # seconds from one column of a spectrogram to the next, and of sound in each, as of Kaldi
 
 
-class VideoInput(NamedTuple):
-    """A video as a classifier takes it: its frames, and pixels (1, frames, channels, height, width)."""
-
-    clip: Clip
-    pixels: Tensor
-
-
-class SoundInput(NamedTuple):
-    """A sound as a classifier takes it.
-
-    Attributes:
-        spectrogram: (1, time, bins).
-        seconds: length of the sound in its file.
-        seen: seconds of it, from the beginning, that the spectrogram holds.
-        rate: samples a second in the file, which are resampled to those that the model takes.
+def load_video(classifier: Classifier, path: str | Path) -> tuple[Clip, Tensor]:
     """
-
-    spectrogram: Tensor
-    seconds: float
-    seen: float
-    rate: int
-
-
-def load_video(classifier: Classifier, path: str | Path) -> VideoInput:
-    """
-    Read as many frames of a video as the model takes, evenly apart.
+    Read as many frames of a video as the model takes, evenly apart, and return them with the pixels (1, frames,
+    channels, height, width).
 
     Raises:
         OSError: if the file cannot be read as a video.
@@ -46,12 +23,13 @@ def load_video(classifier: Classifier, path: str | Path) -> VideoInput:
     """
     clip = read_video(path, frames_of(classifier.model) or 0)
     made = classifier.processor(list(clip.frames), return_tensors="pt")
-    return VideoInput(clip, next(made[name] for name in PIXEL_NAMES if name in made).to(classifier.device))
+    return clip, next(made[name] for name in PIXEL_NAMES if name in made).to(classifier.device)
 
 
-def load_sound(classifier: Classifier, path: str | Path) -> SoundInput:
+def load_sound(classifier: Classifier, path: str | Path) -> tuple[Sound, Tensor, float]:
     """
-    Read as much of a WAV file as the model takes.
+    Read as much of a WAV file as the model takes, and return it with the spectrogram (1, time, bins) and the seconds
+    that this covers, from the beginning.
 
     Raises:
         OSError: if the file cannot be read as a sound.
@@ -63,6 +41,6 @@ def load_sound(classifier: Classifier, path: str | Path) -> SoundInput:
     if sound.seconds < WINDOW:
         raise ValueError(f"a sound must last at least {WINDOW} seconds. Got {sound.seconds:.3g} instead.")
     made = processor(sound.samples, sampling_rate=rate, return_tensors="pt")
-    made_of_all = int((sound.seconds - WINDOW) / FRAME + 1e-6) + 1
-    seen = sound.seconds if columns is None or made_of_all <= columns else FRAME * columns
-    return SoundInput(made["input_values"].to(classifier.device), sound.seconds, seen, sound.rate)
+    length = int((sound.seconds - WINDOW) / FRAME + 1e-6) + 1  # columns of the whole sound
+    seconds = sound.seconds if columns is None or length <= columns else FRAME * columns
+    return sound, made["input_values"].to(classifier.device), seconds

@@ -1,4 +1,4 @@
-"""Texts as the classes of an image classifier: of a model that scores images against texts, as CLIP and SigLIP do."""
+"""Texts as the classes of models that score images against texts, such as CLIP and SigLIP."""
 
 import copy
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ NEEDED = ("get_image_features", "get_text_features", "logit_scale")
 
 class TextScores(nn.Module):
     """
-    An image classifier whose classes are texts: the scores that an image–text model gives an image with each of them.
+    An image classifier whose classes are texts, scored by an image–text model.
 
-    The texts go through the model once, here, and images alone run forward after that. The logits are the model's own
-    ``logits_per_image``: :math:`e^s \\langle u, t \\rangle + b` of the normalised embeddings u and t, with b in SigLIP
-    alone, whose texts do not compete, so that ``config.problem_type`` says so.
+    The constructor encodes the texts once; afterwards only images run forward. The logits are the model's own
+    ``logits_per_image``: :math:`e^s \\langle u, t \\rangle + b` of the normalised embeddings u and t. Only SigLIP has
+    b; its texts do not compete, which ``config.problem_type`` says.
 
     Args:
         model (torch.nn.Module): Of transformers, with ``get_image_features``, ``get_text_features`` and
@@ -46,24 +46,24 @@ class TextScores(nn.Module):
         self.config.id2label = dict(enumerate(texts))
         self.config.problem_type = "multi_label_classification" if _is_sigmoid(model) else None
         with torch.no_grad():
-            of_texts = _embedding(two_towers.get_text_features(**_tokens(model, tokenizer, texts)))
-        self.register_buffer("text_embeddings", _unit_length(of_texts).detach(), persistent=False)
+            embeddings = _embedding(two_towers.get_text_features(**_tokens(model, tokenizer, texts)))
+        self.register_buffer("text_embeddings", _unit_length(embeddings).detach(), persistent=False)
         self.training = model.training  # its parts stay as they are
 
     def forward(self, pixel_values: Tensor, **options: Any) -> Tensor:
-        """Logits (N, texts) of pixel values (N, channels, height, width)."""
-        of_images = _unit_length(_embedding(self.model.get_image_features(pixel_values=pixel_values, **options)))
-        logits: Tensor = of_images @ self.text_embeddings.to(of_images).mT * self.model.logit_scale.exp()
+        """Return logits (N, texts) for pixel values (N, channels, height, width)."""
+        embeddings = _unit_length(_embedding(self.model.get_image_features(pixel_values=pixel_values, **options)))
+        logits: Tensor = embeddings @ self.text_embeddings.to(embeddings).mT * self.model.logit_scale.exp()
         return logits + self.model.logit_bias if _is_sigmoid(self.model) else logits
 
 
 class PackedTextScores(TextScores):
-    """The same of a model whose images come as patches, as those of SigLIP 2 with its NaFlex processor do."""
+    """The same for a model that takes images as patches, such as SigLIP 2 with its NaFlex processor."""
 
     def forward(  # type: ignore[override]
         self, pixel_values: Tensor, pixel_attention_mask: Tensor, spatial_shapes: Tensor
     ) -> Tensor:
-        """Logits (N, texts) of patches (N, patches, numbers), which of them are there, and rows and columns (N, 2)."""
+        """Return logits (N, texts) for patches (N, patches, numbers), their mask, and rows and columns (N, 2)."""
         return super().forward(pixel_values, pixel_attention_mask=pixel_attention_mask, spatial_shapes=spatial_shapes)
 
 
@@ -80,7 +80,7 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def _is_sigmoid(model: nn.Module) -> bool:
-    """Whether each text's score stands alone, as where a sigmoid was trained on it."""
+    """Return whether each text's score is independent, trained with a sigmoid."""
     return getattr(model, "logit_bias", None) is not None
 
 
@@ -101,12 +101,12 @@ def _tokens(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str,
 
 
 def _longest(model: Any) -> int | None:
-    """How many tokens of a text the model takes at most, if its config says so."""
+    """Return the largest number of tokens of a text, if the config says so."""
     return getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
 
 
 def _embedding(features: Any) -> Tensor:
-    """In transformers 5 an output, before that the tensor."""
+    """Return the tensor, which transformers 5 wraps in an output."""
     embedding: Tensor = features if isinstance(features, Tensor) else features.pooler_output
     return embedding
 

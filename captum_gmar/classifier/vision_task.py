@@ -1,4 +1,4 @@
-"""What a trained model does: tells the class of an image, a video or a sound, finds objects, or segments."""
+"""Loading of models for other tasks: detection, segmentation, videos, sounds, and answers about pictures."""
 
 import os
 from enum import Enum
@@ -15,13 +15,14 @@ from captum_gmar.classifier.loading import (
     UNREACHABLE,
     check_processor_file,
     check_weights,
+    first_of,
     named_failure,
     read_pretrained,
 )
 
 
 class VisionTask(Enum):
-    """By the words in which it is spoken of."""
+    """The task of a model, with the words for it in messages."""
 
     CLASSIFICATION = "classifies images"
     DETECTION = "detects objects"
@@ -30,7 +31,7 @@ class VisionTask(Enum):
     SOUND = "classifies sounds"
 
 
-# As the names end of the classes that transformers has for a task, and what loads them.
+# The endings of transformers' class names for a task, and the class that loads them.
 SAVED_FOR = {
     "ForObjectDetection": (VisionTask.DETECTION, "AutoModelForObjectDetection"),
     "ForSemanticSegmentation": (VisionTask.SEGMENTATION, "AutoModelForSemanticSegmentation"),
@@ -41,22 +42,22 @@ SAVED_FOR = {
 
 def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
     """
-    What a model was saved for, by its config. One that cannot be read, or names no class, is taken for a classifier of
-    images, whose loading tells what is wrong.
+    Return the task that a model was saved for, by its config. If it cannot be read, or names no class, the task is
+    classification of images, whose loader reports the fault.
 
     Args:
         name (str or Path): Folder or Hugging Face id.
-        patience (float, optional): Seconds for the hub to answer at all, where it is asked.
+        patience (float, optional): Seconds for the hub to answer at all.
             Default: None, as long as its client tries
 
     Raises:
-        OSError: if the hub is asked and cannot be reached.
+        OSError: if the hub cannot be reached.
         ValueError: if its config names classes in no list.
     """
     try:
         config = read_pretrained(os.fspath(name), _read_config, patience)
     except Exception as error:
-        if UNREACHABLE in str(error):  # which is not asked again
+        if UNREACHABLE in str(error):  # loading would fail in the same way
             raise
         return VisionTask.CLASSIFICATION
     architectures = getattr(config, "architectures", None) or ()
@@ -73,14 +74,14 @@ def load_for_task(
     name: str | Path, task: VisionTask, *, device: torch.device | str | None = None, patience: float | None = None
 ) -> Classifier:
     """
-    Loads a trained detector, segmenter, or classifier of videos or sounds, in single precision and evaluation mode.
+    Load a trained detector, segmenter, or classifier of videos or sounds, in single precision and evaluation mode.
 
     Args:
         name (str or Path): Folder or Hugging Face id.
-        task (VisionTask): Which of these it is, as :func:`find_task` tells.
-        device (torch.device or str, optional): Where the model goes.
+        task (VisionTask): Its task, from :func:`find_task`.
+        device (torch.device or str, optional): The device of the model.
             Default: None, the CPU
-        patience (float, optional): As of :func:`find_task`.
+        patience (float, optional): That of :func:`find_task`.
             Default: None
 
     Returns:
@@ -101,15 +102,15 @@ def _read_config(name: str, local_files_only: bool) -> Any:
 
 
 def _read_for_task(task: VisionTask, name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
-    """Processor, model, and which of its weights were missing or left over."""
+    """Return the processor, the model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     check_processor_file(name)
     with named_failure(name, "preprocessor_config.json"):
         processor = _read_processor(task, name, options)
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    kind = next(kind for of_class, kind in SAVED_FOR.values() if of_class is task)
+    loader = dict(SAVED_FOR.values())[task]
     with named_failure(name, "model"):
-        model, report = getattr(transformers, kind).from_pretrained(name, **options)
+        model, report = getattr(transformers, loader).from_pretrained(name, **options)
     return processor, model, report
 
 
@@ -121,4 +122,43 @@ def _read_processor(task: VisionTask, name: str, options: dict[str, Any]) -> Any
     except (OSError, ValueError):
         if task is not VisionTask.VIDEO:
             raise
-        return transformers.AutoVideoProcessor.from_pretrained(name, **options)  # as of V-JEPA 2, which has no other
+        return transformers.AutoVideoProcessor.from_pretrained(name, **options)  # V-JEPA 2 has no other
+
+
+def load_answering(
+    name: str | Path, *, device: torch.device | str | None = None, patience: float | None = None
+) -> tuple[Any, Any]:
+    """
+    Load a model that generates text from pictures, in the precision of its file and in evaluation mode.
+
+    Args:
+        name (str or Path): Folder or Hugging Face id.
+        device, patience (optional): Those of :func:`load_for_task`.
+
+    Returns:
+        tuple: The **model** and its **processor**.
+
+    Raises:
+        OSError: if it cannot be found or read; the message names it.
+        ValueError: if it is no trained model that generates text from pictures.
+    """
+    name = os.fspath(name)
+    processor, model, report = read_pretrained(name, _read_answering, patience)
+    if report["missing_keys"]:
+        raise ValueError(f"{name}: not a trained model that answers: its file lacks {first_of(report['missing_keys'])}")
+    return model.eval().to(device or "cpu"), processor
+
+
+def _read_answering(name: str, local_files_only: bool) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the processor, the model, and which of its weights were missing or left over."""
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
+    with named_failure(name, "config.json"):
+        config = transformers.AutoConfig.from_pretrained(name, **options)
+    if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise ValueError(f"{name}: not a model that answers about pictures: its model type is {config.model_type!r}")
+    with named_failure(name, "processor"):
+        processor = transformers.AutoProcessor.from_pretrained(name, **options)
+    options |= {"dtype": "auto", "output_loading_info": True}
+    with named_failure(name, "model"):
+        model, report = transformers.AutoModelForImageTextToText.from_pretrained(name, config=config, **options)
+    return processor, model, report

@@ -132,17 +132,18 @@ def _save_video(picture: PictureFile, relevance: Tensor, photos: list[Array], cl
 
 
 def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
-    sound, rate = load_sound(classifier, path), classifier.processor.sampling_rate
-    lines, what, relevance = _of_class(classifier, sound.spectrogram, settings)
-    if sound.seen < sound.seconds:
-        lines.append(f"  seen       the first {sound.seen:.4g} of {sound.seconds:.4g} seconds")
+    sound, spectrogram, seconds = load_sound(classifier, path)
+    lines, what, relevance = _of_class(classifier, spectrogram, settings)
+    rate = classifier.processor.sampling_rate
+    if seconds < sound.seconds:
+        lines.append(f"  seen       the first {seconds:.4g} of {sound.seconds:.4g} seconds")
     if sound.rate != rate:
         lines.append(f"  resampled  from {sound.rate} to {rate} samples a second")
 
     def save(picture: PictureFile) -> None:
         figure, _ = visualize_spectrogram(
             100 * relevance,
-            sound.spectrogram[0],
+            spectrogram[0],
             sampling_rate=rate,
             seconds=FRAME,
             title=_input_title(path, what),

@@ -9,8 +9,8 @@ from PIL import Image
 
 from captum_gmar import demo
 from captum_gmar.classifier import Classifier, choose_device, load_classifier
-from captum_gmar.classifier.answering import load_answering
 from captum_gmar.classifier.loading import quiet
+from captum_gmar.classifier.vision_task import load_answering
 from captum_gmar.files.images import read_image
 
 SCENE_SEED = 3

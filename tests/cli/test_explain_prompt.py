@@ -15,7 +15,7 @@ from answering import save_answering_model
 from PIL import Image
 
 from captum_gmar import AnswerEvidence
-from captum_gmar.classifier.answering import load_answering
+from captum_gmar.classifier.vision_task import load_answering
 from captum_gmar.cli.paths import picture_mark
 from captum_gmar.files.writing import read_note
 from cli.commandline import save_photo, written
