@@ -1,4 +1,4 @@
-"""The metrics, the ways of removal and the scores of heads by name: a row each, which loads nothing before its call.
+"""Tables of metrics, ways of removal and scores of heads, a row each, which load nothing before their call.
 
 A new metric, or way of removal, is a function or class in :mod:`captum_gmar.metrics` and a row here.
 """
@@ -15,67 +15,55 @@ if TYPE_CHECKING:
 
 MetricKind = Literal["curve", "masked", "localisation", "anew"]
 
-DIFFERENCE = "insertion-deletion"  # the area under the one less that under the other; made of the two
+DIFFERENCE = "insertion-deletion"  # the area under the one minus that under the other
 
 
 class MetricEntry(NamedTuple):
     """A metric."""
 
-    name: str  # in tables, and as it is asked for
-    home: str  # module of this package and what is called: by its kind, see `evaluation.measurement.measures`
+    name: str
+    home: str  # module of this package, and what is called in it, by its kind: see `evaluation.measurement`
     kind: MetricKind
-    better: Literal["higher", "lower"] | None  # None where neither is
-
-    @property
-    def arrow(self) -> str:
-        """Which way is better, for tables."""
-        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+    better: Literal["higher", "lower"] | None
 
     def load(self) -> Any:
-        """What measures."""
+        """Return the function or object that measures."""
         return load(self.home)
 
 
 class RemovalEntry(NamedTuple):
-    """A way to take patches out of an image."""
+    """A way to remove patches."""
 
-    name: str  # in tables, and as it is asked for
-    home: str  # module of this package and class
-    takes: Literal["model", "seed"] | None  # what the class is called with
+    name: str
+    home: str  # module of this package, and class in it
+    takes: Literal["model", "seed"] | None  # argument of the class
 
 
 class HeadScoreEntry(NamedTuple):
-    """A score of the heads.
-
-    Attributes:
-        name: on the command line and in tables.
-        home: the module in this package, and the function in it, "ablation.scores:attention_entropy"; None for
-            ``head_importance`` of the method of this name.
-        unit: of its values; None where it is that of the loss.
-    """
+    """A score of the heads."""
 
     name: str
-    home: str | None
-    unit: str | None
+    home: str | None  # module of this package, and function in it; None for ``head_importance`` of the method
+    unit: str | None  # of its values; None where it is that of the loss
 
 
 _METRICS = (
-    MetricEntry("insertion", "evaluation.measurement.curve_metrics:INSERTION", "curve", "higher"),
-    MetricEntry("deletion", "evaluation.measurement.curve_metrics:DELETION", "curve", "lower"),
+    MetricEntry("insertion", "evaluation.measurement.measures:INSERTION", "curve", "higher"),
+    MetricEntry("deletion", "evaluation.measurement.measures:DELETION", "curve", "lower"),
     MetricEntry("average-drop", "metrics.average_drop:MaskedProbability.drop", "masked", "lower"),
     MetricEntry("average-increase", "metrics.average_drop:MaskedProbability.increase", "masked", "higher"),
     MetricEntry("average-gain", "metrics.average_drop:MaskedProbability.gain", "masked", "higher"),
     MetricEntry("pointing-game", "metrics.localisation:pointing_game", "localisation", "higher"),
     MetricEntry("relevance-mass", "metrics.localisation:relevance_mass_accuracy", "localisation", "higher"),
     MetricEntry("relevance-rank", "metrics.localisation:relevance_rank_accuracy", "localisation", "higher"),
-    MetricEntry("srg", "evaluation.measurement.curve_metrics:SRG", "curve", "higher"),
-    MetricEntry("srg-probability", "evaluation.measurement.curve_metrics:SRG_PROBABILITY", "curve", "higher"),
-    MetricEntry("mif", "evaluation.measurement.curve_metrics:MIF", "curve", "lower"),
-    MetricEntry("lif", "evaluation.measurement.curve_metrics:LIF", "curve", "higher"),
-    MetricEntry("mif-accuracy", "evaluation.measurement.curve_metrics:MIF_ACCURACY", "curve", "higher"),
-    MetricEntry("lif-accuracy", "evaluation.measurement.curve_metrics:LIF_ACCURACY", "curve", "lower"),
-    MetricEntry("aopc", "evaluation.measurement.curve_metrics:AOPC", "curve", "higher"),
-    MetricEntry("class-gain", "evaluation.measurement.curve_metrics:CLASS_GAIN", "curve", "higher"),
+    MetricEntry("srg", "evaluation.measurement.measures:SRG", "curve", "higher"),
+    MetricEntry("srg-probability", "evaluation.measurement.measures:SRG_PROBABILITY", "curve", "higher"),
+    MetricEntry("mif", "evaluation.measurement.measures:MIF", "curve", "lower"),
+    MetricEntry("lif", "evaluation.measurement.measures:LIF", "curve", "higher"),
+    MetricEntry("mif-accuracy", "evaluation.measurement.measures:MIF_ACCURACY", "curve", "higher"),
+    MetricEntry("lif-accuracy", "evaluation.measurement.measures:LIF_ACCURACY", "curve", "lower"),
+    MetricEntry("aopc", "evaluation.measurement.measures:AOPC", "curve", "higher"),
+    MetricEntry("class-gain", "evaluation.measurement.measures:CLASS_GAIN", "curve", "higher"),
     MetricEntry("gridpg", "evaluation.measurement.rerun_metrics:grid_pointing", "anew", "higher"),
     MetricEntry("completeness-error", "evaluation.measurement.rerun_metrics:completeness_errors", "anew", None),
     MetricEntry("class-sensitivity", "evaluation.measurement.rerun_metrics:class_differences", "anew", None),
@@ -103,35 +91,29 @@ _SCORES = (
 
 SCORES: Mapping[str, HeadScoreEntry] = {entry.name: entry for entry in _SCORES}
 DEFAULT_SCORES = ("gmar-l1", "mask-gradient")
-RANDOM_ORDERS = 10  # that the orders of the scores are held against
+RANDOM_ORDERS = 10  # to compare the orders of the scores with
 
 DEFAULT_REMOVALS = ("blur",)
 _DEFAULT_METRICS = ("insertion", "deletion", "average-drop", "average-increase", "average-gain")
 
 
 def default_metrics(has_objects: bool) -> tuple[str, ...]:
-    """Those that are measured unless others are asked for; of localisation where it is known where objects are."""
+    """Return the default metrics; those of localisation where objects are known."""
     return _DEFAULT_METRICS + (metrics_of("localisation") if has_objects else ())
 
 
 def metrics_of(kind: MetricKind, names: Sequence[str] = tuple(METRICS)) -> tuple[str, ...]:
-    """Those of these metrics that are of this kind."""
+    """Return those of these metrics that are of this kind."""
     return tuple(name for name in names if METRICS[name].kind == kind)
 
 
 def arrow(metric: str) -> str:
-    """Which way is better, for tables; empty where neither is."""
-    return "↑" if metric == DIFFERENCE else METRICS[metric].arrow
+    """Return the better direction, for tables; empty where neither is better."""
+    return {"higher": "↑", "lower": "↓", None: ""}["higher" if metric == DIFFERENCE else METRICS[metric].better]
 
 
 def make_removal(name: str, model: "nn.Module", seed: int = 0) -> "Removal":
-    """
-    The way of removal of this name.
-
-    Args:
-        name: of ``REMOVALS``.
-        model: what sees the images.
-        seed: of what is drawn.
+    """Make the way of removal of this name, for images of a model; the seed is that of noise.
 
     Raises:
         ValueError: if there is none of this name.
@@ -143,10 +125,10 @@ def make_removal(name: str, model: "nn.Module", seed: int = 0) -> "Removal":
 
 
 def check_name(name: object, known: Mapping[str, Any], option: str) -> str:
-    """The name, if it is known.
+    """Return the name if it is known.
 
     Raises:
-        ValueError: if it is not; the error tells near ones.
+        ValueError: if it is not; the error names near ones.
     """
     if isinstance(name, str) and name in known:
         return name
@@ -158,7 +140,7 @@ def check_name(name: object, known: Mapping[str, Any], option: str) -> str:
 
 
 def load(home: str) -> Any:
-    """What stands at "module:name" of this package."""
+    """Load "module:name" of this package."""
     module, names = home.split(":")
     value: Any = import_module(f"captum_gmar.{module}")
     for name in names.split("."):

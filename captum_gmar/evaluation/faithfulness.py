@@ -15,10 +15,9 @@ from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.evaluation.catalogue import make_removal
 from captum_gmar.evaluation.data.subject import Subject
-from captum_gmar.evaluation.measurement.control_methods import controls
 from captum_gmar.evaluation.measurement.measures import Measures
 from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicMaker
-from captum_gmar.evaluation.measurement.rerun_metrics import NumberedMethod
+from captum_gmar.evaluation.measurement.rerun_metrics import NumberedMethod, control_methods
 from captum_gmar.evaluation.runs.batches import Batches, Examples
 from captum_gmar.evaluation.runs.journal import Record, Row
 from captum_gmar.evaluation.settings import EvaluationSettings
@@ -85,10 +84,10 @@ class Faithfulness:
         examples = replace(
             examples, pixels=examples.pixels[..., :rows, :columns], masks=examples.masks[:, :rows, :columns]
         )
-        measures = self.measures.seen_by(whole)
+        measures = self.measures.with_margin(whole)
         methods: dict[str, NumberedMethod] = {
             **{name: partial(self._relevance, name, whole, batch_size) for name in self.methods},
-            **controls((grid.patch_height, grid.patch_width), self.sheet),
+            **control_methods((grid.patch_height, grid.patch_width), self.sheet),
         }
         values: list[list[Row]] = [[] for _ in examples.numbers]
         for name, method in methods.items():

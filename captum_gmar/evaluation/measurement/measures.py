@@ -1,27 +1,79 @@
-"""What is measured of a method's maps, by the names of the catalogue."""
+"""Metrics of a method's maps, by the names of the catalogue.
+
+All metrics of what a model returns as patches leave images or come back are read from one set of passes, see
+:func:`captum_gmar.metrics.curves.follow`.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from captum_gmar.engine.models.patch_grid import PatchGrid
 from captum_gmar.evaluation.catalogue import METRICS, MetricEntry
-from captum_gmar.evaluation.measurement.curve_metrics import CurveMetric, Readings, courses_of, readings
 from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicSubjects
 from captum_gmar.evaluation.measurement.rerun_metrics import Case, NumberedMethod
 from captum_gmar.evaluation.runs.batches import Examples
 from captum_gmar.evaluation.runs.journal import Row
-from captum_gmar.metrics import MaskedProbability, Removal, masked_probability
-from captum_gmar.metrics.curves import Course, CurveOptions, FollowedCurves, follow
+from captum_gmar.metrics import MaskedProbability, PerturbationCurve, Removal, area_over_curve, masked_probability
+from captum_gmar.metrics._outputs import LOGIT, predicted_classes, target_output
+from captum_gmar.metrics.curves import (
+    BROUGHT_BACK,
+    LEAST_FIRST,
+    MOST_FIRST,
+    Course,
+    CurveOptions,
+    FollowedCurves,
+    Readout,
+    follow,
+)
+from captum_gmar.metrics.relevance_gain import changes
+
+Output: TypeAlias = Literal["probability", "logit", "class"]
+"""Output that a curve follows: of the target, or the predicted class."""
+
+
+class CurveMetric(NamedTuple):
+    """A metric of curves."""
+
+    courses: tuple[Course, ...]
+    output: Output
+    make: Callable[..., PerturbationCurve | Tensor]  # of the curves of the courses: a curve, or values (N,)
+    is_contrast: bool = False  # minus the same metric of the map for another class
+
+    def measure(self, passes: FollowedCurves, readouts: Mapping[Output, Readout]) -> tuple[Tensor, Tensor | None]:
+        """Return the values (N,), and the curves (N, steps + 1) of which these are the areas, if they are."""
+        made = self.make(*(passes.curve(course, readouts[self.output]) for course in self.courses))
+        return (made.auc, made.curve) if isinstance(made, PerturbationCurve) else (made, None)
+
+
+def _keep_curve(curve: PerturbationCurve) -> PerturbationCurve:
+    return curve
+
+
+def _gain(least_first: PerturbationCurve, most_first: PerturbationCurve) -> Tensor:
+    return least_first.auc - most_first.auc
+
+
+INSERTION = CurveMetric((BROUGHT_BACK,), "probability", _keep_curve)
+DELETION = CurveMetric((MOST_FIRST,), "probability", _keep_curve)
+SRG = CurveMetric((LEAST_FIRST, MOST_FIRST), "logit", _gain)
+SRG_PROBABILITY = CurveMetric((LEAST_FIRST, MOST_FIRST), "probability", _gain)
+MIF = CurveMetric((MOST_FIRST,), "logit", _keep_curve)
+LIF = CurveMetric((LEAST_FIRST,), "logit", _keep_curve)
+MIF_ACCURACY = CurveMetric((MOST_FIRST,), "class", changes)
+LIF_ACCURACY = CurveMetric((LEAST_FIRST,), "class", changes)
+CLASS_GAIN = SRG._replace(is_contrast=True)
+AOPC = CurveMetric((MOST_FIRST,), "probability", area_over_curve)
 
 
 @dataclass(frozen=True)
 class Measures:
-    """
+    """Metrics and all that they need of a model.
+
     Args:
         metrics: names of the catalogue.
         removals: ways to remove patches, by name.
@@ -29,8 +81,8 @@ class Measures:
         changed_logits: of the model, for images that were changed; may be less precise.
         probabilities: of logits (N, classes).
         steps: of curves.
-        seed: of what metrics draw.
-        mosaics: what makes mosaics of examples.
+        seed: of what metrics sample.
+        mosaics: makes mosaics of examples.
     """
 
     metrics: Sequence[str]
@@ -43,49 +95,53 @@ class Measures:
     mosaics: Callable[[Examples], MosaicSubjects]
 
     @cached_property
-    def readings(self) -> Readings:
-        """What curves follow."""
-        return readings(self.probabilities)
+    def readouts(self) -> dict[Output, Readout]:
+        """Functions from the model's logits to the outputs that curves follow."""
+
+        def probability(outputs: Tensor, indices: Tensor | None, examples: int) -> Tensor:
+            return target_output(self.probabilities(outputs), indices, examples, softmax=False)
+
+        return {"probability": probability, "logit": LOGIT, "class": predicted_classes}
 
     @cached_property
     def curve_metrics(self) -> dict[str, CurveMetric]:
-        """Those of the metrics that are made of curves, by name."""
+        """Metrics of curves, by name."""
         return {name: METRICS[name].load() for name in self.metrics if METRICS[name].kind == "curve"}
 
-    def seen_by(self, whole: Callable[[Tensor], Tensor]) -> "Measures":
-        """The same for a model that is to be given more of an image than is measured: what ``whole`` makes of it."""
+    def with_margin(self, pad: Callable[[Tensor], Tensor]) -> "Measures":
+        """Return measures that give the model padded images."""
 
-        def seen(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-            return lambda pixels: forward_func(whole(pixels))
+        def padded(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            return lambda pixels: forward_func(pad(pixels))
 
-        return replace(self, logits=seen(self.logits), changed_logits=seen(self.changed_logits))
+        return replace(self, logits=padded(self.logits), changed_logits=padded(self.changed_logits))
 
     def rows(
         self, name: str, method: NumberedMethod, maps: Tensor, examples: Examples, grid: PatchGrid, batch_size: int
     ) -> list[list[Row]]:
-        """The rows of each example.
+        """Return the rows of each example.
 
         Args:
             name: of the method.
-            method: what is measured; it gives relevance or attributions, as in ``maps``.
-            maps: what it gave for the examples: relevance (N, rows, columns), or attributions in the pixels' shape.
+            method: returns relevance or attributions, as in ``maps``.
+            maps: of the examples: relevance (N, rows, columns), or attributions in the pixels' shape.
             examples: N of them, of whole patches.
             grid: of their patches.
             batch_size: how many images one pass of the model may hold.
         """
-        question = _Question(self, method, maps, examples, grid, batch_size)
+        measured = _MeasuredMaps(self, method, maps, examples, grid, batch_size)
         rows: list[list[Row]] = [[] for _ in examples.numbers]
         for metric in map(METRICS.__getitem__, self.metrics):
             for removal in self.removals if metric.kind == "curve" else [""]:
-                for row, (value, *curve) in zip(rows, question.values(metric, removal), strict=True):
+                for row, (value, *curve) in zip(rows, measured.values(metric, removal), strict=True):
                     if value is not None:
                         row.append(Row(name, metric.name, removal, value, *curve))
         return rows
 
 
 @dataclass(frozen=True)
-class _Question:
-    """A method and its maps of some examples, and what is to be measured of them."""
+class _MeasuredMaps:
+    """A method, its maps of some examples, and what their metrics share."""
 
     measures: Measures
     method: NumberedMethod
@@ -95,29 +151,31 @@ class _Question:
     batch_size: int
 
     def values(self, metric: MetricEntry, removal: str) -> Iterator[tuple[Any, ...]]:
-        """For each example a value, or None, and of curves the curve."""
+        """Yield for each example a value, or None, and of curves the curve."""
         if metric.kind == "curve":
-            made = self.measures.curve_metrics[metric.name]
-            values, curves = made.measure(self._followed[removal], self.measures.readings)
+            made, readouts = self.measures.curve_metrics[metric.name], self.measures.readouts
+            values, curves = made.measure(self._followed[removal], readouts)
             if made.is_contrast:
-                values = values - made.measure(self._followed_for_others[removal], self.measures.readings)[0]
+                values = values - made.measure(self._followed_for_others[removal], readouts)[0]
             points = [()] * len(values) if curves is None else map(tuple, map(_numbers, curves))
             return zip(_numbers(values), points, strict=True)
         if metric.kind == "localisation":
             return zip(self._on_objects(metric))
         if metric.kind == "masked":
             return zip(_numbers(metric.load().__get__(self._masked)))
-        values = metric.load()(self._case)
+        measures, patch_size = self.measures, (self.grid.patch_height, self.grid.patch_width)
+        given = self._attribute, measures.logits, self.examples, self._attributions, patch_size
+        values = metric.load()(Case(*given, measures.seed, measures.mosaics))
         return zip(_numbers(values) if isinstance(values, Tensor) else values)
 
     @cached_property
     def _attributions(self) -> Tensor:
-        """In the shape of the pixels."""
+        """Attributions in the shape of the pixels."""
         pixels = self.examples.pixels
         return self.maps if self.maps.dim() == pixels.dim() else self.grid.spread_like(self.maps, pixels)
 
     def _attribute(self, numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
-        """In the shape of the pixels, as metrics that run the method again call it."""
+        """Return attributions in the shape of the pixels, for metrics that run the method again."""
         maps = self.method(numbers, inputs, target)
         return maps if maps.dim() == inputs.dim() else self.grid.spread_like(maps, inputs)
 
@@ -131,51 +189,36 @@ class _Question:
 
         return masked_probability(probabilities, *given, softmax=False, batch_size=self.batch_size)
 
-    @property
-    def _case(self) -> Case:
-        measures, examples = self.measures, self.examples
-        return Case(
-            self._attribute,
-            measures.logits,
-            examples.numbers,
-            examples.pixels,
-            examples.targets,
-            self._attributions,
-            (self.grid.patch_height, self.grid.patch_width),
-            measures.seed,
-            partial(measures.mosaics, examples),
-        )
-
     @cached_property
     def _followed(self) -> dict[str, FollowedCurves]:
-        """By the name of the removal, what all metrics that are made of curves are read from."""
-        courses = courses_of(list(self.measures.curve_metrics.values()))
-        return {name: self._follow(name, self.maps, courses) for name in self.measures.removals}
+        """Passes of all metrics of curves, by the name of the removal."""
+        return self._follow(self.maps, list(self.measures.curve_metrics.values()))
 
     @cached_property
     def _followed_for_others(self) -> dict[str, FollowedCurves]:
-        """The same of maps for another class each, the most probable one, while the target is followed as before."""
+        """Passes of maps for the most probable other class, while the outputs are the target's."""
         examples, measures = self.examples, self.measures
         with torch.no_grad():
             logits = torch.cat([measures.logits(part.pixels) for part in examples.split(self.batch_size)])
         others = logits.scatter(1, examples.targets[:, None], -torch.inf).argmax(1)
         parts = replace(examples, targets=others).split(self.batch_size)
         maps = torch.cat([self.method(part.numbers, part.pixels, part.targets) for part in parts])
-        courses = courses_of([metric for metric in measures.curve_metrics.values() if metric.is_contrast])
-        return {name: self._follow(name, maps, courses) for name in measures.removals}
+        return self._follow(maps, [metric for metric in measures.curve_metrics.values() if metric.is_contrast])
 
-    def _follow(self, removal: str, maps: Tensor, courses: Sequence[Course]) -> FollowedCurves:
-        """What comes of the whole images, and of nothing of them, serves all methods."""
-        measures, examples = self.measures, self.examples
+    def _follow(self, maps: Tensor, metrics: Sequence[CurveMetric]) -> dict[str, FollowedCurves]:
+        """Run the passes; those of whole and of emptied images serve all methods."""
+        measures, examples, passes = self.measures, self.examples, {}
+        courses = list(dict.fromkeys(course for metric in metrics for course in metric.courses))
         patch_size = (self.grid.patch_height, self.grid.patch_width) if maps.dim() == examples.pixels.dim() else None
-        options = CurveOptions(patch_size, measures.steps, measures.removals[removal], self.batch_size)
-        given = measures.changed_logits, examples.pixels, maps, examples.targets, options
-        followed = follow(*given, courses, list(measures.readings.values()), examples.ends.get(removal))
-        examples.ends.setdefault(removal, followed.ends)
-        return followed
+        for name, removal in measures.removals.items():
+            options = CurveOptions(patch_size, measures.steps, removal, self.batch_size)
+            given = measures.changed_logits, examples.pixels, maps, examples.targets, options
+            passes[name] = follow(*given, courses, list(measures.readouts.values()), examples.ends.get(name))
+            examples.ends.setdefault(name, passes[name].ends)
+        return passes
 
     def _on_objects(self, metric: MetricEntry) -> list[float | None]:
-        """None for examples of which it is not known where the object is."""
+        """Return a score for each example, None without a known object."""
         masks = self.examples.masks
         known = masks.flatten(1).any(1)
         if not known.any():
@@ -186,5 +229,5 @@ class _Question:
 
 
 def _numbers(values: Tensor) -> list[float]:
-    """With the digits that single precision has, and no more."""
+    """Return the values with the digits that single precision has, and no more."""
     return [float(f"{value:.9g}") for value in values.flatten().tolist()]

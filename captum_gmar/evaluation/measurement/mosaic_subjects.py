@@ -14,7 +14,7 @@ _TRIED = 24  # others, until three of other classes are there
 
 
 class MosaicSubjects(NamedTuple):
-    """What there is of a batch of examples."""
+    """Mosaics of a batch of examples."""
 
     indices: Sequence[int]  # in the batch, of the examples that have a mosaic
     pixels: Tensor  # (M, C, H, W)
@@ -23,11 +23,12 @@ class MosaicSubjects(NamedTuple):
 
 @dataclass
 class MosaicMaker:
-    """
+    """Maker of mosaics.
+
     Args:
-        batches: what reads the data.
+        batches: of the data.
         logits: of the model.
-        seed: of which others are taken, and where the example stands.
+        seed: of the other images, and of the example's cell.
     """
 
     batches: Batches
@@ -36,7 +37,7 @@ class MosaicMaker:
     _last: tuple[Examples, MosaicSubjects] | None = field(default=None, init=False)
 
     def make(self, examples: Examples) -> MosaicSubjects:
-        """Once for all methods. An example has none if three others of other classes are not soon found."""
+        """Make mosaics, once for all methods; none where few tries find too few images of other classes."""
         if self._last is None or self._last[0] is not examples:
             self._last = examples, self._make(examples)
         return self._last[1]
@@ -56,22 +57,19 @@ class MosaicMaker:
         return MosaicSubjects(indices, torch.cat(mosaics) if mosaics else examples.pixels[:0], cells)
 
     def _others(self, number: int, target: int, generator: torch.Generator) -> list[Tensor]:
-        """Images (C, H, W) of three other classes, or as many as are found."""
+        """Return images (C, H, W) of three other classes, or as many as there are."""
         order = torch.randperm(len(self.batches.examples), generator=generator).tolist()
         classes, images = {target}, list[Tensor]()
-        for image, of_class in self._readable([other for other in order if other != number][:_TRIED]):
-            if of_class not in classes:
-                classes.add(of_class)
+        for image, label in self._read_finite([other for other in order if other != number][:_TRIED]):
+            if label not in classes:
+                classes.add(label)
                 images.append(image)
             if len(images) == CELLS - 1:
                 break
         return images
 
-    def _readable(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
-        """Images and the classes that are explained of them.
-
-        Those that cannot be read, or hold NaN or infinity, are told of elsewhere.
-        """
+    def _read_finite(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
+        """Yield finite images, and their classes that are explained; measuring them reports the others."""
         for number in numbers:
             try:
                 read = self.batches.read(number)

@@ -1,4 +1,4 @@
-"""Metrics that run the method again: on other classes, or on images that are changed a little."""
+"""Metrics that run the method again, on other classes or on changed images; and the control maps as methods."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,111 +9,127 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
 from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicSubjects
+from captum_gmar.evaluation.runs.batches import Examples
 from captum_gmar.metrics import class_sensitivity, completeness_error, grid_pointing_game
+from captum_gmar.metrics.controls import CONTROLS, centre_blob, random_map, uniform_map
+from captum_gmar.metrics.video_layout import Sheet
 
 NumberedMethod: TypeAlias = Callable[[Sequence[int], Tensor, Tensor | Sequence[int]], Tensor]
-"""Of numbers of examples, their pixels (or several variants of each) and targets: attributions in the pixels' shape."""
+"""From numbers of examples, their pixels (or several variants of each) and targets to maps."""
 
 _NOISE = 0.02  # how far sensitivity-max moves pixels, and the deviation of infidelity's noise
+_OTHER_SEED = 1_000_003  # between the random maps of one class and those of the next
 
 
 @dataclass(frozen=True)
 class Case:
-    """A method and examples, on which it is to be run again.
+    """A method and examples, on which metrics run it again.
 
     Args:
-        method: what is measured.
+        method: returns attributions in the shape of the pixels.
         logits: of the model.
-        numbers: of the examples in the data.
-        pixels: (N, C, H, W).
-        targets: (N,) the classes that are explained.
+        examples: N of them.
         attributions: of the method for these, in the shape of the pixels.
         patch_size: height and width.
-        seed: of what is drawn.
-        mosaics: what makes mosaics of the examples, as far as that can be.
+        seed: of what is sampled.
+        mosaics: makes mosaics of examples, as far as that can be.
     """
 
     method: NumberedMethod
     logits: Callable[[Tensor], Tensor]
-    numbers: Sequence[int]
-    pixels: Tensor
-    targets: Tensor
+    examples: Examples
     attributions: Tensor
     patch_size: tuple[int, int]
     seed: int
-    mosaics: Callable[[], MosaicSubjects]
+    mosaics: Callable[[Examples], MosaicSubjects]
 
     def attribute(self, inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
-        """The method as metrics call it."""
-        return self.method(self.numbers, inputs, target)
+        """Run the method as metrics call it."""
+        return self.method(self.examples.numbers, inputs, target)
 
-    def singles(self) -> "list[Case]":
-        """Of one example each."""
-        tensors = (torch.split(tensor, 1) for tensor in (self.pixels, self.targets, self.attributions))
-        columns = zip(self.numbers, *tensors, strict=True)
-        return [
-            replace(self, numbers=[number], pixels=pixels, targets=targets, attributions=attributions)
-            for number, pixels, targets, attributions in columns
-        ]
+    def sample_each(self, measure: Callable[["Case"], Tensor]) -> Tensor:
+        """Measure each example alone, with its own random numbers, so that nothing depends on its batch."""
+        values = []
+        for examples, attributions in zip(self.examples.split(1), torch.split(self.attributions, 1), strict=True):
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed + examples.numbers[0])
+                values.append(measure(replace(self, examples=examples, attributions=attributions)))
+        return torch.cat(values)
 
 
 def class_differences(case: Case) -> Tensor:
-    """How much the maps for the two most probable classes differ, see :func:`captum_gmar.metrics.class_sensitivity`."""
-    return class_sensitivity(case.attribute, case.logits, case.pixels, patch_size=case.patch_size)
+    """Compute :func:`captum_gmar.metrics.class_sensitivity`, between the two most probable classes."""
+    return class_sensitivity(case.attribute, case.logits, case.examples.pixels, patch_size=case.patch_size)
 
 
 def grid_pointing(case: Case) -> list[float | None]:
-    """Where the positive relevance lies in a mosaic of four classes, see :func:`captum_gmar.metrics.grid_pointing`.
-
-    None for examples of which there is no mosaic.
-    """
-    indices, pixels, cells = case.mosaics()
-    values: list[float | None] = [None] * len(case.numbers)
+    """Compute :func:`captum_gmar.metrics.grid_pointing_game`; None for examples without a mosaic."""
+    indices, pixels, cells = case.mosaics(case.examples)
+    values: list[float | None] = [None] * len(case.examples.numbers)
     if indices:
-        maps = case.method([case.numbers[index] for index in indices], pixels, case.targets[list(indices)])
+        numbers = [case.examples.numbers[index] for index in indices]
+        maps = case.method(numbers, pixels, case.examples.targets[list(indices)])
         for index, share in zip(indices, grid_pointing_game(maps, cells).tolist(), strict=True):
             values[index] = share
     return values
 
 
 def completeness_errors(case: Case) -> Tensor:
-    """How far the sum of a map is from the target's logit, see :func:`captum_gmar.metrics.completeness_error`."""
+    """Compute :func:`captum_gmar.metrics.completeness_error` of the target's logit."""
     with torch.no_grad():
-        logits = case.logits(case.pixels).gather(1, case.targets[:, None])
+        logits = case.logits(case.examples.pixels).gather(1, case.examples.targets[:, None])
     return completeness_error(case.attributions, logits[:, 0])
 
 
 def sensitivities(case: Case) -> Tensor:
-    """How much maps change with their images at most, see ``captum.metrics.sensitivity_max``."""
-    return torch.cat([_drawn(single, _sensitivity) for single in case.singles()])
+    """Compute ``captum.metrics.sensitivity_max``."""
+
+    def measure(single: Case) -> Tensor:
+        def attribute(inputs: tuple[Tensor], target: Tensor) -> tuple[Tensor]:  # as Captum's metrics call it
+            return (single.attribute(inputs[0], target),)
+
+        given = attribute, single.examples.pixels
+        value: Tensor = sensitivity_max(*given, perturb_radius=_NOISE, target=single.examples.targets)
+        return value
+
+    return case.sample_each(measure)
 
 
 def infidelities(case: Case) -> Tensor:
-    """How far maps are from saying what noise does to the logit, see ``captum.metrics.infidelity``; normalised."""
-    return torch.cat([_drawn(single, _infidelity) for single in case.singles()])
+    """Compute ``captum.metrics.infidelity``, normalised, with noise."""
+
+    def perturb(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        noise = _NOISE * torch.randn_like(pixels)
+        return noise, pixels - noise
+
+    def measure(single: Case) -> Tensor:
+        given = single.logits, perturb, single.examples.pixels, single.attributions
+        value: Tensor = infidelity(*given, target=single.examples.targets, normalize=True)
+        return value
+
+    return case.sample_each(measure)
 
 
-def _drawn(single: Case, measure: Callable[[Case], Tensor]) -> Tensor:
-    """What is drawn is the example's own, so that nothing depends on its batch."""
-    with torch.random.fork_rng():
-        torch.manual_seed(single.seed + single.numbers[0])
-        return measure(single)
+def control_methods(patch_size: tuple[int, int], sheet: Sheet | None = None) -> dict[str, NumberedMethod]:
+    """Return the control maps, which know nothing of the model, as methods by name.
 
+    Args:
+        patch_size: height and width of the patches, each of which has one random value.
+        sheet: layout of videos, which have a blob in the middle of each frame.
+    """
 
-def _sensitivity(single: Case) -> Tensor:
-    def attribute(inputs: tuple[Tensor], target: Tensor) -> tuple[Tensor]:  # as Captum's metrics call it
-        return (single.attribute(inputs[0], target),)
+    def random(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
+        copies = len(inputs) // len(numbers)  # of each example, in metrics that change it
+        targets = torch.as_tensor(target).expand(len(inputs)).tolist()
+        seeds = [numbers[i // copies] + _OTHER_SEED * chosen for i, chosen in enumerate(targets)]
+        maps = [random_map(image[None], seed, patch_size) for image, seed in zip(inputs, seeds, strict=True)]
+        return torch.cat(maps)
 
-    value: Tensor = sensitivity_max(attribute, single.pixels, perturb_radius=_NOISE, target=single.targets)
-    return value
+    def blob(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
+        if sheet is None:
+            return centre_blob(inputs)
+        videos = sheet.to_videos(inputs)
+        return sheet.to_sheets(centre_blob(videos.flatten(0, 1)).view(videos.shape) / sheet.frames)
 
-
-def _infidelity(single: Case) -> Tensor:
-    given = single.logits, _shaken, single.pixels, single.attributions
-    value: Tensor = infidelity(*given, target=single.targets, normalize=True)
-    return value
-
-
-def _shaken(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    noise = _NOISE * torch.randn_like(pixels)
-    return noise, pixels - noise
+    methods: tuple[NumberedMethod, ...] = (random, lambda numbers, inputs, target: uniform_map(inputs), blob)
+    return dict(zip(CONTROLS, methods, strict=True))
