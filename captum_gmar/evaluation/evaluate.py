@@ -1,4 +1,4 @@
-"""Evaluating methods over a data set, from Python."""
+"""Evaluation of methods over a data set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -49,7 +49,7 @@ def evaluate(
     show_progress: bool = False,
 ) -> Evaluation:
     r"""
-    Measures how faithful the maps of methods are, and how well placed, over a data set.
+    Measure how faithful the maps of methods are, and how well placed, over a data set.
 
     Every method explains the same class of the same images; a random, a uniform and a centred map, which know nothing
     of the model, are measured along with them. Means come with 95 % bootstrap intervals over the images, differences of
@@ -166,7 +166,7 @@ def evaluate(
 
 
 class Outcome(NamedTuple):
-    """What came of a run."""
+    """Result of a run."""
 
     evaluation: Evaluation  # in the first process; without results in the others
     measured: int  # images
@@ -183,16 +183,16 @@ def run_evaluation(
     command: str,
 ) -> Outcome:
     """
-    Measures what is not measured yet, and writes the results. No process leaves before they are written.
+    Measure what is not measured yet, and write the results. No process returns before they are written.
 
     Args:
-        settings: what is asked for.
+        settings: of the run.
         methods: those of the settings, by name.
         subject: the model and the data.
         folder: of the results.
         processes: that share the work.
-        listener: told what happens on the way.
-        command: by which it can be done again, for the report.
+        listener: hears of progress.
+        command: for the report.
 
     Raises:
         OSError: if the folder cannot be written to, or another run is at work there.
@@ -267,7 +267,7 @@ def _write(folder: Path, tables: Tables, measured: int, listener: Listener) -> i
 
 
 def methods_for(subject: Subject) -> tuple[str, ...]:
-    """Those that are taken where nobody says which."""
+    """Return the default methods."""
     pixels = first_pixels(subject, range(len(subject.examples)))
     if pixels is None:
         return EVALUATED
@@ -278,7 +278,7 @@ def make_methods(
     methods: object, model: nn.Module, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Mapping[str, Method]:
     """
-    Those of :func:`captum_gmar.methods` made for the model, or the caller's own, by name.
+    Make methods of :func:`captum_gmar.methods` for the model, or check the caller's own; return them by name.
 
     Raises:
         TypeError: if they are neither names nor methods by name.

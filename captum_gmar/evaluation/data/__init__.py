@@ -1,1 +1,1 @@
-"""The images, labels, boxes and masks that methods are measured on, and the model that is explained."""
+"""Images, labels, boxes and masks, and the model that is explained."""

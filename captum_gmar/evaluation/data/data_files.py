@@ -1,4 +1,4 @@
-"""The images that are evaluated, as a folder, a table or a data set on disk names them."""
+"""Examples of a folder, a table or a data set on disk."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ DATA_FORMS = (
 
 
 def is_data_set(data: Path) -> bool:
-    """Whether it looks like what :func:`read_examples` reads, and not like an image or a folder of images."""
+    """Return whether it looks like data of :func:`read_examples`, and not like an image or a folder of images."""
     if not data.is_dir():
         return data.suffix.lower() in (".csv", ".json")
     return _is_saved(data) or (not list_images(data) and any(map(list_images, _class_folders(data))))
@@ -28,7 +28,7 @@ def is_data_set(data: Path) -> bool:
 
 def read_examples(data: Path) -> list[Example]:
     """
-    The examples of a folder of images or with class subfolders, of a CSV file, of a JSON list or of a saved data set.
+    Read examples of a folder of images or class subfolders, of a CSV file, of a JSON list or of a saved data set.
 
     Raises:
         OSError: if there is no such file or folder, or it cannot be read.
@@ -45,12 +45,12 @@ def read_examples(data: Path) -> list[Example]:
 
 
 def image_examples(paths: Sequence[Path]) -> list[Example]:
-    """Image files, of which nothing is known."""
+    """Return examples of image files without labels or objects."""
     return [Example(str(path), None, partial(read_image, path), files=(path,)) for path in paths]
 
 
 def read_records(table: Path) -> list[dict[str, Any]]:
-    """The records of a CSV or JSON file.
+    """Read the records of a CSV or JSON file.
 
     Raises:
         OSError: if there is no such file.
@@ -74,7 +74,7 @@ def read_records(table: Path) -> list[dict[str, Any]]:
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether the `datasets` library has saved it."""
+    """Return whether the `datasets` library has saved it."""
     return any((folder / name).is_file() for name in ("state.json", "dataset_info.json", "dataset_dict.json"))
 
 
@@ -83,17 +83,17 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _folder_examples(folder: Path) -> list[Example]:
-    """Of the images in class subfolders; where there are none, of those in the folder itself."""
-    by_class = [(place.name, image) for place in _class_folders(folder) for image in list_images(place)]
-    if not by_class:
+    """Return the images in class subfolders; where there are none, those in the folder itself."""
+    labelled = [(place.name, image) for place in _class_folders(folder) for image in list_images(place)]
+    if not labelled:
         return [Example(path.name, None, partial(read_image, path), files=(path,)) for path in list_images(folder)]
     return [
-        Example(f"{label}/{image.name}", label, partial(read_image, image), files=(image,)) for label, image in by_class
+        Example(f"{label}/{image.name}", label, partial(read_image, image), files=(image,)) for label, image in labelled
     ]
 
 
 def _table_example(record: Mapping[str, Any], table: Path) -> Example:
-    """Of a row of a table; its paths are absolute or relative to the table."""
+    """Return the example of a row; its paths are absolute or relative to the table."""
     path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
     if not isinstance(path, str):
         raise ValueError(f"{table}: a record must have a path. Got {_shown(record)} instead.")
@@ -124,14 +124,14 @@ def _saved_examples(folder: Path) -> list[Example]:
 
 
 def row_examples(rows: Any, place: str) -> list[Example]:
-    """Of a ``datasets.Dataset`` with a column image, and perhaps label, boxes and mask.
+    """Return examples of a ``datasets.Dataset`` with a column image, and perhaps label, boxes and mask.
 
     Args:
         rows: the data set.
-        place: how errors name it.
+        place: its name in errors.
 
     Raises:
-        ValueError: if it has no images, or boxes that are none.
+        ValueError: if it has no images, or malformed boxes.
     """
     if "image" not in rows.column_names:
         raise ValueError(f"{place}: must have a column image. Got {', '.join(rows.column_names)} instead.")

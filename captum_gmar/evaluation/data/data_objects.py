@@ -1,4 +1,4 @@
-"""Data as Python hands it over: paths, data sets, or anything that gives images."""
+"""Examples of Python objects: paths, data sets, or iterables of images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from captum_gmar.evaluation.data.data_files import read_examples, row_examples
 from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
 from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
-from captum_gmar.evaluation.data.videos import VideoClassifier, is_of_videos, on_sheet
+from captum_gmar.evaluation.data.videos import VideoClassifier, lay_on_sheet, takes_videos
 from captum_gmar.files.images import read_image
 
 _FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"
@@ -25,7 +25,7 @@ _IMAGES = ("image", "pixel_values", "path")
 
 def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
     """
-    The examples of data in any form that :func:`captum_gmar.evaluate` takes.
+    Return the examples of data in any form that :func:`captum_gmar.evaluate` takes.
 
     Args:
         data: images, or pixel values.
@@ -54,33 +54,33 @@ def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
 def make_subject(
     model: nn.Module, data: Any, processor: Any, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Subject:
-    """What a run is about, of the arguments of :func:`captum_gmar.evaluate`.
+    """Return model and data, from the arguments of :func:`captum_gmar.evaluate`.
 
     Raises:
         TypeError, OSError, ValueError: as :func:`examples_from`.
     """
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    if not is_of_videos(model):
+    if not takes_videos(model):
         classifier = GivenClassifier(model, processor, forward_func=forward_func)
         return Subject(classifier, examples_from(data), name, data_name(data))
-    of_videos = VideoClassifier(model, processor, forward_func=forward_func)
-    videos = [on_sheet(example, of_videos.sheet) for example in examples_from(data, VIDEO)]
+    video_classifier = VideoClassifier(model, processor, forward_func=forward_func)
+    videos = [lay_on_sheet(example, video_classifier.sheet) for example in examples_from(data, VIDEO)]
     if any(example.boxes for example in videos):
         raise ValueError("data of a model of videos must have masks (frames, height, width). Got boxes instead.")
-    return Subject(of_videos, videos, name, data_name(data))
+    return Subject(video_classifier, videos, name, data_name(data))
 
 
 def data_name(data: Any) -> str:
-    """How reports call it."""
+    """Return the name of data in reports."""
     return str(data) if isinstance(data, str | PathLike) else type(data).__name__
 
 
 class UnreadableItem(ValueError):
-    """An error of the caller's own data set, which leaves out one item and not the others."""
+    """Error of the caller's own data set, which leaves out one item and not the others."""
 
 
 def _example(items: Any, number: int, form: Sequence[str]) -> Example:
-    """Return an item that is read anew whenever its image is needed, so that not all are held."""
+    """Return an example that is read anew whenever its image is needed, so that not all are held."""
 
     def parts() -> tuple[Any, Any, Any, Any]:
         return _item_parts(_item(items, number), number)
@@ -107,7 +107,7 @@ def _example(items: Any, number: int, form: Sequence[str]) -> Example:
 def _item(items: Any, number: int) -> Any:
     try:
         return items[number]
-    except Exception as error:  # whatever the caller's code raises
+    except Exception as error:  # of the caller's code
         raise UnreadableItem(f"{type(error).__name__}: {error}") from error
 
 
@@ -129,7 +129,7 @@ def _check_one(image: object, label: object, number: int) -> None:
 
 
 def _item_parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:
-    """Image or pixel values or a path, label, boxes, mask."""
+    """Return image or pixel values or a path, label, boxes and mask of an item."""
     if isinstance(item, Mapping):
         images = [item[name] for name in _IMAGES if item.get(name) is not None]
         if not images:
@@ -151,7 +151,7 @@ def _is_boxes(place: Tensor) -> bool:
 
 
 def _image(image: Any, number: int, form: Sequence[str]) -> Image.Image | Tensor:
-    """An image, or pixel values (1, C, H, W), of a video (1, F, C, H, W)."""
+    """Return an image, or pixel values (1, C, H, W), of a video (1, F, C, H, W)."""
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB")
     if isinstance(image, Image.Image):
@@ -168,5 +168,5 @@ def _image(image: Any, number: int, form: Sequence[str]) -> Image.Image | Tensor
 
 
 def _mask(mask: Any) -> Image.Image | Tensor | None:
-    """A mask as examples have them."""
+    """Return a mask as examples have them."""
     return torch.as_tensor(mask) if isinstance(mask, np.ndarray) else mask

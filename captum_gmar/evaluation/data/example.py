@@ -1,4 +1,4 @@
-"""One image of the data, and what is known of it."""
+"""An image of the data with its label and objects."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ Box: TypeAlias = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels o
 
 
 class Identity(NamedTuple):
-    """What tells whether an example is the one that was measured, or another in its place."""
+    """Digests that say whether an example is the one that was measured."""
 
     name: str
-    stamp: str  # of what is known of it, and of size and time of its files; empty where it comes from none
-    digest: str  # of what is known of it, and of the content of image and mask
+    stamp: str  # of label and boxes, and of size and time of its files; empty where it comes from none
+    digest: str  # of label and boxes, and of the content of image and mask
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image, and what is known of it."""
+    """An image with its label and objects."""
 
     name: str  # as the data names it
     label: str | int | None  # a class name, or a class index
@@ -37,15 +37,15 @@ class Example:
     boxes: tuple[Box, ...] = ()
     mask: Callable[[], Image.Image | Tensor | None] | None = None  # reads it
     files: tuple[Path, ...] = ()  # that hold image and mask
-    is_broken: bool = False  # nothing is known of it, and ``read`` says why
+    is_broken: bool = False  # it has no label or object, and ``read`` raises the error
 
     @property
     def has_object(self) -> bool:
-        """Whether it is known where the object is."""
+        """Whether the place of the object is known."""
         return bool(self.boxes) or self.mask is not None
 
     def read_mask(self, width: int, height: int) -> Image.Image | None:
-        """White on the object, black elsewhere, of the size of the image; None if it is not known where that is.
+        """Return an image, white on the object, black elsewhere; None if the place of the object is not known.
 
         Raises:
             OSError: if the mask cannot be read.
@@ -60,7 +60,7 @@ class Example:
         return image
 
     def identity(self) -> Identity:
-        """Reads its files, or all of it where it comes from none.
+        """Return its digests, of its files or, where it comes from none, of its content.
 
         Raises:
             OSError, ValueError: if it cannot be read where it comes from no file.
@@ -68,11 +68,11 @@ class Example:
         return Identity(self.name, self._stamp(), self._digest())
 
     def is_same(self, measured: Identity) -> bool:
-        """Whether it is what was measured: by size and time of its files, and where these differ by their content."""
+        """Compare it to what was measured: size and time of its files, or else the content."""
         try:
             return (bool(self.files) and self._stamp() == measured.stamp) or self._digest() == measured.digest
         except (OSError, ValueError):
-            return False  # what cannot be read any more is left out where it is measured anew
+            return False  # measuring it anew leaves it out
 
     def _stamp(self) -> str:
         return fingerprint([self._known(), *map(_size_and_time, self.files)]) if self.files else ""
@@ -100,11 +100,11 @@ def label_from(label: Any) -> str | int | None:
 
 
 def boxes_from(boxes: Any, place: str) -> tuple[Box, ...]:
-    """Of a list of boxes, or the JSON text of one.
+    """Return the boxes of a list, or of its JSON text.
 
     Args:
-        boxes: what is to be read; None and the empty text are no boxes.
-        place: how errors name it.
+        boxes: list or text; None and the empty text are no boxes.
+        place: its name in errors.
 
     Raises:
         ValueError: if it is none of these.
@@ -122,7 +122,7 @@ def boxes_from(boxes: Any, place: str) -> tuple[Box, ...]:
 
 
 def fingerprint(parts: Iterable[bytes]) -> str:
-    """Short, and another where anything differs."""
+    """Return a short digest of the parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
@@ -130,7 +130,7 @@ def fingerprint(parts: Iterable[bytes]) -> str:
 
 
 def _size_and_time(path: Path) -> bytes:
-    """Nothing of a file that is not there: whoever reads it will say so."""
+    """Return nothing of an absent file: reading it raises the error."""
     try:
         stat = path.stat()
     except OSError:
@@ -168,7 +168,7 @@ def _white_where(mask: npt.NDArray[np.bool_]) -> Image.Image:
 
 
 def _black_and_white(mask: Image.Image) -> Image.Image:
-    """White wherever a value, of whatever range, or the index of a colour is above zero."""
+    """Return white where a value of any range, or the index of a colour, is above zero."""
     opaque = mask.convert("RGB") if mask.mode in ("RGBA", "LA", "PA", "La", "RGBa") else mask
     values: npt.NDArray[Any] = np.asarray(opaque)
     return _white_where((values != 0).any(axis=tuple(range(2, values.ndim))))

@@ -1,4 +1,4 @@
-"""What a run over a data set is about: a model and examples, and all that its numbers depend on of them."""
+"""A model and the examples that it is measured on."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,23 +23,23 @@ _NOT_READ = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "
 
 
 class Preparation(NamedTuple):
-    """How images become what the model takes."""
+    """Functions from images to inputs of the model."""
 
     pixels: Callable[[Image.Image], Tensor]  # (1, C, H, W)
     mask: Callable[[Image.Image], Tensor]  # of a black and white image: boolean (H, W), True on the object
     target: Callable[[Example], int | None]  # the class that is explained; None: the predicted one
-    logits: Callable[[Tensor], Tensor]  # (N, C, H, W) → (N, classes), which say what is predicted
+    logits: Callable[[Tensor], Tensor]  # (N, C, H, W) → (N, classes)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured on what.
+    """A model and data.
 
     Args:
-        classifier: the model, and what makes images ready for it.
+        classifier: the model with its preprocessing.
         examples: the data.
-        model_name: as reports call it.
-        data_name: as reports call it.
+        model_name: in reports.
+        data_name: in reports.
     """
 
     classifier: Classifier
@@ -49,25 +49,25 @@ class Subject:
 
     @property
     def sheet(self) -> Sheet | None:
-        """How examples are laid out that are videos."""
+        """Layout of examples that are videos."""
         return getattr(self.classifier, "sheet", None)
 
     def as_run(self, pixels: Tensor) -> Tensor:
-        """Pixels of examples as the model takes them: of videos, off their sheets."""
+        """Return pixels of examples as the model takes them: of videos, off their sheets."""
         return pixels if self.sheet is None else self.sheet.to_videos(pixels)
 
     @property
     def device(self) -> torch.device:
-        """That the model is on."""
+        """Device of the model."""
         return next((parameter.device for parameter in self.classifier.model.parameters()), torch.device("cpu"))
 
     def preparation(self, target: Callable[[Example], int | None]) -> Preparation:
-        """How images become what the model takes, the class that is explained being this one's."""
+        """Return functions from images to inputs of the model; ``target`` returns the class that is explained."""
         classifier = self.classifier
         return Preparation(classifier.pixel_values, classifier.mask, target, classifier.logits)
 
     def targets(self, target: str) -> Callable[[Example], int | None]:
-        """What gives the class of an example that is explained: None for the predicted one.
+        """Return a function from an example to the class that is explained: None for the predicted one.
 
         Raises:
             ValueError: if it is the label's, and an example has none or it is no class of the model.
@@ -82,7 +82,7 @@ class Subject:
         return lambda example: known[example.label]
 
     def fingerprints(self) -> dict[str, str | int | None]:
-        """Of the model and of what it is given, for the settings of a results folder."""
+        """Return digests of the model and its preprocessing, for the settings of a results folder."""
         model, processor = self.classifier.model, self.classifier.processor
         processing = processor.to_dict() if hasattr(processor, "to_dict") else repr(processor)
         return {
@@ -94,13 +94,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class GivenClassifier(Classifier):
-    """A model as Python hands it over: any module, with or without an image processor, run as ``forward_func`` does."""
+    """A model from Python: any module, with or without an image processor, run as ``forward_func`` does."""
 
     forward_func: Callable[[Tensor], Tensor] | None = None
 
     @property
     def labels(self) -> dict[int, str]:
-        """The name of every class; none where the model does not name them."""
+        """Names of the classes; none where the model does not name them."""
         return super().labels if hasattr(self.model, "config") else _Numbers()
 
     @property
@@ -109,18 +109,18 @@ class GivenClassifier(Classifier):
         return hasattr(self.model, "config") and super().is_multi_label
 
     def pixel_values(self, image: Image.Image) -> Tensor:
-        """(1, channels, height, width), as the model takes them."""
+        """Return pixel values (1, channels, height, width)."""
         if self.processor is None:
             raise TypeError("data must hold pixel values, tensors (channels, height, width), or pass processor=")
         return super().pixel_values(image)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """(N, classes)"""
+        """Return logits (N, classes)."""
         return super().logits(pixels) if self.forward_func is None else Logits(self.forward_func)(pixels)
 
 
 class _Numbers(dict[int, str]):
-    """Classes of a model that says neither how many there are nor how they are called."""
+    """Classes of a model without names."""
 
     def __contains__(self, index: object) -> bool:
         return isinstance(index, int) and index >= 0
@@ -131,7 +131,7 @@ def sample_numbers(examples: int, limit: int | None, seed: int, part: tuple[int,
 
     Args:
         examples: how many there are.
-        limit: how many are drawn; None: all.
+        limit: how many are sampled; None: all.
         seed: of the order.
         part: (2, 3) for every third example from the second on.
     """
@@ -141,11 +141,9 @@ def sample_numbers(examples: int, limit: int | None, seed: int, part: tuple[int,
 
 
 def versions() -> dict[str, str]:
-    """Of this package and of those that its numbers depend on."""
-    return {
-        "captum_gmar": __version__,
-        **{name: version(name) for name in ("torch", "captum", "transformers", "pillow")},
-    }
+    """Return the versions of this package and of those that its numbers depend on."""
+    others = ("torch", "captum", "transformers", "pillow")
+    return {"captum_gmar": __version__, **{name: version(name) for name in others}}
 
 
 def _weights(model: nn.Module) -> Iterator[bytes]:

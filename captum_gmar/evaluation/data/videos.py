@@ -1,4 +1,4 @@
-"""Videos as data: each laid out on a sheet, which is measured as an image is."""
+"""Videos, each laid out on a sheet, which is measured as an image is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class VideoClassifier(GivenClassifier):
 
     @property
     def sheet(self) -> Sheet:
-        """How its videos are laid out.
+        """Layout of its videos.
 
         Raises:
             ValueError: if the model's frames are not cut into whole tubes.
@@ -27,24 +27,24 @@ class VideoClassifier(GivenClassifier):
         return Sheet.from_frames(frames_of(self.model) or 0, tube_frames(self.model))
 
     def pixel_values(self, image: Image.Image) -> Tensor:
-        """Refuses images."""
+        """Raise an error, as images are no videos."""
         raise TypeError(
             f"data of a model of videos must hold pixel values, tensors ({frames_of(self.model)} frames, channels, "
             f"height, width). Got {type(image).__name__} instead."
         )
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """(N, classes) of sheets."""
+        """Return logits (N, classes) of sheets."""
         return super().logits(self.sheet.to_videos(pixels))
 
 
-def is_of_videos(model: nn.Module) -> bool:
-    """Whether a model takes videos, as its config says."""
+def takes_videos(model: nn.Module) -> bool:
+    """Return whether the config of a model says that it takes videos."""
     return bool(frames_of(model))
 
 
-def on_sheet(example: Example, sheet: Sheet) -> Example:
-    """A video as an image, and its mask, of a tube where it is in any of its frames."""
+def lay_on_sheet(example: Example, sheet: Sheet) -> Example:
+    """Lay a video and its mask out as images; a tube is on the object where one of its frames is."""
     mask = None if example.mask is None else partial(_mask_on_sheet, example, sheet)
     return replace(example, read=partial(_read_on_sheet, example, sheet), mask=mask)
 
@@ -52,7 +52,7 @@ def on_sheet(example: Example, sheet: Sheet) -> Example:
 def _read_on_sheet(example: Example, sheet: Sheet) -> Image.Image | Tensor:
     pixels = example.read()
     if not isinstance(pixels, Tensor):
-        return pixels  # which the classifier refuses
+        return pixels  # the classifier refuses an image
     if pixels.dim() != VIDEO_DIMS or pixels.shape[1] != sheet.frames:
         raise ValueError(
             f"pixel values of a video must be of shape ({sheet.frames} frames, channels, height, width), as the "

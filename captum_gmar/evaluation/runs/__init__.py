@@ -1,1 +1,1 @@
-"""A run over a data set: in batches, shared among processes, kept in a folder, and gone on with."""
+"""Runs over a data set: shared out among processes, kept, resumed."""

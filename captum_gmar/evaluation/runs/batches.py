@@ -1,4 +1,4 @@
-"""Examples in batches: read, put together as the model takes them, and left out where that cannot be."""
+"""Examples in batches: read, joined into inputs of the model, and left out where they fail."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from captum_gmar.metrics.curves import Ends
 
 Value = TypeVar("Value")
 
-HOPELESS = 16  # examples that fail before any is finished: the model is to blame, and all others would fail as well
+HOPELESS = 16  # failures without a success after which the model is to blame
 
 
 class Skipped(NamedTuple):
@@ -30,12 +30,12 @@ class Skipped(NamedTuple):
 
 
 class ReadExample(NamedTuple):
-    """An example as it was read."""
+    """A single example."""
 
     number: int
     identity: Identity
     pixels: Tensor  # (1, C, H, W)
-    mask: Tensor  # (H, W), nowhere True where it is not known where the object is
+    mask: Tensor  # (H, W), nowhere True without a known object
     target: int | None
 
 
@@ -47,34 +47,35 @@ class Examples:
     identities: Sequence[Identity]
     pixels: Tensor  # (N, C, H, W)
     targets: Tensor  # (N,)
-    masks: Tensor  # (N, H, W), True on the object; none True where that is not known
+    masks: Tensor  # (N, H, W), True on the object; nowhere without a known object
     ends: dict[str, Ends] = field(default_factory=dict)  # of curves with each removal, once known
 
     def split(self, batch_size: int) -> "list[Examples]":
-        """In batches of at most so many."""
+        """Split into batches of at most so many."""
         names = "numbers", "identities", "pixels", "targets", "masks"
         slices = [slice(start, start + batch_size) for start in range(0, len(self.numbers), batch_size)]
         return [Examples(**{name: getattr(self, name)[some] for name in names}) for some in slices]
 
     def records(self, values: Sequence[Any]) -> list[Record]:
-        """For the journal: of every example what was found out about it."""
+        """Return a record for the journal of every example's values."""
         return list(map(Record, self.identities, self.targets.tolist(), values))
 
 
 Measure: TypeAlias = Callable[[Examples, int], list[Value]]
-"""What is to be done with examples, so many in a pass of the model, and what comes of it."""
+"""Measures examples, so many in a pass of the model."""
 
 
 @dataclass
 class Batches:
-    """
+    """Batches of examples.
+
     Args:
         examples: all of the data.
-        prepare: what makes them ready for the model.
+        prepare: makes inputs of the model.
         device: of the model.
         batch_size: how many images one pass of the model may hold. It is halved when memory does not suffice.
-        note: told when that happens.
-        any_done: whether any example was ever finished; if not, the model may be to blame for what fails.
+        note: hears of that.
+        any_done: whether any example was ever finished; if not, the model may be to blame for failures.
     """
 
     examples: Sequence[Example]
@@ -88,11 +89,11 @@ class Batches:
     def finish(
         self, numbers: Sequence[int], measure: Measure[Value], targets: Callable[[int], int] | None = None
     ) -> tuple[list[Value], list[Skipped]]:
-        """What ``measure`` makes of these examples, and those that could not be read or measured.
+        """Measure these examples; return the values and the examples that could not be read or measured.
 
         Args:
             numbers: of the examples.
-            measure: is called for those of one size together, and again for each where it fails.
+            measure: called for those of one size, and again for each where it fails.
             targets: of an example's number, if not those of the preparation.
 
         Raises:
@@ -108,7 +109,7 @@ class Batches:
                 skipped.append(self._skip(number, error))
         results: list[Value] = []
         for _, group in groupby(read, key=lambda example: example.pixels.shape):
-            for number, failure in self._measure_or_find(list(group), measure, results):
+            for number, failure in self._measure_all(list(group), measure, results):
                 skipped.append(self._skip(number, failure))
                 self.failures.append(failure)
         self.any_done = self.any_done or bool(results)
@@ -117,7 +118,8 @@ class Batches:
         return results, skipped
 
     def read(self, number: int, targets: Callable[[int], int] | None = None) -> ReadExample:
-        """
+        """Read an example.
+
         Raises:
             OSError, ValueError: if image or mask cannot be read.
         """
@@ -136,8 +138,8 @@ class Batches:
         mask = example.read_mask(*image.size)
         return torch.zeros(height, width, dtype=torch.bool) if mask is None else self.prepare.mask(mask)
 
-    def _together(self, read: Sequence[ReadExample]) -> Examples:
-        """As the model takes them, with the targets that are given or else predicted."""
+    def _join(self, read: Sequence[ReadExample]) -> Examples:
+        """Join examples of one size, with their given targets or else the predicted ones."""
         pixels = torch.cat([example.pixels for example in read]).to(self.device)
         masks = torch.stack([example.mask for example in read]).to(self.device)
         given = [-1 if example.target is None else example.target for example in read]
@@ -149,22 +151,22 @@ class Batches:
         numbers, identities = [example.number for example in read], [example.identity for example in read]
         return Examples(numbers, identities, pixels, targets, masks)
 
-    def _measure_or_find(
+    def _measure_all(
         self, read: list[ReadExample], measure: Measure[Value], results: list[Value]
     ) -> list[tuple[int, Exception]]:
-        """Where it fails on examples, these are looked for and left out."""
+        """Measure examples; return those that fail."""
         try:
-            results += self._fitting(lambda: measure(self._together(read), self.batch_size))
+            results += self._fit_memory(lambda: measure(self._join(read), self.batch_size))
         except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             if len(read) == 1:
                 return [(read[0].number, error)]
-            return [failure for example in read for failure in self._measure_or_find([example], measure, results)]
+            return [failure for example in read for failure in self._measure_all([example], measure, results)]
         return []
 
-    def _fitting(self, work: Callable[[], list[Value]]) -> list[Value]:
-        """Does the work with as many images at once as memory holds."""
+    def _fit_memory(self, work: Callable[[], list[Value]]) -> list[Value]:
+        """Do the work with as many images in a pass as memory holds."""
         while True:
             try:
                 return work()
@@ -178,7 +180,7 @@ class Batches:
 
     def _skip(self, number: int, error: Exception) -> Skipped:
         example, reason = self.examples[number], " ".join(str(error).split())
-        for place in (example.name, *example.files):  # which stands before the reason wherever it is told
+        for place in (example.name, *example.files):  # reports put the name before the reason
             reason = reason.removeprefix(f"{place}: ")
         return Skipped(number, example.name, reason)
 

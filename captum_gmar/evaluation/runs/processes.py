@@ -1,4 +1,4 @@
-"""One process, or several that torchrun has started, sharing out the work."""
+"""One process, or several that torchrun has started, which share the work."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +10,12 @@ import torch
 
 Item = TypeVar("Item")
 
-_PATIENCE = timedelta(days=7)  # of a process that is finished, while others still work
+_PATIENCE = timedelta(days=7)  # a finished process waits for others
 _BACKENDS = {"cuda": "nccl", "xpu": "xccl"}
 
 
 class FailedElsewhere(RuntimeError):
-    """Another process has failed, and says why; this one ends with it."""
+    """Error of another process, which reports it."""
 
 
 class Processes(NamedTuple):
@@ -26,15 +26,15 @@ class Processes(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that opens the folder of results, writes the report and speaks."""
+        """Whether it opens the folder of results, and writes the report and messages."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part: every ``total``-th item."""
+        """Return this process's part: every ``total``-th item."""
         return list(items[self.rank :: self.total])
 
     def gather(self, item: Item) -> list[Item]:
-        """The items of all processes, for all of them."""
+        """Return the items of all processes, in each of them."""
         if self.total == 1:
             return [item]
         from torch import distributed
@@ -44,11 +44,11 @@ class Processes(NamedTuple):
         return items
 
     def together(self, work: Callable[[], Item]) -> list[Item]:
-        """What the work of each process has returned, for all of them; none leaves before all have done theirs.
+        """Run work in each process; return all results in each of them. None returns before all are done.
 
         Raises:
-            Exception: whatever this process's work has raised.
-            FailedElsewhere: if another's has raised something.
+            Exception: any error of this process's work.
+            FailedElsewhere: if another's has failed.
         """
         result, failure = None, None
         try:
@@ -64,14 +64,14 @@ class Processes(NamedTuple):
         return [result for result, _ in outcomes]  # type: ignore[misc]
 
     def first(self, work: Callable[[], Item]) -> Item:
-        """What the work of the first process has returned, for all of them, as :meth:`together`; no other does it."""
+        """Run work in the first process alone; return its result in each of them, as :meth:`together`."""
         results: list[Any] = self.together(work if self.is_first else lambda: None)
         result: Item = results[0]
         return result
 
 
 def local_device(name: str) -> str:
-    """The device of this process: of several on a machine, each has its own accelerator."""
+    """Return the device of this process: of several on a machine, each has its own accelerator."""
     if name == "cpu" or ":" in name or _process_count() == 1 or not torch.accelerator.is_available():
         return name
     kind: Any = torch.accelerator.current_accelerator()
@@ -80,11 +80,7 @@ def local_device(name: str) -> str:
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[Processes]:
-    """Within the block, this process knows the others that torchrun has started, if any.
-
-    Args:
-        device: that this process works on; it decides how the processes speak to each other.
-    """
+    """Join the other processes that torchrun has started, if any, by the backend of this device."""
     if _process_count() == 1:
         yield Processes(0, 1)
         return
@@ -100,7 +96,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks: it is alone, or the first of those that torchrun has started."""
+    """Return whether it is alone, or the first of those that torchrun has started."""
     return os.environ.get("RANK", "0") == "0"
 
 

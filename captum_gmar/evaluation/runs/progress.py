@@ -1,4 +1,4 @@
-"""How far a run is, for those who wait for it."""
+"""Progress of a run."""
 
 import time
 import warnings
@@ -8,29 +8,29 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-SECONDS_APART = 30.0  # of lines that say how far a run is
+SECONDS_APART = 30.0  # of lines of progress
 
 
 class Listener(NamedTuple):
-    """Who is told what a run has to say on its way."""
+    """Receiver of the messages of a run."""
 
-    note: Callable[[str], None]  # what went otherwise than expected
-    skip: Callable[[str], None]  # which image is left out, and why
+    note: Callable[[str], None]  # of the unexpected
+    skip: Callable[[str], None]  # of an image that is left out, and why
     has_bar: bool = False  # a progress bar on stderr
-    line: Callable[[str], None] | None = None  # how far it is, now and then, where there is no bar
-    goes_on: str | None = None  # what goes on with it once it is interrupted; None: nothing does
+    line: Callable[[str], None] | None = None  # of progress, now and then, where there is no bar
+    goes_on: str | None = None  # what continues an interrupted run; None: nothing does
 
 
 def warning_listener(has_bar: bool, is_kept: bool) -> Listener:
-    """Whoever calls from Python.
+    """Return a listener that reports through `warnings`.
 
     Args:
-        has_bar: whether a progress bar is to be shown.
-        is_kept: whether the same call goes on with what is finished.
+        has_bar: whether a progress bar is shown.
+        is_kept: whether the same call continues an interrupted run.
     """
     return Listener(
         note=lambda text: warnings.warn(text, stacklevel=2),
-        skip=lambda text: None,  # which is told at the end
+        skip=lambda text: None,  # the end of the run warns of all
         has_bar=has_bar,
         goes_on="the same call" if is_kept else None,
     )
@@ -38,7 +38,7 @@ def warning_listener(has_bar: bool, is_kept: bool) -> Listener:
 
 @contextmanager
 def progress(total: int, name: str | None, listener: Listener) -> Iterator[Callable[[int], None]]:
-    """Yields what is told how many more images are done."""
+    """Yield a function that takes how many more images are done."""
     begin = last = time.monotonic()
     done = 0
 
@@ -56,7 +56,8 @@ def progress(total: int, name: str | None, listener: Listener) -> Iterator[Calla
 
 
 def _left(seconds: float, done: int, total: int) -> str:
-    """
+    """Return the time left.
+
     >>> _left(60.0, 30, 60), _left(600.0, 10, 100)
     ('1 min', '1 h 30 min')
     """
@@ -65,7 +66,8 @@ def _left(seconds: float, done: int, total: int) -> str:
 
 
 def count(number: int, name: str = "image") -> str:
-    """
+    """Return a number with its noun.
+
     >>> count(1), count(2)
     ('1 image', '2 images')
     """
