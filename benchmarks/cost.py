@@ -30,7 +30,7 @@ from captum_gmar.classifier import load_classifier
 from captum_gmar.demo import model_folder
 from captum_gmar.files.writing import write_csv
 from captum_gmar.metrics.controls import CONTROLS
-from captum_gmar.visualization.style import BLUE, GREEN, GREY, VERMILION
+from captum_gmar.visualization._style import BLUE, GREEN, GREY, VERMILION
 
 FREE = 1.0  # the cost that controls are drawn at
 

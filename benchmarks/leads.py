@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from captum_gmar.cli.options import names_of
 from captum_gmar.evaluation.catalogue import METRICS
-from captum_gmar.visualization.style import number_text
+from captum_gmar.visualization._style import number_text
 
 DEFAULT_METRICS = ("srg", "srg-probability", "relevance-mass")
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.rows import BOTH, DENSE, FORWARD
 from benchmarks.summary import Growth, Line
 from captum_gmar.files.writing import replacing
-from captum_gmar.visualization.style import COLOURS, GREY
+from captum_gmar.visualization._style import COLOURS, GREY
 
 DPI = 120
 PANEL_INCHES = (3.8, 3.0)

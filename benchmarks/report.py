@@ -15,7 +15,7 @@ from benchmarks.presets import GROWING, Preset
 from benchmarks.summary import Growth, Line, Spread, grown, lines
 from captum_gmar.files.markdown import table
 from captum_gmar.files.writing import write_json, write_text
-from captum_gmar.visualization.style import number_text
+from captum_gmar.visualization._style import number_text
 
 PLOT = "growth.png"
 ABOUT = """\

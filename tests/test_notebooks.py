@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import CSS4_COLORS
 
-from captum_gmar.visualization.style import SIGNS
+from captum_gmar.visualization._style import SIGNS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))

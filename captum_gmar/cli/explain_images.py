@@ -21,7 +21,6 @@ from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text, report
 from captum_gmar.files.names import readable
 from captum_gmar.files.writing import save_arrays, save_picture
-from captum_gmar.visualization.panels import one_figure_redrawn
 
 Pictures = Mapping[Path, PictureFile]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
@@ -47,7 +46,7 @@ def explain_images(
     paths, size = list(pictures), settings.batch_size
     bar = tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty())
     work = ExplainWork(source, pictures, settings)
-    with bar, one_figure_redrawn():
+    with bar:
         for start in range(0, len(paths), size):
             batch = paths[start : start + size]
             with heartbeat(readable(batch[0]) if len(batch) == 1 else f"{len(batch)} images"):

@@ -23,7 +23,7 @@ from captum_gmar.files.names import readable
 from captum_gmar.files.videos import Clip, save_film
 from captum_gmar.files.writing import save_picture
 from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
-from captum_gmar.visualization.heat import Array
+from captum_gmar.visualization._heatmap import Array
 
 METHOD = METHODS["attention-evidence"]
 PER_PLACE = METHOD.label.replace("per patch", "per place")

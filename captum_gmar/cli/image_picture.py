@@ -6,7 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from captum_gmar.visualization import visualize_attribution, visualize_comparison
-from captum_gmar.visualization.heat import Array
+from captum_gmar.visualization._heatmap import Array
 
 
 class PictureMap(NamedTuple):

@@ -13,19 +13,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from PIL import Image
 
 from captum_gmar.files.writing import write_text
-from captum_gmar.visualization.heat import Pixels, photo_of
-from captum_gmar.visualization.style import DIVERGING, SIGNS
+from captum_gmar.visualization._heatmap import Pixels, photo_of
+from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
 from captum_gmar.vlm.attribution import AnswerAttribution
 
 LARGEST_SIDE = 768  # pixels of a picture in the page
 _DIGITS = 4  # significant, of relevance
-_ENDS = 0.08  # how far from the ends of the colours those of patches lie
 
 
 class AnswerPage:
@@ -84,7 +80,7 @@ class AnswerPage:
 def _mapped(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
     """A picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
     relevance = words.picture_relevance(number).double().cpu().numpy()
-    photo = Image.fromarray((photo_of(image) * 255).round().astype(np.uint8))
+    photo = photo_of(image)
     photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     rounded = [[float(f"{value:.{_DIGITS}g}") for value in word.ravel()] for word in relevance]
     rows, columns = relevance.shape[1:]
@@ -106,13 +102,12 @@ def _data(photo: Image.Image) -> str:
 def _page(prompt: str, contrast: str | None, content: dict[str, Any]) -> str:
     """The page around its content, which no text in it can end."""
     template = files(__package__).joinpath("answer_page.html").read_text(encoding="utf-8")
-    against, speaking = (to_hex(colormaps[DIVERGING](place)) for place in (_ENDS, 1 - _ENDS))
     parts = {
         "PROMPT": escape(prompt),
         "RATHER": "" if contrast is None else escape(f", rather than “{contrast}”"),
         "SIGNS": escape(SIGNS),
-        "FOR": speaking,
-        "AGAINST": against,
+        "FOR": f"rgb{FOR}",
+        "AGAINST": f"rgb{AGAINST}",
         "CONTENT": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
     }
     return re.sub("@([A-Z]+)@", lambda place: parts[place[1]], template)  # once, as texts may hold such words as well

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from captum_gmar.files.markdown import table
 from captum_gmar.inspection.method_results import Cost, MethodResult, time_text
 from captum_gmar.inspection.picture import visualize_side_by_side
-from captum_gmar.visualization.style import milliseconds_text, number_text
+from captum_gmar.visualization._style import milliseconds_text, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_gmar.visualization.heat import Pixels
+    from captum_gmar.visualization._heatmap import Pixels
 
 HEADER = (
     *("method", "insertion ↑", "deletion ↓", "difference ↑"),

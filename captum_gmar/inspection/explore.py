@@ -19,10 +19,10 @@ from captum_gmar.attr.patch_relevance import FAILURES, PATCHWISE, images_at_once
 from captum_gmar.engine.attention.record import record_attention
 from captum_gmar.engine.models.patch_grid import Logits, config_of, patch_grid
 from captum_gmar.engine.request import pixel_values
+from captum_gmar.visualization._heatmap import Pixels
+from captum_gmar.visualization._style import number_text, percent_text
 from captum_gmar.visualization.attribution import visualize_attribution
-from captum_gmar.visualization.head_maps import visualize_head_attention
-from captum_gmar.visualization.heat import Pixels
-from captum_gmar.visualization.style import number_text, percent_text
+from captum_gmar.visualization.heads import visualize_head_attention
 from captum_gmar.visualization.tokens import visualize_token_interaction
 
 RELEVANCE, ATTENTION = "relevance", "attention of heads"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve
-from captum_gmar.visualization.style import milliseconds_text
+from captum_gmar.visualization._style import milliseconds_text
 
 
 class Cost(NamedTuple):

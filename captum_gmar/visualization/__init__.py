@@ -1,19 +1,19 @@
 """Attributions over their photo, and what is known of layers and heads.
 
-The arguments are named as in ``captum.attr.visualization``, which draws attributions of this package as well. What is
-drawn here differs from it: there, the strongest colour is always that of the largest values, so that a flat map looks
-like a finding, and a map lies over a grey photo as opaque where it says nothing as elsewhere.
+The arguments are named as in ``captum.attr.visualization``, which draws attributions of this package as well. There the
+strongest colour is always that of the largest values, so that a flat map looks like a finding; here it looks flat.
 """
 
-from captum_gmar.visualization.attribution import visualize_attribution
+from captum_gmar.visualization.attribution import overlay_attribution, visualize_attribution
+from captum_gmar.visualization.comparison import visualize_comparison
 from captum_gmar.visualization.curves import visualize_perturbation_curves
-from captum_gmar.visualization.head_maps import visualize_head_attention, visualize_head_importance
-from captum_gmar.visualization.side_by_side import visualize_comparison
+from captum_gmar.visualization.heads import visualize_head_attention, visualize_head_importance
 from captum_gmar.visualization.spectrogram import visualize_spectrogram
 from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize_token_interaction
 from captum_gmar.visualization.video import overlay_video, visualize_video
 
 __all__ = [
+    "overlay_attribution",
     "overlay_video",
     "visualize_attribution",
     "visualize_comparison",

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.metrics._statistics import FEWEST, margin
-from captum_gmar.visualization.panels import draw_title, given_axes, make_figure, show, text_height, title_size
-from captum_gmar.visualization.style import BLACK, COLOURS, GREY, number_text
+from captum_gmar.visualization._panels import draw_title, given_axes, make_figure, show, title_height
+from captum_gmar.visualization._style import BLACK, COLOURS, GREY, number_text
 
 Curves = Mapping[str, PerturbationCurve]
 
@@ -42,7 +42,7 @@ def visualize_perturbation_curves(
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """
-    Draws what insertion and deletion followed, a line for each method: the mean over the examples.
+    Draw what insertion and deletion followed, a line for each method: the mean over the examples.
 
     The legend below each panel gives the mean area under each line, best first. The controls "random map", "uniform
     map" and "centre blob" are drawn in grey. Where there are ten examples or more and at most four methods besides, a
@@ -129,18 +129,17 @@ def _axes(panels: int, methods: int, title: str | None, use_pyplot: bool) -> tup
     columns = ceil(methods / ceil(methods / _columns(methods)))
     rows = ceil(methods / columns) + 1
     width = panels * PANEL_INCHES
-    title_height = text_height([title or ""], width, title_size())
-    figure = make_figure(width, HEIGHT_INCHES + title_height + 1.2 + rows * 0.17, use_pyplot)
+    figure = make_figure(width, HEIGHT_INCHES + title_height(title, width) + 1.2 + rows * 0.17, use_pyplot)
     return figure, figure.subplots(1, panels, sharey=True, squeeze=False)
 
 
 def _columns(methods: int) -> int:
-    """Of a legend"""
+    """Return the number of columns of a legend."""
     return 1 if methods <= MOST_IN_A_COLUMN else 2
 
 
 def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
-    """How each method is drawn, in both panels the same: a colour and then a line that no other has."""
+    """Return the colour and line of each method, the same in both panels, that no other has."""
     colours = [rcParams["text.color"] if colour == BLACK else colour for colour in COLOURS]  # seen on any ground
     styles: Iterator[tuple[Any, str]] = cycle(product(LINES, colours))
     return {
@@ -188,7 +187,7 @@ def _draw(panel: Axes, name: str, curves: Curves, texts: tuple[str, str, str], s
 
 
 def _interval(curves: Tensor) -> tuple[Any, Any]:
-    """Where the mean of curves (examples, points) lies: no mean is beyond the lowest and the highest example."""
+    """Return the interval of the mean of curves (examples, points), within the lowest and the highest example."""
     error = margin(curves, 0)
     low, high = curves.mean(0) - error, curves.mean(0) + error
     return _numpy(low.maximum(curves.amin(0))), _numpy(high.minimum(curves.amax(0)))

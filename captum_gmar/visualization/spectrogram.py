@@ -2,23 +2,28 @@
 
 from math import log
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from captum_gmar.visualization.attribution import ALPHA
-from captum_gmar.visualization.heat import OUTLIERS, Map, array_of, scaled
-from captum_gmar.visualization.panels import (
-    draw_title,
-    make_figure,
+from captum_gmar.visualization._heatmap import OUTLIERS, Array, Map, array_of, blend, scale
+from captum_gmar.visualization._panels import (
+    BAR_INCHES,
+    MARGIN_INCHES,
+    PAD_INCHES,
+    Layout,
+    PanelRow,
+    draw_bar,
+    make_grid,
     map_text,
-    opaque_colorbar,
     show,
-    value_labels,
-    wrapped,
+    text_height,
+    wrap,
 )
 
-FIGURE_SIZE = 9.0, 5.5  # inches
-NAME_SIZE = 9
+LAYOUT = Layout(panel=8.0, gap=0, columns=1, name_size=9, text_size=9)
+PANEL_HEIGHT, AXIS_INCHES, PIXELS = 2.0, 0.7, 900  # of a panel; beside and below it; most pixels across
 LOWEST = 20.0  # Hz, where the first bin begins
 HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
@@ -32,13 +37,12 @@ def visualize_spectrogram(
     title: str | None = None,
     label: str | None = None,
     note: str | None = None,
-    cmap: str | None = None,
-    alpha_overlay: float = ALPHA,
+    smooth: bool = False,
     outlier_perc: float = OUTLIERS,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """
-    Draws a spectrogram, and below it the same with its relevance over it, over time and frequency.
+    Draw a spectrogram, and below it the same with its relevance over it, over time and frequency.
 
     Args:
         attribution (Tensor or numpy.ndarray): Of one sound: (rows, columns), the relevance of places that lie evenly
@@ -49,8 +53,9 @@ def visualize_spectrogram(
             Default: 16000
         seconds (float, optional): From one column to the next.
             Default: 0.01, as of Kaldi and AST
-        title, label, note, cmap, alpha_overlay, outlier_perc, use_pyplot: those of
-            :func:`~captum_gmar.visualize_attribution`.
+        smooth (bool, optional): Interpolate between the places.
+            Default: False
+        title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         2-element tuple of **figure**, **axes**:
@@ -74,31 +79,36 @@ def visualize_spectrogram(
             "attribution must be of one sound, (rows, columns), and the spectrogram (time, bins). Got shapes "
             f"{values.shape} and {sound.shape} instead."
         )
-    heat = scaled(values, "attribution", outlier_perc)
-    figure = make_figure(*FIGURE_SIZE, use_pyplot)
-    axes = list(figure.subplots(2, 1, sharex=True))
+    heat = scale(values, "attribution", outlier_perc)
+    text = wrap(map_text(label or "relevance per place", heat, note), LAYOUT.panel, LAYOUT.text_size)
+    rows = [PanelRow(MARGIN_INCHES + PAD_INCHES, PANEL_HEIGHT, PAD_INCHES, 1)]
+    below = AXIS_INCHES + BAR_INCHES + text_height(text, LAYOUT.text_size)
+    figure, axes = make_grid([*rows, rows[0]._replace(bottom_space=below)], LAYOUT, title, use_pyplot, left=AXIS_INCHES)
+    photo = _picture(sound)
+    images = photo, blend(photo, heat._replace(values=values[::-1]), smooth=smooth)
     place = (0, len(sound) * seconds, 0, sound.shape[1])
-    for panel, name in zip(axes, ("spectrogram", "overlay"), strict=True):
-        panel.imshow(sound.T, origin="lower", aspect="auto", extent=place, cmap="gray")
-        panel.set_title(name, fontsize=NAME_SIZE)
+    for panel, image, name in zip(axes, images, ("spectrogram", "overlay"), strict=True):
+        panel.imshow(np.asarray(image), aspect="auto", extent=place, interpolation="nearest")
+        panel.set_title(name, fontsize=LAYOUT.name_size, pad=3)
         panel.set_ylabel("frequency in Hz")
         _mark_frequencies(panel, sound.shape[1], sampling_rate)
-    shown = {"cmap": cmap or heat.cmap, "vmin": heat.low, "vmax": heat.high}
-    over = axes[1].imshow(
-        heat.values, origin="lower", aspect="auto", extent=place, alpha=alpha_overlay * heat.strength, **shown
-    )
+    axes[0].set_xticks([])
     axes[1].set_xlabel("time in seconds")
-    bar = opaque_colorbar(figure.colorbar(over, ax=axes, ticks=list(heat.ticks)))
-    bar.ax.set_yticks(heat.ticks, value_labels(heat))
-    text = map_text(label or "relevance per place", heat, cmap, note)
-    bar.set_label(wrapped(text, FIGURE_SIZE[1], NAME_SIZE), fontsize=NAME_SIZE, parse_math=False)
-    draw_title(figure, title)
+    draw_bar(axes[1], heat, LAYOUT.text_size, gap=AXIS_INCHES, text=text)
     show(figure, use_pyplot)
     return figure, axes
 
 
+def _picture(spectrogram: Array) -> Image.Image:
+    """Return the levels of a spectrogram (time, bins) as a picture, the lowest frequency at the bottom."""
+    levels = spectrogram.T[::-1].astype(float)
+    levels = 255 * (levels - levels.min()) / (np.ptp(levels) or 1)
+    picture = Image.fromarray(np.rint(levels).astype(np.uint8))
+    return picture.resize((max(PIXELS, picture.width), picture.height * 4), Image.Resampling.NEAREST).convert("RGB")
+
+
 def _mark_frequencies(panel: Axes, bins: int, sampling_rate: int) -> None:
-    """The ticks of a mel scale of so many bins."""
+    """Draw the ticks of a mel scale of so many bins."""
     low, high = _mel(LOWEST), _mel(sampling_rate / 2)
     marked = [hertz for hertz in HERTZ if hertz <= sampling_rate / 2]
     panel.set_yticks([bins * (_mel(hertz) - low) / (high - low) for hertz in marked], [str(hertz) for hertz in marked])
@@ -106,6 +116,8 @@ def _mark_frequencies(panel: Axes, bins: int, sampling_rate: int) -> None:
 
 def _mel(hertz: float) -> float:
     """
+    Return the mel of a frequency in hertz.
+
     >>> round(_mel(1000))
     1000
     """

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from captum_gmar.visualization.attribution import ALPHA, draw_single
-from captum_gmar.visualization.heat import Array, Heat, Map, Pixels, array_of, heat_of, patches_of, photo_of, scaled
-from captum_gmar.visualization.panels import draw_strip, map_text, outline, show
-from captum_gmar.visualization.style import number_text, percent_text
+from captum_gmar.visualization._heatmap import Array, Corners, Heat, Map, Pixels, array_of, heat_of, patches_of, scale
+from captum_gmar.visualization._panels import STRIP, draw_strip, map_text
+from captum_gmar.visualization._style import number_text, percent_text
+from captum_gmar.visualization.attribution import LAYOUT, draw_single
 
 
 def visualize_token_interaction(
@@ -19,16 +20,15 @@ def visualize_token_interaction(
     image: Pixels,
     patch: tuple[int, int],
     *,
+    crop: Corners | None = None,
     title: str | None = None,
     label: str | None = "relevance for the framed patch",
     note: str | None = None,
-    cmap: str | None = None,
-    alpha_overlay: float = ALPHA,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """
-    Draws what fed one patch, as :func:`~captum_gmar.visualize_attribution` does, with that patch framed.
+    Draw what fed one patch, as :func:`~captum_gmar.visualize_attribution` does, with that patch framed.
 
     Most of a patch's relevance often stays with itself. The colours therefore end at the others, and what the patch
     keeps stands below the colour bar; where that is more than the others have, it has the last colour.
@@ -36,19 +36,19 @@ def visualize_token_interaction(
     Args:
         relevance (Tensor or numpy.ndarray): (rows, columns) of one example, from a method that begins at the patch,
             ``tokens=(row, column)``.
-        image (Tensor, numpy.ndarray or PIL.Image.Image): What the model saw of the photo, as
-            :func:`~captum_gmar.visualize_attribution` takes it.
+        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`~captum_gmar.visualize_attribution` takes
+            it.
         patch (tuple[int, int]): Row and column, from 0 at the top left.
         label (str, optional): What the colour bar measures, and its unit.
             Default: "relevance for the framed patch"
 
-    title, note, cmap, alpha_overlay, plt_fig_axis, use_pyplot are those of
+    crop, title, note, plt_fig_axis, use_pyplot are those of
     :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         2-element tuple of **figure**, **axes**:
         - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): photo, heat map and overlay.
+        - **axes** (*list of matplotlib.axes.Axes*): photo, patches and smooth map.
 
     Raises:
         TypeError: if an argument is none of these types.
@@ -63,18 +63,16 @@ def visualize_token_interaction(
         >>> relevance = GMARAttribution(load_model(), tokens=patch).relevance(scene.pixel_values, scene.labels[0])
         >>> figure, axes = visualize_token_interaction(relevance[0], scene.image, patch, use_pyplot=False)
         >>> [panel.get_title() for panel in axes]
-        ['photo', 'relevance', 'overlay']
+        ['photo', 'patches', 'smooth']
     """
-    photo, values = photo_of(image), patches_of(relevance, "relevance")
+    values = patches_of(relevance, "relevance")
     check_patch(patch, values.shape)
+    photo, crop = LAYOUT.fit(image, crop)
     heat = _scaled_by_others(values, photo, patch)
     itself = f"the framed patch itself keeps {number_text(values[patch])}"
-    text = map_text(label, heat, cmap, "\n".join(filter(None, [itself, note])))
-    figure, panels = draw_single(photo, heat, title, text, cmap, alpha_overlay, plt_fig_axis, use_pyplot)
-    for panel in panels:
-        outline(panel, photo, patch, values.shape)
-    show(figure, use_pyplot)
-    return figure, panels
+    text = map_text(label, heat, "\n".join(filter(None, [itself, note])))
+    box = patch_box(patch, values.shape, crop or (0, 0, *photo.size))
+    return draw_single(photo, heat, text, crop, box, None, title, plt_fig_axis, use_pyplot)
 
 
 def visualize_relevance_flow(
@@ -83,24 +81,23 @@ def visualize_relevance_flow(
     *,
     prefix_share: Map | None = None,
     layers: Sequence[int] | None = None,
+    crop: Corners | None = None,
     title: str | None = None,
     label: str = "relevance per patch",
-    cmap: str | None = None,
-    alpha_overlay: float = ALPHA,
-    interpolation: str = "nearest",
+    smooth: bool = False,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """
-    Draws how relevance comes down the layers, from the last to the first, where it is what the method returns.
+    Draw how relevance comes down the layers, from the last to the first, where it is what the method returns.
 
     Every map has a colour scale of its own, so colours compare places of one layer and not one layer with another.
 
     Args:
         relevance (Tensor or numpy.ndarray): (layers, rows, columns) of one example, last layer first, as
             ``relevance_flow`` of :class:`~captum_gmar.GMARAttribution` and others returns it.
-        image (Tensor, numpy.ndarray or PIL.Image.Image): What the model saw of the photo, as
-            :func:`~captum_gmar.visualize_attribution` takes it.
+        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`~captum_gmar.visualize_attribution` takes
+            it.
         prefix_share (Tensor or numpy.ndarray, optional): (layers,), from 0 to 1, what the tokens that are no patches
             hold of the relevance: it stands in the titles.
             Default: None
@@ -111,7 +108,8 @@ def visualize_relevance_flow(
         plt_fig_axis (tuple, optional): A figure and 1 + layers of its axes to draw in.
             Default: None
 
-    title, cmap, alpha_overlay, interpolation, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
+    crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
+    :func:`~captum_gmar.visualize_comparison`.
 
     Returns:
         2-element tuple of **figure**, **axes**:
@@ -134,7 +132,7 @@ def visualize_relevance_flow(
         >>> axes[1].get_title()
         'below layer 5\\nprefix tokens 55 %'
     """
-    photo, maps = photo_of(image), patches_of(relevance, "relevance", 3)
+    maps = patches_of(relevance, "relevance", 3)
     numbers = range(len(maps))[::-1] if layers is None else list(layers)
     if len(numbers) != len(maps):
         raise ValueError(f"layers must name each of the {len(maps)} maps. Got {len(numbers)} numbers instead.")
@@ -142,33 +140,28 @@ def visualize_relevance_flow(
     if prefix_share is not None:
         shares = _shares(prefix_share, len(maps))
         names = [f"{name}\nprefix tokens {percent_text(share)}" for name, share in zip(names, shares, strict=True)]
-    heats = [heat_of(layer, photo, f"relevance[{index}]", interpolation) for index, layer in enumerate(maps)]
-    figure, panels = draw_strip(
-        photo,
-        heats,
-        names,
-        title=title,
-        label=label,
-        cmap=cmap,
-        alpha_overlay=alpha_overlay,
-        plt_fig_axis=plt_fig_axis,
-        use_pyplot=use_pyplot,
-    )
-    show(figure, use_pyplot)
-    return figure, panels
+    photo, crop = STRIP.fit(image, crop)
+    heats = [heat_of(layer, photo, f"relevance[{index}]") for index, layer in enumerate(maps)]
+    options: dict[str, Any] = {"title": title, "plt_fig_axis": plt_fig_axis, "use_pyplot": use_pyplot}
+    return draw_strip(photo, heats, names, crop=crop, smooth=smooth, label=label, **options)
 
 
-def _scaled_by_others(relevance: Array, photo: Array, patch: tuple[int, int]) -> Heat:
-    """The map with the scale that it has without the patch."""
-    heat, others = (
-        heat_of(relevance, photo, "relevance"),
-        np.delete(relevance, np.ravel_multi_index(patch, relevance.shape)),
-    )
-    return scaled(others, "relevance")._replace(values=heat.values, label=heat.label) if others.size else heat
+def _scaled_by_others(relevance: Array, photo: Image.Image, patch: tuple[int, int]) -> Heat:
+    """Return the map with the scale that it has without the patch."""
+    heat = heat_of(relevance, photo, "relevance")
+    others = np.delete(relevance, np.ravel_multi_index(patch, relevance.shape))
+    return scale(others, "relevance")._replace(values=heat.values) if others.size else heat
+
+
+def patch_box(patch: tuple[int, int], grid: tuple[int, ...], crop: Corners) -> Corners:
+    """Return the corners of the patch (row, column) of a grid of so many rows and columns over a crop."""
+    left, top, right, bottom = crop
+    (row, column), height, width = patch, (bottom - top) / grid[0], (right - left) / grid[1]
+    return left + column * width, top + row * height, left + (column + 1) * width, top + (row + 1) * height
 
 
 def check_patch(patch: object, patches: tuple[int, ...]) -> None:
-    """Raises an error unless ``patch`` is the (row, column) of one of so many rows and columns."""
+    """Raise an error unless ``patch`` is the (row, column) of one of so many rows and columns."""
     if not isinstance(patch, tuple) or len(patch) != 2 or not all(isinstance(number, Integral) for number in patch):
         raise TypeError(f"patch must be a tuple (row, column) of integers. Got {patch!r} instead.")
     if not all(0 <= number < count for number, count in zip(patch, patches, strict=True)):

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from captum_gmar import visualize_attribution
-from captum_gmar.visualization.fonts import font_with
+from captum_gmar.visualization._style import font_with
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 

@@ -24,7 +24,7 @@ from captum_gmar.visualization import (
     visualize_relevance_flow,
     visualize_token_interaction,
 )
-from captum_gmar.visualization.panels import one_figure_redrawn
+from captum_gmar.visualization._panels import one_figure_redrawn
 
 BASELINES = Path(__file__).parent / "baselines"
 TOLERANCE = 2.5  # of 255; another version of Matplotlib differs by less

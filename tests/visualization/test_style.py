@@ -8,7 +8,7 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
-from captum_gmar.visualization.style import (
+from captum_gmar.visualization._style import (
     COLOURS,
     DIVERGING,
     GREY,

@@ -6,7 +6,7 @@ from itertools import groupby
 from captum_gmar import _HOMES
 from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
 from captum_gmar.files.markdown import table
-from captum_gmar.visualization.style import number_text
+from captum_gmar.visualization._style import number_text
 from tools.site.bibliography import key_of
 from tools.site.facts import DOCS, MARKS, OUR_OWN, Fact, class_of, write_page
 

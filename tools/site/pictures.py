@@ -18,7 +18,7 @@ from captum_gmar import (
     visualize_relevance_flow,
 )
 from captum_gmar.demo import DemoScene, load_model, load_scene
-from captum_gmar.visualization.style import percent_text
+from captum_gmar.visualization._style import percent_text
 from tools.site.facts import DOCS, Fact, scene
 
 FOLDER = DOCS / "pictures"
