@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
+from captum_gmar.cli.image_picture import view_photo
 from captum_gmar.cli.image_report import claim, seen_lines
 from captum_gmar.cli.image_settings import CompareSettings
 from captum_gmar.cli.paths import PictureFile
@@ -38,7 +39,8 @@ def compare_image(
     pixels = _pixels(classifier, photo, image)
     comparison, explained = _compare(classifier, pixels, target, settings)
     title = f"{readable(image.name)}: {explained}"
-    figure = comparison.visualize(classifier.photo(pixels[0]), title=title, use_pyplot=False)
+    view = view_photo(classifier, photo, pixels[0])
+    figure = comparison.visualize(view.photo, crop=view.crop, title=title, use_pyplot=False)
     lines = [readable(image), f"  explained  {explained}", *seen_lines(classifier, photo)]
     lines.append(f"  picture    {readable(picture.path)}")
     save_picture(figure[0], *picture)

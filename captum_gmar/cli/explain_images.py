@@ -6,12 +6,14 @@ from itertools import groupby, repeat
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
+from captum_gmar.cli.image_picture import view_photo
 from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, picture_of, seen_lines, summary_text
 from captum_gmar.cli.image_settings import ExplainSettings
 from captum_gmar.cli.listener import heartbeat
@@ -19,6 +21,7 @@ from captum_gmar.cli.options import Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text, report
+from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.names import readable
 from captum_gmar.files.writing import save_arrays, save_picture
 
@@ -75,10 +78,11 @@ class ExplainWork:
         )
         self.done: list[ExplainedImage] = []
         self.failed = 0
-        self._seen: dict[Path, list[str]] = {}  # what is printed of the part of each image that the model sees
+        self._photos: dict[Path, Image.Image] = {}  # those of the batch
 
     def explain_batch(self, paths: list[Path]) -> None:
         """Explain images and write their pictures."""
+        self._photos.clear()
         readable_images = [(path, pixels) for path in paths if (pixels := self._read(path)) is not None]
         for _, group in groupby(readable_images, key=lambda image: image[1].shape):
             for explained, pixels in self._explain(list(group)):
@@ -100,7 +104,7 @@ class ExplainWork:
         try:
             image = self.read(path)
             pixels = self.classifier.pixel_values(image)
-            self._seen[path] = seen_lines(self.classifier, image)
+            self._photos[path] = image
             return pixels
         except OSError as error:
             self._fail(error)
@@ -148,14 +152,17 @@ class ExplainWork:
         return [(image, seen) for image, seen in explained if not self.question.is_void(image.logits)]
 
     def _draw(self, explained: ExplainedImage, pixels: Tensor) -> None:
-        file = self.pictures[explained.path]
+        file, photo = self.pictures[explained.path], self._photos.pop(explained.path)
+        grid = patch_grid(self.classifier.model, *pixels.shape[-2:])  # beyond it is a margin that no patch covers
+        covered = pixels[:, : grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
+        view = view_photo(self.classifier, photo, covered)
         try:
-            save_picture(picture_of(explained, self.question, pixels, self.classifier).draw(), *file)
+            save_picture(picture_of(explained, self.question, view, self.classifier).draw(), *file)
         except OSError as error:
             return self._fail(error)
         self.done.append(explained)
         text = summary_text(explained, self.question, self.classifier)
-        lines = [text, *self._seen.pop(explained.path), f"  picture    {readable(file.path)}"]
+        lines = [text, *seen_lines(self.classifier, photo), f"  picture    {readable(file.path)}"]
         return print_text("\n".join(lines))
 
     def _fail(self, message: object) -> None:

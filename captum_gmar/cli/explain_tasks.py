@@ -1,6 +1,6 @@
 """The work of ``captum-gmar explain`` on models that detect, segment, or classify videos or sounds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,16 @@ from captum_gmar.classifier import Classifier, find_class, find_object, find_reg
 from captum_gmar.classifier.photo_frame import Corners
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.classifier.vision_task import VisionTask
+from captum_gmar.cli.image_picture import PhotoView, view_photo
 from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, share_text
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
-from captum_gmar.engine.models.grids import stretched
 from captum_gmar.files.images import read_image
 from captum_gmar.files.names import readable
-from captum_gmar.files.videos import Clip, save_film
+from captum_gmar.files.videos import save_film
 from captum_gmar.files.writing import save_picture
 from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
-from captum_gmar.visualization._heatmap import Array
+from captum_gmar.visualization._heatmap import Pixels
 
 METHOD = METHODS["attention-evidence"]
 PER_PLACE = METHOD.label.replace("per patch", "per place")
@@ -88,11 +88,10 @@ def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -
     what = f"{name}, probability {100 * detection.probability:.1f}%"
     corners = ", ".join(f"{corner:.0f}" for corner in detection.box)
     lines = [f"  explained  {what}", f"  query      {detection.query}, which sees it in the box {corners}"]
-    box = detector.frame(image).from_photo(detection.box)
     title = f"{what}, query {detection.query}"
     return ExplainedInput(
         [*lines, *seen_lines(detector, image), _METHOD_LINE],
-        _image_picture(detector, path, detected.pixels, relevance, title, box=box),
+        _image_picture(path, view_photo(detector, image, detected.pixels[0]), relevance, title, box=detection.box),
     )
 
 
@@ -105,29 +104,36 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
     where = f"over {share_text(float(region.region.float().mean()))} of the image"
     return ExplainedInput(
         [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), _METHOD_LINE],
-        _image_picture(segmenter, path, region.pixels, relevance, f"{what}, {where}", region=region.region),
+        _image_picture(
+            path, view_photo(segmenter, image, region.pixels[0]), relevance, f"{what}, {where}", region=region.region
+        ),
     )
 
 
 def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
     clip, pixels = load_video(classifier, path)
     lines, what, relevance = _of_class(classifier, pixels, settings)
-    photos = [classifier.photo(frame) for frame in pixels[0]]
+    crop = view_photo(classifier, clip.frames[0], pixels[0, 0]).crop
+    frames = [classifier.photo(frame) for frame in pixels[0]] if crop is None else clip.frames
     taken = len(clip.frames)
     if taken < clip.of_frames:
         lines.append(f"  seen       {taken} of {clip.of_frames} frames, evenly apart")
     return ExplainedInput(
         [*lines, *seen_lines(classifier, clip.frames[0])],
-        lambda picture: _save_video(picture, relevance, photos, clip, _input_title(path, what)),
+        lambda picture: _save_video(picture, relevance, frames, crop, clip.seconds, _input_title(path, what)),
     )
 
 
-def _save_video(picture: PictureFile, relevance: Tensor, photos: list[Array], clip: Clip, title: str) -> None:
+def _save_video(
+    picture: PictureFile, relevance: Tensor, frames: Sequence[Pixels], crop: Corners | None, seconds: float, title: str
+) -> None:
     if picture.path.suffix[1:].lower() in FILMS:
-        save_film(overlay_video(relevance, photos), picture.path, clip.seconds, picture.note)
+        save_film(overlay_video(relevance, frames, crop=crop), picture.path, seconds, picture.note)
         return
     label = PER_PLACE.replace("place", "tube")
-    figure, _ = visualize_video(100 * relevance, photos, title=title, label=label, note=METHOD.caveat, use_pyplot=False)
+    figure, _ = visualize_video(
+        100 * relevance, frames, crop=crop, title=title, label=label, note=METHOD.caveat, use_pyplot=False
+    )
     save_picture(figure, *picture)
 
 
@@ -178,9 +184,8 @@ def _of_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) ->
 
 
 def _image_picture(
-    classifier: Classifier,
     path: Path,
-    pixels: Tensor,
+    view: PhotoView,
     relevance: Tensor,
     what: str,
     box: Any = None,
@@ -188,8 +193,9 @@ def _image_picture(
 ) -> Callable[[PictureFile], None]:
     def save(picture: PictureFile) -> None:
         figure, _ = visualize_attribution(
-            _on_pixels(100 * relevance[0], pixels),
-            classifier.photo(pixels[0]),
+            100 * relevance[0],
+            view.photo,
+            crop=view.crop,
             title=_input_title(path, what),
             label=PER_PLACE,
             note=METHOD.caveat,
@@ -200,15 +206,6 @@ def _image_picture(
         save_picture(figure, *picture)
 
     return save
-
-
-def _on_pixels(relevance: Tensor, pixels: Tensor) -> Tensor:
-    """A map (rows, columns) that divides the pixels evenly, or one for each pixel of the place that it lies in."""
-    size = height, width = pixels.shape[-2], pixels.shape[-1]
-    rows, columns = relevance.shape
-    if height % rows == 0 and width % columns == 0:
-        return relevance
-    return stretched(relevance[None], size)[0] * (height * width / (rows * columns))
 
 
 def _class_of(name: str | None, classifier: Classifier, option: str = "target") -> int | None:

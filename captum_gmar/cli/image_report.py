@@ -12,9 +12,8 @@ from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_picture import ImagePicture, PictureMap
+from captum_gmar.cli.image_picture import ImagePicture, PhotoView, PictureMap
 from captum_gmar.cli.options import start_name
-from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.names import readable
 
@@ -93,18 +92,15 @@ def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:
     return [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
 
 
-def picture_of(explained: ExplainedImage, question: Question, pixels: Tensor, classifier: Classifier) -> ImagePicture:
-    """The picture, of the pixel values (channels, height, width) that the model saw."""
-    grid = patch_grid(classifier.model, *pixels.shape[-2:])
-    # A margin that no patch covers was not seen by the model and is not shown.
-    photo = classifier.photo(pixels)[: grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
+def picture_of(explained: ExplainedImage, question: Question, view: PhotoView, classifier: Classifier) -> ImagePicture:
+    """Return the picture of an explained photo."""
     entries = [METHODS[name] for name in question.methods * question.top]  # of each map
     names = _claims(explained, classifier) if question.top > 1 else _map_names(question)
     maps = [
         PictureMap(name, 100 * relevance if entry.share else relevance, entry.label, entry.caveat)
         for name, relevance, entry in zip(names, explained.relevance.numpy(), entries, strict=True)
     ]
-    return ImagePicture(photo, _title(explained, question, classifier), maps)
+    return ImagePicture(view, _title(explained, question, classifier), maps)
 
 
 def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:

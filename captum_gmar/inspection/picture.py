@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.inspection.method_results import MethodResult, time_text
-from captum_gmar.visualization._heatmap import Corners, Pixels, blend, heat_of
+from captum_gmar.visualization._heatmap import Crop, Pixels, blend, heat_of
 from captum_gmar.visualization._panels import (
     PAD_INCHES,
     Layout,
@@ -48,7 +48,7 @@ def visualize_side_by_side(
     followed: str,
     is_probability: bool,
     removal: str,
-    crop: Corners | None = None,
+    crop: Crop | None = None,
     title: str | None = None,
     smooth: bool = False,
     plt_fig_axis: tuple[Figure, Any] | None = None,

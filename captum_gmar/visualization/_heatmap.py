@@ -15,7 +15,7 @@ from captum_gmar.visualization._style import AGAINST, FOR, number_text
 Array = npt.NDArray[Any]
 Map = Tensor | Array
 Pixels = Tensor | Array | Image.Image
-Corners = tuple[float, float, float, float]  # left, top, right and bottom, in pixels of the photo
+Crop = tuple[float, float, float, float]  # left, top, right and bottom, in pixels of the photo
 
 ROUNDING = 1e-4  # negative values below this part of the largest are rounding
 OUTLIERS, FAR = 2, 1.5  # percent of the values that may be beyond the scale, where these are this far from the others
@@ -134,7 +134,7 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     return Heat(values, 0.0, max(end, 2 * mean) or 1.0, least < -ROUNDING * largest)
 
 
-def blend(photo: Image.Image, heat: Heat, crop: Corners | None = None, smooth: bool = False) -> Image.Image:
+def blend(photo: Image.Image, heat: Heat, crop: Crop | None = None, smooth: bool = False) -> Image.Image:
     """
     Compose a map over its photo in grey.
 
@@ -164,7 +164,7 @@ def tint(grey: Array, strength: Array) -> Image.Image:
     return image
 
 
-def outline_box(image: Image.Image, box: Corners) -> Image.Image:
+def outline_box(image: Image.Image, box: Crop) -> Image.Image:
     """Return the image with a white line along the inner edge of a box and a black one along the outer edge."""
     left, top, right, bottom = (round(corner) for corner in box)
     draw, line = ImageDraw.Draw(image := image.copy()), _line(image)
@@ -189,7 +189,7 @@ def _line(image: Image.Image) -> int:
     return max(1, round(max(image.size) * LINE))
 
 
-def visible_part(photo: Image.Image, crop: Corners | None) -> tuple[int, int, int, int]:
+def visible_part(photo: Image.Image, crop: Crop | None) -> tuple[int, int, int, int]:
     """
     Return the part of a crop that is in the photo, in whole pixels.
 
@@ -206,7 +206,7 @@ def visible_part(photo: Image.Image, crop: Corners | None) -> tuple[int, int, in
     return part
 
 
-def spread(values: Array, photo: Image.Image, crop: Corners | None = None, smooth: bool = False) -> Array:
+def spread(values: Array, photo: Image.Image, crop: Crop | None = None, smooth: bool = False) -> Array:
     """Return the values of a map at the pixels of its photo (height, width), and zero beyond the crop."""
     left, top, right, bottom = part = visible_part(photo, crop)
     (rows, columns), (start, upper, end, lower) = values.shape, crop or part

@@ -21,7 +21,7 @@ from PIL import Image
 
 from captum_gmar.visualization._heatmap import (
     PAPER,
-    Corners,
+    Crop,
     Heat,
     Pixels,
     blend,
@@ -40,7 +40,7 @@ BAR_GAP, BAR_THICKNESS, TICK_GAP, BAR_INCHES = 0.08, 0.1, 0.03, 0.36  # of a col
 BAR_COLOURS = 256
 TOGETHER = re.compile(r"\([^()\n]{1,16}\)")  # "(class 292)" is not torn apart
 
-Item = TypeVar("Item")
+Listed = TypeVar("Listed")
 WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # Matplotlib's backends that show nothing
 _pyplot_figures: "WeakSet[Figure]" = WeakSet()
 
@@ -59,7 +59,7 @@ class Layout(NamedTuple):
         """How wide a text above or below a panel may be, in inches."""
         return self.panel + self.gap - 0.08
 
-    def fit(self, image: Pixels, *boxes: Corners | None) -> tuple[Any, ...]:
+    def fit(self, image: Pixels, *boxes: Crop | None) -> tuple[Any, ...]:
         """Return a photo no larger than a panel can show, and boxes of the photo in its pixels."""
         photo = whole = photo_of(image)
         most = round(SHARPEST * self.panel)
@@ -115,7 +115,7 @@ def draw_tiles(
     return figure, panels
 
 
-def split_evenly(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+def split_evenly(items: Sequence[Listed], most: int) -> list[Sequence[Listed]]:
     """Return the items in as few lines of at most so many as they need, all but the last of one length."""
     length = ceil(len(items) / ceil(len(items) / most))
     return [items[start : start + length] for start in range(0, len(items), length)]
@@ -172,9 +172,9 @@ def draw_strip(
     heats: Sequence[Heat],
     names: Sequence[str],
     *,
-    crop: Corners | None,
+    crop: Crop | None,
     smooth: bool,
-    box: Corners | None = None,
+    box: Crop | None = None,
     label: str,
     **options: Any,
 ) -> tuple[Figure, list[Axes]]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.visualization._heatmap import OUTLIERS, Corners, Heat, Map, Pixels, blend, heat_of
+from captum_gmar.visualization._heatmap import OUTLIERS, Crop, Heat, Map, Pixels, blend, heat_of
 from captum_gmar.visualization._panels import OWN_SCALE, Layout, Tile, draw_tiles, map_text, split_evenly
 
 Maps: TypeAlias = Map | Sequence[Map]
@@ -22,7 +22,7 @@ def visualize_comparison(
     attributions: Mapping[str, Maps],
     images: Images,
     *,
-    crop: Corners | Sequence[Corners | None] | None = None,
+    crop: Crop | Sequence[Crop | None] | None = None,
     title: str | None = None,
     label: str | Mapping[str, str] | None = None,
     note: str | Mapping[str, str] | None = None,
@@ -98,7 +98,7 @@ def visualize_comparison(
     return figure, [panels[start : start + len(heats) + 1] for start in range(0, len(panels), len(heats) + 1)]
 
 
-def _fitted(images: Any, crop: Any) -> tuple[list[Image.Image], list[Corners | None]]:
+def _fitted(images: Any, crop: Any) -> tuple[list[Image.Image], list[Crop | None]]:
     """Return photos no larger than panels can show, and where their maps are in them."""
     each = _each_image(images)
     crops = crop if _is_several(images) and crop is not None else [crop] * len(each)

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_gmar.visualization._heatmap import (
+    PAPER,
     Array,
-    Corners,
+    Crop,
     Heat,
     Map,
     Pixels,
@@ -38,9 +39,9 @@ from captum_gmar.visualization.tokens import check_patch, patch_box
 CELL_WIDTH, CELL_HEIGHT, SPREAD_HEIGHT = 0.62, 0.3, 0.42  # inches
 CELLS_WIDEST = 8.2  # inches of cells, which are narrower where there are more heads
 CELLS_NARROWEST = 1.9  # inches, for names and values
-AXIS_INCHES = 0.5  # of numbers and names beside and below the cells
+NUMBERS_INCHES = 0.5  # of numbers and names beside and below the cells
 VALUE_SIZE = 8.5  # points, in cells of CELL_WIDTH
-WHITE = 255
+BRIGHT = 128  # level of cells that have black values
 
 
 def visualize_head_importance(
@@ -108,14 +109,14 @@ def visualize_head_importance(
             panel=max(heads * width, CELLS_NARROWEST), gap=0, columns=1, name_size=VALUE_SIZE, text_size=VALUE_SIZE
         )
         height = layers * (CELL_HEIGHT if spreads is None else SPREAD_HEIGHT)
-        row = PanelRow(PAD_INCHES, height, AXIS_INCHES + BAR_INCHES + 3 * PAD_INCHES, 1)
-        figure, (panel,) = make_grid([row], layout, title, use_pyplot, left=AXIS_INCHES)
-    cells = np.asarray(tint(np.full(values.shape, WHITE), heat.strength))
+        row = PanelRow(PAD_INCHES, height, NUMBERS_INCHES + BAR_INCHES + 3 * PAD_INCHES, 1)
+        figure, (panel,) = make_grid([row], layout, title, use_pyplot, left=NUMBERS_INCHES)
+    cells = np.asarray(tint(np.full(values.shape, PAPER), heat.strength))
     panel.imshow(cells, origin="upper", aspect="auto", interpolation="nearest")
     _write_values(panel, heat, spreads, cells, VALUE_SIZE * width / CELL_WIDTH)
     panel.set(xlabel="head", ylabel="layer (0, the first, at the top)", xticks=range(heads), yticks=range(layers))
     panel.tick_params(length=0)
-    draw_bar(panel, heat, VALUE_SIZE, gap=AXIS_INCHES, text=label)
+    draw_bar(panel, heat, VALUE_SIZE, gap=NUMBERS_INCHES, text=label)
     show(figure, use_pyplot)
     return figure, [panel]
 
@@ -126,7 +127,7 @@ def visualize_head_attention(
     importance: Map | None = None,
     *,
     patch: tuple[int, int] | None = None,
-    crop: Corners | None = None,
+    crop: Crop | None = None,
     title: str | None = None,
     label: str = "attention, share of all tokens",
     smooth: bool = False,
@@ -214,7 +215,7 @@ def _write_values(panel: Axes, heat: Heat, spreads: Array | None, cells: Array, 
         text = number_text(float(heat.values[layer, head]), f"z.{decimals}")
         if spreads is not None:
             text += f"\n±{spreads[layer, head]:.{decimals}}"
-        is_bright = cells[layer, head] @ (0.299, 0.587, 0.114) > WHITE / 2
+        is_bright = cells[layer, head] @ (0.299, 0.587, 0.114) > BRIGHT
         options: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
         panel.text(head, layer, text, color="black" if is_bright else "white", **options)
 

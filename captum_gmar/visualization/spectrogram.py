@@ -22,8 +22,8 @@ from captum_gmar.visualization._panels import (
     wrap,
 )
 
-LAYOUT = Layout(panel=8.0, gap=0, columns=1, name_size=9, text_size=9)
-PANEL_HEIGHT, AXIS_INCHES, PIXELS = 2.0, 0.7, 900  # of a panel; beside and below it; most pixels across
+SOUND = Layout(panel=8.0, gap=0, columns=1, name_size=9, text_size=9)
+SOUND_HEIGHT, MARKS_INCHES, SOUND_PIXELS = 2.2, 0.7, 900  # of a panel; beside and below it; most pixels across
 LOWEST = 20.0  # Hz, where the first bin begins
 HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
@@ -80,21 +80,22 @@ def visualize_spectrogram(
             f"{values.shape} and {sound.shape} instead."
         )
     heat = scale(values, "attribution", outlier_perc)
-    text = wrap(map_text(label or "relevance per place", heat, note), LAYOUT.panel, LAYOUT.text_size)
-    rows = [PanelRow(MARGIN_INCHES + PAD_INCHES, PANEL_HEIGHT, PAD_INCHES, 1)]
-    below = AXIS_INCHES + BAR_INCHES + text_height(text, LAYOUT.text_size)
-    figure, axes = make_grid([*rows, rows[0]._replace(bottom_space=below)], LAYOUT, title, use_pyplot, left=AXIS_INCHES)
+    text = wrap(map_text(label or "relevance per place", heat, note), SOUND.panel, SOUND.text_size)
+    rows = [PanelRow(MARGIN_INCHES + PAD_INCHES, SOUND_HEIGHT, PAD_INCHES, 1)]
+    below = MARKS_INCHES + BAR_INCHES + text_height(text, SOUND.text_size)
+    figure, axes = make_grid([*rows, rows[0]._replace(bottom_space=below)], SOUND, title, use_pyplot, left=MARKS_INCHES)
     photo = _picture(sound)
     images = photo, blend(photo, heat._replace(values=values[::-1]), smooth=smooth)
     place = (0, len(sound) * seconds, 0, sound.shape[1])
     for panel, image, name in zip(axes, images, ("spectrogram", "overlay"), strict=True):
         panel.imshow(np.asarray(image), aspect="auto", extent=place, interpolation="nearest")
-        panel.set_title(name, fontsize=LAYOUT.name_size, pad=3)
+        panel.set_title(name, fontsize=SOUND.name_size, pad=3)
         panel.set_ylabel("frequency in Hz")
+        panel.tick_params(labelsize=SOUND.text_size - 1)
         _mark_frequencies(panel, sound.shape[1], sampling_rate)
     axes[0].set_xticks([])
     axes[1].set_xlabel("time in seconds")
-    draw_bar(axes[1], heat, LAYOUT.text_size, gap=AXIS_INCHES, text=text)
+    draw_bar(axes[1], heat, SOUND.text_size, gap=MARKS_INCHES, text=text)
     show(figure, use_pyplot)
     return figure, axes
 
@@ -104,7 +105,9 @@ def _picture(spectrogram: Array) -> Image.Image:
     levels = spectrogram.T[::-1].astype(float)
     levels = 255 * (levels - levels.min()) / (np.ptp(levels) or 1)
     picture = Image.fromarray(np.rint(levels).astype(np.uint8))
-    return picture.resize((max(PIXELS, picture.width), picture.height * 4), Image.Resampling.NEAREST).convert("RGB")
+    return picture.resize((max(SOUND_PIXELS, picture.width), picture.height * 4), Image.Resampling.NEAREST).convert(
+        "RGB"
+    )
 
 
 def _mark_frequencies(panel: Axes, bins: int, sampling_rate: int) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_gmar.visualization._heatmap import Array, Corners, Heat, Map, Pixels, array_of, heat_of, patches_of, scale
+from captum_gmar.visualization._heatmap import Array, Crop, Heat, Map, Pixels, array_of, heat_of, patches_of, scale
 from captum_gmar.visualization._panels import STRIP, draw_strip, map_text
 from captum_gmar.visualization._style import number_text, percent_text
 from captum_gmar.visualization.attribution import LAYOUT, draw_single
@@ -20,7 +20,7 @@ def visualize_token_interaction(
     image: Pixels,
     patch: tuple[int, int],
     *,
-    crop: Corners | None = None,
+    crop: Crop | None = None,
     title: str | None = None,
     label: str | None = "relevance for the framed patch",
     note: str | None = None,
@@ -81,7 +81,7 @@ def visualize_relevance_flow(
     *,
     prefix_share: Map | None = None,
     layers: Sequence[int] | None = None,
-    crop: Corners | None = None,
+    crop: Crop | None = None,
     title: str | None = None,
     label: str = "relevance per patch",
     smooth: bool = False,
@@ -153,7 +153,7 @@ def _scaled_by_others(relevance: Array, photo: Image.Image, patch: tuple[int, in
     return scale(others, "relevance")._replace(values=heat.values) if others.size else heat
 
 
-def patch_box(patch: tuple[int, int], grid: tuple[int, ...], crop: Corners) -> Corners:
+def patch_box(patch: tuple[int, int], grid: tuple[int, ...], crop: Crop) -> Crop:
     """Return the corners of the patch (row, column) of a grid of so many rows and columns over a crop."""
     left, top, right, bottom = crop
     (row, column), height, width = patch, (bottom - top) / grid[0], (right - left) / grid[1]

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_gmar.visualization._heatmap import (
     OUTLIERS,
     Array,
-    Corners,
+    Crop,
     Heat,
     Map,
     Pixels,
@@ -22,7 +22,7 @@ from captum_gmar.visualization._heatmap import (
     photo_of,
     scale,
 )
-from captum_gmar.visualization._panels import Layout, Tile, draw_tiles, map_text
+from captum_gmar.visualization._panels import Layout, Tile, draw_tiles, map_text, split_evenly
 
 Frames = Tensor | Array | Sequence[Pixels]
 STRIP_OF_FRAMES = Layout(panel=1.4, gap=0.12, columns=8, name_size=8, text_size=7)
@@ -32,7 +32,7 @@ def visualize_video(
     attribution: Map,
     frames: Frames,
     *,
-    crop: Corners | None = None,
+    crop: Crop | None = None,
     title: str | None = None,
     label: str | None = None,
     note: str | None = None,
@@ -81,8 +81,7 @@ def visualize_video(
         [STRIP_OF_FRAMES.fit(each, crop) for each in photos],
     )
     lines: list[list[Tile]] = []
-    for start in range(0, len(photos), STRIP_OF_FRAMES.columns):
-        numbers = range(start, min(start + STRIP_OF_FRAMES.columns, len(photos)))
+    for numbers in split_evenly(range(len(photos)), STRIP_OF_FRAMES.columns):
         lines.append([Tile(fitted[number][0], f"frame {number}") for number in numbers])
         lines.append([Tile(blend(fitted[number][0], heats[number], fitted[number][1], smooth)) for number in numbers])
     whole = heats[0]._replace(values=np.stack([heat.values for heat in heats]))
@@ -100,7 +99,7 @@ def overlay_video(
     attribution: Map,
     frames: Frames,
     *,
-    crop: Corners | None = None,
+    crop: Crop | None = None,
     smooth: bool = False,
     outlier_perc: float = OUTLIERS,
 ) -> list[Image.Image]:
