@@ -71,10 +71,15 @@ class PhotoFrame:
     whole: Corners
 
     @property
+    def crop(self) -> Corners:
+        """Left, top, right and bottom of the model's input, in pixels of the photo; beyond its edges where padded."""
+        height, width = self.size
+        return self.to_photo((0, 0, width, height))
+
+    @property
     def seen(self) -> Corners:
         """Left, top, right and bottom of the part that the model sees, in pixels of the photo."""
-        height, width = self.size
-        return _intersect(self.to_photo((0, 0, width, height)), self._photo_corners)
+        return _intersect(self.crop, self._photo_corners)
 
     @property
     def share(self) -> float:

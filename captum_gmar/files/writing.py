@@ -24,6 +24,8 @@ EXIF_SOFTWARE, EXIF_DESCRIPTION = 0x0131, 0x010E  # the numbers of these fields
 PAGE_NOTE = f"<!-- {SOFTWARE} "
 _GREATER = "\\u003e"  # as JSON has it, so that no text ends the note
 _TEMPORARY = ".captum-gmar-", ".tmp"  # begin and end of names
+# TrueType, which journals take, and text that can be edited.
+TEXT_AS_TEXT: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none"}
 QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # of PNG: a third of the time, and not larger
 
 
@@ -114,7 +116,10 @@ def save_picture(figure: "Figure", path: Path, note: str = "") -> None:
     else:
         options["metadata"] = {"Subject" if suffix == "pdf" else "Description": note}
     # Whole in memory first: a full disk leaves Matplotlib's PDF with what it cannot close.
-    figure.savefig(drawn := BytesIO(), format=suffix, **options)
+    from matplotlib import rc_context
+
+    with rc_context(TEXT_AS_TEXT):
+        figure.savefig(drawn := BytesIO(), format=suffix, **options)
     with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(drawn.getbuffer())

@@ -63,12 +63,12 @@ class Comparison:
 
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
         """
-        Draws the photo, and of every method its map over it, its curves and its costs.
+        Draw the photo, and of every method its map over it, its curves and its costs.
 
         Args:
-            image (Tensor, numpy.ndarray or PIL.Image.Image): What the model saw of the photo, not normalised, as
-                :func:`captum_gmar.visualize_attribution` takes it.
-            options: title, cmap, alpha_overlay, plt_fig_axis and use_pyplot of
+            image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`captum_gmar.visualize_attribution`
+                takes it.
+            options: crop, title, smooth, plt_fig_axis and use_pyplot of
                 :func:`captum_gmar.inspection.picture.visualize_side_by_side`.
 
         Returns:

@@ -215,7 +215,7 @@ def spread(values: Array, photo: Image.Image, crop: Crop | None = None, smooth: 
     within = [min(max(corner, 0), most) for corner, most in zip(box, (columns, rows) * 2, strict=True)]
     is_smaller = right - left < columns or bottom - top < rows
     method = Image.Resampling.BOX if is_smaller else Image.Resampling.NEAREST
-    resampling = Image.Resampling.BICUBIC if smooth else method
+    resampling = Image.Resampling.BILINEAR if smooth else method  # bicubic invents values of the other sign
     pixels = np.zeros((photo.height, photo.width), np.float32)
     map_image = Image.fromarray(values.astype(np.float32))
     size = right - left, bottom - top

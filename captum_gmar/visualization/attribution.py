@@ -60,7 +60,7 @@ def visualize_attribution(
             (height, width, channels) or (height, width).
         crop (tuple of float, optional): Left, top, right and bottom of the model's input, in pixels of the image: the
             map lies there, and the part is framed where it is not the whole. It may go beyond the image where the image
-            processor pads. :meth:`captum_gmar.classifier.Classifier.frame` finds it.
+            processor pads: ``classifier.frame(photo).crop`` of :class:`captum_gmar.classifier.Classifier`.
             Default: None, the whole image
         title (str, optional): Above the whole, wrapped where it is long. Letters that Matplotlib's font lacks are
             taken from any installed font that has them.

@@ -38,7 +38,7 @@ from captum_gmar.visualization.tokens import check_patch, patch_box
 
 CELL_WIDTH, CELL_HEIGHT, SPREAD_HEIGHT = 0.62, 0.3, 0.42  # inches
 CELLS_WIDEST = 8.2  # inches of cells, which are narrower where there are more heads
-CELLS_NARROWEST = 1.9  # inches, for names and values
+CELLS_NARROWEST, CELLS_LOWEST = 1.9, 2.4  # inches, for names and values
 NUMBERS_INCHES = 0.5  # of numbers and names beside and below the cells
 VALUE_SIZE = 8.5  # points, in cells of CELL_WIDTH
 BRIGHT = 128  # level of cells that have black values
@@ -108,7 +108,7 @@ def visualize_head_importance(
         layout = Layout(
             panel=max(heads * width, CELLS_NARROWEST), gap=0, columns=1, name_size=VALUE_SIZE, text_size=VALUE_SIZE
         )
-        height = layers * (CELL_HEIGHT if spreads is None else SPREAD_HEIGHT)
+        height = max(layers * (CELL_HEIGHT if spreads is None else SPREAD_HEIGHT), CELLS_LOWEST)
         row = PanelRow(PAD_INCHES, height, NUMBERS_INCHES + BAR_INCHES + 3 * PAD_INCHES, 1)
         figure, (panel,) = make_grid([row], layout, title, use_pyplot, left=NUMBERS_INCHES)
     cells = np.asarray(tint(np.full(values.shape, PAPER), heat.strength))

@@ -91,8 +91,8 @@ def test_an_object_in_a_box(task_models: Path, place: Path, run: Run, maps: dict
     assert f"  query      {found.query}, which sees it in the box" in result.out
     relevance = AttentionEvidence(detector.model).relevance(pixels, target=found.target)
     assert_close(maps["relevance"], 100 * relevance[0])
-    shares = pixels.shape[-1] / 60, pixels.shape[-2] / 40
-    assert maps["box"] == pytest.approx([corner * share for corner, share in zip(found.box, shares * 2, strict=True)])
+    assert maps["box"] == pytest.approx(found.box)  # in pixels of the photo
+    assert maps["crop"] == pytest.approx((0, 0, 60, 40))
 
 
 def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
@@ -145,7 +145,7 @@ def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -
     assert "explained  dog (class 1)" in result.out
     assert "contrast   cat (class 0)" in result.out
     with Image.open("map.gif") as film:
-        assert [frame.size for frame in ImageSequence.Iterator(film)] == [(24, 24)] * 4
+        assert [frame.size for frame in ImageSequence.Iterator(film)] == [(40, 30)] * 4  # the clip's own
     result = run("tone.wav", "--model", task_models / "sound", "--target", "bird")
     assert result.status == 0, result.err
     assert written(place) == [

@@ -7,6 +7,7 @@ from typing import Any
 
 import captum.attr
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
@@ -20,6 +21,7 @@ from captum_gmar.attr.captum_methods import IntegratedGradients
 from captum_gmar.attr.catalogue import COMPARED, METHODS
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean, control_maps, deletion, insertion
+from captum_gmar.visualization import overlay_attribution
 
 PATCH, PATCHES = 8, 16  # of the images of 32×32 pixels
 BRIEF: dict[str, Any] = {"steps": 4, "ig_steps": 3, "repeats": 1}
@@ -342,13 +344,13 @@ class TestPicture:
 
     def test_maps_and_curves_of_every_method(self, make_comparison):
         comparison = make_comparison(["gmar-l1", "integrated-gradients", "rollout"])
-        figure, axes = self.draw(comparison, title="a title")
+        figure, axes = comparison.visualize(torch.zeros(3, 32, 32), title="a title", use_pyplot=False)
         assert figure.get_suptitle() == "a title"
         assert [upper.get_title() for upper, _ in axes] == ["photo", "gmar-l1", "integrated-gradients", "rollout"]
         reference = comparison.controls[0]
         for (upper, lower), own in zip(axes[1:], comparison.methods, strict=True):
-            heat = torch.as_tensor(upper.images[-1].get_array())
-            torch.testing.assert_close(heat[::8, ::8], own.relevance.double())
+            expected = overlay_attribution(own.relevance, torch.zeros(3, 32, 32))
+            np.testing.assert_array_equal(upper.images[0].get_array(), np.asarray(expected))
             lines = {line.get_label(): line for line in lower.get_lines()}
             for drawn in (reference, own):
                 for kind, curve in (("insertion", drawn.insertion), ("deletion", drawn.deletion)):
@@ -408,6 +410,8 @@ class TestPicture:
         with pytest.raises(ValueError, match=r"6 of its axes\. Got 5 axes"):
             make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, figure.axes[:5]))
 
-    def test_photo_that_patches_do_not_divide(self, make_comparison):
-        with pytest.raises(ValueError, match="gmar-l1 must have the height and width of the image"):
-            make_comparison(["gmar-l1"]).visualize(torch.rand(3, 33, 33), use_pyplot=False)
+    def test_a_photo_of_its_own_shape_with_its_crop(self, make_comparison):
+        comparison, photo, crop = make_comparison(["gmar-l1"]), torch.rand(3, 33, 50), (8, 0, 41, 33)
+        _, axes = comparison.visualize(photo, crop=crop, use_pyplot=False)
+        expected = overlay_attribution(comparison.methods[0].relevance, photo, crop=crop)
+        np.testing.assert_array_equal(axes[1][0].images[0].get_array(), np.asarray(expected))

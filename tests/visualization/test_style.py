@@ -1,18 +1,18 @@
 """Numbers and units as every picture and table writes them, and colours that can be told apart."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
+from captum_gmar.visualization._heatmap import FADE, OPACITY, PAPER
 from captum_gmar.visualization._style import (
+    AGAINST,
     COLOURS,
-    DIVERGING,
+    FOR,
     GREY,
-    SEQUENTIAL,
     milliseconds_text,
     number_text,
     percent_text,
@@ -81,13 +81,16 @@ def test_white_and_red_are_seen_as_the_spaces_define_them() -> None:
 
 @pytest.mark.parametrize("reader", SEEN)
 def test_colours_are_told_apart_by_every_reader(reader: str) -> None:
-    lightness = as_seen(colormaps[SEQUENTIAL](np.linspace(0, 1, 256))[:, :3], reader)[:, 0]
-    assert (np.diff(lightness) > 0).all()  # more is lighter
-    assert lightness[-1] - lightness[0] > 70  # of 100
-    signed = as_seen(colormaps[DIVERGING](np.linspace(0, 1, 257))[:, :3], reader)
-    apart = np.linalg.norm(signed - signed[::-1], axis=1)  # evidence for, and as much against
-    from_none = np.linalg.norm(signed - signed[128], axis=1)
-    strong = np.abs(np.linspace(-1, 1, 257)) >= 0.25  # of the scale: what is nearly white says nearly nothing
-    assert min(apart[strong].min(), from_none[strong].min()) > TOLD_APART
     lines = as_seen([to_rgb(colour) for colour in COLOURS], reader)
     assert min(np.linalg.norm(one - other) for one, other in combinations(lines, 2)) > TOLD_APART
+
+
+@pytest.mark.parametrize("reader", SEEN)
+def test_hues_of_maps_are_told_from_each_other_and_from_grey(reader: str) -> None:
+    """By their colour alone, as the photo may be of any grey, from a quarter of the scale on."""
+    for level, strength in product(np.linspace(FADE * PAPER, (1 - FADE) * 255 + FADE * PAPER, 9), (0.25, 0.5, 1)):
+        opacity = OPACITY * strength
+        mixed = [((1 - opacity) * level + opacity * np.array(hue)) / 255 for hue in (FOR, AGAINST)]
+        speaking, against = as_seen(mixed, reader)
+        assert np.linalg.norm(speaking - against) > 2 * TOLD_APART
+        assert min(np.hypot(*speaking[1:]), np.hypot(*against[1:])) > TOLD_APART

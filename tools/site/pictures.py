@@ -18,6 +18,7 @@ from captum_gmar import (
     visualize_relevance_flow,
 )
 from captum_gmar.demo import DemoScene, load_model, load_scene
+from captum_gmar.visualization import overlay_attribution
 from captum_gmar.visualization._style import percent_text
 from tools.site.facts import DOCS, Fact, scene
 
@@ -108,8 +109,7 @@ def _all_methods(facts: list[Fact], shown: DemoScene) -> Figure:
     places[0].set_title("the scene", fontsize=9)
     for panel, (name, heat) in zip(places[1:], maps.items(), strict=False):
         top = float(heat.abs().max())
-        signed = bool(heat.min() < -1e-6 * top)
-        panel.imshow(heat, cmap="RdBu_r" if signed else "viridis", vmin=-top if signed else 0, vmax=top)
+        panel.imshow(overlay_attribution(heat, shown.image, outlier_perc=0))
         panel.set_title(name, fontsize=8)
         panel.text(0.5, -0.03, _scale(facts, name, top), fontsize=6, ha="center", va="top", transform=panel.transAxes)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
