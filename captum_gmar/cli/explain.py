@@ -26,8 +26,9 @@ from captum_gmar.cli.terminal import CommandError
 DESCRIPTION = """\
 Explains the prediction of an image classifier with GMAR, with other methods, or
 with several side by side. For each image it prints the most likely classes and
-writes a picture of the photo with the relevance of its patches over it. Without an image and a model it explains a built-in scene with the
-built-in model, and needs no network.
+writes a picture of the photo with the relevance of its patches over it. Without
+an image and a model it explains a built-in scene with the built-in model, and
+needs no network.
 
 Of models that detect objects, segment images, or classify videos or sounds,
 which their config tells, it explains one object, the places of one class, or a
