@@ -86,7 +86,7 @@ def visualize_side_by_side(
         TypeError: if the image is none of these types.
         ValueError: if shapes or values are none of these, or a map holds NaN or infinity.
     """
-    photo, crop = PAIRS.fit(image, crop)
+    photo, crop = PAIRS.fit(image, crop=crop)
     tiles = [Tile(photo, "photo")]
     for result in methods:
         heat = heat_of(result.relevance, photo, result.name)

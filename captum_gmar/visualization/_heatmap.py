@@ -3,6 +3,7 @@
 The photo is grey. One hue is for and one against, and their opacity is how far a value is from zero.
 """
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,8 +121,8 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     Raises:
         ValueError: if values are not finite, ``name`` says which they are, or ``outlier_perc`` is no percentage.
     """
-    if not 0 <= outlier_perc < 100:
-        raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc} instead.")
+    if not isinstance(outlier_perc, Real) or not 0 <= outlier_perc < 100:
+        raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc!r} instead.")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
     sizes, least, mean = np.abs(values), float(values.min()), abs(float(values.mean()))
@@ -189,6 +190,20 @@ def _line(image: Image.Image) -> int:
     return max(1, round(max(image.size) * LINE))
 
 
+def corners_of(box: Any, name: str) -> Crop:
+    """
+    Return the corners of a box.
+
+    Raises:
+        ValueError: if they are not four numbers; ``name`` says of what.
+    """
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be left, top, right and bottom, in pixels. Got {box!r} instead.") from None
+    return left, top, right, bottom
+
+
 def visible_part(photo: Image.Image, crop: Crop | None) -> tuple[int, int, int, int]:
     """
     Return the part of a crop that is in the photo, in whole pixels.
@@ -196,7 +211,7 @@ def visible_part(photo: Image.Image, crop: Crop | None) -> tuple[int, int, int, 
     Raises:
         ValueError: if there is none.
     """
-    left, top, right, bottom = crop or (0, 0, *photo.size)
+    left, top, right, bottom = (0, 0, *photo.size) if crop is None else corners_of(crop, "crop")
     part = max(0, round(left)), max(0, round(top)), min(photo.width, round(right)), min(photo.height, round(bottom))
     if not (part[0] < part[2] and part[1] < part[3]):
         raise ValueError(

@@ -25,6 +25,7 @@ from captum_gmar.visualization._heatmap import (
     Heat,
     Pixels,
     blend,
+    corners_of,
     outline_box,
     photo_of,
     tint,
@@ -59,15 +60,16 @@ class Layout(NamedTuple):
         """How wide a text above or below a panel may be, in inches."""
         return self.panel + self.gap - 0.08
 
-    def fit(self, image: Pixels, *boxes: Crop | None) -> tuple[Any, ...]:
-        """Return a photo no larger than a panel can show, and boxes of the photo in its pixels."""
+    def fit(self, image: Pixels, **boxes: Crop | None) -> tuple[Any, ...]:
+        """Return a photo no larger than a panel can show, and named boxes of the photo in its pixels."""
         photo = whole = photo_of(image)
         most = round(SHARPEST * self.panel)
         if max(whole.size) > most:
             photo = whole.copy()
             photo.thumbnail((most, most), Image.Resampling.BICUBIC, reducing_gap=2)
         scales = np.divide(photo.size, whole.size)
-        return photo, *(box and tuple(np.multiply(box, [*scales, *scales]).tolist()) for box in boxes)
+        checked = [box if box is None else corners_of(box, name) for name, box in boxes.items()]
+        return photo, *(box and tuple(np.multiply(box, [*scales, *scales]).tolist()) for box in checked)
 
 
 STRIP = Layout(panel=1.62, gap=0.28, columns=5, name_size=9, text_size=7)  # as wide as a notebook
@@ -293,12 +295,12 @@ def value_labels(heat: Heat) -> list[str]:
 def map_text(label: str | None, heat: Heat, note: str | None) -> str:
     """Return the text below a map's colour bar: what it measures, what its colours say, and what it does not say."""
     signs = SIGNS if heat.is_signed else heat.zero_text
-    return "\n".join(filter(None, [heat.label if label is None else label, signs, note]))
+    return "\n".join(str(part) for part in (heat.label if label is None else label, signs, note) if part)
 
 
 def wrap(text: str, inches: float, points: float) -> str:
     """Return the text in lines of at most this width, in letters of this size; its own lines stay apart."""
-    return "\n".join(_wrap_line(" ".join(line.split()), inches, points) for line in text.splitlines())
+    return "\n".join(_wrap_line(" ".join(line.split()), inches, points) for line in str(text).splitlines())
 
 
 def _wrap_line(text: str, inches: float, points: float) -> str:

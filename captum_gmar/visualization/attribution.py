@@ -104,7 +104,7 @@ def visualize_attribution(
         >>> [panel.get_title() for panel in axes]
         ['photo', 'patches', 'smooth']
     """
-    photo, crop, box = LAYOUT.fit(image, crop, box)
+    photo, crop, box = LAYOUT.fit(image, crop=crop, box=box)
     heat = heat_of(attribution, photo, outlier_perc=outlier_perc)
     places = None if region is None else spread(_boolean_cells(region), photo, crop) > 0.5
     return draw_single(photo, heat, map_text(label, heat, note), crop, box, places, title, plt_fig_axis, use_pyplot)

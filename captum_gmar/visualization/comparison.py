@@ -104,7 +104,7 @@ def _fitted(images: Any, crop: Any) -> tuple[list[Image.Image], list[Crop | None
     crops = crop if _is_several(images) and crop is not None else [crop] * len(each)
     if len(crops) != len(each):
         raise ValueError(f"crop must be one for each of the {len(each)} images. Got {len(crops)} instead.")
-    fitted = [ROWS.fit(image, place) for image, place in zip(each, crops, strict=True)]
+    fitted = [ROWS.fit(image, crop=place) for image, place in zip(each, crops, strict=True)]
     return [photo for photo, _ in fitted], [place for _, place in fitted]
 
 

@@ -185,7 +185,7 @@ def visualize_head_attention(
     if patch is not None:
         check_patch(patch, maps.shape[1:])
     order, names = _by_importance(importance, len(maps))
-    photo, crop = STRIP.fit(image, crop)
+    photo, crop = STRIP.fit(image, crop=crop)
     box = None if patch is None else patch_box(patch, maps.shape[1:], crop or (0, 0, *photo.size))
     heats = [heat_of(maps[head], photo, f"attention[{head}]") for head in order]
     options: dict[str, Any] = {"title": title, "plt_fig_axis": plt_fig_axis, "use_pyplot": use_pyplot}

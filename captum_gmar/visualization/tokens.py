@@ -67,7 +67,7 @@ def visualize_token_interaction(
     """
     values = patches_of(relevance, "relevance")
     check_patch(patch, values.shape)
-    photo, crop = LAYOUT.fit(image, crop)
+    photo, crop = LAYOUT.fit(image, crop=crop)
     heat = _scaled_by_others(values, photo, patch)
     itself = f"the framed patch itself keeps {number_text(values[patch])}"
     text = map_text(label, heat, "\n".join(filter(None, [itself, note])))
@@ -140,7 +140,7 @@ def visualize_relevance_flow(
     if prefix_share is not None:
         shares = _shares(prefix_share, len(maps))
         names = [f"{name}\nprefix tokens {percent_text(share)}" for name, share in zip(names, shares, strict=True)]
-    photo, crop = STRIP.fit(image, crop)
+    photo, crop = STRIP.fit(image, crop=crop)
     heats = [heat_of(layer, photo, f"relevance[{index}]") for index, layer in enumerate(maps)]
     options: dict[str, Any] = {"title": title, "plt_fig_axis": plt_fig_axis, "use_pyplot": use_pyplot}
     return draw_strip(photo, heats, names, crop=crop, smooth=smooth, label=label, **options)

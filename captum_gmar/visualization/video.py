@@ -78,7 +78,7 @@ def visualize_video(
     photos = _photos(frames)
     heats, fitted = (
         _frame_heats(attribution, photos, outlier_perc),
-        [STRIP_OF_FRAMES.fit(each, crop) for each in photos],
+        [STRIP_OF_FRAMES.fit(each, crop=crop) for each in photos],
     )
     lines: list[list[Tile]] = []
     for numbers in split_evenly(range(len(photos)), STRIP_OF_FRAMES.columns):
@@ -130,6 +130,8 @@ def overlay_video(
 
 
 def _photos(frames: Any) -> list[Image.Image]:
+    if not isinstance(frames, Tensor | np.ndarray | Sequence):
+        raise TypeError(f"frames must be a tensor, an array or a sequence of images. Got {frames!r} instead.")
     photos = [photo_of(frame) for frame in frames]
     if len({photo.size for photo in photos}) != 1:
         sizes = sorted({photo.size[::-1] for photo in photos})

@@ -130,6 +130,18 @@ def test_a_region_that_is_none(region: Any) -> None:
         draw(MAP, region=region)
 
 
+@pytest.mark.parametrize("corners", [3, (1, 2, 3), ("left", 2, 3, 4)])
+@pytest.mark.parametrize("name", ["box", "crop"])
+def test_a_box_is_four_numbers(name: str, corners: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be left, top, right and bottom, in pixels\. Got"):
+        draw(MAP, **{name: corners})
+
+
+def test_texts_may_be_numbers() -> None:
+    figure, axes = draw(np.eye(4, 6), title=3, label=4, note=5)
+    assert (figure.get_suptitle(), axes[1].get_xlabel()) == ("3", "4\n5")
+
+
 def test_photo_and_map_have_one_orientation_whatever_the_users_settings() -> None:
     photo = np.zeros((32, 32, 3), np.uint8)
     photo[:8, 24:] = 255

@@ -33,6 +33,7 @@ INTERVALS = (
     "column does."
 )
 FEW_IMAGES = f"Fewer than {FEWEST} images show neither an interval nor which order is better."
+AXES_INCHES = 0.8  # numbers and names beside and below the cells
 PANELS_IN_A_ROW = 2
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_INCHES = 3.6, 2.9, 0.22
 
@@ -97,7 +98,7 @@ class AblationResult:
             - **figure** (*matplotlib.figure.Figure*)
             - **axes** (*list of matplotlib.axes.Axes*): of accuracy, probability and logit.
         """
-        from captum_gmar.visualization.panels import draw_title, make_figure, show
+        from captum_gmar.visualization._panels import draw_title, make_figure, show
 
         height = PANEL_HEIGHT + 0.6 + LEGEND_ROW_INCHES * ceil((len(self.curves) + 1) / 2)
         figure = make_figure(PANEL_WIDTH * len(OUTCOME_TITLES), height, use_pyplot)
@@ -184,19 +185,19 @@ class HeadResults:
             - **figure** (*matplotlib.figure.Figure*)
             - **axes** (*list of matplotlib.axes.Axes*): of each score.
         """
-        from captum_gmar.visualization import head_maps
-        from captum_gmar.visualization.panels import draw_title, make_figure, show
+        from captum_gmar.visualization._panels import draw_title, make_figure, show
+        from captum_gmar.visualization.heads import CELL_WIDTH, SPREAD_HEIGHT, visualize_head_importance
 
         layers, heads = next(iter(self.statistics.values())).mean.shape
         columns = min(len(self.statistics), PANELS_IN_A_ROW)
         rows = ceil(len(self.statistics) / columns)
-        width = max(heads * head_maps.CELL_WIDTH, 3) + head_maps.AXES_INCHES + head_maps.SCALE_INCHES
-        height = max(layers * head_maps.SPREAD_HEIGHT, 2.4) + head_maps.AXES_INCHES
+        width = max(heads * CELL_WIDTH, 3) + AXES_INCHES
+        height = max(layers * SPREAD_HEIGHT, 2.4) + 2 * AXES_INCHES
         figure = make_figure(columns * width, rows * height + 0.5, use_pyplot, pad=0.1)
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for panel, (name, statistics) in zip(panels, self.statistics.items(), strict=False):
             spread = statistics.std if statistics.examples >= FEWEST else None
-            head_maps.visualize_head_importance(
+            visualize_head_importance(
                 statistics.mean, spread=spread, label=self.units[name], plt_fig_axis=(figure, panel), use_pyplot=False
             )
             panel.set_title("\n".join(filter(None, [name, _missing_spread(statistics)])), fontsize="medium")
@@ -300,7 +301,7 @@ def _interval_text(values: Tensor) -> str:
 
 def _plot_outcome(panel: "Axes", curves: AblationCurves, name: str) -> None:
     """Plot every order against the share of silent heads; the random ones as a band from the lowest to the highest."""
-    from captum_gmar.visualization.style import COLOURS, DASHED, GREY
+    from captum_gmar.visualization._style import COLOURS, DASHED, GREY
 
     shares = {key: 100 * curve.counts.numpy() / int(curve.counts[-1]) for key, curve in curves.items()}
     means = curves[RANDOM].order_means(name).numpy()

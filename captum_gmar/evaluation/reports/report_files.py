@@ -16,8 +16,8 @@ from captum_gmar.files.writing import DOTS_PER_INCH, replacing, write_csv, write
 from captum_gmar.metrics._statistics import FEWEST
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization import visualize_perturbation_curves
-from captum_gmar.visualization.panels import make_figure, show
-from captum_gmar.visualization.style import BLUE, GREY, number_text
+from captum_gmar.visualization._panels import make_figure, show
+from captum_gmar.visualization._style import BLUE, GREY, number_text
 
 SUMMARY = "summary.md"
 PLOTS = "plots"
