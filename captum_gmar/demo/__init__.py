@@ -1,8 +1,7 @@
-"""Small trained models and synthetic scenes whose right explanation is known.
+"""Small trained models and synthetic scenes with known explanations.
 
-Everything is in the package: no download, no network. `load_model` gives a vision transformer that classifies,
-`load_answering_model` one that answers questions, `load_scene` a scene as the models take it, with the exact pixel mask
-of each object.
+All files are in the package and need no download. `load_model` returns a vision transformer that classifies scenes,
+`load_answering_model` a model that answers questions about them, and `load_scene` a scene with exact object masks.
 """
 
 from __future__ import annotations
@@ -50,14 +49,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DemoScene:
-    """A scene as the demo model takes it.
+    """Scene with inputs of the demo model.
 
     Attributes:
-        pixel_values: The image from -1 to 1, (1, 3, 112, 112), float32.
+        pixel_values: Image (1, 3, 112, 112) from -1 to 1, float32.
         labels: Class index of each object, all different.
-        masks: The pixels each object touches, (objects, 112, 112), bool, in the order of ``labels``.
-        image: The image to look at.
-        seed: The seed that made the scene.
+        masks: Boolean masks (objects, 112, 112) of the pixels that each object touches, in the order of ``labels``.
+        image: Image for display.
+        seed: Seed of the scene.
     """
 
     pixel_values: Tensor
@@ -68,22 +67,22 @@ class DemoScene:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The class name of each object."""
+        """Class name of each object."""
         return tuple(CLASSES[label] for label in self.labels)
 
 
 def load_scene(seed: int = 0, *, objects: int | None = 1) -> DemoScene:
     """
-    Make the scene of a seed, ready for the demo model.
+    Make the scene of a seed for the demo model.
 
     Args:
-        seed: Equal seeds give equal scenes. The model was not trained on seeds below 1000000.
+        seed: Seed of the scene. The model was not trained on seeds below 1000000.
             Default: 0
-        objects: How many objects, each of another class, 0 to 4. None lets the seed decide.
+        objects: Number of objects, each of another class, 0 to 4. None: chosen by the seed.
             Default: 1
 
     Returns:
-        DemoScene: Its **pixel_values**, **labels** and **masks**, and its **image** for the eye.
+        DemoScene: Scene with **pixel_values**, **labels**, **masks** and **image**.
 
     Example::
 
@@ -102,7 +101,7 @@ def load_scene(seed: int = 0, *, objects: int | None = 1) -> DemoScene:
 
 
 def model_folder() -> AbstractContextManager[Path]:
-    """The folder of the demo model's files, as a context manager: a zipped package is unpacked for its time."""
+    """Return a context manager for the folder of the demo model, which unpacks a zipped package."""
     return as_file(files(__name__) / "model")
 
 
@@ -128,10 +127,10 @@ def load_model() -> ViTForImageClassification:
 
 def load_image_processor() -> BaseImageProcessor:
     """
-    Load the image processor that turns a picture of any size into the demo model's inputs.
+    Load the demo model's image processor.
 
     Returns:
-        BaseImageProcessor: Resizes to 112x112 pixels and scales to -1 to 1.
+        BaseImageProcessor: Processor that resizes pictures to 112x112 pixels and scales values to -1 to 1.
     """
     from transformers import AutoImageProcessor
 
@@ -140,18 +139,18 @@ def load_image_processor() -> BaseImageProcessor:
 
 
 def answering_folder() -> AbstractContextManager[Path]:
-    """The folder of the answering model, but for the weights of its vision tower, which are the demo model's."""
+    """Return a context manager for the folder of the answering model, without its vision tower's weights."""
     return as_file(files(__name__) / "answering")
 
 
 def load_answering_model() -> LlavaForConditionalGeneration:
     """
-    Load the model that answers questions about scenes of one or two objects from the package, in evaluation mode.
+    Load the model that answers questions about scenes of one or two objects, in evaluation mode.
 
-    Its vision tower is the demo model. `captum_gmar.demo.questions` has the questions that it was trained on.
+    The vision tower is the demo model. `captum_gmar.demo.questions` lists the questions of its training.
 
     Returns:
-        LlavaForConditionalGeneration: A decoder of 4 layers of 4 heads, which reads 14x14 patches.
+        LlavaForConditionalGeneration: Decoder of 4 layers of 4 heads with 14x14 image tokens.
 
     Raises:
         ImportError: If transformers is older than 5.
@@ -181,10 +180,10 @@ def load_answering_model() -> LlavaForConditionalGeneration:
 
 def load_answering_processor() -> LlavaProcessor:
     """
-    Load the processor of the model that answers, which takes pictures of any size and questions.
+    Load the answering model's processor for pictures of any size and questions.
 
     Returns:
-        LlavaProcessor: Resizes to 112x112 pixels, scales to -1 to 1, and makes a token of every word.
+        LlavaProcessor: Processor that resizes to 112x112 pixels, scales to -1 to 1, and makes one token per word.
 
     Raises:
         ImportError: If transformers is older than 5.

@@ -1,4 +1,4 @@
-"""The scenes as the demo model takes them, and the patches it cuts them into."""
+"""Pixel values and patches of scenes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ GRID: Final = SIZE // PATCH
 
 
 def scene_pixel_values(scenes: Sequence[Scene]) -> Tensor:
-    """Return the pixel values of scenes, (N, 3, height, width), from -1 to 1."""
+    """Return the pixel values of scenes (N, 3, height, width) from -1 to 1."""
     return to_pixel_values(torch.from_numpy(np.stack([scene.image for scene in scenes])))
 
 
 def to_pixel_values(images: Tensor) -> Tensor:
-    """Return uint8 images (N, height, width, 3) as the model takes them: (N, 3, height, width), from -1 to 1."""
+    """Convert uint8 images (N, height, width, 3) to pixel values (N, 3, height, width) from -1 to 1."""
     return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
 
 
 def patch_shares(mask: NDArray[np.bool_]) -> Tensor:
-    """Return the share of each patch that lies in a mask (height, width), (GRID * GRID,)."""
+    """Return the share of each patch (GRID * GRID,) in a mask (height, width)."""
     return torch.from_numpy(mask).float().reshape(GRID, PATCH, GRID, PATCH).mean(dim=(1, 3)).flatten()

@@ -1,4 +1,4 @@
-"""Does a method find what is known to be there? Scenes with known masks as a test of any attribution method."""
+"""Localisation test of attribution methods on scenes with known masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from captum_gmar.metrics._statistics import margin
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification
 
-FIRST_SEED: Final = 600_000  # scenes that the demo model was not trained on, and whose accuracy is not in its card
+FIRST_SEED: Final = 600_000  # neither training nor the card's accuracy used scenes from here on
 _BATCH: Final = 25
 _PATCHES: Final = PatchGrid(GRID, GRID, PATCH, PATCH, frozenset({1}))
 
@@ -31,7 +31,7 @@ Localiser = Attribution | Callable[[Tensor, list[int]], Tensor]
 
 @dataclass(frozen=True)
 class SceneMean:
-    """A mean over scenes, and half the width of its 95 % confidence interval."""
+    """Mean over scenes with half the width of its 95 % confidence interval."""
 
     mean: float
     margin: float
@@ -48,15 +48,15 @@ def scene_mean(values: Sequence[float] | Tensor) -> SceneMean:
 
 @dataclass(frozen=True)
 class Localisation:
-    """Where a method's relevance lies, as means over scenes with 95 % confidence intervals.
+    """Localisation scores of a method, as means over scenes with 95 % confidence intervals.
 
     Attributes:
-        on_object: Share of the relevance that lies on the object, on one-object scenes. In [0, 1].
-        area: The object's share of the area: what a map that knows nothing puts there.
-        class_sensitivity: On two-object scenes, how often explaining each of the two classes puts more on its own
-            object than on the other's. In [0, 1]; 0 for every map that does not depend on the class.
-        own_minus_other: On two-object scenes, share of the relevance on the explained class's object less the share on
-            the other's. In [-1, 1]; 0 on average for every map that does not depend on the class.
+        on_object: Share of the relevance on the object of one-object scenes, in [0, 1].
+        area: The object's share of the area, which a uniform map scores.
+        class_sensitivity: Share of two-object scenes where each class's map has more relevance on its own object than
+            on the other. In [0, 1]; 0 for maps that ignore the class.
+        own_minus_other: On two-object scenes, relevance share on the explained object minus the share on the other. In
+            [-1, 1]; 0 on average for maps that ignore the class.
     """
 
     on_object: SceneMean
@@ -66,11 +66,16 @@ class Localisation:
 
 
 class LocalisationReport(dict[str, Localisation]):
-    """Each method's `Localisation`, by name; shown as a table, in notebooks as well."""
+    """Each method's `Localisation` by name, displayed as a table."""
 
     def records(self) -> list[dict[str, str | float]]:
-        """Return a row per method with each mean and its margin, as `pandas.DataFrame` takes them."""
-        return [{"method": name, **_columns_of(row)} for name, row in self.items()]
+        """Return rows for `pandas.DataFrame`: each method's means and margins."""
+        rows: list[dict[str, str | float]] = []
+        for name, row in self.items():
+            means = dict(zip([field.name for field in fields(row)], _means(row), strict=True))
+            margins = {f"{key}_margin": mean.margin for key, mean in means.items()}
+            rows.append({"method": name, **{key: mean.mean for key, mean in means.items()}, **margins})
+        return rows
 
     def to_markdown(self) -> str:
         """Return the report as a Markdown table, means with their 95 % intervals."""
@@ -89,12 +94,6 @@ def _means(row: Localisation) -> list[SceneMean]:
     return [getattr(row, field.name) for field in fields(row)]
 
 
-def _columns_of(row: Localisation) -> dict[str, float]:
-    names = [field.name for field in fields(row)]
-    means, margins = ([getattr(mean, part) for mean in _means(row)] for part in ("mean", "margin"))
-    return dict(zip([*names, *(f"{name}_margin" for name in names)], means + margins, strict=True))
-
-
 def localisation_report(
     methods: Mapping[str, Localiser],
     n: int = 200,
@@ -102,28 +101,28 @@ def localisation_report(
     controls: ViTForImageClassification | None = None,
 ) -> LocalisationReport:
     """
-    Put attribution methods through scenes whose right explanation is known.
+    Measure the localisation of attribution methods on scenes with known masks.
 
-    A map is summed over the pixels and channels of each patch, and what is negative then counts as zero: relevance
-    against the class is no relevance for it.
+    Maps are summed over the pixels and channels of each patch. Negative sums count as 0, since relevance against the
+    class is no relevance for it.
 
     Args:
-        methods: By name. A Captum attribution, or a function of inputs (N, 3, 112, 112) and a list of N class indices
-            that returns attributions in the shape of the inputs.
-        n: How many scenes with one object, and how many with two.
+        methods: Methods by name: Captum attributions, or functions of inputs (N, 3, 112, 112) and a list of N class
+            indices that return attributions in the shape of the inputs.
+        n: Number of scenes with one object, and of scenes with two.
             Default: 200
-        seed: Of the first scene; the others follow.
+        seed: Seed of the first scene; the others follow.
             Default: 600000
-        controls: The model that the methods explain. With it the report holds what every method must beat: a
-            uniform map, a blob in the centre, a random map, and the model's raw attention, which is blind to the class.
+        controls: The explained model. It adds controls that every method must beat: a uniform map, a centre blob, a
+            random map, and the model's raw attention, which ignores the class.
             Default: None
 
     Returns:
-        LocalisationReport: A dictionary with the `Localisation` of each method by name, methods first. It shows itself
-        as a table, and **records** gives its numbers to pandas.
+        LocalisationReport: Dictionary of `Localisation` by name, methods first. It is displayed as a table, and
+        **records** returns its numbers for pandas.
 
     Raises:
-        ValueError: If ``n`` is below 2, which gives no interval.
+        ValueError: If ``n`` is below 2, which has no interval.
 
     Example::
 
@@ -138,15 +137,15 @@ def localisation_report(
         raise ValueError(f"n must be at least 2, for an interval. Got {n} instead.")
     methods = {**methods, **(_controls(controls) if controls is not None else {})}
     singles, pairs = ([make_scene(seed + i, objects) for i in range(n)] for objects in (1, 2))
-    progress = tqdm(methods.items(), desc="methods", leave=False, disable=None)  # none where there is no terminal
+    progress = tqdm(methods.items(), desc="methods", leave=False, disable=None)  # shown in terminals only
     return LocalisationReport((name, _localise(_attribute(method), singles, pairs)) for name, method in progress)
 
 
 def _controls(model: ViTForImageClassification) -> dict[str, Localiser]:
-    """Maps that know nothing of the class, and three that know nothing of the image."""
+    """Return three controls that ignore the image, and one that ignores the class."""
     generator = torch.Generator().manual_seed(0)
 
-    def random_map(inputs: Tensor, target: list[int]) -> Tensor:  # another for every call
+    def random_map(inputs: Tensor, target: list[int]) -> Tensor:  # differs in every call
         return _PATCHES.spread_like(torch.rand(len(inputs), GRID, GRID, generator=generator), inputs)
 
     return {
@@ -165,9 +164,10 @@ def _attribute(method: Localiser) -> Callable[[Tensor, list[int]], Tensor]:
 def _localise(
     attribute: Callable[[Tensor, list[int]], Tensor], singles: list[Scene], pairs: list[Scene]
 ) -> Localisation:
-    single = _on_objects(attribute, singles, 0)  # (n, 1)
+    single = _object_shares(attribute, singles, 0)  # (n, 1)
     areas = [float(scene.masks[0].mean()) for scene in singles]
-    margins = torch.stack([_on_objects(attribute, pairs, i) @ torch.tensor([1.0, -1.0]) * (1 - 2 * i) for i in (0, 1)])
+    sign = torch.tensor([1.0, -1.0])
+    margins = torch.stack([_object_shares(attribute, pairs, i) @ sign * sign[i] for i in (0, 1)])
     return Localisation(
         on_object=scene_mean(single[:, 0]),
         area=scene_mean(areas),
@@ -176,8 +176,8 @@ def _localise(
     )
 
 
-def _on_objects(attribute: Callable[[Tensor, list[int]], Tensor], scenes: list[Scene], explained: int) -> Tensor:
-    """Share of the relevance on each object of each scene (n, objects), explaining one of their classes."""
+def _object_shares(attribute: Callable[[Tensor, list[int]], Tensor], scenes: list[Scene], explained: int) -> Tensor:
+    """Return the relevance shares (n, objects) on each object for the class of one of them."""
     shares = []
     for start in range(0, len(scenes), _BATCH):
         batch = scenes[start : start + _BATCH]

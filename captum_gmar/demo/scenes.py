@@ -1,7 +1,7 @@
-"""Synthetic scenes with a known right explanation: textured shapes on clutter, each with its pixel mask.
+"""Synthetic scenes with known explanations: textured shapes on clutter, with pixel masks.
 
-A class is a form together with a texture. Each form and each texture belongs to three classes, so neither
-tells the class alone; colours and places tell nothing. Plain shapes and textured bars are mere clutter.
+A class is a shape with a texture. Each shape and each texture belongs to three classes, so neither determines the
+class; colours and positions are independent of it. Plain shapes and textured bars are distractors.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ MAX_OBJECTS: Final = 4
 SHAPES: Final[tuple[Outline, ...]] = (*dict.fromkeys(shape for _, shape in KINDS), drawing.square, drawing.bar)
 _SIZES: Final = (16.0, 38.0)  # side of a square of the object's area, in pixels
 _LEAST_VISIBLE_SHARE: Final = 0.5  # of an object's area
-_LEAST_VISIBLE_AREA: Final = 160.0  # in pixels
-_BLOTCHES: Final = (0.55, 0.35, 0.3, 0.25)  # strength of the background's noise, from coarse to fine
+_LEAST_VISIBLE_AREA: Final = 160.0  # pixels
+_BLOTCHES: Final = (0.55, 0.35, 0.3, 0.25)  # strengths of the background's noise, coarse to fine
 _GRAIN: Final = 0.08
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An image whose right explanation is known.
+    """Image with known explanations.
 
     Attributes:
-        image: red-green-blue image, (112, 112, 3).
+        image: red-green-blue image (112, 112, 3).
         labels: class index of each object, all different; `CLASSES` holds their names.
-        masks: the pixels each object touches, (objects, 112, 112), in the order of `labels`; none overlap.
-        seed: the seed that made the scene.
+        masks: pixels that each object touches (objects, 112, 112), in the order of `labels`, without overlap.
+        seed: seed of the scene.
     """
 
     image: NDArray[np.uint8]
@@ -59,12 +59,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Composition:
-    """A scene as it was painted.
+    """Painted scene.
 
     Attributes:
-        canvas: red-green-blue from 0 to 1, (SIZE, SIZE, 3).
-        figures: distractors first, then the objects, in the order in which they were painted.
-        owner: index of the uppermost figure that touches each pixel, -1 for the background, (SIZE, SIZE).
+        canvas: red-green-blue canvas (SIZE, SIZE, 3) from 0 to 1.
+        figures: distractors, then objects, in the order of painting.
+        owner: index of each pixel's uppermost figure (SIZE, SIZE), -1 for the background.
         labels: class index of each object.
     """
 
@@ -78,12 +78,12 @@ def make_scene(seed: int, objects: int | None = None) -> Scene:
     """Make the scene of a seed.
 
     Args:
-        seed: non-negative. Equal seeds give equal bits.
-        objects: how many objects, each of another class, 0 to 4. By default the seed decides, 1 to 4. The
-            background of a seed is the same for any number of objects, so 0 shows what is behind them.
+        seed: Non-negative seed. Equal seeds return equal bits.
+        objects: Number of objects, each of another class, 0 to 4. By default the seed chooses 1 to 4. A seed's
+            background does not depend on the number of objects.
 
     Returns:
-        Scene: The **image** with its **labels** and **masks**.
+        Scene: Scene with **image**, **labels** and **masks**.
 
     Raises:
         ValueError: If `objects` is not between 0 and 4.
@@ -106,7 +106,7 @@ def make_scene(seed: int, objects: int | None = None) -> Scene:
 
 
 def compose(seed: int, objects: int | None = None) -> Composition:
-    """Paint the scene of a seed, and say which figure shows where; see `make_scene`."""
+    """Paint the scene of a seed, and record each pixel's figure; see `make_scene`."""
     rng = np.random.default_rng([seed, 1])
     count = int(rng.integers(1, MAX_OBJECTS + 1))
     if objects is not None:
@@ -117,8 +117,8 @@ def compose(seed: int, objects: int | None = None) -> Composition:
     figures = _draw_distractors(background_rng) + _draw_objects(labels, rng)
     owner = np.full((SIZE, SIZE), -1)
     for index, figure in enumerate(figures):
-        where, cover = paint(canvas, figure)
-        owner[where][cover > 0] = index
+        region, cover = paint(canvas, figure)
+        owner[region][cover > 0] = index
     return Composition(canvas, tuple(figures), owner, labels)
 
 
@@ -129,19 +129,19 @@ def _check_count(objects: int) -> int:
 
 
 def to_image(canvas: Plane) -> NDArray[np.uint8]:
-    """Return a canvas of 0 to 1 as an image of 0 to 255, rounded half up."""
+    """Convert a canvas from 0 to 1 to an image from 0 to 255, rounded half up."""
     return np.floor(np.clip(canvas, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 
 
 def _draw_background(rng: np.random.Generator) -> Plane:
-    """Return a mottled, grainy canvas, (SIZE, SIZE, 3)."""
+    """Return a mottled, grainy canvas (SIZE, SIZE, 3)."""
     first, second = drawing.draw_colours(rng)
     canvas = first + (second - first) * _draw_blotches(rng)[..., None]
     return canvas + _GRAIN * (rng.random((SIZE, SIZE, 1)) - 0.5)
 
 
 def _draw_blotches(rng: np.random.Generator) -> Plane:
-    """Return smooth noise from 0 to 1: random values on a grid that gets finer, (SIZE, SIZE)."""
+    """Return smooth noise (SIZE, SIZE) from 0 to 1: random values on finer and finer grids."""
     cells = SIZE >> len(_BLOTCHES)
     values = np.full((cells + 1, cells + 1), 0.5)
     for strength in _BLOTCHES:
@@ -152,7 +152,7 @@ def _draw_blotches(rng: np.random.Generator) -> Plane:
 
 
 def _add_midpoints(values: Plane) -> Plane:
-    """Put a row between each two rows, halfway between them."""
+    """Insert the mean of each two neighbouring rows between them."""
     finer = np.empty((2 * len(values) - 1, values.shape[1]))
     finer[::2] = values
     finer[1::2] = (values[:-1] + values[1:]) / 2
@@ -177,7 +177,7 @@ def _draw_size(rng: np.random.Generator) -> float:
 
 
 def _draw_objects(labels: tuple[int, ...], rng: np.random.Generator) -> list[Figure]:
-    """Return one figure per label, none touching another."""
+    """Return one figure per label, without overlap."""
     figures: list[Figure] = []
     covered = np.zeros((SIZE, SIZE), dtype=np.bool_)
     while len(figures) < len(labels):
@@ -185,20 +185,20 @@ def _draw_objects(labels: tuple[int, ...], rng: np.random.Generator) -> list[Fig
         figure = draw_figure(rng, shape, texture, _draw_size(rng))
         if rng.random() >= _frequency(figure):
             continue
-        where = window(figure)
-        cover = coverage(figure, where)
+        region = window(figure)
+        cover = coverage(figure, region)
         least = max(_LEAST_VISIBLE_AREA, _LEAST_VISIBLE_SHARE * figure.size**2)
-        if cover.sum() >= least and not covered[where][cover > 0].any():
-            covered[where] |= cover > 0
+        if cover.sum() >= least and not covered[region][cover > 0].any():
+            covered[region] |= cover > 0
             figures.append(figure)
     return figures
 
 
 def _frequency(figure: Figure) -> float:
-    """Return how often a place may be used, so that objects show equally often all over the scene.
+    """Return the frequency of a position, so that objects cover all parts of the scene equally.
 
-    Objects cut by the border must still be recognisable, which leaves the border short of them. So places
-    close to the border, measured in the object's own size, are used more often than others.
+    Objects cut by the border must be recognisable, so the border would have fewer objects. Positions near the border,
+    in units of the object's size, are therefore used more often.
     """
     inner = [min(centre, SIZE - centre) > 0.3 * figure.size for centre in figure.centre]
     return 0.71 ** sum(inner)

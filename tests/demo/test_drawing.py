@@ -1,18 +1,17 @@
-"""Shapes, textures and colours of scenes against areas and lines that geometry gives."""
+"""Shapes, textures and colours against geometry."""
 
 import numpy as np
 import pytest
 
 from captum_gmar.demo import drawing
+from captum_gmar.demo.scenes import SHAPES
 
 FINE = 2000  # points a side
 SIDE = (np.arange(FINE) + 0.5) / FINE * 4 - 2
 X, Y = np.meshgrid(SIDE, SIDE)
 
 
-@pytest.mark.parametrize(
-    "shape", [drawing.disc, drawing.ring, drawing.triangle, drawing.square, drawing.star, drawing.bar]
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_have_unit_area_and_reach_no_farther_than_said(shape):
     inside = shape(X, Y) < 0
     assert inside.mean() * 16 == pytest.approx(1, abs=0.005)
@@ -32,8 +31,8 @@ def test_both_colours_of_a_texture_cover_about_half(texture):
 
 
 def test_stripes_repeat_at_their_period():
-    across = np.linspace(0, 20, 81)
-    stripes = drawing.striped(across, np.zeros_like(across), 5.0, (0.3, 0.0))
+    line = np.linspace(0, 20, 81)
+    stripes = drawing.striped(line, np.zeros_like(line), 5.0, (0.3, 0.0))
     assert stripes[:-20] == pytest.approx(stripes[20:])
 
 

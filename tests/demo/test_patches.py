@@ -1,4 +1,4 @@
-"""Scenes as the demo model takes them, against pixels written by hand."""
+"""Pixel values and patches against values by hand."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def test_scenes_come_back_from_their_pixel_values():
 
 
 def test_shares_of_patches_in_a_mask():
-    """A mask of one patch and the left half of the patch below it."""
+    """The mask holds one patch and the left half of the patch below."""
     mask = np.zeros((GRID * PATCH, GRID * PATCH), dtype=bool)
     mask[:PATCH, PATCH : 2 * PATCH] = True
     mask[PATCH : 2 * PATCH, PATCH : PATCH + PATCH // 2] = True

@@ -1,4 +1,4 @@
-"""Questions about scenes: their answers are true of the scene, and every word speaks of its own object."""
+"""Questions about scenes: true answers, and words that describe their own object."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SEEDS = range(800_000, 800_060)
 
 
 @pytest.fixture(scope="module")
-def asked():
+def scenes_and_questions():
     return [(scene, questions_of(scene)) for scene in (make_scene(seed, 2) for seed in SEEDS)]
 
 
@@ -18,40 +18,40 @@ def names(scene):
     return [CLASSES[label].split() for label in scene.labels]
 
 
-def lies(scene, relation, index):
-    """Whether an object lies so to the other, by the means of what shows of both."""
+def has_relation(scene, relation, index):
+    """Return whether the visible centres of two objects have a relation."""
     rows, columns = zip(*(np.nonzero(mask) for mask in scene.masks), strict=True)
     along = {"above": rows, "below": rows, "left of": columns, "right of": columns}[relation]
     sign = 1 if relation in ("above", "left of") else -1
     return sign * (along[1 - index].mean() - along[index].mean()) > 0
 
 
-def test_words_speak_of_what_they_name(asked):
-    spoken = 0
-    for scene, questions in asked:
+def test_words_describe_the_objects_that_they_name(scenes_and_questions):
+    described = 0
+    for scene, questions in scenes_and_questions:
         for word in (word for question in questions for word in question.words):
             if word.kind in ("shape", "texture"):
                 (index,) = word.objects
                 assert word.text == names(scene)[index][("texture", "shape").index(word.kind)]
-                spoken += 1
+                described += 1
             else:
                 assert word.objects == ((0, 1) if word.kind == "relation" else ())
-    assert spoken > 500
+    assert described > 500
 
 
-def test_answers_are_true_of_the_scene(asked):
-    for scene, questions in asked:
+def test_answers_are_true(scenes_and_questions):
+    for scene, questions in scenes_and_questions:
         for prompt, answer in ((question.prompt, question.answer) for question in questions):
             if prompt == DESCRIBE:
                 relation = " left of " if " left of " in answer else " above "
                 first, second = (part.removeprefix("a ").split() for part in answer.split(relation))
                 index = names(scene).index(first)
                 assert names(scene)[1 - index] == second
-                assert lies(scene, relation.strip(), index)
+                assert has_relation(scene, relation.strip(), index)
             elif prompt.startswith("where is the "):
                 relation, _, other = answer.partition(" the ")
                 shapes = [shape for _, shape in names(scene)]
-                assert lies(scene, relation, shapes.index(prompt.removeprefix("where is the ")[:-1]))
+                assert has_relation(scene, relation, shapes.index(prompt.removeprefix("where is the ")[:-1]))
                 assert other in shapes
             elif prompt.startswith("what texture is the "):
                 assert [answer, prompt.removeprefix("what texture is the ")[:-1]] in names(scene)
@@ -59,11 +59,11 @@ def test_answers_are_true_of_the_scene(asked):
                 relation, _, shape = prompt.removeprefix("what is ")[:-1].partition(" the ")
                 index = names(scene).index(answer.removeprefix("a ").split())
                 assert names(scene)[1 - index][1] == shape
-                assert lies(scene, relation, index)
+                assert has_relation(scene, relation, index)
 
 
-def test_each_side_of_an_object_is_asked_for_once(asked):
-    for _, questions in asked:
+def test_each_side_of_an_object_has_one_question(scenes_and_questions):
+    for _, questions in scenes_and_questions:
         assert len({question.prompt for question in questions}) == len(questions) in (0, 1, 13)
         if len(questions) > 1:
             assert sum(question.answer == "nothing" for question in questions) == 6

@@ -1,4 +1,4 @@
-"""The ground-truth tests themselves: maps whose score is known beforehand get it."""
+"""Localisation of maps whose scores are known."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SEED, N = 610_000, 12
 
 
 def masks_of_the_class(inputs, target):
-    """The right answer: the mask of the object of each target class, found by the scene's pixels."""
+    """Return the mask of each target class's object, found by the scene's pixels."""
     maps = torch.zeros_like(inputs)
     for objects in (1, 2):
         for seed in range(SEED, SEED + N):
@@ -36,7 +36,7 @@ def report():
 
 
 def test_the_right_answer_wins(report):
-    # A patch at the edge of the object counts by its share, so that even the mask itself stays below one.
+    # Patches at the object's edge count by their share, so even the mask scores below 1.
     assert report["right"].on_object.mean > 0.7
     assert report["right"].class_sensitivity.mean == 1
     assert report["right"].own_minus_other.mean > 0.7
@@ -50,7 +50,7 @@ def test_its_opposite_loses(report):
 
 @pytest.mark.parametrize("name", ["uniform map", "negative"])
 def test_maps_without_differences_get_the_area(report, name):
-    """Also where nothing is positive: no division by zero, no advantage."""
+    """Maps without positive relevance have neither a division by zero nor an advantage."""
     assert_close(report[name].on_object.mean, report[name].area.mean, rtol=1e-5, atol=0)
 
 
@@ -71,7 +71,7 @@ def test_captum_attributions_and_repetition():
     assert reports[0] == reports[1]
 
 
-def test_the_report_shows_itself_as_a_table(report):
+def test_the_report_is_a_table(report):
     table = repr(report).splitlines()
     assert table == report.to_markdown().splitlines() == report._repr_markdown_().splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == [f"| {name}" for name in report]

@@ -1,37 +1,21 @@
-"""The built-in scenes and the built-in model."""
+"""Scenes: equal bits, masks by geometry, and no shortcuts to the class."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-import captum_gmar.demo
-from captum_gmar.demo import CLASSES, Scene, drawing, load_image_processor, load_model, load_scene, make_scene
+from captum_gmar.demo import CLASSES, Scene, drawing, make_scene
 from captum_gmar.demo.drawing import SIZE
-from captum_gmar.demo.scenes import KINDS, SHAPES, compose
-
-MODEL = Path(captum_gmar.demo.__file__).parent / "model"
-FRESH_SEEDS = range(700_000, 700_400)  # neither trained on nor in the card's accuracy
+from captum_gmar.demo.scenes import KINDS, compose
 
 
 @pytest.fixture(scope="module")
 def one_object_scenes() -> list[Scene]:
     return [make_scene(seed, objects=1) for seed in range(2000)]
-
-
-def _outline_reach(shape: drawing.Outline) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    line = (np.arange(1200) + 0.5) / 400 - 1.5
-    x, y = np.meshgrid(line, line)
-    return np.hypot(x, y), shape(x, y) < 0
 
 
 def test_equal_seeds_give_equal_scenes() -> None:
@@ -127,22 +111,6 @@ def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
         assert empty.masks.shape == (0, SIZE, SIZE)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_have_unit_area_and_stay_within_reach(shape: drawing.Outline) -> None:
-    distance, inside = _outline_reach(shape)
-    assert inside.sum() / 400**2 == pytest.approx(1, abs=0.003)
-    assert distance[inside].max() < drawing.REACH
-
-
-@pytest.mark.parametrize("texture", drawing.TEXTURES)
-def test_textures_show_both_colours(texture: drawing.Texture) -> None:
-    x, y = np.meshgrid(np.linspace(-48, 48, 97), np.linspace(-48, 48, 97))
-    values = texture(x, y, 6.0, (0.2, 0.7))
-    assert values.min() == 0
-    assert values.max() == 1
-    assert 0.3 < values.mean() < 0.55
-
-
 def test_objects_are_from_a_few_to_many_patches_large(one_object_scenes: list[Scene]) -> None:
     areas = np.array([scene.masks[0].sum() for scene in one_object_scenes])
     patch = 8 * 8
@@ -190,75 +158,3 @@ def test_mean_colours_do_not_predict_the_class(one_object_scenes: list[Scene]) -
     nearest = np.linalg.norm(features[half:, None] - means, axis=-1).argmin(axis=1)
     chance = 1 / len(CLASSES)
     assert (nearest == labels[half:]).mean() < chance + 4 * np.sqrt(chance / half)
-
-
-def test_scenes_come_ready_for_the_model() -> None:
-    scene = load_scene(5, objects=2)
-    plain = make_scene(5, objects=2)
-    assert scene.pixel_values.shape == (1, 3, SIZE, SIZE)
-    assert scene.pixel_values.dtype == torch.float32
-    assert scene.masks.dtype == torch.bool
-    np.testing.assert_array_equal(np.asarray(scene.image), plain.image)
-    assert scene.names == tuple(CLASSES[label] for label in plain.labels)
-
-
-def test_the_image_processor_agrees_with_the_scenes() -> None:
-    scene = load_scene(5)
-    processed = load_image_processor()(scene.image, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(processed, scene.pixel_values, atol=1e-6, rtol=0)
-
-
-def test_the_model_is_a_whole_vision_transformer() -> None:
-    model = load_model()
-    config = model.config
-    assert not model.training
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert config.num_hidden_layers >= 6
-    assert config.num_attention_heads >= 4
-    assert config.image_size == SIZE
-    assert config.image_size // config.patch_size >= 14
-    assert tuple(config.id2label[index] for index in range(config.num_labels)) == CLASSES
-
-
-def test_shipped_files_are_small_and_hold_no_pickle() -> None:
-    shipped = {path.name: path.stat().st_size for path in MODEL.iterdir()}
-    assert set(shipped) == {
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "preprocessor_config.json",
-        "training.json",
-    }
-    assert sum(shipped.values()) <= 2_000_000
-
-
-@pytest.mark.parametrize("objects", [1, 2])
-def test_the_model_is_as_accurate_as_its_card_says(objects: int) -> None:
-    row = re.search(rf"^\| {objects} \| (0\.\d+|1\.0+) ±", (MODEL / "README.md").read_text(), re.MULTILINE)
-    assert row is not None
-    claimed = float(row[1])
-    assert claimed >= {1: 0.97, 2: 0.90}[objects]
-    scenes = [load_scene(seed, objects=objects) for seed in FRESH_SEEDS]
-    with torch.no_grad():
-        logits = load_model()(torch.cat([scene.pixel_values for scene in scenes])).logits
-    ranked = logits.topk(objects).indices.tolist()
-    measured = np.mean([set(top) == set(scene.labels) for top, scene in zip(ranked, scenes, strict=True)])
-    assert measured == pytest.approx(claimed, abs=3.5 * np.sqrt(claimed * (1 - claimed) / len(scenes)))
-
-
-def test_the_model_loads_without_network_and_without_pickle() -> None:
-    program = """
-import pickle, socket, sys
-def refuse(*arguments, **options):
-    raise RuntimeError("refused")
-import captum_gmar.demo as demo
-assert "transformers" not in sys.modules
-import torch, transformers
-socket.socket.connect = socket.getaddrinfo = torch.load = pickle.load = pickle.loads = refuse
-demo.load_image_processor()
-print(demo.load_model()(demo.load_scene(1).pixel_values).logits.shape[1])
-"""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert result.stdout.strip() == str(len(CLASSES)), result.stderr
