@@ -23,7 +23,7 @@ from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.classifier import load_classifier
-from captum_gmar.cli.scene_subjects import scene_subject
+from captum_gmar.cli.sources import scene_subject
 from captum_gmar.engine.kernels.reduction import Block, Blocks, Reading, positive, product, read_blocks, sum_up
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.rule import Step, fuse_rows, head_weights

@@ -26,7 +26,7 @@ from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.options import TOKEN_FORMS, names_of, part, token
-from captum_gmar.cli.scene_subjects import SCENES, scene_example
+from captum_gmar.cli.sources import SCENES, scene_example
 from captum_gmar.demo import model_folder
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.evaluation.catalogue import METRICS, REMOVALS

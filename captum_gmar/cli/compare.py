@@ -1,14 +1,15 @@
-"""``captum-gmar compare``: several methods on one image, how faithful each is and what it costs."""
+"""``captum-gmar compare``: several methods on one image, with their faithfulness and cost."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captum_gmar.attr.catalogue import COMPARED
 from captum_gmar.cli.explain_runs import SCENE_NAME
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
+    CompareSettings,
     Top,
     above_zero,
     add_batch_size,
@@ -20,12 +21,17 @@ from captum_gmar.cli.options import (
     place,
     target,
 )
-from captum_gmar.cli.paths import COMPARISON_MARK, FORMATS, TABLES, plan_pictures, plan_table
+from captum_gmar.cli.paths import (
+    COMPARISON_MARK,
+    FORMATS,
+    TABLES,
+    comparison_mark,
+    picture_mark,
+    plan_pictures,
+    plan_table,
+)
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
-
-if TYPE_CHECKING:
-    from captum_gmar.cli.image_settings import CompareSettings
 
 DESCRIPTION = """\
 Explains one prediction by several methods and measures each: how the class's
@@ -50,7 +56,7 @@ exit status: 0 done, 2 bad usage or nothing done, 130 interrupted
 
 
 def add_command(subparsers: Any) -> None:
-    """Declares the command and its arguments."""
+    """Declare the command and its arguments."""
     about = "measure and draw several methods side by side on one image"
     parser = command_parser(subparsers, "compare", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
@@ -90,13 +96,17 @@ def add_command(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Runs the command; how many images were compared on and how many failed: one and none."""
+    """Run the command, and return how many images were compared and how many failed: one and none."""
     if bool(arguments.image) != bool(arguments.model):
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
-    settings = _settings(arguments)
+    if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
+        raise CommandError(f"--target must be top1, an index or a label. Got 'top{arguments.target.classes}' instead.")
+    given = {name: getattr(arguments, name) for name in CompareSettings._fields}
+    given["target"] = arguments.target if isinstance(arguments.target, str) else None
+    settings = CompareSettings(**given)
     image = arguments.image or Path(SCENE_NAME)
-    noted = {"model": arguments.model and Path(arguments.model), **vars(settings)}
-    (picture,) = plan_pictures([image], arguments.output, settings.mark(), noted)
+    noted = {"model": arguments.model and Path(arguments.model), **settings._asdict()}
+    (picture,) = plan_pictures([image], arguments.output, _mark(settings), noted)
     table = plan_table(arguments.save_table)
     with default_drawing():
         from captum_gmar.cli.compare_image import compare_image
@@ -107,17 +117,12 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     return 1, 0
 
 
-def _settings(arguments: argparse.Namespace) -> "CompareSettings":
-    from captum_gmar.cli.image_settings import CompareSettings
-
-    if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
-        raise CommandError(f"--target must be top1, an index or a label. Got 'top{arguments.target.classes}' instead.")
-    return CompareSettings(
-        methods=arguments.methods,
-        target=arguments.target if isinstance(arguments.target, str) else None,
-        removal=arguments.removal,
-        steps=arguments.steps,
-        ig_steps=arguments.ig_steps,
-        batch_size=arguments.batch_size,
-        size=arguments.size,
-    )
+def _mark(settings: CompareSettings) -> str:
+    """Return the end of the picture's name."""
+    usual = CompareSettings._field_defaults
+    parts = [settings.target or "", "" if settings.removal == usual["removal"] else f"removal {settings.removal}"]
+    numbers = {"steps": settings.steps, "size": settings.size}
+    numbers["ig steps"] = None if settings.ig_steps == usual["ig_steps"] else settings.ig_steps
+    parts += [f"{name} {number}" for name, number in numbers.items() if number is not None]
+    mark = comparison_mark(COMPARISON_MARK, settings.methods or COMPARED, COMPARED)
+    return "-".join(filter(None, [mark, picture_mark(*parts)]))

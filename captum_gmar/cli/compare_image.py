@@ -11,7 +11,7 @@ from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
 from captum_gmar.cli.image_picture import view_photo
 from captum_gmar.cli.image_report import claim, seen_lines
-from captum_gmar.cli.image_settings import CompareSettings
+from captum_gmar.cli.options import CompareSettings
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text

@@ -146,8 +146,8 @@ def run_on_data(
         goes_on: what continues an interrupted run; None: nothing does.
     """
     from captum_gmar.classifier import choose_device
-    from captum_gmar.cli.listener import listener_of
-    from captum_gmar.cli.scene_subjects import open_subject
+    from captum_gmar.cli.sources import open_subject
+    from captum_gmar.cli.terminal import listener_of
     from captum_gmar.evaluation.runs.processes import FailedElsewhere, joined_processes, local_device
 
     device = choose_device(local_device(arguments.device))

@@ -1,4 +1,4 @@
-"""``captum-gmar explain``: a picture of what fed the prediction, for each image."""
+"""``captum-gmar explain``: a heatmap of the prediction for each image."""
 
 import argparse
 import textwrap
@@ -113,7 +113,7 @@ Such pictures are left out when their folder is explained
 
 
 def add_command(subparsers: Any) -> None:
-    """Declares the command and its arguments."""
+    """Declare the command and its arguments."""
     about = "draw which patches fed the prediction"
     parser = command_parser(subparsers, "explain", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument

@@ -1,4 +1,4 @@
-"""The work of ``captum-gmar explain --prompt``: a page for each image of what fed every word of the answer."""
+"""The work of ``captum-gmar explain --prompt``: for each image a page that explains every word of the answer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from captum_gmar.vlm.evidence import AnswerEvidence
 
 
 class PromptSettings(NamedTuple):
-    """What is asked of every image: the prompt, the answer if it is given, and what to explain it rather than."""
+    """The prompt, the answer if it is given, and its contrast."""
 
     prompt: str
     answer: str | None = None
@@ -24,12 +24,12 @@ class PromptSettings(NamedTuple):
 def explain_answers(
     source: AnswerSource, pages: Mapping[Path, PictureFile], settings: PromptSettings
 ) -> tuple[int, int]:
-    """Asks the model about each image and writes its page.
+    """Ask the model about each image and write its page.
 
     Args:
-        source: the model, its processor, and what reads images.
-        pages: where the page of each image goes.
-        settings: what is asked.
+        source: the model, its processor, and the function that reads images.
+        pages: the page of each image.
+        settings: the question.
 
     Returns:
         How many were explained and how many failed. Failures are reported.
@@ -40,7 +40,7 @@ def explain_answers(
     evidence, failed = AnswerEvidence(source.model, source.processor), 0
     for image, page in pages.items():
         try:
-            print_text(f"{readable(image)}\n  answer     {_explain(evidence, source, image, page, settings)}")
+            print_text("\n".join([readable(image), *_explain(evidence, source, image, page, settings)]))
         except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
             report(error if isinstance(error, OSError) else f"{readable(image)}: {error}")
             failed += 1
@@ -51,11 +51,12 @@ def explain_answers(
 
 def _explain(
     evidence: AnswerEvidence, source: AnswerSource, image: Path, page: PictureFile, settings: PromptSettings
-) -> str:
-    """The answer, whose page is written."""
+) -> list[str]:
+    """Write the page, and return the lines about the answer."""
     picture = source.read(image)
     attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, images=picture)
     answer_page = AnswerPage(attribution, picture, settings.prompt)
     page.path.parent.mkdir(parents=True, exist_ok=True)
     write_page(page.path, answer_page.html, page.note)
-    return "".join(attribution.tokens).strip()
+    answer, contrast = "".join(attribution.tokens).strip(), attribution.contrast
+    return [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]

@@ -15,12 +15,10 @@ from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
 from captum_gmar.cli.image_picture import view_photo
 from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, picture_of, seen_lines, summary_text
-from captum_gmar.cli.image_settings import ExplainSettings
-from captum_gmar.cli.listener import heartbeat
-from captum_gmar.cli.options import Top
+from captum_gmar.cli.options import ExplainSettings, Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
-from captum_gmar.cli.terminal import CommandError, print_text, report
+from captum_gmar.cli.terminal import CommandError, heartbeat, print_text, report
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.names import readable
 from captum_gmar.files.writing import save_arrays, save_picture

@@ -1,33 +1,41 @@
-"""The runs of ``captum-gmar explain``: of images, of what other models take, and of a prompt."""
+"""The runs of ``captum-gmar explain``: on images, on the inputs of other models, and with a prompt."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.cli.matplotlib_settings import default_drawing
-from captum_gmar.cli.options import MOST_LIKELY, Top
-from captum_gmar.cli.paths import FILMS, FORMATS, PAGES, find_images, picture_mark, plan_array, plan_pictures
+from captum_gmar.cli.options import MOST_LIKELY, ExplainSettings, Top
+from captum_gmar.cli.paths import (
+    FILMS,
+    FORMATS,
+    PAGES,
+    comparison_mark,
+    find_images,
+    picture_mark,
+    plan_array,
+    plan_pictures,
+)
 from captum_gmar.cli.terminal import CommandError
 
 if TYPE_CHECKING:
     from captum_gmar.classifier.vision_task import VisionTask
-    from captum_gmar.cli.image_settings import ExplainSettings
 
 SCENE_NAME = "built-in-scene"
 DEFAULT = ("gmar-l1",)
-BATCH_SIZE = 8
 ONE_FOR_ALL = ("attention-evidence",)  # the method for models that do not classify images
-FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # what a folder is taken to hold, by the name of the task
-OF_OTHER_TASKS = ("box", "threshold", "mask", "point")  # options for such models alone
+FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # the kind of files in a folder, by the name of the task
+TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
+MARKS = {"target": "", "contrast": "rather than", "box": "box", "threshold": "threshold", "mask": "over", "point": "at"}
 
 
 def run_images(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Explain images, or what another model takes; return how many were explained and how many failed."""
+    """Explain images, or inputs of another model; return how many were explained and how many failed."""
     settings = _image_settings(arguments)
     settings.check()
-    with default_drawing():  # before it loads what loads Matplotlib
+    with default_drawing():  # before anything imports Matplotlib
         task = _other_task(arguments)
         images, missing = _find(arguments.images, FOLDERS_OF.get(task.name if task else "", "image"))
         if not images:
@@ -40,11 +48,12 @@ def run_images(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _run_classifier(
-    arguments: argparse.Namespace, settings: "ExplainSettings", images: Sequence[Path]
+    arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]
 ) -> tuple[int, int]:
     """Explain a classifier of images."""
-    model = _model_place(arguments)
-    pictures = plan_pictures(images, arguments.output, settings.mark(), {"model": model, **vars(settings)})
+    pictures = plan_pictures(
+        images, arguments.output, _image_mark(settings), {"model": _model_path(arguments), **settings._asdict()}
+    )
     array = plan_array(arguments.save_array)
     from captum_gmar.cli.explain_images import explain_images
     from captum_gmar.cli.sources import open_source
@@ -53,55 +62,71 @@ def _run_classifier(
     return explain_images(source, dict(zip(images, pictures, strict=True)), array, settings)
 
 
-def _model_place(arguments: argparse.Namespace) -> Path | None:
+def _image_mark(settings: ExplainSettings) -> str:
+    """Return the end of the pictures' names."""
+    parts = ["of", *settings.texts] if settings.texts else []
+    if isinstance(settings.target, str):
+        parts.append(settings.target)
+    elif settings.target.classes > 1 and not settings.texts:
+        parts.append(str(settings.target))
+    if settings.contrast is not None:
+        parts.append(f"rather than {settings.contrast}")
+    if settings.tokens:
+        starts = (f"{part[0]} {part[1]}" if isinstance(part, tuple) else part for part in settings.tokens)
+        parts.append(f"from {' and '.join(starts)}")
+    if settings.size is not None:
+        parts.append(f"size {settings.size}")
+    several = len(settings.methods) > 1
+    mark = comparison_mark("comparison", settings.methods) if several else settings.methods[0]
+    return "-".join(filter(None, [mark, picture_mark(*parts)]))
+
+
+def _model_path(arguments: argparse.Namespace) -> Path | None:
     return Path(arguments.model) if arguments.model else None
 
 
 def _find(images: Sequence[str], kind: str = "image") -> tuple[list[Path], int]:
-    """The images, or the built-in scene where none is named, and how many arguments name none."""
+    """Return the images, or the built-in scene without any, and how many arguments name none."""
     return find_images(images, kind) if images else ([Path(SCENE_NAME)], 0)
 
 
 def _other_task(arguments: argparse.Namespace) -> "VisionTask | None":
-    """What the model does, if that is not to classify images."""
+    """Return the model's task; None if that is to classify images."""
     if not arguments.model or arguments.text:
-        _check_without(arguments, OF_OTHER_TASKS, "the model classifies images")
+        _check_without(arguments, TASK_OPTIONS, "the model classifies images")
         return None
     from captum_gmar.classifier.vision_task import VisionTask, find_task
     from captum_gmar.cli.sources import HUB_SECONDS
 
     task = find_task(arguments.model, HUB_SECONDS)
-    known = {"box": VisionTask.DETECTION, "threshold": VisionTask.DETECTION}
-    known |= {"mask": VisionTask.SEGMENTATION, "point": VisionTask.SEGMENTATION}
-    _check_without(arguments, [name for name in OF_OTHER_TASKS if known[name] is not task], f"the model {task.value}")
+    others = [option for option, name in TASK_OPTIONS.items() if name != task.name]
+    _check_without(arguments, others, f"the model {task.value}")
     return None if task is VisionTask.CLASSIFICATION else task
 
 
 def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequence[Path]) -> tuple[int, int]:
-    """Of a model that does something else than classify images; how many inputs were explained and how many failed."""
-    from captum_gmar.classifier.vision_task import VisionTask, load_for_task
-
+    """Explain a model with another task; return how many inputs were explained and how many failed."""
     if tuple(arguments.methods or ONE_FOR_ALL) != ONE_FOR_ALL:
         raise CommandError(
             f"--methods must be {ONE_FOR_ALL[0]} for a model that {task.value}, as no other is defined for it. Got "
             f"{', '.join(arguments.methods)} instead."
         )
-    of_classes = task in (VisionTask.VIDEO, VisionTask.SOUND)
-    others = ["tokens", "save_array", "size", "batch_size", *([] if of_classes else ["contrast"])]
+    others = ["tokens", "save_array", "size", "batch_size", *([] if task.name in FOLDERS_OF else ["contrast"])]
     _check_without(arguments, others, f"the model {task.value}")
     if isinstance(arguments.target, Top):
         raise CommandError(f"--target must be a class, as the model {task.value}. Got top{arguments.target.classes}.")
     from captum_gmar.classifier.loading import choose_device
+    from captum_gmar.classifier.vision_task import load_for_task
     from captum_gmar.cli.explain_tasks import TaskSettings, explain_inputs
     from captum_gmar.cli.sources import HUB_SECONDS
 
-    given = {name: getattr(arguments, name) for name in TaskSettings._fields if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in MARKS if getattr(arguments, name) is not None}
     if "mask" in given:
         given["mask"] = Path(given["mask"])
-    settings = TaskSettings(**given)
-    formats = FORMATS + FILMS * (task is VisionTask.VIDEO)
+    formats = FORMATS + FILMS * (task.name == "VIDEO")
     mark = "-".join(filter(None, [*ONE_FOR_ALL, _task_mark(given)]))
-    noted = {"model": _model_place(arguments), **settings._asdict()}
+    settings = TaskSettings(**given)
+    noted = {"model": _model_path(arguments), **settings._asdict()}
     pictures = plan_pictures(inputs, arguments.output, mark, noted, formats)
     device = choose_device(arguments.device)
     classifier = load_for_task(arguments.model, task, device=device, patience=HUB_SECONDS)
@@ -109,32 +134,28 @@ def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequenc
 
 
 def _task_mark(given: Mapping[str, Any]) -> str:
-    """Return what the names of pictures end in, of the settings that are given."""
-    words = ("target", ""), ("contrast", "rather than"), ("box", "box"), ("threshold", "threshold"), ("mask", "over")
-    parts = []
-    for name, word in (*words, ("point", "at")):
-        if name in given:
-            value = given[name].stem if name == "mask" else given[name]
-            parts.append(f"{word} {' '.join(map(str, value)) if isinstance(value, tuple) else value}".strip())
-    return picture_mark(*parts)
+    """Return the end of the pictures' names for the settings that are given."""
+    values = {name: value.stem if name == "mask" else value for name, value in given.items()}
+    texts = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
+    return picture_mark(*(f"{word} {texts[name]}".strip() for name, word in MARKS.items() if name in texts))
 
 
-def _check_without(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
+def _check_without(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
     given = [name for name in names if getattr(arguments, name) is not None]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go with another model: {why}")
 
 
 def run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Asks a model that answers; how many images were explained and how many failed."""
+    """Explain the answers of a model to a prompt; return how many images were explained and how many failed."""
     _check_prompt(arguments)
     images, missing = _find(arguments.images)
     if not images:
         return 0, missing
     asked = {name: getattr(arguments, name) for name in ("prompt", "answer", "contrast")}
-    rather = "" if arguments.contrast is None else f"rather than {arguments.contrast}"
-    mark = "-".join(["answer", picture_mark(arguments.prompt, arguments.answer or "", rather)])
-    pages = plan_pictures(images, arguments.output, mark, {"model": _model_place(arguments), **asked}, PAGES)
+    contrast = "" if arguments.contrast is None else f"rather than {arguments.contrast}"
+    mark = f"answer-{picture_mark(arguments.prompt, arguments.answer or '', contrast)}"
+    pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **asked}, PAGES)
     with default_drawing():
         from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
         from captum_gmar.cli.sources import open_answering
@@ -145,8 +166,8 @@ def run_prompt(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _check_prompt(arguments: argparse.Namespace) -> None:
-    """Raise a CommandError where options do not go with --prompt, or with one another."""
-    others = ["methods", "target", "text", "tokens", "save_array", "size", "batch_size", *OF_OTHER_TASKS]
+    """Raise a CommandError if options do not go with --prompt, or with one another."""
+    others = ["methods", "target", "text", "tokens", "save_array", "size", "batch_size", *TASK_OPTIONS]
     given = [name for name in others if getattr(arguments, name) is not None]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
@@ -160,16 +181,14 @@ def _check_prompt(arguments: argparse.Namespace) -> None:
 
 
 def _default_target(arguments: argparse.Namespace) -> Top:
-    """All texts, where one method can tell them apart; else the most likely class."""
+    """Return all texts, if one method can tell them apart; else the most likely class."""
     texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
     names = arguments.methods or DEFAULT
     reads_class = len(names) == 1 and METHODS[names[0]].reads_class
     return Top(texts) if reads_class and texts > 1 else MOST_LIKELY
 
 
-def _image_settings(arguments: argparse.Namespace) -> "ExplainSettings":
-    from captum_gmar.cli.image_settings import ExplainSettings
-
+def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
     return ExplainSettings(
         methods=arguments.methods or DEFAULT,
         target=_default_target(arguments) if arguments.target is None else arguments.target,
@@ -177,6 +196,6 @@ def _image_settings(arguments: argparse.Namespace) -> "ExplainSettings":
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),
         texts=tuple(dict.fromkeys(arguments.text or ())),
         with_heads=arguments.save_array is not None,
-        batch_size=arguments.batch_size or BATCH_SIZE,
+        batch_size=arguments.batch_size or ExplainSettings._field_defaults["batch_size"],
         size=arguments.size,
     )

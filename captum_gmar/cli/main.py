@@ -19,8 +19,7 @@ COMMANDS = [explain, compare, evaluate, heads, app]
 
 OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
-# What the library raises where its arguments are wrong, a file, a package or memory cannot be had, or a model cannot be
-# explained.
+# Errors of the library for wrong arguments, missing files, packages or memory, and models that it cannot explain.
 REPORTED_ERRORS = (
     *(CommandError, ValueError, TypeError, OSError, RuntimeError),
     *(AssertionError, ArithmeticError, LookupError, ImportError, MemoryError),
@@ -28,7 +27,7 @@ REPORTED_ERRORS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``captum-gmar`` and returns its exit status: 0 all done, 1 some failed, 2 nothing done, 130 interrupted."""
+    """Run ``captum-gmar`` and return its exit status: 0 all done, 1 some failed, 2 nothing done, 130 interrupted."""
     _open_streams()
     try:
         arguments = _parser().parse_args(argv)
@@ -65,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _with_options(message: str, arguments: argparse.Namespace) -> str:
-    """A message of the library, which knows arguments by their names in Python, as the command line names them.
+    """Replace Python argument names in an error message by option names.
 
     >>> _with_options("batch_size must be above zero. Got 0 instead.", argparse.Namespace(batch_size=0))
     '--batch-size must be above zero. Got 0 instead.'
@@ -80,7 +79,7 @@ def _with_options(message: str, arguments: argparse.Namespace) -> str:
 
 
 def _open_streams() -> None:
-    """Makes stdout and stderr take any text, also where they are closed, as for services."""
+    """Make stdout and stderr take any text, even if they are closed, as for services."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends

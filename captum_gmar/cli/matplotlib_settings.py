@@ -1,4 +1,4 @@
-"""The pictures of commands are alike on every machine."""
+"""Settings of Matplotlib, the same on every machine."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def default_drawing() -> Iterator[None]:
-    """Within the block Matplotlib draws by its own settings, to files alone, whatever the user's settings files say.
+    """Let Matplotlib draw with its own settings, to files alone, whatever the user's settings files say.
 
-    It is to be entered before anything else imports Matplotlib, which reads those files and looks for their backend.
+    Enter the block before anything else imports Matplotlib, which reads those files and looks for their backend.
     """
     import logging
 
     logger = logging.getLogger("matplotlib")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it would tell of damaged settings and missing fonts
+    logger.setLevel(logging.ERROR)  # it warns of damaged settings and missing fonts
     try:
         _import_without_backend()
         import matplotlib
@@ -32,7 +32,7 @@ def _import_without_backend() -> None:
     if "matplotlib" in sys.modules:
         return
     backend = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"  # which goes before that of settings files
+    os.environ["MPLBACKEND"] = "agg"  # it has precedence over settings files
     try:
         import matplotlib  # noqa: F401
     finally:

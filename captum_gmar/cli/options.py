@@ -1,4 +1,4 @@
-"""Arguments that several commands take, as argparse reads them."""
+"""Arguments of several commands, as argparse reads them."""
 
 import argparse
 import re
@@ -24,7 +24,7 @@ METHODS_HELP = "methods that `captum-gmar explain --help` lists, or all"
 
 
 class Top(NamedTuple):
-    """Each image's most likely classes, so many of them."""
+    """The most likely classes of each image, and their number."""
 
     classes: int
 
@@ -36,7 +36,7 @@ MOST_LIKELY = Top(1)
 
 
 class AddNames(argparse.Action):
-    """Of an option that takes names between commas and may be repeated: all of them, each once, none by default."""
+    """An option of names between commas that may be repeated: it collects all of them, each once."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -47,7 +47,7 @@ class AddNames(argparse.Action):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """With names of methods whole, which have hyphens in them."""
+    """A formatter that does not break names of methods at their hyphens."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
@@ -62,7 +62,7 @@ def command_parser(
     description: str,
     epilog: str,
 ) -> argparse.ArgumentParser:
-    """A parser of a command that runs ``run``; its texts are shown in the lines that they have."""
+    """Return the parser of a command that calls ``run``; its texts keep their lines."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=help,
@@ -76,7 +76,7 @@ def command_parser(
 
 
 def add_methods(parser: argparse.ArgumentParser, usual: Sequence[str], help: str = METHODS_HELP) -> None:
-    """``--methods``, which is the same for every command; None where those that are usual are to be taken."""
+    """Add ``--methods``, None by default, for the usual methods of the command."""
     explained = "" if len(usual) == 1 else ", those that explain the model"
     parser.add_argument(
         "--methods",
@@ -88,14 +88,14 @@ def add_methods(parser: argparse.ArgumentParser, usual: Sequence[str], help: str
 
 
 def add_device_and_size(parser: argparse.ArgumentParser) -> None:
-    """``--device`` and ``--size``, which are the same for every command."""
+    """Add ``--device`` and ``--size``."""
     add = parser.add_argument
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]|mps|xpu", help="where to run")
     add("--size", type=above_zero, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
 def add_steps(parser: argparse.ArgumentParser) -> None:
-    """``--steps``, which is the same for every command that removes patches."""
+    """Add ``--steps``, for commands that remove patches."""
     parser.add_argument(
         "--steps",
         type=above_zero,
@@ -105,7 +105,7 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
 
 
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
-    """``--batch-size``, which each command takes by its own need of memory."""
+    """Add ``--batch-size``, whose default depends on the command's need of memory."""
     parser.add_argument(
         "--batch-size",
         type=above_zero,
@@ -115,27 +115,27 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
 
 
 def add_sample(parser: argparse.ArgumentParser) -> None:
-    """``--limit`` and ``--seed``, the same for every command on a data set."""
+    """Add ``--limit`` and ``--seed``, for commands on a data set."""
     add = parser.add_argument
     add("--limit", type=above_zero, metavar="N", help="take N of the images, drawn by --seed; more can follow later")
     add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
 
 
 def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """Add ``--device``, ``--size`` and ``--batch-size``, the same for every command on a data set."""
+    """Add ``--device``, ``--size`` and ``--batch-size``, for commands on a data set."""
     add_device_and_size(parser)
     add_batch_size(parser, batch_size)
 
 
 def above_zero(text: str) -> int:
-    """A whole number above zero."""
+    """Read a whole number above zero."""
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """A whole number, zero or more."""
+    """Read a whole number, zero or more."""
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number, zero or more. Got {text!r} instead.")
     return int(text)
@@ -154,26 +154,26 @@ def part(text: str) -> tuple[int, int]:
 
 
 def device(text: str) -> str:
-    """What PyTorch may know as a device."""
+    """Read the name of a device."""
     if not re.fullmatch(r"auto|[a-z]+(:\d+)?", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:n, mps or xpu. Got {text!r} instead.")
     return text
 
 
 def place(text: str) -> str:
-    """A file or folder; a slash at the end, which ``Path`` would drop, says that it is a folder."""
+    """Read a path as text: a slash at its end, which ``Path`` would drop, names a folder."""
     if not text:
         raise argparse.ArgumentTypeError("must be a path. Got '' instead; the current folder is '.'.")
     return text
 
 
 def path(text: str) -> Path:
-    """A file or folder where a slash at the end does not matter."""
+    """Read a path whose last slash does not matter."""
     return Path(place(text))
 
 
 def target(text: str) -> Top | str:
-    """The argument of ``--target``: a class is looked for when the model is known.
+    """Read the argument of ``--target``; a class is found later, in the model's labels.
 
     >>> target("top5"), target("tabby")
     (Top(classes=5), 'tabby')
@@ -203,7 +203,7 @@ def point(text: str) -> tuple[float, float]:
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1."""
+    """Read a number from 0 to 1."""
     (number,) = _comma_numbers(text, 1, "a number from 0 to 1")
     if number > 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1. Got {text!r} instead.")
@@ -218,7 +218,7 @@ def _comma_numbers(text: str, count: int, form: str) -> list[float]:
 
 
 def token(text: str) -> "Part":
-    """The argument of one ``--tokens``, as the methods take it.
+    """Read the argument of one ``--tokens``, as the methods take it.
 
     >>> token("cls"), token("3,10")
     ('cls', (3, 10))
@@ -234,7 +234,7 @@ def token(text: str) -> "Part":
 
 
 def method_names(text: str) -> Sequence[str]:
-    """One ``--methods``: names between commas, or "all".
+    """Read one ``--methods``: names between commas, or "all".
 
     >>> method_names("gmar-l1, rollout,gmar-l1")
     ('gmar-l1', 'rollout')
@@ -248,7 +248,7 @@ def method_names(text: str) -> Sequence[str]:
 
 
 def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
-    """Of an argument that is some of these names between commas, or "all".
+    """Return the reader of an argument with some of these names between commas, or "all".
 
     >>> names_of(["blur", "mean", "zero"])("Zero, blur")
     ('zero', 'blur')
@@ -266,8 +266,55 @@ def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
     return names
 
 
+class ExplainSettings(NamedTuple):
+    """The question to a classifier of images."""
+
+    methods: tuple[str, ...]
+    target: Top | str = MOST_LIKELY
+    contrast: str | None = None
+    tokens: "tuple[Part, ...]" = ()
+    texts: tuple[str, ...] = ()  # the classes, in place of the model's own
+    with_heads: bool = False  # also compute head importance
+    batch_size: int = 8
+    size: int | None = None  # of the pixels; None: the model's own
+
+    @property
+    def top(self) -> int:
+        """The number of classes to explain for each image."""
+        return self.target.classes if isinstance(self.target, Top) else 1
+
+    def check(self) -> None:
+        """
+        Check that the methods take the options.
+
+        Raises:
+            CommandError: if they do not.
+        """
+        if self.tokens:
+            check_taken("--tokens", self.methods, lambda method: method.takes_tokens)
+        if self.contrast is not None:
+            check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
+        if self.top > 1:
+            option = f"--target top{self.top}"
+            check_taken(option, self.methods, lambda method: method.reads_class)
+            if len(self.methods) > 1:
+                raise CommandError(f"{option} must go with one method. Got {', '.join(self.methods)} instead.")
+
+
+class CompareSettings(NamedTuple):
+    """The settings of a comparison."""
+
+    methods: tuple[str, ...] | None = None  # None: the usual ones that explain the model
+    target: str | None = None  # None: the most likely class
+    removal: str = "blur"
+    steps: int | None = None  # None: 28, or as many as there are patches
+    ig_steps: int = 50
+    batch_size: int | None = None
+    size: int | None = None  # of the pixels; None: the model's own
+
+
 def check_taken(option: str, names: Sequence[str], takes: Callable[[MethodEntry], bool]) -> None:
-    """Checks that all of the methods take the option.
+    """Check that all of the methods take the option.
 
     Raises:
         CommandError: if some do not; it names those that do.

@@ -1,4 +1,4 @@
-"""Which files a command reads and writes, checked before any work is done."""
+"""The files that a command reads and writes, checked before any work."""
 
 import json
 import os
@@ -26,10 +26,10 @@ def find_images(arguments: Iterable[str], kind: str = "image") -> tuple[list[Pat
 
     Args:
         arguments: files, and folders of files.
-        kind: what is taken of a folder: "image", "video" or "sound".
+        kind: the files to take from a folder: "image", "video" or "sound".
 
     Returns:
-        The files, and how many arguments name none, which are reported.
+        The files, and how many arguments name none; these are reported.
     """
     images: dict[Path, None] = {}
     failed = 0
@@ -61,8 +61,8 @@ def _files_of(path: Path, kind: str) -> list[Path]:
 
 
 def picture_mark(*parts: str) -> str:
-    """Return what the names of pictures end in, of the question to a method: a short hash as well where the parts are
-    not all there, such as case and punctuation.
+    """Return the end of pictures' names for a question. It has a short hash if the name cannot hold all of the parts,
+    such as their case and punctuation.
 
     >>> picture_mark("tiger cat", "", "rather than zebra")
     'tiger-cat-rather-than-zebra'
@@ -77,7 +77,7 @@ def picture_mark(*parts: str) -> str:
 
 
 def _is_kept(part: str) -> bool:
-    """Whether no other text has the same safe name."""
+    """Return whether no other text has the same safe name."""
     return part.isascii() and part == part.lower() and "-" not in part and safe(part) == part.replace(" ", "-")
 
 
@@ -86,7 +86,7 @@ def _hash(text: str) -> str:
 
 
 def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()) -> str:
-    """Of pictures of several methods: which they are, unless they are those that are usual; of many, a number instead.
+    """Return the end of pictures' names for several methods: their names or, for many, their number; neither if usual.
 
     >>> comparison_mark("comparison", ["gmar-l1", "rollout"])
     'comparison-gmar-l1-rollout'
@@ -99,7 +99,7 @@ def comparison_mark(mark: str, methods: Sequence[str], usual: Sequence[str] = ()
 
 
 class PictureFile(NamedTuple):
-    """Where a picture or page goes, and all that it depends on, which is noted in the file."""
+    """The path of a picture or page, and all its settings, which are noted in the file."""
 
     path: Path
     note: str
@@ -113,15 +113,15 @@ def plan_pictures(
     formats: Sequence[str] = FORMATS,
 ) -> list[PictureFile]:
     """
-    Plan where the picture of each image goes. No two share a name and none replaces an image. One that is named here
-    replaces no file but a picture of the same image by the same settings.
+    Plan the path of each image's picture. No two share a name and none replaces an image. A picture that is named here
+    replaces only a picture of the same image with the same settings.
 
     Args:
-        images: that are explained.
-        output: the file, or the folder of files named after the images, which is made if it ends in a slash.
-        mark: what their names end in.
-        settings: all that pictures depend on but the image; those that are None or empty are as good as not there.
-        formats: what the file may be, the first of which those in a folder are.
+        images: the images to explain.
+        output: the file, or the folder for files named after the images, which is made if it ends in a slash.
+        mark: the end of their names.
+        settings: all settings of the pictures; None and empty ones are left out of the note.
+        formats: the allowed suffixes; files in a folder have the first.
 
     Raises:
         CommandError: if a file cannot be written there, or its suffix is none of the formats.
@@ -155,7 +155,7 @@ def plan_pictures(
 
 
 def _note(settings: Mapping[str, Any], folder: Path) -> str:
-    """Return settings as JSON: files and folders by their names and, hashed, where they lie as seen from the folder."""
+    """Return settings as JSON: files and folders by their names and a hash of their paths from the folder."""
 
     def named(value: Any) -> Any:
         if not isinstance(value, Path):
@@ -170,7 +170,7 @@ def _note(settings: Mapping[str, Any], folder: Path) -> str:
 
 
 def _check_same(picture: PictureFile) -> None:
-    """Raise a CommandError if the file is there and not of these settings."""
+    """Raise a CommandError if the file exists with other settings."""
     from captum_gmar.files.writing import read_note
 
     if not picture.path.exists():
@@ -196,12 +196,12 @@ def _as_text(value: Any) -> str:
 
 
 def plan_array(path: str | None) -> Path | None:
-    """Where the arrays go, if anywhere."""
+    """Check and return the path of the arrays, if there is one."""
     return _plan_file(path, ["npz"], "--save-array")
 
 
 def plan_table(path: str | None) -> Path | None:
-    """Where the table goes, if anywhere."""
+    """Check and return the path of the table, if there is one."""
     return _plan_file(path, TABLES, "--save-table")
 
 
@@ -235,7 +235,7 @@ def _check_file(path: Path, suffixes: Sequence[str], option: str) -> None:
 
 
 def _check_makeable(folder: Path) -> None:
-    """That files can be written to the folder, or that it can be made."""
+    """Check that files can be written to the folder, or that it can be made."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
@@ -252,5 +252,5 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _folder(path: Path) -> str:
-    """A folder's name, also of the current one."""
+    """Return a folder's name, even for the current one."""
     return readable(path.absolute() if path == Path() else path)

@@ -1,6 +1,8 @@
-"""What a command over single images is about: the user's model and images, or what is built in."""
+"""The model and the images of a command: the user's, or the built-in ones."""
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,27 +13,36 @@ from captum_gmar import demo
 from captum_gmar.classifier import Classifier, choose_device, load_classifier
 from captum_gmar.classifier.loading import quiet
 from captum_gmar.classifier.vision_task import load_answering
+from captum_gmar.demo.scene_localisation import FIRST_SEED
+from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.files.images import read_image
 
 SCENE_SEED = 3
-ASKED_SEED = 600_011  # of a scene of two objects
-HUB_SECONDS = 5  # in which it must answer
+ASKED_SEED = 600_011  # a scene of two objects
+SCENES = 500  # in the built-in data set
+NUMBERS = {1: "one object", 2: "two objects"}
+HUB_SECONDS = 5  # within which the hub must answer
 
 
 class Source(NamedTuple):
-    """A model, and what gives the image of a path."""
+    """A model, and the function that reads the image of a path."""
 
     classifier: Classifier
     read: Callable[[Path], Image.Image]
 
 
 def open_source(model: str | None, size: int | None, device: str, texts: Sequence[str] = ()) -> Source:
-    """The model of this name and image files; of None the built-in model, and the built-in scene for every path.
+    """Load the model of this name for image files; without a name, the built-in model and scene for every path.
 
-    With texts, these are the classes.
+    Args:
+        model: folder or id.
+        size: of the pixels, if not the model's own.
+        device: as :func:`~captum_gmar.classifier.choose_device` takes it.
+        texts: the classes, in place of the model's own.
 
     Raises:
-        OSError, ValueError: as :func:`~captum_gmar.classifier.choose_device` and
+        OSError, ValueError: from :func:`~captum_gmar.classifier.choose_device` and
             :func:`~captum_gmar.classifier.load_classifier`.
     """
     place: torch.device = choose_device(device)
@@ -44,7 +55,7 @@ def open_source(model: str | None, size: int | None, device: str, texts: Sequenc
 
 
 class AnswerSource(NamedTuple):
-    """A model that answers about pictures, its processor, and what gives the image of a path."""
+    """A model that answers about pictures, its processor, and the function that reads the image of a path."""
 
     model: Any
     processor: Any
@@ -52,7 +63,7 @@ class AnswerSource(NamedTuple):
 
 
 def open_answering(model: str | None, device: str) -> AnswerSource:
-    """The model of this name, and image files; of None the built-in ones, as :func:`open_source`.
+    """Load the model of this name for image files; without a name, the built-in model and scene.
 
     Raises:
         OSError, ValueError: as :func:`open_source`.
@@ -64,3 +75,48 @@ def open_answering(model: str | None, device: str) -> AnswerSource:
         scene = demo.load_scene(ASKED_SEED, objects=2).image
         return AnswerSource(answering.to(choose_device(device)), processor, lambda path: scene)
     return AnswerSource(*load_answering(model, device=choose_device(device), patience=HUB_SECONDS), read_image)
+
+
+@contextmanager
+def open_subject(
+    arguments: argparse.Namespace, device: torch.device, objects: int, read: Callable[[Path], list[Example]]
+) -> Iterator[Subject]:
+    """Yield the data and the model that the arguments name; without names, scenes and the built-in model.
+
+    Args:
+        arguments: those of the command, with data, model and size.
+        device: of the model.
+        objects: how many each scene has.
+        read: makes examples from the data.
+
+    Raises:
+        OSError, ValueError: if data or model cannot be read.
+    """
+    if arguments.data:
+        examples = read(arguments.data)
+        classifier = load_classifier(arguments.model, size=arguments.size, device=device, patience=HUB_SECONDS)
+        yield Subject(classifier, examples, arguments.model, str(arguments.data))
+    else:
+        with scene_subject(objects, arguments.size, device) as subject:
+            yield subject
+
+
+@contextmanager
+def scene_subject(objects: int, size: int | None, device: torch.device) -> Iterator[Subject]:
+    """Yield scenes of so many objects and the built-in model, which runs at this size of pixels or its own."""
+    examples = [scene_example(FIRST_SEED + number, objects) for number in range(SCENES)]
+    with demo.model_folder() as folder:
+        classifier = load_classifier(str(folder), size=size, device=device)
+        yield Subject(classifier, examples, "the built-in model", f"built-in scenes of {NUMBERS[objects]}")
+
+
+def scene_example(seed: int, objects: int) -> Example:
+    """Return the scene of this seed, with label and mask of its first object."""
+
+    def image() -> Image.Image:
+        return Image.fromarray(demo.make_scene(seed, objects).image)
+
+    def mask() -> Image.Image:
+        return Image.fromarray(demo.make_scene(seed, objects).masks[0])
+
+    return Example(f"scene {seed}", demo.make_scene(seed, objects).labels[0], image, mask=mask)

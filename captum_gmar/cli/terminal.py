@@ -1,24 +1,31 @@
-"""How the commands speak: results on stdout, and errors, warnings and notes in one line each on stderr."""
+"""Output of the commands: results on stdout; errors, warnings, notes and progress in one line each on stderr."""
 
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captum_gmar.evaluation.runs.progress import Listener
 
 PACKAGE = "captum_gmar"
+SECONDS = 30.0  # between two lines of progress
 
 
 class CommandError(Exception):
-    """Bad usage, told in one line; nothing was done."""
+    """Bad usage, reported in one line; nothing was done."""
 
 
 class OutputError(Exception):
-    """Stdout cannot be written to."""
+    """Failure to write to stdout."""
 
 
 def one_line(message: object, length: int = 600) -> str:
-    """The message without line breaks, cut where it becomes a text of its own."""
+    """Return the message without line breaks, cut to a length."""
     if isinstance(message, OSError) and message.strerror:
         name = "" if message.filename is None else f"{os.fsdecode(message.filename)}: "
         message = f"{name}{message.strerror}"
@@ -27,11 +34,11 @@ def one_line(message: object, length: int = 600) -> str:
 
 
 def print_text(text: str) -> None:
-    """Prints a result, at once, above a progress bar if there is one.
+    """Print a result at once, above a progress bar if there is one.
 
     Raises:
         OutputError: if stdout is full.
-        BrokenPipeError: if whoever read it has left.
+        BrokenPipeError: if its reader is gone.
     """
     from tqdm import tqdm
 
@@ -45,7 +52,7 @@ def print_text(text: str) -> None:
 
 
 def report(message: object, kind: str = "error") -> None:
-    """Says on stderr what went wrong, in one line, above a progress bar if there is one."""
+    """Write a message to stderr in one line, above a progress bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(f"captum-gmar: {kind}: {one_line(message)}", file=sys.stderr)
@@ -53,7 +60,7 @@ def report(message: object, kind: str = "error") -> None:
 
 @contextmanager
 def reported_warnings() -> Iterator[None]:
-    """Within the block, what this package warns of is reported in one line, once, and what others warn of is not."""
+    """Report each warning of this package once, in one line, and no other warnings, within the block."""
     known: set[str] = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
@@ -69,8 +76,48 @@ def reported_warnings() -> Iterator[None]:
 
 
 def _warns_itself() -> bool:
-    """Whether the code that has called ``warnings.warn`` is this package's, wherever the warning points to."""
+    """Return whether code of this package called ``warnings.warn``, wherever the warning points to."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__") == "warnings":
         frame = frame.f_back
     return str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE
+
+
+def listener_of(continuation: str | None, speaks: bool = True) -> "Listener":
+    """
+    Return the listener of a run over a data set.
+
+    Args:
+        continuation: what continues an interrupted run; None if nothing does.
+        speaks: whether this process reports progress; of several, only the first does.
+    """
+    from captum_gmar.evaluation.runs.progress import Listener
+
+    is_terminal = sys.stderr.isatty()
+    return Listener(
+        note=partial(report, kind="note"),
+        skip=report,
+        has_bar=speaks and is_terminal,
+        line=partial(report, kind="progress") if speaks and not is_terminal else None,
+        goes_on=continuation if speaks else None,
+    )
+
+
+@contextmanager
+def heartbeat(work: str, every: float = SECONDS) -> Iterator[None]:
+    """Report on stderr, every so many seconds within the block, that the work continues."""
+    is_over = Event()
+
+    def speak() -> None:
+        seconds = every
+        while not is_over.wait(every):
+            report(f"{work}: {seconds:.0f} s so far", kind="progress")
+            seconds += every
+
+    thread = Thread(target=speak, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from captum_gmar.cli.listener import heartbeat
+from captum_gmar.cli.terminal import heartbeat
 
 
 def test_slow_work_says_that_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
