@@ -8,7 +8,7 @@ HOST = "127.0.0.1"
 
 
 def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declares the command and its arguments."""
+    """Declare the command and its arguments."""
     parser = subparsers.add_parser(
         "app",
         help="a local page: drop a photo, choose class and methods, see maps and numbers",
@@ -30,7 +30,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Serves the page until it is interrupted."""
+    """Serve the page until it is interrupted."""
     from captum_gmar.cli.app_page import serve
 
     serve(arguments.model, arguments.size, arguments.device, arguments.host, arguments.port)

@@ -41,7 +41,7 @@ class PageAnswer(NamedTuple):
 
 
 def read_upload(path: Path) -> Image.Image:
-    """An image that somebody else has made. Its size is asked of the file and of its header before it is decoded.
+    """Read an image that somebody else has made. Its size is checked in the file and its header before it is decoded.
 
     Raises:
         OSError: if it is too large or no image of these formats. The message does not name the file: its place is ours.
@@ -66,12 +66,12 @@ def read_upload(path: Path) -> Image.Image:
 
 
 def scene_image(seed: int) -> Image.Image:
-    """The built-in scene of two objects."""
+    """Return the built-in scene of two objects."""
     return demo.load_scene(seed, objects=2).image
 
 
-def likely(classifier: Classifier, image: Image.Image) -> list[tuple[str, int, float | None]]:
-    """Name, index and probability of every class, the likeliest first; logits' order where none is a probability."""
+def rank_classes(classifier: Classifier, image: Image.Image) -> list[tuple[str, int, float | None]]:
+    """Return name, index and probability of every class, the likeliest first; in the order of logits without any."""
     with torch.no_grad():
         logits = classifier.logits(_to_pixels(classifier, image)).cpu()
     probabilities = classifier.probabilities(logits)
@@ -81,15 +81,15 @@ def likely(classifier: Classifier, image: Image.Image) -> list[tuple[str, int, f
     ]
 
 
-def seen(classifier: Classifier, image: Image.Image) -> Image.Image:
-    """What the model sees of the image, resized and cropped, and large enough to click a patch of it."""
+def view_of_model(classifier: Classifier, image: Image.Image) -> Image.Image:
+    """Return what the model sees of the image, resized and cropped, and large enough to click a patch of it."""
     photo = classifier.photo(_to_pixels(classifier, image)[0])
     small = Image.fromarray((photo * 255).round().astype("uint8"))
     times = -(-CLICKABLE // min(small.size))
     return small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
 
 
-def answer(
+def compare_methods(
     classifier: Classifier,
     image: Image.Image,
     target: int,
@@ -97,7 +97,7 @@ def answer(
     names: Iterable[str],
     progress: Callable[[float, str], None] = lambda share, text: None,
 ) -> PageAnswer:
-    """The maps of the methods side by side, with insertion, deletion, time and passes of each.
+    """Compare the maps of the methods side by side, with insertion, deletion, time and passes of each.
 
     Raises:
         ValueError: if there is no method, or one does not take the contrast.
@@ -131,8 +131,8 @@ def answer(
     return PageAnswer(figure, comparison.to_markdown(), relevance)
 
 
-def fed(classifier: Classifier, image: Image.Image, target: int, place: tuple[float, float]) -> Figure:
-    """What fed the patch at this place of the photo, (x, y) from 0 to 1."""
+def explain_patch(classifier: Classifier, image: Image.Image, target: int, place: tuple[float, float]) -> Figure:
+    """Draw what fed the patch at this place of the photo, (x, y) from 0 to 1."""
     pixels = _to_pixels(classifier, image)
     grid = patch_grid(classifier.model, *pixels.shape[-2:])
     patch = min(int(place[1] * grid.rows), grid.rows - 1), min(int(place[0] * grid.columns), grid.columns - 1)

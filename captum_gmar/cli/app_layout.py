@@ -37,7 +37,7 @@ class Reply(NamedTuple):
 
 
 def lay_out(gradio: Any, model: str) -> tuple[Form, Reply]:
-    """Puts all components on the page that is being made; ``model`` stands in its field."""
+    """Put all components on the page that is being made; ``model`` is in its field."""
     gradio.Markdown("# Which patches fed this prediction?")
     with gradio.Row():
         with gradio.Column(scale=1, min_width=280):

@@ -13,7 +13,15 @@ import torch
 from matplotlib.figure import Figure
 
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.app_answers import MOST_BYTES, answer, fed, likely, read_upload, scene_image, seen
+from captum_gmar.cli.app_answers import (
+    MOST_BYTES,
+    compare_methods,
+    explain_patch,
+    rank_classes,
+    read_upload,
+    scene_image,
+    view_of_model,
+)
 from captum_gmar.cli.app_layout import NOTHING_YET, STYLE, Form, Reply, lay_out
 from captum_gmar.cli.sources import open_source
 from captum_gmar.cli.terminal import CommandError, one_line
@@ -27,16 +35,18 @@ Load = Callable[[str], Classifier]
 
 
 def serve(model: str | None, size: int | None, device: str, host: str, port: int | None) -> None:
-    """Shows the page at this address, and the address, until it is interrupted."""
+    """Serve the page at this address, and print the address, until it is interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt: uploads are deleted then as well
     with tempfile.TemporaryDirectory(prefix="captum-gmar-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads, which go with it
         page = make_page(model, size, device)
-        page.queue(max_size=16, default_concurrency_limit=1).launch(**launching(), server_name=host, server_port=port)
+        page.queue(max_size=16, default_concurrency_limit=1).launch(
+            **launch_options(), server_name=host, server_port=port
+        )
 
 
-def launching() -> dict[str, Any]:
-    """What Gradio is told: nothing from a network, no upload beyond the limit, no trace of errors."""
+def launch_options() -> dict[str, Any]:
+    """Return Gradio's options: nothing from a network, no upload beyond the limit, no trace of errors."""
     gradio = _gradio()
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     shown = {"theme": theme, "css": STYLE, "footer_links": []}
@@ -44,7 +54,7 @@ def launching() -> dict[str, Any]:
 
 
 def make_page(model: str | None = None, size: int | None = None, device: str = "auto") -> Any:
-    """The page, a ``gradio.Blocks``: ``make_page().launch(**launching())`` is a Space of the Hugging Face hub.
+    """Return the page, a ``gradio.Blocks``. By ``.launch(**launch_options())`` it is a Space of the Hugging Face hub.
 
     Raises:
         CommandError: if Gradio is not installed.
@@ -62,20 +72,20 @@ def make_page(model: str | None = None, size: int | None = None, device: str = "
 
 
 def _connect_images(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
-    """A photo, a scene, or another model: the photo is shown, and the classes to choose from."""
+    """Show a photo or a scene, and the classes of the model to choose from."""
     show = partial(_classes_of, gradio, form, reply, load)
 
-    @_told(reply.status)
+    @_report_errors(reply.status)
     def drop(path: str | None, model: str) -> dict[Any, Any]:
         return show(read_upload(Path(path)), model) if path else {reply.status: NOTHING_YET}
 
-    @_told(reply.status)
+    @_report_errors(reply.status)
     def take_scene(number: float | None, model: str) -> dict[Any, Any]:
         if number is None:
             raise ValueError("the number of a scene must be a number from 0 on. Got none instead.")
         return show(scene_image(int(number)), model)
 
-    @_told(reply.status)
+    @_report_errors(reply.status)
     def change_model(image: Any, model: str) -> dict[Any, Any]:
         load(model)
         return show(image, model) if image is not None else {reply.status: "Loaded."}
@@ -87,24 +97,24 @@ def _connect_images(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
 
 
 def _classes_of(gradio: Any, form: Form, reply: Reply, load: Load, image: Any, model: str) -> dict[Any, Any]:
-    """The image with the model's classes, the likeliest first, and nothing of the image before it."""
+    """Return the image with the model's classes, the likeliest first, and nothing of the image before it."""
     classifier = load(model)
-    classes = likely(classifier, image)
+    classes = rank_classes(classifier, image)
     choices = [(text if share is None else f"{text}, {share:.1%}", index) for text, index, share in classes]
     return {
         **dict.fromkeys((reply.maps, reply.table, reply.files, reply.patch)),
         form.image: image,
         form.target: gradio.Dropdown(choices=choices, value=choices[0][1]),
         form.contrast: gradio.Dropdown(choices=[(NO_OTHER_CLASS, -1), *choices], value=-1),
-        reply.photo: seen(classifier, image),
+        reply.photo: view_of_model(classifier, image),
         reply.status: f"The model says: {choices[0][0]}.",
     }
 
 
 def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
-    """The button: maps with their numbers, and the files to download."""
+    """Answer the button with maps, their numbers, and the files to download."""
 
-    @_told(reply.status)
+    @_report_errors(reply.status)
     def ask(
         image: Any,
         model: str,
@@ -117,7 +127,7 @@ def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
             raise ValueError(NO_IMAGE)
         progress(0.0, "making maps")
         held = None if contrast in (None, -1) else contrast
-        given = answer(load(model), image, target, held, names, progress)
+        given = compare_methods(load(model), image, target, held, names, progress)
         picture = _saved(given.figure, "maps.png")
         arrays = picture.with_suffix(".npz")
         save_arrays(arrays, {name: relevance.numpy(force=True) for name, relevance in given.relevance.items()})
@@ -129,23 +139,23 @@ def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
 
 
 def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
-    """A click on the photo: what fed the patch below it."""
+    """Answer a click on the photo with what fed the patch below it."""
 
-    @_told(reply.status)
+    @_report_errors(reply.status)
     def click(image: Any, model: str, target: int, event: gradio.SelectData) -> dict[Any, Any]:
         if image is None:
             raise ValueError(NO_IMAGE)
         classifier = load(model)
-        width, height = seen(classifier, image).size
+        width, height = view_of_model(classifier, image).size
         place = event.index[0] / width, event.index[1] / height
-        picture = _saved(fed(classifier, image, target, place), "patch.png")
+        picture = _saved(explain_patch(classifier, image, target, place), "patch.png")
         return {reply.patch: str(picture), reply.status: "Done."}
 
     reply.photo.select(click, [form.image, form.model, form.target], [reply.patch, reply.status])
 
 
 def _saved(figure: Figure, name: str) -> Path:
-    """Where the figure is, in a folder of its own among the uploads, where Gradio deletes what it has shown."""
+    """Save the figure in a folder of its own among the uploads, where Gradio deletes what it has shown."""
     uploads = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
     uploads.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=uploads)) / name
@@ -153,8 +163,8 @@ def _saved(figure: Figure, name: str) -> Path:
     return path
 
 
-def _told(status: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Every error is a line on the page, and nothing else of the page changes."""
+def _report_errors(status: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a reply so that an error is a line on the page, and nothing else of the page changes."""
 
     def decorate(reply: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(reply)
@@ -172,12 +182,12 @@ def _told(status: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def as_text(line: str) -> str:
-    """The line for Markdown to show as it stands."""
+    """Return the line for Markdown to show as it is."""
     return re.sub(r"([\\`*_{}\[\]<>#|$~&])", r"\\\1", line)
 
 
 def _loader(size: int | None, device: str) -> Load:
-    """Loads a model of a name, the built-in one of none; the last two are kept."""
+    """Return a loader of models by name, the built-in one of no name; it keeps the last two."""
 
     @lru_cache(maxsize=2)
     def load(name: str) -> Classifier:

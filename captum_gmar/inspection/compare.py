@@ -25,7 +25,7 @@ from captum_gmar.attr.patch_relevance import (
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
 from captum_gmar.inspection.method_results import Convergence, Cost, MethodResult
-from captum_gmar.inspection.passes import Passes, watched_copy
+from captum_gmar.inspection.passes import Passes, copy_counted
 from captum_gmar.inspection.timing import Times, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
 from captum_gmar.metrics._inputs import check_count, check_images, check_patch_size, patch_scores
@@ -48,7 +48,7 @@ def compare(
     show_progress: bool = False,
 ) -> Comparison:
     """
-    Explains one image by several methods, and measures each: how faithful its map is to the model, how long it takes,
+    Explain one image by several methods, and measure each: how faithful its map is to the model, how long it takes,
     and how often it runs the model.
 
     Insertion and deletion remove patches in the same way, so that each starts where the other ends and their areas
@@ -169,7 +169,7 @@ class _Inspection:
     def measure(
         self, methods: Mapping[str, Method | None], advance: Callable[[], Any] = lambda: None
     ) -> list[MethodResult]:
-        """Of methods, or of those of these names of ours or Captum's."""
+        """Measure methods of one's own, or those of these names."""
         passes = {name: Passes() for name in methods}
         watched = {name: self._watched(name, method, passes[name]) for name, method in methods.items()}
         calls = {name: partial(self._explain, name, method) for name, method in watched.items()}
@@ -181,17 +181,17 @@ class _Inspection:
         return results
 
     def measure_control(self, name: str, attributions: Tensor) -> MethodResult:
-        """Of a map that knows nothing of the model, (1, channels, height, width)."""
+        """Measure a map that knows nothing of the model, (1, channels, height, width)."""
         relevance = patch_scores(attributions, self.grid.patch_size)[0].to(attributions.dtype)
         return MethodResult(name, relevance, *self._curves(attributions), None, None)
 
     def _watched(self, name: str, method: Method | None, passes: Passes) -> Method:
         if method is None:
-            return METHODS[name].load()(self.model, forward_func=passes.counted(self.forward))
-        return watched_copy(method, passes)
+            return METHODS[name].load()(self.model, forward_func=passes.count(self.forward))
+        return copy_counted(method, passes)
 
     def _explain(self, name: str, method: Method) -> tuple[Tensor, Tensor | None]:
-        """The relevance (1, rows, columns) and, of integrated gradients, the attributions."""
+        """Return the relevance (1, rows, columns) and, of integrated gradients, the attributions."""
         options: Any = {"batch_size": self.batch_size, "ig_steps": self.ig_steps}
         with naming(name):
             if not isinstance(method, captum.attr.IntegratedGradients):
@@ -216,7 +216,7 @@ class _Inspection:
         return Convergence(delta, float(attributions.sum()) - delta)
 
     def _curves(self, attributions: Tensor) -> tuple[PerturbationCurve, PerturbationCurve]:
-        """Of insertion and deletion."""
+        """Compute the curves of insertion and deletion."""
         inputs = self.forward, self.pixels, attributions, self.target
         options: Any = {
             "patch_size": self.grid.patch_size,
@@ -238,7 +238,7 @@ def _check_image(pixel_values: Tensor) -> None:
 
 
 def _chosen(methods: Any) -> dict[str, Method | None]:
-    """From each name to the method; None for those of :func:`captum_gmar.methods`."""
+    """Return the method of each name; None for those of :func:`captum_gmar.methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
         chosen = {**methods_of_mapping(methods)}
@@ -263,7 +263,7 @@ def _known(name: object) -> str:
 
 
 def _target(outputs: Tensor, target: Target) -> int | None:
-    """The class index that is meant; None for a model with one output and no target."""
+    """Return the index of the target; None for a model with one output and no target."""
     if target is None:
         return int(outputs.argmax()) if outputs.numel() > 1 else None
     index = class_indices(target, 1)

@@ -48,16 +48,16 @@ class Comparison:
 
     @property
     def followed(self) -> str:
-        """What the curves follow, as axes and captions call it."""
+        """Name of what the curves follow, in axes and captions."""
         what = "probability" if self.is_probability else "output"
         return f"{what} of class {self.target}" if self.target is not None else what
 
     def records(self) -> list[dict[str, Any]]:
-        """A row of plain values for every method and control: ``pandas.DataFrame(comparison.records())``."""
+        """Return a row of plain values for every method and control: ``pandas.DataFrame(comparison.records())``."""
         return [self._record(result) for result in (*self.methods, *self.controls)]
 
     def to_markdown(self) -> str:
-        """The table, and below it what its numbers mean and the convergence deltas."""
+        """Return the table, and below it what its numbers mean and the convergence deltas."""
         rows = map(_row_of, (*self.methods, *self.controls))
         return "\n\n".join([table(HEADER, rows), *self._notes()])
 

@@ -47,7 +47,7 @@ class TextExplanation:
     method: str
 
     def visualize(self, **options: Any) -> tuple[Figure, list[list[Axes]]]:
-        """The photo and a map for each text; options are those of :func:`captum_gmar.visualize_comparison`."""
+        """Draw the photo and a map for each text; options are those of :func:`captum_gmar.visualize_comparison`."""
         entry = METHODS[self.method]
         rather = "" if self.contrast is None else f" rather than “{self.contrast}”"
         names = [f"“{text}”{rather}\nlogit {score:.4g}" for text, score in zip(self.texts, self.scores, strict=True)]
@@ -66,7 +66,7 @@ def explain_text(
     method: str = TEXT_METHOD,
 ) -> TextExplanation:
     """
-    Explains the score that CLIP, SigLIP or one of their kind gives an image with a text.
+    Explain the score that CLIP, SigLIP or one of their kind gives an image with a text.
 
     Of several texts of a model that was trained to choose among texts, as CLIP was, attention evidence explains the
     log-odds of each against the others; of one alone, and of SigLIP's, each pair's logit. A score grows also with what
@@ -138,7 +138,7 @@ def _named_method(method: str, contrast: str | None) -> str:
 
 
 def _inputs(processor: Any, image: Image.Image, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the model takes of an image, and what else where it comes as patches."""
+    """Return the model's input for an image, and its other arguments where the image comes as patches."""
     made = processor.image_processor(images=image.convert("RGB"), return_tensors="pt")
     pixels: Tensor = made["pixel_values"].to(device)
     return pixels, tuple(made[name].to(device) for name in OF_PATCHES if name in made)
@@ -159,6 +159,6 @@ def _explain_packed(
 
 
 def _resized(image: Image.Image, rows: int, columns: int) -> npt.NDArray[np.float32]:
-    """The image, so that patches divide it evenly."""
+    """Resize the image so that patches divide it evenly."""
     pixels = np.asarray(image.convert("RGB").resize((columns * PIXELS, rows * PIXELS)), np.float32)
     return pixels / np.float32(255)

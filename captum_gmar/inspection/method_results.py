@@ -20,7 +20,7 @@ class Cost(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many forward passes it takes as long as."""
+        """Time in multiples of a forward pass."""
         return self.seconds / self.forward_seconds
 
 
@@ -49,6 +49,6 @@ class MethodResult(NamedTuple):
 
 
 def time_text(cost: Cost) -> str:
-    """Milliseconds, and in brackets the quickest and the slowest run where they differ."""
+    """Return milliseconds, and in brackets the quickest and the slowest run where they differ."""
     spread = f" ({milliseconds_text(cost.lowest_seconds)}–{milliseconds_text(cost.highest_seconds)})"
     return milliseconds_text(cost.seconds) + (spread if cost.lowest_seconds < cost.highest_seconds else "")

@@ -18,8 +18,8 @@ class Passes:
     def __init__(self) -> None:
         self.forward = self.backward = 0
 
-    def counted(self, forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The same function, whose passes are counted."""
+    def count(self, forward_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return the function with its passes counted."""
 
         def forward(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             outputs = forward_func(inputs, *args, **kwargs)
@@ -38,12 +38,12 @@ class Passes:
         self.backward += images
 
 
-def watched_copy(method: Method, passes: Passes) -> Method:
-    """A copy of the method whose passes are counted; callables stay as they are."""
+def copy_counted(method: Method, passes: Passes) -> Method:
+    """Return a copy of the method whose passes are counted; callables stay as they are."""
     if not isinstance(method, Attribution):
         return method
     watched: Any = copy.copy(method)
-    watched.forward_func = Logits(passes.counted(Logits(method.forward_func)))
+    watched.forward_func = Logits(passes.count(Logits(method.forward_func)))
     if isinstance(method, captum.attr.NoiseTunnel):
-        watched.attribution_method = watched_copy(method.attribution_method, passes)
+        watched.attribution_method = copy_counted(method.attribution_method, passes)
     return watched  # type: ignore[no-any-return]

@@ -25,7 +25,7 @@ def time_in_turns(
     rounds: int,
     advance: Callable[[], Any] = lambda: None,
 ) -> tuple[dict[str, Times], float]:
-    """The times of calls that take turns, and the median time of a reference that runs before each of them.
+    """Return the times of calls that take turns, and the median time of a reference that runs before each of them.
 
     Args:
         calls: from names to what is timed.

@@ -43,7 +43,7 @@ class Heat(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What the values measure, unless the user names it."""
+        """Name of what the values measure, unless the user gives one."""
         return "attribution per pixel" if self.is_of_pixels else "relevance per patch"
 
     @property
@@ -53,7 +53,7 @@ class Heat(NamedTuple):
 
     @property
     def beyond(self) -> tuple[bool, bool]:
-        """Whether there are values below the lower end and above the upper."""
+        """True at each end that has values beyond it, lower and upper."""
         return self.is_signed and self.values.min() < self.low, self.values.max() > self.end
 
     @property
@@ -63,7 +63,7 @@ class Heat(NamedTuple):
 
     @property
     def strength(self) -> Array:
-        """How far each value is from zero: 1 at the end of the scale, and −1 as far below zero."""
+        """Distance of each value from zero: 1 at the end of the scale, and −1 as far below zero."""
         strength: Array = np.clip((self.values - self.zero) / (self.end - self.zero), -1, 1).astype(np.float32)
         return strength
 

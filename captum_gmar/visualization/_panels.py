@@ -57,7 +57,7 @@ class Layout(NamedTuple):
 
     @property
     def text(self) -> float:
-        """How wide a text above or below a panel may be, in inches."""
+        """Greatest width of a text above or below a panel, in inches."""
         return self.panel + self.gap - 0.08
 
     def fit(self, image: Pixels, **boxes: Crop | None) -> tuple[Any, ...]:

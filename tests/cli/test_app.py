@@ -9,7 +9,14 @@ from PIL import Image
 
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli import app_answers, main
-from captum_gmar.cli.app_answers import answer, fed, likely, read_upload, scene_image, seen
+from captum_gmar.cli.app_answers import (
+    compare_methods,
+    explain_patch,
+    rank_classes,
+    read_upload,
+    scene_image,
+    view_of_model,
+)
 from captum_gmar.cli.app_page import as_text
 from captum_gmar.cli.sources import open_source
 
@@ -53,7 +60,7 @@ def test_a_photo_is_read(tmp_path: Path) -> None:
 def test_what_is_clicked_is_what_the_model_sees_large_enough(small: Classifier, shape: tuple[int, int]) -> None:
     image = Image.new("RGB", shape, "teal")
     pixels = small.pixel_values(image)
-    shown = seen(small, image)
+    shown = view_of_model(small, image)
     assert min(shown.size) >= 400
     assert shown.width % pixels.shape[-1] == shown.height % pixels.shape[-2] == 0
     assert shown.getpixel((0, 0)) == Image.new("RGB", (1, 1), "teal").getpixel((0, 0))
@@ -61,24 +68,24 @@ def test_what_is_clicked_is_what_the_model_sees_large_enough(small: Classifier, 
 
 def test_answers(small: Classifier) -> None:
     image = scene_image(600_025)
-    (_, first, share), (_, second, _), *_ = likely(small, image)
+    (_, first, share), (_, second, _), *_ = rank_classes(small, image)
     assert share is not None
-    plain = answer(small, image, first, None, ["attention-evidence"])
-    rather = answer(small, image, first, second, ["attention-evidence"])
+    plain = compare_methods(small, image, first, None, ["attention-evidence"])
+    rather = compare_methods(small, image, first, second, ["attention-evidence"])
     assert plain.relevance["attention-evidence"].shape == (14, 14)
     assert not torch.allclose(plain.relevance["attention-evidence"], rather.relevance["attention-evidence"])
     assert "attention-evidence" in plain.table
-    assert "row 13, column 0" in fed(small, image, first, (0.0, 1.0)).get_suptitle()
+    assert "row 13, column 0" in explain_patch(small, image, first, (0.0, 1.0)).get_suptitle()
 
 
 def test_questions_that_cannot_be_answered(small: Classifier) -> None:
     image = scene_image(3)
     with pytest.raises(ValueError, match="methods must be at least one method"):
-        answer(small, image, 0, None, [])
+        compare_methods(small, image, 0, None, [])
     with pytest.raises(
         ValueError, match=r"rather than a class must go with methods that take it\. Got rollout instead"
     ):
-        answer(small, image, 0, 1, ["rollout"])
+        compare_methods(small, image, 0, 1, ["rollout"])
 
 
 def test_errors_are_shown_as_they_stand() -> None:

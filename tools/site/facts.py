@@ -15,7 +15,7 @@ from captum_gmar.attr.catalogue import METHODS, MethodEntry
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.demo import DemoScene, load_model, load_scene
 from captum_gmar.files.writing import write_text
-from captum_gmar.inspection.passes import Passes, watched_copy
+from captum_gmar.inspection.passes import Passes, copy_counted
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCENE = 600_025  # two objects that the built-in model is sure of, as on the page of attention evidence
@@ -116,7 +116,7 @@ def measure(
 ) -> tuple[torch.Tensor, tuple[int | None, int | None]]:
     """Maps of both objects' classes, and the passes of one map."""
     passes, pixels = Passes(), shown.pixel_values
-    watched, at_once = watched_copy(make(model), passes), images_at_once(pixels.device)
+    watched, at_once = copy_counted(make(model), passes), images_at_once(pixels.device)
     maps = [relevance_of(watched, model, pixels, label, batch_size=at_once)[0] for label in shown.labels]
     return torch.stack(maps), passes.per_run(len(shown.labels))
 

@@ -191,7 +191,7 @@ class HeadResults:
         layers, heads = next(iter(self.statistics.values())).mean.shape
         columns = min(len(self.statistics), PANELS_IN_A_ROW)
         rows = ceil(len(self.statistics) / columns)
-        width = max(heads * CELL_WIDTH, 3) + AXES_INCHES
+        width = max(heads * CELL_WIDTH, 3.6) + AXES_INCHES
         height = max(layers * SPREAD_HEIGHT, 2.4) + 2 * AXES_INCHES
         figure = make_figure(columns * width, rows * height + 0.5, use_pyplot, pad=0.1)
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
