@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_gmar.engine.attention.forward import attend_in_blocks
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, AttentionMode
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.patch_grid import PatchGrid, check_no_checkpointing, patch_grid
 
 Change = Callable[[Tensor], Tensor]  # maps a layer's head outputs (N, H, T, D)
@@ -32,7 +32,7 @@ def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> I
     """
     check_no_checkpointing(model)
     outputs = _HeadOutputs(model, changes)
-    with attention_implementation(model, "sdpa"), uncompiled(), outputs:
+    with attention_implementation(model, "sdpa"), force_eager(), outputs:
         yield
     outputs.check_captured(type(model).__name__)
 

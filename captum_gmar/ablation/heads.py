@@ -26,7 +26,7 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
     raises an error within the block. Nested blocks silence the heads of all blocks.
 
     The model's state does not change, nor do other models or other threads. Hugging Face models compute attention by
-    "sdpa" within the block and thread; compiled models run uncompiled.
+    "sdpa" within the block and thread; compiled models run force_eager.
 
     To remove heads permanently, use ``model.prune_heads({layer: [heads]})`` of transformers 4. To put LoRA adapters of
     peft on important layers, pass ``layers_to_transform=[*statistics.most(k)]``.

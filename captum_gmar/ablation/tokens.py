@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, AttentionMode
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.patch_grid import PatchGrid, patch_grid
 
 
@@ -81,7 +81,7 @@ class TokenRemoval:
         _check_removed(removed, inputs, grid)
         masking = _TokenMasking(grid, removed.to(inputs.device).reshape(-1, grid.patches))
         repeated = inputs.repeat_interleave(removed.shape[1], 0)
-        with masking, attention_implementation(self.model, "sdpa"), uncompiled():
+        with masking, attention_implementation(self.model, "sdpa"), force_eager():
             outputs = forward_func(repeated)
         masking.check(outputs, self.model)
         return outputs

@@ -19,7 +19,7 @@ from captum_gmar.engine._captum import (
     log_usage,
 )
 from captum_gmar.engine.explain import Pass, explain_model
-from captum_gmar.engine.models.patch_grid import Logits, check_model, frames_of, logits_of
+from captum_gmar.engine.models.patch_grid import Logits, check_model, frame_count, logits_of
 from captum_gmar.engine.models.readout_tokens import check_start
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import (
@@ -307,7 +307,7 @@ class AttentionAttribution(Attribution, ABC):
     def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
         """Return the one tensor among the inputs, in a form that method and model take."""
         pixels = pixel_values(inputs, takes_others=takes_others)
-        if pixels.dim() == IMAGE_DIMS and frames_of(self.model):
+        if pixels.dim() == IMAGE_DIMS and frame_count(self.model):
             raise ValueError(
                 f"inputs must be videos (examples, frames, channels, height, width), as {type(self.model).__name__} "
                 f"takes them. Got shape {tuple(pixels.shape)} instead."

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
 from captum_gmar.engine.hooks.threads import limit_to_thread
-from captum_gmar.engine.models.attention_backend import uncompiled
+from captum_gmar.engine.models.attention_backend import force_eager
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, check_rows, patch_grid
 from captum_gmar.engine.request import leaf, pixel_values
@@ -267,7 +267,7 @@ class TokenGradCam(_Ready, captum.attr.LayerGradCam):
         grid = patch_grid(self.model, *pixels.shape[-2:])
         through_layer = _ThroughImage(grid, self.layer)
         last = transformer_layers(self.model)[-1]
-        with uncompiled(), last.register_forward_pre_hook(limit_to_thread(through_layer), with_kwargs=True):
+        with force_eager(), last.register_forward_pre_hook(limit_to_thread(through_layer), with_kwargs=True):
             relevance = super()._attribute_pixels(
                 pixels, **{"relu_attributions": True, **options}
             )  # (N, 1, rows, col.)

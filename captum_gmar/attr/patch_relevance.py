@@ -119,7 +119,7 @@ def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
         sheet = Sheet.from_frames(attributions.shape[1], tube_frames(model))
         return sheet.split_moments(summed(method, model, sheet.to_sheets(attributions)))
     grid = patch_grid(model, *attributions.shape[-2:])
-    relevance = patch_scores(grid.covered(attributions), grid.patch_size).to(attributions.dtype)
+    relevance = patch_scores(grid.crop(attributions), grid.patch_size).to(attributions.dtype)
     values = attributions.shape[1] * grid.patch_height * grid.patch_width  # of a patch
     return relevance / values if isinstance(method, PATCHWISE) else relevance
 

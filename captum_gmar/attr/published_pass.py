@@ -15,7 +15,7 @@ from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, Atten
 from captum_gmar.engine.hooks.autograd_graph import depends
 from captum_gmar.engine.hooks.constants import detach_parameters
 from captum_gmar.engine.hooks.gradients import gradients
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_rows, patch_grid
 from captum_gmar.engine.request import leaf
 from captum_gmar.engine.targets import select
@@ -33,7 +33,7 @@ def run_published(
     layers = PublishedLayers(len(pixels), patch_grid(model, *pixels.shape[-2:]))
     with torch.inference_mode(False), torch.enable_grad():
         inputs = leaf(pixels)
-        with layers, attention_implementation(model, "sdpa"), uncompiled():
+        with layers, attention_implementation(model, "sdpa"), force_eager():
             logits = cast(Tensor, _run_forward(forward_func, inputs, None, arguments))
         check_rows(logits, len(pixels))
         check_forward(forward_func, model, logits, get_gradient_edge(inputs).node, layers.entry, pixels)

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from captum_gmar.classifier.image_classifier import PIXEL_NAMES, Classifier
-from captum_gmar.engine.models.patch_grid import frames_of
+from captum_gmar.engine.models.patch_grid import frame_count
 from captum_gmar.files.sounds import Sound, read_sound
 from captum_gmar.files.videos import Clip, read_video
 
@@ -21,7 +21,7 @@ def load_video(classifier: Classifier, path: str | Path) -> tuple[Clip, Tensor]:
         OSError: if the file cannot be read as a video.
         ValueError: if it has fewer frames.
     """
-    clip = read_video(path, frames_of(classifier.model) or 0)
+    clip = read_video(path, frame_count(classifier.model) or 0)
     made = classifier.processor(list(clip.frames), return_tensors="pt")
     return clip, next(made[name] for name in PIXEL_NAMES if name in made).to(classifier.device)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from captum_gmar.engine.hooks.autograd_graph import bottlenecks, reorders_rows, shape_of, upstream
-from captum_gmar.engine.models.introspection import Survey, surveyed
+from captum_gmar.engine.models.introspection import ModelInfo, inspect_model
 from captum_gmar.engine.models.patch_grid import Logits, check_no_checkpointing
 
 
@@ -19,9 +19,9 @@ class NoAttentionError(NoPatchGridError):
     """What is raised where no attention was met that torch computes."""
 
 
-def check_deterministic(model: nn.Module | Survey) -> None:
+def check_deterministic(model: nn.Module | ModelInfo) -> None:
     """Raises a RuntimeError if the model draws at random which layers run, or recomputes them on the way back."""
-    survey = surveyed(model)
+    survey = inspect_model(model)
     if any(
         getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in survey.each("drop_prob")
     ):

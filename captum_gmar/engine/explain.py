@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from torch import Tensor, nn
 
-from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, Survey
+from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, ModelInfo
 from captum_gmar.engine.models.layers import has_nested_stages, has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, has_patch_size
 from captum_gmar.engine.plan import Explanation, Plan
@@ -21,7 +21,7 @@ class Pass(Enum):
     HIDDEN_STATES = auto()  # tokens between layers times gradient
 
 
-def choose_pass(passes: Collection[Pass], survey: Survey, inputs: Tensor) -> Pass:
+def choose_pass(passes: Collection[Pass], survey: ModelInfo, inputs: Tensor) -> Pass:
     """Return the pass that fits the model's structure, of those that a method has.
 
     Raises:
@@ -56,7 +56,7 @@ def explain_model(
     Raises:
         ValueError, RuntimeError, FloatingPointError: those of the pass.
     """
-    survey = Survey(model)
+    survey = ModelInfo(model)
     chosen, refusal = choose_pass(passes, survey, inputs), None
     if chosen is Pass.HIDDEN_STATES:
         from captum_gmar.engine.hidden_states.explain import explain_hidden_states

@@ -20,7 +20,7 @@ from captum_gmar.engine.hooks.constants import detach_parameters, detach_tensor
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.layer import attention_weights
 from captum_gmar.engine.kernels.precision import wide
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 
 
 class RowEvidence(NamedTuple):
@@ -62,7 +62,7 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
         RuntimeError: if the decoder's attention or layers cannot be captured.
     """
     given = model, arguments, words, score
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), _capturable_attention(model):
+    with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):
         capture, scores, gradients = _explain_in_chunks(*given) or _explain_all_layers(*given)
     tokens = encoded = None
     for attention, gradient in zip(capture.attention, gradients, strict=True):

@@ -24,8 +24,8 @@ from captum_gmar.engine.kernels.layer import Layer, scale_of
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.kernels.reduction import Heads, LayerGradient, Reading, leading, read_blocks
 from captum_gmar.engine.kernels.workspace import Scratch
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
-from captum_gmar.engine.models.introspection import Survey, surveyed
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
+from captum_gmar.engine.models.introspection import ModelInfo, inspect_model
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import (
     Logits,
@@ -42,7 +42,7 @@ from captum_gmar.engine.targets import select
 
 
 def explain_attention(
-    survey: Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+    survey: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
 ) -> tuple[list[Explanation], NoPatchGridError | None]:
     """Run ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
@@ -84,7 +84,7 @@ def explain_attention(
 
 
 def _logits_and_scores(
-    survey: Survey, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
+    survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
 ) -> tuple[Tensor | None, Tensor]:
     """The model's logits (N, classes), detached, and what targets select of; without a rule, logits if there are."""
     if not plan.rule:
@@ -101,7 +101,7 @@ def _logits_and_scores(
 
 
 def _explain_score(
-    survey: Survey,
+    survey: ModelInfo,
     plan: Plan,
     forward_pass: ForwardPass,
     first: int,
@@ -129,10 +129,10 @@ def _explain_score(
 
 @contextmanager
 def run_forward(
-    model: nn.Module | Survey, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
+    model: nn.Module | ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
 ) -> Iterator[tuple[ForwardPass, Any]]:
     """Runs forward; gives what was met on the way, for the block, and what came out."""
-    survey = surveyed(model)
+    survey = inspect_model(model)
     check_deterministic(survey)
     grid = patch_grid(survey, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
@@ -143,7 +143,7 @@ def run_forward(
         with (
             forward_pass,
             attention_implementation(survey, "sdpa"),
-            uncompiled(),
+            force_eager(),
             layers_apart(layers, forward_pass) if layers else nullcontext(),
             nullcontext() if plan.rule else _forgetful(),
         ):
@@ -204,14 +204,14 @@ def _read_query_rows(layer: AttentionBlocks, reading: Reading) -> Heads:
     return read_blocks(layer, reading)
 
 
-def _starts(survey: Survey, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
+def _starts(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
     """Where the relevance of each begins."""
     if forward_pass.poolings:
         return [_start(survey, plan, forward_pass, score) for score in selected]
     return [_start(survey, plan, forward_pass, selected[0])] * len(selected)
 
 
-def _start(survey: Survey, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
+def _start(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
     """(N, T), each row summing to 1; zero for rules that begin nowhere."""
     if not plan.begins:
         return forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)

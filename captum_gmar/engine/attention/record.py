@@ -70,7 +70,7 @@ def record_attention(
 
 
 def _double(model: nn.Module) -> nn.Module:
-    """The same model of modules of its own, which share its tensors, configs and the user's hooks; uncompiled.
+    """The same model of modules of its own, which share its tensors, configs and the user's hooks; force_eager.
 
     What transformers leaves on modules to collect attention, hooks or patched forwards, it leaves there: taken away
     from the model itself, it would be missed by passes of other threads that were collecting meanwhile.

@@ -30,8 +30,8 @@ from captum_gmar.engine.kernels.layer import Layer
 from captum_gmar.engine.kernels.precision import wide, without_autocast
 from captum_gmar.engine.kernels.reduction import Reading, read_blocks, sum_up
 from captum_gmar.engine.kernels.workspace import Scratch
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
-from captum_gmar.engine.models.introspection import Survey
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
+from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_rows, logits_of, patch_grid
 from captum_gmar.engine.rule import evenly
@@ -150,7 +150,7 @@ class LayerTokens(NamedTuple):
 
 
 def read_layers(
-    survey: Survey, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
+    survey: ModelInfo, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
 ) -> LayerTokens:
     """Runs ``forward_func`` forward, for a backward pass that is balanced or the model's own.
 
@@ -173,7 +173,7 @@ def read_layers(
     with (
         reading,
         attention_implementation(survey, "sdpa"),
-        uncompiled(),
+        force_eager(),
         _kept_tokens(layers) as tokens,
         balanced(model) if balances else nullcontext() as balancing,
     ):

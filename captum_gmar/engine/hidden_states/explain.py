@@ -8,7 +8,7 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.finite_checks import Flags
 from captum_gmar.engine.hidden_states.capture import LayerTokens, read_layers
 from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.models.introspection import Survey
+from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.patch_grid import Logits
 from captum_gmar.engine.plan import Explanation, Plan, TokenRule
 from captum_gmar.engine.request import Request
@@ -16,7 +16,7 @@ from captum_gmar.engine.targets import select
 
 
 def explain_hidden_states(
-    survey: Survey, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+    survey: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
 ) -> list[Explanation]:
     """Explain each target by the plan's token rule.
 

@@ -1,4 +1,4 @@
-"""What is switched for a pass and back after it, for the thread of the pass alone where that can be."""
+"""Temporary switches of attention implementations and compilation, limited to one thread if possible."""
 
 import sys
 import threading
@@ -10,71 +10,69 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import nn
 
-from captum_gmar.engine.models.introspection import FUSED, Survey, surveyed
+from captum_gmar.engine.models.introspection import FUSED, ModelInfo, inspect_model
 
-# Implementations that compute the same attention, by how their names begin. One of the user's own is left alone.
+# Name prefixes of implementations that compute the same attention. A user's own implementation is not changed.
 EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
-NAME = "_attn_implementation"  # the property of a config by which transformers' layers look their attention up
+NAME = "_attn_implementation"  # the config property from which transformers' layers choose their attention
 
 
 @contextmanager
-def attention_implementation(model: nn.Module | Survey, name: str) -> Iterator[None]:
-    """Within the block, in this thread, the Hugging Face modules of ``model`` compute attention the way of this name.
+def attention_implementation(model: nn.Module | ModelInfo, name: str) -> Iterator[None]:
+    """Switch the Hugging Face modules of ``model`` to an attention implementation, in this thread.
 
-    Their configs, which other models and threads may share, are not written to: it is what this thread reads there that
-    differs. So passes of other threads, which may ask for attention weights or explain the same model, stay whole.
-    timm's modules that write their attention out call torch's meanwhile, in all threads: it gives the same numbers.
+    Other models and threads may share configs, so these do not change: only the value that this thread reads differs.
+    timm's modules call torch's attention in all threads, which returns the same numbers.
 
     Raises:
-        RuntimeError: within another such block of the same thread that wants another implementation, as what that one
-            meets would not be met.
+        RuntimeError: within another block of the same thread with another implementation, which could then capture no
+            attention.
     """
-    survey = surveyed(model)
-    configs, before = _configs(survey), _read_here.names
-    others = {before.get(key, name) for key in configs} - {name}
+    info = inspect_model(model)
+    configs, outer_names = _configs(info), _thread_names.names
+    others = {outer_names.get(key, name) for key in configs} - {name}
     if others:
         raise RuntimeError(
             f"Expected no pass with {name} attention while one with {others.pop()} attention of the same model is "
             "under way in this thread. Record attention outside of forward_func."
         )
     with ExitStack() as stack:
-        if name == "sdpa" and any(True for _ in survey.values(FUSED)):
-            stack.enter_context(_fused_by(survey.model).during_pass())
-        for kind in filter(None, {_defining(type(config)) for config in configs.values()}):
-            stack.enter_context(_read_by_thread(kind).during_pass())
-        _read_here.names = {**before, **dict.fromkeys(configs, name)}
+        if name == "sdpa" and any(True for _ in info.values(FUSED)):
+            stack.enter_context(_fusion_switch(info.model).during_pass())
+        for kind in filter(None, {_property_owner(type(config)) for config in configs.values()}):
+            stack.enter_context(_property_switch(kind).during_pass())
+        _thread_names.names = {**outer_names, **dict.fromkeys(configs, name)}
         try:
             yield
         finally:
-            _read_here.names = before
+            _thread_names.names = outer_names
 
 
 @contextmanager
-def uncompiled() -> Iterator[None]:
-    """Within the block, compiled code runs as it was written: compilation hides its attention. That is so for all
-    threads, as torch has it."""
-    if "torch._dynamo" not in sys.modules:  # nothing can have been compiled
+def force_eager() -> Iterator[None]:
+    """Run compiled code eagerly within the block, in all threads, since compilation hides attention calls."""
+    if "torch._dynamo" not in sys.modules:  # no code is compiled yet
         yield
         return
-    with _forced_eager.during_pass():
+    with _eager_switch.during_pass():
         yield
 
 
-class _Shared:
-    """A switch for all threads: the first pass that wants it switches, and the last to leave switches back."""
+class _Switch:
+    """Switch for all threads: the first pass turns it on, and the last turns it off."""
 
-    def __init__(self, switched: Callable[[], AbstractContextManager[Any]]) -> None:
-        self.switched = switched
+    def __init__(self, switch_on: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.switch_on = switch_on
         self.stack = ExitStack()
         self.passes = 0
         self.lock = threading.Lock()
 
     @contextmanager
     def during_pass(self) -> Iterator[None]:
-        """Within the block, it is switched."""
+        """Turn the switch on within the block."""
         with self.lock:
             if not self.passes:
-                self.stack.enter_context(self.switched())
+                self.stack.enter_context(self.switch_on())
             self.passes += 1
         try:
             yield
@@ -85,19 +83,19 @@ class _Shared:
                     self.stack.close()
 
 
-_fused_by_models: "WeakKeyDictionary[nn.Module, _Shared]" = WeakKeyDictionary()
-_fused_by_models_lock = threading.Lock()
+_fusion_switches: "WeakKeyDictionary[nn.Module, _Switch]" = WeakKeyDictionary()
+_fusion_lock = threading.Lock()
 
 
-def _fused_by(model: nn.Module) -> _Shared:
-    """timm's attention in this model is fused."""
+def _fusion_switch(model: nn.Module) -> _Switch:
+    """Return the switch to fused attention for a model of timm."""
     reference = ref(model)
-    with _fused_by_models_lock:
-        return _fused_by_models.setdefault(model, _Shared(lambda: _fused(reference())))
+    with _fusion_lock:
+        return _fusion_switches.setdefault(model, _Switch(lambda: _fuse(reference())))
 
 
 @contextmanager
-def _fused(model: nn.Module | None) -> Iterator[None]:
+def _fuse(model: nn.Module | None) -> Iterator[None]:
     modules = [] if model is None else [module for module in model.modules() if vars(module).get(FUSED) is False]
     for module in modules:
         setattr(module, FUSED, True)
@@ -108,33 +106,33 @@ def _fused(model: nn.Module | None) -> Iterator[None]:
             setattr(module, FUSED, False)
 
 
-_forced_eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))
+_eager_switch = _Switch(lambda: torch.compiler.set_stance("force_eager"))
 
 
-class _ReadHere(threading.local):
-    """What this thread reads, by the id of a config."""
+class _ThreadNames(threading.local):
+    """Names of implementations in this thread, by the id of a config."""
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
 
 
-_read_here = _ReadHere()
-_read_by_threads: dict[type, _Shared] = {}
-_read_by_threads_lock = threading.Lock()
+_thread_names = _ThreadNames()
+_property_switches: dict[type, _Switch] = {}
+_property_lock = threading.Lock()
 
 
-def _read_by_thread(kind: type) -> _Shared:
-    """Configs of this class give each thread the implementation that it is to read."""
-    with _read_by_threads_lock:
-        return _read_by_threads.setdefault(kind, _Shared(lambda: _replaced(kind)))
+def _property_switch(kind: type) -> _Switch:
+    """Return the switch by which configs of a class return each thread's implementation."""
+    with _property_lock:
+        return _property_switches.setdefault(kind, _Switch(lambda: _replace_property(kind)))
 
 
 @contextmanager
-def _replaced(kind: type) -> Iterator[None]:
+def _replace_property(kind: type) -> Iterator[None]:
     original: property = vars(kind)[NAME]
 
     def read(config: Any) -> Any:
-        name = _read_here.names.get(id(config))
+        name = _thread_names.names.get(id(config))
         return original.__get__(config) if name is None else name
 
     setattr(kind, NAME, property(read, original.fset, original.fdel, original.__doc__))
@@ -144,16 +142,16 @@ def _replaced(kind: type) -> Iterator[None]:
         setattr(kind, NAME, original)
 
 
-def _defining(kind: type) -> type | None:
-    """The class that the property is of."""
+def _property_owner(kind: type) -> type | None:
+    """Return the class that defines the property."""
     return next((base for base in kind.__mro__ if isinstance(vars(base).get(NAME), property)), None)
 
 
-def _configs(survey: Survey) -> dict[int, Any]:
-    """The configs of the model's modules that name an attention implementation, by their id."""
-    configs = {id(config): config for config in survey.values("config")}
+def _configs(info: ModelInfo) -> dict[int, Any]:
+    """Return the configs that name an equivalent attention implementation, by id."""
+    configs = {id(config): config for config in info.values("config")}
     return {
         key: config
         for key, config in configs.items()
-        if _defining(type(config)) and str(getattr(config, NAME)).startswith(EQUIVALENT)
+        if _property_owner(type(config)) and str(getattr(config, NAME)).startswith(EQUIVALENT)
     }

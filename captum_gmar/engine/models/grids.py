@@ -1,6 +1,6 @@
-"""Fields: a number for every place of a grid over an image or a video, and how they lie on one another and on pixels.
+"""Grids over images (rows, columns) or videos (time, rows, columns), and resampling of fields on them.
 
-A grid has two dimensions (rows, columns) or three (time, rows, columns).
+A field has one number per grid position.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,11 @@ Shape = tuple[int, ...]
 
 
 class FieldGrid(NamedTuple):
-    """How inputs are cut into places, evenly, along each of the dimensions that are cut.
+    """Even grid over some dimensions of the inputs.
 
     Attributes:
-        shape: how many places, (rows, columns) or (time, rows, columns).
-        dims: which dimensions of the inputs these are cut of.
+        shape: (rows, columns) or (time, rows, columns).
+        dims: dimensions of the inputs.
     """
 
     shape: Shape
@@ -26,37 +26,37 @@ class FieldGrid(NamedTuple):
 
     @property
     def patches(self) -> int:
-        """How many places there are."""
+        """Number of grid positions."""
         return prod(self.shape)
 
     def spread_like(self, relevance: Tensor, inputs: Tensor) -> Tensor:
-        """Each place's share for each of its numbers: (N, *shape) → as ``inputs`` are, with the sum kept."""
-        shares = stretched(relevance, tuple(inputs.shape[dim] for dim in self.dims))
-        whole = [dim for dim in range(1, inputs.dim()) if dim not in self.dims]
-        order = sorted(range(len(self.dims)), key=lambda place: self.dims[place])
-        shares = shares.permute(0, *(place + 1 for place in order))
-        for dim in whole:
+        """Distribute relevance (N, *shape) evenly over the inputs' numbers, preserving the sum."""
+        shares = resample(relevance, tuple(inputs.shape[dim] for dim in self.dims))
+        other_dims = [dim for dim in range(1, inputs.dim()) if dim not in self.dims]
+        order = sorted(range(len(self.dims)), key=lambda index: self.dims[index])
+        shares = shares.permute(0, *(index + 1 for index in order))
+        for dim in other_dims:
             shares = shares.unsqueeze(dim)
-        shares = shares / prod(inputs.shape[dim] for dim in whole)
+        shares = shares / prod(inputs.shape[dim] for dim in other_dims)
         return shares.expand(inputs.shape).to(inputs.device, inputs.dtype).contiguous()
 
-    def covered(self, attributions: Tensor) -> Tensor:
-        """All of it, as every number of the inputs lies in a place."""
+    def crop(self, attributions: Tensor) -> Tensor:
+        """Return the attributions unchanged, since the grid covers all inputs."""
         return attributions
 
 
 class PackedGrid(FieldGrid):
-    """Of inputs (N, patches, numbers) that come cut already, the first of them being the places."""
+    """Grid of inputs (N, patches, numbers) that are cut into patches already."""
 
     def spread_like(self, relevance: Tensor, inputs: Tensor) -> Tensor:
-        """Each patch's share for each of its numbers; what comes after the patches gets none."""
+        """Distribute relevance over each patch's numbers; later inputs get 0."""
         shares = inputs.new_zeros(inputs.shape)
         shares[:, : self.patches] = (relevance.flatten(1)[..., None] / inputs.shape[-1]).to(inputs)
         return shares
 
 
-def stretched(field: Tensor, shape: Shape) -> Tensor:
-    """The field (N, *coarse) on a finer grid (N, *shape), each place's number spread evenly over what it came from."""
+def resample(field: Tensor, shape: Shape) -> Tensor:
+    """Resample a field (N, *coarse) to a finer grid (N, *shape), preserving sums."""
     for dim, size in enumerate(shape, 1):
         if field.shape[dim] != size:
             field = (field.movedim(dim, -1) @ overlap(field.shape[dim], size).to(field)).movedim(-1, dim)
@@ -64,9 +64,9 @@ def stretched(field: Tensor, shape: Shape) -> Tensor:
 
 
 def overlap(coarse: int, fine: int) -> Tensor:
-    """(coarse, fine) the shares of each coarse place in the fine ones, each row summing to 1.
+    """Return the shares (coarse, fine) of each coarse position in fine ones; rows sum to 1.
 
-    Where places were merged by a whole number, the last of them may have been padded; else they lie evenly.
+    For an integral ratio, the last coarse position may have been padded; otherwise positions are spaced evenly.
     """
     merged = ceil(fine / coarse)
     if ceil(fine / merged) == coarse:
@@ -79,23 +79,22 @@ def overlap(coarse: int, fine: int) -> Tensor:
 
 
 def finest(shapes: Iterable[Shape]) -> Shape:
-    """The finest grid, along each dimension."""
+    """Return the maximal shape along each dimension."""
     return tuple(map(max, zip(*shapes, strict=True)))
 
 
-def added_up(fields: Sequence[Tensor]) -> Tensor:
-    """The sum of fields (N, *shape) of several grids, on the finest of them."""
+def sum_fields(fields: Sequence[Tensor]) -> Tensor:
+    """Sum fields (N, *shape) of several grids on the finest grid."""
     shape = finest(tuple(field.shape[1:]) for field in fields)
-    return torch.stack([stretched(field, shape) for field in fields]).sum(0)
+    return torch.stack([resample(field, shape) for field in fields]).sum(0)
 
 
 class KnownGrids:
-    """Which grid a number of tokens lies on.
+    """Grids of a model's convolutions, to find the grid of a number of tokens.
 
     Args:
-        maps: the spatial shapes of what the model's convolutions gave: of an image's (rows, columns), or of a video's
-            (time, rows, columns) or, frame by frame, (rows, columns).
-        frames: of a video how many; None of an image.
+        maps: spatial shapes of the convolutions' outputs: (rows, columns), or (time, rows, columns) for videos.
+        frames: number of frames of a video; None for images.
     """
 
     def __init__(self, maps: Iterable[Shape], frames: int | None = None) -> None:
@@ -104,13 +103,13 @@ class KnownGrids:
         self.shapes = [shape for shape in shapes if len(shape) == 2 + self.is_video]
 
     def grid_of(self, tokens: int) -> Shape | None:
-        """The grid with so many places; None if there is none."""
-        merged = (_merged(shape, times) for times in range(7) for shape in reversed(self.shapes))
-        return next((shape for shapes in merged for shape in shapes if prod(shape) == tokens), None)
+        """Return the grid of a number of tokens, or None."""
+        candidates = (_merge_grid(shape, times) for times in range(7) for shape in reversed(self.shapes))
+        return next((shape for shapes in candidates for shape in shapes if prod(shape) == tokens), None)
 
 
-def _merged(shape: Shape, times: int) -> list[Shape]:
-    """The grid after so many times two rows and columns were made one, padded or not."""
+def _merge_grid(shape: Shape, times: int) -> list[Shape]:
+    """Return the grids after merging pairs of rows and columns a number of times, with and without padding."""
     *time, rows, columns = shape
     stride = 2**times
     padded = (*time, ceil(rows / stride), ceil(columns / stride))

@@ -1,132 +1,137 @@
-"""Where a model keeps its layers: in one list, or in several, one upon the other."""
+"""Search for a model's layers, in one list or in several stages."""
 
 import re
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from captum_gmar.engine.models.introspection import CLS_PARAMETERS, QUERY_PARAMETERS, Survey, named_modules, surveyed
+from captum_gmar.engine.models.introspection import (
+    CLS_PARAMETERS,
+    QUERY_PARAMETERS,
+    ModelInfo,
+    inspect_model,
+    named_modules,
+)
 from captum_gmar.engine.models.patch_grid import check_not_traced, is_patch_embedding
 
 LISTS = (nn.ModuleList, nn.Sequential)
 ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
-# Parts that read what came out of several layers, so that none of these can be passed by; and lists of layers that are
-# no part of what the image runs through before it is classified.
+# Modules of these names read several layers, so no layer can be skipped.
 READERS = ("decode", "neck", "segmentation", "upernet")
-BESIDE_THE_LAYERS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
+# Lists of these names are not part of the image's path to the classifier.
+OTHER_LISTS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 
 
-def transformer_layers(model: nn.Module | Survey, count: int | None = None) -> list[nn.Module]:
-    """The layers of the vision tower, first to last: the modules between which the tokens' residual stream runs.
+def transformer_layers(model: nn.Module | ModelInfo, count: int | None = None) -> list[nn.Module]:
+    """Return the vision tower's layers, first to last.
 
-    They are the children of the one ``nn.ModuleList`` or ``nn.Sequential`` whose modules are of one class, each with
-    attention in it. Of several, the one beside a patch embedding is meant, so CLIP's text tower is not.
+    Layers are the children of one ``nn.ModuleList`` or ``nn.Sequential``, have one class and contain attention. Of
+    several lists, the one nearest to a patch embedding is chosen, which excludes CLIP's text tower.
 
     Args:
-        model: a vision transformer, or a model that holds one.
-        count: how many layers there are, for example as many as attention layers were met; without it, the longest
-            such list counts.
+        model: a vision transformer, or a model that contains one.
+        count: number of layers, for example of captured attention layers; None: the longest list.
 
     Raises:
         ValueError: if there is no such list, or more than one.
     """
-    survey = surveyed(model)
+    info = inspect_model(model)
     stacks = {
         name: layers
-        for name, module in survey.named.items()
+        for name, module in info.named.items()
         if (layers := _layers_in(module, _has_attention)) and count in (None, len(layers))
     }
-    embeddings = [name for name, module in survey.named.items() if is_patch_embedding(module)]
-    beside = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
-    ranks = {name: (beside[name], len(layers)) for name, layers in stacks.items()}
+    embeddings = [name for name, module in info.named.items() if is_patch_embedding(module)]
+    depths = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
+    ranks = {name: (depths[name], len(layers)) for name, layers in stacks.items()}
     best = [name for name in stacks if ranks[name] == max(ranks.values())]
     outer = [name for name in best if not any(_is_within(other, name) for other in best)]
     if len(outer) != 1:
         several = "" if count is None else f"{count} "
         raise ValueError(
             f"Expected one nn.ModuleList or nn.Sequential of {several}layers of one class, each with attention, in "
-            f"{type(survey.model).__name__}, but found {', '.join(outer) or 'none'}. Methods that read the tokens "
+            f"{type(info.model).__name__}, but found {', '.join(outer) or 'none'}. Methods that read the tokens "
             "between the layers need it; of a model with several towers, pass the one that sees the image."
         )
     return stacks[outer[0]]
 
 
-def has_several_grids(model: nn.Module | Survey, inputs: Tensor) -> bool:
-    """Whether the model's attention is not over one patch grid of images.
+def has_several_grids(model: nn.Module | ModelInfo, inputs: Tensor) -> bool:
+    """Return whether the model has no single patch grid of images.
 
     Raises:
         RuntimeError: if the model is traced or exported.
     """
-    survey = surveyed(model)
-    check_not_traced(survey)
-    if inputs.dim() != 4 or survey.tokens(QUERY_PARAMETERS) or has_stages(survey):
+    info = inspect_model(model)
+    check_not_traced(info)
+    if inputs.dim() != 4 or info.tokens(QUERY_PARAMETERS) or has_stages(info):
         return True
     try:
-        layers = transformer_layers(survey)
+        layers = transformer_layers(info)
     except ValueError:
-        return any(True for _ in survey.model.children())  # one module alone holds no attention
-    return any(map(_holds_lists, layers)) or _reads_layers(survey)
+        return any(True for _ in info.model.children())  # a model without children has no attention
+    return any(map(_holds_lists, layers)) or _reads_layers(info)
 
 
-def has_stages(model: nn.Module | Survey) -> bool:
-    """Whether there are several lists of layers, one upon the other."""
-    return len(lists_of_layers(model)) > 1
+def has_stages(model: nn.Module | ModelInfo) -> bool:
+    """Return whether the model has several lists of layers."""
+    return len(layer_lists(model)) > 1
 
 
-def has_nested_stages(survey: Survey) -> bool:
-    """Return whether several lists of layers are parts of one list, as those of stages are, and of towers not."""
-    names = _names_of_lists(survey)
-    containers = [name for name, module in survey.named.items() if isinstance(module, LISTS)]
+def has_nested_stages(info: ModelInfo) -> bool:
+    """Return whether one list contains several lists of layers, as in stages but not in towers."""
+    names = _names_of_lists(info)
+    containers = [name for name, module in info.named.items() if isinstance(module, LISTS)]
     return len(names) > 1 and any(all(_is_within(name, container) for name in names) for container in containers)
 
 
 def find_stages(model: nn.Module) -> list[list[nn.Module]]:
-    """The layers of each stage, first to last; none where they cannot be passed by."""
-    survey = Survey(model)
-    stages = lists_of_layers(survey)
-    if any(_holds_lists(layer) for stage in stages for layer in stage) or (len(stages) > 1 and _joins_late(survey)):
+    """Return the layers of each stage, or nothing if layers cannot be skipped."""
+    info = ModelInfo(model)
+    stages = layer_lists(info)
+    if any(_holds_lists(layer) for stage in stages for layer in stage) or (len(stages) > 1 and _joins_late(info)):
         return []
-    return [] if _reads_layers(survey) else stages
+    return [] if _reads_layers(info) else stages
 
 
-def lists_of_layers(model: nn.Module | Survey) -> list[list[nn.Module]]:
-    """The layers of each list that the image runs through, of lists within others the innermost."""
-    survey = surveyed(model)
-    return [list(survey.named[name].children()) for name in _names_of_lists(survey)]
+def layer_lists(model: nn.Module | ModelInfo) -> list[list[nn.Module]]:
+    """Return the layers of each innermost list on the image's path."""
+    info = inspect_model(model)
+    return [list(info.named[name].children()) for name in _names_of_lists(info)]
 
 
-def _names_of_lists(survey: Survey) -> list[str]:
+def _names_of_lists(info: ModelInfo) -> list[str]:
     names = [
         name
-        for name, module in survey.named.items()
-        if _layers_in(module, _holds_attention) and not BESIDE_THE_LAYERS.search(name)
+        for name, module in info.named.items()
+        if _layers_in(module, _holds_attention) and not OTHER_LISTS.search(name)
     ]
     return [name for name in names if not any(_is_within(other, name) for other in names)]
 
 
-def _joins_late(survey: Survey) -> bool:
-    """Of several stages: whether a class token, which the classifier reads, comes in the last; as in PVT and CvT.
+def _joins_late(info: ModelInfo) -> bool:
+    """Return whether a class token joins in the last stage, as in PVT and CvT.
 
-    What comes out of earlier stages reaches it by later layers alone.
+    Earlier stages then reach the classifier only through later layers.
     """
-    return bool(survey.tokens(CLS_PARAMETERS))
+    return bool(info.tokens(CLS_PARAMETERS))
 
 
 def _layers_in(module: nn.Module, is_layer: Callable[[nn.Module], bool]) -> list[nn.Module]:
-    """The modules of a list, if they are of one class and all of them layers; else none."""
-    if not isinstance(module, LISTS):  # most are none
+    """Return the modules of a list if they have one class and all are layers, else nothing."""
+    if not isinstance(module, LISTS):  # saves time for most modules
         return []
     children = list(module.children())
     return children if len(set(map(type, children))) == 1 and all(map(is_layer, children)) else []
 
 
 def _has_attention(layer: nn.Module) -> bool:
-    """In it, or by itself."""
+    """Return whether a layer is or contains attention."""
     return bool(ATTENTION_NAMES.search(type(layer).__name__)) or _holds_attention(layer)
 
 
 def _holds_attention(module: nn.Module) -> bool:
-    """As a part, so that it is more than that."""
+    """Return whether a proper part of the module is attention."""
     return any(
         ATTENTION_NAMES.search(name.rpartition(".")[2]) or ATTENTION_NAMES.search(type(part).__name__)
         for name, part in named_modules(module)
@@ -140,8 +145,8 @@ def _holds_lists(layer: nn.Module) -> bool:
     )
 
 
-def _reads_layers(survey: Survey) -> bool:
-    names = "\n".join(survey.named).lower()
+def _reads_layers(info: ModelInfo) -> bool:
+    names = "\n".join(info.named).lower()
     return any(reader in names for reader in READERS)
 
 
@@ -150,7 +155,7 @@ def _is_within(name: str, container: str) -> bool:
 
 
 def _shared_depth(name: str, other: str) -> int:
-    """How many of the modules that hold one of the two hold both."""
+    """Return the number of modules that contain both modules."""
     depth = 0
     for part, other_part in zip(name.split("."), other.split("."), strict=False):
         if part != other_part:

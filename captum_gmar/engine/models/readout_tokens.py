@@ -1,4 +1,4 @@
-"""Where relevance begins: at the tokens that a model's classifier reads, or at those that the user names."""
+"""Tokens where relevance starts: those that the classifier reads, or the user's choice."""
 
 from numbers import Integral
 from typing import Any, Literal, TypeAlias
@@ -10,8 +10,8 @@ from captum_gmar.engine.models.introspection import (
     CLS_PARAMETERS,
     DISTILLATION_PARAMETERS,
     PREFIX_PARAMETERS,
-    Survey,
-    surveyed,
+    ModelInfo,
+    inspect_model,
 )
 from captum_gmar.engine.models.patch_grid import PatchGrid
 
@@ -21,8 +21,7 @@ Start: TypeAlias = Part | list[Part]
 STARTS = ("cls", "distillation", "patches")
 START_FORMS = f"one of {list(STARTS)}, a patch as a tuple (row, column) of integers, or a list of these"
 
-# What a classifier reads, in equal parts, where it is not the CLS token or, for want of one, the patches. Nothing in
-# the configs of these says so.
+# Classifiers that read other tokens than the CLS token or, without one, the patches. Their configs do not say so.
 READS: dict[str, tuple[str, ...]] = {
     "CLIPForImageClassification": ("patches",),
     "MetaClip2ForImageClassification": ("patches",),
@@ -34,11 +33,11 @@ TIMM_PATCH_POOLS = ("avg", "avgmax", "max", "map")
 
 
 def check_start(start: Start | None) -> None:
-    """Checks the form of ``start``; whether the model has such tokens shows when it is used.
+    """Check the form of ``start``, independently of the model.
 
     Raises:
-        TypeError: if ``start`` is no string, patch or list of these.
-        ValueError: if it is or lists an unknown string, or is an empty list, or lists something twice.
+        TypeError: if ``start`` is not a string, a patch or a list of these.
+        ValueError: if a string is unknown, or a list is empty or has duplicates.
     """
     parts = start if isinstance(start, list) else [] if start is None else [start]
     if not all(isinstance(part, str) or _is_patch(part) for part in parts):
@@ -60,48 +59,47 @@ def _is_index(number: object) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
-def start_relevance(model: nn.Module | Survey, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
-    """The relevance (T,) that the tokens start with above the last layer, summing to 1; in double precision on the CPU.
+def start_relevance(model: nn.Module | ModelInfo, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
+    """Return the tokens' relevance (T,) after the last layer, with sum 1, in double precision on the CPU.
 
-    Without ``start`` it lies where the classifier reads: at the CLS token, or at the mean of the patches in models
-    without CLS token (I-JEPA, SigLIP), in those whose config says ``use_mean_pooling`` (BEiT, Data2Vec), in timm's
-    with such a ``global_pool``, and in CLIP's classifier. DINOv2's classifier joins the CLS token and the mean of the
-    patches, and DeiT's with teacher averages the logits of the CLS and the distillation token: half of the relevance
-    starts at each.
+    Without ``start``, relevance starts at the tokens that the classifier reads. This is the CLS token, or the mean of
+    the patches: without a CLS token (I-JEPA, SigLIP), with ``use_mean_pooling`` in the config (BEiT, Data2Vec), with
+    such a ``global_pool`` of timm, and in CLIP's classifier. DINOv2 concatenates the CLS token and the mean of the
+    patches, and DeiT with teacher averages the logits of CLS and distillation tokens; half of the relevance starts at
+    each.
 
-    These are shares by construction, not by what the head's weights make of each part, and pooling by maximum or
-    attention counts as mean. A head of your own on a bare backbone may read other tokens than the CLS token: name
-    them by ``start``.
+    The shares do not depend on the head's weights, and pooling by maximum or attention counts as mean. For a custom
+    head that reads other tokens, pass ``start``.
 
     Args:
-        model: asked for what its classifier reads.
-        grid: the patches that it lays over the image.
-        tokens: T, prefix tokens and patches.
-        start: the tokens to start at instead: "cls", "distillation", "patches" (their mean), a patch
-            (row, column), or a list of these that share evenly.
+        model: the model with its classifier.
+        grid: the model's patch grid.
+        tokens: number T of prefix tokens and patches.
+        start: "cls", "distillation", "patches" (their mean), a patch (row, column), or a list of these with equal
+            shares.
 
     Raises:
-        TypeError: if ``start`` is of another form.
-        ValueError: if the model has no such token or the grid no such patch.
+        TypeError: if ``start`` has another form.
+        ValueError: if the model lacks the token or the grid lacks the patch.
     """
     check_start(start)
     prefix = tokens - grid.patches
-    survey = surveyed(model)
-    cls = _cls_tokens(survey, prefix)
-    parts = _parts(start) or _reads(survey) or (("cls",) if cls else ("patches",))
+    info = inspect_model(model)
+    cls = _cls_tokens(info, prefix)
+    parts = _parts(start) or _reads(info) or (("cls",) if cls else ("patches",))
     relevance = torch.zeros(tokens, dtype=torch.float64, device="cpu")
     for part in parts:
         if isinstance(part, tuple):
             relevance[prefix + _patch_index(grid, *part)] += 1
         else:
-            share = relevance[_token_range(survey, part, prefix, cls)]
+            share = relevance[_token_range(info, part, prefix, cls)]
             share += 1 / len(share)
     return relevance / len(parts)
 
 
-def pools_maxima(model: nn.Module | Survey) -> bool:
-    """Whether the classifier reads the largest values over the patches, as timm's may: then not of every patch."""
-    return any(pool in ("max", "avgmax") for pool in surveyed(model).values("global_pool"))
+def pools_maxima(model: nn.Module | ModelInfo) -> bool:
+    """Return whether the classifier pools by maximum, as timm's may, and so does not read every patch."""
+    return any(pool in ("max", "avgmax") for pool in inspect_model(model).values("global_pool"))
 
 
 def _parts(start: Start | None) -> tuple[str | Patch, ...]:
@@ -110,10 +108,9 @@ def _parts(start: Start | None) -> tuple[str | Patch, ...]:
     return tuple(start) if isinstance(start, list) else (start,)
 
 
-def _reads(survey: Survey) -> tuple[str, ...]:
-    """What the model says of its classifier; nothing if it says nothing."""
-    each = (_module_reads(module, values) for module, values in survey.modules)
-    return next(filter(None, each), ())
+def _reads(info: ModelInfo) -> tuple[str, ...]:
+    """Return the classifier's tokens by the model's attributes, or nothing if unknown."""
+    return next(filter(None, (_module_reads(module, values) for module, values in info.modules)), ())
 
 
 def _module_reads(module: nn.Module, values: dict[str, Any]) -> tuple[str, ...]:
@@ -131,27 +128,27 @@ def _timm_reads(values: dict[str, Any], pool: str) -> tuple[str, ...]:
         return ("cls", "distillation")
     if pool not in TIMM_PATCH_POOLS:
         return ()
-    # EVA's attention pooling reads all tokens; other models say whether pooling does.
+    # EVA's attention pooling reads all tokens; other models have an attribute for it.
     return ("tokens",) if values.get("pool_include_prefix", pool == "map") else ("patches",)
 
 
-def _cls_tokens(survey: Survey, prefix: int) -> int:
-    """How many CLS tokens come first: as many as the model names, or one if it names none of its prefix tokens."""
-    named = max(survey.tokens(CLS_PARAMETERS), default=0)
-    return min(prefix, named or int(not survey.tokens(PREFIX_PARAMETERS)))
+def _cls_tokens(info: ModelInfo, prefix: int) -> int:
+    """Return the number of CLS tokens: those that the model names, or 1 if it names no prefix token."""
+    named = max(info.tokens(CLS_PARAMETERS), default=0)
+    return min(prefix, named or int(not info.tokens(PREFIX_PARAMETERS)))
 
 
-def _token_range(survey: Survey, part: str, prefix: int, cls: int) -> slice:
+def _token_range(info: ModelInfo, part: str, prefix: int, cls: int) -> slice:
     if part == "patches":
         return slice(prefix, None)
     if part == "tokens":
         return slice(None)
-    distillation = max(survey.tokens(DISTILLATION_PARAMETERS), default=0)
+    distillation = max(info.tokens(DISTILLATION_PARAMETERS), default=0)
     tokens = slice(0, cls) if part == "cls" else slice(cls, cls + min(distillation, prefix - cls))
     if tokens.start == tokens.stop:
         raise ValueError(
             f"Expected a model with a token {part!r} that relevance can start at, but "
-            f"{type(survey.model).__name__} puts "
+            f"{type(info.model).__name__} puts "
             f'{prefix} tokens before the patches and none is such. Pass "patches", a patch (row, column), or None, '
             "which takes what the classifier reads."
         )

@@ -16,9 +16,9 @@ from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, uncompiled
-from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, added_up, finest
-from captum_gmar.engine.models.layers import find_stages, lists_of_layers
+from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, force_eager
+from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, finest, sum_fields
+from captum_gmar.engine.models.layers import find_stages, layer_lists
 from captum_gmar.engine.models.patch_grid import Logits, check_not_traced, check_rows, logits_of
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request
@@ -119,7 +119,7 @@ def _explain_on_grid(
 def _sum_of_layers(placed: Sequence[PlacedTokens]) -> Tensor:
     """Return the sum (N, T) of tokens without a place, then of the places of the finest grid."""
     device = placed[-1].field.device
-    field = added_up([layer.field.to(device) for layer in placed])
+    field = sum_fields([layer.field.to(device) for layer in placed])
     most = max(layer.others.shape[1] for layer in placed)
     others = [nn.functional.pad(layer.others.to(device), (0, most - layer.others.shape[1])) for layer in placed]
     return torch.cat([torch.stack(others).sum(0), field.flatten(1)], 1)
@@ -162,7 +162,7 @@ def _capture_apart(
         marked = torch.cat([marked] * layers)
         arguments = [_repeated(argument, layers, len(inputs)) for argument in arguments]
     mode.streams.start = marked.grad_fn
-    with mode, uncompiled(), _shown_attention(model), layers_passed_by(stages, is_whole, enter_layer) as passing:
+    with mode, force_eager(), _shown_attention(model), layers_passed_by(stages, is_whole, enter_layer) as passing:
         logits = logits_of(forward_func.run(marked, *arguments))
     if not (mode.is_separable and passing.is_separable):
         return None
@@ -187,7 +187,7 @@ def run_together(
     """
     mode, marked = ValueMode(EACH, writes_out), _marked(inputs)
     mode.streams.start = marked.grad_fn
-    with mode, uncompiled(), _shown_attention(model), _noting_entries(model, mode):
+    with mode, force_eager(), _shown_attention(model), _noting_entries(model, mode):
         logits = logits_of(forward_func.run(marked, *arguments))
     check_rows(logits, len(inputs))
     entry = mode.values[0].value.grad_fn if mode.values else None
@@ -209,7 +209,7 @@ def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
         mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
 
     with ExitStack() as stack:
-        for layers in lists_of_layers(model):
+        for layers in layer_lists(model):
             stack.enter_context(layers[0].register_forward_pre_hook(enter))
         yield
 

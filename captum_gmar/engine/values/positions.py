@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from captum_gmar.engine.kernels.precision import wide
 from captum_gmar.engine.models.grids import FieldGrid, KnownGrids, Shape
-from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, QUERY_PARAMETERS, Survey
+from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, QUERY_PARAMETERS, ModelInfo
 from captum_gmar.engine.models.patch_grid import config_of
 
 # Autograd's steps that move numbers, as their names begin.
@@ -70,7 +70,7 @@ class Places:
         self.kind = kind
         self.examples = examples
         self.grids = grids
-        survey = Survey(model)
+        survey = ModelInfo(model)
         self.prefixes = sorted({0, *survey.tokens(PREFIX_PARAMETERS)})
         self.behind = padded + max(survey.tokens(QUERY_PARAMETERS), default=0)
         self.ordering = next((module for module, _ in survey.modules if hasattr(type(module), "reroll")), None)

@@ -22,8 +22,8 @@ from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.kernels.precision import of_sums, wide, without_autocast
 from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading, combined, read_blocks
-from captum_gmar.engine.models.grids import FieldGrid, Shape, added_up, stretched
-from captum_gmar.engine.models.introspection import Survey
+from captum_gmar.engine.models.grids import FieldGrid, Shape, resample, sum_fields
+from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.layers import has_stages
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, has_patch_size, no_patch_size_error
 from captum_gmar.engine.models.readout_tokens import start_relevance
@@ -78,7 +78,7 @@ class WindowLayer(NamedTuple):
 
     def relevance(self, field: Tensor) -> Tensor:
         """(N, T) of this stage's places, of the field (N, rows, columns) above; a merged place's in equal parts."""
-        return stretched(field, self.shape).flatten(1)
+        return resample(field, self.shape).flatten(1)
 
     def field(self, relevance: Tensor) -> Tensor:
         """(N, T) → (N, rows, columns)"""
@@ -182,7 +182,7 @@ def _not_windows_error(model: nn.Module, refusal: NoPatchGridError | None, why: 
 
 
 def _no_places_error(model: nn.Module) -> Exception:
-    survey = Survey(model)
+    survey = ModelInfo(model)
     if not has_patch_size(survey):
         return no_patch_size_error(survey)
     return _not_windows_error(model, None, "none of it is over places of the image")
@@ -274,4 +274,4 @@ def _ruled(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tupl
         steps.insert(0, (field, step.importance))
     fields, importance = zip(*steps, strict=True)
     weighs = importance[0] is not None
-    return added_up(fields) / len(fields) if rule.layerwise else field, list(importance) if weighs else None
+    return sum_fields(fields) / len(fields) if rule.layerwise else field, list(importance) if weighs else None

@@ -7,7 +7,7 @@ from functools import partial
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.engine.models.patch_grid import frames_of, tube_frames
+from captum_gmar.engine.models.patch_grid import frame_count, tube_frames
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import GivenClassifier
 from captum_gmar.metrics.video_layout import VIDEO_DIMS, Sheet
@@ -24,12 +24,12 @@ class VideoClassifier(GivenClassifier):
         Raises:
             ValueError: if the model's frames are not cut into whole tubes.
         """
-        return Sheet.from_frames(frames_of(self.model) or 0, tube_frames(self.model))
+        return Sheet.from_frames(frame_count(self.model) or 0, tube_frames(self.model))
 
     def pixel_values(self, image: Image.Image) -> Tensor:
         """Raise an error, as images are no videos."""
         raise TypeError(
-            f"data of a model of videos must hold pixel values, tensors ({frames_of(self.model)} frames, channels, "
+            f"data of a model of videos must hold pixel values, tensors ({frame_count(self.model)} frames, channels, "
             f"height, width). Got {type(image).__name__} instead."
         )
 
@@ -40,7 +40,7 @@ class VideoClassifier(GivenClassifier):
 
 def takes_videos(model: nn.Module) -> bool:
     """Return whether the config of a model says that it takes videos."""
-    return bool(frames_of(model))
+    return bool(frame_count(model))
 
 
 def lay_on_sheet(example: Example, sheet: Sheet) -> Example:

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, ViTForImageClassification
 
 from captum_gmar import AttCAT, AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
 from captum_gmar.engine.attention.layer_readout import layers_apart
-from captum_gmar.engine.models.attention_backend import attention_implementation, uncompiled
+from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.layers import transformer_layers
 
 
@@ -197,7 +197,7 @@ def is_compiled() -> bool:
 @pytest.mark.filterwarnings("ignore")  # dynamo's own
 def test_uncompiled_however_passes_overlap():
     assert is_compiled()
-    first, second = uncompiled(), uncompiled()
+    first, second = force_eager(), force_eager()
     first.__enter__()
     assert not is_compiled()
     second.__enter__()
@@ -205,7 +205,7 @@ def test_uncompiled_however_passes_overlap():
     assert not is_compiled()
     second.__exit__(None, None, None)
     assert is_compiled()
-    with pytest.raises(ZeroDivisionError), uncompiled():
+    with pytest.raises(ZeroDivisionError), force_eager():
         raise ZeroDivisionError
     assert is_compiled()
 

@@ -5,7 +5,7 @@ import torch
 from families import make
 from torch import nn
 
-from captum_gmar.engine.models.introspection import NAMES, Survey
+from captum_gmar.engine.models.introspection import NAMES, ModelInfo
 
 
 class ByClass(nn.Module):
@@ -55,7 +55,7 @@ def test_what_the_modules_themselves_answer(model):
     answers = {
         module: {name for name in NAMES if getattr(module, name, None) is not None} for module in model.modules()
     }
-    survey = Survey(model)
+    survey = ModelInfo(model)
     assert list(survey.named.items()) == list(model.named_modules())
     assert {module: set(values) for module, values in survey.modules if values} == {
         module: names for module, names in answers.items() if names
