@@ -23,9 +23,10 @@ from transformers import ViTConfig
 from benchmarks.cases import SIZES, Case
 from benchmarks.rows import OWN, Subject
 from captum_gmar.attr.catalogue import OURS
+from captum_gmar.engine import request
 from captum_gmar.engine.hooks.attention_mode import AttentionCall
-from captum_gmar.engine.kernels import logsumexp, precision, triton_reduction
-from captum_gmar.engine.kernels.reduction import LayerGradient
+from captum_gmar.engine.kernels import fused, precision, triton_reduction
+from captum_gmar.engine.kernels.layer import LayerGradient
 from captum_gmar.files.markdown import table
 
 ABOUT = """\
@@ -235,7 +236,8 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.object(torch, "is_autocast_enabled", lambda *args: False),
         patch.object(torch, "autocast", lambda *args, **kwargs: nullcontext()),
         patch.object(F, "scaled_dot_product_attention", fused_attention),
-        patch.object(logsumexp, "_is_right", lambda *form: True),
+        patch.object(request, "_has_values", lambda pixels: True),
+        patch.object(fused, "_is_right", lambda *form: True),
         patch.object(precision, "_multiplies_widely", lambda *form: True),
     ):
         yield

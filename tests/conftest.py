@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from moulds import Mould
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar.classifier import Classifier, load_classifier
-from captum_gmar.engine.kernels import batched
 
 # On models this small, several threads wait for each other most of the time; and they round otherwise than one.
 torch.set_num_threads(1)
@@ -27,19 +26,6 @@ def pytest_collection_finish() -> None:
     """What is loaded stays: the garbage collector, which some tests call, need not look through it each time."""
     gc.collect()
     gc.freeze()
-
-
-# On models this small all layers would be read together, and blocks, which others take, would not be tried.
-MOST_ELEMENTS = dict(batched.MOST_ELEMENTS)
-batched.MOST_ELEMENTS["cpu"] = 0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def layers_together(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Commands are as they are installed: processes that they start know nothing of what is set here."""
-    batched.MOST_ELEMENTS["cpu"] = MOST_ELEMENTS["cpu"] if "cli" in request.path.parts else 0
-    yield
-    batched.MOST_ELEMENTS["cpu"] = 0
 
 
 TINY = {**TINY_IMAGE, "initializer_range": 0.3}

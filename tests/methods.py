@@ -1,6 +1,7 @@
 """Every method of ours, with what its oracle says. A new method is one more row."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,12 @@ from captum_gmar import (
     TokenEvidence,
 )
 from captum_gmar.attr.catalogue import OURS
+
+
+def implemented(method: Any, implementation: str) -> Any:
+    """Return the method with its plan's implementation set: "batched", "blocks" or "fused"."""
+    method.plan = replace(method.plan, implementation=implementation)
+    return method
 
 
 class Method(NamedTuple):

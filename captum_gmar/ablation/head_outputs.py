@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_gmar.engine.attention.forward import attend_in_blocks
+from captum_gmar.engine.attention.forward import attend_by_tap
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, AttentionMode
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.patch_grid import PatchGrid, check_no_checkpointing, patch_grid
@@ -58,7 +58,7 @@ class _HeadOutputs(AttentionMode):
         if func is F.conv2d:
             self._begin(*args, **kwargs)
         outputs = func(*args, **kwargs)
-        if func is attend_in_blocks and self.grid is not None:  # attribution methods replace attention by this function
+        if func is attend_by_tap and self.grid is not None:  # attribution methods replace attention by this function
             change = self._next_change(args[1].shape[-2])
             return outputs if change is None else change(outputs)
         return outputs

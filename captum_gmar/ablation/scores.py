@@ -126,7 +126,7 @@ def attention_entropy(
     with torch.inference_mode(False), torch.enable_grad(), run_forward(model, forward, plan, pixels, None) as (met, _):
         if (refusal := met.find_refusal(model)) is not None:
             raise refusal
-        entropies = run_sweep(_entropies, met.layers, met.like.new_zeros(len(pixels), 1), None)
+        entropies = run_sweep(plan, met.layers, met.like.new_zeros(len(pixels), 1), None)
     check_finite(entropies, "entropy")
     return entropies
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.kernels.layer import Implementation
 from captum_gmar.engine.models.grids import FieldGrid
 from captum_gmar.engine.models.patch_grid import PatchGrid
 from captum_gmar.engine.models.readout_tokens import Start
@@ -46,6 +47,7 @@ class Plan:
         separate: whether every layer has the gradient of its own logits: those that the rest of the model gives to the
             layer's output.
         score: a function from logits (N, classes) to scores of the same shape, which are explained.
+        implementation: of the kernels; private, as the engine chooses it by size and device.
         token_rule: in place of rule and sweep, of methods that read tokens between layers.
     """
 
@@ -56,6 +58,7 @@ class Plan:
     separate: bool = False
     score: Callable[[Tensor], Tensor] = _itself
     token_rule: TokenRule | None = None
+    implementation: Implementation | None = None
 
     @property
     def reads_target(self) -> bool:

@@ -200,7 +200,7 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
             "additional_forward_args."
         )
     others = OTHER_INPUTS if takes_others else {}
-    if pixels.is_nested or pixels.is_meta or pixels.layout is not torch.strided:
+    if not _has_values(pixels):
         raise ValueError(f"inputs must be a dense tensor with values. Got {_kind_of(pixels)} instead.")
     if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
         shapes = " or ".join([IMAGES, *others.values()])
@@ -216,6 +216,10 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
 
 def _kind_of(pixels: Tensor) -> str:
     return "a nested one" if pixels.is_nested else "one on meta" if pixels.is_meta else f"{pixels.layout}"
+
+
+def _has_values(pixels: Tensor) -> bool:
+    return not (pixels.is_nested or pixels.is_meta or pixels.layout is not torch.strided)
 
 
 def leaf(pixels: Tensor) -> Tensor:

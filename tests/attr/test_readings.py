@@ -10,10 +10,10 @@ from captum_gmar.attr import rules
 from captum_gmar.engine.attention.explain import run_sweep
 from captum_gmar.engine.kernels import dispatch
 from captum_gmar.engine.kernels.blocks import GradientBlocks
-from captum_gmar.engine.kernels.dispatch import WAYS, forced, read_layer
-from captum_gmar.engine.kernels.layer import Layer
-from captum_gmar.engine.kernels.reduction import LayerGradient
+from captum_gmar.engine.kernels.dispatch import WAYS, read_layer
+from captum_gmar.engine.kernels.layer import Layer, LayerGradient
 from captum_gmar.engine.kernels.workspace import Scratch
+from captum_gmar.engine.plan import Plan
 
 RULES = [
     rules.GMARRule(),
@@ -51,13 +51,12 @@ def test_sweeps_by_rows(monkeypatch, recursion, weighted, way):
     start = torch.tensor([[1.0] + 6 * [0.0], 4 * [0.25] + 3 * [0.0]], dtype=torch.float64)
     importance = [torch.rand(2, 3, generator=random, dtype=torch.float64) for _ in range(3)] if weighted else None
     sweep = rules.RolloutSweep(0.7, recursion)
-    over_blocks = run_sweep(sweep, layers, start, importance)
+    over_blocks = run_sweep(Plan(sweep=sweep, implementation="blocks"), layers, start, importance)
     is_open, read = WAYS[way]
     readings = []
     counted = is_open, lambda layer, reading: readings.append(reading) or read(layer, reading)
     monkeypatch.setattr(dispatch, "WAYS", {way: counted})
-    with forced(True):
-        assert_close(run_sweep(sweep, layers, start, importance), over_blocks)
+    assert_close(run_sweep(Plan(sweep=sweep, implementation="fused"), layers, start, importance), over_blocks)
     assert len(readings) == 3
 
 
@@ -68,5 +67,5 @@ def test_sweeps_that_need_blocks(monkeypatch, of_masks):
     layer = Layer(query, query, torch.eye(4, dtype=torch.bool) if of_masks else None, None)
     sweep = rules.RolloutSweep(head_fusion="mean" if of_masks else "max")
     monkeypatch.setattr(dispatch, "WAYS", {})
-    with forced(True):
-        assert run_sweep(sweep, [layer], torch.full((1, 4), 0.25, dtype=torch.float64), None).sum() > 0
+    start = torch.full((1, 4), 0.25, dtype=torch.float64)
+    assert run_sweep(Plan(sweep=sweep, implementation="fused"), [layer], start, None).sum() > 0

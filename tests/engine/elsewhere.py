@@ -138,10 +138,10 @@ def split(model):
 def check(families, is_split):
     """What is wrong with methods of ours there, compared with their numbers on the CPU."""
     from families import make
-    from methods import READERS
+    from methods import READERS, implemented
 
     from captum_gmar.attr.methods import methods
-    from captum_gmar.engine.kernels import batched, workspace
+    from captum_gmar.engine.kernels import workspace
 
     workspace.BLOCK_ELEMENTS = dict.fromkeys(workspace.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images
     workspace.MIN_BLOCK_ROWS = 2
@@ -154,19 +154,17 @@ def check(families, is_split):
         for name in READERS:
             expected = methods()[name](here, forward_func=forward_here)
             method = methods()[name](there, forward_func=forward_there)
-            batched.MOST_ELEMENTS = dict.fromkeys(batched.MOST_ELEMENTS, 0)
-            correct = expected.attribute_targets(images, targets, contrast=contrast)
-            for most in (0, 2**20):  # layers one after the other, and together
-                batched.MOST_ELEMENTS["elsewhere"] = most
+            correct = implemented(expected, "blocks").attribute_targets(images, targets, contrast=contrast)
+            for implementation in ("fused", "batched"):
                 try:
                     waits.clear()
-                    found = method.attribute_targets(inputs, targets, contrast=contrast)
+                    found = implemented(method, implementation).attribute_targets(inputs, targets, contrast=contrast)
                     if not is_split:
                         assert sum(waits.values()) <= targets.shape[1], f"the host waits: {dict(waits)}"
                     assert found.device == inputs.device, f"it is on {found.device}"
                     torch.testing.assert_close(found.cpu(), correct, rtol=1e-4, atol=1e-8)
                 except (AssertionError, RuntimeError, TypeError) as error:
-                    failures.append(f"{family}, {name}, {most}: {type(error).__name__}: {str(error)[:300]}")
+                    failures.append(f"{family}, {name}, {implementation}: {type(error).__name__}: {str(error)[:300]}")
             if name in ("attention-evidence", "gmar-l1", "libra-attcat"):
                 failures += [f"{family}, {name}: {fault}" for fault in faults_of_targets(method, inputs)]
     if len(threads) < 2:

@@ -5,6 +5,7 @@ Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n 
 
 import math
 import threading
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -14,14 +15,12 @@ from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.checks import without_gradient_error
 from captum_gmar.engine.finite_checks import Flags, of_each
 from captum_gmar.engine.hooks.gradients import gradients
-from captum_gmar.engine.kernels.batched import Note, readers
+from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.blocks import GradientBlocks, gradient_blocks
 from captum_gmar.engine.kernels.dispatch import read_layer
-from captum_gmar.engine.kernels.fused import Watcher
-from captum_gmar.engine.kernels.layer import is_whole, some
+from captum_gmar.engine.kernels.layer import LayerGradient, is_whole, some
 from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.kernels.recompute import Handout
-from captum_gmar.engine.kernels.reduction import Heads, LayerGradient, Reading, leading
+from captum_gmar.engine.kernels.reduction import Heads, Reading, leading
 from captum_gmar.engine.kernels.triton_reduction import is_readable
 from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
 
@@ -58,45 +57,37 @@ class BackwardPass:
             RuntimeError: if it depends on no layer, or not on every layer in turn.
         """
         self.forward_pass.check_gradient(selected)
-        for layer, handout in enumerate(self.forward_pass.handouts):
-            if isinstance(handout, Watcher):
-                handout.on_gradient = partial(self._read_gradient, layer, handout)
-                handout.on_rows = partial(self._read_rows, layer)
-            elif isinstance(handout, Handout):
-                handout.on_blocks = partial(self._meet_blocks, layer)
-                handout.goes_on = layer > self.first and not self.forward_pass.separate
-        if self.forward_pass.waits:
-            self._read_together(selected, goes_again)
-        else:
-            handouts = self.forward_pass.handouts[self.first :]
-            gradients(selected, [handout.anchor for handout in handouts if not isinstance(handout, Note)], goes_again)
+        taps = self.forward_pass.taps[self.first :]
+        for number, tap in enumerate(taps, self.first):
+            tap.on_backward(self, goes_on=number > self.first and not self.forward_pass.separate)
+        found = gradients(selected, [tap.edge for tap in taps], goes_again, allow_unused=True)
+        deferred = [tap.deferred(gradient) for tap, gradient in zip(taps, found, strict=True)]
+        self._read_deferred([layer for layer in deferred if layer is not None])
         for layer in reversed(range(self.first, self.forward_pass.count)):
             if layer not in self.importance:
                 raise without_gradient_error(layer)
 
-    def _read_together(self, selected: Tensor, goes_again: bool) -> None:
-        """All layers, once the way back is over; none where a gradient did not come by each."""
+    def _read_deferred(self, layers: Sequence[LayerGradient]) -> None:
+        """Read all layers after the backward pass; none where a gradient did not come by each."""
+        if len(layers) < self.forward_pass.count - self.first:
+            return
         assert isinstance(self.rule, HeadRule)
-        notes = [note for note in self.forward_pass.handouts[self.first :] if isinstance(note, Note)]
-        grads = gradients(selected, [note.output for note in notes], goes_again, allow_unused=True)
         with torch.no_grad(), without_autocast(self.relevance.device.type):
-            layers = [note.met(gradient) for note, gradient in zip(notes, grads, strict=True) if gradient is not None]
-            if len(layers) < len(notes):
-                return
             largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)
             answers = readers(layers)
-            for layer in reversed(range(self.first, self.forward_pass.count)):
-                place = layer - self.first
-                self._enter(layer, layers[place].query.device)
-                self._note_largest(layer, largest[place])
-                self._step(layer, slice(None), self.rule.take(self.relevance, answers[place]))
+            for number in reversed(range(self.first, self.forward_pass.count)):
+                place = number - self.first
+                self._enter(number, layers[place].query.device)
+                self._note_largest(number, largest[place])
+                self._step(number, slice(None), self.rule.take(self.relevance, answers[place]))
 
-    def _meet_blocks(self, layer: int, examples: slice, blocks: GradientBlocks) -> None:
+    def on_blocks(self, number: int, examples: slice, blocks: GradientBlocks) -> None:
+        """Take relevance through some examples of a layer, block by block."""
         with self.lock:
             if examples.start == 0:
-                self._enter(layer, blocks.grad_output.device)
+                self._enter(number, blocks.grad_output.device)
             self.relevance = self.relevance.to(blocks.grad_output.device)  # of separate layers others come between
-            self._step(layer, examples, self._step_over(layer, some(self.relevance, examples), blocks))
+            self._step(number, examples, self._step_over(number, some(self.relevance, examples), blocks))
 
     def _step_over(self, layer: int, relevance: Tensor, blocks: GradientBlocks) -> Step:
         gradient = blocks.grad_output.view(*blocks.shape, -1)
@@ -109,37 +100,33 @@ class BackwardPass:
             blocks.keep_first(leading(reads))
         return self.rule(relevance, blocks)
 
-    def _read_gradient(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
-        """What is read of the gradient of a layer's output; the row of relevance that its value is to be read by."""
+    def on_gradient(self, number: int, layer: LayerGradient, reads_rows: bool) -> Tensor | None:
+        """Take relevance through a layer; or return the row that its value's gradient reads, which comes after."""
         with self.lock:
-            self._enter(layer, met.grad_output.device)
-            self._look_at(layer, met.grad_output)
-            return self._read(layer, watcher, met)
+            self._enter(number, layer.grad_output.device)
+            self._look_at(number, layer.grad_output)
+            if not isinstance(self.rule, HeadRule) or not self._reads_once(self.rule, layer):
+                for examples, blocks in gradient_blocks(layer):
+                    self._step(number, examples, self.rule(self.relevance[examples], blocks))
+                return None
+            if not reads_rows:
+                self._step(number, slice(None), self.rule.take(self.relevance, partial(read_layer, layer)))
+                return None
+            reading = self.rule.reading(self.relevance)
+            self.heads = Heads() if reading.norm is None else read_layer(layer, Reading(norm=reading.norm))
+            return reading.row
 
-    def _read(self, layer: int, watcher: Watcher, met: LayerGradient) -> Tensor | None:
-        if not isinstance(self.rule, HeadRule) or not self._reads_at_once(met):
-            for examples, blocks in gradient_blocks(met):
-                self._step(layer, examples, self.rule(self.relevance[examples], blocks))
-            return None
-        if watcher.matrix is None:
-            self._step(layer, slice(None), self.rule.take(self.relevance, partial(read_layer, met)))
-            return None
-        reading = self.rule.reading(self.relevance)
-        of_gradient = Reading(norm=reading.norm)
-        self.heads = Heads() if of_gradient == Reading() else read_layer(met, of_gradient)
-        return reading.row
+    def _reads_once(self, rule: HeadRule, layer: LayerGradient) -> bool:
+        """Return whether no reading depends on another; or they take no longer than blocks do."""
+        reading = rule.reading(self.relevance)
+        return reading.totals is None or is_readable(layer, reading)
 
-    def _reads_at_once(self, met: LayerGradient) -> bool:
-        """Whether no reading depends on another; or they are no dearer than to go over blocks."""
-        assert isinstance(self.rule, HeadRule)
-        reading = self.rule.reading(self.relevance)
-        return reading.totals is None or is_readable(met, reading)
-
-    def _read_rows(self, layer: int, rows: Tensor) -> None:
+    def on_rows(self, number: int, rows: Tensor) -> None:
+        """Take relevance through a layer whose rows were read by its value's gradient."""
         assert isinstance(self.rule, HeadRule)
         with self.lock:
             self.relevance = self.relevance.to(rows.device)
-            self._step(layer, slice(None), self.rule.step(self.relevance, self.heads._replace(rows=rows)))
+            self._step(number, slice(None), self.rule.step(self.relevance, self.heads._replace(rows=rows)))
 
     def _enter(self, layer: int, device: torch.device) -> None:
         self.lowest -= 1

@@ -19,10 +19,10 @@ from captum_gmar.engine.checks import NoPatchGridError, check_deterministic, che
 from captum_gmar.engine.finite_checks import Flags
 from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
-from captum_gmar.engine.kernels.dispatch import is_fused, is_read_together, read_layer
-from captum_gmar.engine.kernels.layer import Layer, scale_of
+from captum_gmar.engine.kernels.dispatch import is_batched, is_fused, read_layer
+from captum_gmar.engine.kernels.layer import Layer, LayerGradient, scale_of
 from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.kernels.reduction import Heads, LayerGradient, Reading, leading, read_blocks
+from captum_gmar.engine.kernels.reduction import Heads, Reading, leading, read_blocks
 from captum_gmar.engine.kernels.workspace import Scratch
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.introspection import ModelInfo, inspect_model
@@ -37,7 +37,7 @@ from captum_gmar.engine.models.patch_grid import (
 from captum_gmar.engine.models.readout_tokens import pools_maxima, start_relevance
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.rule import HeadSweep, Importance, Sweep
+from captum_gmar.engine.rule import HeadSweep, Importance
 from captum_gmar.engine.targets import select
 
 
@@ -121,7 +121,7 @@ def _explain_score(
         for has_gradient in backward_pass.has_gradient():
             flags.add(has_gradient)
     if plan.sweep:
-        relevance = run_sweep(plan.sweep, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)
+        relevance = run_sweep(plan, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)
     flags.finite(relevance, "relevance")
     without_gradient = not all(flags.look())
     return Explanation(relevance, importance, forward_pass.grid, without_gradient)
@@ -136,9 +136,8 @@ def run_forward(
     check_deterministic(survey)
     grid = patch_grid(survey, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
-    keeps = None if plan.sweep is None else -min(plan.start_layer, 0)
     layers = transformer_layers(survey) if plan.separate else []
-    forward_pass = ForwardPass(len(pixels), grid, len(layers), keeps, plan.rule)
+    forward_pass = ForwardPass(len(pixels), grid, plan, len(layers))
     try:
         with (
             forward_pass,
@@ -166,17 +165,19 @@ def _unmasked(layer: Layer) -> LayerGradient:
     return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale, layer.lse)
 
 
-def run_sweep(sweep: Sweep, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
-    """Relevance (N, T) after the sweep, on its device, made of as many examples at a time as a block holds."""
+def run_sweep(plan: Plan, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
+    """Return the relevance (N, T) after the plan's sweep, on its device, for as many examples at a time as fit."""
+    sweep, given = plan.sweep, plan.implementation
+    assert sweep is not None
     layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
     importance = importance and [heads.to(relevance.device) for heads in importance]
     with torch.no_grad(), without_autocast(relevance.device.type):
         if not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance) or _is_masked(layers):
             parts = _of_parts(layers, relevance, importance)
             return torch.cat([sweep(start, blocks, weighing) for start, blocks, weighing in parts])
-        if all(is_read_together(layer.query, layer.key) for layer in layers):
+        if all(is_batched(layer.query, layer.key, given) for layer in layers):
             return sweep.take(relevance, readers(layers), importance)
-        if all(is_fused(layer.query, layer.key) for layer in layers):
+        if all(is_fused(layer.query, layer.key, given) for layer in layers):
             return sweep.take(relevance, [partial(read_layer, _unmasked(layer)) for layer in layers], importance)
         parts = _of_parts(layers, relevance, importance)
         return torch.cat(

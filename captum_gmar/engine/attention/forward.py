@@ -24,17 +24,17 @@ from captum_gmar.engine.checks import (
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
 from captum_gmar.engine.hooks.autograd_graph import Pooling, depends
 from captum_gmar.engine.hooks.constants import PLAIN, detach_parameters
-from captum_gmar.engine.kernels.batched import Note, noted_attention
-from captum_gmar.engine.kernels.dispatch import VALUE_MATRICES, is_fused, is_read_together
-from captum_gmar.engine.kernels.fused import Watcher, fused_attention
-from captum_gmar.engine.kernels.layer import Layer
+from captum_gmar.engine.kernels.batched import BatchedTap
+from captum_gmar.engine.kernels.dispatch import VALUE_MATRICES, is_batched, is_fused
+from captum_gmar.engine.kernels.fused import FusedTap
+from captum_gmar.engine.kernels.layer import Layer, LayerGradient, LayerTap
 from captum_gmar.engine.kernels.precision import of_sums
-from captum_gmar.engine.kernels.recompute import Handout, attention
-from captum_gmar.engine.kernels.reduction import LayerGradient
+from captum_gmar.engine.kernels.recompute import BlocksTap
 from captum_gmar.engine.kernels.triton_reduction import is_readable
 from captum_gmar.engine.kernels.workspace import Workspace
 from captum_gmar.engine.models.patch_grid import PatchGrid, check_not_traced
-from captum_gmar.engine.rule import HeadRule, Rule
+from captum_gmar.engine.plan import Plan
+from captum_gmar.engine.rule import HeadRule
 
 
 class ForwardPass(AttentionMode):
@@ -46,29 +46,20 @@ class ForwardPass(AttentionMode):
     Args:
         examples: N.
         grid: which the attention is over.
+        plan: whose rule reads the layers in the backward pass, and whose sweep reads them after it.
         apart: how many layers there are that are cut off from each other; 0 where they are not.
-        keeps: how many of the last layers to keep in ``layers``, 0 for all; None for none.
-        rule: which reads the layers on the way back, if any does.
     """
 
-    def __init__(
-        self,
-        examples: int,
-        grid: PatchGrid,
-        apart: int = 0,
-        keeps: int | None = None,
-        rule: Rule | None = None,
-    ) -> None:
+    def __init__(self, examples: int, grid: PatchGrid, plan: Plan, apart: int = 0) -> None:
         super().__init__()
         self.examples = examples
         self.grid = grid
+        self.plan = plan
         self.apart = apart
         self.separate = apart > 0
-        self.keeps = keeps
-        self.rule = rule
         self.tokens = 0
         self.pixels: Node | None = None  # where the pixels stand in autograd's graph
-        self.handouts: list[Handout | Watcher | Note] = []  # of each layer
+        self.taps: list[LayerTap] = []  # of each layer
         self.layers: list[Layer] = []  # what was kept
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
         self.zero = torch.empty(0, device="cpu")  # whose memory the anchors of layers share
@@ -81,7 +72,7 @@ class ForwardPass(AttentionMode):
         self.refusal: NoPatchGridError | None = None  # why the model has no single patch grid, if it was found out
         self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
         self.workspace = Workspace()  # of backward
-        self.waits = False  # whether layers are read once the way back is over
+        self.is_batched = False  # whether layers are read after the backward pass
 
     def mark(self, inputs: Tensor) -> Tensor:
         """The same pixels, so that what is computed from them can be told."""
@@ -94,18 +85,13 @@ class ForwardPass(AttentionMode):
         self.entry = self.last = self.pixels = None
         self.layers, self.poolings, self.cuts = [], [], []
         self.workspace.clear()
-        for handout in self.handouts:
-            if isinstance(handout, Handout):
-                handout.on_blocks = handout.lse = None
-            elif isinstance(handout, Note):
-                handout.forget()
-            else:
-                handout.on_gradient = handout.on_rows = handout.unit = None
+        for tap in self.taps:
+            tap.release()
 
     @property
     def count(self) -> int:
         """How many layers were met."""
-        return len(self.handouts)
+        return len(self.taps)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -149,34 +135,34 @@ class ForwardPass(AttentionMode):
         self.tokens = query.shape[-2]
         if not self.separate:
             self.entry = self.entry or query.grad_fn
-        if not self.handouts or (query.dtype, query.device) != (self.zero.dtype, self.zero.device):
+        if not self.taps or (query.dtype, query.device) != (self.zero.dtype, self.zero.device):
             self.like = query.new_empty(0, dtype=of_sums(query.dtype))
             self.zero = _scalar(query)
         layer = Layer(query, key, mask, call.scale)
-        self.handouts.append(self._handout(layer, value))
-        attended = attend_in_blocks(layer, value, self.handouts[-1])
-        handout = self.handouts[-1]
-        self._keep(layer._replace(lse=handout.lse) if isinstance(handout, Handout) else layer)
+        tap = self._tap(layer, value)
+        self.taps.append(tap)
+        attended = attend_by_tap(layer, value, tap)
+        self._keep(layer._replace(lse=tap.lse))
         self.last = attended.grad_fn
         return attended
 
-    def _handout(self, layer: Layer, value: Tensor) -> Handout | Watcher | Note:
-        """How the layer is met on the way back: as the first is, if that is after it."""
-        rule = self.rule
-        if not self.handouts:
+    def _tap(self, layer: Layer, value: Tensor) -> LayerTap:
+        """Return the tap of a layer: batched if the first layer's is."""
+        rule, number, given = self.plan.rule, len(self.taps), self.plan.implementation
+        if not self.taps:
             can_wait = rule is None or isinstance(rule, HeadRule)
-            self.waits = can_wait and is_read_together(layer.query, value)
-        if self.waits or (rule is None and layer.query.device.type == "cpu"):  # where torch tells no log sums
-            return Note(is_wanted=rule is not None)
-        anchor = self.zero.detach().requires_grad_()
-        if rule is None or not is_fused(layer.query, value):
-            return Handout(anchor, self.workspace)
-        reading = rule.reading(anchor.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
+            self.is_batched = can_wait and is_batched(layer.query, value, given)
+        if self.is_batched or (rule is None and layer.query.device.type == "cpu"):  # where torch keeps no log sums
+            return BatchedTap(is_read=rule is not None)
+        edge = self.zero.detach().requires_grad_()
+        if rule is None or not is_fused(layer.query, value, given):
+            return BlocksTap(number, edge, self.workspace)
+        reading = rule.reading(edge.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
         matrix = None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix
-        met = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
-        if matrix == "attention" and reading is not None and is_readable(met, reading):
+        backward = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
+        if matrix == "attention" and reading is not None and is_readable(backward, reading):
             matrix = None  # the kernel takes less time than channels more
-        return Watcher(anchor, matrix)
+        return FusedTap(number, edge, matrix)
 
     def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         tokens = query.shape[-2]
@@ -198,11 +184,11 @@ class ForwardPass(AttentionMode):
         return self.follows or depends((query, key), self.pixels)
 
     def _keep(self, layer: Layer) -> None:
-        if self.keeps is None:
+        if self.plan.sweep is None:
             return
         self.layers.append(layer)
-        if self.keeps:
-            del self.layers[: -self.keeps]
+        if self.plan.start_layer < 0:
+            del self.layers[: self.plan.start_layer]
 
     def _check_explainable(self, dropout_p: float) -> None:
         check_no_dropout(p=dropout_p)
@@ -307,17 +293,12 @@ class ForwardPass(AttentionMode):
         )
 
 
-def attend_in_blocks(layer: Layer, value: Tensor, handout: Handout | Watcher | Note) -> Tensor:
-    """Attention that is noted, watched, or in blocks, on the way back: modes around this pass see one function, whose
-    result they may change."""
+def attend_by_tap(layer: Layer, value: Tensor, tap: LayerTap) -> Tensor:
+    """Compute attention as one function, so that modes around the pass see one, whose result they may change."""
     if has_torch_function((value,)):
-        attended: Tensor = handle_torch_function(attend_in_blocks, (value,), layer, value, handout)
+        attended: Tensor = handle_torch_function(attend_by_tap, (value,), layer, value, tap)
         return attended
-    if isinstance(handout, Note):
-        return noted_attention(layer, value, handout)
-    if isinstance(handout, Watcher):
-        return fused_attention(layer.query, layer.key, value, layer.mask, layer.scale, handout)
-    return attention(layer, value, handout)
+    return tap.attend(layer, value)
 
 
 def _scalar(like: Tensor) -> Tensor:

@@ -16,40 +16,53 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from captum_gmar.engine.kernels.layer import Layer, attention_weights, scale_of
+from captum_gmar.engine.kernels.layer import BackwardListener, Layer, LayerGradient, attention_weights, scale_of
 from captum_gmar.engine.kernels.precision import of_sums
-from captum_gmar.engine.kernels.reduction import MATRICES, NOTHING, Heads, LayerGradient, Matrix, Reading, norm_of
+from captum_gmar.engine.kernels.reduction import MATRICES, NOTHING, Heads, Matrix, Reading, norm_of
 
 # N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
 MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
 
 
 @dataclass(eq=False)
-class Note:
-    """What is kept of a layer until the way back is over.
+class BatchedTap:
+    """A layer that is read after the backward pass, together with others.
+
+    Args:
+        is_read: whether there is a backward pass.
 
     Attributes:
-        is_wanted: whether there is a way back.
-        layer: what its attention is computed from.
-        value: (N, H, T, D)
-        output: where what comes out stands in autograd's graph.
+        edge: the layer's output.
     """
 
-    is_wanted: bool
+    is_read: bool
     layer: Layer | None = None
     value: Tensor | None = None
-    output: GradientEdge | None = None
+    edge: GradientEdge | None = None
+    lse: Tensor | None = None
 
-    def forget(self) -> None:
-        """Lets go of all tensors."""
-        self.layer = self.value = self.output = None
+    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+        """Compute ``F.scaled_dot_product_attention``."""
+        output = F.scaled_dot_product_attention(layer.query, layer.key, value, layer.mask, scale=layer.scale)
+        if self.is_read:
+            if not output.requires_grad:  # of a layer that is cut off from those before it
+                output = output.requires_grad_().clone()  # which the model may write to, as it may not to a leaf
+            self.layer, self.value, self.edge = layer, value, get_gradient_edge(output)
+        return output
 
-    def met(self, grad_output: Tensor) -> LayerGradient:
-        """The layer on the way back, with the gradient (N, H, T, D) of what came out."""
-        assert self.layer is not None
-        assert self.value is not None
+    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
+        """Do nothing: no listener receives the layer before the pass is over."""
+
+    def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
+        """Return the layer with the gradient (N, H, T, D) of its output, if there is one."""
+        if gradient is None or self.layer is None or self.value is None:
+            return None
         query, key, mask, scale, _ = self.layer
-        return LayerGradient(query, key, self.value, grad_output, mask, scale_of(query, scale))
+        return LayerGradient(query, key, self.value, gradient, mask, scale_of(query, scale))
+
+    def release(self) -> None:
+        """Release all tensors."""
+        self.layer = self.value = self.edge = None
 
 
 def is_small(query: Tensor, value: Tensor) -> bool:
@@ -57,16 +70,6 @@ def is_small(query: Tensor, value: Tensor) -> bool:
     examples, heads, tokens, _ = query.shape
     most = MOST_ELEMENTS["cpu" if query.device.type == "cpu" else "elsewhere"]
     return query.shape == value.shape and examples * heads * tokens * tokens <= most
-
-
-def noted_attention(layer: Layer, value: Tensor, note: Note) -> Tensor:
-    """``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D), of which a note is kept."""
-    output = F.scaled_dot_product_attention(layer.query, layer.key, value, layer.mask, scale=layer.scale)
-    if note.is_wanted:
-        if not output.requires_grad:  # of a layer that is cut off from those before it
-            output = output.requires_grad_().clone()  # which the model may write to, as it may not to a leaf
-        note.layer, note.value, note.output = layer, value, get_gradient_edge(output)
-    return output
 
 
 class LayersTogether:

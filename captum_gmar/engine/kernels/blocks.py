@@ -12,11 +12,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.kernels.layer import Layer, flat, scale_of, some_rows, split
+from captum_gmar.engine.kernels.layer import Layer, LayerGradient, flat, scale_of, some_rows, split
 from captum_gmar.engine.kernels.precision import of_blocks
 from captum_gmar.engine.kernels.reduction import (
     Heads,
-    LayerGradient,
     Reading,
     joined,
     positive_sum,

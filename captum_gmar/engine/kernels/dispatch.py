@@ -23,24 +23,22 @@ The row r may be zero for most queries, and the gradient too: in the last layer 
 but the first row is.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import TypeAlias
 
 from torch import Tensor
 
 from captum_gmar.engine.kernels.batched import is_small
 from captum_gmar.engine.kernels.blocks import read_in_blocks
+from captum_gmar.engine.kernels.fused import is_row_of_attention, read_by_value
+from captum_gmar.engine.kernels.layer import Implementation, LayerGradient
 from captum_gmar.engine.kernels.precision import of_sums, wide_product
-from captum_gmar.engine.kernels.reduction import NOTHING, Heads, LayerGradient, Reading, Way
-from captum_gmar.engine.kernels.row_channels import is_row_of_attention, read_by_value
+from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading, Way
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 
 IsOpen: TypeAlias = Callable[[LayerGradient, Reading], bool]
 
 VALUE_MATRICES = ("attention", "product")  # that the gradient of the value tells
-_forced: ContextVar[bool | None] = ContextVar("forced", default=None)
 
 
 def _always(layer: LayerGradient, reading: Reading) -> bool:
@@ -76,32 +74,23 @@ def read_layer(layer: LayerGradient, reading: Reading) -> Heads:
     return way(layer, reading)
 
 
-def is_fused(query: Tensor, value: Tensor) -> bool:
-    """Whether torch's own backward goes over a layer, and a watcher reads it; else blocks do both.
+def is_fused(query: Tensor, value: Tensor, implementation: Implementation | None = None) -> bool:
+    """Return whether torch's own backward goes over a layer, beside which it is read; else blocks do both.
 
     Args:
         query: (N, H, T, D)
         value: (N, H, T, D)
+        implementation: of a plan that names one.
     """
     if query.shape[-1] != value.shape[-1]:
         return False
-    if (forced := _forced.get()) is not None:
-        return forced
     # On a CPU blocks are as quick or quicker, as products are shared: a layer of ViT-B at 768² takes 1.11 times the
     # model's own with GMAR's L1 norm and 1.08 with L2; beside torch's backward it takes 1.27 and 1.08.
-    return query.device.type != "cpu"
+    return query.device.type != "cpu" if implementation is None else implementation == "fused"
 
 
-def is_read_together(query: Tensor, value: Tensor) -> bool:
-    """Whether layers, (N, H, T, D) each, are read together once the way back is over; else each as it is met."""
-    return _forced.get() is None and is_small(query, value)
-
-
-@contextmanager
-def forced(fused: bool) -> Iterator[None]:
-    """Within the block, in this thread, layers are met so, however small they are: for tests."""
-    token = _forced.set(fused)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+def is_batched(query: Tensor, value: Tensor, implementation: Implementation | None = None) -> bool:
+    """Return whether layers, (N, H, T, D) each, are read together after the backward pass; else each in it."""
+    if implementation is None:
+        return is_small(query, value)
+    return implementation == "batched" and query.shape == value.shape

@@ -7,64 +7,81 @@ of that alone. What needs the gradient of the value is read where that comes out
 - Σ_i (A ⊙ G)_ij = v_j · ∂/∂v_j, the value times its gradient, because ∂/∂v_j = Σ_i A_ij δ_i;
 - (r A)_j is the gradient of a channel of the value that is zero, whose output has the gradient r.
 
-So no T×T matrix exists for them. In half precision r takes two channels, a high and a low part.
+So no T×T matrix exists for them. In half precision r takes two channels, a high and a low part, in units of its largest
+number: else small ones would have few digits.
+
+Torch's attention keeps log Σ exp of each query's scores, with which attention is had key by key. Torch does not promise
+that: it is taken from the operations that are known to have it, and tested on the user's device at first use, for each
+precision and head dimension. Where it is not, nothing but time is lost.
 
 Letters in shapes: N examples, H heads, T tokens, D head dimension, E channels more.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
-from captum_gmar.engine.kernels.layer import scale_of
-from captum_gmar.engine.kernels.logsumexp import log_sums
+from captum_gmar.engine.kernels.layer import BackwardListener, Layer, LayerGradient, scale_of
 from captum_gmar.engine.kernels.precision import of_sums, without_autocast
-from captum_gmar.engine.kernels.reduction import LayerGradient
-from captum_gmar.engine.kernels.row_channels import read_row, write_row
+from captum_gmar.engine.kernels.reduction import Heads, Reading
 
 CHANNELS_MORE = 8  # E: kernels take head dimensions in steps of so many
+FLASH = "ScaledDotProductFlashAttentionBackward0", "ScaledDotProductFlashAttentionForCpuBackward0"
+LARGEST_ERROR = 1e-3  # of a sum itself; half precision is exact in products, which add up in single precision
+_SMALLEST = torch.finfo(torch.float32).tiny  # of a unit, which must not be zero
 
 
 @dataclass(eq=False)
-class Watcher:
-    """What reads a layer in backward. It may be said after the pass forward.
+class FusedTap:
+    """A layer that torch's own backward goes over, beside which a listener reads it.
 
-    Attributes:
-        anchor: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
-        matrix: "attention" or "product", of what is read by the gradient of the value; None if nothing is.
-        on_gradient: takes the layer and the gradient of its output; gives the row r (N, T) if that is wanted.
-        on_rows: takes what was read by the gradient of the value (N, H, T).
+    Args:
+        number: of the layer.
+        edge: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
+        matrix: "attention" or "product", of which rows are read by the gradient of the value; None if none are.
     """
 
-    anchor: Tensor
+    number: int
+    edge: Tensor
     matrix: str | None = None
-    on_gradient: Callable[[LayerGradient], Tensor | None] | None = None
-    on_rows: Callable[[Tensor], None] | None = None
+    listener: BackwardListener | None = None
     unit: Tensor | None = None  # of the row on its way, in half precision
+    lse: Tensor | None = None
+
+    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+        """Compute ``F.scaled_dot_product_attention``."""
+        query, key, mask = layer.query, layer.key, layer.mask
+        scale, size = scale_of(query, layer.scale), value.shape[-1]
+        constants = query.detach(), key.detach(), value.detach(), None if mask is None else mask.detach()
+        if self.matrix == "attention":
+            query, key, value = (_Padded.apply(tensor) for tensor in (query, key, value))  # type: ignore[no-untyped-call]
+        if self.matrix is not None:
+            value = _Received.apply(value, self.edge, constants[2], self)  # type: ignore[no-untyped-call]
+        output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+        lse = log_sums(output, query) if mask is None and self.matrix is None else None
+        tapped: Tensor = _Tapped.apply(output, self.edge, *constants, lse, scale, size, self)  # type: ignore[no-untyped-call]
+        return tapped
+
+    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
+        """Let a listener receive the layer."""
+        self.listener = listener
+
+    def deferred(self, gradient: Tensor | None) -> None:
+        """Return nothing: the layer was read beside torch's backward."""
+
+    def release(self) -> None:
+        """Release the listener."""
+        self.listener = self.unit = None
 
 
-def fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None, watcher: Watcher
-) -> Tensor:
-    """``F.scaled_dot_product_attention``, which the watcher sees in backward."""
-    scale, size = scale_of(query, scale), value.shape[-1]
-    constants = query.detach(), key.detach(), value.detach(), None if mask is None else mask.detach()
-    if watcher.matrix == "attention":
-        query, key, value = (_Padded.apply(tensor) for tensor in (query, key, value))  # type: ignore[no-untyped-call]
-    if watcher.matrix is not None:
-        value = _Received.apply(value, watcher.anchor, constants[2], watcher)  # type: ignore[no-untyped-call]
-    output = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-    lse = log_sums(output, query) if mask is None and watcher.matrix is None else None
-    watched: Tensor = _Watched.apply(output, watcher.anchor, *constants, lse, scale, size, watcher)  # type: ignore[no-untyped-call]
-    return watched
-
-
-class _Watched(torch.autograd.Function):
+class _Tapped(torch.autograd.Function):
     """The first ``size`` channels of the output."""
 
     @staticmethod
@@ -79,10 +96,10 @@ class _Watched(torch.autograd.Function):
         lse: Tensor | None,
         scale: float,
         size: int,
-        watcher: Watcher,
+        tap: FusedTap,
     ) -> Tensor:
         ctx.save_for_backward(query, key, value, mask, lse)
-        ctx.scale, ctx.watcher, ctx.channels = scale, watcher, output.shape[-1]
+        ctx.scale, ctx.tap, ctx.channels = scale, tap, output.shape[-1]
         if output.shape[-1] == size:
             return output.view_as(output)
         return output[..., :size].transpose(1, 2).contiguous().transpose(1, 2)  # laid out as torch does
@@ -91,24 +108,25 @@ class _Watched(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask, lse = ctx.saved_tensors
-        watcher: Watcher = ctx.watcher
+        tap: FusedTap = ctx.tap
         row = None
         with without_autocast(query.device.type):
-            if watcher.on_gradient is not None:
-                row = watcher.on_gradient(LayerGradient(query, key, value, grad_output, mask, ctx.scale, lse))
+            if tap.listener is not None:
+                layer = LayerGradient(query, key, value, grad_output, mask, ctx.scale, lse)
+                row = tap.listener.on_gradient(tap.number, layer, tap.matrix is not None)
             gradient = grad_output
             if ctx.channels > grad_output.shape[-1]:
-                gradient = _with_row(grad_output, row, watcher)
-        return gradient, watcher.anchor.detach(), *[None] * 8
+                gradient = _with_row(grad_output, row, tap)
+        return gradient, tap.edge.detach(), *[None] * 8
 
 
-def _with_row(grad_output: Tensor, row: Tensor | None, watcher: Watcher) -> Tensor:
+def _with_row(grad_output: Tensor, row: Tensor | None, tap: FusedTap) -> Tensor:
     """The gradient of the output (N, H, T, D), with the row in the channels after it (N, H, T, D + E)."""
     examples, heads, tokens, size = grad_output.shape
     gradient = grad_output.new_zeros(examples, tokens, heads, size + CHANNELS_MORE)
     gradient[..., :size] = grad_output.transpose(1, 2)
     if row is not None:
-        watcher.unit = write_row(row, gradient[..., size:])
+        tap.unit = write_row(row, gradient[..., size:])
     return gradient.transpose(1, 2)
 
 
@@ -130,26 +148,101 @@ class _Received(torch.autograd.Function):
     """The value as it is, whose gradient is read."""
 
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, anchor: Tensor, value: Tensor, watcher: Watcher) -> Tensor:
+    def forward(ctx: Any, padded: Tensor, anchor: Tensor, value: Tensor, tap: FusedTap) -> Tensor:
         ctx.save_for_backward(value)
-        ctx.watcher = watcher
+        ctx.tap = tap
         return padded.view_as(padded)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         (value,) = ctx.saved_tensors
-        watcher: Watcher = ctx.watcher
-        if watcher.on_rows is not None:
+        tap: FusedTap = ctx.tap
+        if tap.listener is not None:
             with without_autocast(value.device.type):
-                watcher.on_rows(_rows(grad_value, value, watcher))
-        return grad_value, watcher.anchor.detach(), None, None
+                tap.listener.on_rows(tap.number, _rows(grad_value, value, tap))
+        return grad_value, tap.edge.detach(), None, None
 
 
-def _rows(grad_value: Tensor, value: Tensor, watcher: Watcher) -> Tensor:
+def _rows(grad_value: Tensor, value: Tensor, tap: FusedTap) -> Tensor:
     """(N, H, T) by the gradient of the value (N, H, T, D or D + E), in single precision at least."""
     wide = of_sums(grad_value.dtype)
     size = value.shape[-1]
-    if watcher.matrix == "product":
+    if tap.matrix == "product":
         return (value.to(wide) * grad_value[..., :size].to(wide)).sum(-1)
-    return read_row(grad_value[..., size:], watcher.unit)
+    return read_row(grad_value[..., size:], tap.unit)
+
+
+def write_row(row: Tensor, channels: Tensor) -> Tensor | None:
+    """Writes the row r (N, T) into channels of a gradient (N, T, H, E); gives its unit, if it has one."""
+    if torch.finfo(channels.dtype).bits >= 32:
+        channels[..., 0] = row[..., None]
+        return None
+    unit: Tensor = torch.linalg.vector_norm(row, math.inf).clamp_(min=_SMALLEST)
+    high = (share := row / unit).to(channels.dtype)
+    channels[..., 0] = high[..., None]
+    channels[..., 1] = (share - high)[..., None]
+    return unit
+
+
+def read_row(channels: Tensor, unit: Tensor | None) -> Tensor:
+    """r A (N, H, T) of the value's gradient there (N, H, T, E), in single precision at least."""
+    return channels[..., 0].contiguous() if unit is None else channels[..., :2].sum(-1, dtype=unit.dtype) * unit
+
+
+def is_row_of_attention(layer: LayerGradient, reading: Reading) -> bool:
+    """Whether nothing but r A is to be read."""
+    return reading._replace(row=None) == Reading(matrix="attention")
+
+
+def read_by_value(layer: LayerGradient, reading: Reading) -> Heads:
+    """r A by torch's own attention, forward and backward: of a value that is zero, in the shape of the model's."""
+    assert reading.row is not None
+    query, key = layer.query.detach(), layer.key.detach()
+    with torch.enable_grad():
+        value = torch.zeros_like(key).requires_grad_()
+        output = F.scaled_dot_product_attention(query, key, value, layer.mask, scale=layer.scale)
+    gradient = torch.zeros_like(output.transpose(1, 2))
+    unit = write_row(reading.row, gradient)
+    (of_value,) = torch.autograd.grad(output, value, gradient.transpose(1, 2))
+    return Heads(read_row(of_value, unit))
+
+
+def attention_and_log_sums(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """``F.scaled_dot_product_attention`` without gradient, and log Σ exp of each query's scores (N, H, T) if it tells
+    them, as it may on devices other than the CPU."""
+    if query.device.type == "cpu" or mask is not None:
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=scale), None
+    with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        differentiable = query.detach().requires_grad_()
+        attended = F.scaled_dot_product_attention(differentiable, key.detach(), value.detach(), scale=scale)
+        sums = log_sums(attended, query)
+    return attended.detach(), sums
+
+
+def log_sums(attended: Tensor, query: Tensor) -> Tensor | None:
+    """log Σ exp of the scores of each query (N, H, T, D), (N, H, T), of what unmasked attention gave; None if torch did
+    not keep them."""
+    sums = _kept(attended, query)
+    return sums if sums is not None and _is_right(query.device, query.dtype, query.shape[-1]) else None
+
+
+def _kept(attended: Tensor, query: Tensor) -> Tensor | None:
+    node = attended.grad_fn
+    sums = getattr(node, "_saved_logsumexp", None) if type(node).__name__ in FLASH else None
+    return sums.contiguous() if isinstance(sums, Tensor) and sums.shape == query.shape[:-1] else None
+
+
+@cache
+def _is_right(device: torch.device, precision: torch.dtype, size: int) -> bool:
+    """Whether what was kept of a random layer is what it is taken for."""
+    random = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, 33, 2, size, generator=random).transpose(1, 2).to(device, precision) for _ in range(3)
+    )
+    with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        sums = _kept(F.scaled_dot_product_attention(query.requires_grad_(), key, value), query)
+    exact = (query.detach().cpu().double() @ key.cpu().double().mT * size**-0.5).logsumexp(-1)
+    return sums is not None and bool(((sums.cpu() - exact).abs() < LARGEST_ERROR).all())

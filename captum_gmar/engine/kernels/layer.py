@@ -4,12 +4,14 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from captum_gmar.engine.kernels.precision import of_sums
+
+Implementation: TypeAlias = Literal["batched", "blocks", "fused"]
 
 
 class Layer(NamedTuple):
@@ -38,6 +40,50 @@ class Layer(NamedTuple):
         """The same on this device."""
         mask, lse = (None if t is None else t.to(device) for t in (self.mask, self.lse))
         return Layer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
+
+
+class LayerGradient(NamedTuple):
+    """An attention layer in the backward pass."""
+
+    query: Tensor  # (N, H, T, D)
+    key: Tensor  # (N, H, T, D)
+    value: Tensor  # (N, H, T, D)
+    grad_output: Tensor  # (N, H, T, D)
+    mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
+    scale: float  # of the scores
+    lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
+
+
+class BackwardListener(Protocol):
+    """The receiver of layers in a backward pass, each with its number."""
+
+    def on_blocks(self, number: int, examples: slice, blocks: Any) -> None:
+        """Receive some examples of a layer as blocks, for every part of the examples in turn."""
+
+    def on_gradient(self, number: int, layer: LayerGradient, reads_rows: bool) -> Tensor | None:
+        """Receive a layer; return the row of relevance (N, T), where its rows are read by the value's gradient."""
+
+    def on_rows(self, number: int, rows: Tensor) -> None:
+        """Receive the rows (N, H, T) that were read so."""
+
+
+class LayerTap(Protocol):
+    """An attention layer of a forward pass, which a listener receives in the backward pass."""
+
+    edge: Any  # tensor, or edge of autograd's graph, whose gradient brings the backward pass to the layer
+    lse: Tensor | None  # of the layer, if it is known
+
+    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+        """Compute ``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D)."""
+
+    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
+        """Let a listener receive the layer; ``goes_on`` tells whether layers before it are wanted as well."""
+
+    def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
+        """Return the layer where it is read after the backward pass, by the gradient of its edge."""
+
+    def release(self) -> None:
+        """Release all tensors and the listener."""
 
 
 def scale_of(query: Tensor, scale: float | None) -> float:

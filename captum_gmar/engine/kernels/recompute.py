@@ -1,11 +1,8 @@
-"""Attention in blocks of query rows: computed again where it is looked at, so that no T×T matrix has to exist whole.
-
-``attention`` is ``F.scaled_dot_product_attention`` whose backward hands out its layer's blocks with their gradient.
+"""Attention in blocks of query rows, computed again in the backward pass, so that no T×T matrix has to exist whole.
 
 Letters in shapes: N examples, H heads, T tokens, D head dimension.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,38 +11,45 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from captum_gmar.engine.kernels.blocks import GradientBlocks
-from captum_gmar.engine.kernels.layer import Layer, some
-from captum_gmar.engine.kernels.logsumexp import attention_and_log_sums
+from captum_gmar.engine.kernels.fused import attention_and_log_sums
+from captum_gmar.engine.kernels.layer import BackwardListener, Layer, some
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.kernels.workspace import Scratch, Workspace
 
-OnBlocks = Callable[[slice, "GradientBlocks"], None]
-
 
 @dataclass(eq=False)
-class Handout:
-    """What becomes of a layer's blocks in backward. It may be said after the pass forward.
+class BlocksTap:
+    """A layer whose blocks a listener receives; it may go over the blocks any number of times, also none.
 
-    Attributes:
-        anchor: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
-        workspace: for backward; layers may share one.
-        on_blocks: called in backward with a slice of the examples and their blocks, for every part of the examples in
-            turn. It may go over the blocks any number of times, also none.
-        goes_on: whether the gradients of query, key, value and mask are wanted.
+    Args:
+        number: of the layer.
+        edge: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
+        workspace: for the backward pass; layers may share one.
     """
 
-    anchor: Tensor
+    number: int
+    edge: Tensor
     workspace: Workspace = field(default_factory=Workspace)
-    on_blocks: OnBlocks | None = None
+    listener: BackwardListener | None = None
     goes_on: bool = True
-    lse: Tensor | None = None  # of the layer, as Layer has it, if torch's attention tells it
+    lse: Tensor | None = None
 
+    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+        """Compute ``F.scaled_dot_product_attention``."""
+        tensors = layer.query, layer.key, layer.mask, value, self.edge
+        attended: Tensor = _Attention.apply(*tensors, layer.scale, self)  # type: ignore[no-untyped-call]
+        return attended
 
-def attention(layer: Layer, value: Tensor, handout: Handout) -> Tensor:
-    """``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D), which hands out blocks in backward."""
-    tensors = layer.query, layer.key, layer.mask, value, handout.anchor
-    attended: Tensor = _Attention.apply(*tensors, layer.scale, handout)  # type: ignore[no-untyped-call]
-    return attended
+    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
+        """Let a listener receive the blocks; the gradients of query, key, value and mask may be unwanted."""
+        self.listener, self.goes_on = listener, goes_on
+
+    def deferred(self, gradient: Tensor | None) -> None:
+        """Return nothing: the layer was read in blocks."""
+
+    def release(self) -> None:
+        """Release the listener."""
+        self.listener = self.lse = None
 
 
 class _Attention(torch.autograd.Function):
@@ -58,11 +62,11 @@ class _Attention(torch.autograd.Function):
         value: Tensor,
         anchor: Tensor,
         scale: float | None,
-        handout: Handout,
+        tap: BlocksTap,
     ) -> Tensor:
-        output, handout.lse = attention_and_log_sums(query, key, value, mask, scale)
+        output, tap.lse = attention_and_log_sums(query, key, value, mask, scale)
         ctx.save_for_backward(query, key, mask, value, output)
-        ctx.scale, ctx.handout = scale, handout
+        ctx.scale, ctx.tap = scale, tap
         return output
 
     @staticmethod
@@ -70,13 +74,13 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, mask, value, output = ctx.saved_tensors
         layer = Layer(query, key, mask, ctx.scale)
-        handout: Handout = ctx.handout
-        goes_on = handout.goes_on
+        tap: BlocksTap = ctx.tap
+        goes_on = tap.goes_on
         needs_grad = goes_on and any(ctx.needs_input_grad[:4])
         grads = [torch.empty_like(t) if needs_grad else None for t in (query, key, value)]
         grad_scores = grad_output.new_empty(layer.shape) if goes_on and ctx.needs_input_grad[2] else None
-        scratch = Scratch(layer, handout.workspace)
-        with handout.workspace.lock, without_autocast(query.device.type):
+        scratch = Scratch(layer, tap.workspace)
+        with tap.workspace.lock, without_autocast(query.device.type):
             for part in scratch.parts():
                 blocks = GradientBlocks(
                     layer.part(part),
@@ -86,8 +90,8 @@ class _Attention(torch.autograd.Function):
                     grad_output=some(grad_output, part),
                     grads=[None if t is None else some(t, part) for t in (*grads, grad_scores)],
                 )
-                if handout.on_blocks is not None:
-                    handout.on_blocks(part, blocks)
+                if tap.listener is not None:
+                    tap.listener.on_blocks(tap.number, part, blocks)
                 blocks.finish()
         grad_mask = None if grad_scores is None else grad_scores.sum_to_size(mask.shape)
-        return *grads[:2], grad_mask, grads[2], handout.anchor.detach(), None, None
+        return *grads[:2], grad_mask, grads[2], tap.edge.detach(), None, None

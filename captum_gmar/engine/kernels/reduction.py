@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.kernels.layer import LayerGradient
 from captum_gmar.engine.kernels.precision import of_sums, row_products
 
 Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradient"]
@@ -37,18 +38,6 @@ class Heads(NamedTuple):
     rows: Tensor = NOTHING  # r·M (N, H, T)
     norms: Tensor = NOTHING  # (N, H)
     totals: Tensor = NOTHING  # the sums of each row (N, H, T)
-
-
-class LayerGradient(NamedTuple):
-    """A layer on the way back: what its attention was computed from, and the gradient of what came out."""
-
-    query: Tensor  # (N, H, T, D)
-    key: Tensor  # (N, H, T, D)
-    value: Tensor  # (N, H, T, D)
-    grad_output: Tensor  # (N, H, T, D)
-    mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
-    scale: float  # of the scores
-    lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
 
 
 Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]

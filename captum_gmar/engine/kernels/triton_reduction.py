@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from captum_gmar.engine.kernels.blocks import read_in_blocks
-from captum_gmar.engine.kernels.reduction import NOTHING, Heads, LayerGradient, Matrix, Reading, Way
+from captum_gmar.engine.kernels.layer import LayerGradient
+from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Matrix, Reading, Way
 
 DEVICES = {"cuda"}  # in tests also "cpu", under Triton's interpreter
 KERNEL_PRECISIONS = torch.float16, torch.bfloat16, torch.float32

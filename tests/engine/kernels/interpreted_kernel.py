@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from captum_gmar.engine.kernels import triton_reduction
-from captum_gmar.engine.kernels.logsumexp import log_sums
+from captum_gmar.engine.kernels.fused import log_sums
 from captum_gmar.engine.kernels.reduction import LayerGradient, Reading
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import FAMILIES, make
-from methods import METHODS, READERS
+from methods import METHODS, READERS, implemented
 from torch.testing import assert_close
 
 from captum_gmar import AttentionRollout, GMARAttribution
@@ -17,17 +17,16 @@ KINDS = [name for name in FAMILIES if not name.startswith("timm ")]
 
 
 @pytest.fixture
-def read_together(monkeypatch):
-    """How often all layers were."""
-    calls, once = [], BackwardPass._read_together
+def batches(monkeypatch):
+    """The numbers of layers that each backward pass read together."""
+    numbers, read = [], BackwardPass._read_deferred
 
-    def counted(backward_pass, *arguments):
-        calls.append(backward_pass)
-        return once(backward_pass, *arguments)
+    def counted(backward_pass, layers):
+        numbers.append(len(layers))
+        return read(backward_pass, layers)
 
-    monkeypatch.setattr(BackwardPass, "_read_together", counted)
-    monkeypatch.setitem(batched.MOST_ELEMENTS, "cpu", 2**20)
-    return calls
+    monkeypatch.setattr(BackwardPass, "_read_deferred", counted)
+    return numbers
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -57,40 +56,38 @@ def test_layers_that_are_not_alike():
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("family", ["ViT", "BEiT", "SigLIP, image embedding"])
-def test_every_method(name, family, monkeypatch):
+def test_every_method(name, family):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     method = methods()[name](model.double(), forward_func=forward_func)
-    expected = method.relevance_of_targets(images, [3, 1], contrast=2)
-    monkeypatch.setitem(batched.MOST_ELEMENTS, "cpu", 2**20)
-    assert_close(method.relevance_of_targets(images, [3, 1], contrast=2), expected)
+    expected = implemented(method, "blocks").relevance_of_targets(images, [3, 1], contrast=2)
+    found = implemented(method, "batched").relevance_of_targets(images, [3, 1], contrast=2)
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize("family", KINDS)
-def test_every_family(family, read_together):
+def test_every_family(family, batches):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     options = [("gmar-l1", {}), ("attention-evidence", {}), ("gradient-rollout", {"start_layer": -1})]
     for name, changes in options:
         method = methods()[name](model.double(), forward_func=forward_func, **changes)
-        found = method.relevance(images, 3)
-        assert len(read_together) == 1
-        read_together.clear()
-        batched.MOST_ELEMENTS["cpu"] = 0
-        assert_close(found, method.relevance(images, 3))
-        batched.MOST_ELEMENTS["cpu"] = 2**20
+        found = implemented(method, "batched").relevance(images, 3)
+        assert [number > 0 for number in batches] == [True]
+        assert_close(found, implemented(method, "blocks").relevance(images, 3))
+        batches.clear()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].expected is not None])
-def test_half_precision(name, vit, images, read_together):
-    expected = METHODS[name].make(vit).relevance(images, 3).flatten(1)
-    found = METHODS[name].make(vit.bfloat16()).relevance(images.bfloat16(), 3).flatten(1)
+def test_half_precision(name, vit, images):
+    expected = implemented(METHODS[name].make(vit), "blocks").relevance(images, 3).flatten(1)
+    found = implemented(METHODS[name].make(vit.bfloat16()), "batched").relevance(images.bfloat16(), 3).flatten(1)
     assert found.dtype == torch.float32
     pairs = torch.stack([expected, found], 1)
     assert min(float(torch.corrcoef(pair)[0, 1]) for pair in pairs) > 0.98
 
 
-def test_nothing_is_kept(vit, images, read_together):
+def test_nothing_is_kept(vit, images):
     from captum_gmar.engine.attention.forward import ForwardPass
 
     kept = []
@@ -98,20 +95,20 @@ def test_nothing_is_kept(vit, images, read_together):
 
     def forget(forward_pass):
         original(forward_pass)
-        kept.extend(forward_pass.handouts)
+        kept.extend(forward_pass.taps)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ForwardPass, "forget", forget)
-        GMARAttribution(vit).relevance(images, 3)
-        AttentionRollout(vit).relevance(images)
+        implemented(GMARAttribution(vit), "batched").relevance(images, 3)
+        implemented(AttentionRollout(vit), "batched").relevance(images)
     assert len(kept) > 2
-    assert all(note.layer is None and note.value is None and note.output is None for note in kept)
+    assert all(tap.layer is None and tap.value is None and tap.edge is None for tap in kept)
 
 
-def test_a_layer_without_gradient_is_told(vit, images, read_together):
+def test_a_layer_without_gradient_is_told(vit, images):
     def forward_func(inputs):
         outputs = vit(inputs, output_hidden_states=True)
         return vit.classifier(outputs.hidden_states[0][:, 0])  # of no layer
 
     with pytest.raises(RuntimeError, match="got no gradient"):
-        GMARAttribution(vit, forward_func=forward_func).relevance(images, 3)
+        implemented(GMARAttribution(vit, forward_func=forward_func), "batched").relevance(images, 3)

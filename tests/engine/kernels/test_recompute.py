@@ -1,6 +1,7 @@
 """The replaced attention against torch's own, forward and backward, and its blocks against the dense matrices."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,13 +33,15 @@ def make_mask(kind, dtype=torch.float64, examples=3, heads=2, tokens=11, device=
     return torch.randn(shape, generator=generator).to(device, dtype)
 
 
-def handout(on_blocks, **options):
-    return recompute.Handout(torch.zeros((), requires_grad=True), on_blocks=on_blocks, **options)
+def make_tap(on_blocks, **options):
+    """A tap whose listener calls ``on_blocks``."""
+    listener = SimpleNamespace(on_blocks=lambda number, part, blocks: on_blocks(part, blocks))
+    return recompute.BlocksTap(0, torch.zeros((), requires_grad=True), listener=listener, **options)
 
 
 def run(query, key, value, mask, scale=None, on_blocks=lambda part, blocks: None):
     layer = Layer(query, key, mask, scale)
-    return recompute.attention(layer, value, handout(on_blocks))
+    return make_tap(on_blocks).attend(layer, value)
 
 
 @pytest.fixture(params=[(1 << 19, 128), (1, 4), (300, 4), (500, 4)], ids=["whole", "rows", "example", "two examples"])
@@ -187,7 +190,7 @@ def test_layers_take_the_same_memory():
 
     for _ in range(2):
         layer = Layer(*qkv[:2], None, None)
-        output = recompute.attention(layer, qkv[2], handout(note, workspace=memory))
+        output = make_tap(note, workspace=memory).attend(layer, qkv[2])
         torch.autograd.grad(output, qkv, grad_output)
     assert len(pointers) == 1
 
@@ -215,12 +218,12 @@ def test_gradients_do_not_depend_on_what_becomes_of_the_blocks():
         assert_close(torch.autograd.grad(output, qkv, grad_output), expected, rtol=0, atol=0)
 
 
-def test_the_anchor_alone_brings_autograd_here():
+def test_the_edge_alone_brings_autograd_here():
     query, key, value, grad_output = (t.detach() for t in tensors())
     seen = []
-    alone = handout(lambda part, blocks: seen.extend(blocks))
-    output = recompute.attention(Layer(query, key, None, None), value, alone)
-    (zero,) = torch.autograd.grad(output, alone.anchor, grad_output)
+    alone = make_tap(lambda part, blocks: seen.extend(blocks))
+    output = alone.attend(Layer(query, key, None, None), value)
+    (zero,) = torch.autograd.grad(output, alone.edge, grad_output)
     assert zero == 0
     assert len(seen) == 1
 
