@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from families import FAMILIES, OwnHead, expected_start, hugging_face, make
-from methods import METHODS, PUBLIC
+from methods import METHODS, PUBLIC, implemented
 from oracle import with_truncations
 from torch.testing import assert_close
 
@@ -122,10 +122,12 @@ def case(request):
 
 
 @pytest.mark.parametrize("name", [name for name in READING if METHODS[name].expected is not None])
-def test_oracle(name, case):
+@pytest.mark.parametrize("implementation", ["batched", "blocks", "fused"])
+def test_oracle(name, implementation, case):
     """Every target's map is that of its own matrices A and G in float64."""
     model, forward, start, inputs, records = case
-    found = METHODS[name].make(model, forward_func=forward).relevance_of_targets(inputs, SEVERAL)
+    method = implemented(METHODS[name].make(model, forward_func=forward), implementation)
+    found = method.relevance_of_targets(inputs, SEVERAL)
     for number, record in enumerate(records):
         expected = (start @ METHODS[name].expected(record))[:, -record.patches :]
         assert (found[:, number].flatten(1) - expected).abs().max() < 2e-5 * expected.abs().max()

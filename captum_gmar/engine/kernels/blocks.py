@@ -241,12 +241,11 @@ def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlock
     scratch = Scratch(part, Workspace(), of_blocks(layer.query))
     for examples in scratch.parts():
         value, grad_output = layer.value[examples], layer.grad_output[examples]
-        yield (
-            examples,
-            GradientBlocks(
-                part.part(examples), scratch, value=value, output=None, grad_output=grad_output, grads=[None] * 4
-            ),
+        blocks = GradientBlocks(
+            part.part(examples), scratch, value=value, output=None, grad_output=grad_output, grads=[None] * 4
         )
+        yield examples, blocks
+        blocks.whole = None  # else the two would keep each other, and the scratch memory
 
 
 def read_in_blocks(layer: LayerGradient, reading: Reading) -> Heads:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import TimmLike as Pooling
-from methods import METHODS, PUBLIC
+from methods import METHODS, PUBLIC, implemented
 from torch import nn
 from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2ForImageClassification
@@ -21,7 +21,7 @@ from engine.attention.test_explain import TimmLike
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", METHODS)
 def test_layers_of_several_blocks(name, dtype, vit, images, monkeypatch):
-    method, inputs = METHODS[name].make(vit.to(dtype)), images.to(dtype)
+    method, inputs = implemented(METHODS[name].make(vit.to(dtype)), "blocks"), images.to(dtype)
     expected = method.relevance(inputs, [3, 0, 9, 3])
     monkeypatch.setitem(workspace.BLOCK_ELEMENTS, "cpu", 1)
     monkeypatch.setitem(workspace.ELEMENTS_APART, "cpu", 1)
@@ -31,7 +31,8 @@ def test_layers_of_several_blocks(name, dtype, vit, images, monkeypatch):
 
 @pytest.mark.parametrize("name", PUBLIC)
 @pytest.mark.parametrize("target", [3, 10])
-def test_nothing_is_kept_after_a_call(name, target, vit, images):
+@pytest.mark.parametrize("implementation", ["batched", "blocks", "fused"])
+def test_nothing_is_kept_after_a_call(name, target, implementation, vit, images):
     """Memory comes back at once, not when the garbage collector finds a cycle; also after an error."""
 
     def kept():
@@ -44,9 +45,9 @@ def test_nothing_is_kept_after_a_call(name, target, vit, images):
     try:
         if target == 10 and METHODS[name].reads_gradient:
             with pytest.raises(ValueError, match="target must be from 0 to"):
-                METHODS[name].make(vit).relevance(images, target)
+                implemented(METHODS[name].make(vit), implementation).relevance(images, target)
         else:
-            METHODS[name].make(vit).relevance(images, target)
+            implemented(METHODS[name].make(vit), implementation).relevance(images, target)
         assert kept() == before
     finally:
         gc.enable()
