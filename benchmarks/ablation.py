@@ -24,7 +24,7 @@ from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.sources import scene_subject
-from captum_gmar.engine.kernels.reduction import Block, Blocks, Reading, positive, product, read_blocks, sum_up
+from captum_gmar.engine.kernels.reduction import Block, Blocks, Heads, Reading, positive, product, read_blocks, sum_up
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.rule import Step, fuse_rows, head_weights
 from captum_gmar.evaluation.catalogue import DIFFERENCE
@@ -57,9 +57,9 @@ class Variant:
 class PositiveLayers(EvidenceRule):
     """Each layer's evidence against the class is cut off."""
 
-    def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        given = super().__call__(torch.zeros_like(relevance), layer).relevance
-        return Step(relevance + given.clamp(min=0))
+    def step(self, relevance: Tensor, heads: Heads) -> Step:
+        layer = super().step(torch.zeros_like(relevance), heads).relevance
+        return Step(relevance + layer.clamp(min=0))
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,10 @@ class WeightedHeads:
 class Method(AttentionAttribution):
     """A rule as a method."""
 
+    name = "variant"
+
     def __init__(self, model: nn.Module, rule: Any, separate: bool = True, log_odds: bool = True) -> None:
         super().__init__(model, Plan(rule, separate=separate), of_log_odds(model) if log_odds else None)
-
-    @classmethod
-    def get_name(cls) -> str:
-        return "variant"
 
 
 def beyond_mean(block: Block) -> Tensor:

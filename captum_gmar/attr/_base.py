@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -65,6 +65,7 @@ class AttentionAttribution(Attribution, ABC):
         TypeError, ValueError: if the plan's tokens are none of the forms they take.
     """
 
+    name: ClassVar[str]
     passes: ClassVar[tuple[Pass, ...]] = (Pass.ATTENTION, Pass.WINDOWS)  # the model's structure tells which explains it
     weighs_heads: ClassVar[bool] = False  # by GMAR's importance, which `explain` then gives as well
 
@@ -76,9 +77,9 @@ class AttentionAttribution(Attribution, ABC):
         super().__init__(Logits(model if forward_func is None else forward_func))
 
     @classmethod
-    @abstractmethod
     def get_name(cls) -> str:
-        """The method's name, as it stands in tables and pictures."""
+        """Return the method's name in tables and pictures."""
+        return cls.name
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(

@@ -260,7 +260,7 @@ class TokenGradCam(_Ready, captum.attr.LayerGradCam):
 
     @classmethod
     def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
+        """Return the method's name in tables and pictures."""
         return "Token Grad-CAM"
 
     def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Tensor:

@@ -69,17 +69,13 @@ class AttentionEvidence(AttentionAttribution):
         (torch.Size([1, 14, 14]), True)
     """
 
+    name = "Attention evidence"
     passes = (Pass.ATTENTION, Pass.VALUES)
 
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(model, Plan(rules.EvidenceRule(), start_layer=start_layer, separate=True), forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Attention evidence"
 
     def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = True) -> Tensor:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs

@@ -90,6 +90,7 @@ class GMARAttribution(AttentionAttribution):
         True
     """
 
+    name = "GMAR"
     weighs_heads = True
 
     def __init__(
@@ -108,11 +109,6 @@ class GMARAttribution(AttentionAttribution):
         plan = Plan(GMARRule(norm, residual)) if recursion == "rollout" else Plan(rule, sweep)
         super().__init__(model, replace(plan, start_layer=start_layer, tokens=tokens), forward_func)
         self.norm = norm
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "GMAR"
 
     def head_importance(
         self,

@@ -50,6 +50,8 @@ class GradientRollout(AttentionAttribution):
         torch.Size([1, 14, 14])
     """
 
+    name = "Gradient rollout"
+
     def __init__(
         self,
         model: nn.Module,
@@ -63,11 +65,6 @@ class GradientRollout(AttentionAttribution):
     ) -> None:
         rule = rules.GradientRolloutRule(head_fusion, norm, residual)
         super().__init__(model, Plan(rule, start_layer=start_layer, tokens=tokens), forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Gradient rollout"
 
 
 class AttentionGradCAM(AttentionAttribution):
@@ -91,17 +88,14 @@ class AttentionGradCAM(AttentionAttribution):
         forward_func: what is explained, if not the model's logits.
     """
 
+    name = "Attention Grad-CAM"
+
     def __init__(
         self, model: nn.Module, *, tokens: Start | None = None, forward_func: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(
             model, Plan(rules.GradientRolloutRule(residual=0), start_layer=-1, tokens=tokens), forward_func
         )
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Attention Grad-CAM"
 
 
 class GMARPlusPlus(AttentionAttribution):
@@ -134,6 +128,8 @@ class GMARPlusPlus(AttentionAttribution):
         ValueError: if an option is none of these.
     """
 
+    name = "GMAR++"
+
     def __init__(
         self,
         model: nn.Module,
@@ -145,8 +141,3 @@ class GMARPlusPlus(AttentionAttribution):
     ) -> None:
         plan = Plan(rules.GMARPlusPlusRule(residual), start_layer=start_layer, tokens=tokens)
         super().__init__(model, plan, forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "GMAR++"

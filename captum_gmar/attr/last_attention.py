@@ -36,15 +36,11 @@ class CDAM(TokenAttribution):
             the last.
     """
 
+    name = "CDAM"
     rule = CDAMRule()
 
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, forward_func=forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "CDAM"
 
 
 class GradECLIP(TokenAttribution):
@@ -79,12 +75,8 @@ class GradECLIP(TokenAttribution):
         RuntimeError: when called, if attention is not met once in each layer over one patch grid.
     """
 
+    name = "Grad-ECLIP"
     rule = GradECLIPRule()
 
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, forward_func=forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Grad-ECLIP"

@@ -27,15 +27,12 @@ class GradSAM(AttentionAttribution):
         forward_func: what is explained, if not the model's logits.
     """
 
+    name = "Grad-SAM"
+
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(model, Plan(rules.GradSAMRule(), start_layer=start_layer), forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Grad-SAM"
 
 
 class LeGrad(AttentionAttribution):
@@ -69,12 +66,9 @@ class LeGrad(AttentionAttribution):
         ValueError: when called, if the layers cannot be told.
     """
 
+    name = "LeGrad"
+
     def __init__(
         self, model: nn.Module, *, start_layer: int = 0, forward_func: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(model, Plan(rules.LeGradRule(), start_layer=start_layer, separate=True), forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "LeGrad"

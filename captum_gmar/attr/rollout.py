@@ -56,6 +56,8 @@ class AttentionRollout(AttentionAttribution):
         (torch.Size([1, 14, 14]), True)
     """
 
+    name = "Attention rollout"
+
     def __init__(
         self,
         model: nn.Module,
@@ -69,11 +71,6 @@ class AttentionRollout(AttentionAttribution):
     ) -> None:
         sweep = RolloutSweep(residual, recursion, head_fusion)
         super().__init__(model, Plan(sweep=sweep, start_layer=start_layer, tokens=tokens), forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Attention rollout"
 
 
 class RawAttention(AttentionAttribution):
@@ -93,6 +90,8 @@ class RawAttention(AttentionAttribution):
         forward_func: runs the model, if it takes more than calling it.
     """
 
+    name = "Raw attention"
+
     def __init__(
         self,
         model: nn.Module,
@@ -103,8 +102,3 @@ class RawAttention(AttentionAttribution):
     ) -> None:
         sweep = RolloutSweep(residual=0, head_fusion=head_fusion)
         super().__init__(model, Plan(sweep=sweep, start_layer=-1, tokens=tokens), forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Raw attention"

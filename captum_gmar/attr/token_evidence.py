@@ -65,12 +65,8 @@ class TokenEvidence(TokenAttribution):
         (torch.Size([1, 14, 14]), True)
     """
 
+    name = "Token evidence"
     rule = TokenEvidenceRule(balances=True)
 
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, score="log-odds", forward_func=forward_func)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Token evidence"

@@ -71,12 +71,8 @@ class FullGradPlus(TokenAttribution):
         RuntimeError: when called, if the layers do not run over one patch grid.
     """
 
+    name = "FullGrad+"
     rule = FullGradRule()
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "FullGrad+"
 
 
 class LibraFullGradPlus(FullGradPlus):
@@ -120,12 +116,8 @@ class LibraFullGradPlus(FullGradPlus):
         torch.Size([1, 14, 14])
     """
 
+    name = "Libra FullGrad+"
     rule = FullGradRule(balances=True)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Libra FullGrad+"
 
 
 class AttCAT(TokenAttribution):
@@ -157,12 +149,8 @@ class AttCAT(TokenAttribution):
         RuntimeError: when called, if attention is not met once in each layer over one patch grid.
     """
 
+    name = "AttCAT"
     rule = AttCATRule()
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "AttCAT"
 
 
 class LibraAttCAT(AttCAT):
@@ -188,9 +176,5 @@ class LibraAttCAT(AttCAT):
             norm or gate that is not known; the message says how to register its rule.
     """
 
+    name = "Libra AttCAT"
     rule = AttCATRule(balances=True)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """As it stands in tables and pictures."""
-        return "Libra AttCAT"
