@@ -34,8 +34,8 @@ from captum_gmar.evaluation.data.data_files import read_examples
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.evaluation.evaluate import run_evaluation
-from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener
+from captum_gmar.evaluation.runs.run import Workplace
 from captum_gmar.evaluation.settings import EvaluationSettings
 
 PROTOCOL = ("srg", "srg-probability", "mif-accuracy", "aopc", "relevance-mass")
@@ -66,7 +66,7 @@ def measure(
         options = {"tokens": list(tokens)} if tokens and takes_tokens else {}
         methods[name] = makers[name](subject.classifier.model, **options)
     listener = Listener(_say, _say, has_bar=True)
-    return run_evaluation(settings, methods, subject, folder, Processes(0, 1), listener, command).measured
+    return run_evaluation(settings, methods, subject, Workplace(folder, listener, command)).measured
 
 
 def _say(line: str) -> None:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from captum_gmar.evaluation.data.example import Example
     from captum_gmar.evaluation.data.subject import Subject
-    from captum_gmar.evaluation.runs.processes import Processes
-    from captum_gmar.evaluation.runs.progress import Listener
+    from captum_gmar.evaluation.runs.run import Workplace
     from captum_gmar.evaluation.settings import EvaluationSettings
 
 
@@ -119,7 +118,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 
     check_both(arguments)
     with default_drawing():
-        return run_on_data(arguments, partial(_evaluate, arguments), 2, read_examples)
+        return run_on_data(arguments, partial(_evaluate, arguments), arguments.output, 2, read_examples)
 
 
 def check_both(arguments: argparse.Namespace) -> None:
@@ -130,47 +129,46 @@ def check_both(arguments: argparse.Namespace) -> None:
 
 def run_on_data(
     arguments: argparse.Namespace,
-    work: "Callable[[Subject, Processes, Listener, str], tuple[int, int]]",
+    work: "Callable[[Subject, Workplace], tuple[int, int]]",
+    folder: "Path | None",
     objects: int,
     read: "Callable[[Path], list[Example]]",
-    goes_on: str | None = "the same command",
 ) -> tuple[int, int]:
     """Run work on data and model in this process and those that torchrun has started beside it.
 
     Args:
         arguments: of the command.
-        work: takes the subject, the processes, a listener and the command; returns how many images were measured and
-            left out.
+        work: returns how many images were measured and left out.
+        folder: of the results, if there is one.
         objects: in each built-in scene.
         read: makes examples of the data.
-        goes_on: what continues an interrupted run; None: nothing does.
     """
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.sources import open_subject
     from captum_gmar.cli.terminal import listener_of
     from captum_gmar.evaluation.runs.processes import FailedElsewhere, joined_processes, local_device
+    from captum_gmar.evaluation.runs.run import Workplace
 
     device = choose_device(local_device(arguments.device))
+    command = shlex.join(["captum-gmar", *arguments.given])
     with joined_processes(device) as processes, open_subject(arguments, device, objects, read) as subject:
-        listener = listener_of(goes_on, speaks=processes.is_first)
+        listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
         try:
-            done, skipped = work(subject, processes, listener, shlex.join(["captum-gmar", *arguments.given]))
+            done, skipped = work(subject, Workplace(folder, listener, command, processes))
         except FailedElsewhere:
             return 0, 1  # the process that failed says why
         return done, skipped if processes.is_first else 0
 
 
-def _evaluate(
-    arguments: argparse.Namespace, subject: "Subject", processes: "Processes", listener: "Listener", command: str
-) -> tuple[int, int]:
+def _evaluate(arguments: argparse.Namespace, subject: "Subject", place: "Workplace") -> tuple[int, int]:
     from captum_gmar.evaluation.evaluate import make_methods, run_evaluation
     from captum_gmar.evaluation.reports.report_files import SUMMARY
     from captum_gmar.evaluation.runs.progress import count
 
     settings, classifier = _settings(arguments, subject), subject.classifier
     methods = make_methods(settings.methods, classifier.model, classifier.logits)
-    outcome = run_evaluation(settings, methods, subject, arguments.output, processes, listener, command)
-    if processes.is_first and outcome.evaluation.tables.summaries:
+    outcome = run_evaluation(settings, methods, subject, place)
+    if place.processes.is_first and outcome.evaluation.tables.summaries:
         print_text(f"{count(outcome.measured)} measured: {arguments.output / SUMMARY}")
     return outcome.measured, outcome.skipped
 

@@ -25,8 +25,7 @@ from captum_gmar.files.names import readable
 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.data.subject import Subject
-    from captum_gmar.evaluation.runs.processes import Processes
-    from captum_gmar.evaluation.runs.progress import Listener
+    from captum_gmar.evaluation.runs.run import Workplace
 
 PICTURE_MARK = "heads"  # what the names of pictures end in
 SCENES_NAME = "built-in-scenes"
@@ -117,29 +116,22 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if missing:
         return 0, missing
     read = read_examples if not images else lambda data: image_examples(images)
+    folder = None if picture else Path(arguments.output)
     with default_drawing():
-        return run_on_data(
-            arguments, partial(_score_heads, arguments, picture), 1, read, None if picture else "the same command"
-        )
+        return run_on_data(arguments, partial(_score_heads, arguments, picture), folder, 1, read)
 
 
 def _score_heads(
-    arguments: argparse.Namespace,
-    picture: PictureFile | None,
-    subject: "Subject",
-    processes: "Processes",
-    listener: "Listener",
-    command: str,
+    arguments: argparse.Namespace, picture: PictureFile | None, subject: "Subject", place: "Workplace"
 ) -> tuple[int, int]:
     from captum_gmar.evaluation.evaluate_heads import run_heads
     from captum_gmar.evaluation.runs.progress import count
     from captum_gmar.evaluation.settings import HeadSettings
     from captum_gmar.files.writing import save_picture
 
-    folder = None if picture else Path(arguments.output)
-    results = run_heads(HeadSettings(**_settings(arguments)), subject, folder, processes, listener, command)
-    if folder and processes.is_first:
-        print_text(f"{count(len(results.images))} scored: {folder / 'heads.md'}")
+    results = run_heads(HeadSettings(**_settings(arguments)), subject, place)
+    if place.folder and place.processes.is_first:
+        print_text(f"{count(len(results.images))} scored: {place.folder / 'heads.md'}")
     if picture:
         save_picture(results.visualize(use_pyplot=False)[0], *picture)
         head = [results.data, f"  explained  {results.explained}", f"  picture    {readable(picture.path)}", ""]

@@ -18,15 +18,13 @@ from captum_gmar.evaluation.faithfulness import Faithfulness
 from captum_gmar.evaluation.reports.evaluation_result import Evaluation
 from captum_gmar.evaluation.reports.report import Provenance, Tables, summarise
 from captum_gmar.evaluation.runs.batches import Skipped, first_pixels
-from captum_gmar.evaluation.runs.folder import results_folder
+from captum_gmar.evaluation.runs.folder import check_output
 from captum_gmar.evaluation.runs.journal import Batch, Result, missing_methods, result_of
-from captum_gmar.evaluation.runs.processes import Processes
-from captum_gmar.evaluation.runs.progress import Listener, warning_listener
-from captum_gmar.evaluation.runs.run import Run, list_reasons, report_skipped, start_run, warn_of_skipped
+from captum_gmar.evaluation.runs.progress import warning_listener
+from captum_gmar.evaluation.runs.run import Run, Workplace, list_reasons, report_skipped, start_run, warn_of_skipped
 from captum_gmar.evaluation.settings import EvaluationSettings, complete_settings, unique_names
 from captum_gmar.metrics.controls import CONTROLS
 
-_ALONE = Processes(0, 1)
 CHUNK = 8  # examples that are kept at once
 
 
@@ -156,9 +154,8 @@ def evaluate(
         precision=precision,
     )
     listener = warning_listener(show_progress, is_kept=output is not None)
-    command = "captum_gmar.evaluate(...)"
-    with results_folder(output) as folder:
-        evaluation = run_evaluation(settings, chosen, subject, folder, _ALONE, listener, command).evaluation
+    place = Workplace(check_output(output), listener, "captum_gmar.evaluate(...)")
+    evaluation = run_evaluation(settings, chosen, subject, place).evaluation
     if not evaluation.results:
         raise ValueError(f"data must hold images that can be measured. Got none: {list_reasons(evaluation.skipped)}")
     warn_of_skipped(evaluation.skipped)
@@ -174,13 +171,7 @@ class Outcome(NamedTuple):
 
 
 def run_evaluation(
-    settings: EvaluationSettings,
-    methods: Mapping[str, Method],
-    subject: Subject,
-    folder: Path,
-    processes: Processes,
-    listener: Listener,
-    command: str,
+    settings: EvaluationSettings, methods: Mapping[str, Method], subject: Subject, place: Workplace
 ) -> Outcome:
     """
     Measure what is not measured yet, and write the results. No process returns before they are written.
@@ -189,10 +180,7 @@ def run_evaluation(
         settings: of the run.
         methods: those of the settings, by name.
         subject: the model and the data.
-        folder: of the results.
-        processes: that share the work.
-        listener: hears of progress.
-        command: for the report.
+        place: of the run.
 
     Raises:
         OSError: if the folder cannot be written to, or another run is at work there.
@@ -202,10 +190,9 @@ def run_evaluation(
     numbers = sample_numbers(len(subject.examples), settings.limit, settings.seed, settings.part)
     settings = complete_settings(settings, subject, numbers)
     depends = {**subject.fingerprints(), **settings.as_numbers_depend()}
-    work = Faithfulness(settings, methods, subject, listener.note)
-    with start_run(folder, depends, versions(), processes, listener):
-        run = Run(work.batches, folder, processes, listener, CHUNK)
-        results, seconds, skipped = _finish(run, work, numbers)
+    work = Faithfulness(settings, methods, subject, place.listener.note)
+    with start_run(place, depends) as folder:
+        results, seconds, skipped = _finish(Run(work.batches, folder, place, CHUNK), work, numbers)
         removals = {name: removal.name for name, removal in work.measures.removals.items()}
         provenance = Provenance(
             model=subject.model_name,
@@ -213,13 +200,13 @@ def run_evaluation(
             examples=len(results),
             settings=settings,
             removals=removals,
-            command=command,
+            command=place.command,
             versions=versions(),
             seconds=seconds,
             skipped=skipped,
         )
         tables = summarise(results, subject.examples, provenance)
-        measured = processes.first(lambda: _write(folder, tables, len(results), listener))
+        measured = place.processes.first(lambda: _write(tables, len(results), place))
     return Outcome(Evaluation(results, provenance, tables), measured, len(skipped))
 
 
@@ -240,8 +227,8 @@ def _finish(
     chosen = sorted(kept.records.keys() & {*numbers})
     measured = [number for number in chosen if not missing_methods(names, kept.records[number])]
     results = [result_of(number, kept.records[number]).only(names) for number in measured]
-    if not results and run.processes.is_first:
-        report_skipped(skipped, run.listener)
+    if not results and run.place.processes.is_first:
+        report_skipped(skipped, run.place.listener)
     return results, _mean_seconds(kept.batches, list(work.methods)), skipped
 
 
@@ -255,14 +242,14 @@ def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str,
     return means
 
 
-def _write(folder: Path, tables: Tables, measured: int, listener: Listener) -> int:
-    """Write the report, if there is anything to report; return how many images were measured."""
-    from captum_gmar.evaluation.reports.report_files import write
+def _write(tables: Tables, measured: int, place: Workplace) -> int:
+    """Write the report where results are kept; return how many images were measured."""
+    if tables.summaries and place.folder:
+        from captum_gmar.evaluation.reports.report_files import write
 
-    if tables.summaries:
-        write(tables, folder)
-    elif measured:
-        listener.note("nothing to sum up: boxes or masks are known of none of these images")
+        write(tables, place.folder)
+    elif measured and not tables.summaries:
+        place.listener.note("nothing to sum up: boxes or masks are known of none of these images")
     return measured
 
 

@@ -24,11 +24,10 @@ from captum_gmar.evaluation.measurement.head_scores import (
 from captum_gmar.evaluation.reports.head_report import AblationResult, HeadResults, short_title, write_heads
 from captum_gmar.evaluation.reports.report import provenance_lines
 from captum_gmar.evaluation.runs.batches import Batches, Measure, Skipped
-from captum_gmar.evaluation.runs.folder import results_folder
+from captum_gmar.evaluation.runs.folder import check_output
 from captum_gmar.evaluation.runs.journal import Record
-from captum_gmar.evaluation.runs.processes import Processes
-from captum_gmar.evaluation.runs.progress import Listener, count, warning_listener
-from captum_gmar.evaluation.runs.run import Run, list_reasons, start_run, warn_of_skipped
+from captum_gmar.evaluation.runs.progress import count, warning_listener
+from captum_gmar.evaluation.runs.run import Run, Workplace, list_reasons, start_run, warn_of_skipped
 from captum_gmar.evaluation.settings import HeadSettings
 
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
@@ -128,39 +127,26 @@ def evaluate_heads(
     check_model(model)
     subject = make_subject(model, data, processor, forward_func)
     listener = warning_listener(show_progress, is_kept=output is not None)
-    given = scores if isinstance(scores, Mapping) else None
-    command = "captum_gmar.evaluate_heads(...)"
-    folder = None if output is None else Path(output)
-    results = run_heads(settings, subject, folder, Processes(0, 1), listener, command, given)
+    place = Workplace(check_output(output), listener, "captum_gmar.evaluate_heads(...)")
+    results = run_heads(settings, subject, place, scores if isinstance(scores, Mapping) else None)
     warn_of_skipped(results.skipped)
     return results
 
 
 def run_heads(
-    settings: HeadSettings,
-    subject: Subject,
-    folder: Path | None,
-    processes: Processes,
-    listener: Listener,
-    command: str,
-    scores: Mapping[str, HeadScore] | None = None,
+    settings: HeadSettings, subject: Subject, place: Workplace, scores: Mapping[str, HeadScore] | None = None
 ) -> HeadResults:
     """Score heads, and silence them, in one of the processes that share the work. None returns before all is written.
 
     Args:
         settings: of the run.
         subject: model and data.
-        folder: of the results, where they are kept.
-        processes: that share the work.
-        listener: hears of progress.
-        command: for the report.
+        place: of the run.
         scores: by name, in place of those that the settings name.
 
     Raises:
         ValueError, OSError, RuntimeError: as :func:`evaluate_heads`.
     """
-    if folder is None and processes.total > 1:
-        raise ValueError("several processes must go with output, a folder that they share")
     if settings.ablate and len(subject.classifier.labels) == 1:
         raise ValueError("ablate must go with a model of several classes")
     # Boxes and masks do not matter here: they must not fail, nor make examples differ.
@@ -170,13 +156,10 @@ def run_heads(
     target, explained = explained_class(settings.target, subject)
     depends = {"scores": list(made), "target": settings.target, "seed": settings.seed}
     batch_size = settings.batch_size or (CPU_BATCH if subject.device.type == "cpu" else images_at_once(subject.device))
-    batches = Batches(subject.examples, subject.preparation(target), subject.device, batch_size, listener.note)
+    batches = Batches(subject.examples, subject.preparation(target), subject.device, batch_size, place.listener.note)
     numbers = sample_numbers(len(examples), settings.limit, settings.seed)
-    with (
-        results_folder(folder) as place,
-        start_run(place, {**subject.fingerprints(), **depends}, versions(), processes, listener),
-    ):
-        run = Run(batches, place, processes, listener, batch_size)
+    with start_run(place, {**subject.fingerprints(), **depends}) as folder:
+        run = Run(batches, folder, place, batch_size)
         records, skipped = _record(run, numbers, partial(score_heads, made), "data must hold images that can be scored")
         ablation = None
         if settings.ablate:
@@ -192,10 +175,10 @@ def run_heads(
             images=_image_names(records),
             ablation=ablation,
             skipped=tuple({skip.number: skip for skip in skipped}.values()),
-            provenance=tuple(provenance_lines(subject.model_name, data, explained, command, versions())),
+            provenance=tuple(provenance_lines(subject.model_name, data, explained, place.command, versions())),
         )
-        if folder is not None:
-            processes.first(lambda: write_heads(results, folder))
+        if place.folder:
+            place.processes.first(lambda: write_heads(results, folder))
     return results
 
 
@@ -247,7 +230,7 @@ def _record(
         numbers, lambda methods, seconds, *batch: measure(*batch), targets=targets, part=part, name=name
     )
     chosen = sorted({*numbers} & {*kept.records})
-    records = run.processes.first(lambda: {number: kept.records[number][-1] for number in chosen})
+    records = run.place.processes.first(lambda: {number: kept.records[number][-1] for number in chosen})
     if not records:
         raise ValueError(f"{requires}. Got none: {list_reasons(skipped)}")
     return records, skipped

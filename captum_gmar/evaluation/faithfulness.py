@@ -27,14 +27,7 @@ from captum_gmar.metrics.video_layout import framewise_removal
 
 
 class Faithfulness:
-    """Measurements of examples, by their numbers.
-
-    Args:
-        settings: complete ones.
-        methods: by name.
-        subject: the model and the data.
-        note: hears of memory that does not suffice.
-    """
+    """Measurements of methods by complete settings; ``note`` hears of memory that does not suffice."""
 
     def __init__(
         self,

@@ -26,35 +26,22 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """
-    The settings of :func:`captum_gmar.evaluate`.
-
-    Args:
-        methods: names, in the order of the tables.
-        metrics: names; None for those that the data allows.
-        removals: names.
-        target: "predicted" or "label".
-        steps: of curves; None for 28, or as many as there are patches.
-        seed: of everything that is sampled.
-        limit: how many images are sampled; None: all are measured.
-        part: (2, 3) for every third image from the second on.
-        batch_size: how many images run at once; None: what suits the device.
-        precision: of passes over perturbed images.
+    """The settings of :func:`captum_gmar.evaluate`.
 
     Raises:
-        ValueError: if one of these is not known, or out of its range.
+        ValueError: if a name is not known, or a number out of its range.
     """
 
-    methods: tuple[str, ...]
-    metrics: tuple[str, ...] | None = None
-    removals: tuple[str, ...] = DEFAULT_REMOVALS
-    target: str = "predicted"
-    steps: int | None = None
-    seed: int = 0
-    limit: int | None = None
-    part: tuple[int, int] = (1, 1)
-    batch_size: int | None = None
-    precision: str = "float32"
+    methods: tuple[str, ...]  # names, in the order of the tables
+    metrics: tuple[str, ...] | None = None  # names; None for those that the data allows
+    removals: tuple[str, ...] = DEFAULT_REMOVALS  # names
+    target: str = "predicted"  # or "label"
+    steps: int | None = None  # of curves; None for 28, or as many as there are patches
+    seed: int = 0  # of everything that is sampled
+    limit: int | None = None  # of images; None: all
+    part: tuple[int, int] = (1, 1)  # (2, 3) for every third image from the second on
+    batch_size: int | None = None  # images in a pass; None: what suits the device
+    precision: str = "float32"  # of passes over perturbed images
 
     def __post_init__(self) -> None:
         for option, known in (("metrics", METRICS), ("removals", REMOVALS)):
@@ -77,26 +64,17 @@ class EvaluationSettings:
 class HeadSettings:
     """The settings of :func:`captum_gmar.evaluate_heads`.
 
-    Args:
-        scores: names.
-        target: the class that is explained: "predicted", "label", an index or a label.
-        ablate: whether heads are silenced in the order of each score.
-        random_orders: how many are silenced as well, to compare with.
-        limit: how many images are sampled; None: all are measured.
-        seed: of the images and the orders that are sampled.
-        batch_size: how many images run at once; None: what suits the device.
-
     Raises:
         ValueError: if there is no score, or a number is out of its range.
     """
 
-    scores: tuple[str, ...] = DEFAULT_SCORES
-    target: str | int = "predicted"
-    ablate: bool = False
-    random_orders: int = RANDOM_ORDERS
-    limit: int | None = None
-    seed: int = 0
-    batch_size: int | None = None
+    scores: tuple[str, ...] = DEFAULT_SCORES  # names
+    target: str | int = "predicted"  # or "label", a class index or a class name
+    ablate: bool = False  # whether heads are silenced in the order of each score
+    random_orders: int = RANDOM_ORDERS  # to compare with
+    limit: int | None = None  # of images; None: all
+    seed: int = 0  # of images and random orders
+    batch_size: int | None = None  # images in a pass; None: what suits the device
 
     def __post_init__(self) -> None:
         if not self.scores:

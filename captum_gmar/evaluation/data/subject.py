@@ -33,19 +33,12 @@ class Preparation(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and data.
-
-    Args:
-        classifier: the model with its preprocessing.
-        examples: the data.
-        model_name: in reports.
-        data_name: in reports.
-    """
+    """A model and data."""
 
     classifier: Classifier
     examples: Sequence[Example]
-    model_name: str
-    data_name: str
+    model_name: str  # in reports
+    data_name: str  # in reports
 
     @property
     def sheet(self) -> Sheet | None:

@@ -72,26 +72,15 @@ AOPC = CurveMetric((MOST_FIRST,), "probability", area_over_curve)
 
 @dataclass(frozen=True)
 class Measures:
-    """Metrics and all that they need of a model.
+    """Metrics and all that they need of a model."""
 
-    Args:
-        metrics: names of the catalogue.
-        removals: ways to remove patches, by name.
-        logits: of the model, for what a method explains.
-        changed_logits: of the model, for images that were changed; may be less precise.
-        probabilities: of logits (N, classes).
-        steps: of curves.
-        seed: of what metrics sample.
-        mosaics: makes mosaics of examples.
-    """
-
-    metrics: Sequence[str]
-    removals: Mapping[str, Removal]
-    logits: Callable[[Tensor], Tensor]
-    changed_logits: Callable[[Tensor], Tensor]
-    probabilities: Callable[[Tensor], Tensor]
-    steps: int
-    seed: int
+    metrics: Sequence[str]  # names of the catalogue
+    removals: Mapping[str, Removal]  # by name
+    logits: Callable[[Tensor], Tensor]  # that methods explain
+    changed_logits: Callable[[Tensor], Tensor]  # of changed images; may be less precise
+    probabilities: Callable[[Tensor], Tensor]  # of logits (N, classes)
+    steps: int  # of curves
+    seed: int  # of what metrics sample
     mosaics: Callable[[Examples], MosaicSubjects]
 
     @cached_property

@@ -23,17 +23,11 @@ class MosaicSubjects(NamedTuple):
 
 @dataclass
 class MosaicMaker:
-    """Maker of mosaics.
+    """Maker of mosaics."""
 
-    Args:
-        batches: of the data.
-        logits: of the model.
-        seed: of the other images, and of the example's cell.
-    """
-
-    batches: Batches
-    logits: Callable[[Tensor], Tensor]
-    seed: int
+    batches: Batches  # of the data
+    logits: Callable[[Tensor], Tensor]  # of the model
+    seed: int  # of the other images, and of the example's cell
     _last: tuple[Examples, MosaicSubjects] | None = field(default=None, init=False)
 
     def make(self, examples: Examples) -> MosaicSubjects:

@@ -23,24 +23,14 @@ _OTHER_SEED = 1_000_003  # between the random maps of one class and those of the
 
 @dataclass(frozen=True)
 class Case:
-    """A method and examples, on which metrics run it again.
+    """A method and examples, on which metrics run it again."""
 
-    Args:
-        method: returns attributions in the shape of the pixels.
-        logits: of the model.
-        examples: N of them.
-        attributions: of the method for these, in the shape of the pixels.
-        patch_size: height and width.
-        seed: of what is sampled.
-        mosaics: makes mosaics of examples, as far as that can be.
-    """
-
-    method: NumberedMethod
-    logits: Callable[[Tensor], Tensor]
+    method: NumberedMethod  # returns attributions in the shape of the pixels
+    logits: Callable[[Tensor], Tensor]  # of the model
     examples: Examples
-    attributions: Tensor
-    patch_size: tuple[int, int]
-    seed: int
+    attributions: Tensor  # of the method for these, in the shape of the pixels
+    patch_size: tuple[int, int]  # height and width
+    seed: int  # of what is sampled
     mosaics: Callable[[Examples], MosaicSubjects]
 
     def attribute(self, inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:

@@ -67,23 +67,14 @@ Measure: TypeAlias = Callable[[Examples, int], list[Value]]
 
 @dataclass
 class Batches:
-    """Batches of examples.
+    """Batches of examples."""
 
-    Args:
-        examples: all of the data.
-        prepare: makes inputs of the model.
-        device: of the model.
-        batch_size: how many images one pass of the model may hold. It is halved when memory does not suffice.
-        note: hears of that.
-        any_done: whether any example was ever finished; if not, the model may be to blame for failures.
-    """
-
-    examples: Sequence[Example]
+    examples: Sequence[Example]  # all of the data
     prepare: Preparation
     device: torch.device
-    batch_size: int
-    note: Callable[[str], None]
-    any_done: bool = False
+    batch_size: int  # images in a pass of the model, halved when memory does not suffice
+    note: Callable[[str], None]  # hears of that
+    any_done: bool = False  # whether any example was ever finished; if not, the model may be to blame for failures
     failures: list[Exception] = field(default_factory=list)  # as long as nothing is finished
 
     def finish(

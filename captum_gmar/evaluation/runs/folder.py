@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EACCES, EAGAIN
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from captum_gmar.files.writing import is_temporary, remove_temporary_files, write_json
@@ -59,8 +58,7 @@ def open_folder(
         Versions with which those results were made, where they differ.
 
     Raises:
-        OSError: if the folder cannot be made or written to.
-        ValueError: if it holds other things.
+        OSError, ValueError: as :func:`use_folder`.
     """
     check_free(folder)
     path = folder / SETTINGS
@@ -102,16 +100,15 @@ def has_results(folder: Path) -> bool:
     return any(path.stat().st_size for path in (folder / JOURNAL).glob("**/process-*.jsonl"))
 
 
-@contextmanager
-def results_folder(output: str | Path | None) -> Iterator[Path]:
-    """Yield the folder of the results; where none is named, a temporary one."""
-    if output is not None:
-        if not isinstance(output, str | os.PathLike):
-            raise TypeError(f"output must be the path of a folder. Got {output!r} instead.")
-        yield Path(output)
-        return
-    with TemporaryDirectory() as folder:
-        yield Path(folder)
+def check_output(output: object) -> Path | None:
+    """Return the path of the results, if there is one.
+
+    Raises:
+        TypeError: if it is no path.
+    """
+    if output is not None and not isinstance(output, str | os.PathLike):
+        raise TypeError(f"output must be the path of a folder. Got {output!r} instead.")
+    return None if output is None else Path(output)
 
 
 def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

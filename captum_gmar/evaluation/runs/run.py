@@ -6,9 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeAlias
 
 from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.data.subject import versions
 from captum_gmar.evaluation.runs.batches import Batches, Examples, Skipped
 from captum_gmar.evaluation.runs.folder import JOURNAL, use_folder
 from captum_gmar.evaluation.runs.journal import Batch, Journal, Record, read_batches
@@ -30,26 +32,38 @@ class Kept(NamedTuple):
     batches: list[Batch]  # all there are
 
 
+class Workplace(NamedTuple):
+    """The place of a run, and the processes that share it."""
+
+    folder: Path | None  # of the results; None: nothing is kept
+    listener: Listener
+    command: str  # for the report
+    processes: Processes = Processes(0, 1)
+
+
 @contextmanager
-def start_run(
-    folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], processes: Processes, listener: Listener
-) -> Iterator[None]:
-    """Keep the folder for results of these settings and of these processes within the block.
+def start_run(place: Workplace, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the folder, which is kept for results of these settings and of these processes within the block.
 
     Raises:
         OSError, ValueError: as :func:`~captum_gmar.evaluation.runs.folder.use_folder`, or if a process does not see the
             folder, or cannot write to it.
     """
-
-    def check_shared() -> None:
-        if not folder.is_dir():
-            raise OSError(f"{folder}: must be a folder that all machines share")
-
+    processes = place.processes
+    if place.folder is None and processes.total > 1:
+        raise ValueError("several processes must go with output, a folder that they share")
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(use_folder(folder, settings, versions, listener.note)))
+        folder = place.folder or Path(stack.enter_context(TemporaryDirectory()))
+        opening = use_folder(folder, settings, versions(), place.listener.note)
+
+        def check_shared() -> None:
+            if not folder.is_dir():
+                raise OSError(f"{folder}: must be a folder that all machines share")
+
+        processes.first(lambda: stack.enter_context(opening))
         processes.together(check_shared)
         try:
-            yield
+            yield folder
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"{folder}: cannot be written: {reason}. What is finished is kept.") from error
@@ -57,21 +71,12 @@ def start_run(
 
 @dataclass
 class Run:
-    """A run over examples, in one of the processes that share them.
+    """A run over examples, in one of the processes that share them."""
 
-    Args:
-        batches: of all examples.
-        folder: of the results.
-        processes: that share the work.
-        listener: hears of skipped examples and of progress.
-        chunk: how many examples are kept at once. The chunks do not depend on what is kept already.
-    """
-
-    batches: Batches
-    folder: Path
-    processes: Processes
-    listener: Listener
-    chunk: int
+    batches: Batches  # of all examples
+    folder: Path  # of the journal
+    place: Workplace
+    chunk: int  # examples that are kept at once; the chunks do not depend on what is kept already
 
     def finish(
         self,
@@ -108,7 +113,7 @@ class Run:
             nonlocal kept
             kept = match(read_batches(journal), examples)
             if not part:
-                _report_changed(kept.changed, self.listener)
+                _report_changed(kept.changed, self.place.listener)
             missing: dict[Methods, set[int]] = {}
             for number in numbers:
                 lacking = tuple(lacks(kept.records[number])) if number in kept.records else methods
@@ -116,7 +121,7 @@ class Run:
                     missing.setdefault(lacking, set()).add(number)
             return missing, bool(kept.records)
 
-        missing, any_done = self.processes.first(find_missing)
+        missing, any_done = self.place.processes.first(find_missing)
         self.batches.any_done = self.batches.any_done or any_done
         batches, skipped = list[Batch](), dict[int, Skipped]()
         for lacking, chosen in missing.items():
@@ -124,8 +129,8 @@ class Run:
             finished, skips = self._share(numbers, chosen, journal, measure, name)
             batches += finished
             skipped |= {skip.number: skip for skip in skips}
-        if self.processes.is_first:
-            is_shared = self.processes.total > 1
+        if self.place.processes.is_first:
+            is_shared = self.place.processes.total > 1
             kept = match(read_batches(journal), examples) if is_shared else _extend(kept, batches, examples)
         self._raise_failure(any(number in kept.records and not lacks(kept.records[number]) for number in numbers))
         return kept, list(skipped.values())
@@ -133,8 +138,8 @@ class Run:
     def _raise_failure(self, is_done: bool) -> None:
         """Raise the first failure if nothing is done in the first process: then the model is to blame."""
         failures = self.batches.failures
-        reasons = self.processes.gather(str(failures[0]) if failures else None)
-        if self.processes.first(lambda: is_done):
+        reasons = self.place.processes.gather(str(failures[0]) if failures else None)
+        if self.place.processes.first(lambda: is_done):
             return
         for reason in filter(None, reasons):
             raise failures[0] if failures else RuntimeError(reason)
@@ -159,18 +164,18 @@ class Run:
         name: str | None,
     ) -> tuple[list[Batch], list[Skipped]]:
         """Return the batches of this process and the skipped examples of all, reported if any was finished."""
-        listener, done = self.listener, len(numbers) - len(missing)
+        listener, done = self.place.listener, len(numbers) - len(missing)
         chunks = [
             [number for number in numbers[start : start + self.chunk] if number in missing]
             for start in range(0, len(numbers), self.chunk)
         ]
-        shares = self.processes.share(list(filter(None, chunks)))
+        shares = self.place.processes.share(list(filter(None, chunks)))
         finished, skipped = list[Batch](), list[Skipped]()
 
         def work_all() -> tuple[list[Skipped], bool]:
             reported = 0
             with (
-                Journal(journal, self.processes.rank) as kept,
+                Journal(journal, self.place.processes.rank) as kept,
                 progress(sum(map(len, shares)), name, listener) as advance,
             ):
                 for share in shares:
@@ -185,7 +190,7 @@ class Run:
             return skipped, bool(finished)
 
         try:
-            outcomes = self.processes.together(work_all)
+            outcomes = self.place.processes.together(work_all)
         except KeyboardInterrupt:
             if listener.goes_on:
                 images = done + sum(len(batch.records) for batch in finished)
