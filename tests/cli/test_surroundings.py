@@ -154,13 +154,12 @@ def test_the_other_commands_draw_alike(
     from captum_gmar.cli import evaluate, heads
 
     sizes = []
-    name = {"evaluate": "_evaluate", "heads": "_score_heads"}[module]
 
     def work_of(*_: object) -> tuple[int, int]:
         sizes.append(rcParams["font.size"])
         return 1, 0
 
-    monkeypatch.setattr({"evaluate": evaluate, "heads": heads}[module], name, work_of)
+    monkeypatch.setattr({"evaluate": evaluate, "heads": heads}[module], "run_on_data", work_of)
     with rc_context({"font.size": 30}):
         assert command(module, "photo.png", "--model", "m", "--output", "out/new").status == 0
         assert rcParams["font.size"] == 30
