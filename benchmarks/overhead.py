@@ -59,7 +59,7 @@ def passes(model: ViTForImageClassification, inputs: torch.Tensor) -> dict[str, 
         method = METHODS[name.removesuffix(", 5 targets")].load()(model)
         several = name.endswith("targets")
         runs[name] = (
-            (lambda method=method: method.relevance_of_targets(inputs, [0, 1, 2, 3, 4]))
+            (lambda method=method: method.explain(inputs, [0, 1, 2, 3, 4]).relevance)
             if several
             else (lambda method=method: method.attribute(inputs, 3))
         )

@@ -81,7 +81,7 @@ class Subject:
         entry = METHODS[name.removesuffix(SEVERAL)]
         method: Any = entry.load()(self.model)
         if name.endswith(SEVERAL):
-            return Row(lambda: method.relevance_of_targets(self.inputs, TARGETS), FIVE)
+            return Row(lambda: method.explain(self.inputs, TARGETS).relevance, FIVE)
         of_attention_alone = entry.home.startswith("attr.rollout:")
         return Row(lambda: method.attribute(self.inputs, TARGET), FORWARD if of_attention_alone else BOTH)
 

@@ -300,7 +300,7 @@ def test_evidence_on_windows_keeps_no_more_than_it_reads():
         torch.autograd.grad(model(leaf).logits[0, 0], leaf)
     assert explained.peak <= 1.25 * own.peak
     with Held() as several:
-        evidence.attribute_targets(inputs, targets=[0, 1])
+        evidence.explain(inputs, targets=[0, 1])
     assert several.peak > explained.peak  # which must keep the pass for the second
 
 

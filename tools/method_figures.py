@@ -24,7 +24,7 @@ def draw(scene: DemoScene, labels: list[int], title: str) -> Figure:
     model, entries = load_model(), [METHODS[name] for name in NAMES]
     maps = {}
     for entry in entries:
-        relevance = methods()[entry.name](model).relevance_of_targets(scene.pixel_values, labels)[0]
+        relevance = methods()[entry.name](model).explain(scene.pixel_values, labels).relevance[0]
         maps[entry.name] = (100 if entry.share else 1) * relevance  # (K, rows, columns)
     figure, _ = visualize_comparison(
         maps,

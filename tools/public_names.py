@@ -16,8 +16,7 @@ MODULES = (
     "captum_gmar",
     *(f"captum_gmar.{name}" for name in ("ablation", "classifier", "demo", "metrics", "visualization")),
 )
-INHERITED = ("attribute", "attribute_targets", "explain", "head_importance", "head_importance_of_targets")
-INHERITED += ("relevance", "relevance_flow", "relevance_of_targets")
+INHERITED = ("attribute", "explain", "head_importance", "relevance", "relevance_flow")
 
 
 def public_names() -> list[str]:

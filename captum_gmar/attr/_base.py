@@ -41,12 +41,19 @@ NO_GRADIENT = (
 
 
 class TargetMaps(NamedTuple):
-    """What :meth:`AttentionAttribution.explain` gives for N examples and K targets of each."""
+    """The result of :meth:`AttentionAttribution.explain` for N examples and K targets of each.
 
-    logits: Tensor  # (N, classes) of the model, detached
-    targets: Tensor  # (N, K)
-    relevance: Tensor  # (N, K, rows, columns)
-    head_importance: Tensor | None  # (N, K, layers from the method's start layer on, heads), if it weighs heads
+    Attributes:
+        logits: (N, classes) of the model, detached; (0,) where a method without gradient met none.
+        targets: as they were passed, or (N, K) as they were chosen.
+        relevance: (N, K, rows, columns), in single precision for half-precision models.
+        head_importance: (N, K, layers from the method's start layer on, heads), if the method weighs heads.
+    """
+
+    logits: Tensor
+    targets: Any
+    relevance: Tensor
+    head_importance: Tensor | None
 
 
 class AttentionAttribution(Attribution, ABC):
@@ -161,94 +168,32 @@ class AttentionAttribution(Attribution, ABC):
         (batches,) = self._explain(self._inputs(inputs), request)
         return _patch_relevance(batches)
 
-    def attribute_targets(
-        self,
-        inputs: Inputs,
-        targets: Targets,
-        additional_forward_args: object = None,
-        internal_batch_size: int | None = None,
-        contrast: TargetType = None,
-    ) -> Inputs:
-        """
-        Explains several targets of every example: what :meth:`attribute` gives for each, of one forward pass together
-        and one backward pass each.
-
-        Args:
-            targets (sequence of int, or Tensor): K classes for all examples, or a tensor (N, K) of each example's own,
-                such as ``logits.topk(5).indices``. A sequence may also hold tuples, as a target may be one.
-
-        inputs, additional_forward_args, internal_batch_size and contrast, which is taken off each of the targets, are
-        those of :meth:`attribute`, and so are the errors. Methods without gradient explain every target alike.
-
-        Returns:
-            *Tensor* or *tuple[Tensor]* of **attributions**:
-            - **attributions** (*Tensor* or *tuple[Tensor]*):
-                (N, K, channels, height, width). It holds K times what the inputs do: see :meth:`relevance_of_targets`
-                for the numbers of patches alone.
-
-        Raises:
-            TypeError, ValueError: if the targets are none of these forms.
-
-        Example::
-
-            >>> from captum_gmar import GMARAttribution
-            >>> from captum_gmar.demo import load_model, load_scene
-            >>> model, pixels = load_model(), load_scene(3).pixel_values
-            >>> most_likely = model(pixels).logits.topk(5).indices
-            >>> GMARAttribution(model).attribute_targets(pixels, most_likely).shape
-            torch.Size([1, 5, 3, 112, 112])
-        """
-        pixels = self._inputs(inputs)
-        each = each_target(targets, len(pixels))
-        of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
-        grid = of_targets[0][0].grid
-        attributions = torch.stack([grid.spread_like(_patch_relevance(batches), pixels) for batches in of_targets], 1)
-        return _format_output(_is_tuple(inputs), (attributions,))
-
-    def relevance_of_targets(
-        self,
-        inputs: Tensor | tuple[Tensor, ...],
-        targets: Targets,
-        additional_forward_args: object = None,
-        internal_batch_size: int | None = None,
-        contrast: TargetType = None,
-    ) -> Tensor:
-        """
-        The relevance of every patch for several targets, before it is spread over pixels.
-
-        Takes what :meth:`attribute_targets` takes, costs what it costs and raises what it raises.
-
-        Returns:
-            Tensor (N, K, rows, columns), in single precision for half-precision models.
-        """
-        pixels = self._inputs(inputs)
-        each = each_target(targets, len(pixels))
-        of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
-        return torch.stack([_patch_relevance(batches) for batches in of_targets], 1)
-
     def explain(
         self,
         inputs: Tensor | tuple[Tensor, ...],
-        targets: Tensor | ChooseTargets,
+        targets: Targets | ChooseTargets,
         additional_forward_args: object = None,
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> TargetMaps:
         """
-        All that one pass gives: relevance and logits, and the classes themselves where they are chosen of the logits.
+        Explain several targets of every example, of one forward pass together and one backward pass each.
 
         Args:
-            targets (Tensor or Callable): A tensor (N, K) of the classes that are explained, or what gives it for the
-                logits (N, classes), such as ``lambda logits: logits.topk(5).indices``. With an internal batch size it
-                is asked of each batch.
+            targets (sequence, Tensor or Callable): K classes for all examples; a tensor (N, K) of each example's own,
+                such as ``logits.topk(5).indices``; or what gives it for the logits (N, classes), such as
+                ``lambda logits: logits.topk(5).indices``. A sequence may also hold tuples, as a target may be one.
+                With an internal batch size a callable is asked of each batch.
 
-        The rest is that of :meth:`attribute_targets`, and so are cost and errors.
+        The other arguments are those of :meth:`attribute`. The contrast is taken off each of the targets. Methods
+        without gradient explain every target alike.
 
         Returns:
-            :class:`TargetMaps`
+            :class:`TargetMaps`: for each target what :meth:`relevance` gives, with the logits of the same pass.
 
         Raises:
-            TypeError: if the model's output holds no logits.
+            TypeError, ValueError: if the targets are none of these forms, or are chosen of an output without logits.
+                All other errors are those of :meth:`attribute`.
 
         Example::
 
@@ -262,12 +207,14 @@ class AttentionAttribution(Attribution, ABC):
         """
         pixels = self._inputs(inputs)
         each = targets if callable(targets) else each_target(targets, len(pixels))
-        of_targets = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
+        per_target = self._explain(pixels, Request(each, additional_forward_args, internal_batch_size, contrast))
+        logits = [explanation.logits for explanation in per_target[0]]
+        has_logits = callable(targets) or None not in logits
         return TargetMaps(
-            torch.cat([logits_of(explanation.logits) for explanation in of_targets[0]]),
-            _classes_chosen(of_targets) if callable(targets) else targets,
-            torch.stack([_patch_relevance(batches) for batches in of_targets], 1),
-            torch.stack([_head_shares(batches) for batches in of_targets], 1) if self.weighs_heads else None,
+            torch.cat([logits_of(batch) for batch in logits]) if has_logits else torch.empty(0),
+            _classes_chosen(per_target) if callable(targets) else targets,
+            torch.stack([_patch_relevance(batches) for batches in per_target], 1),
+            torch.stack([_head_shares(batches) for batches in per_target], 1) if self.weighs_heads else None,
         )
 
     def relevance_flow(

@@ -102,4 +102,4 @@ class Explainer:
         if not isinstance(method, AttentionAttribution):
             return torch.stack([self.relevance(name, pixels, each, contrast) for each in targets.unbind(1)], 1)
         with naming(name):
-            return method.relevance_of_targets(pixels, targets, contrast=contrast)
+            return method.explain(pixels, targets, contrast=contrast).relevance

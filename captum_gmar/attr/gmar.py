@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution, _head_shares
@@ -12,7 +11,7 @@ from captum_gmar.attr.rules import GMARRule, HeadImportance, RolloutSweep
 from captum_gmar.engine._captum import TargetType
 from captum_gmar.engine.models.readout_tokens import Start
 from captum_gmar.engine.plan import Plan
-from captum_gmar.engine.request import Request, Targets, each_target, pixel_values
+from captum_gmar.engine.request import Request, pixel_values
 
 
 class GMARAttribution(AttentionAttribution):
@@ -130,27 +129,6 @@ class GMARAttribution(AttentionAttribution):
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         (batches,) = self._explain(pixel_values(inputs), request, self._importance_plan())
         return _head_shares(batches)
-
-    def head_importance_of_targets(
-        self,
-        inputs: Tensor | tuple[Tensor, ...],
-        targets: Targets,
-        additional_forward_args: object = None,
-        internal_batch_size: int | None = None,
-        contrast: TargetType = None,
-    ) -> Tensor:
-        """
-        How much each head matters for several targets.
-
-        Takes what :meth:`attribute_targets` takes, costs what it costs and raises what it raises.
-
-        Returns:
-            Tensor (N, K, L, H), for each target what :meth:`head_importance` gives.
-        """
-        pixels = pixel_values(inputs)
-        request = Request(each_target(targets, len(pixels)), additional_forward_args, internal_batch_size, contrast)
-        of_targets = self._explain(pixels, request, self._importance_plan())
-        return torch.stack([_head_shares(batches) for batches in of_targets], 1)
 
     def _importance_plan(self) -> Plan:
         return replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0)

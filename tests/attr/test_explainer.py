@@ -46,7 +46,7 @@ class TestOfOneMethod:
         assert_close(maps.logits, logits, rtol=1e-5, atol=1e-5)
         assert not maps.logits.requires_grad
         assert torch.equal(maps.targets, most_likely(logits))
-        assert_close(maps.relevance, method.relevance_of_targets(images, maps.targets), rtol=0, atol=0)
+        assert_close(maps.relevance, method.explain(images, maps.targets).relevance, rtol=0, atol=0)
         assert (maps.head_importance is not None) == isinstance(method, GMARAttribution)
 
     @pytest.mark.parametrize("name", PUBLIC)
@@ -57,20 +57,22 @@ class TestOfOneMethod:
         maps = method.explain(images, lambda logits: logits.topk(2, largest=False).indices, shift, 3, **options)
         assert_close(maps.logits, vit(images + shift).logits.detach(), rtol=1e-5, atol=1e-5)
         assert torch.equal(maps.targets, maps.logits.topk(2, largest=False).indices)
-        expected = method.relevance_of_targets(images, maps.targets, shift, 3, **options)
+        expected = method.explain(images, maps.targets, shift, 3, **options).relevance
         assert_close(maps.relevance, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize("options", [{}, {"recursion": "forward"}, {"recursion": "additive", "norm": "l2"}])
     def test_head_importance(self, options, vit, images):
         gmar = GMARAttribution(vit, **options)
         found = gmar.explain(images, TARGETS).head_importance
-        assert_close(found, gmar.head_importance_of_targets(images, TARGETS), rtol=1e-5, atol=1e-7)
+        expected = [gmar.head_importance(images, target) for target in TARGETS.unbind(1)]
+        assert_close(found, torch.stack(expected, 1), rtol=1e-5, atol=1e-7)
 
     def test_given_targets(self, vit, images):
         gmar = GMARAttribution(vit)
         maps = gmar.explain(images, TARGETS)
         assert torch.equal(maps.targets, TARGETS)
-        assert_close(maps.relevance, gmar.relevance_of_targets(images, TARGETS), rtol=0, atol=0)
+        expected = [gmar.relevance(images, target) for target in TARGETS.unbind(1)]
+        assert_close(maps.relevance, torch.stack(expected, 1), rtol=1e-6, atol=0)
 
     def test_what_is_wrong_is_said(self, vit, images):
         with pytest.raises(TypeError, match="must return a tensor or an output with a `logits` tensor"):
@@ -87,7 +89,7 @@ class TestOfSeveral:
         maps = make([name]).explain(images, most_likely, contrast=None)
         assert passes == [4]
         assert maps.relevance.shape == (1, 4, 2, 4, 4)
-        expected = methods()[name](vit).relevance_of_targets(images, maps.targets)
+        expected = methods()[name](vit).explain(images, maps.targets).relevance
         assert_close(maps.relevance[0], expected, rtol=0, atol=0)
 
     def test_several(self, make, vit, images, passes):
@@ -102,10 +104,10 @@ class TestOfSeveral:
                 by_class = [method.attribute(images, target=classes) for classes in maps.targets.unbind(1)]
                 expected = torch.stack(by_class, 1).unfold(-2, 8, 8).unfold(-2, 8, 8).sum((2, 5, 6))
             else:
-                expected = method.relevance_of_targets(images, maps.targets, contrast=unlikely)
+                expected = method.explain(images, maps.targets, contrast=unlikely).relevance
             assert_close(relevance, expected, rtol=1e-5, atol=1e-7)
         gmar = GMARAttribution(vit, norm="l2")
-        expected = gmar.head_importance_of_targets(images, maps.targets, contrast=unlikely)
+        expected = gmar.explain(images, maps.targets, contrast=unlikely).head_importance
         assert_close(maps.head_importance, expected, rtol=1e-5, atol=1e-7)
 
     @pytest.mark.parametrize("name", [name for name in CAPTUMS if name not in SLOW])

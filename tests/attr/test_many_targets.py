@@ -60,7 +60,7 @@ class TestTheSameAsOneByOne:
     @pytest.mark.parametrize("name", METHODS)
     def test_every_method(self, name, vit, images):
         method = METHODS[name].make(vit)
-        found = method.relevance_of_targets(images, SEVERAL)
+        found = method.explain(images, SEVERAL).relevance
         assert_close(found, one_by_one(method.relevance, images), rtol=1e-6, atol=0)
         assert found.shape == (4, 2, 4, 4)
         assert torch.equal(found[2, 0], found[2, 1])
@@ -72,38 +72,28 @@ class TestTheSameAsOneByOne:
         model, forward = make(family)
         method = METHODS[name].make(model, forward_func=forward)
         expected = one_by_one(method.relevance, images)
-        assert_close(method.relevance_of_targets(images, SEVERAL), expected, rtol=1e-6, atol=1e-7)
-
-    @pytest.mark.parametrize("name", PUBLIC)
-    def test_attributions(self, name, vit, images):
-        method = METHODS[name].make(vit)
-        expected = one_by_one(method.attribute, images)
-        assert_close(method.attribute_targets(images, SEVERAL), expected, rtol=1e-6, atol=0)
-        (attributions,) = method.attribute_targets((images.double().float(),), SEVERAL)
-        assert attributions.shape == (4, 2, 3, 32, 32)
-        assert attributions.dtype == images.dtype
-        assert not attributions.requires_grad
+        assert_close(method.explain(images, SEVERAL).relevance, expected, rtol=1e-6, atol=1e-7)
 
     @pytest.mark.parametrize("name", PUBLIC)
     def test_internal_batch_size_and_contrast(self, name, vit, images):
         method, options = METHODS[name].make(vit), {"contrast": [7, 2, 4, 6]}
         expected = one_by_one(method.relevance, images, **options)
-        found = method.relevance_of_targets(images, SEVERAL, internal_batch_size=3, **options)
+        found = method.explain(images, SEVERAL, internal_batch_size=3, **options).relevance
         assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
     @pytest.mark.parametrize("options", [{}, {"recursion": "forward"}, {"norm": "l2", "start_layer": 1}])
     def test_head_importance(self, options, vit, images):
         gmar = GMARAttribution(vit, **options)
-        found = gmar.head_importance_of_targets(images, SEVERAL, internal_batch_size=3)
-        assert found.shape == (4, 2, 3, 3)
-        assert_close(found, one_by_one(gmar.head_importance, images))
+        found = gmar.explain(images, SEVERAL, internal_batch_size=3).head_importance
+        expected = one_by_one(gmar.head_importance, images)[:, :, options.get("start_layer", 0) :]
+        assert_close(found, expected)
 
     @pytest.mark.parametrize("name", PUBLIC)
     def test_additional_arguments(self, name, vit, images):
         method = METHODS[name].make(vit, forward_func=lambda x, shift: vit(x + shift).logits)
         shift = torch.arange(4.0)[:, None, None, None]
-        found = method.relevance_of_targets(images, SEVERAL, shift, internal_batch_size=3)
-        assert_close(found, METHODS[name].make(vit).relevance_of_targets(images + shift, SEVERAL), rtol=1e-4, atol=1e-6)
+        found = method.explain(images, SEVERAL, shift, internal_batch_size=3).relevance
+        assert_close(found, METHODS[name].make(vit).explain(images + shift, SEVERAL).relevance, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module", params=["ViT", "DINOv2"])
@@ -127,7 +117,7 @@ def test_oracle(name, implementation, case):
     """Every target's map is that of its own matrices A and G in float64."""
     model, forward, start, inputs, records = case
     method = implemented(METHODS[name].make(model, forward_func=forward), implementation)
-    found = method.relevance_of_targets(inputs, SEVERAL)
+    found = method.explain(inputs, SEVERAL).relevance
     for number, record in enumerate(records):
         expected = (start @ METHODS[name].expected(record))[:, -record.patches :]
         assert (found[:, number].flatten(1) - expected).abs().max() < 2e-5 * expected.abs().max()
@@ -136,13 +126,13 @@ def test_oracle(name, implementation, case):
 class TestCost:
     @pytest.mark.parametrize("name", METHODS)
     def test_one_pass_forward_and_one_backward_for_each_target(self, name, vit, noted, images):
-        METHODS[name].make(vit).relevance_of_targets(images, [3, 0, 5, 7])
+        METHODS[name].make(vit).explain(images, [3, 0, 5, 7])
         assert noted[0] == ["forward"] + 4 * ["backward"] * METHODS[name].reads_gradient
 
     @pytest.mark.parametrize("name", READING)
     def test_the_graph_goes_with_the_last_pass_backward(self, name, vit, images):
         with mock.patch("torch.autograd.grad", wraps=torch.autograd.grad) as grad:
-            METHODS[name].make(vit).relevance_of_targets(images, [3, 0, 5])
+            METHODS[name].make(vit).explain(images, [3, 0, 5])
         assert [call.kwargs.get("retain_graph") for call in grad.call_args_list] == [True, True, None]
 
     @pytest.mark.parametrize("name", [*PUBLIC, "GMAR forward"])
@@ -153,7 +143,7 @@ class TestCost:
         try:
             is_right = 10 not in targets or not METHODS[name].reads_gradient
             with nullcontext() if is_right else pytest.raises(ValueError, match="target must be from 0 to 9"):
-                METHODS[name].make(vit).relevance_of_targets(images, targets)
+                METHODS[name].make(vit).explain(images, targets)
             assert [held() for held in noted[1]] == [None]
         finally:
             gc.enable()
@@ -175,17 +165,17 @@ class TestForms:
     def test_two_classes_for_all(self, targets, vit, images):
         gmar = GMARAttribution(vit)
         expected = torch.stack([gmar.relevance(images, 3), gmar.relevance(images, 5)], 1)
-        assert_close(gmar.relevance_of_targets(images, targets), expected, rtol=1e-6, atol=0)
+        assert_close(gmar.explain(images, targets).relevance, expected, rtol=1e-6, atol=0)
 
     def test_one_image_takes_any_number(self, vit, images):
         gmar, most_likely = GMARAttribution(vit), vit(images[:1]).logits.topk(5).indices
-        found = gmar.relevance_of_targets(images[:1], most_likely)
+        found = gmar.explain(images[:1], most_likely).relevance
         assert_close(found, one_by_one(gmar.relevance, images[:1], most_likely), rtol=1e-6, atol=0)
-        assert torch.equal(gmar.relevance_of_targets(images[:1], most_likely[0]), found)
+        assert torch.equal(gmar.explain(images[:1], most_likely[0]).relevance, found)
 
     def test_one_logit(self, make_vit, images):
         gmar = GMARAttribution(make_vit(num_labels=1))
-        assert torch.equal(gmar.relevance_of_targets(images, [None])[:, 0], gmar.relevance(images))
+        assert torch.equal(gmar.explain(images, [None]).relevance[:, 0], gmar.relevance(images))
 
     @pytest.mark.parametrize("name", [*WAYS, "rollout"])
     @pytest.mark.parametrize(
@@ -208,9 +198,8 @@ class TestForms:
     )
     def test_wrong(self, name, targets, error, message, vit, images):
         method = METHODS[name].make(vit)
-        for call in (method.attribute_targets, method.relevance_of_targets):
-            with pytest.raises(error, match=message):
-                call(images, targets)
+        with pytest.raises(error, match=message):
+            method.explain(images, targets)
 
 
 class TestWhatASingleCallSays:
@@ -225,13 +214,13 @@ class TestWhatASingleCallSays:
         with pytest.raises(Exception) as single:  # noqa: PT011
             method.relevance(images, wrong)
         with pytest.raises(single.type) as ours:
-            method.relevance_of_targets(images, targets)
+            method.explain(images, targets)
         assert str(ours.value) == str(single.value)
 
     @pytest.mark.parametrize("size", [None, 2])
     def test_wrong_contrast(self, size, vit, images):
         with pytest.raises(AssertionError, match=r"number of targets|does not match output"):
-            GMARAttribution(vit).relevance_of_targets(images, [3, 5], contrast=[1, 2, 3], internal_batch_size=size)
+            GMARAttribution(vit).explain(images, [3, 5], contrast=[1, 2, 3], internal_batch_size=size)
 
     @pytest.mark.parametrize("name", STARTING)
     @pytest.mark.parametrize("targets", [[0, 3], [3, 0]])
@@ -245,24 +234,24 @@ class TestWhatASingleCallSays:
             return torch.cat([model.head(tokens[:, 5])[:, :1], model.head(tokens[:, 0])[:, 1:]], 1)
 
         method = METHODS[name].make(model, forward_func=forward)
-        assert method.relevance_of_targets(images, [3, 5]).isfinite().all()
+        assert method.explain(images, [3, 5]).relevance.isfinite().all()
         with pytest.raises(RuntimeError, match=r"to read token 0 after the last layer, .* but it reads some patches"):
-            method.relevance_of_targets(images, targets)
+            method.explain(images, targets)
 
     @pytest.mark.parametrize("name", ALONE)
     def test_numbers_that_are_not_finite(self, name, vit, images):
         with torch.no_grad():
             vit.classifier.bias[5] = torch.nan
         method = METHODS[name].make(vit)
-        assert method.relevance_of_targets(images, [3, 0]).isfinite().all()
+        assert method.explain(images, [3, 0]).relevance.isfinite().all()
         with pytest.raises(FloatingPointError, match="The target's logits must be finite"):
-            method.relevance_of_targets(images, [3, 5])
+            method.explain(images, [3, 5])
 
     @pytest.mark.parametrize("name", ALONE)
     def test_zero_gradients_warn_once(self, name, vit, images):
         vit.classifier.weight.data[[3, 5]] = 0
         with pytest.warns(UserWarning, match="All gradients of an attention layer are zero") as warned:
-            METHODS[name].make(vit).relevance_of_targets(images, [3, 0, 5])
+            METHODS[name].make(vit).explain(images, [3, 0, 5])
         assert len(warned) == 1
         assert warned[0].filename == __file__
 
@@ -274,7 +263,7 @@ class TestNothingIsDisturbed:
         model = make_vit(attn_implementation="eager")
         before = {name: (p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()}
         with context():
-            METHODS[name].make(model).attribute_targets(images, SEVERAL)
+            METHODS[name].make(model).explain(images, SEVERAL)
         assert {name: (p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()} == before
         assert model.config._attn_implementation == "eager"
         assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
@@ -300,7 +289,7 @@ class TestNothingIsDisturbed:
         register_rule(Fails, "linear")
         handle = model.vit.layernorm.register_forward_hook(lambda module, args, output: Fails.apply(output))
         with pytest.raises(ZeroDivisionError, match="in the second"):
-            METHODS[name].make(model).relevance_of_targets(images, [3, 0, 5])
+            METHODS[name].make(model).explain(images, [3, 0, 5])
         handle.remove()
         assert model.config._attn_implementation == "eager"
         assert_close(METHODS[name].make(model).relevance(images, 3), expected, rtol=0, atol=0)
@@ -308,4 +297,4 @@ class TestNothingIsDisturbed:
 
 def test_a_class_contrasted_with_itself_is_refused_among_others(vit, images):
     with pytest.raises(ValueError, match="contrast must be another class than the target, but got 3 for both"):
-        GMARAttribution(vit).relevance_of_targets(images, [5, 3], contrast=[1, 2, 3, 4])
+        GMARAttribution(vit).explain(images, [5, 3], contrast=[1, 2, 3, 4])

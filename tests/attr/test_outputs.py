@@ -44,7 +44,7 @@ def test_half_a_target(target, vit, images):
         gradient_of_mask(vit, images, target, loss="logit", forward_func=forward)
     if target is not None:
         with pytest.raises(ValueError, match=said):
-            AttentionEvidence(vit, forward_func=forward).relevance_of_targets(images, torch.tensor([[1, 0]] * 4))
+            AttentionEvidence(vit, forward_func=forward).explain(images, torch.tensor([[1, 0]] * 4))
 
 
 @pytest.mark.parametrize("name", CAPTUMS)

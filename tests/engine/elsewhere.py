@@ -154,11 +154,11 @@ def check(families, is_split):
         for name in READERS:
             expected = methods()[name](here, forward_func=forward_here)
             method = methods()[name](there, forward_func=forward_there)
-            correct = implemented(expected, "blocks").attribute_targets(images, targets, contrast=contrast)
+            correct = implemented(expected, "blocks").explain(images, targets, contrast=contrast).relevance
             for implementation in ("fused", "batched"):
                 try:
                     waits.clear()
-                    found = implemented(method, implementation).attribute_targets(inputs, targets, contrast=contrast)
+                    found = implemented(method, implementation).explain(inputs, targets, contrast=contrast).relevance
                     if not is_split:
                         assert sum(waits.values()) <= targets.shape[1], f"the host waits: {dict(waits)}"
                     assert found.device == inputs.device, f"it is on {found.device}"

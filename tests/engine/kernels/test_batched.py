@@ -60,8 +60,8 @@ def test_every_method(name, family):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     method = methods()[name](model.double(), forward_func=forward_func)
-    expected = implemented(method, "blocks").relevance_of_targets(images, [3, 1], contrast=2)
-    found = implemented(method, "batched").relevance_of_targets(images, [3, 1], contrast=2)
+    expected = implemented(method, "blocks").explain(images, [3, 1], contrast=2).relevance
+    found = implemented(method, "batched").explain(images, [3, 1], contrast=2).relevance
     assert_close(found, expected)
 
 

@@ -28,7 +28,7 @@ def relevance(name, family, implementation):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     method = methods()[name](model.double(), forward_func=forward_func)
-    return implemented(method, implementation).relevance_of_targets(images, [3, 1], contrast=2)
+    return implemented(method, implementation).explain(images, [3, 1], contrast=2).relevance
 
 
 @pytest.mark.parametrize("name", IN_THE_PASS)

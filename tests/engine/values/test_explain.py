@@ -84,7 +84,7 @@ def test_examples_one_by_one_and_several_targets():
     alone = [evidence_of.relevance(inputs[[n]], target=3) for n in range(2)]
     assert_close(evidence_of.relevance(inputs, target=3), torch.cat(alone), rtol=1e-9, atol=1e-12)
     assert_close(evidence_of.relevance(inputs, 3, internal_batch_size=1), torch.cat(alone), rtol=1e-9, atol=1e-12)
-    each = evidence_of.relevance_of_targets(inputs, [0, 3])
+    each = evidence_of.explain(inputs, [0, 3]).relevance
     assert_close(each[:, 1], torch.cat(alone), rtol=1e-9, atol=1e-12)
     assert evidence_of.explain(inputs, lambda logits: logits.topk(2).indices).logits.shape == (2, 5)
 

@@ -178,7 +178,7 @@ def test_attributions_keep_the_sum_and_the_model():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     alone = torch.cat([gmar.relevance(inputs[[n]], target=target) for n, target in enumerate((1, 2))])
     assert_close(relevance, alone, rtol=1e-9, atol=1e-12)
-    assert_close(gmar.relevance_of_targets(inputs, torch.tensor([[0, 1], [0, 2]]))[:, 1], alone, rtol=1e-9, atol=1e-12)
+    assert_close(gmar.explain(inputs, torch.tensor([[0, 1], [0, 2]])).relevance[:, 1], alone, rtol=1e-9, atol=1e-12)
 
 
 def test_without_padding_all_relevance_arrives():
