@@ -108,8 +108,8 @@ def _attended(func: Any, rules: LRPRules, args: Sequence[Any], kwargs: dict[str,
     query, key, value = args[:3]
     if rules.is_attention_constant:
         return func(query.detach(), key.detach(), value, *args[3:], **kwargs)
-    query, key = (functions.scaled_gradient(tensor, 0.25) for tensor in (query, key))
-    return func(query, key, functions.scaled_gradient(value, 0.5), *args[3:], **kwargs)
+    query, key = (functions.scale_gradient(tensor, 0.25) for tensor in (query, key))
+    return func(query, key, functions.scale_gradient(value, 0.5), *args[3:], **kwargs)
 
 
 def lrp_relevance(model: nn.Module, rules: LRPRules, pixels: Tensor, target: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from benchmarks.lrp import (
     lrp_method,
     lrp_relevance,
 )
-from captum_gmar.engine.hidden_states.libragrad import balanced
+from captum_gmar.engine.hidden_states.libragrad import libra_gradients
 from captum_gmar.engine.models.layers import transformer_layers
 
 CONSTANT = {"ResLRP": LRP_ROWS["ResLRP, constant attention"], "no γ": LRPRules(True, mlp_gamma=0)}
@@ -57,7 +57,7 @@ def test_without_gamma_it_is_the_balanced_gradient(model, pixels):
         (found,) = torch.autograd.grad(model(pixels).logits[:, 3].sum(), tokens[0])
     kept = []
     handle = transformer_layers(model)[0].register_forward_pre_hook(lambda layer, args: kept.append(args[0]))
-    with balanced(model):
+    with libra_gradients(model):
         logits = model(pixels.clone().requires_grad_()).logits
     handle.remove()
     (expected,) = torch.autograd.grad(logits[:, 3].sum(), kept[0])

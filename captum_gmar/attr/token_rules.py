@@ -48,7 +48,7 @@ class FullGradRule(LayerTokensRule):
 
     def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
         """Return the mean over layers."""
-        return torch.stack([*map(layers.over_channels, layers.tokens[:-1], gradients)]).mean(0)
+        return torch.stack([*map(layers.sum_channels, layers.tokens[:-1], gradients)]).mean(0)
 
 
 class AttCATRule(LayerTokensRule):
@@ -61,9 +61,9 @@ class AttCATRule(LayerTokensRule):
 
     def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum over layers."""
-        products = map(layers.over_channels, layers.tokens[1:], gradients)
+        products = map(layers.sum_channels, layers.tokens[1:], gradients)
         weighted = [
-            layer.received.to(product.device) * product
+            layer.received_attention.to(product.device) * product
             for layer, product in zip(layers.attention, products, strict=True)
         ]
         return torch.stack(weighted).sum(0)
@@ -80,9 +80,9 @@ class TokenEvidenceRule(LayerTokensRule):
     def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
         """Return the shares (N, T) of all evidence."""
         depths = len(layers.tokens)
-        *held, left = map(layers.over_channels, layers.tokens, gradients[:depths])
+        *held, left = map(layers.sum_channels, layers.tokens, gradients[:depths])
         read = [
-            layer.read_by_first(layers.prefix_tokens, gradient).to(left.device)
+            layer.first_query_evidence(layers.prefix_tokens, gradient).to(left.device)
             for layer, gradient in zip(layers.attention, gradients[depths:], strict=True)
         ]
         return shares(torch.stack(held).mean(0) + torch.stack(read).sum(0) + left)
@@ -93,11 +93,11 @@ class CDAMRule(LayerTokensRule):
 
     def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
         """Return what enters the last layer's attention."""
-        return [layers.entering_attention]
+        return [layers.attention_input]
 
     def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
         """Return the product, summed over channels."""
-        return layers.over_channels(layers.entering_attention, gradients[0])
+        return layers.sum_channels(layers.attention_input, gradients[0])
 
 
 class GradECLIPRule(LayerTokensRule):

@@ -1,4 +1,4 @@
-"""The tokens between a model's layers, and their gradient: of one pass forward, and one backward for each target.
+"""Capture of hidden states between layers, and of their gradients.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
 """
@@ -19,7 +19,7 @@ from captum_gmar.engine.checks import (
     cut_gradient_error,
     without_gradient_error,
 )
-from captum_gmar.engine.hidden_states.libragrad import BalancedPass, balanced
+from captum_gmar.engine.hidden_states.libragrad import LibraGradPass, libra_gradients
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
 from captum_gmar.engine.hooks.autograd_graph import depends
 from captum_gmar.engine.hooks.constants import detach_parameters
@@ -40,16 +40,16 @@ NORM_FUNCTIONS = (F.layer_norm, F.rms_norm)
 
 
 class AttentionLayer(NamedTuple):
-    """The attention of one layer, as it was met on the way forward."""
+    """Captured attention of one layer."""
 
     layer: Layer
     value: Tensor  # (N, H, T, D)
-    output: Tensor  # (N, H, T, D), attention times value; a gradient may be taken of it
-    normalised: Tensor | None  # (N, T, hidden), what the last norm before it gave, and so may of it
+    output: Tensor  # (N, H, T, D), attention times value, in the graph
+    normalised: Tensor | None  # (N, T, hidden), output of the last norm before attention, in the graph
 
     @property
-    def received(self) -> Tensor:
-        """(N, T) the attention that each token gets, as a mean over heads and queries."""
+    def received_attention(self) -> Tensor:
+        """Attention (N, T) to each token, averaged over heads and queries."""
         scratch, parts = Scratch(self.layer), []
         with torch.no_grad(), without_autocast(self.value.device.type):
             for part in scratch.parts():
@@ -58,8 +58,8 @@ class AttentionLayer(NamedTuple):
                 parts.append(read_blocks(blocks, Reading(queries, "attention")).rows.mean(1))
         return torch.cat(parts)
 
-    def read_by_first(self, queries: int, gradient: Tensor) -> Tensor:
-        """(N, T) what the first tokens read of each token, times the gradient (N, H, T, D) of what attention gives."""
+    def first_query_evidence(self, queries: int, gradient: Tensor) -> Tensor:
+        """Return each token's part (N, T) in the first queries' output times its gradient (N, H, T, D)."""
         if not queries:
             return gradient.new_zeros(())
         scratch, parts = Scratch(self.layer), []
@@ -67,33 +67,30 @@ class AttentionLayer(NamedTuple):
             for part in scratch.parts():
                 blocks = AttentionBlocks(self.layer.part(part), scratch)
                 blocks.keep_first(queries)
-                value, of_output = wide(self.value[part]), wide(gradient[part])
-                read = [block.attention * (of_output[:, :, block.rows] @ value.mT) for block in blocks]
-                parts.append(sum_up([of_rows.sum((1, 2)) for of_rows in read]))
+                value, output_gradient = wide(self.value[part]), wide(gradient[part])
+                products = [block.attention * (output_gradient[:, :, block.rows] @ value.mT) for block in blocks]
+                parts.append(sum_up([product.sum((1, 2)) for product in products]))
         return torch.cat(parts)
 
 
 class LayerTokens(NamedTuple):
-    """What was met of a model's layers on the way forward, first layer first."""
+    """Captured hidden states and attention of a forward pass, first layer first."""
 
     model: nn.Module
     grid: PatchGrid
     examples: int  # N
-    logits: Tensor  # (N, classes); gradients may be taken of what is made of them
-    tokens: list[Tensor]  # L + 1 of (N, T, hidden): what enters each layer, and what leaves the last
-    attention: list[AttentionLayer]  # L of them, over the image's tokens
-    balancing: BalancedPass | None
+    logits: Tensor  # (N, classes), in the graph
+    tokens: list[Tensor]  # L + 1 of (N, T, hidden): each layer's input, and the last layer's output
+    attention: list[AttentionLayer]  # L attentions over the image's tokens
+    libra_pass: LibraGradPass | None
 
     @property
     def prefix_tokens(self) -> int:
-        """How many tokens stand before those of the patches."""
+        """Number of tokens before the patches."""
         return int(self.attention[-1].value.shape[2]) - self.grid.patches
 
     def check_attention(self) -> None:
-        """
-        Raises:
-            RuntimeError: if it was not met once in each layer.
-        """
+        """Raise a RuntimeError unless one attention was captured in each layer."""
         layers = len(self.tokens) - 1
         if len(self.attention) != layers:
             raise RuntimeError(
@@ -104,11 +101,11 @@ class LayerTokens(NamedTuple):
             )
 
     @property
-    def entering_attention(self) -> Tensor:
-        """(N, T, hidden) what the last layer's attention gets from the norm before it.
+    def attention_input(self) -> Tensor:
+        """Output (N, T, hidden) of the norm before the last layer's attention.
 
         Raises:
-            RuntimeError: if there is none.
+            RuntimeError: if there is no such norm.
         """
         self.check_attention()
         _, _, output, normalised = self.attention[-1]
@@ -119,76 +116,76 @@ class LayerTokens(NamedTuple):
             )
         return normalised
 
-    def gradients(self, selected: Tensor, tensors: Sequence[Tensor], goes_again: bool) -> list[Tensor]:
-        """Of what is explained (N,), with respect to some of what was met; ``goes_again`` as of :func:`gradients`.
+    def gradients(self, selected: Tensor, tensors: Sequence[Tensor], retain_graph: bool) -> list[Tensor]:
+        """Compute gradients of the explained outputs (N,) with respect to captured tensors.
 
         Raises:
-            RuntimeError: if there is none, or it is not balanced.
+            RuntimeError: if there is no gradient, or LibraGrad does not know an operation.
         """
         first, cuts = tensors[0].grad_fn, list[Node]()
         if first is None or not depends((selected,), first, cuts):
             raise without_gradient_error(len(self.tokens) - 2)
         if cuts:
             raise cut_gradient_error()
-        of_tensors = list(gradients(selected, tensors, goes_again))
-        if self.balancing is not None:
-            self.balancing.check_all_met()
-        return of_tensors
+        result = list(gradients(selected, tensors, retain_graph))
+        if self.libra_pass is not None:
+            self.libra_pass.check_steps()
+        return result
 
-    def over_channels(self, tokens: Tensor, gradient: Tensor) -> Tensor:
-        """(N, T) the sum of tokens times gradient, each of what a layer takes or gives."""
-        return self._by_example((wide(tokens.detach()) * wide(gradient)).sum(-1)).to(self.logits.device)
+    def sum_channels(self, tokens: Tensor, gradient: Tensor) -> Tensor:
+        """Sum tokens times gradient over channels, (N, T)."""
+        return self._examples_first((wide(tokens.detach()) * wide(gradient)).sum(-1)).to(self.logits.device)
 
     def has_gradient(self, gradient: Tensor) -> Tensor:
-        """Whether some of it is not zero, for every example; a flag."""
-        largest = self._by_example(gradient).abs().flatten(1).amax(1)
+        """Return a flag that is True if every example has a non-zero gradient."""
+        largest = self._examples_first(gradient).abs().flatten(1).amax(1)
         return (largest > 0).all()
 
-    def _by_example(self, tensor: Tensor) -> Tensor:
-        """(N, T, ...), as torch's layers may take tokens first."""
+    def _examples_first(self, tensor: Tensor) -> Tensor:
+        """Return (N, T, ...); torch's layers may have tokens first."""
         return tensor if len(tensor) == self.examples else tensor.transpose(0, 1)
 
 
-def read_layers(
-    survey: ModelInfo, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
+def capture_layers(
+    info: ModelInfo, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
 ) -> LayerTokens:
-    """Runs ``forward_func`` forward, for a backward pass that is balanced or the model's own.
+    """Run ``forward_func`` for the model's own or LibraGrad's backward pass.
 
     Args:
-        survey: the model that ``forward_func`` runs. It is left as it was.
-        forward_func: gives the logits.
+        info: the model that ``forward_func`` runs; it does not change.
+        forward_func: returns the logits.
         pixels: (N, channels, height, width).
-        additional_forward_args: after the pixels.
-        balances: whether gradients are balanced.
+        additional_forward_args: arguments after the pixels.
+        balances: use LibraGrad's gradients.
 
     Raises:
-        ValueError: if the layers cannot be told.
-        RuntimeError: if they do not run once each over the patch grid, or cannot be balanced.
+        ValueError: if no layers are found.
+        RuntimeError: if layers do not run once each over the patch grid, or LibraGrad does not know an operation.
     """
-    model = survey.model
-    check_deterministic(survey)
-    grid, layers = patch_grid(survey, *pixels.shape[-2:]), transformer_layers(survey)
-    reading = _TokensMode(len(pixels), grid)
+    model = info.model
+    check_deterministic(info)
+    grid, layers = patch_grid(info, *pixels.shape[-2:]), transformer_layers(info)
+    capture = _AttentionCapture(len(pixels), grid)
     marked = pixels.detach() + torch.zeros((), dtype=pixels.dtype, device=pixels.device, requires_grad=True)
     with (
-        reading,
-        attention_implementation(survey, "sdpa"),
+        capture,
+        attention_implementation(info, "sdpa"),
         force_eager(),
-        _kept_tokens(layers) as tokens,
-        balanced(model) if balances else nullcontext() as balancing,
+        _capture_tokens(layers) as tokens,
+        libra_gradients(model) if balances else nullcontext() as libra_pass,
     ):
         logits = logits_of(forward_func.run(marked, *additional_forward_args))
     check_rows(logits, len(pixels))
-    if balancing is not None:
-        balancing.check(logits)
+    if libra_pass is not None:
+        libra_pass.check(logits)
     _check_tokens(tokens, len(layers), grid, len(pixels), model)
     check_forward(forward_func, model, logits, marked.grad_fn, tokens[0].grad_fn, pixels)
-    return LayerTokens(model, grid, len(pixels), logits, tokens, reading.layers, balancing)
+    return LayerTokens(model, grid, len(pixels), logits, tokens, capture.layers, libra_pass)
 
 
 @contextmanager
-def _kept_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Within the block, keeps what enters each layer in this thread, and what leaves the last."""
+def _capture_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Capture each layer's input and the last layer's output, in this thread."""
     kept: list[Tensor] = []
 
     @limit_to_thread
@@ -221,8 +218,8 @@ def _check_tokens(kept: Sequence[Tensor], layers: int, grid: PatchGrid, examples
         )
 
 
-class _TokensMode(AttentionMode):
-    """Within the block, notes the attention over the image's tokens. Parameters are taken as constants."""
+class _AttentionCapture(AttentionMode):
+    """Attention mode that captures attention over the image's tokens and detaches parameters."""
 
     def __init__(self, examples: int, grid: PatchGrid) -> None:
         super().__init__()
@@ -243,7 +240,7 @@ class _TokensMode(AttentionMode):
     def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         tokens = query.shape[-2]
         return (
-            value.requires_grad  # else it is of another tower
+            value.requires_grad  # False in other towers
             and query.dim() == 4
             and len(query) == self.examples
             and tokens == key.shape[-2]
@@ -258,7 +255,7 @@ class _TokensMode(AttentionMode):
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
         if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
-            return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
+            return func(*args, **kwargs)  # autograd keeps nothing here
         args, kwargs = detach_parameters((tuple(args), kwargs))
         result = func(*args, **kwargs)
         if func in NORM_FUNCTIONS:

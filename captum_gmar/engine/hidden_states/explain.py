@@ -1,4 +1,4 @@
-"""Hidden states times their gradient: one pass forward, and one backward for each target."""
+"""Explanation by hidden states and their gradients."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.finite_checks import Flags
-from captum_gmar.engine.hidden_states.capture import LayerTokens, read_layers
+from captum_gmar.engine.hidden_states.capture import LayerTokens, capture_layers
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.patch_grid import Logits
@@ -16,26 +16,26 @@ from captum_gmar.engine.targets import select
 
 
 def explain_hidden_states(
-    survey: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+    info: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
 ) -> list[Explanation]:
     """Explain each target by the plan's token rule.
 
     Args:
-        survey: the model that ``forward_func`` runs.
-        forward_func: gives the logits.
-        plan: with a token rule.
+        info: the model that ``forward_func`` runs.
+        forward_func: returns the logits.
+        plan: plan with a token rule.
         pixels: (N, channels, height, width).
-        request: the targets, and further arguments.
+        request: targets and additional arguments.
 
     Raises:
-        ValueError: if the layers cannot be told.
-        RuntimeError: if they do not run once each over the patch grid, or cannot be balanced.
+        ValueError: if no layers are found.
+        RuntimeError: if layers do not run once each over the patch grid, or LibraGrad does not know an operation.
         FloatingPointError: if the target's logits, a gradient or the relevance is NaN or infinite.
     """
     rule = plan.token_rule
     assert rule is not None
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
-    layers = read_layers(survey, forward_func, pixels, arguments, rule.balances)
+    layers = capture_layers(info, forward_func, pixels, arguments, rule.balances)
     scores = plan.score(layers.logits)
     targets = request.targets_for(layers.logits.detach(), len(pixels))
     flags = [Flags() for _ in targets]

@@ -1,7 +1,7 @@
-"""Functions whose backward pass holds constant what gates, scales or weighs: the same results, another gradient.
+"""Torch functions with LibraGrad's gradients, which hold gates and denominators constant.
 
-Each gives what torch's function gives. For its gradient it is linear: input times gradient is what of the output came
-from that input, and the bias gives the rest.
+Each function returns the results of torch's function. Its gradient is that of a linear function: inputs and biases
+times their gradients sum to the output.
 """
 
 import math
@@ -24,27 +24,27 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """The mean is taken off, and the standard deviation is constant."""
-    input, leading = _as_autocast_has_it(input), input.shape[: input.dim() - len(normalized_shape)]
+    """Run layer norm with a constant standard deviation; the mean has a gradient."""
+    input, leading = _cast_as_autocast(input), input.shape[: input.dim() - len(normalized_shape)]
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
         output, _, scale = torch.native_layer_norm(x, list(normalized_shape), weight, bias, eps)
         return output, scale
 
-    return _normalised(input, run, weight, bias, (*leading, -1), centred=True)
+    return _normalise(input, run, weight, bias, (*leading, -1), subtracts_mean=True)
 
 
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
-    """The root mean square is constant."""
+    """Run RMS norm with a constant root mean square."""
     leading = input.shape[: input.dim() - len(normalized_shape)]
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
         mean = wide(x).pow(2).reshape(*leading, -1).mean(-1)
         return F.rms_norm(x, list(normalized_shape), weight, eps), (mean + (eps or torch.finfo(x.dtype).eps)).rsqrt()
 
-    return _normalised(input, run, weight, None, (*leading, -1), centred=False)
+    return _normalise(input, run, weight, None, (*leading, -1), subtracts_mean=False)
 
 
 def group_norm(
@@ -55,8 +55,8 @@ def group_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """As :func:`layer_norm`, of each group of channels."""
-    input = _as_autocast_has_it(input)
+    """Run group norm with constant standard deviations."""
+    input = _cast_as_autocast(input)
     examples, channels, *size = input.shape
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,55 +64,55 @@ def group_norm(
         output, _, scale = torch.native_group_norm(*arguments)
         return output, scale
 
-    by_channel = None if weight is None else weight.view(-1, *(1 for _ in size))
-    return _normalised(input, run, by_channel, bias, (examples, num_groups, -1), centred=True)
+    channel_weight = None if weight is None else weight.view(-1, *(1 for _ in size))
+    return _normalise(input, run, channel_weight, bias, (examples, num_groups, -1), subtracts_mean=True)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: None = None) -> Tensor:
-    """The norm is constant."""
+    """Run ``F.normalize`` with a constant norm."""
     norm: Tensor = input.detach().norm(p, dim, keepdim=True)
     return input / norm.clamp_min(eps)
 
 
-def gated(function: Callable[..., Tensor], gate: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """An activation x · gate(x), of which the gate is constant; it works on no input in place."""
+def hold_gate(function: Callable[..., Tensor], gate: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Return an activation x · gate(x) with a constant gate, which never works in place."""
 
     def activate(input: Tensor, *args: Any, inplace: bool = False, **kwargs: Any) -> Tensor:
-        activated: Tensor = _Gated.apply(input, partial(function, *args, **kwargs), gate)  # type: ignore[no-untyped-call]
-        return activated
+        output: Tensor = _HeldGate.apply(input, partial(function, *args, **kwargs), gate)  # type: ignore[no-untyped-call]
+        return output
 
     return activate
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """``F.gelu`` with a constant gate."""
+    """Run GELU with a constant gate."""
     gate = _gelu_gate if approximate == "none" else _gelu_tanh_gate
-    return gated(partial(F.gelu, approximate=approximate), gate)(input)
+    return hold_gate(partial(F.gelu, approximate=approximate), gate)(input)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """The half that goes through the sigmoid is the gate of the other, and constant."""
+    """Run GLU with a constant gate, the half that goes through the sigmoid."""
     values, gates = input.chunk(2, dim)
     return values * gates.detach().sigmoid()
 
 
-silu = gated(F.silu, torch.sigmoid)
-mish = gated(F.mish, lambda x: F.softplus(x).tanh())
-hardswish = gated(F.hardswish, F.hardsigmoid)
+silu = hold_gate(F.silu, torch.sigmoid)
+mish = hold_gate(F.mish, lambda x: F.softplus(x).tanh())
+hardswish = hold_gate(F.hardswish, F.hardsigmoid)
 
 
-def scaled_gradient(tensor: Tensor, factor: float) -> Tensor:
-    """The same tensor, whose gradient is multiplied by a factor on the way back."""
-    scaled: Tensor = _ScaledGradient.apply(tensor, factor)  # type: ignore[no-untyped-call]
-    return scaled
+def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
+    """Return the tensor; the backward pass multiplies its gradient by a factor."""
+    result: Tensor = _GradientScale.apply(tensor, factor)  # type: ignore[no-untyped-call]
+    return result
 
 
-def in_proportion(input: Tensor, output: Tensor) -> Tensor:
-    """``output`` as a multiple of ``input``, element by element, the ratio of which is constant."""
+def hold_ratio(input: Tensor, output: Tensor) -> Tensor:
+    """Return ``output`` as ``input`` times a constant ratio, element by element."""
     output = output.detach()
     ratio = torch.where(input == 0, 0, output / input.detach())
-    proportional: Tensor = _Gated.apply(input, lambda x: output, lambda x: ratio)  # type: ignore[no-untyped-call]
-    return proportional
+    result: Tensor = _HeldGate.apply(input, lambda x: output, lambda x: ratio)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _gelu_gate(x: Tensor) -> Tensor:
@@ -123,25 +123,25 @@ def _gelu_tanh_gate(x: Tensor) -> Tensor:
     return torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).add_(1).mul_(0.5)
 
 
-def _as_autocast_has_it(input: Tensor) -> Tensor:
-    """In the precision in which autocast, if it is on, has norms computed."""
+def _cast_as_autocast(input: Tensor) -> Tensor:
+    """Convert the input to autocast's precision for norms, if autocast is on."""
     return input.float() if torch.is_autocast_enabled(input.device.type) else input
 
 
-def _normalised(
+def _normalise(
     input: Tensor,
     run: Callable[[Tensor], tuple[Tensor, Tensor]],
     weight: Tensor | None,
     bias: Tensor | None,
     groups: Sequence[int],
-    centred: bool,
+    subtracts_mean: bool,
 ) -> Tensor:
-    normalised: Tensor = _Normalised.apply(input, bias, run, weight, groups, centred)  # type: ignore[no-untyped-call]
-    return normalised
+    result: Tensor = _HeldNorm.apply(input, bias, run, weight, groups, subtracts_mean)  # type: ignore[no-untyped-call]
+    return result
 
 
-class _Normalised(torch.autograd.Function):
-    """A norm over the last dimension of the input in the shape ``groups``, with one scale for each group."""
+class _HeldNorm(torch.autograd.Function):
+    """Norm over the last dimension of the input in shape ``groups``, with one constant scale per group."""
 
     @staticmethod
     def forward(
@@ -151,29 +151,29 @@ class _Normalised(torch.autograd.Function):
         run: Callable[[Tensor], tuple[Tensor, Tensor]],
         weight: Tensor | None,
         groups: Sequence[int],
-        centred: bool,
+        subtracts_mean: bool,
     ) -> Tensor:
         output, scale = run(input)
         ctx.save_for_backward(weight, scale)
-        ctx.shape, ctx.dtype, ctx.groups, ctx.centred = input.shape, input.dtype, groups, centred
+        ctx.shape, ctx.dtype, ctx.groups, ctx.subtracts_mean = input.shape, input.dtype, groups, subtracts_mean
         ctx.bias_shape = None if bias is None else bias.shape
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         weight, scale = ctx.saved_tensors
-        weighted = grad if weight is None else grad * weight
-        grouped = weighted.reshape(ctx.groups) * scale.reshape(*ctx.groups[:-1], 1)
-        if ctx.centred:
-            grouped = grouped - grouped.mean(-1, keepdim=True)
+        grad_input = (grad if weight is None else grad * weight).reshape(ctx.groups)
+        grad_input = grad_input * scale.reshape(*ctx.groups[:-1], 1)
+        if ctx.subtracts_mean:
+            grad_input = grad_input - grad_input.mean(-1, keepdim=True)
         grad_bias = None
         if ctx.needs_input_grad[1]:
             per_channel = grad if weight is None or weight.dim() == len(ctx.bias_shape) else grad.movedim(1, -1)
             grad_bias = per_channel.sum_to_size(ctx.bias_shape)
-        return grouped.reshape(ctx.shape).to(ctx.dtype), grad_bias, None, None, None, None
+        return grad_input.reshape(ctx.shape).to(ctx.dtype), grad_bias, None, None, None, None
 
 
-class _Gated(torch.autograd.Function):
+class _HeldGate(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, function: Callable[[Tensor], Tensor], gate: Callable[[Tensor], Tensor]
@@ -187,7 +187,7 @@ class _Gated(torch.autograd.Function):
         return grad * gate, None, None
 
 
-class _ScaledGradient(torch.autograd.Function):
+class _GradientScale(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, factor: float) -> Tensor:
         ctx.factor = factor

@@ -1,18 +1,18 @@
-r"""A balanced backward pass: within the block, what the model computes is the same, and gradients are complete.
+r"""LibraGrad: a backward pass with complete gradients; the forward pass computes the model's own results.
 
-Where all that gates, scales or weighs is held constant, a transformer is a linear function of its tokens and biases:
-at every layer, tokens times gradient and the biases times theirs sum to the logit. LibraGrad's four rules:
+With constant gates, denominators and attention weights, a transformer is a linear function of its tokens and biases. At
+every layer, tokens and biases times their gradients then sum to the logit. LibraGrad has four rules:
 
-- attention weights are constant: relevance goes through the values;
-- the denominators of norms are constant: LayerNorm's mean is taken off, its standard deviation divides;
+- attention weights are constant, so relevance propagates through values;
+- denominators of norms are constant: LayerNorm subtracts the mean and divides by a constant standard deviation;
 - gates are constant: GELU is x · Φ(x), SiLU x · σ(x);
-- of a product of two that both depend on the image, as in SwiGLU, each gets half.
+- each factor of a product of two image-dependent tensors, as in SwiGLU, gets half of the gradient.
 
-They are met at the functions that a model calls, of an unchanged model, in this thread; nothing is left behind. What
-depends on the image is a *path*, with a gradient, or a *factor*, held constant. Linear functions of paths are paths.
-Whatever else is made of paths (softmax, sigmoid, square root, and any function that is not known) is a factor. Paths
-may be multiplied and divided by factors. A factor that is added to a path, or that is the result, would be lost to the
-gradient in silence, so that is an error, and :func:`captum_gmar.register_rule` the way round it.
+A function mode applies the rules to the functions that the unchanged model calls in this thread. A tensor that depends
+on the image is a *path*, with a gradient, or a *factor*, which is constant. Linear functions of paths are paths. All
+other functions of paths (softmax, sigmoid, square root, unknown functions) are factors. Paths may be multiplied and
+divided by factors. Adding a factor to a path, or explaining a factor, would silently lose its gradient and raises an
+error; :func:`captum_gmar.register_rule` adds a rule for it.
 
 Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR 2025,
 https://arxiv.org/abs/2411.16760.
@@ -30,7 +30,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from captum_gmar.engine.hidden_states import functions
 from captum_gmar.engine.hidden_states.registry import (
     AFFINE,
-    ASIDE,
+    IGNORED,
     LINEAR,
     PRODUCTS,
     RULES,
@@ -48,68 +48,62 @@ REGISTER = "captum_gmar.register_rule"
 
 
 class Origin(NamedTuple):
-    """Where a factor came about."""
+    """Function and module that computed a factor."""
 
     function: str
     module: nn.Module | None
 
 
 @contextmanager
-def balanced(model: nn.Module, keeps_parameters: bool = False) -> Iterator["BalancedPass"]:
-    """Within the block, in this thread, what ``model`` computes of tensors that require grad has a balanced gradient.
+def libra_gradients(model: nn.Module, keeps_parameters: bool = False) -> Iterator["LibraGradPass"]:
+    """Give the model's results LibraGrad's gradients within the block, in this thread.
 
-    The gradient may be taken within the block or after it. Parameters are constants.
+    Gradients may be computed within the block or after it. Parameters are constant.
 
     Args:
-        model: whatever runs; asked for modules that a rule was registered for, and for names.
-        keeps_parameters: whether parameters that require grad get their part. It is for those that are added to the
-            tokens (biases, positions, prefix tokens), with the others frozen.
+        model: the model that runs.
+        keeps_parameters: parameters that require grad have gradients. Use it for parameters that are added to tokens
+            (biases, positions, prefix tokens), and freeze the others.
     """
-    _check_balanceable(model)
-    balancing = BalancedPass(model, keeps_parameters)
+    _check_interceptable(model)
+    libra_pass = LibraGradPass(model, keeps_parameters)
 
     @limit_to_thread
     def enter(module: nn.Module, args: Any) -> None:
-        balancing.aside += 1
+        libra_pass.rule_depth += 1
 
-    leave = limit_to_thread(balancing.leave)
-    with balancing, ExitStack() as stack:
+    leave = limit_to_thread(libra_pass.leave)
+    with libra_pass, ExitStack() as stack:
         for module in model.modules():
             if registered_rule(type(module)) is not None:
                 stack.enter_context(module.register_forward_pre_hook(enter))
                 stack.enter_context(module.register_forward_hook(leave, with_kwargs=True))
-        yield balancing
+        yield libra_pass
 
 
-class BalancedPass(AttentionMode):
-    """What is within the block of :func:`balanced`."""
+class LibraGradPass(AttentionMode):
+    """Function mode of :func:`libra_gradients`."""
 
     def __init__(self, model: nn.Module, keeps_parameters: bool) -> None:
         super().__init__()
         self.model = model
         self.keeps_parameters = keeps_parameters
-        self.aside = 0  # how many modules with a rule are under way, each in the other
-        self._in_module = False  # whether an nn.MultiheadAttention is under way
-        self._met: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of a factor its origin, of a path None
-        self._first = _sequence_number(torch.zeros((), requires_grad=True).clone())  # of autograd's steps
-        self._unmet: list[Any] = []  # the steps that were not met, of which something was
+        self.rule_depth = 0  # nesting depth of running modules with a rule
+        self._is_in_module = False  # an nn.MultiheadAttention runs
+        self._origins: WeakIdKeyDictionary = WeakIdKeyDictionary()  # a factor's origin; None for a path
+        self._first = _sequence_number(torch.zeros((), requires_grad=True).clone())  # autograd step
+        self._unknown_steps: list[Any] = []  # autograd steps of functions that the mode did not intercept
 
     def check(self, explained: Tensor) -> None:
-        """
-        Raises:
-            RuntimeError: if what is explained is a factor, so that there is no gradient.
-        """
+        """Raise a RuntimeError if the explained output is a factor, which has no gradient."""
         _, factors = self._parts(explained)
         if factors:
-            raise self._unbalanced(self._met[explained], "it is what is to be explained")
+            raise self._unknown_rule_error(self._origins[explained], "it is what is to be explained")
 
-    def check_all_met(self) -> None:
-        """
-        Raises:
-            RuntimeError: if anything was computed by what is not met here. To be asked at the end.
-        """
-        if self._unmet:
-            step = self._unmet[0]
+    def check_steps(self) -> None:
+        """Raise a RuntimeError if a function was not intercepted; call this last."""
+        if self._unknown_steps:
+            step = self._unknown_steps[0]
             kind = getattr(step, "_forward_cls", None)
             name = step.name() if kind is None else kind.__name__
             raise RuntimeError(
@@ -119,65 +113,65 @@ class BalancedPass(AttentionMode):
             )
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        """What comes out of a module with a rule."""
+        """Apply a module's registered rule to its output."""
         rule = registered_rule(type(module))
         if rule is not None:
             output = apply_rule(rule, module, lambda: output, args, kwargs)
-        self.aside -= 1
-        self._note(output, *self._parts((args, kwargs)), "forward")
+        self.rule_depth -= 1
+        self._record(output, *self._parts((args, kwargs)), "forward")
         return output
 
     def attend(self, call: AttentionCall) -> Tensor:
-        """Attention whose weights are constant: a gradient goes through the values alone."""
-        if self.aside:
+        """Run attention with constant weights; only values have gradients."""
+        if self.rule_depth:
             return call.run()
-        paths, factors = ([], []) if self._in_module else self._parts(call[:3])
-        attended = AttentionCall(*map(detach_tensor, call))._replace(value=call.value).run()
-        self._note(attended, paths, factors, "scaled_dot_product_attention")
-        return attended
+        paths, factors = ([], []) if self._is_in_module else self._parts(call[:3])
+        output = AttentionCall(*map(detach_tensor, call))._replace(value=call.value).run()
+        self._record(output, paths, factors, "scaled_dot_product_attention")
+        return output
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """The same inside torch's module, whose other steps are linear."""
-        args, kwargs = self._constants(args, kwargs)
-        paths, factors = ([], []) if self.aside else self._parts((args, kwargs))
-        self._in_module = True  # of which nothing but attention is met
+        """Run torch's attention module, whose other operations are linear."""
+        args, kwargs = self._detach_constants(args, kwargs)
+        paths, factors = ([], []) if self.rule_depth else self._parts((args, kwargs))
+        self._is_in_module = True  # only attention is intercepted in the module
         try:
             output, weights = super().attend_in_module(*args, **kwargs)
         finally:
-            self._in_module = False
-        self._note(output, paths, factors, "multi_head_attention_forward")
+            self._is_in_module = False
+        self._record(output, paths, factors, "multi_head_attention_forward")
         return output, weights
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Any other function, by the rule that is known of it; what comes of an unknown one makes a factor."""
+        """Run any other function by its rule; the result of an unknown function is a factor."""
         if getattr(func, "__name__", "") == "__get__":
             return self._read_property(func, args)
         name = _function_name(func)
-        if name in ASIDE:
+        if name in IGNORED:
             return func(*args, **kwargs)
         if name == "iter":
             return iter(self.run(torch.unbind, args, kwargs))
-        args, kwargs = self._constants(args, kwargs)
-        paths, factors = ([], []) if self.aside else self._parts((args, kwargs))
-        result = self._balance(func, name, args, kwargs, factors) if paths else func(*args, **kwargs)
-        self._note(args[0] if name == "setitem" else result, paths, factors, name)
+        args, kwargs = self._detach_constants(args, kwargs)
+        paths, factors = ([], []) if self.rule_depth else self._parts((args, kwargs))
+        result = self._apply(func, name, args, kwargs, factors) if paths else func(*args, **kwargs)
+        self._record(args[0] if name == "setitem" else result, paths, factors, name)
         return result
 
-    def _constants(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _detach_constants(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.keeps_parameters or not torch.is_grad_enabled():
             return tuple(args), kwargs
         return detach_parameters(tuple(args)), detach_parameters(kwargs)
 
     def _read_property(self, func: Callable[..., Any], args: Sequence[Any]) -> Any:
         result, name = func(*args), str(func.__self__.__name__)  # type: ignore[attr-defined]
-        if not isinstance(result, Tensor) or self.aside or name == "grad":
+        if not isinstance(result, Tensor) or self.rule_depth or name == "grad":
             return result
         if isinstance(args[0], nn.Parameter) and not self.keeps_parameters:
             return result.detach()
-        self._note(result, *self._parts(args), name)
+        self._record(result, *self._parts(args), name)
         return result
 
-    def _balance(
+    def _apply(
         self,
         func: Callable[..., Any],
         name: str,
@@ -185,102 +179,104 @@ class BalancedPass(AttentionMode):
         kwargs: dict[str, Any],
         factors: Sequence[Tensor],
     ) -> Any:
-        """Of arguments some of which are paths."""
+        """Run a function of paths by its rule."""
         rule = registered_rule(func)
         if rule is not None:
             return apply_rule(rule, func, lambda: func(*args, **kwargs), args, kwargs)
         if name in LINEAR:
-            self._check_all_paths(factors, name)
+            self._check_no_factors(factors, name)
             return func(*args, **kwargs)
         if name in PRODUCTS or name in AFFINE:
             return self._multiply(func, name, args, kwargs)
         if func.__name__ == f"{name}_" and is_path(args[0]):
             raise RuntimeError(
-                f"The balanced backward pass does not know {func.__name__}, by which {self._here()} changes a tensor "
+                f"The balanced backward pass does not know {func.__name__}, by which {self._caller()} changes a tensor "
                 f"in place. Let it call {name}, which returns a new tensor."
             )
         return RULES.get(name, constant)(func, args, kwargs)
 
     def _multiply(self, func: Callable[..., Any], name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Each of several paths that are multiplied gets its part."""
-        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}  # by place or name
-        added = [given[key] for key in AFFINE.get(name, ()) if key in given]
-        multiplied = {key: value for key, value in given.items() if key not in AFFINE.get(name, ())}
-        paths, factors = self._parts(multiplied)
-        paths_added, factors_added = self._parts(added)
-        self._check_all_paths(factors if paths_added and not paths else factors_added if paths else [], name)
+        """Run a product and divide the gradient equally among its paths."""
+        arguments: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}  # by position or name
+        summands = [arguments[key] for key in AFFINE.get(name, ()) if key in arguments]
+        operands = {key: value for key, value in arguments.items() if key not in AFFINE.get(name, ())}
+        paths, factors = self._parts(operands)
+        summand_paths, summand_factors = self._parts(summands)
+        self._check_no_factors(factors if summand_paths and not paths else summand_factors if paths else [], name)
         shares = len(paths)
         if shares < 2:
             return func(*args, **kwargs)
         if func.__name__ == f"{name}_":
             raise RuntimeError(
-                f"The balanced backward pass cannot share out {func.__name__}, by which {self._here()} changes a "
+                f"The balanced backward pass cannot share out {func.__name__}, by which {self._caller()} changes a "
                 f"tensor in place. Let it call {name}, which returns a new tensor."
             )
 
         def share(argument: Any) -> Any:
-            return functions.scaled_gradient(argument, 1 / shares) if is_path(argument) else argument
+            return functions.scale_gradient(argument, 1 / shares) if is_path(argument) else argument
 
-        given |= map_nested(share, multiplied)
-        return func(*(given[place] for place in range(len(args))), **{key: given[key] for key in kwargs})
+        arguments |= map_nested(share, operands)
+        return func(*(arguments[index] for index in range(len(args))), **{key: arguments[key] for key in kwargs})
 
     def _parts(self, arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """The paths and the factors among the arguments."""
+        """Return the paths and the factors among the arguments."""
         paths, factors = [], []
         for tensor in _tensors(arguments):
             if isinstance(tensor, nn.Parameter) and not self.keeps_parameters:
                 continue  # weights are loaded without gradient
             if tensor.requires_grad:
-                self._look_behind(tensor)
+                self._check_source(tensor)
                 paths.append(tensor)
-            elif tensor in self._met:
+            elif tensor in self._origins:
                 factors.append(tensor)
         return paths, factors
 
-    def _look_behind(self, path: Tensor) -> None:
-        """Notes what made it if that was not met: nothing but what came before, and rules that say so."""
-        step = path.grad_fn
-        if step is None or _sequence_number(path) < self._first or (path in self._met and self._met[path] is None):
+    def _check_source(self, path: Tensor) -> None:
+        """Record a path's autograd step if it is within the block, not intercepted and without a rule."""
+        step, origins = path.grad_fn, self._origins
+        if step is None or _sequence_number(path) < self._first or (path in origins and origins[path] is None):
             return
         if registered_rule(getattr(step, "_forward_cls", None)) is None:
-            self._unmet.append(step)
+            self._unknown_steps.append(step)
 
-    def _note(self, result: Any, paths: Sequence[Tensor], factors: Sequence[Tensor], name: str) -> None:
-        """Notes what was made of paths or factors."""
+    def _record(self, result: Any, paths: Sequence[Tensor], factors: Sequence[Tensor], name: str) -> None:
+        """Record the results of a function of paths or factors."""
         origin = None
         for tensor in _tensors(result) if paths or factors else ():
             if tensor.requires_grad:
-                self._met[tensor] = None
-            elif tensor not in self._met:
-                first = self._met[factors[0]] if factors and not paths else None
+                self._origins[tensor] = None
+            elif tensor not in self._origins:
+                first = self._origins[factors[0]] if factors and not paths else None
                 origin = origin or first or Origin(name, _calling_module())
-                self._met[tensor] = origin
+                self._origins[tensor] = origin
 
-    def _check_all_paths(self, factors: Sequence[Tensor], name: str) -> None:
+    def _check_no_factors(self, factors: Sequence[Tensor], name: str) -> None:
         if factors:
-            raise self._unbalanced(self._met[factors[0]], f"{self._here()} puts it beside others by {name}")
+            raise self._unknown_rule_error(
+                self._origins[factors[0]], f"{self._caller()} puts it beside others by {name}"
+            )
 
-    def _unbalanced(self, origin: Origin, use: str) -> RuntimeError:
+    def _unknown_rule_error(self, origin: Origin, use: str) -> RuntimeError:
         kind = "CLASS" if origin.module is None else type(origin.module).__name__
         return RuntimeError(
-            f"The balanced backward pass does not know what {self._called(origin.module)} computes by "
+            f"The balanced backward pass does not know what {self._module_text(origin.module)} computes by "
             f"{origin.function}. It is taken as constant, as what multiplies or divides others may be, but {use}. Say "
             f"how it is balanced: {REGISTER}({kind}, rule), where the rule is 'linear', 'gate' for an activation "
             "x * gate(x), or a callable with detach() on what is constant."
         )
 
-    def _here(self) -> str:
-        return self._called(_calling_module())
+    def _caller(self) -> str:
+        return self._module_text(_calling_module())
 
-    def _called(self, module: nn.Module | None) -> str:
-        """The module, by class and name."""
+    def _module_text(self, module: nn.Module | None) -> str:
+        """Return a module's class and name."""
         if module is None:
             return "the function that runs the model"
         name = next((name for name, other in self.model.named_modules() if other is module), "")
         return f"{type(module).__name__} {name!r}" if name else type(module).__name__
 
 
-def _check_balanceable(model: nn.Module) -> None:
+def _check_interceptable(model: nn.Module) -> None:
     check_no_checkpointing(model)
     if any(isinstance(module, TRACED) for module in model.modules()):
         raise RuntimeError(
@@ -290,18 +286,18 @@ def _check_balanceable(model: nn.Module) -> None:
 
 
 def _sequence_number(path: Tensor) -> int:
-    """Of the step by which autograd goes back from it, in the order of this thread."""
+    """Return the number of a path's autograd step in this thread."""
     assert path.grad_fn is not None
     return int(path.grad_fn._sequence_nr())
 
 
 def _function_name(func: Callable[..., Any]) -> str:
-    """``add`` of ``torch.add``, ``Tensor.add_`` and ``Tensor.__add__``."""
+    """Return the common name, for example ``add`` of ``torch.add``, ``Tensor.add_`` and ``Tensor.__add__``."""
     return str(getattr(func, "__name__", "")).strip("_")
 
 
 def _tensors(arguments: Any) -> Iterator[Tensor]:
-    """The tensors of real or complex numbers among the arguments."""
+    """Yield the tensors of real or complex numbers among the arguments."""
     if isinstance(arguments, Tensor):
         if arguments.is_floating_point() or arguments.is_complex():
             yield arguments
@@ -313,7 +309,7 @@ def _tensors(arguments: Any) -> Iterator[Tensor]:
 
 
 def _calling_module() -> nn.Module | None:
-    """The module whose ``forward`` is under way."""
+    """Return the module whose ``forward`` runs."""
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_locals.get("self")

@@ -1,4 +1,4 @@
-"""Which functions are linear, products or have a rule of their own in a balanced backward pass, and how to add one."""
+"""LibraGrad's rules for functions and modules, and their registration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# By name, without the underscores of operators and of functions that work in place.
+# Names have no underscores, so they cover operators and in-place functions.
 LINEAR = _words(
     "abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d add alias amax amin "
     "as_strided avg_pool1d avg_pool2d bfloat16 broadcast_tensors broadcast_to cat chunk clone concat concatenate "
@@ -28,13 +28,13 @@ LINEAR = _words(
     "upsample view view_as vsplit vstack where"
 )
 PRODUCTS = _words("bmm dot einsum imul inner matmul mm mul multiply mv outer prelu rmatmul rmul tensordot")
-# Products of two arguments to which another is added: its place and its name.
+# Products with a summand: its position and name.
 AFFINE: dict[str, tuple[int, str]] = {
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), (2, "bias")),
     **dict.fromkeys(("addmm", "baddbmm"), (0, "input")),
 }
-# What asks or says something of a tensor, or makes one that does not depend on its numbers.
-ASIDE = _words(
+# Queries of tensors, and functions whose results do not depend on the numbers.
+IGNORED = _words(
     "backward data_ptr delete dim empty_like element_size full_like get_device grad is_complex is_contiguous "
     "is_floating_point is_nonzero len ndimension new_empty new_full new_ones new_tensor new_zeros numel ones_like "
     "rand_like randn_like register_hook register_post_accumulate_grad_hook requires_grad retain_grad set size stride "
@@ -47,21 +47,21 @@ _registered: dict[Any, BalanceRule] = {}
 
 def register_rule(kind: Any, rule: BalanceRule) -> None:
     """
-    Says how the gradient of a module or function that the balanced pass does not know is balanced, from now on.
+    Register LibraGrad's rule for a module or function that it does not know.
 
     Args:
-        kind: a class of modules, a function that torch lets be overridden, such as ``torch.nn.functional.elu``, or a
+        kind: A class of modules, an overridable function of torch such as ``torch.nn.functional.elu``, or a
             ``torch.autograd.Function``.
-        rule: one of
+        rule: One of
 
-            - "linear": its gradient is as it should be, as of an average over tokens;
-            - "gate": it is x · gate(x), element by element, of which the gate is constant, as of an activation;
-            - a callable that takes the module or function and its arguments and computes the same with torch's own
-              functions, with ``detach()`` on whatever is constant. Not for a ``torch.autograd.Function``.
+            - "linear": the gradient is unchanged, for example of an average over tokens;
+            - "gate": an element-wise function x · gate(x) with a constant gate, for example an activation;
+            - a callable that takes the module or function and its arguments. It computes the same result by torch's
+              functions, with ``detach()`` on constant parts. Not for a ``torch.autograd.Function``.
 
     Raises:
-        TypeError: if the kind is none of these.
-        ValueError: if the rule is none of these.
+        TypeError: if ``kind`` is neither a class nor a function.
+        ValueError: if ``rule`` is none of these.
 
     Example::
 
@@ -82,48 +82,48 @@ def register_rule(kind: Any, rule: BalanceRule) -> None:
 
 
 def registered_rule(kind: Any) -> BalanceRule | None:
-    """Of a function, or of a class or one that it inherits from."""
+    """Return the rule of a function, or of a class or its nearest base."""
     parents = kind.__mro__ if isinstance(kind, type) else (kind,)
     return next((_registered[parent] for parent in parents if parent in _registered), None)
 
 
 def apply_rule(
-    rule: BalanceRule, of: Any, run: Callable[[], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    rule: BalanceRule, kind: Any, run: Callable[[], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """What a registered rule makes of a module or function and its arguments; ``run`` gives what it itself does."""
+    """Apply a registered rule to a module or function; ``run`` returns its own result."""
     if callable(rule):
-        return rule(of, *args, **kwargs)
+        return rule(kind, *args, **kwargs)
     if rule == "linear":
         return run()
     (input, *_) = (*args, *kwargs.values())
-    return functions.in_proportion(input, run())
+    return functions.hold_ratio(input, run())
 
 
 def constant(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """What the function gives, without gradient."""
+    """Run a function without gradient."""
     return func(*map_nested(detach_tensor, args), **map_nested(detach_tensor, kwargs))
 
 
 def is_path(argument: Any) -> bool:
-    """Whether it is a tensor that a gradient goes through."""
+    """Return whether the argument is a tensor that requires grad."""
     return isinstance(argument, Tensor) and argument.requires_grad
 
 
-def _instead(function: Callable[..., Any]) -> Callable[..., Any]:
+def _replace_by(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda func, args, kwargs: function(*args, **kwargs)
 
 
 def _power(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """A whole power is a product of paths; what any other gives is a factor."""
+    """Run an integral power as a product of paths; other powers are factors."""
     base, exponent = (*args, *kwargs.values())[:2]
-    is_whole = isinstance(exponent, int | float) and exponent >= 1 and exponent == int(exponent)
-    if not is_path(base) or not is_whole:
+    is_integral = isinstance(exponent, int | float) and exponent >= 1 and exponent == int(exponent)
+    if not is_path(base) or not is_integral:
         return constant(func, args, kwargs)
-    return torch.pow(functions.scaled_gradient(base, 1 / exponent), exponent)
+    return torch.pow(functions.scale_gradient(base, 1 / exponent), exponent)
 
 
 def _division(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The denominator is constant."""
+    """Run a division with a constant denominator."""
     return func(args[0], *map_nested(detach_tensor, args[1:]), **map_nested(detach_tensor, kwargs))
 
 
@@ -133,23 +133,23 @@ def _dropout(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
 
 
 def _batch_norm(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """With running statistics it is linear, and with the batch's own it is not known."""
+    """Run batch norm, which is linear with running statistics and unknown with the batch's."""
     uses_batch = args[5] if len(args) > 5 else kwargs.get("training", False)
     return constant(func, args, kwargs) if uses_batch else func(*args, **kwargs)
 
 
-# Each takes the function and its arguments, of which some are paths.
+# Each rule takes a function and its arguments, some of which are paths.
 RULES: dict[str, Callable[[Callable[..., Any], Sequence[Any], dict[str, Any]], Any]] = {
-    "layer_norm": _instead(functions.layer_norm),
-    "rms_norm": _instead(functions.rms_norm),
-    "group_norm": _instead(functions.group_norm),
+    "layer_norm": _replace_by(functions.layer_norm),
+    "rms_norm": _replace_by(functions.rms_norm),
+    "group_norm": _replace_by(functions.group_norm),
     "batch_norm": _batch_norm,
-    "normalize": _instead(functions.normalize),
-    "gelu": _instead(functions.gelu),
-    "silu": _instead(functions.silu),
-    "mish": _instead(functions.mish),
-    "hardswish": _instead(functions.hardswish),
-    "glu": _instead(functions.glu),
+    "normalize": _replace_by(functions.normalize),
+    "gelu": _replace_by(functions.gelu),
+    "silu": _replace_by(functions.silu),
+    "mish": _replace_by(functions.mish),
+    "hardswish": _replace_by(functions.hardswish),
+    "glu": _replace_by(functions.glu),
     "pow": _power,
     "square": lambda func, args, kwargs: _power(torch.pow, (args[0], 2), {}),
     "dropout": _dropout,
