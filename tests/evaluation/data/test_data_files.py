@@ -1,55 +1,14 @@
-"""Data in every form that ``evaluate`` reads."""
+"""Data on disk in every form that ``evaluate`` reads."""
 
-import csv
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from captum_gmar.evaluation.data.data_files import read_examples
-from captum_gmar.evaluation.data.example import Example
-
-BOX = [1.0, 2.0, 5.0, 4.0]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder with two classes of images of 8x6 pixels, and what is no image or hidden."""
-    for number, name in enumerate(["cat/b.png", "cat/a.jpg", "dog/c.png", ".hidden/d.png"]):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 6), (50 * number, 0, 0)).save(path)
-    (tmp_path / "cat" / "notes.txt").write_text("no image")
-    return tmp_path
-
-
-def write_table(path: Path, records: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".json":
-        path.write_text(json.dumps(records))
-        return path
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
-    return path
-
-
-def white(mask: Image.Image | None) -> set[tuple[int, int]]:
-    """Row and column of the pixels that are white, all others being black."""
-    assert mask is not None
-    values = np.asarray(mask)
-    assert set(np.unique(values)) <= {0, 255}
-    return {(int(row), int(column)) for row, column in np.argwhere(values)}
-
-
-def inside(box: list[float]) -> set[tuple[int, int]]:
-    x0, y0, x1, y1 = map(int, box)
-    return {(row, column) for row in range(y0, y1) for column in range(x0, x1)}
+from evaluation.data.tables import BOX, inside, white, write_table
 
 
 def test_folder(photos: Path) -> None:
@@ -83,34 +42,6 @@ def test_several_boxes_are_one_object(photos: Path) -> None:
     other = [6.0, 0.0, 8.0, 1.0]
     (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [BOX, other]}]))
     assert white(example.read_mask(8, 6)) == inside(BOX) | inside(other)
-
-
-def saved_masks() -> dict[str, Callable[[np.ndarray], Image.Image]]:
-    def palette(mask: np.ndarray) -> Image.Image:
-        image = Image.fromarray(mask.astype(np.uint8))
-        image.putpalette([0, 0, 0, 0, 0, 0])
-        return image
-
-    def transparent(mask: np.ndarray) -> Image.Image:
-        return Image.fromarray((255 * mask).astype(np.uint8)).convert("RGBA")
-
-    return {
-        "black and white": lambda mask: Image.fromarray(mask),
-        "class indices": lambda mask: Image.fromarray((7 * mask).astype(np.uint8)),
-        "16 bit": lambda mask: Image.fromarray(mask.astype(np.uint16)),
-        "palette": palette,
-        "opaque": transparent,
-    }
-
-
-@pytest.mark.parametrize("kind", saved_masks())
-def test_masks(photos: Path, kind: str) -> None:
-    mask = np.zeros((6, 8), bool)
-    mask[2:4, 1:5] = True
-    saved_masks()[kind](mask).save(photos / "mask.png")
-    (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "mask": "mask.png"}]))
-    assert example.has_object
-    assert white(example.read_mask(8, 6)) == inside(BOX)
 
 
 def test_saved_data_set(photos: Path) -> None:
@@ -196,73 +127,11 @@ def test_no_such_data(tmp_path: Path) -> None:
             read_examples(tmp_path / name)
 
 
-def test_bad_masks(photos: Path) -> None:
-    Image.new("L", (3, 3)).save(photos / "small.png")
-    (photos / "broken.png").write_bytes(b"no png")
-
-    with pytest.raises(ValueError, match="its mask is of 3x3 pixels and the image of 8x6"):
-        masked(photos, mask="small.png").read_mask(8, 6)
-    for name in ("broken.png", "absent.png", 5):
-        with pytest.raises(OSError, match=f"{name}: cannot be read as a mask"):
-            masked(photos, mask=name).read_mask(8, 6)
-
-
-@pytest.mark.parametrize("box", [[0, 0, 9, 2], [4, 4, 2, 2]])
-def test_box_outside_of_its_image(photos: Path, box: list[int]) -> None:
-    (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [box]}]))
-    with pytest.raises(ValueError, match="inside the image of 8x6 pixels, width by height"):
-        example.read_mask(8, 6)
-
-
 def test_a_flat_folder(photos: Path) -> None:
     """Without classes; what is in hidden folders does not count."""
     examples = read_examples(photos / "cat")
     assert [(example.name, example.label) for example in examples] == [("a.jpg", None), ("b.png", None)]
     assert examples[1].read().getpixel((0, 0)) == (0, 0, 0)
-
-
-def masked(photos: Path, **changes: object) -> Example:
-    record = {"path": "cat/a.jpg", "label": 1, "boxes": [BOX], "mask": "mask.png", **changes}
-    (example,) = read_examples(write_table(photos / "t.json", [record]))
-    return example
-
-
-def save_mask(path: Path, column: int = 0) -> None:
-    mask = np.zeros((6, 8), bool)
-    mask[0, column] = True
-    Image.fromarray(mask).save(path)
-
-
-@pytest.mark.parametrize("change", [{"label": 2}, {"boxes": [[0, 0, 1, 1]]}, {"mask": None}])
-def test_what_is_known_is_part_of_an_example(photos: Path, change: dict[str, object]) -> None:
-    save_mask(photos / "mask.png")
-    measured = masked(photos).identity()
-    assert masked(photos).is_same(measured)
-    assert not masked(photos, **change).is_same(measured)
-
-
-@pytest.mark.parametrize("name", ["cat/a.jpg", "mask.png"])
-def test_another_image_under_the_same_name_is_another_example(photos: Path, name: str) -> None:
-    """Also one of the same size."""
-    save_mask(photos / "mask.png")
-    measured = masked(photos).identity()
-    content = bytearray((photos / name).read_bytes())
-    content[-1] ^= 1
-    (photos / name).write_bytes(content)
-    assert not masked(photos).is_same(measured)
-    (photos / name).unlink()
-    assert not masked(photos).is_same(measured)
-
-
-def test_a_copy_of_the_files_is_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose times are others: the content decides. Where size and time are the same, it is not read."""
-    save_mask(photos / "mask.png")
-    measured = masked(photos).identity()
-    os.utime(photos / "cat" / "a.jpg", (1, 1))
-    assert masked(photos).is_same(measured)
-    touched = masked(photos).identity()
-    monkeypatch.setattr(Path, "read_bytes", None)
-    assert masked(photos).is_same(touched)
 
 
 def test_saved_data_set_with_gaps(photos: Path) -> None:

@@ -1,0 +1,191 @@
+"""Heads over a data set, from Python: interrupted, resumed, and on bad input."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_gmar import evaluate_heads
+from captum_gmar.ablation import (
+    attention_entropy,
+)
+from captum_gmar.evaluation import evaluate_heads as heads_module
+from captum_gmar.evaluation.measurement.head_scores import Ablation
+from captum_gmar.evaluation.reports.head_report import HeadResults
+from evaluation.small_data import LABELLED, Labelled, content, number_of, rows
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
+
+def stopped_after(count: int, name: str, patch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Stops the work after some batches; the numbers of the examples that came to it."""
+    numbers: list[list[int]] = []
+    home, attribute = {"scoring": (heads_module, "score_heads"), "silencing": (Ablation, "measure")}[name]
+    original = getattr(home, attribute)
+
+    def work(*arguments: Any) -> Any:
+        if len(numbers) == count:
+            raise KeyboardInterrupt
+        numbers.append(list(arguments[-2].numbers))
+        return original(*arguments)
+
+    patch.setattr(home, attribute, work)
+    return numbers
+
+
+@pytest.mark.parametrize("name", ["scoring", "silencing"])
+def test_interrupted_and_resumed_is_unbroken(
+    ablate: Callable[..., HeadResults],
+    whole: HeadResults,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        first = stopped_after(1, name, patch)
+        with (
+            pytest.warns(UserWarning, match=r"interrupted: \d of \d+ images kept; the same call goes on"),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            ablate(output=broken)
+    assert not (broken / "heads.md").exists()
+    with monkeypatch.context() as patch:
+        again = {other: stopped_after(99, other, patch) for other in ("scoring", "silencing")}
+        ablate(output=broken)
+    numbers = [number for batch in again[name] for number in batch]
+    assert not {*numbers} & {*first[0]}
+    assert len(numbers) + len(first[0]) == (LABELLED if name == "scoring" else LABELLED // 2)
+    assert again["scoring"] == [] or name == "scoring"
+    assert content(broken) == content(folder)
+
+
+def test_what_is_finished_is_not_computed_again(
+    ablate: Callable[..., HeadResults],
+    whole: HeadResults,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Also where heads are silenced later, and against other orders, and then against the first again."""
+    ablate(ablate=False, output=tmp_path)
+    stopped_after(0, "scoring", monkeypatch)
+    ablate(output=tmp_path, random_orders=1)
+    assert content(tmp_path) != content(folder)
+    ablate(output=tmp_path)
+    stopped_after(0, "silencing", monkeypatch)
+    ablate(output=tmp_path, random_orders=1)
+    ablate(output=tmp_path)
+    assert content(tmp_path) == content(folder)
+
+
+def test_an_image_that_two_runs_have_finished_counts_once(
+    ablate: Callable[..., HeadResults], whole: HeadResults, folder: Path, tmp_path: Path
+) -> None:
+    twice = tmp_path / "twice"
+    shutil.copytree(folder, twice)
+    for journal in [*twice.glob("**/process-0.jsonl")]:
+        journal.with_name("process-1.jsonl").write_bytes(journal.read_bytes())
+    again = ablate(output=twice)
+    assert content(twice) == content(folder)
+    assert again.images == whole.images
+    assert len(again.ablation.images) == LABELLED // 2
+
+
+def test_more_images_can_follow(
+    ablate: Callable[..., HeadResults], whole: HeadResults, folder: Path, tmp_path: Path
+) -> None:
+    """The scores so far are kept; heads are ranked anew."""
+    assert len(ablate(output=tmp_path, limit=6).ablation.images) == 3
+    (journal,) = (tmp_path / "journal").glob("*.jsonl")
+    first = journal.read_bytes()
+    ablate(output=tmp_path)
+    assert journal.read_bytes().startswith(first)
+    assert content(tmp_path) == content(folder)
+
+
+def test_an_image_that_changed_is_scored_anew(vit: nn.Module, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    for number in range(2):
+        Image.fromarray(pixels[number]).save(folder / f"{number}.png")
+    options = {"processor": Processor(), "output": tmp_path / "results"}
+    before = evaluate_heads(vit, folder, ["entropy"], **options).statistics["entropy"].importance
+    Image.fromarray(pixels[2]).save(folder / "1.png")
+    with pytest.warns(UserWarning, match=r"1 image is not what was measured .*: 1\.png"):
+        after = evaluate_heads(vit, folder, ["entropy"], **options).statistics["entropy"].importance
+    assert torch.equal(before[0], after[0])
+    expected = attention_entropy(vit, Processor()(Image.fromarray(pixels[2]))["pixel_values"])
+    torch.testing.assert_close(after[1], expected[0])
+
+
+class Processor:
+    """An image processor that scales and does no more."""
+
+    def __call__(self, images: Image.Image, **options: Any) -> dict[str, Tensor]:
+        return {"pixel_values": torch.from_numpy(np.asarray(images) / np.float32(255)).movedim(-1, 0)[None]}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+
+def test_an_image_that_cannot_be_scored_is_left_out(vit: nn.Module, labelled: Labelled, tmp_path: Path) -> None:
+    some = [*labelled[:2], (torch.full((3, 32, 32), torch.nan), 0), *labelled[2:4]]
+    with pytest.warns(UserWarning, match="left out 1 image, see `skipped`: example 2: gmar-l1: "):
+        results = evaluate_heads(vit, some, ["gmar-l1"], output=tmp_path)
+    assert [number_of(name) for name in results.images] == [0, 1, 3, 4]
+    assert [skip.name for skip in results.skipped] == ["example 2"]
+    assert rows(tmp_path / "skipped.csv")[0]["name"] == "example 2"
+    assert "## Left out\n\n- example 2: gmar-l1: " in results.to_markdown()
+
+
+def test_settings_are_kept(vit: nn.Module, labelled: Labelled, tmp_path: Path) -> None:
+    evaluate_heads(vit, labelled, ["entropy"], output=tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
+    assert (settings["scores"], settings["target"], settings["seed"]) == (["entropy"], "predicted", 0)
+    with pytest.raises(ValueError, match="holds results of other settings: scores is"):
+        evaluate_heads(vit, labelled, ["gmar-l1"], output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scores": ["gmar-l1", "taylor"]}, ValueError, r"scores must be of gmar-l1, .*\. Got 'taylor' instead"),
+        ({"scores": []}, ValueError, r"scores must hold at least one\. Got none instead"),
+        ({"scores": {"random": len}}, ValueError, r"scores must not be called 'random'"),
+        ({"scores": {"mine": 3}}, TypeError, r"scores must be callable.*Got int for 'mine' instead"),
+        ({"target": "dog"}, ValueError, r"target must be predicted, label, an index or a label\. Got 'dog'"),
+        ({"target": 10}, ValueError, r"target must be from 0 to 9"),
+        ({"limit": 0}, ValueError, r"limit must be an integer, one or more\. Got 0 instead"),
+        ({"seed": -1}, ValueError, r"seed must be an integer, zero or more\. Got -1 instead"),
+        ({"random_orders": 1.0}, ValueError, r"random_orders must be an integer, one or more\. Got 1\.0 instead"),
+        ({"batch_size": True}, ValueError, r"batch_size must be an integer, one or more\. Got True instead"),
+        ({"ablate": True, "limit": 1}, ValueError, r"ablate must go with two images or more"),
+        ({"data": []}, ValueError, r"data must hold at least one image"),
+        ({"data": 3}, TypeError, r"data must be a path, a data set or an iterable"),
+    ],
+)
+def test_bad_arguments(
+    vit: nn.Module, labelled: Labelled, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate_heads(**{"model": vit, "data": labelled, **options})
+
+
+def test_models_that_cannot_be_scored(make_vit: Callable[..., nn.Module], labelled: Labelled) -> None:
+    with pytest.raises(ValueError, match="ablate must go with a model of several classes"):
+        evaluate_heads(make_vit(num_labels=1), labelled, ablate=True)
+    broken = make_vit()
+    with torch.no_grad():
+        broken.classifier.weight.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="gmar-l1: "):
+        evaluate_heads(broken, labelled)
