@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import pytest
 import torch
 from PIL import Image
@@ -25,7 +24,7 @@ from captum_gmar.evaluation.measurement.measures import Measures
 from captum_gmar.evaluation.runs.journal import Batch
 from captum_gmar.evaluation.runs.journal import read_batches as batches_of
 from captum_gmar.metrics.controls import CONTROLS
-from cli.commandline import LABELS, Result, as_torchrun, files_of_at_most, save_photo, written
+from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
 METHODS = ("gmar-l1", "rollout")
 OPTIONS = ("--methods", ",".join(METHODS), "--removal", "zero,tokens", "--steps", 4)
@@ -153,27 +152,6 @@ def test_curves_have_the_areas_of_the_summary(data: Path, evaluate: Evaluate) ->
         assert summary[key] == pytest.approx(area, abs=1e-5)
 
 
-def test_report_names_what_it_is_of(data: Path, evaluate: Evaluate) -> None:
-    evaluate(data, *OPTIONS, "--output", "results")
-    report = (data.parent / "results" / "summary.md").read_text()
-    for part in (
-        "Removal: zero",
-        "Removal: tokens",
-        "20 images",
-        "the predicted class",
-        *METHODS,
-        *CONTROLS,
-        "torch 2",
-    ):
-        assert part in report
-    settings = json.loads((data.parent / "results" / "settings.json").read_text())
-    assert settings["settings"]["removals"] == ["zero", "tokens"]
-    assert settings["settings"]["seed"] == 0
-    assert "torch" in settings["versions"]
-    assert settings["versions"]["pillow"] == PIL.__version__  # which decodes photos
-    assert f"pillow {PIL.__version__}" in report
-
-
 def test_the_same_command_again_computes_nothing(
     data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,14 +186,6 @@ def test_methods_that_follow_where_there_is_nothing_to_measure(data: Path, evalu
         done = evaluate(data, *options, methods)
         assert done.status == 0
         assert "nothing to sum up" in done.err
-
-
-def test_parts_of_the_images_make_up_the_whole(data: Path, evaluate: Evaluate) -> None:
-    options = ("--methods", "rollout", "--metrics", "average-gain", "--output")
-    for part in (1, 2):
-        evaluate(data, *options, f"part-{part}", "--part", f"{part}/2")
-    halves = [{row["path"] for row in rows(data.parent / f"part-{part}" / "examples.csv")} for part in (1, 2)]
-    assert halves == [{f"{number}.png" for number in range(start, IMAGES, 2)} for start in (0, 1)]
 
 
 def test_more_images_can_follow(data: Path, evaluate: Evaluate) -> None:
@@ -311,25 +281,6 @@ def test_a_folder_has_one_owner(data: Path, evaluate: Evaluate) -> None:
     assert evaluate(data, *few).status == 0
 
 
-def test_an_image_replaced_under_its_name_is_measured_anew(data: Path, evaluate: Evaluate) -> None:
-    few = ("--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", 4)
-    evaluate(data, *few, "--output", "results", "--limit", 6)
-    before = rows(data.parent / "results" / "examples.csv")
-    changed = before[0]["path"]
-    save_photo(data.parent / changed, seed=77)
-    again = evaluate(data, *few, "--output", "results", "--limit", 6)
-    assert again.status == 0
-    assert f"1 image is not what was measured under the same name, and measured anew: {changed}" in again.err
-    after = rows(data.parent / "results" / "examples.csv")
-    assert [row for row in after if row["path"] != changed] == [row for row in before if row["path"] != changed]
-    evaluate(data, *few, "--output", "fresh", "--limit", 6)
-    fresh = rows(data.parent / "fresh" / "examples.csv")
-    own, expected = ([float(row["value"]) for row in table if row["path"] == changed] for table in (after, fresh))
-    assert own == pytest.approx(expected, abs=1e-6)
-    assert own != [float(row["value"]) for row in before if row["path"] == changed]
-    assert not evaluate(data, *few, "--output", "results", "--limit", 6).err
-
-
 def test_data_may_grow_and_move(data: Path, models: Path, evaluate: Evaluate) -> None:
     """One more image, before all others, and the same weights by another path: nothing is measured twice."""
     few = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results")
@@ -395,34 +346,6 @@ def test_progress_without_a_terminal(data: Path, evaluate: Evaluate, monkeypatch
     assert all(line.endswith(" min left") for line in lines)
 
 
-def test_a_corrupt_image_is_listed_and_left_out_of_all(data: Path, evaluate: Evaluate) -> None:
-    (data.parent / "3.png").write_bytes(b"no image")
-    done = evaluate(data, *OPTIONS, "--output", "results")
-    assert done.status == 1
-    assert "3.png" in done.err
-    folder = data.parent / "results"
-    assert [(row["number"], row["name"]) for row in rows(folder / "skipped.csv")] == [("3", "3.png")]
-    assert "3.png" in (folder / "summary.md").read_text()
-    examples = rows(folder / "examples.csv")
-    for method in (*METHODS, *CONTROLS):
-        assert {int(row["example"]) for row in examples if row["method"] == method} == {*range(IMAGES)} - {3}
-
-
-def test_a_full_disk_loses_nothing(data: Path, evaluate: Evaluate) -> None:
-    arguments = (data, *OPTIONS, "--output", "results")
-    journal = data.parent / "results" / "journal"
-    evaluate(*arguments[:-1], "first", "--limit", 8)
-    size = (data.parent / "first" / "journal" / "process-0.jsonl").stat().st_size * 3 // 2  # amid the second line
-    with files_of_at_most(size):
-        stopped = evaluate(*arguments)
-    assert stopped.is_error("results: cannot be written", "What is finished is kept")
-    assert len(read_batches(journal)) == 1
-    assert (journal / "process-0.jsonl").stat().st_size == size
-    assert evaluate(*arguments).status == 0
-    evaluate(data, *OPTIONS, "--output", "unbroken")
-    assert content(data.parent / "results") == content(data.parent / "unbroken")
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="everything is writable for root")
 def test_a_folder_that_cannot_be_written_to(data: Path, evaluate: Evaluate) -> None:
     closed = data.parent / "closed"
@@ -438,20 +361,6 @@ def test_other_settings_need_another_folder(data: Path, evaluate: Evaluate) -> N
     other = evaluate(data, *OPTIONS, "--output", "results", model="multi")
     assert other.is_error("other settings: weights is")
     assert content(data.parent / "results") == before
-
-
-def test_other_files_are_not_touched(data: Path, evaluate: Evaluate) -> None:
-    refused = evaluate(data, *OPTIONS, "--output", ".")
-    assert refused.is_error("must be a new or empty folder, or one of results")
-    (data.parent / "file").write_text("mine")
-    assert evaluate(data, *OPTIONS, "--output", "file").is_error("must be a new or empty folder")
-    assert (data.parent / "file").read_text() == "mine"
-
-
-def test_labels_as_targets(data: Path, evaluate: Evaluate) -> None:
-    evaluate(data, *OPTIONS, "--output", "results", "--target", "label", "--metrics", "deletion")
-    examples = rows(data.parent / "results" / "examples.csv")
-    assert {(int(row["example"]) % len(LABELS), int(row["target"])) for row in examples} == {(i, i) for i in range(4)}
 
 
 def test_built_in_scenes(work: Path, evaluate: Evaluate) -> None:
@@ -474,15 +383,6 @@ def test_bfloat16_is_close(data: Path, evaluate: Evaluate) -> None:
     )
     assert rounded != exact
     assert rounded == pytest.approx(exact, abs=0.02)
-
-
-def test_batch_size_changes_nothing(data: Path, evaluate: Evaluate) -> None:
-    for size in (1, 7):
-        evaluate(data, *OPTIONS, "--output", f"size-{size}", "--batch-size", size, "--limit", 4)
-    ours, others = (
-        [float(row["value"]) for row in rows(data.parent / f"size-{size}" / "examples.csv")] for size in (1, 7)
-    )
-    assert ours == pytest.approx(others, abs=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -530,14 +430,6 @@ def test_pictures_are_pictures(data: Path, evaluate: Evaluate, drawn: None) -> N
     for name in written(data.parent / "results" / "plots"):
         with Image.open(data.parent / "results" / "plots" / name) as picture:
             assert min(picture.size) > 200
-
-
-def test_more_scenes_can_follow(work: Path, evaluate: Evaluate) -> None:
-    options = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results", "--limit")
-    evaluate(*options, 2, model=None)
-    first = {row["path"] for row in rows(work / "results" / "examples.csv")}
-    assert evaluate(*options, 3, model=None).status == 0
-    assert first < {row["path"] for row in rows(work / "results" / "examples.csv")}
 
 
 def test_a_finished_run_with_a_bad_image_stays_finished(

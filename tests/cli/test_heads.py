@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar import GMARAttribution, evaluate_heads
+from captum_gmar import GMARAttribution
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.main import main
-from captum_gmar.evaluation.measurement.head_scores import Ablation
 from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
 IMAGES = 10
@@ -60,40 +59,6 @@ def rows(path: Path) -> list[dict[str, str]]:
 def content(folder: Path) -> dict[str, str]:
     """The tables, which must not change from run to run."""
     return {name: (folder / name).read_text() for name in TABLES}
-
-
-def test_scores_are_those_of_the_library(data: Path, heads: Heads, classifier: Classifier) -> None:
-    done = heads(data, "--scores", "entropy,gmar-l1", "--scores", "gmar-l2", "--output", "results", "--batch-size", 3)
-    assert done.status == 0, done.err
-    assert done.out == f"{IMAGES} images scored: results/heads.md\n"
-    images = [(data.parent / f"{number}.png", str(number % len(LABELS))) for number in range(IMAGES)]
-    expected = evaluate_heads(
-        classifier.model, images, ["entropy", "gmar-l1", "gmar-l2"], processor=classifier.processor
-    )
-    cells = rows(data.parent / "results" / "heads.csv")
-    for row, record in zip(cells, expected.records(), strict=True):
-        for key in ("score", "layer", "head", "examples"):
-            assert row[key] == str(record[key])
-        assert float(row["mean"]) == pytest.approx(record["mean"], rel=1e-4, abs=1e-6)
-
-
-def test_interrupted_and_resumed(data: Path, heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = (data, *ABLATE, "--output")
-    with monkeypatch.context() as patch:
-        patch.setattr(Ablation, "measure", lambda *arguments: interrupt())
-        done = heads(*everything, "broken")
-    assert done.status == 130
-    assert "interrupted: 0 of 5 images kept; the same command goes on" in done.err
-    assert not (data.parent / "broken" / "heads.md").exists()
-    with monkeypatch.context() as patch:
-        patch.setattr("captum_gmar.evaluation.evaluate_heads.score_heads", lambda *arguments: interrupt())
-        assert heads(*everything, "broken").status == 0
-    assert heads(*everything, "unbroken").status == 0
-    assert content(data.parent / "broken") == content(data.parent / "unbroken")
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models: Path, nursery: Any) -> None:
@@ -179,18 +144,6 @@ def test_a_corrupt_image_is_listed_and_left_out(data: Path, heads: Heads) -> Non
     assert [row["name"] for row in rows(folder / "skipped.csv")] == ["3.png"]
     assert "## Left out\n\n- 3.png: " in (folder / "heads.md").read_text()
     assert {row["examples"] for row in rows(folder / "heads.csv") if not row["class"]} == {str(IMAGES - 1)}
-
-
-def test_a_model_of_several_classes_at_once(data: Path, heads: Heads) -> None:
-    assert heads(data, "--output", "results", model="multi").status == 0
-    assert "mask-gradient, of the logit" in (data.parent / "results" / "heads.md").read_text()
-
-
-def test_other_settings_need_another_folder(data: Path, heads: Heads) -> None:
-    heads(data, "--output", "results")
-    assert heads(data, "--scores", "entropy", "--output", "results").is_error("other settings: scores is")
-    assert heads(data, "--size", "48", "--output", "results").is_error("other settings: size is None there and 48")
-    assert heads(data, "--output", data.parent).is_error("must be a new or empty folder")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def write(tables: Tables, folder: Path) -> None:
     write_tables(folder, tables.records)
     (folder / PLOTS).mkdir(exist_ok=True)
     plots = dict(_plots(tables))
-    for path in (folder / PLOTS).iterdir():
+    for path in (folder / PLOTS).glob("*.png"):
         if path.name not in plots:
             path.unlink()
     for name, plot in plots.items():

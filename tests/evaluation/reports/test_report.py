@@ -5,7 +5,7 @@ import pytest
 
 from captum_gmar.evaluation.catalogue import DIFFERENCE
 from captum_gmar.evaluation.reports.report import Provenance, report_text
-from captum_gmar.evaluation.reports.report_files import plot_means, rank_methods
+from captum_gmar.evaluation.reports.report_files import plot_means
 from captum_gmar.evaluation.reports.statistics import Quantity, summarise_quantity
 from captum_gmar.evaluation.runs.batches import Skipped
 from captum_gmar.evaluation.settings import EvaluationSettings
@@ -101,10 +101,3 @@ def test_differences_name_metric_and_removal() -> None:
     ]
     found = table(report_text(summaries, RUN), "Differences to first")
     assert [name for _, name in found] == ["srg, mean", "srg, blur", "aopc, mean", "aopc, blur"]
-
-
-def test_pictures_are_in_the_order_of_the_relevance_gain_where_there_is_no_difference() -> None:
-    other = summarise_quantity(Quantity("gridpg", ""), {"first": [0.9], "second": [0.1]})
-    gain = summarise_quantity(Quantity("srg", "mean"), {"first": [1.0], "second": [2.0]})
-    assert rank_methods([other, gain]) == ["first", "second"]
-    assert rank_methods([other]) == ["second", "first"]

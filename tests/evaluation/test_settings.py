@@ -1,0 +1,38 @@
+"""Settings that are refused."""
+
+from typing import Any
+
+import pytest
+
+from captum_gmar.evaluation.settings import EvaluationSettings, HeadSettings, unique_names
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        (EvaluationSettings, {"metrics": ("speed",)}, r"metrics must be of insertion, .*. Got 'speed' instead"),
+        (EvaluationSettings, {"metrics": ()}, "metrics must be at least one name"),
+        (EvaluationSettings, {"methods": ()}, "methods must be at least one name"),
+        (EvaluationSettings, {"removals": ("fire",)}, "removals must be of zero, mean, blur"),
+        (EvaluationSettings, {"target": "top1"}, "target must be 'predicted' or 'label'. Got 'top1' instead"),
+        (EvaluationSettings, {"precision": "float16"}, "precision must be 'float32' or 'bfloat16'"),
+        (EvaluationSettings, {"steps": 0}, "steps must be an integer, one or more"),
+        (EvaluationSettings, {"limit": 1.5}, "limit must be an integer, one or more"),
+        (EvaluationSettings, {"seed": -1}, "seed must be an integer, zero or more"),
+        (HeadSettings, {"scores": ()}, r"scores must hold at least one\. Got none instead"),
+        (HeadSettings, {"limit": 0}, r"limit must be an integer, one or more\. Got 0 instead"),
+        (HeadSettings, {"seed": -1}, r"seed must be an integer, zero or more\. Got -1 instead"),
+        (HeadSettings, {"random_orders": 1.0}, r"random_orders must be an integer, one or more\. Got 1\.0 instead"),
+        (HeadSettings, {"batch_size": True}, r"batch_size must be an integer, one or more\. Got True instead"),
+    ],
+)
+def test_bad_settings(settings: type, changes: dict[str, Any], message: str) -> None:
+    usual = {"methods": ("rollout",)} if settings is EvaluationSettings else {}
+    with pytest.raises(ValueError, match=message):
+        settings(**{**usual, **changes})
+
+
+def test_names_are_a_sequence_each_once() -> None:
+    assert unique_names(["b", "a", "b"], "metrics") == ("b", "a")
+    with pytest.raises(TypeError, match=r"metrics must be a sequence of names. .* pass \[name\]"):
+        unique_names("insertion", "metrics")
