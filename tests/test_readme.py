@@ -29,8 +29,9 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 PYTHON = [code for language, code in blocks(README) if language == "python"]
 # Of the site as well, each once. Those that made the results take trained models and hours.
-TOLD = [line for path in PAGES for language, code in blocks(path) if not language for line in code.splitlines()]
-COMMAND = re.compile(r"(captum-gmar|torchrun)\b(?!.*docs/)(?!.*\\$)")
+PLAIN = [code for path in PAGES for language, code in blocks(path) if not language]
+TOLD = [line for code in PLAIN for line in re.sub(r"\\\n\s*", "", code).splitlines()]  # a command may take lines
+COMMAND = re.compile(r"(captum-gmar|torchrun)\b(?!.*docs/)")
 COMMANDS = sorted({line for line in TOLD if COMMAND.match(line)})
 # What pages name stands for a small random model and drawn pictures, which are there without a network.
 MODELS = ("google/vit-base-patch16-224", "PATH")
