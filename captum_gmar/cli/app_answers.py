@@ -16,7 +16,7 @@ from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.gmar import GMARAttribution
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_picture import view_photo
+from captum_gmar.cli.image_report import view_photo
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.images import read_image
 from captum_gmar.inspection.compare import compare

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
-from captum_gmar.cli.image_picture import view_photo
-from captum_gmar.cli.image_report import claim, seen_lines
+from captum_gmar.cli.image_report import claim, seen_lines, view_photo
 from captum_gmar.cli.options import CompareSettings
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
@@ -25,11 +24,11 @@ from captum_gmar.inspection.comparison import Comparison
 def compare_image(
     source: Source, image: Path, picture: PictureFile, table: Path | None, settings: CompareSettings
 ) -> None:
-    """Compares methods on an image, writes the picture and, if asked for, the table, and prints the results.
+    """Compare methods on an image, write the picture and, if requested, the table, and print the results.
 
     Raises:
         OSError: if the image cannot be read, or a file cannot be written.
-        ValueError, CommandError: if the class cannot be had, or a method cannot explain it.
+        ValueError, CommandError: if there is no such class, or a method cannot explain it.
     """
     classifier = source.classifier
     target = None
@@ -60,7 +59,7 @@ def _pixels(classifier: Classifier, photo: Image.Image, path: Path) -> Tensor:
 def _compare(
     classifier: Classifier, pixels: Tensor, target: int | None, settings: CompareSettings
 ) -> tuple[Comparison, str]:
-    """The comparison, and which class was explained."""
+    """Return the comparison and the explained class."""
     try:
         with torch.no_grad():
             (logits,) = classifier.logits(pixels).cpu()
@@ -86,7 +85,7 @@ def _compare(
 
 
 def _save_table(comparison: Comparison, path: Path) -> None:
-    """In the format that the suffix names."""
+    """Write the table in the format of the suffix."""
     suffix, records = path.suffix[1:].lower(), comparison.records()
     if suffix == "csv":
         write_csv(path, list(records[0]), [list(record.values()) for record in records])

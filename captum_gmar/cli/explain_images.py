@@ -13,8 +13,15 @@ from tqdm import tqdm
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
-from captum_gmar.cli.image_picture import view_photo
-from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, picture_of, seen_lines, summary_text
+from captum_gmar.cli.image_report import (
+    ExplainedImage,
+    Question,
+    arrays,
+    draw_picture,
+    seen_lines,
+    summary_text,
+    view_photo,
+)
 from captum_gmar.cli.options import ExplainSettings, Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
@@ -30,19 +37,19 @@ ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
 def explain_images(
     source: Source, pictures: Pictures, array: Path | None, settings: ExplainSettings
 ) -> tuple[int, int]:
-    """Explains images and writes their pictures and, if asked for, their arrays.
+    """Explain images and write their pictures and, if requested, their arrays.
 
     Args:
-        source: the model, and what reads images.
-        pictures: where the picture of each image goes.
-        array: where the arrays go, if anywhere.
-        settings: what is asked of every image.
+        source: the model, and the function that reads images.
+        pictures: the picture of each image.
+        array: the file of the arrays, if any.
+        settings: the question.
 
     Returns:
         How many were explained and how many failed. Failures are reported.
 
     Raises:
-        ValueError, CommandError: if a class cannot be had, or not even the first images can be explained.
+        ValueError, CommandError: if there is no such class, or not even the first images can be explained.
     """
     paths, size = list(pictures), settings.batch_size
     bar = tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty())
@@ -59,7 +66,7 @@ def explain_images(
 
 
 class ExplainWork:
-    """A model, a question to it, and what became of each image so far."""
+    """A model, a question to it, and the results so far."""
 
     def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings) -> None:
         self.classifier = source.classifier
@@ -87,7 +94,7 @@ class ExplainWork:
                 self._draw(explained, pixels)
 
     def save_arrays(self, path: Path) -> None:
-        """Writes the arrays of all explained images to one file."""
+        """Write the arrays of all explained images to one file."""
         try:
             save_arrays(path, arrays(self.done, self.question, self.classifier.labels))
         except ValueError as error:
@@ -111,13 +118,13 @@ class ExplainWork:
         return None
 
     def _explain(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
-        """Those that could be explained, with their pixel values; where a batch fails, image by image."""
+        """Return the explained images with their pixel values. If a batch fails, explain its images one by one."""
         done, failures = self._attempt(images)
         if failures and len(images) > 1:
             attempts = [self._attempt([image]) for image in images]
             done = [image for images, _ in attempts for image in images]
             failures = [failure for _, failures in attempts for failure in failures]
-        # Where not one image could be explained it is the model's doing, and every other would fail as well.
+        # A model that explains none of the first images would fail on all others.
         if failures and not (done or self.done):
             raise CommandError(f"the model's prediction cannot be explained: {failures[0][1]}") from failures[0][1]
         for path, error in failures:
@@ -132,14 +139,14 @@ class ExplainWork:
     def _attempt(
         self, images: Sequence[ImagePixels]
     ) -> tuple[list[tuple[ExplainedImage, Tensor]], list[tuple[Path, Exception]]]:
-        """Those that were explained, or why none could be."""
+        """Return the explained images, or the errors that prevent it."""
         try:
-            return self._explained(images), []
+            return self._explain_batch(images), []
         except FAILURES as error:
             return [], [(path, error) for path, _ in images]
 
-    def _explained(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
-        """All but those whose target is the class that it is contrasted with."""
+    def _explain_batch(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
+        """Return all images but those whose target is the contrast."""
         pixels = torch.cat([pixels for _, pixels in images]).to(self.classifier.device)
         maps = self.explainer.explain(pixels, self.question.targets, self.question.contrast)
         relevance = maps.relevance.movedim(1, 0).flatten(1, 2)  # (N, maps, rows, columns)
@@ -155,7 +162,7 @@ class ExplainWork:
         covered = pixels[:, : grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
         view = view_photo(self.classifier, photo, covered)
         try:
-            save_picture(picture_of(explained, self.question, view, self.classifier).draw(), *file)
+            save_picture(draw_picture(explained, self.question, view, self.classifier), *file)
         except OSError as error:
             return self._fail(error)
         self.done.append(explained)

@@ -1,8 +1,8 @@
 """The work of ``captum-gmar explain`` on models that detect, segment, or classify videos or sounds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from captum_gmar.classifier import Classifier, find_class, find_object, find_reg
 from captum_gmar.classifier.photo_frame import Corners
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.classifier.vision_task import VisionTask
-from captum_gmar.cli.image_picture import PhotoView, view_photo
-from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, share_text
+from captum_gmar.cli.image_report import PhotoView, claim, most_likely_lines, seen_lines, share_text, view_photo
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.images import read_image
@@ -23,16 +22,18 @@ from captum_gmar.files.names import readable
 from captum_gmar.files.videos import save_film
 from captum_gmar.files.writing import save_picture
 from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
-from captum_gmar.visualization._heatmap import Pixels
 
 METHOD = METHODS["attention-evidence"]
-PER_PLACE = METHOD.label.replace("per patch", "per place")
+METHOD_LINE = f"  method     {METHOD.name}"
+Save: TypeAlias = Callable[[PictureFile], None]
+Explained: TypeAlias = tuple[list[str], Save]
+"""The printed lines of an input, and the function that writes its picture."""
 
 
 class TaskSettings(NamedTuple):
-    """What is asked of every input."""
+    """The question to every input."""
 
-    target: str | None = None  # None: what the model is surest of
+    target: str | None = None  # None: the model's surest prediction
     contrast: str | None = None
     box: Corners | None = None
     threshold: float = 0.5
@@ -40,23 +41,16 @@ class TaskSettings(NamedTuple):
     point: tuple[float, float] | None = None
 
 
-class ExplainedInput(NamedTuple):
-    """What is known of one input."""
-
-    lines: list[str]  # what is printed
-    save: Callable[[PictureFile], None]  # writes its picture
-
-
 def explain_inputs(
     classifier: Classifier, task: VisionTask, pictures: Mapping[Path, PictureFile], settings: TaskSettings
 ) -> tuple[int, int]:
-    """Explains each input and writes its picture.
+    """Explain each input and write its picture.
 
     Args:
-        classifier: the model, and what makes pixel values of images.
-        task: what the model does.
-        pictures: where the picture of each input goes.
-        settings: what is asked of each.
+        classifier: the model, and its processor.
+        task: the model's.
+        pictures: the picture of each input.
+        settings: the question.
 
     Returns:
         How many were explained and how many failed. Failures are reported.
@@ -64,9 +58,9 @@ def explain_inputs(
     failed = 0
     for path, picture in pictures.items():
         try:
-            explained = EXPLAIN[task](classifier, path, settings)
+            lines, save = EXPLAIN[task](classifier, path, settings)
             picture.path.parent.mkdir(parents=True, exist_ok=True)
-            explained.save(picture)
+            save(picture)
         except OSError as error:
             failed += 1
             report(error)
@@ -74,11 +68,11 @@ def explain_inputs(
             failed += 1
             report(f"{readable(path)}: {error}")
         else:
-            print_text("\n".join([readable(path), *explained.lines, f"  picture    {readable(picture.path)}"]))
+            print_text("\n".join([readable(path), *lines, f"  picture    {readable(picture.path)}"]))
     return len(pictures) - failed, failed
 
 
-def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
+def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -> Explained:
     image, label = read_image(path), _class_of(settings.target, detector)
     detected = find_object(detector, image, label=label, box=settings.box, threshold=settings.threshold)
     detection = detected.detection
@@ -88,58 +82,53 @@ def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -
     what = f"{name}, probability {100 * detection.probability:.1f}%"
     corners = ", ".join(f"{corner:.0f}" for corner in detection.box)
     lines = [f"  explained  {what}", f"  query      {detection.query}, which sees it in the box {corners}"]
-    title = f"{what}, query {detection.query}"
-    return ExplainedInput(
-        [*lines, *seen_lines(detector, image), _METHOD_LINE],
-        _image_picture(path, view_photo(detector, image, detected.pixels[0]), relevance, title, box=detection.box),
-    )
+    view, title = view_photo(detector, image, detected.pixels[0]), f"{what}, query {detection.query}"
+    save = _map_saver(view, relevance, _picture_texts(path, title), box=detection.box)
+    return [*lines, *seen_lines(detector, image), METHOD_LINE], save
 
 
-def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
+def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -> Explained:
     image, label = read_image(path), _class_of(settings.target, segmenter)
     mask = None if settings.mask is None else read_image(settings.mask)
     region = find_region(segmenter, image, label=label, mask=mask, point=settings.point)
     relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
     what = f"{segmenter.labels[region.label]} (class {region.label})"
     where = f"over {share_text(float(region.region.float().mean()))} of the image"
-    return ExplainedInput(
-        [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), _METHOD_LINE],
-        _image_picture(
-            path, view_photo(segmenter, image, region.pixels[0]), relevance, f"{what}, {where}", region=region.region
-        ),
-    )
+    view = view_photo(segmenter, image, region.pixels[0])
+    save = _map_saver(view, relevance, _picture_texts(path, f"{what}, {where}"), region=region.region)
+    return [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), METHOD_LINE], save
 
 
-def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
+def _map_saver(view: PhotoView, relevance: Tensor, texts: dict[str, Any], **outline: Any) -> Save:
+    def save(picture: PictureFile) -> None:
+        figure, _ = visualize_attribution(100 * relevance[0], view.photo, crop=view.crop, **texts, **outline)
+        save_picture(figure, *picture)
+
+    return save
+
+
+def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> Explained:
     clip, pixels = load_video(classifier, path)
-    lines, what, relevance = _of_class(classifier, pixels, settings)
+    lines, what, relevance = _explain_class(classifier, pixels, settings)
     crop = view_photo(classifier, clip.frames[0], pixels[0, 0]).crop
     frames = [classifier.photo(frame) for frame in pixels[0]] if crop is None else clip.frames
     taken = len(clip.frames)
     if taken < clip.of_frames:
         lines.append(f"  seen       {taken} of {clip.of_frames} frames, evenly apart")
-    return ExplainedInput(
-        [*lines, *seen_lines(classifier, clip.frames[0])],
-        lambda picture: _save_video(picture, relevance, frames, crop, clip.seconds, _input_title(path, what)),
-    )
+
+    def save(picture: PictureFile) -> None:
+        if picture.path.suffix[1:].lower() in FILMS:
+            save_film(overlay_video(relevance, frames, crop=crop), picture.path, clip.seconds, picture.note)
+        else:
+            figure, _ = visualize_video(100 * relevance, frames, crop=crop, **_picture_texts(path, what, "tube"))
+            save_picture(figure, *picture)
+
+    return [*lines, *seen_lines(classifier, clip.frames[0])], save
 
 
-def _save_video(
-    picture: PictureFile, relevance: Tensor, frames: Sequence[Pixels], crop: Corners | None, seconds: float, title: str
-) -> None:
-    if picture.path.suffix[1:].lower() in FILMS:
-        save_film(overlay_video(relevance, frames, crop=crop), picture.path, seconds, picture.note)
-        return
-    label = PER_PLACE.replace("place", "tube")
-    figure, _ = visualize_video(
-        100 * relevance, frames, crop=crop, title=title, label=label, note=METHOD.caveat, use_pyplot=False
-    )
-    save_picture(figure, *picture)
-
-
-def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -> ExplainedInput:
+def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -> Explained:
     sound, spectrogram, seconds = load_sound(classifier, path)
-    lines, what, relevance = _of_class(classifier, spectrogram, settings)
+    lines, what, relevance = _explain_class(classifier, spectrogram, settings)
     rate = classifier.processor.sampling_rate
     if seconds < sound.seconds:
         lines.append(f"  seen       the first {seconds:.4g} of {sound.seconds:.4g} seconds")
@@ -147,23 +136,15 @@ def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -
         lines.append(f"  resampled  from {sound.rate} to {rate} samples a second")
 
     def save(picture: PictureFile) -> None:
-        figure, _ = visualize_spectrogram(
-            100 * relevance,
-            spectrogram[0],
-            sampling_rate=rate,
-            seconds=FRAME,
-            title=_input_title(path, what),
-            label=PER_PLACE,
-            note=METHOD.caveat,
-            use_pyplot=False,
-        )
+        axes = {"sampling_rate": rate, "seconds": FRAME}
+        figure, _ = visualize_spectrogram(100 * relevance, spectrogram[0], **axes, **_picture_texts(path, what))
         save_picture(figure, *picture)
 
-    return ExplainedInput(lines, save)
+    return lines, save
 
 
-def _of_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) -> tuple[list[str], str, Tensor]:
-    """What is printed of a class, its claim, and the relevance of one input's places."""
+def _explain_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) -> tuple[list[str], str, Tensor]:
+    """Return the lines about a class, its name with its score, and the relevance of one input's places."""
     contrast = _class_of(settings.contrast, classifier, "contrast")
     target = _class_of(settings.target, classifier)
 
@@ -180,43 +161,19 @@ def _of_class(classifier: Classifier, inputs: Tensor, settings: TaskSettings) ->
     if contrast is not None:
         lines.append(f"  contrast   {claim(logits, classifier, contrast)}")
         what = f"{what}, rather than {classifier.labels[contrast]}"
-    return [*lines, _METHOD_LINE], what, maps.relevance[0, 0]
-
-
-def _image_picture(
-    path: Path,
-    view: PhotoView,
-    relevance: Tensor,
-    what: str,
-    box: Any = None,
-    region: Tensor | None = None,
-) -> Callable[[PictureFile], None]:
-    def save(picture: PictureFile) -> None:
-        figure, _ = visualize_attribution(
-            100 * relevance[0],
-            view.photo,
-            crop=view.crop,
-            title=_input_title(path, what),
-            label=PER_PLACE,
-            note=METHOD.caveat,
-            box=box,
-            region=region,
-            use_pyplot=False,
-        )
-        save_picture(figure, *picture)
-
-    return save
+    return [*lines, METHOD_LINE], what, maps.relevance[0, 0]
 
 
 def _class_of(name: str | None, classifier: Classifier, option: str = "target") -> int | None:
     return None if name is None else find_class(name, classifier.labels, option)
 
 
-def _input_title(path: Path, what: str) -> str:
-    return f"{readable(path.name)}: {what}, explained by {METHOD.name}"
+def _picture_texts(path: Path, what: str, unit: str = "place") -> dict[str, Any]:
+    title = f"{readable(path.name)}: {what}, explained by {METHOD.name}"
+    label = METHOD.label.replace("per patch", f"per {unit}")
+    return {"title": title, "label": label, "note": METHOD.caveat, "use_pyplot": False}
 
 
-_METHOD_LINE = f"  method     {METHOD.name}"
 EXPLAIN = {
     VisionTask.DETECTION: _explain_objects,
     VisionTask.SEGMENTATION: _explain_region,

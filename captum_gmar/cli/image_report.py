@@ -1,4 +1,4 @@
-"""One explained image: what is printed of it, its picture, and its arrays."""
+"""The report on an explained image: its printed lines, its picture and its arrays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,37 +7,40 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_picture import ImagePicture, PhotoView, PictureMap
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.names import readable
+from captum_gmar.visualization import visualize_attribution, visualize_comparison
+from captum_gmar.visualization._heatmap import Crop, Pixels
 
 TOP = 5  # classes printed
 ALL_BUT = 0.995  # share of a photo that is printed as all of it
-NO_CLASS = "the same for every class"  # said of maps that the class does not enter
+NO_CLASS = "the same for every class"  # the caption of maps that do not depend on the class
+TEXTS = "label", "caveat"  # of a method, below its map
 
 
 class Question(NamedTuple):
-    """What is asked of every image, in the model's classes."""
+    """The question to every image, in the model's classes."""
 
     methods: tuple[str, ...]  # one, if there are several classes
     target: int | None  # None: each image's most likely classes
     contrast: int | None
-    tokens: Sequence[Part]  # none: where each method begins itself
-    top: int = 1  # how many classes
+    tokens: Sequence[Part]  # none: each method's own
+    top: int = 1  # number of classes
 
     @property
     def reads_class(self) -> bool:
-        """Whether the class enters any of the maps."""
+        """True if any of the maps depends on the class."""
         return any(METHODS[name].reads_class for name in self.methods)
 
     def targets(self, logits: Tensor) -> Tensor:
-        """(N, K) classes to explain, none of them the contrast, of logits (N, classes)."""
+        """Return the classes (N, K) to explain for logits (N, classes); the contrast is none of them."""
         if self.target is not None:
             return logits.new_full((len(logits), 1), self.target, dtype=torch.long)
         if self.contrast is not None:
@@ -45,23 +48,42 @@ class Question(NamedTuple):
         return logits.argsort(descending=True, stable=True)[:, : self.top]
 
     def is_void(self, logits: Tensor) -> bool:
-        """Whether it asks of one image, of its logits (classes,), why its most likely class rather than the same."""
+        """Return whether the most likely class of an image, by its logits (classes,), is the contrast."""
         is_most_likely = self.target is None and self.top == 1
         return is_most_likely and self.contrast is not None and int(logits.argmax()) == self.contrast
 
 
 class ExplainedImage(NamedTuple):
-    """What is known of one image."""
+    """The result for one image."""
 
     path: Path
     logits: Tensor  # (classes,)
     targets: Sequence[int]  # the classes explained
     relevance: Tensor  # (maps, rows, columns), one for each method or for each class
-    head_importance: Tensor | None  # (K, layers, heads), if wanted and there is a method that weighs heads
+    head_importance: Tensor | None  # (K, layers, heads), if requested and a method weighs heads
+
+
+class PhotoView(NamedTuple):
+    """A photo, and the place of the model's patches in it."""
+
+    photo: Pixels
+    crop: Crop | None
+
+
+def view_photo(classifier: Classifier, image: Image.Image, pixels: Tensor) -> PhotoView:
+    """Return a photo and the place of its pixel values (channels, height, width), all or the upper left part of them.
+
+    If the image processor does more than resize, crop and pad, the photo is what the model sees of it.
+    """
+    height, width = pixels.shape[-2:]
+    try:
+        return PhotoView(image, classifier.frame(image).to_photo((0, 0, width, height)))
+    except ValueError:
+        return PhotoView(classifier.photo(pixels), None)
 
 
 def summary_text(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:
-    """The image, its most likely classes, the one explained, and how."""
+    """Return the image's name, its most likely classes, the explained one, and the methods."""
     lines = most_likely_lines(explained.logits, classifier)
     claims = _claims(explained, classifier) if question.reads_class else [f"no class: the map is {NO_CLASS}"]
     for number, name in enumerate(claims):
@@ -86,25 +108,28 @@ def seen_lines(classifier: Classifier, image: Image.Image) -> list[str]:
 
 
 def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:
-    """The most likely classes, of logits (classes,), as they are printed."""
+    """Return a line for each of the most likely classes, by logits (classes,)."""
     top = logits.topk(min(TOP, len(logits))).indices.tolist()
     scores = [_score(logits, classifier, index)[1] for index in top]
     return [f"  {score:>9}  {_name(classifier, index)}" for score, index in zip(scores, top, strict=True)]
 
 
-def picture_of(explained: ExplainedImage, question: Question, view: PhotoView, classifier: Classifier) -> ImagePicture:
-    """Return the picture of an explained photo."""
+def draw_picture(explained: ExplainedImage, question: Question, view: PhotoView, classifier: Classifier) -> Figure:
+    """Draw the photo and its map, or its maps side by side."""
     entries = [METHODS[name] for name in question.methods * question.top]  # of each map
     names = _claims(explained, classifier) if question.top > 1 else _map_names(question)
-    maps = [
-        PictureMap(name, 100 * relevance if entry.share else relevance, entry.label, entry.caveat)
-        for name, relevance, entry in zip(names, explained.relevance.numpy(), entries, strict=True)
-    ]
-    return ImagePicture(view, _title(explained, question, classifier), maps)
+    scaled = explained.relevance * torch.tensor([100.0 if entry.share else 1.0 for entry in entries])[:, None, None]
+    options: dict[str, Any] = {"crop": view.crop, "use_pyplot": False, "title": _title(explained, question, classifier)}
+    if len(entries) == 1:
+        label, note = entries[0].label, entries[0].caveat
+        return visualize_attribution(scaled[0], view.photo, label=label, note=note, **options)[0]
+    labels, notes = ({name: getattr(entry, text) for name, entry in zip(names, entries, strict=True)} for text in TEXTS)
+    maps = dict(zip(names, scaled, strict=True))
+    return visualize_comparison(maps, view.photo, label=labels, note=notes, **options)[0]
 
 
 def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
-    """What ``--save-array`` writes.
+    """Return the arrays that ``--save-array`` writes.
 
     Raises:
         ValueError: if the images have patch grids of different shapes.
@@ -113,15 +138,15 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
     if len(shapes) > 1:
         raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
     relevance = np.stack([explained.relevance.numpy() for explained in done], 1)  # (maps, N, rows, columns)
-    of_targets = {
+    by_class = {
         "target": np.array([explained.targets for explained in done]),
         "label": np.array([[labels[target] for target in explained.targets] for explained in done]),
     }
     heads = [explained.head_importance.numpy() for explained in done if explained.head_importance is not None]
     if heads:
-        of_targets["head_importance"] = np.stack(heads)
+        by_class["head_importance"] = np.stack(heads)
     if question.top == 1:
-        of_targets = {name: values[:, 0] for name, values in of_targets.items()}
+        by_class = {name: values[:, 0] for name, values in by_class.items()}
     else:
         relevance = relevance.swapaxes(0, 1)[None]  # (1, N, K, rows, columns)
     return {
@@ -129,7 +154,7 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
         "logits": np.stack([explained.logits.numpy() for explained in done]),
         "method": np.array(question.methods),
         "relevance": relevance,
-        **of_targets,
+        **by_class,
     }
 
 
@@ -151,7 +176,7 @@ def _title(explained: ExplainedImage, question: Question, classifier: Classifier
 
 
 def _map_names(question: Question) -> list[str]:
-    """Of the maps of several methods; beside those of a class, maps of none say so."""
+    """Return the names of several methods' maps, which say where the class does not matter."""
     is_mixed = question.reads_class
     return [f"{name}, {NO_CLASS}" if is_mixed and not METHODS[name].reads_class else name for name in question.methods]
 
@@ -161,7 +186,7 @@ def _claims(explained: ExplainedImage, classifier: Classifier) -> list[str]:
 
 
 def claim(logits: Tensor, classifier: Classifier, index: int) -> str:
-    """A class, and what the model gives it, of logits (classes,)."""
+    """Return a class and its score, by logits (classes,)."""
     return f"{_name(classifier, index)}, {' '.join(_score(logits, classifier, index))}"
 
 
@@ -170,7 +195,7 @@ def _name(classifier: Classifier, index: int) -> str:
 
 
 def _score(logits: Tensor, classifier: Classifier, index: int) -> tuple[str, str]:
-    """What the model gives the class: its probability, or its logit if there is no other to compare it with."""
+    """Return the probability of a class, or its logit if it is the only one, with the name of that score."""
     probabilities = classifier.probabilities(logits)
     if probabilities is None:
         return "logit", f"{logits[index]:.4g}"

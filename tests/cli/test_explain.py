@@ -16,8 +16,7 @@ from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import explain_images
 from captum_gmar.cli import main as cli
-from captum_gmar.cli.image_picture import PhotoView
-from captum_gmar.cli.image_report import ExplainedImage, Question, picture_of
+from captum_gmar.cli.image_report import ExplainedImage, PhotoView, Question, draw_picture
 from captum_gmar.cli.sources import SCENE_SEED
 from captum_gmar.files.writing import save_picture
 from cli.commandline import LABELS, Run, run_process, save_photo, written
@@ -270,7 +269,7 @@ def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Ten
     explained = ExplainedImage(Path("folder/photo.png"), logits, [1, 2], relevance, None)
     classifier = Classifier(*loaded)
     view = PhotoView(classifier.photo(pixels[0]), None)
-    figure = picture_of(explained, Question(("gmar-l1",), None, 0, (), top=2), view, classifier).draw()
+    figure = draw_picture(explained, Question(("gmar-l1",), None, 0, (), top=2), view, classifier)
     assert figure.get_suptitle().replace("\n", " ") == (
         "photo.png: the 2 most likely classes, rather than tabby, tabby cat (class 0), probability 13.4%, explained by "
         "gmar-l1"

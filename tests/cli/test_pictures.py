@@ -12,8 +12,7 @@ from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_picture import PhotoView
-from captum_gmar.cli.image_report import ExplainedImage, Question, picture_of
+from captum_gmar.cli.image_report import ExplainedImage, PhotoView, Question, draw_picture
 from cli.commandline import Run, options, save_photo, written
 
 SHARE = "relevance per patch, % of all tokens"
@@ -27,12 +26,8 @@ def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
         if relevance is None:
             relevance = torch.arange(16.0).reshape(4, 4).repeat(len(names), 1, 1)
         explained = ExplainedImage(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
-        return picture_of(
-            explained,
-            Question(names, None, contrast, tokens),
-            PhotoView(pixels[0].sigmoid(), None),
-            Classifier(*loaded),
-        ).draw()
+        view = PhotoView(pixels[0].sigmoid(), None)
+        return draw_picture(explained, Question(names, None, contrast, tokens), view, Classifier(*loaded))
 
     return make
 
