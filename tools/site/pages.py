@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import groupby
+from math import inf
 
 from captum_gmar import _HOMES
 from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
@@ -15,8 +16,9 @@ FORM = ".2f"  # of numbers
 
 
 def write_matrix(facts: list[Fact]) -> None:
-    """Every method, a row: ``which-method.md`` and the list of methods include it."""
-    write_page(DOCS / "generated" / "matrix.md", table(HEADER, map(_matrix_row, facts)) + "\n")
+    """Write a row for each method, the most faithful on scenes first, which ``which-method.md`` includes."""
+    rows = sorted(facts, key=_by_scenes)
+    write_page(DOCS / "generated" / "matrix.md", table(HEADER, map(_matrix_row, rows)) + "\n")
 
 
 def write_method_pages(facts: list[Fact]) -> None:
@@ -31,6 +33,12 @@ def write_method_pages(facts: list[Fact]) -> None:
 
 def _by_page(fact: Fact) -> str:
     return fact.page
+
+
+def _by_scenes(fact: Fact) -> float:
+    """Return a number that is smaller for more faithful methods, and largest for those that were not measured."""
+    _, scenes = fact.faithfulness
+    return inf if scenes is None else -scenes
 
 
 def _matrix_row(fact: Fact) -> list[str]:
@@ -58,7 +66,7 @@ def _cite(number: str) -> str:
 
 
 def _page(facts: list[Fact]) -> str:
-    title = class_of(facts[0].entry).get_name() if facts[0].entry.is_ours else "Captum's own, on the same model"
+    title = class_of(facts[0].entry).get_name() if facts[0].entry.is_ours else "Captum's methods on the same model"
     names = ", ".join(f"`{fact.entry.name}`" for fact in facts)
     pictures = [_picture(fact) for fact in facts]
     classes = dict.fromkeys(fact.entry.home.partition(":")[::2] for fact in facts)
@@ -69,9 +77,9 @@ def _page(facts: list[Fact]) -> str:
             f"# {title}",
             f"On the command line, in `methods()` and in tables: {names}.",
             *pictures,
-            "One scene and the classes of its two objects. Each map has a scale of its own.",
+            "The scene has two objects, and each map explains the class of one. Each map has its own scale.",
             matrix,
-            "What the columns mean stands at [Which method?](/which-method.md).",
+            "[Which method?](/which-method.md) explains the columns.",
             *documented,
         ]
     )
@@ -79,7 +87,7 @@ def _page(facts: list[Fact]) -> str:
 
 def _picture(fact: Fact) -> str:
     what = f"the map of {fact.entry.name} for each of two objects' classes, beside the scene"
-    return picture(f"methods/{fact.entry.name}", what)
+    return f"`{fact.entry.name}`:\n\n" + picture(f"methods/{fact.entry.name}", what)
 
 
 def picture(name: str, alt: str) -> str:
@@ -99,7 +107,7 @@ def _autoclass(module: str, name: str) -> str:
 def _index(pages: Iterable[str]) -> str:
     listed = "\n".join(pages)
     return (
-        "# Methods\n\nA page for each: formula, picture, what it does not mean, source. "
-        "[Which method?](/which-method.md) has them all in one table.\n\n"
+        "# Methods\n\nEach page has the method's pictures, formula, limitations and source. "
+        "[Which method?](/which-method.md) compares all methods in one table.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     )
