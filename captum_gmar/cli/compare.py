@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.attr.catalogue import COMPARED
-from captum_gmar.cli.explain_runs import SCENE_NAME
+from captum_gmar.cli.explain import SCENE_NAME
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
@@ -27,8 +27,8 @@ from captum_gmar.cli.paths import (
     TABLES,
     comparison_mark,
     picture_mark,
+    plan_file,
     plan_pictures,
-    plan_table,
 )
 from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     image = arguments.image or Path(SCENE_NAME)
     noted = {"model": arguments.model and Path(arguments.model), **settings._asdict()}
     (picture,) = plan_pictures([image], arguments.output, _mark(settings), noted)
-    table = plan_table(arguments.save_table)
+    table = plan_file(arguments.save_table, TABLES, "--save-table")
     with default_drawing():
         from captum_gmar.cli.compare_image import compare_image
         from captum_gmar.cli.sources import open_source

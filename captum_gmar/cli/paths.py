@@ -195,17 +195,8 @@ def _as_text(value: Any) -> str:
     return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def plan_array(path: str | None) -> Path | None:
-    """Check and return the path of the arrays, if there is one."""
-    return _plan_file(path, ["npz"], "--save-array")
-
-
-def plan_table(path: str | None) -> Path | None:
-    """Check and return the path of the table, if there is one."""
-    return _plan_file(path, TABLES, "--save-table")
-
-
-def _plan_file(path: str | None, suffixes: Sequence[str], option: str) -> Path | None:
+def plan_file(path: str | None, suffixes: Sequence[str], option: str) -> Path | None:
+    """Check and return the path that an option names, if any."""
     if path is None:
         return None
     _check_file(Path(path), suffixes, option)
