@@ -176,8 +176,12 @@ def head_ablation_curve(
     logits = Logits(model if forward_func is None else forward_func)
     results: list[Tensor] = []
     for inputs, targets in pairs(batches, progress):
-        if not results:
-            _check_importance_shape(importance, mean_head_outputs(model, inputs[:1], logits))
+        shape = mean_head_outputs(model, inputs[:1], logits).shape[:2] if not results else importance.shape
+        if importance.shape != shape:
+            raise ValueError(
+                f"Expected importance of shape {tuple(shape)}, the model's layers and heads, but got "
+                f"{tuple(importance.shape)}."
+            )
         results.append(silencing_outcomes(model, logits, inputs, targets, orders, steps, fill))
     if not results:
         raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
@@ -245,14 +249,6 @@ def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, s
         return [ranked if order == "least" else ranked[::-1]]
     heads, generator = sorted(ranked), random.Random(seed)
     return [generator.sample(heads, len(heads)) for _ in range(repeats)]
-
-
-def _check_importance_shape(importance: Tensor, outputs: Tensor) -> None:
-    if importance.shape != outputs.shape[:2]:
-        raise ValueError(
-            f"Expected importance of shape {tuple(outputs.shape[:2])}, the model's layers and heads, but got "
-            f"{tuple(importance.shape)}."
-        )
 
 
 def _check_counts(counts: Sequence[int] | None, heads: int) -> list[int]:

@@ -143,13 +143,8 @@ class _MaskGradient:
 
 def _entropies(relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
     """Return entropies (N, layers, heads)."""
-    return stack_layers([_entropy(layer) for layer in layers], 1)
-
-
-def _entropy(layer: Blocks) -> Tensor:
-    """Return a layer's entropy (N, heads)."""
-    rows = [torch.special.entr(block.attention).sum(-1) for block in layer]  # each (N, H, R)
-    return torch.cat(rows, -1).mean(-1)
+    rows = ([torch.special.entr(block.attention).sum(-1) for block in layer] for layer in layers)  # each (N, H, R)
+    return stack_layers([torch.cat(blocks, -1).mean(-1) for blocks in rows], 1)
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

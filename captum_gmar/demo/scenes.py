@@ -110,22 +110,19 @@ def compose(seed: int, objects: int | None = None) -> Composition:
     rng = np.random.default_rng([seed, 1])
     count = int(rng.integers(1, MAX_OBJECTS + 1))
     if objects is not None:
-        count = _check_count(objects)
+        if not 0 <= objects <= MAX_OBJECTS:
+            raise ValueError(f"objects must be between 0 and {MAX_OBJECTS}. Got {objects} instead.")
+        count = objects
     labels = tuple(rng.permutation(len(KINDS))[:count].tolist())
     background_rng = np.random.default_rng([seed, 0])
     canvas = _draw_background(background_rng)
-    figures = _draw_distractors(background_rng) + _draw_objects(labels, rng)
+    distractors = [_draw_distractor(background_rng) for _ in range(int(background_rng.integers(4, 9)))]
+    figures = distractors + _draw_objects(labels, rng)
     owner = np.full((SIZE, SIZE), -1)
     for index, figure in enumerate(figures):
         region, cover = paint(canvas, figure)
         owner[region][cover > 0] = index
     return Composition(canvas, tuple(figures), owner, labels)
-
-
-def _check_count(objects: int) -> int:
-    if not 0 <= objects <= MAX_OBJECTS:
-        raise ValueError(f"objects must be between 0 and {MAX_OBJECTS}. Got {objects} instead.")
-    return objects
 
 
 def to_image(canvas: Plane) -> NDArray[np.uint8]:
@@ -157,10 +154,6 @@ def _add_midpoints(values: Plane) -> Plane:
     finer[::2] = values
     finer[1::2] = (values[:-1] + values[1:]) / 2
     return finer
-
-
-def _draw_distractors(rng: np.random.Generator) -> list[Figure]:
-    return [_draw_distractor(rng) for _ in range(int(rng.integers(4, 9)))]
 
 
 def _draw_distractor(rng: np.random.Generator) -> Figure:

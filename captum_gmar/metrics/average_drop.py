@@ -87,7 +87,13 @@ def masked_probability(
 
     def probabilities(images: Tensor, batch: slice) -> Tensor:
         classes = None if targets is None else targets[batch]
-        return _check_probabilities(target_output(forward_func(images), classes, len(images), softmax))
+        values = target_output(forward_func(images), classes, len(images), softmax)
+        if ((values < 0) | (values > 1)).any():
+            raise ValueError(
+                f"Expected probabilities from 0 to 1 but got values from {values.min():.4g} to {values.max():.4g}. "
+                "Pass softmax=True for logits."
+            )
+        return values
 
     batches = [slice(start, start + batch_size) for start in range(0, len(inputs), batch_size)]
     return MaskedProbability(
@@ -189,12 +195,3 @@ def _normalize(attributions: Tensor) -> Tensor:
 def _share(change: Tensor, possible: Tensor) -> Tensor:
     """Return the positive change as a share of the possible change, 0 where none is possible."""
     return torch.where(possible > 0, change.clamp(min=0) / possible, 0)
-
-
-def _check_probabilities(probabilities: Tensor) -> Tensor:
-    if ((probabilities < 0) | (probabilities > 1)).any():
-        raise ValueError(
-            f"Expected probabilities from 0 to 1 but got values from {probabilities.min():.4g} to "
-            f"{probabilities.max():.4g}. Pass softmax=True for logits."
-        )
-    return probabilities

@@ -142,11 +142,10 @@ class AnswerEvidence:
             *(tokens, encoded, scores, totals),
             tokens.shape[1] - len(ids) + 1,
             None if pictures is None else tuple(pictures),
-            contrast=None if contrast_ids is None else self._contrast_text(contrast_ids),
+            contrast=None
+            if contrast_ids is None
+            else (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, contrast_ids)).strip(),
         )
-
-    def _contrast_text(self, ids: list[int]) -> str:
-        return (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, ids)).strip()
 
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
         """Generate an answer's tokens, without end tokens."""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_gmar.engine.models.grids import even_overlap
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -30,8 +32,8 @@ class PictureTokens(NamedTuple):
             return grid_relevance
         overview_relevance = relevance[:, self.overview.to(relevance.device)]
         sizes = zip(self.columns.shape, self.overview.shape, strict=True)
-        vertical, horizontal = (_overlap(fine, coarse).to(relevance) for fine, coarse in sizes)
-        return grid_relevance + vertical @ overview_relevance @ horizontal.mT
+        vertical, horizontal = (even_overlap(coarse, fine).to(relevance) for fine, coarse in sizes)
+        return grid_relevance + vertical.mT @ overview_relevance @ horizontal
 
     @property
     def positions(self) -> Tensor:
@@ -92,13 +94,6 @@ class PicturePrompt(NamedTuple):
                 f"{len(positions)} instead. Do they come from this model's processor?"
             )
         return positions
-
-
-def _overlap(fine: int, coarse: int) -> Tensor:
-    """Return the share (fine, coarse) of each coarse interval in each fine interval of the same length."""
-    begins, ends = torch.arange(fine)[:, None] * coarse, (torch.arange(fine)[:, None] + 1) * coarse
-    first, last = torch.arange(coarse) * fine, (torch.arange(coarse) + 1) * fine
-    return (torch.minimum(ends, last) - torch.maximum(begins, first)).clamp(min=0).double() / fine
 
 
 def image_token_id(model: Any) -> int | None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,14 +63,10 @@ def _capture_attention(former: nn.Module) -> Iterator[tuple[dict[nn.Module, Tens
         for layer in layers:
             for name, weights in (("attention", self_attention), ("crossattention", cross_attention)):
                 if hasattr(layer, name):
-                    hook = _mean_hook(weights, layer)
+                    hook = limit_to_thread(partial(_store_mean, weights, layer))
                     stack.callback(getattr(layer, name).attention.register_forward_hook(hook).remove)
         yield self_attention, cross_attention
 
 
-def _mean_hook(weights: dict[nn.Module, Tensor], layer: nn.Module) -> Any:
-    @limit_to_thread
-    def store_mean(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
-        weights[layer] = wide(output[1])[0].mean(0)
-
-    return store_mean
+def _store_mean(means: dict[nn.Module, Tensor], layer: nn.Module, module: nn.Module, args: Any, output: Any) -> None:
+    means[layer] = wide(output[1])[0].mean(0)

@@ -68,13 +68,18 @@ def overlap(coarse: int, fine: int) -> Tensor:
 
     For an integral ratio, the last coarse position may have been padded; otherwise positions are spaced evenly.
     """
-    merged = ceil(fine / coarse)
-    if ceil(fine / merged) == coarse:
-        shares = (torch.arange(fine) // merged == torch.arange(coarse)[:, None]).double()
-    else:
-        edges = torch.arange(coarse + 1, dtype=torch.float64) * fine / coarse
-        low, high = torch.arange(fine, dtype=torch.float64), torch.arange(1, fine + 1, dtype=torch.float64)
-        shares = (torch.minimum(edges[1:, None], high) - torch.maximum(edges[:-1, None], low)).clamp(min=0)
+    ratio = ceil(fine / coarse)
+    if ceil(fine / ratio) != coarse:
+        return even_overlap(coarse, fine)
+    shares = (torch.arange(fine) // ratio == torch.arange(coarse)[:, None]).double()
+    return shares / shares.sum(1, keepdim=True)
+
+
+def even_overlap(coarse: int, fine: int) -> Tensor:
+    """Return the shares (coarse, fine) of evenly spaced coarse positions in fine ones; rows sum to 1."""
+    edges = torch.arange(coarse + 1, dtype=torch.float64) * fine / coarse
+    low = torch.arange(fine, dtype=torch.float64)
+    shares = (torch.minimum(edges[1:, None], low + 1) - torch.maximum(edges[:-1, None], low)).clamp(min=0)
     return shares / shares.sum(1, keepdim=True)
 
 

@@ -89,9 +89,11 @@ def find_stages(model: nn.Module) -> list[list[nn.Module]]:
     """Return the layers of each stage, or nothing if layers cannot be skipped."""
     info = ModelInfo(model)
     stages = layer_lists(info)
-    if any(_holds_lists(layer) for stage in stages for layer in stage) or (len(stages) > 1 and _joins_late(info)):
+    # In PVT and CvT a class token joins in the last stage, which earlier stages reach only through later layers.
+    joins_late = len(stages) > 1 and info.tokens(CLS_PARAMETERS)
+    if joins_late or _reads_layers(info) or any(_holds_lists(layer) for stage in stages for layer in stage):
         return []
-    return [] if _reads_layers(info) else stages
+    return stages
 
 
 def layer_lists(model: nn.Module | ModelInfo) -> list[list[nn.Module]]:
@@ -107,14 +109,6 @@ def _names_of_lists(info: ModelInfo) -> list[str]:
         if _layers_in(module, _holds_attention) and not OTHER_LISTS.search(name)
     ]
     return [name for name in names if not any(_is_within(other, name) for other in names)]
-
-
-def _joins_late(info: ModelInfo) -> bool:
-    """Return whether a class token joins in the last stage, as in PVT and CvT.
-
-    Earlier stages then reach the classifier only through later layers.
-    """
-    return bool(info.tokens(CLS_PARAMETERS))
 
 
 def _layers_in(module: nn.Module, is_layer: Callable[[nn.Module], bool]) -> list[nn.Module]:

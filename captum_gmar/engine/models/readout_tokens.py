@@ -52,11 +52,9 @@ def check_start(start: Start | None) -> None:
 
 
 def _is_patch(part: object) -> bool:
-    return isinstance(part, tuple) and len(part) == 2 and all(map(_is_index, part))
-
-
-def _is_index(number: object) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool)
+    if not isinstance(part, tuple) or len(part) != 2:
+        return False
+    return all(isinstance(number, Integral) and not isinstance(number, bool) for number in part)
 
 
 def start_relevance(model: nn.Module | ModelInfo, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
