@@ -27,8 +27,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from captum_gmar.attr.catalogue import METHODS as CATALOGUE
 from captum_gmar.attr.catalogue import OURS
-from captum_gmar.attr.methods import methods
 from captum_gmar.demo import load_model, load_scene
 from captum_gmar.engine.models.attention_backend import attention_implementation
 from captum_gmar.engine.models.layers import transformer_layers
@@ -115,7 +115,7 @@ def of_half_precision(
     rounded, patches = copy.deepcopy(half).double().cpu(), patch_grid(home, *inputs.shape[-2:]).patches
     own = numbers_of_one_pass(half, halved, targets)
     for name in names:
-        make = methods()[name]
+        make = CATALOGUE[name].load()
         found = make(half).relevance(halved, targets).flatten(1).cpu().double()
         exact = make(rounded).relevance(halved.double().cpu(), targets).flatten(1)
         unrounded = make(home).relevance(pixels.double(), targets).flatten(1)

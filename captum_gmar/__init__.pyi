@@ -9,7 +9,8 @@ from captum_gmar.attr.last_attention import CDAM as CDAM
 from captum_gmar.attr.last_attention import GradECLIP as GradECLIP
 from captum_gmar.attr.layer_means import GradSAM as GradSAM
 from captum_gmar.attr.layer_means import LeGrad as LeGrad
-from captum_gmar.attr.methods import methods as methods
+from captum_gmar.attr.methods import get_method as get_method
+from captum_gmar.attr.methods import list_methods as list_methods
 from captum_gmar.attr.published import PublishedGMAR as PublishedGMAR
 from captum_gmar.attr.relevance_flow import RelevanceFlow as RelevanceFlow
 from captum_gmar.attr.rollout import AttentionRollout as AttentionRollout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from captum_gmar import methods, visualize_comparison
+from captum_gmar import get_method, visualize_comparison
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.demo import DemoScene, load_model, load_scene
 from captum_gmar.files.writing import save_picture
@@ -24,7 +24,7 @@ def draw(scene: DemoScene, labels: list[int], title: str) -> Figure:
     model, entries = load_model(), [METHODS[name] for name in NAMES]
     maps = {}
     for entry in entries:
-        relevance = methods()[entry.name](model).explain(scene.pixel_values, labels).relevance[0]
+        relevance = get_method(entry.name, model).explain(scene.pixel_values, labels).relevance[0]
         maps[entry.name] = (100 if entry.share else 1) * relevance  # (K, rows, columns)
     figure, _ = visualize_comparison(
         maps,

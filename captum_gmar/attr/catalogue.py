@@ -163,6 +163,6 @@ def find_method(name: object) -> str:
         return wanted
     near = dict.fromkeys([*(known for known in METHODS if wanted in known), *get_close_matches(wanted, METHODS)])
     raise ValueError(
-        f"method must be one of captum_gmar.methods(), which `captum-gmar explain --help` lists. Got {name!r} instead."
-        + (f" Near are {', '.join(near)}." if wanted and near else "")
+        f"method must be one of captum_gmar.list_methods(), listed by `captum-gmar explain --help`. Got {name!r} "
+        "instead." + (f" Near are {', '.join(near)}." if wanted and near else "")
     )

@@ -19,7 +19,7 @@ class Explainer:
     contrast)`` what one of them says of one class each.
 
     Args:
-        names: of the methods, in :func:`captum_gmar.methods`.
+        names: of the methods, in :func:`captum_gmar.list_methods`.
         model: an image classifier.
         forward_func: takes pixels, runs the model once and gives its logits (N, classes).
         tokens: where relevance begins, for methods that take it; none: where they begin themselves.

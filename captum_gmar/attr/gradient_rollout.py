@@ -74,7 +74,7 @@ class AttentionGradCAM(AttentionAttribution):
 
     The gradient counts element by element. Comparisons named Grad-CAM elsewhere average it over the layer first, as
     Grad-CAM does over a feature map, or take it with respect to the tokens: the latter is "layer-grad-cam" of
-    :func:`~captum_gmar.methods`.
+    :func:`~captum_gmar.list_methods`.
 
     What it does not mean: it sees the last layer only, where each token has been mixed from all patches. Zero or more,
     in the scale of the target's gradient.

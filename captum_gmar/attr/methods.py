@@ -1,4 +1,4 @@
-"""All methods by name; and which of them explain a model: each is asked for one example, so the answer is its own."""
+"""All methods by name, and those that explain a model: each is tried on one example."""
 
 import warnings
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr.captum_methods import _Perturbing
-from captum_gmar.attr.catalogue import METHODS, MethodEntry, MethodFactory
+from captum_gmar.attr.catalogue import METHODS, MethodEntry, find_method
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.engine.models.layers import has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, check_model
@@ -17,45 +17,65 @@ from captum_gmar.engine.request import pixel_values
 FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradient-shap": {"n_samples": 1}}
 
 
-def methods(model: nn.Module | None = None, inputs: Tensor | None = None) -> dict[str, MethodFactory]:
+def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -> list[str]:
     """
-    Every method by its name, as it is called on the command line and in tables; or those that explain a model.
+    Return the names of all methods, ours and Captum's, or of those that explain a model.
 
     Args:
-        model (nn.Module, optional): Which the methods are to explain: an image classifier of any kind, or one of
-            videos, a detector or a segmenter. Each method is asked for one example, which takes about as many passes as
-            there are methods.
+        model (nn.Module, optional): The model to explain: an image classifier of any kind, or one of videos, a detector
+            or a segmenter. Each method explains one example, so the call takes about as many passes as there are
+            methods.
             Default: None, all methods
-        inputs (Tensor, optional): As that model takes them, one example at least.
+        inputs (Tensor, optional): One example or more, as that model takes them.
             Default: None
 
     Returns:
-        dict: From name to a callable ``(model, forward_func=None)`` that returns a Captum ``Attribution``; call its
-        ``attribute(inputs, target=..., additional_forward_args=...)``. The attributions have the shape of the inputs.
+        list of str: Names as they are on the command line and in tables.
 
     Raises:
-        TypeError: if one of model and inputs is given without the other, or is none.
+        TypeError: if one of model and inputs is given without the other, or has another type.
 
     Example::
 
-        >>> from captum_gmar import methods
-        >>> from captum_gmar.demo import load_model, load_scene
-        >>> model, scene = load_model(), load_scene(3)
-        >>> for name in ("gmar-l1", "gradient-rollout", "saliency"):
-        ...     attributions = methods()[name](model).attribute(scene.pixel_values, target=scene.labels[0])
-        ...     assert attributions.shape == scene.pixel_values.shape
+        >>> from captum_gmar import list_methods
         >>> from transformers import SwinConfig, SwinForImageClassification
         >>> config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
-        >>> swin = SwinForImageClassification(config).eval()
-        >>> names = methods(swin, scene.pixel_values[..., :32, :32])
+        >>> names = list_methods(SwinForImageClassification(config).eval(), torch.randn(1, 3, 32, 32))
         >>> [name in names for name in ("gmar-l1", "attention-evidence", "legrad")]
         [True, True, False]
     """
     if model is None and inputs is None:
-        return {name: entry.load() for name, entry in METHODS.items()}
+        return list(METHODS)
     if model is None or inputs is None:
-        raise TypeError("methods must have both model and inputs, or neither. Got one of them instead.")
-    return {name: METHODS[name].load() for name in _explaining(METHODS, model, inputs)}
+        raise TypeError("list_methods must have both model and inputs, or neither. Got one of them instead.")
+    return _explaining(METHODS, model, inputs)
+
+
+def get_method(name: str, model: nn.Module, **options: Any) -> Any:
+    """
+    Return a method, ready to explain a model.
+
+    Args:
+        name (str): One of :func:`list_methods`.
+        model (nn.Module): The model to explain.
+        **options: Passed to the method's class, such as ``forward_func=``.
+
+    Returns:
+        Captum ``Attribution``: call its ``attribute(inputs, target=..., additional_forward_args=...)``, whose result
+        has the shape of the inputs.
+
+    Raises:
+        ValueError: if there is no such method; the message names similar ones.
+
+    Example::
+
+        >>> from captum_gmar import get_method
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> model, scene = load_model(), load_scene(3)
+        >>> get_method("saliency", model).attribute(scene.pixel_values, target=scene.labels[0]).shape
+        torch.Size([1, 3, 112, 112])
+    """
+    return METHODS[find_method(name)].load()(model, **options)
 
 
 def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> tuple[str, ...]:

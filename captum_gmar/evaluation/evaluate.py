@@ -69,9 +69,9 @@ def evaluate(
               are a list of (x0, y0, x1, y1) in pixels of the image, a mask is not zero on the object. Of a video
               classifier, pixel values (frames, channels, height, width) and masks (frames, height, width): tubes are
               removed, as its patches have them, each frame's pixels as in an image.
-        methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`, or a mapping from names of
-            your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return attributions
-            in their shape.
+        methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.list_methods`, or a mapping from names
+            of your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return
+            attributions in their shape.
             Default: those of token-evidence, attention-evidence, gmar-l1, gmar-l2, rollout, gradient-rollout, gmar++
             and input-x-gradient that explain the model
         metrics (sequence of str, optional): Of insertion, deletion, average-drop, average-increase, average-gain,
@@ -265,7 +265,7 @@ def make_methods(
     methods: object, model: nn.Module, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Mapping[str, Method]:
     """
-    Make methods of :func:`captum_gmar.methods` for the model, or check the caller's own; return them by name.
+    Make methods of :func:`captum_gmar.list_methods` for the model, or check the caller's own; return them by name.
 
     Raises:
         TypeError: if they are neither names nor methods by name.

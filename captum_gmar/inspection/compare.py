@@ -57,9 +57,9 @@ def compare(
     Args:
         model (nn.Module): A vision transformer, used as it is, on the device where it is.
         pixel_values (Tensor): One image as the model takes it, (1, channels, height, width), of whole patches.
-        methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.methods`; or, from a name of your own,
-            a Captum ``Attribution``, or a callable that takes inputs and ``target=`` and returns attributions in the
-            shape of the inputs. How often a callable runs the model is not known.
+        methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.list_methods`; or, from a name of your
+            own, a Captum ``Attribution``, or a callable that takes inputs and ``target=`` and returns attributions in
+            the shape of the inputs. How often a callable runs the model is not known.
             Default: those of seven of ours and two of Captum's that explain the model
         target (int, tuple, Tensor, or list, optional): The class that is explained and followed.
             Default: None, the class that the model predicts
@@ -238,7 +238,7 @@ def _check_image(pixel_values: Tensor) -> None:
 
 
 def _chosen(methods: Any) -> dict[str, Method | None]:
-    """Return the method of each name; None for those of :func:`captum_gmar.methods`."""
+    """Return the method of each name; None for those of :func:`captum_gmar.list_methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
         chosen = {**methods_of_mapping(methods)}

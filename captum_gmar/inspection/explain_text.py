@@ -81,7 +81,7 @@ def explain_text(
         text (str or sequence of str): One text or several.
         contrast (str, optional): Explains why each text rather than this one: their logits' difference.
             Default: None
-        method (str, optional): One of :func:`captum_gmar.methods`; of images that come as patches, as SigLIP 2's
+        method (str, optional): One of :func:`captum_gmar.list_methods`; of images that come as patches, as SigLIP 2's
             NaFlex ones, "attention-evidence" alone.
             Default: "attention-evidence"
 

@@ -55,7 +55,7 @@ def explore(
         labels (sequence or dict, optional): The names of the classes, by their index.
             Default: None, those of ``model.config.id2label``, or their numbers
         methods (dict, optional): From names to callables that make a method of the model, as
-            :func:`~captum_gmar.methods` returns them.
+            the classes of methods are.
             Default: None, this package's own
 
     Returns:

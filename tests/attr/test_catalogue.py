@@ -9,7 +9,7 @@ import transformers
 from methods import READERS
 
 import captum_gmar
-from captum_gmar import methods
+from captum_gmar import get_method, list_methods
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import (
     CAPTUMS,
@@ -35,13 +35,13 @@ def test_looking_up_loads_no_torch():
 
 
 def test_names():
-    assert list(methods()) == list(METHODS) == [*OURS, *CAPTUMS]
+    assert list_methods() == list(METHODS) == [*OURS, *CAPTUMS]
     assert all(name == entry.name for name, entry in METHODS.items())
     assert set(EVALUATED) <= set(COMPARED) <= set(METHODS)
 
 
 def test_every_public_method_has_a_row():
-    loaded = [getattr(make, "func", make) for make in methods().values()]
+    loaded = [getattr(make, "func", make) for make in (entry.load() for entry in METHODS.values())]
     public = [getattr(captum_gmar, name) for name in captum_gmar.__all__]
     ours = {kind for kind in public if isinstance(kind, type) and issubclass(kind, AttentionAttribution)}
     assert ours == {kind for kind in loaded if issubclass(kind, AttentionAttribution)}
@@ -51,7 +51,7 @@ def test_every_public_method_has_a_row():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_tokens_are_taken_where_it_is_said(vit, name):
-    make = methods()[name]
+    make = METHODS[name].load()
     if METHODS[name].takes_tokens:
         make(vit, tokens=["cls", (1, 2)])
     else:
@@ -61,7 +61,7 @@ def test_tokens_are_taken_where_it_is_said(vit, name):
 
 @pytest.mark.parametrize("name", OURS)
 def test_shares_and_no_others_are_at_most_1_in_sum_at_any_scale_of_the_logits(vit, images, name):
-    method = methods()[name](vit, forward_func=lambda pixels: 1e6 * vit(pixels).logits)
+    method = get_method(name, vit, forward_func=lambda pixels: 1e6 * vit(pixels).logits)
     relevance = method.relevance(images, 0)
     assert (relevance.abs().sum((1, 2)) <= 1 + 1e-5).all() == (METHODS[name].share is not None)
 
@@ -69,7 +69,7 @@ def test_shares_and_no_others_are_at_most_1_in_sum_at_any_scale_of_the_logits(vi
 @pytest.mark.parametrize("name", METHODS)
 def test_the_class_enters_where_it_is_said(vit, images, name):
     torch.manual_seed(0)
-    one, other = (methods()[name](vit).attribute(images.clone(), target=target) for target in (1, 5))
+    one, other = (get_method(name, vit).attribute(images.clone(), target=target) for target in (1, 5))
     assert torch.allclose(one, other, rtol=1e-3, atol=1e-7) != METHODS[name].reads_class
     assert METHODS[name].takes_contrast == (METHODS[name].reads_class and name in OURS)
 
@@ -77,7 +77,7 @@ def test_the_class_enters_where_it_is_said(vit, images, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gmar", r"captum_gmar.methods\(\), .* Got 'gmar' instead. Near are gmar-l1, gmar-l2, gmar-forward, "),
+        ("gmar", r"captum_gmar.list_methods\(\), .* Got 'gmar' instead. Near are gmar-l1, gmar-l2, gmar-forward, "),
         ("layer-gradcam", "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
         ("nothing like it", "Got 'nothing like it' instead.$"),
         ("", "Got '' instead.$"),
@@ -95,7 +95,7 @@ def test_values_in_units_of_the_logit_grow_with_it_and_no_others(vit, images, na
     entry, relevances = METHODS[name], []
     for factor in (1, 3):
         torch.manual_seed(0)
-        method = methods()[name](vit, forward_func=lambda pixels, factor=factor: factor * vit(pixels).logits)
+        method = get_method(name, vit, forward_func=lambda pixels, factor=factor: factor * vit(pixels).logits)
         relevances.append(relevance_of(method, vit, images, 0, batch_size=16))
     grows = torch.allclose(relevances[1], 3 * relevances[0], rtol=1e-3, atol=1e-6)
     assert grows == (entry.share is None and entry.unit != UNITLESS)
@@ -103,7 +103,7 @@ def test_values_in_units_of_the_logit_grow_with_it_and_no_others(vit, images, na
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].caveat == ONLY_FOR])
 def test_what_shows_nothing_against_the_class_has_no_negative_values(vit, images, name):
-    assert (methods()[name](vit).relevance(images, 0) >= 0).all()
+    assert (get_method(name, vit).relevance(images, 0) >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def small(kind, **options):
     ids=["ViT", "Swin", "PVT", "VideoMAE", "YOLOS"],
 )
 def test_methods_of_a_model(model, shape, takes, refuses):
-    names = set(methods(model().eval(), torch.randn(2, *shape)))
+    names = set(list_methods(model().eval(), torch.randn(2, *shape)))
     assert takes <= names
     assert names.isdisjoint(refuses)
 
 
 def test_methods_of_half_a_question():
     with pytest.raises(TypeError, match="both model and inputs, or neither"):
-        methods(torch.nn.Linear(1, 1))
+        list_methods(torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match=r"must be a tensor of what the model takes\. Got list"):
-        methods(torch.nn.Linear(1, 1), [1.0])
+        list_methods(torch.nn.Linear(1, 1), [1.0])

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from captum_gmar import AttentionRollout, GMARAttribution
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS
 from captum_gmar.attr.explainer import Explainer
-from captum_gmar.attr.methods import methods
+from captum_gmar.attr.methods import get_method
 
 TARGETS = torch.tensor([[3, 0], [0, 9], [9, 9], [5, 1]])  # (N, K)
 SLOW = {"occlusion", "feature-ablation", "integrated-gradients"}
@@ -89,7 +89,7 @@ class TestOfSeveral:
         maps = make([name]).explain(images, most_likely, contrast=None)
         assert passes == [4]
         assert maps.relevance.shape == (1, 4, 2, 4, 4)
-        expected = methods()[name](vit).explain(images, maps.targets).relevance
+        expected = get_method(name, vit).explain(images, maps.targets).relevance
         assert_close(maps.relevance[0], expected, rtol=0, atol=0)
 
     def test_several(self, make, vit, images, passes):
@@ -99,7 +99,7 @@ class TestOfSeveral:
         maps = make(names, batch_size=4).explain(images, most_likely, contrast=unlikely)
         assert passes == 6 * [4]  # saliency once for each class
         for name, relevance in zip(names, maps.relevance, strict=True):
-            method = methods()[name](vit)
+            method = get_method(name, vit)
             if name == "saliency":
                 by_class = [method.attribute(images, target=classes) for classes in maps.targets.unbind(1)]
                 expected = torch.stack(by_class, 1).unfold(-2, 8, 8).unfold(-2, 8, 8).sum((2, 5, 6))

@@ -10,7 +10,7 @@ from methods import METHODS, PUBLIC
 from torch import nn
 from torch.testing import assert_close
 
-from captum_gmar import AttentionEvidence, GMARAttribution, LeGrad, TokenEvidence, methods, record_attention
+from captum_gmar import AttentionEvidence, GMARAttribution, LeGrad, TokenEvidence, get_method, record_attention
 from captum_gmar.ablation import gradient_of_mask
 
 READING = [name for name in PUBLIC if METHODS[name].reads_gradient]
@@ -49,7 +49,7 @@ def test_half_a_target(target, vit, images):
 
 @pytest.mark.parametrize("name", CAPTUMS)
 def test_half_a_target_of_captums_methods(name, vit, images):
-    method, options = methods()[name](vit, forward_func=of_queries(vit)), {}
+    method, options = get_method(name, vit, forward_func=of_queries(vit)), {}
     if name == "integrated-gradients":
         options = {"n_steps": 2}
     assert method.attribute(images, (3, 1), **options).isfinite().all()
@@ -58,7 +58,7 @@ def test_half_a_target_of_captums_methods(name, vit, images):
             method.attribute(images, target, **options)
     for wrong, says in ((10, "from 0 to 9, as there are 10 classes, but got 10"), ([0, 1, -1, 2], "but got -1")):
         with pytest.raises(ValueError, match=f"target must be .*{says}"):
-            methods()[name](vit).attribute(images, wrong, **options)
+            get_method(name, vit).attribute(images, wrong, **options)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_recorded_attention(vit, images):
 
 @pytest.mark.parametrize("name", [*READING, *CAPTUMS])
 def test_rows_that_are_lost(name, vit, images):
-    make = METHODS[name].make if name in METHODS else methods()[name]
+    make = METHODS[name].make if name in METHODS else partial(get_method, name)
     method = make(vit, forward_func=lambda pixels: vit(pixels).logits[:1])
     with pytest.raises(RuntimeError, match=r"Expected \d+ outputs, .*for \d+ examples, but got 1\. forward_func must"):
         method.attribute(images, 3)
@@ -108,7 +108,7 @@ def others(make_vit):
 @pytest.mark.parametrize("examples", [1, 4])
 @pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
 def test_two_models(name, examples, others, vit, images):
-    make = METHODS[name].make if name in METHODS else methods()[name]
+    make = METHODS[name].make if name in METHODS else partial(get_method, name)
     for other in others:
         for forward in (
             lambda pixels, other=other: vit(pixels).logits + other(pixels),
@@ -187,7 +187,7 @@ KEPT = {
 
 @pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
 def test_rows_that_are_moved(name, vit, images):
-    make = METHODS[name].make if name in METHODS else methods()[name]
+    make = METHODS[name].make if name in METHODS else partial(get_method, name)
     for forward in MOVED.values():
         with pytest.raises(RuntimeError, match="forward_func must keep the examples in their order"):
             make(vit, forward_func=partial(forward, vit)).attribute(images, 3)
@@ -198,7 +198,7 @@ def test_rows_that_are_moved(name, vit, images):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.func's own, at first use
 @pytest.mark.parametrize("name", ["attention evidence", "GMAR l1", "rollout", "published-gmar", "saliency"])
 def test_transforms(name, vit, images):
-    method = (METHODS[name].make if name in METHODS else methods()[name])(vit)
+    method = (METHODS[name].make if name in METHODS else partial(get_method, name))(vit)
 
     def total(pixels):
         return method.attribute(pixels, 3).sum()

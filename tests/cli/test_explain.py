@@ -75,7 +75,7 @@ print("heavy", sorted(heavy))
     assert [line.partition(" Got ")[0] for line in done.stderr.splitlines()] == [
         "captum-gmar: error: give images and --model, or neither for the built-in scene and model",
         "captum-gmar: error: argument --size: must be a whole number above zero.",
-        "captum-gmar: error: argument --methods: must be one of captum_gmar.methods(), "
+        "captum-gmar: error: argument --methods: must be one of captum_gmar.list_methods(), "
         "which `captum-gmar explain --help` lists.",
         "captum-gmar: error: argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a patch, "
         "counted from 0 at the top left.",

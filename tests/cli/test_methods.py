@@ -32,7 +32,7 @@ from captum_gmar import (
 )
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.attr.methods import methods
+from captum_gmar.attr.methods import get_method
 from captum_gmar.classifier import Classifier
 from cli.commandline import Run, options, save_photo, written
 
@@ -93,7 +93,7 @@ def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: t
         "saliency": captum.attr.Saliency(logits),
         "input-x-gradient": captum.attr.InputXGradient(logits),
         "integrated-gradients": captum.attr.IntegratedGradients(logits),
-        "layer-grad-cam": methods()["layer-grad-cam"](model),
+        "layer-grad-cam": get_method("layer-grad-cam", model),
     }
     ours: dict[str, AttentionAttribution] = {
         "gmar-l1": GMARAttribution(model, norm="l1"),

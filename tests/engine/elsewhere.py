@@ -140,7 +140,7 @@ def check(families, is_split):
     from families import make
     from methods import READERS, implemented
 
-    from captum_gmar.attr.methods import methods
+    from captum_gmar.attr.methods import get_method
     from captum_gmar.engine.kernels import workspace
 
     workspace.BLOCK_ELEMENTS = dict.fromkeys(workspace.BLOCK_ELEMENTS, 9 * 17 * 2)  # several blocks of small images
@@ -152,8 +152,8 @@ def check(families, is_split):
         (here, forward_here), (there, forward_there) = make(family), make(family)
         there, inputs = (split(there), images) if is_split else (there.to(NAME), images.to(NAME))
         for name in READERS:
-            expected = methods()[name](here, forward_func=forward_here)
-            method = methods()[name](there, forward_func=forward_there)
+            expected = get_method(name, here, forward_func=forward_here)
+            method = get_method(name, there, forward_func=forward_there)
             correct = implemented(expected, "blocks").explain(images, targets, contrast=contrast).relevance
             for implementation in ("fused", "batched"):
                 try:

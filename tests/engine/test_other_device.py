@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torch.utils import backend_registration
 
 from captum_gmar.attr.catalogue import OURS
-from captum_gmar.attr.methods import methods
+from captum_gmar.attr.methods import get_method
 from captum_gmar.attr.token_gradients import TokenAttribution
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def _environment():
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_default_device_that_is_not_the_models(vit, images, name):
-    method, targets = methods()[name](vit), torch.tensor([3, 0, 9, 5])
+    method, targets = get_method(name, vit), torch.tensor([3, 0, 9, 5])
     expected = method.attribute(images, targets)
     with torch.device("meta"):
         found = method.attribute(images, targets)
@@ -80,8 +80,8 @@ def offloaded(model):
 
 @pytest.mark.parametrize("name", OURS)
 def test_weights_that_come_and_go(make_vit, images, name):
-    expected = methods()[name](make_vit()).relevance(images, 3)
-    assert_close(methods()[name](offloaded(make_vit())).relevance(images, 3), expected, rtol=0, atol=0)
+    expected = get_method(name, make_vit()).relevance(images, 3)
+    assert_close(get_method(name, offloaded(make_vit())).relevance(images, 3), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["gmar-l1", "rollout", "attention-evidence"])
@@ -90,8 +90,8 @@ def test_offloaded_by_accelerate(make_vit, images, name, way, tmp_path):
     accelerate = pytest.importorskip("accelerate")
     folder = {"offload_dir": str(tmp_path)} if way == "disk_offload" else {}
     model = getattr(accelerate, way)(make_vit(), execution_device="cpu", **folder)
-    expected = methods()[name](make_vit()).relevance(images, 3)
-    assert_close(methods()[name](model).relevance(images, 3), expected, rtol=0, atol=0)
+    expected = get_method(name, make_vit()).relevance(images, 3)
+    assert_close(get_method(name, model).relevance(images, 3), expected, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
@@ -114,7 +114,7 @@ class TestGradientsThatAreCut:
     @pytest.mark.parametrize("name", READERS)
     @pytest.mark.parametrize("part", ["all", "mlp", "what comes out of the last attention"])
     def test_no_method_draws_another_ones_map(self, vit, images, name, part):
-        method = methods()[name](self.quantised(vit, part))
+        method = get_method(name, self.quantised(vit, part))
         if name.startswith("libra") or name == "token-evidence":  # it would balance it
             with pytest.raises(RuntimeError, match=r"does not know what Linear 'vit\..*' computes by linear_dynamic"):
                 method.relevance(images, 3)
@@ -127,7 +127,7 @@ class TestGradientsThatAreCut:
     @pytest.mark.parametrize("name", ["gmar-l1", "gmar-forward", "gradient-rollout", "gmar++", "grad-sam"])
     def test_between_the_layers(self, vit, images, name):
         with pytest.raises(RuntimeError, match="operations have none"):
-            methods()[name](self.quantised(vit, "the values of the last attention")).relevance(images, 3)
+            get_method(name, self.quantised(vit, "the values of the last attention")).relevance(images, 3)
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own, on old ways and on the model's checks
@@ -149,4 +149,4 @@ class TestModelsWithoutCode:
         for model in self.models():
             for name in ("gmar-l1", "rollout", "legrad"):
                 with pytest.raises(RuntimeError, match=message):
-                    methods()[name](model).relevance(torch.randn(2, 3, 32, 32), 1)
+                    get_method(name, model).relevance(torch.randn(2, 3, 32, 32), 1)

@@ -5,7 +5,7 @@ import torch
 from methods import READERS
 from torch.testing import assert_close
 
-from captum_gmar.attr.methods import methods
+from captum_gmar.attr.methods import get_method
 
 TARGETS = torch.tensor([3, 0, 9, 5])
 NO_MEMORY = [
@@ -39,7 +39,7 @@ def hooks(model):
 @pytest.mark.parametrize("name", ["gmar-l1", "gmar++", "legrad", "attention-evidence", "attcat"])
 def test_fewer_at_once_give_the_same_numbers(make_vit, images, name, when, error):
     model = make_vit()
-    method, weights, before = methods()[name](model), [p.clone() for p in model.parameters()], hooks(model)
+    method, weights, before = get_method(name, model), [p.clone() for p in model.parameters()], hooks(model)
     expected = method.relevance(images, TARGETS, internal_batch_size=2)
     examples = 3 * model.config.num_hidden_layers if method.plan.separate else 3  # all leave the last
     hook = limited(model, examples, error, when)
@@ -53,7 +53,7 @@ def test_fewer_at_once_give_the_same_numbers(make_vit, images, name, when, error
 
 def test_classes_are_those_that_were_chosen_where_memory_sufficed(make_vit, images):
     model = make_vit()
-    method = methods()["gmar-l1"](model)
+    method = get_method("gmar-l1", model)
     expected = method.explain(images, lambda logits: logits.topk(2).indices, internal_batch_size=1)
     limited(model, 1, NO_MEMORY[1], "backward")
     found = method.explain(images, lambda logits: logits.topk(2).indices)
@@ -64,7 +64,7 @@ def test_classes_are_those_that_were_chosen_where_memory_sufficed(make_vit, imag
 @pytest.mark.parametrize("name", READERS)
 def test_not_even_one_example(make_vit, images, name):
     model = make_vit()
-    method, before = methods()[name](model), hooks(model)
+    method, before = get_method(name, model), hooks(model)
     hook = limited(model, 0, NO_MEMORY[0], "forward")
     with pytest.raises(torch.OutOfMemoryError, match=r"one example .* \(1, 3, 32, 32\) on cpu.* allocate 20\.00 MiB"):
         method.relevance(images, TARGETS)
@@ -77,5 +77,5 @@ def test_other_errors_are_not_tried_again(make_vit, images):
     model.vit.layernorm.register_forward_hook(lambda *_: passes.append(1))
     limited(model, 0, RuntimeError("no such kernel"), "forward")
     with pytest.raises(RuntimeError, match="no such kernel"):
-        methods()["gmar-l1"](model).relevance(images, TARGETS)
+        get_method("gmar-l1", model).relevance(images, TARGETS)
     assert len(passes) == 1

@@ -14,7 +14,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from captum_gmar import GradientRollout, evaluate, methods
+from captum_gmar import GradientRollout, evaluate, list_methods
 from captum_gmar.attr.catalogue import EVALUATED
 from captum_gmar.metrics.controls import CONTROLS
 from evaluation.small_data import CORNERS, FEW, Pairs, mask, photo, pixels
@@ -31,7 +31,7 @@ def test_usual_methods_are_those_that_explain_the_model(of_videos: bool) -> None
     inputs = torch.rand(2, 3, 16, 16) if of_videos else pixels(0)
     evaluation = evaluate(model.eval(), [(inputs, 1)], metrics=["deletion"], removals=["mean"], steps=2)
     measured = [row["method"] for row in evaluation.means()]
-    assert measured == [*(name for name in EVALUATED if name in methods(model, inputs[None])), *CONTROLS]
+    assert measured == [*(name for name in EVALUATED if name in list_methods(model, inputs[None])), *CONTROLS]
     assert len(EVALUATED) > len(measured) - len(CONTROLS) >= 2
 
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor, nn
 from transformers import SwinConfig, SwinForImageClassification
 
-from captum_gmar import GMARAttribution, methods
+from captum_gmar import GMARAttribution, get_method, list_methods
 from captum_gmar.ablation import TokenRemoval
 from captum_gmar.attr.captum_methods import IntegratedGradients
 from captum_gmar.attr.catalogue import COMPARED, METHODS
@@ -86,7 +86,7 @@ class TestNumbers:
     def test_curves_are_those_of_the_metrics(self, vit, pixels, make_comparison, name):
         (own,) = make_comparison([name], removal=Mean()).methods
         options = {"n_steps": 3} if name == "integrated-gradients" else {}
-        attributions = methods()[name](vit).attribute(pixels, target=3, **options)
+        attributions = get_method(name, vit).attribute(pixels, target=3, **options)
         for metric, found in ((insertion, own.insertion), (deletion, own.deletion)):
             expected = metric(logits(vit), pixels, attributions, 3, patch_size=PATCH, steps=4, removal=Mean())
             torch.testing.assert_close(found.curve, expected.curve)
@@ -141,7 +141,7 @@ class TestNumbers:
         assert comparison.target == expected
         with torch.no_grad():
             assert comparison.score == pytest.approx(vit(pixels).logits.softmax(-1)[0, expected].item())
-        single = methods()["gradient-rollout"](vit).relevance(pixels, expected)[0]
+        single = get_method("gradient-rollout", vit).relevance(pixels, expected)[0]
         torch.testing.assert_close(comparison.methods[0].relevance, single)
 
     def test_without_target_it_is_the_predicted_class(self, vit, pixels, make_comparison):
@@ -215,7 +215,7 @@ def test_model_is_left_as_it_was(vit, pixels, make_comparison):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match=r"^broken: no$"):
-        make_comparison({"legrad": methods()["legrad"](vit), "broken": fails})
+        make_comparison({"legrad": get_method("legrad", vit), "broken": fails})
     assert state() == expected
     assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
     assert not pixels.requires_grad
@@ -257,7 +257,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (["gmar-l3"], r"must be one of captum_gmar.methods\(\), .*Got 'gmar-l3' instead. Near are .*gmar-l1"),
+            (["gmar-l3"], r"must be one of captum_gmar.list_methods\(\), .*Got 'gmar-l3' instead. Near are .*gmar-l1"),
             (["gmar-l1", "integrated"], "Got 'integrated' instead. Near are integrated-gradients"),
             ([3], "Got 3 instead"),
             ([], "at least one method"),
@@ -390,7 +390,7 @@ class TestPicture:
 
     @pytest.mark.parametrize("count", [1, 4, 8, 22])
     def test_texts_and_panels_do_not_overlap(self, vit, make_comparison, count):
-        names = ["integrated-gradients with a name that is much too long for one line", *methods()][:count]
+        names = ["integrated-gradients with a name that is much too long for one line", *list_methods()][:count]
         given = {name: lambda inputs, target: inputs for name in names}
         figure, axes = self.draw(make_comparison(given), title="a title of some length, " * 4)
         assert len(axes) == count + 1

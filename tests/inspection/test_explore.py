@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_gmar import GMARAttribution, GradientRollout, methods, record_attention
+from captum_gmar import GMARAttribution, GradientRollout, record_attention
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.inspection.explore import explore
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -19,7 +20,7 @@ PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), d
 @pytest.fixture
 def explorer(vit: Any, images: torch.Tensor) -> Any:
     pytest.importorskip("ipywidgets")
-    return explore(vit, images[:1], PHOTO, methods=methods())
+    return explore(vit, images[:1], PHOTO, methods={name: entry.load() for name, entry in METHODS.items()})
 
 
 def choose(explorer: Any, **values: object) -> None:

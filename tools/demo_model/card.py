@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import ViTForImageClassification
 
-from captum_gmar import methods
+from captum_gmar import get_method, list_methods
 from captum_gmar.demo.patches import GRID, PATCH
 from captum_gmar.demo.scene_localisation import FIRST_SEED, Localiser, localisation_report, scene_mean
 from captum_gmar.demo.scenes import CLASSES
@@ -214,7 +214,8 @@ def comparison_methods(model: ViTForImageClassification) -> dict[str, Localiser]
     left out.
     """
     slow_or_random = {"occlusion", "feature-ablation", "gradient-shap", "raw-attention"}
-    made: dict[str, Localiser] = {name: make(model) for name, make in methods().items() if name not in slow_or_random}
+    names = (name for name in list_methods() if name not in slow_or_random)
+    made: dict[str, Localiser] = {name: get_method(name, model) for name in names}
     integrated: Any = made["integrated-gradients"]
     return {**made, "integrated-gradients": partial(integrated.attribute, internal_batch_size=50)}
 

@@ -75,7 +75,7 @@ def _page(facts: list[Fact]) -> str:
     return "\n\n".join(
         [
             f"# {title}",
-            f"On the command line, in `methods()` and in tables: {names}.",
+            f"On the command line, in `list_methods()` and in tables: {names}.",
             *pictures,
             "The scene has two objects, and each map explains the class of one. Each map has its own scale.",
             matrix,

@@ -7,7 +7,7 @@ from methods import METHODS, READERS, implemented
 from torch.testing import assert_close
 
 from captum_gmar import AttentionRollout, GMARAttribution
-from captum_gmar.attr.methods import methods
+from captum_gmar.attr.methods import get_method
 from captum_gmar.engine.attention.backward import BackwardPass
 from captum_gmar.engine.kernels import batched
 from captum_gmar.engine.kernels.reduction import Reading
@@ -59,7 +59,7 @@ def test_layers_that_are_not_alike():
 def test_every_method(name, family):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
-    method = methods()[name](model.double(), forward_func=forward_func)
+    method = get_method(name, model.double(), forward_func=forward_func)
     expected = implemented(method, "blocks").explain(images, [3, 1], contrast=2).relevance
     found = implemented(method, "batched").explain(images, [3, 1], contrast=2).relevance
     assert_close(found, expected)
@@ -71,7 +71,7 @@ def test_every_family(family, batches):
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     options = [("gmar-l1", {}), ("attention-evidence", {}), ("gradient-rollout", {"start_layer": -1})]
     for name, changes in options:
-        method = methods()[name](model.double(), forward_func=forward_func, **changes)
+        method = get_method(name, model.double(), forward_func=forward_func, **changes)
         found = implemented(method, "batched").relevance(images, 3)
         assert [number > 0 for number in batches] == [True]
         assert_close(found, implemented(method, "blocks").relevance(images, 3))

@@ -7,8 +7,8 @@ from families import FAMILIES, make
 from methods import implemented
 from torch.testing import assert_close
 
-from captum_gmar.attr.catalogue import OURS
-from captum_gmar.attr.methods import methods
+from captum_gmar.attr.catalogue import METHODS, OURS
+from captum_gmar.attr.methods import get_method
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.engine.attention import backward, forward
 from captum_gmar.engine.kernels import dispatch, fused
@@ -18,7 +18,7 @@ from captum_gmar.engine.kernels.fused import attention_and_log_sums, log_sums
 IN_THE_PASS = [
     name
     for name in OURS
-    if not issubclass(getattr(kind := methods()[name], "func", kind), TokenAttribution)
+    if not issubclass(getattr(kind := METHODS[name].load(), "func", kind), TokenAttribution)
     and not name.startswith(("rollout", "raw", "published", "value"))
 ]
 KINDS = [name for name in FAMILIES if not name.startswith("timm ")]
@@ -27,7 +27,7 @@ KINDS = [name for name in FAMILIES if not name.startswith("timm ")]
 def relevance(name, family, implementation):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    method = methods()[name](model.double(), forward_func=forward_func)
+    method = get_method(name, model.double(), forward_func=forward_func)
     return implemented(method, implementation).explain(images, [3, 1], contrast=2).relevance
 
 
@@ -45,14 +45,14 @@ def test_every_family(name, family):
 @pytest.mark.parametrize(("dtype", "correlation"), [(torch.bfloat16, 0.99), (torch.float16, 0.999)])
 @pytest.mark.parametrize("name", ["gmar-l2", "attention-evidence", "rollout"])
 def test_half_precision(name, dtype, correlation, vit, images):
-    expected = methods()[name](vit).relevance(images, 3).flatten(1)
-    found = implemented(methods()[name](vit.to(dtype)), "fused").relevance(images.to(dtype), 3).flatten(1)
+    expected = get_method(name, vit).relevance(images, 3).flatten(1)
+    found = implemented(get_method(name, vit.to(dtype)), "fused").relevance(images.to(dtype), 3).flatten(1)
     pairs = torch.stack([expected, found], 1)
     assert min(float(torch.corrcoef(pair)[0, 1]) for pair in pairs) > correlation
 
 
 def test_the_flow_of_relevance(vit, images):
-    method = methods()["gmar-l1"](vit.double())
+    method = get_method("gmar-l1", vit.double())
     found = implemented(method, "fused").relevance_flow(images.double(), 3)
     assert_close(found, implemented(method, "blocks").relevance_flow(images.double(), 3))
 

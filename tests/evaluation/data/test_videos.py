@@ -12,7 +12,7 @@ from transformers import (
     VivitForVideoClassification,
 )
 
-from captum_gmar import AttentionEvidence, evaluate, methods
+from captum_gmar import AttentionEvidence, evaluate, get_method
 from captum_gmar.metrics import Zero, deletion
 
 FRAMES, SIDE, PATCH = 4, 24, 8
@@ -50,7 +50,7 @@ def test_masks_and_captums_methods():
     data = [(video, label, mask) for label, (video, mask) in enumerate(zip(videos, masks, strict=True))]
     evaluation = evaluate(model, data, ["saliency"], metrics=["relevance-mass"], target="label")
     rows = [row["value"] for row in evaluation.records() if row["method"] == "saliency"]
-    saliency = methods()["saliency"](model).attribute(videos, target=[0, 1, 2])
+    saliency = get_method("saliency", model).attribute(videos, target=[0, 1, 2])
     share = saliency[:, :2, :, :PATCH].sum((1, 2, 3, 4)) / saliency.sum((1, 2, 3, 4))
     assert_close(torch.tensor(rows), share, rtol=1e-4, atol=1e-6)
     blob = next(row["value"] for row in evaluation.records() if row["method"] == "centre blob")
