@@ -176,13 +176,6 @@ def test_layers_before_a_silent_head_change_no_bit(vit, images):
     assert [torch.equal(*pair) for pair in zip(found, expected, strict=True)] == [True, True, True, False]
 
 
-def test_eager_models(make_vit, images):
-    vit, eager = make_vit(), make_vit(attn_implementation="eager")
-    with ablate_heads(eager, CHOSEN), Masked(vit, mask_of(CHOSEN)):
-        assert_close(eager(images).logits, vit(images).logits)
-    assert eager.config._attn_implementation == "eager"
-
-
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("weights", [False, True])
 def test_torch_s_own_layers(images, batch_first, weights, monkeypatch):

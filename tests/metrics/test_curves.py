@@ -8,15 +8,7 @@ from torch.testing import assert_close
 from captum_gmar.metrics import Blur, Mean, deletion, insertion, uniform_map
 from captum_gmar.metrics._outputs import PROBABILITY
 from captum_gmar.metrics.curves import BROUGHT_BACK, MOST_FIRST, CurveOptions, follow
-from metrics.by_definition import ONES, WEIGHTS, counting, linear
-
-
-def test_steps_that_do_not_divide_the_patches():
-    # Of six patches, steps select 6k/4 rounded down: 0, 1, 3, 4, 6.
-    found = deletion(linear, ONES, ONES * WEIGHTS, steps=4, softmax=False)
-    assert_close(found.shares, tensor([0, 1 / 6, 1 / 2, 2 / 3, 1]))
-    assert_close(found.curve, tensor([[8.5, 4.5, -0.5, -1.5, 0.0]]))
-    assert_close(found.auc, tensor([(8.5 + 4.5) / 12 + (4.5 - 0.5) / 6 + (-0.5 - 1.5) / 12 + (-1.5 + 0) / 6]))
+from metrics.by_definition import counting
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 6, 7, 12, 100])

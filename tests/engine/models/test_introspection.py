@@ -55,9 +55,9 @@ def test_what_the_modules_themselves_answer(model):
     answers = {
         module: {name for name in NAMES if getattr(module, name, None) is not None} for module in model.modules()
     }
-    survey = ModelInfo(model)
-    assert list(survey.named.items()) == list(model.named_modules())
-    assert {module: set(values) for module, values in survey.modules if values} == {
+    info = ModelInfo(model)
+    assert list(info.named.items()) == list(model.named_modules())
+    assert {module: set(values) for module, values in info.modules if values} == {
         module: names for module, names in answers.items() if names
     }
-    assert {type(module) for module, _ in survey.modules} == set(map(type, answers))
+    assert {type(module) for module, _ in info.modules} == set(map(type, answers))
