@@ -39,7 +39,7 @@ class Message(NamedTuple):
         kind: the error's class.
         text: with a blank for whatever it fills in.
         cause: the condition that it comes under, as the code has it; empty where it comes of itself.
-        cure: what to do: the sentences that say so, or what was expected.
+        cure: what to do; empty if the message states the condition that must hold.
         module: where it is raised.
     """
 
@@ -120,7 +120,7 @@ def _text(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
 
 
 def _cure(text: str) -> str:
-    """What is written of it; the sentences after the one that says what came; else what was expected."""
+    """Return the cure that is written, else the sentences after what was passed; "" if the message is a condition."""
     if written := written_cure(text):
         return written
     sentences = re.split(r"(?<=[.?!…]) (?=[A-Z])", text)
@@ -128,13 +128,7 @@ def _cure(text: str) -> str:
     after = sentences[(came[0] + 1) if came else 1 :]
     if after:
         return " ".join(after)
-    verbs = "be|have|hold|return|go|end in|name|suit|lie"
-    expected = re.match(rf"(.+? |)must ({verbs}) (.+?)(?:\. Got|$)", sentences[0])
-    if expected:
-        verbs = {"be": "Pass", "go": "Let it go", "have": "Pass what has", "hold": "Pass what holds"}
-        return f"{verbs.get(expected[2], 'Pass what fits:')} {expected[3].rstrip('.')}."
-    expected = re.match(r"Expected (.+?),? but ", sentences[0])
-    return f"Pass {expected[1]}." if expected else WHAT_TO_DO
+    return "" if re.search(r"\bmust\b|^Expected|\bcannot\b", sentences[0]) else WHAT_TO_DO
 
 
 def _module(path: Path) -> str:
@@ -152,7 +146,7 @@ def _area(message: Message) -> str:
 def _entry(message: Message) -> str:
     text = message.text.replace("\n", " ").replace("`", "ˋ")
     comes = f", when `{message.cause}`" if message.cause and len(message.cause) <= LONGEST else ""
-    return f"`{text}`\n: {message.kind} of `{message.module}`{comes}.\n  {_escaped(message.cure)}"
+    return f"`{text}`\n: {message.kind} of `{message.module}`{comes}.\n  {_escaped(message.cure)}".rstrip()
 
 
 def _escaped(text: str) -> str:
