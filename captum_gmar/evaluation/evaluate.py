@@ -66,9 +66,8 @@ def evaluate(
               which the last or the last two may be absent, or of dictionaries with these keys. An image is a
               ``PIL.Image``, an array (height, width, channels), a path, or a tensor of pixel values (channels, height,
               width) that the model takes as they are; a label is a class index, or a class name of the model; boxes
-              are a list of (x0, y0, x1, y1) in pixels of the image, a mask is not zero on the object. Of a video
-              classifier, pixel values (frames, channels, height, width) and masks (frames, height, width): tubes are
-              removed, as its patches have them, each frame's pixels as in an image.
+              are a list of (x0, y0, x1, y1) in pixels of the image, a mask is not zero on the object. A video
+              classifier takes pixel values (frames, channels, height, width) and masks (frames, height, width).
         methods (sequence of str, or dict, optional): Names of :func:`captum_gmar.list_methods`, or a mapping from names
             of your own to Captum ``Attribution``\ s or callables that take inputs and ``target=`` and return
             attributions in their shape.
@@ -80,12 +79,12 @@ def evaluate(
             Default: the first five, and where boxes or masks are known the three after them
 
             - Those from srg to class-gain remove the most influential patches first (mif) or the least influential
-              (lif). mif and lif are areas under the target's logit; srg is lif less mif, or the same of the
-              probability; an accuracy is the share of predictions that have changed, over all steps; aopc is how far
-              the target's probability has fallen, on average; class-gain is srg less that of the map for another class,
-              the next most probable, by the target's logit all the same: 0 for a method that looks at no class.
+              (lif). mif and lif are areas under the target's logit; srg is lif minus mif, or the same of the
+              probability; an accuracy is the share of changed predictions, over all steps; aopc is the mean fall of the
+              target's probability; class-gain is srg minus that of the map for the next most probable class, by the
+              target's logit: 0 for a method that ignores the class.
             - gridpg is the share of positive relevance in the right cell of a mosaic with three images of other
-              classes, drawn from all of the data; where 24 draws do not give three, the image is left out of it.
+              classes, sampled from all of the data; where 24 samples do not give three, the image is left out.
             - completeness-error compares the sum of the map with the logit.
         removals (sequence of str, optional): How patches are removed: of zero, mean, blur, noise, noisy-linear and
             tokens. All metrics that remove patches share their passes.
@@ -94,22 +93,21 @@ def evaluate(
             Default: "predicted"
         steps (int, optional): In which patches are removed; at most the number of patches.
             Default: 28, or as many as there are patches if these are fewer
-        seed (int, optional): Of everything that is drawn.
+        seed (int, optional): Seed of everything that is sampled.
             Default: 0
-        limit (int, optional): How many of the images are measured, drawn by ``seed``. More can follow later.
+        limit (int, optional): How many of the images are measured, sampled by ``seed``. More can follow later.
             Default: None, all
         output (str or Path, optional): A folder that keeps what is finished, with tables, plots and a report. Killed at
-            any moment, the same call goes on where it stopped; more images and more methods can follow. It is made if
-            need be, and refuses results of other settings, weights or preprocessing; that ``forward_func`` and methods
-            of your own are the same is yours to see to.
+            any moment, the same call goes on where it stopped; more images and more methods can follow. It refuses
+            results of other settings, weights or preprocessing, but cannot compare ``forward_func`` or methods of your
+            own.
             Default: None, nothing is kept
         batch_size (int, optional): How many images run at once.
             Default: 16, on an accelerator 128
         precision (str, optional): "float32" or "bfloat16", of passes over images that were changed. Maps are always
             made in the model's own.
             Default: "float32"
-        processor (optional): A Hugging Face image processor, which makes pixel values of images. Not needed where data
-            holds pixel values.
+        processor (optional): A Hugging Face image processor. Not needed where data holds pixel values.
             Default: None
         forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
             ``model``.
@@ -119,7 +117,7 @@ def evaluate(
 
     Returns:
         *Evaluation*: ``records()``, ``means()`` and ``differences()`` are rows for pandas, ``to_markdown()`` is the
-        report, which notebooks show, ``visualize()`` draws the means with their intervals, and ``skipped`` lists what
+        report, which notebooks show, ``visualize()`` plots the means with their intervals, and ``skipped`` lists what
         was left out.
 
     Raises:
@@ -194,17 +192,8 @@ def run_evaluation(
     with start_run(place, depends) as folder:
         results, seconds, skipped = _finish(Run(work.batches, folder, place, CHUNK), work, numbers)
         removals = {name: removal.name for name, removal in work.measures.removals.items()}
-        provenance = Provenance(
-            model=subject.model_name,
-            data=subject.data_name,
-            examples=len(results),
-            settings=settings,
-            removals=removals,
-            command=place.command,
-            versions=versions(),
-            seconds=seconds,
-            skipped=skipped,
-        )
+        names = subject.model_name, subject.data_name
+        provenance = Provenance(*names, len(results), settings, removals, place.command, versions(), seconds, skipped)
         tables = summarise(results, subject.examples, provenance)
         measured = place.processes.first(lambda: _write(tables, len(results), place))
     return Outcome(Evaluation(results, provenance, tables), measured, len(skipped))

@@ -69,27 +69,25 @@ def evaluate_heads(
             in nats, which knows nothing of the class. Or a mapping from names of your own to callables
             ``score(inputs, target=...)`` that return (N, layers, heads).
             Default: gmar-l1 and mask-gradient
-        ablate (bool, optional): Whether heads are silenced as well, which runs the model 11 times for each order and
-            image of one half: two orders for each score, and the random ones.
+        ablate (bool, optional): Whether heads are silenced as well, in 11 passes for each order and image of one half.
             Default: False
         random_orders (int, optional): How many random orders are silenced with them.
             Default: 10
         target (str or int, optional): The class that is explained: "predicted", "label" for that of each image's
             label, or for all images a class index or class name.
             Default: "predicted"
-        seed (int, optional): Of everything that is drawn.
+        seed (int, optional): Seed of everything that is sampled.
             Default: 0
-        limit (int, optional): How many of the images are taken, drawn by ``seed``. More can follow later.
+        limit (int, optional): How many of the images are taken, sampled by ``seed``. More can follow later.
             Default: None, all
         output (str or Path, optional): A folder that keeps what is finished, with tables, pictures and a report. Killed
-            at any moment, the same call goes on where it stopped; more images can follow, and the ablation. It is made
-            if need be, and refuses results of other settings, weights or preprocessing; that ``forward_func`` and
-            scores of your own are the same is yours to see to.
+            at any moment, the same call goes on where it stopped; more images can follow, and the ablation. It refuses
+            results of other settings, weights or preprocessing, but cannot compare ``forward_func`` or scores of your
+            own.
             Default: None, nothing is kept
         batch_size (int, optional): How many images run at once.
             Default: 4, on an accelerator 128
-        processor (optional): A Hugging Face image processor, which makes pixel values of images. Not needed where data
-            holds pixel values.
+        processor (optional): A Hugging Face image processor. Not needed where data holds pixel values.
             Default: None
         forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
             ``model``.
@@ -100,7 +98,7 @@ def evaluate_heads(
     Returns:
         *HeadResults*: ``statistics``, by name of the score, hold the scores of every image, their mean and spread, and
         rank heads; ``ablation`` holds the curves. ``records()`` are rows for pandas, ``to_markdown()`` is the report,
-        which notebooks show, ``visualize()`` draws the scores, and ``skipped`` lists what was left out.
+        which notebooks show, ``visualize()`` plots the scores, and ``skipped`` lists what was left out.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -167,9 +165,7 @@ def run_heads(
             skipped += more
         data = f"{subject.data_name}, {count(len(records))}"
         results = HeadResults(
-            model=subject.model_name,
-            data=subject.data_name,
-            explained=explained,
+            *(subject.model_name, subject.data_name, explained),
             statistics=score_statistics(tuple(made), list(records.values())),
             units=units,
             images=_image_names(records),
@@ -217,13 +213,7 @@ def _record(
 ) -> tuple[dict[int, Record], list[Skipped]]:
     """Return the last record of each of these examples once all are measured, in the order of the data.
 
-    Args:
-        run: that keeps the records.
-        numbers: of the examples.
-        measure: returns the records of a batch.
-        requires: begin of the error where there is no record.
-        targets: of examples by number, if not those of the settings.
-        part: of the journal.
+    Without any, ``requires`` begins the error. ``targets`` and ``part`` are those of :meth:`Run.finish`.
     """
     name = "silencing heads" if part else "scoring heads"
     kept, skipped = run.finish(

@@ -15,8 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+class Report:
+    """A result that notebooks and ``print`` show as its report."""
+
+    def to_markdown(self) -> str:
+        """Return the report."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    _repr_markdown_ = __repr__
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Report):
     """The result of :func:`captum_gmar.evaluate`. A notebook shows it as its tables; so does ``print``.
 
     Attributes:
@@ -86,9 +99,3 @@ class Evaluation:
         from captum_gmar.evaluation.reports.report_files import plot_means
 
         return plot_means(self.tables.summaries, self.tables.summaries, use_pyplot=use_pyplot)
-
-    def __repr__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.ablation import HeadAblationCurve, HeadStatistics
+from captum_gmar.evaluation.reports.evaluation_result import Report
 from captum_gmar.evaluation.reports.report import Records, skipped_list
 from captum_gmar.evaluation.reports.statistics import mean_interval
 from captum_gmar.evaluation.runs.batches import Skipped
@@ -41,8 +42,8 @@ AblationCurves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
 """By the score that gave the order, and which heads went first."""
 
 
-@dataclass(frozen=True, eq=False)
-class AblationResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class AblationResult(Report):
     """Predictions as heads are silenced in the order of each score, on other images than those that ranked them.
 
     Attributes:
@@ -111,15 +112,9 @@ class AblationResult:
         show(figure, use_pyplot)
         return figure, list(panels)
 
-    def __repr__(self) -> str:
-        return self.to_markdown()
 
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
-
-
-@dataclass(frozen=True, eq=False)
-class HeadResults:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadResults(Report):
     """The result of :func:`captum_gmar.evaluate_heads`. A notebook shows it as its tables; so does ``print``.
 
     Attributes:
@@ -211,12 +206,6 @@ class HeadResults:
     def title(self) -> str:
         """Title of pictures: model, data and number of images."""
         return f"{short_title(self.model, self.data)}: heads, {count(len(self.images))}"
-
-    def __repr__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
 
 
 def short_title(model: str, data: str) -> str:

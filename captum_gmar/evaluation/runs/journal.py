@@ -6,10 +6,9 @@ batch begins. A line that a kill has torn has no end and is cut off when the fil
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from captum_gmar.evaluation.data.example import Identity
@@ -30,54 +29,34 @@ class Batch(NamedTuple):
     seconds: dict[str, float]  # that each method took for its maps
 
 
-class Journal:
-    """The file of a folder that a process appends to; used as a context manager.
-
-    Args:
-        folder: of the journals, which is made if need be.
-        process: number of the process.
+@contextmanager
+def open_journal(folder: Path, process: int) -> Iterator[Callable[[Batch], None]]:
+    """Yield a function that appends a batch to the file of a process; it is on the disk when the function returns.
 
     Raises:
         OSError: if the folder cannot be made or written to.
+        ValueError: if a number is NaN or infinite.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"process-{process}.jsonl"
+    file = path.open("ab")
 
-    def __init__(self, folder: Path, process: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"process-{process}.jsonl"
-        self._file = self._path.open("ab")
-        self._cut_torn_line()
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(OSError):  # append has reported what could not be written
-            self._file.close()
-
-    def append(self, batch: Batch) -> None:
-        """Write a batch, which is on the disk when this returns.
-
-        Raises:
-            OSError: if the disk is full, say.
-            ValueError: if a number is NaN or infinite.
-        """
+    def append(batch: Batch) -> None:
         line = json.dumps(batch, separators=(",", ":"), allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
-    def _cut_torn_line(self) -> None:
-        written = self._path.read_bytes()
-        self._file.truncate(written.rfind(b"\n") + 1)
+    try:
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)  # without a torn line
+        yield append
+    finally:
+        with suppress(OSError):  # append has raised what could not be written
+            file.close()
 
 
 def read_batches(folder: Path) -> Iterator[Batch]:
-    """Yield all finished batches of all processes.
-
-    Args:
-        folder: of the journals, which may be absent.
+    """Yield all finished batches of all processes; none where the folder is absent.
 
     Raises:
         ValueError: if a file does not hold what was written to it.

@@ -13,7 +13,7 @@ from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import versions
 from captum_gmar.evaluation.runs.batches import Batches, Examples, Skipped
 from captum_gmar.evaluation.runs.folder import JOURNAL, use_folder
-from captum_gmar.evaluation.runs.journal import Batch, Journal, Record, read_batches
+from captum_gmar.evaluation.runs.journal import Batch, Record, open_journal, read_batches
 from captum_gmar.evaluation.runs.processes import Processes
 from captum_gmar.evaluation.runs.progress import Listener, count, progress
 
@@ -175,13 +175,13 @@ class Run:
         def work_all() -> tuple[list[Skipped], bool]:
             reported = 0
             with (
-                Journal(journal, self.place.processes.rank) as kept,
+                open_journal(journal, self.place.processes.rank) as append,
                 progress(sum(map(len, shares)), name, listener) as advance,
             ):
                 for share in shares:
                     batch, skips = work(share)
                     if batch.records:
-                        kept.append(batch)
+                        append(batch)
                         finished.append(batch)
                     skipped.extend(skips)
                     if done or finished:  # until then, the model may be to blame, and no image

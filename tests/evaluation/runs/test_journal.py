@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from captum_gmar.evaluation.data.example import Identity
-from captum_gmar.evaluation.runs.journal import Batch, Journal, Record
+from captum_gmar.evaluation.runs.journal import Batch, Record, open_journal
 from captum_gmar.evaluation.runs.journal import read_batches as batches_of
 
 FIRST = Batch(
@@ -19,36 +19,36 @@ def read_batches(folder: Path) -> list[Batch]:
 
 
 def test_batches_come_back_as_they_were(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal", 0) as journal:
-        journal.append(FIRST)
-        journal.append(SECOND)
+    with open_journal(tmp_path / "journal", 0) as append:
+        append(FIRST)
+        append(SECOND)
     assert read_batches(tmp_path / "journal") == [FIRST, SECOND]
 
 
 def test_processes_have_a_file_each(tmp_path: Path) -> None:
     for process, batch in ((0, FIRST), (1, SECOND)):
-        with Journal(tmp_path, process) as journal:
-            journal.append(batch)
+        with open_journal(tmp_path, process) as append:
+            append(batch)
     assert read_batches(tmp_path) == [FIRST, SECOND]
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_batch_is_on_the_disk_when_it_is_appended(tmp_path: Path) -> None:
-    with Journal(tmp_path, 0) as journal:
-        journal.append(FIRST)
+    with open_journal(tmp_path, 0) as append:
+        append(FIRST)
         assert read_batches(tmp_path) == [FIRST]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 30, -1])
 def test_a_torn_line_is_cut_off(tmp_path: Path, kept: int) -> None:
-    with Journal(tmp_path, 0) as journal:
-        journal.append(FIRST)
+    with open_journal(tmp_path, 0) as append:
+        append(FIRST)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole + whole[:kept])  # of the same line, all but its end at most
     assert read_batches(tmp_path) == [FIRST]
-    with Journal(tmp_path, 0) as journal:
-        journal.append(SECOND)
+    with open_journal(tmp_path, 0) as append:
+        append(SECOND)
     assert read_batches(tmp_path) == [FIRST, SECOND]
 
 
@@ -64,6 +64,6 @@ def test_damage_is_told(tmp_path: Path, line: bytes) -> None:
 
 
 def test_no_number_is_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path, 0) as journal, pytest.raises(ValueError, match="JSON compliant"):
-        journal.append(Batch((Record(Identity("a", "", ""), 0, [float("nan")]),), {}))
+    with open_journal(tmp_path, 0) as append, pytest.raises(ValueError, match="JSON compliant"):
+        append(Batch((Record(Identity("a", "", ""), 0, [float("nan")]),), {}))
     assert read_batches(tmp_path) == []
