@@ -11,8 +11,6 @@ from captum_gmar.attr.layer_means import GradSAM as GradSAM
 from captum_gmar.attr.layer_means import LeGrad as LeGrad
 from captum_gmar.attr.methods import get_method as get_method
 from captum_gmar.attr.methods import list_methods as list_methods
-from captum_gmar.attr.published import PublishedGMAR as PublishedGMAR
-from captum_gmar.attr.relevance_flow import RelevanceFlow as RelevanceFlow
 from captum_gmar.attr.rollout import AttentionRollout as AttentionRollout
 from captum_gmar.attr.rollout import RawAttention as RawAttention
 from captum_gmar.attr.token_evidence import TokenEvidence as TokenEvidence
@@ -20,27 +18,17 @@ from captum_gmar.attr.token_gradients import AttCAT as AttCAT
 from captum_gmar.attr.token_gradients import FullGradPlus as FullGradPlus
 from captum_gmar.attr.token_gradients import LibraAttCAT as LibraAttCAT
 from captum_gmar.attr.token_gradients import LibraFullGradPlus as LibraFullGradPlus
-from captum_gmar.classifier.detection import Detection as Detection
-from captum_gmar.classifier.detection import find_query as find_query
-from captum_gmar.engine.attention.record import AttentionRecord as AttentionRecord
 from captum_gmar.engine.attention.record import record_attention as record_attention
 from captum_gmar.engine.hidden_states.registry import register_rule as register_rule
 from captum_gmar.evaluation.evaluate import evaluate as evaluate
 from captum_gmar.evaluation.evaluate_heads import evaluate_heads as evaluate_heads
 from captum_gmar.inspection.compare import compare as compare
-from captum_gmar.inspection.explain_text import TextExplanation as TextExplanation
 from captum_gmar.inspection.explain_text import explain_text as explain_text
-from captum_gmar.visualization import overlay_video as overlay_video
 from captum_gmar.visualization import visualize_attribution as visualize_attribution
 from captum_gmar.visualization import visualize_comparison as visualize_comparison
-from captum_gmar.visualization import visualize_head_attention as visualize_head_attention
 from captum_gmar.visualization import visualize_head_importance as visualize_head_importance
-from captum_gmar.visualization import visualize_perturbation_curves as visualize_perturbation_curves
 from captum_gmar.visualization import visualize_relevance_flow as visualize_relevance_flow
-from captum_gmar.visualization import visualize_spectrogram as visualize_spectrogram
-from captum_gmar.visualization import visualize_token_interaction as visualize_token_interaction
 from captum_gmar.visualization import visualize_video as visualize_video
-from captum_gmar.vlm.attribution import AnswerAttribution as AnswerAttribution
 from captum_gmar.vlm.evidence import AnswerEvidence as AnswerEvidence
 
 __version__: str

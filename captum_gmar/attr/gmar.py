@@ -44,7 +44,7 @@ class GMARAttribution(AttentionAttribution):
       reimplementations from the paper.
     - "additive": :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, not normalised, with
       :math:`\bar A_l = \sum_h w_{l,h} A_{l,h}`: the form of the released code (whose map is another still, see
-      :class:`~captum_gmar.PublishedGMAR`) and of the authors of GMAR++. Relevance may exceed 1.
+      :class:`~captum_gmar.attr.published.PublishedGMAR`) and of the authors of GMAR++. Relevance may exceed 1.
 
     On a DeiT-tiny and 300 ImageNet photos, with patches blurred, insertion less deletion was 0.182 for the first, 0.265
     for the second and 0.245 for the third, and 0.187, 0.264 and 0.244 for rollout without head weights: the tables of

@@ -150,7 +150,7 @@ def find_query(
 
         >>> import torch
         >>> from types import SimpleNamespace
-        >>> from captum_gmar import find_query
+        >>> from captum_gmar.classifier import find_query
         >>> boxes = torch.tensor([[[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]]])
         >>> output = SimpleNamespace(logits=torch.tensor([[[3.0, -3.0], [-3.0, 3.0]]]), pred_boxes=boxes)
         >>> find_query(output, 2, (100, 200), box=(110, 10, 190, 90)).target

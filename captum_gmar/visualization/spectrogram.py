@@ -68,7 +68,7 @@ def visualize_spectrogram(
     Example::
 
         >>> import torch
-        >>> from captum_gmar import visualize_spectrogram
+        >>> from captum_gmar.visualization import visualize_spectrogram
         >>> figure, axes = visualize_spectrogram(torch.rand(3, 7), torch.rand(100, 32), use_pyplot=False)
         >>> [panel.get_xlabel() for panel in axes]
         ['', 'time in seconds']

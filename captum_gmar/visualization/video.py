@@ -119,7 +119,7 @@ def overlay_video(
     Example::
 
         >>> import torch
-        >>> from captum_gmar import overlay_video
+        >>> from captum_gmar.visualization import overlay_video
         >>> first, *others = overlay_video(torch.rand(2, 7, 7), torch.rand(4, 3, 56, 56))
         >>> first.size, len(others)
         ((56, 56), 3)

@@ -15,7 +15,6 @@ from conftest import TINY
 from torch import nn
 from torch.testing import assert_close
 
-from captum_gmar import PublishedGMAR
 from captum_gmar.attr.captum_methods import (
     GradientShap,
     InputXGradient,
@@ -25,6 +24,7 @@ from captum_gmar.attr.captum_methods import (
     Saliency,
     TokenGradCam,
 )
+from captum_gmar.attr.published import PublishedGMAR
 
 TARGETS = [3, 0, 9, 3]
 BY_HAND = {  # our class, its options, Captum's, all that Captum has to be told

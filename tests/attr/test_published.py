@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from transformers import SwinConfig, SwinForImageClassification
 
-from captum_gmar import PublishedGMAR
+from captum_gmar.attr.published import PublishedGMAR
 from captum_gmar.engine.models.layers import transformer_layers
 
 PHOTOS = ["African_elephant", "school_bus", "tabby"]

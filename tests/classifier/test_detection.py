@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from task_models import make
 
-from captum_gmar import AttentionEvidence, find_query
-from captum_gmar.classifier import Classifier, find_object
+from captum_gmar import AttentionEvidence
+from captum_gmar.classifier import Classifier, find_object, find_query
 
 SIZE = (60, 120)  # height, width
 # Middle, width and height as shares: the left half, the right half, the upper right quarter, all.

@@ -13,7 +13,8 @@ from PIL import Image, ImageSequence
 from task_models import make
 from torch.testing import assert_close
 
-from captum_gmar import AttentionEvidence, find_query
+from captum_gmar import AttentionEvidence
+from captum_gmar.classifier import find_query
 from captum_gmar.classifier.vision_task import VisionTask, find_task, load_for_task
 from captum_gmar.cli import explain_tasks
 from cli.commandline import Run, save_photo, written

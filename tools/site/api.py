@@ -4,7 +4,11 @@ from captum_gmar import _HOMES
 from captum_gmar.attr.catalogue import METHODS
 from tools.site.facts import DOCS, page_of, write_page
 
-SUBMODULES = ("metrics", "ablation", "demo", "classifier")
+SUBMODULES = ("metrics", "ablation", "demo", "classifier", "visualization")
+RESULTS = (
+    *("attr._base.TargetMaps", "attr.relevance_flow.RelevanceFlow", "engine.attention.record.AttentionRecord"),
+    *("inspection.explain_text.TextExplanation", "vlm.attribution.AnswerAttribution", "classifier.detection.Detection"),
+)
 INDEX = """# API
 
 `from captum_gmar import …` has the names that most need, and loads them when they are first used. Submodules have the
@@ -28,14 +32,14 @@ have the calls of `AttentionAttribution`, below.
 {others}
 ```
 
-## The calls of every method
+## The calls of every method, and results
 
 ```{{eval-rst}}
 .. autoclass:: captum_gmar.attr._base.AttentionAttribution
    :members:
    :exclude-members: get_name, attribute_future
 
-.. autoclass:: captum_gmar.attr._base.TargetMaps
+{results}
 ```
 
 ## Submodules
@@ -56,6 +60,7 @@ def write_api() -> None:
     text = INDEX.format(
         methods=",\n".join(f"[`{name}`](/methods/{name}.md)" for name in methods),
         others="\n".join(f"   {name}" for name in others),
+        results="\n\n".join(f".. autoclass:: captum_gmar.{name}\n   :members:" for name in RESULTS),
         submodules="\n".join(SUBMODULES),
     )
     write_page(DOCS / "api" / "index.md", text)

@@ -68,7 +68,7 @@ class Evaluation(Report):
 
     def curves(self, metric: str, removal: str) -> Mapping[str, PerturbationCurve]:
         """
-        Return the curves of every method, as :func:`captum_gmar.visualize_perturbation_curves` takes them.
+        Return the curves of every method for :func:`captum_gmar.visualization.visualize_perturbation_curves`.
 
         Args:
             metric (str): "insertion" or "deletion", or another that is the area under a curve.
