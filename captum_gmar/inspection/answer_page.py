@@ -3,21 +3,13 @@
 It holds everything that it needs, so it works without a server: from a file, and in a saved notebook.
 """
 
-import base64
-import json
-import re
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from captum_gmar.files.writing import write_text
+from captum_gmar.inspection._html import fill_page, frame_page, image_data
 from captum_gmar.visualization._heatmap import Pixels, photo_of
-from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
 from captum_gmar.vlm.attribution import AnswerAttribution
 
 LARGEST_SIDE = 768  # pixels of a picture in the page
@@ -59,10 +51,11 @@ class AnswerPage:
             "shares": {name: [round(share, 3) for share in part] for name, part in shares.items()},
             "pictures": [_mapped(words, number, image) for number, image in enumerate(pictures)],
         }
-        self.html = _page(prompt, attribution.contrast, content)
+        rather = "" if attribution.contrast is None else f", rather than “{attribution.contrast}”"
+        self.html = fill_page("answer_page.html", content, {"PROMPT": prompt, "RATHER": rather})
 
     def save(self, path: str | Path) -> None:
-        """Writes the page as a file, whole or not at all.
+        """Write the page as a file, whole or not at all.
 
         Raises:
             OSError: if it cannot be written; the message names the path.
@@ -70,44 +63,20 @@ class AnswerPage:
         write_text(Path(path), self.html)
 
     def _repr_html_(self) -> str:
-        """For Jupyter: in a frame, so that page and notebook do not mix."""
-        return (
-            f'<iframe srcdoc="{escape(self.html)}" title="What fed each word" sandbox="allow-scripts" '
-            'style="width: 100%; height: 640px; border: 0"></iframe>'
-        )
+        return frame_page(self.html, "What fed each word")
 
 
 def _mapped(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
-    """A picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
+    """Return a picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
     relevance = words.picture_relevance(number).double().cpu().numpy()
     photo = photo_of(image)
     photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     rounded = [[float(f"{value:.{_DIGITS}g}") for value in word.ravel()] for word in relevance]
     rows, columns = relevance.shape[1:]
-    return {"source": _data(photo), "width": photo.width, "height": photo.height, "rows": rows, "columns": columns} | {
-        "relevance": rounded
-    }
-
-
-def _data(photo: Image.Image) -> str:
-    """As part of a page: the smaller of a PNG and, for photos, a JPEG."""
-    files_of = {}
-    for kind, options in {"png": {}, "jpeg": {"quality": 90}}.items():
-        photo.save(buffer := BytesIO(), kind, **options)
-        files_of[kind] = buffer.getvalue()
-    kind = min(files_of, key=lambda name: len(files_of[name]))
-    return f"data:image/{kind};base64,{base64.b64encode(files_of[kind]).decode()}"
-
-
-def _page(prompt: str, contrast: str | None, content: dict[str, Any]) -> str:
-    """The page around its content, which no text in it can end."""
-    template = files(__package__).joinpath("answer_page.html").read_text(encoding="utf-8")
-    parts = {
-        "PROMPT": escape(prompt),
-        "RATHER": "" if contrast is None else escape(f", rather than “{contrast}”"),
-        "SIGNS": escape(SIGNS),
-        "FOR": f"rgb{FOR}",
-        "AGAINST": f"rgb{AGAINST}",
-        "CONTENT": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
-    }
-    return re.sub("@([A-Z]+)@", lambda place: parts[place[1]], template)  # once, as texts may hold such words as well
+    return {
+        "source": image_data(photo),
+        "width": photo.width,
+        "height": photo.height,
+        "rows": rows,
+        "columns": columns,
+    } | {"relevance": rounded}
