@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 SCENE_NAME = "built-in-scene"
 DEFAULT = ("gmar-l1",)
+PAGE_METHODS = ("token-evidence", "legrad", "gmar-l1")
 ONE_FOR_ALL = ("attention-evidence",)  # the method for models that do not classify images
 FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # the kind of files in a folder, by the name of the task
 TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
@@ -131,7 +132,8 @@ OUTPUT = """\
 picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
 <image>-comparison-<methods>.png; class, contrast, tokens, size and all else that is given stand in the name as well. A
 file named like this is replaced by a picture of the same image, model and settings alone, which a note in it tells.
-Such pictures are left out when their folder is explained
+Such pictures are left out when their folder is explained. A file that ends in .html is a page of the 20 likeliest
+classes, each with its evidence by token-evidence, legrad and gmar-l1, or by --methods
 """
 
 
@@ -181,6 +183,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     settings = _image_settings(arguments)
     if arguments.prompt is None:
         settings.check()
+    if _is_page(arguments):
+        _check_page(arguments)
     with default_drawing():  # before anything imports Matplotlib
         task = None if arguments.prompt is not None else _other_task(arguments)
         images, missing = [Path(SCENE_NAME)], 0  # built in
@@ -201,15 +205,25 @@ def _run_classifier(
     arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]
 ) -> tuple[int, int]:
     """Explain a classifier of images."""
-    pictures = plan_pictures(
-        images, arguments.output, _image_mark(settings), {"model": _model_path(arguments), **settings._asdict()}
-    )
+    noted, formats = {"model": _model_path(arguments), **settings._asdict()}, FORMATS + PAGES
+    pictures = plan_pictures(images, arguments.output, _image_mark(settings), noted, formats)
     array = plan_file(arguments.save_array, ["npz"], "--save-array")
     from captum_gmar.cli.explain_images import explain_images
     from captum_gmar.cli.sources import open_source
 
     source = open_source(arguments.model, arguments.size, arguments.device, settings.texts)
     return explain_images(source, dict(zip(images, pictures, strict=True)), array, settings)
+
+
+def _is_page(arguments: argparse.Namespace) -> bool:
+    return arguments.output is not None and Path(arguments.output).suffix.lower()[1:] in PAGES
+
+
+def _check_page(arguments: argparse.Namespace) -> None:
+    """Raise a CommandError if options do not go with a page, which holds all likely classes."""
+    for name in ("target", "contrast", "tokens"):
+        if getattr(arguments, name) is not None:
+            raise CommandError(f"--{name} must go with a picture, as a page holds all likely classes. Got a page.")
 
 
 def _image_mark(settings: ExplainSettings) -> str:
@@ -321,6 +335,8 @@ def _check_prompt(arguments: argparse.Namespace) -> None:
 
 def _default_target(arguments: argparse.Namespace) -> Top:
     """Return all texts, if one method can tell them apart; else the most likely class."""
+    if _is_page(arguments):
+        return MOST_LIKELY
     texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
     names = arguments.methods or DEFAULT
     reads_class = len(names) == 1 and METHODS[names[0]].reads_class
@@ -329,7 +345,7 @@ def _default_target(arguments: argparse.Namespace) -> Top:
 
 def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
     return ExplainSettings(
-        methods=arguments.methods or DEFAULT,
+        methods=arguments.methods or (PAGE_METHODS if _is_page(arguments) else DEFAULT),
         target=_default_target(arguments) if arguments.target is None else arguments.target,
         contrast=arguments.contrast,
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby, repeat
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
 from captum_gmar.cli.image_report import (
     ExplainedImage,
+    PhotoView,
     Question,
     arrays,
     draw_picture,
@@ -28,7 +30,8 @@ from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, heartbeat, print_text, report
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.names import readable
-from captum_gmar.files.writing import save_arrays, save_picture
+from captum_gmar.files.writing import save_arrays, save_picture, write_page
+from captum_gmar.inspection.class_page import ClassPage
 
 Pictures = Mapping[Path, PictureFile]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
@@ -162,13 +165,22 @@ class ExplainWork:
         covered = pixels[:, : grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
         view = view_photo(self.classifier, photo, covered)
         try:
-            save_picture(draw_picture(explained, self.question, view, self.classifier), *file)
+            if file.path.suffix.lower() == ".html":
+                self._write_page(file, view, pixels)
+            else:
+                save_picture(draw_picture(explained, self.question, view, self.classifier), *file)
         except OSError as error:
             return self._fail(error)
         self.done.append(explained)
         text = summary_text(explained, self.question, self.classifier)
         lines = [text, *seen_lines(self.classifier, photo), f"  picture    {readable(file.path)}"]
         return print_text("\n".join(lines))
+
+    def _write_page(self, file: PictureFile, view: PhotoView, pixels: Tensor) -> None:
+        classifier, methods = self.classifier, self.question.methods
+        options: dict[str, Any] = {"crop": view.crop, "forward_func": classifier.logits}
+        page = ClassPage(classifier.model, pixels[None], view.photo, classifier.labels, methods, **options)
+        write_page(file.path, page.html, file.note)
 
     def _fail(self, message: object) -> None:
         report(message)

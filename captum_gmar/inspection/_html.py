@@ -1,4 +1,4 @@
-"""Pages of HTML that hold everything that they need, so they work without a server: from a file, and in a saved notebook."""
+"""Pages of HTML that hold all that they need: they work without a server, from a file and in a saved notebook."""
 
 import base64
 import json
@@ -11,8 +11,23 @@ from typing import Any
 
 from PIL import Image
 
-from captum_gmar.visualization._heatmap import OPACITY
+from captum_gmar.visualization._heatmap import OPACITY, Array
 from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
+
+LARGEST_SIDE = 640  # pixels of a photo in a page
+PLACES = 3  # significant digits of relevance
+
+
+def shrink(photo: Image.Image) -> Image.Image:
+    """Return the photo no larger than a page shows it."""
+    photo = photo.copy()
+    photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
+    return photo
+
+
+def round_values(relevance: Array) -> list[float]:
+    """Return relevance of patches, row by row, in the digits of a page."""
+    return [float(f"{value:.{PLACES}g}") for value in relevance.ravel()]
 
 
 def image_data(image: Image.Image) -> str:

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.files.writing import write_text
-from captum_gmar.inspection._html import fill_page, frame_page, image_data
+from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
 from captum_gmar.visualization._heatmap import Pixels, photo_of
 from captum_gmar.vlm.attribution import AnswerAttribution
-
-LARGEST_SIDE = 768  # pixels of a picture in the page
-_DIGITS = 4  # significant, of relevance
 
 
 class AnswerPage:
@@ -69,14 +66,6 @@ class AnswerPage:
 def _mapped(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
     """Return a picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
     relevance = words.picture_relevance(number).double().cpu().numpy()
-    photo = photo_of(image)
-    photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    rounded = [[float(f"{value:.{_DIGITS}g}") for value in word.ravel()] for word in relevance]
-    rows, columns = relevance.shape[1:]
-    return {
-        "source": image_data(photo),
-        "width": photo.width,
-        "height": photo.height,
-        "rows": rows,
-        "columns": columns,
-    } | {"relevance": rounded}
+    photo = shrink(photo_of(image))
+    size = {"width": photo.width, "height": photo.height, "rows": relevance.shape[1], "columns": relevance.shape[2]}
+    return {"source": image_data(photo), **size, "relevance": [round_values(word) for word in relevance]}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar.attr.catalogue import METHODS, find_method
@@ -13,13 +12,11 @@ from captum_gmar.attr.explainer import Explainer
 from captum_gmar.engine.models.patch_grid import Logits, config_of
 from captum_gmar.engine.request import pixel_values
 from captum_gmar.files.writing import write_text
-from captum_gmar.inspection._html import fill_page, frame_page, image_data
+from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
 from captum_gmar.metrics._inputs import check_count
 from captum_gmar.visualization._heatmap import Array, Crop, Heat, Pixels, blend, corners_of, photo_of, scale
 from captum_gmar.visualization._style import number_text, percent_text
 
-LARGEST_SIDE = 640  # pixels of the photo in the page
-DIGITS = 3  # significant, of relevance
 TITLE = "Evidence for each class"
 
 
@@ -136,15 +133,13 @@ def _explain_method(
 def _packed(relevance: Array) -> dict[str, Any]:
     """Return a map as the page takes it, with the scale of its colours."""
     heat: Heat = scale(relevance, "relevance")
-    values = [float(f"{value:.{DIGITS}g}") for value in relevance.ravel()]
-    return {"zero": heat.zero, "end": heat.end, "low": heat.low, "values": values}
+    return {"zero": heat.zero, "end": heat.end, "low": heat.low, "values": round_values(relevance)}
 
 
 def _drawn_photo(image: Pixels, crop: Crop | None) -> dict[str, Any]:
     """Return the photo as the page takes it, in colours and in grey, and where its patches are."""
     whole = photo_of(image)
-    photo = whole.copy()
-    photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
+    photo = shrink(whole)
     corners = (0, 0, *whole.size) if crop is None else corners_of(crop, "crop")
     factors = [small / large for small, large in zip(photo.size * 2, whole.size * 2, strict=True)]
     place = [corner * factor for corner, factor in zip(corners, factors, strict=True)]

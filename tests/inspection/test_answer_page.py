@@ -1,10 +1,6 @@
 """The page of an answer, in a real browser: words show their maps, patches the words that they fed."""
 
-import base64
-import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +12,8 @@ from PIL import Image
 from captum_gmar.inspection.answer_page import AnswerPage
 from captum_gmar.vlm.attribution import AnswerAttribution
 from captum_gmar.vlm.image_tokens import PictureTokens
+from inspection.browser import BROWSER, told_by
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Of the second word the first patch speaks for it, the last against; the third word comes of two tokens.
 RELEVANCE = [
     [0, 0.1, 0, 0, 0.9, 0, 0],
@@ -83,15 +79,6 @@ def page(attribution):
     return AnswerPage(attribution, Image.new("RGB", (64, 32), "#808080"), "</script> what?")
 
 
-def told_by(html, folder, *options):
-    """Return what a page's script writes in a browser, between two @."""
-    file = folder / "page.html"
-    file.write_text(html, encoding="utf-8")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run([*command, *options, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True)
-    return json.loads(base64.b64decode(re.search("@([A-Za-z0-9+/=]+)@", done.stdout)[1]))
-
-
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
 def test_words_show_their_maps_and_patches_their_words(page, tmp_path):
     told = told_by(page.html.replace("</html>", DRIVER + "</html>"), tmp_path)
@@ -140,7 +127,7 @@ def test_words_of_the_template_in_a_prompt_stay_as_they_are(attribution):
 def test_a_large_photo_is_scaled_down_in_the_page(attribution):
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8))
     html = AnswerPage(attribution, photo).html
-    assert '"width":768,"height":512' in html
+    assert '"width":640,"height":427' in html
     assert len(html) < 1_000_000
 
 

@@ -1,0 +1,128 @@
+"""The page of a prediction, in a real browser: classes show their maps, patches what they gave each class."""
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_gmar import GMARAttribution, TokenEvidence
+from captum_gmar.inspection.class_page import ClassPage
+from inspection.browser import BROWSER, told_by
+
+PHOTO = Image.new("RGB", (60, 40), "#808080")
+DRIVER = """
+<script>
+const tell = {}, all = name => [...document.querySelectorAll(name)];
+const strengths = () => all("svg")[0] && [...all("svg")[0].querySelectorAll("rect")].map(rect =>
+  (rect.getAttribute("fill").includes("against") ? -1 : 1) * Number(rect.getAttribute("fill-opacity")));
+const text = name => document.getElementById(name).textContent;
+const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
+const buttons = all(".class"), svg = all("svg")[0], rects = [...svg.querySelectorAll("rect")];
+tell.names = buttons.map(button => button.firstChild.textContent);
+tell.first = [text("claim"), strengths()];
+buttons[1].dispatchEvent(new Event("mouseenter"));
+tell.hovered = [text("claim"), strengths()];
+buttons[1].dispatchEvent(new Event("mouseleave"));
+tell.left = text("claim");
+all(".rather")[2].click();
+tell.contrast = [text("claim"), strengths()];
+key(document.body, "Escape");
+tell.escaped = text("claim");
+rects[5].dispatchEvent(new Event("pointerenter"));
+const scores = buttons.map(button => button.children[1].textContent);
+tell.patch = [text("told"), scores, rects[5].classList.contains("chosen")];
+svg.dispatchEvent(new Event("pointerleave"));
+svg.focus(); key(svg, "ArrowRight"); key(svg, "ArrowDown"); key(svg, "ArrowRight");
+tell.walked = rects.findIndex(rect => rect.classList.contains("chosen"));
+buttons[0].focus(); key(buttons[0], "ArrowDown");
+tell.focused = [document.activeElement === buttons[1], text("claim")];
+const box = rects[0].getBoundingClientRect(), whole = svg.getBoundingClientRect();
+tell.corner = [(box.left - whole.left) / whole.width, (box.top - whole.top) / whole.height];
+document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.stringify(tell)))) + "@</pre>";
+</script>
+"""
+
+
+@pytest.fixture
+def inputs(images: torch.Tensor) -> torch.Tensor:
+    return images[:1]
+
+
+def content_of(page: ClassPage) -> Any:
+    found = re.search(r'id="content">(.*?)</script>', page.html, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_the_maps_are_those_of_the_methods(vit: Any, inputs: torch.Tensor) -> None:
+    content = content_of(ClassPage(vit, inputs, PHOTO, methods=["token-evidence", "gmar-l1", "rollout"], classes=3))
+    logits = vit(inputs).logits[0]
+    order = logits.argsort(descending=True)[:3].tolist()
+    assert [row["share"] for row in content["classes"]] == pytest.approx(logits.softmax(0)[order].tolist(), abs=1e-4)
+    evidence, gmar, rollout = content["methods"]
+    for place, target in enumerate(order):
+        for packed, method in ((evidence, TokenEvidence(vit)), (gmar, GMARAttribution(vit))):
+            expected = 100 * method.relevance(inputs, target=target)[0].flatten().numpy()
+            np.testing.assert_allclose(packed["maps"][place]["values"], expected, rtol=6e-3, atol=1e-6)
+    assert len(rollout["maps"]) == 1  # the same for every class
+    expected = 100 * TokenEvidence(vit).relevance(inputs, target=order[0], contrast=order[2])[0].flatten().numpy()
+    np.testing.assert_allclose(evidence["contrasts"]["0,2"]["values"], expected, rtol=6e-3, atol=1e-6)
+    assert set(evidence["contrasts"]) == {"0,1", "0,2", "1,0", "1,2", "2,0", "2,1"}
+    assert rollout["contrasts"] == {}
+
+
+def test_the_page_holds_all_that_it_needs_and_no_text_ends_it(vit: Any, inputs: torch.Tensor) -> None:
+    labels = [f"</script><b>{number}&" for number in range(10)]
+    page = ClassPage(vit, inputs, PHOTO, labels)
+    assert content_of(page)["classes"][0]["name"] in labels
+    assert page.html.count("</script>") == 2
+    addresses = set(re.findall(r"https?://[^\"'` ]+", page.html))
+    assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
+    assert page._repr_html_().startswith("<iframe srcdoc=")
+    assert "<b>" not in page._repr_html_()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
+def test_a_page_in_a_browser(vit: Any, inputs: torch.Tensor, tmp_path: Any) -> None:
+    names = [f"class {number}" for number in range(10)]
+    page = ClassPage(vit, inputs, PHOTO, names, classes=4, rivals=3, crop=(10, 0, 50, 40))
+    content = content_of(page)
+    told = told_by(page.html.replace("</html>", DRIVER + "</html>"), tmp_path)
+    rows, (method,) = content["classes"], content["methods"]
+    claims = [f"{row['name']}, {row['score']}" for row in rows]
+
+    def strengths(packed: Any) -> Any:
+        values = (np.array(packed["values"]) - packed["zero"]) / (packed["end"] - packed["zero"])
+        return pytest.approx(0.85 * np.clip(values, -1, 1), abs=6e-4)
+
+    assert told["names"] == [row["name"] for row in rows]
+    assert told["first"] == [claims[0], strengths(method["maps"][0])]
+    assert told["hovered"] == [claims[1], strengths(method["maps"][1])]
+    assert told["left"] == told["escaped"] == claims[0]
+    assert told["contrast"] == [f"{claims[0]}, rather than {rows[2]['name']}", strengths(method["contrasts"]["0,2"])]
+    given = [packed["values"][5] for packed in method["maps"]]
+    sentence, scores, is_framed = told["patch"]
+    assert sentence.startswith(f"Row 2, column 2: most for {rows[int(np.argmax(given))]['name']}, ")
+    assert [float(score.replace("−", "-").removesuffix(" %")) for score in scores] == pytest.approx(given)
+    assert is_framed
+    assert told["walked"] == 5  # to the first, down a row of four, to the right
+    assert told["focused"] == [True, claims[1]]
+    assert told["corner"] == pytest.approx([10 / 60, 0], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": torch.rand(2, 3, 32, 32)}, r"inputs must be one image, .* Got 2 instead"),
+        ({"classes": 0}, "classes must be"),
+        ({"methods": ["gmar"]}, "gmar"),
+        ({"crop": (1, 2)}, r"crop must be left, top, right and bottom"),
+    ],
+)
+def test_a_page_that_cannot_be_made(vit: Any, inputs: torch.Tensor, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassPage(vit, **{"inputs": inputs, "image": PHOTO, **options})
