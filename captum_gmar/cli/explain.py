@@ -183,7 +183,6 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     settings = _image_settings(arguments)
     if arguments.prompt is None:
         settings.check()
-    if _is_page(arguments):
         _check_page(arguments)
     with default_drawing():  # before anything imports Matplotlib
         task = None if arguments.prompt is not None else _other_task(arguments)
@@ -220,8 +219,8 @@ def _is_page(arguments: argparse.Namespace) -> bool:
 
 
 def _check_page(arguments: argparse.Namespace) -> None:
-    """Raise a CommandError if options do not go with a page, which holds all likely classes."""
-    for name in ("target", "contrast", "tokens"):
+    """Raise a CommandError if --output is a page and options do not go with it, as it holds all likely classes."""
+    for name in ("target", "contrast", "tokens") if _is_page(arguments) else ():
         if getattr(arguments, name) is not None:
             raise CommandError(f"--{name} must go with a picture, as a page holds all likely classes. Got a page.")
 

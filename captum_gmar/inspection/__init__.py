@@ -1,1 +1,1 @@
-"""One image looked at closely: methods side by side, texts, pages of answers, and the explorer for notebooks."""
+"""One image looked at closely: methods side by side, texts, and pages of answers and classes."""

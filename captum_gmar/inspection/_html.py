@@ -15,7 +15,7 @@ from captum_gmar.visualization._heatmap import OPACITY, Array
 from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
 
 LARGEST_SIDE = 640  # pixels of a photo in a page
-PLACES = 3  # significant digits of relevance
+SIGNIFICANT = 3  # significant digits of relevance
 
 
 def shrink(photo: Image.Image) -> Image.Image:
@@ -27,7 +27,7 @@ def shrink(photo: Image.Image) -> Image.Image:
 
 def round_values(relevance: Array) -> list[float]:
     """Return relevance of patches, row by row, in the digits of a page."""
-    return [float(f"{value:.{PLACES}g}") for value in relevance.ravel()]
+    return [float(f"{value:.{SIGNIFICANT}g}") for value in relevance.ravel()]
 
 
 def image_data(image: Image.Image) -> str:

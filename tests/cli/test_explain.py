@@ -104,6 +104,19 @@ def test_built_in_scene_without_network(
         assert arrays["label"][0] == scene.names[0]
 
 
+def test_a_page_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "page.html"
+    assert cli.main(["explain", "--output", str(path)]) == 0
+    page = path.read_text(encoding="utf-8")
+    names = demo.load_scene(SCENE_SEED).names
+    assert f"<title>Evidence for each class: {names[0]}</title>" in page
+    assert all(f'"name":"{name}"' in page for name in ("token-evidence", "legrad", "gmar-l1"))
+    assert len(page) < 300_000
+    capsys.readouterr()
+    assert cli.main(["explain", "--output", str(path), "--target", "1"]) == 2
+    assert "--target must go with a picture, as a page holds all likely classes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["explain", "a.png"], ["explain", "--model", "somewhere"]])
 def test_an_image_needs_a_model_and_a_model_an_image(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2

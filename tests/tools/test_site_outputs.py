@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from captum_gmar import compare
-from captum_gmar.inspection.explore import explore
+from captum_gmar.inspection.class_page import ClassPage
 
 pytest.importorskip("tools.site.tutorials", reason="the site's packages are not installed")
-pytest.importorskip("ipywidgets")
 SETTINGS = Path(__file__).resolve().parents[2] / "docs" / "conf.py"
 
 
@@ -38,11 +37,11 @@ def notebook(*outputs: dict[str, Any]) -> str:
     return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": kept, "cells": [title, code]})
 
 
-def test_a_comparison_is_a_table_and_the_explorer_its_picture(vit: Any, images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_comparison_is_a_table_and_a_page_itself(vit: Any, images: torch.Tensor, tmp_path: Path) -> None:
     one = images[:1]
     comparison = compare(vit, one, ["rollout"], 0, steps=4, repeats=1)
-    explorer = explore(vit, one, Image.new("RGB", (32, 32)))
-    outputs = {"text/plain": "", "text/markdown": comparison._repr_markdown_()}, explorer._repr_mimebundle_()
+    framed = ClassPage(vit, one, Image.new("RGB", (32, 32)))._repr_html_()
+    outputs = {"text/plain": "", "text/markdown": comparison._repr_markdown_()}, {"text/plain": "", "text/html": framed}
     (tmp_path / "conf.py").write_text(notebook_settings(), encoding="utf-8")
     (tmp_path / "index.ipynb").write_text(notebook(*outputs), encoding="utf-8")
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(tmp_path), str(tmp_path / "out")]
@@ -51,7 +50,5 @@ def test_a_comparison_is_a_table_and_the_explorer_its_picture(vit: Any, images: 
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert page.count("<table") == 1
     assert "| rollout" not in page
-    (picture,) = (tmp_path / "out" / "_images").iterdir()
-    assert picture.read_bytes() == bytes(explorer.picture.value)
-    assert picture.name in page
+    assert framed in page
     assert "widget-state" not in page  # with which scripts would come from elsewhere
