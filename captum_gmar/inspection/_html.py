@@ -15,7 +15,6 @@ from captum_gmar.visualization._heatmap import OPACITY, Array
 from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
 
 LARGEST_SIDE = 640  # pixels of a photo in a page
-SIGNIFICANT = 3  # significant digits of relevance
 
 
 def shrink(photo: Image.Image) -> Image.Image:
@@ -25,9 +24,9 @@ def shrink(photo: Image.Image) -> Image.Image:
     return photo
 
 
-def round_values(relevance: Array) -> list[float]:
-    """Return relevance of patches, row by row, in the digits of a page."""
-    return [float(f"{value:.{SIGNIFICANT}g}") for value in relevance.ravel()]
+def round_values(relevance: Array, digits: int) -> list[float]:
+    """Return relevance of patches, row by row, in so many significant digits."""
+    return [float(f"{value:.{digits}g}") for value in relevance.ravel()]
 
 
 def image_data(image: Image.Image) -> str:

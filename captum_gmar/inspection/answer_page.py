@@ -68,4 +68,4 @@ def _mapped(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, A
     relevance = words.picture_relevance(number).double().cpu().numpy()
     photo = shrink(photo_of(image))
     size = {"width": photo.width, "height": photo.height, "rows": relevance.shape[1], "columns": relevance.shape[2]}
-    return {"source": image_data(photo), **size, "relevance": [round_values(word) for word in relevance]}
+    return {"source": image_data(photo), **size, "relevance": [round_values(word, 4) for word in relevance]}

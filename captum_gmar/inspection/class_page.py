@@ -33,7 +33,7 @@ class ClassPage:
             it.
         labels (sequence or dict, optional): The names of the classes, by their index.
             Default: None, those of ``model.config.id2label``, or their numbers
-        methods (sequence of str, optional): Names of :func:`captum_gmar.methods`.
+        methods (sequence of str, optional): Names of :func:`captum_gmar.list_methods`.
             Default: ("token-evidence",)
         classes (int, optional): How many of the likeliest classes the page holds.
             Default: 20
@@ -133,7 +133,7 @@ def _explain_method(
 def _packed(relevance: Array) -> dict[str, Any]:
     """Return a map as the page takes it, with the scale of its colours."""
     heat: Heat = scale(relevance, "relevance")
-    return {"zero": heat.zero, "end": heat.end, "low": heat.low, "values": round_values(relevance)}
+    return {"zero": heat.zero, "end": heat.end, "low": heat.low, "values": round_values(relevance, 3)}
 
 
 def _drawn_photo(image: Pixels, crop: Crop | None) -> dict[str, Any]:
