@@ -183,8 +183,9 @@ def test_torch_s_own_layers(images, batch_first, weights, monkeypatch):
     model = Encoder(batch_first).eval()
     if weights:
         own = nn.MultiheadAttention.forward
-        with_weights = lambda self, *args, **kwargs: own(self, *args, **{**kwargs, "need_weights": True})  # noqa: E731
-        monkeypatch.setattr(nn.MultiheadAttention, "forward", with_weights)
+        monkeypatch.setattr(
+            nn.MultiheadAttention, "forward", lambda *args, **kw: own(*args, **kw | {"need_weights": True})
+        )
     silent = copy.deepcopy(model)
     silence([layer.self_attn.out_proj for layer in silent.blocks.layers])
     with ablate_heads(model, CHOSEN):

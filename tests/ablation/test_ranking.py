@@ -1,4 +1,4 @@
-"""The order of heads by importance, worked by hand."""
+"""Order of heads by importance, by hand."""
 
 import pytest
 import torch

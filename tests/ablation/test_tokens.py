@@ -252,17 +252,17 @@ def test_other_attention_and_other_means_are_unchanged(vit, images, removed):
 def test_curves(vit, images):
     attributions = random_map(images, patch_size=8)
     forward_func, removal = logits_of(vit), TokenRemoval(vit)
-    by_deletion, by_insertion = (
+    deleted, inserted = (
         curve(forward_func, images, attributions, [1, 2, 3, 4], patch_size=8, steps=4, removal=removal)
         for curve in (deletion, insertion)
     )
-    assert by_deletion.removal == "tokens"
+    assert deleted.removal == "tokens"
     whole = vit(images).logits.softmax(1)[range(4), [1, 2, 3, 4]].detach()
-    assert_close(by_deletion.curve[:, 0], whole)
-    assert_close(by_insertion.curve[:, -1], whole)
-    assert_close(by_deletion.curve[:, -1], by_insertion.curve[:, 0])
+    assert_close(deleted.curve[:, 0], whole)
+    assert_close(inserted.curve[:, -1], whole)
+    assert_close(deleted.curve[:, -1], inserted.curve[:, 0])
     reverse = deletion(forward_func, images, -attributions, [1, 2, 3, 4], patch_size=8, steps=4, removal=removal)
-    assert_close(by_insertion.curve, reverse.curve.flip(1))  # removing from the other end is inserting, backwards
+    assert_close(inserted.curve, reverse.curve.flip(1))  # removing from the other end is inserting, backwards
 
 
 def test_a_batch_equals_its_singles(vit, images, removed):

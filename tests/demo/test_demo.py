@@ -1,4 +1,4 @@
-"""The built-in models: inputs, files, accuracy and answers."""
+"""Built-in models: inputs, files, accuracy and answers."""
 
 from __future__ import annotations
 

@@ -120,12 +120,12 @@ def _object_share(scenes: list[Scene], region: NDArray[np.bool_]) -> float:
 def test_no_fixed_region_predicts_where_an_object_is(one_object_scenes: list[Scene]) -> None:
     row, column = np.mgrid[:SIZE, :SIZE] + 0.5
     to_border = np.minimum.reduce([row, column, SIZE - row, SIZE - column])
-    from_centre = np.hypot(row - SIZE / 2, column - SIZE / 2)
+    centre_distance = np.hypot(row - SIZE / 2, column - SIZE / 2)
     regions = {
         "left": column < SIZE / 2,
         "top": row < SIZE / 2,
-        "centre": from_centre < SIZE / 4,
-        "middle": from_centre < SIZE / 2,
+        "centre": centre_distance < SIZE / 4,
+        "middle": centre_distance < SIZE / 2,
         "two patches along the border": to_border < 16,
         "diagonal": (row < SIZE / 2) == (column < SIZE / 2),
     }

@@ -1,4 +1,4 @@
-"""The completeness error, by hand and of gradients of linear models."""
+"""Completeness errors by hand and of integrated gradients."""
 
 import pytest
 import torch

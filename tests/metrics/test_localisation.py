@@ -67,12 +67,12 @@ def test_the_centre_of_images_of_even_and_odd_size(size, middle):
 def test_accuracies_against_their_definitions(attributions, masks):
     mass, rank = (accuracy(attributions, masks) for accuracy in ACCURACIES)
     for example in range(4):
-        scores, on_object = relevance(attributions[example]), pixels(masks[example])
+        scores, members = relevance(attributions[example]), pixels(masks[example])
         positive = {pixel: max(0.0, score) for pixel, score in scores.items()}
-        share = sum(positive[pixel] for pixel in on_object) / sum(positive.values())
+        share = sum(positive[pixel] for pixel in members) / sum(positive.values())
         assert float(mass[example]) == pytest.approx(share, rel=1e-5)
-        top = sorted(scores, key=scores.__getitem__, reverse=True)[: len(on_object)]
-        assert float(rank[example]) == pytest.approx(len(on_object & set(top)) / len(on_object), rel=1e-6)
+        top = sorted(scores, key=scores.__getitem__, reverse=True)[: len(members)]
+        assert float(rank[example]) == pytest.approx(len(members & set(top)) / len(members), rel=1e-6)
 
 
 def test_rank_accuracy_with_ties_is_the_mean_over_all_orders():

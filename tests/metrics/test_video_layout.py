@@ -72,12 +72,12 @@ def test_attributions_with_a_tubes_size_are_the_same(videos, relevance):
     attributions = spread[:, :, None].expand_as(videos)
     given = {"target": [0, 1], "steps": 4, "removal": Zero()}
     for metric in (insertion, deletion):
-        of_tubes = metric(classify, videos, relevance, **given)
-        of_pixels = metric(classify, videos, attributions, patch_size=(TUBE, PATCH, PATCH), **given)
-        assert_close(of_pixels.curve, of_tubes.curve)
+        tube_curve = metric(classify, videos, relevance, **given)
+        pixel_curve = metric(classify, videos, attributions, patch_size=(TUBE, PATCH, PATCH), **given)
+        assert_close(pixel_curve.curve, tube_curve.curve)
         frame_by_frame = metric(classify, videos, attributions, patch_size=PATCH, **given)
         assert frame_by_frame.curve.shape == (N, 5)
-        assert not torch.equal(frame_by_frame.curve, of_tubes.curve)
+        assert not torch.equal(frame_by_frame.curve, tube_curve.curve)
 
 
 def test_both_ends_of_the_order(videos, relevance):

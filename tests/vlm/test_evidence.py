@@ -50,8 +50,8 @@ def test_answers_of_text_are_cut_by_the_tokenizer():
     model, inputs = text_model("llava")
     result = AnswerEvidence(model, Letters()).attribute(inputs, target="cab", contrast="d")
     assert result.tokens == ("c", "a", "b")
-    by_ids = AnswerEvidence(model).attribute(inputs, target=[12, 10, 11], contrast=[13])
-    assert_close(result.relevance, by_ids.relevance)
+    expected = AnswerEvidence(model).attribute(inputs, target=[12, 10, 11], contrast=[13])
+    assert_close(result.relevance, expected.relevance)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is switched for a pass comes back, whoever else switches it meanwhile."""
+"""Switches of attention and compilation, with concurrent passes."""
 
 import copy
 import sys
@@ -27,24 +27,23 @@ def test_attention_implementation_of_a_shared_config(make_vit):
     assert model.config._attn_implementation == other.config._attn_implementation == "eager"
 
 
-def in_another_thread(call):
-    """What it returns there."""
+def run_in_thread(call):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result(10)
 
 
-def test_no_other_thread_sees_it_and_nothing_is_written(make_vit):
+def test_other_threads_and_the_config_do_not_change(make_vit):
     model = make_vit(attn_implementation="eager")
     own_property = vars(PretrainedConfig)["_attn_implementation"]
     with attention_implementation(model, "sdpa"):
         assert model.config._attn_implementation == "sdpa"
         assert model.config._attn_implementation_internal == "eager"
-        assert in_another_thread(lambda: model.config._attn_implementation) == "eager"
+        assert run_in_thread(lambda: model.config._attn_implementation) == "eager"
     assert vars(PretrainedConfig)["_attn_implementation"] is own_property
 
 
 class WrittenOut(Block):
-    """As timm's attention, where ``timm.layers.set_fused_attn(False)`` was called."""
+    """timm's attention after ``timm.layers.set_fused_attn(False)``."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +78,7 @@ def test_timms_attention_is_fused_for_the_pass(not_fused, images, method):
 
 
 def test_timms_attention_of_two_passes_at_once(not_fused):
-    """The first to leave leaves it to the other."""
+    """Fusion lasts until the last pass ends."""
     (block, *_), (entered, left) = not_fused.blocks, (threading.Event(), threading.Event())
 
     def outlast():
@@ -104,9 +103,9 @@ def test_passes_that_want_different_attention_run_side_by_side(make_vit):
     def read(name):
         with attention_implementation(model, name):
             both.wait()
-            seen = model.config._attn_implementation
+            name = model.config._attn_implementation
             both.wait()
-        return seen
+        return name
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(read, ["sdpa", "eager"])) == ["sdpa", "eager"]
@@ -115,7 +114,7 @@ def test_passes_that_want_different_attention_run_side_by_side(make_vit):
 
 @pytest.fixture
 def often_interrupted():
-    """Threads take turns as often as they can."""
+    """Make threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -152,7 +151,7 @@ def test_another_thread_gets_all_attention_while_this_one_explains(make_vit, ima
 @pytest.mark.usefixtures("often_interrupted")
 @pytest.mark.parametrize("make", [LeGrad, AttentionEvidence])
 def test_threads_that_cut_layers_apart(vit, images, make):
-    """The hooks of each are seen by all, also while they are being taken away."""
+    """Each thread sees the hooks of all threads, also during their removal."""
     expected = make(vit).relevance(images[:1], 3)
     with ThreadPoolExecutor(4) as pool:
         for relevance in pool.map(lambda _: make(vit).relevance(images[:1], 3), range(120)):
@@ -160,11 +159,11 @@ def test_threads_that_cut_layers_apart(vit, images, make):
 
 
 def test_a_foreign_hook_without_keywords_changes_nothing(vit):
-    """As torch calls it if it is taken away between the two times that it is looked up."""
+    """torch calls a hook without keywords if another thread removes it meanwhile."""
     layer = transformer_layers(vit)[0]
     with layers_apart([layer], 1):
         (hook,) = layer._forward_pre_hooks.values()
-        assert in_another_thread(lambda: hook(layer, (torch.ones(1),))) is None
+        assert run_in_thread(lambda: hook(layer, (torch.ones(1),))) is None
 
 
 def test_attention_implementation_after_an_error(make_vit):
@@ -176,7 +175,7 @@ def test_attention_implementation_after_an_error(make_vit):
         assert model.config._attn_implementation == "sdpa"
 
 
-def test_an_implementation_of_the_user_s_own_is_left_alone(make_vit):
+def test_a_user_s_own_implementation_does_not_change(make_vit):
     model = make_vit()
     model.config._attn_implementation_internal = "mine"
     with attention_implementation(model, "sdpa"):
@@ -195,7 +194,7 @@ def is_compiled() -> bool:
 
 
 @pytest.mark.filterwarnings("ignore")  # dynamo's own
-def test_uncompiled_however_passes_overlap():
+def test_eager_mode_of_overlapping_passes():
     assert is_compiled()
     first, second = force_eager(), force_eager()
     first.__enter__()
@@ -211,7 +210,7 @@ def test_uncompiled_however_passes_overlap():
 
 
 def test_one_pass_within_another(vit, images):
-    """What the outer one meets, or changes, the inner one would pass by."""
+    """A pass with another implementation would hide attention from the outer pass."""
 
     def recording(inputs):
         record_attention(vit, inputs, 3)

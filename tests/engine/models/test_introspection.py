@@ -1,4 +1,4 @@
-"""One pass over the modules finds what asking each of them for each name does."""
+"""Introspection against ``getattr`` of each module and name."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from captum_gmar.engine.models.introspection import NAMES, ModelInfo
 
 
 class ByClass(nn.Module):
-    """Names that lie in the class, behind a property, in a buffer and in a module."""
+    """Attributes in the class, behind a property, in a buffer and in a module."""
 
     global_pool = "max"
 
@@ -25,7 +25,7 @@ class ByClass(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """Hands on what it lacks, as wrappers of adapters do."""
+    """Wrapper that forwards unknown attributes, as adapters do."""
 
     def __init__(self, model):
         super().__init__()
@@ -52,12 +52,9 @@ def traced():
 )
 def test_what_the_modules_themselves_answer(model):
     model = model()
-    answers = {
-        module: {name for name in NAMES if getattr(module, name, None) is not None} for module in model.modules()
-    }
+    answers = {m: {name for name in NAMES if getattr(m, name, None) is not None} for m in model.modules()}
     info = ModelInfo(model)
     assert list(info.named.items()) == list(model.named_modules())
-    assert {module: set(values) for module, values in info.modules if values} == {
-        module: names for module, names in answers.items() if names
-    }
+    expected = {module: names for module, names in answers.items() if names}
+    assert {module: set(values) for module, values in info.modules if values} == expected
     assert {type(module) for module, _ in info.modules} == set(map(type, answers))

@@ -1,4 +1,4 @@
-"""What is known of a model: patch grid and prefix tokens."""
+"""Patch grids and prefix tokens of models."""
 
 from functools import partial
 
@@ -9,9 +9,6 @@ from torch import nn
 from torch.testing import assert_close
 
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, patch_grid
-
-ONE = frozenset({1})
-
 
 INTERPOLATING = ["ViT", "DeiT with teacher", "BEiT", "Data2Vec", "ViT-MSN", "I-JEPA", "SigLIP"]
 
@@ -29,13 +26,9 @@ def test_prefix_tokens_of_images_of_other_sizes(family):
 
 
 def test_spread_by_hand():
-    grid = PatchGrid(rows=1, columns=2, patch_height=2, patch_width=1, prefixes=ONE)
+    grid = PatchGrid(rows=1, columns=2, patch_height=2, patch_width=1, prefixes=frozenset({1}))
     pixels = grid.spread(torch.tensor([[[6.0, 2.0]]]), height=3, width=2)
     assert_close(pixels, torch.tensor([[[3.0, 1.0], [3.0, 1.0], [0.0, 0.0]]]))
-
-
-def test_spread_like_inputs():
-    grid = PatchGrid(rows=1, columns=2, patch_height=2, patch_width=1, prefixes=ONE)
     inputs = torch.zeros(1, 2, 3, 2, dtype=torch.float64)
     attributions = grid.spread_like(torch.tensor([[[6.0, 2.0]]]), inputs)
     channel = [[1.5, 0.5], [1.5, 0.5], [0.0, 0.0]]
@@ -55,7 +48,7 @@ def test_patch_size_of_a_config(vit, patch_size, expected):
 
 
 def test_patch_size_of_a_part():
-    """CLIP's own config names none; its vision tower's does."""
+    """CLIP's vision config has a patch size; its own config has none."""
     grid = patch_grid(with_text("CLIPModel"), 32, 32)
     assert (grid.rows, grid.patch_height, grid.prefixes) == (4, 8, {0, 1})
 

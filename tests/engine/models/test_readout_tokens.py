@@ -1,4 +1,4 @@
-"""Where relevance begins."""
+"""Start tokens of relevance."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from captum_gmar.engine.models.readout_tokens import check_start, start_relevanc
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_relevance_starts_where_the_classifier_reads(family):
-    """The gradient of a logit at the tokens above the last layer says what is read."""
+    """Tokens with a gradient after the last layer are those that the classifier reads."""
     model, forward = make(family)
     tokens, logits = tokens_after_the_last_layer(model, forward, torch.randn(1, 3, *IMAGE))
     gradient = torch.autograd.grad(logits[0, 3], tokens)[0][0]  # (T, hidden)
@@ -67,25 +67,11 @@ def test_start_overrides_what_the_model_says():
     assert_close(start_relevance(model, grid, 17, (3, 1)), torch.eye(17).double()[1 + 13])
 
 
-@pytest.mark.parametrize(
-    ("start", "error"),
-    [
-        ("CLS", ValueError),
-        ("", ValueError),
-        ([], ValueError),
-        ([(0, 1), (0, 1)], ValueError),
-        (["cls", "all"], ValueError),
-        (["cls", "cls"], ValueError),
-        (["cls", 3], TypeError),
-        (3, TypeError),
-        ((1, 2, 3), TypeError),
-        ([1, 2], TypeError),
-        ((0.0, 1.0), TypeError),
-        ((True, False), TypeError),
-        (((0, 1), (1, 1)), TypeError),
-        (np.array([0, 1]), TypeError),
-    ],
-)
+UNKNOWN = ["CLS", "", [], [(0, 1), (0, 1)], ["cls", "all"], ["cls", "cls"]]
+WRONG = [["cls", 3], 3, (1, 2, 3), [1, 2], (0.0, 1.0), (True, False), ((0, 1), (1, 1)), np.array([0, 1])]
+
+
+@pytest.mark.parametrize(("start", "error"), [*((s, ValueError) for s in UNKNOWN), *((s, TypeError) for s in WRONG)])
 def test_wrong_forms_of_start(start, error):
     with pytest.raises(error, match=r"relevance starts at must .* Got .* instead\.$"):
         check_start(start)
