@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from PIL import Image, ImageSequence
 from task_models import make
 from torch.testing import assert_close
 
 from captum_gmar import AttentionEvidence
-from captum_gmar.classifier import find_query
-from captum_gmar.classifier.vision_task import VisionTask, find_task, load_for_task
+from captum_gmar.classifier import find_query, find_region
+from captum_gmar.classifier.vision_task import VisionTask, load_for_task
 from captum_gmar.cli import explain_tasks
 from cli.commandline import Run, save_photo, written
 
@@ -76,12 +75,6 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return drawn
 
 
-def test_the_task_is_in_the_config(task_models: Path, models: Path) -> None:
-    tasks = {name: find_task(task_models / name) for name in ("detector", "segmenter", "film", "sound")}
-    assert list(tasks.values()) == [VisionTask.DETECTION, VisionTask.SEGMENTATION, VisionTask.VIDEO, VisionTask.SOUND]
-    assert find_task(models / "vit") is find_task(task_models / "absent") is VisionTask.CLASSIFICATION
-
-
 def test_an_object_in_a_box(task_models: Path, place: Path, run: Run, maps: dict[str, Any]) -> None:
     detector = load_for_task(task_models / "detector", VisionTask.DETECTION)
     pixels = detector.pixel_values(Image.open("photo.png").convert("RGB"))
@@ -100,25 +93,19 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
     task_models: Path, place: Path, run: Run, maps: dict[str, Any]
 ) -> None:
     segmenter = load_for_task(task_models / "segmenter", VisionTask.SEGMENTATION)
-    pixels = segmenter.pixel_values(Image.open("photo.png").convert("RGB"))
-    predicted = segmenter.model(pixels).logits[0].argmax(0)  # (16, 16)
-    halves, one = torch.arange(16)[:, None].expand(16, 16) < 8, torch.zeros(16, 16, dtype=torch.bool)
-    one[15, 2] = True
-    likeliest = int(predicted.flatten().mode().values)
-    for label, region, options in (
-        (1, halves, ["--mask", "mask.png", "--target", "dog"]),
-        (int(predicted[15, 2]), one, ["--point", "10,39"]),
-        (likeliest, predicted == likeliest, []),
+    photo, mask = (Image.open(name).convert("RGB") for name in ("photo.png", "mask.png"))
+    for question, options in (
+        ({"label": "dog", "mask": mask}, ["--mask", "mask.png", "--target", "dog"]),
+        ({"point": (10, 39)}, ["--point", "10,39"]),
+        ({}, []),
     ):
         result = run("photo.png", "--model", task_models / "segmenter", *options, "--output", "out/")
         assert result.status == 0, result.err
-
-        def mean_logit(pixels: Any, label: int = label, region: Any = region) -> Any:
-            return segmenter.model(pixels).logits[:, label, region].mean(1)
-
-        relevance = AttentionEvidence(segmenter.model, forward_func=mean_logit).relevance(pixels)
-        assert_close(maps["relevance"], 100 * relevance[0], rtol=1e-4, atol=1e-4)
-        assert_close(maps["region"], region)
+        region = find_region(segmenter, photo, **question)
+        relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
+        assert_close(maps["relevance"], 100 * relevance[0])
+        assert_close(maps["region"], region.region)
+        assert f"explained  {segmenter.labels[region.label]} (class {region.label}), its mean logit over" in result.out
     marks = ("-at-10.0-39.0", "-dog-over-mask", "")
     assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
 
@@ -128,14 +115,7 @@ def test_what_cropping_leaves_out_is_said(task_models: Path, place: Path, run: R
     Image.new("RGB", (150, 50)).save("wide.png")
     # Resized to 216x72, of which the middle 64x64 is seen.
     assert "  seen       26% of the photo, from 53,3 to 97,47 in pixels\n" in run("wide.png", *model).out
-    result = run("wide.png", *model, "--point", "20,25")
-    assert result.is_error(
-        "point must be in the part of the photo that the model sees, from 52.7778,2.77778 to 97.2222,"
-    )
-    mask = np.zeros((50, 150), np.uint8)
-    mask[:, :40] = 255
-    Image.fromarray(mask).save("left.png")
-    assert run("wide.png", *model, "--mask", "left.png").is_error("a mask that covers no place of the model's output")
+    assert run("wide.png", *model, "--point", "20,25").is_error("point must be in the part of the photo that the model")
 
 
 def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -> None:

@@ -61,56 +61,6 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
     assert run("photo.png", "--model", "model").is_error("--model model: ", message)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--size", "36"], "--size must be a multiple of the model's patch size, 8x8 pixels. Got 36 instead."),
-        (["--size", "4"], "at least one patch"),
-        (["--target", "4"], "--target must be from 0 to 3 for this model. Got 4 instead."),
-        (["--target", "crane"], "'crane' names several classes: 1 (crane); 2 (crane). Pass the index."),
-        (["--target", "tabi"], "Near are 0 (tabby, tabby cat)."),
-        (["--device", "tpu"], "--device must be one that PyTorch finds here, of cpu (1)"),
-        (["--device", "cpu:a"], "must be auto, cpu, cuda, cuda:n, mps or xpu. Got 'cpu:a' instead."),
-        (["--methods", "gmar"], "`captum-gmar explain --help` lists. Got 'gmar' instead. Near are gmar-l1, gmar-l2, "),
-        (["--methods", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
-        (["--methods", "nothing like it"], "lists. Got 'nothing like it' instead."),
-        (["--methods", "rollout,legrad", "--tokens", "cls"], "rollout-forward, "),
-        (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar++. Got legrad instead."),
-        (["--methods", "saliency", "--tokens", "cls"], "--tokens must go with methods that take it: gmar-l1, "),
-        (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
-        (["--tokens", "1"], "counted from 0 at the top left. Got '1' instead."),
-        (["--tokens", "1,2,3"], "Got '1,2,3' instead."),
-        (["--tokens", "1,-2"], "Got '1,-2' instead."),
-        (["--tokens", "-1,0"], "counted from 0 at the top left. Got '-1,0' instead."),
-        (["--box", "-5,0,9,9"], "argument --box: must be X0,Y0,X1,Y1, the left, top, right and bottom of a box, none"),
-        (["--point", "-5,0"], "argument --point: must be X,Y, none below zero. Got '-5,0' instead."),
-        (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
-        (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
-        (
-            ["--methods", "saliency,rollout,legrad", "--contrast", "0"],
-            ". Got saliency, rollout instead.",
-        ),
-        (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
-        (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
-        (["--output", "none/a.png"], "none: no such folder to write a.png to"),
-        (["--output", "photo.png/"], "photo.png: is a file, and a folder of this name is needed"),
-        (["--size", "16000000"], "--size must be at most 8192 pixels, or memory would not do. Got 16000000 instead."),
-        (["--method", "rollout"], "unrecognized arguments: --method rollout"),
-        (["--methods", "rollout", "--target", "top2"], "--target top2 must go with methods that take it: gmar-l1, "),
-        (["--methods", "rollout", "--contrast", "1"], "--contrast must go with methods that take it: gmar-l1, "),
-        (["--output", "a.gif"], "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg. Got 'a.gif' instead."),
-        (["--output", "photo.png"], "--output must not be the image itself"),
-        (["--save-array", "a.npy"], "--save-array must end in one of .npz. Got 'a.npy' instead."),
-        (["--save-array", "none/a.npz"], "none: no such folder to write a.npz to"),
-        (["--save-array", "folder.npz"], "folder.npz: is a folder"),
-    ],
-)
-def test_bad_option(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
-    (work / "folder.npz").mkdir()
-    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
-    assert written(work) == ["folder.npz", "out", "photo.png"]
-
-
 def test_size_that_the_model_cannot_take(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classifier, "_interpolates", lambda *_: False)
     result = run("photo.png", "--model", models / "vit", "--size", "64")

@@ -1,11 +1,15 @@
-"""No picture or page takes the place of another's: its settings stand in its name, or it is not replaced."""
+"""Names of pictures: none takes another's place, and any name that a file system allows is written and read."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +19,8 @@ from captum_gmar.files.writing import read_note
 from cli.commandline import Run, save_photo, written
 
 OUT = ("--output", "out/")
+LONG = "a" * 251 + ".png"  # as long as a name may be: its picture's would be longer
+LATIN, GERMAN = b"latin\xe9.png", "größe-猫.png".encode()
 
 
 @pytest.mark.parametrize(
@@ -136,3 +142,62 @@ def test_the_note_of_a_picture_is_json(run: Run, work: Path, models: Path) -> No
     assert note["target"] == "top1"
     with Image.open(work / "out" / "photo-gmar-l1-from-1-2-and-cls.png") as picture:
         assert picture.info["Software"] == "captum-gmar"
+
+
+def test_a_long_name_does_not_stop_a_folder(run: Run, work: Path, models: Path) -> None:
+    (work / "photos").mkdir()
+    for seed, name in enumerate((LONG, LONG.replace("a.png", "b.png"), "short.png")):
+        save_photo(work / "photos" / name, seed)
+    result = run("photos", "--model", models / "vit", "--output", "out/")
+    assert (result.status, result.err) == (0, "")
+    stem = "a" * (255 - len("-2-gmar-l1.png"))
+    assert written(work / "out") == sorted([f"{stem}-2-gmar-l1.png", f"{stem}aa-gmar-l1.png", "short-gmar-l1.png"])
+
+
+@pytest.fixture
+def photos(work: Path) -> Path:
+    """A folder of photos with such names."""
+    if sys.platform != "linux":
+        pytest.skip("other file systems refuse such names")
+    (work / "photos").mkdir()
+    for name in (LATIN, GERMAN):
+        save_photo(work / "photos" / os.fsdecode(name))
+    return work / "photos"
+
+
+def pictures(folder: Path) -> list[bytes]:
+    return sorted(os.listdir(os.fsencode(folder)))
+
+
+def test_names_that_are_no_utf_8(run: Run, work: Path, photos: Path, models: Path) -> None:
+    result = run("photos", "--model", models / "vit", "--output", "out/", "--save-array", "a.npz")
+    assert (result.status, result.err) == (0, "")
+    assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
+    assert "photos/latin\\xe9.png\n" in result.out
+    assert "photos/größe-猫.png\n" in result.out
+    with np.load(work / "a.npz") as arrays:
+        assert sorted(map(Path, arrays["image"].tolist())) == sorted(
+            path.relative_to(work) for path in photos.iterdir()
+        )
+
+
+def test_a_locale_that_is_not_utf_8(work: Path, photos: Path, models: Path) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "captum_gmar", "explain", "photos", "--model", str(models / "vit")]
+    command += ["--output", "out/", "--save-array", "a.npz"]
+    done = subprocess.run(command, cwd=work, env={**os.environ, **locale}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
+    assert b"photos/latin\\xe9.png\n" in done.stdout
+    assert b"photos/gr\\xf6\\xdfe-\\u732b.png\n" in done.stdout
+
+
+def test_pictures_of_every_format_are_not_explained_again(run: Run, work: Path, models: Path) -> None:
+    for suffix in ("png", "jpg", "pdf", "svg"):
+        assert run("photo.png", "--model", models / "vit", "--output", f"out/picture.{suffix}").status == 0
+    assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
+
+
+def test_the_current_folder_is_named(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captum_gmar.cli.paths.os.access", lambda path, _: False)
+    assert run("photo.png", "--model", models / "vit").is_error(f"error: {work}: is read-only")

@@ -10,7 +10,7 @@ import pytest
 from installed import HAS_TRANSFORMERS_5
 from PIL import Image
 
-from cli.commandline import Run, save_photo
+from cli.commandline import Run, save_photo, written
 
 LONG = "x" * 300  # letters: longer than any file's name
 WHOLE = ("-1", "many", "1.5", "", "1e3", LONG)  # none of them a whole number
@@ -124,9 +124,57 @@ def test_classes(refuses: Refuses, name: str, option: str) -> None:
         refuses(name, *BASES[name], option, value, says=says)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "36"], "--size must be a multiple of the model's patch size, 8x8 pixels. Got 36 instead."),
+        (["--size", "4"], "at least one patch"),
+        (["--device", "tpu"], "--device must be one that PyTorch finds here, of cpu (1)"),
+        (["--device", "cpu:a"], "must be auto, cpu, cuda, cuda:n, mps or xpu. Got 'cpu:a' instead."),
+        (["--methods", "gmar"], "`captum-gmar explain --help` lists. Got 'gmar' instead. Near are gmar-l1, gmar-l2, "),
+        (["--methods", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
+        (["--methods", "nothing like it"], "lists. Got 'nothing like it' instead."),
+        (["--methods", "rollout,legrad", "--tokens", "cls"], "rollout-forward, "),
+        (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar++. Got legrad instead."),
+        (["--methods", "saliency", "--tokens", "cls"], "--tokens must go with methods that take it: gmar-l1, "),
+        (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
+        (["--tokens", "1"], "counted from 0 at the top left. Got '1' instead."),
+        (["--tokens", "1,2,3"], "Got '1,2,3' instead."),
+        (["--tokens", "1,-2"], "Got '1,-2' instead."),
+        (["--tokens", "-1,0"], "counted from 0 at the top left. Got '-1,0' instead."),
+        (["--box", "-5,0,9,9"], "argument --box: must be X0,Y0,X1,Y1, the left, top, right and bottom of a box, none"),
+        (["--point", "-5,0"], "argument --point: must be X,Y, none below zero. Got '-5,0' instead."),
+        (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
+        (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
+        (
+            ["--methods", "saliency,rollout,legrad", "--contrast", "0"],
+            ". Got saliency, rollout instead.",
+        ),
+        (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
+        (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
+        (["--output", "none/a.png"], "none: no such folder to write a.png to"),
+        (["--output", "photo.png/"], "photo.png: is a file, and a folder of this name is needed"),
+        (["--size", "16000000"], "--size must be at most 8192 pixels, or memory would not do. Got 16000000 instead."),
+        (["--method", "rollout"], "unrecognized arguments: --method rollout"),
+        (["--methods", "rollout", "--target", "top2"], "--target top2 must go with methods that take it: gmar-l1, "),
+        (["--methods", "rollout", "--contrast", "1"], "--contrast must go with methods that take it: gmar-l1, "),
+        (["--output", "a.gif"], "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg. Got 'a.gif' instead."),
+        (["--output", "photo.png"], "--output must not be the image itself"),
+        (["--save-array", "a.npy"], "--save-array must end in one of .npz. Got 'a.npy' instead."),
+        (["--save-array", "none/a.npz"], "none: no such folder to write a.npz to"),
+        (["--save-array", "folder.npz"], "folder.npz: is a folder"),
+    ],
+)
+def test_bad_option(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
+    (work / "folder.npz").mkdir()
+    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
+    assert written(work) == ["folder.npz", "out", "photo.png"]
+
+
 @pytest.mark.parametrize(("name", "option", "ending"), FILES)
 def test_files_to_write(refuses: Refuses, command: Run, place: Path, name: str, option: str, ending: str) -> None:
-    refuses(name, *BASES[name], option, f"{LONG}{ending}", says="File name too long")
+    for place_name in (f"{LONG}{ending}", f"{LONG}/a{ending}"):
+        refuses(name, *BASES[name], option, place_name, says="File name too long")
     refuses(name, *BASES[name], option, f"photo.png/a{ending}", says="photo.png: ")
     refuses(name, *BASES[name], option, f"a\0b{ending}", says=f"{option} must hold no null character")
     if name != "heads":
@@ -150,7 +198,19 @@ def test_folders_of_results(refuses: Refuses, name: str) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_data_that_cannot_be_read(refuses: Refuses, name: str) -> None:
-    values = ("", "none.png", LONG, "photo.png/a.png", "out", "pipe.png", "loop.png", "dangling.png", "photo.txt")
+    values = (
+        "",
+        "none.png",
+        LONG,
+        f"{LONG}.png",
+        f"{LONG}/a.png",
+        "photo.png/a.png",
+        "out",
+        "pipe.png",
+        "loop.png",
+        "dangling.png",
+        "photo.txt",
+    )
     for value in (*values, "broken.png", os.devnull):
         refuses(name, value, *BASES[name][1:], says=value)
     refuses(name, "a\0b.png", *BASES[name][1:], says="no such file" if name in ("explain", "evaluate") else "null")
@@ -194,8 +254,7 @@ def test_folders_and_files_that_may_not_be_opened(closed: Path, command: Run) ->
         done = command(*words)
         assert done.is_error(), (words, done)
         assert "closed" in done.err or "secret" in done.err, (words, done)
-    (written,) = {tuple(sorted(path.name for path in closed.iterdir()))}
-    assert written == ("closed", "photo.png", "photos", "photos.csv", "secret.png", "vit")
+    assert written(closed) == ["closed", "photo.png", "photos", "photos.csv", "secret.png", "vit"]
 
 
 def test_pictures_of_any_shape_are_explained(place: Path, command: Run) -> None:

@@ -1,0 +1,46 @@
+"""Pictures look as usual, whatever Matplotlib's settings are."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.commandline import Run
+
+
+def test_the_users_settings_change_no_picture(run: Run, work: Path, models: Path) -> None:
+    arguments = ("photo.png", "--model", str(models / "vit"), "--output")
+    assert run(*arguments, "out/usual.png").status == 0
+    settings = ("text.usetex: True", "image.origin: lower", "font.size: 30", "backend: gtk4agg", "no such: thing")
+    (work / "matplotlibrc").write_text("\n".join(settings))
+    command = [sys.executable, "-m", "captum_gmar", "explain", *arguments, "out/ours.png"]
+    environment = {**os.environ, "MPLBACKEND": "no-such-backend"}
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    usual, ours = (np.asarray(Image.open(work / "out" / name)) for name in ("usual.png", "ours.png"))
+    assert np.array_equal(ours, usual)
+
+
+@pytest.mark.parametrize("module", ["evaluate", "heads"])
+def test_the_other_commands_draw_alike(
+    command: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    from matplotlib import rc_context, rcParams, rcParamsDefault
+
+    from captum_gmar.cli import evaluate, heads
+
+    sizes = []
+
+    def work_of(*_: object) -> tuple[int, int]:
+        sizes.append(rcParams["font.size"])
+        return 1, 0
+
+    monkeypatch.setattr({"evaluate": evaluate, "heads": heads}[module], "run_on_data", work_of)
+    with rc_context({"font.size": 30}):
+        assert command(module, "photo.png", "--model", "m", "--output", "out/new").status == 0
+        assert rcParams["font.size"] == 30
+    assert sizes == [rcParamsDefault["font.size"]]
