@@ -98,7 +98,7 @@ class AttentionAttribution(Attribution, ABC):
         contrast: TargetType = None,
     ) -> Inputs:
         r"""
-        Explains the target's logit of every example.
+        Explain the target's logit of every example.
 
         Args:
             inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them.
@@ -157,7 +157,7 @@ class AttentionAttribution(Attribution, ABC):
         contrast: TargetType = None,
     ) -> Tensor:
         """
-        The relevance of every patch, before it is spread over pixels.
+        Compute the relevance of every patch, before it is spread over pixels.
 
         Takes what :meth:`attribute` takes and raises what it raises.
 
@@ -226,7 +226,7 @@ class AttentionAttribution(Attribution, ABC):
         contrast: TargetType = None,
     ) -> RelevanceFlow:
         """
-        The relevance below each layer, on its way from the last layer to the first, of methods that hand it down.
+        Compute the relevance below each layer, of methods that propagate it from the last layer to the first.
 
         Takes what :meth:`attribute` takes and raises what it raises. It costs the same pass.
 
@@ -249,7 +249,7 @@ class AttentionAttribution(Attribution, ABC):
         return relevance_flow(flow, batches[0], self.plan.start_layer)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not offered, as in Captum's own gradient methods."""
+        """Refuse the call, as Captum's own gradient methods do."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
 
     def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
@@ -263,7 +263,7 @@ class AttentionAttribution(Attribution, ABC):
         return pixels
 
     def _explain(self, pixels: Tensor, request: Request, plan: Plan | None = None) -> list[list[Explanation]]:
-        """Of each target, of each batch; ``plan`` if it is not the method's."""
+        """Explain each target in batches; ``plan`` replaces the method's."""
         plan = plan or self.plan
         if plan.reads_target:  # else any will do
             request.check(len(pixels))
@@ -278,7 +278,7 @@ class AttentionAttribution(Attribution, ABC):
         return [list(batches) for batches in zip(*of_batches, strict=True)]
 
     def _explain_some(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        """Of each target, which they name where it is chosen of the logits."""
+        """Explain each target, and add the target itself where the request chooses it by the logits."""
         if not callable(request.targets):
             return self._explain_batch(plan, pixels, request)
         choose, chosen = request.targets, list[Tensor]()
@@ -291,28 +291,28 @@ class AttentionAttribution(Attribution, ABC):
         return [e._replace(target=t) for e, t in zip(of_targets, chosen[-1].unbind(-1), strict=True)]
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        """Of each target."""
+        """Explain each target of one batch."""
         return explain_model(self.passes, self.model, Logits(self.forward_func), plan, pixels, request)
 
 
 def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:
-    """(N, rows, columns)"""
+    """Return the relevance (N, rows, columns) of all batches."""
     return torch.cat([explanation.patch_relevance for explanation in batches])
 
 
 def _classes_chosen(of_targets: Sequence[Sequence[Explanation]]) -> Tensor:
-    """(N, K) of the classes that were chosen of the logits."""
+    """Return the classes (N, K) that were chosen by the logits."""
     return torch.stack([torch.cat([_of_each_example(batch) for batch in batches]) for batches in of_targets], 1)
 
 
 def _of_each_example(explanation: Explanation) -> Tensor:
-    """(N,) the class that was chosen."""
+    """Return the class (N,) that was chosen."""
     assert explanation.target is not None
     return explanation.target.expand(len(explanation.relevance))
 
 
 def _head_shares(batches: Sequence[Explanation]) -> Tensor:
-    """(N, L, H), each layer summing to 1; zero for heads that a layer lacks."""
+    """Return shares (N, L, H), each layer summing to 1; zero for heads that a layer lacks."""
     return torch.cat([_layer_shares(batch.importance or ()) for batch in batches])
 
 
@@ -324,7 +324,7 @@ def _layer_shares(importance: Sequence[Tensor]) -> Tensor:
 
 
 def _users_stack_level() -> int:
-    """How far above the caller the code lies that is neither ours nor Captum's."""
+    """Return how many frames above the caller the first one outside ours and Captum's code is."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("captum", "captum_gmar"):
         level, frame = level + 1, frame.f_back

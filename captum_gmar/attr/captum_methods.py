@@ -66,7 +66,7 @@ class _Ready(Attribution):
         **options: Any,
     ) -> Any:
         """
-        Explains the target's logit of every example.
+        Explain the target's logit of every example.
 
         Args:
             inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them; of
@@ -105,7 +105,7 @@ class _Ready(Attribution):
         return (formatted, *delta) if delta else formatted
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not offered, as in most of Captum's own methods."""
+        """Refuse the call, as most of Captum's own methods do."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
 
     def _checking(self, target: TargetType, examples: int) -> "_Ready":
@@ -126,7 +126,7 @@ class _Ready(Attribution):
         return captums(self, pixels, **{**self._defaults(pixels), **options})
 
     def _defaults(self, pixels: Tensor) -> dict[str, Any]:
-        """Options of Captum's ``attribute`` for these inputs, where none are passed."""
+        """Return options of Captum's ``attribute`` for these inputs, where none are passed."""
         return {}
 
 
@@ -229,7 +229,7 @@ class PatchAblation(_Perturbing, captum.attr.FeatureAblation):
 
 
 def _patch_of_pixels(grid: PatchGrid, pixels: Tensor) -> Tensor:
-    """The index of each pixel's patch (1, channels, height, width), and as last index the margin's."""
+    """Return the index of each pixel's patch (1, channels, height, width), and as last index the margin's."""
     row = torch.arange(pixels.shape[-2], device=pixels.device)[:, None] // grid.patch_height
     column = torch.arange(pixels.shape[-1], device=pixels.device) // grid.patch_width
     covered = (row < grid.rows) & (column < grid.columns)

@@ -58,16 +58,16 @@ class MethodEntry(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What a map measures, and its unit, as colour bars call it. Shares are drawn in percent."""
+        """The quantity of a map and its unit, for colour bars. Shares are drawn in percent."""
         return f"relevance per patch, {f'% of {self.share}' if self.share else self.unit}"
 
     @property
     def takes_contrast(self) -> bool:
-        """Whether it takes ``contrast=``, a class that the target is held against, and that means something to it."""
+        """The method's use of ``contrast=``, a class that the target is compared with."""
         return self.is_ours and self.reads_class
 
     def load(self) -> MethodFactory:
-        """The class, or what makes it with the options: called on a model, it gives the method."""
+        """Return the class, or a function that makes it with the options: called on a model, it gives the method."""
         module, _, name = self.home.partition(":")
         method: MethodFactory = getattr(import_module(f"captum_gmar.{module}"), name)
         return partial(method, **self.options) if self.options else method
@@ -79,18 +79,18 @@ def _gmar(name: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEn
 
 
 def _of_any_class(name: str, home: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
-    """Of attention alone, without gradient."""
+    """Return a row for attention alone, without gradient."""
     entry = MethodEntry(name, home, options, takes_tokens=True, reads_class=False, share=share, unit=UNITLESS)
     return entry._replace(caveat=ANY_CLASS)
 
 
 def _positive(name: str, home: str, **fields: Any) -> MethodEntry:
-    """Of positive gradients alone."""
+    """Return a row for positive gradients alone."""
     return MethodEntry(name, home, **{"caveat": ONLY_FOR, **fields})
 
 
 def _token_entry(name: str, home: str) -> MethodEntry:
-    """Of the tokens between the layers, times their gradient."""
+    """Return a row for the tokens between the layers, times their gradient."""
     return MethodEntry(name, f"attr.token_gradients:{home}", caveat=MIXED)
 
 
@@ -153,7 +153,7 @@ STEPS = 28  # of insertion and deletion, unless another number is given or there
 
 
 def find_method(name: object) -> str:
-    """The name of the method that is meant, whatever its case.
+    """Return the name of the method that is meant, whatever its case.
 
     Raises:
         ValueError: if there is none; it names those that are near.

@@ -88,7 +88,7 @@ class AttentionEvidence(AttentionAttribution):
 
 
 def takes_sequences(model: nn.Module) -> bool:
-    """Whether the model's input is a sequence of frames, or of patches that were cut already, in place of images."""
+    """Return whether the model's input is a sequence of frames, or of patches, in place of images."""
     if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
         return True
     return "spatial_shapes" in signature(model.forward).parameters

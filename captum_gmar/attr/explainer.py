@@ -45,7 +45,7 @@ class Explainer:
         self.batch_size = batch_size
 
     def explain(self, pixels: Tensor, targets: Tensor | ChooseTargets, contrast: int | None = None) -> TargetMaps:
-        """What all methods say of a batch of images, and what the model does.
+        """Explain a batch of images by all methods.
 
         With methods of ours the logits are those of a pass that explains, so that the model runs forward once for each
         method; with Captum's alone it runs once more.
@@ -82,7 +82,7 @@ class Explainer:
         return TargetMaps(maps.logits.cpu(), maps.targets.cpu(), torch.stack([m.cpu() for m in relevance]), importance)
 
     def relevance(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None = None) -> Tensor:
-        """(N, rows, columns) of one method and targets (N,), on the device of the pixels.
+        """Compute the relevance (N, rows, columns) of one method for targets (N,), on the device of the pixels.
 
         Raises:
             RuntimeError: if it cannot explain these; the message begins with its name.
@@ -92,12 +92,12 @@ class Explainer:
             return relevance_of(self.methods[name], self.model, pixels, targets, batch_size=at_once, contrast=contrast)
 
     def _leading(self) -> str | None:
-        """The method whose pass gives the logits: if there is one of ours, and the first that weighs heads."""
+        """Return the method whose pass gives the logits: the first of ours that weighs heads, or the first of ours."""
         ours = {name: method for name, method in self.methods.items() if isinstance(method, AttentionAttribution)}
         return next((name for name, method in ours.items() if method.weighs_heads), next(iter(ours), None))
 
     def _of_targets(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
-        """(N, K, rows, columns)"""
+        """Compute the relevance (N, K, rows, columns) of one method."""
         method = self.methods[name]
         if not isinstance(method, AttentionAttribution):
             return torch.stack([self.relevance(name, pixels, each, contrast) for each in targets.unbind(1)], 1)

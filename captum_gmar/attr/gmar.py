@@ -118,7 +118,7 @@ class GMARAttribution(AttentionAttribution):
         contrast: TargetType = None,
     ) -> Tensor:
         """
-        How much each head matters for the target: the norm of its gradient, as a share of its layer.
+        Compute each head's importance for the target: the norm of its gradient, as a share of its layer.
 
         Takes what :meth:`attribute` takes and raises what it raises.
 

@@ -79,7 +79,7 @@ def get_method(name: str, model: nn.Module, **options: Any) -> Any:
 
 
 def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
-    """Of methods that are taken where nobody says which, those that explain a model; all of them if none does.
+    """Return the default methods that explain a model; all of them if none does.
 
     Over one grid of patches all do, so only others are asked.
 
@@ -94,7 +94,7 @@ def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> t
 
 
 def _explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> list[str]:
-    """Names of the methods that explain a model.
+    """Return the names of the methods that explain a model.
 
     Args:
         names: of those that are asked.

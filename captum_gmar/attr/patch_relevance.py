@@ -28,7 +28,7 @@ PERTURBING = (captum.attr.FeatureAblation,)  # and what inherits from it
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Within the block, where a method fails, the error is a RuntimeError whose message begins with its name."""
+    """Raise a method's error as a RuntimeError whose message begins with the method's name."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -38,7 +38,7 @@ def naming(name: str) -> Iterator[None]:
 
 
 def methods_of_mapping(methods: Mapping[Any, Any], reserved: Collection[str] = ()) -> dict[str, Method]:
-    """Methods of a caller's own, by name.
+    """Return a caller's methods by name.
 
     Args:
         methods: from names to methods.
@@ -64,7 +64,7 @@ def _checked_method(name: str, method: object) -> Method:
 
 
 def images_at_once(device: torch.device) -> int:
-    """How many images one pass of a model holds, unless a user knows better."""
+    """Return how many images one pass of a model holds, unless a user knows better."""
     return 16 if device.type == "cpu" else 128
 
 
@@ -78,7 +78,7 @@ def relevance_of(
     contrast: TargetType = None,
     ig_steps: int | None = None,
 ) -> Tensor:
-    """The relevance of every patch.
+    """Compute the relevance of every patch.
 
     Args:
         method: any Captum method, or a callable that takes inputs and ``target=`` and returns attributions in their
@@ -105,7 +105,7 @@ def relevance_of(
 def attributions_of(
     method: Method, pixels: Tensor, target: TargetType, *, batch_size: int, ig_steps: int | None = None
 ) -> Tensor:
-    """Attributions in the shape of the pixels, detached; arguments and errors as of :func:`relevance_of`."""
+    """Compute attributions in the shape of the pixels, detached; arguments and errors as of :func:`relevance_of`."""
     attribute: Any = method.attribute if isinstance(method, Attribution) else method
     options = _options(method, len(pixels), batch_size, ig_steps)
     with _reproducible():
@@ -113,8 +113,9 @@ def attributions_of(
 
 
 def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
-    """The relevance (N, rows, columns) that the method's attributions (N, channels, height, width) give each patch; of
-    videos (N, frames, channels, height, width) that of tubes (N, moments, rows, columns)."""
+    """Sum attributions (N, channels, height, width) over each patch: (N, rows, columns). Videos (N, frames, channels,
+    height, width) give tubes (N, moments, rows, columns).
+    """
     if attributions.dim() == VIDEO_DIMS:
         sheet = Sheet.from_frames(attributions.shape[1], tube_frames(model))
         return sheet.split_moments(summed(method, model, sheet.to_sheets(attributions)))
@@ -125,7 +126,7 @@ def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
 
 
 def _options(method: Method, examples: int, batch_size: int, ig_steps: int | None) -> dict[str, Any]:
-    """Keeps what runs at once to the batch size."""
+    """Return the options that keep a method to the batch size."""
     if isinstance(method, captum.attr.IntegratedGradients):
         steps = {} if ig_steps is None else {"n_steps": ig_steps}
         return {"internal_batch_size": max(batch_size, examples), **steps}
@@ -134,7 +135,7 @@ def _options(method: Method, examples: int, batch_size: int, ig_steps: int | Non
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Within the block, the same numbers are drawn each time."""
+    """Let methods draw the same random numbers each time."""
     state = np.random.get_state()
     np.random.seed(0)
     try:

@@ -30,15 +30,15 @@ class FollowedRule(HeadRule):
     layerwise: ClassVar[bool] = False
 
     def reading(self, relevance: Tensor) -> Reading:
-        """As the rule reads."""
+        """Return the rule's reduction."""
         return self.rule.reading(relevance)
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """The rule's, which is kept."""
+        """Keep the rule's step."""
         return self._keep(self.rule.step(relevance, heads))
 
     def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
-        """The rule's, which is kept."""
+        """Keep the rule's step."""
         return self._keep(self.rule.take(relevance, read))
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
@@ -49,7 +49,7 @@ class FollowedRule(HeadRule):
         return step
 
     def flow(self, batches: Sequence[int]) -> Tensor:
-        """(N, L, T), of so many examples in each pass."""
+        """Return the rows (N, L, T), by the numbers of examples in each pass."""
         rows = torch.cat([row.to(self.rows[-1].device) for row in self.rows])
         layers = len(rows) // sum(batches)
         passes = torch.split(rows, [layers * examples for examples in batches])
@@ -67,13 +67,13 @@ class FollowedSweep(HeadSweep):
         return self._follow(self.sweep, relevance, layers, importance)
 
     def is_linear(self, importance: Importance | None) -> bool:
-        """As the sweep is."""
+        """Return whether the sweep is linear."""
         return self.sweep.is_linear(importance)
 
     def take(
         self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None
     ) -> Tensor:
-        """As when it is called, of layers that answer readings."""
+        """Sweep layers that answer reductions, one at a time."""
         return self._follow(self.sweep.take, relevance, layers, importance)
 
     def _follow(
@@ -91,12 +91,12 @@ class FollowedSweep(HeadSweep):
         return relevance
 
     def flow(self, batches: Sequence[int]) -> Tensor:
-        """(N, L, T)"""
+        """Return the rows (N, L, T)."""
         return torch.cat(self.parts)
 
 
 def with_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
-    """The same plan, and what keeps the relevance that it hands down.
+    """Return the same plan with a follower, which keeps the relevance that the plan propagates.
 
     Raises:
         ValueError: if it hands none down from layer to layer; ``name`` says whose plan it is.
@@ -116,7 +116,9 @@ def with_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedS
 
 
 def relevance_flow(flow: Tensor, explanation: Explanation, start_layer: int) -> RelevanceFlow:
-    """Of the relevance (N, L, T) of all tokens below the layers from ``start_layer`` on, last layer first."""
+    """Return the flow by the relevance (N, L, T) of all tokens below the layers from ``start_layer`` on, last layer
+    first.
+    """
     grid, layers = explanation.grid, flow.shape[1]
     prefix = flow.shape[-1] - grid.patches
     total = flow.sum(-1)

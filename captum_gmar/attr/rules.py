@@ -52,11 +52,11 @@ class HeadImportance(HeadRule):
         check_choice("norm", self.norm, NORMS)
 
     def reading(self, relevance: Tensor) -> Reading:
-        """The norm of each head."""
+        """Read the norm of each head."""
         return Reading(norm=self.norm)
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """Relevance as it was."""
+        """Leave relevance as it was."""
         return Step(relevance, heads.norms)
 
 
@@ -80,11 +80,11 @@ class GMARRule(HeadRule):
         check_residual(self.residual)
 
     def reading(self, relevance: Tensor) -> Reading:
-        """Each head's norm and its row of attention."""
+        """Read each head's norm and its row of attention."""
         return Reading(relevance, "attention", self.norm)
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """The heads' rows in their weights, and the residual."""
+        """Add the weighted heads' rows and the residual."""
         fused = fuse_rows(heads.rows, head_weights(heads.norms))
         return Step(with_residual(fused, relevance, self.residual), heads.norms)
 
@@ -109,11 +109,11 @@ class GradientRolloutRule(HeadRule):
         check_residual(self.residual)
 
     def reading(self, relevance: Tensor) -> Reading:
-        """Each head's row, and its norm where that weighs."""
+        """Read each head's row, and its norm where that weighs."""
         return Reading(relevance, "positive", None if self.head_fusion == "mean" else self.norm)
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """The heads' rows, and the residual."""
+        """Add the heads' rows and the residual."""
         if self.head_fusion == "mean":
             return Step(torch.add(heads.rows.mean(1), relevance, alpha=self.residual))
         return Step(fuse_rows(heads.rows, head_weights(heads.norms), relevance, self.residual), heads.norms)
@@ -135,11 +135,11 @@ class GMARPlusPlusRule(HeadRule):
         check_residual(self.residual)
 
     def reading(self, relevance: Tensor) -> Reading:
-        """Each head's importance, and what its rows add up to."""
+        """Read each head's importance, and the sums of its rows."""
         return Reading(norm="positive", totals="positive")
 
     def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
-        """Reads twice: what each row is divided by is known only when the heads' weights are."""
+        """Read a layer twice: each row's divisor is known only when the heads' weights are."""
         _, importance, totals = read(self.reading(relevance))
         weights = head_weights(importance)
         shares = row_shares(relevance, fuse_rows(totals, weights), self.residual)
@@ -160,11 +160,11 @@ class GradSAMRule(HeadRule):
     layerwise: ClassVar[bool] = True
 
     def reading(self, relevance: Tensor) -> Reading:
-        """Every query row counts alike."""
+        """Read every query row with the same weight."""
         return Reading(evenly(relevance), "positive")
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """Added to the layers above."""
+        """Add the layer to those above."""
         return Step(relevance + heads.rows.mean(1))
 
 
@@ -181,11 +181,11 @@ class EvidenceRule(HeadRule):
     layerwise: ClassVar[bool] = True
 
     def reading(self, relevance: Tensor) -> Reading:
-        """The sum over query rows."""
+        """Read the sum over query rows."""
         return Reading(matrix="product")
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """Added to the layers above."""
+        """Add the layer to those above."""
         return Step(relevance + heads.rows.sum(1))
 
 
@@ -199,11 +199,11 @@ class LeGradRule(HeadRule):
     layerwise: ClassVar[bool] = True
 
     def reading(self, relevance: Tensor) -> Reading:
-        """Every query row counts alike."""
+        """Read every query row with the same weight."""
         return Reading(evenly(relevance), "positive gradient")
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """Added to the layers above."""
+        """Add the layer to those above."""
         return Step(relevance + heads.rows.mean(1))
 
 
@@ -244,17 +244,17 @@ class RolloutSweep(HeadSweep):
 
     @property
     def goes_down(self) -> bool:
-        """Whether the last layer comes first, and nothing of the start row later."""
+        """The order: last layer first, with nothing of the start row later."""
         return self.recursion == "rollout"
 
     def is_linear(self, importance: Importance | None) -> bool:
-        """Whether the heads' mean is taken, weighted or not."""
+        """Return whether the heads' mean is taken, weighted or not."""
         return importance is not None or self.head_fusion == "mean"
 
     def take(
         self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None = None
     ) -> Tensor:
-        """As when it is called: rows of attention add up to 1, so there is nothing to normalise."""
+        """Sweep layers that answer reductions: rows of attention sum to 1, so there is nothing to normalise."""
         start = relevance
         for index in self._order(len(layers)):
             rows = layers[index](Reading(relevance, "attention")).rows
@@ -269,11 +269,11 @@ class RolloutSweep(HeadSweep):
         return range(layers)[:: -1 if self.recursion == "rollout" else 1]
 
     def _fused(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of Ā with their places."""
+        """Yield rows of Ā with their slices."""
         return ((block.rows, self._fuse(block.attention, weights)) for block in layer)
 
     def _fuse(self, attention: Tensor, weights: Tensor | None) -> Tensor:
-        """(N, H, R, T) → (N, R, T)"""
+        """Fuse heads: (N, H, R, T) → (N, R, T)"""
         if weights is not None:
             return fuse(attention, weights)
         return FUSIONS[self.head_fusion](attention, 1)

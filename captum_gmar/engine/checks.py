@@ -20,7 +20,7 @@ class NoAttentionError(NoPatchGridError):
 
 
 def check_deterministic(model: nn.Module | ModelInfo) -> None:
-    """Raises a RuntimeError if the model draws at random which layers run, or recomputes them on the way back."""
+    """Raise a RuntimeError if the model draws at random which layers run, or recomputes them in the backward pass."""
     survey = inspect_model(model)
     if any(
         getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in survey.each("drop_prob")
@@ -33,7 +33,8 @@ def check_deterministic(model: nn.Module | ModelInfo) -> None:
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
-    """
+    """Check that ``F.dropout`` of these arguments does nothing.
+
     Raises:
         RuntimeError: if ``F.dropout`` of these arguments draws at random.
     """
@@ -90,7 +91,7 @@ def _is_image(shape: Sequence[int], inputs: Tensor) -> bool:
 
 
 def cut_gradient_error() -> RuntimeError:
-    """What is raised where torch has no gradient on the way to the layers."""
+    """Return the error of a graph in which torch has no gradient before the layers."""
     return RuntimeError(
         "Expected a model that gradients go through, but some of its operations have none, as those of dynamically "
         "quantised layers. Pass the model as it was before, or take a method that needs no gradient, AttentionRollout "
@@ -99,7 +100,7 @@ def cut_gradient_error() -> RuntimeError:
 
 
 def without_gradient_error(layer: int) -> RuntimeError:
-    """What is raised where the target does not depend on a layer."""
+    """Return the error of a target that does not depend on a layer."""
     return RuntimeError(
         f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
         "detach what it computes?"

@@ -15,20 +15,20 @@ class Flags:
         self._asked: list[Tensor] = []
 
     def must_hold(self, flag: Tensor, error: Callable[[], Exception]) -> None:
-        """Else :meth:`look` raises the error of the first that does not."""
+        """Let :meth:`look` raise the error of the first flag that does not hold."""
         self._must_hold.append((flag, error))
 
     def finite(self, tensor: Tensor, what: str) -> None:
-        """All numbers must be finite; ``what`` says of what they are."""
+        """Let :meth:`look` check that all numbers are finite; ``what`` names them."""
         self._finite[len(self._must_hold)] = tensor
         self.must_hold(tensor, lambda: not_finite_error(what))
 
     def add(self, flag: Tensor) -> None:
-        """Asks for an answer."""
+        """Add a flag, which :meth:`look` returns."""
         self._asked.append(flag)
 
     def look(self) -> list[bool]:
-        """The answers to what was added, in order. It waits once."""
+        """Return the flags that were added, in order; wait for the device once."""
         flags = [flag for flag, _ in self._must_hold] + self._asked
         for place, is_finite in zip(self._finite, of_each(list(self._finite.values()), _are_finite), strict=True):
             flags[place] = is_finite
@@ -42,7 +42,7 @@ class Flags:
 
 
 def of_each(tensors: Sequence[Tensor], test: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """What a test (L, ...) → (L,) says of each tensor, made of those of one shape together: fewer operations."""
+    """Apply a test (L, ...) → (L,) to each tensor, stacked by shape so that there are fewer operations."""
     groups: dict[object, list[int]] = {}
     for place, tensor in enumerate(tensors):
         groups.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(place)
@@ -57,7 +57,8 @@ def _are_finite(tensors: Tensor) -> Tensor:
 
 
 def check_finite(tensor: Tensor, what: str) -> None:
-    """
+    """Check that all numbers are finite; ``what`` names them.
+
     Raises:
         FloatingPointError: if any number is NaN or infinite; ``what`` says of what it is.
     """
@@ -67,7 +68,7 @@ def check_finite(tensor: Tensor, what: str) -> None:
 
 
 def not_finite_error(what: str) -> FloatingPointError:
-    """What is raised where ``what`` is NaN or infinite."""
+    """Return the error of numbers that are NaN or infinite."""
     return FloatingPointError(
         f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
         "precision, try float32 or bfloat16."

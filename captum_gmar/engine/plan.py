@@ -22,7 +22,7 @@ class TokenRule(Protocol):
 
     @property
     def balances(self) -> bool:
-        """Whether the gradient is LibraGrad's."""
+        """Choice of LibraGrad's gradient."""
 
     def differentiated(self, layers: Any) -> Sequence[Tensor]:
         """Return the tensors whose gradient the rule takes."""
@@ -62,12 +62,12 @@ class Plan:
 
     @property
     def reads_target(self) -> bool:
-        """Whether there is a backward pass, so that the target means something."""
+        """Presence of a backward pass, without which the target means nothing."""
         return self.rule is not None or self.token_rule is not None
 
     @property
     def begins(self) -> bool:
-        """Whether relevance begins at tokens, and is not just gathered layer by layer."""
+        """Presence of start tokens; without them relevance is gathered layer by layer."""
         return self.sweep is not None or self.rule is None or not self.rule.layerwise
 
 
@@ -83,18 +83,18 @@ class Explanation(NamedTuple):
 
     @property
     def patch_relevance(self) -> Tensor:
-        """(N, rows, columns); of a video (N, time, rows, columns)"""
+        """Relevance (N, rows, columns); of a video (N, time, rows, columns)."""
         return self.relevance[:, -self.grid.patches :].reshape(-1, *self.grid.shape)
 
     def to(self, device: torch.device) -> "Explanation":
-        """The same on this device."""
+        """Return the explanation on this device."""
         importance = self.importance and [heads.to(device) for heads in self.importance]
         logits = None if self.logits is None else self.logits.to(device)
         return self._replace(relevance=self.relevance.to(device), importance=importance, logits=logits)
 
 
 def first_layer(start_layer: int, layers: int) -> int:
-    """Which of so many layers a method's start layer is, which may be counted from the end.
+    """Return the number of a method's start layer, which may be counted from the end.
 
     Raises:
         ValueError: if it is none of them.

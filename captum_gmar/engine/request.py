@@ -41,7 +41,7 @@ class Request(NamedTuple):
     contrast: TargetType = None
 
     def check(self, examples: int) -> None:
-        """Checks what a batch could not tell any more: that lists are as long as there are examples.
+        """Check that lists are as long as there are examples, which a batch could not tell.
 
         Raises:
             AssertionError: from Captum, if they are not.
@@ -51,7 +51,7 @@ class Request(NamedTuple):
                 _validate_target(examples, target)
 
     def batches(self, pixels: Tensor) -> Iterator[tuple[Tensor, "Request"]]:
-        """The pixels (N, channels, height, width) in batches, and what is to be explained of each.
+        """Yield the pixels (N, channels, height, width) in batches, with the request for each.
 
         Raises:
             AssertionError: in Captum's words, if the batch size is none.
@@ -67,7 +67,7 @@ class Request(NamedTuple):
             yield pixels[batch], Request(targets, of_batch, contrast=_part(self.contrast, batch, len(pixels)))
 
     def targets_for(self, logits: Tensor | None, examples: int) -> Sequence[TargetType]:
-        """K targets, chosen of the logits (N, classes) where that is asked."""
+        """Return K targets, chosen by the logits (N, classes) if the request asks for that."""
         if not callable(self.targets):
             return self.targets
         assert logits is not None
@@ -77,7 +77,7 @@ class Request(NamedTuple):
 def explain_in_halves(
     run: Callable[[Tensor, Request], OfExamples], pixels: Tensor, request: Request
 ) -> list[OfExamples]:
-    """What ``run`` gives of the examples, or of each half of them where memory does not hold all at once.
+    """Run on all examples, or on each half of them where memory does not hold all.
 
     Args:
         run: takes some examples' pixels and what is to be explained of them; where it fails it leaves nothing behind.
@@ -103,7 +103,7 @@ def explain_in_halves(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it was raised for want of memory: on a CPU torch has no class of its own for that."""
+    """Return whether memory was short: on a CPU torch has no class of its own for that."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)
 
 
@@ -116,7 +116,7 @@ def _out_of_memory(pixels: Tensor, error: Exception) -> torch.OutOfMemoryError:
 
 
 def _part(target: TargetType, examples: slice, of: int) -> TargetType:
-    """Of a target for each of so many examples those of some; any other is meant for all.
+    """Return the targets of some examples; a target for all stays as it is.
 
     Where all are asked for, nothing is cut off what Captum must see to reject it.
     """
@@ -127,7 +127,7 @@ def _part(target: TargetType, examples: slice, of: int) -> TargetType:
 
 
 def each_target(targets: Targets, examples: int) -> list[TargetType]:
-    """K targets for so many examples, each in a form that Captum takes.
+    """Return K targets for so many examples, each in a form that Captum takes.
 
     Args:
         targets: K classes for all examples, as a sequence or a tensor (K,), or a tensor (N, K) of each example's own.
@@ -173,7 +173,7 @@ OTHER_INPUTS = {
 
 
 def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
-    """The one tensor (N, channels, height, width) among the inputs.
+    """Return the one tensor (N, channels, height, width) among the inputs.
 
     Args:
         inputs: as a user passes them.
@@ -223,5 +223,5 @@ def _has_values(pixels: Tensor) -> bool:
 
 
 def leaf(pixels: Tensor) -> Tensor:
-    """The same numbers as a tensor of its own for autograd, also where they were made in inference mode."""
+    """Return the same numbers as a leaf of autograd's graph, also if they were made in inference mode."""
     return (pixels.clone() if pixels.is_inference() else pixels.detach()).requires_grad_()

@@ -34,7 +34,7 @@ class Rule(Protocol):
     layerwise: ClassVar[bool]  # what it makes of a layer is that layer's own, and relevance is the mean of the layers
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        """Relevance (N, T) below the layer, of that above it."""
+        """Return relevance (N, T) below the layer, by that above it."""
 
 
 class HeadRule(Rule):
@@ -45,14 +45,14 @@ class HeadRule(Rule):
 
     @abstractmethod
     def reading(self, relevance: Tensor) -> Reading:
-        """What it reads of a layer, of the relevance (N, T) above it."""
+        """Return the reduction of a layer, by the relevance (N, T) above it."""
 
     def step(self, relevance: Tensor, heads: Heads) -> Step:
-        """What it makes of the answer, if it reads once."""
+        """Make a step of a reduction, if one is enough."""
         raise NotImplementedError
 
     def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
-        """Relevance (N, T) below a layer that answers readings, of that above it."""
+        """Return relevance (N, T) below a layer that answers reductions, by that above it."""
         return self.step(relevance, read(self.reading(relevance)))
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
@@ -66,7 +66,9 @@ class Sweep(Protocol):
     """What a method makes of all layers at once, after the way back if there is one."""
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
-        """Relevance (N, T), of the start tokens' (N, T), and the heads' importance if a rule found it before."""
+        """Return relevance (N, T) by that of the start tokens (N, T), and the heads' importance if a rule found it
+        before.
+        """
 
 
 class HeadSweep(Sweep):
@@ -74,56 +76,56 @@ class HeadSweep(Sweep):
 
     @property
     def goes_down(self) -> bool:
-        """Whether it is the same as one layer after the other, the last first."""
+        """Order of layers: one after the other, last layer first."""
         return False
 
     @abstractmethod
     def is_linear(self, importance: Importance | None) -> bool:
-        """Whether what it makes of the heads is the same of their rows as of their matrices."""
+        """Return whether fusing the heads' rows is the same as fusing their matrices."""
 
     @abstractmethod
     def take(
         self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None
     ) -> Tensor:
-        """As when it is called, of layers that answer readings."""
+        """Sweep layers that answer reductions."""
 
 
 def head_weights(importance: Tensor) -> Tensor:
-    """Importance (..., H) divided by its sum over the heads; 1/H for every head where all are zero."""
+    """Divide importance (..., H) by its sum over the heads; 1/H for every head where all are zero."""
     return (importance / importance.sum(-1, keepdim=True)).nan_to_num(1 / importance.shape[-1])
 
 
 def with_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
-    """(r·Ā + αr) / (1 + α) of r·Ā (N, T), the row of a mean whose own rows add up to 1."""
+    """Compute (r·Ā + αr) / (1 + α) by r·Ā (N, T), the row of a mean whose own rows sum to 1."""
     return torch.lerp(fused, relevance, residual / (1 + residual))
 
 
 def fuse_rows(by_head: Tensor, weights: Tensor, relevance: Tensor | None = None, residual: float = 0) -> Tensor:
-    """The heads' weighted sum, and ``residual`` times the relevance (N, T): (N, H, T) → (N, T)"""
+    """Sum the weighted heads, and ``residual`` times the relevance (N, T): (N, H, T) → (N, T)"""
     if relevance is None:
         return torch.bmm(weights.unsqueeze(1), by_head).squeeze(1)
     return torch.baddbmm(relevance.unsqueeze(1), weights.unsqueeze(1), by_head, beta=residual).squeeze(1)
 
 
 def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
-    """The heads' weighted sum: (N, H, R, T) → (N, R, T)"""
+    """Sum the weighted heads: (N, H, R, T) → (N, R, T)"""
     return row_products(weights[:, None], matrices.flatten(2)).view(len(matrices), *matrices.shape[2:])
 
 
 def row_shares(relevance: Tensor, totals: Tensor, residual: float) -> Tensor:
-    """Relevance (N, T) by what its rows add up to, (N, T) and the residual. A row of zeros passes nothing on."""
+    """Divide relevance (N, T) by the sums of its rows, (N, T) and the residual. A row of zeros passes nothing on."""
     if residual > 0:
         return relevance / (totals + residual)
     return torch.where(totals > 0, relevance / totals, 0)
 
 
 def row_times(relevance: Tensor, rows: slice, matrix: Tensor) -> Tensor:
-    """r·M over some rows: (N, T), of M (N, R, T)."""
+    """Compute r·M over some rows: (N, T), of M (N, R, T)."""
     return torch.bmm(relevance[:, None, rows], matrix)[:, 0]
 
 
 def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], residual: float) -> Tensor:
-    """r·rownorm(Ā + αI), of rows of Ā (N, R, T) with their places. A row of zeros passes nothing on."""
+    """Compute r·rownorm(Ā + αI), by rows of Ā (N, R, T) with their slices. A row of zeros passes nothing on."""
     shares, parts = torch.zeros_like(relevance), []
     for rows, matrix in fused:
         shares[:, rows] = row_shares(relevance[:, rows], matrix.sum(-1), residual)
@@ -132,12 +134,13 @@ def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], res
 
 
 def evenly(relevance: Tensor) -> Tensor:
-    """1/T for every token."""
+    """Return 1/T for every token."""
     return torch.full_like(relevance, 1 / relevance.shape[-1])
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """
+    """Check that an option is one of its choices.
+
     Raises:
         ValueError: if the option's value is none of the choices.
     """
@@ -146,7 +149,8 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def check_residual(residual: float) -> None:
-    """
+    """Check that a residual is a finite number, zero or more.
+
     Raises:
         ValueError: if it is no finite number, zero or more.
     """

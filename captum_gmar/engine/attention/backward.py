@@ -51,7 +51,7 @@ class BackwardPass:
         self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
 
     def run(self, selected: Tensor, goes_again: bool = False) -> None:
-        """From what is explained (N,); ``goes_again`` as in :func:`gradients`.
+        """Propagate relevance by the gradient of the scores (N,).
 
         Raises:
             RuntimeError: if it depends on no layer, or not on every layer in turn.
@@ -146,7 +146,7 @@ class BackwardPass:
         self.importance[layer].append(step.importance)
 
     def _look_at(self, layer: int, gradient: Tensor) -> Tensor:
-        """Notes what must be known of the gradient (n, H, T, D) with respect to the output of a layer's attention.
+        """Note the largest magnitudes of the gradient (n, H, T, D) with respect to the output of a layer's attention.
 
         Returns:
             Tensor (n, T), the largest magnitude of each token's.
@@ -162,7 +162,7 @@ class BackwardPass:
             self.read = self.read.to(largest.device) | (largest > 0).any(0)
 
     def check_start(self, start: Tensor, whole: bool) -> None:
-        """The start tokens (N, T) must be those that the target reads after the last layer; else the flags raise.
+        """Check that the target reads the start tokens (N, T) after the last layer; the flags raise the error.
 
         Args:
             whole: whether of all patches all are to be read; not where their maximum is.
@@ -183,11 +183,11 @@ class BackwardPass:
         self.flags.must_hold(~(read.any() & is_other), error)
 
     def has_gradient(self) -> list[Tensor]:
-        """Of each layer and part, whether all examples have any gradient."""
+        """Return flags, one for each layer and part: whether all examples have any gradient."""
         return of_each(self.largest, lambda largest: (largest > 0).any(-1).all(-1))
 
     def result(self) -> tuple[Tensor, Importance | None]:
-        """Relevance (N, T) and head importance, first layer first, if the rule weighs heads."""
+        """Return relevance (N, T), and head importance, first layer first, if the rule weighs heads."""
         relevance = self.relevance / len(self.importance) if self.rule.layerwise else self.relevance
         layers = [[part for part in parts if part is not None] for _, parts in sorted(self.importance.items())]
         if not layers[0]:
@@ -197,7 +197,7 @@ class BackwardPass:
 
 
 def _largest(gradient: Tensor) -> Tensor:
-    """The largest magnitude of each token's numbers: (N, H, T, D) → (N, T)"""
+    """Return the largest magnitude of each token's numbers: (N, H, T, D) → (N, T)"""
     if gradient.device.type == "cpu":  # where the norm of strided numbers takes ten times as long
         return gradient.abs().amax((1, 3))
     magnitude: Tensor = torch.linalg.vector_norm(gradient, math.inf, dim=(1, 3))  # one operation
@@ -205,12 +205,12 @@ def _largest(gradient: Tensor) -> Tensor:
 
 
 def _largest_of_layers(gradients: Tensor) -> Tensor:
-    """The same of layers together: (L, N, H, T, D) → (L, N, T)"""
+    """Return the same for stacked layers: (L, N, H, T, D) → (L, N, T)"""
     return gradients.abs().amax((2, 4))
 
 
 def _spelled(tokens: Tensor, prefix: int | None) -> str:
-    """Marked tokens (T,), in words."""
+    """Return marked tokens (T,) in words."""
     names = [f"token {index}" for index in tokens[:prefix].nonzero().flatten().tolist()]
     if tokens[prefix:].any():
         names.append("the patches" if tokens[prefix:].all() else "some patches")

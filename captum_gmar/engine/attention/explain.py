@@ -86,7 +86,7 @@ def explain_attention(
 def _logits_and_scores(
     survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """The model's logits (N, classes), detached, and what targets select of; without a rule, logits if there are."""
+    """Return the model's logits (N, classes), detached if there are any, and the scores that targets select from."""
     if not plan.rule:
         logits = logits_of(output) if is_needed else find_logits(output)
         return (None if logits is None else logits.detach()), torch.empty(0)
@@ -110,7 +110,7 @@ def _explain_score(
     flags: Flags,
     goes_again: bool,
 ) -> Explanation:
-    """Of what is selected and where its relevance begins, after the pass forward."""
+    """Explain one score by its backward pass and the plan's sweep."""
     relevance, importance = start, None
     if plan.rule:
         backward_pass = BackwardPass(plan.rule, forward_pass, start, first, flags)
@@ -131,7 +131,7 @@ def _explain_score(
 def run_forward(
     model: nn.Module | ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
 ) -> Iterator[tuple[ForwardPass, Any]]:
-    """Runs forward; gives what was met on the way, for the block, and what came out."""
+    """Run forward; give the pass and the output, for the block."""
     survey = inspect_model(model)
     check_deterministic(survey)
     grid = patch_grid(survey, *pixels.shape[-2:])
@@ -160,7 +160,7 @@ def _is_masked(layers: Sequence[Layer]) -> bool:
 
 
 def _unmasked(layer: Layer) -> LayerGradient:
-    """A layer of which attention is read alone; the key stands for what that does not depend on."""
+    """Return a layer for reductions of attention alone; the key stands for tensors that these do not need."""
     scale = scale_of(layer.query, layer.scale)
     return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale, layer.lse)
 
@@ -191,7 +191,7 @@ def run_sweep(plan: Plan, layers: Sequence[Layer], relevance: Tensor, importance
 def _of_parts(
     layers: Sequence[Layer], relevance: Tensor, importance: Importance | None
 ) -> Iterator[tuple[Tensor, list[AttentionBlocks], Importance | None]]:
-    """Relevance, layers and importance of as many examples at a time as a block holds."""
+    """Yield relevance, layers and importance for as many examples at a time as a block holds."""
     scratch = Scratch(max(layers, key=lambda layer: layer.shape[1]))
     for part in scratch.parts():
         blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
@@ -199,21 +199,21 @@ def _of_parts(
 
 
 def _read_query_rows(layer: AttentionBlocks, reading: Reading) -> Heads:
-    """The answer to a reading, over the blocks of the query rows that count."""
+    """Reduce the blocks of the query rows that count."""
     if reading.row is not None and reading.row.device.type == "cpu":  # another device would have to be waited for
         layer.keep_first(leading(reading.row != 0))
     return read_blocks(layer, reading)
 
 
 def _starts(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
-    """Where the relevance of each begins."""
+    """Return where the relevance of each score begins."""
     if forward_pass.poolings:
         return [_start(survey, plan, forward_pass, score) for score in selected]
     return [_start(survey, plan, forward_pass, selected[0])] * len(selected)
 
 
 def _start(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
-    """(N, T), each row summing to 1; zero for rules that begin nowhere."""
+    """Return where relevance begins (N, T), each row summing to 1; zero for rules that begin nowhere."""
     if not plan.begins:
         return forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
     read = [] if plan.tokens is not None else [p.attention for p in forward_pass.poolings if p.is_read_by(output)]
@@ -230,6 +230,6 @@ def _start(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: obj
 
 @contextmanager
 def _forgetful() -> Iterator[None]:
-    """Within the block, autograd notes which operations there were and keeps none of their tensors but indices."""
+    """Let autograd note operations and keep none of their tensors but indices."""
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t if t.dtype == torch.long else None, lambda kept: kept):
         yield

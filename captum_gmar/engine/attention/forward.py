@@ -75,13 +75,13 @@ class ForwardPass(AttentionMode):
         self.is_batched = False  # whether layers are read after the backward pass
 
     def mark(self, inputs: Tensor) -> Tensor:
-        """The same pixels, so that what is computed from them can be told."""
+        """Return the same pixels as the result of an operation, from which their use is traced."""
         marked = inputs.detach() + _scalar(inputs)
         self.pixels = marked.grad_fn
         return marked
 
     def forget(self) -> None:
-        """Lets go of what autograd's graph and this object hold of each other, which memory would wait for."""
+        """Release references between autograd's graph and this object, for which memory would wait."""
         self.entry = self.last = self.pixels = None
         self.layers, self.poolings, self.cuts = [], [], []
         self.workspace.clear()
@@ -90,7 +90,7 @@ class ForwardPass(AttentionMode):
 
     @property
     def count(self) -> int:
-        """How many layers were met."""
+        """Number of captured layers."""
         return len(self.taps)
 
     def __torch_function__(
@@ -103,7 +103,7 @@ class ForwardPass(AttentionMode):
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Runs the function on constant parameters: nothing is kept for gradients that nobody wants."""
+        """Run a function on constant parameters, so that nothing is kept for unwanted gradients."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
             return args[0]  # which it does nothing to
@@ -113,12 +113,12 @@ class ForwardPass(AttentionMode):
         return func(*map(detach_parameters, args), **constants)
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """The same inside torch's module; no gradient is wanted of its parameters."""
+        """Run torch's module on constant parameters."""
         kwargs = {name: detach_parameters(value) for name, value in kwargs.items()}
         return super().attend_in_module(*map(detach_parameters, args), **kwargs)
 
     def attend(self, call: AttentionCall) -> Tensor:
-        """Hands out the layer if it is one over the patch grid; else attends as torch does."""
+        """Capture the layer if it is over the patch grid; else attend as torch does."""
         query, key, value = call[:3]
         if self.refusal is not None:
             return call.run()
@@ -176,7 +176,7 @@ class ForwardPass(AttentionMode):
         )
 
     def _sees_the_image(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
-        """Whether they are computed from the pixels; if not, they are of another tower."""
+        """Return whether tensors are computed from the pixels; if not, they are another tower's."""
         self.follows = False
         if self.pixels is None or not torch.is_grad_enabled():
             return True
@@ -199,7 +199,7 @@ class ForwardPass(AttentionMode):
             )
 
     def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
-        """Whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
+        """Return whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
         self.passed_by.add(tuple(query.shape))
         if not self.count and self._sees_the_image(query, key, value):
             self.before = tuple(query.shape)
@@ -223,7 +223,7 @@ class ForwardPass(AttentionMode):
 
     @torch.no_grad()
     def _pooled(self, layer: Layer) -> Tensor:
-        """(N, T)"""
+        """Compute the pooling attention (N, T), the mean over heads and queries."""
         tokens = layer.key.shape[-2]
         one_hot = torch.eye(tokens, dtype=layer.key.dtype, device=layer.key.device)
         values = one_hot.expand(*layer.key.shape[:2], tokens, tokens)
@@ -250,7 +250,7 @@ class ForwardPass(AttentionMode):
         return True
 
     def check_gradient(self, selected: Tensor) -> None:
-        """Checks that a gradient goes from what is explained (N,) to the last layer, and between the layers.
+        """Check that a gradient goes from the scores (N,) to the last layer, and between the layers.
 
         Raises:
             RuntimeError: if it does not depend on that layer, or by operations of which torch has no gradient.
@@ -302,5 +302,5 @@ def attend_by_tap(layer: Layer, value: Tensor, tap: LayerTap) -> Tensor:
 
 
 def _scalar(like: Tensor) -> Tensor:
-    """Zero, for autograd to come back to."""
+    """Return a zero that autograd comes back to."""
     return torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)

@@ -15,7 +15,7 @@ from captum_gmar.engine.models.patch_grid import check_rows
 
 
 def sum_of_layers(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
-    """The sum (N, ...) of the logits (L·N, ...) of all layers, as they come out of a pass :func:`layers_apart`.
+    """Sum the logits (L·N, ...) of all layers, an output under :func:`layers_apart`: (N, ...)
 
     Raises:
         RuntimeError: if the layers of the model are not those that were met.
@@ -32,7 +32,7 @@ def sum_of_layers(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -
 
 @contextmanager
 def layers_apart(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iterator[None]:
-    """Within the block, in this thread, each layer's gradient is that of its own logits.
+    """Give each layer the gradient of its own logits, within the block and this thread.
 
     A layer's own logits are what the model gives without the layers after it. All are had in one pass: layers take
     their inputs detached, so that no gradient goes from one to another, and what comes out of every layer leaves the

@@ -28,7 +28,7 @@ def record_attention(
     target: TargetType = None,
     additional_forward_args: object = None,
 ) -> AttentionRecord:
-    """Runs a Hugging Face model with ``output_attentions=True`` and keeps every attention and gradient matrix.
+    """Run a Hugging Face model with ``output_attentions=True`` and keep every attention and gradient matrix.
 
     It takes several times the time and memory of :class:`~captum_gmar.GMARAttribution`, which needs neither.
 
@@ -70,7 +70,7 @@ def record_attention(
 
 
 def _double(model: nn.Module) -> nn.Module:
-    """The same model of modules of its own, which share its tensors, configs and the user's hooks; force_eager.
+    """Return a model of modules of its own, which share the model's tensors, configs and the user's hooks; uncompiled.
 
     What transformers leaves on modules to collect attention, hooks or patched forwards, it leaves there: taken away
     from the model itself, it would be missed by passes of other threads that were collecting meanwhile.
@@ -79,7 +79,7 @@ def _double(model: nn.Module) -> nn.Module:
     doubles = {module: module.__new__(type(module)) for module in model.modules()}
 
     def of_double(value: Any) -> Any:
-        """With the double in the place of a module, also of one whose forward was put in the place of another's."""
+        """Return a value with doubles in the place of modules, also in bound and partial functions."""
         if isinstance(value, nn.Module):
             return doubles.get(value, value)
         if isinstance(value, MethodType):

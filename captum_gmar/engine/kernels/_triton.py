@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def _load_tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.constexpr):
-    """Some tokens, and zeros beyond the last token and dimension."""
+    """Load some tokens, and zeros beyond the last token and dimension."""
     channels = tl.arange(0, D_PADDED)
     inside = (places[:, None] < count) & (channels[None] < D)
     return tl.load(pointer + places[:, None] * stride + channels[None], mask=inside, other=0.0)
@@ -21,7 +21,7 @@ def _load_tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.c
 
 @triton.jit
 def _scaled(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.constexpr, PRECISION: tl.constexpr):
-    """What softmax is taken of."""
+    """Compute the scores that softmax takes."""
     scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
     if MASK != 0:
         inside = (i[:, None] < QUERIES) & (j[None] < KEYS)
@@ -35,7 +35,7 @@ def _scaled(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.con
 
 @triton.jit
 def _magnitude(gradient, NORM: tl.constexpr):
-    """What a norm adds up: |G|, G² or G⁺."""
+    """Compute the terms of a norm: |G|, G² or G⁺."""
     if NORM == 1:
         return tl.abs(gradient)
     elif NORM == 2:
@@ -46,7 +46,7 @@ def _magnitude(gradient, NORM: tl.constexpr):
 
 @triton.jit
 def _product_of(attention, gradient, MATRIX: tl.constexpr):
-    """M of A, or of anything in its proportion, and of G: A, A⊙G or (A⊙G)⁺."""
+    """Compute M of A, or of anything in its proportion, and of G: A, A⊙G or (A⊙G)⁺."""
     if MATRIX == 0:
         return attention
     elif MATRIX == 1:
@@ -63,7 +63,7 @@ def row_sums(
     D: tl.constexpr, D_PADDED: tl.constexpr, BI: tl.constexpr, BJ: tl.constexpr,
     MASK: tl.constexpr, PRECISION: tl.constexpr, MATRIX: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Of each query: log Σ exp of its scores, Σ_j M_ij, and its part of the norm.
+    """Compute for each query log Σ exp of its scores, Σ_j M_ij, and its part of the norm.
 
     MATRIX: 0 for M = A, 1 for A⊙G, 2 for (A⊙G)⁺, 4 for none. NORM: 0 for none, 1 of |G|, 2 of G², 3 of G⁺. Where a mask
     hides all keys there is no attention, as torch has it: the first is infinite, and the second zero.
@@ -111,7 +111,7 @@ def column_sums(
     D: tl.constexpr, D_PADDED: tl.constexpr, BI: tl.constexpr, BJ: tl.constexpr,
     MASK: tl.constexpr, PRECISION: tl.constexpr, MATRIX: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Of each key: Σ_i r_i M_ij, and its part of the norm. MATRIX and NORM as before, and 3 for M = G⁺."""
+    """Compute for each key Σ_i r_i M_ij, and its part of the norm. MATRIX and NORM as before, and 3 for M = G⁺."""
     blocks = tl.cdiv(KEYS, BJ)
     of_head = (tl.program_id(0) // blocks).to(tl.int64)
     n, h = of_head // H, of_head % H

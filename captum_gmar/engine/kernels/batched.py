@@ -66,7 +66,7 @@ class BatchedTap:
 
 
 def is_small(query: Tensor, value: Tensor) -> bool:
-    """Whether layers are read together: (N, H, T, D) each."""
+    """Return whether layers (N, H, T, D) are read together."""
     examples, heads, tokens, _ = query.shape
     most = MOST_ELEMENTS["cpu" if query.device.type == "cpu" else "elsewhere"]
     return query.shape == value.shape and examples * heads * tokens * tokens <= most
@@ -86,7 +86,7 @@ class LayersTogether:
         self._norms: dict[str, Tensor] = {}
 
     def read(self, layer: int, reading: Reading) -> Heads:
-        """The answer to a reading of one of the layers."""
+        """Compute a reduction of one of the layers."""
         return Heads(
             NOTHING if reading.matrix is None else self._rows(layer, reading.matrix, reading.row),
             NOTHING if reading.norm is None else self._norm(reading.norm)[layer],
@@ -110,7 +110,7 @@ class LayersTogether:
         return self._norms[name]
 
     def _matrix(self, name: Matrix) -> Tensor:
-        """(L, N, H, T, T)"""
+        """Return a matrix (L, N, H, T, T)."""
         if name not in self._matrices:
             self._matrices[name] = MATRICES[name](self)
         return self._matrices[name]
@@ -132,7 +132,7 @@ class LayersTogether:
 
     @property
     def spare(self) -> Tensor:
-        """(L, N, H, T, T) for what is made of the two, which is kept."""
+        """Memory (L, N, H, T, T) for products of the two, which are kept."""
         return torch.empty_like(self.gradient)
 
     @cached_property
@@ -146,7 +146,7 @@ class LayersTogether:
 
 
 def readers(layers: Sequence[Layer | LayerGradient]) -> list[Callable[[Reading], Heads]]:
-    """What answers readings of each layer: of layers that are alike together."""
+    """Return a function for each layer that computes its reductions, together with those of layers of one kind."""
     groups: dict[object, list[int]] = {}
     for place, layer in enumerate(layers):
         query, mask = layer.query, layer.mask

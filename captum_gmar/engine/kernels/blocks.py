@@ -35,22 +35,22 @@ class RowBlock:
 
     @cached_property
     def attention(self) -> Tensor:
-        """(n, H, R, T)"""
+        """A (n, H, R, T)"""
         return self._blocks.attention(self.rows)
 
     @cached_property
     def gradient(self) -> Tensor:
-        """(n, H, R, T)"""
+        """G (n, H, R, T)"""
         return self._blocks.gradient(self.rows)
 
     @property
     def spare(self) -> Tensor:
-        """(n, H, R, T) where the attention will be, or where nothing is if that has been read."""
+        """Memory (n, H, R, T) of the attention, or free memory if that has been read."""
         return self._blocks.spare(2 if self.attention_was_read else 0, self.rows)
 
     @property
     def attention_was_read(self) -> bool:
-        """Whether the attention was computed."""
+        """State of the attention: whether it was computed."""
         return "attention" in vars(self)
 
 
@@ -67,7 +67,7 @@ class AttentionBlocks:
         self.rows = scratch.rows  # of a block, or less
 
     def keep_first(self, queries: int) -> None:
-        """Leaves out all query rows but the first: those that give nothing."""
+        """Leave out all query rows but the first, as the others give nothing."""
         self.queries = queries
 
     def __iter__(self) -> Iterator[RowBlock]:
@@ -76,7 +76,7 @@ class AttentionBlocks:
             yield RowBlock(self, rows)
 
     def heads_apart(self) -> Iterator[Self]:
-        """Some heads after the others, in blocks that take less time."""
+        """Yield some heads after the others, in blocks that take less time."""
         if self.queries <= self.rows:
             yield self
             return
@@ -84,7 +84,7 @@ class AttentionBlocks:
             yield self._only(heads)
 
     def _only(self, heads: slice) -> Self:
-        """Some heads of one example."""
+        """Return blocks of some heads of one example."""
         only = copy(self)
         only.rows = self.scratch.rows_apart
         only.query, only.key = self.query[heads], self.key[heads]
@@ -93,7 +93,7 @@ class AttentionBlocks:
         return only
 
     def attention(self, rows: slice) -> Tensor:
-        """A (n, H, R, T) of some query rows."""
+        """Compute A (n, H, R, T) of some query rows."""
         scores, attention = self._matrix(0, rows), self.spare(0, rows)  # the same memory
         torch.baddbmm(scores, some_rows(self.query, rows), self.key.mT, beta=0, alpha=self.scale, out=scores)
         if self.mask is not None:
@@ -108,18 +108,19 @@ class AttentionBlocks:
         return attention
 
     def gradient(self, rows: slice) -> Tensor:
-        """
+        """Refuse the call, as only layers in a backward pass have a gradient.
+
         Raises:
             RuntimeError: as there is none without a pass backward.
         """
         raise RuntimeError("No gradient: these blocks were not met on the way back.")
 
     def spare(self, matrix: int, rows: slice) -> Tensor:
-        """(n, H, R, T) in the memory of one of the matrices."""
+        """Return memory (n, H, R, T), that of one of the matrices."""
         return self.scratch.view(matrix, (*self.shape[:2], rows.stop - rows.start, self.shape[-1]))
 
     def _matrix(self, matrix: int, rows: slice) -> Tensor:
-        """(nH, R, T)"""
+        """Return the same memory as (nH, R, T)."""
         return self.scratch.view(matrix, (len(self.query), rows.stop - rows.start, self.shape[-1]))
 
 
@@ -155,7 +156,7 @@ class GradientBlocks(AttentionBlocks):
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
     def _sums_are_grads(self) -> bool:
-        """Whether sums are taken where they are to go: not of several blocks, which add them up quicker elsewhere."""
+        """Return whether sums are taken in their final place: not for several blocks, which are quicker elsewhere."""
         grad = self.grads[0]
         is_one_block = self.shape[0] == 1 and self.shape[-1] <= self.rows
         return bool(grad is not None and is_one_block and grad.dtype == self.query.dtype)
@@ -174,7 +175,7 @@ class GradientBlocks(AttentionBlocks):
         self.gathered = self.gathered or all(gathered)
 
     def heads_apart(self) -> Iterator[Self]:
-        """As before; gathers the gradients of the heads, whatever is read of them."""
+        """Yield some heads after the others; gather their gradients, whatever is read of them."""
         for heads in super().heads_apart():
             yield heads
             if heads.apart:
@@ -191,12 +192,12 @@ class GradientBlocks(AttentionBlocks):
         return only
 
     def gradient(self, rows: slice) -> Tensor:
-        """G (n, H, R, T) of some query rows."""
+        """Compute G (n, H, R, T) of some query rows."""
         torch.bmm(some_rows(self.grad_output, rows), self.value.mT, out=self._matrix(1, rows))
         return self.spare(1, rows)
 
     def _gather(self, block: RowBlock) -> None:
-        """Adds the block's part of dQ, dK and dV. The gradient of the scores takes the place of the attention's."""
+        """Add the block's part of dQ, dK and dV. The gradient of the scores takes the place of the attention's."""
         grad_query, grad_key, grad_value = self.sums
         _ = block.attention, block.gradient  # which are computed, if they are not yet
         rows, attention, gradient = block.rows, self._matrix(0, block.rows), self._matrix(1, block.rows)
@@ -217,7 +218,7 @@ class GradientBlocks(AttentionBlocks):
         self.gathered = True
 
     def finish(self) -> None:
-        """Hands the gradients over, gathering them first unless all blocks were."""
+        """Write the gradients of query, key and value, gathering them first unless all blocks were."""
         self._gather_all()
         for grad, total in zip(() if self._sums_are_grads() else self.grads, self.sums, strict=False):
             if grad is not None:
@@ -229,14 +230,14 @@ class GradientBlocks(AttentionBlocks):
 
 
 def _is_nowhere(mask: Tensor) -> Tensor:
-    """Of which queries the mask hides all keys (n, H, R, 1)."""
+    """Return the queries whose keys a mask all hides (n, H, R, 1)."""
     if mask.dtype == torch.bool:
         return ~mask.any(-1, keepdim=True)
     return mask.amax(-1, keepdim=True) == -torch.inf
 
 
 def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlocks]]:
-    """As many examples at a time as a block holds; no gradient is gathered."""
+    """Yield as many examples at a time as a block holds; no gradient is gathered."""
     part = Layer(layer.query, layer.key, layer.mask, layer.scale)
     scratch = Scratch(part, Workspace(), of_blocks(layer.query))
     for examples in scratch.parts():
@@ -249,7 +250,7 @@ def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlock
 
 
 def read_in_blocks(layer: LayerGradient, reading: Reading) -> Heads:
-    """Any reading of any layer, in blocks of query rows whose attention and gradient are computed again."""
+    """Compute any reduction of any layer, in blocks of query rows whose attention and gradient are computed again."""
     if reading.row is not None and reading == Reading(reading.row, "positive") and of_blocks(layer.query).itemsize < 4:
         return _read_positive(layer, reading.row)
     parts = []
@@ -260,8 +261,9 @@ def read_in_blocks(layer: LayerGradient, reading: Reading) -> Heads:
 
 
 def _read_positive(layer: LayerGradient, row: Tensor) -> Heads:
-    """r·(A ⊙ G)⁺ as half the sum of A ⊙ rG and of its magnitude: with r, never negative, in the gradient of the output,
-    the block is gone over fewer times."""
+    """Compute r·(A ⊙ G)⁺ as half the sum of A ⊙ rG and of its magnitude. With r, never negative, in the gradient of the
+    output, the block is read fewer times.
+    """
     weighted = (layer.grad_output * row[:, None, :, None]).to(layer.grad_output.dtype)
     parts = []
     for _, blocks in gradient_blocks(layer._replace(grad_output=weighted)):

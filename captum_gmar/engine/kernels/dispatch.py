@@ -50,7 +50,7 @@ def _is_squared(layer: LayerGradient, reading: Reading) -> bool:
 
 
 def read_squares(layer: LayerGradient, reading: Reading) -> Heads:
-    """The L2 norm of G = δ Vᵀ by two D×D matrices: ‖G‖² = ⟨δᵀδ, VᵀV⟩."""
+    """Compute the L2 norm of G = δ Vᵀ by two D×D matrices: ‖G‖² = ⟨δᵀδ, VᵀV⟩."""
     grad_output, value = layer.grad_output.flatten(0, 1), layer.value.flatten(0, 1)
     products = wide_product(grad_output.mT, grad_output).mul_(wide_product(value.mT, value))
     return Heads(NOTHING, products.sum((-2, -1)).clamp_(min=0).sqrt_().view(layer.value.shape[:2]))
@@ -66,7 +66,7 @@ WAYS: dict[str, tuple[IsOpen, Way]] = {
 
 
 def read_layer(layer: LayerGradient, reading: Reading) -> Heads:
-    """The answer to a reading, by the first way that is open."""
+    """Compute a reduction by the first implementation that takes it."""
     if reading.matrix is not None and reading.row is None:
         row = layer.grad_output.new_ones(1, 1, dtype=of_sums(layer.grad_output.dtype))
         reading = reading._replace(row=row.expand(len(layer.query), layer.query.shape[-2]).contiguous())

@@ -121,7 +121,7 @@ class _Tapped(torch.autograd.Function):
 
 
 def _with_row(grad_output: Tensor, row: Tensor | None, tap: FusedTap) -> Tensor:
-    """The gradient of the output (N, H, T, D), with the row in the channels after it (N, H, T, D + E)."""
+    """Return the gradient of the output (N, H, T, D), with the row in the channels after it (N, H, T, D + E)."""
     examples, heads, tokens, size = grad_output.shape
     gradient = grad_output.new_zeros(examples, tokens, heads, size + CHANNELS_MORE)
     gradient[..., :size] = grad_output.transpose(1, 2)
@@ -165,7 +165,7 @@ class _Received(torch.autograd.Function):
 
 
 def _rows(grad_value: Tensor, value: Tensor, tap: FusedTap) -> Tensor:
-    """(N, H, T) by the gradient of the value (N, H, T, D or D + E), in single precision at least."""
+    """Return rows (N, H, T) by the gradient of the value (N, H, T, D or D + E), in single precision at least."""
     wide = of_sums(grad_value.dtype)
     size = value.shape[-1]
     if tap.matrix == "product":
@@ -174,7 +174,7 @@ def _rows(grad_value: Tensor, value: Tensor, tap: FusedTap) -> Tensor:
 
 
 def write_row(row: Tensor, channels: Tensor) -> Tensor | None:
-    """Writes the row r (N, T) into channels of a gradient (N, T, H, E); gives its unit, if it has one."""
+    """Write the row r (N, T) into channels of a gradient (N, T, H, E); return its unit, if it has one."""
     if torch.finfo(channels.dtype).bits >= 32:
         channels[..., 0] = row[..., None]
         return None
@@ -186,17 +186,17 @@ def write_row(row: Tensor, channels: Tensor) -> Tensor | None:
 
 
 def read_row(channels: Tensor, unit: Tensor | None) -> Tensor:
-    """r A (N, H, T) of the value's gradient there (N, H, T, E), in single precision at least."""
+    """Return r A (N, H, T) by the value's gradient in these channels (N, H, T, E), in single precision at least."""
     return channels[..., 0].contiguous() if unit is None else channels[..., :2].sum(-1, dtype=unit.dtype) * unit
 
 
 def is_row_of_attention(layer: LayerGradient, reading: Reading) -> bool:
-    """Whether nothing but r A is to be read."""
+    """Return whether r A is all of the reduction."""
     return reading._replace(row=None) == Reading(matrix="attention")
 
 
 def read_by_value(layer: LayerGradient, reading: Reading) -> Heads:
-    """r A by torch's own attention, forward and backward: of a value that is zero, in the shape of the model's."""
+    """Compute r A by torch's own attention, forward and backward, of a value that is zero."""
     assert reading.row is not None
     query, key = layer.query.detach(), layer.key.detach()
     with torch.enable_grad():
@@ -211,8 +211,9 @@ def read_by_value(layer: LayerGradient, reading: Reading) -> Heads:
 def attention_and_log_sums(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """``F.scaled_dot_product_attention`` without gradient, and log Σ exp of each query's scores (N, H, T) if it tells
-    them, as it may on devices other than the CPU."""
+    """Compute ``F.scaled_dot_product_attention`` without gradient, and log Σ exp of each query's scores (N, H, T) where
+    torch keeps them, as it may on devices other than the CPU.
+    """
     if query.device.type == "cpu" or mask is not None:
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale), None
     with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
@@ -223,8 +224,9 @@ def attention_and_log_sums(
 
 
 def log_sums(attended: Tensor, query: Tensor) -> Tensor | None:
-    """log Σ exp of the scores of each query (N, H, T, D), (N, H, T), of what unmasked attention gave; None if torch did
-    not keep them."""
+    """Return log Σ exp of the scores (N, H, T) of each query (N, H, T, D) in unmasked attention; None if torch did not
+    keep them.
+    """
     sums = _kept(attended, query)
     return sums if sums is not None and _is_right(query.device, query.dtype, query.shape[-1]) else None
 
@@ -237,7 +239,7 @@ def _kept(attended: Tensor, query: Tensor) -> Tensor | None:
 
 @cache
 def _is_right(device: torch.device, precision: torch.dtype, size: int) -> bool:
-    """Whether what was kept of a random layer is what it is taken for."""
+    """Return whether torch keeps right sums of a random layer."""
     random = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(2, 33, 2, size, generator=random).transpose(1, 2).to(device, precision) for _ in range(3)

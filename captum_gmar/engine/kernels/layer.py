@@ -30,14 +30,14 @@ class Layer(NamedTuple):
         return examples, heads, tokens, self.key.shape[-2]
 
     def part(self, examples: slice) -> "Layer":
-        """The same of some examples."""
+        """Return the layer of some examples."""
         if is_whole(examples, len(self.query)):
             return self._replace(mask=None if self.mask is None else self.mask.expand(self.shape))
         mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
         return Layer(self.query[examples], self.key[examples], mask, self.scale)
 
     def to(self, device: torch.device) -> "Layer":
-        """The same on this device."""
+        """Return the layer on this device."""
         mask, lse = (None if t is None else t.to(device) for t in (self.mask, self.lse))
         return Layer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
 
@@ -87,7 +87,7 @@ class LayerTap(Protocol):
 
 
 def scale_of(query: Tensor, scale: float | None) -> float:
-    """Of the scores: what was given, or what torch takes where none is."""
+    """Return the scale of scores: the given one, or torch's where none is."""
     return float(query.shape[-1] ** -0.5) if scale is None else scale
 
 
@@ -109,28 +109,28 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, sc
 
 
 def split(number: int, step: int) -> Iterator[slice]:
-    """Slices of so many things, ``step`` at a time."""
+    """Yield slices of a number of things, ``step`` at a time."""
     for start in range(0, number, step):
         yield slice(start, min(start + step, number))
 
 
 def is_whole(part: slice, number: int) -> bool:
-    """Whether a slice of :func:`split` is all of so many things: then to cut is an operation for nothing."""
+    """Return whether a slice of :func:`split` covers all things, so that slicing would be an operation for nothing."""
     return bool(part.start == 0 and part.stop == number)
 
 
 def some(tensor: Tensor, part: slice) -> Tensor:
-    """Of the first dimension."""
+    """Slice the first dimension."""
     return tensor if is_whole(part, len(tensor)) else tensor[part]
 
 
 def some_rows(tensor: Tensor, rows: slice) -> Tensor:
-    """Of the second dimension."""
+    """Slice the second dimension."""
     return tensor if is_whole(rows, tensor.shape[1]) else tensor[:, rows]
 
 
 def flat(tensor: Tensor, precision: torch.dtype | None = None) -> Tensor:
-    """(n, H, T, D) → (nH, T, D), in a precision; default: single at least."""
+    """Flatten heads, (n, H, T, D) → (nH, T, D), in a precision; default: single at least."""
     precision = precision or of_sums(tensor.dtype)
     if tensor.dtype != precision:  # one copy does both
         tensor = tensor.to(precision, memory_format=torch.contiguous_format)

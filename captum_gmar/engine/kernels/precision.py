@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """The tensor in single precision at least, for sums that half precision would spoil."""
+    """Return the tensor in single precision at least, for sums that half precision would spoil."""
     return tensor.to(of_sums(tensor.dtype))
 
 
 def of_sums(precision: torch.dtype) -> torch.dtype:
-    """That in which numbers of a precision are added up: single at least."""
+    """Return the precision in which numbers of a precision are summed: single at least."""
     return torch.promote_types(precision, torch.float32)
 
 
 def of_blocks(tensor: Tensor) -> torch.dtype:
-    """That of attention and its gradient where these are written down and no gradient is gathered of them.
+    """Return the precision of attention and its gradient in blocks that gather no gradient.
 
     On devices that multiply bfloat16 in units of their own, and wait for memory more than for these, it stays as it is.
     float16 would lose the small products of the two.
@@ -28,7 +28,9 @@ def of_blocks(tensor: Tensor) -> torch.dtype:
 
 
 def row_products(rows: Tensor, matrices: Tensor) -> Tensor:
-    """Rows (B, K, R) in single precision at least, times matrices (B, R, T) of any: (B, K, T), in that of the rows."""
+    """Multiply rows (B, K, R) in single precision at least by matrices (B, R, T) of any: (B, K, T), in that of the
+    rows.
+    """
     if matrices.dtype == rows.dtype:
         return torch.bmm(rows, matrices)
     high = rows.to(matrices.dtype)
@@ -38,7 +40,7 @@ def row_products(rows: Tensor, matrices: Tensor) -> Tensor:
 
 
 def wide_product(first: Tensor, second: Tensor) -> Tensor:
-    """Matrix products (B, K, R) by (B, R, T) with sums, and what comes out, in single precision at least."""
+    """Multiply matrices (B, K, R) by (B, R, T), with sums and results in single precision at least."""
     if first.dtype.itemsize > 2:
         return torch.bmm(first, second)
     if _multiplies_widely(first.device, first.dtype):
@@ -49,7 +51,7 @@ def wide_product(first: Tensor, second: Tensor) -> Tensor:
 
 @cache
 def _multiplies_widely(device: torch.device, precision: torch.dtype) -> bool:
-    """Whether torch gives a product of this precision in single precision there, as newer ones do on CUDA."""
+    """Return whether torch gives a product of this precision in single precision there, as newer ones do on CUDA."""
     ones = torch.full((1, 16, 16), 1 + 2**-5, dtype=precision, device=device)
     try:
         product = torch.bmm(ones, ones, out_dtype=torch.float32)
@@ -59,5 +61,5 @@ def _multiplies_widely(device: torch.device, precision: torch.dtype) -> bool:
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Within the block, numbers keep their precision; where they do anyway there is nothing to enter."""
+    """Keep the precision of numbers within the block; there is nothing to enter where autocast is off."""
     return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()

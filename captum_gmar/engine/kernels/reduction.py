@@ -56,8 +56,9 @@ class Matrices(Protocol):
 
     @property
     def spare(self) -> Tensor:
-        """Memory (..., H, R, T) for what is made of the gradient, or of both once the attention has been read: to read
-        it writes here. A sweep has none."""
+        """Memory (..., H, R, T) for products of the gradient, or of both once the attention has been read, which writes
+        here. A sweep has none.
+        """
 
 
 class Block(Matrices, Protocol):
@@ -65,7 +66,7 @@ class Block(Matrices, Protocol):
 
     @property
     def rows(self) -> slice:
-        """Of the T query tokens."""
+        """Slice of the T query tokens."""
 
 
 class Blocks(Protocol):
@@ -74,24 +75,24 @@ class Blocks(Protocol):
     def __iter__(self) -> Iterator[Block]: ...
 
     def heads_apart(self) -> Iterable["Blocks"]:
-        """Some heads after the others (N, h, R, T): quicker, for what is found of each head by itself."""
+        """Yield some heads after the others (N, h, R, T): quicker, for sums of each head by itself."""
 
     def keep_first(self, queries: int) -> None:
-        """Leaves out all query rows but the first: those that give nothing."""
+        """Leave out all query rows but the first, as the others give nothing."""
 
 
 def positive(block: Matrices) -> Tensor:
-    r""":math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
+    r"""Compute :math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
     return product(block).clamp_(min=0)
 
 
 def product(block: Matrices) -> Tensor:
-    r""":math:`A \odot G`; both are read before it takes the block's memory."""
+    r"""Compute :math:`A \odot G`; both are read before it takes the block's memory."""
     return torch.mul(block.attention, block.gradient, out=block.spare)
 
 
 def positive_gradient(block: Matrices) -> Tensor:
-    r""":math:`G^+`, in the block's spare memory."""
+    r"""Compute :math:`G^+`, in the block's spare memory."""
     return torch.clamp(block.gradient, min=0, out=block.spare)
 
 
@@ -108,7 +109,7 @@ MATRICES: dict[Matrix, Callable[[Matrices], Tensor]] = {
 
 
 def read_blocks(layer: Blocks, reading: Reading) -> Heads:
-    """The answer to a reading, over the blocks of a layer."""
+    """Compute a reduction over the blocks of a layer."""
     return joined([_read_heads(heads, reading) for heads in layer.heads_apart()], dim=1)
 
 
@@ -131,14 +132,14 @@ def _read_heads(layer: Blocks, reading: Reading) -> Heads:
 
 
 def joined(parts: Sequence[Heads], dim: int) -> Heads:
-    """One answer, of those for some examples (0) or heads (1) each."""
+    """Join reductions of some examples (0) or heads (1) each."""
     if len(parts) == 1:
         return parts[0]
     return Heads(*(same[0] if same[0] is NOTHING else torch.cat(same, dim) for same in zip(*parts, strict=True)))
 
 
 def norm_of(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
-    """(N, H) of some rows' gradient (N, H, R, T)."""
+    """Compute the norm (N, H) of some rows' gradient (N, H, R, T)."""
     if norm == "positive":
         return _positive_total(gradient, spare)
     if norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
@@ -154,7 +155,7 @@ def _positive_total(gradient: Tensor, spare: Tensor | None) -> Tensor:
 
 
 def combined(norm: str, parts: list[Tensor]) -> Tensor:
-    """(N, H) of all rows, of the norms of some rows each."""
+    """Combine the norms of some rows each: (N, H) of all rows."""
     if len(parts) == 1:
         return parts[0]
     if norm == "positive":
@@ -164,29 +165,29 @@ def combined(norm: str, parts: list[Tensor]) -> Tensor:
 
 
 def head_rows(row: Tensor, block: Block, matrix: Tensor) -> Tensor:
-    """Each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
+    """Compute each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
     examples, heads, rows, _ = matrix.shape
     by_head = row[:, None, block.rows].expand(-1, heads, -1).reshape(examples * heads, 1, rows)
     return row_products(by_head, matrix.flatten(0, 1)).view(examples, heads, -1)
 
 
 def wide_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """The sum along dimensions, in single precision at least."""
+    """Sum along dimensions, in single precision at least."""
     return matrix.sum(dim, dtype=of_sums(matrix.dtype))
 
 
 def positive_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """That of the positive numbers along dimensions, as half of all and of their magnitudes."""
+    """Sum the positive numbers along dimensions, as half the sum of all and of their magnitudes."""
     magnitudes: Tensor = torch.linalg.vector_norm(matrix, 1, dim, dtype=of_sums(matrix.dtype))
     return magnitudes.add_(wide_sum(matrix, dim)).mul_(0.5)
 
 
 def sum_up(parts: list[Tensor]) -> Tensor:
-    """The sum of tensors of one shape."""
+    """Sum tensors of one shape."""
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def leading(counts: Tensor) -> int:
-    """How many tokens there are up to the last that counts for any example (N, T), one at least."""
+    """Count the tokens up to the last that counts for any example (N, T), one at least."""
     places = counts.any(0).nonzero()
     return int(places[-1]) + 1 if len(places) else 1

@@ -54,7 +54,7 @@ class _Form(NamedTuple):
 
 
 def is_readable(layer: LayerGradient, reading: Reading) -> bool:
-    """Whether the kernels read this of the layer, and rightly: that is tested at the first use."""
+    """Return whether the kernels take this reduction of the layer, and rightly: the first use tests it."""
     query, mask = layer.query, layer.mask
     precision, size = query.dtype, query.shape[-1]
     if (
@@ -79,8 +79,9 @@ def _has_triton() -> bool:
 
 
 def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
-    """The answer to a reading: in a pass over the keys of each query, where attention counts, and one over the queries
-    of each key."""
+    """Compute a reduction: in a pass over the keys of each query, where attention counts, and one over the queries of
+    each key.
+    """
     row, matrix, norm, summed = reading
     queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
     by_query = matrix is None and summed is not None  # which of the passes adds up the norm
@@ -105,7 +106,7 @@ def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
 
 
 def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
-    """Runs one of the kernels on a layer and what goes with it, a program for every head and tile of the tokens."""
+    """Run one of the kernels on a layer and further tensors, a program for every head and tile of the tokens."""
     query, key, value, grad_output, mask, scale, _ = layer
     examples, heads, queries, size = query.shape
     keys, padded = key.shape[-2], max(16, 1 << (size - 1).bit_length())
@@ -133,7 +134,7 @@ def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], token
 
 
 def _passes_test(form: _Form) -> bool:
-    """Compares what the kernels read of random layers with what blocks do; warns if it is not the same."""
+    """Compare the kernels with blocks on random layers; warn if they differ."""
     try:
         error = max(_error(form, tokens) for tokens in (33, 96))
     except torch.OutOfMemoryError:
@@ -154,7 +155,7 @@ def _passes_test(form: _Form) -> bool:
 
 
 def _error(form: _Form, tokens: int) -> float:
-    """The largest error in reading a random layer, as a share of the largest number; infinity where one is NaN."""
+    """Return the largest error in a reduction of a random layer, as a share of the largest number; infinity for NaN."""
     random = torch.Generator().manual_seed(0)
     shape = 2, tokens, 2, form.size  # laid out as models have it
     tensors = [torch.randn(shape, generator=random).transpose(1, 2).to(form.precision) for _ in range(4)]

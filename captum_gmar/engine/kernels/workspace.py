@@ -31,7 +31,7 @@ class Workspace:
         self.lock = threading.Lock()  # of the layer that has it: devices have threads of their own in backward
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor, room: int = 0) -> Tensor:
-        """Memory for this shape, which holds anything: what was taken under the name before is lost.
+        """Return memory for this shape, which holds anything: the tensor taken under the name before is lost.
 
         Args:
             name: under which it is kept.
@@ -52,7 +52,7 @@ class Workspace:
         return kept
 
     def clear(self) -> None:
-        """Lets go of all memory."""
+        """Release all memory."""
         self.kept, self.views = {}, {}
 
 
@@ -82,13 +82,13 @@ class Scratch:
         self.elements = max(self.step * self.heads * self.rows, self.heads_apart * self.rows_apart) * tokens
 
     def parts(self) -> Iterator[slice]:
-        """The examples, as many at a time as a block holds."""
+        """Yield slices of the examples, as many at a time as a block holds."""
         return split(self.examples, self.step)
 
     def groups(self) -> Iterator[slice]:
-        """The heads of an example, as many at a time as go together where they are gone over apart."""
+        """Yield slices of an example's heads, as many at a time as go together."""
         return split(self.heads, self.heads_apart)
 
     def view(self, matrix: int, shape: tuple[int, ...]) -> Tensor:
-        """The memory of one of the matrices of a block."""
+        """Return the memory of one of the matrices of a block."""
         return self.workspace.take(f"matrix {matrix}", shape, self.like, self.elements)

@@ -54,7 +54,7 @@ class ValueMode(AttentionMode):
         self._sampled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of samples of a map alone
 
     def attend(self, call: AttentionCall) -> Tensor:
-        """As torch does, keeping the values that are mixed."""
+        """Attend as torch does, keeping the values."""
         check_no_dropout(p=call.dropout_p)
         if self.writes_out and call.query.requires_grad:
             weights = call.weights()
@@ -66,12 +66,12 @@ class ValueMode(AttentionMode):
         return attended
 
     def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """As torch does, without gradients of parameters."""
+        """Attend as torch's module does, without gradients of parameters."""
         args, kwargs = detach_parameters((args, kwargs))
         return super().attend_in_module(*args, **kwargs)
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Calls a function of torch, and keeps the values where it mixes them by weights of attention."""
+        """Call a function of torch, and keep the values where it multiplies them by weights of attention."""
         name = getattr(func, "__name__", "")
         if name in ACCESS or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -99,7 +99,7 @@ class ValueMode(AttentionMode):
         return sampled
 
     def _weights_and_values(self, name: str, args: Sequence[Any]) -> tuple[Tensor, Tensor] | None:
-        """If this is where they are brought together."""
+        """Return both, if the function brings them together."""
         if name not in MIXING_PRODUCTS | WEIGHING_PRODUCTS:
             return None
         operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
@@ -114,7 +114,7 @@ class ValueMode(AttentionMode):
     def _keep(
         self, value: Tensor, weights: Tensor | None = None, is_map: bool = False, channels: int | None = None
     ) -> Tensor:
-        """The same values, of which a gradient is taken as what attention mixes alone, by these weights."""
+        """Return the values as a tensor of their own, whose gradient is that of this attention alone."""
         if not value.requires_grad:
             return value
         if self.layer is None:
@@ -143,13 +143,13 @@ class ValueMode(AttentionMode):
 
 
 def _arguments_within(args: Sequence[Any]) -> Iterator[Any]:
-    """The arguments, also those in a list, as einsum may take them."""
+    """Yield the arguments, also those in a list, as einsum may take them."""
     for argument in args:
         yield from argument if isinstance(argument, list | tuple) else [argument]
 
 
 def _channels(weights: Tensor, values: Tensor) -> int | None:
-    """The dimension of the values along which each token's weight is one; None if there is none."""
+    """Return the dimension of the values along which each token's weight is one; None if there is none."""
     if weights.dim() != values.dim():
         return None
     sizes = zip(weights.shape, values.shape, strict=True)

@@ -174,7 +174,7 @@ def _capture_apart(
 def run_together(
     model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any], writes_out: bool = False
 ) -> tuple[ValueMode, Tensor]:
-    """Runs forward, the layers as they are.
+    """Run forward, the layers as they are.
 
     Args:
         writes_out: whether attention is written out and kept.
@@ -196,13 +196,13 @@ def run_together(
 
 
 def _marked(inputs: Tensor) -> Tensor:
-    """The same, so that what is computed from them can be told."""
+    """Return the inputs as the result of an operation, from which their use is traced."""
     return inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
 
 
 @contextmanager
 def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
-    """Within the block, the mode knows what entered the list of layers that is under way."""
+    """Let the mode know the tokens that enter each list of layers."""
 
     @limit_to_thread
     def enter(module: nn.Module, args: Any) -> None:
@@ -220,7 +220,7 @@ def _repeated(argument: Any, times: int, examples: int) -> Any:
 
 
 def _shown_attention(model: nn.Module) -> AbstractContextManager[None]:
-    """Within the block, attention is computed by what can be met."""
+    """Let attention run by functions that can be intercepted."""
     configs = (getattr(module, "config", None) for module in model.modules())
     is_hidden = any(str(getattr(config, NAME, "")).startswith(HIDDEN_ATTENTION) for config in configs)
     return attention_implementation(model, "sdpa") if is_hidden else nullcontext()
@@ -229,7 +229,7 @@ def _shown_attention(model: nn.Module) -> AbstractContextManager[None]:
 def places_of(
     model: nn.Module, inputs: Tensor, arguments: Sequence[Any], maps: Sequence[Shape]
 ) -> tuple[Places, Shape]:
-    """The places of the tokens, and which dimensions of the inputs they are cut of."""
+    """Return the positions of the tokens, and the dimensions of the inputs along which they are cut."""
     examples = len(inputs)
     sizes = [argument for argument in arguments if isinstance(argument, Tensor) and argument.shape == (examples, 2)]
     if inputs.dim() == 3 and sizes:

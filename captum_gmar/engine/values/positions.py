@@ -78,7 +78,7 @@ class Places:
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 
     def field(self, mixed: Mixed, gradient: Tensor) -> PlacedTokens | None:
-        """Value times gradient of the places; None if the values stand for none.
+        """Return value times gradient at the positions; None if the values have none.
 
         Args:
             mixed: the values.
@@ -88,7 +88,7 @@ class Places:
         return self._of_map(product) if mixed.is_map else self._placed(mixed, product)
 
     def tokens_of(self, mixed: Mixed) -> Tensor | None:
-        """Of each place the number of its token, (N, *grid), counted through all sequences of values.
+        """Return the number of each position's token, (N, *grid), counted through all sequences of values.
 
         Args:
             mixed: values (sequences, heads, tokens, head dimension).
@@ -109,14 +109,14 @@ class Places:
         return tokens
 
     def _moved_numbers(self, mixed: Mixed, numbers: Tensor) -> Tensor | None:
-        """(sequences, tokens) → (N, *grid); None where some lie on no place."""
+        """Move numbers to positions, (sequences, tokens) → (N, *grid); None where some have no position."""
         product = torch.zeros_like(mixed.value)
         product[:, 0, :, 0] = numbers.to(product)
         placed = self._placed(mixed, product)
         return None if placed is None or placed.others.numel() else placed.field
 
     def _placed(self, mixed: Mixed, product: Tensor) -> PlacedTokens | None:
-        """Of numbers that are as the values are, and of which each token's are added up."""
+        """Place numbers of the values' shape, summed over each token."""
         tokens = self._of_tokens(mixed, product)
         tokens = None if tokens is None else self._before_cut(tokens, mixed)
         return None if tokens is None else self._on_grid(tokens)
@@ -130,8 +130,9 @@ class Places:
         return product.sum((1, 2) if by_channel else (1, 3))  # of attention among channels, places are the last
 
     def _before_cut(self, tokens: Tensor, mixed: Mixed) -> Tensor | None:
-        """The tokens as they were before they were cut ahead of their layers, where they were: then also those that
-        attend as a whole are in the order of the cuts."""
+        """Return the tokens as they were before a cut ahead of their layers, so that those that attend as a whole are
+        in the order of the cuts.
+        """
         entry, channels = mixed.entry, -1 if mixed.channels is None else mixed.channels
         if self.grids.is_video or entry is None:
             return tokens
@@ -154,7 +155,7 @@ class Places:
         return PlacedTokens(field, field.new_zeros(self.examples, 0))
 
     def _on_grid(self, tokens: Tensor) -> PlacedTokens | None:
-        """Of (N, tokens), of (N, *grid), or of a video's frames (N·time, tokens) or places (N·places, time)."""
+        """Lay out (N, tokens), (N, *grid), or a video's frames (N·time, tokens) or positions (N·positions, time)."""
         if tokens.dim() > 2:
             return PlacedTokens(tokens, tokens.new_zeros(self.examples, 0)) if len(tokens) == self.examples else None
         for prefix in self.prefixes:
@@ -196,7 +197,7 @@ class Places:
 
 
 def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
-    """A number for each token (..., of the shape that the tokens had before they were moved about); None if unknown.
+    """Return a number for each token (..., of the shape that the tokens had before they were moved); None if unknown.
 
     Args:
         value: of tokens that were cut, projected, and brought into heads.
@@ -216,7 +217,7 @@ def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
 
 
 def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: int = -1) -> Tensor:
-    """The same for tokens (rows, T) that were moved about before they entered their stage."""
+    """Return the same for tokens (rows, T) that were moved before they entered their stage."""
     origin = _origin(entry)
     cotangent = torch.zeros_like(entry)
     cotangent.select(channels, 0).copy_(tokens)
@@ -226,13 +227,13 @@ def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: 
 
 
 def _first_channel(moved: Tensor, before: Tensor) -> Tensor:
-    """What was put in the first channel, wherever the channels are by now."""
+    """Return the first channel, whichever dimension the channels are by now."""
     is_last = moved.shape[-1] == before.shape[-1] and not moved[..., 1:].any()
     return moved[..., 0] if is_last else moved[:, 0]
 
 
 def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
-    """Where the numbers were computed that were moved since."""
+    """Return the edge where the numbers were computed that were moved since."""
     if not isinstance(root, Tensor):
         edge = root
     elif root.grad_fn is None:
@@ -248,8 +249,9 @@ def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
 
 
 def _origin_of_parts(joint: GradientEdge) -> GradientEdge | None:
-    """The one origin of all that is put side by side, as where tokens were cut into windows and each got the class
-    token again; None if it is not one."""
+    """Return the one origin of all parts of a concatenation, as of windows that each got the class token; None if there
+    is not one.
+    """
     origins = {_origin(part) for part in _following(joint.node)}
     return origins.pop() if len(origins) == 1 else None
 

@@ -28,12 +28,12 @@ class TokenStreams:
         self._of_places: set[Node] = set()
 
     def note(self, output: Tensor, queries: Iterable[Node]) -> None:
-        """That attention with these queries gave the output."""
+        """Note the queries of an attention output."""
         if output.grad_fn is not None:
             self._queries[output.grad_fn] = list(queries)
 
     def begins_in_inputs(self, tokens: Tensor) -> bool:
-        """Whether the tokens' stream began in the inputs."""
+        """Return whether the tokens' stream began in the inputs."""
         if self.start is None or tokens.grad_fn is None:
             return False
         came_from: dict[Node, Node | None] = {tokens.grad_fn: None}
@@ -51,12 +51,12 @@ class TokenStreams:
 
 
 def following_nodes(node: Node) -> list[Node]:
-    """What it was computed from."""
+    """Return the nodes from which a node was computed."""
     return [following for following, _ in node.next_functions if following is not None]
 
 
 def query_nodes(scores: Tensor) -> list[Node]:
-    """Where the queries of scores, of which a softmax is taken, stand in the graph."""
+    """Return the graph's nodes of the queries, by the scores that softmax takes."""
     node = scores.grad_fn
     while node is not None:
         factor = FACTORS.get(node.name().partition("Backward")[0])

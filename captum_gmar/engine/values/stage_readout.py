@@ -43,11 +43,11 @@ class LayersPassedBy:
 
     @property
     def count(self) -> int:
-        """How many layers there are."""
+        """Number of layers."""
         return self.starts[-1]
 
     def enter(self, stage: int, place: int, tokens: Tensor) -> Tensor:
-        """What the layer takes, of the tokens (slots·N, ...) that come to it."""
+        """Return the layer's input, by the tokens (slots·N, ...) that come to it."""
         if place:
             self.is_separable &= tokens is self.outcomes[-1]
             return self._alone(tokens)
@@ -65,7 +65,7 @@ class LayersPassedBy:
         return self._alone(true)
 
     def leave(self, stage: int, place: int, tokens: Tensor) -> Tensor:
-        """What goes on from the layer."""
+        """Return the tokens that go on from the layer."""
         if not place and self.carried is not None and projects(self.stages[stage][0]):
             self.carried, tokens = tokens[: -self.rows], tokens[-self.rows :]
         self.outcomes.append(tokens)
@@ -87,7 +87,7 @@ class LayersPassedBy:
 def layers_passed_by(
     stages: Sequence[Sequence[nn.Module]], is_whole: bool, is_under_way: Callable[[int | None], None]
 ) -> Iterator[LayersPassedBy]:
-    """Within the block, in this thread, each layer's gradient is that of its own logits.
+    """Give each layer the gradient of its own logits, within the block and this thread.
 
     Args:
         stages: the layers of each stage, first to last.
@@ -139,7 +139,7 @@ def _hooked(
 
 
 def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
-    """So that it adds nothing to what passes by."""
+    """Register hooks by which a branch adds nothing to the tokens that skip it."""
 
     @limit_to_thread
     def enter(module: nn.Module, args: Any) -> Any:
@@ -161,12 +161,12 @@ def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
 
 
 def projects(layer: nn.Module) -> bool:
-    """Whether a layer merges or projects what it adds to, as Hiera's first ones of a stage."""
+    """Return whether a layer merges or projects the stream that it adds to, as Hiera's first ones of a stage."""
     return isinstance(getattr(layer, "proj", None), nn.Linear) and bool(branches(layer))
 
 
 def branches(layer: nn.Module) -> list[nn.Module]:
-    """The modules of a layer that write to its residual stream."""
+    """Return the modules of a layer that write to its residual stream."""
     return [
         child
         for name, child in layer.named_children()

@@ -46,23 +46,23 @@ class WrittenOut:
 
     @property
     def rows(self) -> slice:
-        """Of the n tokens."""
+        """Slice of the n tokens."""
         return slice(0, self.attention.shape[2])
 
     @property
     def spare(self) -> Tensor:
-        """Memory for what is made of both."""
+        """Memory for products of both."""
         return torch.empty_like(self.attention)
 
     def __iter__(self) -> Iterator["WrittenOut"]:
         yield self
 
     def heads_apart(self) -> Sequence["WrittenOut"]:
-        """All at once, as windows are small."""
+        """Return all heads, as windows are small."""
         return [self]
 
     def keep_first(self, queries: int) -> None:
-        """Leaves out the other query rows."""
+        """Leave out the other query rows."""
         self.attention = self.attention[:, :, :queries]
         if self.gradient is not NOTHING:
             self.gradient = self.gradient[:, :, :queries]
@@ -77,25 +77,25 @@ class WindowLayer(NamedTuple):
     gradient: Tensor = NOTHING  # G, of the same shape
 
     def relevance(self, field: Tensor) -> Tensor:
-        """(N, T) of this stage's places, of the field (N, rows, columns) above; a merged place's in equal parts."""
+        """Spread the field (N, rows, columns) above over this stage's positions (N, T); a merged one's in equal parts."""
         return resample(field, self.shape).flatten(1)
 
     def field(self, relevance: Tensor) -> Tensor:
-        """(N, T) → (N, rows, columns)"""
+        """Lay out relevance: (N, T) → (N, rows, columns)"""
         return relevance.view(-1, *self.shape)
 
     def windowed(self, relevance: Tensor) -> Tensor:
-        """(N, T) → (S, n); zero for what stands for no place."""
+        """Move relevance into windows, (N, T) → (S, n); zero for tokens without a position."""
         windows = relevance.new_zeros(self.attention.shape[::3])
         windows.view(-1)[self.tokens] = relevance
         return windows
 
     def placed(self, windows: Tensor) -> Tensor:
-        """(S, n) → (N, T), or (S, H, n) → (N, H, T)"""
+        """Move numbers out of windows: (S, n) → (N, T), or (S, H, n) → (N, H, T)"""
         return windows.movedim(-1, 1).flatten(0, 1)[self.tokens].movedim(1, -1)
 
     def read(self, reading: Reading) -> Heads:
-        """The answer to a reading of all places."""
+        """Compute a reduction of all positions."""
         row = None if reading.row is None else self.windowed(reading.row)
         rows, norms, totals = read_blocks(self._written_out(), reading._replace(row=row))
         return Heads(
@@ -105,18 +105,18 @@ class WindowLayer(NamedTuple):
         )
 
     def sweep(self, sweep: Sweep, relevance: Tensor) -> Tensor:
-        """(N, T) below the layer: no window knows of another."""
+        """Return relevance (N, T) below the layer: no window reads another."""
         return self.placed(sweep(self.windowed(relevance), [self._written_out()], None))
 
     def has_gradient(self) -> Tensor:
-        """(N, T), whether any head's gradient is other than zero in the place's row."""
+        """Return flags (N, T): whether any head's gradient is other than zero in the position's row."""
         return self.placed(self.gradient.ne(0).any(-1).any(1))
 
     def _written_out(self) -> WrittenOut:
         return WrittenOut(wide(self.attention), self.gradient if self.gradient is NOTHING else wide(self.gradient))
 
     def _of_examples(self, windows: Tensor) -> Tensor:
-        """(S, H) → (N, S/N, H)"""
+        """Group windows by example: (S, H) → (N, S/N, H)"""
         return windows.view(len(self.tokens), -1, windows.shape[-1])
 
 
@@ -240,7 +240,7 @@ def _of_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer], dims
 
 
 def _start_field(model: nn.Module, plan: Plan, last: WindowLayer) -> Tensor:
-    """(N, rows, columns) above the last layer, summing to 1."""
+    """Return the relevance (N, rows, columns) above the last layer, summing to 1."""
     rows, columns = last.shape
     grid = PatchGrid(rows, columns, 1, 1, frozenset({0}))
     start = start_relevance(model, grid, grid.patches, plan.tokens or "patches")
@@ -258,14 +258,16 @@ def _check_all_read(model: nn.Module, plan: Plan, last: WindowLayer) -> None:
 
 
 def _swept(sweep: Any, layers: Sequence[WindowLayer], field: Tensor) -> Tensor:
-    """(N, rows, columns) below the layers."""
+    """Return the relevance (N, rows, columns) below the layers."""
     for layer in reversed(layers):
         field = layer.field(layer.sweep(sweep, layer.relevance(field)))
     return field
 
 
 def _ruled(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tuple[Tensor, Importance | None]:
-    """(N, rows, columns) below the layers, or the mean of what each gives by itself; and the heads' importance."""
+    """Return the relevance (N, rows, columns) below the layers, or the mean of each layer's own; and the heads'
+    importance.
+    """
     steps: list[tuple[Tensor, Tensor | None]] = []
     for layer in reversed(layers):
         relevance = layer.relevance(torch.zeros_like(field) if rule.layerwise else field)
