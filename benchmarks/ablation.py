@@ -24,7 +24,16 @@ from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli.sources import scene_subject
-from captum_gmar.engine.kernels.reduction import Block, Blocks, Heads, Reading, positive, product, read_blocks, sum_up
+from captum_gmar.engine.kernels.reduction import (
+    Block,
+    Blocks,
+    HeadSums,
+    Reduction,
+    positive_product,
+    product,
+    read_blocks,
+    sum_up,
+)
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.rule import Step, fuse_rows, head_weights
 from captum_gmar.evaluation.catalogue import DIFFERENCE
@@ -57,7 +66,7 @@ class Variant:
 class PositiveLayers(EvidenceRule):
     """Each layer's evidence against the class is cut off."""
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         layer = super().step(torch.zeros_like(relevance), heads).relevance
         return Step(relevance + layer.clamp(min=0))
 
@@ -69,7 +78,7 @@ class WeightedHeads:
     layerwise: ClassVar[bool] = True
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
-        rows, norms, _ = read_blocks(layer, Reading(torch.ones_like(relevance), "product", "l1"))
+        rows, norms, _ = read_blocks(layer, Reduction(torch.ones_like(relevance), "product", "l1"))
         return Step(relevance + fuse_rows(rows, head_weights(norms)))
 
 
@@ -96,7 +105,7 @@ VARIANTS: dict[str, Callable[[nn.Module], AttentionAttribution]] = {
     WHOLE: AttentionEvidence,
     "the logit in place of the log-odds": partial(Method, rule=EvidenceRule(), log_odds=False),
     "gradient through all layers": partial(Method, rule=EvidenceRule(), separate=False),
-    "without evidence against, each head and row": partial(Method, rule=Variant(positive)),
+    "without evidence against, each head and row": partial(Method, rule=Variant(positive_product)),
     "without evidence against, each layer": partial(Method, rule=PositiveLayers()),
     "without attention, Σ G": partial(Method, rule=Variant(lambda block: block.gradient)),
     "less what is attended on average, A ⊙ (G − Σ A ⊙ G)": partial(Method, rule=Variant(beyond_mean)),

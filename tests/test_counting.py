@@ -10,7 +10,7 @@ from benchmarks import counting
 from benchmarks.cases import Case
 from benchmarks.counting import DEPTHS, LAUNCH, Count, count, count_call, main, own_of
 from benchmarks.rows import BOTH, FORWARD, Subject
-from captum_gmar.engine.kernels.reduction import LayerGradient, Reading
+from captum_gmar.engine.kernels.reduction import LayerGradient, Reduction
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 
 TINY = Case("ViT-Ti", 32, 2, "bfloat16", layers=3)
@@ -101,14 +101,14 @@ def test_says_what_it_is(capsys, monkeypatch):
 def test_kernels_count_as_what_they_read_and_write():
     """GMAR's: three products, of which one finds what softmax divides by; four tensors, and three rows in float32."""
     tensors = [on_meta(2, 3, 64, 16) for _ in range(4)]
-    layer, reading = (
+    layer, reduction = (
         LayerGradient(*tensors, None, 0.25),
-        Reading(on_meta(2, 64, dtype=torch.float32), "attention", "l1"),
+        Reduction(on_meta(2, 64, dtype=torch.float32), "attention", "l1"),
     )
-    assert not is_readable(layer, reading)
-    counted = count_call(lambda: is_readable(layer, reading) and read_by_kernel(layer, reading))
+    assert not is_readable(layer, reduction)
+    counted = count_call(lambda: is_readable(layer, reduction) and read_by_kernel(layer, reduction))
     product, bytes_of_rows = 2 * 2 * 3 * 64 * 64 * 16, 4 * 2 * 3 * 64
     passes = (2 + 4) * 2 * tensors[0].numel(), bytes_of_rows + (3 * bytes_of_rows + 4 * 2 * 64)
     sum_of_norms = bytes_of_rows + 4 * 2 * 3
     assert counted[:3] == (3, sum(passes) + sum_of_norms, 3 * product)
-    assert count_call(lambda: is_readable(layer, reading), with_kernel=False) == Count()
+    assert count_call(lambda: is_readable(layer, reduction), with_kernel=False) == Count()

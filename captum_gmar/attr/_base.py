@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.attr.relevance_flow import RelevanceFlow, relevance_flow, with_follower
+from captum_gmar.attr.relevance_flow import RelevanceFlow, add_follower, relevance_flow
 from captum_gmar.engine._captum import (
     Attribution,
     TargetType,
@@ -242,7 +242,7 @@ class AttentionAttribution(Attribution, ABC):
             ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence
                 do not, nor do the recursions "forward" and "additive".
         """
-        plan, follower = with_follower(self.plan, self.get_name())
+        plan, follower = add_follower(self.plan, self.get_name())
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         (batches,) = self._explain(self._inputs(inputs), request, plan)
         flow = follower.flow([len(explanation.relevance) for explanation in batches]).to(batches[0].relevance.device)
@@ -268,14 +268,14 @@ class AttentionAttribution(Attribution, ABC):
         if plan.reads_target:  # else any will do
             request.check(len(pixels))
         with torch.inference_mode(False), torch.enable_grad():
-            of_batches = [
-                [explanation.to(pixels.device) for explanation in of_targets]
+            explained_batches = [
+                [explanation.to(pixels.device) for explanation in explained]
                 for batch in request.batches(pixels)
-                for of_targets in explain_in_halves(partial(self._explain_some, plan), *batch)
+                for explained in explain_in_halves(partial(self._explain_some, plan), *batch)
             ]
-        if any(explanation.without_gradient for of_targets in of_batches for explanation in of_targets):
+        if any(explanation.lacks_gradient for explained in explained_batches for explanation in explained):
             warnings.warn(NO_GRADIENT, stacklevel=_users_stack_level())
-        return [list(batches) for batches in zip(*of_batches, strict=True)]
+        return [list(batches) for batches in zip(*explained_batches, strict=True)]
 
     def _explain_some(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Explain each target, and add the target itself where the request chooses it by the logits."""
@@ -287,8 +287,8 @@ class AttentionAttribution(Attribution, ABC):
             chosen.append(choose(logits))
             return chosen[-1]
 
-        of_targets = self._explain_batch(plan, pixels, request._replace(targets=noted))
-        return [e._replace(target=t) for e, t in zip(of_targets, chosen[-1].unbind(-1), strict=True)]
+        explained = self._explain_batch(plan, pixels, request._replace(targets=noted))
+        return [e._replace(target=t) for e, t in zip(explained, chosen[-1].unbind(-1), strict=True)]
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Explain each target of one batch."""
@@ -300,12 +300,12 @@ def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:
     return torch.cat([explanation.patch_relevance for explanation in batches])
 
 
-def _classes_chosen(of_targets: Sequence[Sequence[Explanation]]) -> Tensor:
+def _classes_chosen(explained: Sequence[Sequence[Explanation]]) -> Tensor:
     """Return the classes (N, K) that were chosen by the logits."""
-    return torch.stack([torch.cat([_of_each_example(batch) for batch in batches]) for batches in of_targets], 1)
+    return torch.stack([torch.cat([_chosen_target(batch) for batch in batches]) for batches in explained], 1)
 
 
-def _of_each_example(explanation: Explanation) -> Tensor:
+def _chosen_target(explanation: Explanation) -> Tensor:
     """Return the class (N,) that was chosen."""
     assert explanation.target is not None
     return explanation.target.expand(len(explanation.relevance))

@@ -225,10 +225,10 @@ class PatchAblation(_Perturbing, captum.attr.FeatureAblation):
 
     def _defaults(self, pixels: Tensor) -> dict[str, Any]:
         grid = patch_grid(self.model, *pixels.shape[-2:])
-        return {"feature_mask": _patch_of_pixels(grid, pixels)}
+        return {"feature_mask": _patch_indices(grid, pixels)}
 
 
-def _patch_of_pixels(grid: PatchGrid, pixels: Tensor) -> Tensor:
+def _patch_indices(grid: PatchGrid, pixels: Tensor) -> Tensor:
     """Return the index of each pixel's patch (1, channels, height, width), and as last index the margin's."""
     row = torch.arange(pixels.shape[-2], device=pixels.device)[:, None] // grid.patch_height
     column = torch.arange(pixels.shape[-1], device=pixels.device) // grid.patch_width

@@ -73,49 +73,51 @@ class MethodEntry(NamedTuple):
         return partial(method, **self.options) if self.options else method
 
 
-def _gmar(name: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
+def _gmar_row(name: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
     entry = MethodEntry(name, "attr.gmar:GMARAttribution", options, takes_tokens=True, share=share, unit=UNITLESS)
     return entry._replace(caveat=NEARLY_ANY_CLASS)
 
 
-def _of_any_class(name: str, home: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
+def _classless_row(name: str, home: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
     """Return a row for attention alone, without gradient."""
     entry = MethodEntry(name, home, options, takes_tokens=True, reads_class=False, share=share, unit=UNITLESS)
     return entry._replace(caveat=ANY_CLASS)
 
 
-def _positive(name: str, home: str, **fields: Any) -> MethodEntry:
+def _positive_row(name: str, home: str, **fields: Any) -> MethodEntry:
     """Return a row for positive gradients alone."""
     return MethodEntry(name, home, **{"caveat": ONLY_FOR, **fields})
 
 
-def _token_entry(name: str, home: str) -> MethodEntry:
+def _token_row(name: str, home: str) -> MethodEntry:
     """Return a row for the tokens between the layers, times their gradient."""
     return MethodEntry(name, f"attr.token_gradients:{home}", caveat=MIXED)
 
 
-def _captums(name: str, home: str, caveat: str, unit: str = OF_LOGIT) -> MethodEntry:
+def _captum_row(name: str, home: str, caveat: str, unit: str = OF_LOGIT) -> MethodEntry:
     return MethodEntry(name, f"attr.captum_methods:{home}", is_ours=False, unit=unit, caveat=caveat)
 
 
 _GRADIENT_ROLLOUT, _ROLLOUT = "attr.gradient_rollout:GradientRollout", "attr.rollout:AttentionRollout"
 _ROWS = (
-    _gmar("gmar-l1"),
-    _gmar("gmar-l2", norm="l2"),
-    _gmar("gmar-forward", recursion="forward"),
-    _gmar("gmar-additive", share=None, recursion="additive"),
-    _of_any_class("rollout", _ROLLOUT),
-    _of_any_class("rollout-forward", _ROLLOUT, recursion="forward"),
-    _of_any_class("rollout-additive", _ROLLOUT, share=None, recursion="additive"),
-    _of_any_class("raw-attention", "attr.rollout:RawAttention"),
-    _positive("gradient-rollout", _GRADIENT_ROLLOUT, takes_tokens=True, unit=UNITLESS),
-    _positive(
+    _gmar_row("gmar-l1"),
+    _gmar_row("gmar-l2", norm="l2"),
+    _gmar_row("gmar-forward", recursion="forward"),
+    _gmar_row("gmar-additive", share=None, recursion="additive"),
+    _classless_row("rollout", _ROLLOUT),
+    _classless_row("rollout-forward", _ROLLOUT, recursion="forward"),
+    _classless_row("rollout-additive", _ROLLOUT, share=None, recursion="additive"),
+    _classless_row("raw-attention", "attr.rollout:RawAttention"),
+    _positive_row("gradient-rollout", _GRADIENT_ROLLOUT, takes_tokens=True, unit=UNITLESS),
+    _positive_row(
         *("gradient-rollout-gmar", _GRADIENT_ROLLOUT), options={"head_fusion": "gmar"}, takes_tokens=True, unit=UNITLESS
     ),
-    _positive(*("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"), takes_tokens=True, caveat=ONE_LAYER),
-    _positive("gmar++", "attr.gradient_rollout:GMARPlusPlus", takes_tokens=True, share=ALL_TOKENS),
-    _positive("grad-sam", "attr.layer_means:GradSAM"),
-    _positive("legrad", "attr.layer_means:LeGrad"),
+    _positive_row(
+        *("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"), takes_tokens=True, caveat=ONE_LAYER
+    ),
+    _positive_row("gmar++", "attr.gradient_rollout:GMARPlusPlus", takes_tokens=True, share=ALL_TOKENS),
+    _positive_row("grad-sam", "attr.layer_means:GradSAM"),
+    _positive_row("legrad", "attr.layer_means:LeGrad"),
     MethodEntry(  # a residue of the class is left in it
         *("published-gmar", "attr.published:PublishedGMAR"), reads_class=False, unit=UNITLESS, caveat=NEARLY_ANY_CLASS
     ),
@@ -125,19 +127,19 @@ _ROWS = (
         caveat="Shows which tokens were read, not where they had it from.",
     ),
     MethodEntry("token-evidence", "attr.token_evidence:TokenEvidence", share=ALL_EVIDENCE, caveat=MIXED),
-    _token_entry("libra-fullgrad+", "LibraFullGradPlus"),
-    _token_entry("fullgrad+", "FullGradPlus"),
-    _token_entry("libra-attcat", "LibraAttCAT"),
-    _token_entry("attcat", "AttCAT"),
-    _positive("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
+    _token_row("libra-fullgrad+", "LibraFullGradPlus"),
+    _token_row("fullgrad+", "FullGradPlus"),
+    _token_row("libra-attcat", "LibraAttCAT"),
+    _token_row("attcat", "AttCAT"),
+    _positive_row("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
     MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
-    _captums("saliency", "Saliency", "What a change would matter, not what speaks for the class.", OF_SLOPE),
-    _captums("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
-    _captums("integrated-gradients", "IntegratedGradients", FROM_ZEROS),
-    _captums("gradient-shap", "GradientShap", FROM_ZEROS),
-    _captums("occlusion", "PatchOcclusion", ONE_BY_ONE),
-    _captums("feature-ablation", "PatchAblation", ONE_BY_ONE),
-    _captums("layer-grad-cam", "TokenGradCam", ONE_LAYER),
+    _captum_row("saliency", "Saliency", "What a change would matter, not what speaks for the class.", OF_SLOPE),
+    _captum_row("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
+    _captum_row("integrated-gradients", "IntegratedGradients", FROM_ZEROS),
+    _captum_row("gradient-shap", "GradientShap", FROM_ZEROS),
+    _captum_row("occlusion", "PatchOcclusion", ONE_BY_ONE),
+    _captum_row("feature-ablation", "PatchAblation", ONE_BY_ONE),
+    _captum_row("layer-grad-cam", "TokenGradCam", ONE_LAYER),
 )
 METHODS: Mapping[str, MethodEntry] = {entry.name: entry for entry in _ROWS}
 OURS = tuple(name for name, entry in METHODS.items() if entry.is_ours)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution, TargetMaps
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
+from captum_gmar.attr.patch_relevance import images_at_once, name_errors, relevance_of
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.engine.request import ChooseTargets
 
@@ -72,10 +72,10 @@ class Explainer:
         else:
             method = self.methods[leading]
             assert isinstance(method, AttentionAttribution)
-            with naming(leading):
+            with name_errors(leading):
                 maps = method.explain(pixels, targets, contrast=contrast)
         relevance = [
-            maps.relevance if name == leading else self._of_targets(name, pixels, maps.targets, contrast)
+            maps.relevance if name == leading else self._explain_targets(name, pixels, maps.targets, contrast)
             for name in self.methods
         ]
         importance = None if maps.head_importance is None else maps.head_importance.cpu()
@@ -87,19 +87,21 @@ class Explainer:
         Raises:
             RuntimeError: if it cannot explain these; the message begins with its name.
         """
-        at_once = self.batch_size or images_at_once(pixels.device)
-        with naming(name):
-            return relevance_of(self.methods[name], self.model, pixels, targets, batch_size=at_once, contrast=contrast)
+        batch_size = self.batch_size or images_at_once(pixels.device)
+        with name_errors(name):
+            return relevance_of(
+                self.methods[name], self.model, pixels, targets, batch_size=batch_size, contrast=contrast
+            )
 
     def _leading(self) -> str | None:
         """Return the method whose pass gives the logits: the first of ours that weighs heads, or the first of ours."""
         ours = {name: method for name, method in self.methods.items() if isinstance(method, AttentionAttribution)}
         return next((name for name, method in ours.items() if method.weighs_heads), next(iter(ours), None))
 
-    def _of_targets(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
+    def _explain_targets(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
         """Compute the relevance (N, K, rows, columns) of one method."""
         method = self.methods[name]
         if not isinstance(method, AttentionAttribution):
             return torch.stack([self.relevance(name, pixels, each, contrast) for each in targets.unbind(1)], 1)
-        with naming(name):
+        with name_errors(name):
             return method.explain(pixels, targets, contrast=contrast).relevance

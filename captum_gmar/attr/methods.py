@@ -90,10 +90,10 @@ def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> t
     """
     if not has_several_grids(model, inputs):
         return names
-    return tuple(_explaining(names, model, inputs)) or names
+    return tuple(_find_explaining(names, model, inputs)) or names
 
 
-def _explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> list[str]:
+def _find_explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> list[str]:
     """Return the names of the methods that explain a model.
 
     Args:

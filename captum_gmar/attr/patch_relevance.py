@@ -27,7 +27,7 @@ PERTURBING = (captum.attr.FeatureAblation,)  # and what inherits from it
 
 
 @contextmanager
-def naming(name: str) -> Iterator[None]:
+def name_errors(name: str) -> Iterator[None]:
     """Raise a method's error as a RuntimeError whose message begins with the method's name."""
     try:
         yield
@@ -37,7 +37,7 @@ def naming(name: str) -> Iterator[None]:
         raise RuntimeError(f"{name}: {error}") from error
 
 
-def methods_of_mapping(methods: Mapping[Any, Any], reserved: Collection[str] = ()) -> dict[str, Method]:
+def check_methods(methods: Mapping[Any, Any], reserved: Collection[str] = ()) -> dict[str, Method]:
     """Return a caller's methods by name.
 
     Args:
@@ -51,10 +51,10 @@ def methods_of_mapping(methods: Mapping[Any, Any], reserved: Collection[str] = (
         if not isinstance(name, str) or not name or name in reserved:
             others = f", other than {', '.join(reserved)}" if reserved else ""
             raise TypeError(f"methods must be a mapping from names{others}. Got the key {name!r} instead.")
-    return {name: _checked_method(name, method) for name, method in methods.items()}
+    return {name: _check_method(name, method) for name, method in methods.items()}
 
 
-def _checked_method(name: str, method: object) -> Method:
+def _check_method(name: str, method: object) -> Method:
     if isinstance(method, Attribution) or (callable(method) and not isinstance(method, type | nn.Module)):
         return method
     raise TypeError(
@@ -99,7 +99,9 @@ def relevance_of(
     """
     if isinstance(method, AttentionAttribution):
         return method.relevance(pixels, target, contrast=contrast)
-    return summed(method, model, attributions_of(method, pixels, target, batch_size=batch_size, ig_steps=ig_steps))
+    return sum_over_patches(
+        method, model, attributions_of(method, pixels, target, batch_size=batch_size, ig_steps=ig_steps)
+    )
 
 
 def attributions_of(
@@ -112,13 +114,13 @@ def attributions_of(
         return check_attributions(attribute(leaf(pixels), target=target, **options), pixels)
 
 
-def summed(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
+def sum_over_patches(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
     """Sum attributions (N, channels, height, width) over each patch: (N, rows, columns). Videos (N, frames, channels,
     height, width) give tubes (N, moments, rows, columns).
     """
     if attributions.dim() == VIDEO_DIMS:
         sheet = Sheet.from_frames(attributions.shape[1], tube_frames(model))
-        return sheet.split_moments(summed(method, model, sheet.to_sheets(attributions)))
+        return sheet.split_moments(sum_over_patches(method, model, sheet.to_sheets(attributions)))
     grid = patch_grid(model, *attributions.shape[-2:])
     relevance = patch_scores(grid.crop(attributions), grid.patch_size).to(attributions.dtype)
     values = attributions.shape[1] * grid.patch_height * grid.patch_width  # of a patch

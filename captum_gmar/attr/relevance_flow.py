@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.attr.rules import RolloutSweep
-from captum_gmar.engine.kernels.reduction import Blocks, Heads, Reading
+from captum_gmar.engine.kernels.reduction import Blocks, HeadSums, Reduction
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Step
 
@@ -29,15 +29,15 @@ class FollowedRule(HeadRule):
     rows: list[Tensor] = field(default_factory=list)  # (n, T) of each layer and its parts, last layer first
     layerwise: ClassVar[bool] = False
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Return the rule's reduction."""
-        return self.rule.reading(relevance)
+        return self.rule.reduction(relevance)
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Keep the rule's step."""
         return self._keep(self.rule.step(relevance, heads))
 
-    def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
+    def take(self, relevance: Tensor, read: Callable[[Reduction], HeadSums]) -> Step:
         """Keep the rule's step."""
         return self._keep(self.rule.take(relevance, read))
 
@@ -71,7 +71,7 @@ class FollowedSweep(HeadSweep):
         return self.sweep.is_linear(importance)
 
     def take(
-        self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None
+        self, relevance: Tensor, layers: Sequence[Callable[[Reduction], HeadSums]], importance: Importance | None
     ) -> Tensor:
         """Sweep layers that answer reductions, one at a time."""
         return self._follow(self.sweep.take, relevance, layers, importance)
@@ -95,7 +95,7 @@ class FollowedSweep(HeadSweep):
         return torch.cat(self.parts)
 
 
-def with_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
+def add_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
     """Return the same plan with a follower, which keeps the relevance that the plan propagates.
 
     Raises:

@@ -11,22 +11,30 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.kernels.reduction import Blocks, Heads, Reading, leading, norm_of, positive, sum_up
+from captum_gmar.engine.kernels.reduction import (
+    Blocks,
+    HeadSums,
+    Reduction,
+    count_leading,
+    head_norms,
+    positive_product,
+    sum_up,
+)
 from captum_gmar.engine.rule import (
     HeadRule,
     HeadSweep,
     Importance,
     Step,
+    add_residual,
     check_choice,
     check_residual,
-    evenly,
     fuse,
     fuse_rows,
     head_weights,
     normalised_row,
     row_shares,
     row_times,
-    with_residual,
+    uniform_relevance,
 )
 
 NORMS = ("l1", "l2")
@@ -51,11 +59,11 @@ class HeadImportance(HeadRule):
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read the norm of each head."""
-        return Reading(norm=self.norm)
+        return Reduction(norm=self.norm)
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Leave relevance as it was."""
         return Step(relevance, heads.norms)
 
@@ -79,14 +87,14 @@ class GMARRule(HeadRule):
         check_choice("norm", self.norm, NORMS)
         check_residual(self.residual)
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read each head's norm and its row of attention."""
-        return Reading(relevance, "attention", self.norm)
+        return Reduction(relevance, "attention", self.norm)
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Add the weighted heads' rows and the residual."""
         fused = fuse_rows(heads.rows, head_weights(heads.norms))
-        return Step(with_residual(fused, relevance, self.residual), heads.norms)
+        return Step(add_residual(fused, relevance, self.residual), heads.norms)
 
 
 @dataclass(frozen=True)
@@ -108,11 +116,11 @@ class GradientRolloutRule(HeadRule):
         check_choice("norm", self.norm, NORMS)
         check_residual(self.residual)
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read each head's row, and its norm where that weighs."""
-        return Reading(relevance, "positive", None if self.head_fusion == "mean" else self.norm)
+        return Reduction(relevance, "positive", None if self.head_fusion == "mean" else self.norm)
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Add the heads' rows and the residual."""
         if self.head_fusion == "mean":
             return Step(torch.add(heads.rows.mean(1), relevance, alpha=self.residual))
@@ -134,22 +142,22 @@ class GMARPlusPlusRule(HeadRule):
     def __post_init__(self) -> None:
         check_residual(self.residual)
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read each head's importance, and the sums of its rows."""
-        return Reading(norm="positive", totals="positive")
+        return Reduction(norm="positive", totals="positive")
 
-    def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
+    def take(self, relevance: Tensor, read: Callable[[Reduction], HeadSums]) -> Step:
         """Read a layer twice: each row's divisor is known only when the heads' weights are."""
-        _, importance, totals = read(self.reading(relevance))
+        _, importance, totals = read(self.reduction(relevance))
         weights = head_weights(importance)
         shares = row_shares(relevance, fuse_rows(totals, weights), self.residual)
-        rows = read(Reading(shares, "positive")).rows
+        rows = read(Reduction(shares, "positive")).rows
         return Step(fuse_rows(rows, weights, shares, self.residual), importance)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:  # the same, in less time over blocks
-        importance = sum_up([norm_of("positive", block.gradient, block.spare) for block in layer])  # (N, H)
+        importance = sum_up([head_norms("positive", block.gradient, block.spare) for block in layer])  # (N, H)
         weights = head_weights(importance)
-        fused = ((block.rows, fuse(positive(block), weights)) for block in layer)
+        fused = ((block.rows, fuse(positive_product(block), weights)) for block in layer)
         return Step(normalised_row(relevance, fused, self.residual), importance)
 
 
@@ -159,11 +167,11 @@ class GradSAMRule(HeadRule):
 
     layerwise: ClassVar[bool] = True
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read every query row with the same weight."""
-        return Reading(evenly(relevance), "positive")
+        return Reduction(uniform_relevance(relevance), "positive")
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Add the layer to those above."""
         return Step(relevance + heads.rows.mean(1))
 
@@ -180,11 +188,11 @@ class EvidenceRule(HeadRule):
 
     layerwise: ClassVar[bool] = True
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read the sum over query rows."""
-        return Reading(matrix="product")
+        return Reduction(matrix="product")
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Add the layer to those above."""
         return Step(relevance + heads.rows.sum(1))
 
@@ -198,11 +206,11 @@ class LeGradRule(HeadRule):
 
     layerwise: ClassVar[bool] = True
 
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Read every query row with the same weight."""
-        return Reading(evenly(relevance), "positive gradient")
+        return Reduction(uniform_relevance(relevance), "positive gradient")
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Add the layer to those above."""
         return Step(relevance + heads.rows.mean(1))
 
@@ -232,7 +240,7 @@ class RolloutSweep(HeadSweep):
         start = relevance
         order = self._order(len(layers))
         if start.device.type == "cpu":  # another device would have to be waited for
-            layers[order[0]].keep_first(leading(start != 0))
+            layers[order[0]].keep_first(count_leading(start != 0))
         for index in order:
             weights = None if importance is None else head_weights(importance[index])
             fused = self._fused(layers[index], weights)
@@ -252,17 +260,17 @@ class RolloutSweep(HeadSweep):
         return importance is not None or self.head_fusion == "mean"
 
     def take(
-        self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None = None
+        self, relevance: Tensor, layers: Sequence[Callable[[Reduction], HeadSums]], importance: Importance | None = None
     ) -> Tensor:
         """Sweep layers that answer reductions: rows of attention sum to 1, so there is nothing to normalise."""
         start = relevance
         for index in self._order(len(layers)):
-            rows = layers[index](Reading(relevance, "attention")).rows
+            rows = layers[index](Reduction(relevance, "attention")).rows
             fused = rows.mean(1) if importance is None else fuse_rows(rows, head_weights(importance[index]))
             if self.recursion == "additive":
                 relevance = torch.add(fused, start, alpha=self.residual)
             else:
-                relevance = with_residual(fused, relevance, self.residual)
+                relevance = add_residual(fused, relevance, self.residual)
         return relevance
 
     def _order(self, layers: int) -> range:

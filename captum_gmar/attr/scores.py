@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.models.patch_grid import config_of
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
@@ -18,7 +18,7 @@ def log_odds(logits: Tensor) -> Tensor:
     """
     if logits.dim() != 2 or logits.shape[1] == 1:
         return logits
-    logits = wide(logits)
+    logits = widen(logits)
     top = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, keepdim=True), True)
     others_of_top = logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
     others = logits.logsumexp(1, keepdim=True) + torch.log1p(-logits.softmax(1).masked_fill(top, 0))  # there p is ≤ 1/2

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_gmar.attr.scores import shares
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.plan import TokenRule
 
 if TYPE_CHECKING:  # which loads the pass, and that is not needed before it runs
@@ -133,4 +133,4 @@ def _loosened_attention(query: Tensor, key: Tensor) -> Tensor:
 
 def _joined_heads(tensor: Tensor) -> Tensor:
     """Return (N, T, H · D) of (N, H, T, D), in single precision at least."""
-    return wide(tensor).transpose(1, 2).flatten(2)
+    return widen(tensor).transpose(1, 2).flatten(2)

@@ -65,14 +65,14 @@ def check_forward(
     """
     if forward_func.run is model or start is None or output.grad_fn is None or entry is None:
         return
-    before = upstream(entry)
-    if any(map(partial(_moves_examples, len(inputs)), (upstream(output.grad_fn) | before))):
+    earlier = upstream(entry)
+    if any(map(partial(_moves_examples, len(inputs)), (upstream(output.grad_fn) | earlier))):
         raise RuntimeError(
             "forward_func must keep the examples in their order, but it flips, rolls or indexes them. Reorder the "
             "inputs before the call, or pass one example at a time."
         )
     common = bottlenecks(output.grad_fn, start)
-    if common and not any(node in before and not _is_image(shape_of(node), inputs) for node in common):
+    if common and not any(node in earlier and not _is_image(shape_of(node), inputs) for node in common):
         raise RuntimeError(
             "forward_func must run one model, and run it once, but its output also reads the inputs past the model's "
             "layers. Return the model's own output."

@@ -30,7 +30,7 @@ class Flags:
     def look(self) -> list[bool]:
         """Return the flags that were added, in order; wait for the device once."""
         flags = [flag for flag, _ in self._must_hold] + self._asked
-        for place, is_finite in zip(self._finite, of_each(list(self._finite.values()), _are_finite), strict=True):
+        for place, is_finite in zip(self._finite, flag_each(list(self._finite.values()), _are_finite), strict=True):
             flags[place] = is_finite
         if not flags:
             return []
@@ -41,7 +41,7 @@ class Flags:
         return answers[len(self._must_hold) :]
 
 
-def of_each(tensors: Sequence[Tensor], test: Callable[[Tensor], Tensor]) -> list[Tensor]:
+def flag_each(tensors: Sequence[Tensor], test: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Apply a test (L, ...) → (L,) to each tensor, stacked by shape so that there are fewer operations."""
     groups: dict[object, list[int]] = {}
     for place, tensor in enumerate(tensors):

@@ -77,7 +77,7 @@ class Explanation(NamedTuple):
     relevance: Tensor  # (N, T) of every token
     importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
     grid: PatchGrid | FieldGrid
-    without_gradient: bool  # whether all gradients of a layer are zero, for any example
+    lacks_gradient: bool  # whether all gradients of a layer are zero, for any example
     logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule met none
     target: Tensor | None = None  # (N,) or of no dimensions, of which it is, where that was chosen of the logits
 

@@ -63,8 +63,8 @@ class Request(NamedTuple):
         for start in range(0, len(pixels), size):
             batch = slice(start, min(start + size, len(pixels)))
             targets = self.targets if callable(self.targets) else [_part(t, batch, len(pixels)) for t in self.targets]
-            of_batch = _tuple_splice_range(arguments, batch.start, batch.stop)
-            yield pixels[batch], Request(targets, of_batch, contrast=_part(self.contrast, batch, len(pixels)))
+            batch_arguments = _tuple_splice_range(arguments, batch.start, batch.stop)
+            yield pixels[batch], Request(targets, batch_arguments, contrast=_part(self.contrast, batch, len(pixels)))
 
     def targets_for(self, logits: Tensor | None, examples: int) -> Sequence[TargetType]:
         """Return K targets, chosen by the logits (N, classes) if the request asks for that."""
@@ -115,12 +115,12 @@ def _out_of_memory(pixels: Tensor, error: Exception) -> torch.OutOfMemoryError:
     )
 
 
-def _part(target: TargetType, examples: slice, of: int) -> TargetType:
+def _part(target: TargetType, examples: slice, count: int) -> TargetType:
     """Return the targets of some examples; a target for all stays as it is.
 
     Where all are asked for, nothing is cut off what Captum must see to reject it.
     """
-    if examples == slice(0, of):
+    if examples == slice(0, count):
         return target
     is_each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
     return target[examples] if is_each else target  # type: ignore[index]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from captum_gmar.engine.kernels.precision import row_products
-from captum_gmar.engine.kernels.reduction import Blocks, Heads, Reading, read_blocks, sum_up
+from captum_gmar.engine.kernels.reduction import Blocks, HeadSums, Reduction, read_blocks, sum_up
 
 
 class Step(NamedTuple):
@@ -44,16 +44,16 @@ class HeadRule(Rule):
     """
 
     @abstractmethod
-    def reading(self, relevance: Tensor) -> Reading:
+    def reduction(self, relevance: Tensor) -> Reduction:
         """Return the reduction of a layer, by the relevance (N, T) above it."""
 
-    def step(self, relevance: Tensor, heads: Heads) -> Step:
+    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Make a step of a reduction, if one is enough."""
         raise NotImplementedError
 
-    def take(self, relevance: Tensor, read: Callable[[Reading], Heads]) -> Step:
+    def take(self, relevance: Tensor, read: Callable[[Reduction], HeadSums]) -> Step:
         """Return relevance (N, T) below a layer that answers reductions, by that above it."""
-        return self.step(relevance, read(self.reading(relevance)))
+        return self.step(relevance, read(self.reduction(relevance)))
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
         return self.take(relevance, partial(read_blocks, layer))
@@ -85,7 +85,7 @@ class HeadSweep(Sweep):
 
     @abstractmethod
     def take(
-        self, relevance: Tensor, layers: Sequence[Callable[[Reading], Heads]], importance: Importance | None
+        self, relevance: Tensor, layers: Sequence[Callable[[Reduction], HeadSums]], importance: Importance | None
     ) -> Tensor:
         """Sweep layers that answer reductions."""
 
@@ -95,16 +95,16 @@ def head_weights(importance: Tensor) -> Tensor:
     return (importance / importance.sum(-1, keepdim=True)).nan_to_num(1 / importance.shape[-1])
 
 
-def with_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
+def add_residual(fused: Tensor, relevance: Tensor, residual: float) -> Tensor:
     """Compute (r·Ā + αr) / (1 + α) by r·Ā (N, T), the row of a mean whose own rows sum to 1."""
     return torch.lerp(fused, relevance, residual / (1 + residual))
 
 
-def fuse_rows(by_head: Tensor, weights: Tensor, relevance: Tensor | None = None, residual: float = 0) -> Tensor:
+def fuse_rows(head_row: Tensor, weights: Tensor, relevance: Tensor | None = None, residual: float = 0) -> Tensor:
     """Sum the weighted heads, and ``residual`` times the relevance (N, T): (N, H, T) → (N, T)"""
     if relevance is None:
-        return torch.bmm(weights.unsqueeze(1), by_head).squeeze(1)
-    return torch.baddbmm(relevance.unsqueeze(1), weights.unsqueeze(1), by_head, beta=residual).squeeze(1)
+        return torch.bmm(weights.unsqueeze(1), head_row).squeeze(1)
+    return torch.baddbmm(relevance.unsqueeze(1), weights.unsqueeze(1), head_row, beta=residual).squeeze(1)
 
 
 def fuse(matrices: Tensor, weights: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def normalised_row(relevance: Tensor, fused: Iterable[tuple[slice, Tensor]], res
     return sum_up(parts) + residual * shares
 
 
-def evenly(relevance: Tensor) -> Tensor:
+def uniform_relevance(relevance: Tensor) -> Tensor:
     """Return 1/T for every token."""
     return torch.full_like(relevance, 1 / relevance.shape[-1])
 

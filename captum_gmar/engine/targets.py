@@ -72,8 +72,10 @@ def check_target(shape: Sequence[int], target: TargetType, name: str = "target",
     if indices is None or not is_whole:
         return
     lowest = 0 if _is_gathered(target) else -1  # Captum counts other negative indices from the end
-    in_range = [(lowest * size <= place) & (place < size) for place, size in zip(indices.unbind(1), sizes, strict=True)]
-    holds = torch.stack(in_range).all(0)
+    is_in_range = [
+        (lowest * size <= place) & (place < size) for place, size in zip(indices.unbind(1), sizes, strict=True)
+    ]
+    holds = torch.stack(is_in_range).all(0)
     _hold(holds.all(), lambda: _range_error(sizes, indices[~holds][0].tolist(), name), flags)
 
 
@@ -154,9 +156,9 @@ def _same_error(indices: Sequence[int]) -> ValueError:
 
 
 def _range_error(sizes: Sequence[int], wrong: Sequence[int], name: str) -> ValueError:
-    of = f", as there are {sizes[0]} classes" if len(sizes) == 1 else ""
+    range_reason = f", as there are {sizes[0]} classes" if len(sizes) == 1 else ""
     limits = " and ".join(str(size - 1) for size in sizes)
-    return ValueError(f"{name} must be from 0 to {limits}{of}, but got {_indices_text(wrong)}.")
+    return ValueError(f"{name} must be from 0 to {limits}{range_reason}, but got {_indices_text(wrong)}.")
 
 
 def _indices_text(indices: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
 from captum_gmar.attr.methods import usual_methods
-from captum_gmar.attr.patch_relevance import Method, methods_of_mapping
+from captum_gmar.attr.patch_relevance import Method, check_methods
 from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS
 from captum_gmar.evaluation.data.data_objects import make_subject
@@ -261,6 +261,6 @@ def make_methods(
         ValueError: if a name is not known.
     """
     if isinstance(methods, Mapping):
-        return methods_of_mapping(methods, CONTROLS)
+        return check_methods(methods, CONTROLS)
     names = map(find_method, unique_names(methods, "methods"))
     return {name: METHODS[name].load()(model, forward_func=forward_func) for name in names}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import Method as AttributionMethod
-from captum_gmar.attr.patch_relevance import images_at_once, naming, relevance_of
+from captum_gmar.attr.patch_relevance import images_at_once, name_errors, relevance_of
 from captum_gmar.classifier.image_classifier import Classifier
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.evaluation.catalogue import make_removal
@@ -115,7 +115,7 @@ class Faithfulness:
         targets = torch.as_tensor(target, device=inputs.device)
         pixels = whole(inputs.detach())
         pixels = pixels if self.sheet is None else self.sheet.to_videos(pixels)
-        with naming(name):
+        with name_errors(name):
             relevance = relevance_of(self.methods[name], self.model, pixels, targets, batch_size=batch_size)
         return relevance.flatten(1, -2)  # of a video's moments one below the other
 

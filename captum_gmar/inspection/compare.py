@@ -16,11 +16,11 @@ from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import (
     Method,
     attributions_of,
+    check_methods,
     images_at_once,
-    methods_of_mapping,
-    naming,
+    name_errors,
     relevance_of,
-    summed,
+    sum_over_patches,
 )
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
@@ -193,11 +193,11 @@ class _Inspection:
     def _explain(self, name: str, method: Method) -> tuple[Tensor, Tensor | None]:
         """Return the relevance (1, rows, columns) and, of integrated gradients, the attributions."""
         options: Any = {"batch_size": self.batch_size, "ig_steps": self.ig_steps}
-        with naming(name):
+        with name_errors(name):
             if not isinstance(method, captum.attr.IntegratedGradients):
                 return relevance_of(method, self.model, self.pixels, self.target, **options), None
             attributions = attributions_of(method, self.pixels, self.target, **options)
-            return summed(method, self.model, attributions), attributions
+            return sum_over_patches(method, self.model, attributions), attributions
 
     def _run(self) -> Tensor:
         with torch.no_grad():
@@ -241,7 +241,7 @@ def _chosen(methods: Any) -> dict[str, Method | None]:
     """Return the method of each name; None for those of :func:`captum_gmar.list_methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
-        chosen = {**methods_of_mapping(methods)}
+        chosen = {**check_methods(methods)}
     elif isinstance(methods, Sequence) and not isinstance(methods, str):
         chosen = dict.fromkeys(map(_known, methods))
     else:

@@ -19,7 +19,7 @@ from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, Atten
 from captum_gmar.engine.hooks.constants import detach_parameters, detach_tensor
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.layer import attention_weights
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 
 
@@ -236,7 +236,7 @@ class _WordPass(AttentionMode):
         elif func in _PRODUCTS:
             rows = args[0].detach()[..., -self.capture.words :, :]
             weights.clear()
-            return self.capture.record(lambda: wide(rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
+            return self.capture.record(lambda: widen(rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
         elif isinstance(output, Tensor) and output.shape[-2:] == args[0].shape[-2:]:
             weights[id(output)] = output
         return output
@@ -253,7 +253,7 @@ class _WordPass(AttentionMode):
         rows, key = query[..., -capture.words :, :].detach(), key.detach()
 
         def weights() -> Tensor:
-            return attention_weights(wide(rows), wide(key), mask, call.scale)
+            return attention_weights(widen(rows), widen(key), mask, call.scale)
 
         return capture.record(weights, value, output, query.shape[-2] == key.shape[-2])
 

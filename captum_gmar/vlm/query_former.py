@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine.hooks.threads import limit_to_thread
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.models.attention_backend import attention_implementation
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 
 _CHUNK_LOGITS: Final = 1 << 23  # logits in the wider precision
 
@@ -16,7 +16,7 @@ def word_scores(logits: Tensor, ids: Sequence[int], contrast: Sequence[int] | No
     words = torch.arange(len(ids), device=logits.device)
     if contrast is not None:
         contrast = [*contrast] * (len(ids) // len(contrast))
-        return wide(logits[:, words, ids]) - wide(logits[:, words, contrast])
+        return widen(logits[:, words, ids]) - widen(logits[:, words, contrast])
     rows = torch.tensor([*ids] * len(logits), device=logits.device)
     scores: Tensor = _LogOdds.apply(logits.flatten(0, 1), rows)  # type: ignore[no-untyped-call]
     return scores.view(logits.shape[:2])
@@ -29,7 +29,7 @@ class _LogOdds(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, words: Tensor) -> Tensor:
         log_sums = torch.cat([_other_logits(*chunk).logsumexp(1) for chunk in _row_chunks(logits, words)])
         ctx.save_for_backward(logits, words, log_sums)
-        return wide(logits.gather(1, words[:, None])[:, 0]) - log_sums
+        return widen(logits.gather(1, words[:, None])[:, 0]) - log_sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -49,4 +49,4 @@ def _row_chunks(*tensors: Tensor) -> Any:
 
 def _other_logits(logits: Tensor, words: Tensor) -> Tensor:
     """Return the logits of all words but each row's word, in the wider precision."""
-    return wide(logits).scatter(1, words[:, None], -torch.inf)
+    return widen(logits).scatter(1, words[:, None], -torch.inf)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
 from captum_gmar.attr.captum_methods import PatchOcclusion
-from captum_gmar.attr.patch_relevance import methods_of_mapping, naming, relevance_of
+from captum_gmar.attr.patch_relevance import check_methods, name_errors, relevance_of
 
 
 def test_pixels_are_summed_over_their_patch(vit, images):
@@ -41,11 +41,11 @@ def test_random_methods_draw_the_same_each_time(vit, images):
 
 
 def test_errors_begin_with_the_methods_name():
-    with pytest.raises(RuntimeError, match=r"^mine: no$"), naming("mine"):
+    with pytest.raises(RuntimeError, match=r"^mine: no$"), name_errors("mine"):
         raise ValueError("no")
 
 
 @pytest.mark.parametrize("given", [{3: len}, {"mine": 3}, {"mine": GMARAttribution}])
 def test_what_is_no_method_or_name(given):
     with pytest.raises(TypeError, match="methods"):
-        methods_of_mapping(given)
+        check_methods(given)

@@ -10,8 +10,8 @@ from captum_gmar.attr import rules
 from captum_gmar.engine.attention.explain import run_sweep
 from captum_gmar.engine.kernels import dispatch
 from captum_gmar.engine.kernels.blocks import GradientBlocks
-from captum_gmar.engine.kernels.dispatch import WAYS, read_layer
-from captum_gmar.engine.kernels.layer import Layer, LayerGradient
+from captum_gmar.engine.kernels.dispatch import IMPLEMENTATIONS, read_layer
+from captum_gmar.engine.kernels.layer import AttentionLayer, LayerGradient
 from captum_gmar.engine.kernels.workspace import Scratch
 from captum_gmar.engine.plan import Plan
 
@@ -32,7 +32,7 @@ def test_readings_and_blocks(rule):
     query, key, value, grad_output = torch.randn(4, 2, 3, 7, 5, generator=random, dtype=torch.float64)
     grad_output[0, 1] = grad_output[1, :, 4] = 0
     relevance = torch.rand(2, 7, generator=random, dtype=torch.float64)
-    layer = Layer(query, key, None, 0.5)
+    layer = AttentionLayer(query, key, None, 0.5)
     tensors = {"value": value, "output": value, "grad_output": grad_output}
     blocks = GradientBlocks(layer, Scratch(layer), **tensors, grads=[None] * 4)
     read = partial(read_layer, LayerGradient(query, key, value, grad_output, None, 0.5))
@@ -47,25 +47,27 @@ def test_readings_and_blocks(rule):
 def test_sweeps_by_rows(monkeypatch, recursion, weighted, way):
     """As over blocks, of three layers."""
     random = torch.Generator().manual_seed(0)
-    layers = [Layer(*torch.randn(2, 2, 3, 7, 5, generator=random, dtype=torch.float64), None, None) for _ in range(3)]
+    layers = [
+        AttentionLayer(*torch.randn(2, 2, 3, 7, 5, generator=random, dtype=torch.float64), None, None) for _ in range(3)
+    ]
     start = torch.tensor([[1.0] + 6 * [0.0], 4 * [0.25] + 3 * [0.0]], dtype=torch.float64)
     importance = [torch.rand(2, 3, generator=random, dtype=torch.float64) for _ in range(3)] if weighted else None
     sweep = rules.RolloutSweep(0.7, recursion)
     over_blocks = run_sweep(Plan(sweep=sweep, implementation="blocks"), layers, start, importance)
-    is_open, read = WAYS[way]
-    readings = []
-    counted = is_open, lambda layer, reading: readings.append(reading) or read(layer, reading)
-    monkeypatch.setattr(dispatch, "WAYS", {way: counted})
+    is_open, read = IMPLEMENTATIONS[way]
+    reductions = []
+    counted = is_open, lambda layer, reduction: reductions.append(reduction) or read(layer, reduction)
+    monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", {way: counted})
     assert_close(run_sweep(Plan(sweep=sweep, implementation="fused"), layers, start, importance), over_blocks)
-    assert len(readings) == 3
+    assert len(reductions) == 3
 
 
 @pytest.mark.parametrize("of_masks", [True, False])
 def test_sweeps_that_need_blocks(monkeypatch, of_masks):
     """Where a mask may hide all keys, or the greatest of the heads is taken."""
     query = torch.randn(1, 2, 4, 5, dtype=torch.float64)
-    layer = Layer(query, query, torch.eye(4, dtype=torch.bool) if of_masks else None, None)
+    layer = AttentionLayer(query, query, torch.eye(4, dtype=torch.bool) if of_masks else None, None)
     sweep = rules.RolloutSweep(head_fusion="mean" if of_masks else "max")
-    monkeypatch.setattr(dispatch, "WAYS", {})
+    monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", {})
     start = torch.full((1, 4), 0.25, dtype=torch.float64)
     assert run_sweep(Plan(sweep=sweep, implementation="fused"), [layer], start, None).sum() > 0

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.checks import without_gradient_error
-from captum_gmar.engine.finite_checks import Flags, of_each
+from captum_gmar.engine.finite_checks import Flags, flag_each
 from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.blocks import GradientBlocks, gradient_blocks
 from captum_gmar.engine.kernels.dispatch import read_layer
-from captum_gmar.engine.kernels.layer import LayerGradient, is_whole, some
+from captum_gmar.engine.kernels.layer import LayerGradient, covers_all, slice_examples
 from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.kernels.reduction import Heads, Reading, leading
+from captum_gmar.engine.kernels.reduction import HeadSums, Reduction, count_leading
 from captum_gmar.engine.kernels.triton_reduction import is_readable
 from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
 
@@ -45,7 +45,7 @@ class BackwardPass:
         self.lowest = forward_pass.count  # the layer that was met again last
         self.importance: dict[int, list[Tensor | None]] = {}  # of each layer, in parts (n, H)
         self.lock = threading.Lock()  # devices have threads of their own in backward
-        self.heads = Heads()  # read of the gradient of the layer that was met last
+        self.heads = HeadSums()  # read of the gradient of the layer that was met last
         self.largest: list[Tensor] = []  # magnitude of the gradient of each layer and part (n, T)
         # tokens that the target reads
         self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
@@ -73,7 +73,7 @@ class BackwardPass:
             return
         assert isinstance(self.rule, HeadRule)
         with torch.no_grad(), without_autocast(self.relevance.device.type):
-            largest = of_each([layer.grad_output for layer in layers], _largest_of_layers)
+            largest = flag_each([layer.grad_output for layer in layers], _largest_of_layers)
             answers = readers(layers)
             for number in reversed(range(self.first, self.forward_pass.count)):
                 place = number - self.first
@@ -87,7 +87,7 @@ class BackwardPass:
             if examples.start == 0:
                 self._enter(number, blocks.grad_output.device)
             self.relevance = self.relevance.to(blocks.grad_output.device)  # of separate layers others come between
-            self._step(number, examples, self._step_over(number, some(self.relevance, examples), blocks))
+            self._step(number, examples, self._step_over(number, slice_examples(self.relevance, examples), blocks))
 
     def _step_over(self, layer: int, relevance: Tensor, blocks: GradientBlocks) -> Step:
         gradient = blocks.grad_output.view(*blocks.shape, -1)
@@ -97,7 +97,7 @@ class BackwardPass:
             is_row = self.rule.layerwise  # of the gradient alone
             has_gradient = largest > 0
             reads = has_gradient if is_row else has_gradient | (relevance != 0)
-            blocks.keep_first(leading(reads))
+            blocks.keep_first(count_leading(reads))
         return self.rule(relevance, blocks)
 
     def on_gradient(self, number: int, layer: LayerGradient, reads_rows: bool) -> Tensor | None:
@@ -112,14 +112,14 @@ class BackwardPass:
             if not reads_rows:
                 self._step(number, slice(None), self.rule.take(self.relevance, partial(read_layer, layer)))
                 return None
-            reading = self.rule.reading(self.relevance)
-            self.heads = Heads() if reading.norm is None else read_layer(layer, Reading(norm=reading.norm))
-            return reading.row
+            reduction = self.rule.reduction(self.relevance)
+            self.heads = HeadSums() if reduction.norm is None else read_layer(layer, Reduction(norm=reduction.norm))
+            return reduction.row
 
     def _reads_once(self, rule: HeadRule, layer: LayerGradient) -> bool:
         """Return whether no reading depends on another; or they take no longer than blocks do."""
-        reading = rule.reading(self.relevance)
-        return reading.totals is None or is_readable(layer, reading)
+        reduction = rule.reduction(self.relevance)
+        return reduction.totals is None or is_readable(layer, reduction)
 
     def on_rows(self, number: int, rows: Tensor) -> None:
         """Take relevance through a layer whose rows were read by its value's gradient."""
@@ -139,7 +139,7 @@ class BackwardPass:
         self.relevance = self.relevance.to(device)
 
     def _step(self, layer: int, examples: slice, step: Step) -> None:
-        if examples == slice(None) or is_whole(examples, len(self.relevance)):
+        if examples == slice(None) or covers_all(examples, len(self.relevance)):
             self.relevance = step.relevance
         else:
             self.relevance[examples] = step.relevance
@@ -176,15 +176,15 @@ class BackwardPass:
 
         def error() -> RuntimeError:
             return RuntimeError(
-                f"Expected the target to read {_spelled(begins, prefix)} after the last layer, as is usual for such a "
-                f"model, but it reads {_spelled(read, prefix)}. Say with tokens= where relevance begins."
+                f"Expected the target to read {_describe_tokens(begins, prefix)} after the last layer, as is usual for "
+                f"such a model, but it reads {_describe_tokens(read, prefix)}. Say with tokens= where relevance begins."
             )
 
         self.flags.must_hold(~(read.any() & is_other), error)
 
     def has_gradient(self) -> list[Tensor]:
         """Return flags, one for each layer and part: whether all examples have any gradient."""
-        return of_each(self.largest, lambda largest: (largest > 0).any(-1).all(-1))
+        return flag_each(self.largest, lambda largest: (largest > 0).any(-1).all(-1))
 
     def result(self) -> tuple[Tensor, Importance | None]:
         """Return relevance (N, T), and head importance, first layer first, if the rule weighs heads."""
@@ -209,7 +209,7 @@ def _largest_of_layers(gradients: Tensor) -> Tensor:
     return gradients.abs().amax((2, 4))
 
 
-def _spelled(tokens: Tensor, prefix: int | None) -> str:
+def _describe_tokens(tokens: Tensor, prefix: int | None) -> str:
     """Return marked tokens (T,) in words."""
     names = [f"token {index}" for index in tokens[:prefix].nonzero().flatten().tolist()]
     if tokens[prefix:].any():

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.attention.backward import BackwardPass
 from captum_gmar.engine.attention.forward import ForwardPass
-from captum_gmar.engine.attention.layer_readout import layers_apart, sum_of_layers
+from captum_gmar.engine.attention.layer_readout import separate_layers, sum_layer_logits
 from captum_gmar.engine.checks import NoPatchGridError, check_deterministic, check_forward
 from captum_gmar.engine.finite_checks import Flags
 from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
 from captum_gmar.engine.kernels.dispatch import is_batched, is_fused, read_layer
-from captum_gmar.engine.kernels.layer import Layer, LayerGradient, scale_of
+from captum_gmar.engine.kernels.layer import AttentionLayer, LayerGradient, resolve_scale
 from captum_gmar.engine.kernels.precision import without_autocast
-from captum_gmar.engine.kernels.reduction import Heads, Reading, leading, read_blocks
+from captum_gmar.engine.kernels.reduction import HeadSums, Reduction, count_leading, read_blocks
 from captum_gmar.engine.kernels.workspace import Scratch
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.introspection import ModelInfo, inspect_model
@@ -95,7 +95,7 @@ def _logits_and_scores(
         check_rows(logits, forward_pass.examples)
     scores = plan.score(logits)
     if plan.separate:
-        scores = sum_of_layers(scores, forward_pass, survey.model)
+        scores = sum_layer_logits(scores, forward_pass, survey.model)
         logits = logits.chunk(forward_pass.apart)[-1]  # what comes out of the last layer is what the whole model gives
     return logits.detach(), scores
 
@@ -123,8 +123,8 @@ def _explain_score(
     if plan.sweep:
         relevance = run_sweep(plan, forward_pass.layers[max(plan.start_layer, 0) :], start, importance)
     flags.finite(relevance, "relevance")
-    without_gradient = not all(flags.look())
-    return Explanation(relevance, importance, forward_pass.grid, without_gradient)
+    lacks_gradient = not all(flags.look())
+    return Explanation(relevance, importance, forward_pass.grid, lacks_gradient)
 
 
 @contextmanager
@@ -143,8 +143,8 @@ def run_forward(
             forward_pass,
             attention_implementation(survey, "sdpa"),
             force_eager(),
-            layers_apart(layers, forward_pass) if layers else nullcontext(),
-            nullcontext() if plan.rule else _forgetful(),
+            separate_layers(layers, forward_pass) if layers else nullcontext(),
+            nullcontext() if plan.rule else _drop_saved_tensors(),
         ):
             output = forward_func.run(forward_pass.mark(pixels), *arguments)
         logits = find_logits(output)
@@ -155,17 +155,17 @@ def run_forward(
         forward_pass.forget()
 
 
-def _is_masked(layers: Sequence[Layer]) -> bool:
+def _is_masked(layers: Sequence[AttentionLayer]) -> bool:
     return any(layer.mask is not None for layer in layers)
 
 
-def _unmasked(layer: Layer) -> LayerGradient:
+def _drop_mask(layer: AttentionLayer) -> LayerGradient:
     """Return a layer for reductions of attention alone; the key stands for tensors that these do not need."""
-    scale = scale_of(layer.query, layer.scale)
+    scale = resolve_scale(layer.query, layer.scale)
     return LayerGradient(layer.query, layer.key, layer.key, layer.key, None, scale, layer.lse)
 
 
-def run_sweep(plan: Plan, layers: Sequence[Layer], relevance: Tensor, importance: Importance | None) -> Tensor:
+def run_sweep(plan: Plan, layers: Sequence[AttentionLayer], relevance: Tensor, importance: Importance | None) -> Tensor:
     """Return the relevance (N, T) after the plan's sweep, on its device, for as many examples at a time as fit."""
     sweep, given = plan.sweep, plan.implementation
     assert sweep is not None
@@ -173,13 +173,13 @@ def run_sweep(plan: Plan, layers: Sequence[Layer], relevance: Tensor, importance
     importance = importance and [heads.to(relevance.device) for heads in importance]
     with torch.no_grad(), without_autocast(relevance.device.type):
         if not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance) or _is_masked(layers):
-            parts = _of_parts(layers, relevance, importance)
+            parts = _iterate_parts(layers, relevance, importance)
             return torch.cat([sweep(start, blocks, weighing) for start, blocks, weighing in parts])
         if all(is_batched(layer.query, layer.key, given) for layer in layers):
             return sweep.take(relevance, readers(layers), importance)
         if all(is_fused(layer.query, layer.key, given) for layer in layers):
-            return sweep.take(relevance, [partial(read_layer, _unmasked(layer)) for layer in layers], importance)
-        parts = _of_parts(layers, relevance, importance)
+            return sweep.take(relevance, [partial(read_layer, _drop_mask(layer)) for layer in layers], importance)
+        parts = _iterate_parts(layers, relevance, importance)
         return torch.cat(
             [
                 sweep.take(start, [partial(_read_query_rows, b) for b in blocks], weighing)
@@ -188,8 +188,8 @@ def run_sweep(plan: Plan, layers: Sequence[Layer], relevance: Tensor, importance
         )
 
 
-def _of_parts(
-    layers: Sequence[Layer], relevance: Tensor, importance: Importance | None
+def _iterate_parts(
+    layers: Sequence[AttentionLayer], relevance: Tensor, importance: Importance | None
 ) -> Iterator[tuple[Tensor, list[AttentionBlocks], Importance | None]]:
     """Yield relevance, layers and importance for as many examples at a time as a block holds."""
     scratch = Scratch(max(layers, key=lambda layer: layer.shape[1]))
@@ -198,11 +198,11 @@ def _of_parts(
         yield relevance[part], blocks, importance and [heads[part] for heads in importance]
 
 
-def _read_query_rows(layer: AttentionBlocks, reading: Reading) -> Heads:
+def _read_query_rows(layer: AttentionBlocks, reduction: Reduction) -> HeadSums:
     """Reduce the blocks of the query rows that count."""
-    if reading.row is not None and reading.row.device.type == "cpu":  # another device would have to be waited for
-        layer.keep_first(leading(reading.row != 0))
-    return read_blocks(layer, reading)
+    if reduction.row is not None and reduction.row.device.type == "cpu":  # another device would have to be waited for
+        layer.keep_first(count_leading(reduction.row != 0))
+    return read_blocks(layer, reduction)
 
 
 def _starts(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
@@ -229,7 +229,7 @@ def _start(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: obj
 
 
 @contextmanager
-def _forgetful() -> Iterator[None]:
+def _drop_saved_tensors() -> Iterator[None]:
     """Let autograd note operations and keep none of their tensors but indices."""
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t if t.dtype == torch.long else None, lambda kept: kept):
         yield

@@ -27,8 +27,8 @@ from captum_gmar.engine.hooks.constants import PLAIN, detach_parameters
 from captum_gmar.engine.kernels.batched import BatchedTap
 from captum_gmar.engine.kernels.dispatch import VALUE_MATRICES, is_batched, is_fused
 from captum_gmar.engine.kernels.fused import FusedTap
-from captum_gmar.engine.kernels.layer import Layer, LayerGradient, LayerTap
-from captum_gmar.engine.kernels.precision import of_sums
+from captum_gmar.engine.kernels.layer import AttentionLayer, LayerGradient, LayerTap
+from captum_gmar.engine.kernels.precision import sum_dtype
 from captum_gmar.engine.kernels.recompute import BlocksTap
 from captum_gmar.engine.kernels.triton_reduction import is_readable
 from captum_gmar.engine.kernels.workspace import Workspace
@@ -60,14 +60,14 @@ class ForwardPass(AttentionMode):
         self.tokens = 0
         self.pixels: Node | None = None  # where the pixels stand in autograd's graph
         self.taps: list[LayerTap] = []  # of each layer
-        self.layers: list[Layer] = []  # what was kept
+        self.layers: list[AttentionLayer] = []  # what was kept
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
         self.zero = torch.empty(0, device="cpu")  # whose memory the anchors of layers share
         self.entry: Node | None = None  # what enters the first layer's attention; where layers are cut off, the layer
         self.last: Node | None = None  # where the last layer met stands in autograd's graph
         self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
-        self.before: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
+        self.windowed_shape: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
         self.follows = False  # whether the attention that is looked at was computed from the last layer met
         self.refusal: NoPatchGridError | None = None  # why the model has no single patch grid, if it was found out
         self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
@@ -125,8 +125,8 @@ class ForwardPass(AttentionMode):
         if not self._is_over_grid(query, key, value):
             passed = call.run()
             if self._pools(query, key, value):
-                layer = Layer(query, key, call.attn_mask, call.scale)
-                self.poolings.append(Pooling(self._pooled(layer), passed.grad_fn))
+                layer = AttentionLayer(query, key, call.attn_mask, call.scale)
+                self.poolings.append(Pooling(self._pooling_attention(layer), passed.grad_fn))
             return passed
         self._check_explainable(call.dropout_p)
         if not self._follows(query, key, value):
@@ -136,9 +136,9 @@ class ForwardPass(AttentionMode):
         if not self.separate:
             self.entry = self.entry or query.grad_fn
         if not self.taps or (query.dtype, query.device) != (self.zero.dtype, self.zero.device):
-            self.like = query.new_empty(0, dtype=of_sums(query.dtype))
+            self.like = query.new_empty(0, dtype=sum_dtype(query.dtype))
             self.zero = _scalar(query)
-        layer = Layer(query, key, mask, call.scale)
+        layer = AttentionLayer(query, key, mask, call.scale)
         tap = self._tap(layer, value)
         self.taps.append(tap)
         attended = attend_by_tap(layer, value, tap)
@@ -146,7 +146,7 @@ class ForwardPass(AttentionMode):
         self.last = attended.grad_fn
         return attended
 
-    def _tap(self, layer: Layer, value: Tensor) -> LayerTap:
+    def _tap(self, layer: AttentionLayer, value: Tensor) -> LayerTap:
         """Return the tap of a layer: batched if the first layer's is."""
         rule, number, given = self.plan.rule, len(self.taps), self.plan.implementation
         if not self.taps:
@@ -157,10 +157,10 @@ class ForwardPass(AttentionMode):
         edge = self.zero.detach().requires_grad_()
         if rule is None or not is_fused(layer.query, value, given):
             return BlocksTap(number, edge, self.workspace)
-        reading = rule.reading(edge.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
-        matrix = None if reading is None or reading.matrix not in VALUE_MATRICES else reading.matrix
+        reduction = rule.reduction(edge.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
+        matrix = None if reduction is None or reduction.matrix not in VALUE_MATRICES else reduction.matrix
         backward = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
-        if matrix == "attention" and reading is not None and is_readable(backward, reading):
+        if matrix == "attention" and reduction is not None and is_readable(backward, reduction):
             matrix = None  # the kernel takes less time than channels more
         return FusedTap(number, edge, matrix)
 
@@ -183,7 +183,7 @@ class ForwardPass(AttentionMode):
         self.follows = self.last is not None and depends((query, key, value), self.last, self.cuts)
         return self.follows or depends((query, key), self.pixels)
 
-    def _keep(self, layer: Layer) -> None:
+    def _keep(self, layer: AttentionLayer) -> None:
         if self.plan.sweep is None:
             return
         self.layers.append(layer)
@@ -202,7 +202,7 @@ class ForwardPass(AttentionMode):
         """Return whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
         self.passed_by.add(tuple(query.shape))
         if not self.count and self._sees_the_image(query, key, value):
-            self.before = tuple(query.shape)
+            self.windowed_shape = tuple(query.shape)
         if self.last is None or not depends((query, key, value), self.last):
             return False
         pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
@@ -222,7 +222,7 @@ class ForwardPass(AttentionMode):
         return False
 
     @torch.no_grad()
-    def _pooled(self, layer: Layer) -> Tensor:
+    def _pooling_attention(self, layer: AttentionLayer) -> Tensor:
         """Compute the pooling attention (N, T), the mean over heads and queries."""
         tokens = layer.key.shape[-2]
         one_hot = torch.eye(tokens, dtype=layer.key.dtype, device=layer.key.device)
@@ -236,10 +236,10 @@ class ForwardPass(AttentionMode):
         Raises:
             RuntimeError: if the layer does not depend on the layer before.
         """
-        if self.before is not None:
+        if self.windowed_shape is not None:
             return self._refuse(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
-                f"the first such layer came one with queries of shape {self.before}. Windowed and hierarchical models "
+                f"the first such layer came one with queries of shape {self.windowed_shape}. Windowed and hierarchical models "
                 "have no single patch grid. AttentionEvidence explains them."
             )
         if not (self.last is None or self.separate or self.follows or depends(inputs, self.last, self.cuts)):
@@ -293,7 +293,7 @@ class ForwardPass(AttentionMode):
         )
 
 
-def attend_by_tap(layer: Layer, value: Tensor, tap: LayerTap) -> Tensor:
+def attend_by_tap(layer: AttentionLayer, value: Tensor, tap: LayerTap) -> Tensor:
     """Compute attention as one function, so that modes around the pass see one, whose result they may change."""
     if has_torch_function((value,)):
         attended: Tensor = handle_torch_function(attend_by_tap, (value,), layer, value, tap)

@@ -14,8 +14,8 @@ from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.models.patch_grid import check_rows
 
 
-def sum_of_layers(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
-    """Sum the logits (L·N, ...) of all layers, an output under :func:`layers_apart`: (N, ...)
+def sum_layer_logits(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
+    """Sum the logits (L·N, ...) of all layers, an output under :func:`separate_layers`: (N, ...)
 
     Raises:
         RuntimeError: if the layers of the model are not those that were met.
@@ -31,7 +31,7 @@ def sum_of_layers(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -
 
 
 @contextmanager
-def layers_apart(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iterator[None]:
+def separate_layers(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iterator[None]:
     """Give each layer the gradient of its own logits, within the block and this thread.
 
     A layer's own logits are what the model gives without the layers after it. All are had in one pass: layers take
@@ -51,10 +51,10 @@ def layers_apart(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iter
         outputs.append(output if isinstance(output, Tensor) else output[0])
         if layer is not layers[-1]:
             return None
-        beside = [tokens.to(outputs[-1].device) for tokens in outputs]  # of a model that is spread over several
-        is_first = len(beside[0]) == forward_pass.examples  # torch's layers may take tokens first
-        together = torch.cat(beside, 0 if is_first else 1)
-        return together if isinstance(output, Tensor) else (together, *output[1:])
+        layer_outputs = [tokens.to(outputs[-1].device) for tokens in outputs]  # of a model that is spread over several
+        is_first = len(layer_outputs[0]) == forward_pass.examples  # torch's layers may take tokens first
+        joined = torch.cat(layer_outputs, 0 if is_first else 1)
+        return joined if isinstance(output, Tensor) else (joined, *output[1:])
 
     with ExitStack() as stack:
         for layer in layers:

@@ -78,18 +78,18 @@ def _double(model: nn.Module) -> nn.Module:
     model = getattr(model, "_orig_mod", model)
     doubles = {module: module.__new__(type(module)) for module in model.modules()}
 
-    def of_double(value: Any) -> Any:
+    def double_of(value: Any) -> Any:
         """Return a value with doubles in the place of modules, also in bound and partial functions."""
         if isinstance(value, nn.Module):
             return doubles.get(value, value)
         if isinstance(value, MethodType):
-            return MethodType(value.__func__, of_double(value.__self__))
+            return MethodType(value.__func__, double_of(value.__self__))
         if isinstance(value, partial):
-            return partial(value.func, *map(of_double, value.args), **value.keywords)
+            return partial(value.func, *map(double_of, value.args), **value.keywords)
         return value
 
     for module, double in doubles.items():
-        parts = {name: copy(part) if isinstance(part, dict) else of_double(part) for name, part in vars(module).items()}
-        parts["_modules"] = {name: of_double(child) for name, child in module._modules.items()}
+        parts = {name: copy(part) if isinstance(part, dict) else double_of(part) for name, part in vars(module).items()}
+        parts["_modules"] = {name: double_of(child) for name, child in module._modules.items()}
         vars(double).update({**parts, "_compiled_call_impl": None})
     return doubles[model]

@@ -26,23 +26,23 @@ from captum_gmar.engine.hooks.constants import detach_parameters
 from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
-from captum_gmar.engine.kernels.layer import Layer
-from captum_gmar.engine.kernels.precision import wide, without_autocast
-from captum_gmar.engine.kernels.reduction import Reading, read_blocks, sum_up
+from captum_gmar.engine.kernels.layer import AttentionLayer
+from captum_gmar.engine.kernels.precision import widen, without_autocast
+from captum_gmar.engine.kernels.reduction import Reduction, read_blocks, sum_up
 from captum_gmar.engine.kernels.workspace import Scratch
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_rows, logits_of, patch_grid
-from captum_gmar.engine.rule import evenly
+from captum_gmar.engine.rule import uniform_relevance
 
 NORM_FUNCTIONS = (F.layer_norm, F.rms_norm)
 
 
-class AttentionLayer(NamedTuple):
+class LayerAttention(NamedTuple):
     """Captured attention of one layer."""
 
-    layer: Layer
+    layer: AttentionLayer
     value: Tensor  # (N, H, T, D)
     output: Tensor  # (N, H, T, D), attention times value, in the graph
     normalised: Tensor | None  # (N, T, hidden), output of the last norm before attention, in the graph
@@ -54,8 +54,8 @@ class AttentionLayer(NamedTuple):
         with torch.no_grad(), without_autocast(self.value.device.type):
             for part in scratch.parts():
                 blocks = AttentionBlocks(self.layer.part(part), scratch)
-                queries = evenly(wide(self.value[part, 0, :, 0]))
-                parts.append(read_blocks(blocks, Reading(queries, "attention")).rows.mean(1))
+                queries = uniform_relevance(widen(self.value[part, 0, :, 0]))
+                parts.append(read_blocks(blocks, Reduction(queries, "attention")).rows.mean(1))
         return torch.cat(parts)
 
     def first_query_evidence(self, queries: int, gradient: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class AttentionLayer(NamedTuple):
             for part in scratch.parts():
                 blocks = AttentionBlocks(self.layer.part(part), scratch)
                 blocks.keep_first(queries)
-                value, output_gradient = wide(self.value[part]), wide(gradient[part])
+                value, output_gradient = widen(self.value[part]), widen(gradient[part])
                 products = [block.attention * (output_gradient[:, :, block.rows] @ value.mT) for block in blocks]
                 parts.append(sum_up([product.sum((1, 2)) for product in products]))
         return torch.cat(parts)
@@ -81,7 +81,7 @@ class LayerTokens(NamedTuple):
     examples: int  # N
     logits: Tensor  # (N, classes), in the graph
     tokens: list[Tensor]  # L + 1 of (N, T, hidden): each layer's input, and the last layer's output
-    attention: list[AttentionLayer]  # L attentions over the image's tokens
+    attention: list[LayerAttention]  # L attentions over the image's tokens
     libra_pass: LibraGradPass | None
 
     @property
@@ -134,7 +134,7 @@ class LayerTokens(NamedTuple):
 
     def sum_channels(self, tokens: Tensor, gradient: Tensor) -> Tensor:
         """Sum tokens times gradient over channels, (N, T)."""
-        return self._examples_first((wide(tokens.detach()) * wide(gradient)).sum(-1)).to(self.logits.device)
+        return self._examples_first((widen(tokens.detach()) * widen(gradient)).sum(-1)).to(self.logits.device)
 
     def has_gradient(self, gradient: Tensor) -> Tensor:
         """Return a flag that is True if every example has a non-zero gradient."""
@@ -225,7 +225,7 @@ class _AttentionCapture(AttentionMode):
         super().__init__()
         self.examples = examples
         self.grid = grid
-        self.layers: list[AttentionLayer] = []
+        self.layers: list[LayerAttention] = []
         self._normalised: Tensor | None = None
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -233,8 +233,8 @@ class _AttentionCapture(AttentionMode):
         output = call.run()
         if self._is_over_grid(*call[:3]):
             query, key, value, mask, *_ = call.expanded()
-            layer = Layer(query.detach(), key.detach(), None if mask is None else mask.detach(), call.scale)
-            self.layers.append(AttentionLayer(layer, value.detach(), output, self._normalised))
+            layer = AttentionLayer(query.detach(), key.detach(), None if mask is None else mask.detach(), call.scale)
+            self.layers.append(LayerAttention(layer, value.detach(), output, self._normalised))
         return output
 
     def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:

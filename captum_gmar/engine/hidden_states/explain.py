@@ -54,5 +54,5 @@ def _explain_by_rule(rule: TokenRule, layers: LayerTokens, gradients: Sequence[T
         flags.finite(gradient, "gradient of the tokens")
         flags.add(layers.has_gradient(gradient))
     flags.finite(relevance, "relevance")
-    without_gradient = not all(flags.look())
-    return Explanation(relevance, None, layers.grid, without_gradient, layers.logits.detach())
+    lacks_gradient = not all(flags.look())
+    return Explanation(relevance, None, layers.grid, lacks_gradient, layers.logits.detach())

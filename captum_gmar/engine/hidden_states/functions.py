@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 
 
 def layer_norm(
@@ -41,7 +41,7 @@ def rms_norm(
     leading = input.shape[: input.dim() - len(normalized_shape)]
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = wide(x).pow(2).reshape(*leading, -1).mean(-1)
+        mean = widen(x).pow(2).reshape(*leading, -1).mean(-1)
         return F.rms_norm(x, list(normalized_shape), weight, eps), (mean + (eps or torch.finfo(x.dtype).eps)).rsqrt()
 
     return _normalise(input, run, weight, None, (*leading, -1), subtracts_mean=False)

@@ -20,7 +20,7 @@ def _load_tokens(pointer, places, stride, count, D: tl.constexpr, D_PADDED: tl.c
 
 
 @triton.jit
-def _scaled(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.constexpr, PRECISION: tl.constexpr):
+def _scores(query, key, i, j, QUERIES, KEYS, mask, m_i, m_j, scale, MASK: tl.constexpr, PRECISION: tl.constexpr):
     """Compute the scores that softmax takes."""
     scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
     if MASK != 0:
@@ -69,8 +69,8 @@ def row_sums(
     hides all keys there is no attention, as torch has it: the first is infinite, and the second zero.
     """
     blocks = tl.cdiv(QUERIES, BI)
-    of_head = (tl.program_id(0) // blocks).to(tl.int64)
-    n, h = of_head // H, of_head % H
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
+    n, h = pair // H, pair % H
     i = (tl.program_id(0) % blocks) * BI + tl.arange(0, BI)
     q = _load_tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
     largest, weight = tl.full((BI,), float("-inf"), tl.float32), tl.zeros((BI,), tl.float32)
@@ -80,7 +80,7 @@ def row_sums(
     for start in range(0, KEYS, BJ):
         j = start + tl.arange(0, BJ)
         k = _load_tokens(K + n * k_n + h // GROUP * k_h, j, k_j, KEYS, D, D_PADDED)
-        scores = _scaled(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
+        scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
         scores = tl.where(j[None] < KEYS, scores, float("-inf"))
         larger = tl.maximum(largest, tl.max(scores, 1))
         shift = tl.where(larger == float("-inf"), 0.0, larger)  # where a mask hid all keys so far
@@ -96,11 +96,11 @@ def row_sums(
         largest = larger
     nowhere = weight == 0
     kept = tl.where(nowhere, 1.0, weight)
-    tl.store(LSE + of_head * QUERIES + i, tl.where(nowhere, float("inf"), largest + tl.log(kept)), mask=i < QUERIES)
+    tl.store(LSE + pair * QUERIES + i, tl.where(nowhere, float("inf"), largest + tl.log(kept)), mask=i < QUERIES)
     if MATRIX < 4:
-        tl.store(TOTALS + of_head * QUERIES + i, totals / kept, mask=i < QUERIES)
+        tl.store(TOTALS + pair * QUERIES + i, totals / kept, mask=i < QUERIES)
     if NORM > 0:
-        tl.store(NORMS + of_head * QUERIES + i, norms, mask=i < QUERIES)
+        tl.store(NORMS + pair * QUERIES + i, norms, mask=i < QUERIES)
 
 
 @triton.jit
@@ -113,8 +113,8 @@ def column_sums(
 ):  # fmt: skip
     """Compute for each key Σ_i r_i M_ij, and its part of the norm. MATRIX and NORM as before, and 3 for M = G⁺."""
     blocks = tl.cdiv(KEYS, BJ)
-    of_head = (tl.program_id(0) // blocks).to(tl.int64)
-    n, h = of_head // H, of_head % H
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
+    n, h = pair // H, pair % H
     j = (tl.program_id(0) % blocks) * BJ + tl.arange(0, BJ)
     columns, norms = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
     gradient = tl.zeros((BI, BJ), tl.float32)
@@ -133,12 +133,12 @@ def column_sums(
             row = tl.load(ROW + n * QUERIES + i, mask=i < QUERIES, other=0.0)
         if MATRIX < 3:
             q = _load_tokens(Q + n * q_n + h * q_h, i, q_i, QUERIES, D, D_PADDED)
-            scores = _scaled(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
-            lse = tl.load(LSE + of_head * QUERIES + i, mask=i < QUERIES, other=float("inf"))
+            scores = _scores(q, k, i, j, QUERIES, KEYS, MASKS + n * m_n + h * m_h, m_i, m_j, scale, MASK, PRECISION)
+            lse = tl.load(LSE + pair * QUERIES + i, mask=i < QUERIES, other=float("inf"))
             columns += tl.sum(row[:, None] * _product_of(tl.exp(scores - lse[:, None]), gradient, MATRIX), 0)
         if MATRIX == 3:
             columns += tl.sum(row[:, None] * tl.maximum(gradient, 0.0), 0)
     if MATRIX < 4:
-        tl.store(COLUMNS + of_head * KEYS + j, columns, mask=j < KEYS)
+        tl.store(COLUMNS + pair * KEYS + j, columns, mask=j < KEYS)
     if NORM > 0:
-        tl.store(NORMS + of_head * KEYS + j, norms, mask=j < KEYS)
+        tl.store(NORMS + pair * KEYS + j, norms, mask=j < KEYS)

@@ -16,9 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from captum_gmar.engine.kernels.layer import BackwardListener, Layer, LayerGradient, attention_weights, scale_of
-from captum_gmar.engine.kernels.precision import of_sums
-from captum_gmar.engine.kernels.reduction import MATRICES, NOTHING, Heads, Matrix, Reading, norm_of
+from captum_gmar.engine.kernels.layer import (
+    AttentionLayer,
+    BackwardListener,
+    LayerGradient,
+    attention_weights,
+    resolve_scale,
+)
+from captum_gmar.engine.kernels.precision import sum_dtype
+from captum_gmar.engine.kernels.reduction import MATRICES, NOTHING, HeadSums, Matrix, Reduction, head_norms
 
 # N·H·T² of a layer up to which that is quicker than blocks, which share their products with the pass backward.
 MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
@@ -36,12 +42,12 @@ class BatchedTap:
     """
 
     is_read: bool
-    layer: Layer | None = None
+    layer: AttentionLayer | None = None
     value: Tensor | None = None
     edge: GradientEdge | None = None
     lse: Tensor | None = None
 
-    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+    def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention``."""
         output = F.scaled_dot_product_attention(layer.query, layer.key, value, layer.mask, scale=layer.scale)
         if self.is_read:
@@ -58,7 +64,7 @@ class BatchedTap:
         if gradient is None or self.layer is None or self.value is None:
             return None
         query, key, mask, scale, _ = self.layer
-        return LayerGradient(query, key, self.value, gradient, mask, scale_of(query, scale))
+        return LayerGradient(query, key, self.value, gradient, mask, resolve_scale(query, scale))
 
     def release(self) -> None:
         """Release all tensors."""
@@ -72,25 +78,25 @@ def is_small(query: Tensor, value: Tensor) -> bool:
     return query.shape == value.shape and examples * heads * tokens * tokens <= most
 
 
-class LayersTogether:
+class LayerBatch:
     """Layers of one shape, precision, device and kind of mask; their matrices are computed together at the first read.
 
     Args:
         layers: without gradient, or with their value and its output's gradient.
     """
 
-    def __init__(self, layers: Sequence[Layer | LayerGradient]) -> None:
+    def __init__(self, layers: Sequence[AttentionLayer | LayerGradient]) -> None:
         self.layers: Sequence[Any] = layers
         self._matrices: dict[Matrix, Tensor] = {}
         self._sums: dict[tuple[Matrix, int], Tensor] = {}
         self._norms: dict[str, Tensor] = {}
 
-    def read(self, layer: int, reading: Reading) -> Heads:
+    def read(self, layer: int, reduction: Reduction) -> HeadSums:
         """Compute a reduction of one of the layers."""
-        return Heads(
-            NOTHING if reading.matrix is None else self._rows(layer, reading.matrix, reading.row),
-            NOTHING if reading.norm is None else self._norm(reading.norm)[layer],
-            NOTHING if reading.totals is None else self._sum(reading.totals, -1)[layer],
+        return HeadSums(
+            NOTHING if reduction.matrix is None else self._rows(layer, reduction.matrix, reduction.row),
+            NOTHING if reduction.norm is None else self._norm(reduction.norm)[layer],
+            NOTHING if reduction.totals is None else self._sum(reduction.totals, -1)[layer],
         )
 
     def _rows(self, layer: int, name: Matrix, row: Tensor | None) -> Tensor:
@@ -106,7 +112,7 @@ class LayersTogether:
 
     def _norm(self, name: str) -> Tensor:
         if name not in self._norms:
-            self._norms[name] = norm_of(name, self.gradient)
+            self._norms[name] = head_norms(name, self.gradient)
         return self._norms[name]
 
     def _matrix(self, name: Matrix) -> Tensor:
@@ -142,22 +148,22 @@ class LayersTogether:
 
     def _stacked(self, part: Callable[[Any], Tensor]) -> Tensor:
         stacked = torch.stack([part(layer) for layer in self.layers])
-        return stacked.to(of_sums(stacked.dtype))
+        return stacked.to(sum_dtype(stacked.dtype))
 
 
-def readers(layers: Sequence[Layer | LayerGradient]) -> list[Callable[[Reading], Heads]]:
+def readers(layers: Sequence[AttentionLayer | LayerGradient]) -> list[Callable[[Reduction], HeadSums]]:
     """Return a function for each layer that computes its reductions, together with those of layers of one kind."""
     groups: dict[object, list[int]] = {}
     for place, layer in enumerate(layers):
         query, mask = layer.query, layer.mask
         kind = query.shape, query.dtype, query.device, layer.scale, None if mask is None else mask.dtype
         groups.setdefault(kind, []).append(place)
-    answers: dict[int, Callable[[Reading], Heads]] = {}
+    answers: dict[int, Callable[[Reduction], HeadSums]] = {}
     for places in groups.values():
-        together = LayersTogether([layers[place] for place in places])
+        together = LayerBatch([layers[place] for place in places])
         answers.update((place, _reader(together, number)) for number, place in enumerate(places))
     return [answers[place] for place in range(len(layers))]
 
 
-def _reader(layers: LayersTogether, number: int) -> Callable[[Reading], Heads]:
-    return lambda reading: layers.read(number, reading)
+def _reader(layers: LayerBatch, number: int) -> Callable[[Reduction], HeadSums]:
+    return lambda reduction: layers.read(number, reduction)

@@ -12,12 +12,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.kernels.layer import Layer, LayerGradient, flat, scale_of, some_rows, split
-from captum_gmar.engine.kernels.precision import of_blocks
+from captum_gmar.engine.kernels.layer import (
+    AttentionLayer,
+    LayerGradient,
+    flatten_heads,
+    iterate_slices,
+    resolve_scale,
+    slice_rows,
+)
+from captum_gmar.engine.kernels.precision import block_dtype
 from captum_gmar.engine.kernels.reduction import (
-    Heads,
-    Reading,
-    joined,
+    HeadSums,
+    Reduction,
+    join_sums,
     positive_sum,
     product,
     read_blocks,
@@ -57,11 +64,15 @@ class RowBlock:
 class AttentionBlocks:
     """Some examples of a layer, as blocks of query rows."""
 
-    def __init__(self, layer: Layer, scratch: Scratch) -> None:
-        self.scale = scale_of(layer.query, layer.scale)
+    def __init__(self, layer: AttentionLayer, scratch: Scratch) -> None:
+        self.scale = resolve_scale(layer.query, layer.scale)
         self.shape = layer.query.shape[:-1]  # (n, H, T)
         precision = scratch.like.dtype
-        self.query, self.key, self.mask = flat(layer.query, precision), flat(layer.key, precision), layer.mask
+        self.query, self.key, self.mask = (
+            flatten_heads(layer.query, precision),
+            flatten_heads(layer.key, precision),
+            layer.mask,
+        )
         self.scratch = scratch
         self.queries = self.shape[-1]
         self.rows = scratch.rows  # of a block, or less
@@ -72,7 +83,7 @@ class AttentionBlocks:
 
     def __iter__(self) -> Iterator[RowBlock]:
         blocks = math.ceil(self.queries / self.rows)
-        for rows in split(self.queries, math.ceil(self.queries / blocks)):  # of nearly one size
+        for rows in iterate_slices(self.queries, math.ceil(self.queries / blocks)):  # of nearly one size
             yield RowBlock(self, rows)
 
     def heads_apart(self) -> Iterator[Self]:
@@ -95,7 +106,7 @@ class AttentionBlocks:
     def attention(self, rows: slice) -> Tensor:
         """Compute A (n, H, R, T) of some query rows."""
         scores, attention = self._matrix(0, rows), self.spare(0, rows)  # the same memory
-        torch.baddbmm(scores, some_rows(self.query, rows), self.key.mT, beta=0, alpha=self.scale, out=scores)
+        torch.baddbmm(scores, slice_rows(self.query, rows), self.key.mT, beta=0, alpha=self.scale, out=scores)
         if self.mask is not None:
             mask = self.mask[:, :, rows]
             if mask.dtype == torch.bool:
@@ -129,7 +140,7 @@ class GradientBlocks(AttentionBlocks):
 
     def __init__(
         self,
-        layer: Layer,
+        layer: AttentionLayer,
         scratch: Scratch,
         *,
         value: Tensor,
@@ -139,7 +150,11 @@ class GradientBlocks(AttentionBlocks):
     ) -> None:
         super().__init__(layer, scratch)
         precision = scratch.like.dtype
-        self.value, self.grad_output, self.grads = flat(value, precision), flat(grad_output, precision), grads
+        self.value, self.grad_output, self.grads = (
+            flatten_heads(value, precision),
+            flatten_heads(grad_output, precision),
+            grads,
+        )
         self.gathered = grads[0] is None or output is None
         self.apart = False  # whether these are some heads of the layer's
         self.whole: RowBlock | None = None  # all rows, if one block holds them
@@ -151,7 +166,7 @@ class GradientBlocks(AttentionBlocks):
             else:
                 self.sums = [scratch.workspace.take(f"sums {place}", (*t.shape,), t) for place, t in enumerate(factors)]
             products = torch.mul(
-                self.grad_output, flat(output, precision), out=self.sums[2]
+                self.grad_output, flatten_heads(output, precision), out=self.sums[2]
             )  # not in use before the first block
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
@@ -193,7 +208,7 @@ class GradientBlocks(AttentionBlocks):
 
     def gradient(self, rows: slice) -> Tensor:
         """Compute G (n, H, R, T) of some query rows."""
-        torch.bmm(some_rows(self.grad_output, rows), self.value.mT, out=self._matrix(1, rows))
+        torch.bmm(slice_rows(self.grad_output, rows), self.value.mT, out=self._matrix(1, rows))
         return self.spare(1, rows)
 
     def _gather(self, block: RowBlock) -> None:
@@ -202,10 +217,10 @@ class GradientBlocks(AttentionBlocks):
         _ = block.attention, block.gradient  # which are computed, if they are not yet
         rows, attention, gradient = block.rows, self._matrix(0, block.rows), self._matrix(1, block.rows)
         beta = 0 if rows.start == 0 else 1
-        grad_output, query = some_rows(self.grad_output, rows), some_rows(self.query, rows)
+        grad_output, query = slice_rows(self.grad_output, rows), slice_rows(self.query, rows)
         torch.baddbmm(grad_value, attention.mT, grad_output, beta=beta, out=grad_value)
-        grad_scores = gradient.sub_(some_rows(self.delta, rows)).mul_(attention)
-        row_grads = some_rows(grad_query, rows)
+        grad_scores = gradient.sub_(slice_rows(self.delta, rows)).mul_(attention)
+        row_grads = slice_rows(grad_query, rows)
         torch.baddbmm(row_grads, grad_scores, self.key, beta=0, alpha=self.scale, out=row_grads)
         torch.baddbmm(grad_key, grad_scores.mT, query, beta=beta, alpha=self.scale, out=grad_key)
         if self.grads[3] is not None:
@@ -238,8 +253,8 @@ def _is_nowhere(mask: Tensor) -> Tensor:
 
 def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlocks]]:
     """Yield as many examples at a time as a block holds; no gradient is gathered."""
-    part = Layer(layer.query, layer.key, layer.mask, layer.scale)
-    scratch = Scratch(part, Workspace(), of_blocks(layer.query))
+    part = AttentionLayer(layer.query, layer.key, layer.mask, layer.scale)
+    scratch = Scratch(part, Workspace(), block_dtype(layer.query))
     for examples in scratch.parts():
         value, grad_output = layer.value[examples], layer.grad_output[examples]
         blocks = GradientBlocks(
@@ -249,24 +264,28 @@ def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlock
         blocks.whole = None  # else the two would keep each other, and the scratch memory
 
 
-def read_in_blocks(layer: LayerGradient, reading: Reading) -> Heads:
+def read_in_blocks(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute any reduction of any layer, in blocks of query rows whose attention and gradient are computed again."""
-    if reading.row is not None and reading == Reading(reading.row, "positive") and of_blocks(layer.query).itemsize < 4:
-        return _read_positive(layer, reading.row)
+    if (
+        reduction.row is not None
+        and reduction == Reduction(reduction.row, "positive")
+        and block_dtype(layer.query).itemsize < 4
+    ):
+        return _read_positive(layer, reduction.row)
     parts = []
     for examples, blocks in gradient_blocks(layer):
-        row = None if reading.row is None else reading.row[examples]
-        parts.append(read_blocks(blocks, reading._replace(row=row)))
-    return joined(parts, dim=0)
+        row = None if reduction.row is None else reduction.row[examples]
+        parts.append(read_blocks(blocks, reduction._replace(row=row)))
+    return join_sums(parts, dim=0)
 
 
-def _read_positive(layer: LayerGradient, row: Tensor) -> Heads:
+def _read_positive(layer: LayerGradient, row: Tensor) -> HeadSums:
     """Compute r·(A ⊙ G)⁺ as half the sum of A ⊙ rG and of its magnitude. With r, never negative, in the gradient of the
     output, the block is read fewer times.
     """
     weighted = (layer.grad_output * row[:, None, :, None]).to(layer.grad_output.dtype)
     parts = []
     for _, blocks in gradient_blocks(layer._replace(grad_output=weighted)):
-        by_head = [sum_up([positive_sum(product(block), -2) for block in heads]) for heads in blocks.heads_apart()]
-        parts.append(torch.cat(by_head, 1))
-    return Heads(torch.cat(parts))
+        head_row = [sum_up([positive_sum(product(block), -2) for block in heads]) for heads in blocks.heads_apart()]
+        parts.append(torch.cat(head_row, 1))
+    return HeadSums(torch.cat(parts))

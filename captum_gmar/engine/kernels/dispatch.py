@@ -1,23 +1,22 @@
-"""The ways in which a layer is read on the way back, and which of them is taken.
+"""The implementations of reductions, and the choice among them.
 
-A :data:`Way` answers a :class:`~captum_gmar.engine.kernels.reduction.Reading` of a layer and the gradient of its
+An implementation computes a :class:`~captum_gmar.engine.kernels.reduction.Reduction` of a layer and the gradient of its
 output. All give the same numbers, those of ``read_blocks`` up to rounding. To add one:
 
-1. write it in a file of its own: ``def read_by_…(layer: LayerGradient, reading: Reading) -> Heads``. ``layer`` holds
-   query, key and value (N, H, T, D) as the model has them (any strides, the model's precision), the gradient of the
-   output in the same shape, the scale as a number, and a mask or None. ``reading.row`` is r (N, T), float32 at least,
-   on the layer's device, or None; ``reading.matrix`` names M and ``reading.norm`` the norm of G. Return what is to
-   be read, in float32 at least, and NOTHING in place of what is not: ``Heads(rows (N, H, T), norms (N, H))``. It must
-   not wait for the device, and must leave the layer's tensors as they are;
-2. say in a function of the same file for which layers and readings it can be taken, ``LayerGradient, Reading → bool``;
-   it may look at shapes, precisions, devices and whether there is a mask, not at numbers. A self-test on the device at
-   first use belongs there;
-3. put it into :data:`WAYS`, before those that it is quicker than.
+1. write it in a file of its own: ``def read_by_…(layer: LayerGradient, reduction: Reduction) -> HeadSums``. ``layer``
+   holds query, key and value (N, H, T, D) as the model has them (any strides, the model's precision), the gradient of
+   the output in the same shape, the scale as a number, and a mask or None. ``reduction.row`` is r (N, T), float32 at
+   least, on the layer's device, or None; ``reduction.matrix`` names M and ``reduction.norm`` the norm of G. Return
+   ``HeadSums(rows (N, H, T), norms (N, H))`` in float32 at least, with NOTHING in place of what the reduction lacks. It
+   must not wait for the device, and must leave the layer's tensors as they are;
+2. tell in a function of the same file which layers and reductions it takes, ``LayerGradient, Reduction → bool``, by
+   shapes, precisions, devices and whether there is a mask, not by numbers. A self-test on the device at first use
+   belongs there;
+3. put it into :data:`IMPLEMENTATIONS`, before those that it is quicker than.
 
-What the gradient of the value tells by itself, ``fused`` reads where torch's own backward is left to run: see
-:func:`is_fused`, which chooses between that and ``recompute``, whose backward shares its products with the reading.
-
-Small layers are not read on the way back but ``batched`` after it: see :func:`is_read_together`.
+``fused`` reads sums by the gradient of the value where torch's own backward runs: :func:`is_fused` chooses between it
+and ``recompute``, whose backward shares its products with the reductions. Small layers are read by ``batched`` after
+the backward pass: see :func:`is_batched`.
 
 The row r may be zero for most queries, and the gradient too: in the last layer of a model that reads its CLS token all
 but the first row is.
@@ -32,32 +31,32 @@ from captum_gmar.engine.kernels.batched import is_small
 from captum_gmar.engine.kernels.blocks import read_in_blocks
 from captum_gmar.engine.kernels.fused import is_row_of_attention, read_by_value
 from captum_gmar.engine.kernels.layer import Implementation, LayerGradient
-from captum_gmar.engine.kernels.precision import of_sums, wide_product
-from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading, Way
+from captum_gmar.engine.kernels.precision import sum_dtype, wide_product
+from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduce, Reduction
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 
-IsOpen: TypeAlias = Callable[[LayerGradient, Reading], bool]
+IsOpen: TypeAlias = Callable[[LayerGradient, Reduction], bool]
 
 VALUE_MATRICES = ("attention", "product")  # that the gradient of the value tells
 
 
-def _always(layer: LayerGradient, reading: Reading) -> bool:
+def _always(layer: LayerGradient, reduction: Reduction) -> bool:
     return True
 
 
-def _is_squared(layer: LayerGradient, reading: Reading) -> bool:
-    return reading.norm == "l2" and reading.matrix is None and reading.totals is None
+def _is_squared(layer: LayerGradient, reduction: Reduction) -> bool:
+    return reduction.norm == "l2" and reduction.matrix is None and reduction.totals is None
 
 
-def read_squares(layer: LayerGradient, reading: Reading) -> Heads:
+def read_squares(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute the L2 norm of G = δ Vᵀ by two D×D matrices: ‖G‖² = ⟨δᵀδ, VᵀV⟩."""
     grad_output, value = layer.grad_output.flatten(0, 1), layer.value.flatten(0, 1)
     products = wide_product(grad_output.mT, grad_output).mul_(wide_product(value.mT, value))
-    return Heads(NOTHING, products.sum((-2, -1)).clamp_(min=0).sqrt_().view(layer.value.shape[:2]))
+    return HeadSums(NOTHING, products.sum((-2, -1)).clamp_(min=0).sqrt_().view(layer.value.shape[:2]))
 
 
 # The quickest first.
-WAYS: dict[str, tuple[IsOpen, Way]] = {
+IMPLEMENTATIONS: dict[str, tuple[IsOpen, Reduce]] = {
     "kernel": (is_readable, read_by_kernel),
     "squares": (_is_squared, read_squares),
     "value": (is_row_of_attention, read_by_value),
@@ -65,13 +64,13 @@ WAYS: dict[str, tuple[IsOpen, Way]] = {
 }
 
 
-def read_layer(layer: LayerGradient, reading: Reading) -> Heads:
+def read_layer(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute a reduction by the first implementation that takes it."""
-    if reading.matrix is not None and reading.row is None:
-        row = layer.grad_output.new_ones(1, 1, dtype=of_sums(layer.grad_output.dtype))
-        reading = reading._replace(row=row.expand(len(layer.query), layer.query.shape[-2]).contiguous())
-    way = next(way for is_open, way in WAYS.values() if is_open(layer, reading))
-    return way(layer, reading)
+    if reduction.matrix is not None and reduction.row is None:
+        row = layer.grad_output.new_ones(1, 1, dtype=sum_dtype(layer.grad_output.dtype))
+        reduction = reduction._replace(row=row.expand(len(layer.query), layer.query.shape[-2]).contiguous())
+    way = next(way for is_open, way in IMPLEMENTATIONS.values() if is_open(layer, reduction))
+    return way(layer, reduction)
 
 
 def is_fused(query: Tensor, value: Tensor, implementation: Implementation | None = None) -> bool:

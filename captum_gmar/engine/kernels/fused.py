@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-from captum_gmar.engine.kernels.layer import BackwardListener, Layer, LayerGradient, scale_of
-from captum_gmar.engine.kernels.precision import of_sums, without_autocast
-from captum_gmar.engine.kernels.reduction import Heads, Reading
+from captum_gmar.engine.kernels.layer import AttentionLayer, BackwardListener, LayerGradient, resolve_scale
+from captum_gmar.engine.kernels.precision import sum_dtype, without_autocast
+from captum_gmar.engine.kernels.reduction import HeadSums, Reduction
 
 CHANNELS_MORE = 8  # E: kernels take head dimensions in steps of so many
 FLASH = "ScaledDotProductFlashAttentionBackward0", "ScaledDotProductFlashAttentionForCpuBackward0"
@@ -55,10 +55,10 @@ class FusedTap:
     unit: Tensor | None = None  # of the row on its way, in half precision
     lse: Tensor | None = None
 
-    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+    def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention``."""
         query, key, mask = layer.query, layer.key, layer.mask
-        scale, size = scale_of(query, layer.scale), value.shape[-1]
+        scale, size = resolve_scale(query, layer.scale), value.shape[-1]
         constants = query.detach(), key.detach(), value.detach(), None if mask is None else mask.detach()
         if self.matrix == "attention":
             query, key, value = (_Padded.apply(tensor) for tensor in (query, key, value))  # type: ignore[no-untyped-call]
@@ -116,11 +116,11 @@ class _Tapped(torch.autograd.Function):
                 row = tap.listener.on_gradient(tap.number, layer, tap.matrix is not None)
             gradient = grad_output
             if ctx.channels > grad_output.shape[-1]:
-                gradient = _with_row(grad_output, row, tap)
+                gradient = _append_row(grad_output, row, tap)
         return gradient, tap.edge.detach(), *[None] * 8
 
 
-def _with_row(grad_output: Tensor, row: Tensor | None, tap: FusedTap) -> Tensor:
+def _append_row(grad_output: Tensor, row: Tensor | None, tap: FusedTap) -> Tensor:
     """Return the gradient of the output (N, H, T, D), with the row in the channels after it (N, H, T, D + E)."""
     examples, heads, tokens, size = grad_output.shape
     gradient = grad_output.new_zeros(examples, tokens, heads, size + CHANNELS_MORE)
@@ -166,7 +166,7 @@ class _Received(torch.autograd.Function):
 
 def _rows(grad_value: Tensor, value: Tensor, tap: FusedTap) -> Tensor:
     """Return rows (N, H, T) by the gradient of the value (N, H, T, D or D + E), in single precision at least."""
-    wide = of_sums(grad_value.dtype)
+    wide = sum_dtype(grad_value.dtype)
     size = value.shape[-1]
     if tap.matrix == "product":
         return (value.to(wide) * grad_value[..., :size].to(wide)).sum(-1)
@@ -190,22 +190,22 @@ def read_row(channels: Tensor, unit: Tensor | None) -> Tensor:
     return channels[..., 0].contiguous() if unit is None else channels[..., :2].sum(-1, dtype=unit.dtype) * unit
 
 
-def is_row_of_attention(layer: LayerGradient, reading: Reading) -> bool:
+def is_row_of_attention(layer: LayerGradient, reduction: Reduction) -> bool:
     """Return whether r A is all of the reduction."""
-    return reading._replace(row=None) == Reading(matrix="attention")
+    return reduction._replace(row=None) == Reduction(matrix="attention")
 
 
-def read_by_value(layer: LayerGradient, reading: Reading) -> Heads:
+def read_by_value(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute r A by torch's own attention, forward and backward, of a value that is zero."""
-    assert reading.row is not None
+    assert reduction.row is not None
     query, key = layer.query.detach(), layer.key.detach()
     with torch.enable_grad():
         value = torch.zeros_like(key).requires_grad_()
         output = F.scaled_dot_product_attention(query, key, value, layer.mask, scale=layer.scale)
     gradient = torch.zeros_like(output.transpose(1, 2))
-    unit = write_row(reading.row, gradient)
-    (of_value,) = torch.autograd.grad(output, value, gradient.transpose(1, 2))
-    return Heads(read_row(of_value, unit))
+    unit = write_row(reduction.row, gradient)
+    (grad_value,) = torch.autograd.grad(output, value, gradient.transpose(1, 2))
+    return HeadSums(read_row(grad_value, unit))
 
 
 def attention_and_log_sums(

@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.kernels.precision import of_sums
+from captum_gmar.engine.kernels.precision import sum_dtype
 
 Implementation: TypeAlias = Literal["batched", "blocks", "fused"]
 
 
-class Layer(NamedTuple):
+class AttentionLayer(NamedTuple):
     """What the attention of a layer is computed from."""
 
     query: Tensor  # (N, H, T, D)
@@ -29,17 +29,17 @@ class Layer(NamedTuple):
         examples, heads, tokens, _ = self.query.shape
         return examples, heads, tokens, self.key.shape[-2]
 
-    def part(self, examples: slice) -> "Layer":
+    def part(self, examples: slice) -> "AttentionLayer":
         """Return the layer of some examples."""
-        if is_whole(examples, len(self.query)):
+        if covers_all(examples, len(self.query)):
             return self._replace(mask=None if self.mask is None else self.mask.expand(self.shape))
         mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
-        return Layer(self.query[examples], self.key[examples], mask, self.scale)
+        return AttentionLayer(self.query[examples], self.key[examples], mask, self.scale)
 
-    def to(self, device: torch.device) -> "Layer":
+    def to(self, device: torch.device) -> "AttentionLayer":
         """Return the layer on this device."""
         mask, lse = (None if t is None else t.to(device) for t in (self.mask, self.lse))
-        return Layer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
+        return AttentionLayer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
 
 
 class LayerGradient(NamedTuple):
@@ -73,7 +73,7 @@ class LayerTap(Protocol):
     edge: Any  # tensor, or edge of autograd's graph, whose gradient brings the backward pass to the layer
     lse: Tensor | None  # of the layer, if it is known
 
-    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+    def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D)."""
 
     def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
@@ -86,7 +86,7 @@ class LayerTap(Protocol):
         """Release all tensors and the listener."""
 
 
-def scale_of(query: Tensor, scale: float | None) -> float:
+def resolve_scale(query: Tensor, scale: float | None) -> float:
     """Return the scale of scores: the given one, or torch's where none is."""
     return float(query.shape[-1] ** -0.5) if scale is None else scale
 
@@ -100,7 +100,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, sc
         mask: boolean, True for keys that are seen, or additive.
         scale: of the scores; default: as torch's.
     """
-    scores = query @ key.mT * scale_of(query, scale)
+    scores = query @ key.mT * resolve_scale(query, scale)
     if mask is None:
         return scores.softmax(-1)
     scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
@@ -108,30 +108,30 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, sc
     return scores.masked_fill(is_blind, 0).softmax(-1).masked_fill(is_blind, 0)
 
 
-def split(number: int, step: int) -> Iterator[slice]:
+def iterate_slices(number: int, step: int) -> Iterator[slice]:
     """Yield slices of a number of things, ``step`` at a time."""
     for start in range(0, number, step):
         yield slice(start, min(start + step, number))
 
 
-def is_whole(part: slice, number: int) -> bool:
-    """Return whether a slice of :func:`split` covers all things, so that slicing would be an operation for nothing."""
+def covers_all(part: slice, number: int) -> bool:
+    """Return whether a slice of :func:`iterate_slices` covers all: then slicing is an operation for nothing."""
     return bool(part.start == 0 and part.stop == number)
 
 
-def some(tensor: Tensor, part: slice) -> Tensor:
+def slice_examples(tensor: Tensor, part: slice) -> Tensor:
     """Slice the first dimension."""
-    return tensor if is_whole(part, len(tensor)) else tensor[part]
+    return tensor if covers_all(part, len(tensor)) else tensor[part]
 
 
-def some_rows(tensor: Tensor, rows: slice) -> Tensor:
+def slice_rows(tensor: Tensor, rows: slice) -> Tensor:
     """Slice the second dimension."""
-    return tensor if is_whole(rows, tensor.shape[1]) else tensor[:, rows]
+    return tensor if covers_all(rows, tensor.shape[1]) else tensor[:, rows]
 
 
-def flat(tensor: Tensor, precision: torch.dtype | None = None) -> Tensor:
+def flatten_heads(tensor: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """Flatten heads, (n, H, T, D) → (nH, T, D), in a precision; default: single at least."""
-    precision = precision or of_sums(tensor.dtype)
+    precision = precision or sum_dtype(tensor.dtype)
     if tensor.dtype != precision:  # one copy does both
         tensor = tensor.to(precision, memory_format=torch.contiguous_format)
     return tensor[0] if len(tensor) == 1 else tensor.flatten(0, 1)

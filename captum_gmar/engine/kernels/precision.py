@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 
-def wide(tensor: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """Return the tensor in single precision at least, for sums that half precision would spoil."""
-    return tensor.to(of_sums(tensor.dtype))
+    return tensor.to(sum_dtype(tensor.dtype))
 
 
-def of_sums(precision: torch.dtype) -> torch.dtype:
+def sum_dtype(precision: torch.dtype) -> torch.dtype:
     """Return the precision in which numbers of a precision are summed: single at least."""
     return torch.promote_types(precision, torch.float32)
 
 
-def of_blocks(tensor: Tensor) -> torch.dtype:
+def block_dtype(tensor: Tensor) -> torch.dtype:
     """Return the precision of attention and its gradient in blocks that gather no gradient.
 
     On devices that multiply bfloat16 in units of their own, and wait for memory more than for these, it stays as it is.
     float16 would lose the small products of the two.
     """
     keeps = tensor.dtype == torch.bfloat16 and tensor.device.type != "cpu"
-    return tensor.dtype if keeps else of_sums(tensor.dtype)
+    return tensor.dtype if keeps else sum_dtype(tensor.dtype)
 
 
 def row_products(rows: Tensor, matrices: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def wide_product(first: Tensor, second: Tensor) -> Tensor:
     if _multiplies_widely(first.device, first.dtype):
         product: Tensor = torch.bmm(first, second, out_dtype=torch.float32)
         return product
-    return torch.bmm(wide(first), wide(second))
+    return torch.bmm(widen(first), widen(second))
 
 
 @cache

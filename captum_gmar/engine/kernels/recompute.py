@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from captum_gmar.engine.kernels.blocks import GradientBlocks
 from captum_gmar.engine.kernels.fused import attention_and_log_sums
-from captum_gmar.engine.kernels.layer import BackwardListener, Layer, some
+from captum_gmar.engine.kernels.layer import AttentionLayer, BackwardListener, slice_examples
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.kernels.workspace import Scratch, Workspace
 
@@ -34,7 +34,7 @@ class BlocksTap:
     goes_on: bool = True
     lse: Tensor | None = None
 
-    def attend(self, layer: Layer, value: Tensor) -> Tensor:
+    def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention``."""
         tensors = layer.query, layer.key, layer.mask, value, self.edge
         attended: Tensor = _Attention.apply(*tensors, layer.scale, self)  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, mask, value, output = ctx.saved_tensors
-        layer = Layer(query, key, mask, ctx.scale)
+        layer = AttentionLayer(query, key, mask, ctx.scale)
         tap: BlocksTap = ctx.tap
         goes_on = tap.goes_on
         needs_grad = goes_on and any(ctx.needs_input_grad[:4])
@@ -85,10 +85,10 @@ class _Attention(torch.autograd.Function):
                 blocks = GradientBlocks(
                     layer.part(part),
                     scratch,
-                    value=some(value, part),
-                    output=some(output, part),
-                    grad_output=some(grad_output, part),
-                    grads=[None if t is None else some(t, part) for t in (*grads, grad_scores)],
+                    value=slice_examples(value, part),
+                    output=slice_examples(output, part),
+                    grad_output=slice_examples(grad_output, part),
+                    grads=[None if t is None else slice_examples(t, part) for t in (*grads, grad_scores)],
                 )
                 if tap.listener is not None:
                     tap.listener.on_blocks(tap.number, part, blocks)

@@ -1,8 +1,7 @@
-"""What is read of a layer on the way back: of each head a norm of its gradient, and a row times one of its matrices.
+"""Reductions of a layer in the backward pass: of each head a norm of its gradient, and a row times one of its matrices.
 
-A rule says what it reads in a :class:`Reading`, and makes its step of the answer, :class:`Heads`. Which way the answer
-comes is no matter of the rule: ``dispatch`` chooses it. ``read_blocks``, over blocks of query rows, is always open and
-what the other ways are held against.
+A rule asks for a :class:`Reduction`, and makes its step of the result, :class:`HeadSums`. ``dispatch`` chooses the
+implementation. ``read_blocks``, over blocks of query rows, takes any reduction; tests compare the others with it.
 
 Letters in shapes: N examples, H heads, T tokens, R query rows of a block. In formulas: A a layer's attention, G the
 gradient of the target with respect to it.
@@ -15,12 +14,12 @@ import torch
 from torch import Tensor
 
 from captum_gmar.engine.kernels.layer import LayerGradient
-from captum_gmar.engine.kernels.precision import of_sums, row_products
+from captum_gmar.engine.kernels.precision import row_products, sum_dtype
 
 Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradient"]
 
 
-class Reading(NamedTuple):
+class Reduction(NamedTuple):
     """What is read of each head, over all query rows; at least one thing."""
 
     row: Tensor | None = None  # r (N, T), how much each query row counts, zero or more; None: one each
@@ -32,7 +31,7 @@ class Reading(NamedTuple):
 NOTHING = torch.empty(0, device="cpu")
 
 
-class Heads(NamedTuple):
+class HeadSums(NamedTuple):
     """The answer to a reading, in single precision at least; NOTHING where nothing was to be read."""
 
     rows: Tensor = NOTHING  # r·M (N, H, T)
@@ -40,7 +39,7 @@ class Heads(NamedTuple):
     totals: Tensor = NOTHING  # the sums of each row (N, H, T)
 
 
-Way: TypeAlias = Callable[[LayerGradient, Reading], Heads]
+Reduce: TypeAlias = Callable[[LayerGradient, Reduction], HeadSums]
 
 
 class Matrices(Protocol):
@@ -81,7 +80,7 @@ class Blocks(Protocol):
         """Leave out all query rows but the first, as the others give nothing."""
 
 
-def positive(block: Matrices) -> Tensor:
+def positive_product(block: Matrices) -> Tensor:
     r"""Compute :math:`A \odot G^+`, which is :math:`(A \odot G)^+` because A is not negative."""
     return product(block).clamp_(min=0)
 
@@ -103,48 +102,48 @@ def _attention(block: Matrices) -> Tensor:
 MATRICES: dict[Matrix, Callable[[Matrices], Tensor]] = {
     "attention": _attention,
     "product": product,
-    "positive": positive,
+    "positive": positive_product,
     "positive gradient": positive_gradient,
 }
 
 
-def read_blocks(layer: Blocks, reading: Reading) -> Heads:
+def read_blocks(layer: Blocks, reduction: Reduction) -> HeadSums:
     """Compute a reduction over the blocks of a layer."""
-    return joined([_read_heads(heads, reading) for heads in layer.heads_apart()], dim=1)
+    return join_sums([_read_heads(heads, reduction) for heads in layer.heads_apart()], dim=1)
 
 
-def _read_heads(layer: Blocks, reading: Reading) -> Heads:
-    row, matrix, norm, summed = reading
+def _read_heads(layer: Blocks, reduction: Reduction) -> HeadSums:
+    row, matrix, norm, summed = reduction
     norms, rows, totals = [], [], []
     for block in layer:
         if norm is not None:
-            norms.append(norm_of(norm, block.gradient, block.spare))
+            norms.append(head_norms(norm, block.gradient, block.spare))
         if matrix is not None:
-            of_block = MATRICES[matrix](block)
-            rows.append(wide_sum(of_block, -2) if row is None else head_rows(row, block, of_block))
+            block_matrix = MATRICES[matrix](block)
+            rows.append(wide_sum(block_matrix, -2) if row is None else head_rows(row, block, block_matrix))
         if summed is not None:
             totals.append(wide_sum(MATRICES[summed](block), -1))
-    return Heads(
+    return HeadSums(
         sum_up(rows) if rows else NOTHING,
-        NOTHING if norm is None else combined(norm, norms),
+        NOTHING if norm is None else combine_norms(norm, norms),
         torch.cat(totals, -1) if totals else NOTHING,
     )
 
 
-def joined(parts: Sequence[Heads], dim: int) -> Heads:
+def join_sums(parts: Sequence[HeadSums], dim: int) -> HeadSums:
     """Join reductions of some examples (0) or heads (1) each."""
     if len(parts) == 1:
         return parts[0]
-    return Heads(*(same[0] if same[0] is NOTHING else torch.cat(same, dim) for same in zip(*parts, strict=True)))
+    return HeadSums(*(same[0] if same[0] is NOTHING else torch.cat(same, dim) for same in zip(*parts, strict=True)))
 
 
-def norm_of(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
+def head_norms(norm: str, gradient: Tensor, spare: Tensor | None = None) -> Tensor:
     """Compute the norm (N, H) of some rows' gradient (N, H, R, T)."""
     if norm == "positive":
         return _positive_total(gradient, spare)
     if norm == "l1" and not gradient.is_cuda:  # where vector_norm adds up one by one: slowly, and rounds more
         return wide_sum(torch.abs(gradient, out=spare), (-2, -1))
-    magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), (-2, -1), dtype=of_sums(gradient.dtype))
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, int(norm[1]), (-2, -1), dtype=sum_dtype(gradient.dtype))
     return magnitude
 
 
@@ -154,7 +153,7 @@ def _positive_total(gradient: Tensor, spare: Tensor | None) -> Tensor:
     return wide_sum(torch.clamp(gradient, min=0, out=spare), (-2, -1))
 
 
-def combined(norm: str, parts: list[Tensor]) -> Tensor:
+def combine_norms(norm: str, parts: list[Tensor]) -> Tensor:
     """Combine the norms of some rows each: (N, H) of all rows."""
     if len(parts) == 1:
         return parts[0]
@@ -167,18 +166,18 @@ def combined(norm: str, parts: list[Tensor]) -> Tensor:
 def head_rows(row: Tensor, block: Block, matrix: Tensor) -> Tensor:
     """Compute each head's r·M over the block's rows: (N, H, T), of M (N, H, R, T)."""
     examples, heads, rows, _ = matrix.shape
-    by_head = row[:, None, block.rows].expand(-1, heads, -1).reshape(examples * heads, 1, rows)
-    return row_products(by_head, matrix.flatten(0, 1)).view(examples, heads, -1)
+    head_row = row[:, None, block.rows].expand(-1, heads, -1).reshape(examples * heads, 1, rows)
+    return row_products(head_row, matrix.flatten(0, 1)).view(examples, heads, -1)
 
 
 def wide_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Sum along dimensions, in single precision at least."""
-    return matrix.sum(dim, dtype=of_sums(matrix.dtype))
+    return matrix.sum(dim, dtype=sum_dtype(matrix.dtype))
 
 
 def positive_sum(matrix: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Sum the positive numbers along dimensions, as half the sum of all and of their magnitudes."""
-    magnitudes: Tensor = torch.linalg.vector_norm(matrix, 1, dim, dtype=of_sums(matrix.dtype))
+    magnitudes: Tensor = torch.linalg.vector_norm(matrix, 1, dim, dtype=sum_dtype(matrix.dtype))
     return magnitudes.add_(wide_sum(matrix, dim)).mul_(0.5)
 
 
@@ -187,7 +186,7 @@ def sum_up(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
-def leading(counts: Tensor) -> int:
+def count_leading(counts: Tensor) -> int:
     """Count the tokens up to the last that counts for any example (N, T), one at least."""
     places = counts.any(0).nonzero()
     return int(places[-1]) + 1 if len(places) else 1

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from captum_gmar.engine.kernels.blocks import read_in_blocks
 from captum_gmar.engine.kernels.layer import LayerGradient
-from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Matrix, Reading, Way
+from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Matrix, Reduce, Reduction
 
 DEVICES = {"cuda"}  # in tests also "cpu", under Triton's interpreter
 KERNEL_PRECISIONS = torch.float16, torch.bfloat16, torch.float32
@@ -53,7 +53,7 @@ class _Form(NamedTuple):
         return f"{self.matrix or self.norm or self.totals} in {precision}, head dimension {self.size}, on {self.device}"
 
 
-def is_readable(layer: LayerGradient, reading: Reading) -> bool:
+def is_readable(layer: LayerGradient, reduction: Reduction) -> bool:
     """Return whether the kernels take this reduction of the layer, and rightly: the first use tests it."""
     query, mask = layer.query, layer.mask
     precision, size = query.dtype, query.shape[-1]
@@ -62,11 +62,11 @@ def is_readable(layer: LayerGradient, reading: Reading) -> bool:
         or precision not in KERNEL_PRECISIONS
         or size * precision.itemsize > LARGEST_HEAD
         or any((t.dtype, t.device, t.shape[-1]) != (precision, query.device, size) for t in layer[:4])
-        or reading.totals not in (None, *OF_ATTENTION)
+        or reduction.totals not in (None, *OF_ATTENTION)
         or not _has_triton()
     ):
         return False
-    form = _Form(query.device, precision, size, None if mask is None else mask.dtype, *reading[1:])
+    form = _Form(query.device, precision, size, None if mask is None else mask.dtype, *reduction[1:])
     with _tests_lock:
         if form not in _results:
             _results[form] = _passes_test(form)
@@ -78,27 +78,27 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-def read_by_kernel(layer: LayerGradient, reading: Reading) -> Heads:
+def read_by_kernel(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute a reduction: in a pass over the keys of each query, where attention counts, and one over the queries of
     each key.
     """
-    row, matrix, norm, summed = reading
+    row, matrix, norm, summed = reduction
     queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
-    by_query = matrix is None and summed is not None  # which of the passes adds up the norm
-    rows, norms = _space(layer, keys, matrix), _space(layer, queries if by_query else keys, norm)
+    sums_queries = matrix is None and summed is not None  # which of the passes adds up the norm
+    rows, norms = _space(layer, keys, matrix), _space(layer, queries if sums_queries else keys, norm)
     totals = _space(layer, queries, summed)
     lse = NOTHING if summed or layer.lse is None else layer.lse
     if lse is NOTHING and (summed or matrix in OF_ATTENTION):
         lse = _space(layer, queries, True)
-        flags = {"MATRIX": KERNEL_MATRICES.index(summed), "NORM": KERNEL_NORMS.index(norm if by_query else None)}
-        run_kernel("row_sums", layer, (lse, totals, norms if by_query else NOTHING), queries[-1], **flags)
-    if not by_query:
+        flags = {"MATRIX": KERNEL_MATRICES.index(summed), "NORM": KERNEL_NORMS.index(norm if sums_queries else None)}
+        run_kernel("row_sums", layer, (lse, totals, norms if sums_queries else NOTHING), queries[-1], **flags)
+    if not sums_queries:
         wide = NOTHING if row is None else row.to(torch.float32).contiguous()
         flags = {"MATRIX": KERNEL_MATRICES.index(matrix), "NORM": KERNEL_NORMS.index(norm)}
         run_kernel("column_sums", layer, (lse, wide, rows, norms), keys[-1], **flags)
     if norm is not None:
         norms = norms.sum(-1).sqrt_() if norm == "l2" else norms.sum(-1)
-    return Heads(rows, norms, totals)
+    return HeadSums(rows, norms, totals)
 
 
 def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
@@ -162,12 +162,12 @@ def _error(form: _Form, tokens: int) -> float:
     row, mask = torch.rand(2, tokens, generator=random), torch.randn(2, 1, tokens, tokens, generator=random)
     masks = None if form.mask is None else mask > 0 if form.mask == torch.bool else mask.to(form.mask)
 
-    def answer(read: Way, device: torch.device, precision: torch.dtype) -> Heads:
+    def answer(read: Reduce, device: torch.device, precision: torch.dtype) -> HeadSums:
         query, key, value, grad_output = (t.to(device, precision) for t in tensors)
         moved = None if masks is None else masks.to(device)
         layer = LayerGradient(query, key, value, grad_output, moved, form.size**-0.5)
         wide = row.to(device, torch.promote_types(precision, torch.float32))
-        return read(layer, Reading(wide, form.matrix, form.norm, form.totals))
+        return read(layer, Reduction(wide, form.matrix, form.norm, form.totals))
 
     exact = answer(read_in_blocks, torch.device("cpu"), torch.float64)
     found = answer(read_by_kernel, form.device, form.precision)

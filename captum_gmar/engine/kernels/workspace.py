@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.kernels.layer import Layer, split
-from captum_gmar.engine.kernels.precision import of_sums
+from captum_gmar.engine.kernels.layer import AttentionLayer, iterate_slices
+from captum_gmar.engine.kernels.precision import sum_dtype
 
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
 BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -65,9 +65,11 @@ class Scratch:
         precision: of the blocks; default: single at least.
     """
 
-    def __init__(self, layer: Layer, workspace: Workspace | None = None, precision: torch.dtype | None = None) -> None:
+    def __init__(
+        self, layer: AttentionLayer, workspace: Workspace | None = None, precision: torch.dtype | None = None
+    ) -> None:
         self.examples, self.heads, tokens, _ = layer.shape
-        self.like = layer.query.new_empty(0, dtype=precision or of_sums(layer.query.dtype))
+        self.like = layer.query.new_empty(0, dtype=precision or sum_dtype(layer.query.dtype))
         self.workspace = workspace or Workspace()
         device = layer.query.device.type
         fold = 4 // min(4, self.like.element_size())  # how many more fit in the same memory
@@ -83,11 +85,11 @@ class Scratch:
 
     def parts(self) -> Iterator[slice]:
         """Yield slices of the examples, as many at a time as a block holds."""
-        return split(self.examples, self.step)
+        return iterate_slices(self.examples, self.step)
 
     def groups(self) -> Iterator[slice]:
         """Yield slices of an example's heads, as many at a time as go together."""
-        return split(self.heads, self.heads_apart)
+        return iterate_slices(self.heads, self.heads_apart)
 
     def view(self, matrix: int, shape: tuple[int, ...]) -> Tensor:
         """Return the memory of one of the matrices of a block."""

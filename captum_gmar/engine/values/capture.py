@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from captum_gmar.engine.checks import check_no_dropout
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
 from captum_gmar.engine.hooks.constants import detach_parameters, map_nested
-from captum_gmar.engine.values.positions import Mixed
+from captum_gmar.engine.values.positions import MixedValues
 from captum_gmar.engine.values.residual_stream import TokenStreams, query_nodes
 
 SOFTMAX, MIXING_PRODUCTS = frozenset({"softmax"}), frozenset({"matmul", "bmm", "baddbmm", "einsum", "__matmul__"})
@@ -46,7 +46,7 @@ class ValueMode(AttentionMode):
         self.writes_out = writes_out
         self.entry: Tensor | None = None
         self.is_separable = True
-        self.values: list[Mixed] = []
+        self.values: list[MixedValues] = []
         self.maps: dict[tuple[int, ...], None] = {}
         self.streams = TokenStreams()
         # what was made of attention weights alone, with where their queries stand
@@ -124,7 +124,9 @@ class ValueMode(AttentionMode):
             return value
         value = value.view_as(value)
         layer = len(self.values) if self.layer == EACH else self.layer
-        self.values.append(Mixed(layer, value, is_map, self.entry, channels, weights if self.writes_out else None))
+        self.values.append(
+            MixedValues(layer, value, is_map, self.entry, channels, weights if self.writes_out else None)
+        )
         return value
 
     def _note(self, name: str, args: Sequence[Any], result: Any) -> None:

@@ -24,8 +24,8 @@ from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.targets import select
 from captum_gmar.engine.values.capture import EACH, ValueMode
-from captum_gmar.engine.values.positions import Mixed, PlacedTokens, Places
-from captum_gmar.engine.values.stage_readout import layers_passed_by
+from captum_gmar.engine.values.positions import MixedValues, PlacedTokens, Positions
+from captum_gmar.engine.values.stage_readout import skip_later_layers
 
 HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be intercepted
 # Layers of models that take more examples behind a stage than before it.
@@ -40,7 +40,7 @@ COUNT_NO_EXAMPLES = frozenset(
 class CapturedValues(NamedTuple):
     """The result of a forward pass."""
 
-    values: list[Mixed]
+    values: list[MixedValues]
     maps: list[Shape]
     logits: Tensor  # (L·N, ...) where each layer has logits of its own
     layers: int = 1  # L, or 1
@@ -73,7 +73,7 @@ def explain_values(
     logits = captured.logits.chunk(captured.layers)[-1].detach()
     targets = request.targets_for(logits, len(inputs))
     values = _values_from(captured, plan.start_layer)
-    places, dims = places_of(model, inputs, arguments, captured.maps)
+    places, dims = find_positions(model, inputs, arguments, captured.maps)
     explanations = []
     for number, target in enumerate(targets, 1):
         selected = select(scores, target, request.contrast)
@@ -85,7 +85,7 @@ def explain_values(
     return explanations
 
 
-def _values_from(captured: CapturedValues, start_layer: int) -> list[Mixed]:
+def _values_from(captured: CapturedValues, start_layer: int) -> list[MixedValues]:
     """Return the values of the layers from the first that counts on."""
     numbers = list(dict.fromkeys(mixed.layer for mixed in captured.values))
     first = first_layer(start_layer, len(numbers)) if numbers else 0
@@ -95,9 +95,9 @@ def _values_from(captured: CapturedValues, start_layer: int) -> list[Mixed]:
 def _explain_on_grid(
     model: nn.Module,
     captured: CapturedValues,
-    values: Sequence[Mixed],
+    values: Sequence[MixedValues],
     gradients: Sequence[Tensor | None],
-    places: Places,
+    places: Positions,
     dims: Shape,
 ) -> Explanation:
     with without_autocast(captured.logits.device.type):
@@ -112,8 +112,8 @@ def _explain_on_grid(
         relevance = _sum_of_layers(placed)
     check_finite(relevance, "relevance")
     grid = places.kind(finest(tuple(product.field.shape[1:]) for product in placed), dims)
-    without_gradient = any(not product.field.any() for product in placed)
-    return Explanation(relevance, None, grid, without_gradient)
+    lacks_gradient = any(not product.field.any() for product in placed)
+    return Explanation(relevance, None, grid, lacks_gradient)
 
 
 def _sum_of_layers(placed: Sequence[PlacedTokens]) -> Tensor:
@@ -157,12 +157,12 @@ def _capture_apart(
         if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
             mode.is_separable = False  # the tokens are of no places
 
-    marked, layers = _marked(inputs), sum(map(len, stages))
+    marked, layers = _mark_inputs(inputs), sum(map(len, stages))
     if is_whole:
         marked = torch.cat([marked] * layers)
-        arguments = [_repeated(argument, layers, len(inputs)) for argument in arguments]
+        arguments = [_repeat_rows(argument, layers, len(inputs)) for argument in arguments]
     mode.streams.start = marked.grad_fn
-    with mode, force_eager(), _shown_attention(model), layers_passed_by(stages, is_whole, enter_layer) as passing:
+    with mode, force_eager(), _expose_attention(model), skip_later_layers(stages, is_whole, enter_layer) as passing:
         logits = logits_of(forward_func.run(marked, *arguments))
     if not (mode.is_separable and passing.is_separable):
         return None
@@ -185,9 +185,9 @@ def run_together(
     Raises:
         RuntimeError: if there are not as many outputs as examples.
     """
-    mode, marked = ValueMode(EACH, writes_out), _marked(inputs)
+    mode, marked = ValueMode(EACH, writes_out), _mark_inputs(inputs)
     mode.streams.start = marked.grad_fn
-    with mode, force_eager(), _shown_attention(model), _noting_entries(model, mode):
+    with mode, force_eager(), _expose_attention(model), _note_entries(model, mode):
         logits = logits_of(forward_func.run(marked, *arguments))
     check_rows(logits, len(inputs))
     entry = mode.values[0].value.grad_fn if mode.values else None
@@ -195,13 +195,13 @@ def run_together(
     return mode, logits
 
 
-def _marked(inputs: Tensor) -> Tensor:
+def _mark_inputs(inputs: Tensor) -> Tensor:
     """Return the inputs as the result of an operation, from which their use is traced."""
     return inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
 
 
 @contextmanager
-def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
+def _note_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
     """Let the mode know the tokens that enter each list of layers."""
 
     @limit_to_thread
@@ -214,32 +214,32 @@ def _noting_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
         yield
 
 
-def _repeated(argument: Any, times: int, examples: int) -> Any:
+def _repeat_rows(argument: Any, times: int, examples: int) -> Any:
     is_of_each = isinstance(argument, Tensor) and argument.dim() and len(argument) == examples
     return torch.cat([argument] * times) if is_of_each else argument
 
 
-def _shown_attention(model: nn.Module) -> AbstractContextManager[None]:
+def _expose_attention(model: nn.Module) -> AbstractContextManager[None]:
     """Let attention run by functions that can be intercepted."""
     configs = (getattr(module, "config", None) for module in model.modules())
     is_hidden = any(str(getattr(config, NAME, "")).startswith(HIDDEN_ATTENTION) for config in configs)
     return attention_implementation(model, "sdpa") if is_hidden else nullcontext()
 
 
-def places_of(
+def find_positions(
     model: nn.Module, inputs: Tensor, arguments: Sequence[Any], maps: Sequence[Shape]
-) -> tuple[Places, Shape]:
+) -> tuple[Positions, Shape]:
     """Return the positions of the tokens, and the dimensions of the inputs along which they are cut."""
     examples = len(inputs)
     sizes = [argument for argument in arguments if isinstance(argument, Tensor) and argument.shape == (examples, 2)]
     if inputs.dim() == 3 and sizes:
         rows, columns = _one_size(sizes[0])
         grids = KnownGrids([(rows, columns)])
-        return Places(model, examples, grids, PackedGrid, padded=inputs.shape[1] - rows * columns), ()
+        return Positions(model, examples, grids, PackedGrid, padded=inputs.shape[1] - rows * columns), ()
     if inputs.dim() == 5:
-        return Places(model, examples, KnownGrids(maps, frames=inputs.shape[1])), (1, 3, 4)
+        return Positions(model, examples, KnownGrids(maps, frames=inputs.shape[1])), (1, 3, 4)
     maps = maps or [tuple(inputs.shape[2:])]  # without a convolution each pixel is a token
-    return Places(model, examples, KnownGrids(maps)), (2, 1) if inputs.dim() == 3 else (2, 3)
+    return Positions(model, examples, KnownGrids(maps)), (2, 1) if inputs.dim() == 3 else (2, 3)
 
 
 def _one_size(sizes: Tensor) -> tuple[int, int]:
@@ -252,7 +252,7 @@ def _one_size(sizes: Tensor) -> tuple[int, int]:
     return rows, columns
 
 
-def _no_places_captured_error(model: nn.Module, captured: CapturedValues, places: Places) -> RuntimeError:
+def _no_places_captured_error(model: nn.Module, captured: CapturedValues, places: Positions) -> RuntimeError:
     name = type(model).__name__
     if not captured.values:
         check_not_traced(model)

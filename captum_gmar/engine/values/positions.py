@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
-from captum_gmar.engine.kernels.precision import wide
+from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.models.grids import FieldGrid, KnownGrids, Shape
 from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, QUERY_PARAMETERS, ModelInfo
 from captum_gmar.engine.models.patch_grid import config_of
@@ -30,7 +30,7 @@ JOINTS = frozenset(["Cat"])
 PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected
 
 
-class Mixed(NamedTuple):
+class MixedValues(NamedTuple):
     """Values that attention mixes, as they were met."""
 
     layer: int
@@ -48,7 +48,7 @@ class PlacedTokens(NamedTuple):
     others: Tensor  # (N, tokens) of tokens that stand for none: those before the places, then those behind
 
 
-class Places:
+class Positions:
     """The places of the tokens of one pass.
 
     Args:
@@ -77,17 +77,17 @@ class Places:
         attends_jointly = "joint_space_time"
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 
-    def field(self, mixed: Mixed, gradient: Tensor) -> PlacedTokens | None:
+    def field(self, mixed: MixedValues, gradient: Tensor) -> PlacedTokens | None:
         """Return value times gradient at the positions; None if the values have none.
 
         Args:
             mixed: the values.
             gradient: with respect to them.
         """
-        product = wide(mixed.value.detach()) * wide(gradient)
-        return self._of_map(product) if mixed.is_map else self._placed(mixed, product)
+        product = widen(mixed.value.detach()) * widen(gradient)
+        return self._place_map(product) if mixed.is_map else self._place(mixed, product)
 
-    def tokens_of(self, mixed: Mixed) -> Tensor | None:
+    def tokens_of(self, mixed: MixedValues) -> Tensor | None:
         """Return the number of each position's token, (N, *grid), counted through all sequences of values.
 
         Args:
@@ -99,37 +99,39 @@ class Places:
         sequences, _, count, _ = mixed.value.shape
         numbers = torch.arange(sequences * count, device=mixed.value.device).view(sequences, count)
         base, tokens, weight = int(2 / torch.finfo(mixed.value.dtype).eps), torch.zeros_like(numbers[:1, :1]), 1
-        ones = self._moved_numbers(mixed, torch.ones_like(numbers))
+        ones = self._move_numbers(mixed, torch.ones_like(numbers))
         if ones is None or not ones.eq(1).all():
             return None
         while weight < numbers.numel():  # digit by digit, as low precision holds small numbers alone
-            digits = self._moved_numbers(mixed, numbers // weight % base)
+            digits = self._move_numbers(mixed, numbers // weight % base)
             assert digits is not None
             tokens, weight = tokens + digits.long() * weight, weight * base
         return tokens
 
-    def _moved_numbers(self, mixed: Mixed, numbers: Tensor) -> Tensor | None:
+    def _move_numbers(self, mixed: MixedValues, numbers: Tensor) -> Tensor | None:
         """Move numbers to positions, (sequences, tokens) → (N, *grid); None where some have no position."""
         product = torch.zeros_like(mixed.value)
         product[:, 0, :, 0] = numbers.to(product)
-        placed = self._placed(mixed, product)
+        placed = self._place(mixed, product)
         return None if placed is None or placed.others.numel() else placed.field
 
-    def _placed(self, mixed: Mixed, product: Tensor) -> PlacedTokens | None:
+    def _place(self, mixed: MixedValues, product: Tensor) -> PlacedTokens | None:
         """Place numbers of the values' shape, summed over each token."""
-        tokens = self._of_tokens(mixed, product)
-        tokens = None if tokens is None else self._before_cut(tokens, mixed)
-        return None if tokens is None else self._on_grid(tokens)
+        tokens = self._sum_tokens(mixed, product)
+        tokens = None if tokens is None else self._undo_cut(tokens, mixed)
+        return None if tokens is None else self._lay_out(tokens)
 
-    def _of_tokens(self, mixed: Mixed, product: Tensor) -> Tensor | None:
+    def _sum_tokens(self, mixed: MixedValues, product: Tensor) -> Tensor | None:
         if mixed.channels is not None:
             return product.sum(mixed.channels)
         if product.dim() != 4 or len(product) != self.examples:
-            return moved_back(mixed.value, product)
-        by_channel = self._on_grid(product.sum((1, 3))) is None and self.grids.grid_of(product.shape[3]) is not None
-        return product.sum((1, 2) if by_channel else (1, 3))  # of attention among channels, places are the last
+            return move_back(mixed.value, product)
+        is_among_channels = (
+            self._lay_out(product.sum((1, 3))) is None and self.grids.grid_of(product.shape[3]) is not None
+        )
+        return product.sum((1, 2) if is_among_channels else (1, 3))  # of attention among channels, places are the last
 
-    def _before_cut(self, tokens: Tensor, mixed: Mixed) -> Tensor | None:
+    def _undo_cut(self, tokens: Tensor, mixed: MixedValues) -> Tensor | None:
         """Return the tokens as they were before a cut ahead of their layers, so that those that attend as a whole are
         in the order of the cuts.
         """
@@ -139,34 +141,34 @@ class Places:
         is_cut = len(entry) != self.examples if mixed.channels is None else entry.shape == mixed.value.shape
         if not is_cut:
             return tokens
-        of_tokens = entry.select(channels, 0)
-        if tokens.numel() != of_tokens.numel():
+        token_sums = entry.select(channels, 0)
+        if tokens.numel() != token_sums.numel():
             return tokens
-        whole = moved_back_to_entry(entry, tokens.reshape(of_tokens.shape), self.examples, channels)
+        whole = move_back_to_entry(entry, tokens.reshape(token_sums.shape), self.examples, channels)
         windows, repeated = len(entry) // self.examples, tokens.numel() - whole.numel()
         is_whole = repeated in ((windows - 1) * self.examples * prefix for prefix in self.prefixes)
         return whole if is_whole else None  # it was cut otherwise than can be gone back through
 
-    def _of_map(self, product: Tensor) -> PlacedTokens | None:
+    def _place_map(self, product: Tensor) -> PlacedTokens | None:
         shape = tuple(product.shape[2:])
         if shape not in self.grids.shapes:
             return None
         field = product.sum(1).view(self.examples, -1, *shape).sum(1)
         return PlacedTokens(field, field.new_zeros(self.examples, 0))
 
-    def _on_grid(self, tokens: Tensor) -> PlacedTokens | None:
+    def _lay_out(self, tokens: Tensor) -> PlacedTokens | None:
         """Lay out (N, tokens), (N, *grid), or a video's frames (N·time, tokens) or positions (N·positions, time)."""
         if tokens.dim() > 2:
             return PlacedTokens(tokens, tokens.new_zeros(self.examples, 0)) if len(tokens) == self.examples else None
         for prefix in self.prefixes:
             end = tokens.shape[1] - self.behind
-            field = self._without_others(tokens[:, prefix:end])
+            field = self._lay_out_positions(tokens[:, prefix:end])
             if field is not None:
                 others = torch.cat([tokens[:, :prefix], tokens[:, end:]], 1)
                 return PlacedTokens(field, others.view(self.examples, len(others) // self.examples, -1).sum(1))
         return None
 
-    def _without_others(self, tokens: Tensor) -> Tensor | None:
+    def _lay_out_positions(self, tokens: Tensor) -> Tensor | None:
         sequences, count = tokens.shape
         if sequences == self.examples:
             shape = self.grids.grid_of(count)
@@ -196,7 +198,7 @@ class Places:
         return tokens.reshape(-1, *shape)
 
 
-def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
+def move_back(value: Tensor, product: Tensor) -> Tensor | None:
     """Return a number for each token (..., of the shape that the tokens had before they were moved); None if unknown.
 
     Args:
@@ -204,31 +206,35 @@ def moved_back(value: Tensor, product: Tensor) -> Tensor | None:
         product: numbers of its shape, of which each token's are added up.
     """
     projected = _origin(value)
-    before = None if projected is None else _before_projection(projected)
-    if projected is None or before is None:
+    projected_from = None if projected is None else _before_projection(projected)
+    if projected is None or projected_from is None:
         return None
-    of_tokens = _moved(value, projected, product).sum(-1)
-    origin = _origin(before)
-    node: Any = before.node
-    known = node._input_metadata[before.output_nr]  # the shape of what is before the projection
+    token_sums = _move_along(value, projected, product).sum(-1)
+    origin = _origin(projected_from)
+    node: Any = projected_from.node
+    known = node._input_metadata[projected_from.output_nr]  # the shape of what is before the projection
     cotangent = torch.zeros(tuple(known.shape), dtype=known.dtype, device=value.device)
-    cotangent[..., 0] = of_tokens.view(cotangent.shape[:-1])
-    return cotangent[..., 0] if origin is None else _first_channel(_moved(before, origin, cotangent), cotangent)
+    cotangent[..., 0] = token_sums.view(cotangent.shape[:-1])
+    return (
+        cotangent[..., 0]
+        if origin is None
+        else _first_channel(_move_along(projected_from, origin, cotangent), cotangent)
+    )
 
 
-def moved_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: int = -1) -> Tensor:
+def move_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: int = -1) -> Tensor:
     """Return the same for tokens (rows, T) that were moved before they entered their stage."""
     origin = _origin(entry)
     cotangent = torch.zeros_like(entry)
     cotangent.select(channels, 0).copy_(tokens)
     if origin is None:
         return tokens
-    return _first_channel(_moved(entry, origin, cotangent), cotangent)[-examples:]
+    return _first_channel(_move_along(entry, origin, cotangent), cotangent)[-examples:]
 
 
-def _first_channel(moved: Tensor, before: Tensor) -> Tensor:
+def _first_channel(moved: Tensor, projected_from: Tensor) -> Tensor:
     """Return the first channel, whichever dimension the channels are by now."""
-    is_last = moved.shape[-1] == before.shape[-1] and not moved[..., 1:].any()
+    is_last = moved.shape[-1] == projected_from.shape[-1] and not moved[..., 1:].any()
     return moved[..., 0] if is_last else moved[:, 0]
 
 
@@ -269,7 +275,7 @@ def _following(node: Node) -> Sequence[GradientEdge]:
     return [GradientEdge(following, number) for following, number in node.next_functions if following is not None]
 
 
-def _moved(root: Tensor | GradientEdge, edge: GradientEdge, cotangent: Tensor) -> Tensor:
+def _move_along(root: Tensor | GradientEdge, edge: GradientEdge, cotangent: Tensor) -> Tensor:
     roots: Any = [root]
     if isinstance(root, Tensor):
         cotangent = cotangent.to(root.dtype)

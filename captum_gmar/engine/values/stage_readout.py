@@ -18,8 +18,8 @@ from captum_gmar.engine.models.layers import ATTENTION_NAMES
 MLP_NAMES = ("mlp", "ffn", "feedforward")
 
 
-class LayersPassedBy:
-    """What runs in the place of layers, within :func:`layers_passed_by`.
+class SkippedLayers:
+    """What runs in the place of layers, within :func:`skip_later_layers`.
 
     A *slot* holds the tokens of all examples as they came out of a layer. Between the stages there are as many as
     layers before or, of models that count their examples at the start, as all layers from the start on: then those that
@@ -84,9 +84,9 @@ class LayersPassedBy:
 
 
 @contextmanager
-def layers_passed_by(
+def skip_later_layers(
     stages: Sequence[Sequence[nn.Module]], is_whole: bool, is_under_way: Callable[[int | None], None]
-) -> Iterator[LayersPassedBy]:
+) -> Iterator[SkippedLayers]:
     """Give each layer the gradient of its own logits, within the block and this thread.
 
     Args:
@@ -94,23 +94,23 @@ def layers_passed_by(
         is_whole: whether there are as many slots from the start on as layers.
         is_under_way: called with the layer's number before it runs, and with None after it.
     """
-    passing = LayersPassedBy(stages, is_whole)
+    passing = SkippedLayers(stages, is_whole)
     with ExitStack() as stack:
         for stage, layers in enumerate(stages):
             for place, layer in enumerate(layers):
-                for handle in _hooked(layer, stage, place, passing, is_under_way):
+                for handle in _hook_layer(layer, stage, place, passing, is_under_way):
                     stack.enter_context(handle)
             for branch in branches(layers[0]) if projects(layers[0]) else ():
-                for handle in _hooked_branch(branch, passing):
+                for handle in _hook_branch(branch, passing):
                     stack.enter_context(handle)
         yield passing
 
 
-def _hooked(
+def _hook_layer(
     layer: nn.Module,
     stage: int,
     place: int,
-    passing: LayersPassedBy,
+    passing: SkippedLayers,
     is_under_way: Callable[[int | None], None],
 ) -> list[Any]:
     @limit_to_thread
@@ -119,7 +119,7 @@ def _hooked(
         changed = passing.enter(stage, place, tokens)
         is_under_way(passing.starts[stage] + place)
 
-        def of_layer(argument: Any) -> Any:
+        def layer_argument(argument: Any) -> Any:
             if argument is tokens:
                 return changed
             if not isinstance(argument, Tensor):
@@ -127,7 +127,7 @@ def _hooked(
             is_of_each = argument.dim() and len(argument) == passing.entered > len(changed)
             return (argument[-len(changed) :] if is_of_each else argument).detach()
 
-        return tuple(map(of_layer, args)), {name: of_layer(value) for name, value in kwargs.items()}
+        return tuple(map(layer_argument, args)), {name: layer_argument(value) for name, value in kwargs.items()}
 
     @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
@@ -138,7 +138,7 @@ def _hooked(
     return [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]
 
 
-def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
+def _hook_branch(branch: nn.Module, passing: SkippedLayers) -> list[Any]:
     """Register hooks by which a branch adds nothing to the tokens that skip it."""
 
     @limit_to_thread
@@ -154,8 +154,8 @@ def _hooked_branch(branch: nn.Module, passing: LayersPassedBy) -> list[Any]:
             return None
         written = output if isinstance(output, Tensor) else output[0]
         passing_by = written.new_zeros(len(passing.carried), *written.shape[1:])
-        together = torch.cat([passing_by, written])
-        return together if isinstance(output, Tensor) else (together, *output[1:])
+        joined = torch.cat([passing_by, written])
+        return joined if isinstance(output, Tensor) else (joined, *output[1:])
 
     return [branch.register_forward_pre_hook(enter), branch.register_forward_hook(leave)]
 

@@ -20,8 +20,8 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import NoAttentionError, NoPatchGridError, check_deterministic
 from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.hooks.gradients import gradients
-from captum_gmar.engine.kernels.precision import of_sums, wide, without_autocast
-from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading, combined, read_blocks
+from captum_gmar.engine.kernels.precision import sum_dtype, widen, without_autocast
+from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduction, combine_norms, read_blocks
 from captum_gmar.engine.models.grids import FieldGrid, Shape, resample, sum_fields
 from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.layers import has_stages
@@ -31,8 +31,8 @@ from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Sweep
 from captum_gmar.engine.targets import select
-from captum_gmar.engine.values.explain import places_of, run_together
-from captum_gmar.engine.values.positions import Mixed, Places
+from captum_gmar.engine.values.explain import find_positions, run_together
+from captum_gmar.engine.values.positions import MixedValues, Positions
 
 Refuse: TypeAlias = Callable[[str], Exception]
 
@@ -77,45 +77,47 @@ class WindowLayer(NamedTuple):
     gradient: Tensor = NOTHING  # G, of the same shape
 
     def relevance(self, field: Tensor) -> Tensor:
-        """Spread the field (N, rows, columns) above over this stage's positions (N, T); a merged one's in equal parts."""
+        """Spread the field (N, rows, columns) above over this stage's positions (N, T), in equal parts."""
         return resample(field, self.shape).flatten(1)
 
     def field(self, relevance: Tensor) -> Tensor:
         """Lay out relevance: (N, T) → (N, rows, columns)"""
         return relevance.view(-1, *self.shape)
 
-    def windowed(self, relevance: Tensor) -> Tensor:
+    def to_windows(self, relevance: Tensor) -> Tensor:
         """Move relevance into windows, (N, T) → (S, n); zero for tokens without a position."""
         windows = relevance.new_zeros(self.attention.shape[::3])
         windows.view(-1)[self.tokens] = relevance
         return windows
 
-    def placed(self, windows: Tensor) -> Tensor:
+    def to_positions(self, windows: Tensor) -> Tensor:
         """Move numbers out of windows: (S, n) → (N, T), or (S, H, n) → (N, H, T)"""
         return windows.movedim(-1, 1).flatten(0, 1)[self.tokens].movedim(1, -1)
 
-    def read(self, reading: Reading) -> Heads:
+    def read(self, reduction: Reduction) -> HeadSums:
         """Compute a reduction of all positions."""
-        row = None if reading.row is None else self.windowed(reading.row)
-        rows, norms, totals = read_blocks(self._written_out(), reading._replace(row=row))
-        return Heads(
-            rows if rows is NOTHING else self.placed(rows),
-            norms if reading.norm is None else combined(reading.norm, list(self._of_examples(norms).unbind(1))),
-            totals if totals is NOTHING else self.placed(totals),
+        row = None if reduction.row is None else self.to_windows(reduction.row)
+        rows, norms, totals = read_blocks(self._written_out(), reduction._replace(row=row))
+        return HeadSums(
+            rows if rows is NOTHING else self.to_positions(rows),
+            norms
+            if reduction.norm is None
+            else combine_norms(reduction.norm, list(self._group_by_example(norms).unbind(1))),
+            totals if totals is NOTHING else self.to_positions(totals),
         )
 
     def sweep(self, sweep: Sweep, relevance: Tensor) -> Tensor:
         """Return relevance (N, T) below the layer: no window reads another."""
-        return self.placed(sweep(self.windowed(relevance), [self._written_out()], None))
+        return self.to_positions(sweep(self.to_windows(relevance), [self._written_out()], None))
 
     def has_gradient(self) -> Tensor:
         """Return flags (N, T): whether any head's gradient is other than zero in the position's row."""
-        return self.placed(self.gradient.ne(0).any(-1).any(1))
+        return self.to_positions(self.gradient.ne(0).any(-1).any(1))
 
     def _written_out(self) -> WrittenOut:
-        return WrittenOut(wide(self.attention), self.gradient if self.gradient is NOTHING else wide(self.gradient))
+        return WrittenOut(widen(self.attention), self.gradient if self.gradient is NOTHING else widen(self.gradient))
 
-    def _of_examples(self, windows: Tensor) -> Tensor:
+    def _group_by_example(self, windows: Tensor) -> Tensor:
         """Group windows by example: (S, H) → (N, S/N, H)"""
         return windows.view(len(self.tokens), -1, windows.shape[-1])
 
@@ -152,7 +154,7 @@ def explain_windows(
     check_deterministic(model)
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
     mode, logits = run_together(model, forward_func, inputs, arguments, writes_out=True)
-    places, dims = places_of(model, inputs, arguments, list(mode.maps))
+    places, dims = find_positions(model, inputs, arguments, list(mode.maps))
     if not mode.values:
         raise refusal or _no_places_error(model)
     refuse = partial(_not_windows_error, model, refusal)
@@ -165,9 +167,9 @@ def explain_windows(
         counted: Sequence[WindowLayer] = layers
         if plan.rule:  # without one, targets mean nothing
             selected = select(plan.score(logits), target, request.contrast)
-            counted = _with_gradients(layers, selected, number < len(targets), refuse)
+            counted = _add_gradients(layers, selected, number < len(targets), refuse)
         with torch.no_grad(), without_autocast(inputs.device.type):
-            explanations.append(_of_layers(model, plan, counted, dims)._replace(logits=logits.detach()))
+            explanations.append(_explain_layers(model, plan, counted, dims)._replace(logits=logits.detach()))
     return explanations
 
 
@@ -198,7 +200,7 @@ def _check_plan(plan: Plan) -> None:
         )
 
 
-def _layer(mixed: Mixed, places: Places, refuse: Refuse) -> WindowLayer:
+def _layer(mixed: MixedValues, places: Positions, refuse: Refuse) -> WindowLayer:
     """Return the layer of values and of the weights that they were mixed by."""
     attention, value = mixed.weights, mixed.value
     if attention is None or attention.dim() != 4 or attention.shape[-1] != attention.shape[-2]:
@@ -213,7 +215,7 @@ def _layer(mixed: Mixed, places: Places, refuse: Refuse) -> WindowLayer:
     return WindowLayer(attention, tokens, tuple(found.shape[1:]))
 
 
-def _with_gradients(
+def _add_gradients(
     layers: Sequence[WindowLayer], selected: Tensor, goes_again: bool, refuse: Refuse
 ) -> list[WindowLayer]:
     attention = [layer.attention for layer in layers]
@@ -226,17 +228,17 @@ def _with_gradients(
     return found
 
 
-def _of_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer], dims: Shape) -> Explanation:
+def _explain_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer], dims: Shape) -> Explanation:
     importance: Importance | None = None
     if isinstance(plan.rule, HeadRule):
         if not plan.rule.layerwise:
             _check_all_read(model, plan, layers[-1])
-        field, importance = _ruled(plan.rule, layers, _start_field(model, plan, layers[-1]))
+        field, importance = _apply_head_rule(plan.rule, layers, _start_field(model, plan, layers[-1]))
     else:
-        field = _swept(plan.sweep, layers, _start_field(model, plan, layers[-1]))
+        field = _sweep_layers(plan.sweep, layers, _start_field(model, plan, layers[-1]))
     check_finite(field, "relevance")
-    without_gradient = not all(layer.has_gradient().any(1).all() for layer in layers if layer.gradient is not NOTHING)
-    return Explanation(field.flatten(1), importance, FieldGrid(tuple(field.shape[1:]), dims), without_gradient)
+    lacks_gradient = not all(layer.has_gradient().any(1).all() for layer in layers if layer.gradient is not NOTHING)
+    return Explanation(field.flatten(1), importance, FieldGrid(tuple(field.shape[1:]), dims), lacks_gradient)
 
 
 def _start_field(model: nn.Module, plan: Plan, last: WindowLayer) -> Tensor:
@@ -244,7 +246,7 @@ def _start_field(model: nn.Module, plan: Plan, last: WindowLayer) -> Tensor:
     rows, columns = last.shape
     grid = PatchGrid(rows, columns, 1, 1, frozenset({0}))
     start = start_relevance(model, grid, grid.patches, plan.tokens or "patches")
-    start = start.to(last.attention.device, of_sums(last.attention.dtype))
+    start = start.to(last.attention.device, sum_dtype(last.attention.dtype))
     return start.view(1, *last.shape).repeat(len(last.tokens), 1, 1)
 
 
@@ -257,14 +259,14 @@ def _check_all_read(model: nn.Module, plan: Plan, last: WindowLayer) -> None:
         )
 
 
-def _swept(sweep: Any, layers: Sequence[WindowLayer], field: Tensor) -> Tensor:
+def _sweep_layers(sweep: Any, layers: Sequence[WindowLayer], field: Tensor) -> Tensor:
     """Return the relevance (N, rows, columns) below the layers."""
     for layer in reversed(layers):
         field = layer.field(layer.sweep(sweep, layer.relevance(field)))
     return field
 
 
-def _ruled(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tuple[Tensor, Importance | None]:
+def _apply_head_rule(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tuple[Tensor, Importance | None]:
     """Return the relevance (N, rows, columns) below the layers, or the mean of each layer's own; and the heads'
     importance.
     """

@@ -12,7 +12,7 @@ from captum_gmar.ablation import HeadAblationCurve, HeadStatistics, ranked_heads
 from captum_gmar.ablation.curve import HeadOrder, silencing_outcomes, tenths
 from captum_gmar.ablation.importance import HeadScore
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.attr.patch_relevance import naming
+from captum_gmar.attr.patch_relevance import name_errors
 from captum_gmar.classifier import Classifier, find_class
 from captum_gmar.evaluation.catalogue import SCORES, HeadScoreEntry, check_name, load
 from captum_gmar.evaluation.data.example import Example, fingerprint
@@ -78,7 +78,7 @@ def score_heads(scores: Mapping[str, HeadScore], examples: Examples, batch_size:
     for part in examples.split(batch_size):
         values = []
         for name, score in scores.items():
-            with naming(name):
+            with name_errors(name):
                 values.append(score(part.pixels, target=part.targets).cpu())
         parts.append(torch.stack(values, 1))
     return examples.records(torch.cat(parts).tolist())

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from captum_gmar.engine.kernels import triton_reduction
 from captum_gmar.engine.kernels.fused import log_sums
-from captum_gmar.engine.kernels.reduction import LayerGradient, Reading
+from captum_gmar.engine.kernels.reduction import LayerGradient, Reduction
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 
 TOKENS = 70  # two tiles, the second of which is not full
@@ -43,7 +43,7 @@ def dense(layer, row):
 
 
 def assert_reads(layer, row, matrix, norm=None, totals=None, rtol=1e-5):
-    heads = read_by_kernel(layer, Reading(row, matrix, norm, totals))
+    heads = read_by_kernel(layer, Reduction(row, matrix, norm, totals))
     names = matrix, norm, totals
     for found, of_names, name in zip(heads, dense(layer, row), names, strict=True):
         exact = of_names.get(name)
@@ -89,7 +89,7 @@ def test_a_mask_that_hides():
     assert_reads(layer, row, "positive", None)
     rows = torch.zeros_like(row)
     rows[:, 5] = 1
-    assert read_by_kernel(layer, Reading(rows, "attention")).rows.abs().max() == 0
+    assert read_by_kernel(layer, Reduction(rows, "attention")).rows.abs().max() == 0
 
 
 def test_examples_and_heads_that_share_keys():
@@ -131,6 +131,6 @@ def test_its_own_test_passes_once(monkeypatch):
     layer, row = random_layer(precision=torch.float16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert is_readable(layer, Reading(row, "positive"))
+        assert is_readable(layer, Reduction(row, "positive"))
     monkeypatch.setattr(triton_reduction, "run_kernel", None)
-    assert is_readable(layer, Reading(row, "positive"))
+    assert is_readable(layer, Reduction(row, "positive"))

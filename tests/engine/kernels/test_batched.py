@@ -10,7 +10,7 @@ from captum_gmar import AttentionRollout, GMARAttribution
 from captum_gmar.attr.methods import get_method
 from captum_gmar.engine.attention.backward import BackwardPass
 from captum_gmar.engine.kernels import batched
-from captum_gmar.engine.kernels.reduction import Reading
+from captum_gmar.engine.kernels.reduction import Reduction
 from engine.kernels.test_dispatch import MATRICES, NORMS, dense, layer_gradient
 
 KINDS = [name for name in FAMILIES if not name.startswith("timm ")]
@@ -35,9 +35,9 @@ def batches(monkeypatch):
 def test_the_dense_numbers(matrix, norm, masked):
     layer, row = layer_gradient(masked=masked)
     other = layer._replace(query=layer.key, key=layer.query, mask=None)
-    reading = Reading(None if matrix is None else row, matrix, norm)
+    reduction = Reduction(None if matrix is None else row, matrix, norm)
     for of_layer, read in zip((layer, other), batched.readers([layer, other]), strict=True):
-        assert_close(read(reading), dense(of_layer, reading))
+        assert_close(read(reduction), dense(of_layer, reduction))
 
 
 def test_a_query_that_may_look_nowhere_and_an_additive_mask():
@@ -45,13 +45,13 @@ def test_a_query_that_may_look_nowhere_and_an_additive_mask():
     layer.mask[3] = False
     added = layer._replace(mask=torch.zeros(layer.mask.shape).masked_fill(~layer.mask, -torch.inf).double())
     for read in batched.readers([layer, added]):
-        assert_close(read(Reading(row, "attention")), dense(layer, Reading(row, "attention")))
+        assert_close(read(Reduction(row, "attention")), dense(layer, Reduction(row, "attention")))
 
 
 def test_layers_that_are_not_alike():
     (layer, row), (larger, _) = layer_gradient(), layer_gradient(dim=16)
     for of_layer, read in zip((layer, larger), batched.readers([layer, larger]), strict=True):
-        assert_close(read(Reading(row, "positive", "l1")), dense(of_layer, Reading(row, "positive", "l1")))
+        assert_close(read(Reduction(row, "positive", "l1")), dense(of_layer, Reduction(row, "positive", "l1")))
 
 
 @pytest.mark.parametrize("name", READERS)

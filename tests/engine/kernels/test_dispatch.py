@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from captum_gmar.engine.kernels.dispatch import WAYS, LayerGradient, read_layer
-from captum_gmar.engine.kernels.reduction import NOTHING, Heads, Reading
+from captum_gmar.engine.kernels.dispatch import IMPLEMENTATIONS, LayerGradient, read_layer
+from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduction
 
 MATRICES = ["attention", "product", "positive", "positive gradient"]
 NORMS = ["l1", "l2"]
@@ -21,7 +21,7 @@ def layer_gradient(examples=2, heads=3, tokens=11, dim=8, dtype=torch.float64, m
     return LayerGradient(*(t.to(dtype) for t in drawn), mask, 0.3), row.to(torch.promote_types(dtype, torch.float32))
 
 
-def dense(layer, reading):
+def dense(layer, reduction):
     """The answer by the formulas."""
     query, key, value, grad_output = (tensor.double() for tensor in layer[:4])
     scores = query @ key.mT * layer.scale
@@ -30,35 +30,35 @@ def dense(layer, reading):
     attention, gradient = scores.softmax(-1).nan_to_num(0), grad_output @ value.mT
     matrices = [attention, attention * gradient, (attention * gradient).clamp(min=0), gradient.clamp(min=0)]
     rows = norms = NOTHING
-    if reading.matrix is not None:
-        rows = (reading.row.double()[:, None, None] @ matrices[MATRICES.index(reading.matrix)]).squeeze(-2)
-    if reading.norm is not None:
-        norms = torch.linalg.vector_norm(gradient, int(reading.norm[1]), dim=(-2, -1))
-    return Heads(rows, norms)
+    if reduction.matrix is not None:
+        rows = (reduction.row.double()[:, None, None] @ matrices[MATRICES.index(reduction.matrix)]).squeeze(-2)
+    if reduction.norm is not None:
+        norms = torch.linalg.vector_norm(gradient, int(reduction.norm[1]), dim=(-2, -1))
+    return HeadSums(rows, norms)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("norm", [None, *NORMS])
 @pytest.mark.parametrize("matrix", [None, *MATRICES])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", IMPLEMENTATIONS)
 def test_the_dense_numbers(way, matrix, norm, masked):
     layer, row = layer_gradient(masked=masked)
-    reading = Reading(None if matrix is None else row, matrix, norm)
-    is_open, read = WAYS[way]
-    if is_open(layer, reading):
-        assert_close(read(layer, reading), dense(layer, reading))
+    reduction = Reduction(None if matrix is None else row, matrix, norm)
+    is_open, read = IMPLEMENTATIONS[way]
+    if is_open(layer, reduction):
+        assert_close(read(layer, reduction), dense(layer, reduction))
 
 
 def test_any_layer_can_be_read():
     layer, row = layer_gradient(masked=True)
-    reading = Reading(row, "positive", "l1")
-    assert_close(read_layer(layer, reading), dense(layer, reading))
+    reduction = Reduction(row, "positive", "l1")
+    assert_close(read_layer(layer, reduction), dense(layer, reduction))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_small_rows_keep_their_digits_in_half_precision(dtype):
     """Those of float16 end at 6e-8."""
     layer, row = layer_gradient(dtype=dtype)
-    reading = Reading(1e-7 * row, "attention")
-    (_, read), exact = WAYS["value"], dense(layer, reading).rows
-    assert_close(read(layer, reading).rows.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=1e-9)
+    reduction = Reduction(1e-7 * row, "attention")
+    (_, read), exact = IMPLEMENTATIONS["value"], dense(layer, reduction).rows
+    assert_close(read(layer, reduction).rows.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=1e-9)

@@ -60,19 +60,19 @@ def test_the_flow_of_relevance(vit, images):
 @pytest.mark.parametrize("name", ["gmar-l1", "gmar-l2", "gmar++", "gradient-rollout"])
 def test_layers_that_a_kernel_reads(name, monkeypatch):
     """Blocks stand in for the kernel, which is tested by itself."""
-    readings = []
+    reductions = []
 
-    def read(layer, reading):
-        readings.append(reading)
-        return read_in_blocks(layer, reading)
+    def read(layer, reduction):
+        reductions.append(reduction)
+        return read_in_blocks(layer, reduction)
 
     expected = relevance(name, "ViT", "blocks")
     for module in (forward, backward):
-        monkeypatch.setattr(module, "is_readable", lambda layer, reading: True)
-    monkeypatch.setitem(dispatch.WAYS, "kernel", (lambda layer, reading: True, read))
+        monkeypatch.setattr(module, "is_readable", lambda layer, reduction: True)
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "kernel", (lambda layer, reduction: True, read))
     assert_close(relevance(name, "ViT", "fused"), expected)
-    assert {reading.matrix for reading in readings} <= {"attention", "positive", None}
-    assert readings
+    assert {reduction.matrix for reduction in reductions} <= {"attention", "positive", None}
+    assert reductions
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from captum_gmar.engine.kernels import blocks
-from captum_gmar.engine.kernels.precision import of_blocks, row_products, wide_product
-from captum_gmar.engine.kernels.reduction import LayerGradient, Reading, positive_sum
+from captum_gmar.engine.kernels.precision import block_dtype, row_products, wide_product
+from captum_gmar.engine.kernels.reduction import LayerGradient, Reduction, positive_sum
 
 HALVES = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 
@@ -39,7 +39,7 @@ def test_sum_of_the_positive_numbers():
 
 def test_which_blocks_stay_in_half_precision():
     kinds = [(torch.bfloat16, "meta"), (torch.float16, "meta"), (torch.float64, "meta"), (torch.bfloat16, "cpu")]
-    kept = [of_blocks(torch.empty(1, dtype=dtype, device=device)) for dtype, device in kinds]
+    kept = [block_dtype(torch.empty(1, dtype=dtype, device=device)) for dtype, device in kinds]
     assert kept == [torch.bfloat16, torch.float32, torch.float64, torch.float32]
 
 
@@ -55,12 +55,12 @@ def test_which_blocks_stay_in_half_precision():
 )
 def test_blocks_in_half_precision(monkeypatch, matrix, norm, totals):
     """A number is rounded four times by 2⁻⁹ at most: as a score, a probability, a gradient and their product."""
-    monkeypatch.setattr(blocks, "of_blocks", lambda tensor: tensor.dtype)
+    monkeypatch.setattr(blocks, "block_dtype", lambda tensor: tensor.dtype)
     layer = LayerGradient(*(t.bfloat16() for t in drawn(4, 2, 3, 60, 16)), None, 0.3)
-    reading = Reading(drawn(2, 60).abs().float(), matrix, norm, totals)
-    found = blocks.read_in_blocks(layer, reading)
+    reduction = Reduction(drawn(2, 60).abs().float(), matrix, norm, totals)
+    found = blocks.read_in_blocks(layer, reduction)
     exact = blocks.read_in_blocks(
-        LayerGradient(*(t.double() for t in layer[:4]), None, 0.3), reading._replace(row=reading.row.double())
+        LayerGradient(*(t.double() for t in layer[:4]), None, 0.3), reduction._replace(row=reduction.row.double())
     )
     for half, wide in zip(found, exact, strict=True):
         assert half.dtype == (torch.float32 if half.numel() else wide.dtype)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from captum_gmar.engine.kernels import recompute, workspace
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
-from captum_gmar.engine.kernels.layer import Layer
+from captum_gmar.engine.kernels.layer import AttentionLayer
 
 MASKS = ["none", "boolean", "additive", "rows alike"]
 
@@ -40,7 +40,7 @@ def make_tap(on_blocks, **options):
 
 
 def run(query, key, value, mask, scale=None, on_blocks=lambda part, blocks: None):
-    layer = Layer(query, key, mask, scale)
+    layer = AttentionLayer(query, key, mask, scale)
     return make_tap(on_blocks).attend(layer, value)
 
 
@@ -189,7 +189,7 @@ def test_layers_take_the_same_memory():
         pointers.update(block.attention.data_ptr() for block in blocks)
 
     for _ in range(2):
-        layer = Layer(*qkv[:2], None, None)
+        layer = AttentionLayer(*qkv[:2], None, None)
         output = make_tap(note, workspace=memory).attend(layer, qkv[2])
         torch.autograd.grad(output, qkv, grad_output)
     assert len(pointers) == 1
@@ -222,7 +222,7 @@ def test_the_edge_alone_brings_autograd_here():
     query, key, value, grad_output = (t.detach() for t in tensors())
     seen = []
     alone = make_tap(lambda part, blocks: seen.extend(blocks))
-    output = alone.attend(Layer(query, key, None, None), value)
+    output = alone.attend(AttentionLayer(query, key, None, None), value)
     (zero,) = torch.autograd.grad(output, alone.edge, grad_output)
     assert zero == 0
     assert len(seen) == 1
@@ -250,7 +250,7 @@ def test_no_matrix_outlives_its_block():
 def test_blocks_without_gradient(kind, scale):
     query, key, _, _ = (t.detach() for t in tensors())
     mask = make_mask(kind)
-    layer = Layer(query, key, mask, scale)
+    layer = AttentionLayer(query, key, mask, scale)
     one_hot = torch.eye(11, dtype=torch.float64).expand(3, 2, 11, 11)
     expected = F.scaled_dot_product_attention(query, key, one_hot, mask, scale=scale)
     memory, seen = workspace.Scratch(layer), torch.full_like(expected, torch.nan)

@@ -12,10 +12,10 @@ from installed import has_triton
 
 from captum_gmar.engine.kernels import triton_reduction
 from captum_gmar.engine.kernels.blocks import read_in_blocks
-from captum_gmar.engine.kernels.reduction import Heads, LayerGradient, Reading
+from captum_gmar.engine.kernels.reduction import HeadSums, LayerGradient, Reduction
 from captum_gmar.engine.kernels.triton_reduction import is_readable
 
-READING = Reading(torch.rand(1, 5), "positive", "l1")
+READING = Reduction(torch.rand(1, 5), "positive", "l1")
 
 
 @pytest.mark.skipif(not has_triton(3, 6), reason="there is no Triton, or one whose interpreter newer numpys end")
@@ -36,17 +36,17 @@ def layer(monkeypatch):
     return LayerGradient(*torch.randn(4, 1, 2, 5, 16), None, 0.25)
 
 
-def read_wrongly(layer, reading):
-    rows, norms, _ = read_in_blocks(layer, reading)
-    return Heads(1.001 * rows, norms)
+def read_wrongly(layer, reduction):
+    rows, norms, _ = read_in_blocks(layer, reduction)
+    return HeadSums(1.001 * rows, norms)
 
 
-def read_as_nan(layer, reading):
-    rows, norms, _ = read_in_blocks(layer, reading)
-    return Heads(rows, norms / 0 * 0)
+def read_as_nan(layer, reduction):
+    rows, norms, _ = read_in_blocks(layer, reduction)
+    return HeadSums(rows, norms / 0 * 0)
 
 
-def do_not_compile(layer, reading):
+def do_not_compile(layer, reduction):
     raise TypeError("no such tile\nin line 3")
 
 
@@ -75,7 +75,7 @@ def test_one_that_reads_rightly_is_used_and_tested_once(monkeypatch, layer):
 
 
 def test_out_of_memory_says_nothing_of_the_kernel(monkeypatch, layer):
-    def run_out(layer, reading):
+    def run_out(layer, reduction):
         raise torch.OutOfMemoryError("none left")
 
     monkeypatch.setattr(triton_reduction, "read_by_kernel", run_out)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers import PretrainedConfig, ViTForImageClassification
 
 from captum_gmar import AttCAT, AttentionEvidence, AttentionRollout, GMARAttribution, LeGrad, record_attention
-from captum_gmar.engine.attention.layer_readout import layers_apart
+from captum_gmar.engine.attention.layer_readout import separate_layers
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.layers import transformer_layers
 
@@ -161,7 +161,7 @@ def test_threads_that_cut_layers_apart(vit, images, make):
 def test_a_foreign_hook_without_keywords_changes_nothing(vit):
     """torch calls a hook without keywords if another thread removes it meanwhile."""
     layer = transformer_layers(vit)[0]
-    with layers_apart([layer], 1):
+    with separate_layers([layer], 1):
         (hook,) = layer._forward_pre_hooks.values()
         assert run_in_thread(lambda: hook(layer, (torch.ones(1),))) is None
 
