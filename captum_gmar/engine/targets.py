@@ -72,10 +72,8 @@ def check_target(shape: Sequence[int], target: TargetType, name: str = "target",
     if indices is None or not is_whole:
         return
     lowest = 0 if _is_gathered(target) else -1  # Captum counts other negative indices from the end
-    is_in_range = [
-        (lowest * size <= place) & (place < size) for place, size in zip(indices.unbind(1), sizes, strict=True)
-    ]
-    holds = torch.stack(is_in_range).all(0)
+    is_valid = [(lowest * size <= place) & (place < size) for place, size in zip(indices.unbind(1), sizes, strict=True)]
+    holds = torch.stack(is_valid).all(0)
     _hold(holds.all(), lambda: _range_error(sizes, indices[~holds][0].tolist(), name), flags)
 
 

@@ -239,8 +239,8 @@ class ForwardPass(AttentionMode):
         if self.windowed_shape is not None:
             return self._refuse(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
-                f"the first such layer came one with queries of shape {self.windowed_shape}. Windowed and hierarchical models "
-                "have no single patch grid. AttentionEvidence explains them."
+                f"the first such layer came one with queries of shape {self.windowed_shape}. Windowed and hierarchical "
+                "models have no single patch grid. AttentionEvidence explains them."
             )
         if not (self.last is None or self.separate or self.follows or depends(inputs, self.last, self.cuts)):
             raise RuntimeError(

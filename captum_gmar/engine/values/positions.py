@@ -206,20 +206,16 @@ def move_back(value: Tensor, product: Tensor) -> Tensor | None:
         product: numbers of its shape, of which each token's are added up.
     """
     projected = _origin(value)
-    projected_from = None if projected is None else _before_projection(projected)
-    if projected is None or projected_from is None:
+    source = None if projected is None else _before_projection(projected)
+    if projected is None or source is None:
         return None
     token_sums = _move_along(value, projected, product).sum(-1)
-    origin = _origin(projected_from)
-    node: Any = projected_from.node
-    known = node._input_metadata[projected_from.output_nr]  # the shape of what is before the projection
+    origin = _origin(source)
+    node: Any = source.node
+    known = node._input_metadata[source.output_nr]  # the shape of what is before the projection
     cotangent = torch.zeros(tuple(known.shape), dtype=known.dtype, device=value.device)
     cotangent[..., 0] = token_sums.view(cotangent.shape[:-1])
-    return (
-        cotangent[..., 0]
-        if origin is None
-        else _first_channel(_move_along(projected_from, origin, cotangent), cotangent)
-    )
+    return cotangent[..., 0] if origin is None else _first_channel(_move_along(source, origin, cotangent), cotangent)
 
 
 def move_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: int = -1) -> Tensor:
@@ -232,9 +228,9 @@ def move_back_to_entry(entry: Tensor, tokens: Tensor, examples: int, channels: i
     return _first_channel(_move_along(entry, origin, cotangent), cotangent)[-examples:]
 
 
-def _first_channel(moved: Tensor, projected_from: Tensor) -> Tensor:
+def _first_channel(moved: Tensor, source: Tensor) -> Tensor:
     """Return the first channel, whichever dimension the channels are by now."""
-    is_last = moved.shape[-1] == projected_from.shape[-1] and not moved[..., 1:].any()
+    is_last = moved.shape[-1] == source.shape[-1] and not moved[..., 1:].any()
     return moved[..., 0] if is_last else moved[:, 0]
 
 
