@@ -136,8 +136,8 @@ class AttentionAttribution(Attribution, ABC):
             AssertionError: from Captum, if the target or the contrast has none of its forms.
             TypeError, ValueError: if they are no complete index of an output, or equal; or the inputs are not one batch
                 of images of at least a patch each.
-            RuntimeError: if the model's attention cannot be met, or ``forward_func`` runs other models or returns other
-                rows; the message says what to do.
+            RuntimeError: if the model's attention cannot be captured, or ``forward_func`` runs other models or returns
+                other rows; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
             torch.OutOfMemoryError: if memory holds not even one example. Where it does not hold all, fewer are run at
                 once.
@@ -183,7 +183,7 @@ class AttentionAttribution(Attribution, ABC):
             targets (sequence, Tensor or Callable): K classes for all examples; a tensor (N, K) of each example's own,
                 such as ``logits.topk(5).indices``; or what gives it for the logits (N, classes), such as
                 ``lambda logits: logits.topk(5).indices``. A sequence may also hold tuples, as a target may be one.
-                With an internal batch size a callable is asked of each batch.
+                With an internal batch size a callable is called on each batch.
 
         The other arguments are those of :meth:`attribute`. The contrast is taken off each of the targets. Methods
         without gradient explain every target alike.

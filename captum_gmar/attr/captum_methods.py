@@ -1,6 +1,6 @@
 """Captum's own methods, made ready to call on a vision transformer, to compare with.
 
-They are Captum's classes and give Captum's numbers. What is added: they take the logits out of a Hugging Face output,
+They are Captum's classes and give Captum's numbers. Beyond that they take the logits out of a Hugging Face output,
 their arguments come in the order of our methods (Captum's Integrated Gradients takes a target in second place for its
 baselines), they know the patches, warn of nothing that is as it should be, and return what is detached and of the
 inputs' dtype.
@@ -38,7 +38,7 @@ from captum_gmar.engine.targets import check_target
 
 
 class _Ready(Attribution):
-    """What is added to each of Captum's classes, which comes second among the bases.
+    """Our part of each class; Captum's comes second among the bases.
 
     Args:
         model: a vision transformer, for example a Hugging Face ``ViTForImageClassification``.
@@ -179,7 +179,7 @@ class GradientShap(_Ready, captum.attr.GradientShap):
 
 
 class _Perturbing(_Ready):
-    """What is added to Captum's perturbation methods, which without target explain all outputs of all examples."""
+    """Our part of Captum's perturbation methods, which without target explain all outputs of all examples."""
 
     def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Any:
         if options["target"] is None:
@@ -251,7 +251,7 @@ class TokenGradCam(_Ready, captum.attr.LayerGradCam):
     https://arxiv.org/abs/1610.02391, where it is the last convolution's output that is read.
 
     Raises:
-        ValueError: from ``attribute``, if the model's layers cannot be told.
+        ValueError: from ``attribute``, if the model's layers cannot be found.
         RuntimeError: from ``attribute``, if the last layer does not run once over the patch tokens.
     """
 

@@ -1,6 +1,6 @@
-"""Every method by name, ours and Captum's, with what is to be known of it before it is loaded.
+"""Every method by name, ours and Captum's, with its properties, known before it is loaded.
 
-Neither torch nor any method is loaded until one is asked for, so that help and usage errors come at once. A new method
+Neither torch nor any method is loaded before its first use, so that help and usage errors come at once. A new method
 is one more row.
 """
 
@@ -19,7 +19,7 @@ MethodFactory: TypeAlias = "Callable[..., Attribution]"
 ALL_TOKENS, ALL_EVIDENCE = "all tokens", "all evidence"
 OF_LOGIT, OF_SLOPE, UNITLESS = "of the logit", "slope of the logit", "no unit"
 
-# What maps do not say, as it stands below them.
+# Limitations of maps, in a line below them.
 ANY_CLASS = "Where attention went, for whichever class."
 NEARLY_ANY_CLASS = "Hardly depends on the class."
 ONLY_FOR = "Shows nothing that speaks against the class."
@@ -37,13 +37,12 @@ class MethodEntry(NamedTuple):
         home: the module in this package, and the class in it, "attr.gmar:GMARAttribution".
         options: that the class is made with.
         takes_tokens: whether it takes ``tokens=``, where relevance begins.
-        reads_class: whether the class that is explained enters the map. What is the same for every class says nothing
-            of one rather than another.
+        reads_class: whether the explained class enters the map.
         share: of what a value is a share: "all tokens" or "all evidence"; None where values are in units of the
             logit, or without unit.
         is_ours: whether it is a method of this package; else it is Captum's.
         unit: of values that are no shares.
-        caveat: what its maps do not say, in a line that stands below them.
+        caveat: a limitation of its maps, in a line below them.
     """
 
     name: str
@@ -145,7 +144,7 @@ METHODS: Mapping[str, MethodEntry] = {entry.name: entry for entry in _ROWS}
 OURS = tuple(name for name, entry in METHODS.items() if entry.is_ours)
 CAPTUMS = tuple(name for name, entry in METHODS.items() if not entry.is_ours)
 
-# What is taken where nobody says which: by `compare`, and by `evaluate`, where each method takes hours.
+# Defaults of `compare`, and of `evaluate`, where each method takes hours.
 COMPARED = (
     *("token-evidence", "attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
     *("integrated-gradients", "input-x-gradient"),

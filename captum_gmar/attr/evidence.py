@@ -33,7 +33,7 @@ class AttentionEvidence(AttentionAttribution):
     two logits, the log of the two classes' odds against each other. No constant is chosen. The derivation, and what the
     method is worth: ``docs/method.md``.
 
-    What it does not mean: a patch counts where its token is attended to, and tokens of later layers have been mixed
+    Limitations: a patch counts where its token is attended to, and tokens of later layers have been mixed
     from several patches. How the attention itself came about, and what the MLPs add, is not shared out among the
     patches. What early layers give is read as if the classifier came at once, which it was not trained for.
 
@@ -51,12 +51,12 @@ class AttentionEvidence(AttentionAttribution):
         start_layer: the first layer that counts; negative ones count from the end.
         forward_func: what is explained, if not the model's logits. It handles each example by itself, any number of
             them. What it returns are the logits (N, classes) of classes that compete. One number per example, outputs
-            of more dimensions, and those of a model whose ``config`` tells of several labels at once are explained as
+            of more dimensions, and those of a model whose ``config`` names several labels at once are explained as
             they are; of scores that do not compete, as SigLIP's of several texts, return one column.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be told.
+        ValueError: when called, if the layers cannot be found.
 
     Example::
 

@@ -29,7 +29,7 @@ class GMARAttribution(AttentionAttribution):
 
     and the relevance of patch p is R[CLS, p]. It costs one forward and one backward pass, and no T×T matrix is kept.
 
-    What it does not mean: the gradient enters through the head weights only, which are positive and one number per
+    Limitations: the gradient enters through the head weights only, which are positive and one number per
     head and layer. The map therefore says little about *which* class the patches speak for, nothing about evidence
     against it, and its values are shares of attention, not of the logit.
 

@@ -21,7 +21,7 @@ class GradientRollout(AttentionAttribution):
     for l = 0, …, L-1, begun with R = I; relevance of patch p is R[CLS, p]. With ``head_fusion="gmar"`` GMAR's head
     weights take the place of 1/H.
 
-    What it does not mean: evidence against the class is cut off at every layer, and the values, zero or more, have the
+    Limitations: evidence against the class is cut off at every layer, and the values, zero or more, have the
     scale of the target's gradient: compare them within one image only.
 
     Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
@@ -76,7 +76,7 @@ class AttentionGradCAM(AttentionAttribution):
     Grad-CAM does over a feature map, or take it with respect to the tokens: the latter is "layer-grad-cam" of
     :func:`~captum_gmar.list_methods`.
 
-    What it does not mean: it sees the last layer only, where each token has been mixed from all patches. Zero or more,
+    Limitations: it sees the last layer only, where each token has been mixed from all patches. Zero or more,
     in the scale of the target's gradient.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017, https://arxiv.org/abs/1610.02391; on attention as in Chefer, Gur and Wolf,
@@ -110,7 +110,7 @@ class GMARPlusPlus(AttentionAttribution):
 
     and relevance of patch p is R[CLS, p].
 
-    What it does not mean: evidence against the class is cut off, and how much of a row goes through the attention
+    Limitations: evidence against the class is cut off, and how much of a row goes through the attention
     rather than the residual depends on the scale of the gradient, so on the scale of the logits. In [0, 1], and at most
     1 in sum.
 

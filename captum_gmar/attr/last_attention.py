@@ -18,7 +18,7 @@ class CDAM(TokenAttribution):
     where :math:`T` are the tokens after the norm before the last attention. Where only a CLS token is read, the
     gradient holds the attention that it pays to each token.
 
-    What it does not mean: it sees the last layer only, where each token has been mixed from all patches. Signed, in
+    Limitations: it sees the last layer only, where each token has been mixed from all patches. Signed, in
     units of the logit.
 
     Brocki, Binda and Chung, "Class-Discriminative Attention Maps for Vision Transformers", 2023,
@@ -31,9 +31,9 @@ class CDAM(TokenAttribution):
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be told.
-        RuntimeError: when called, if attention is not met once in each layer over one patch grid, or no norm before
-            the last.
+        ValueError: when called, if the layers cannot be found.
+        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or no norm
+            before the last.
     """
 
     name = "CDAM"
@@ -56,7 +56,7 @@ class GradECLIP(TokenAttribution):
     over patches j and k and the heads' channels c together. Where the classifier reads the CLS token alone, as in the
     paper, no other query i has a gradient; where it pools patches, all that it pools count.
 
-    What it does not mean: it sees the last layer only, and evidence against the class is cut off. The released code
+    Limitations: it sees the last layer only, and evidence against the class is cut off. The released code
     computes the last attention anew, with one head, and so explains another model than the one that was trained; here
     the model stays as it is. Zero or more, in units of the logit.
 
@@ -71,8 +71,8 @@ class GradECLIP(TokenAttribution):
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be told.
-        RuntimeError: when called, if attention is not met once in each layer over one patch grid.
+        ValueError: when called, if the layers cannot be found.
+        RuntimeError: when called, if attention is not captured once in each layer over one patch grid.
     """
 
     name = "Grad-ECLIP"

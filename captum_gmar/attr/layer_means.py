@@ -15,7 +15,7 @@ class GradSAM(AttentionAttribution):
     Grad-SAM, gradient self-attention maps: the mean of :math:`A_{l,h} \odot G_{l,h}^+` over layers, heads and query
     rows.
 
-    What it does not mean: it follows no path through the layers, so a patch counts where its token is attended to, by
+    Limitations: it follows no path through the layers, so a patch counts where its token is attended to, by
     whichever token; and evidence against the class is cut off. Zero or more, in the scale of the target's gradient.
 
     Barkan et al., "Grad-SAM: Explaining Transformers via Gradient Self-Attention Maps", CIKM 2021,
@@ -46,7 +46,7 @@ class LeGrad(AttentionAttribution):
     where :math:`y_l` is the target's logit that the rest of the model, without the layers after l, gives to what comes
     out of layer l. All layers take one forward and one backward pass together.
 
-    What it does not mean: the attention itself does not enter, only the gradient with respect to it, so a patch may
+    Limitations: the attention itself does not enter, only the gradient with respect to it, so a patch may
     count that is hardly attended to; and layers that the classifier cannot read yet count like the others. Zero or
     more, in the scale of the target's gradient. The paper scales each map to [0, 1], and takes the gradient of a
     pooling attention where a model has one; here that is the gradient of each layer's own attention, as everywhere.
@@ -63,7 +63,7 @@ class LeGrad(AttentionAttribution):
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be told.
+        ValueError: when called, if the layers cannot be found.
     """
 
     name = "LeGrad"

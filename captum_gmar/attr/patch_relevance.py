@@ -1,4 +1,4 @@
-"""What a method says of each patch, whichever of ours or of Captum's it is."""
+"""Relevance of patches, by any method of ours or of Captum's."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from captum_gmar.metrics.video_layout import VIDEO_DIMS, Sheet
 
 Method = Attribution | Callable[..., Tensor]
 
-# What a model, a method or Captum raises where a prediction cannot be explained.
+# Errors of a model, a method or Captum where a prediction cannot be explained.
 FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, FloatingPointError, IndexError)
 
 PATCHWISE = (PatchOcclusion, PatchAblation)  # every pixel has what its whole patch is worth
@@ -87,7 +87,7 @@ def relevance_of(
         pixels: (N, channels, height, width), or videos (N, frames, channels, height, width).
         target: class indices, in any form that Captum takes.
         batch_size: how many images may run at once, also where a method makes many of one.
-        contrast: of methods that take it; not asked for by others.
+        contrast: of methods that take it; others ignore it.
         ig_steps: of integrated gradients, if not Captum's default.
 
     Returns:

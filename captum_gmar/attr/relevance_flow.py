@@ -1,4 +1,4 @@
-"""Relevance on its way down: what a method has of it below each layer, kept while it runs as always."""
+"""Relevance flow: a method's relevance below each layer, kept while the method runs as always."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

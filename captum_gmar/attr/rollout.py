@@ -24,7 +24,7 @@ class AttentionRollout(AttentionAttribution):
     It costs one forward pass, without gradient and without any T×T matrix kept. The target is accepted and means
     nothing.
 
-    What it does not mean: it is the same for every class. It follows where attention looks, not what the values carry
+    Limitations: it is the same for every class. It follows where attention looks, not what the values carry
     there nor whether the class uses it. In [0, 1], and at most 1 in sum, with what the prefix tokens keep.
 
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, https://arxiv.org/abs/2005.00928; for
@@ -80,7 +80,7 @@ class RawAttention(AttentionAttribution):
 
     It costs one forward pass. The target is accepted and means nothing.
 
-    What it does not mean: it is the same for every class, and what a patch's token carries in the last layer has been
+    Limitations: it is the same for every class, and what a patch's token carries in the last layer has been
     mixed from all patches before. In [0, 1], and at most 1 in sum.
 
     Args:

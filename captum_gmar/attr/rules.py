@@ -1,4 +1,4 @@
-"""What each method makes of the attention layers: every rule reads like its formula and knows no model.
+"""Formulas of the methods that read attention layers: every rule reads like its formula and knows no model.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, R query rows of a block. In formulas: r the row of
 relevance, which begins at the start tokens, often CLS; w the weights of the heads, which sum to 1.
@@ -178,7 +178,7 @@ class GradSAMRule(HeadRule):
 
 @dataclass(frozen=True)
 class EvidenceRule(HeadRule):
-    r"""What each token gives to others, for the target or against it, added up over the layers.
+    r"""The evidence that each token gives to others, for the target or against it, summed over the layers.
 
     .. math:: r_j \leftarrow r_j + \sum_h \sum_i (A_h \odot G_h)_{ij}
 

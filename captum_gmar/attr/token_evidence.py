@@ -25,7 +25,7 @@ class TokenEvidence(TokenAttribution):
     registers). The gradient is balanced, see :mod:`captum_gmar.engine.hidden_states.libragrad`: attention, denominators
     of norms and gates are constant, and products halved.
 
-    In such a pass relevance is handed from layer to layer and none is lost but to biases. So each depth has its account
+    Such a pass conserves relevance from layer to layer, but for biases. So each depth has its account
     of the same log-odds, what every token holds there, and a unit that stays on a patch is in all L accounts: the
     first part is their mean. But what the CLS token has read lies on no patch any more, at all depths above. It is read
     once: so the second part is the sum over layers of what prefix tokens read of each token, and the third what the
@@ -34,7 +34,7 @@ class TokenEvidence(TokenAttribution):
     With ``contrast``, the difference of the two logits is explained; of a model whose ``config`` tells of several
     labels at once, the logit.
 
-    What it does not mean: what is held constant gets no share, so a patch that matters because others attend to it is
+    Limitations: what is held constant gets no share, so a patch that matters because others attend to it is
     not told from one that matters by what it holds. Tokens of later layers have been mixed from several patches, and
     what a prefix token read late is counted where it was read, not where that came from. Signed; what is missing from a
     sum of magnitudes of 1 lies on the prefix tokens.
@@ -51,9 +51,9 @@ class TokenEvidence(TokenAttribution):
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be told.
-        RuntimeError: when called, if attention is not met once in each layer over one patch grid, or the model holds a
-            norm or gate that is not known; the message says how to register its rule.
+        ValueError: when called, if the layers cannot be found.
+        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or the model
+            holds a norm or gate that is not known; the message says how to register its rule.
 
     Example::
 

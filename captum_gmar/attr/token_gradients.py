@@ -23,7 +23,7 @@ class TokenAttribution(AttentionAttribution):
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
             ``nn.ModuleList`` or ``nn.Sequential``.
         score: what is explained, "logit" or "log-odds" of the target against all other classes. With ``contrast``, and
-            of a model whose ``config`` tells of several labels at once, it is the logit.
+            of a model whose ``config`` names several labels at once, it is the logit.
         forward_func: what is explained, if not the model's logits.
     """
 
@@ -52,7 +52,7 @@ class FullGradPlus(TokenAttribution):
 
     where :math:`h_l` are the tokens that enter layer l. It is what :class:`LibraFullGradPlus` is compared with.
 
-    What it does not mean: of a transformer this is not complete. Relevance of the tokens and of the biases does not sum
+    Limitations: of a transformer this is not complete. Relevance of the tokens and of the biases does not sum
     to the logit, as attention, norms and gates are no linear functions. Signed, in units of the logit.
 
     Mehri et al., "LibraGrad", CVPR 2025, https://arxiv.org/abs/2411.16760; after Srinivas and Fleuret, "Full-Gradient
@@ -62,12 +62,12 @@ class FullGradPlus(TokenAttribution):
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
             ``nn.ModuleList`` or ``nn.Sequential``.
         score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` tells of several labels at once, it is the logit.
+            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
         forward_func: what is explained, if not the model's logits. It runs the model once.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be told.
+        ValueError: if the score is none of these; when called, if the layers cannot be found.
         RuntimeError: when called, if the layers do not run over one patch grid.
     """
 
@@ -86,7 +86,7 @@ class LibraFullGradPlus(FullGradPlus):
     gates constant and halves products: see :mod:`captum_gmar.engine.hidden_states.libragrad`. So at every layer the
     relevance of all tokens, and what the biases above it give, sum to the logit.
 
-    What it does not mean: what is held constant gets no share, so a patch that is relevant because others attend to it
+    Limitations: what is held constant gets no share, so a patch that is relevant because others attend to it
     is not told from one that is relevant by what it holds; prefix tokens and biases hold a part of the logit that no
     patch gets; and tokens of later layers have been mixed from several patches. Signed, in units of the logit.
 
@@ -97,12 +97,12 @@ class LibraFullGradPlus(FullGradPlus):
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
             ``nn.ModuleList`` or ``nn.Sequential``.
         score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` tells of several labels at once, it is the logit.
+            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
         forward_func: what is explained, if not the model's logits. It runs the model once.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be told.
+        ValueError: if the score is none of these; when called, if the layers cannot be found.
         RuntimeError: when called, if the layers do not run over one patch grid, or the model holds a norm or gate that
             is not known; the message says how to register its rule.
 
@@ -131,7 +131,7 @@ class AttCAT(TokenAttribution):
 
     where :math:`h_{l+1}` are the tokens that leave layer l.
 
-    What it does not mean: attention weighs what a token holds after the layer, though it was paid to what it held
+    Limitations: attention weighs what a token holds after the layer, though it was paid to what it held
     before; and of the last layer only tokens count that the classifier reads. Signed, in units of the logit.
 
     Qiang et al., "AttCAT: Explaining Transformers via Attentive Class Activation Tokens", NeurIPS 2022.
@@ -140,13 +140,13 @@ class AttCAT(TokenAttribution):
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
             ``nn.ModuleList`` or ``nn.Sequential``.
         score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` tells of several labels at once, it is the logit.
+            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
         forward_func: what is explained, if not the model's logits. It runs the model once.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be told.
-        RuntimeError: when called, if attention is not met once in each layer over one patch grid.
+        ValueError: if the score is none of these; when called, if the layers cannot be found.
+        RuntimeError: when called, if attention is not captured once in each layer over one patch grid.
     """
 
     name = "AttCAT"
@@ -157,7 +157,7 @@ class LibraAttCAT(AttCAT):
     r"""
     Libra AttCAT: :class:`AttCAT` in a balanced backward pass, see :mod:`captum_gmar.engine.hidden_states.libragrad`.
 
-    What it does not mean: what :class:`AttCAT` does not. Signed, in units of the logit.
+    Limitations: what :class:`AttCAT` does not. Signed, in units of the logit.
 
     Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR
     2025, https://arxiv.org/abs/2411.16760.
@@ -166,14 +166,14 @@ class LibraAttCAT(AttCAT):
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
             ``nn.ModuleList`` or ``nn.Sequential``.
         score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` tells of several labels at once, it is the logit.
+            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
         forward_func: what is explained, if not the model's logits. It runs the model once.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be told.
-        RuntimeError: when called, if attention is not met once in each layer over one patch grid, or the model holds a
-            norm or gate that is not known; the message says how to register its rule.
+        ValueError: if the score is none of these; when called, if the layers cannot be found.
+        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or the model
+            holds a norm or gate that is not known; the message says how to register its rule.
     """
 
     name = "Libra AttCAT"

@@ -1,4 +1,4 @@
-"""Every import of Captum's private helpers, so that a change of theirs is met in one place."""
+"""Every import of Captum's private helpers, so that a change of theirs concerns one file."""
 
 from captum._utils.common import (
     _format_additional_forward_args,

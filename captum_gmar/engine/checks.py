@@ -12,11 +12,11 @@ from captum_gmar.engine.models.patch_grid import Logits, check_no_checkpointing
 
 
 class NoPatchGridError(RuntimeError):
-    """What is raised where a model's attention is not over one patch grid."""
+    """The error of a model whose attention is not over one patch grid."""
 
 
 class NoAttentionError(NoPatchGridError):
-    """What is raised where no attention was met that torch computes."""
+    """The error of a model that never lets torch compute attention."""
 
 
 def check_deterministic(model: nn.Module | ModelInfo) -> None:

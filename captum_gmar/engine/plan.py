@@ -1,4 +1,4 @@
-"""Plans of the methods, and what a pass makes of them.
+"""Plans of the methods, and their results.
 
 Letters in shapes: N examples, T tokens.
 """
@@ -72,13 +72,13 @@ class Plan:
 
 
 class Explanation(NamedTuple):
-    """What one pass gives for one target."""
+    """The result of a pass for one target."""
 
     relevance: Tensor  # (N, T) of every token
     importance: Importance | None  # of the heads of each layer from start_layer on, not normalised
     grid: PatchGrid | FieldGrid
     lacks_gradient: bool  # whether all gradients of a layer are zero, for any example
-    logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule met none
+    logits: Tensor | None = None  # (N, classes) of the model, detached; None if a plan without rule found none
     target: Tensor | None = None  # (N,) or of no dimensions, of which it is, where that was chosen of the logits
 
     @property

@@ -1,4 +1,4 @@
-"""What a user passes to a method: pixel values, and what is to be explained of them.
+"""A user's request to a method: pixel values, targets and further arguments.
 
 Letters in shapes: N examples, K targets of each.
 """
@@ -22,17 +22,17 @@ Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 OfExamples = TypeVar("OfExamples")
 Targets: TypeAlias = Sequence[int] | Sequence[tuple[int, ...]] | Tensor
 ChooseTargets: TypeAlias = Callable[[Tensor], Tensor]
-"""What gives the targets (N, K) for logits (N, classes), for example ``lambda logits: logits.topk(5).indices``."""
+"""A function from logits (N, classes) to targets (N, K), for example ``lambda logits: logits.topk(5).indices``."""
 
 
 class Request(NamedTuple):
-    """What is to be explained of some pixel values, as the calls of a method take it.
+    """The arguments of a method beside the pixel values.
 
     Attributes:
-        targets: K of them, each in a form that Captum takes, or what chooses them of the logits.
+        targets: K of them, each in a form that Captum takes, or a function that chooses them by the logits.
         additional_forward_args: passed to the model after the pixels; a tensor among them has one row per example.
         internal_batch_size: how many examples run at once at most; None: all.
-        contrast: what is taken off each target's logit, in a form that Captum takes.
+        contrast: outputs whose logits are subtracted from each target's, in a form that Captum takes.
     """
 
     targets: Sequence[TargetType] | ChooseTargets
@@ -118,7 +118,7 @@ def _out_of_memory(pixels: Tensor, error: Exception) -> torch.OutOfMemoryError:
 def _part(target: TargetType, examples: slice, count: int) -> TargetType:
     """Return the targets of some examples; a target for all stays as it is.
 
-    Where all are asked for, nothing is cut off what Captum must see to reject it.
+    All examples get the whole target, so that Captum sees what it rejects.
     """
     if examples == slice(0, count):
         return target

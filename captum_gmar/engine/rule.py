@@ -1,9 +1,8 @@
-"""What a rule is, and the algebra that rules are written in.
+"""Rules, sweeps, and the algebra that they are written in.
 
-A :class:`Rule` is applied on the way back, last layer first, to a layer's attention A and gradient G. It takes the
-relevance of every token above the layer and returns it below. A :class:`Sweep` is applied afterwards, to the attention
-of all layers at once. Both see a layer as blocks of query rows, so that no T×T matrix has to exist as a whole, and may
-go over the blocks more than once.
+A :class:`Rule` runs in the backward pass, last layer first, on a layer's attention A and gradient G. It takes the
+relevance of every token above the layer and returns it below. A :class:`Sweep` runs after that, on the attention of all
+layers. Both read a layer as blocks of query rows, once or several times, so that no T×T matrix exists as a whole.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, R query rows of a block. In formulas: r the row of
 relevance, which begins at the start tokens, often CLS; w the weights of the heads, which sum to 1.
@@ -22,25 +21,25 @@ from captum_gmar.engine.kernels.reduction import Blocks, HeadSums, Reduction, re
 
 
 class Step(NamedTuple):
-    """What a rule makes of one layer."""
+    """A rule's result for one layer."""
 
     relevance: Tensor  # (N, T) below the layer
     importance: Tensor | None = None  # (N, H) of the heads, not normalised; None from rules that do not weigh heads
 
 
 class Rule(Protocol):
-    """What a method makes of a layer on the way back."""
+    """A method's formula for one layer in the backward pass."""
 
-    layerwise: ClassVar[bool]  # what it makes of a layer is that layer's own, and relevance is the mean of the layers
+    layerwise: ClassVar[bool]  # whether each step is the layer's own, and relevance the mean of the layers
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
         """Return relevance (N, T) below the layer, by that above it."""
 
 
 class HeadRule(Rule):
-    """A rule that reads each head: then the way in which it is read is the engine's choice.
+    """A rule of the heads' reductions, whose implementation is the engine's choice.
 
-    :meth:`take` may be called with any way. To call the rule goes over blocks.
+    :meth:`take` takes any implementation; a call of the rule itself reads blocks.
     """
 
     @abstractmethod
@@ -63,7 +62,7 @@ Importance = Sequence[Tensor]  # (N, H) of each layer
 
 
 class Sweep(Protocol):
-    """What a method makes of all layers at once, after the way back if there is one."""
+    """A method's formula for all layers, after the backward pass if there is one."""
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
         """Return relevance (N, T) by that of the start tokens (N, T), and the heads' importance if a rule found it
@@ -72,7 +71,7 @@ class Sweep(Protocol):
 
 
 class HeadSweep(Sweep):
-    """A sweep that may read the heads of layers, of which no mask hides all keys, in any way."""
+    """A sweep of the heads' reductions, of layers in which no mask hides all keys."""
 
     @property
     def goes_down(self) -> bool:

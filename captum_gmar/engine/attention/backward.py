@@ -1,4 +1,4 @@
-"""The pass backward, in which a rule takes relevance from each attention layer to the one before.
+"""The backward pass, in which a rule propagates relevance from each attention layer to the one before.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension; n examples of a part.
 """
@@ -26,14 +26,14 @@ from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
 
 
 class BackwardPass:
-    """Takes relevance down the layers.
+    """The propagation of relevance down the layers.
 
     Args:
-        rule: what is made of a layer.
-        forward_pass: in which the layers were met.
+        rule: the method's.
+        forward_pass: with the captured layers.
         relevance: (N, T) above the last layer.
         first: the layer at which it ends.
-        flags: take what is to be known of numbers once all is done.
+        flags: receive checks of numbers, which are looked at in the end.
     """
 
     def __init__(self, rule: Rule, forward_pass: ForwardPass, relevance: Tensor, first: int, flags: Flags) -> None:
@@ -41,11 +41,11 @@ class BackwardPass:
         self.flags = flags
         self.forward_pass = forward_pass
         self.first = first
-        self.relevance = relevance.clone()  # below the layers that were met again
-        self.lowest = forward_pass.count  # the layer that was met again last
+        self.relevance = relevance.clone()  # below the layers that came so far
+        self.lowest = forward_pass.count  # the layer that came last
         self.importance: dict[int, list[Tensor | None]] = {}  # of each layer, in parts (n, H)
         self.lock = threading.Lock()  # devices have threads of their own in backward
-        self.heads = HeadSums()  # read of the gradient of the layer that was met last
+        self.heads = HeadSums()  # of the gradient of the layer that came last
         self.largest: list[Tensor] = []  # magnitude of the gradient of each layer and part (n, T)
         # tokens that the target reads
         self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)

@@ -1,4 +1,4 @@
-"""One pass through a model: every attention layer is met on the way back and handed to a rule, last layer first.
+"""The pass of attention maps: a rule receives every attention layer in the backward pass, last layer first.
 
 Letters in shapes: N examples, L layers, H heads, T tokens.
 """
@@ -47,9 +47,9 @@ def explain_attention(
     """Run ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
     Args:
-        survey: the model that ``forward_func`` runs, asked for its patch grid and the tokens its classifier reads.
+        survey: the model that ``forward_func`` runs, for its patch grid and the tokens its classifier reads.
         forward_func: gives the logits; without a rule, its output may be anything.
-        plan: what to make of the layers.
+        plan: the method's.
         pixels: (N, channels, height, width), all of one batch.
         request: the targets, which mean nothing without a rule, and the rest.
 
@@ -96,7 +96,7 @@ def _logits_and_scores(
     scores = plan.score(logits)
     if plan.separate:
         scores = sum_layer_logits(scores, forward_pass, survey.model)
-        logits = logits.chunk(forward_pass.apart)[-1]  # what comes out of the last layer is what the whole model gives
+        logits = logits.chunk(forward_pass.apart)[-1]  # those of the last layer are the whole model's
     return logits.detach(), scores
 
 

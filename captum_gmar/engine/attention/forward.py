@@ -1,6 +1,7 @@
-"""The pass forward, in which a model's attention over the image's tokens is met and answered by ``kernels``.
+"""The forward pass, which captures a model's attention over the image's tokens and computes it by ``kernels``.
 
-The result is the same; in backward, each layer is handed out in blocks. No hook is set and no weight is written to.
+The result is the same. Each layer has a tap, by which the backward pass receives it. No hook is set and no weight is
+written to.
 
 Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query tokens that pool the others.
 """
@@ -38,14 +39,14 @@ from captum_gmar.engine.rule import HeadRule
 
 
 class ForwardPass(AttentionMode):
-    """Within the block, meets the attention layers of a model as they are called.
+    """The attention layers of a model, captured within the block as they are called.
 
-    Parameters are passed to every function detached: then no parameter gradient is computed, and what would have been
-    kept for it is not kept.
+    Parameters are passed to every function detached, so that autograd neither computes their gradients nor keeps
+    tensors for them.
 
     Args:
         examples: N.
-        grid: which the attention is over.
+        grid: of the patches.
         plan: whose rule reads the layers in the backward pass, and whose sweep reads them after it.
         apart: how many layers there are that are cut off from each other; 0 where they are not.
     """
@@ -58,17 +59,17 @@ class ForwardPass(AttentionMode):
         self.apart = apart
         self.separate = apart > 0
         self.tokens = 0
-        self.pixels: Node | None = None  # where the pixels stand in autograd's graph
+        self.pixels: Node | None = None  # of the pixels in autograd's graph
         self.taps: list[LayerTap] = []  # of each layer
-        self.layers: list[AttentionLayer] = []  # what was kept
+        self.layers: list[AttentionLayer] = []  # those that the sweep reads
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
-        self.zero = torch.empty(0, device="cpu")  # whose memory the anchors of layers share
+        self.zero = torch.empty(0, device="cpu")  # whose memory the edges of taps share
         self.entry: Node | None = None  # what enters the first layer's attention; where layers are cut off, the layer
-        self.last: Node | None = None  # where the last layer met stands in autograd's graph
+        self.last: Node | None = None  # of the last captured layer in autograd's graph
         self.poolings: list[Pooling] = []  # how the model pools its tokens, if by attention
         self.passed_by: set[tuple[int, ...]] = set()  # query shapes of attention that is not over the patch grid
         self.windowed_shape: tuple[int, ...] | None = None  # such a shape of the image's own, before the first layer
-        self.follows = False  # whether the attention that is looked at was computed from the last layer met
+        self.follows = False  # whether the attention at hand was computed from the last captured layer
         self.refusal: NoPatchGridError | None = None  # why the model has no single patch grid, if it was found out
         self.cuts: list[Node] = []  # operations between the layers of which torch has no gradient
         self.workspace = Workspace()  # of backward

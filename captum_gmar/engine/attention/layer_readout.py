@@ -1,4 +1,4 @@
-"""Every layer by itself: the logits that the rest of the model gives to what comes out of each layer."""
+"""Readout of each layer: the logits that the rest of the model gives to the layer's output."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +18,7 @@ def sum_layer_logits(logits: Tensor, forward_pass: ForwardPass, model: nn.Module
     """Sum the logits (L·N, ...) of all layers, an output under :func:`separate_layers`: (N, ...)
 
     Raises:
-        RuntimeError: if the layers of the model are not those that were met.
+        RuntimeError: if the layers of the model are not those that were captured.
     """
     layers = forward_pass.apart
     if forward_pass.count and forward_pass.count != layers:
@@ -34,9 +34,9 @@ def sum_layer_logits(logits: Tensor, forward_pass: ForwardPass, model: nn.Module
 def separate_layers(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> Iterator[None]:
     """Give each layer the gradient of its own logits, within the block and this thread.
 
-    A layer's own logits are what the model gives without the layers after it. All are had in one pass: layers take
-    their inputs detached, so that no gradient goes from one to another, and what comes out of every layer leaves the
-    last one, as so many examples more.
+    A layer's own logits are those of the model without the layers after it. One pass computes all of them: layers take
+    their inputs detached, so that no gradient goes from one to another, and the outputs of all layers leave the last
+    one, as more examples.
     """
     outputs: list[Tensor] = []
 

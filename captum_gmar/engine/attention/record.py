@@ -1,4 +1,4 @@
-"""The dense way: all attention and all gradients of a model at once, for looking at heads and for checking."""
+"""Dense attention and gradients of a whole model, to look at heads and to check other passes."""
 
 from copy import copy
 from functools import partial

@@ -1,7 +1,7 @@
 """The kernels themselves, in Triton. `kernel` runs them; to import this needs Triton.
 
-A program has some keys, or some queries, of one head and goes over the others, so that a piece of A and of G is only
-ever in registers. Products add up in float32. No two programs write to one place: the sums come out the same each time.
+A program has some keys, or some queries, of one head and iterates over the others, so that pieces of A and of G are in
+registers alone. Products add up in float32. No two programs write to one place: the sums come out the same each time.
 
 Letters: Q, K, V, G the query, key, value and gradient of the output; H heads, of which GROUP share a key; D head
 dimension, and D_PADDED the power of two that holds it. Strides are of examples, heads and tokens.

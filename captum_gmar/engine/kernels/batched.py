@@ -1,7 +1,8 @@
-"""Small layers, which are read together once the way back is over: as many operations for all of them as for one.
+"""Small layers, which are read together after the backward pass: as many operations for all of them as for one.
 
-Where matrices are small, an operation takes as long whatever the number of its numbers. So torch's own attention goes
-both ways, autograd gives the gradient of each layer's output, and A and G of all layers are written down at once.
+Where matrices are small, an operation takes as long whatever the number of its numbers. So torch's own attention runs
+forward and backward, autograd gives the gradient of each layer's output, and A and G of all layers are computed at
+once.
 
 Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
 """

@@ -136,7 +136,7 @@ class AttentionBlocks:
 
 
 class GradientBlocks(AttentionBlocks):
-    """Some examples of a layer on the way back; reading the attention of all blocks gathers the gradients as well."""
+    """Some examples of a layer in the backward pass; reading the attention of all blocks gathers the gradients too."""
 
     def __init__(
         self,

@@ -35,9 +35,9 @@ from captum_gmar.engine.kernels.precision import sum_dtype, wide_product
 from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduce, Reduction
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
 
-IsOpen: TypeAlias = Callable[[LayerGradient, Reduction], bool]
+Takes: TypeAlias = Callable[[LayerGradient, Reduction], bool]
 
-VALUE_MATRICES = ("attention", "product")  # that the gradient of the value tells
+VALUE_MATRICES = ("attention", "product")  # whose rows the gradient of the value holds
 
 
 def _always(layer: LayerGradient, reduction: Reduction) -> bool:
@@ -56,7 +56,7 @@ def read_squares(layer: LayerGradient, reduction: Reduction) -> HeadSums:
 
 
 # The quickest first.
-IMPLEMENTATIONS: dict[str, tuple[IsOpen, Reduce]] = {
+IMPLEMENTATIONS: dict[str, tuple[Takes, Reduce]] = {
     "kernel": (is_readable, read_by_kernel),
     "squares": (_is_squared, read_squares),
     "value": (is_row_of_attention, read_by_value),
@@ -69,12 +69,12 @@ def read_layer(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     if reduction.matrix is not None and reduction.row is None:
         row = layer.grad_output.new_ones(1, 1, dtype=sum_dtype(layer.grad_output.dtype))
         reduction = reduction._replace(row=row.expand(len(layer.query), layer.query.shape[-2]).contiguous())
-    way = next(way for is_open, way in IMPLEMENTATIONS.values() if is_open(layer, reduction))
-    return way(layer, reduction)
+    reduce = next(reduce for takes, reduce in IMPLEMENTATIONS.values() if takes(layer, reduction))
+    return reduce(layer, reduction)
 
 
 def is_fused(query: Tensor, value: Tensor, implementation: Implementation | None = None) -> bool:
-    """Return whether torch's own backward goes over a layer, beside which it is read; else blocks do both.
+    """Return whether torch's own backward runs, beside which a layer is read; else blocks do both.
 
     Args:
         query: (N, H, T, D)

@@ -1,8 +1,8 @@
-"""Attention that is torch's own in both directions, beside which a layer is read on the way back.
+"""Attention that is torch's own, forward and backward, beside which a listener reads the layer.
 
-A watcher behind the attention gets the gradient of its output before torch's backward does, and reads what can be read
-of that alone. What needs the gradient of the value is read where that comes out of torch's backward, by two identities
-(O = A V, δ the gradient of O, r a row of relevance):
+A tap behind the attention receives the gradient of its output before torch's backward does, for reductions of that
+alone. The gradient of the value, which torch's backward returns, gives others by two identities (O = A V, δ the
+gradient of O, r a row of relevance):
 
 - Σ_i (A ⊙ G)_ij = v_j · ∂/∂v_j, the value times its gradient, because ∂/∂v_j = Σ_i A_ij δ_i;
 - (r A)_j is the gradient of a channel of the value that is zero, whose output has the gradient r.
@@ -40,7 +40,7 @@ _SMALLEST = torch.finfo(torch.float32).tiny  # of a unit, which must not be zero
 
 @dataclass(eq=False)
 class FusedTap:
-    """A layer that torch's own backward goes over, beside which a listener reads it.
+    """A layer in torch's own backward, beside which a listener reads it.
 
     Args:
         number: of the layer.

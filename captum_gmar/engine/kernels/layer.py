@@ -1,4 +1,4 @@
-"""What the attention of a layer is computed from, and some examples or rows of it.
+"""Attention layers, forward and backward, and some examples or rows of them.
 
 Letters in shapes: N examples, H heads, T tokens, D head dimension.
 """
@@ -15,7 +15,7 @@ Implementation: TypeAlias = Literal["batched", "blocks", "fused"]
 
 
 class AttentionLayer(NamedTuple):
-    """What the attention of a layer is computed from."""
+    """The tensors that a layer's attention is computed from."""
 
     query: Tensor  # (N, H, T, D)
     key: Tensor  # (N, H, T, D)
@@ -77,7 +77,7 @@ class LayerTap(Protocol):
         """Compute ``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D)."""
 
     def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
-        """Let a listener receive the layer; ``goes_on`` tells whether layers before it are wanted as well."""
+        """Let a listener receive the layer; ``goes_on`` asks for layers before it as well."""
 
     def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
         """Return the layer where it is read after the backward pass, by the gradient of its edge."""

@@ -19,7 +19,7 @@ from captum_gmar.engine.kernels.workspace import Scratch, Workspace
 
 @dataclass(eq=False)
 class BlocksTap:
-    """A layer whose blocks a listener receives; it may go over the blocks any number of times, also none.
+    """A layer whose blocks a listener receives; it may iterate over the blocks any number of times, also none.
 
     Args:
         number: of the layer.

@@ -20,7 +20,7 @@ Matrix: TypeAlias = Literal["attention", "product", "positive", "positive gradie
 
 
 class Reduction(NamedTuple):
-    """What is read of each head, over all query rows; at least one thing."""
+    """Sums of each head over all query rows; at least one."""
 
     row: Tensor | None = None  # r (N, T), how much each query row counts, zero or more; None: one each
     matrix: Matrix | None = None  # M, of which r·M is read: A, A ⊙ G, (A ⊙ G)⁺ or G⁺
@@ -32,7 +32,7 @@ NOTHING = torch.empty(0, device="cpu")
 
 
 class HeadSums(NamedTuple):
-    """The answer to a reading, in single precision at least; NOTHING where nothing was to be read."""
+    """The result of a reduction, in single precision at least; NOTHING where the reduction lacks it."""
 
     rows: Tensor = NOTHING  # r·M (N, H, T)
     norms: Tensor = NOTHING  # (N, H)

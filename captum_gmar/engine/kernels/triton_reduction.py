@@ -1,8 +1,8 @@
-"""Reads a layer by Triton kernels: no matrix of tokens × tokens, nor a block of one, is ever in memory.
+"""Reductions by Triton kernels: no matrix of tokens × tokens, nor a block of one, is ever in memory.
 
-Used where Triton is (it comes with torch for CUDA), on the devices that it serves. Each kind of reading is tested on
-the user's device at its first use, for each precision and head dimension, against the same in blocks of float64: where
-a kernel differs or cannot be compiled it is not used, and a warning says so once.
+Used where Triton is (it comes with torch for CUDA), on the devices that it serves. The first use of each reduction on
+the user's device compares the kernel, for each precision and head dimension, with blocks of float64. A kernel that
+differs or cannot be compiled is not used, and a warning says so once.
 
 Letters in shapes: N examples, H heads, T tokens, D head dimension. In formulas: A attention, G its gradient.
 """
@@ -38,7 +38,7 @@ _tests_lock = threading.Lock()
 
 
 class _Form(NamedTuple):
-    """What a kernel is compiled for."""
+    """A form that a kernel is compiled for."""
 
     device: torch.device
     precision: torch.dtype

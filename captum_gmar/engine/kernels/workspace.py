@@ -16,7 +16,7 @@ from captum_gmar.engine.kernels.precision import sum_dtype
 # A block holds as many examples as fit these elements with all their query rows, or else some rows of one example.
 BLOCK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
 MIN_BLOCK_ROWS = 128
-# A block of heads gone over apart; on CPU for each of a few threads. Fewer elements mean that key and value are read
+# A block of some heads; on CPU for each of a few threads. Fewer elements mean that key and value are read
 # and their gradients added up more often, and more of them that a block leaves the cache before it has been used.
 ELEMENTS_APART = {"cpu": 9 << 16, "cuda": 1 << 25}
 MOST_THREADS = 4

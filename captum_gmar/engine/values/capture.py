@@ -1,7 +1,8 @@
-"""Attention met at its values, however a model writes it: by torch's functions, by softmax and a product, by sampling.
+"""Capture of the values that attention mixes, however a model writes it: by torch's functions, by softmax and a
+product, by sampling.
 
-What is met is the tensor of values alone; what a model computes is left as it is. So evidence, which is value times
-gradient, needs no attention matrix and no common grid.
+The mode captures the tensor of values alone, and leaves the model's results as they are. So value times gradient needs
+no attention matrix and no common grid.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,18 +27,18 @@ SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map 
 
 
 class ValueMode(AttentionMode):
-    """Within the block, in this thread, keeps the values that attention mixes, in the order of the calls.
+    """The values that attention mixes within the block and this thread, in the order of the calls.
 
     Parameters are constants, so that nothing is kept for their gradient.
 
     Attributes:
         writes_out: whether attention is written out, where torch computes it at once, and kept beside the values.
-        layer: the layer that is under way; values are kept where there is one. EACH: every attention counts as one.
-        entry: the tokens that entered the list of layers that is under way.
+        layer: the layer that runs; values are kept where there is one. EACH: every attention counts as one.
+        entry: the tokens that entered the list of layers that runs.
         is_separable: whether no attention over places came before the layers.
-        values: of each attention, as they were met.
-        maps: the spatial shapes of what convolutions gave, of what depends on the inputs.
-        streams: tell which tokens stand for places; where no layer is under way by itself, no others are kept.
+        values: of each attention, in order.
+        maps: the spatial shapes of convolutions' outputs, of those that depend on the inputs.
+        streams: of tokens that stand for positions; of EACH, no other values are kept.
     """
 
     def __init__(self, layer: int | None, writes_out: bool = False) -> None:
@@ -80,12 +81,12 @@ class ValueMode(AttentionMode):
         args, kwargs = detach_parameters((tuple(args), kwargs))
         if name == SAMPLING:
             return self._sample(func, args, kwargs)
-        met = self._weights_and_values(name, args) if len(self._weights) else None
-        if met is None:
+        operands = self._weights_and_values(name, args) if len(self._weights) else None
+        if operands is None:
             result = func(*args, **kwargs)
             self._note(name, args, result)
             return result
-        weights, value = met
+        weights, value = operands
         kept = self._keep(value, weights, channels=_channels(weights, value) if name in WEIGHING_PRODUCTS else None)
         result = func(*map_nested(lambda argument: kept if argument is value else argument, args), **kwargs)
         self.streams.note(result, self._weights[weights])

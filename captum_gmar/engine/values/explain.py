@@ -1,4 +1,4 @@
-"""Value times gradient, of models of any grids: of one pass forward, and one backward for each target.
+"""Value times gradient, of models of any grids: one forward pass, and one backward pass for each target.
 
 Letters in shapes: N examples, L layers.
 """
@@ -180,7 +180,7 @@ def run_together(
         writes_out: whether attention is written out and kept.
 
     Returns:
-        What met the values that attention mixes, and the logits.
+        The mode with the values that attention mixes, and the logits.
 
     Raises:
         RuntimeError: if there are not as many outputs as examples.

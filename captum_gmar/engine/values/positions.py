@@ -1,4 +1,4 @@
-"""Which place of the input each value stands for.
+"""Positions of values in the input.
 
 A model cuts its tokens into windows, rolls, pads, unfolds and orders them by functions that move numbers and change
 none. The backward pass of these alone brings a number of each value token back to where the token came from, so
@@ -31,7 +31,7 @@ PROJECTIONS = ("Addmm", "Mm", "Linear")  # steps by which values are projected
 
 
 class MixedValues(NamedTuple):
-    """Values that attention mixes, as they were met."""
+    """Values that attention mixes."""
 
     layer: int
     value: Tensor  # (..., tokens, head dimension); of a map (N·heads, head dimension, rows, columns)
@@ -52,7 +52,7 @@ class Positions:
     """The places of the tokens of one pass.
 
     Args:
-        model: asked for its prefix tokens, and for an order of its tokens.
+        model: for its prefix tokens, and an order of its tokens.
         examples: N.
         grids: that tokens may lie on.
         kind: what the finest grid is made as.

@@ -1,8 +1,8 @@
-"""Whether tokens stand for places of the inputs, as autograd's graph tells it.
+"""Residual streams of tokens, traced in autograd's graph.
 
-A token stands for the place at which its residual stream began. What attention writes goes to its queries' tokens, so
-the way back goes through queries alone: where it ends at constants, as that of a detector's queries and of Perceiver's
-latent tokens, tokens stand for no place.
+A token's position is that at which its residual stream began. Attention writes to its queries' tokens, so the trace
+follows queries alone. A stream that begins in constants, as that of a detector's queries and of Perceiver's latent
+tokens, has no position.
 """
 
 from collections import deque

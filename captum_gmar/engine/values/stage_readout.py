@@ -1,7 +1,7 @@
-"""Every layer of a model of several stages by itself: the rest of the model without the layers after it.
+"""Readout of each layer of a model of several stages: the rest of the model without the layers after it.
 
-A layer's outcome passes the later layers by, and goes through what merges, projects or normalises between the stages.
-All layers take one pass together: behind a stage come the outcomes of all layers so far, as so many examples more.
+A layer's output skips the later layers, and passes through the modules that merge, project or normalise between the
+stages. One pass computes all readouts: behind a stage come the outputs of all layers so far, as more examples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +19,15 @@ MLP_NAMES = ("mlp", "ffn", "feedforward")
 
 
 class SkippedLayers:
-    """What runs in the place of layers, within :func:`skip_later_layers`.
+    """The inputs and outputs of layers within :func:`skip_later_layers`.
 
-    A *slot* holds the tokens of all examples as they came out of a layer. Between the stages there are as many as
-    layers before or, of models that count their examples at the start, as all layers from the start on: then those that
-    no layer has filled yet hold the last outcome.
+    A *slot* holds a layer's output for all examples. Between the stages there are as many slots as layers before or,
+    for models that count their examples at the start, as all layers: then those that no layer has filled yet hold the
+    last output.
 
     Attributes:
         is_separable: whether layers followed one another, with so many examples; else the rest of the pass is in vain.
-        entries: of each stage the tokens that enter it, of the true examples, as they came out of what is before.
+        entries: the tokens that enter each stage, of the true examples.
     """
 
     def __init__(self, stages: Sequence[Sequence[nn.Module]], is_whole: bool) -> None:
@@ -36,8 +36,8 @@ class SkippedLayers:
         self.is_whole = is_whole
         self.is_separable = True
         self.entries: list[Tensor] = []
-        self.outcomes: list[Tensor] = []  # of the layers of this stage so far
-        self.carried: Tensor | None = None  # what passes this stage by
+        self.outputs: list[Tensor] = []  # of the layers of this stage so far
+        self.carried: Tensor | None = None  # slots that skip this stage
         self.rows = 0  # of a slot
         self.entered = 0  # rows of all slots
 
@@ -49,7 +49,7 @@ class SkippedLayers:
     def enter(self, stage: int, place: int, tokens: Tensor) -> Tensor:
         """Return the layer's input, by the tokens (slots·N, ...) that come to it."""
         if place:
-            self.is_separable &= tokens is self.outcomes[-1]
+            self.is_separable &= tokens is self.outputs[-1]
             return self._alone(tokens)
         slots = self.count if self.is_whole else max(self.starts[stage], 1)
         if len(tokens) % slots:
@@ -59,7 +59,7 @@ class SkippedLayers:
         self.entries.append(true)
         filled = self.starts[stage] if self.is_separable else 0
         self.carried = tokens[: filled * self.rows] if filled else None
-        self.outcomes = []
+        self.outputs = []
         if self.carried is not None and projects(self.stages[stage][0]):
             return torch.cat([self.carried, self._alone(true)])
         return self._alone(true)
@@ -68,12 +68,12 @@ class SkippedLayers:
         """Return the tokens that go on from the layer."""
         if not place and self.carried is not None and projects(self.stages[stage][0]):
             self.carried, tokens = tokens[: -self.rows], tokens[-self.rows :]
-        self.outcomes.append(tokens)
+        self.outputs.append(tokens)
         if place < len(self.stages[stage]) - 1:
             return tokens
         if not self.is_separable:
             return torch.cat([tokens] * (self.entered // self.rows))
-        slots = [*([] if self.carried is None else [self.carried]), *self.outcomes]
+        slots = [*([] if self.carried is None else [self.carried]), *self.outputs]
         if self.is_whole:
             slots += [tokens.detach()] * (self.count - self.starts[stage + 1])
         return torch.cat(slots)
@@ -85,20 +85,20 @@ class SkippedLayers:
 
 @contextmanager
 def skip_later_layers(
-    stages: Sequence[Sequence[nn.Module]], is_whole: bool, is_under_way: Callable[[int | None], None]
+    stages: Sequence[Sequence[nn.Module]], is_whole: bool, enter_layer: Callable[[int | None], None]
 ) -> Iterator[SkippedLayers]:
     """Give each layer the gradient of its own logits, within the block and this thread.
 
     Args:
         stages: the layers of each stage, first to last.
         is_whole: whether there are as many slots from the start on as layers.
-        is_under_way: called with the layer's number before it runs, and with None after it.
+        enter_layer: called with the layer's number before it runs, and with None after it.
     """
     passing = SkippedLayers(stages, is_whole)
     with ExitStack() as stack:
         for stage, layers in enumerate(stages):
             for place, layer in enumerate(layers):
-                for handle in _hook_layer(layer, stage, place, passing, is_under_way):
+                for handle in _hook_layer(layer, stage, place, passing, enter_layer):
                     stack.enter_context(handle)
             for branch in branches(layers[0]) if projects(layers[0]) else ():
                 for handle in _hook_branch(branch, passing):
@@ -111,13 +111,13 @@ def _hook_layer(
     stage: int,
     place: int,
     passing: SkippedLayers,
-    is_under_way: Callable[[int | None], None],
+    enter_layer: Callable[[int | None], None],
 ) -> list[Any]:
     @limit_to_thread
     def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         tokens = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         changed = passing.enter(stage, place, tokens)
-        is_under_way(passing.starts[stage] + place)
+        enter_layer(passing.starts[stage] + place)
 
         def layer_argument(argument: Any) -> Any:
             if argument is tokens:
@@ -131,7 +131,7 @@ def _hook_layer(
 
     @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
-        is_under_way(None)
+        enter_layer(None)
         tokens = passing.leave(stage, place, output if isinstance(output, Tensor) else output[0])
         return tokens if isinstance(output, Tensor) else (tokens, *output[1:])
 

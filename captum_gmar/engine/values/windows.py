@@ -1,9 +1,8 @@
-"""Relevance handed down through attention in windows, and through the merging of tokens between the stages.
+"""Propagation of relevance through attention in windows, and through the merging of tokens between the stages.
 
-Every step on the way is linear in the relevance. Attention in windows is attention over all places of its stage whose
-matrix is zero between windows, so a rule reads it window by window; shifts and the cutting only say where a window's
-tokens lie. A merged token's relevance goes to those that it was made of, in equal parts. What tokens that stand for no
-place get, of padding, is not handed on.
+Every step is linear in the relevance. Attention in windows is attention over all positions of its stage whose matrix is
+zero between windows, so a rule reads it window by window; shifts and cuts only give the positions of a window's tokens.
+A merged token's relevance goes to its parts equally. Tokens without a position, of padding, pass no relevance on.
 
 Letters in shapes: N examples, S windows of all examples, H heads, n tokens of a window, T places of a stage.
 """
