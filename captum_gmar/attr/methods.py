@@ -48,7 +48,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
         return list(METHODS)
     if model is None or inputs is None:
         raise TypeError("list_methods must have both model and inputs, or neither. Got one of them instead.")
-    return _explaining(METHODS, model, inputs)
+    return _find_explaining(METHODS, model, inputs)
 
 
 def get_method(name: str, model: nn.Module, **options: Any) -> Any:

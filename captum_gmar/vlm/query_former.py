@@ -69,4 +69,4 @@ def _capture_attention(former: nn.Module) -> Iterator[tuple[dict[nn.Module, Tens
 
 
 def _store_mean(means: dict[nn.Module, Tensor], layer: nn.Module, module: nn.Module, args: Any, output: Any) -> None:
-    means[layer] = wide(output[1])[0].mean(0)
+    means[layer] = widen(output[1])[0].mean(0)
