@@ -94,13 +94,13 @@ def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, sco
     Returns None if the model changes logits after its output embedding.
     """
     layers, embedding = decoder_layers(model), model.get_output_embeddings()
-    capture, calls = _RowCapture(words, len(layers)), _EmbeddingCalls()
+    capture = _RowCapture(words, len(layers))
     with _WordPass(capture):
-        with _replace_output_by_rows(layers, capture), calls.limit_to_first_row(embedding):
+        with _replace_output_by_rows(layers, capture), _limit_to_first_row(embedding) as calls:
             logits = model(**arguments, use_cache=False, return_dict=True).logits
-        if len(calls.inputs) != 1 or logits is not calls.output:
+        if len(calls) != 2 or logits is not calls[1]:
             return None
-        hidden = calls.inputs[0]
+        hidden = calls[0]
         _check_rows(model, capture, hidden)
         rows = _unpack_rows(hidden, capture)
         row_gradients: list[Tensor] = []
@@ -112,28 +112,22 @@ def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, sco
     return _PassResult(capture, scores[-1].detach(), torch.autograd.grad(rows, outputs, torch.cat(row_gradients)))
 
 
-class _EmbeddingCalls:
-    """Inputs of the output embedding, which itself gets only the first row."""
+@contextmanager
+def _limit_to_first_row(embedding: nn.Module) -> Iterator[list[Tensor]]:
+    """Run the output embedding on its first row only, and collect input and output of each call."""
+    calls: list[Tensor] = []
 
-    def __init__(self) -> None:
-        self.inputs: list[Tensor] = []
-        self.output: Tensor | None = None
+    @limit_to_thread
+    def enter(module: nn.Module, args: Any) -> Any:
+        calls.append(args[0])
+        return args[0][:1, :1], *args[1:]
 
-    @contextmanager
-    def limit_to_first_row(self, embedding: nn.Module) -> Iterator[None]:
-        @limit_to_thread
-        def enter(module: nn.Module, args: Any) -> Any:
-            self.inputs.append(args[0])
-            return args[0][:1, :1], *args[1:]
+    @limit_to_thread
+    def leave(module: nn.Module, args: Any, output: Tensor) -> None:
+        calls.append(output)
 
-        @limit_to_thread
-        def leave(module: nn.Module, args: Any, output: Tensor) -> None:
-            self.output = output
-
-        with ExitStack() as stack:
-            stack.callback(embedding.register_forward_pre_hook(enter).remove)
-            stack.callback(embedding.register_forward_hook(leave).remove)
-            yield
+    with embedding.register_forward_pre_hook(enter), embedding.register_forward_hook(leave):
+        yield calls
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -285,8 +279,8 @@ def _replace_output_by_rows(layers: nn.ModuleList, capture: _RowCapture) -> Iter
 
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            stack.callback(layer.register_forward_hook(leave).remove)
+            stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
+            stack.enter_context(layer.register_forward_hook(leave))
         yield
 
 

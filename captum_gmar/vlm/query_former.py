@@ -64,7 +64,7 @@ def _capture_attention(former: nn.Module) -> Iterator[tuple[dict[nn.Module, Tens
             for name, weights in (("attention", self_attention), ("crossattention", cross_attention)):
                 if hasattr(layer, name):
                     hook = limit_to_thread(partial(_store_mean, weights, layer))
-                    stack.callback(getattr(layer, name).attention.register_forward_hook(hook).remove)
+                    stack.enter_context(getattr(layer, name).attention.register_forward_hook(hook))
         yield self_attention, cross_attention
 
 

@@ -38,9 +38,9 @@ def attention_implementation(model: nn.Module | ModelInfo, name: str) -> Iterato
         )
     with ExitStack() as stack:
         if name == "sdpa" and any(True for _ in info.values(FUSED)):
-            stack.enter_context(_fusion_switch(info.model).during_pass())
+            stack.enter_context(_shared_switch(info.model, _fuse).during_pass())
         for kind in filter(None, {_property_owner(type(config)) for config in configs.values()}):
-            stack.enter_context(_property_switch(kind).during_pass())
+            stack.enter_context(_shared_switch(kind, _replace_property).during_pass())
         _thread_names.names = {**outer_names, **dict.fromkeys(configs, name)}
         try:
             yield
@@ -83,20 +83,22 @@ class _Switch:
                     self.stack.close()
 
 
-_fusion_switches: "WeakKeyDictionary[nn.Module, _Switch]" = WeakKeyDictionary()
-_fusion_lock = threading.Lock()
+_eager_switch = _Switch(lambda: torch.compiler.set_stance("force_eager"))
+_switches: "WeakKeyDictionary[Any, _Switch]" = WeakKeyDictionary()  # of models and of classes of configs
+_switches_lock = threading.Lock()
 
 
-def _fusion_switch(model: nn.Module) -> _Switch:
-    """Return the switch to fused attention for a model of timm."""
-    reference = ref(model)
-    with _fusion_lock:
-        return _fusion_switches.setdefault(model, _Switch(lambda: _fuse(reference())))
+def _shared_switch(key: Any, switch_on: Callable[[Any], AbstractContextManager[Any]]) -> _Switch:
+    """Return the switch of a model or class, which it references weakly."""
+    reference = ref(key)
+    with _switches_lock:
+        return _switches.setdefault(key, _Switch(lambda: switch_on(reference())))
 
 
 @contextmanager
-def _fuse(model: nn.Module | None) -> Iterator[None]:
-    modules = [] if model is None else [module for module in model.modules() if vars(module).get(FUSED) is False]
+def _fuse(model: nn.Module) -> Iterator[None]:
+    """Make timm's modules call torch's attention."""
+    modules = [module for module in model.modules() if vars(module).get(FUSED) is False]
     for module in modules:
         setattr(module, FUSED, True)
     try:
@@ -104,9 +106,6 @@ def _fuse(model: nn.Module | None) -> Iterator[None]:
     finally:
         for module in modules:
             setattr(module, FUSED, False)
-
-
-_eager_switch = _Switch(lambda: torch.compiler.set_stance("force_eager"))
 
 
 class _ThreadNames(threading.local):
@@ -117,18 +116,11 @@ class _ThreadNames(threading.local):
 
 
 _thread_names = _ThreadNames()
-_property_switches: dict[type, _Switch] = {}
-_property_lock = threading.Lock()
-
-
-def _property_switch(kind: type) -> _Switch:
-    """Return the switch by which configs of a class return each thread's implementation."""
-    with _property_lock:
-        return _property_switches.setdefault(kind, _Switch(lambda: _replace_property(kind)))
 
 
 @contextmanager
 def _replace_property(kind: type) -> Iterator[None]:
+    """Make configs of a class return each thread's implementation."""
     original: property = vars(kind)[NAME]
 
     def read(config: Any) -> Any:
