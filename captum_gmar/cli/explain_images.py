@@ -171,6 +171,8 @@ class ExplainWork:
                 save_picture(draw_picture(explained, self.question, view, self.classifier), *file)
         except OSError as error:
             return self._fail(error)
+        except FAILURES as error:  # of the other classes of a page
+            return self._fail(f"{readable(explained.path)}: {error}")
         self.done.append(explained)
         text = summary_text(explained, self.question, self.classifier)
         lines = [text, *seen_lines(self.classifier, photo), f"  picture    {readable(file.path)}"]

@@ -199,6 +199,8 @@ def _layers_by_heads(values: Map, name: str) -> Array:
             f"{name} must have the shape (layers, heads). Got shape {array.shape} instead. Pass one example, "
             f"{name}[0], or the mean over examples, {name}.mean(0)."
         )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
     return array
 
 
@@ -210,7 +212,7 @@ def _up_to_the_largest(values: Array) -> Heat:
 
 def _write_values(panel: Axes, heat: Heat, spreads: Array | None, cells: Array, size: float) -> None:
     """Write the values, in black on bright cells and white on dark ones."""
-    decimals = _decimals(_finest(heat, spreads))
+    decimals = _decimals(heat, spreads)
     for layer, head in np.ndindex(*heat.values.shape):
         text = number_text(float(heat.values[layer, head]), f"z.{decimals}")
         if spreads is not None:
@@ -220,16 +222,11 @@ def _write_values(panel: Axes, heat: Heat, spreads: Array | None, cells: Array, 
         panel.text(head, layer, text, color="black" if is_bright else "white", **options)
 
 
-def _finest(heat: Heat, spreads: Array | None) -> float:
-    """Return what two digits are to tell apart: the values, and of the spreads the middle one from zero."""
+def _decimals(heat: Heat, spreads: Array | None) -> str:
+    """Return a format whose two digits tell values apart, and the middle one of the spreads from zero."""
     extent = float(np.ptp(heat.values)) or heat.end
-    spread = 0 if spreads is None else 10 * float(np.nanmedian(spreads))
-    return min(extent, spread) if spread > 0 else extent
-
-
-def _decimals(extent: float) -> str:
-    """Return the format of numbers that differ by this much, with two digits of the difference."""
-    decimals = 1 - floor(log10(extent))
+    spread = 0 if spreads is None else 10 * float(np.median(spreads))
+    decimals = 1 - floor(log10(min(extent, spread) if spread > 0 else extent))
     return f"{max(decimals, 0)}f" if -3 <= decimals <= 4 else "1e"
 
 

@@ -77,14 +77,6 @@ def test_label_of_each_method() -> None:
     assert [[panel.get_xlabel() for panel in row[1:]] for row in axes] == 2 * [["share", f"{signs}\nOne at a time."]]
 
 
-def test_label_of_maps_of_patches_and_of_pixels() -> None:
-    _, axes = draw(note="Says little.")
-    assert [panel.get_xlabel().split("\n")[0] for panel in axes[0][1:]] == [
-        "relevance per patch",
-        "attribution per pixel",
-    ]
-
-
 @pytest.mark.parametrize(
     ("attributions", "images"),
     [
@@ -139,13 +131,6 @@ def test_draws_in_given_axes() -> None:
     assert rows == [list(row) for row in axes]
     with pytest.raises(ValueError, match=r"a figure and 6 of its axes\. Got 3 axes instead"):
         visualize_comparison(MAPS, PHOTOS, plt_fig_axis=(figure, axes[0]))
-
-
-def test_pyplot_shows_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(pyplot, "show", lambda: calls.append(pyplot.get_fignums()))
-    visualize_comparison(MAPS, PHOTOS)
-    assert calls == [[1]]
 
 
 @pytest.mark.parametrize(

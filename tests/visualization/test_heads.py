@@ -145,6 +145,7 @@ def test_nothing_overlaps(heads: int, size: tuple[int, int]) -> None:
             r"importance must have the shape \(layers, heads\)\. Got shape \(2, 3, 4\)",
         ),
         ({"importance": np.array([[1.0, np.inf]])}, r"importance must be finite"),
+        ({"importance": IMPORTANCE, "spread": np.full((2, 3), np.nan)}, r"spread must be finite"),
         ({"importance": IMPORTANCE, "spread": np.ones((1, 3))}, r"spread must have the shape of importance, \(2, 3\)"),
     ],
 )
