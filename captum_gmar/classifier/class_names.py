@@ -38,17 +38,17 @@ def find_classes(
     texts: Collection[str | int], labels: Mapping[int, str], option: str, forms: str = "an index or a label"
 ) -> dict[str | int, int]:
     """Find the class index of every text as :func:`find_class` does, and warn once of names that could be indices."""
-    found = {text: _index_of(text, labels, option, forms) for text in dict.fromkeys(texts)}
-    doubtful = [text for text in found if isinstance(text, str) and _number(text) not in (None, found[text])]
+    indices = {text: _index_of(text, labels, option, forms) for text in dict.fromkeys(texts)}
+    doubtful = [text for text in indices if isinstance(text, str) and _number(text) not in (None, indices[text])]
     doubtful = [text for text in doubtful if _number(text) in labels]
     if doubtful:
         text, others = doubtful[0], len(doubtful) - 1
         more = f"; so are {others} more" if others else ""
         warnings.warn(
-            f"{option} {text!r} is read as a class name, that of class {found[text]}, not as a class index{more}.",
+            f"{option} {text!r} is read as a class name, that of class {indices[text]}, not as a class index{more}.",
             stacklevel=3,
         )
-    return found
+    return indices
 
 
 def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: str) -> int:
@@ -87,8 +87,8 @@ def _synonyms(label: str) -> list[str]:
 def _similar_names(wanted: str, labels: Mapping[int, str]) -> str:
     """Return the classes with similar names, first those with the word."""
     names = {name: index for index, label in labels.items() for name in _synonyms(label)}
-    with_word = [name for name in names if wanted in name.split()][:NEAR]
-    near = dict.fromkeys(names[name] for name in [*with_word, *get_close_matches(wanted, names)])
+    same_word = [name for name in names if wanted in name.split()][:NEAR]
+    near = dict.fromkeys(names[name] for name in [*same_word, *get_close_matches(wanted, names)])
     return f" Near are {_listing(list(near)[:NEAR], labels)}." if near else ""
 
 

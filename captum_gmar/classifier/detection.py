@@ -89,14 +89,14 @@ def find_object(
     check_classifier(detector, "detector")
     inputs = {name: values.to(detector.device) for name, values in detector.inputs(photo).items()}
     frame = detector.frame(photo)
-    chosen = None if label is None else find_class(label, detector.labels, "label")
+    index = None if label is None else find_class(label, detector.labels, "label")
     with torch.no_grad():
         output = detector.model(**inputs)
     shown = frame.to_photo(_unmasked_part(inputs["pixel_values"], inputs.get(PADDING_MASK)))
     visible = None if box is None else frame.box(box)
-    size = photo.height, photo.width
-    found = find_query(output, len(detector.labels), size, label=chosen, box=visible, shown=shown, threshold=threshold)
-    return DetectedObject(detector, inputs, found)
+    given = output, len(detector.labels), (photo.height, photo.width)
+    detection = find_query(*given, label=index, box=visible, shown=shown, threshold=threshold)
+    return DetectedObject(detector, inputs, detection)
 
 
 def _unmasked_part(pixels: Tensor, mask: Tensor | None) -> Corners:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from captum_gmar.cli.options import above_zero, add_device_and_size
+from captum_gmar.cli.options import add_device_and_size, positive_number
 
 HOST = "127.0.0.1"
 
@@ -25,7 +25,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=HOST,
         help="address to serve on (default: %(default)s, this machine alone); 0.0.0.0 lets others in",
     )
-    add("--port", type=above_zero, metavar="N", help="port (default: the first free one from 7860 on)")
+    add("--port", type=positive_number, metavar="N", help="port (default: the first free one from 7860 on)")
     add_device_and_size(parser)
 
 

@@ -11,7 +11,6 @@ from captum_gmar.cli.options import (
     MOST_LIKELY,
     CompareSettings,
     Top,
-    above_zero,
     add_batch_size,
     add_device_and_size,
     add_methods,
@@ -19,6 +18,7 @@ from captum_gmar.cli.options import (
     command_parser,
     path,
     place,
+    positive_number,
     target,
 )
 from captum_gmar.cli.paths import (
@@ -79,7 +79,7 @@ def add_command(subparsers: Any) -> None:
     add_steps(parser)
     add(
         "--ig-steps",
-        type=above_zero,
+        type=positive_number,
         default=50,
         metavar="N",
         help="of integrated gradients (default: %(default)s)",

@@ -13,13 +13,13 @@ from captum_gmar.cli.options import (
     TOKEN_FORMS,
     ExplainSettings,
     Top,
-    above_zero,
     add_device_and_size,
     add_methods,
     box,
     command_parser,
     place,
     point,
+    positive_number,
     share,
     target,
     token,
@@ -165,7 +165,7 @@ def add_command(subparsers: Any) -> None:
     add("--prompt", metavar="TEXT", help=PROMPT)
     add("--answer", metavar="TEXT", help="explain this answer, not the model's own")
     add_device_and_size(parser)
-    add("--batch-size", type=above_zero, metavar="N", help="images explained at once (default: 8)")
+    add("--batch-size", type=positive_number, metavar="N", help="images explained at once (default: 8)")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -306,15 +306,15 @@ def _check_without(arguments: argparse.Namespace, names: Iterable[str], why: str
 
 def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tuple[int, int]:
     """Explain the answers of a model to a prompt; return how many images were explained and how many failed."""
-    asked = {name: getattr(arguments, name) for name in ("prompt", "answer", "contrast")}
+    question = {name: getattr(arguments, name) for name in ("prompt", "answer", "contrast")}
     contrast = "" if arguments.contrast is None else f"rather than {arguments.contrast}"
     mark = f"answer-{picture_mark(arguments.prompt, arguments.answer or '', contrast)}"
-    pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **asked}, PAGES)
+    pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **question}, PAGES)
     from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
     from captum_gmar.cli.sources import open_answering
 
     source = open_answering(arguments.model, arguments.device)
-    return explain_answers(source, dict(zip(images, pages, strict=True)), PromptSettings(**asked))
+    return explain_answers(source, dict(zip(images, pages, strict=True)), PromptSettings(**question))
 
 
 def _check_prompt(arguments: argparse.Namespace) -> None:

@@ -112,9 +112,9 @@ def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -
     lines, what, relevance = _explain_class(classifier, pixels, settings)
     crop = view_photo(classifier, clip.frames[0], pixels[0, 0]).crop
     frames = [classifier.photo(frame) for frame in pixels[0]] if crop is None else clip.frames
-    taken = len(clip.frames)
-    if taken < clip.of_frames:
-        lines.append(f"  seen       {taken} of {clip.of_frames} frames, evenly apart")
+    count = len(clip.frames)
+    if count < clip.of_frames:
+        lines.append(f"  seen       {count} of {clip.of_frames} frames, evenly apart")
 
     def save(picture: PictureFile) -> None:
         if picture.path.suffix[1:].lower() in FILMS:

@@ -91,14 +91,14 @@ def add_device_and_size(parser: argparse.ArgumentParser) -> None:
     """Add ``--device`` and ``--size``."""
     add = parser.add_argument
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:n]|mps|xpu", help="where to run")
-    add("--size", type=above_zero, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
+    add("--size", type=positive_number, metavar="N", help="run at NxN pixels, a multiple of the model's patch size")
 
 
 def add_steps(parser: argparse.ArgumentParser) -> None:
     """Add ``--steps``, for commands that remove patches."""
     parser.add_argument(
         "--steps",
-        type=above_zero,
+        type=positive_number,
         metavar="N",
         help=f"in which patches are removed, at most their number (default: {STEPS}, or all patches if fewer)",
     )
@@ -108,7 +108,7 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     """Add ``--batch-size``, whose default depends on the command's need of memory."""
     parser.add_argument(
         "--batch-size",
-        type=above_zero,
+        type=positive_number,
         metavar="N",
         help=f"images in one pass (default: {default}, on a GPU 128)",
     )
@@ -117,8 +117,13 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
 def add_sample(parser: argparse.ArgumentParser) -> None:
     """Add ``--limit`` and ``--seed``, for commands on a data set."""
     add = parser.add_argument
-    add("--limit", type=above_zero, metavar="N", help="take N of the images, drawn by --seed; more can follow later")
-    add("--seed", type=whole, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+    add(
+        "--limit",
+        type=positive_number,
+        metavar="N",
+        help="take N of the images, drawn by --seed; more can follow later",
+    )
+    add("--seed", type=whole_number, default=0, metavar="N", help="of everything that is drawn (default: 0)")
 
 
 def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
@@ -127,14 +132,14 @@ def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
     add_batch_size(parser, batch_size)
 
 
-def above_zero(text: str) -> int:
+def positive_number(text: str) -> int:
     """Read a whole number above zero."""
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")
     return int(text)
 
 
-def whole(text: str) -> int:
+def whole_number(text: str) -> int:
     """Read a whole number, zero or more."""
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number, zero or more. Got {text!r} instead.")

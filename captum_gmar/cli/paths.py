@@ -52,12 +52,12 @@ def _files_of(path: Path, kind: str) -> list[Path]:
 
     suffixes = {"video": SUFFIXES, "sound": (".wav",)}
     files = list_files(path, suffixes[kind]) if kind in suffixes else list_images(path)
-    found = [file for file in files if not is_picture(file)]  # of an earlier run, in the same folder
-    if not found:
+    inputs = [file for file in files if not is_picture(file)]  # of an earlier run, in the same folder
+    if not inputs:
         raise OSError(
             f"{_folder(path)}: no {kind} files in this folder{' but pictures of explanations' if files else ''}"
         )
-    return found
+    return inputs
 
 
 def picture_mark(*parts: str) -> str:
@@ -177,16 +177,16 @@ def _check_same(picture: PictureFile) -> None:
         return
     name, wanted = readable(picture.path), json.loads(picture.note)
     try:
-        found = dict(json.loads(read_note(picture.path) or ""))
+        noted = dict(json.loads(read_note(picture.path) or ""))
     except ValueError:
         raise CommandError(
             f"{name}: is not replaced, as it does not say of what it is a picture. Pass another --output, or move it."
         ) from None
-    if found == wanted:
+    if noted == wanted:
         return
-    changed = next(key for key in (*wanted, *found) if wanted.get(key) != found.get(key))
+    changed = next(key for key in (*wanted, *noted) if wanted.get(key) != noted.get(key))
     raise CommandError(
-        f"{name}: is not replaced, as it is a picture with {changed} {_as_text(found.get(changed))} and not "
+        f"{name}: is not replaced, as it is a picture with {changed} {_as_text(noted.get(changed))} and not "
         f"{_as_text(wanted.get(changed))}. Pass another --output, or move it."
     )
 

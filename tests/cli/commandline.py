@@ -20,7 +20,7 @@ class Result(NamedTuple):
     err: str
 
     def is_error(self, *parts: str) -> bool:
-        """Whether it is one line on stderr that holds the parts, with nothing said on stdout."""
+        """Return whether it is one line on stderr that holds the parts, with an empty stdout."""
         lines = self.err.splitlines()
         return (
             (self.status, self.out, len(lines)) == (2, "", 1)
@@ -53,7 +53,7 @@ def written(folder: Path) -> list[str]:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Within the block no file of this process may grow beyond so many bytes, as on a full disk."""
+    """Let no file of this process grow beyond so many bytes, as on a full disk, within the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -63,7 +63,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def as_torchrun(processes: int) -> list[dict[str, str]]:
-    """The environments of so many processes that torchrun starts."""
+    """Return the environments of so many processes that torchrun starts."""
     if processes == 1:
         return [{}]
     with socket.socket() as free:

@@ -25,13 +25,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(command: Run) -> Run:
-    """Runs ``captum-gmar explain`` in this process."""
+    """Return a function that runs ``captum-gmar explain`` in this process."""
     return partial(command, "explain")
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs any command in this process."""
+    """Return a function that runs any command in this process."""
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()
@@ -53,5 +53,5 @@ def nursery(models: Path) -> Iterator[Nursery]:
 
 @pytest.fixture
 def pixels(work: Path, loaded: tuple[Any, Any]) -> Tensor:
-    """Of ``photo.png``, as the model "vit" takes them."""
+    """Pixel values of ``photo.png`` for the model "vit"."""
     return loaded[1](Image.open(work / "photo.png"), return_tensors="pt")["pixel_values"]

@@ -51,7 +51,7 @@ def per_patch(attributions: Tensor) -> Tensor:
 
 
 def falls(model: Callable[..., Any], pixels: Tensor, target: int) -> Tensor:
-    """How much the logit of one image falls without each patch."""
+    """Return the fall of the logit of one image without each patch."""
     relevance = torch.zeros(1, pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH)
     with torch.no_grad():
         whole = model(pixels).logits[0, target]
