@@ -20,7 +20,7 @@ DELETION_LINE: dict[str, Any] = {"color": VERMILION, "linestyle": DASHED}
 
 # The two hues of every map. Colour-blind readers can tell each from the other and from grey.
 FOR, AGAINST = (232, 72, 0), (0, 90, 235)
-SIGNS = "red: for, blue: against"
+SIGNS = "orange: for, blue: against"
 
 REGULAR = 400, 500, "normal", "regular", "book", "medium"  # weights of fonts
 UNREADABLE = "Last Resort", "Color Emoji"  # boxes for every letter; and bitmaps, which Matplotlib cannot scale

@@ -43,12 +43,12 @@ def visualize_attribution(
     """
     Draw one photo, the map of its attribution over it, patch by patch, and the same smoothed.
 
-    Below the map the photo is grey. Red is for the class and blue against it, and their opacity is how far a value is
-    from zero: half the relevance has half the opacity. They are strongest at the largest value of this map, or at twice
-    the mean where that is more, so they compare places of one picture and not one picture with another. A map that is
-    nowhere small, below a quarter of its largest value, is shown above its least value, and the text below the colour
-    bar says so; a map whose values hardly differ looks flat. Where few values are far larger than all others, the scale
-    ends before them, and the colour bar says so by "≥" or "≤".
+    Below the map the photo is grey. Orange is for the class and blue against it, and their opacity is how far a value
+    is from zero: half the relevance has half the opacity. They are strongest at the largest value of this map, or at
+    twice the mean where that is more, so they compare places of one picture and not one picture with another. A map
+    that is nowhere small, below a quarter of its largest value, is shown above its least value, and the text below the
+    colour bar says so; a map whose values hardly differ looks flat. Where few values are far larger than all others,
+    the scale ends before them, and the colour bar says so by "≥" or "≤".
 
     Ground and letters are coloured by Matplotlib's style; ``pyplot.style.use("dark_background")`` suits a dark page.
 

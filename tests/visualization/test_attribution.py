@@ -40,21 +40,21 @@ def test_photo_patches_and_smooth_map() -> None:
     for panel, smooth in zip(axes[1:], (False, True), strict=True):
         np.testing.assert_array_equal(shown(panel), np.asarray(overlay_attribution(MAP, PHOTO, smooth=smooth)))
     np.testing.assert_array_equal(shown(axes[0]), PHOTO)
-    assert axes[1].get_xlabel() == "what, unit\nred: for, blue: against"
+    assert axes[1].get_xlabel() == "what, unit\norange: for, blue: against"
     assert not pyplot.get_fignums()
 
 
 def test_a_map_of_pixels_has_one_panel() -> None:
     _, axes = draw(torch.rand(3, 32, 48) - 0.5)
     assert [panel.get_title() for panel in axes] == ["photo", "map"]
-    assert axes[1].get_xlabel() == "attribution per pixel\nred: for, blue: against"
+    assert axes[1].get_xlabel() == "attribution per pixel\norange: for, blue: against"
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
         (np.eye(4, 6), "relevance per patch"),
-        (-np.eye(4, 6), "relevance per patch\nred: for, blue: against"),
+        (-np.eye(4, 6), "relevance per patch\norange: for, blue: against"),
         (np.eye(4, 6) + 1, "relevance per patch\nshown above its least, 1"),
         (np.eye(32, 48), "attribution per pixel"),
     ],

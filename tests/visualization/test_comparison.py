@@ -36,7 +36,7 @@ def shown(panel: Any) -> np.ndarray:
 def test_a_row_for_each_image_and_a_column_for_each_method() -> None:
     figure, axes = draw(title="a title", label="what, unit")
     assert [[panel.get_title() for panel in row] for row in axes] == [["photo", "GMAR", "Occlusion"], ["", "", ""]]
-    texts = ["what, unit", "what, unit\nred: for, blue: against"]
+    texts = ["what, unit", "what, unit\norange: for, blue: against"]
     for index, (photo, (first, *others)) in enumerate(zip(PHOTOS, axes, strict=True)):
         np.testing.assert_array_equal(shown(first), photo)
         for panel, maps, text in zip(others, MAPS.values(), texts, strict=True):
@@ -73,7 +73,7 @@ def test_smooth_and_in_a_crop_of_each_image() -> None:
 
 def test_label_of_each_method() -> None:
     _, axes = draw(label={"GMAR": "share", "nothing": "no"}, note={"Occlusion": "One at a time."})
-    signs = "red: for, blue: against"
+    signs = "orange: for, blue: against"
     assert [[panel.get_xlabel() for panel in row[1:]] for row in axes] == 2 * [["share", f"{signs}\nOne at a time."]]
 
 
