@@ -10,15 +10,7 @@ from captum_gmar.classifier.segmentation import find_region
 if TYPE_CHECKING:
     from captum_gmar.classifier.loading import choose_device, load_classifier
 
-__all__ = [
-    "Classifier",
-    "choose_device",
-    "find_class",
-    "find_object",
-    "find_query",
-    "find_region",
-    "load_classifier",
-]
+__all__ = ["Classifier", "choose_device", "find_class", "find_object", "find_query", "find_region", "load_classifier"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,9 +11,8 @@ from captum_gmar.cli.options import (
     MOST_LIKELY,
     CompareSettings,
     Top,
-    add_batch_size,
-    add_device_and_size,
     add_methods,
+    add_resources,
     add_steps,
     command_parser,
     path,
@@ -91,8 +90,7 @@ def add_command(subparsers: Any) -> None:
         help=f"picture, or folder, which is made if it ends in a slash, for <image>-{COMPARISON_MARK}.png",
     )
     add("--save-table", type=place, metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
-    add_device_and_size(parser)
-    add_batch_size(parser, 16)
+    add_resources(parser, 16)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:

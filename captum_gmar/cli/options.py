@@ -104,16 +104,6 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
-    """Add ``--batch-size``, whose default depends on the command's need of memory."""
-    parser.add_argument(
-        "--batch-size",
-        type=positive_number,
-        metavar="N",
-        help=f"images in one pass (default: {default}, on a GPU 128)",
-    )
-
-
 def add_sample(parser: argparse.ArgumentParser) -> None:
     """Add ``--limit`` and ``--seed``, for commands on a data set."""
     add = parser.add_argument
@@ -127,9 +117,10 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """Add ``--device``, ``--size`` and ``--batch-size``, for commands on a data set."""
+    """Add ``--device``, ``--size`` and ``--batch-size``, whose default depends on the command's need of memory."""
     add_device_and_size(parser)
-    add_batch_size(parser, batch_size)
+    usual = f"images in one pass (default: {batch_size}, on a GPU 128)"
+    parser.add_argument("--batch-size", type=positive_number, metavar="N", help=usual)
 
 
 def positive_number(text: str) -> int:

@@ -79,6 +79,7 @@ def test_a_page_says_what_its_words_are_set_against_and_takes_no_other_pages_pla
     for number, question in enumerate(questions):
         result = run(*asked, *question)
         assert (result.status, result.err) == (0, "")
+        assert ("\n  contrast   a dog\n" in result.out) == ("a dog" in question)
         assert len({name.casefold() for name in written(work / "out")}) == number + 1
     (contrasted,) = [page for page in (work / "out").iterdir() if "rather-than" in page.name]
     html = contrasted.read_text(encoding="utf-8")
@@ -116,6 +117,7 @@ def test_a_page_of_another_model_is_not_replaced(run, work, answering_model):
         (["--prompt", "what?", "--size", "32"], "--size must go without --prompt"),
         (["--prompt", "what?", "--output", "page.png"], "--output must end in one of .html"),
         (["--prompt", "what?", "--answer", ""], "target must be text of at least one token. Got '' instead"),
+        (["--prompt", "what?", "--answer", "€€"], "target must have a token that the tokenizer knows. Got '€€'"),
         (["--prompt", "what? " * 30], "inputs must be of at most the model's 128 positions"),
     ],
 )

@@ -71,7 +71,6 @@ CURES = {
     "not a trained model that answers": "Pass the name or folder of a whole checkpoint, not of a part of it.",
     "not a model that answers about pictures": "Take a model of images and text that writes, and no classifier.",
     "must score images against texts": "Pass a model of images and texts, such as `CLIPModel` or `SiglipModel`.",
-    "it takes no tokens": "Choose one with `tokens=`: rollout, GMAR, gradient rollout and their relatives.",
 }
 
 
