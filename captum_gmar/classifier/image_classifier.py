@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.classifier.photo_frame import Colours, PhotoFrame, find_frame
+from captum_gmar.classifier.photo_frame import Colours, PhotoFrame, PhotoView, find_frame
 from captum_gmar.engine.models.patch_grid import Logits, check_model, config_of, patch_grid
 from captum_gmar.metrics._inputs import check_count
 
@@ -143,6 +143,25 @@ class Classifier:
     def photo(self, pixels: Tensor) -> npt.NDArray[np.float32]:
         """Return the photo (height, width, channels) in [0, 1] of pixel values (channels, height, width)."""
         return self._colours.photo(pixels).movedim(0, -1).clamp(0, 1).numpy()
+
+    def view(self, image: Image.Image, pixels: Tensor) -> PhotoView:
+        """
+        Find where the pixel values of an image are in it, for :func:`~captum_gmar.visualize_attribution`.
+
+        If the image processor does more than resize, crop and pad, the photo of the view is what the model sees.
+
+        Args:
+            image: The photo.
+            pixels: Its pixel values (channels, height, width), all or the upper left part of them.
+
+        Returns:
+            2-element tuple of **photo**, **crop**: crop is left, top, right and bottom in pixels of the photo.
+        """
+        height, width = pixels.shape[-2:]
+        try:
+            return PhotoView(image, self.frame(image).to_photo((0, 0, width, height)))
+        except ValueError:
+            return PhotoView(self.photo(pixels), None)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """

@@ -173,6 +173,13 @@ def check_numbers(values: Any, argument: str, names: str) -> list[float]:
     return numbers
 
 
+class PhotoView(NamedTuple):
+    """A photo to draw on: :meth:`Classifier.view` returns it."""
+
+    photo: Image.Image | npt.NDArray[np.float32]
+    crop: Corners | None  # the place of the pixel values in the photo; None: all of it
+
+
 def find_frame(process: Process, colours: Colours, width: int, height: int) -> PhotoFrame:
     """
     Return the place of photos of this size in what an image processor makes of them.

@@ -16,7 +16,6 @@ from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.gmar import GMARAttribution
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_report import view_photo
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.images import read_image
 from captum_gmar.inspection.compare import compare
@@ -125,7 +124,7 @@ def compare_methods(
     )
     progress(0.8, "drawing")
     title = classifier.labels[target] + (f" rather than {classifier.labels[contrast]}" if contrast is not None else "")
-    view = view_photo(classifier, image, pixels[0])
+    view = classifier.view(image, pixels[0])
     figure, _ = comparison.visualize(view.photo, crop=view.crop, title=title, use_pyplot=False)
     relevance = {result.name: torch.as_tensor(result.relevance) for result in comparison.methods}
     return PageAnswer(figure, comparison.to_markdown(), relevance)
@@ -138,7 +137,7 @@ def explain_patch(classifier: Classifier, image: Image.Image, target: int, place
     patch = min(int(place[1] * grid.rows), grid.rows - 1), min(int(place[0] * grid.columns), grid.columns - 1)
     method = GMARAttribution(classifier.model, tokens=patch, forward_func=classifier.logits)
     relevance = method.relevance(pixels, target)[0].cpu()
-    view = view_photo(classifier, image, pixels[0])
+    view = classifier.view(image, pixels[0])
     title = f"what fed the patch in row {patch[0]}, column {patch[1]}"
     figure, _ = visualize_token_interaction(
         *(relevance, view.photo, patch),

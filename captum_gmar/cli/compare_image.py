@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class
-from captum_gmar.cli.image_report import claim, seen_lines, view_photo
+from captum_gmar.cli.image_report import claim, seen_lines
 from captum_gmar.cli.options import CompareSettings
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
@@ -38,7 +38,7 @@ def compare_image(
     pixels = _pixels(classifier, photo, image)
     comparison, explained = _compare(classifier, pixels, target, settings)
     title = f"{readable(image.name)}: {explained}"
-    view = view_photo(classifier, photo, pixels[0])
+    view = classifier.view(photo, pixels[0])
     figure = comparison.visualize(view.photo, crop=view.crop, title=title, use_pyplot=False)
     lines = [readable(image), f"  explained  {explained}", *seen_lines(classifier, photo)]
     lines.append(f"  picture    {readable(picture.path)}")

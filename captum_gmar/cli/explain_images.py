@@ -14,15 +14,14 @@ from tqdm import tqdm
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
+from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli.image_report import (
     ExplainedImage,
-    PhotoView,
     Question,
     arrays,
     draw_picture,
     seen_lines,
     summary_text,
-    view_photo,
 )
 from captum_gmar.cli.options import ExplainSettings, Top
 from captum_gmar.cli.paths import PictureFile
@@ -163,7 +162,7 @@ class ExplainWork:
         file, photo = self.pictures[explained.path], self._photos.pop(explained.path)
         grid = patch_grid(self.classifier.model, *pixels.shape[-2:])  # beyond it is a margin that no patch covers
         covered = pixels[:, : grid.rows * grid.patch_height, : grid.columns * grid.patch_width]
-        view = view_photo(self.classifier, photo, covered)
+        view = self.classifier.view(photo, covered)
         try:
             if file.path.suffix.lower() == ".html":
                 self._write_page(file, view, pixels)

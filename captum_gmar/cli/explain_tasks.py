@@ -11,10 +11,10 @@ from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.evidence import AttentionEvidence
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import Classifier, find_class, find_object, find_region
-from captum_gmar.classifier.photo_frame import Corners
+from captum_gmar.classifier.photo_frame import Corners, PhotoView
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.classifier.vision_task import VisionTask
-from captum_gmar.cli.image_report import PhotoView, claim, most_likely_lines, seen_lines, share_text, view_photo
+from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, share_text
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.images import read_image
@@ -82,7 +82,7 @@ def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -
     what = f"{name}, probability {100 * detection.probability:.1f}%"
     corners = ", ".join(f"{corner:.0f}" for corner in detection.box)
     lines = [f"  explained  {what}", f"  query      {detection.query}, which sees it in the box {corners}"]
-    view, title = view_photo(detector, image, detected.pixels[0]), f"{what}, query {detection.query}"
+    view, title = detector.view(image, detected.pixels[0]), f"{what}, query {detection.query}"
     save = _map_saver(view, relevance, _picture_texts(path, title), box=detection.box)
     return [*lines, *seen_lines(detector, image), METHOD_LINE], save
 
@@ -94,7 +94,7 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
     relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
     what = f"{segmenter.labels[region.label]} (class {region.label})"
     where = f"over {share_text(float(region.region.float().mean()))} of the image"
-    view = view_photo(segmenter, image, region.pixels[0])
+    view = segmenter.view(image, region.pixels[0])
     save = _map_saver(view, relevance, _picture_texts(path, f"{what}, {where}"), region=region.region)
     return [f"  explained  {what}, its mean logit {where}", *seen_lines(segmenter, image), METHOD_LINE], save
 
@@ -110,7 +110,7 @@ def _map_saver(view: PhotoView, relevance: Tensor, texts: dict[str, Any], **outl
 def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -> Explained:
     clip, pixels = load_video(classifier, path)
     lines, what, relevance = _explain_class(classifier, pixels, settings)
-    crop = view_photo(classifier, clip.frames[0], pixels[0, 0]).crop
+    crop = classifier.view(clip.frames[0], pixels[0, 0]).crop
     frames = [classifier.photo(frame) for frame in pixels[0]] if crop is None else clip.frames
     count = len(clip.frames)
     if count < clip.of_frames:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
+from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.names import readable
 from captum_gmar.visualization import visualize_attribution, visualize_comparison
-from captum_gmar.visualization._heatmap import Crop, Pixels
 
 TOP = 5  # classes printed
 ALL_BUT = 0.995  # share of a photo that is printed as all of it
@@ -61,25 +61,6 @@ class ExplainedImage(NamedTuple):
     targets: Sequence[int]  # the classes explained
     relevance: Tensor  # (maps, rows, columns), one for each method or for each class
     head_importance: Tensor | None  # (K, layers, heads), if requested and a method weighs heads
-
-
-class PhotoView(NamedTuple):
-    """A photo, and the place of the model's patches in it."""
-
-    photo: Pixels
-    crop: Crop | None
-
-
-def view_photo(classifier: Classifier, image: Image.Image, pixels: Tensor) -> PhotoView:
-    """Return a photo and the place of its pixel values (channels, height, width), all or the upper left part of them.
-
-    If the image processor does more than resize, crop and pad, the photo is what the model sees of it.
-    """
-    height, width = pixels.shape[-2:]
-    try:
-        return PhotoView(image, classifier.frame(image).to_photo((0, 0, width, height)))
-    except ValueError:
-        return PhotoView(classifier.photo(pixels), None)
 
 
 def summary_text(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,13 +15,13 @@ from captum_gmar.attr.catalogue import METHODS, find_method
 from captum_gmar.attr.evidence import AttentionEvidence
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.classifier import Classifier
+from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.classifier.text_scores import PackedTextScores, TextScores, check_texts
 from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.visualization import visualize_comparison
 
 TEXT_METHOD = "attention-evidence"
 OF_PATCHES = ("pixel_attention_mask", "spatial_shapes")  # what the model is told of images that come as patches
-PIXELS = 16  # of a patch of an image that comes as patches, where it is drawn
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class TextExplanation:
         relevance: (T, rows, columns) of the patches, in single precision on the CPU.
         scores: (T,) the model's logits of the image with each text.
         contrast: the text that is taken off, if any.
-        photo: (height, width, channels) in [0, 1], what the model saw.
+        view: the photo, and the place of the patches in it.
         method: by which it was explained.
     """
 
@@ -43,7 +41,7 @@ class TextExplanation:
     relevance: Tensor
     scores: Tensor
     contrast: str | None
-    photo: npt.NDArray[np.float32]
+    view: PhotoView
     method: str
 
     def visualize(self, **options: Any) -> tuple[Figure, list[list[Axes]]]:
@@ -53,7 +51,8 @@ class TextExplanation:
         names = [f"“{text}”{rather}\nlogit {score:.4g}" for text, score in zip(self.texts, self.scores, strict=True)]
         percent = 100 if entry.share else 1
         maps = {name: percent * map for name, map in zip(names, self.relevance, strict=True)}
-        return visualize_comparison(maps, self.photo, **{"label": entry.label, "note": entry.caveat, **options})
+        shown = {"crop": self.view.crop, "label": entry.label, "note": entry.caveat, **options}
+        return visualize_comparison(maps, self.view.photo, **shown)
 
 
 def explain_text(
@@ -122,12 +121,12 @@ def explain_text(
     targets, against = torch.arange(len(texts)), None if contrast is None else len(texts)
     if arguments:
         maps = _explain_packed(scores, name, pixels, arguments, targets, against)
-        photo = _resized(image, *maps.relevance.shape[-2:])
+        view = PhotoView(image, None)  # such processors resize alone
     else:
         maps = Explainer([name], scores, scores).explain(pixels, targets.to(pixels.device)[None], against)
-        photo = Classifier(scores, processor.image_processor).photo(pixels[0])
+        view = Classifier(scores, processor.image_processor).view(image.convert("RGB"), pixels[0])
     relevance = maps.relevance.reshape(len(texts), *maps.relevance.shape[-2:]).float().cpu()
-    return TextExplanation(texts, relevance, maps.logits[0, : len(texts)].float().cpu(), contrast, photo, name)
+    return TextExplanation(texts, relevance, maps.logits[0, : len(texts)].float().cpu(), contrast, view, name)
 
 
 def _named_method(method: str, contrast: str | None) -> str:
@@ -156,9 +155,3 @@ def _explain_packed(
         raise ValueError(f"method must be {TEXT_METHOD!r} for images that come as patches. Got {name!r} instead.")
     evidence = AttentionEvidence(scores)
     return evidence.explain(pixels, targets[None].to(pixels.device), arguments, contrast=contrast)
-
-
-def _resized(image: Image.Image, rows: int, columns: int) -> npt.NDArray[np.float32]:
-    """Resize the image so that patches divide it evenly."""
-    pixels = np.asarray(image.convert("RGB").resize((columns * PIXELS, rows * PIXELS)), np.float32)
-    return pixels / np.float32(255)

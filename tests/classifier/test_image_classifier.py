@@ -50,6 +50,24 @@ def test_photo_of_channels_from_blue_to_red(classifier: Classifier) -> None:
     assert photo.reshape(-1, 3) == pytest.approx(np.tile([1, 128 / 255, 0], (32 * 32, 1)), abs=1e-5)
 
 
+def test_view_of_a_cropped_photo_and_of_one_that_is_turned(classifier: Classifier, image: Image.Image) -> None:
+    processor = MobileViTImageProcessor(
+        size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16}, do_flip_channel_order=False
+    )
+    cropping = Classifier(classifier.model, processor)
+    pixels = cropping.pixel_values(image)[0]  # 60x40 becomes 30x20, of which the middle 16x16 are 32x32 of the photo
+    assert cropping.view(image, pixels) == (image, pytest.approx((14, 4, 46, 36)))
+    assert cropping.view(image, pixels[:, :8]).crop == pytest.approx((14, 4, 46, 20))
+
+    def turned(images: list[Image.Image], return_tensors: str) -> dict[str, torch.Tensor]:
+        return {"pixel_values": torch.from_numpy(np.array(images[0])).movedim(-1, 0).mT[None] / 255}
+
+    turning = Classifier(classifier.model, turned)
+    photo, crop = turning.view(image, turned([image], "pt")["pixel_values"][0])
+    assert crop is None
+    assert photo == pytest.approx(np.array(image).transpose(1, 0, 2) / 255)
+
+
 def test_the_mask_of_padding_goes_to_models_that_take_one(classifier: Classifier, image: Image.Image) -> None:
     class Detector(torch.nn.Module):
         def forward(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 from captum_gmar import GMARAttribution, __version__, demo
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli import explain_images
 from captum_gmar.cli import main as cli
-from captum_gmar.cli.image_report import ExplainedImage, PhotoView, Question, draw_picture
+from captum_gmar.cli.image_report import ExplainedImage, Question, draw_picture
 from captum_gmar.cli.sources import SCENE_SEED
 from captum_gmar.files.writing import save_picture
 from cli.commandline import LABELS, Run, run_process, save_photo, written

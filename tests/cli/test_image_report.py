@@ -12,7 +12,8 @@ from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.image_report import ExplainedImage, PhotoView, Question, draw_picture
+from captum_gmar.classifier.photo_frame import PhotoView
+from captum_gmar.cli.image_report import ExplainedImage, Question, draw_picture
 from cli.commandline import Run, options, save_photo, written
 
 SHARE = "relevance per patch, % of all tokens"

@@ -62,7 +62,7 @@ def test_images_that_come_as_patches_are_explained_on_their_grid() -> None:
     processor = SimpleNamespace(tokenizer=spell, image_processor=lambda images, return_tensors: made)
     explained = explain_text(model, processor, PHOTO, TEXTS)
     assert explained.relevance.shape == (2, 2, 3)
-    assert explained.photo.shape == (32, 48, 3)
+    assert (explained.view.photo, explained.view.crop) == (PHOTO, None)
     words = spell(TEXTS[:1], padding=True, max_length=LONGEST)
 
     class Alone(torch.nn.Module):
