@@ -94,8 +94,9 @@ def mean_head_outputs(
         Tensor: Mean outputs (layers, heads, head dimension) in at least single precision.
 
     Raises:
-        TypeError, ValueError, RuntimeError: if the model is not a ``torch.nn.Module``, the inputs are not a batch of
-            images, or the model has no attention over the patch grid.
+        TypeError: if the model is not a ``torch.nn.Module``.
+        ValueError: if the inputs are not a batch of images.
+        RuntimeError: if the model has no attention over the patch grid.
 
     Example::
 

@@ -11,7 +11,7 @@ def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tup
     Return all heads of all layers, least important first; ties keep their order.
 
     The meaning of an order over all layers depends on the score. GMAR's head importance is a share of the layer, so all
-    layers count equally: a head ranks low if its layer's other heads outweigh it, even in an important layer.
+    layers count equally. A head ranks low if its layer's other heads outweigh it, even in an important layer.
     :func:`gradient_of_mask` has one unit, but its values may be larger in some layers. Michel et al. divide by the
     layer's L2 norm first: ``importance / importance.norm(dim=-1, keepdim=True)``. ``within_layers`` does not compare
     layers: the least important head of every layer is first, then the second of every layer, and so on.

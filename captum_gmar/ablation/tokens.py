@@ -112,7 +112,7 @@ class _TokenMasking(AttentionMode):
         mask = _mask_keys(call.attn_mask, hidden[:, None, None])
         attended = call._replace(key=key, value=value, attn_mask=mask).run()
         is_square = call.query.shape[-2] == key.shape[-2]
-        return attended + _nan(hidden, attended)[:, None, :, None] if is_square else attended
+        return attended + _nan_where(hidden, attended)[:, None, :, None] if is_square else attended
 
     def _mean(self, func: Callable[..., Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         dim = args[0] if args else kwargs.get("dim")
@@ -147,7 +147,7 @@ class _TokenMasking(AttentionMode):
             )
 
 
-def _nan(hidden: Tensor, like: Tensor) -> Tensor:
+def _nan_where(hidden: Tensor, like: Tensor) -> Tensor:
     """Return NaN for hidden tokens and 0 for others; adding is faster than filling."""
     return like.new_zeros(hidden.shape).masked_fill(hidden, torch.nan)
 

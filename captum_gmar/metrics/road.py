@@ -117,9 +117,10 @@ def _solve(patches: Tensor, removed: Tensor, tolerance: float) -> Tensor:
 def _constants(grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, ...]:
     """Return what :func:`_solve` needs for patches of a size on a grid.
 
-    These are the indices of a patch's border (B,); the indices of border and surrounding pixels in a padded grid
-    (P * A,); the system matrix (A, B); the inverse (B, B) for a single patch; the extension of a border to the whole
-    patch (B, h * w); and the coarse matrix (P, P) of patches.
+    Returns:
+        Indices of a patch's border (B,); indices of border and surrounding pixels in a padded grid (P * A,); the system
+        matrix (A, B); its inverse for a single patch (B, B); the extension of a border to the whole patch (B, h * w);
+        and the coarse matrix of patches (P, P).
     """
     sides, inner = torch.tensor(size), _positions(*size)
     outer = _positions(size[0] + 2, size[1] + 2) - 1

@@ -18,7 +18,7 @@ from captum_gmar.engine.models.attention_backend import attention_implementation
 def query_patch_weights(model: Any, arguments: Mapping[str, Any]) -> Tensor:
     r"""Compute each query token's weights on patches, by attention rollout through the query transformer.
 
-    From the last layer to the first, half of a query's relevance goes to patches if the layer attends to them, and then
+    From the last layer to the first, a layer with attention to patches passes half of a query's relevance to them. Then
     half of the rest goes to other tokens:
 
     .. math:: p \leftarrow p + \tfrac{1}{2} q \bar C_l, \quad q \leftarrow \tfrac{1}{2} q, \qquad

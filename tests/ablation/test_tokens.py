@@ -5,27 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers as tf
 from families import TINY_IMAGE
 from torch import nn
 from torch.testing import assert_close
-from transformers import (
-    BeitConfig,
-    BeitForImageClassification,
-    CLIPConfig,
-    CLIPForImageClassification,
-    DeiTConfig,
-    DeiTForImageClassification,
-    Dinov2Config,
-    Dinov2ForImageClassification,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersForImageClassification,
-    SiglipConfig,
-    SiglipForImageClassification,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    SwinConfig,
-    SwinForImageClassification,
-)
 
 from captum_gmar.ablation import TokenRemoval
 from captum_gmar.metrics import Mean, deletion, insertion, random_map
@@ -36,21 +19,23 @@ TOWERS = {"vision_config": VISION, "text_config": {"num_hidden_layers": 1, "hidd
 
 
 def beit(**changes):
-    return BeitForImageClassification(BeitConfig(**SMALL, **changes))
+    return tf.BeitForImageClassification(tf.BeitConfig(**SMALL, **changes))
 
 
 # With the number of tokens before the patches.
 MODELS = {
-    "DeiT": (lambda: DeiTForImageClassification(DeiTConfig(**SMALL)), 2),
-    "DINOv2": (lambda: Dinov2ForImageClassification(Dinov2Config(**SMALL)), 1),
+    "DeiT": (lambda: tf.DeiTForImageClassification(tf.DeiTConfig(**SMALL)), 2),
+    "DINOv2": (lambda: tf.Dinov2ForImageClassification(tf.Dinov2Config(**SMALL)), 1),
     "DINOv2 with registers": (
-        lambda: Dinov2WithRegistersForImageClassification(Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3)),
+        lambda: tf.Dinov2WithRegistersForImageClassification(
+            tf.Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3)
+        ),
         4,
     ),
     "BEiT, mean": (lambda: beit(use_mean_pooling=True, use_absolute_position_embeddings=True), 1),
     "BEiT, CLS": (lambda: beit(use_mean_pooling=False), 1),
-    "CLIP": (lambda: CLIPForImageClassification(CLIPConfig(**TOWERS, num_labels=10)), 1),
-    "SigLIP": (lambda: SiglipForImageClassification(SiglipConfig(**TOWERS, num_labels=10)), 0),
+    "CLIP": (lambda: tf.CLIPForImageClassification(tf.CLIPConfig(**TOWERS, num_labels=10)), 1),
+    "SigLIP": (lambda: tf.SiglipForImageClassification(tf.SiglipConfig(**TOWERS, num_labels=10)), 0),
 }
 
 
@@ -227,7 +212,7 @@ def test_causal_attention(images, removed):
 
 def test_pooling_by_a_probe_of_a_vision_tower(images, removed):
     torch.manual_seed(0)
-    model = SiglipVisionModel(SiglipVisionConfig(**VISION)).eval()
+    model = tf.SiglipVisionModel(tf.SiglipVisionConfig(**VISION)).eval()
     outputs = TokenRemoval(model)(lambda inputs: model(inputs).pooler_output, images, removed)
 
     def cut(module, args, output):
@@ -313,9 +298,8 @@ def test_half_precision(vit, images, removed):
 
 
 def test_models_without_attention_over_the_grid(vit, images, removed):
-    swin = SwinForImageClassification(
-        SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
-    ).eval()
+    config = tf.SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
+    swin = tf.SwinForImageClassification(config).eval()
     with pytest.raises(RuntimeError, match=r"No attention over 16 patch tokens, a 4x4 grid, was met in SwinForImage"):
         TokenRemoval(swin)(logits_of(swin), images, removed)
     with pytest.raises(RuntimeError, match=r"met in ViTFor.*forward_func must run this model, on all images"):

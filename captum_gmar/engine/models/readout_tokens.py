@@ -60,11 +60,10 @@ def _is_patch(part: object) -> bool:
 def start_relevance(model: nn.Module | ModelInfo, grid: PatchGrid, tokens: int, start: Start | None = None) -> Tensor:
     """Return the tokens' relevance (T,) after the last layer, with sum 1, in double precision on the CPU.
 
-    Without ``start``, relevance starts at the tokens that the classifier reads. This is the CLS token, or the mean of
-    the patches: without a CLS token (I-JEPA, SigLIP), with ``use_mean_pooling`` in the config (BEiT, Data2Vec), with
-    such a ``global_pool`` of timm, and in CLIP's classifier. DINOv2 concatenates the CLS token and the mean of the
-    patches, and DeiT with teacher averages the logits of CLS and distillation tokens; half of the relevance starts at
-    each.
+    Without ``start``, relevance starts at the tokens that the classifier reads, usually the CLS token. It starts at the
+    mean of the patches in models without a CLS token (I-JEPA, SigLIP), with ``use_mean_pooling`` in the config (BEiT,
+    Data2Vec), with such a ``global_pool`` of timm, and in CLIP's classifier. Half of the relevance starts at the CLS
+    token and half at the patches in DINOv2, or at the distillation token in DeiT with teacher.
 
     The shares do not depend on the head's weights, and pooling by maximum or attention counts as mean. For a custom
     head that reads other tokens, pass ``start``.
