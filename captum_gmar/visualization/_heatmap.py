@@ -195,12 +195,14 @@ def corners_of(box: Any, name: str) -> Crop:
     Return the corners of a box.
 
     Raises:
-        ValueError: if they are not four numbers; ``name`` says of what.
+        ValueError: if they are not four numbers in this order; ``name`` says of what.
     """
     try:
         left, top, right, bottom = map(float, box)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be left, top, right and bottom, in pixels. Got {box!r} instead.") from None
+        left, top, right, bottom = 1, 1, 0, 0
+    if not (left <= right and top <= bottom):
+        raise ValueError(f"{name} must be left, top, right and bottom, in pixels. Got {box!r} instead.")
     return left, top, right, bottom
 
 

@@ -107,6 +107,8 @@ def draw_tiles(
     lines = [[wrap_tile(tile, layout) for tile in line] for line in lines]
     tiles = [tile for line in lines for tile in line]
     if plt_fig_axis:
+        if not isinstance(plt_fig_axis, tuple):
+            raise TypeError(f"plt_fig_axis must be a figure and its axes, a tuple. Got {plt_fig_axis!r} instead.")
         figure, panels = plt_fig_axis[0], given_axes(plt_fig_axis[1], len(tiles))
         draw_title(figure, title)
     else:

@@ -130,7 +130,7 @@ def test_a_region_that_is_none(region: Any) -> None:
         draw(MAP, region=region)
 
 
-@pytest.mark.parametrize("corners", [3, (1, 2, 3), ("left", 2, 3, 4)])
+@pytest.mark.parametrize("corners", [3, (1, 2, 3), ("left", 2, 3, 4), (5, 5, 2, 9)])
 @pytest.mark.parametrize("name", ["box", "crop"])
 def test_a_box_is_four_numbers(name: str, corners: Any) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be left, top, right and bottom, in pixels\. Got"):
@@ -173,6 +173,8 @@ def test_draws_in_given_axes() -> None:
     assert visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes)) == (figure, list(axes))
     with pytest.raises(ValueError, match=r"a figure and 3 of its axes\. Got 2 axes instead"):
         visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes[:2]))
+    with pytest.raises(TypeError, match=r"plt_fig_axis must be a figure and its axes, a tuple\. Got Figure"):
+        visualize_attribution(MAP, PHOTO, plt_fig_axis=figure)  # type: ignore[arg-type]
 
 
 def test_pyplot_shows_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
