@@ -17,7 +17,7 @@ from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.names import readable
-from captum_gmar.visualization import visualize_attribution, visualize_comparison
+from captum_gmar.visualization import visualize_attribution, visualize_comparison, visualize_token_interaction
 
 TOP = 5  # classes printed
 ALL_BUT = 0.995  # share of a photo that is printed as all of it
@@ -102,8 +102,11 @@ def draw_picture(explained: ExplainedImage, question: Question, view: PhotoView,
     scaled = explained.relevance * torch.tensor([100.0 if entry.share else 1.0 for entry in entries])[:, None, None]
     options: dict[str, Any] = {"crop": view.crop, "use_pyplot": False, "title": _title(explained, question, classifier)}
     if len(entries) == 1:
-        label, note = entries[0].label, entries[0].caveat
-        return visualize_attribution(scaled[0], view.photo, label=label, note=note, **options)[0]
+        options |= {"label": entries[0].label, "note": entries[0].caveat}
+        match question.tokens:
+            case [(int(row), int(column))]:  # the patch is framed
+                return visualize_token_interaction(scaled[0], view.photo, (row, column), **options)[0]
+        return visualize_attribution(scaled[0], view.photo, **options)[0]
     labels, notes = ({name: getattr(entry, text) for name, entry in zip(names, entries, strict=True)} for text in TEXTS)
     maps = dict(zip(names, scaled, strict=True))
     return visualize_comparison(maps, view.photo, label=labels, note=notes, **options)[0]

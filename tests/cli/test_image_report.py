@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
@@ -87,6 +88,15 @@ def test_several_methods_are_named_above_their_maps(picture: Callable[..., Figur
         )
     ]
     assert [scale(panel)[-1] for panel in figure.axes[1:]] == ["1.5e+03", "15", "1.5e+03"]
+
+
+def test_the_patch_where_relevance_begins_is_framed(picture: Callable[..., Figure]) -> None:
+    plain, framed = picture("gmar-l1"), picture("gmar-l1", tokens=[(1, 2)])
+    pixels, others = (np.asarray(figure.axes[0].images[0].get_array()) for figure in (framed, plain))
+    rows, columns = (pixels != others).any(-1).nonzero()
+    # Of 4×4 patches of 8×8 pixels, with a line of one pixel around.
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 16, 15, 24)
+    assert "the framed patch itself keeps 600" in framed.axes[1].get_xlabel()
 
 
 def test_title_tells_contrast_and_tokens(picture: Callable[..., Figure]) -> None:
