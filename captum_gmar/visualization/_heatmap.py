@@ -29,7 +29,7 @@ PAPER, FADE, FADE_UNSEEN = (
     0.35,
     0.75,
 )  # level that grey fades to, and how far, where the model sees it and elsewhere
-LINE = 1 / 350  # of the longer side of the photo: the thickness of each of the two lines of a frame
+CROP_LINE, LINE = 1 / 350, 1 / 200  # of the longer side of the photo: each of the two lines of a frame
 
 
 class Heat(NamedTuple):
@@ -153,7 +153,7 @@ def blend(photo: Image.Image, heat: Heat, crop: Crop | None = None, smooth: bool
     faded = np.full_like(grey, FADE_UNSEEN)
     faded[top:bottom, left:right] = FADE
     blended = tint(np.rint(grey + faded * (PAPER - grey)), spread(heat.strength, photo, crop, smooth))
-    return blended if part == (0, 0, *photo.size) else outline_box(blended, part)
+    return blended if part == (0, 0, *photo.size) else outline_box(blended, part, CROP_LINE)
 
 
 def tint(grey: Array, strength: Array) -> Image.Image:
@@ -165,10 +165,10 @@ def tint(grey: Array, strength: Array) -> Image.Image:
     return image
 
 
-def outline_box(image: Image.Image, box: Crop) -> Image.Image:
+def outline_box(image: Image.Image, box: Crop, thickness: float = LINE) -> Image.Image:
     """Return the image with a white line along the inner edge of a box and a black one along the outer edge."""
     left, top, right, bottom = (round(corner) for corner in box)
-    draw, line = ImageDraw.Draw(image := image.copy()), _line(image)
+    draw, line = ImageDraw.Draw(image := image.copy()), _line(image, thickness)
     outer = left - line, top - line, right + line - 1, bottom + line - 1
     draw.rectangle(outer, outline="black", width=line)
     draw.rectangle((left, top, right - 1, bottom - 1), outline="white", width=line)
@@ -177,7 +177,7 @@ def outline_box(image: Image.Image, box: Crop) -> Image.Image:
 
 def outline_region(image: Image.Image, region: Array) -> Image.Image:
     """Return the image with the edges of boolean places (height, width) drawn as those of a box."""
-    line = _line(image)
+    line = _line(image, LINE)
     padded = Image.fromarray(255 * np.pad(region, line).astype(np.uint8))  # so that a region ends where the photo ends
     near = np.asarray(padded.filter(ImageFilter.BoxBlur(line)))[line:-line, line:-line]
     pixels = np.array(image)
@@ -186,8 +186,8 @@ def outline_region(image: Image.Image, region: Array) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _line(image: Image.Image) -> int:
-    return max(1, round(max(image.size) * LINE))
+def _line(image: Image.Image, thickness: float) -> int:
+    return max(1, round(max(image.size) * thickness))
 
 
 def corners_of(box: Any, name: str) -> Crop:

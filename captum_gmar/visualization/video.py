@@ -76,14 +76,13 @@ def visualize_video(
         ['frame 0', 'frame 1', 'frame 2', 'frame 3']
     """
     photos = _photos(frames)
-    heats, fitted = (
-        _frame_heats(attribution, photos, outlier_perc),
-        [STRIP_OF_FRAMES.fit(each, crop=crop) for each in photos],
-    )
-    lines: list[list[Tile]] = []
-    for numbers in split_evenly(range(len(photos)), STRIP_OF_FRAMES.columns):
-        lines.append([Tile(fitted[number][0], f"frame {number}") for number in numbers])
-        lines.append([Tile(blend(fitted[number][0], heats[number], fitted[number][1], smooth)) for number in numbers])
+    heats = _frame_heats(attribution, photos, outlier_perc)
+    pairs: list[tuple[Tile, Tile]] = []
+    for number, (each, heat) in enumerate(zip(photos, heats, strict=True)):
+        photo, place = STRIP_OF_FRAMES.fit(each, crop=crop)
+        pairs.append((Tile(photo, f"frame {number}"), Tile(blend(photo, heat, place, smooth))))
+    groups = split_evenly(pairs, STRIP_OF_FRAMES.columns)
+    lines = [list(line) for group in groups for line in zip(*group, strict=True)]
     whole = heats[0]._replace(values=np.stack([heat.values for heat in heats]))
     text = map_text("relevance per tube" if label is None and not whole.is_of_pixels else label, whole, note)
     lines[-1][0] = lines[-1][0]._replace(text=text, heat=whole, span=len(lines[-1]))
@@ -91,7 +90,7 @@ def visualize_video(
     drawn: list[list[Axes]] = [[], []]
     for number, line in enumerate(lines):
         drawn[number % 2] += panels[: len(line)]
-        panels = panels[len(line) :]
+        del panels[: len(line)]
     return figure, drawn
 
 
