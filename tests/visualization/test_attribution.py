@@ -173,7 +173,7 @@ def test_draws_in_given_axes() -> None:
     assert visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes)) == (figure, list(axes))
     with pytest.raises(ValueError, match=r"a figure and 3 of its axes\. Got 2 axes instead"):
         visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes[:2]))
-    with pytest.raises(TypeError, match=r"plt_fig_axis must be a figure and its axes, a tuple\. Got Figure"):
+    with pytest.raises(TypeError, match=r"plt_fig_axis must be a figure and its axes, a tuple\. Got <?Figure"):
         visualize_attribution(MAP, PHOTO, plt_fig_axis=figure)  # type: ignore[arg-type]
 
 
