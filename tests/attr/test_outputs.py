@@ -1,16 +1,14 @@
 """Outputs of other forms than (examples, classes), and functions of the model that return other rows."""
 
-import copy
 from functools import partial
 
 import pytest
 import torch
-from field_families import FIELD_FAMILIES, swin
+from field_families import FIELD_FAMILIES
 from methods import METHODS, PUBLIC
-from torch import nn
 from torch.testing import assert_close
 
-from captum_gmar import AttentionEvidence, GMARAttribution, LeGrad, TokenEvidence, get_method, record_attention
+from captum_gmar import AttentionEvidence, LeGrad, get_method, record_attention
 from captum_gmar.ablation import gradient_of_mask
 
 READING = [name for name in PUBLIC if METHODS[name].reads_gradient]
@@ -95,104 +93,11 @@ def test_rows_that_are_lost(name, vit, images):
         method.attribute(images)
 
 
-@pytest.fixture(scope="module")
-def others(make_vit):
-    """Beside the first model: ones of the same grid, more layers, a finer grid or no attention; and no model at all."""
-    torch.manual_seed(5)
-    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    models = make_vit(1), make_vit(1, num_hidden_layers=4), make_vit(1, patch_size=4)
-    with_attention = [lambda pixels, other=other: other(pixels).logits for other in models]
-    return [*with_attention, convolutions, lambda pixels: pixels.flatten(1)[:, :10]]
-
-
-@pytest.mark.parametrize("examples", [1, 4])
-@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
-def test_two_models(name, examples, others, vit, images):
-    make = METHODS[name].make if name in METHODS else partial(get_method, name)
-    for other in others:
-        for forward in (
-            lambda pixels, other=other: vit(pixels).logits + other(pixels),
-            lambda pixels, other=other: other(pixels) + vit(pixels).logits,
-        ):
-            with pytest.raises(
-                RuntimeError, match=r"forward_func must run one model|attention .*layer.* came one|over a 4x4 patch"
-            ):
-                make(vit, forward_func=forward).attribute(images[:examples], 3)
-
-
-@pytest.mark.parametrize("make", [AttentionEvidence, GMARAttribution])
-def test_two_models_of_windows(make):
-    torch.manual_seed(0)
-    (first, second), inputs = (swin("Swin").eval() for _ in range(2)), torch.randn(2, 3, 60, 60)
-    expected = make(first).relevance(inputs, 1)
-    for _ in range(2):  # also after a call that found how the model's layers run
-        method = make(first, forward_func=lambda pixels: first(pixels).logits + second(pixels).logits)
-        with pytest.raises(RuntimeError, match="forward_func must run one model"):
-            method.relevance(inputs, 1)
-    assert_close(make(first).relevance(inputs, 1), expected, rtol=0, atol=0)
-
-
-def test_a_function_changes_nothing_for_the_next_call():
-    """Raise the error of a function that takes no more examples than it was given; explain its model as before."""
-    torch.manual_seed(0)
-    model, inputs, factors = swin("Swin").eval(), torch.randn(2, 3, 60, 60), torch.tensor([[1.0], [2.0]])
-    with pytest.raises(RuntimeError, match="must match the size of tensor"):
-        AttentionEvidence(model, forward_func=lambda pixels: model(pixels).logits * factors).relevance(inputs, 1)
-    found = AttentionEvidence(model).relevance(inputs, 1)
-    assert_close(found, AttentionEvidence(copy.deepcopy(model)).relevance(inputs, 1), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("make", [GMARAttribution, AttentionEvidence, TokenEvidence])
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError, KeyError])
-@pytest.mark.parametrize("name", ["ViT", "Swin"])
-def test_a_function_that_raises_runs_once(make, error, name, vit, images):
-    """Raise the function's error, whichever it is, after one call: no other pass is tried."""
-    model, inputs = (vit, images) if name == "ViT" else (swin("Swin").eval(), torch.randn(2, 3, 60, 60))
-    calls = []
-
-    def forward(pixels):
-        calls.append(pixels)
-        model(pixels)
-        raise error("of the function")
-
-    with pytest.raises(error, match="of the function"):
-        make(model, forward_func=forward).relevance(inputs, 3)
-    assert len(calls) == 1
-
-
 @pytest.mark.parametrize("make", [AttentionEvidence, LeGrad])
 def test_numbers_of_each_example_where_layers_run_apart(make, vit, images):
     factors = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     with pytest.raises(RuntimeError, match="each example by itself, any number of them, but it fails on 12 rows"):
         make(vit, forward_func=lambda pixels: vit(pixels).logits * factors).relevance(images, 3)
-
-
-ORDER = torch.tensor([1, 2, 3, 0])
-MOVED = {
-    "flipped in and out": lambda model, pixels: model(pixels.flip(0)).logits.flip(0),
-    "flipped in": lambda model, pixels: model(pixels.flip(-4)).logits,
-    "flipped out": lambda model, pixels: model(pixels).logits.flip(-2),
-    "rolled": lambda model, pixels: model(pixels.roll(1, 0)).logits.roll(-1, 0),
-    "indexed": lambda model, pixels: model(pixels[ORDER]).logits[ORDER.argsort()],
-}
-KEPT = {
-    "mirrored": lambda model, pixels: model(pixels.flip(-1)).logits,
-    "channels in another order": lambda model, pixels: model(pixels[:, [2, 1, 0]]).logits,
-    "classes in another order": lambda model, pixels: model(pixels).logits[:, [5, 6, 7, 8, 9]],
-    "normalised": lambda model, pixels: model((pixels - pixels.mean()) / pixels.std()).logits,
-    "grey": lambda model, pixels: model(pixels.mean(1, keepdim=True).expand_as(pixels)).logits,
-    "resized": lambda model, pixels: model(nn.functional.interpolate(pixels[..., 4:28, 4:28], (32, 32))).logits,
-}
-
-
-@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
-def test_rows_that_are_moved(name, vit, images):
-    make = METHODS[name].make if name in METHODS else partial(get_method, name)
-    for forward in MOVED.values():
-        with pytest.raises(RuntimeError, match="forward_func must keep the examples in their order"):
-            make(vit, forward_func=partial(forward, vit)).attribute(images, 3)
-    for forward in KEPT.values():
-        assert make(vit, forward_func=partial(forward, vit)).attribute(images, 3).isfinite().all()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.func's own, at first use

@@ -10,7 +10,6 @@ from field_oracle import Softmaxes, evidence, field, on_finest
 from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds as written_log_odds
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
@@ -19,7 +18,6 @@ from captum_gmar.attr.scores import log_odds
 from captum_gmar.engine.models.patch_grid import Logits
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
-from captum_gmar.engine.values.capture import ValueMode
 from captum_gmar.engine.values.explain import explain_values
 
 BUILT_OTHERWISE = (
@@ -119,46 +117,6 @@ def test_a_model_without_attention():
         AttentionEvidence(model).relevance(torch.rand(1, 3, 8, 8), 1)
 
 
-class Mixings(TorchFunctionMode):
-    """Within the block, keeps the values of each attention, however it is computed, and what it gives."""
-
-    def __init__(self):
-        super().__init__()
-        self.kept, self.weights = [], []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
-        if func is nn.functional.scaled_dot_product_attention:
-            self.kept.append((args[2], result))
-        elif name == "grid_sample":
-            self.kept.append((args[0], result))
-        elif name == "softmax":
-            self.weights.append(result)
-        elif name in ("matmul", "einsum", "__matmul__"):
-            operands = args[1] if name == "einsum" else args
-            if any(operands[0] is weights for weights in self.weights):
-                self.kept.append((operands[1], result))
-        return result
-
-
-@pytest.mark.parametrize(
-    "name", [*("Swinv2", "PVT", "CvT", "LeViT", "Hiera"), *("TimeSformer", "DETR", "Deformable DETR")]
-)
-def test_every_attention_is_met_and_what_it_gives_is_conserved(name):
-    """Values times their gradient sum to what attention gives times its gradient, in every layer."""
-    family, model, inputs = make(name)
-    selection = (slice(None), *family.target) if isinstance(family.target, tuple) else (slice(None), family.target)
-    with Mixings() as mixings, ValueMode(0) as met:
-        score = model(inputs.requires_grad_()).logits[selection].sum()
-    values = [mixed.value for mixed in met.values]
-    assert [id(value) for value in values] == [id(value) for value, _ in mixings.kept if value.requires_grad]
-    outputs = [output for value, output in mixings.kept if value.requires_grad]
-    of_values = torch.autograd.grad(score, values, retain_graph=True)
-    of_outputs = torch.autograd.grad(score, outputs)
-    for value, gradient, output, output_gradient in zip(values, of_values, outputs, of_outputs, strict=True):
-        assert_close((value * gradient).sum(), (output * output_gradient).sum(), rtol=1e-9, atol=1e-12)
-
-
 def test_the_examples_of_the_page(tmp_path, monkeypatch):
     """What docs/other-models.md calls runs, and gives the sum that evidence of one number has."""
     page = (Path(__file__).parents[3] / "docs" / "other-models.md").read_text()
@@ -171,41 +129,6 @@ def test_the_examples_of_the_page(tmp_path, monkeypatch):
     assert names["of_tubes"].shape == (1, 4, 4, 4)
     for relevance in (names["relevance"], names["which_patches_make_them_alike"], names["of_tubes"]):
         assert 0 < relevance.abs().sum() <= 1 + 1e-5
-
-
-class AmongChannels(nn.Module):
-    """A layer whose channels attend to one another, over all places."""
-
-    def __init__(self):
-        super().__init__()
-        self.qkv, self.attention_output = nn.Linear(8, 24), nn.Linear(8, 8)
-
-    def forward(self, tokens):
-        query, key, value = self.qkv(tokens).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-        self.value = value.mT
-        attended = (query.mT @ key).softmax(-1) @ self.value  # (N, heads, channels, places)
-        return tokens + self.attention_output(attended.permute(0, 3, 1, 2).flatten(2))
-
-
-def test_attention_among_channels():
-    torch.manual_seed(0)
-    layer = AmongChannels()
-    cut = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), Transposed())
-    model = nn.Sequential(cut, nn.Sequential(layer), Mean(), nn.Linear(8, 5)).double().eval()
-    inputs = torch.randn(2, 3, 12, 20, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(written_log_odds(model(inputs))[:, 2].sum(), layer.value)
-    (found,) = explain_values(model, Logits(model), Plan(score=log_odds), inputs, Request([2]))
-    assert_close(found.patch_relevance, (layer.value * gradient).sum((1, 2)).view(2, 3, 5), rtol=1e-6, atol=1e-9)
-
-
-class Transposed(nn.Module):
-    def forward(self, tokens):
-        return tokens.mT
-
-
-class Mean(nn.Module):
-    def forward(self, tokens):
-        return tokens.mean(1)
 
 
 def test_masks_of_queries_put_together():

@@ -1,0 +1,90 @@
+"""Models and functions that cannot be explained."""
+
+from functools import partial
+
+import pytest
+import torch
+from methods import METHODS, PUBLIC
+from torch import nn
+from torch.testing import assert_close
+from transformers import Dinov2Config, Dinov2ForImageClassification
+
+from captum_gmar import (
+    AttentionRollout,
+    GMARAttribution,
+    get_method,
+)
+
+
+def test_stochastic_depth(images):
+    config = Dinov2Config(hidden_size=24, num_attention_heads=2, image_size=32, drop_path_rate=0.5, num_hidden_layers=3)
+    model = Dinov2ForImageClassification(config)
+    AttentionRollout(model.eval()).attribute(images)
+    with pytest.raises(RuntimeError, match=r"Expected a model without stochastic depth.*Call model.eval\(\) first"):
+        AttentionRollout(model.train()).attribute(images)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
+def test_gradient_checkpointing(vit, images):
+    expected = GMARAttribution(vit).attribute(images, 3)
+    vit.gradient_checkpointing_enable()
+    assert_close(GMARAttribution(vit).attribute(images, 3), expected)
+    with pytest.raises(RuntimeError, match="without gradient checkpointing"):
+        GMARAttribution(vit.train()).attribute(images, 3)
+
+
+@pytest.mark.parametrize("examples", [1, 4])
+@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
+def test_two_models(name, examples, others, vit, images):
+    make = METHODS[name].make if name in METHODS else partial(get_method, name)
+    for other in others:
+        for forward in (
+            lambda pixels, other=other: vit(pixels).logits + other(pixels),
+            lambda pixels, other=other: other(pixels) + vit(pixels).logits,
+        ):
+            with pytest.raises(
+                RuntimeError, match=r"forward_func must run one model|attention .*layer.* came one|over a 4x4 patch"
+            ):
+                make(vit, forward_func=forward).attribute(images[:examples], 3)
+
+
+ORDER = torch.tensor([1, 2, 3, 0])
+
+
+MOVED = {
+    "flipped in and out": lambda model, pixels: model(pixels.flip(0)).logits.flip(0),
+    "flipped in": lambda model, pixels: model(pixels.flip(-4)).logits,
+    "flipped out": lambda model, pixels: model(pixels).logits.flip(-2),
+    "rolled": lambda model, pixels: model(pixels.roll(1, 0)).logits.roll(-1, 0),
+    "indexed": lambda model, pixels: model(pixels[ORDER]).logits[ORDER.argsort()],
+}
+
+
+KEPT = {
+    "mirrored": lambda model, pixels: model(pixels.flip(-1)).logits,
+    "channels in another order": lambda model, pixels: model(pixels[:, [2, 1, 0]]).logits,
+    "classes in another order": lambda model, pixels: model(pixels).logits[:, [5, 6, 7, 8, 9]],
+    "normalised": lambda model, pixels: model((pixels - pixels.mean()) / pixels.std()).logits,
+    "grey": lambda model, pixels: model(pixels.mean(1, keepdim=True).expand_as(pixels)).logits,
+    "resized": lambda model, pixels: model(nn.functional.interpolate(pixels[..., 4:28, 4:28], (32, 32))).logits,
+}
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
+def test_rows_that_are_moved(name, vit, images):
+    make = METHODS[name].make if name in METHODS else partial(get_method, name)
+    for forward in MOVED.values():
+        with pytest.raises(RuntimeError, match="forward_func must keep the examples in their order"):
+            make(vit, forward_func=partial(forward, vit)).attribute(images, 3)
+    for forward in KEPT.values():
+        assert make(vit, forward_func=partial(forward, vit)).attribute(images, 3).isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def others(make_vit):
+    """Beside the first model: ones of the same grid, more layers, a finer grid or no attention; and no model at all."""
+    torch.manual_seed(5)
+    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    models = make_vit(1), make_vit(1, num_hidden_layers=4), make_vit(1, patch_size=4)
+    with_attention = [lambda pixels, other=other: other(pixels).logits for other in models]
+    return [*with_attention, convolutions, lambda pixels: pixels.flatten(1)[:, :10]]
