@@ -8,8 +8,9 @@ from hostile_images import png_of
 from PIL import Image
 
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli import app_answers, main
-from captum_gmar.cli.app_answers import (
+from captum_gmar.cli import main
+from captum_gmar.cli.app import answers
+from captum_gmar.cli.app.answers import (
     compare_methods,
     explain_patch,
     rank_classes,
@@ -17,7 +18,7 @@ from captum_gmar.cli.app_answers import (
     scene_image,
     view_of_model,
 )
-from captum_gmar.cli.app_page import as_text
+from captum_gmar.cli.app.page import as_text
 from captum_gmar.cli.sources import open_source
 
 
@@ -30,7 +31,7 @@ def small() -> Classifier:
 def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(
     side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_answers, "read_image", lambda path: pytest.fail("it was decoded"))
+    monkeypatch.setattr(answers, "read_image", lambda path: pytest.fail("it was decoded"))
     (tmp_path / "bomb.png").write_bytes(png_of(side, side))
     with pytest.raises(OSError, match="must have at most 40 million pixels: scale it down first"):
         read_upload(tmp_path / "bomb.png")
@@ -41,7 +42,7 @@ def test_files_that_are_too_large_or_no_photo_are_refused(tmp_path: Path, monkey
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     with pytest.raises(OSError, match=r"^the file must be an image: PNG, JPEG"):
         read_upload(path)
-    monkeypatch.setattr(app_answers, "MOST_BYTES", 10)
+    monkeypatch.setattr(answers, "MOST_BYTES", 10)
     with pytest.raises(OSError, match=r"the file must be of at most 0 MiB\. Got 0 instead\."):
         read_upload(path)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The page of ``captum-gmar app``, in Gradio: what asks which answer, and how it is served."""
+"""The page of ``captum-gmar app``, in Gradio: its events, and its server."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from captum_gmar.classifier import Classifier
-from captum_gmar.cli.app_answers import (
+from captum_gmar.cli.app.answers import (
     MOST_BYTES,
     compare_methods,
     explain_patch,
@@ -22,7 +22,7 @@ from captum_gmar.cli.app_answers import (
     scene_image,
     view_of_model,
 )
-from captum_gmar.cli.app_layout import NOTHING_YET, STYLE, Form, Reply, lay_out
+from captum_gmar.cli.app.layout import NOTHING_YET, STYLE, Form, Reply, lay_out
 from captum_gmar.cli.sources import open_source
 from captum_gmar.cli.terminal import CommandError, one_line
 from captum_gmar.files.writing import save_arrays, save_picture

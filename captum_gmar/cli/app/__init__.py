@@ -31,7 +31,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Serve the page until it is interrupted."""
-    from captum_gmar.cli.app_page import serve
+    from captum_gmar.cli.app.page import serve
 
     serve(arguments.model, arguments.size, arguments.device, arguments.host, arguments.port)
     return 1, 0

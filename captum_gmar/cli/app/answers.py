@@ -1,4 +1,4 @@
-"""What the page of ``captum-gmar app`` answers, without the page: images in, maps and numbers out."""
+"""The answers of the page of ``captum-gmar app``, without the page: images in, maps and numbers out."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -138,7 +138,7 @@ def explain_patch(classifier: Classifier, image: Image.Image, target: int, place
     method = GMARAttribution(classifier.model, tokens=patch, forward_func=classifier.logits)
     relevance = method.relevance(pixels, target)[0].cpu()
     view = classifier.view(image, pixels[0])
-    title = f"what fed the patch in row {patch[0]}, column {patch[1]}"
+    title = f"what fed the patch in row {patch[0]}, column {patch[1]}, by gmar-l1"
     figure, _ = visualize_token_interaction(
         *(relevance, view.photo, patch),
         crop=view.crop,

@@ -1,4 +1,4 @@
-"""What stands where on the page of ``captum-gmar app``: what is asked on the left, what came out on the right."""
+"""The layout of the page of ``captum-gmar app``: the form on the left, the reply on the right."""
 
 from functools import partial
 from typing import Any, NamedTuple
