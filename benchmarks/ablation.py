@@ -108,7 +108,7 @@ VARIANTS: dict[str, Callable[[nn.Module], AttentionAttribution]] = {
     "without evidence against, each head and row": partial(Method, rule=Variant(positive_product)),
     "without evidence against, each layer": partial(Method, rule=PositiveLayers()),
     "without attention, Σ G": partial(Method, rule=Variant(lambda block: block.gradient)),
-    "less what is attended on average, A ⊙ (G − Σ A ⊙ G)": partial(Method, rule=Variant(beyond_mean)),
+    "minus what is attended on average, A ⊙ (G − Σ A ⊙ G)": partial(Method, rule=Variant(beyond_mean)),
     "heads weighted by GMAR's L1": partial(Method, rule=WeightedHeads()),
     "last layer alone": partial(AttentionEvidence, start_layer=-1),
     "GMAR++": GMARPlusPlus,

@@ -41,7 +41,7 @@ FORMULAS = {
     "without evidence against, each head and row": of_own_log_odds(lambda a, g: (a * g).clamp(min=0)),
     "without evidence against, each layer": of_own_log_odds(product, cut=lambda given: given.clamp(min=0)),
     "without attention, Σ G": of_own_log_odds(lambda a, g: g),
-    "less what is attended on average, A ⊙ (G − Σ A ⊙ G)": of_own_log_odds(
+    "minus what is attended on average, A ⊙ (G − Σ A ⊙ G)": of_own_log_odds(
         lambda a, g: a * (g - (a * g).sum(-1, keepdim=True))
     ),
     "heads weighted by GMAR's L1": of_own_log_odds(weighted),
