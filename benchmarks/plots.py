@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks.rows import BOTH, DENSE, FORWARD
 from benchmarks.summary import Growth, Line
-from captum_gmar.files.writing import replacing
+from captum_gmar.files.writing import atomic_write
 from captum_gmar.visualization._style import COLOURS, GREY
 
 DPI = 120
@@ -33,7 +33,7 @@ def draw_growth(growth: Mapping[str, Sequence[Growth]]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
 
 

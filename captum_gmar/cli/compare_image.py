@@ -15,7 +15,7 @@ from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import make_removal
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 from captum_gmar.files.writing import save_picture, write_csv, write_json, write_text
 from captum_gmar.inspection.compare import compare
 from captum_gmar.inspection.comparison import Comparison
@@ -37,15 +37,15 @@ def compare_image(
     photo = source.read(image)
     pixels = _pixels(classifier, photo, image)
     comparison, explained = _compare(classifier, pixels, target, settings)
-    title = f"{readable(image.name)}: {explained}"
+    title = f"{readable_name(image.name)}: {explained}"
     view = classifier.view(photo, pixels[0])
     figure = comparison.visualize(view.photo, crop=view.crop, title=title, use_pyplot=False)
-    lines = [readable(image), f"  explained  {explained}", *seen_lines(classifier, photo)]
-    lines.append(f"  picture    {readable(picture.path)}")
+    lines = [readable_name(image), f"  explained  {explained}", *seen_lines(classifier, photo)]
+    lines.append(f"  picture    {readable_name(picture.path)}")
     save_picture(figure[0], *picture)
     if table is not None:
         _save_table(comparison, table)
-        lines.append(f"  table      {readable(table)}")
+        lines.append(f"  table      {readable_name(table)}")
     print_text("\n".join([*lines, "", comparison.to_markdown()]))
 
 
@@ -53,7 +53,7 @@ def _pixels(classifier: Classifier, photo: Image.Image, path: Path) -> Tensor:
     try:
         return classifier.pixel_values(photo).to(classifier.device)
     except ValueError as error:
-        raise CommandError(f"{readable(path)}: the model's image processor cannot take it: {error}") from error
+        raise CommandError(f"{readable_name(path)}: the model's image processor cannot take it: {error}") from error
 
 
 def _compare(

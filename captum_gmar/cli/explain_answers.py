@@ -7,7 +7,7 @@ from typing import NamedTuple
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import AnswerSource
 from captum_gmar.cli.terminal import print_text, report
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 from captum_gmar.files.writing import write_page
 from captum_gmar.inspection.answer_page import AnswerPage
 from captum_gmar.vlm.evidence import AnswerEvidence
@@ -40,12 +40,12 @@ def explain_answers(
     evidence, failed = AnswerEvidence(source.model, source.processor), 0
     for image, page in pages.items():
         try:
-            print_text("\n".join([readable(image), *_explain(evidence, source, image, page, settings)]))
+            print_text("\n".join([readable_name(image), *_explain(evidence, source, image, page, settings)]))
         except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-            report(error if isinstance(error, OSError) else f"{readable(image)}: {error}")
+            report(error if isinstance(error, OSError) else f"{readable_name(image)}: {error}")
             failed += 1
         else:
-            print_text(f"  page       {readable(page.path)}")
+            print_text(f"  page       {readable_name(page.path)}")
     return len(pages) - failed, failed
 
 

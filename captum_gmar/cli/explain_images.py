@@ -28,7 +28,7 @@ from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, heartbeat, print_text, report
 from captum_gmar.engine.models.patch_grid import patch_grid
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 from captum_gmar.files.writing import save_arrays, save_picture, write_page
 from captum_gmar.inspection.class_page import ClassPage
 
@@ -59,7 +59,7 @@ def explain_images(
     with bar:
         for start in range(0, len(paths), size):
             batch = paths[start : start + size]
-            with heartbeat(readable(batch[0]) if len(batch) == 1 else f"{len(batch)} images"):
+            with heartbeat(readable_name(batch[0]) if len(batch) == 1 else f"{len(batch)} images"):
                 work.explain_batch(batch)
             bar.update(len(batch))
     if array is not None and work.done:
@@ -100,12 +100,12 @@ class ExplainWork:
         try:
             save_arrays(path, arrays(self.done, self.question, self.classifier.labels))
         except ValueError as error:
-            self._fail(f"{readable(path)}: cannot be written: {error}")
+            self._fail(f"{readable_name(path)}: cannot be written: {error}")
         except OSError as error:
             self._fail(error)
         else:
             images = "1 image" if len(self.done) == 1 else f"{len(self.done)} images"
-            print_text(f"{readable(path)}: arrays of {images}")
+            print_text(f"{readable_name(path)}: arrays of {images}")
 
     def _read(self, path: Path) -> Tensor | None:
         try:
@@ -116,7 +116,7 @@ class ExplainWork:
         except OSError as error:
             self._fail(error)
         except ValueError as error:
-            self._fail(f"{readable(path)}: the model's image processor cannot take it: {error}")
+            self._fail(f"{readable_name(path)}: the model's image processor cannot take it: {error}")
         return None
 
     def _explain(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
@@ -130,11 +130,11 @@ class ExplainWork:
         if failures and not (done or self.done):
             raise CommandError(f"the model's prediction cannot be explained: {failures[0][1]}") from failures[0][1]
         for path, error in failures:
-            self._fail(f"{readable(path)}: {error}")
+            self._fail(f"{readable_name(path)}: {error}")
         handled = {*(image.path for image, _ in done), *(path for path, _ in failures)}
         for path in [path for path, _ in images if path not in handled]:
             self._fail(
-                f"{readable(path)}: its most likely class is that of --contrast. Pass another class as --target."
+                f"{readable_name(path)}: its most likely class is that of --contrast. Pass another class as --target."
             )
         return done
 
@@ -171,10 +171,10 @@ class ExplainWork:
         except OSError as error:
             return self._fail(error)
         except FAILURES as error:  # of the other classes of a page
-            return self._fail(f"{readable(explained.path)}: {error}")
+            return self._fail(f"{readable_name(explained.path)}: {error}")
         self.done.append(explained)
         text = summary_text(explained, self.question, self.classifier)
-        lines = [text, *seen_lines(self.classifier, photo), f"  picture    {readable(file.path)}"]
+        lines = [text, *seen_lines(self.classifier, photo), f"  picture    {readable_name(file.path)}"]
         return print_text("\n".join(lines))
 
     def _write_page(self, file: PictureFile, view: PhotoView, pixels: Tensor) -> None:

@@ -18,7 +18,7 @@ from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, s
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.images import read_image
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 from captum_gmar.files.videos import save_film
 from captum_gmar.files.writing import save_picture
 from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
@@ -66,9 +66,9 @@ def explain_inputs(
             report(error)
         except FAILURES as error:
             failed += 1
-            report(f"{readable(path)}: {error}")
+            report(f"{readable_name(path)}: {error}")
         else:
-            print_text("\n".join([readable(path), *lines, f"  picture    {readable(picture.path)}"]))
+            print_text("\n".join([readable_name(path), *lines, f"  picture    {readable_name(picture.path)}"]))
     return len(pictures) - failed, failed
 
 
@@ -113,8 +113,8 @@ def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -
     crop = classifier.view(clip.frames[0], pixels[0, 0]).crop
     frames = [classifier.photo(frame) for frame in pixels[0]] if crop is None else clip.frames
     count = len(clip.frames)
-    if count < clip.of_frames:
-        lines.append(f"  seen       {count} of {clip.of_frames} frames, evenly apart")
+    if count < clip.frame_count:
+        lines.append(f"  seen       {count} of {clip.frame_count} frames, evenly apart")
 
     def save(picture: PictureFile) -> None:
         if picture.path.suffix[1:].lower() in FILMS:
@@ -169,7 +169,7 @@ def _class_of(name: str | None, classifier: Classifier, option: str = "target") 
 
 
 def _picture_texts(path: Path, what: str, unit: str = "place") -> dict[str, Any]:
-    title = f"{readable(path.name)}: {what}, explained by {METHOD.name}"
+    title = f"{readable_name(path.name)}: {what}, explained by {METHOD.name}"
     label = METHOD.label.replace("per patch", f"per {unit}")
     return {"title": title, "label": label, "note": METHOD.caveat, "use_pyplot": False}
 

@@ -21,7 +21,7 @@ from captum_gmar.cli.options import (
 from captum_gmar.cli.paths import FORMATS, PictureFile, find_images, picture_mark, plan_pictures
 from captum_gmar.cli.terminal import CommandError, print_text
 from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCORES
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.data.subject import Subject
@@ -134,7 +134,7 @@ def _score_heads(
         print_text(f"{count(len(results.images))} scored: {place.folder / 'heads.md'}")
     if picture:
         save_picture(results.visualize(use_pyplot=False)[0], *picture)
-        head = [results.data, f"  explained  {results.explained}", f"  picture    {readable(picture.path)}", ""]
+        head = [results.data, f"  explained  {results.explained}", f"  picture    {readable_name(picture.path)}", ""]
         print_text("\n".join([*head, results.tables()]))
     return len(results.images), len(results.skipped)
 

@@ -16,7 +16,7 @@ from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models.readout_tokens import Part
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 from captum_gmar.visualization import visualize_attribution, visualize_comparison, visualize_token_interaction
 
 TOP = 5  # classes printed
@@ -74,7 +74,7 @@ def summary_text(explained: ExplainedImage, question: Question, classifier: Clas
     lines.append(f"  {'method ' if len(question.methods) == 1 else 'methods'}    {', '.join(question.methods)}")
     if question.tokens:
         lines.append(f"  tokens     {start_name(question.tokens)}")
-    return "\n".join([readable(explained.path), *lines])
+    return "\n".join([readable_name(explained.path), *lines])
 
 
 def seen_lines(classifier: Classifier, image: Image.Image) -> list[str]:
@@ -143,7 +143,7 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
 
 
 def _title(explained: ExplainedImage, question: Question, classifier: Classifier) -> str:
-    name = readable(explained.path.name)
+    name = readable_name(explained.path.name)
     if not question.reads_class:
         how = f"{' and '.join(question.methods)}, {NO_CLASS}" if len(question.methods) < 3 else NO_CLASS
         parts = [f"{name}: {how}"]

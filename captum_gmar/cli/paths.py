@@ -9,7 +9,7 @@ from zlib import crc32
 
 from captum_gmar.cli.options import Top
 from captum_gmar.cli.terminal import CommandError, report
-from captum_gmar.files.names import check_file, fitting, readable, safe
+from captum_gmar.files.names import check_file, fit_name, readable_name, safe_name
 
 FORMATS = ["png", "jpg", "jpeg", "pdf", "svg"]  # of pictures, the first where none is named
 FILMS = ["gif", "mp4"]
@@ -70,15 +70,15 @@ def picture_mark(*parts: str) -> str:
     'A-cat-29b43f5b'
     """
     given = list(filter(None, parts))
-    mark = "-".join(map(safe, given))
+    mark = "-".join(map(safe_name, given))
     if len(mark) <= LONGEST_MARK and all(map(_is_kept, given)):
         return mark
-    return f"{safe(mark, LONGEST_MARK)}-{_hash(chr(0).join(given))}"
+    return f"{safe_name(mark, LONGEST_MARK)}-{_hash(chr(0).join(given))}"
 
 
 def _is_kept(part: str) -> bool:
     """Return whether no other text has the same safe name."""
-    return part.isascii() and part == part.lower() and "-" not in part and safe(part) == part.replace(" ", "-")
+    return part.isascii() and part == part.lower() and "-" not in part and safe_name(part) == part.replace(" ", "-")
 
 
 def _hash(text: str) -> str:
@@ -144,7 +144,7 @@ def plan_pictures(
     files = {os.path.realpath(image) for image in images}
     for picture in pictures:
         if os.path.realpath(picture) in files:
-            raise CommandError(f"--output must not be the image itself. Got {readable(picture)!r} instead.")
+            raise CommandError(f"--output must not be the image itself. Got {readable_name(picture)!r} instead.")
     planned = [
         PictureFile(picture, _note({"image": image, **settings}, picture.parent))
         for image, picture in zip(images, pictures, strict=True)
@@ -175,7 +175,7 @@ def _check_same(picture: PictureFile) -> None:
 
     if not picture.path.exists():
         return
-    name, wanted = readable(picture.path), json.loads(picture.note)
+    name, wanted = readable_name(picture.path), json.loads(picture.note)
     try:
         noted = dict(json.loads(read_note(picture.path) or ""))
     except ValueError:
@@ -207,21 +207,21 @@ def plan_file(path: str | None, suffixes: Sequence[str], option: str) -> Path | 
 def _names(images: Sequence[Path], folder: Path, ending: str) -> list[Path]:
     names: dict[str, Path] = {}
     for image in images:
-        name, count = fitting(image.stem, f"-{ending}"), 1
+        name, count = fit_name(image.stem, f"-{ending}"), 1
         while name.casefold() in names:  # images of one stem, from two folders or in two formats
             count += 1
-            name = fitting(image.stem, f"-{count}-{ending}")
+            name = fit_name(image.stem, f"-{count}-{ending}")
         names[name.casefold()] = folder / name
     return list(names.values())
 
 
 def _check_file(path: Path, suffixes: Sequence[str], option: str) -> None:
     if "\0" in str(path):
-        raise CommandError(f"{option} must hold no null character. Got {readable(path)!r} instead.")
+        raise CommandError(f"{option} must hold no null character. Got {readable_name(path)!r} instead.")
     if path.suffix[1:].lower() not in suffixes:
-        raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}. Got {readable(path)!r} instead.")
+        raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}. Got {readable_name(path)!r} instead.")
     if not path.parent.is_dir():
-        raise CommandError(f"{readable(path.parent)}: no such folder to write {readable(path.name)} to")
+        raise CommandError(f"{readable_name(path.parent)}: no such folder to write {readable_name(path.name)} to")
     _check_makeable(path.parent)
 
 
@@ -230,18 +230,18 @@ def _check_makeable(folder: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise CommandError(f"{readable(folder)}: is a file, and a folder of this name is needed")
+        raise CommandError(f"{readable_name(folder)}: is a file, and a folder of this name is needed")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CommandError(f"{_folder(folder)}: is read-only")
 
 
 def _check_replaceable(path: Path) -> None:
     if path.is_dir():
-        raise CommandError(f"{readable(path)}: is a folder, and a file of this name is to be written")
+        raise CommandError(f"{readable_name(path)}: is a folder, and a file of this name is to be written")
     if path.exists() and not os.access(path, os.W_OK):
-        raise CommandError(f"{readable(path)}: is read-only")
+        raise CommandError(f"{readable_name(path)}: is read-only")
 
 
 def _folder(path: Path) -> str:
     """Return a folder's name, even for the current one."""
-    return readable(path.absolute() if path == Path() else path)
+    return readable_name(path.absolute() if path == Path() else path)

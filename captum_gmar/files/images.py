@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captum_gmar.files.names import check_file, readable
+from captum_gmar.files.names import check_file, readable_name
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Reads an image file as 8-bit RGB, turned as its EXIF orientation says.
+    """Read an image file as 8-bit RGB, turned as its EXIF orientation says.
 
     Transparent parts become white. 16-bit grey is scaled from its whole range, 0 to 65535. Integers beyond that and
     floats beyond 0 to 1 are scaled from their smallest to their largest value. Of several frames, the first is read.
@@ -20,7 +20,7 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         OSError: if there is no such file, or it cannot be read as an image; the message names the file.
     """
-    path, name = Path(path), readable(path)
+    path, name = Path(path), readable_name(path)
     try:
         check_file(path, "an image file")
         return _decoded(path)
@@ -31,7 +31,7 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def _decoded(path: Path) -> Image.Image:
-    name = readable(path)
+    name = readable_name(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -46,10 +46,7 @@ def _decoded(path: Path) -> Image.Image:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The files of a folder, not of its subfolders, whose suffix is that of an image format, sorted by name.
-
-    Hidden files are left out.
-    """
+    """Return the image files of a folder, by their suffixes, as :func:`list_files`."""
     Image.init()
     return list_files(folder, {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN})
 
@@ -76,14 +73,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(values: npt.NDArray[Any]) -> Image.Image:
-    """Grey of 8 bits from more bits or floats, all of which Pillow itself would clip at 255, to white."""
+    """Return grey of 8 bits from more bits or floats, which Pillow itself would clip at 255."""
     low, high = _range(values)
     unit = (values.astype(np.float64) - low) / ((high - low) or 1)
     return Image.fromarray(np.rint(255 * unit).astype(np.uint8))
 
 
 def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """What stands for black and for white."""
+    """Return the values of black and white."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("it holds NaN or infinity")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of one width: the first begins at the left, the others, of numbers, end at the right."""
+    """Return a table with columns of one width: the first aligned left, the others, of numbers, right."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])

@@ -1,4 +1,4 @@
-"""Names of files: as a person reads them, made of any text so that every file system takes them, and what is there."""
+"""Names of files: readable ones, and such that every file system takes."""
 
 import os
 import re
@@ -7,28 +7,28 @@ from pathlib import Path
 LONGEST = 255  # bytes of a name, on the file systems in use
 
 
-def readable(path: str | Path) -> str:
-    r"""The path as text for the eye: bytes of it that are no UTF-8, which the file system allows, become ``\x..``.
+def readable_name(path: str | Path) -> str:
+    r"""Return the path as text; bytes of it that are no UTF-8 become ``\x..``.
 
-    >>> readable("latin\udce9.jpg")
+    >>> readable_name("latin\udce9.jpg")
     'latin\\xe9.jpg'
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def safe(text: str, longest: int = 40) -> str:
-    """The text without what means something to a shell or a file system, cut to so many bytes.
+def safe_name(text: str, longest: int = 40) -> str:
+    """Remove characters with a meaning to a shell or a file system, and cut the text to so many bytes.
 
-    >>> safe("tabby, tabby cat / 3%")
+    >>> safe_name("tabby, tabby cat / 3%")
     'tabby-tabby-cat-3'
     """
-    return fitting(re.sub(r"[^\w.+]+", "-", text).strip("-."), "", longest)
+    return fit_name(re.sub(r"[^\w.+]+", "-", text).strip("-."), "", longest)
 
 
-def fitting(stem: str, ending: str, longest: int = LONGEST) -> str:
-    """The name ``stem + ending``, of whose stem as much is left out at its end as makes it so many bytes.
+def fit_name(stem: str, ending: str, longest: int = LONGEST) -> str:
+    """Return ``stem + ending``, with the stem cut so that the name has at most so many bytes.
 
-    >>> fitting("photo", ".png")
+    >>> fit_name("photo", ".png")
     'photo.png'
     """
     kept = stem
@@ -48,7 +48,7 @@ def check_file(path: Path, kind: str) -> None:
     Raises:
         OSError: if it is no file, or an empty one; the message names it, and says what is there.
     """
-    name = readable(path)
+    name = readable_name(path)
     if path.is_dir():
         raise OSError(f"{name}: is a folder, not {kind}")
     if path.is_file():

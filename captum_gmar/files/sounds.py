@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from captum_gmar.files.names import check_file, readable
+from captum_gmar.files.names import check_file, readable_name
 
 INTEGERS, FLOATS, EXTENSIBLE = 1, 3, 0xFFFE  # formats of samples in the header of a WAV file
 SAMPLE_TYPES = {
@@ -56,7 +56,7 @@ def read_sound(path: str | Path, rate: int, seconds: float | None = None) -> Sou
     Raises:
         OSError: if there is no such file, or it cannot be read; the message names it.
     """
-    path, name = Path(path), readable(path)
+    path, name = Path(path), readable_name(path)
     check_file(path, "a sound")
     try:
         header, data = _wav_parts(path.read_bytes())
@@ -67,12 +67,12 @@ def read_sound(path: str | Path, rate: int, seconds: float | None = None) -> Sou
     whole = len(samples) / header.rate
     if seconds is not None:
         samples = samples[: ceil((seconds + MARGIN) * header.rate)]
-    wanted = resampled(samples, header.rate, rate)
+    wanted = resample_sound(samples, header.rate, rate)
     kept = wanted if seconds is None else wanted[: ceil(seconds * rate)]
     return Sound(kept.astype(np.float32), header.rate, whole)
 
 
-def resampled(samples: npt.NDArray[np.float64], given: int, wanted: int) -> npt.NDArray[np.float64]:
+def resample_sound(samples: npt.NDArray[np.float64], given: int, wanted: int) -> npt.NDArray[np.float64]:
     """Return samples (samples,) at another rate: all frequencies that both rates hold are kept, and no others."""
     if given == wanted:
         return samples

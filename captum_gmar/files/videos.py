@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from captum_gmar.files.names import check_file, readable
-from captum_gmar.files.writing import SOFTWARE, replacing
+from captum_gmar.files.names import check_file, readable_name
+from captum_gmar.files.writing import SOFTWARE, atomic_write
 
 SUFFIXES = (".gif", ".webp", ".apng", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # in a folder of videos
 BY_PILLOW = (".gif", ".webp", ".apng", ".png")
@@ -19,16 +19,16 @@ USUAL_SECONDS = 0.1  # of a frame, where a file does not say
 
 
 class Clip(NamedTuple):
-    """Some frames of a video, evenly chosen."""
+    """Frames of a video, evenly apart."""
 
     frames: Sequence[Image.Image]
     seconds: float  # from one of them to the next
-    of_frames: int  # how many the video has
+    frame_count: int  # how many the video has
 
 
 def read_video(path: str | Path, frames: int) -> Clip:
     """
-    Reads so many frames of a video, from the first to the last, evenly apart.
+    Read so many frames of a video, from the first to the last, evenly apart.
 
     Args:
         path (str or Path): GIF, animated WebP or PNG; with PyAV (the extra ``[video]``) what FFmpeg
@@ -36,7 +36,7 @@ def read_video(path: str | Path, frames: int) -> Clip:
         frames (int): How many the model takes.
 
     Returns:
-        Clip: **frames**, 8-bit RGB, the **seconds** between them, and **of_frames**, how many there are.
+        Clip: **frames**, 8-bit RGB, the **seconds** between them, and **frame_count**, how many there are.
 
     Raises:
         OSError: if there is no such file, or it cannot be read as a video; the message names it.
@@ -65,13 +65,13 @@ def save_film(images: Sequence[Image.Image], path: Path, seconds: float, note: s
     """
     if path.suffix.lower() == ".gif":
         first, *others = images
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             options: dict[str, Any] = {"duration": round(1000 * seconds), "loop": 0, "comment": f"{SOFTWARE} {note}"}
             first.save(temporary, "GIF", save_all=True, append_images=others, **options)
         return
     av = _pyav(path)
     width, height = (size - size % 2 for size in images[0].size)  # which the formats take alone
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=AT_ONCE) as film:
+    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4", options=AT_ONCE) as film:
         film.metadata["comment"] = f"{SOFTWARE} {note}"
         rate = Fraction(1 / seconds).limit_denominator(1000)
         stream = film.add_stream(_codec(av, path), rate=rate, options={"crf": "18"})  # finer than by default
@@ -91,7 +91,7 @@ class _Frame(NamedTuple):
 
 
 def _length(images: Iterator[_Frame]) -> tuple[int, float]:
-    """How many frames there are, and how long each is seen."""
+    """Return the number of frames, and their mean seconds."""
     seen = [image.seconds for image in images]
     return len(seen), sum(seen) / max(len(seen), 1)
 
@@ -102,9 +102,9 @@ def _pillows(path: Path) -> Iterator[Iterator[_Frame]]:
         with Image.open(path) as film:
             yield (_Frame(frame, _seconds(frame)) for frame in ImageSequence.Iterator(film))
     except UnidentifiedImageError as error:
-        raise OSError(f"{readable(path)}: not a film in any format that Pillow reads") from error
+        raise OSError(f"{readable_name(path)}: not a film in any format that Pillow reads") from error
     except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
-        raise OSError(f"{readable(path)}: cannot be read as a video: {error}") from error
+        raise OSError(f"{readable_name(path)}: cannot be read as a video: {error}") from error
 
 
 def _seconds(frame: Image.Image) -> float:
@@ -117,13 +117,13 @@ def _pyavs(path: Path) -> Iterator[Iterator[_Frame]]:
     try:
         with av.open(str(path)) as film:
             if not film.streams.video:
-                raise OSError(f"{readable(path)}: holds no pictures")
+                raise OSError(f"{readable_name(path)}: holds no pictures")
             stream = film.streams.video[0]
             rate = stream.average_rate
             seconds = 1 / float(rate) if rate else USUAL_SECONDS
             yield (_Frame(frame, seconds) for frame in film.decode(stream))
     except av.error.FFmpegError as error:
-        raise OSError(f"{readable(path)}: cannot be read as a video: {error.strerror or error}") from error
+        raise OSError(f"{readable_name(path)}: cannot be read as a video: {error.strerror or error}") from error
 
 
 def _pyav(path: Path) -> Any:
@@ -131,7 +131,7 @@ def _pyav(path: Path) -> Any:
         import av
     except ImportError as error:
         needs = 'needs PyAV, which is not installed. In a clone: pip install -e ".[video]"; or take a GIF'
-        raise OSError(f"{readable(path)}: a film of this format {needs}") from error
+        raise OSError(f"{readable_name(path)}: a film of this format {needs}") from error
     return av
 
 
@@ -139,5 +139,7 @@ def _codec(av: Any, path: Path) -> str:
     """Return the encoder that this PyAV has, H.264's before VP9's."""
     found = next((name for name in PLAYED if name in av.codecs_available), None)
     if found is None:
-        raise OSError(f"{readable(path)}: this PyAV encodes neither H.264 nor VP9. Install its wheel, or take a GIF.")
+        raise OSError(
+            f"{readable_name(path)}: this PyAV encodes neither H.264 nor VP9. Install its wheel, or take a GIF."
+        )
     return found

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.files.names import readable
+from captum_gmar.files.names import readable_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,10 +30,10 @@ QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # of PNG: a third of
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the folder of ``path`` to write to; at the end of the block it becomes ``path``.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the folder of ``path`` to write to; at the end of the block it becomes ``path``.
 
-    After an error or an interrupt the temporary file is removed and what stood at ``path`` still stands.
+    After an error or an interrupt the temporary file is removed, and the file at ``path`` is unchanged.
 
     Raises:
         OSError: if it cannot be written; the message names ``path``.
@@ -47,12 +47,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(f"{readable(path)}: cannot be written: {error.strerror or error}") from error
+            raise OSError(f"{readable_name(path)}: cannot be written: {error.strerror or error}") from error
         raise
 
 
 def is_temporary(path: Path) -> bool:
-    """Return whether the name is one that :func:`replacing` writes to, which a kill leaves behind."""
+    """Return whether the name is one that :func:`atomic_write` writes to, which a kill leaves behind."""
     return path.name.startswith(_TEMPORARY[0]) and path.name.endswith(_TEMPORARY[1])
 
 
@@ -63,24 +63,24 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text in UTF-8. File names in it that are no UTF-8 become readable ones.
+    """Write a text in UTF-8. File names in it that are no UTF-8 become readable ones.
 
     Raises:
-        OSError: as :func:`replacing`.
+        OSError: as :func:`atomic_write`.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes what JSON can hold; raises as :func:`write_text`."""
+    """Write what JSON can hold; raises as :func:`write_text`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a table row by row; raises as :func:`write_text`."""
+    """Write a table row by row; raises as :func:`write_text`."""
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -89,10 +89,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def save_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]") -> None:
-    """Writes a compressed NumPy file of arrays by name; raises as :func:`replacing`."""
+    """Write a compressed NumPy file of arrays by name; raises as :func:`atomic_write`."""
     import numpy as np
 
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -105,7 +105,7 @@ def save_picture(figure: "Figure", path: Path, note: str = "") -> None:
         note: what :func:`read_note` finds in it again, in ASCII; PNG and JPEG say of which software they are as well.
 
     Raises:
-        OSError: as :func:`replacing`.
+        OSError: as :func:`atomic_write`.
     """
     suffix = path.suffix[1:].lower()
     options: dict[str, Any] = {"dpi": DOTS_PER_INCH}
@@ -120,7 +120,7 @@ def save_picture(figure: "Figure", path: Path, note: str = "") -> None:
 
     with rc_context(TEXT_AS_TEXT):
         figure.savefig(drawn := BytesIO(), format=suffix, **options)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(drawn.getbuffer())
 
@@ -154,7 +154,7 @@ def read_note(path: Path) -> str | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether :func:`save_picture` has written it, by the note in it: names are the user's."""
+    """Return whether it has a note of :func:`save_picture`: names are the user's."""
     return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".gif") and read_note(path) is not None
 
 

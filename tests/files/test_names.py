@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from captum_gmar.files.names import fitting, readable, safe
+from captum_gmar.files.names import fit_name, readable_name, safe_name
 
 
 def test_names_fit_the_file_system(tmp_path: Path) -> None:
     for stem in ("a" * 255, "é" * 127, "猫" * 85, "\udce9" * 251):
-        name = fitting(stem, "-gmar-l1.png")
+        name = fit_name(stem, "-gmar-l1.png")
         assert len(os.fsencode(name)) <= 255
         assert name.endswith("-gmar-l1.png")
         (tmp_path / name).touch()
-    assert fitting("photo", "-gmar-l1.png") == "photo-gmar-l1.png"
+    assert fit_name("photo", "-gmar-l1.png") == "photo-gmar-l1.png"
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_names_fit_the_file_system(tmp_path: Path) -> None:
     ],
 )
 def test_safe_names(text: str, expected: str) -> None:
-    assert safe(text) == expected
+    assert safe_name(text) == expected
 
 
 def test_readable_names_are_text() -> None:
-    assert readable(os.fsdecode(b"latin\xe9-\xc3\xa9.jpg")) == "latin\\xe9-é.jpg"
+    assert readable_name(os.fsdecode(b"latin\xe9-\xc3\xa9.jpg")) == "latin\\xe9-é.jpg"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captum_gmar.files.sounds import read_sound, resampled
+from captum_gmar.files.sounds import read_sound, resample_sound
 
 HALF = np.array([0.5, -0.5, 0, -1])
 
@@ -67,7 +67,7 @@ def test_another_rate_is_resampled(tmp_path: Path, given: int) -> None:
     assert (sound.rate, sound.seconds, len(sound.samples)) == (given, 2, 32000)
     assert sound.samples == pytest.approx(tone(16000, 440), abs=1e-4)
     if given > 16000:
-        above = resampled(tone(given, 9000), given, 16000)
+        above = resample_sound(tone(given, 9000), given, 16000)
         assert np.abs(above).max() < 1e-4
 
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_gmar.files.writing import (
+    atomic_write,
     is_picture,
     read_note,
-    replacing,
     save_arrays,
     save_picture,
     write_csv,
@@ -26,7 +26,7 @@ def names(folder: Path) -> list[str]:
 
 
 def write(path: Path, text: str, error: BaseException | None = None) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text)
         if error:
             raise error

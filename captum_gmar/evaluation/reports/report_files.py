@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from captum_gmar.evaluation.catalogue import DIFFERENCE, arrow
 from captum_gmar.evaluation.reports.report import Records, Tables
 from captum_gmar.evaluation.reports.statistics import Quantity, Summary
-from captum_gmar.files.writing import DOTS_PER_INCH, replacing, write_csv, write_text
+from captum_gmar.files.writing import DOTS_PER_INCH, atomic_write, write_csv, write_text
 from captum_gmar.metrics._statistics import FEWEST
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization import visualize_perturbation_curves
@@ -39,7 +39,7 @@ def write(tables: Tables, folder: Path) -> None:
         if path.name not in plots:
             path.unlink()
     for name, plot in plots.items():
-        with replacing(folder / PLOTS / name) as temporary:
+        with atomic_write(folder / PLOTS / name) as temporary:
             plot()[0].savefig(temporary, format="png", dpi=DOTS_PER_INCH)
     write_text(folder / SUMMARY, tables.report)
 
