@@ -46,7 +46,7 @@ class AnswerPage:
         content = {
             "words": words.tokens,
             "shares": {name: [round(share, 3) for share in part] for name, part in shares.items()},
-            "pictures": [_mapped(words, number, image) for number, image in enumerate(pictures)],
+            "pictures": [_word_maps(words, number, image) for number, image in enumerate(pictures)],
         }
         rather = "" if attribution.contrast is None else f", rather than “{attribution.contrast}”"
         self.html = fill_page("answer_page.html", content, {"PROMPT": prompt, "RATHER": rather})
@@ -63,7 +63,7 @@ class AnswerPage:
         return frame_page(self.html, "What fed each word")
 
 
-def _mapped(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
+def _word_maps(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
     """Return a picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
     relevance = words.picture_relevance(number).double().cpu().numpy()
     photo = shrink(photo_of(image))

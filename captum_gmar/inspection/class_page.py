@@ -117,7 +117,7 @@ def _explain_method(
 
     def maps_of(targets: Tensor, contrast: int | None = None) -> list[dict[str, Any]]:
         relevance = explainer.explain(inputs, targets[None], contrast).relevance[0, 0].numpy()
-        return [_packed(100 * map if entry.share else map) for map in relevance]
+        return [_pack_map(100 * map if entry.share else map) for map in relevance]
 
     top, contrasts = classes[:rivals], {}
     for place, contrast in enumerate(top.tolist()) if entry.takes_contrast and len(top) > 1 else ():
@@ -130,7 +130,7 @@ def _explain_method(
     return {**texts, "isShare": bool(entry.share), "maps": maps, "contrasts": contrasts, "grid": first.shape}
 
 
-def _packed(relevance: Array) -> dict[str, Any]:
+def _pack_map(relevance: Array) -> dict[str, Any]:
     """Return a map as the page takes it, with the scale of its colours."""
     heat: Heat = scale(relevance, "relevance")
     return {"zero": heat.zero, "end": heat.end, "low": heat.low, "values": round_values(relevance, 3)}

@@ -171,7 +171,7 @@ class _Inspection:
     ) -> list[MethodResult]:
         """Measure methods of one's own, or those of these names."""
         passes = {name: Passes() for name in methods}
-        watched = {name: self._watched(name, method, passes[name]) for name, method in methods.items()}
+        watched = {name: self._watch_passes(name, method, passes[name]) for name, method in methods.items()}
         calls = {name: partial(self._explain, name, method) for name, method in watched.items()}
         times, forward_seconds = time_in_turns(calls, self._run, self.pixels.device, self.repeats, advance)
         results = []
@@ -185,7 +185,7 @@ class _Inspection:
         relevance = patch_scores(attributions, self.grid.patch_size)[0].to(attributions.dtype)
         return MethodResult(name, relevance, *self._curves(attributions), None, None)
 
-    def _watched(self, name: str, method: Method | None, passes: Passes) -> Method:
+    def _watch_passes(self, name: str, method: Method | None, passes: Passes) -> Method:
         if method is None:
             return METHODS[name].load()(self.model, forward_func=passes.count(self.forward))
         return copy_counted(method, passes)

@@ -52,7 +52,7 @@ class Heat(NamedTuple):
         return -self.end if self.is_signed else self.zero
 
     @property
-    def beyond(self) -> tuple[bool, bool]:
+    def overflows(self) -> tuple[bool, bool]:
         """True at each end that has values beyond it, lower and upper."""
         return self.is_signed and self.values.min() < self.low, self.values.max() > self.end
 
@@ -229,14 +229,14 @@ def spread(values: Array, photo: Image.Image, crop: Crop | None = None, smooth: 
     (rows, columns), (start, upper, end, lower) = values.shape, crop or part
     across, down = columns / (end - start), rows / (lower - upper)
     box = (left - start) * across, (top - upper) * down, (right - start) * across, (bottom - upper) * down
-    within = [min(max(corner, 0), most) for corner, most in zip(box, (columns, rows) * 2, strict=True)]
+    visible = [min(max(corner, 0), most) for corner, most in zip(box, (columns, rows) * 2, strict=True)]
     is_smaller = right - left < columns or bottom - top < rows
     method = Image.Resampling.BOX if is_smaller else Image.Resampling.NEAREST
     resampling = Image.Resampling.BILINEAR if smooth else method  # bicubic invents values of the other sign
     pixels = np.zeros((photo.height, photo.width), np.float32)
     map_image = Image.fromarray(values.astype(np.float32))
     size = right - left, bottom - top
-    pixels[top:bottom, left:right] = np.asarray(map_image.resize(size, resampling, tuple(within)))
+    pixels[top:bottom, left:right] = np.asarray(map_image.resize(size, resampling, tuple(visible)))
     return pixels
 
 

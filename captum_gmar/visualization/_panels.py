@@ -286,10 +286,10 @@ def value_labels(heat: Heat) -> list[str]:
         labels = [number_text(value, f".{digits}g") for value in heat.ticks]
         if len(set(labels)) == len(set(heat.ticks)):
             break
-    below, above = heat.beyond
-    if below:
+    is_beyond_low, is_beyond_high = heat.overflows
+    if is_beyond_low:
         labels[0] = f"≤ {labels[0]}"
-    if above:
+    if is_beyond_high:
         labels[-1] = f"≥ {labels[-1]}"
     return labels
 

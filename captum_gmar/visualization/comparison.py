@@ -82,7 +82,7 @@ def visualize_comparison(
         >>> [panel.get_title() for panel in axes[0]]
         ['photo', 'GMAR', 'Saliency']
     """
-    photos, crops = _fitted(images, crop)
+    photos, crops = _fit_images(images, crop)
     heats = _heats(attributions, photos, _is_several(images), outlier_perc)
     tiles = []
     for index, (photo, place) in enumerate(zip(photos, crops, strict=True)):
@@ -98,7 +98,7 @@ def visualize_comparison(
     return figure, [panels[start : start + len(heats) + 1] for start in range(0, len(panels), len(heats) + 1)]
 
 
-def _fitted(images: Any, crop: Any) -> tuple[list[Image.Image], list[Crop | None]]:
+def _fit_images(images: Any, crop: Any) -> tuple[list[Image.Image], list[Crop | None]]:
     """Return photos no larger than panels can show, and where their maps are in them."""
     each = _each_image(images)
     crops = crop if _is_several(images) and crop is not None else [crop] * len(each)

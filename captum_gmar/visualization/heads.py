@@ -184,7 +184,7 @@ def visualize_head_attention(
     maps = patches_of(attention, "attention", 3)
     if patch is not None:
         check_patch(patch, maps.shape[1:])
-    order, names = _by_importance(importance, len(maps))
+    order, names = _sort_heads(importance, len(maps))
     photo, crop = STRIP.fit(image, crop=crop)
     box = None if patch is None else patch_box(patch, maps.shape[1:], crop or (0, 0, *photo.size))
     heats = [heat_of(maps[head], photo, f"attention[{head}]") for head in order]
@@ -230,7 +230,7 @@ def _decimals(heat: Heat, spreads: Array | None) -> str:
     return f"{max(decimals, 0)}f" if -3 <= decimals <= 4 else "1e"
 
 
-def _by_importance(importance: Map | None, heads: int) -> tuple[list[int], list[str]]:
+def _sort_heads(importance: Map | None, heads: int) -> tuple[list[int], list[str]]:
     """Return the heads, most important first, and their titles."""
     if importance is None:
         return list(range(heads)), [f"head {head}" for head in range(heads)]

@@ -82,8 +82,8 @@ def visualize_spectrogram(
     heat = scale(values, "attribution", outlier_perc)
     text = wrap(map_text(label or "relevance per place", heat, note), SOUND.panel, SOUND.text_size)
     rows = [PanelRow(MARGIN_INCHES + PAD_INCHES, SOUND_HEIGHT, PAD_INCHES, 1)]
-    below = MARKS_INCHES + BAR_INCHES + text_height(text, SOUND.text_size)
-    figure, axes = make_grid([*rows, rows[0]._replace(bottom_space=below)], SOUND, title, use_pyplot, left=MARKS_INCHES)
+    space = MARKS_INCHES + BAR_INCHES + text_height(text, SOUND.text_size)
+    figure, axes = make_grid([*rows, rows[0]._replace(bottom_space=space)], SOUND, title, use_pyplot, left=MARKS_INCHES)
     photo = _grey_picture(sound)
     images = photo, blend(photo, heat._replace(values=values[::-1]), smooth=smooth)
     place = (0, len(sound) * seconds, 0, sound.shape[1])

@@ -147,8 +147,8 @@ def test_one_patch_that_outweighs_the_rest_does_not_make_it_pale() -> None:
     values = np.linspace(-1, 1, 64).reshape(8, 8)
     values[3, 3] = 20
     assert scale_of(values) == (-1, 1)
-    assert heat_of(values, BLACK).beyond == (False, True)
-    assert heat_of(-values, BLACK).beyond == (True, False)
+    assert heat_of(values, BLACK).overflows == (False, True)
+    assert heat_of(-values, BLACK).overflows == (True, False)
     assert scale_of(values, outlier_perc=0) == (-20, 20)
     with pytest.raises(ValueError, match=r"outlier_perc must be at least 0 and less than 100\. Got 100 instead"):
         scale_of(values, outlier_perc=100)

@@ -72,7 +72,7 @@ def scene_image(seed: int) -> Image.Image:
 def rank_classes(classifier: Classifier, image: Image.Image) -> list[tuple[str, int, float | None]]:
     """Return name, index and probability of every class, the likeliest first; in the order of logits without any."""
     with torch.no_grad():
-        logits = classifier.logits(_to_pixels(classifier, image)).cpu()
+        logits = classifier.logits(_read_pixels(classifier, image)).cpu()
     probabilities = classifier.probabilities(logits)
     return [
         (classifier.labels[index], index, None if probabilities is None else float(probabilities[0, index]))
@@ -82,7 +82,7 @@ def rank_classes(classifier: Classifier, image: Image.Image) -> list[tuple[str, 
 
 def view_of_model(classifier: Classifier, image: Image.Image) -> Image.Image:
     """Return what the model sees of the image, resized and cropped, and large enough to click a patch of it."""
-    photo = classifier.photo(_to_pixels(classifier, image)[0])
+    photo = classifier.photo(_read_pixels(classifier, image)[0])
     small = Image.fromarray((photo * 255).round().astype("uint8"))
     times = -(-CLICKABLE // min(small.size))
     return small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
@@ -108,7 +108,7 @@ def compare_methods(
         raise ValueError(
             f"rather than a class must go with methods that take it. Got {', '.join(others)} instead; take them away."
         )
-    pixels = _to_pixels(classifier, image)
+    pixels = _read_pixels(classifier, image)
     methods: dict[str, Method] = {}
     for name in names:
         method = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
@@ -132,7 +132,7 @@ def compare_methods(
 
 def explain_patch(classifier: Classifier, image: Image.Image, target: int, place: tuple[float, float]) -> Figure:
     """Draw what fed the patch at this place of the photo, (x, y) from 0 to 1."""
-    pixels = _to_pixels(classifier, image)
+    pixels = _read_pixels(classifier, image)
     grid = patch_grid(classifier.model, *pixels.shape[-2:])
     patch = min(int(place[1] * grid.rows), grid.rows - 1), min(int(place[0] * grid.columns), grid.columns - 1)
     method = GMARAttribution(classifier.model, tokens=patch, forward_func=classifier.logits)
@@ -154,5 +154,5 @@ def _rather(method: Any, contrast: int, inputs: Tensor, target: Any) -> Tensor:
     return attributions
 
 
-def _to_pixels(classifier: Classifier, image: Image.Image) -> Tensor:
+def _read_pixels(classifier: Classifier, image: Image.Image) -> Tensor:
     return classifier.pixel_values(image).to(classifier.device)

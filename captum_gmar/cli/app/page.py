@@ -128,7 +128,7 @@ def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
         progress(0.0, "making maps")
         held = None if contrast in (None, -1) else contrast
         given = compare_methods(load(model), image, target, held, names, progress)
-        picture = _saved(given.figure, "maps.png")
+        picture = _save_shown(given.figure, "maps.png")
         arrays = picture.with_suffix(".npz")
         save_arrays(arrays, {name: relevance.numpy(force=True) for name, relevance in given.relevance.items()})
         files = [str(picture), str(arrays)]
@@ -148,13 +148,13 @@ def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
         classifier = load(model)
         width, height = view_of_model(classifier, image).size
         place = event.index[0] / width, event.index[1] / height
-        picture = _saved(explain_patch(classifier, image, target, place), "patch.png")
+        picture = _save_shown(explain_patch(classifier, image, target, place), "patch.png")
         return {reply.patch: str(picture), reply.status: "Done."}
 
     reply.photo.select(click, [form.image, form.model, form.target], [reply.patch, reply.status])
 
 
-def _saved(figure: Figure, name: str) -> Path:
+def _save_shown(figure: Figure, name: str) -> Path:
     """Save the figure in a folder of its own among the uploads, where Gradio deletes what it has shown."""
     uploads = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
     uploads.mkdir(parents=True, exist_ok=True)
