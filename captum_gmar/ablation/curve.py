@@ -134,17 +134,13 @@ def head_ablation_curve(
         counts (Sequence[int], optional): Ascending numbers of silent heads to measure, from 0 to all heads.
             Default: None, tenths from none to all
         within_layers (bool, optional): Rank heads within their layer. Not for random orders.
-            Default: False
         fill (Tensor, optional): Output of silent heads, see :func:`ablate_heads`.
             Default: None, zero
         repeats (int, optional): Number of random orders.
-            Default: 1
         seed (int, optional): Seed of the random orders.
-            Default: 0
         forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (N, classes).
             Default: None, the model itself
         progress (bool, optional): Show a progress bar over batches.
-            Default: False
 
     Returns:
         HeadAblationCurve: Values per example, with means and intervals as methods.

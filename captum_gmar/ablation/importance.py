@@ -151,7 +151,6 @@ def head_importance(
         batches (Iterable): Pairs of inputs, on the model's device, and targets in Captum's forms, for example a
             ``DataLoader``. Targets None leave out statistics by class.
         progress (bool, optional): Show a progress bar over batches.
-            Default: False
 
     Returns:
         HeadStatistics: Statistics in the score's unit.

@@ -19,7 +19,6 @@ def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tup
     Args:
         importance (Tensor): Importance (layers, heads), for example the ``mean`` of :class:`HeadStatistics`.
         within_layers (bool, optional): Rank heads within their layer; heads of equal rank are sorted by importance.
-            Default: False
 
     Returns:
         list[tuple[int, int]]: Layer and head of each.

@@ -101,7 +101,6 @@ def attention_entropy(
         model (nn.Module): A vision transformer that :class:`~captum_gmar.GMARAttribution` supports.
         inputs (Tensor): Pixel values (N, channels, height, width).
         target: Ignored; all scores share this argument.
-            Default: None
         forward_func (Callable, optional): Runs ``model`` once.
             Default: None, the model itself
 

@@ -27,7 +27,6 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
             methods.
             Default: None, all methods
         inputs (Tensor, optional): One example or more, as that model takes them.
-            Default: None
 
     Returns:
         list of str: Names as they are on the command line and in tables.

@@ -93,18 +93,11 @@ class LibraFullGradPlus(FullGradPlus):
     Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR
     2025, https://arxiv.org/abs/2411.16760.
 
-    Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
-        forward_func: what is explained, if not the model's logits. It runs the model once.
+    Args and errors are those of :class:`FullGradPlus`.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be found.
-        RuntimeError: when called, if the layers do not run over one patch grid, or the model holds a norm or gate that
-            is not known; the message says how to register its rule.
+        RuntimeError: when called, also if the model holds a norm or gate that is not known; the message says how to
+            register its rule.
 
     Example::
 
@@ -136,17 +129,10 @@ class AttCAT(TokenAttribution):
 
     Qiang et al., "AttCAT: Explaining Transformers via Attentive Class Activation Tokens", NeurIPS 2022.
 
-    Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
-        forward_func: what is explained, if not the model's logits. It runs the model once.
+    Args and errors are those of :class:`FullGradPlus`.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be found.
-        RuntimeError: when called, if attention is not captured once in each layer over one patch grid.
+        RuntimeError: when called, also if attention is not captured once in each layer over one patch grid.
     """
 
     name = "AttCAT"
@@ -162,18 +148,11 @@ class LibraAttCAT(AttCAT):
     Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR
     2025, https://arxiv.org/abs/2411.16760.
 
-    Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
-        forward_func: what is explained, if not the model's logits. It runs the model once.
+    Args and errors are those of :class:`FullGradPlus`.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be found.
-        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or the model
-            holds a norm or gate that is not known; the message says how to register its rule.
+        RuntimeError: when called, also if attention is not captured once in each layer over one patch grid, or the
+            model holds a norm or gate that is not known; the message says how to register its rule.
     """
 
     name = "Libra AttCAT"

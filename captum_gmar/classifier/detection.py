@@ -75,7 +75,6 @@ def find_object(
         label (int or str, optional): The class.
         box (tuple of float, optional): Left, top, right and bottom, in pixels of the photo.
         threshold (float, optional): How probable the class must be at least, in [0, 1].
-            Default: 0.5
 
     Returns:
         DetectedObject: Its **logits** are the ``forward_func`` of a method, **pixels** the inputs, and
@@ -136,7 +135,6 @@ def find_query(
             same pixels: beyond the image, where that is padded and the detector takes no mask of the padding.
             Default: None, the image
         threshold (float, optional): How probable the class must be at least, in [0, 1].
-            Default: 0.5
 
     Returns:
         Detection: **target** is (query, class); **box** its own box, in pixels.

@@ -35,7 +35,6 @@ class Classifier:
         model (torch.nn.Module): The classifier, segmenter or detector.
         processor (transformers.BaseImageProcessor): It makes pixel values from images.
         size (int, optional): Pixels on a side at which the model runs, in place of the image processor's own size.
-            Default: None
 
     Raises:
         TypeError: if the model is no ``torch.nn.Module``, or the processor cannot be called.

@@ -53,7 +53,6 @@ def find_region(
         mask (PIL.Image.Image, optional): As large as the photo: white over the region, black elsewhere.
             Default: None, the point, or where the model predicts the class
         point (tuple of float, optional): x and y of the region's one place, in pixels of the photo.
-            Default: None
 
     Returns:
         ClassRegion: Its **mean_logit** is the ``forward_func`` of a method, and **pixels** are the inputs.

@@ -82,7 +82,6 @@ def load_for_task(
         device (torch.device or str, optional): The device of the model.
             Default: None, the CPU
         patience (float, optional): That of :func:`find_task`.
-            Default: None
 
     Returns:
         Classifier: With its **model** and **processor**, whose ``pixel_values`` take single images.

@@ -77,9 +77,7 @@ def load_scene(seed: int = 0, *, objects: int | None = 1) -> DemoScene:
 
     Args:
         seed: Seed of the scene. The model was not trained on seeds below 1000000.
-            Default: 0
         objects: Number of objects, each of another class, 0 to 4. None: chosen by the seed.
-            Default: 1
 
     Returns:
         DemoScene: Scene with **pixel_values**, **labels**, **masks** and **image**.

@@ -110,12 +110,9 @@ def localisation_report(
         methods: Methods by name: Captum attributions, or functions of inputs (N, 3, 112, 112) and a list of N class
             indices that return attributions in the shape of the inputs.
         n: Number of scenes with one object, and of scenes with two.
-            Default: 200
         seed: Seed of the first scene; the others follow.
-            Default: 600000
         controls: The explained model. It adds controls that every method must beat: a uniform map, a centre blob, a
             random map, and the model's raw attention, which ignores the class.
-            Default: None
 
     Returns:
         LocalisationReport: Dictionary of `Localisation` by name, methods first. It is displayed as a table, and

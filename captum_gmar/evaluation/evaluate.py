@@ -88,13 +88,10 @@ def evaluate(
             - completeness-error compares the sum of the map with the logit.
         removals (sequence of str, optional): How patches are removed: of zero, mean, blur, noise, noisy-linear and
             tokens. All metrics that remove patches share their passes.
-            Default: blur
         target (str, optional): The class that is explained: "predicted", or "label" for that of each image's label.
-            Default: "predicted"
         steps (int, optional): In which patches are removed; at most the number of patches.
             Default: 28, or as many as there are patches if these are fewer
         seed (int, optional): Seed of everything that is sampled.
-            Default: 0
         limit (int, optional): How many of the images are measured, sampled by ``seed``. More can follow later.
             Default: None, all
         output (str or Path, optional): A folder that keeps what is finished, with tables, plots and a report. Killed at
@@ -108,12 +105,10 @@ def evaluate(
             made in the model's own.
             Default: "float32"
         processor (optional): A Hugging Face image processor. Not needed where data holds pixel values.
-            Default: None
         forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
             ``model``.
             Default: the model's own logits
         show_progress (bool, optional): Whether to show a progress bar.
-            Default: False
 
     Returns:
         *Evaluation*: ``records()``, ``means()`` and ``differences()`` are rows for pandas, ``to_markdown()`` is the

@@ -70,14 +70,10 @@ def evaluate_heads(
             ``score(inputs, target=...)`` that return (N, layers, heads).
             Default: gmar-l1 and mask-gradient
         ablate (bool, optional): Whether heads are silenced as well, in 11 passes for each order and image of one half.
-            Default: False
         random_orders (int, optional): How many random orders are silenced with them.
-            Default: 10
         target (str or int, optional): The class that is explained: "predicted", "label" for that of each image's
             label, or for all images a class index or class name.
-            Default: "predicted"
         seed (int, optional): Seed of everything that is sampled.
-            Default: 0
         limit (int, optional): How many of the images are taken, sampled by ``seed``. More can follow later.
             Default: None, all
         output (str or Path, optional): A folder that keeps what is finished, with tables, pictures and a report. Killed
@@ -88,12 +84,10 @@ def evaluate_heads(
         batch_size (int, optional): How many images run at once.
             Default: 4, on an accelerator 128
         processor (optional): A Hugging Face image processor. Not needed where data holds pixel values.
-            Default: None
         forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
             ``model``.
             Default: the model's own logits
         show_progress (bool, optional): Whether to show a progress bar.
-            Default: False
 
     Returns:
         *HeadResults*: ``statistics``, by name of the score, hold the scores of every image, their mean and spread, and

@@ -36,9 +36,7 @@ class ClassPage:
         methods (sequence of str, optional): Names of :func:`captum_gmar.list_methods`.
             Default: ("token-evidence",)
         classes (int, optional): How many of the likeliest classes the page holds.
-            Default: 20
         rivals (int, optional): How many of the likeliest can be held against one another: why one rather than another.
-            Default: 4
         crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`.
             Default: None, the whole image
         forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (1, classes).

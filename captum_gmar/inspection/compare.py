@@ -66,25 +66,20 @@ def compare(
         forward_func (Callable, optional): What is explained and followed, if not the model's logits: a callable that
             takes the inputs, runs ``model`` once and returns a tensor (examples, classes). An ``Attribution`` of your
             own explains its own.
-            Default: None
         removal (Removal, optional): What takes patches out, for insertion and deletion alike: any of
             :mod:`captum_gmar.metrics`, or a ``captum_gmar.ablation.TokenRemoval``.
             Default: None, ``Blur()``
         steps (int, optional): Of insertion and deletion; at most the number of patches.
             Default: None, 28 or the number of patches where that is less
         ig_steps (int, optional): ``n_steps`` of integrated gradients.
-            Default: 50
         softmax (bool, optional): Follow the probability after softmax over the classes. False follows what
             ``forward_func`` returns, and so does a model with one output.
-            Default: True
         batch_size (int, optional): How many images one pass of the model may hold.
             Default: None, 16 on the CPU and 128 elsewhere
         repeats (int, optional): How often each method is run, to take the median of the times. The methods take turns,
             with a forward pass before each, so that a busy moment meets all alike. One that takes long is not run again
             after five seconds.
-            Default: 3
         show_progress (bool, optional): As in Captum: whether to show a progress bar.
-            Default: False
 
     Returns:
         :class:`Comparison`: **methods** and **controls**, each with **relevance** (rows, columns), **insertion**,

@@ -79,7 +79,6 @@ def explain_text(
         image (PIL.Image.Image): Of any size.
         text (str or sequence of str): One text or several.
         contrast (str, optional): Explains why each text rather than this one: their logits' difference.
-            Default: None
         method (str, optional): One of :func:`captum_gmar.list_methods`; of images that come as patches, as SigLIP 2's
             NaFlex ones, "attention-evidence" alone.
             Default: "attention-evidence"

@@ -72,7 +72,6 @@ def visualize_side_by_side(
         removal (str): How patches were removed.
         plt_fig_axis (tuple, optional): A figure and 2 × (1 + methods) of its axes to draw in, the upper and the lower
             of the photo and then of every method.
-            Default: None
 
     crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
     :func:`~captum_gmar.visualize_comparison`.

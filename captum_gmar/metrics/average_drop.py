@@ -59,10 +59,8 @@ def masked_probability(
         inputs (Tensor): Images (N, channels, height, width).
         attributions (Tensor): Attributions in the shape of the inputs.
         target (int, tuple, Tensor, or list, optional): Class for all examples, or one per example.
-            Default: None
         softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. Pass False if it returns
             probabilities.
-            Default: True
         batch_size (int, optional): Maximal number of images per call of ``forward_func``.
             Default: None, all images
 

@@ -21,9 +21,7 @@ def random_map(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> T
     Args:
         inputs (Tensor): Images (N, channels, height, width).
         seed (int, optional): Seed of the first example.
-            Default: 0
         patch_size (int or tuple[int, int], optional): Height and width of the patches. None samples each pixel.
-            Default: None
 
     Returns:
         Tensor: Attributions in the shape of the inputs, 0 or more, summing to 1 over each image.

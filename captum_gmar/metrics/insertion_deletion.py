@@ -52,18 +52,14 @@ def deletion(
         target (int, tuple, Tensor, or list, optional): Class for all examples or one per example, in any form that
             ``attribute`` takes. None is for models with one output per example. Outputs of more than two dimensions
             take (query, class) or (class, row, column) with ``softmax=False``.
-            Default: None
         patch_size (int or tuple, optional): Height and width of a patch, or frames, height and width of a video's
             tube; they must divide the inputs. None removes single pixels, or the patches of the given relevance.
-            Default: None
         steps (int, optional): Number of steps, at most the number of patches.
-            Default: 28
         removal (Removal, optional): Removal such as ``Mean()``, ``NoisyLinear()`` or
             ``captum_gmar.ablation.TokenRemoval(model)``. In videos, pixels are replaced frame by frame, and tokens
             cannot be removed.
             Default: as in the paper, ``Zero()`` for deletion and ``Blur()`` for insertion
         softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. False uses the outputs unchanged.
-            Default: True
         batch_size (int, optional): Maximal number of images per call of ``forward_func``.
             Default: steps + 1, all steps of one example; at most 16 on the CPU, where larger batches are slower
 

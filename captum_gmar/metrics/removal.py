@@ -96,7 +96,6 @@ class Blur(PixelRemoval):
     Args:
         sigma: standard deviation of the Gaussian in pixels. 10 makes photos of 224×224 pixels unrecognisable. RISE uses
             5 over 11×11 pixels, with which models still recognise many photos.
-            Default: 10.0
 
     Raises:
         ValueError: if ``sigma`` is not a positive, finite number.
@@ -133,7 +132,6 @@ class Noise(PixelRemoval):
 
     Args:
         seed: seed of the noise.
-            Default: 0
 
     Raises:
         ValueError: if ``seed`` is not an integer.

@@ -40,7 +40,6 @@ def class_sensitivity(
         inputs (Tensor): Images (N, channels, height, width). ``attribute`` gets a copy that requires grad.
         patch_size (int or tuple[int, int], optional): Height and width of the patches over which maps are summed before
             comparison. None compares pixels.
-            Default: None
 
     Returns:
         Tensor (N,) in [0, 2]: 0 for equal ranks, 1 for uncorrelated ranks or if only one of the maps is constant, 2
@@ -98,14 +97,11 @@ def parameter_randomisation(
         inputs (Tensor): Images (N, channels, height, width). ``attribute`` gets a copy that requires grad.
         target (int, tuple, Tensor, or list, optional): Target for ``attribute``. It does not change with the model's
             prediction.
-            Default: None
         layers (sequence of str, optional): Module names of ``model.named_modules()`` in the order of randomisation.
             Default: None, :func:`layers_from_the_top`
         patch_size (int or tuple[int, int], optional): Height and width of the patches over which maps are summed before
             comparison. None compares pixels.
-            Default: None
         seed (int, optional): Seed of the noise.
-            Default: 0
 
     Returns:
         *ParameterRandomisation* of **similarity** and **layers**:

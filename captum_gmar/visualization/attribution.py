@@ -64,28 +64,21 @@ def visualize_attribution(
             Default: None, the whole image
         title (str, optional): Above the whole, wrapped where it is long. Letters that Matplotlib's font lacks are
             taken from any installed font that has them.
-            Default: None
         label (str, optional): What the colour bar measures, and its unit.
             Default: None, "relevance per patch" or "attribution per pixel"
         note (str, optional): A line below the colour bar, of what the map does not say, for example.
-            Default: None
         outlier_perc (float, optional): How many percent of the values may lie beyond the end of the colours, where that
             is more than half as large again as all others. Other than Captum's of this name, it counts values and does
             not sum them. 0 shows every value.
-            Default: 2
         box (tuple of float, optional): Left, top, right and bottom, in pixels of the image, of what is framed: the
             object that a detector saw, for example.
-            Default: None
         region (Tensor or numpy.ndarray, optional): Boolean (rows, columns) of what is framed likewise: where a
             segmenter's class was explained, for example. The rows and columns cut the model's input evenly.
-            Default: None
         plt_fig_axis (tuple, optional): A figure and as many of its axes as are returned, to draw in. The colour bar
             hangs below the axes.
-            Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
             figure is only returned. Where pyplot has no windows, it keeps the newest figure only, so that a script can
             draw any number of them.
-            Default: True
 
     Returns:
         2-element tuple of **figure**, **axes**:
@@ -132,7 +125,6 @@ def overlay_attribution(
 
     Args:
         smooth (bool, optional): Interpolate between the patches.
-            Default: False
         attribution, image, crop, outlier_perc: those of :func:`visualize_attribution`.
 
     Returns:

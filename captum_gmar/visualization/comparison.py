@@ -54,11 +54,8 @@ def visualize_comparison(
             Default: None, "relevance per patch" or "attribution per pixel"
         note (str or dict, optional): A line below each colour bar, of what the map does not say, for example; where it
             differs, from the name of each method to its note.
-            Default: None
         smooth (bool, optional): Interpolate between the patches.
-            Default: False
         plt_fig_axis (tuple, optional): A figure and N × (1 + methods) of its axes to draw in, row by row.
-            Default: None
 
     title, outlier_perc, use_pyplot are those of
     :func:`~captum_gmar.visualize_attribution`.

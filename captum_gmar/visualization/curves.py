@@ -60,7 +60,6 @@ def visualize_perturbation_curves(
             Default: "probability of the target"
         plt_fig_axis (tuple, optional): A figure and its axes to draw in, one for each panel. The legends hang below
             the axes.
-            Default: None
 
     title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 

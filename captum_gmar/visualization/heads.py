@@ -64,16 +64,12 @@ def visualize_head_importance(
             ``GMARAttribution.head_importance`` or its mean over many.
         spread (Tensor or numpy.ndarray, optional): Of the same shape, what stands after ± below each value: the
             standard deviation over examples, say.
-            Default: None
         title (str, optional): Above the whole, wrapped where it is long.
-            Default: None
         label (str, optional): What the colour bar measures, and its unit.
             Default: "head importance, share of its layer"
         plt_fig_axis (tuple, optional): A figure and one of its axes to draw in.
-            Default: None
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
             figure is only returned.
-            Default: True
 
     Returns:
         2-element tuple of **figure**, **axes**:
@@ -146,15 +142,12 @@ def visualize_head_attention(
             it.
         importance (Tensor or numpy.ndarray, optional): (heads,), the weights that stand in the titles and that the
             heads are sorted by. Without, they stay in their order.
-            Default: None
         patch (tuple[int, int], optional): Row and column of the patch that looks, which is framed in every panel.
             Default: None, for a token that is none
         label (str, optional): What the colour bars measure, and its unit.
             Default: "attention, share of all tokens"
         smooth (bool, optional): Interpolate between the patches.
-            Default: False
         plt_fig_axis (tuple, optional): A figure and 1 + heads of its axes to draw in.
-            Default: None
 
     crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 

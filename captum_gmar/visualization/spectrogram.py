@@ -50,11 +50,9 @@ def visualize_spectrogram(
             :meth:`AttentionEvidence.relevance <captum_gmar.AttentionEvidence.relevance>` gives it.
         spectrogram (Tensor or numpy.ndarray): (time, bins), as the model takes it, in bins of the mel scale.
         sampling_rate (int, optional): Samples a second; half of it is the highest frequency.
-            Default: 16000
         seconds (float, optional): From one column to the next.
             Default: 0.01, as of Kaldi and AST
         smooth (bool, optional): Interpolate between the places.
-            Default: False
         title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:

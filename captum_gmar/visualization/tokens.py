@@ -100,13 +100,11 @@ def visualize_relevance_flow(
             it.
         prefix_share (Tensor or numpy.ndarray, optional): (layers,), from 0 to 1, what the tokens that are no patches
             hold of the relevance: it stands in the titles.
-            Default: None
         layers (sequence of int, optional): The layers' numbers.
             Default: None, from the number of maps less 1 down to 0
         label (str, optional): What the colour bars measure, and its unit.
             Default: "relevance per patch"
         plt_fig_axis (tuple, optional): A figure and 1 + layers of its axes to draw in.
-            Default: None
 
     crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
     :func:`~captum_gmar.visualize_comparison`.

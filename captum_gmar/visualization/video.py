@@ -53,7 +53,6 @@ def visualize_video(
         frames (Tensor, numpy.ndarray or sequence): The frames that the model saw, all of one size, each as
             :func:`~captum_gmar.visualize_attribution` takes an image.
         smooth (bool, optional): Interpolate between the patches.
-            Default: False
         crop, title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:

@@ -89,7 +89,6 @@ class Evaluation(Report):
 
         Args:
             use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
-                Default: True
 
         Returns:
             2-element tuple of **figure**, **axes**:

@@ -92,7 +92,6 @@ class AblationResult(Report):
             title (str, optional): Above the whole.
                 Default: None, the names of model and data
             use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
-                Default: True
 
         Returns:
             2-element tuple of **figure**, **axes**:
@@ -173,7 +172,6 @@ class HeadResults(Report):
             title (str, optional): Above the whole.
                 Default: None, the names of model and data, and how many images
             use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
-                Default: True
 
         Returns:
             2-element tuple of **figure**, **axes**:
