@@ -85,7 +85,7 @@ methods:
   Captum's, summed over the pixels of each patch; occlusion and feature-ablation
   are of whole patches already:
 {_method_lines(CAPTUMS)}
-  Where relevance can be negative, orange speaks for the class and blue against it.
+  Where relevance can be negative, orange is for the class and blue against it.
 
 picture formats: {", ".join(FORMATS)}
 exit status: 0 all images explained, 1 some failed, 2 bad usage or nothing done,

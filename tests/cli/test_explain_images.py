@@ -26,13 +26,13 @@ from captum_gmar import (
     LeGrad,
     LibraAttCAT,
     LibraFullGradPlus,
-    PublishedGMAR,
     RawAttention,
     TokenEvidence,
 )
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.methods import get_method
+from captum_gmar.attr.published import PublishedGMAR
 from captum_gmar.classifier import Classifier
 from cli.commandline import Run, options, save_photo, written
 
