@@ -152,16 +152,6 @@ def test_curves_have_the_areas_of_the_summary(data: Path, evaluate: Evaluate) ->
         assert summary[key] == pytest.approx(area, abs=1e-5)
 
 
-def test_the_same_command_again_computes_nothing(
-    data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluate(data, *OPTIONS, "--output", "results")
-    before = content(data.parent / "results")
-    monkeypatch.setattr("captum_gmar.evaluation.faithfulness.Faithfulness.measure", None)
-    assert evaluate(data, *OPTIONS, "--output", "results").status == 0
-    assert content(data.parent / "results") == before
-
-
 def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were measured are not measured again, and the tables are those of all from the beginning."""
     few = ("--removal", "zero", "--steps", 4, "--batch-size", 1, "--methods")
@@ -209,7 +199,7 @@ def finish(arguments: Sequence[object], folder: Path) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_and_resumed_is_unbroken(work: Path, models: Path, nursery: Any, processes: int) -> None:
-    """Also where one process goes on with what several have begun. The first is killed, which ends the others."""
+    """Resume, also in one process, runs of several. The first is killed, which ends the others."""
     images = 24  # of which some are left when the first is killed
     options = (*OPTIONS, "--metrics", "insertion,sensitivity-max", "--batch-size", 2)
     everything = (make_data(work, images), *options, "--model", models / "vit", "--output")
@@ -270,7 +260,7 @@ def at_work(folder: Path) -> Iterator[int]:
 
 
 def test_a_folder_has_one_owner(data: Path, evaluate: Evaluate) -> None:
-    """Who is named, and who leaves nothing behind that a kill could not undo."""
+    """Name the owner, who leaves nothing behind that a kill could not undo."""
     few = ("--methods", "rollout", "--metrics", "average-gain", "--limit", 3, "--output", "results")
     evaluate(data, *few)
     before = (data.parent / "results" / "examples.csv").read_text()
@@ -351,16 +341,6 @@ def test_a_folder_that_cannot_be_written_to(data: Path, evaluate: Evaluate) -> N
     closed = data.parent / "closed"
     closed.mkdir(mode=0o500)
     assert evaluate(data, *OPTIONS, "--output", closed / "results").is_error("cannot be written")
-
-
-def test_other_settings_need_another_folder(data: Path, evaluate: Evaluate) -> None:
-    evaluate(data, *OPTIONS, "--output", "results")
-    before = content(data.parent / "results")
-    refused = evaluate(data, *OPTIONS[:-1], 3, "--output", "results")
-    assert refused.is_error("holds results of other settings: steps is 4 there and 3 here", "Choose another folder")
-    other = evaluate(data, *OPTIONS, "--output", "results", model="multi")
-    assert other.is_error("other settings: weights is")
-    assert content(data.parent / "results") == before
 
 
 def test_built_in_scenes(work: Path, evaluate: Evaluate) -> None:

@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Callable[[]
 
 @pytest.fixture(scope="module")
 def whole(table: str, place: Callable[[], Path], nursery: Nursery) -> tuple[float, tuple[set[str], list[list[str]]]]:
-    """How long an undisturbed run takes, and what it leaves."""
+    """Return the seconds and the files of an undisturbed run."""
     folder = place()
     (ended,) = nursery.run(COMMANDS[table].split(), folder)
     assert ended.status == 0, ended
@@ -64,7 +64,7 @@ def whole(table: str, place: Callable[[], Path], nursery: Nursery) -> tuple[floa
 
 
 def is_clear(ended: Ended) -> bool:
-    """Whether a run that had a reason to fail has ended in its own words."""
+    """Return whether a run that had a reason to fail has ended in its own words."""
     said = ended.status == 0 or "error: " in ended.error
     return ended.status in (0, 1, 2) and said and "Traceback" not in ended.error
 

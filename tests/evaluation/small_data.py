@@ -82,5 +82,5 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def number_of(name: str) -> int:
-    """Of an image, by its name."""
+    """Return the number in the name of an image."""
     return int(name.split()[-1])

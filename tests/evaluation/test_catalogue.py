@@ -1,4 +1,4 @@
-"""What the tables of metrics and removals name is there, and one row more is one more."""
+"""Every entry of the tables exists, and a new row is a new metric."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def test_defaults_and_directions() -> None:
 
 
 def test_one_row_is_one_more_metric(vit: ViTForImageClassification, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each kind the row says how it is called; here the share of the map's maxima, by another name."""
+    """Add the pointing game by another name."""
     row = METRICS["pointing-game"]._replace(name="another", better="lower")
     for module in ("catalogue", "settings", "measurement.measures"):
         monkeypatch.setattr(f"captum_gmar.evaluation.{module}.METRICS", {**METRICS, "another": row})

@@ -75,7 +75,7 @@ def test_what_is_finished_is_not_computed_again(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Also where heads are silenced later, and against other orders, and then against the first again."""
+    """Silence heads later, against other orders, and then against the first again."""
     ablate(ablate=False, output=tmp_path)
     stopped_after(0, "scoring", monkeypatch)
     ablate(output=tmp_path, random_orders=1)

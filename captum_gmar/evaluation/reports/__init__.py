@@ -1,1 +1,1 @@
-"""From results to tables, and from tables to files."""
+"""Tables and files of results."""

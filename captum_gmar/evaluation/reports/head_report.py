@@ -264,19 +264,19 @@ def _agreement(statistics: Mapping[str, HeadStatistics]) -> str:
 
 def _area_table(curves: AblationCurves, name: str) -> str:
     """Return a row for each order, and for each score its two orders against each other."""
-    by_order = {key: curve.areas(name) for key, curve in curves.items()}  # (orders, examples)
-    areas = {key: values.mean(0) for key, values in by_order.items()}
-    random = by_order[RANDOM].mean(1)
+    order_areas = {key: curve.areas(name) for key, curve in curves.items()}  # (orders, examples)
+    areas = {key: values.mean(0) for key, values in order_areas.items()}
+    random = order_areas[RANDOM].mean(1)
     rows = []
     for score in dict.fromkeys(score for score, _ in curves if score != RANDOM[0]):
         for first, arrow in (("least", "↑"), ("most", "↓")):
             area = areas[score, first]
-            as_good = random >= area.mean() if first == "least" else random <= area.mean()
-            ranked = f"{int(as_good.sum())} of {len(random)}" if len(area) >= FEWEST else ""
+            ranked_alike = random >= area.mean() if first == "least" else random <= area.mean()
+            ranked = f"{int(ranked_alike.sum())} of {len(random)}" if len(area) >= FEWEST else ""
             cells = _interval_text(area), _interval_text(area - areas[RANDOM]), ranked
             rows.append([f"{score}, {first} first {arrow}", *cells])
-        between = _interval_text(areas[score, "least"] - areas[score, "most"])
-        rows.append([f"{score}, least less most first ↑", between, "", ""])
+        gap = _interval_text(areas[score, "least"] - areas[score, "most"])
+        rows.append([f"{score}, least less most first ↑", gap, "", ""])
     spread = f"orders from {float(random.min()):.3f} to {float(random.max()):.3f}"
     rows.append(["random", f"{_interval_text(areas[RANDOM])}, {spread}", "", ""])
     return table(["order", "area", "less random's", "random orders as good"], rows)

@@ -1,4 +1,4 @@
-"""From results to tables and the text of ``summary.md``."""
+"""Tables of results and the text of ``summary.md``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -72,7 +72,7 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
     """
     values = values_by_quantity(results)
     summaries = order_summaries(
-        [summarise_quantity(quantity, by_method, run.settings.seed) for quantity, by_method in values.items()],
+        [summarise_quantity(quantity, methods, run.settings.seed) for quantity, methods in values.items()],
         run.settings.metrics or (),
         list(run.removals),
     )
@@ -85,9 +85,9 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
                 torch.linspace(0, 1, curve.shape[1]),
                 run.removals[quantity.removal],
             )
-            for method, curve in by_method.items()
+            for method, curve in methods.items()
         }
-        for quantity, by_method in points.items()
+        for quantity, methods in points.items()
     }
     records = {
         "examples": [
@@ -117,8 +117,8 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
         ],
         "curves": [
             {**quantity._asdict(), "method": method, "share": float(share), "mean": float(mean)}
-            for quantity, by_method in points.items()
-            for method, curve in by_method.items()
+            for quantity, methods in points.items()
+            for method, curve in methods.items()
             for share, mean in zip(np.linspace(0, 1, curve.shape[1]), curve.mean(0), strict=True)
         ],
         "skipped": [skip._asdict() for skip in run.skipped],

@@ -73,8 +73,7 @@ def curves_by_quantity(results: Iterable[Result]) -> dict[Quantity, dict[str, Nu
             if row.curve:
                 points.setdefault(Quantity(row.metric, row.removal), {}).setdefault(row.method, []).append(row.curve)
     return {
-        quantity: {name: np.array(curves) for name, curves in by_method.items()}
-        for quantity, by_method in points.items()
+        quantity: {name: np.array(curves) for name, curves in methods.items()} for quantity, methods in points.items()
     }
 
 

@@ -54,7 +54,7 @@ FORMS: dict[str, Data] = {
 
 @pytest.fixture
 def expected(vit: ViTForImageClassification) -> list[float]:
-    """By the metrics themselves."""
+    """Return the values of the metrics themselves."""
     numbers = []
     for number in range(IMAGES):
         inputs, rollout = pixels(number)[None], AttentionRollout(vit)

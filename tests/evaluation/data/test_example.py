@@ -68,7 +68,7 @@ def test_what_is_known_is_part_of_an_example(photos: Path, change: dict[str, obj
 
 @pytest.mark.parametrize("name", ["cat/a.jpg", "mask.png"])
 def test_another_image_under_the_same_name_is_another_example(photos: Path, name: str) -> None:
-    """Also one of the same size."""
+    """Change a byte, which keeps the size."""
     save_mask(photos / "mask.png")
     measured = masked(photos).identity()
     content = bytearray((photos / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Which images stand in a mosaic beside an example's own."""
+"""Images in a mosaic beside an example's own."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 def test_areas_in_the_report(whole: HeadResults) -> None:
-    """Of five images tested twice, which are enough for intervals."""
+    """Count five images twice, which is enough for intervals."""
     ablation = replace(whole.ablation, curves={key: twice(curve) for key, curve in whole.ablation.curves.items()})
     report = ablation.to_markdown()
     lines = report[report.index("### Logit") :].splitlines()

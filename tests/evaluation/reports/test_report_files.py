@@ -26,7 +26,7 @@ def test_a_folder_of_relevance_gains_alone(vit: ViTForImageClassification, tmp_p
 
 
 def test_files_of_an_earlier_report_go(vit: ViTForImageClassification, tmp_path: Path) -> None:
-    """Of curves and of a skipped image."""
+    """Remove files of curves and of a skipped image."""
     folder, table = tmp_path / "results", [{"name": "a", "value": 1 / 3, "low": None}]
     write_tables(tmp_path, {"curves": table, "skipped": table})
     assert (tmp_path / "curves.csv").read_text() == "name,value,low\na,0.333333333,\n"

@@ -106,7 +106,7 @@ def test_few_examples_have_no_interval(examples: int) -> None:
 
 
 def test_ten_examples_have_an_interval() -> None:
-    """Of halves at 0 and 1, means are those of ten coins: 2.5 % of them have 2 heads or fewer."""
+    """Take halves at 0 and 1: means are those of ten coins, 2.5 % of which have 2 heads or fewer."""
     summary = summarise_quantity(INSERTION, {"a": [0.0, 1.0] * 5})
     assert str(summary.means[0]) == "0.500 [0.200, 0.800]"
 

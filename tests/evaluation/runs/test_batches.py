@@ -28,7 +28,7 @@ def test_an_image_that_cannot_be_read_is_left_out(make: Make, tmp_path: Path) ->
 
 
 def test_a_model_that_no_method_explains_is_an_error(make: Make) -> None:
-    """Not before it is clear that it is the model, as a bad image would never cost the rest."""
+    """Blame the model only after many failures, as a bad image must not cost the rest."""
     work = make(examples(20), pixels=lambda image: pixels_of(image) * torch.nan, metrics=("average-gain",))
     batch, skipped = measure(work, range(15))
     assert (len(batch.records), len(skipped)) == (0, 15)

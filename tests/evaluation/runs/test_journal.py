@@ -1,4 +1,4 @@
-"""What is finished survives a kill, and what a kill has torn is cut off."""
+"""Finished batches survive a kill, and a torn line is cut off."""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ from captum_gmar.evaluation.runs.progress import Listener, progress, warning_lis
 
 
 def test_lines_say_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 30 of 90 s, 60 s are left; the end is not a line."""
+    """Report 60 s left after 30 of 90 s; the end is not a line."""
     times = iter([0.0, 30.0, 31.0, 90.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
     lines: list[str] = []
