@@ -87,6 +87,7 @@ class PublishedLayers(AttentionMode):
         self.tokens = self.heads = 0
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a function on constant parameters; note the output of a layer norm."""
         if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
             return func(*args, **kwargs)
         result = func(*map(detach_parameters, args), **detach_parameters(kwargs))
@@ -100,6 +101,7 @@ class PublishedLayers(AttentionMode):
         return result
 
     def attend(self, call: AttentionCall) -> Tensor:
+        """Attend as torch does; note the image's attention."""
         attended = call.run()
         if call.query.requires_grad and call.query.shape[-2] == call.key.shape[-2]:  # else of a text, or a pooling
             self._note(call)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.scores import plan_of_log_odds
-from captum_gmar.attr.token_rules import AttCATRule, FullGradRule, LayerTokensRule
+from captum_gmar.attr.token_rules import AttCATRule, FullGradRule
 from captum_gmar.engine.explain import Pass
-from captum_gmar.engine.plan import Explanation, Plan
+from captum_gmar.engine.plan import Explanation, Plan, TokenRule
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.rule import check_choice
 
@@ -28,7 +28,7 @@ class TokenAttribution(AttentionAttribution):
     """
 
     passes = (Pass.HIDDEN_STATES,)
-    rule: ClassVar[LayerTokensRule]
+    rule: ClassVar[TokenRule]
 
     def __init__(
         self, model: nn.Module, *, score: str = "logit", forward_func: Callable[..., Any] | None = None

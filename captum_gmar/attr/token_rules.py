@@ -3,9 +3,7 @@
 Letters in shapes: N examples, Q queries, T tokens, P patches, H heads, D head dimension.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,26 +18,7 @@ if TYPE_CHECKING:  # which loads the pass, and that is not needed before it runs
     from captum_gmar.engine.hidden_states.capture import LayerTokens
 
 
-@dataclass(frozen=True)
-class LayerTokensRule(TokenRule):
-    """A rule that reads the tokens between layers.
-
-    Args:
-        balances: whether the gradient is LibraGrad's.
-    """
-
-    balances: bool = False
-
-    @abstractmethod
-    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
-        """Return the tensors whose gradient the rule takes."""
-
-    @abstractmethod
-    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
-        """Return the relevance (N, T), by the gradient of each of these."""
-
-
-class FullGradRule(LayerTokensRule):
+class FullGradRule(TokenRule):
     r"""FullGrad+: the mean over layers of the tokens that enter them, times their gradient."""
 
     def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
@@ -51,7 +30,7 @@ class FullGradRule(LayerTokensRule):
         return torch.stack([*map(layers.sum_channels, layers.tokens[:-1], gradients)]).mean(0)
 
 
-class AttCATRule(LayerTokensRule):
+class AttCATRule(TokenRule):
     """AttCAT: the tokens that leave each layer times their gradient, weighted by the attention that they receive."""
 
     def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
@@ -69,7 +48,7 @@ class AttCATRule(LayerTokensRule):
         return torch.stack(weighted).sum(0)
 
 
-class TokenEvidenceRule(LayerTokensRule):
+class TokenEvidenceRule(TokenRule):
     """Token evidence: what each token holds at every depth, what prefix tokens read of it, and the classifier."""
 
     def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
@@ -88,7 +67,7 @@ class TokenEvidenceRule(LayerTokensRule):
         return shares(torch.stack(held).mean(0) + torch.stack(read).sum(0) + left)
 
 
-class CDAMRule(LayerTokensRule):
+class CDAMRule(TokenRule):
     """CDAM: what enters the last layer's attention, times its gradient."""
 
     def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
@@ -100,7 +79,7 @@ class CDAMRule(LayerTokensRule):
         return layers.sum_channels(layers.attention_input, gradients[0])
 
 
-class GradECLIPRule(LayerTokensRule):
+class GradECLIPRule(TokenRule):
     """Grad-ECLIP: the last attention's values times its output's gradient, in a loosened attention's weights."""
 
     def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:

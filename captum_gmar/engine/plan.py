@@ -3,9 +3,10 @@
 Letters in shapes: N examples, T tokens.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +18,21 @@ from captum_gmar.engine.models.readout_tokens import Start
 from captum_gmar.engine.rule import Importance, Rule, Sweep
 
 
-class TokenRule(Protocol):
-    """A formula of the tokens between layers (``hidden_states.capture.LayerTokens``) and their gradient."""
+@dataclass(frozen=True)
+class TokenRule(ABC):
+    """A formula of the tokens between layers (``hidden_states.capture.LayerTokens``) and their gradient.
 
-    @property
-    def balances(self) -> bool:
-        """Choice of LibraGrad's gradient."""
+    Args:
+        balances: whether the gradient is LibraGrad's.
+    """
 
+    balances: bool = False
+
+    @abstractmethod
     def differentiated(self, layers: Any) -> Sequence[Tensor]:
         """Return the tensors whose gradient the rule takes."""
 
+    @abstractmethod
     def relevance(self, layers: Any, gradients: Sequence[Tensor]) -> Tensor:
         """Return the relevance (N, T), by the gradient of each of these."""
 

@@ -222,6 +222,11 @@ def _has_values(pixels: Tensor) -> bool:
     return not (pixels.is_nested or pixels.is_meta or pixels.layout is not torch.strided)
 
 
+def mark(inputs: Tensor) -> Tensor:
+    """Return the same numbers as the result of an operation, from which their use is traced in autograd's graph."""
+    return inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
+
+
 def leaf(pixels: Tensor) -> Tensor:
     """Return the same numbers as a leaf of autograd's graph, also if they were made in inference mode."""
     return (pixels.clone() if pixels.is_inference() else pixels.detach()).requires_grad_()

@@ -36,7 +36,7 @@ from captum_gmar.engine.models.patch_grid import (
 )
 from captum_gmar.engine.models.readout_tokens import pools_maxima, start_relevance
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
-from captum_gmar.engine.request import Request
+from captum_gmar.engine.request import Request, mark
 from captum_gmar.engine.rule import HeadSweep, Importance
 from captum_gmar.engine.targets import select
 
@@ -146,7 +146,9 @@ def run_forward(
             separate_layers(layers, forward_pass) if layers else nullcontext(),
             nullcontext() if plan.rule else _drop_saved_tensors(),
         ):
-            output = forward_func.run(forward_pass.mark(pixels), *arguments)
+            marked = mark(pixels)
+            forward_pass.pixels = marked.grad_fn
+            output = forward_func.run(marked, *arguments)
         logits = find_logits(output)
         if logits is not None:
             check_forward(forward_func, survey.model, logits, forward_pass.pixels, forward_pass.entry, pixels)

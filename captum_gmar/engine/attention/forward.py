@@ -75,12 +75,6 @@ class ForwardPass(AttentionMode):
         self.workspace = Workspace()  # of backward
         self.is_batched = False  # whether layers are read after the backward pass
 
-    def mark(self, inputs: Tensor) -> Tensor:
-        """Return the same pixels as the result of an operation, from which their use is traced."""
-        marked = inputs.detach() + _scalar(inputs)
-        self.pixels = marked.grad_fn
-        return marked
-
     def forget(self) -> None:
         """Release references between autograd's graph and this object, for which memory would wait."""
         self.entry = self.last = self.pixels = None
@@ -157,13 +151,13 @@ class ForwardPass(AttentionMode):
             return BatchedTap(is_read=rule is not None)
         edge = self.zero.detach().requires_grad_()
         if rule is None or not is_fused(layer.query, value, given):
-            return BlocksTap(number, edge, self.workspace)
+            return BlocksTap(number, edge, workspace=self.workspace)
         reduction = rule.reduction(edge.detach().expand(1, 1)) if isinstance(rule, HeadRule) else None
         matrix = None if reduction is None or reduction.matrix not in VALUE_MATRICES else reduction.matrix
         backward = LayerGradient(layer.query, layer.key, value, value, layer.mask, 1.0)
         if matrix == "attention" and reduction is not None and is_readable(backward, reduction):
             matrix = None  # the kernel takes less time than channels more
-        return FusedTap(number, edge, matrix)
+        return FusedTap(number, edge, matrix=matrix)
 
     def _is_over_grid(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         tokens = query.shape[-2]

@@ -34,6 +34,7 @@ from captum_gmar.engine.models.attention_backend import attention_implementation
 from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_rows, logits_of, patch_grid
+from captum_gmar.engine.request import mark
 from captum_gmar.engine.rule import uniform_relevance
 
 NORM_FUNCTIONS = (F.layer_norm, F.rms_norm)
@@ -166,7 +167,7 @@ def capture_layers(
     check_deterministic(info)
     grid, layers = patch_grid(info, *pixels.shape[-2:]), transformer_layers(info)
     capture = _AttentionCapture(len(pixels), grid)
-    marked = pixels.detach() + torch.zeros((), dtype=pixels.dtype, device=pixels.device, requires_grad=True)
+    marked = mark(pixels)
     with (
         capture,
         attention_implementation(info, "sdpa"),

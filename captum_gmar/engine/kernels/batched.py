@@ -15,12 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from captum_gmar.engine.kernels.layer import (
     AttentionLayer,
-    BackwardListener,
     LayerGradient,
+    LayerTap,
     attention_weights,
     resolve_scale,
 )
@@ -32,21 +32,16 @@ MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
 
 
 @dataclass(eq=False)
-class BatchedTap:
-    """A layer that is read after the backward pass, together with others.
+class BatchedTap(LayerTap):
+    """A layer that is read after the backward pass, together with others; its edge is its output.
 
     Args:
         is_read: whether there is a backward pass.
-
-    Attributes:
-        edge: the layer's output.
     """
 
-    is_read: bool
+    is_read: bool = True
     layer: AttentionLayer | None = None
     value: Tensor | None = None
-    edge: GradientEdge | None = None
-    lse: Tensor | None = None
 
     def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention``."""
@@ -57,9 +52,6 @@ class BatchedTap:
             self.layer, self.value, self.edge = layer, value, get_gradient_edge(output)
         return output
 
-    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
-        """Do nothing: no listener receives the layer before the pass is over."""
-
     def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
         """Return the layer with the gradient (N, H, T, D) of its output, if there is one."""
         if gradient is None or self.layer is None or self.value is None:
@@ -68,7 +60,8 @@ class BatchedTap:
         return LayerGradient(query, key, self.value, gradient, mask, resolve_scale(query, scale))
 
     def release(self) -> None:
-        """Release all tensors."""
+        """Release all tensors and the listener."""
+        super().release()
         self.layer = self.value = self.edge = None
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-from captum_gmar.engine.kernels.layer import AttentionLayer, BackwardListener, LayerGradient, resolve_scale
+from captum_gmar.engine.kernels.layer import AttentionLayer, LayerGradient, LayerTap, resolve_scale
 from captum_gmar.engine.kernels.precision import sum_dtype, without_autocast
 from captum_gmar.engine.kernels.reduction import HeadSums, Reduction
 
@@ -39,21 +39,15 @@ _SMALLEST = torch.finfo(torch.float32).tiny  # of a unit, which must not be zero
 
 
 @dataclass(eq=False)
-class FusedTap:
+class FusedTap(LayerTap):
     """A layer in torch's own backward, beside which a listener reads it.
 
     Args:
-        number: of the layer.
-        edge: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
         matrix: "attention" or "product", of which rows are read by the gradient of the value; None if none are.
     """
 
-    number: int
-    edge: Tensor
     matrix: str | None = None
-    listener: BackwardListener | None = None
     unit: Tensor | None = None  # of the row on its way, in half precision
-    lse: Tensor | None = None
 
     def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention``."""
@@ -68,17 +62,6 @@ class FusedTap:
         lse = log_sums(output, query) if mask is None and self.matrix is None else None
         tapped: Tensor = _Tapped.apply(output, self.edge, *constants, lse, scale, size, self)  # type: ignore[no-untyped-call]
         return tapped
-
-    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
-        """Let a listener receive the layer."""
-        self.listener = listener
-
-    def deferred(self, gradient: Tensor | None) -> None:
-        """Return nothing: the layer was read beside torch's backward."""
-
-    def release(self) -> None:
-        """Release the listener."""
-        self.listener = self.unit = None
 
 
 class _Tapped(torch.autograd.Function):

@@ -3,7 +3,9 @@
 Letters in shapes: N examples, H heads, T tokens, D head dimension.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -67,23 +69,38 @@ class BackwardListener(Protocol):
         """Receive the rows (N, H, T) that were read so."""
 
 
-class LayerTap(Protocol):
-    """An attention layer of a forward pass, which a listener receives in the backward pass."""
+@dataclass(eq=False)
+class LayerTap(ABC):
+    """An attention layer of a forward pass, which a listener receives in the backward pass.
 
-    edge: Any  # tensor, or edge of autograd's graph, whose gradient brings the backward pass to the layer
-    lse: Tensor | None  # of the layer, if it is known
+    Args:
+        number: of the layer.
+        edge: a tensor, or an edge of autograd's graph, whose gradient brings the backward pass to the layer. A scalar
+            that receives zero will do: autograd comes to it even if nothing else asks for it.
+        lse: of the layer, if it is known.
+    """
 
+    number: int = 0
+    edge: Any = None
+    lse: Tensor | None = None
+    listener: BackwardListener | None = None
+    goes_on: bool = True
+
+    @abstractmethod
     def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D)."""
 
     def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
         """Let a listener receive the layer; ``goes_on`` asks for layers before it as well."""
+        self.listener, self.goes_on = listener, goes_on
 
     def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
         """Return the layer where it is read after the backward pass, by the gradient of its edge."""
+        return None
 
     def release(self) -> None:
-        """Release all tensors and the listener."""
+        """Release tensors and the listener."""
+        self.listener = self.lse = None
 
 
 def resolve_scale(query: Tensor, scale: float | None) -> float:

@@ -12,44 +12,26 @@ from torch.autograd.function import once_differentiable
 
 from captum_gmar.engine.kernels.blocks import GradientBlocks
 from captum_gmar.engine.kernels.fused import attention_and_log_sums
-from captum_gmar.engine.kernels.layer import AttentionLayer, BackwardListener, slice_examples
+from captum_gmar.engine.kernels.layer import AttentionLayer, LayerTap, slice_examples
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.kernels.workspace import Scratch, Workspace
 
 
 @dataclass(eq=False)
-class BlocksTap:
+class BlocksTap(LayerTap):
     """A layer whose blocks a listener receives; it may iterate over the blocks any number of times, also none.
 
     Args:
-        number: of the layer.
-        edge: a scalar that requires grad and receives zero: autograd comes here even if nothing else asks for it.
         workspace: for the backward pass; layers may share one.
     """
 
-    number: int
-    edge: Tensor
     workspace: Workspace = field(default_factory=Workspace)
-    listener: BackwardListener | None = None
-    goes_on: bool = True
-    lse: Tensor | None = None
 
     def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention``."""
         tensors = layer.query, layer.key, layer.mask, value, self.edge
         attended: Tensor = _Attention.apply(*tensors, layer.scale, self)  # type: ignore[no-untyped-call]
         return attended
-
-    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
-        """Let a listener receive the blocks; the gradients of query, key, value and mask may be unwanted."""
-        self.listener, self.goes_on = listener, goes_on
-
-    def deferred(self, gradient: Tensor | None) -> None:
-        """Return nothing: the layer was read in blocks."""
-
-    def release(self) -> None:
-        """Release the listener."""
-        self.listener = self.lse = None
 
 
 class _Attention(torch.autograd.Function):

@@ -21,7 +21,7 @@ from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, fines
 from captum_gmar.engine.models.layers import find_stages, layer_lists
 from captum_gmar.engine.models.patch_grid import Logits, check_not_traced, check_rows, logits_of
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
-from captum_gmar.engine.request import Request
+from captum_gmar.engine.request import Request, mark
 from captum_gmar.engine.targets import select
 from captum_gmar.engine.values.capture import EACH, ValueMode
 from captum_gmar.engine.values.positions import MixedValues, PlacedTokens, Positions
@@ -157,7 +157,7 @@ def _capture_apart(
         if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
             mode.is_separable = False  # the tokens are of no places
 
-    marked, layers = _mark_inputs(inputs), sum(map(len, stages))
+    marked, layers = mark(inputs), sum(map(len, stages))
     if is_whole:
         marked = torch.cat([marked] * layers)
         arguments = [_repeat_rows(argument, layers, len(inputs)) for argument in arguments]
@@ -185,7 +185,7 @@ def run_together(
     Raises:
         RuntimeError: if there are not as many outputs as examples.
     """
-    mode, marked = ValueMode(EACH, writes_out), _mark_inputs(inputs)
+    mode, marked = ValueMode(EACH, writes_out), mark(inputs)
     mode.streams.start = marked.grad_fn
     with mode, force_eager(), _expose_attention(model), _note_entries(model, mode):
         logits = logits_of(forward_func.run(marked, *arguments))
@@ -193,11 +193,6 @@ def run_together(
     entry = mode.values[0].value.grad_fn if mode.values else None
     check_forward(forward_func, model, logits, mode.streams.start, entry, inputs)
     return mode, logits
-
-
-def _mark_inputs(inputs: Tensor) -> Tensor:
-    """Return the inputs as the result of an operation, from which their use is traced."""
-    return inputs.detach() + torch.zeros((), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
 
 
 @contextmanager
