@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from captum_gmar import AttentionEvidence, LeGrad, get_method, record_attention
 from captum_gmar.ablation import gradient_of_mask
 
+pytestmark = pytest.mark.fault
+
 READING = [name for name in PUBLIC if METHODS[name].reads_gradient]
 CAPTUMS = ["saliency", "input-x-gradient", "integrated-gradients", "occlusion", "feature-ablation", "layer-grad-cam"]
 HALF = [1, (1,), None, torch.tensor(1), [1, 0, 1, 0], torch.tensor([1, 0, 1, 0]), (1, 0, 1), [(1,), (0,), (1,), (0,)]]

@@ -97,12 +97,14 @@ def test_an_image_without_pixels_is_refused(size: Any) -> None:
         find_query(SIGMOID, 2, size)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("number", [0, 3, 80, "2"])
 def test_a_wrong_number_of_labels_is_refused(number: Any) -> None:
     with pytest.raises(ValueError, match=f"num_labels must be the model's, which has 2 logits .* Got {number!r} inst"):
         find_query(SIGMOID, number, SIZE)
 
 
+@pytest.mark.fault
 def test_other_outputs_are_refused() -> None:
     with pytest.raises(TypeError, match="output must be a detector's, with logits and pred_boxes"):
         find_query(torch.zeros(1, 2, 3), 2, SIZE, label=0)

@@ -80,6 +80,7 @@ def test_the_mask_of_padding_goes_to_models_that_take_one(classifier: Classifier
     assert list(Classifier(classifier.model, processor).inputs(image)) == ["pixel_values"]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

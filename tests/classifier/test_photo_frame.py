@@ -16,6 +16,8 @@ from transformers.utils import is_torchvision_available
 from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.photo_frame import Colours, PhotoFrame, find_frame
 
+pytestmark = pytest.mark.fault
+
 PHOTO = (150, 90)  # width, height
 BAR = (60, 30, 72, 51)  # left, top, right, bottom
 CORNER = (0, 0, 40, 24)

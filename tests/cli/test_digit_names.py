@@ -10,6 +10,8 @@ import pytest
 from captum_gmar.cli.main import main
 from cli.commandline import Run, save_photo
 
+pytestmark = pytest.mark.fault
+
 NAMES = {"0": "1", "1": "2", "2": "3", "3": "0"}
 READ_AS = "is read as a class name, that of class {}, not as a class index"
 

@@ -18,6 +18,8 @@ from captum_gmar.classifier.vision_task import VisionTask, load_for_task
 from captum_gmar.cli import explain_tasks
 from cli.commandline import Run, save_photo, written
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture(scope="module")
 def task_models(tmp_path_factory: pytest.TempPathFactory) -> Path:

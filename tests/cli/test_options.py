@@ -12,6 +12,8 @@ from PIL import Image
 
 from cli.commandline import Run, save_photo, written
 
+pytestmark = pytest.mark.fault
+
 LONG = "x" * 300  # letters: longer than any file's name
 WHOLE = ("-1", "many", "1.5", "", "1e3", LONG)  # none of them a whole number
 MODEL = ("--model", "vit")

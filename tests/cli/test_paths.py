@@ -18,6 +18,8 @@ from captum_gmar.cli.paths import picture_mark
 from captum_gmar.files.writing import read_note
 from cli.commandline import Run, save_photo, written
 
+pytestmark = pytest.mark.fault
+
 OUT = ("--output", "out/")
 LONG = "a" * 251 + ".png"  # as long as a name may be: its picture's would be longer
 LATIN, GERMAN = b"latin\xe9.png", "größe-猫.png".encode()

@@ -116,6 +116,7 @@ def test_read_only(run: Run, work: Path, models: Path, monkeypatch: pytest.Monke
     assert (work / "out" / "a.png").read_text() == "as it was"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
 def test_full_disk_leaves_nothing_half_written(run: Run, work: Path, models: Path, suffix: str) -> None:
     picture = work / "out" / f"a.{suffix}"

@@ -34,6 +34,7 @@ def test_a_function_changes_nothing_for_the_next_call():
     assert_close(found, AttentionEvidence(copy.deepcopy(model)).relevance(inputs, 1), rtol=0, atol=0)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("make", [GMARAttribution, AttentionEvidence, TokenEvidence])
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError, KeyError])
 @pytest.mark.parametrize("name", ["ViT", "Swin"])

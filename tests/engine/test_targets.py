@@ -5,6 +5,8 @@ import torch
 
 from captum_gmar.engine.targets import check_target, select
 
+pytestmark = pytest.mark.fault
+
 LOGITS = torch.arange(40.0).view(4, 10)
 OF_QUERIES = torch.arange(60.0).view(4, 5, 3)
 OF_PIXELS = torch.arange(96.0).view(4, 2, 3, 4)

@@ -9,6 +9,8 @@ import pytest
 
 from captum_gmar.files.sounds import read_sound, resample_sound
 
+pytestmark = pytest.mark.fault
+
 HALF = np.array([0.5, -0.5, 0, -1])
 
 

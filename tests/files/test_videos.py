@@ -39,6 +39,8 @@ def test_an_mp4(tmp_path: Path) -> None:
         read_video(tmp_path / "broken.mp4", 3)
 
 
+@pytest.mark.fault
+@pytest.mark.fault
 @pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libvpx-vp9", "vp9")])
 def test_an_mp4_is_of_a_kind_that_browsers_play(
     encoder: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,8 @@ import torch
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.demo import DemoScene, load_model, load_scene
 
+pytestmark = pytest.mark.fault
+
 facts = pytest.importorskip("tools.site.facts", reason="the tools are not installed; they stand in a checkout")
 
 

@@ -105,6 +105,7 @@ def test_images_by_a_processor_and_from_files(vit: ViTForImageClassification, tm
         assert values_in_order(other) == values_in_order(first)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("error", [OSError("disk gone"), KeyError("image"), RuntimeError("worker died"), IndexError()])
 @pytest.mark.parametrize("target", ["predicted", "label"])
 def test_an_item_that_raises_is_left_out_as_a_path_is(
@@ -122,6 +123,7 @@ def test_an_item_that_raises_is_left_out_as_a_path_is(
     assert kept == pytest.approx([row["value"] for row in evaluation.records() if row["method"] == "rollout"], abs=1e-6)
 
 
+@pytest.mark.fault
 def test_an_item_that_was_measured_and_raises_now_is_left_out(vit: ViTForImageClassification, tmp_path: Path) -> None:
     evaluate(vit, Pairs(), **FEW, output=tmp_path / "results")
     with pytest.warns(UserWarning, match="example 1"):

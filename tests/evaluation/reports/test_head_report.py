@@ -39,12 +39,14 @@ def test_areas_in_the_report(whole: HeadResults) -> None:
     assert f"orders from {random.min():.3f} to {random.max():.3f}" in lines[-1]
 
 
+@pytest.mark.fault
 def twice(curve: HeadAblationCurve) -> HeadAblationCurve:
     """The same predictions, of as many images more."""
     outcomes = {name: getattr(curve, name).repeat(1, 1, 2) for name in ("accuracy", "logit", "probability")}
     return replace(curve, **outcomes)
 
 
+@pytest.mark.fault
 def test_few_images_show_no_intervals(whole: HeadResults) -> None:
     report = whole.ablation.to_markdown()
     assert "Fewer than 10 images show neither an interval nor which order is better." in report

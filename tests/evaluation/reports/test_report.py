@@ -34,6 +34,7 @@ def table(report: str, heading: str) -> dict[tuple[str, ...], list[str]]:
     return {tuple(row[:2]): row for row in cells[2:]}
 
 
+@pytest.mark.fault
 def test_which_method_is_better() -> None:
     better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.3)[::-1]}
     lower_is_better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.2)}

@@ -95,6 +95,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert summarise_quantity(INSERTION, values, seed=1) != summarise_quantity(INSERTION, values, seed=2)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("examples", [1, 2, 9])
 def test_few_examples_have_no_interval(examples: int) -> None:
     values = np.linspace(0, 1, examples)
