@@ -19,7 +19,7 @@ def test_frames_evenly_apart(tmp_path: Path) -> None:
     clip, pixels = load_video(film, tmp_path / "clip.gif")
     assert pixels.shape == (1, 4, 3, 24, 24)
     greys = [round(255 * float(film.photo(frame).mean()) / 25) for frame in pixels[0]]
-    assert (greys, clip.of_frames) == ([0, 3, 6, 9], 10)
+    assert (greys, clip.frame_count) == ([0, 3, 6, 9], 10)
 
 
 @pytest.mark.parametrize(("samples", "seen"), [(6000, 0.375), (6640 + 159, 6799 / 16000), (6640 + 160, 0.4)])
