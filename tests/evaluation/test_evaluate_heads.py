@@ -13,9 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar import evaluate_heads
-from captum_gmar.ablation import (
-    attention_entropy,
-)
+from captum_gmar.ablation import attention_entropy
 from captum_gmar.evaluation import evaluate_heads as heads_module
 from captum_gmar.evaluation.measurement.head_scores import Ablation
 from captum_gmar.evaluation.reports.head_report import HeadResults

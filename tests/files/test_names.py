@@ -19,13 +19,7 @@ def test_names_fit_the_file_system(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [
-        ("tiger cat", "tiger-cat"),
-        ("gmar++", "gmar++"),
-        ("../passwd", "passwd"),
-        ("猫, cat", "猫-cat"),
-        ("%", ""),
-    ],
+    [("tiger cat", "tiger-cat"), ("gmar++", "gmar++"), ("../passwd", "passwd"), ("猫, cat", "猫-cat"), ("%", "")],
 )
 def test_safe_names(text: str, expected: str) -> None:
     assert safe_name(text) == expected

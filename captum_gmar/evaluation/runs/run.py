@@ -145,11 +145,7 @@ class Run:
             raise failures[0] if failures else RuntimeError(reason)
 
     def _measure(
-        self,
-        methods: Methods,
-        work: Work,
-        targets: Callable[[int], int] | None,
-        numbers: Sequence[int],
+        self, methods: Methods, work: Work, targets: Callable[[int], int] | None, numbers: Sequence[int]
     ) -> tuple[Batch, list[Skipped]]:
         seconds: dict[str, float] = {}
         records, skipped = self.batches.finish(numbers, partial(work, methods, seconds), targets)

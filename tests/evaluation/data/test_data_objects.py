@@ -9,25 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import (
-    ViTForImageClassification,
-    ViTImageProcessor,
-)
+from transformers import ViTForImageClassification, ViTImageProcessor
 
 from captum_gmar import AttentionRollout, evaluate
 from captum_gmar.metrics import Mean, deletion, relevance_mass_accuracy
 from captum_gmar.metrics.controls import CONTROLS
-from evaluation.small_data import (
-    CORNERS,
-    FEW,
-    IMAGES,
-    Damaged,
-    Pairs,
-    mask,
-    photo,
-    pixels,
-    values_in_order,
-)
+from evaluation.small_data import CORNERS, FEW, IMAGES, Damaged, Pairs, mask, photo, pixels, values_in_order
 
 Data = Callable[[], Any]
 

@@ -4,9 +4,7 @@ import PIL
 import pytest
 import torch
 from torch import Tensor
-from transformers import (
-    ViTForImageClassification,
-)
+from transformers import ViTForImageClassification
 
 from captum_gmar import evaluate
 from captum_gmar.evaluation.data.subject import sample_numbers, versions

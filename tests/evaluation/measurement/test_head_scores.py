@@ -10,13 +10,7 @@ from families import make
 from torch import Tensor, nn
 
 from captum_gmar import GMARAttribution, evaluate_heads
-from captum_gmar.ablation import (
-    attention_entropy,
-    gradient_of_mask,
-    head_ablation_curve,
-    head_importance,
-    ranked_heads,
-)
+from captum_gmar.ablation import attention_entropy, gradient_of_mask, head_ablation_curve, head_importance, ranked_heads
 from captum_gmar.evaluation.measurement.head_scores import Ablation
 from captum_gmar.evaluation.reports.head_report import HeadResults
 from evaluation.small_data import LABELLED, Labelled, batch, number_of, rows

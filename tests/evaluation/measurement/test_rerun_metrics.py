@@ -6,10 +6,7 @@ import torch.nn.functional as F
 
 from captum_gmar import GMARAttribution
 from captum_gmar.evaluation.data.example import Example
-from captum_gmar.metrics import (
-    grid_pointing_game,
-    random_map,
-)
+from captum_gmar.metrics import grid_pointing_game, random_map
 from evaluation.measuring import PATCH, Make, examples, measure, pixels_of, results, values, values_of
 
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from transformers import (
-    ViTForImageClassification,
-)
+from transformers import ViTForImageClassification
 
 from captum_gmar import evaluate
 from evaluation.small_data import FEW, Pairs

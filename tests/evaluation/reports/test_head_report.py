@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from captum_gmar import GMARAttribution, evaluate_heads
-from captum_gmar.ablation import (
-    HeadAblationCurve,
-)
+from captum_gmar.ablation import HeadAblationCurve
 from captum_gmar.evaluation.reports.head_report import HeadResults
 from evaluation.small_data import Labelled
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import (
-    ViTForImageClassification,
-)
+from transformers import ViTForImageClassification
 
 from captum_gmar import evaluate
 from evaluation.small_data import FEW, IMAGES, Pairs, mask, pixels, values_in_order
