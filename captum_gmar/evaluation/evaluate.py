@@ -169,12 +169,6 @@ def run_evaluation(
     """
     Measure what is not measured yet, and write the results. No process returns before they are written.
 
-    Args:
-        settings: of the run.
-        methods: those of the settings, by name.
-        subject: the model and the data.
-        place: of the run.
-
     Raises:
         OSError: if the folder cannot be written to, or another run is at work there.
         ValueError: if it holds other things, or the settings do not go with model or data.

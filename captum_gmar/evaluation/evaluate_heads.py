@@ -130,11 +130,7 @@ def run_heads(
 ) -> HeadResults:
     """Score heads, and silence them, in one of the processes that share the work. None returns before all is written.
 
-    Args:
-        settings: of the run.
-        subject: model and data.
-        place: of the run.
-        scores: by name, in place of those that the settings name.
+    ``scores``, by name, replace those that the settings name.
 
     Raises:
         ValueError, OSError, RuntimeError: as :func:`evaluate_heads`.

@@ -62,14 +62,7 @@ class Faithfulness:
     def measure(
         self, names: Collection[str], seconds: dict[str, float], examples: Examples, batch_size: int
     ) -> list[Record]:
-        """Return the rows of each example.
-
-        Args:
-            names: of methods and controls.
-            seconds: by method, to which those of the maps are added.
-            examples: of one size.
-            batch_size: how many images one pass of the model may hold.
-        """
+        """Return the rows of each example, by these methods and controls; add to the seconds of each method."""
         height, width = examples.pixels.shape[2:]
         grid = patch_grid(self.model, height, width)
         rows, columns = grid.rows * grid.patch_height, grid.columns * grid.patch_width

@@ -26,10 +26,6 @@ def make_scores(
 ) -> tuple[dict[str, HeadScore], dict[str, str]]:
     """Return the scores and their units by name.
 
-    Args:
-        scores: names of ``SCORES``, or scores by names of the user's.
-        classifier: the model of the heads.
-
     Raises:
         ValueError: if a name is not known, or is "random", the name of the orders to compare with.
         TypeError: if a score cannot be called.
@@ -129,13 +125,7 @@ class Ablation:
         return fingerprint([repr(self.orders).encode()])
 
     def measure(self, classifier: Classifier, examples: Examples, batch_size: int) -> list[Record]:
-        """Return nested lists (orders, counts, outcomes) for every example; outcomes are accuracy, logit, probability.
-
-        Args:
-            classifier: the model of the heads.
-            examples: of one size.
-            batch_size: how many images one pass of the model may hold.
-        """
+        """Return nested lists (orders, counts, outcomes) for every example: accuracy, logit and probability."""
         orders = [order.heads for order in self.orders]
         outcomes = [
             silencing_outcomes(classifier.model, classifier.logits, part.pixels, part.targets, orders, self.counts)
@@ -144,11 +134,7 @@ class Ablation:
         return examples.records(torch.cat(outcomes, -1).movedim(-1, 0).tolist())
 
     def curves(self, values: Sequence[Any]) -> dict[tuple[str, str], HeadAblationCurve]:
-        """Return a curve by score and which heads go first; the random orders are one curve.
-
-        Args:
-            values: of every example, as in the records of :meth:`measure`.
-        """
+        """Return a curve by score and which heads go first, of the values of :meth:`measure`'s records."""
         outcomes = torch.tensor(values, dtype=torch.float64).movedim(0, -1)  # (orders, counts, outcomes, N)
         curves = {}
         for key in dict.fromkeys((order.score, order.first) for order in self.orders):

@@ -63,13 +63,7 @@ class Tables(NamedTuple):
 
 
 def summarise(results: Sequence[Result], examples: Sequence[Example], run: Provenance) -> Tables:
-    """Return all tables of results.
-
-    Args:
-        results: of the images that were measured.
-        examples: all of the data.
-        run: the origin of the results.
-    """
+    """Return all tables of results, which give the numbers of their examples."""
     values = values_by_quantity(results)
     summaries = order_summaries(
         [summarise_quantity(quantity, methods, run.settings.seed) for quantity, methods in values.items()],
@@ -127,12 +121,7 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
 
 
 def report_text(summaries: Sequence[Summary], run: Provenance) -> str:
-    """Return the report.
-
-    Args:
-        summaries: of every quantity, in the order of the report.
-        run: the origin of the results.
-    """
+    """Return the report."""
     parts = [_head(run, any(summary.examples < FEWEST for summary in summaries))]
     headline = [summary for summary in summaries if summary.quantity.metric == DIFFERENCE]
     if len(headline) > 1:
