@@ -116,8 +116,7 @@ def head_ablation_curve(
     forward_func: Callable[..., Any] | None = None,
     progress: bool = False,
 ) -> HeadAblationCurve:
-    """
-    Compute accuracy, target logit and probability while heads of all layers are ablated in order of importance.
+    """Compute accuracy, target logit and probability while heads of all layers are ablated in order of importance.
 
     Compare a score with order "random". If the score finds important heads, predictions survive longer when the least
     important heads are ablated first, and fail sooner when the most important are. A curve depends on the replacement:

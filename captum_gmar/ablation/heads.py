@@ -16,8 +16,7 @@ from captum_gmar.engine.request import pixel_values
 
 @contextmanager
 def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Tensor | None = None) -> Iterator[None]:
-    """
-    Replace the outputs of heads by zero or by ``fill`` within the block.
+    """Replace the outputs of heads by zero or by ``fill`` within the block.
 
     This is the mask of Michel et al. at 0. It saves no time, as the attention of silent heads is computed. Gradients of
     silent heads are zero, so within the block the model can be fine-tuned, and explained by Captum's methods and ours;
@@ -79,8 +78,7 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
 def mean_head_outputs(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], forward_func: Callable[..., Any] | None = None
 ) -> Tensor:
-    """
-    Compute each head's mean output over examples and tokens, a ``fill`` for :func:`ablate_heads`.
+    """Compute each head's mean output over examples and tokens, a ``fill`` for :func:`ablate_heads`.
 
     Later layers are used to mean outputs, whereas zero may be far from any output. Prefix tokens count like patches.
 

@@ -140,8 +140,7 @@ class HeadStatistics:
 def head_importance(
     score: HeadScore, batches: Iterable[tuple[Tensor, Target]], *, progress: bool = False
 ) -> HeadStatistics:
-    """
-    Compute mean and spread of a head score over a data set and by class.
+    """Compute mean and spread of a head score over a data set and by class.
 
     All scores stay in memory: 29 MB for 50,000 images and 12 layers of 12 heads. Batch sizes do not matter.
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 
 def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tuple[int, int]]:
-    """
-    Return all heads of all layers, least important first; ties keep their order.
+    """Return all heads of all layers, least important first; ties keep their order.
 
     The meaning of an order over all layers depends on the score. GMAR's head importance is a share of the layer, so all
     layers count equally. A head ranks low if its layer's other heads outweigh it, even in an important layer.

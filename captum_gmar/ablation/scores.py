@@ -29,8 +29,7 @@ def gradient_of_mask(
     loss: str = "cross_entropy",
     forward_func: Callable[..., Any] | None = None,
 ) -> Tensor:
-    r"""
-    Compute the gradient of a mask on each head: the first-order change of the loss if a head is silenced.
+    r"""Compute the gradient of a mask on each head: the first-order change of the loss if a head is silenced.
 
     With a mask :math:`\xi_h = 1` that multiplies the head outputs :math:`O_h` of T tokens and D dimensions,
 
@@ -87,8 +86,7 @@ def attention_entropy(
     *,
     forward_func: Callable[..., Any] | None = None,
 ) -> Tensor:
-    r"""
-    Compute the entropy of each head's attention, averaged over the T query tokens.
+    r"""Compute the entropy of each head's attention, averaged over the T query tokens.
 
     .. math:: s_h = -\frac{1}{T} \sum_{i,j} A_h[i, j] \ln A_h[i, j]
 

@@ -97,8 +97,7 @@ class AttentionAttribution(Attribution, ABC):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> Inputs:
-        r"""
-        Explain the target's logit of every example.
+        r"""Explain the target's logit of every example.
 
         Args:
             inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them.
@@ -156,8 +155,7 @@ class AttentionAttribution(Attribution, ABC):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> Tensor:
-        """
-        Compute the relevance of every patch, before it is spread over pixels.
+        """Compute the relevance of every patch, before it is spread over pixels.
 
         Takes what :meth:`attribute` takes and raises what it raises.
 
@@ -176,8 +174,7 @@ class AttentionAttribution(Attribution, ABC):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> TargetMaps:
-        """
-        Explain several targets of every example, of one forward pass together and one backward pass each.
+        """Explain several targets of every example, of one forward pass together and one backward pass each.
 
         Args:
             targets (sequence, Tensor or Callable): K classes for all examples; a tensor (N, K) of each example's own,
@@ -225,8 +222,7 @@ class AttentionAttribution(Attribution, ABC):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> RelevanceFlow:
-        """
-        Compute the relevance below each layer, of methods that propagate it from the last layer to the first.
+        """Compute the relevance below each layer, of methods that propagate it from the last layer to the first.
 
         Takes what :meth:`attribute` takes and raises what it raises. It costs the same pass.
 

@@ -65,8 +65,7 @@ class _Ready(Attribution):
         additional_forward_args: object = None,
         **options: Any,
     ) -> Any:
-        """
-        Explain the target's logit of every example.
+        """Explain the target's logit of every example.
 
         Args:
             inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them; of

@@ -15,9 +15,8 @@ from captum_gmar.engine.request import Request
 
 
 class AttentionEvidence(AttentionAttribution):
-    r"""
-    Attention evidence: what every patch adds to the target's log-odds, or takes from them, through the attention of all
-    layers.
+    r"""Attention evidence: what every patch adds to the target's log-odds, or takes from them, through the attention of
+    all layers.
 
     .. math::
         R_j = \sum_l \sum_h \sum_i (A_{l,h} \odot G_{l,h})_{ij}, \qquad r_j = R_j \Big/ \sum_k |R_k|, \qquad

@@ -15,9 +15,8 @@ from captum_gmar.engine.request import Request, pixel_values
 
 
 class GMARAttribution(AttentionAttribution):
-    r"""
-    Gradient-driven multi-head attention rollout (GMAR): attention rollout in which every head counts by how much the
-    target's gradient says it matters.
+    r"""Gradient-driven multi-head attention rollout (GMAR): attention rollout in which every head counts by how much
+    the target's gradient says it matters.
 
     With attention :math:`A_{l,h}` of layer l and head h, and :math:`G_{l,h}` the gradient of the target's logit with
     respect to it:
@@ -117,8 +116,7 @@ class GMARAttribution(AttentionAttribution):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> Tensor:
-        """
-        Compute each head's importance for the target: the norm of its gradient, as a share of its layer.
+        """Compute each head's importance for the target: the norm of its gradient, as a share of its layer.
 
         Takes what :meth:`attribute` takes and raises what it raises.
 

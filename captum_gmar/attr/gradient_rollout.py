@@ -12,8 +12,7 @@ from captum_gmar.engine.plan import Plan
 
 
 class GradientRollout(AttentionAttribution):
-    r"""
-    Gradient rollout, or generic attention explainability: the rollout of attention times its positive gradient, not
+    r"""Gradient rollout, or generic attention explainability: the rollout of attention times its positive gradient, not
     normalised.
 
     .. math:: R \leftarrow R + \bar A_l R, \qquad \bar A_l = \frac{1}{H} \sum_h (A_{l,h} \odot G_{l,h})^+
@@ -68,8 +67,7 @@ class GradientRollout(AttentionAttribution):
 
 
 class AttentionGradCAM(AttentionAttribution):
-    r"""
-    Attention Grad-CAM: the last layer's attention times its positive gradient, from the token that the classifier
+    r"""Attention Grad-CAM: the last layer's attention times its positive gradient, from the token that the classifier
     reads, :math:`\frac{1}{H} \sum_h (A_{L-1,h} \odot G_{L-1,h})^+[\mathrm{CLS}, p]`.
 
     The gradient counts element by element. Comparisons named Grad-CAM elsewhere average it over the layer first, as
@@ -99,9 +97,8 @@ class AttentionGradCAM(AttentionAttribution):
 
 
 class GMARPlusPlus(AttentionAttribution):
-    r"""
-    GMAR++: a rollout of the attention that the target's gradient supports, in which heads with much positive gradient
-    count more and relevance is conserved.
+    r"""GMAR++: a rollout of the attention that the target's gradient supports, in which heads with much positive
+    gradient count more and relevance is conserved.
 
     .. math::
         s_{l,h} = \sum G_{l,h}^+, \qquad w_{l,h} = s_{l,h} / \sum_h s_{l,h}, \qquad

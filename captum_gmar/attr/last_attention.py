@@ -10,8 +10,7 @@ from captum_gmar.attr.token_rules import CDAMRule, GradECLIPRule
 
 
 class CDAM(TokenAttribution):
-    r"""
-    Class-discriminative attention map: what enters the last layer's attention, times its gradient,
+    r"""Class-discriminative attention map: what enters the last layer's attention, times its gradient,
 
     .. math:: R_j = \sum_c T_{j,c} \, \frac{\partial y}{\partial T_{j,c}}
 
@@ -44,9 +43,8 @@ class CDAM(TokenAttribution):
 
 
 class GradECLIP(TokenAttribution):
-    r"""
-    Grad-ECLIP: the values of the last layer's attention, weighted by the gradient of what the attention gives, and by a
-    loosened attention, the similarity of query and key in place of its sparse softmax,
+    r"""Grad-ECLIP: the values of the last layer's attention, weighted by the gradient of what the attention gives, and
+    by a loosened attention, the similarity of query and key in place of its sparse softmax,
 
     .. math::
         R_j = \Bigl(\sum_i \lambda_{ij} \sum_c \frac{\partial y}{\partial o_{i,c}} v_{j,c}\Bigr)^+, \qquad

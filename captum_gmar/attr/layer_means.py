@@ -11,8 +11,7 @@ from captum_gmar.engine.plan import Plan
 
 
 class GradSAM(AttentionAttribution):
-    r"""
-    Grad-SAM, gradient self-attention maps: the mean of :math:`A_{l,h} \odot G_{l,h}^+` over layers, heads and query
+    r"""Grad-SAM, gradient self-attention maps: the mean of :math:`A_{l,h} \odot G_{l,h}^+` over layers, heads and query
     rows.
 
     Limitations: it follows no path through the layers, so a patch counts where its token is attended to, by
@@ -36,8 +35,8 @@ class GradSAM(AttentionAttribution):
 
 
 class LeGrad(AttentionAttribution):
-    r"""
-    LeGrad: how sensitive each layer's own prediction is to its attention, as a mean over layers, heads and query rows.
+    r"""LeGrad: how sensitive each layer's own prediction is to its attention, as a mean over layers, heads and query
+    rows.
 
     .. math::
         E = \frac{1}{L} \sum_l \frac{1}{H T} \sum_h \sum_i

@@ -18,8 +18,7 @@ FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradi
 
 
 def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -> list[str]:
-    """
-    Return the names of all methods, ours and Captum's, or of those that explain a model.
+    """Return the names of all methods, ours and Captum's, or of those that explain a model.
 
     Args:
         model (nn.Module, optional): The model to explain: an image classifier of any kind, or one of videos, a detector
@@ -51,8 +50,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
 
 
 def get_method(name: str, model: nn.Module, **options: Any) -> Any:
-    """
-    Return a method, ready to explain a model.
+    """Return a method, ready to explain a model.
 
     Args:
         name (str): One of :func:`list_methods`.

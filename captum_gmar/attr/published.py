@@ -11,8 +11,7 @@ from captum_gmar.engine.request import Inputs, pixel_values
 
 
 class PublishedGMAR(Attribution):
-    r"""
-    The map that the released code of GMAR gives, for comparison with numbers that were made with it. To explain a
+    r"""The map that the released code of GMAR gives, for comparison with numbers that were made with it. To explain a
     prediction, take :class:`~captum_gmar.GMARAttribution`.
 
     Paper and code part ways:
@@ -61,8 +60,7 @@ class PublishedGMAR(Attribution):
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(self, inputs: Inputs, target: TargetType = None, additional_forward_args: object = None) -> Inputs:
-        """
-        Spread each patch's relevance evenly over its pixels and channels.
+        """Spread each patch's relevance evenly over its pixels and channels.
 
         Args:
             inputs: pixel values (N, channels, height, width), as the model takes them.

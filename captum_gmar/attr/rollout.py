@@ -12,9 +12,8 @@ from captum_gmar.engine.plan import Plan
 
 
 class AttentionRollout(AttentionAttribution):
-    r"""
-    Attention rollout: how attention and skip connections pass the image's patches on, layer by layer, to the token that
-    the classifier reads.
+    r"""Attention rollout: how attention and skip connections pass the image's patches on, layer by layer, to the token
+    that the classifier reads.
 
     With the heads' mean :math:`\bar A_l`, its rows normalised with the residual,
     :math:`\tilde A_l = (\bar A_l + \alpha I) / (1 + \alpha)`, relevance of patch p is R[CLS, p] of
@@ -74,8 +73,7 @@ class AttentionRollout(AttentionAttribution):
 
 
 class RawAttention(AttentionAttribution):
-    r"""
-    Raw attention: how much the token that the classifier reads attends to each patch in the last layer,
+    r"""Raw attention: how much the token that the classifier reads attends to each patch in the last layer,
     :math:`\frac{1}{H} \sum_h A_{L-1,h}[\mathrm{CLS}, p]`.
 
     It costs one forward pass. The target is accepted and means nothing.

@@ -10,9 +10,8 @@ from captum_gmar.attr.token_rules import TokenEvidenceRule
 
 
 class TokenEvidence(TokenAttribution):
-    r"""
-    Token evidence: what every patch adds to the target's log-odds, or takes from them, counted where it lies and where
-    it is read, in one balanced pass.
+    r"""Token evidence: what every patch adds to the target's log-odds, or takes from them, counted where it lies and
+    where it is read, in one balanced pass.
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} h_{l,j} \cdot \frac{\tilde\partial o}{\tilde\partial h_{l,j}}

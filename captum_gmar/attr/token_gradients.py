@@ -44,8 +44,7 @@ class TokenAttribution(AttentionAttribution):
 
 
 class FullGradPlus(TokenAttribution):
-    r"""
-    FullGrad+ without balance: the mean over layers of each token times its gradient,
+    r"""FullGrad+ without balance: the mean over layers of each token times its gradient,
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} \sum_c h_{l,j,c} \, \frac{\partial y}{\partial h_{l,j,c}}
@@ -76,8 +75,7 @@ class FullGradPlus(TokenAttribution):
 
 
 class LibraFullGradPlus(FullGradPlus):
-    r"""
-    Libra FullGrad+: the mean over layers of each token times its gradient, in a balanced backward pass,
+    r"""Libra FullGrad+: the mean over layers of each token times its gradient, in a balanced backward pass,
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} \sum_c h_{l,j,c} \, \frac{\tilde\partial y}{\tilde\partial h_{l,j,c}}
@@ -114,9 +112,8 @@ class LibraFullGradPlus(FullGradPlus):
 
 
 class AttCAT(TokenAttribution):
-    r"""
-    AttCAT, attentive class activation tokens: each token times its gradient, weighted by the attention that it gets,
-    summed over layers,
+    r"""AttCAT, attentive class activation tokens: each token times its gradient, weighted by the attention that it
+    gets, summed over layers,
 
     .. math::
         R_j = \sum_{l=0}^{L-1} \Bigl(\frac{1}{H T} \sum_h \sum_i A_{l,h}[i, j]\Bigr)
@@ -140,8 +137,8 @@ class AttCAT(TokenAttribution):
 
 
 class LibraAttCAT(AttCAT):
-    r"""
-    Libra AttCAT: :class:`AttCAT` in a balanced backward pass, see :mod:`captum_gmar.engine.hidden_states.libragrad`.
+    r"""Libra AttCAT: :class:`AttCAT` in a balanced backward pass, see
+    :mod:`captum_gmar.engine.hidden_states.libragrad`.
 
     Limitations: what :class:`AttCAT` does not. Signed, in units of the logit.
 

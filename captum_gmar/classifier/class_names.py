@@ -11,8 +11,7 @@ NEAR = 4  # names suggested
 def find_class(
     text: str | int, labels: Mapping[int, str], option: str = "target", forms: str = "an index or a label"
 ) -> int:
-    """
-    Return the class index that ``text`` names.
+    """Return the class index that ``text`` names.
 
     Args:
         text (str or int): A label in any case, the whole label or else one of its comma-separated synonyms; or a class

@@ -66,8 +66,7 @@ def find_object(
     box: Corners | None = None,
     threshold: float = 0.5,
 ) -> DetectedObject:
-    """
-    Find the object in a photo that a detector is explained by, as :func:`find_query` chooses it.
+    """Find the object in a photo that a detector is explained by, as :func:`find_query` chooses it.
 
     Args:
         detector (Classifier): A detector and its image processor, ``Classifier(model, processor)``.
@@ -116,8 +115,7 @@ def find_query(
     shown: Corners | None = None,
     threshold: float = 0.5,
 ) -> Detection:
-    """
-    Find the query of a detector that stands best for a class or a box. Without either, find the surest one.
+    """Find the query of a detector that stands best for a class or a box. Without either, find the surest one.
 
     For a class it is the query that gives it the highest probability; for a box the one whose own overlaps it most, by
     intersection over union, among those that detect something, with its likeliest class; for both the one with the

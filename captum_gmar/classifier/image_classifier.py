@@ -27,8 +27,7 @@ ELEMENTWISE = 64  # operations on each pair of tokens and head beside its produc
 
 @dataclass(frozen=True)
 class Classifier:
-    """
-    A Hugging Face vision model with its image processor, such as :func:`~captum_gmar.classifier.load_classifier`
+    """A Hugging Face vision model with its image processor, such as :func:`~captum_gmar.classifier.load_classifier`
     returns.
 
     Args:
@@ -88,8 +87,7 @@ class Classifier:
         return getattr(getattr(self.model, "config", None), "problem_type", None) == "multi_label_classification"
 
     def inputs(self, image: Image.Image) -> dict[str, Tensor]:
-        """
-        Return the model's inputs for an image, on the CPU.
+        """Return the model's inputs for an image, on the CPU.
 
         Returns:
             dict: **pixel_values**, a tensor (1, channels, height, width). If the image processor makes a
@@ -111,8 +109,7 @@ class Classifier:
         return {name: made[name] for name in ("pixel_values", *([PADDING_MASK] if takes_mask else []))}
 
     def pixel_values(self, image: Image.Image) -> Tensor:
-        """
-        Return the pixel values of an image, on the CPU.
+        """Return the pixel values of an image, on the CPU.
 
         Returns:
             Tensor (1, channels, height, width), as the model takes them.
@@ -123,8 +120,7 @@ class Classifier:
         return self.inputs(image)["pixel_values"]
 
     def frame(self, image: Image.Image) -> PhotoFrame:
-        """
-        Return the place of an image, or of a video's frame, of this size in the pixel values.
+        """Return the place of an image, or of a video's frame, of this size in the pixel values.
 
         Raises:
             TypeError: if it is no image.
@@ -144,8 +140,7 @@ class Classifier:
         return self._colours.photo(pixels).movedim(0, -1).clamp(0, 1).numpy()
 
     def view(self, image: Image.Image, pixels: Tensor) -> PhotoView:
-        """
-        Find where the pixel values of an image are in it, for :func:`~captum_gmar.visualize_attribution`.
+        """Find where the pixel values of an image are in it, for :func:`~captum_gmar.visualize_attribution`.
 
         If the image processor does more than resize, crop and pad, the photo of the view is what the model sees.
 
@@ -163,8 +158,7 @@ class Classifier:
             return PhotoView(self.photo(pixels), None)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """
-        Return the model's logits. Its position embeddings are interpolated if the images have another size.
+        """Return the model's logits. Its position embeddings are interpolated if the images have another size.
 
         Returns:
             Tensor (N, classes).
@@ -176,8 +170,7 @@ class Classifier:
         return Logits(self.model)(pixels, **options)
 
     def probabilities(self, logits: Tensor) -> Tensor | None:
-        """
-        Return the probabilities of logits (..., classes), which sum to 1 unless the model has several labels.
+        """Return the probabilities of logits (..., classes), which sum to 1 unless the model has several labels.
 
         Returns:
             Tensor of the logits' shape; None for a single logit.
@@ -229,9 +222,8 @@ class Classifier:
 
 
 def check_classifier(value: object, name: str) -> None:
-    """
-    Raises:
-        TypeError: if it is not a :class:`Classifier`; ``name`` says whose argument it is.
+    """Raises:
+    TypeError: if it is not a :class:`Classifier`; ``name`` says whose argument it is.
     """
     if not isinstance(value, Classifier):
         raise TypeError(f"{name} must be a Classifier(model, processor). Got {type(value).__name__} instead.")

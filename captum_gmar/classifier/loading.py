@@ -32,8 +32,7 @@ def load_classifier(
     patience: float | None = None,
     texts: Sequence[str] = (),
 ) -> Classifier:
-    """
-    Load a trained image classifier and its image processor, in single precision and evaluation mode.
+    """Load a trained image classifier and its image processor, in single precision and evaluation mode.
 
     A folder or a model in the cache of this machine is read without a connection to the hub.
 
@@ -80,8 +79,7 @@ def load_classifier(
 
 
 def choose_device(name: str) -> torch.device:
-    """
-    Return the device called ``name``, if this machine has it.
+    """Return the device called ``name``, if this machine has it.
 
     Args:
         name (str): "auto", which is the first accelerator or else the CPU, "cpu", or a kind of accelerator that PyTorch
@@ -168,8 +166,8 @@ def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Mod
 
 
 def check_processor_file(name: str) -> None:
-    """
-    Check that a folder has settings of the image processor; without any, transformers would make up a size of images.
+    """Check that a folder has settings of the image processor; without any, transformers would make up a size of
+    images.
 
     Raises:
         ValueError: if the file holds no settings; the message names the folder.
@@ -257,8 +255,7 @@ def check_weights(
 
 
 def first_of(keys: Collection[str]) -> str:
-    """
-    >>> first_of(["norm.weight", "norm.bias"])
+    """>>> first_of(["norm.weight", "norm.bias"])
     'norm.bias and 1 more'
     """
     others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -266,8 +263,7 @@ def first_of(keys: Collection[str]) -> str:
 
 
 def _without_numbers(key: str) -> str:
-    """
-    >>> _without_numbers("encoder.layer.11.norm.bias")
+    """>>> _without_numbers("encoder.layer.11.norm.bias")
     'encoder.layer.#.norm.bias'
     """
     return re.sub(r"(?<=\.)\d+(?=\.)", "#", key)

@@ -48,8 +48,7 @@ class Colours(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoFrame:
-    """
-    The place of a photo in the model's input, whatever resizing, cropping and padding is between them.
+    """The place of a photo in the model's input, whatever resizing, cropping and padding is between them.
 
     Args:
         photo_size (tuple of int): Height and width of the photo.
@@ -96,8 +95,7 @@ class PhotoFrame:
         return _map_box(box, self.whole, self._photo_corners)
 
     def point(self, point: Sequence[float]) -> tuple[float, float]:
-        """
-        Return where a point of the photo, x and y, is in the model's input.
+        """Return where a point of the photo, x and y, is in the model's input.
 
         Raises:
             ValueError: if it is not two numbers, or the model does not see it.
@@ -109,8 +107,7 @@ class PhotoFrame:
         return self.from_photo((x, y, x, y))[:2]
 
     def box(self, box: Corners) -> Corners:
-        """
-        Return the part of a box of the photo that the model sees, in pixels of the photo.
+        """Return the part of a box of the photo that the model sees, in pixels of the photo.
 
         Raises:
             ValueError: if the box is not four numbers, not in the photo, or the model sees nothing of it.
@@ -124,8 +121,7 @@ class PhotoFrame:
         return shared
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """
-        Return where a black and white mask of the photo is white in the model's input.
+        """Return where a black and white mask of the photo is white in the model's input.
 
         Returns:
             Tensor, boolean (height, width), false at padding.
@@ -158,8 +154,7 @@ class PhotoFrame:
 
 
 def check_numbers(values: Any, argument: str, names: str) -> list[float]:
-    """
-    Return the values as numbers, as many as there are names.
+    """Return the values as numbers, as many as there are names.
 
     Raises:
         ValueError: if they are something else.
@@ -181,8 +176,7 @@ class PhotoView(NamedTuple):
 
 
 def find_frame(process: Process, colours: Colours, width: int, height: int) -> PhotoFrame:
-    """
-    Return the place of photos of this size in what an image processor makes of them.
+    """Return the place of photos of this size in what an image processor makes of them.
 
     Args:
         process: The image processor.

@@ -13,8 +13,7 @@ FRAME, WINDOW = 0.01, 0.025  # seconds from one column of a spectrogram to the n
 
 
 def load_video(classifier: Classifier, path: str | Path) -> tuple[Clip, Tensor]:
-    """
-    Read as many frames of a video as the model takes, evenly apart, and return them with the pixels (1, frames,
+    """Read as many frames of a video as the model takes, evenly apart, and return them with the pixels (1, frames,
     channels, height, width).
 
     Raises:
@@ -27,8 +26,7 @@ def load_video(classifier: Classifier, path: str | Path) -> tuple[Clip, Tensor]:
 
 
 def load_sound(classifier: Classifier, path: str | Path) -> tuple[Sound, Tensor, float]:
-    """
-    Read as much of a WAV file as the model takes, and return it with the spectrogram (1, time, bins) and the seconds
+    """Read as much of a WAV file as the model takes, and return it with the spectrogram (1, time, bins) and the seconds
     that this covers, from the beginning.
 
     Raises:

@@ -42,8 +42,7 @@ def find_region(
     mask: Image.Image | None = None,
     point: tuple[float, float] | None = None,
 ) -> ClassRegion:
-    """
-    Find the region of a photo over which a segmenter is explained, and the class.
+    """Find the region of a photo over which a segmenter is explained, and the class.
 
     Args:
         segmenter (Classifier): A semantic segmenter and its image processor, ``Classifier(model, processor)``.

@@ -11,8 +11,7 @@ NEEDED = ("get_image_features", "get_text_features", "logit_scale")
 
 
 class TextScores(nn.Module):
-    """
-    An image classifier whose classes are texts, scored by an image–text model.
+    """An image classifier whose classes are texts, scored by an image–text model.
 
     The constructor encodes the texts once; afterwards only images run forward. The logits are the model's own
     ``logits_per_image``: :math:`e^s \\langle u, t \\rangle + b` of the normalised embeddings u and t. Only SigLIP has
@@ -68,10 +67,9 @@ class PackedTextScores(TextScores):
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """
-    Raises:
-        TypeError: if a text is no string.
-        ValueError: if there are none, one is empty, or one is given twice.
+    """Raises:
+    TypeError: if a text is no string.
+    ValueError: if there are none, one is empty, or one is given twice.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"texts must be a sequence of strings. Got {texts!r} instead.")

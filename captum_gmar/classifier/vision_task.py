@@ -41,8 +41,7 @@ SAVED_FOR = {
 
 
 def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
-    """
-    Return the task that a model was saved for, by its config. If it cannot be read, or names no class, the task is
+    """Return the task that a model was saved for, by its config. If it cannot be read, or names no class, the task is
     classification of images, whose loader reports the fault.
 
     Args:
@@ -73,8 +72,7 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
 def load_for_task(
     name: str | Path, task: VisionTask, *, device: torch.device | str | None = None, patience: float | None = None
 ) -> Classifier:
-    """
-    Load a trained detector, segmenter, or classifier of videos or sounds, in single precision and evaluation mode.
+    """Load a trained detector, segmenter, or classifier of videos or sounds, in single precision and evaluation mode.
 
     Args:
         name (str or Path): Folder or Hugging Face id.
@@ -127,8 +125,7 @@ def _read_processor(task: VisionTask, name: str, options: dict[str, Any]) -> Any
 def load_answering(
     name: str | Path, *, device: torch.device | str | None = None, patience: float | None = None
 ) -> tuple[Any, Any]:
-    """
-    Load a model that generates text from pictures, in the precision of its file and in evaluation mode.
+    """Load a model that generates text from pictures, in the precision of its file and in evaluation mode.
 
     Args:
         name (str or Path): Folder or Hugging Face id.

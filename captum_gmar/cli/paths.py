@@ -112,9 +112,8 @@ def plan_pictures(
     settings: Mapping[str, Any],
     formats: Sequence[str] = FORMATS,
 ) -> list[PictureFile]:
-    """
-    Plan the path of each image's picture. No two share a name and none replaces an image. A picture that is named here
-    replaces only a picture of the same image with the same settings.
+    """Plan the path of each image's picture. No two share a name and none replaces an image. A picture that is named
+    here replaces only a picture of the same image with the same settings.
 
     Args:
         images: the images to explain.

@@ -84,8 +84,7 @@ def _warns_itself() -> bool:
 
 
 def listener_of(continuation: str | None, speaks: bool = True) -> "Listener":
-    """
-    Return the listener of a run over a data set.
+    """Return the listener of a run over a data set.
 
     Args:
         continuation: what continues an interrupted run; None if nothing does.

@@ -72,8 +72,7 @@ class DemoScene:
 
 
 def load_scene(seed: int = 0, *, objects: int | None = 1) -> DemoScene:
-    """
-    Make the scene of a seed for the demo model.
+    """Make the scene of a seed for the demo model.
 
     Args:
         seed: Seed of the scene. The model was not trained on seeds below 1000000.
@@ -104,8 +103,7 @@ def model_folder() -> AbstractContextManager[Path]:
 
 
 def load_model() -> ViTForImageClassification:
-    """
-    Load the demo model from the package, in evaluation mode.
+    """Load the demo model from the package, in evaluation mode.
 
     Returns:
         ViTForImageClassification: 12 classes, 6 layers of 4 heads, 14x14 patches of 8x8 pixels.
@@ -124,8 +122,7 @@ def load_model() -> ViTForImageClassification:
 
 
 def load_image_processor() -> BaseImageProcessor:
-    """
-    Load the demo model's image processor.
+    """Load the demo model's image processor.
 
     Returns:
         BaseImageProcessor: Processor that resizes pictures to 112x112 pixels and scales values to -1 to 1.
@@ -142,8 +139,7 @@ def answering_folder() -> AbstractContextManager[Path]:
 
 
 def load_answering_model() -> LlavaForConditionalGeneration:
-    """
-    Load the model that answers questions about scenes of one or two objects, in evaluation mode.
+    """Load the model that answers questions about scenes of one or two objects, in evaluation mode.
 
     The vision tower is the demo model. `captum_gmar.demo.questions` lists the questions of its training.
 
@@ -177,8 +173,7 @@ def load_answering_model() -> LlavaForConditionalGeneration:
 
 
 def load_answering_processor() -> LlavaProcessor:
-    """
-    Load the answering model's processor for pictures of any size and questions.
+    """Load the answering model's processor for pictures of any size and questions.
 
     Returns:
         LlavaProcessor: Processor that resizes to 112x112 pixels, scales to -1 to 1, and makes one token per word.

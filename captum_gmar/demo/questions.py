@@ -41,8 +41,7 @@ class SceneQuestion(NamedTuple):
 
 
 def questions_of(scene: Scene) -> list[SceneQuestion]:
-    """
-    Return all questions with exactly one right answer about a scene of one or two objects.
+    """Return all questions with exactly one right answer about a scene of one or two objects.
 
     Args:
         scene: Scene of one or two objects.

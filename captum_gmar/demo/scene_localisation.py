@@ -100,8 +100,7 @@ def localisation_report(
     seed: int = FIRST_SEED,
     controls: ViTForImageClassification | None = None,
 ) -> LocalisationReport:
-    """
-    Measure the localisation of attribution methods on scenes with known masks.
+    """Measure the localisation of attribution methods on scenes with known masks.
 
     Maps are summed over the pixels and channels of each patch. Negative sums count as 0, since relevance against the
     class is no relevance for it.

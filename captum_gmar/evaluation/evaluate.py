@@ -46,8 +46,7 @@ def evaluate(
     forward_func: Callable[[Tensor], Tensor] | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
-    r"""
-    Measure how faithful the maps of methods are, and how well placed, over a data set.
+    r"""Measure how faithful the maps of methods are, and how well placed, over a data set.
 
     Every method explains the same class of the same images; a random, a uniform and a centred map, which know nothing
     of the model, are measured along with them. Means come with 95 % bootstrap intervals over the images, differences of
@@ -166,8 +165,7 @@ class Outcome(NamedTuple):
 def run_evaluation(
     settings: EvaluationSettings, methods: Mapping[str, Method], subject: Subject, place: Workplace
 ) -> Outcome:
-    """
-    Measure what is not measured yet, and write the results. No process returns before they are written.
+    """Measure what is not measured yet, and write the results. No process returns before they are written.
 
     Raises:
         OSError: if the folder cannot be written to, or another run is at work there.
@@ -242,8 +240,7 @@ def methods_for(subject: Subject) -> tuple[str, ...]:
 def make_methods(
     methods: object, model: nn.Module, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Mapping[str, Method]:
-    """
-    Make methods of :func:`captum_gmar.list_methods` for the model, or check the caller's own; return them by name.
+    """Make methods of :func:`captum_gmar.list_methods` for the model, or check the caller's own; return them by name.
 
     Raises:
         TypeError: if they are neither names nor methods by name.

@@ -49,8 +49,7 @@ def evaluate_heads(
     forward_func: Callable[[Tensor], Tensor] | None = None,
     show_progress: bool = False,
 ) -> HeadResults:
-    """
-    Score the attention heads of a model over a data set, and test whether the scores mean anything.
+    """Score the attention heads of a model over a data set, and test whether the scores mean anything.
 
     A score says how much a head matters to the class that is explained. With ``ablate`` heads are ranked by the mean of
     each score over one half of the images, drawn by ``seed``, and silenced in that order on the other half: zero in

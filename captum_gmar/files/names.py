@@ -38,8 +38,7 @@ def fit_name(stem: str, ending: str, longest: int = LONGEST) -> str:
 
 
 def check_file(path: Path, kind: str) -> None:
-    """
-    Check that something can be read of this path.
+    """Check that something can be read of this path.
 
     Args:
         path: of a file.

@@ -41,8 +41,8 @@ class _Header(NamedTuple):
 
 
 def read_sound(path: str | Path, rate: int, seconds: float | None = None) -> Sound:
-    """
-    Read a WAV file of whole numbers or floats, its channels as their mean, and resample it where its rate is another.
+    """Read a WAV file of whole numbers or floats, its channels as their mean, and resample it where its rate is
+    another.
 
     Args:
         path (str or Path): The file.

@@ -27,8 +27,7 @@ class Clip(NamedTuple):
 
 
 def read_video(path: str | Path, frames: int) -> Clip:
-    """
-    Read so many frames of a video, from the first to the last, evenly apart.
+    """Read so many frames of a video, from the first to the last, evenly apart.
 
     Args:
         path (str or Path): GIF, animated WebP or PNG; with PyAV (the extra ``[video]``) what FFmpeg

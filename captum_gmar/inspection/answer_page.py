@@ -14,8 +14,7 @@ from captum_gmar.vlm.attribution import AnswerAttribution
 
 
 class AnswerPage:
-    """
-    An answer, each word with its map, as a page of HTML; in Jupyter the last line of a cell shows it.
+    """An answer, each word with its map, as a page of HTML; in Jupyter the last line of a cell shows it.
 
     Args:
         attribution (AnswerAttribution): of an answer; its tokens are put together to words.

@@ -21,8 +21,7 @@ TITLE = "Evidence for each class"
 
 
 class ClassPage:
-    """
-    The likely classes of an image, each with its evidence by one or more methods, as a page of HTML.
+    """The likely classes of an image, each with its evidence by one or more methods, as a page of HTML.
 
     In Jupyter the last line of a cell shows it, also in a saved notebook. It needs no network and no server.
 
@@ -90,8 +89,7 @@ class ClassPage:
         self.html = fill_page("class_page.html", content, {"TITLE": f"{TITLE}: {content['classes'][0]['name']}"})
 
     def save(self, path: str | Path) -> None:
-        """
-        Write the page as a file, whole or not at all.
+        """Write the page as a file, whole or not at all.
 
         Raises:
             OSError: if it cannot be written; the message names the path.

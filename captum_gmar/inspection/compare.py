@@ -47,8 +47,7 @@ def compare(
     repeats: int = 3,
     show_progress: bool = False,
 ) -> Comparison:
-    """
-    Explain one image by several methods, and measure each: how faithful its map is to the model, how long it takes,
+    """Explain one image by several methods, and measure each: how faithful its map is to the model, how long it takes,
     and how often it runs the model.
 
     Insertion and deletion remove patches in the same way, so that each starts where the other ends and their areas

@@ -62,8 +62,7 @@ class Comparison:
         return "\n\n".join([table(HEADER, rows), *self._notes()])
 
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
-        """
-        Draw the photo, and of every method its map over it, its curves and its costs.
+        """Draw the photo, and of every method its map over it, its curves and its costs.
 
         Args:
             image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`captum_gmar.visualize_attribution`

@@ -64,8 +64,7 @@ def explain_text(
     contrast: str | None = None,
     method: str = TEXT_METHOD,
 ) -> TextExplanation:
-    """
-    Explain the score that CLIP, SigLIP or one of their kind gives an image with a text.
+    """Explain the score that CLIP, SigLIP or one of their kind gives an image with a text.
 
     Of several texts of a model that was trained to choose among texts, as CLIP was, attention evidence explains the
     log-odds of each against the others; of one alone, and of SigLIP's, each pair's logit. A score grows also with what

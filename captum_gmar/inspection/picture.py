@@ -54,9 +54,8 @@ def visualize_side_by_side(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """
-    Draw the photo, and of every method its map over the photo and below it the curves of insertion and deletion, their
-    areas, and what the map costs.
+    """Draw the photo, and of every method its map over the photo and below it the curves of insertion and deletion,
+    their areas, and what the map costs.
 
     All curves have the same axes. In grey among them are those of the reference, the random map for example. Every map
     has a colour scale of its own, that of :func:`~captum_gmar.visualize_attribution`; for its values draw it with that

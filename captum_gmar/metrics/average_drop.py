@@ -43,8 +43,7 @@ def masked_probability(
     softmax: bool = True,
     batch_size: int | None = None,
 ) -> MaskedProbability:
-    r"""
-    Compute the target's probability for each image, Y, and for the image times its map, O.
+    r"""Compute the target's probability for each image, Y, and for the image times its map, O.
 
     The map m is summed over channels, scaled to [0, 1] within each image and multiplied with every channel:
 
@@ -109,8 +108,7 @@ def average_drop(
     softmax: bool = True,
     batch_size: int | None = None,
 ) -> Tensor:
-    r"""
-    Compute the relative drop of the target's probability when the image is multiplied by its map.
+    r"""Compute the relative drop of the target's probability when the image is multiplied by its map.
 
     .. math:: \frac{\max(0, Y - O)}{Y}
 
@@ -136,8 +134,7 @@ def average_increase(
     softmax: bool = True,
     batch_size: int | None = None,
 ) -> Tensor:
-    r"""
-    Check for each example whether multiplying the image by its map raises the target's probability.
+    r"""Check for each example whether multiplying the image by its map raises the target's probability.
 
     .. math:: \mathbb{1}[Y < O]
 
@@ -165,8 +162,7 @@ def average_gain(
     softmax: bool = True,
     batch_size: int | None = None,
 ) -> Tensor:
-    r"""
-    Compute the target's probability gain, as a share of the possible gain, when the image is multiplied by its map.
+    r"""Compute the target's probability gain, as a share of the possible gain, when the image is multiplied by its map.
 
     .. math:: \frac{\max(0, O - Y)}{1 - Y}
 

@@ -9,8 +9,7 @@ __all__ = ["completeness_error"]
 
 
 def completeness_error(attributions: Tensor, outputs: Tensor) -> Tensor:
-    r"""
-    Compute the relative difference between a map's sum and the output that it explains.
+    r"""Compute the relative difference between a map's sum and the output that it explains.
 
     .. math:: \frac{\bigl| \sum_i r_i - y \bigr|}{|y|}
 

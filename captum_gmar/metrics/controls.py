@@ -12,8 +12,7 @@ CONTROLS = ("random map", "uniform map", "centre blob")  # names in tables
 
 
 def random_map(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> Tensor:
-    """
-    Sample uniformly distributed attributions, one value per patch.
+    """Sample uniformly distributed attributions, one value per patch.
 
     Example i uses seed + i. Pass the index of a batch's first example as the seed to get the same maps for any batch
     size.
@@ -41,8 +40,7 @@ def random_map(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> T
 
 
 def uniform_map(inputs: Tensor) -> Tensor:
-    """
-    Return the same attribution for every pixel, so that curves remove patches in a random order.
+    """Return the same attribution for every pixel, so that curves remove patches in a random order.
 
     Returns:
         Tensor: Attributions in the shape of the inputs (N, channels, height, width), summing to 1 over each image.
@@ -52,8 +50,7 @@ def uniform_map(inputs: Tensor) -> Tensor:
 
 
 def centre_blob(inputs: Tensor) -> Tensor:
-    r"""
-    Return a Gaussian blob in the middle of the image, where photographers place objects.
+    r"""Return a Gaussian blob in the middle of the image, where photographers place objects.
 
     .. math:: e^{-(u^2 + v^2) / (2 \cdot 0.5^2)}, \qquad u, v \in [-1, 1]
 
@@ -67,8 +64,7 @@ def centre_blob(inputs: Tensor) -> Tensor:
 
 
 def control_maps(inputs: Tensor, seed: int = 0, patch_size: PatchSize = None) -> dict[str, Tensor]:
-    """
-    Return all control maps by name, for the arguments of :func:`random_map` and with its errors.
+    """Return all control maps by name, for the arguments of :func:`random_map` and with its errors.
 
     Returns:
         dict[str, Tensor]: "random map", "uniform map" and "centre blob", each in the shape of the inputs.

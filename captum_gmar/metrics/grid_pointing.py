@@ -15,8 +15,7 @@ CELLS = 4  # two rows of two
 
 
 def mosaic(images: Sequence[Tensor], height: int, width: int) -> Tensor:
-    """
-    Resize four images to quarters and join them.
+    """Resize four images to quarters and join them.
 
     Args:
         images (sequence of Tensor): Four images (channels, height, width) of any size: top left, top right, bottom
@@ -58,8 +57,7 @@ def mosaic(images: Sequence[Tensor], height: int, width: int) -> Tensor:
 
 
 def grid_pointing_game(attributions: Tensor, cells: Sequence[int]) -> Tensor:
-    r"""
-    Compute the share of positive relevance in the explained image's cell of a mosaic (GridPG).
+    r"""Compute the share of positive relevance in the explained image's cell of a mosaic (GridPG).
 
     The score is :func:`relevance_mass_accuracy` of that cell. A map that ignores the class scores 0.25 on average. Use
     four images of different classes that the model classifies correctly.

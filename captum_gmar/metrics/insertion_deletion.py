@@ -29,8 +29,7 @@ def deletion(
     softmax: bool = True,
     batch_size: int | None = None,
 ) -> PerturbationCurve:
-    r"""
-    Compute the target's probability while the most relevant patches are removed first.
+    r"""Compute the target's probability while the most relevant patches are removed first.
 
     With P patches, K steps and :math:`x_k` the image without its :math:`\lfloor kP/K \rfloor` most relevant patches,
 
@@ -111,8 +110,7 @@ def insertion(
     softmax: bool = True,
     batch_size: int | None = None,
 ) -> PerturbationCurve:
-    """
-    Compute the target's probability while the most relevant patches are inserted first.
+    """Compute the target's probability while the most relevant patches are inserted first.
 
     Arguments, results and errors are those of :func:`deletion`. The images hold only the most relevant patches instead
     of lacking them, and the default removal is ``Blur()``.

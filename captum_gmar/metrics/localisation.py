@@ -19,8 +19,7 @@ class PointingGame(NamedTuple):
 
 
 def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
-    """
-    Check whether the map's maximum is on the object.
+    """Check whether the map's maximum is on the object.
 
     If several pixels share the maximum, as all pixels of a patch do, the score is the share of these pixels on the
     object. The paper also counts points up to 15 pixels away. Objects in photos are often in the middle, so a method
@@ -60,8 +59,7 @@ def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
 
 
 def relevance_mass_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
-    r"""
-    Compute the share of positive relevance on the object.
+    r"""Compute the share of positive relevance on the object.
 
     .. math:: \frac{\sum_{i \in \mathrm{object}} r_i^+}{\sum_i r_i^+}
 
@@ -92,8 +90,7 @@ def relevance_mass_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
 
 
 def relevance_rank_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
-    r"""
-    Compute the share of the K most relevant pixels on the object, which has K pixels.
+    r"""Compute the share of the K most relevant pixels on the object, which has K pixels.
 
     .. math:: \frac{|P_{\mathrm{top}\,K} \cap \mathrm{object}|}{K}
 
@@ -125,8 +122,7 @@ def relevance_rank_accuracy(attributions: Tensor, masks: Tensor) -> Tensor:
 
 
 def boxes_to_masks(boxes: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> Tensor:
-    """
-    Convert each image's boxes to one mask.
+    """Convert each image's boxes to one mask.
 
     Args:
         boxes (sequence): One or more boxes per image, each (x0, y0, x1, y1) in pixels from the top left corner. A box

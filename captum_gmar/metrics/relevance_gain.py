@@ -40,9 +40,8 @@ def symmetric_relevance_gain(
     softmax: bool = False,
     batch_size: int | None = None,
 ) -> SymmetricRelevanceGain:
-    r"""
-    Compute the area under the target's logit when the least relevant patches are removed first, minus the area when the
-    most relevant are removed first.
+    r"""Compute the area under the target's logit when the least relevant patches are removed first, minus the area when
+    the most relevant are removed first.
 
     .. math:: \mathrm{SRG} = \mathrm{AUC}_{\text{least relevant first}} - \mathrm{AUC}_{\text{most relevant first}}
 
@@ -98,8 +97,7 @@ def prediction_changes(
     removal: Removal | None = None,
     batch_size: int | None = None,
 ) -> PerturbationCurve:
-    """
-    Check at which steps the predicted class changes while the most relevant patches are removed first.
+    """Check at which steps the predicted class changes while the most relevant patches are removed first.
 
     The mean over images is the most-influential-first accuracy of LibraGrad's protocol. With ``-attributions``, it is
     the least-influential-first accuracy, where lower is better.
@@ -145,8 +143,7 @@ def changes(predictions: PerturbationCurve) -> PerturbationCurve:
 
 
 def area_over_curve(curves: PerturbationCurve) -> Tensor:
-    r"""
-    Compute the area over a perturbation curve (AOPC), the output's mean decrease over the K steps.
+    r"""Compute the area over a perturbation curve (AOPC), the output's mean decrease over the K steps.
 
     .. math:: \frac{1}{K} \sum_{k=1}^{K} f(x_0) - f(x_k)
 

@@ -25,8 +25,7 @@ class ParameterRandomisation(NamedTuple):
 def class_sensitivity(
     attribute: Attribute, forward_func: ForwardFunc, inputs: Tensor, *, patch_size: PatchSize = None
 ) -> Tensor:
-    r"""
-    Compute how much the maps for an image's two most probable classes differ.
+    r"""Compute how much the maps for an image's two most probable classes differ.
 
     .. math:: 1 - \rho(m_1, m_2)
 
@@ -81,8 +80,7 @@ def parameter_randomisation(
     patch_size: PatchSize = None,
     seed: int = 0,
 ) -> ParameterRandomisation:
-    """
-    Randomise the model's layers one by one from the top, and compare each map with the original model's map.
+    """Randomise the model's layers one by one from the top, and compare each map with the original model's map.
 
     This is the cascading model parameter randomisation test. A method whose map does not change shows the image, not
     the model. Normal noise of the same mean and standard deviation replaces each parameter, so constant parameters do
@@ -148,8 +146,7 @@ def parameter_randomisation(
 
 
 def layers_from_the_top(model: nn.Module) -> list[str]:
-    """
-    Return the names of modules that together hold a model's parameters, from the output to the input.
+    """Return the names of modules that together hold a model's parameters, from the output to the input.
 
     Stacks of layers (an ``nn.ModuleList`` or ``nn.Sequential`` of modules with submodules) are split into layers, and
     modules around a stack into their children. The order is the reverse of assignment, which in most models is the

@@ -74,8 +74,7 @@ class Heat(NamedTuple):
 
 
 def heat_of(attribution: Map, photo: Image.Image, name: str = "attribution", outlier_perc: float = OUTLIERS) -> Heat:
-    """
-    Return the map of an attribution over a photo, of patches or of pixels, whose channels are summed.
+    """Return the map of an attribution over a photo, of patches or of pixels, whose channels are summed.
 
     Raises:
         TypeError: if it is no tensor or array of numbers.
@@ -95,8 +94,7 @@ def heat_of(attribution: Map, photo: Image.Image, name: str = "attribution", out
 
 
 def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
-    """
-    Return relevance of patches, (rows, columns), or several such.
+    """Return relevance of patches, (rows, columns), or several such.
 
     Raises:
         TypeError: if it is no tensor or array of numbers.
@@ -110,8 +108,7 @@ def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
 
 
 def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
-    """
-    Return values with the scale of their colours.
+    """Return values with the scale of their colours.
 
     It goes from zero, or as far down as up, to the largest value. A map that is nowhere small is shown above its least
     value. The scale is never shorter than the mean, or twice the mean from zero, so that a map whose values hardly
@@ -136,8 +133,7 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
 
 
 def blend(photo: Image.Image, heat: Heat, crop: Crop | None = None, smooth: bool = False) -> Image.Image:
-    """
-    Compose a map over its photo in grey.
+    """Compose a map over its photo in grey.
 
     Args:
         photo: RGB.
@@ -191,8 +187,7 @@ def _line(image: Image.Image, thickness: float) -> int:
 
 
 def corners_of(box: Any, name: str) -> Crop:
-    """
-    Return the corners of a box.
+    """Return the corners of a box.
 
     Raises:
         ValueError: if they are not four numbers in this order; ``name`` says of what.
@@ -207,8 +202,7 @@ def corners_of(box: Any, name: str) -> Crop:
 
 
 def visible_part(photo: Image.Image, crop: Crop | None) -> tuple[int, int, int, int]:
-    """
-    Return the part of a crop that is in the photo, in whole pixels.
+    """Return the part of a crop that is in the photo, in whole pixels.
 
     Raises:
         ValueError: if there is none.
@@ -241,8 +235,7 @@ def spread(values: Array, photo: Image.Image, crop: Crop | None = None, smooth: 
 
 
 def photo_of(image: Pixels) -> Image.Image:
-    """
-    Return a photo as RGB.
+    """Return a photo as RGB.
 
     Raises:
         TypeError: if it is no tensor, array or image.
@@ -276,8 +269,7 @@ def _levels(pixels: Array) -> Array:
 
 
 def array_of(values: object, name: str) -> Array:
-    """
-    Return an array of numbers, floats in double precision.
+    """Return an array of numbers, floats in double precision.
 
     Raises:
         TypeError: if it is no tensor or array; ``name`` says what it is.

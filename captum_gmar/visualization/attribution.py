@@ -40,8 +40,7 @@ def visualize_attribution(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw one photo, the map of its attribution over it, patch by patch, and the same smoothed.
+    """Draw one photo, the map of its attribution over it, patch by patch, and the same smoothed.
 
     Below the map the photo is grey. Orange is for the class and blue against it, and their opacity is how far a value
     is from zero: half the relevance has half the opacity. They are strongest at the largest value of this map, or at
@@ -119,8 +118,7 @@ def overlay_attribution(
     smooth: bool = False,
     outlier_perc: float = OUTLIERS,
 ) -> Image.Image:
-    """
-    Compose the map of an attribution over its photo, as large as the photo, in the colours of
+    """Compose the map of an attribution over its photo, as large as the photo, in the colours of
     :func:`visualize_attribution`.
 
     Args:

@@ -31,8 +31,7 @@ def visualize_comparison(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """
-    Draw the maps of several methods side by side: a row for each image, with the photo and a column for each method.
+    """Draw the maps of several methods side by side: a row for each image, with the photo and a column for each method.
     One image with many methods takes several rows.
 
     Every map has a colour scale of its own, so colours compare places of one map, not one map with another; the colour

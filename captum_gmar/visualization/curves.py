@@ -41,8 +41,7 @@ def visualize_perturbation_curves(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw what insertion and deletion followed, a line for each method: the mean over the examples.
+    """Draw what insertion and deletion followed, a line for each method: the mean over the examples.
 
     The legend below each panel gives the mean area under each line, best first. The controls "random map", "uniform
     map" and "centre blob" are drawn in grey. Where there are ten examples or more and at most four methods besides, a

@@ -53,8 +53,7 @@ def visualize_head_importance(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw how much each head matters, a row for each layer and a column for each head, with the values in the cells.
+    """Draw how much each head matters, a row for each layer and a column for each head, with the values in the cells.
 
     Layer 0, next to the image, is at the top; the last layer, next to the classifier, at the bottom. The colours run
     from zero to the largest value, and where there are negative ones as far down as up.
@@ -130,8 +129,7 @@ def visualize_head_attention(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw where each head of a layer looks from one token, over the photo: the head that matters most first.
+    """Draw where each head of a layer looks from one token, over the photo: the head that matters most first.
 
     Every map has a colour scale of its own, so colours compare places of one head and not one head with another.
 

@@ -41,8 +41,7 @@ def visualize_spectrogram(
     outlier_perc: float = OUTLIERS,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw a spectrogram, and below it the same with its relevance over it, over time and frequency.
+    """Draw a spectrogram, and below it the same with its relevance over it, over time and frequency.
 
     Args:
         attribution (Tensor or numpy.ndarray): Of one sound: (rows, columns), the relevance of places that lie evenly
@@ -116,8 +115,7 @@ def _mark_frequencies(panel: Axes, bins: int, sampling_rate: int) -> None:
 
 
 def _mel(hertz: float) -> float:
-    """
-    Return the mel of a frequency in hertz.
+    """Return the mel of a frequency in hertz.
 
     >>> round(_mel(1000))
     1000

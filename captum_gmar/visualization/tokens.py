@@ -27,8 +27,7 @@ def visualize_token_interaction(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw what fed one patch, as :func:`~captum_gmar.visualize_attribution` does, with that patch framed.
+    """Draw what fed one patch, as :func:`~captum_gmar.visualize_attribution` does, with that patch framed.
 
     Most of a patch's relevance often stays with itself. The colours therefore end at the others, and what the patch
     keeps stands below the colour bar; where that is more than the others have, it has the last colour.
@@ -88,8 +87,7 @@ def visualize_relevance_flow(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """
-    Draw how relevance comes down the layers, from the last to the first, where it is what the method returns.
+    """Draw how relevance comes down the layers, from the last to the first, where it is what the method returns.
 
     Every map has a colour scale of its own, so colours compare places of one layer and not one layer with another.
 

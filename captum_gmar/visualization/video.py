@@ -40,8 +40,7 @@ def visualize_video(
     outlier_perc: float = OUTLIERS,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """
-    Draw a video as a strip of frames, and below each of them the frame with its relevance over it.
+    """Draw a video as a strip of frames, and below each of them the frame with its relevance over it.
 
     All frames share one colour scale, so that colours compare one moment with another: that of
     :func:`~captum_gmar.visualize_attribution`, over all values of the video. A tube of several frames has its colour in
@@ -101,8 +100,7 @@ def overlay_video(
     smooth: bool = False,
     outlier_perc: float = OUTLIERS,
 ) -> list[Image.Image]:
-    """
-    Compose every frame of a video with its relevance over it, in the colours of :func:`visualize_video`, for a film.
+    """Compose every frame of a video with its relevance over it, in the colours of :func:`visualize_video`, for a film.
 
     Args:
         attribution, frames, crop, smooth, outlier_perc: those of :func:`visualize_video`.

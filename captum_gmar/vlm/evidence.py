@@ -26,8 +26,7 @@ ANSWER_VALUES = {"attention_mask": 1, "mm_token_type_ids": 0, "token_type_ids": 
 
 
 class AnswerEvidence:
-    r"""
-    Attention evidence for every word of a generated answer, in one forward and one backward pass.
+    r"""Attention evidence for every word of a generated answer, in one forward and one backward pass.
 
     .. math::
         R_{wj} = \sum_l \sum_h A_{l,h,ij} \; v_{l,h,j} \cdot \frac{\partial o_{l,w}}{\partial (A_{l,h} v_{l,h})_i},
@@ -86,8 +85,7 @@ class AnswerEvidence:
         gen_args: Mapping[str, Any] | None = None,
         images: Any = None,
     ) -> AnswerAttribution:
-        """
-        Explain every token of an answer.
+        """Explain every token of an answer.
 
         Args:
             inputs: A prompt, to which the processor's chat template is applied if there is one; or the processor's

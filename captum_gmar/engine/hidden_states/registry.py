@@ -46,8 +46,7 @@ _registered: dict[Any, BalanceRule] = {}
 
 
 def register_rule(kind: Any, rule: BalanceRule) -> None:
-    """
-    Register LibraGrad's rule for a module or function that it does not know.
+    """Register LibraGrad's rule for a module or function that it does not know.
 
     Args:
         kind: A class of modules, an overridable function of torch such as ``torch.nn.functional.elu``, or a

@@ -27,8 +27,7 @@ def is_data_set(data: Path) -> bool:
 
 
 def read_examples(data: Path) -> list[Example]:
-    """
-    Read examples of a folder of images or class subfolders, of a CSV file, of a JSON list or of a saved data set.
+    """Read examples of a folder of images or class subfolders, of a CSV file, of a JSON list or of a saved data set.
 
     Raises:
         OSError: if there is no such file or folder, or it cannot be read.

@@ -24,8 +24,7 @@ _IMAGES = ("image", "pixel_values", "path")
 
 
 def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
-    """
-    Return the examples of data in any form that :func:`captum_gmar.evaluate` takes.
+    """Return the examples of data in any form that :func:`captum_gmar.evaluate` takes.
 
     Args:
         data: images, or pixel values.

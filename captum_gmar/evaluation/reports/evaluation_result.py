@@ -67,8 +67,7 @@ class Evaluation(Report):
         return self.tables.records["curves"]
 
     def curves(self, metric: str, removal: str) -> Mapping[str, PerturbationCurve]:
-        """
-        Return the curves of every method for :func:`captum_gmar.visualization.visualize_perturbation_curves`.
+        """Return the curves of every method for :func:`captum_gmar.visualization.visualize_perturbation_curves`.
 
         Args:
             metric (str): "insertion" or "deletion", or another that is the area under a curve.
@@ -84,8 +83,7 @@ class Evaluation(Report):
         return self.tables.report
 
     def visualize(self, *, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
-        """
-        Plot the mean of every method with its interval, a panel for each metric and removal.
+        """Plot the mean of every method with its interval, a panel for each metric and removal.
 
         Args:
             use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.

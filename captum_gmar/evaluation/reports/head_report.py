@@ -85,8 +85,7 @@ class AblationResult(Report):
         return "\n\n".join(parts)
 
     def visualize(self, *, title: str | None = None, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
-        """
-        Plot accuracy, probability and logit as heads are silenced, a panel for each.
+        """Plot accuracy, probability and logit as heads are silenced, a panel for each.
 
         Args:
             title (str, optional): Above the whole.
@@ -165,8 +164,7 @@ class HeadResults(Report):
         return "\n\n".join(filter(None, parts))
 
     def visualize(self, *, title: str | None = None, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
-        """
-        Plot the mean of each score, a panel of layers and heads, with its standard deviation over the images.
+        """Plot the mean of each score, a panel of layers and heads, with its standard deviation over the images.
 
         Args:
             title (str, optional): Above the whole.
@@ -212,8 +210,7 @@ def short_title(model: str, data: str) -> str:
 
 
 def write_heads(results: HeadResults, folder: Path) -> None:
-    """
-    Write tables, pictures and, last, the report. Files of an earlier report that this one does not have are removed.
+    """Write tables, pictures and, last, the report. Files of an earlier report that this one does not have are removed.
 
     Raises:
         OSError: if they cannot be written; those that were there are whole.

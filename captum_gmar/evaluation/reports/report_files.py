@@ -26,8 +26,7 @@ ROW_INCHES, COLUMN_INCHES, NAME_INCHES = 0.24, 2.4, 2.2
 
 
 def write(tables: Tables, folder: Path) -> None:
-    """
-    Write tables, plots and, last, the summary. Files of an earlier report that this one does not have are removed.
+    """Write tables, plots and, last, the summary. Files of an earlier report that this one does not have are removed.
 
     Raises:
         OSError: if they cannot be written; those that were there are whole.

@@ -78,8 +78,7 @@ def curves_by_quantity(results: Iterable[Result]) -> dict[Quantity, dict[str, Nu
 
 
 def summarise_quantity(quantity: Quantity, values: Mapping[str, Sequence[float]], seed: int = 0) -> Summary:
-    r"""
-    Return means and paired differences with percentile bootstrap intervals.
+    r"""Return means and paired differences with percentile bootstrap intervals.
 
     Examples are resampled with replacement 2000 times, equally for all methods; an interval holds the middle 95 % of
     the means so made. It says how much the mean would vary with other examples of the same kind, and nothing of other

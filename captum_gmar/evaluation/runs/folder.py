@@ -26,8 +26,7 @@ _held: set[Path] = set()  # by this process, which the system lets lock a file t
 def use_folder(
     folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], note: Callable[[str], None]
 ) -> Iterator[None]:
-    """
-    Keep the folder for this process and for results of these settings within the block.
+    """Keep the folder for this process and for results of these settings within the block.
 
     Raises:
         OSError: if the folder cannot be made or written to, or another process is at work there.
@@ -45,8 +44,7 @@ def use_folder(
 def open_folder(
     folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], has_results: bool = True
 ) -> list[str]:
-    """
-    Make the folder for results of these settings, or check that it holds such results already.
+    """Make the folder for results of these settings, or check that it holds such results already.
 
     Args:
         folder: of the results.
@@ -83,8 +81,7 @@ def open_folder(
 
 
 def check_free(folder: Path) -> None:
-    """
-    Check that the folder is new, or empty, or one of results.
+    """Check that the folder is new, or empty, or one of results.
 
     Raises:
         ValueError: if it is none of these.
@@ -121,8 +118,7 @@ def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @contextmanager
 def lock_folder(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """
-    Lock the folder, which exists, for this process within the block.
+    """Lock the folder, which exists, for this process within the block.
 
     The system holds the lock, also on folders that machines share, and releases it when the process ends, however it
     ends. Where files cannot be locked, ``note`` says so and other processes are not kept out.
