@@ -19,6 +19,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
 
+from captum_gmar.files.writing import DOTS_PER_INCH
 from captum_gmar.visualization._heatmap import (
     PAPER,
     Crop,
@@ -142,7 +143,9 @@ def tile_row(tiles: Sequence[Tile], layout: Layout) -> PanelRow:
 
 def draw_tile(panel: Axes, tile: Tile, layout: Layout) -> None:
     """Draw an image with its name above, and its colour bar and text below."""
-    panel.imshow(np.asarray(tile.image), origin="upper", aspect="equal", interpolation="antialiased")
+    is_small = max(tile.image.size) < DOTS_PER_INCH * layout.panel  # enlarged, which takes time to smooth
+    interpolation = "nearest" if is_small else "antialiased"
+    panel.imshow(np.asarray(tile.image), origin="upper", aspect="equal", interpolation=interpolation)
     panel.set(xticks=[], yticks=[])
     panel.set_title(tile.name, fontsize=layout.name_size, parse_math=False)
     wider = max(1, tile.image.height / tile.image.width / TALLEST)  # the bar is not narrower below a narrow image
