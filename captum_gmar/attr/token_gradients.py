@@ -75,7 +75,7 @@ class FullGradPlus(TokenAttribution):
 
 
 class LibraFullGradPlus(FullGradPlus):
-    r"""Libra FullGrad+: the mean over layers of each token times its gradient, in a balanced backward pass,
+    r"""Libra FullGrad+: the mean over layers of each token times its gradient, in LibraGrad's backward pass,
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} \sum_c h_{l,j,c} \, \frac{\tilde\partial y}{\tilde\partial h_{l,j,c}}
@@ -137,10 +137,10 @@ class AttCAT(TokenAttribution):
 
 
 class LibraAttCAT(AttCAT):
-    r"""Libra AttCAT: :class:`AttCAT` in a balanced backward pass, see
+    r"""Libra AttCAT: :class:`AttCAT` in LibraGrad's backward pass, see
     :mod:`captum_gmar.engine.hidden_states.libragrad`.
 
-    Limitations: what :class:`AttCAT` does not. Signed, in units of the logit.
+    Limitations: those of :class:`AttCAT`. Signed, in units of the logit.
 
     Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR
     2025, https://arxiv.org/abs/2411.16760.

@@ -21,15 +21,13 @@ class NoAttentionError(NoPatchGridError):
 
 def check_deterministic(model: nn.Module | ModelInfo) -> None:
     """Raise a RuntimeError if the model draws at random which layers run, or recomputes them in the backward pass."""
-    survey = inspect_model(model)
-    if any(
-        getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in survey.each("drop_prob")
-    ):
+    info = inspect_model(model)
+    if any(getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in info.each("drop_prob")):
         raise RuntimeError(
             "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
             "model.eval() first."
         )
-    check_no_checkpointing(survey)
+    check_no_checkpointing(info)
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:

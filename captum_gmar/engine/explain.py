@@ -21,18 +21,18 @@ class Pass(Enum):
     HIDDEN_STATES = auto()  # tokens between layers times gradient
 
 
-def choose_pass(passes: Collection[Pass], survey: ModelInfo, inputs: Tensor) -> Pass:
+def choose_pass(passes: Collection[Pass], info: ModelInfo, inputs: Tensor) -> Pass:
     """Return the pass that fits the model's structure, of those that a method has.
 
     Raises:
         RuntimeError: if the model is traced or exported.
     """
     if Pass.VALUES in passes:
-        return Pass.VALUES if has_several_grids(survey, inputs) or not has_patch_size(survey) else Pass.ATTENTION
+        return Pass.VALUES if has_several_grids(info, inputs) or not has_patch_size(info) else Pass.ATTENTION
     if Pass.WINDOWS in passes:
         # Tokens before the patches are of one grid alone.
-        is_staged = not survey.tokens(PREFIX_PARAMETERS) and has_nested_stages(survey)
-        return Pass.WINDOWS if is_staged or not has_patch_size(survey) else Pass.ATTENTION
+        is_staged = not info.tokens(PREFIX_PARAMETERS) and has_nested_stages(info)
+        return Pass.WINDOWS if is_staged or not has_patch_size(info) else Pass.ATTENTION
     (only,) = passes
     return only
 
@@ -56,12 +56,12 @@ def explain_model(
     Raises:
         ValueError, RuntimeError, FloatingPointError: those of the pass.
     """
-    survey = ModelInfo(model)
-    chosen, refusal = choose_pass(passes, survey, inputs), None
+    info = ModelInfo(model)
+    chosen, refusal = choose_pass(passes, info, inputs), None
     if chosen is Pass.HIDDEN_STATES:
         from captum_gmar.engine.hidden_states.explain import explain_hidden_states
 
-        return explain_hidden_states(survey, forward_func, plan, inputs, request)
+        return explain_hidden_states(info, forward_func, plan, inputs, request)
     if chosen is Pass.VALUES:
         from captum_gmar.engine.values.explain import explain_values
 
@@ -69,7 +69,7 @@ def explain_model(
     if chosen is Pass.ATTENTION:
         from captum_gmar.engine.attention.explain import explain_attention
 
-        explanations, refusal = explain_attention(survey, forward_func, plan, inputs, request)
+        explanations, refusal = explain_attention(info, forward_func, plan, inputs, request)
         if refusal is None:
             return explanations
         if Pass.WINDOWS not in passes or plan.separate:

@@ -64,7 +64,7 @@ def test_a_function_that_raises_runs_once(make, error, name, vit, images):
 )
 def test_the_pass_that_fits_a_model(name, rollout, evidence, vit):
     model = vit if name == "ViT" else FIELD_FAMILIES[name].make()
-    survey, images = ModelInfo(model), torch.zeros(1, 3, 64, 64)
-    assert choose_pass(GMARAttribution.passes, survey, images) is rollout
-    assert choose_pass(AttentionEvidence.passes, survey, images) is evidence
-    assert choose_pass(TokenEvidence.passes, survey, images) is Pass.HIDDEN_STATES
+    info, images = ModelInfo(model), torch.zeros(1, 3, 64, 64)
+    assert choose_pass(GMARAttribution.passes, info, images) is rollout
+    assert choose_pass(AttentionEvidence.passes, info, images) is evidence
+    assert choose_pass(TokenEvidence.passes, info, images) is Pass.HIDDEN_STATES

@@ -42,12 +42,12 @@ from captum_gmar.engine.targets import select
 
 
 def explain_attention(
-    survey: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
+    info: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
 ) -> tuple[list[Explanation], NoPatchGridError | None]:
     """Run ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
     Args:
-        survey: the model that ``forward_func`` runs, for its patch grid and the tokens its classifier reads.
+        info: the model that ``forward_func`` runs, for its patch grid and the tokens its classifier reads.
         forward_func: gives the logits; without a rule, its output may be anything.
         plan: the method's.
         pixels: (N, channels, height, width), all of one batch.
@@ -62,21 +62,21 @@ def explain_attention(
             the plan takes each layer's own logits.
         FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
     """
-    with run_forward(survey, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
+    with run_forward(info, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
         if forward_pass.refusal is not None:
             return [], forward_pass.refusal
-        logits, scores = _logits_and_scores(survey, plan, forward_pass, output, is_needed=callable(request.targets))
+        logits, scores = _logits_and_scores(info, plan, forward_pass, output, is_needed=callable(request.targets))
         targets = request.targets_for(logits, len(pixels))
         flags = [Flags() for _ in targets]
         selected = [output]
         if plan.rule:
             selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
-        if (refusal := forward_pass.find_refusal(survey.model)) is not None:
+        if (refusal := forward_pass.find_refusal(info.model)) is not None:
             return [], refusal
         first = first_layer(plan.start_layer, forward_pass.count)
-        starts = _starts(survey, plan, forward_pass, selected)
+        starts = _starts(info, plan, forward_pass, selected)
         explanations = [
-            _explain_score(survey, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
+            _explain_score(info, plan, forward_pass, first, score, start, flags[number - 1], number < len(selected))
             for number, (score, start) in enumerate(zip(selected, starts, strict=True), 1)
         ]
     explanations = explanations if plan.rule else explanations * len(targets)
@@ -84,7 +84,7 @@ def explain_attention(
 
 
 def _logits_and_scores(
-    survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
+    info: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object, is_needed: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Return the model's logits (N, classes), detached if there are any, and the scores that targets select from."""
     if not plan.rule:
@@ -95,13 +95,13 @@ def _logits_and_scores(
         check_rows(logits, forward_pass.examples)
     scores = plan.score(logits)
     if plan.separate:
-        scores = sum_layer_logits(scores, forward_pass, survey.model)
+        scores = sum_layer_logits(scores, forward_pass, info.model)
         logits = logits.chunk(forward_pass.apart)[-1]  # those of the last layer are the whole model's
     return logits.detach(), scores
 
 
 def _explain_score(
-    survey: ModelInfo,
+    info: ModelInfo,
     plan: Plan,
     forward_pass: ForwardPass,
     first: int,
@@ -116,7 +116,7 @@ def _explain_score(
         backward_pass = BackwardPass(plan.rule, forward_pass, start, first, flags)
         backward_pass.run(selected, goes_again)
         if plan.begins and plan.tokens is None:
-            backward_pass.check_start(start, whole=not pools_maxima(survey))
+            backward_pass.check_start(start, whole=not pools_maxima(info))
         relevance, importance = backward_pass.result()
         for has_gradient in backward_pass.has_gradient():
             flags.add(has_gradient)
@@ -132,16 +132,16 @@ def run_forward(
     model: nn.Module | ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, additional_forward_args: object
 ) -> Iterator[tuple[ForwardPass, Any]]:
     """Run forward; give the pass and the output, for the block."""
-    survey = inspect_model(model)
-    check_deterministic(survey)
-    grid = patch_grid(survey, *pixels.shape[-2:])
+    info = inspect_model(model)
+    check_deterministic(info)
+    grid = patch_grid(info, *pixels.shape[-2:])
     arguments = _format_additional_forward_args(additional_forward_args) or ()
-    layers = transformer_layers(survey) if plan.separate else []
+    layers = transformer_layers(info) if plan.separate else []
     forward_pass = ForwardPass(len(pixels), grid, plan, len(layers))
     try:
         with (
             forward_pass,
-            attention_implementation(survey, "sdpa"),
+            attention_implementation(info, "sdpa"),
             force_eager(),
             separate_layers(layers, forward_pass) if layers else nullcontext(),
             nullcontext() if plan.rule else _drop_saved_tensors(),
@@ -151,7 +151,7 @@ def run_forward(
             output = forward_func.run(marked, *arguments)
         logits = find_logits(output)
         if logits is not None:
-            check_forward(forward_func, survey.model, logits, forward_pass.pixels, forward_pass.entry, pixels)
+            check_forward(forward_func, info.model, logits, forward_pass.pixels, forward_pass.entry, pixels)
         yield forward_pass, output
     finally:
         forward_pass.forget()
@@ -207,14 +207,14 @@ def _read_query_rows(layer: AttentionBlocks, reduction: Reduction) -> HeadSums:
     return read_blocks(layer, reduction)
 
 
-def _starts(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
+def _starts(info: ModelInfo, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:
     """Return where the relevance of each score begins."""
     if forward_pass.poolings:
-        return [_start(survey, plan, forward_pass, score) for score in selected]
-    return [_start(survey, plan, forward_pass, selected[0])] * len(selected)
+        return [_start(info, plan, forward_pass, score) for score in selected]
+    return [_start(info, plan, forward_pass, selected[0])] * len(selected)
 
 
-def _start(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
+def _start(info: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: object) -> Tensor:
     """Return where relevance begins (N, T), each row summing to 1; zero for rules that begin nowhere."""
     if not plan.begins:
         return forward_pass.like.new_zeros(forward_pass.examples, forward_pass.tokens)
@@ -226,7 +226,7 @@ def _start(survey: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: obj
         )
     if read:
         return read[0].to(forward_pass.like)
-    start = start_relevance(survey, forward_pass.grid, forward_pass.tokens, plan.tokens)
+    start = start_relevance(info, forward_pass.grid, forward_pass.tokens, plan.tokens)
     return start.to(forward_pass.like).repeat(forward_pass.examples, 1)
 
 

@@ -35,7 +35,7 @@ class ValueMode(AttentionMode):
         writes_out: whether attention is written out, where torch computes it at once, and kept beside the values.
         layer: the layer that runs; values are kept where there is one. EACH: every attention counts as one.
         entry: the tokens that entered the list of layers that runs.
-        is_separable: whether no attention over places came before the layers.
+        is_separable: whether no attention over positions came before the layers.
         values: of each attention, in order.
         maps: the spatial shapes of convolutions' outputs, of those that depend on the inputs.
         streams: of tokens that stand for positions; of EACH, no other values are kept.

@@ -73,7 +73,7 @@ def explain_values(
     logits = captured.logits.chunk(captured.layers)[-1].detach()
     targets = request.targets_for(logits, len(inputs))
     values = _values_from(captured, plan.start_layer)
-    places, dims = find_positions(model, inputs, arguments, captured.maps)
+    positions, dims = find_positions(model, inputs, arguments, captured.maps)
     explanations = []
     for number, target in enumerate(targets, 1):
         selected = select(scores, target, request.contrast)
@@ -81,7 +81,7 @@ def explain_values(
         retains = number < len(targets) or captured.layers == 1
         tensors = [mixed.value for mixed in values]
         each = gradients(selected, tensors, retains, allow_unused=True) if tensors else ()
-        explanations.append(_explain_on_grid(model, captured, values, each, places, dims)._replace(logits=logits))
+        explanations.append(_explain_on_grid(model, captured, values, each, positions, dims)._replace(logits=logits))
     return explanations
 
 
@@ -97,27 +97,27 @@ def _explain_on_grid(
     captured: CapturedValues,
     values: Sequence[MixedValues],
     gradients: Sequence[Tensor | None],
-    places: Positions,
+    positions: Positions,
     dims: Shape,
 ) -> Explanation:
     with without_autocast(captured.logits.device.type):
         products = [
-            places.field(mixed, gradient)
+            positions.field(mixed, gradient)
             for mixed, gradient in zip(values, gradients, strict=True)
             if gradient is not None
         ]
         placed = [product for product in products if product is not None]
         if not placed or len(placed) < len(products):
-            raise _no_places_captured_error(model, captured, places)
+            raise _no_places_captured_error(model, captured, positions)
         relevance = _sum_of_layers(placed)
     check_finite(relevance, "relevance")
-    grid = places.kind(finest(tuple(product.field.shape[1:]) for product in placed), dims)
+    grid = positions.kind(finest(tuple(product.field.shape[1:]) for product in placed), dims)
     lacks_gradient = any(not product.field.any() for product in placed)
     return Explanation(relevance, None, grid, lacks_gradient)
 
 
 def _sum_of_layers(placed: Sequence[PlacedTokens]) -> Tensor:
-    """Return the sum (N, T) of tokens without a place, then of the places of the finest grid."""
+    """Return the sum (N, T) of tokens without a position, then of the positions of the finest grid."""
     device = placed[-1].field.device
     field = sum_fields([layer.field.to(device) for layer in placed])
     most = max(layer.others.shape[1] for layer in placed)
@@ -155,7 +155,7 @@ def _capture_apart(
         mode.layer = layer
         mode.entry = passing.entries[-1]
         if layer == 0 and not mode.streams.begins_in_inputs(mode.entry):
-            mode.is_separable = False  # the tokens are of no places
+            mode.is_separable = False  # the tokens have no positions
 
     marked, layers = mark(inputs), sum(map(len, stages))
     if is_whole:
@@ -247,7 +247,7 @@ def _one_size(sizes: Tensor) -> tuple[int, int]:
     return rows, columns
 
 
-def _no_places_captured_error(model: nn.Module, captured: CapturedValues, places: Positions) -> RuntimeError:
+def _no_places_captured_error(model: nn.Module, captured: CapturedValues, positions: Positions) -> RuntimeError:
     name = type(model).__name__
     if not captured.values:
         check_not_traced(model)
@@ -257,7 +257,7 @@ def _no_places_captured_error(model: nn.Module, captured: CapturedValues, places
             "by a softmax. Models without attention cannot be explained."
         )
     shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in captured.values))
-    grids = ", ".join("x".join(map(str, shape)) for shape in places.grids.shapes) or "none"
+    grids = ", ".join("x".join(map(str, shape)) for shape in positions.grids.shapes) or "none"
     return RuntimeError(
         f"Expected attention of {name} over the places of a grid that a convolution cuts its inputs into ({grids}), "
         f"but its values are of shapes {shapes}. Does the model, or forward_func, detach them, or drop tokens?"

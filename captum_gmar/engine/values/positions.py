@@ -44,19 +44,19 @@ class MixedValues(NamedTuple):
 class PlacedTokens(NamedTuple):
     """A number for each token of one attention."""
 
-    field: Tensor  # (N, *grid) of the places
-    others: Tensor  # (N, tokens) of tokens that stand for none: those before the places, then those behind
+    field: Tensor  # (N, *grid) of the positions
+    others: Tensor  # (N, tokens) of tokens that have none: those before the positions, then those behind
 
 
 class Positions:
-    """The places of the tokens of one pass.
+    """The positions of the tokens of one pass.
 
     Args:
         model: for its prefix tokens, and an order of its tokens.
         examples: N.
         grids: that tokens may lie on.
         kind: what the finest grid is made as.
-        padded: how many tokens behind the places there are that hold nothing.
+        padded: number of empty tokens behind the positions.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Positions:
         self.kind = kind
         self.examples = examples
         self.grids = grids
-        survey = ModelInfo(model)
-        self.prefixes = sorted({0, *survey.tokens(PREFIX_PARAMETERS)})
-        self.behind = padded + max(survey.tokens(QUERY_PARAMETERS), default=0)
-        self.ordering = next((module for module, _ in survey.modules if hasattr(type(module), "reroll")), None)
+        info = ModelInfo(model)
+        self.prefixes = sorted({0, *info.tokens(PREFIX_PARAMETERS)})
+        self.behind = padded + max(info.tokens(QUERY_PARAMETERS), default=0)
+        self.ordering = next((module for module, _ in info.modules if hasattr(type(module), "reroll")), None)
         attends_jointly = "joint_space_time"
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 
@@ -129,7 +129,7 @@ class Positions:
         is_among_channels = (
             self._lay_out(product.sum((1, 3))) is None and self.grids.grid_of(product.shape[3]) is not None
         )
-        return product.sum((1, 2) if is_among_channels else (1, 3))  # of attention among channels, places are the last
+        return product.sum((1, 2) if is_among_channels else (1, 3))  # attention among channels has positions last
 
     def _undo_cut(self, tokens: Tensor, mixed: MixedValues) -> Tensor | None:
         """Return the tokens as they were before a cut ahead of their layers, so that those that attend as a whole are

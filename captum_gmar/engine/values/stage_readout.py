@@ -145,7 +145,7 @@ def _hook_branch(branch: nn.Module, passing: SkippedLayers) -> list[Any]:
     def enter(module: nn.Module, args: Any) -> Any:
         if passing.carried is None:
             return None
-        true = args[0][-passing.rows :].mul(1)  # computed anew, so that its places are those of the true examples
+        true = args[0][-passing.rows :].mul(1)  # computed anew, so that its positions are those of the true examples
         return true, *args[1:]
 
     @limit_to_thread

@@ -4,7 +4,7 @@ Every step is linear in the relevance. Attention in windows is attention over al
 zero between windows, so a rule reads it window by window; shifts and cuts only give the positions of a window's tokens.
 A merged token's relevance goes to its parts equally. Tokens without a position, of padding, pass no relevance on.
 
-Letters in shapes: N examples, S windows of all examples, H heads, n tokens of a window, T places of a stage.
+Letters in shapes: N examples, S windows of all examples, H heads, n tokens of a window, T positions of a stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +68,7 @@ class WrittenOut:
 
 
 class WindowLayer(NamedTuple):
-    """One attention layer over the places of its stage."""
+    """One attention layer over the positions of its stage."""
 
     attention: Tensor  # A (S, H, n, n)
     tokens: Tensor  # (N, T) of each place the number of its token, among the S·n of all windows
@@ -146,18 +146,18 @@ def explain_windows(
         NoPatchGridError: if attention is not of places with one another, in layers one upon the other; the refusal,
             where that says more.
         ValueError: if the plan is another, or its start layer or tokens are none of the model's; or if the model cuts
-            no patches, and has no attention over places.
+            no patches, and has no attention over positions.
         RuntimeError: if the target does not read all places after the last layer.
         FloatingPointError: if the target's logits or the relevance is NaN or infinite.
     """
     check_deterministic(model)
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
     mode, logits = run_together(model, forward_func, inputs, arguments, writes_out=True)
-    places, dims = find_positions(model, inputs, arguments, list(mode.maps))
+    positions, dims = find_positions(model, inputs, arguments, list(mode.maps))
     if not mode.values:
         raise refusal or _no_places_error(model)
     refuse = partial(_not_windows_error, model, refusal)
-    layers = [_layer(mixed, places, refuse) for mixed in mode.values]
+    layers = [_layer(mixed, positions, refuse) for mixed in mode.values]
     _check_plan(plan)
     layers = layers[first_layer(plan.start_layer, len(layers)) :]
     targets = request.targets_for(logits.detach(), len(inputs))
@@ -173,7 +173,7 @@ def explain_windows(
 
 
 def _not_windows_error(model: nn.Module, refusal: NoPatchGridError | None, why: str) -> NoPatchGridError:
-    """Return the refusal of the pass before, or why attention over places is not of places with one another."""
+    """Return the refusal of the pass before, or why attention is not of positions with one another."""
     if refusal is not None and not isinstance(refusal, NoAttentionError) and not has_stages(model):
         return refusal
     return NoPatchGridError(
@@ -183,9 +183,9 @@ def _not_windows_error(model: nn.Module, refusal: NoPatchGridError | None, why: 
 
 
 def _no_places_error(model: nn.Module) -> Exception:
-    survey = ModelInfo(model)
-    if not has_patch_size(survey):
-        return no_patch_size_error(survey)
+    info = ModelInfo(model)
+    if not has_patch_size(info):
+        return no_patch_size_error(info)
     return _not_windows_error(model, None, "none of it is over places of the image")
 
 
@@ -199,12 +199,12 @@ def _check_plan(plan: Plan) -> None:
         )
 
 
-def _layer(mixed: MixedValues, places: Positions, refuse: Refuse) -> WindowLayer:
+def _layer(mixed: MixedValues, positions: Positions, refuse: Refuse) -> WindowLayer:
     """Return the layer of values and of the weights that they were mixed by."""
     attention, value = mixed.weights, mixed.value
     if attention is None or attention.dim() != 4 or attention.shape[-1] != attention.shape[-2]:
         raise refuse("its queries and keys are not of the same tokens")
-    found = places.tokens_of(mixed) if value.shape[:3] == attention.shape[:3] else None
+    found = positions.tokens_of(mixed) if value.shape[:3] == attention.shape[:3] else None
     if found is None or found.dim() != 3:
         raise refuse("its tokens do not stand for one place each")
     tokens, per_example = found.flatten(1), len(attention) // len(found) * attention.shape[-1]
