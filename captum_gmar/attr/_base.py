@@ -279,11 +279,11 @@ class AttentionAttribution(Attribution, ABC):
             return self._explain_batch(plan, pixels, request)
         choose, chosen = request.targets, list[Tensor]()
 
-        def noted(logits: Tensor) -> Tensor:
+        def note_choice(logits: Tensor) -> Tensor:
             chosen.append(choose(logits))
             return chosen[-1]
 
-        explained = self._explain_batch(plan, pixels, request._replace(targets=noted))
+        explained = self._explain_batch(plan, pixels, request._replace(targets=note_choice))
         return [e._replace(target=t) for e, t in zip(explained, chosen[-1].unbind(-1), strict=True)]
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # which loads the pass, and that is not needed before it runs
 class FullGradRule(TokenRule):
     r"""FullGrad+: the mean over layers of the tokens that enter them, times their gradient."""
 
-    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+    def select_tensors(self, layers: "LayerTokens") -> Sequence[Tensor]:
         """Return the tokens that enter each layer."""
         return layers.tokens[:-1]
 
@@ -33,7 +33,7 @@ class FullGradRule(TokenRule):
 class AttCATRule(TokenRule):
     """AttCAT: the tokens that leave each layer times their gradient, weighted by the attention that they receive."""
 
-    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+    def select_tensors(self, layers: "LayerTokens") -> Sequence[Tensor]:
         """Return the tokens that leave each layer."""
         layers.check_attention()
         return layers.tokens[1:]
@@ -51,7 +51,7 @@ class AttCATRule(TokenRule):
 class TokenEvidenceRule(TokenRule):
     """Token evidence: what each token holds at every depth, what prefix tokens read of it, and the classifier."""
 
-    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+    def select_tensors(self, layers: "LayerTokens") -> Sequence[Tensor]:
         """Return the tokens between layers, then each attention's output."""
         layers.check_attention()
         return [*layers.tokens, *(layer.output for layer in layers.attention)]
@@ -70,7 +70,7 @@ class TokenEvidenceRule(TokenRule):
 class CDAMRule(TokenRule):
     """CDAM: what enters the last layer's attention, times its gradient."""
 
-    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+    def select_tensors(self, layers: "LayerTokens") -> Sequence[Tensor]:
         """Return what enters the last layer's attention."""
         return [layers.attention_input]
 
@@ -82,7 +82,7 @@ class CDAMRule(TokenRule):
 class GradECLIPRule(TokenRule):
     """Grad-ECLIP: the last attention's values times its output's gradient, in a loosened attention's weights."""
 
-    def differentiated(self, layers: "LayerTokens") -> Sequence[Tensor]:
+    def select_tensors(self, layers: "LayerTokens") -> Sequence[Tensor]:
         """Return the output of the last attention."""
         layers.check_attention()
         return [layers.attention[-1].output]

@@ -47,8 +47,8 @@ def flag_each(tensors: Sequence[Tensor], test: Callable[[Tensor], Tensor]) -> li
     for place, tensor in enumerate(tensors):
         groups.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(place)
     answers: dict[int, Tensor] = {}
-    for places in groups.values():
-        answers.update(zip(places, test(torch.stack([tensors[place] for place in places])).unbind(), strict=True))
+    for indices in groups.values():
+        answers.update(zip(indices, test(torch.stack([tensors[place] for place in indices])).unbind(), strict=True))
     return [answers[place] for place in range(len(tensors))]
 
 

@@ -29,7 +29,7 @@ class TokenRule(ABC):
     balances: bool = False
 
     @abstractmethod
-    def differentiated(self, layers: Any) -> Sequence[Tensor]:
+    def select_tensors(self, layers: Any) -> Sequence[Tensor]:
         """Return the tensors whose gradient the rule takes."""
 
     @abstractmethod

@@ -61,8 +61,8 @@ class BackwardPass:
         for number, tap in enumerate(taps, self.first):
             tap.on_backward(self, goes_on=number > self.first and not self.forward_pass.separate)
         found = gradients(selected, [tap.edge for tap in taps], goes_again, allow_unused=True)
-        deferred = [tap.deferred(gradient) for tap, gradient in zip(taps, found, strict=True)]
-        self._read_deferred([layer for layer in deferred if layer is not None])
+        layers = [tap.read_later(gradient) for tap, gradient in zip(taps, found, strict=True)]
+        self._read_deferred([layer for layer in layers if layer is not None])
         for layer in reversed(range(self.first, self.forward_pass.count)):
             if layer not in self.importance:
                 raise without_gradient_error(layer)

@@ -40,7 +40,7 @@ def explain_hidden_states(
     targets = request.targets_for(layers.logits.detach(), len(pixels))
     flags = [Flags() for _ in targets]
     selected = [select(scores, t, request.contrast, f) for t, f in zip(targets, flags, strict=True)]
-    tensors = rule.differentiated(layers)
+    tensors = rule.select_tensors(layers)
     return [
         _explain_by_rule(rule, layers, layers.gradients(score, tensors, number < len(selected)), flags[number - 1])
         for number, score in enumerate(selected, 1)

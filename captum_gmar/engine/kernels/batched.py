@@ -52,7 +52,7 @@ class BatchedTap(LayerTap):
             self.layer, self.value, self.edge = layer, value, get_gradient_edge(output)
         return output
 
-    def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
+    def read_later(self, gradient: Tensor | None) -> LayerGradient | None:
         """Return the layer with the gradient (N, H, T, D) of its output, if there is one."""
         if gradient is None or self.layer is None or self.value is None:
             return None
@@ -153,9 +153,9 @@ def readers(layers: Sequence[AttentionLayer | LayerGradient]) -> list[Callable[[
         kind = query.shape, query.dtype, query.device, layer.scale, None if mask is None else mask.dtype
         groups.setdefault(kind, []).append(place)
     answers: dict[int, Callable[[Reduction], HeadSums]] = {}
-    for places in groups.values():
-        together = LayerBatch([layers[place] for place in places])
-        answers.update((place, _reader(together, number)) for number, place in enumerate(places))
+    for indices in groups.values():
+        batch = LayerBatch([layers[place] for place in indices])
+        answers.update((place, _reader(batch, number)) for number, place in enumerate(indices))
     return [answers[place] for place in range(len(layers))]
 
 

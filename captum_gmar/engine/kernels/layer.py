@@ -94,7 +94,7 @@ class LayerTap(ABC):
         """Let a listener receive the layer; ``goes_on`` asks for layers before it as well."""
         self.listener, self.goes_on = listener, goes_on
 
-    def deferred(self, gradient: Tensor | None) -> LayerGradient | None:
+    def read_later(self, gradient: Tensor | None) -> LayerGradient | None:
         """Return the layer where it is read after the backward pass, by the gradient of its edge."""
         return None
 
