@@ -21,6 +21,7 @@ from tools.house import (
     files_behind,
     floors,
     functions,
+    has_docstring,
     imports,
     inside,
     longest_chain,
@@ -134,6 +135,12 @@ def test_the_engine_is_seen_at_a_glance(modules: list[Module]) -> None:
     for folder in ("attention", "hidden_states", "hooks", "kernels", "models", "values"):
         rooms, height = inside(f"captum_gmar.engine.{folder}", modules)
         assert (rooms <= 11, height <= 6) == (True, True), folder
+
+
+def test_docstrings_begin_with_what_a_function_does(modules: list[Module]) -> None:
+    package = [module for module in modules if module.is_of_the_package]
+    clauses = [begins_with_a_clause(function) for function in functions(package) if has_docstring(function)]
+    assert sum(clauses) <= 0.01 * len(clauses)
 
 
 def test_clauses_and_prepositions_are_counted() -> None:
