@@ -255,7 +255,8 @@ def check_weights(
 
 
 def first_of(keys: Collection[str]) -> str:
-    """>>> first_of(["norm.weight", "norm.bias"])
+    """
+    >>> first_of(["norm.weight", "norm.bias"])
     'norm.bias and 1 more'
     """
     others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -263,7 +264,8 @@ def first_of(keys: Collection[str]) -> str:
 
 
 def _without_numbers(key: str) -> str:
-    """>>> _without_numbers("encoder.layer.11.norm.bias")
+    """
+    >>> _without_numbers("encoder.layer.11.norm.bias")
     'encoder.layer.#.norm.bias'
     """
     return re.sub(r"(?<=\.)\d+(?=\.)", "#", key)

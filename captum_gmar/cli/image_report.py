@@ -187,7 +187,8 @@ def _score(logits: Tensor, classifier: Classifier, index: int) -> tuple[str, str
 
 
 def share_text(share: float) -> str:
-    """>>> share_text(0.99996), share_text(0.00004)
+    """
+    >>> share_text(0.99996), share_text(0.00004)
     ('100.0%', '0.004%')
     """
     return f"{100 * share:.1f}%" if share >= 0.001 else f"{100 * share:.1g}%"

@@ -138,7 +138,8 @@ def whole_number(text: str) -> int:
 
 
 def part(text: str) -> tuple[int, int]:
-    """>>> part("2/3")
+    """
+    >>> part("2/3")
     (2, 3)
     """
     numbers = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
@@ -178,7 +179,8 @@ def target(text: str) -> Top | str:
 
 
 def box(text: str) -> tuple[float, float, float, float]:
-    """>>> box("10,20, 110.5,200")
+    """
+    >>> box("10,20, 110.5,200")
     (10.0, 20.0, 110.5, 200.0)
     """
     left, top, right, bottom = _comma_numbers(text, 4, "X0,Y0,X1,Y1, the left, top, right and bottom of a box")
@@ -188,7 +190,8 @@ def box(text: str) -> tuple[float, float, float, float]:
 
 
 def point(text: str) -> tuple[float, float]:
-    """>>> point("10,20")
+    """
+    >>> point("10,20")
     (10.0, 20.0)
     """
     x, y = _comma_numbers(text, 2, "X,Y")
@@ -318,7 +321,8 @@ def check_taken(option: str, names: Sequence[str], takes: Callable[[MethodEntry]
 
 
 def start_name(tokens: "Sequence[Part]") -> str:
-    """>>> start_name(["cls"]), start_name(["cls", (0, 1), (0, 2)])
+    """
+    >>> start_name(["cls"]), start_name(["cls", (0, 1), (0, 2)])
     ('the CLS token', 'the CLS token, patch 0,1 and patch 0,2')
     """
     names = [f"patch {part[0]},{part[1]}" if isinstance(part, tuple) else PLACES[part] for part in tokens]
