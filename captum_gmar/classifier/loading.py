@@ -69,7 +69,7 @@ def load_classifier(
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"name must be a folder or a Hugging Face id. Got {name!r} instead.")
     name = os.fspath(name)
-    processor, model, report = read_pretrained(name, partial(_read, by_text=bool(texts)), patience)
+    processor, model, report = read_pretrained(name, partial(_read, is_text_model=bool(texts)), patience)
     check_weights(name, model, report)
     model = model.eval().to(device or "cpu")
     if not texts:
@@ -148,20 +148,20 @@ def _check_reachable(name: str, patience: float) -> None:
         raise OSError(f"{name}: {UNREACHABLE}") from error
 
 
-def _read(name: str, local_files_only: bool, by_text: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
+def _read(name: str, local_files_only: bool, is_text_model: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
     """Return the processor, the model, and which of its weights were missing or left over."""
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     with named_failure(name, "config.json"):
         config = transformers.AutoConfig.from_pretrained(name, **options)
-    _check_config(name, config, by_text)
+    _check_config(name, config, is_text_model)
     check_processor_file(name)
     with named_failure(name, "preprocessor_config.json"):
-        processor_class = transformers.AutoProcessor if by_text else transformers.AutoImageProcessor
+        processor_class = transformers.AutoProcessor if is_text_model else transformers.AutoImageProcessor
         processor = processor_class.from_pretrained(name, **options)
     # check_weights reports sizes that do not fit in one line; transformers would print a table.
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with named_failure(name, "model"):
-        model, report = _model_class(by_text).from_pretrained(name, config=config, **options)
+        model, report = _model_class(is_text_model).from_pretrained(name, config=config, **options)
     return processor, model, report
 
 
@@ -207,15 +207,15 @@ def _reason(error: Exception, part: str) -> str:
     return f"its {part} cannot be loaded: {kind}{reason}"
 
 
-def _model_class(by_text: bool) -> Any:
-    if by_text:
+def _model_class(is_text_model: bool) -> Any:
+    if is_text_model:
         return transformers.AutoModelForZeroShotImageClassification
     return transformers.AutoModelForImageClassification
 
 
-def _check_config(name: str, config: Any, by_text: bool) -> None:
-    if type(config) not in _model_class(by_text)._model_mapping:
-        if by_text:
+def _check_config(name: str, config: Any, is_text_model: bool) -> None:
+    if type(config) not in _model_class(is_text_model)._model_mapping:
+        if is_text_model:
             raise ValueError(f"{name}: does not score images against texts: its model type is {config.model_type!r}")
         raise ValueError(f"{name}: not an image classifier: its model type is {config.model_type!r}")
     vision = getattr(config, "vision_config", config)

@@ -116,8 +116,8 @@ class PhotoFrame:
         is_in_photo = _intersect(box, self._photo_corners) == tuple(box)
         left, top, right, bottom = shared = _intersect(box, self.seen)
         if not (is_in_photo and left < right and top < bottom):
-            within = self._within(self.seen if is_in_photo else self._photo_corners)
-            raise ValueError(f"box must be {within}, but got {','.join(f'{corner:g}' for corner in box)}.")
+            limits = self._within(self.seen if is_in_photo else self._photo_corners)
+            raise ValueError(f"box must be {limits}, but got {','.join(f'{corner:g}' for corner in box)}.")
         return shared
 
     def mask(self, mask: Image.Image) -> Tensor:

@@ -122,15 +122,15 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
     if len(shapes) > 1:
         raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
     relevance = np.stack([explained.relevance.numpy() for explained in done], 1)  # (maps, N, rows, columns)
-    by_class = {
+    class_arrays = {
         "target": np.array([explained.targets for explained in done]),
         "label": np.array([[labels[target] for target in explained.targets] for explained in done]),
     }
     heads = [explained.head_importance.numpy() for explained in done if explained.head_importance is not None]
     if heads:
-        by_class["head_importance"] = np.stack(heads)
+        class_arrays["head_importance"] = np.stack(heads)
     if question.top == 1:
-        by_class = {name: values[:, 0] for name, values in by_class.items()}
+        class_arrays = {name: values[:, 0] for name, values in class_arrays.items()}
     else:
         relevance = relevance.swapaxes(0, 1)[None]  # (1, N, K, rows, columns)
     return {
@@ -138,7 +138,7 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
         "logits": np.stack([explained.logits.numpy() for explained in done]),
         "method": np.array(question.methods),
         "relevance": relevance,
-        **by_class,
+        **class_arrays,
     }
 
 

@@ -42,8 +42,8 @@ class AddNames(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         given = getattr(namespace, self.dest)
-        before = () if given is self.default else given
-        setattr(namespace, self.dest, tuple(dict.fromkeys([*before, *values])))
+        former = () if given is self.default else given
+        setattr(namespace, self.dest, tuple(dict.fromkeys([*former, *values])))
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -126,11 +126,11 @@ def test_weights_beside_the_model_are_warned_of(changed: Change) -> None:
 def test_the_hub_is_asked_only_for_what_is_not_here(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
     asked = []
 
-    def read(name: str, local_files_only: bool, by_text: bool) -> Any:
+    def read(name: str, local_files_only: bool, is_text_model: bool) -> Any:
         asked.append(local_files_only)
         if local_files_only and name == "someone/elsewhere":
             raise OSError("not in the cache")
-        return whole(str(models / "vit"), local_files_only=True, by_text=by_text)
+        return whole(str(models / "vit"), local_files_only=True, is_text_model=is_text_model)
 
     whole = loading._read
     monkeypatch.setattr(loading, "_read", read)

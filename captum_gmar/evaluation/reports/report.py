@@ -84,6 +84,21 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
         for quantity, methods in points.items()
     }
     records = {
+        **_example_records(results, examples),
+        **_summary_records(summaries),
+        "curves": [
+            {**quantity._asdict(), "method": method, "share": float(share), "mean": float(mean)}
+            for quantity, methods in points.items()
+            for method, curve in methods.items()
+            for share, mean in zip(np.linspace(0, 1, curve.shape[1]), curve.mean(0), strict=True)
+        ],
+        "skipped": [skip._asdict() for skip in run.skipped],
+    }
+    return Tables(summaries, curves, records, report_text(summaries, run))
+
+
+def _example_records(results: Sequence[Result], examples: Sequence[Example]) -> dict[str, Records]:
+    return {
         "examples": [
             {
                 **{"example": result.number, "path": example.name},
@@ -94,6 +109,11 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
             for example in [examples[result.number]]
             for row in result.rows
         ],
+    }
+
+
+def _summary_records(summaries: Sequence[Summary]) -> dict[str, Records]:
+    return {
         "summary": [
             {**summary.quantity._asdict(), "method": method, "examples": summary.examples, **estimate._asdict()}
             for summary in summaries
@@ -109,15 +129,7 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
             for pair, estimate in summary.differences.items()
             if summary.methods.index(pair[0]) < summary.methods.index(pair[1])
         ],
-        "curves": [
-            {**quantity._asdict(), "method": method, "share": float(share), "mean": float(mean)}
-            for quantity, methods in points.items()
-            for method, curve in methods.items()
-            for share, mean in zip(np.linspace(0, 1, curve.shape[1]), curve.mean(0), strict=True)
-        ],
-        "skipped": [skip._asdict() for skip in run.skipped],
     }
-    return Tables(summaries, curves, records, report_text(summaries, run))
 
 
 def report_text(summaries: Sequence[Summary], run: Provenance) -> str:
