@@ -30,11 +30,8 @@ from captum_gmar.engine.values.stage_readout import skip_later_layers
 HIDDEN_ATTENTION = ("flash", "flex")  # which calls functions that cannot be intercepted
 # Layers of models that take more examples behind a stage than before it.
 COUNT_NO_EXAMPLES = frozenset(
-    [
-        *("ASTLayer", "DonutSwinLayer", "HieraLayer", "SegformerLayer", "SwinLayer", "Swinv2Layer", "TimesformerLayer"),
-        *("VJEPA2Layer", "VideoMAELayer", "VivitLayer", "YolosLayer"),
-    ]
-)
+    ("ASTLayer", "DonutSwinLayer", "HieraLayer", "SwinLayer", "Swinv2Layer", "TimesformerLayer", "VJEPA2Layer")
+) | {"VideoMAELayer", "VivitLayer", "YolosLayer"}
 
 
 class CapturedValues(NamedTuple):
