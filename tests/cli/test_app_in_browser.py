@@ -238,7 +238,8 @@ def test_the_page_does_not_scroll_sideways(width: int, page: Page) -> None:
 
 def test_the_space_of_the_docs_keeps_all_where_gradio_deletes_it(browser: Any, tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "how-to" / "app.md").read_text(encoding="utf-8")
-    (tmp_path / "app.py").write_text(re.findall(r"```text\n(.*?)```", text, re.DOTALL)[0])
+    (app,) = (block for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if "make_page" in block)
+    (tmp_path / "app.py").write_text(app)
     uploads = tmp_path / "uploads"
     uploads.mkdir()
     with served([str(tmp_path / "app.py")], uploads) as address:
