@@ -4,20 +4,6 @@ They are Captum's classes and give Captum's numbers. Beyond that they take the l
 their arguments come in the order of our methods (Captum's Integrated Gradients takes a target in second place for its
 baselines), they know the patches, warn of nothing that is as it should be, and return what is detached and of the
 inputs' dtype.
-
-Example::
-
-    >>> import torch
-    >>> from transformers import ViTConfig, ViTForImageClassification
-    >>> from captum_gmar.attr.captum_methods import IntegratedGradients, TokenGradCam
-    >>> config = ViTConfig(image_size=32, patch_size=8, hidden_size=16, num_attention_heads=2,
-    ...                    num_hidden_layers=2, intermediate_size=32, num_labels=10)
-    >>> model = ViTForImageClassification(config).eval()
-    >>> inputs = torch.randn(2, 3, 32, 32)
-    >>> TokenGradCam(model).attribute(inputs, target=3).shape
-    torch.Size([2, 3, 32, 32])
-    >>> IntegratedGradients(model).attribute(inputs, target=3, n_steps=8).shape
-    torch.Size([2, 3, 32, 32])
 """
 
 from collections.abc import Callable
@@ -72,9 +58,7 @@ class _Ready(Attribution):
                 methods that ask nothing of patches also videos (N, frames, channels, height, width) and spectrograms.
             target (int, tuple, Tensor, or list, optional): Output indices that are explained, in every form that
                 :meth:`captum_gmar.GMARAttribution.attribute` takes.
-                Default: None
             additional_forward_args (Any, optional): Further positional arguments of the model, after the inputs.
-                Default: None
             options: Those of the ``attribute`` of Captum's class, by name.
 
         Returns:

@@ -78,7 +78,8 @@ def get_method(name: str, model: nn.Module, **options: Any) -> Any:
 def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     """Return the default methods that explain a model; all of them if none does.
 
-    Over one grid of patches all do, so only others are asked.
+    Over one grid of patches all do, so only others are asked. Without one, token evidence gives the map of attention
+    evidence, which is then left out.
 
     Args:
         names: of the methods.
@@ -87,7 +88,8 @@ def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> t
     """
     if not has_several_grids(model, inputs):
         return names
-    return tuple(_find_explaining(names, model, inputs)) or names
+    doubled = ("attention-evidence",) if "token-evidence" in names else ()
+    return tuple(name for name in _find_explaining(names, model, inputs) if name not in doubled) or names
 
 
 def _find_explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> list[str]:

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from captum_gmar.attr.evidence import AttentionEvidence, takes_sequences
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.attr.token_rules import TokenEvidenceRule
+from captum_gmar.engine.models.layers import has_several_grids
+from captum_gmar.engine.models.patch_grid import frame_count
+from captum_gmar.engine.plan import Explanation, Plan
+from captum_gmar.engine.request import Request
 
 
 class TokenEvidence(TokenAttribution):
@@ -43,14 +48,16 @@ class TokenEvidence(TokenAttribution):
     :class:`~captum_gmar.attr.evidence.AttentionEvidence`, where more is cited. How they came together, and what it is
     worth: ``docs/method.md``.
 
+    Models without one patch grid, such as windowed and hierarchical ones, detectors with several towers, videos and
+    sounds, have no tokens to follow from layer to layer. Of these the map is that of
+    :class:`~captum_gmar.attr.evidence.AttentionEvidence`, whose second part is the same in kind.
+
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
         forward_func: what is explained, if not the model's logits. It runs the model once.
 
     Raises:
         TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be found.
         RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or the model
             holds a norm or gate that is not known; the message says how to register its rule.
 
@@ -69,3 +76,13 @@ class TokenEvidence(TokenAttribution):
 
     def __init__(self, model: nn.Module, *, forward_func: Callable[..., Any] | None = None) -> None:
         super().__init__(model, score="log-odds", forward_func=forward_func)
+
+    def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
+        takes_others = bool(frame_count(self.model)) or takes_sequences(self.model)
+        return super()._inputs(inputs, takes_others=takes_others)
+
+    def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
+        if not has_several_grids(self.model, pixels):
+            return super()._explain_batch(plan, pixels, request)
+        evidence = AttentionEvidence(self.model, forward_func=self.forward_func)
+        return evidence._explain_batch(evidence.plan, pixels, request)

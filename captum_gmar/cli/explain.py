@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SCENE_NAME = "built-in-scene"
 DEFAULT = ("gmar-l1",)
-PAGE_METHODS = ("token-evidence", "legrad", "gmar-l1")
+PAGE_METHODS = ("token-evidence", "gmar-l1")
 ONE_FOR_ALL = ("attention-evidence",)  # the method for models that do not classify images
 FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # the kind of files in a folder, by the name of the task
 TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
@@ -133,7 +133,7 @@ picture for one image, or folder, which is made if it ends in a slash, for <imag
 <image>-comparison-<methods>.png; class, contrast, tokens, size and all else that is given stand in the name as well. A
 file named like this is replaced by a picture of the same image, model and settings alone, which a note in it tells.
 Such pictures are left out when their folder is explained. A file that ends in .html is a page of the 20 likeliest
-classes, each with its evidence by token-evidence, legrad and gmar-l1, or by --methods
+classes, each with its evidence by token-evidence and gmar-l1, or by --methods
 """
 
 

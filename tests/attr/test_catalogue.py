@@ -141,16 +141,16 @@ def small(kind, **options):
                 transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
             ),
             (3, 32, 32),
-            {"gmar-l1", "gmar++", "rollout", "gradient-rollout", "attention-evidence", "saliency", "occlusion"},
-            {"gmar-forward", "rollout-additive", "legrad", "token-evidence", "grad-eclip", "layer-grad-cam"},
+            {"gmar-l1", "gmar++", "rollout", "gradient-rollout", "token-evidence", "saliency", "occlusion"},
+            {"gmar-forward", "rollout-additive", "legrad", "libra-fullgrad+", "grad-eclip", "layer-grad-cam"},
         ),
         (
             lambda: transformers.PvtForImageClassification(
                 transformers.PvtConfig(image_size=32, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4)
             ),
             (3, 32, 32),
-            {"attention-evidence", "saliency", "integrated-gradients"},
-            {"gmar-l1", "rollout", "legrad", "token-evidence"},
+            {"attention-evidence", "token-evidence", "saliency", "integrated-gradients"},
+            {"gmar-l1", "rollout", "legrad"},
         ),
         (
             lambda: transformers.VideoMAEForVideoClassification(small("VideoMAE", num_frames=4)),

@@ -1,9 +1,11 @@
 """Token evidence: what its account sums to, and what leaves it as it is."""
 
+import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
-from captum_gmar import TokenEvidence
+from captum_gmar import AttentionEvidence, TokenEvidence
 
 
 def test_shares_sum_to_at_most_one_in_size(vit, images):
@@ -36,3 +38,29 @@ def test_two_classes_are_each_others_negative(make_vit, images):
     """With two classes the log-odds of one are those of the other, with the sign turned."""
     evidence = TokenEvidence(make_vit(num_labels=2))
     assert_close(evidence.relevance(images, 0), -evidence.relevance(images, 1))
+
+
+SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "shape", "target"),
+    [
+        (
+            "SwinForImageClassification",
+            {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 4},
+            (3, 32, 32),
+            1,
+        ),
+        ("VideoMAEForVideoClassification", {**SIZES, "patch_size": 8, "num_frames": 4}, (4, 3, 32, 32), 1),
+        ("YolosForObjectDetection", {**SIZES, "image_size": [32, 32], "num_detection_tokens": 4}, (3, 32, 32), (1, 1)),
+    ],
+)
+def test_without_one_patch_grid_it_is_attention_evidence(name, config, shape, target):
+    torch.manual_seed(0)
+    kind = getattr(transformers, name)
+    model = kind(kind.config_class(**{"image_size": 32, **config})).eval()
+    inputs = torch.randn(2, *shape)
+    expected = AttentionEvidence(model).relevance(inputs, target)
+    assert torch.equal(TokenEvidence(model).relevance(inputs, target), expected)
+    assert torch.equal(TokenEvidence(model).explain(inputs, [target]).relevance[:, 0], expected)

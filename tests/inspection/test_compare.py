@@ -51,7 +51,7 @@ def test_usual_methods_are_those_that_explain_the_model(images: Tensor) -> None:
     config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
     swin = SwinForImageClassification(config).eval()
     names = [result.name for result in compare(swin, images[:1], **BRIEF).methods]
-    assert names == [name for name in COMPARED if name != "token-evidence"]
+    assert names == [name for name in COMPARED if name != "attention-evidence"]
 
 
 @pytest.fixture
