@@ -94,11 +94,7 @@ def test_wrong_arguments(inputs):
         ((linear_gradient, linear, inputs[:0]), ValueError, "at least one example"),
         ((linear_gradient, linear, [inputs]), TypeError, "inputs must be a tensor"),
         ((linear_gradient, lambda x: x.mean((1, 2, 3)), inputs), ValueError, r"at least two classes but got .* \(3,\)"),
-        (
-            (linear_gradient, lambda x: x.mean((2, 3))[:, :1], inputs),
-            ValueError,
-            r"at least two classes but got .* \(3, 1\)",
-        ),
+        ((linear_gradient, lambda x: x.mean((2, 3))[:, :1], inputs), ValueError, r"two classes but got .* \(3, 1\)"),
         ((linear_gradient, lambda x: (linear(x),), inputs), TypeError, r"must return a tensor .* Got tuple instead"),
         ((linear_gradient, lambda x: linear(x) / 0 * 0, inputs), FloatingPointError, "outputs without NaN"),
         ((lambda x, target: x.sum(1), linear, inputs), ValueError, "in the shape of the inputs"),
@@ -152,19 +148,9 @@ def gradient(model):
 
 def state(model):
     """Return all that must be restored: values, flags and the tensors themselves."""
-    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers()])
-    return (
-        {name: (id(tensor), tensor.detach().clone()) for name, tensor in tensors.items()},
-        {name: tensor.requires_grad for name, tensor in tensors.items()},
-        {name: module.training for name, module in model.named_modules()},
-    )
-
-
-def assert_same_state(before, after):
-    assert before[1:] == after[1:]
-    for name, (identity, values) in before[0].items():
-        assert after[0][name][0] == identity, name
-        assert torch.equal(values, after[0][name][1]), name
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
+    values = {name: (id(t), t.requires_grad, t.detach().numpy().tobytes()) for name, t in tensors}
+    return values, {name: module.training for name, module in model.named_modules()}
 
 
 def test_layers_are_listed_from_the_top(net):
@@ -205,7 +191,7 @@ def test_the_layers_hold_each_parameter(model):
 def test_the_model_comes_back_bit_for_bit(net, photos):
     before = state(net)
     parameter_randomisation(gradient(net), net, photos, 1)
-    assert_same_state(before, state(net))
+    assert state(net) == before
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
@@ -222,7 +208,7 @@ def test_the_model_comes_back_after_an_error(net, photos):
     with pytest.raises(RuntimeError, match="the method broke"):
         parameter_randomisation(attribute, net, photos, 1)
     assert len(calls) == 4
-    assert_same_state(before, state(net))
+    assert state(net) == before
 
 
 def test_what_is_random_at_each_step(net, photos):
@@ -297,7 +283,7 @@ def test_randomisation_of_a_batch_equals_its_singles(net, photos):
 def test_an_attention_method(vit, images):
     before = state(vit)
     found = parameter_randomisation(GMARAttribution(vit).attribute, vit, images, 3, patch_size=8)
-    assert_same_state(before, state(vit))
+    assert state(vit) == before
     assert found.similarity.shape == (4, 6)
     assert (found.similarity[:, -1] < 0.9).all()
 
