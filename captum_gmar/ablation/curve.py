@@ -87,8 +87,8 @@ class HeadAblationCurve:
             "highest": means.amax(0),
         }
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        rest = {"orders": len(means), "examples": self.accuracy.shape[-1]}
-        return [{"name": name, **dict(zip(columns, row, strict=True)), **rest} for row in rows]
+        sizes = {"orders": len(means), "examples": self.accuracy.shape[-1]}
+        return [{"name": name, **dict(zip(columns, row, strict=True)), **sizes} for row in rows]
 
     def _outcome(self, name: str) -> Tensor:
         check_choice("name", name, OUTCOMES)

@@ -59,9 +59,9 @@ def check_relevance(relevance: Tensor, inputs: Tensor) -> Tensor:
 def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
     """Return masks (N, H, W) on the device of the attributions (N, C, H, W)."""
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
-        given = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
+        kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise TypeError(
-            f"masks must be a boolean tensor, True on the object. Got {given} instead. Pass `masks > 0`, or make masks "
+            f"masks must be a boolean tensor, True on the object. Got {kind} instead. Pass `masks > 0`, or make masks "
             "of boxes by `boxes_to_masks`."
         )
     expected = (len(attributions), *attributions.shape[2:])

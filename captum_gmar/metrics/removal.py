@@ -165,8 +165,8 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
     """Raise an error unless ``removed`` (N, S, rows, columns) is a grid of whole patches of inputs (N, C, H, W)."""
     check_images(inputs)
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool:
-        given = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
-        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {given} instead.")
+        kind = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
+        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {kind} instead.")
     examples, _, height, width = inputs.shape
     if removed.dim() != 4 or not removed.numel() or len(removed) != examples:
         raise ValueError(

@@ -94,8 +94,8 @@ def _solve(patches: Tensor, removed: Tensor, tolerance: float) -> Tensor:
 
     solution = pixels[..., border] * ~removed
     residual, missing = -multiply(solution), multiply(torch.ones_like(solution[:, :1]))  # missing: outside the images
-    both = (removed & removed.mT)[:, 0, : len(coarse), : len(coarse)]
-    coarse = coarse.where(both, torch.eye(len(coarse)).to(coarse))
+    removed_pairs = (removed & removed.mT)[:, 0, : len(coarse), : len(coarse)]
+    coarse = coarse.where(removed_pairs, torch.eye(len(coarse)).to(coarse))
     coarse_inverse = torch.cholesky_inverse(torch.linalg.cholesky(coarse))
     last_error, direction = residual.new_ones(()), torch.zeros_like(residual)
     for _ in range(_MAX_STEPS):

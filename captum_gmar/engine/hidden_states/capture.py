@@ -187,34 +187,34 @@ def capture_layers(
 @contextmanager
 def _capture_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """Capture each layer's input and the last layer's output, in this thread."""
-    kept: list[Tensor] = []
+    tokens: list[Tensor] = []
 
     @limit_to_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> None:
-        kept.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+        tokens.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
 
     @limit_to_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> None:
-        kept.append(output if isinstance(output, Tensor) else output[0])
+        tokens.append(output if isinstance(output, Tensor) else output[0])
 
     with ExitStack() as stack:
         for layer in layers:
             stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
         stack.enter_context(layers[-1].register_forward_hook(leave))
-        yield kept
+        yield tokens
 
 
-def _check_tokens(kept: Sequence[Tensor], layers: int, grid: PatchGrid, examples: int, model: nn.Module) -> None:
-    shapes = list(dict.fromkeys(tuple(tokens.shape) for tokens in kept))
+def _check_tokens(tokens: Sequence[Tensor], layers: int, grid: PatchGrid, examples: int, model: nn.Module) -> None:
+    shapes = list(dict.fromkeys(tuple(hidden.shape) for hidden in tokens))
     sizes = list(shapes[0][:2]) if len(shapes) == 1 and len(shapes[0]) == 3 else []
     if examples in sizes:  # the other is the number of tokens
         sizes.remove(examples)
     is_over_grid = len(sizes) == 1 and grid.prefix_tokens(sizes[0]) is not None
-    if len(kept) != layers + 1 or not is_over_grid:
+    if len(tokens) != layers + 1 or not is_over_grid:
         raise RuntimeError(
             f"Expected the {layers} layers of {type(model).__name__} to run once each, over the tokens of a "
             f"{grid.rows}x{grid.columns} patch grid of {examples} examples, but what entered them and left the last "
-            f"was of shapes {', '.join(map(str, shapes))}, {len(kept)} times. forward_func must run the model once; "
+            f"was of shapes {', '.join(map(str, shapes))}, {len(tokens)} times. forward_func must run the model once; "
             "hierarchical and windowed models have no single patch grid. AttentionEvidence explains them."
         )
 

@@ -37,8 +37,8 @@ class AttentionCall(NamedTuple):
     def run(self) -> Tensor:
         """Run torch's function."""
         query, key, value, mask, dropout_p, is_causal, scale, enable_gqa = self
-        rest: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
-        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, **rest)
+        options: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, **options)
 
     def expanded(self) -> "AttentionCall":
         """Return the same call with causality as a mask, and one key and value per query head."""

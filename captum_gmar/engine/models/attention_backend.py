@@ -30,10 +30,10 @@ def attention_implementation(model: nn.Module | ModelInfo, name: str) -> Iterato
     """
     info = inspect_model(model)
     configs, outer_names = _configs(info), _thread_names.names
-    others = {outer_names.get(key, name) for key in configs} - {name}
-    if others:
+    conflicts = {outer_names.get(key, name) for key in configs} - {name}
+    if conflicts:
         raise RuntimeError(
-            f"Expected no pass with {name} attention while one with {others.pop()} attention of the same model is "
+            f"Expected no pass with {name} attention while one with {conflicts.pop()} attention of the same model is "
             "under way in this thread. Record attention outside of forward_func."
         )
     with ExitStack() as stack:
