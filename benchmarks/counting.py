@@ -217,7 +217,7 @@ def fused_attention(*args: Any, **kwargs: Any) -> Tensor:
     if has_torch_function(given[:3]):
         attended: Tensor = handle_torch_function(fused_attention, given[:3], *args, **kwargs)
         return attended
-    query, key, value, mask, *_ = given._replace(is_causal=False).expanded()
+    query, key, value, mask, *_ = given._replace(is_causal=False).expand_heads()
     rest = {"is_causal": given.is_causal, "scale": given.scale}
     if mask is None and query.element_size() == 2:
         return aten._scaled_dot_product_flash_attention(query, key, value, 0.0, **rest)[0]

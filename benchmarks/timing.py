@@ -9,7 +9,7 @@ from benchmarks.cases import Case
 from benchmarks.isolated import Send, failure
 from benchmarks.machine import keep_freed_memory
 from benchmarks.rows import OWN, Row, Subject
-from captum_gmar.metrics.clock import timed
+from captum_gmar.metrics.clock import time_call
 
 LONG = 2  # seconds, beside which the first run of a process makes no odds
 
@@ -124,4 +124,4 @@ def _take(subject: Subject, couple: Mapping[str, Row], send: Send) -> list[Sampl
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    return timed(run, device)[1]
+    return time_call(run, device)[1]

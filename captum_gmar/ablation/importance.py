@@ -104,11 +104,11 @@ class HeadStatistics:
         Raises:
             ValueError: if the model has fewer heads, or no example has the class.
         """
-        return group_by_layer(self._ranked(count, target, within_layers)[:count])
+        return group_by_layer(self._rank(count, target, within_layers)[:count])
 
     def most(self, count: int, *, target: int | None = None, within_layers: bool = False) -> dict[int, list[int]]:
         """Return the most important heads, with the arguments and errors of :meth:`least`."""
-        return group_by_layer(self._ranked(count, target, within_layers)[::-1][:count])
+        return group_by_layer(self._rank(count, target, within_layers)[::-1][:count])
 
     def records(self) -> list[dict[str, Any]]:
         """Return rows for ``pandas.DataFrame``: each head over all examples (class None), then for each class.
@@ -124,7 +124,7 @@ class HeadStatistics:
             for head, (mean, std) in enumerate(zip(*rows, strict=True))
         ]
 
-    def _ranked(self, count: int, target: int | None, within_layers: bool) -> list[tuple[int, int]]:
+    def _rank(self, count: int, target: int | None, within_layers: bool) -> list[tuple[int, int]]:
         check_count(count, "count")
         if count > self.mean.numel():
             raise ValueError(f"count must be at most the number of heads, {self.mean.numel()}. Got {count} instead.")

@@ -107,7 +107,7 @@ class _TokenMasking(AttentionMode):
         if hidden is None:
             return call.run()
         self.layers += 1
-        call = call.expanded()
+        call = call.expand_heads()
         key, value = (torch.where(hidden[:, None, :, None], 0, t) for t in call[1:3])  # they may hold NaN
         mask = _mask_keys(call.attn_mask, hidden[:, None, None])
         attended = call._replace(key=key, value=value, attn_mask=mask).run()

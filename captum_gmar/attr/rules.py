@@ -243,7 +243,7 @@ class RolloutSweep(HeadSweep):
             layers[order[0]].keep_first(count_leading(start != 0))
         for index in order:
             weights = None if importance is None else head_weights(importance[index])
-            fused = self._fused(layers[index], weights)
+            fused = self._fuse_heads(layers[index], weights)
             if self.recursion == "additive":
                 relevance = sum_up([row_times(relevance, *block) for block in fused]) + self.residual * start
             else:
@@ -276,7 +276,7 @@ class RolloutSweep(HeadSweep):
     def _order(self, layers: int) -> range:
         return range(layers)[:: -1 if self.recursion == "rollout" else 1]
 
-    def _fused(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    def _fuse_heads(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows of Ā with their slices."""
         return ((block.rows, self._fuse(block.attention, weights)) for block in layer)
 

@@ -156,7 +156,7 @@ def plan_pictures(
 def _note(settings: Mapping[str, Any], folder: Path) -> str:
     """Return settings as JSON: files and folders by their names and a hash of their paths from the folder."""
 
-    def named(value: Any) -> Any:
+    def name_value(value: Any) -> Any:
         if not isinstance(value, Path):
             return str(value) if isinstance(value, Top) else value
         if not value.exists():  # a model of the hub, or what is built in
@@ -165,7 +165,7 @@ def _note(settings: Mapping[str, Any], folder: Path) -> str:
         return f"{Path(seen).name} ({_hash(seen)})"
 
     given = {name: value for name, value in settings.items() if value not in (None, "", ())}
-    return json.dumps({name: named(value) for name, value in given.items() if name not in OF_NO_PICTURE})
+    return json.dumps({name: name_value(value) for name, value in given.items() if name not in OF_NO_PICTURE})
 
 
 def _check_same(picture: PictureFile) -> None:

@@ -34,9 +34,9 @@ def select(scores: Tensor, target: TargetType, contrast: TargetType, flags: Flag
         FloatingPointError: if a selected score is NaN or infinite.
     """
     deferred = Flags() if flags is None else flags
-    selected = _selected(scores, target, "target", deferred)
+    selected = _select_scores(scores, target, "target", deferred)
     if contrast is not None:
-        selected = selected - _selected(scores, contrast, "contrast", deferred)
+        selected = selected - _select_scores(scores, contrast, "contrast", deferred)
         _check_differ(scores, target, contrast, deferred)
     deferred.finite(selected, "target's logits")
     if flags is None:
@@ -77,7 +77,7 @@ def check_target(shape: Sequence[int], target: TargetType, name: str = "target",
     _hold(holds.all(), lambda: _range_error(sizes, indices[~holds][0].tolist(), name), flags)
 
 
-def _selected(scores: Tensor, target: TargetType, name: str, flags: Flags) -> Tensor:
+def _select_scores(scores: Tensor, target: TargetType, name: str, flags: Flags) -> Tensor:
     """Return the scores (N,) that the target selects."""
     check_target(scores.shape, target, name, flags)
     if isinstance(target, Tensor):  # a data loader gives labels on the CPU

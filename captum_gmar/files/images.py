@@ -23,14 +23,14 @@ def read_image(path: str | Path) -> Image.Image:
     path, name = Path(path), readable_name(path)
     try:
         check_file(path, "an image file")
-        return _decoded(path)
+        return _decode(path)
     except OSError as error:
         if error.strerror:  # from the system, whose text says less than ours
             raise OSError(f"{name}: {error.strerror}") from error
         raise
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decode(path: Path) -> Image.Image:
     name = readable_name(path)
     try:
         with Image.open(path) as image:

@@ -111,7 +111,7 @@ def compare(
     counts = {"steps": steps, "ig_steps": ig_steps, "batch_size": batch_size, "repeats": repeats}
     for name, count in counts.items():
         check_count(count, name)
-    chosen = _chosen(usual_methods(COMPARED, model, pixel_values) if methods is None else methods)
+    chosen = _choose_methods(usual_methods(COMPARED, model, pixel_values) if methods is None else methods)
     patch_size = check_patch_size(grid.patch_size, *pixel_values.shape[2:])
     forward = Logits(model if forward_func is None else forward_func)
     with torch.no_grad():
@@ -231,13 +231,13 @@ def _check_image(pixel_values: Tensor) -> None:
         )
 
 
-def _chosen(methods: Any) -> dict[str, Method | None]:
+def _choose_methods(methods: Any) -> dict[str, Method | None]:
     """Return the method of each name; None for those of :func:`captum_gmar.list_methods`."""
     chosen: dict[str, Method | None]
     if isinstance(methods, Mapping):
         chosen = {**check_methods(methods)}
     elif isinstance(methods, Sequence) and not isinstance(methods, str):
-        chosen = dict.fromkeys(map(_known, methods))
+        chosen = dict.fromkeys(map(_find_known_method, methods))
     else:
         raise TypeError(
             "methods must be a sequence of names, or a mapping from names to methods. "
@@ -249,7 +249,7 @@ def _chosen(methods: Any) -> dict[str, Method | None]:
     return chosen
 
 
-def _known(name: object) -> str:
+def _find_known_method(name: object) -> str:
     try:
         return find_method(name)
     except ValueError as error:

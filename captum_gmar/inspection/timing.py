@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from captum_gmar.metrics.clock import timed
+from captum_gmar.metrics.clock import time_call
 
 ENOUGH_SECONDS = 5.0  # after which a method is not run again to time it
 
@@ -39,8 +39,8 @@ def time_in_turns(
     for _ in range(rounds):
         for name, call in calls.items():
             if sum(times[name].seconds) < ENOUGH_SECONDS:
-                reference_seconds.append(timed(reference, device)[1])
-                returned, seconds = timed(call, device)
+                reference_seconds.append(time_call(reference, device)[1])
+                returned, seconds = time_call(call, device)
                 times[name] = Times([*times[name].seconds, seconds], returned)
             advance()
     return times, median(reference_seconds)

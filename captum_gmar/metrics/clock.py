@@ -9,7 +9,7 @@ import torch
 R = TypeVar("R")
 
 
-def timed(call: Callable[[], R], device: torch.device) -> tuple[R, float]:
+def time_call(call: Callable[[], R], device: torch.device) -> tuple[R, float]:
     """Return a call's result and its seconds on a device that is otherwise idle."""
     wait_for(device)
     begin = time.perf_counter()

@@ -18,9 +18,7 @@ from captum_gmar.metrics.removal import PixelRemoval, check_seed
 __all__ = ["NoisyLinear"]
 
 _TOLERANCE = 0.01  # largest error of a pixel in the inputs' units; the noise has this standard deviation
-_LARGEST_PATCH = 32  # pixels a side: elimination costs the cube of the pixels, so larger patches are cut
-_MOST_PATCHES = 1600  # solving with one value each costs the cube of the number of patches
-_MAX_STEPS = 10_000
+_LARGEST_PATCH, _MOST_PATCHES, _MAX_STEPS = 32, 1600, 10_000  # a side and patches: elimination costs their cubes
 
 
 @dataclass(frozen=True)
@@ -115,13 +113,8 @@ def _solve(patches: Tensor, removed: Tensor, tolerance: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _constants(grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Return what :func:`_solve` needs for patches of a size on a grid.
-
-    Returns:
-        Indices of a patch's border (B,); indices of border and surrounding pixels in a padded grid (P * A,); the system
-        matrix (A, B); its inverse for a single patch (B, B); the extension of a border to the whole patch (B, h * w);
-        and the coarse matrix of patches (P, P).
-    """
+    """Return indices of a border (B,) and of its surroundings in a padded grid (P * A,); the system matrix (A, B); its
+    inverse for one patch (B, B); the extension of a border to its patch (B, h * w); and a coarse matrix (P, P)."""
     sides, inner = torch.tensor(size), _positions(*size)
     outer = _positions(size[0] + 2, size[1] + 2) - 1
     border = ((inner == 0) | (inner == sides - 1)).any(1).nonzero()[:, 0]

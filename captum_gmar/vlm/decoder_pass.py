@@ -241,7 +241,7 @@ class _WordPass(AttentionMode):
         if capture.layer is None or call.query.dim() != 4:
             return output
         check_no_dropout(p=call.dropout_p)
-        query, key, value, mask, *_ = call.expanded()
+        query, key, value, mask, *_ = call.expand_heads()
         if mask is not None and mask.shape[-2] > 1:
             mask = mask[..., -capture.words :, :].clone()
         rows, key = query[..., -capture.words :, :].detach(), key.detach()

@@ -168,7 +168,7 @@ def _report_errors(status: Any) -> Callable[[Callable[..., Any]], Callable[..., 
 
     def decorate(reply: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(reply)
-        def told(*args: Any, **kwargs: Any) -> Any:
+        def reply_or_error(*args: Any, **kwargs: Any) -> Any:
             try:
                 return reply(*args, **kwargs)
             except torch.OutOfMemoryError:
@@ -176,7 +176,7 @@ def _report_errors(status: Any) -> Callable[[Callable[..., Any]], Callable[..., 
             except Exception as error:  # whatever it is, the page stays
                 return {status: WARNING + as_text(one_line(error))}
 
-        return told
+        return reply_or_error
 
     return decorate
 

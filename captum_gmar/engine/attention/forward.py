@@ -126,7 +126,7 @@ class ForwardPass(AttentionMode):
         self._check_explainable(call.dropout_p)
         if not self._follows(query, key, value):
             return call.run()
-        _, key, value, mask, *_ = call.expanded()
+        _, key, value, mask, *_ = call.expand_heads()
         self.tokens = query.shape[-2]
         if not self.separate:
             self.entry = self.entry or query.grad_fn

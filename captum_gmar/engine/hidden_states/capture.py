@@ -233,7 +233,7 @@ class _AttentionCapture(AttentionMode):
         check_no_dropout(p=call.dropout_p)
         output = call.run()
         if self._is_over_grid(*call[:3]):
-            query, key, value, mask, *_ = call.expanded()
+            query, key, value, mask, *_ = call.expand_heads()
             layer = AttentionLayer(query.detach(), key.detach(), None if mask is None else mask.detach(), call.scale)
             self.layers.append(LayerAttention(layer, value.detach(), output, self._normalised))
         return output

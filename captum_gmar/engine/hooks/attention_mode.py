@@ -40,7 +40,7 @@ class AttentionCall(NamedTuple):
         options: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, **options)
 
-    def expanded(self) -> "AttentionCall":
+    def expand_heads(self) -> "AttentionCall":
         """Return the same call with causality as a mask, and one key and value per query head."""
         query, key, value, mask = self[:4]
         if self.is_causal:
@@ -51,7 +51,7 @@ class AttentionCall(NamedTuple):
 
     def weights(self) -> Tensor:
         """Return the attention weights (..., H, queries, keys)."""
-        query, key, _, mask, _, _, scale, _ = self.expanded()
+        query, key, _, mask, _, _, scale, _ = self.expand_heads()
         return attention_weights(query, key, mask, scale)
 
 

@@ -118,7 +118,7 @@ class LayerBatch:
     @cached_property
     def attention(self) -> Tensor:
         """A (L, N, H, T, T)"""
-        query, key = self._stacked(lambda layer: layer.query), self._stacked(lambda layer: layer.key)
+        query, key = self._stack(lambda layer: layer.query), self._stack(lambda layer: layer.key)
         scale = self.layers[0].scale
         if self.layers[0].mask is None:
             return attention_weights(query, key, None, scale)
@@ -128,7 +128,7 @@ class LayerBatch:
     @cached_property
     def gradient(self) -> Tensor:
         """G (L, N, H, T, T)"""
-        return self.grad_output @ self._stacked(lambda layer: layer.value).mT
+        return self.grad_output @ self._stack(lambda layer: layer.value).mT
 
     @property
     def spare(self) -> Tensor:
@@ -138,9 +138,9 @@ class LayerBatch:
     @cached_property
     def grad_output(self) -> Tensor:
         """(L, N, H, T, D)"""
-        return self._stacked(lambda layer: layer.grad_output)
+        return self._stack(lambda layer: layer.grad_output)
 
-    def _stacked(self, part: Callable[[Any], Tensor]) -> Tensor:
+    def _stack(self, part: Callable[[Any], Tensor]) -> Tensor:
         stacked = torch.stack([part(layer) for layer in self.layers])
         return stacked.to(sum_dtype(stacked.dtype))
 

@@ -210,11 +210,11 @@ def log_sums(attended: Tensor, query: Tensor) -> Tensor | None:
     """Return log Σ exp of the scores (N, H, T) of each query (N, H, T, D) in unmasked attention; None if torch did not
     keep them.
     """
-    sums = _kept(attended, query)
+    sums = _saved_log_sums(attended, query)
     return sums if sums is not None and _is_right(query.device, query.dtype, query.shape[-1]) else None
 
 
-def _kept(attended: Tensor, query: Tensor) -> Tensor | None:
+def _saved_log_sums(attended: Tensor, query: Tensor) -> Tensor | None:
     node = attended.grad_fn
     sums = getattr(node, "_saved_logsumexp", None) if type(node).__name__ in FLASH else None
     return sums.contiguous() if isinstance(sums, Tensor) and sums.shape == query.shape[:-1] else None
@@ -228,6 +228,6 @@ def _is_right(device: torch.device, precision: torch.dtype, size: int) -> bool:
         torch.randn(2, 33, 2, size, generator=random).transpose(1, 2).to(device, precision) for _ in range(3)
     )
     with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-        sums = _kept(F.scaled_dot_product_attention(query.requires_grad_(), key, value), query)
+        sums = _saved_log_sums(F.scaled_dot_product_attention(query.requires_grad_(), key, value), query)
     exact = (query.detach().cpu().double() @ key.cpu().double().mT * size**-0.5).logsumexp(-1)
     return sums is not None and bool(((sums.cpu() - exact).abs() < LARGEST_ERROR).all())

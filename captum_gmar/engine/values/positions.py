@@ -172,7 +172,7 @@ class Positions:
         sequences, count = tokens.shape
         if sequences == self.examples:
             shape = self.grids.grid_of(count)
-            return None if shape is None else self._ordered(tokens, shape)
+            return None if shape is None else self._order_tokens(tokens, shape)
         shape = self.grids.grid_of(sequences // self.examples * count) if self.grids.is_video else None
         if shape is None or sequences % self.examples:
             return None
@@ -186,7 +186,7 @@ class Positions:
             return tokens.reshape(self.examples, *shape)
         return tokens.reshape(self.examples, rows, columns, time).movedim(-1, 1) if count == time else None
 
-    def _ordered(self, tokens: Tensor, shape: Shape) -> Tensor:
+    def _order_tokens(self, tokens: Tensor, shape: Shape) -> Tensor:
         ordering: Any = self.ordering
         if ordering is not None:
             stage = next(stage for stage, (_, size) in ordering.schedule.items() if prod(size) == tokens.shape[1])

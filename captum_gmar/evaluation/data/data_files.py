@@ -95,7 +95,7 @@ def _table_example(record: Mapping[str, Any], table: Path) -> Example:
     """Return the example of a row; its paths are absolute or relative to the table."""
     path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
     if not isinstance(path, str):
-        raise ValueError(f"{table}: a record must have a path. Got {_shown(record)} instead.")
+        raise ValueError(f"{table}: a record must have a path. Got {_record_text(record)} instead.")
     mask = record.get("mask") or None
     image_file, mask_files = table.parent / path, [] if mask is None else [table.parent / str(mask)]
     return Example(
@@ -176,6 +176,6 @@ def _check_distinct(examples: Sequence[Example], data: Path) -> None:
         seen.add(example.name)
 
 
-def _shown(record: Mapping[str, Any]) -> str:
+def _record_text(record: Mapping[str, Any]) -> str:
     text = repr(dict(record))
     return text if len(text) <= 80 else f"{text[:80]}…"

@@ -75,15 +75,15 @@ class Example:
             return False  # measuring it anew leaves it out
 
     def _stamp(self) -> str:
-        return fingerprint([self._known(), *map(_size_and_time, self.files)]) if self.files else ""
+        return fingerprint([self._label_bytes(), *map(_size_and_time, self.files)]) if self.files else ""
 
     def _digest(self) -> str:
         if self.files:
-            return fingerprint([self._known(), *map(_file_content, self.files)])
+            return fingerprint([self._label_bytes(), *map(_file_content, self.files)])
         mask = self.mask() if self.mask else None
-        return fingerprint([self._known(), *map(_content, [self.read(), *([] if mask is None else [mask])])])
+        return fingerprint([self._label_bytes(), *map(_content, [self.read(), *([] if mask is None else [mask])])])
 
-    def _known(self) -> bytes:
+    def _label_bytes(self) -> bytes:
         return repr((self.label, self.boxes, self.mask is not None)).encode()
 
 

@@ -100,10 +100,10 @@ class Measures:
     def with_margin(self, pad: Callable[[Tensor], Tensor]) -> "Measures":
         """Return measures that give the model padded images."""
 
-        def padded(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run_padded(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return lambda pixels: forward_func(pad(pixels))
 
-        return replace(self, logits=padded(self.logits), changed_logits=padded(self.changed_logits))
+        return replace(self, logits=run_padded(self.logits), changed_logits=run_padded(self.changed_logits))
 
     def rows(
         self, name: str, method: NumberedMethod, maps: Tensor, examples: Examples, grid: PatchGrid, batch_size: int
@@ -143,7 +143,7 @@ class _MeasuredMaps:
         """Yield for each example a value, or None, and of curves the curve."""
         if metric.kind == "curve":
             made, readouts = self.measures.curve_metrics[metric.name], self.measures.readouts
-            values, curves = made.measure(self._followed[removal], readouts)
+            values, curves = made.measure(self._followed_curves[removal], readouts)
             if made.is_contrast:
                 values = values - made.measure(self._followed_for_others[removal], readouts)[0]
             points = [()] * len(values) if curves is None else map(tuple, map(_numbers, curves))
@@ -151,7 +151,7 @@ class _MeasuredMaps:
         if metric.kind == "localisation":
             return zip(self._on_objects(metric))
         if metric.kind == "masked":
-            return zip(_numbers(metric.load().__get__(self._masked)))
+            return zip(_numbers(metric.load().__get__(self._masked_probability)))
         measures, patch_size = self.measures, (self.grid.patch_height, self.grid.patch_width)
         given = self._attribute, measures.logits, self.examples, self._attributions, patch_size
         values = metric.load()(Case(*given, measures.seed, measures.mosaics))
@@ -169,7 +169,7 @@ class _MeasuredMaps:
         return maps if maps.dim() == inputs.dim() else self.grid.spread_like(maps, inputs)
 
     @cached_property
-    def _masked(self) -> MaskedProbability:
+    def _masked_probability(self) -> MaskedProbability:
         given = self.examples.pixels, self._attributions, self.examples.targets
         measures = self.measures
 
@@ -179,7 +179,7 @@ class _MeasuredMaps:
         return masked_probability(probabilities, *given, softmax=False, batch_size=self.batch_size)
 
     @cached_property
-    def _followed(self) -> dict[str, FollowedCurves]:
+    def _followed_curves(self) -> dict[str, FollowedCurves]:
         """Passes of all metrics of curves, by the name of the removal."""
         return self._follow(self.maps, list(self.measures.curve_metrics.values()))
 

@@ -49,16 +49,17 @@ def progress(total: int, name: str | None, listener: Listener) -> Iterator[Calla
         now = time.monotonic()
         if listener.line and now - last >= SECONDS_APART and done < total:
             last = now
-            listener.line(f"{name or 'measuring'}: {done} of {total} images, {_left(now - begin, done, total)} left")
+            rest = _time_left(now - begin, done, total)
+            listener.line(f"{name or 'measuring'}: {done} of {total} images, {rest} left")
 
     with tqdm(total=total, desc=name, unit="image", disable=not listener.has_bar) as bar:
         yield advance
 
 
-def _left(seconds: float, done: int, total: int) -> str:
+def _time_left(seconds: float, done: int, total: int) -> str:
     """Return the time left.
 
-    >>> _left(60.0, 30, 60), _left(600.0, 10, 100)
+    >>> _time_left(60.0, 30, 60), _time_left(600.0, 10, 100)
     ('1 min', '1 h 30 min')
     """
     minutes = max(1, round(seconds / done * (total - done) / 60))

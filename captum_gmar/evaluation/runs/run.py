@@ -111,7 +111,7 @@ class Run:
 
         def find_missing() -> tuple[dict[Methods, set[int]], bool]:
             nonlocal kept
-            kept = match(read_batches(journal), examples)
+            kept = match_batches(read_batches(journal), examples)
             if not part:
                 _report_changed(kept.changed, self.place.listener)
             missing: dict[Methods, set[int]] = {}
@@ -131,7 +131,7 @@ class Run:
             skipped |= {skip.number: skip for skip in skips}
         if self.place.processes.is_first:
             is_shared = self.place.processes.total > 1
-            kept = match(read_batches(journal), examples) if is_shared else _extend(kept, batches, examples)
+            kept = match_batches(read_batches(journal), examples) if is_shared else _extend(kept, batches, examples)
         self._raise_failure(any(number in kept.records and not lacks(kept.records[number]) for number in numbers))
         return kept, list(skipped.values())
 
@@ -197,7 +197,7 @@ class Run:
         return finished, [skip for skips, _ in outcomes for skip in skips]
 
 
-def match(batches: Iterable[Batch], examples: Sequence[Example]) -> Kept:
+def match_batches(batches: Iterable[Batch], examples: Sequence[Example]) -> Kept:
     """Return the records of examples whose content is still the same, and the names of changed examples."""
     numbers = {example.name: number for number, example in enumerate(examples)}
     same: dict[tuple[str, str, str], bool] = {}

@@ -32,7 +32,7 @@ def test_expanded_calls_and_their_weights_give_torch_s_output(options, key_heads
     call = AttentionCall(random(2, 4, 5, 3), key, value, enable_gqa=key_heads < 4, **options)
     expected = F.scaled_dot_product_attention(*call[:5], call.is_causal, scale=call.scale, enable_gqa=call.enable_gqa)
     assert_close(call.run(), expected)
-    expanded = call.expanded()
+    expanded = call.expand_heads()
     assert not expanded.is_causal
     assert expanded.key.shape[1] == expanded.value.shape[1] == 4
     assert_close(expanded.run(), expected)

@@ -101,7 +101,7 @@ def test_none_where_torch_keeps_none(random_tensors):
 def test_not_taken_where_they_are_not_what_they_are_taken_for(random_tensors, monkeypatch):
     query, key, value = random_tensors
     attended = F.scaled_dot_product_attention(query.requires_grad_(), key, value)
-    monkeypatch.setattr(fused, "_kept", lambda attended, query: torch.zeros(query.shape[:-1]))
+    monkeypatch.setattr(fused, "_saved_log_sums", lambda attended, query: torch.zeros(query.shape[:-1]))
     fused._is_right.cache_clear()
     try:
         assert log_sums(attended, query) is None
