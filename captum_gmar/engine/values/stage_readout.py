@@ -71,12 +71,11 @@ class SkippedLayers:
         self.outputs.append(tokens)
         if place < len(self.stages[stage]) - 1:
             return tokens
-        if not self.is_separable:
-            return torch.cat([tokens] * (self.entered // self.rows))
         slots = [*([] if self.carried is None else [self.carried]), *self.outputs]
         if self.is_whole:
             slots += [tokens.detach()] * (self.count - self.starts[stage + 1])
-        return torch.cat(slots)
+        self.is_separable &= len({slot.shape[1:] for slot in slots}) == 1  # timm's Hiera merges tokens within its list
+        return torch.cat(slots if self.is_separable else [tokens] * (self.entered // self.rows))
 
     @staticmethod
     def _alone(tokens: Tensor) -> Tensor:
