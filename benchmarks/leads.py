@@ -23,7 +23,7 @@ Column = tuple[str, str]  # metric and removal
 
 
 class Lead(NamedTuple):
-    """What the method is ahead by, with its interval: nan of too few images."""
+    """Lead of a method with its interval, which is NaN for too few images."""
 
     mean: float
     low: float

@@ -114,7 +114,7 @@ def _append_row(grad_output: Tensor, row: Tensor | None, tap: FusedTap) -> Tenso
 
 
 class _Padded(torch.autograd.Function):
-    """With channels more, which are zero."""
+    """Padding of the last dimension by channels that are zero."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Example:
 
     @property
     def has_object(self) -> bool:
-        """Whether the place of the object is known."""
+        """True if the place of the object is known."""
         return bool(self.boxes) or self.mask is not None
 
     def read_mask(self, width: int, height: int) -> Image.Image | None:

@@ -15,7 +15,7 @@ from captum_gmar.metrics.controls import CONTROLS, centre_blob, random_map, unif
 from captum_gmar.metrics.video_layout import Sheet
 
 NumberedMethod: TypeAlias = Callable[[Sequence[int], Tensor, Tensor | Sequence[int]], Tensor]
-"""From numbers of examples, their pixels (or several variants of each) and targets to maps."""
+"""Function of the numbers, pixels (or several variants of each) and targets of examples that returns their maps."""
 
 _NOISE = 0.02  # how far sensitivity-max moves pixels, and the deviation of infidelity's noise
 _OTHER_SEED = 1_000_003  # between the random maps of one class and those of the next

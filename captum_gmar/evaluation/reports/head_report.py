@@ -39,7 +39,7 @@ PANELS_IN_A_ROW = 2
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_INCHES = 3.6, 2.9, 0.22
 
 AblationCurves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
-"""By the score that gave the order, and which heads went first."""
+"""Curves by the score that gave the order, and by the heads that went first."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -26,7 +26,7 @@ class Processes(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether it opens the folder of results, and writes the report and messages."""
+        """True for the process that opens the folder of results and writes the report and messages."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
