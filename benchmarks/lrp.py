@@ -25,11 +25,7 @@ from captum_gmar.engine.hidden_states import functions
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import patch_grid
 
-NORMS_AND_GATES = {
-    F.layer_norm: functions.layer_norm,
-    F.gelu: functions.gelu,
-    F.silu: functions.silu,
-}
+NORMS_AND_GATES = {F.layer_norm: functions.layer_norm, F.gelu: functions.gelu, F.silu: functions.silu}
 
 
 @dataclass(frozen=True)

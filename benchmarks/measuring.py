@@ -39,13 +39,7 @@ class Measuring:
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        preset: Preset,
-        device: str,
-        threads: int,
-        minutes: float,
-        say: Callable[[str], None],
+        self, journal: Journal, preset: Preset, device: str, threads: int, minutes: float, say: Callable[[str], None]
     ) -> None:
         self.journal = journal
         self.preset = preset

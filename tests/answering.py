@@ -18,10 +18,7 @@ def build_tokenizer() -> Any:
     model = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 4, "<image>": IMAGE_TOKEN, **letters}, unk_token="<unk>"))
     model.pre_tokenizer, model.decoder = Split(Regex("."), "isolated"), Fuse()
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=model,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        tokenizer_object=model, pad_token="<pad>", unk_token="<unk>", extra_special_tokens={"image_token": "<image>"}
     )
 
 

@@ -2,10 +2,8 @@
 
 import gc
 import os
-from collections.abc import Callable, Hashable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,14 +13,14 @@ from matplotlib.figure import Figure
 from moulds import Mould
 from transformers import ViTConfig, ViTForImageClassification
 
-from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.classifier import load_classifier
 
 # On models this small, several threads wait for each other most of the time; and they round otherwise than one.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish():
     """What is loaded stays: the garbage collector, which some tests call, need not look through it each time."""
     gc.collect()
     gc.freeze()
@@ -32,7 +30,7 @@ TINY = {**TINY_IMAGE, "initializer_range": 0.3}
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared():
     """The folder with trained weights and photos, whose licences keep them out of the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "models").is_dir():
@@ -41,46 +39,46 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def deit(shared: Path) -> ViTForImageClassification:
+def deit(shared):
     """The trained model. Tests leave it as it is."""
     return ViTForImageClassification.from_pretrained(shared / "models" / "deit-tiny-patch16-224").eval()
 
 
 @pytest.fixture(scope="session")
-def make_vit() -> Callable[..., ViTForImageClassification]:
+def make_vit():
     """A small random ViT, a new one with each call; keywords change its configuration."""
 
     @cache
-    def mould(seed: int, **changes: Hashable) -> Mould:
-        def make() -> ViTForImageClassification:
+    def mould(seed, **changes):
+        def make():
             torch.manual_seed(seed)
             return ViTForImageClassification(ViTConfig(**{**TINY, **changes})).eval()
 
         return Mould(make)
 
-    def make(seed: int = 0, **changes: Hashable) -> ViTForImageClassification:
+    def make(seed=0, **changes):
         return mould(seed, **changes).cast()
 
     return make
 
 
 @pytest.fixture
-def vit(make_vit: Callable[..., ViTForImageClassification]) -> ViTForImageClassification:
+def vit(make_vit):
     return make_vit()
 
 
 @pytest.fixture
-def images() -> torch.Tensor:
+def images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
-def drawn() -> None:
+def drawn():
     """Asked for by tests that look at pictures."""
 
 
 @pytest.fixture
-def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def blank_pictures(request, monkeypatch):
     """Pictures of runs in this process are empty files, for drawing takes longer than measuring."""
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(
@@ -89,7 +87,7 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory):
     """A folder of folders with small random models."""
     folder = tmp_path_factory.mktemp("models")
     save_models(folder)
@@ -97,12 +95,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def classifier(models: Path) -> Classifier:
+def classifier(models):
     """The model "vit" with its image processor."""
     return load_classifier(models / "vit")
 
 
 @pytest.fixture(scope="session")
-def loaded(classifier: Classifier) -> tuple[Any, Any]:
+def loaded(classifier):
     """The model "vit" and its image processor."""
     return classifier.model, classifier.processor

@@ -157,9 +157,7 @@ FAMILIES = {
     "DINOv2, own head": (lambda: OwnHead(hugging_face("Dinov2Model")), CLS),
     "DINOv3, own head": (lambda: OwnHead(hugging_face("DINOv3ViTModel", num_register_tokens=4)), CLS),
     "subclass": (
-        lambda: type("Mine", (transformers.Dinov2ForImageClassification,), {})(
-            transformers.Dinov2Config(**TINY_IMAGE),
-        ),
+        lambda: type("Mine", (transformers.Dinov2ForImageClassification,), {})(transformers.Dinov2Config(**TINY_IMAGE)),
         BOTH,
     ),
     "timm-like, token": (lambda: TimmLike("token", TIMM_CLS), CLS),

@@ -152,10 +152,7 @@ FIELD_FAMILIES = {
         lambda: pyramid_places(in_order((2, 2))),
     ),
     "SegFormer": FieldFamily(
-        lambda: pyramid("Segformer"),
-        (3, 64, 64),
-        segformer_stages,
-        lambda: pyramid_places(in_order((2, 2))),
+        lambda: pyramid("Segformer"), (3, 64, 64), segformer_stages, lambda: pyramid_places(in_order((2, 2)))
     ),
     "CvT": FieldFamily(
         lambda: transformers.CvtForImageClassification(
@@ -225,10 +222,7 @@ FIELD_FAMILIES = {
         lambda: [in_order((8, 8)), None, None, None],
     ),
     "Perceiver, of pixels": FieldFamily(
-        lambda: perceiver("Fourier", 261),
-        (3, 8, 8),
-        lambda model: [],
-        lambda: [in_order((8, 8)), None, None, None],
+        lambda: perceiver("Fourier", 261), (3, 8, 8), lambda model: [], lambda: [in_order((8, 8)), None, None, None]
     ),
     "ImageGPT, of its colours' embeddings": FieldFamily(
         lambda: OfEmbeddings(
@@ -449,10 +443,7 @@ FIELD_FAMILIES |= {
         rf_detr_backbone,
         (3, 32, 32),
         lambda model: [],
-        lambda: [
-            ((4, 4), torch.tensor(rf_detr_windows())),
-            ((4, 4), torch.tensor(rf_detr_windows()).view(1, -1)),
-        ],
+        lambda: [((4, 4), torch.tensor(rf_detr_windows())), ((4, 4), torch.tensor(rf_detr_windows()).view(1, -1))],
         target=(1, 2, 3),
     ),
     "SegFormer, segments": FieldFamily(

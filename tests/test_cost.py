@@ -1,7 +1,6 @@
 """The comparison with rivals, what one leads by, and cost beside faithfulness, on one scene and hardly any steps."""
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +17,13 @@ from captum_gmar.metrics.controls import CONTROLS
 FEW = ("rollout", "ResLRP", "libra-fullgrad+ of log-odds")
 
 
-def test_every_method_of_ours_and_every_rival_is_there() -> None:
+def test_every_method_of_ours_and_every_rival_is_there():
     assert {*OURS, *LRP_ROWS, *rivals.OF_LOG_ODDS} <= set(rivals.rivals())
     assert "integrated-gradients" not in rivals.rivals()
     assert "integrated-gradients" in rivals.rivals(with_many_passes=True)
 
 
-def test_folder_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_and_picture(tmp_path, monkeypatch):
     all_of_them = rivals.rivals()
     for module in (rivals, cost):
         monkeypatch.setattr(module, "rivals", lambda with_many_passes=False: {name: all_of_them[name] for name in FEW})
@@ -42,7 +41,7 @@ def test_folder_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "cost.png").stat().st_size
 
 
-def test_what_was_not_timed_is_left_out() -> None:
+def test_what_was_not_timed_is_left_out():
     means = {"a": (1.0, 0.5, 1.5), "b": (2.0, 1.5, 2.5), "random map": (0.0, -0.5, 0.5)}
     points = to_points(means, {"a": 3.0})
     assert points == [Point("a", 3.0, 1.0, 0.5, 1.5), Point("random map", None, 0.0, -0.5, 0.5)]
@@ -50,13 +49,13 @@ def test_what_was_not_timed_is_left_out() -> None:
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["1  a", "2  random map"]
 
 
-def test_a_folder_without_that_metric(tmp_path: Path) -> None:
+def test_a_folder_without_that_metric(tmp_path):
     (tmp_path / "summary.csv").write_text("metric,removal,method,examples,mean,low,high\nsrg,blur,a,1,1,1,1\n")
     with pytest.raises(ValueError, match="must hold srg with the removal 'mean'"):
         read_means(tmp_path, "srg", "mean")
 
 
-def test_a_mean_without_interval_is_a_point_without_line(tmp_path: Path) -> None:
+def test_a_mean_without_interval_is_a_point_without_line(tmp_path):
     (tmp_path / "summary.csv").write_text("metric,removal,method,examples,mean,low,high\nsrg,mean,a,30,1.5,,\n")
     (point,) = to_points(read_means(tmp_path, "srg", "mean"), {"a": 2.0})
     assert point[:3] == ("a", 2.0, 1.5)
@@ -67,7 +66,7 @@ def test_a_mean_without_interval_is_a_point_without_line(tmp_path: Path) -> None
     assert dot == [1.5]
 
 
-def test_what_one_leads_by(tmp_path: Path) -> None:
+def test_what_one_leads_by(tmp_path):
     """Differences stand once for every two methods, whichever comes first; the sign is the leader's."""
     means = ("srg,mean,early,4,1,0.5,1.5", "srg,mean,ours,4,3,2,4", "srg,mean,late,4,-0.5,-1,0")
     differences = ("srg,mean,early,ours,4,-2,-3,-1", "srg,mean,early,late,4,1.5,1,2", "srg,mean,ours,late,4,3.5,-1,8")
@@ -86,7 +85,7 @@ def test_what_one_leads_by(tmp_path: Path) -> None:
         leads.table_of(tmp_path, "theirs", ["srg"])
 
 
-def test_scenes_of_one_object_and_two_from_their_seed() -> None:
+def test_scenes_of_one_object_and_two_from_their_seed():
     first, second = rivals.scenes(rivals.REPORTING_SEED, None)[:2]
     assert [first.name, second.name] == ["scene 720000", "scene 720001"]
     for example, objects in ((first, 1), (second, 2)):

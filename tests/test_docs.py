@@ -6,10 +6,8 @@ The site itself is built by Sphinx, with warnings as errors, which checks links 
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -49,7 +47,7 @@ ANSWERS = "llava-hf/llava-1.5-7b-hf"
 NEEDS_TRANSFORMERS_5 = {"how-to/generated-words.md"}
 
 
-def blocks(page: str, language: str) -> list[str]:
+def blocks(page, language):
     """The page's blocks of code in this language, "" for none."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return [
@@ -63,7 +61,7 @@ PYTHON = [page for page in WRITTEN if blocks(page, "python")]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def trained(tmp_path_factory):
     """From the names of trained models that pages load to folders of small random ones, with their image processors."""
     torch.manual_seed(0)
     image = {"image_size": 224, "patch_size": 56}
@@ -86,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path, monkeypatch):
     """An empty folder with a photo; tokens without a tokenizer, which would need the hub."""
     Image.new("RGB", (320, 240), "teal").save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
@@ -101,7 +99,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     plt.close("all")
 
 
-def test_every_block_of_python_is_run() -> None:
+def test_every_block_of_python_is_run():
     """None hides behind another name of the language."""
     named = {
         language for page in WRITTEN for language in re.findall(r"^ *```(\w+)$", (DOCS / page).read_text("utf-8"), re.M)
@@ -109,17 +107,17 @@ def test_every_block_of_python_is_run() -> None:
     assert named <= {"python", "text"}
 
 
-def test_there_are_pages() -> None:
+def test_there_are_pages():
     assert len(PYTHON) >= 15
 
 
 @pytest.mark.parametrize("page", PYTHON)
-def test_python_blocks_run_from_top_to_bottom(page: str, here: Path, trained: dict[str, str]) -> None:
+def test_python_blocks_run_from_top_to_bottom(page, here, trained):
     if page in NEEDS_TIMM:
         pytest.importorskip("timm", reason="timm, which needs torchvision, is not installed")
     if page in NEEDS_TRANSFORMERS_5 and not HAS_TRANSFORMERS_5:
         pytest.skip("answers are explained with transformers 5 or newer")
-    names: dict[str, Any] = {}
+    names = {}
     for block in blocks(page, "python"):
         for name, folder in trained.items():
             block = block.replace(f'"{name}"', repr(folder))
@@ -128,11 +126,11 @@ def test_python_blocks_run_from_top_to_bottom(page: str, here: Path, trained: di
 
 
 @pytest.fixture(scope="module")
-def messages() -> list[errors.Message]:
+def messages():
     return list(errors.read_messages())
 
 
-def test_every_message_says_what_to_do_or_what_must_hold(messages: list[errors.Message]) -> None:
+def test_every_message_says_what_to_do_or_what_must_hold(messages):
     assert len(messages) > 200
     assert [message.text for message in messages if message.cure == errors.WHAT_TO_DO] == []
     steps = [message for message in messages if "the number of patches, …. Got … instead. Pass" in message.text]
@@ -141,11 +139,11 @@ def test_every_message_says_what_to_do_or_what_must_hold(messages: list[errors.M
     ]
 
 
-def test_cures_are_of_messages_that_there_are(messages: list[errors.Message]) -> None:
+def test_cures_are_of_messages_that_there_are(messages):
     assert [part for part in cures.CURES if not any(part in message.text for message in messages)] == []
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_papers_of_methods_are_in_the_bibliography(name: str) -> None:
+def test_papers_of_methods_are_in_the_bibliography(name):
     for number in re.findall(r"arxiv\.org/abs/(\d+\.\d+)", docstring(METHODS[name])):
         assert number in keys()

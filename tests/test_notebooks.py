@@ -13,12 +13,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
-def test_there_are_notebooks() -> None:
+def test_there_are_notebooks():
     assert NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_committed_without_output(name: str) -> None:
+def test_committed_without_output(name):
     cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert code
@@ -26,7 +26,7 @@ def test_committed_without_output(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_signs_have_the_colours_that_pictures_give_them(name: str) -> None:
+def test_signs_have_the_colours_that_pictures_give_them(name):
     cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     text = " ".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").lower()
     told = [sentence for sentence in re.split(r"[.:]\s", text) if "against" in sentence]

@@ -14,7 +14,7 @@ import captum_gmar
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_fresh(code: str) -> str:
+def run_fresh(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 

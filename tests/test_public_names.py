@@ -11,14 +11,14 @@ from tools import public_names
 PROMISED = (Path(__file__).parent / "public_names.txt").read_text(encoding="utf-8").splitlines()
 
 
-def test_what_was_promised_is_there() -> None:
+def test_what_was_promised_is_there():
     """Where this fails and the change is meant: a line in the changelog, and ``python -m tools.public_names``."""
     there = set(public_names.public_names())
     assert [line for line in PROMISED if line not in there] == []
     assert len(PROMISED) > 100
 
 
-def test_a_changed_default_is_seen() -> None:
+def test_a_changed_default_is_seen():
     def before(a, *, b=1): ...
 
     def after(a, *, b=2): ...

@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 
 
-def blocks(path: Path) -> list[tuple[str, str]]:
+def blocks(path):
     """Language and code of every block."""
     return re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
@@ -40,7 +40,7 @@ LABELS = {281: "tabby, tabby cat", 282: "tiger cat", 292: "tiger, Panthera tigri
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(tmp_path_factory):
     """A random classifier of 1000 classes and 224x224 pixels, with its processor."""
     folder = tmp_path_factory.mktemp("readme") / "vit"
     names = {index: LABELS.get(index, f"class number {index}") for index in range(1000)}
@@ -53,7 +53,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def text_model_folder(tmp_path_factory):
     """A model that scores images against texts."""
     folder = tmp_path_factory.mktemp("readme") / "clip"
     save_clip_of_texts(folder)
@@ -61,7 +61,7 @@ def text_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answering_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def answering_model_folder(tmp_path_factory):
     """A model that answers about images."""
     if not HAS_TRANSFORMERS_5:
         pytest.skip("answers are explained with transformers 5 or newer")
@@ -73,7 +73,7 @@ def answering_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     """An empty folder with the photos that the README speaks of."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 240, 320, 3), dtype=np.uint8)
     for name, image in zip(("photo.jpg", "photos/tiger/1.jpg", "photos/zebra/2.jpg"), pixels, strict=True):
@@ -86,14 +86,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_there_are_blocks() -> None:
+def test_there_are_blocks():
     assert PYTHON
     assert len(COMMANDS) >= 15
 
 
-def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) -> None:
+def test_python_blocks_run_from_top_to_bottom(here, model_folder):
     """In one namespace, as somebody who copies them one after the other has it."""
-    names: dict[str, object] = {}
+    names = {}
     for block in PYTHON:
         for name in MODELS:
             block = block.replace(f'"{name}"', repr(str(model_folder)))
@@ -103,9 +103,7 @@ def test_python_blocks_run_from_top_to_bottom(here: Path, model_folder: Path) ->
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_run(
-    line: str, here: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_run(line, here, request, capsys):
     """Those of several processes, of all methods, and of models that do not classify images, are read only: other tests
     run them, on less."""
     _, _, arguments = line.partition("captum-gmar " if line.startswith("captum-gmar") else "-m captum_gmar ")

@@ -123,11 +123,7 @@ def _tiles():
     rows = [[part for column in range(3) for part in (mark, 83 + 3 * row + column, *tile)] for row in range(2)]
     ids = [*PROMPT, *rows[0], new_line, *rows[1], new_line, new_line, mark, overview, *tile, mark, 6]
     mask = torch.ones(1, 7, 32, 32, dtype=torch.long)
-    return {
-        "input_ids": torch.tensor([ids]),
-        "pixel_values": pixels(1, 7, 3, 32, 32),
-        "pixel_attention_mask": mask,
-    }
+    return {"input_ids": torch.tensor([ids]), "pixel_values": pixels(1, 7, 3, 32, 32), "pixel_attention_mask": mask}
 
 
 def smolvlm():

@@ -11,16 +11,7 @@ from methods import READERS
 import captum_gmar
 from captum_gmar import get_method, list_methods
 from captum_gmar.attr._base import AttentionAttribution
-from captum_gmar.attr.catalogue import (
-    CAPTUMS,
-    COMPARED,
-    EVALUATED,
-    METHODS,
-    ONLY_FOR,
-    OURS,
-    UNITLESS,
-    find_method,
-)
+from captum_gmar.attr.catalogue import CAPTUMS, COMPARED, EVALUATED, METHODS, ONLY_FOR, OURS, UNITLESS, find_method
 from captum_gmar.attr.patch_relevance import relevance_of
 
 
@@ -130,12 +121,7 @@ def small(kind, **options):
 @pytest.mark.parametrize(
     ("model", "shape", "takes", "refuses"),
     [
-        (
-            lambda: transformers.ViTForImageClassification(small("ViT", patch_size=16)),
-            (3, 32, 32),
-            {*METHODS},
-            set(),
-        ),
+        (lambda: transformers.ViTForImageClassification(small("ViT", patch_size=16)), (3, 32, 32), {*METHODS}, set()),
         (
             lambda: transformers.SwinForImageClassification(
                 transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)

@@ -77,8 +77,7 @@ def test_oracle(family, name):
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if METHODS[name].takes_tokens])
 @pytest.mark.parametrize(
-    ("tokens", "places"),
-    [("cls", [0]), ("patches", range(5, 21)), ((2, 1), [5 + 9]), ([(0, 0), (3, 2)], [5, 5 + 14])],
+    ("tokens", "places"), [("cls", [0]), ("patches", range(5, 21)), ((2, 1), [5 + 9]), ([(0, 0), (3, 2)], [5, 5 + 14])]
 )
 def test_tokens(name, tokens, places):
     model, forward, inputs, record, _, patches = case("DINOv2 with registers")

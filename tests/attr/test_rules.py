@@ -73,7 +73,7 @@ def test_two_layers_by_hand():
     assert_close(twice, tensor([[(13 / 16 + through[0]) / 2, (3 / 16 + through[1]) / 2]]))
 
 
-def random_layer(heads: int, tokens: int = 7, examples: int = 3):
+def random_layer(heads, tokens=7, examples=3):
     generator = torch.Generator().manual_seed(0)
     shape = (examples, heads, tokens, tokens)
     attention = torch.rand(shape, generator=generator, dtype=torch.float64).softmax(-1)

@@ -116,12 +116,7 @@ def test_a_gate_that_is_not_known_is_an_error_of_the_balanced_ones(method, vit, 
 
 
 @pytest.mark.parametrize(
-    "rule",
-    [
-        "gate",
-        lambda module, x: x * (nn.functional.softplus(x) / x).detach(),
-    ],
-    ids=["gate", "callable"],
+    "rule", ["gate", lambda module, x: x * (nn.functional.softplus(x) / x).detach()], ids=["gate", "callable"]
 )
 def test_a_rule_of_the_user_s_own_is_the_way_round_it(rule, vit, images, monkeypatch):
     """The error names it as it is imported; with it, relevance and biases sum to the logit, of which none are left."""

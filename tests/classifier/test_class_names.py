@@ -1,7 +1,5 @@
 """Classes are found by index, label or synonym, and what names none or several is refused with what is near."""
 
-from typing import Any
-
 import pytest
 from classifiers import LABELS
 
@@ -11,15 +9,15 @@ from captum_gmar.classifier import find_class
 @pytest.mark.parametrize(
     ("text", "index"), [("0", 0), (" 3 ", 3), ("Tabby", 0), ("tabby cat", 0), ("tabby, Tabby Cat", 0), ("TIGER CAT", 3)]
 )
-def test_index_label_or_synonym(text: str, index: int) -> None:
+def test_index_label_or_synonym(text, index):
     assert find_class(text, LABELS) == index
 
 
-def test_whole_label_goes_before_synonym() -> None:
+def test_whole_label_goes_before_synonym():
     assert find_class("tank", {0: "tank, army tank", 1: "tank"}) == 1
 
 
-def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index() -> None:
+def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index():
     labels = {0: "1", 1: "2", 2: "zero, 0", 3: "3"}
     for text, index in (("1", 0), ("0", 2)):
         with pytest.warns(UserWarning, match=f"target '{text}' is read as a class name, that of class {index}, not"):
@@ -41,6 +39,6 @@ def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index() -> Non
         ("crane", r"^contrast 'crane' names several classes: 1 \(crane\); 2 \(crane\)\. Pass the index\.$"),
     ],
 )
-def test_what_names_no_class_or_several(text: Any, message: str) -> None:
+def test_what_names_no_class_or_several(text, message):
     with pytest.raises((TypeError, ValueError), match=message):
         find_class(text, LABELS, "contrast", forms="a class")

@@ -1,7 +1,6 @@
 """The query of a class or a box: that which the detections and their overlap, worked out by hand, say."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ SIGMOID = SimpleNamespace(logits=PROBABILITIES.logit(), pred_boxes=BOXES)
         ({"box": (60, 0, 120, 32), "label": 0}, (2, 0)),  # 32/60 x 0.6 is less than 30/32 x 0.55
     ],
 )
-def test_query_by_class_and_box(question: dict[str, Any], target: tuple[int, int]) -> None:
+def test_query_by_class_and_box(question, target):
     found = find_query(SIGMOID, 2, SIZE, **question)
     assert found.target == target
     assert found.probability == pytest.approx(float(PROBABILITIES[0, target[0], target[1]]))
@@ -41,7 +40,7 @@ def test_query_by_class_and_box(question: dict[str, Any], target: tuple[int, int
     torch.testing.assert_close(middle, BOXES[0, target[0]])
 
 
-def test_boxes_are_shares_of_what_the_detector_is_shown() -> None:
+def test_boxes_are_shares_of_what_the_detector_is_shown():
     # The photo of 120x60 is first the upper left quarter of what is shown, then the lower right one.
     found = find_query(SIGMOID, 2, SIZE, box=(0, 0, 120, 60), shown=(0, 0, 240, 120))
     assert (found.query, found.box) == (0, (0, 0, 120, 120))
@@ -49,14 +48,14 @@ def test_boxes_are_shares_of_what_the_detector_is_shown() -> None:
     assert (found.query, found.box) == (1, (0, -60, 120, 60))
 
 
-def test_where_a_class_means_nothing_classes_compete() -> None:
+def test_where_a_class_means_nothing_classes_compete():
     logits = torch.tensor([[[2.0, 0.0, 5.0], [1.0, 0.0, -1.0]]])  # the first query is surer of no object
     found = find_query(SimpleNamespace(logits=logits, pred_boxes=BOXES[:, :2]), 2, SIZE, label=0)
     assert found.target == (1, 0)
     assert found.probability == pytest.approx(float(logits[0, 1].softmax(0)[0]))
 
 
-def test_a_query_is_explained() -> None:
+def test_a_query_is_explained():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.YolosConfig(
@@ -86,26 +85,26 @@ def test_a_query_is_explained() -> None:
         ({"label": 1, "box": (0, 0, 30, 60)}, r"detects class 1 in the box \(0, 0, 30, 60\) with a probability of 0.5"),
     ],
 )
-def test_what_is_not_detected_is_told(question: dict[str, Any], message: str) -> None:
+def test_what_is_not_detected_is_told(question, message):
     with pytest.raises(ValueError, match=message):
         find_query(SIGMOID, 2, SIZE, **question)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (60, 0), (-1, 60), (60,), 60])
-def test_an_image_without_pixels_is_refused(size: Any) -> None:
+def test_an_image_without_pixels_is_refused(size):
     with pytest.raises(ValueError, match=r"image_size must be .*height and width"):
         find_query(SIGMOID, 2, size)
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("number", [0, 3, 80, "2"])
-def test_a_wrong_number_of_labels_is_refused(number: Any) -> None:
+def test_a_wrong_number_of_labels_is_refused(number):
     with pytest.raises(ValueError, match=f"num_labels must be the model's, which has 2 logits .* Got {number!r} inst"):
         find_query(SIGMOID, number, SIZE)
 
 
 @pytest.mark.fault
-def test_other_outputs_are_refused() -> None:
+def test_other_outputs_are_refused():
     with pytest.raises(TypeError, match="output must be a detector's, with logits and pred_boxes"):
         find_query(torch.zeros(1, 2, 3), 2, SIZE, label=0)
     several = SimpleNamespace(logits=PROBABILITIES.expand(2, -1, -1), pred_boxes=BOXES.expand(2, -1, -1))
@@ -113,7 +112,7 @@ def test_other_outputs_are_refused() -> None:
         find_query(several, 2, SIZE, label=0)
 
 
-def test_an_object_in_a_photo_that_is_padded() -> None:
+def test_an_object_in_a_photo_that_is_padded():
     model, processor = make()["padding detector"]
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     inputs = processor(photo, return_tensors="pt")
@@ -134,7 +133,7 @@ def test_an_object_in_a_photo_that_is_padded() -> None:
         find_object(Classifier(model, processor), photo, box=(0, 0, 300, 30))
 
 
-def test_an_object_in_a_box_of_a_photo_that_is_resized() -> None:
+def test_an_object_in_a_box_of_a_photo_that_is_resized():
     model, processor = make()["detector"]
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
     pixels = processor(photo, return_tensors="pt")["pixel_values"]

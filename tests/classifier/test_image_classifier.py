@@ -1,8 +1,5 @@
 """From images to pixel values and back: what the model saw, whatever its image processor does."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,19 +10,19 @@ from captum_gmar.classifier import Classifier, find_object, find_region, load_cl
 
 
 @pytest.fixture
-def image() -> Image.Image:
+def image():
     return Image.effect_noise((60, 40), 80).convert("RGB")
 
 
 @pytest.mark.parametrize("name", ["vit", "clip"])
-def test_photo_shown_is_what_the_model_saw(models: Path, image: Image.Image, name: str) -> None:
+def test_photo_shown_is_what_the_model_saw(models, image, name):
     classifier = load_classifier(models / name)
     seen = classifier.processor(image, do_normalize=False, do_rescale=False, return_tensors="pt")["pixel_values"][0]
     shown = classifier.photo(classifier.pixel_values(image)[0])
     assert shown * 255 == pytest.approx(seen.movedim(0, -1).numpy(), abs=0.01)
 
 
-def test_size_keeps_the_part_of_the_photo_that_is_cropped(models: Path, image: Image.Image) -> None:
+def test_size_keeps_the_part_of_the_photo_that_is_cropped(models, image):
     image = image.resize((600, 400))
     small, large = (load_classifier(models / "clip", size=size).pixel_values(image) for size in (None, 320))
     assert large.shape == (1, 3, 320, 320)
@@ -33,8 +30,8 @@ def test_size_keeps_the_part_of_the_photo_that_is_cropped(models: Path, image: I
     assert (smaller - small).abs().mean() < 0.1
 
 
-def test_photo_of_a_function_that_does_not_say_how_it_normalises(classifier: Classifier, image: Image.Image) -> None:
-    def blue_first(images: list[Image.Image], return_tensors: str) -> dict[str, torch.Tensor]:
+def test_photo_of_a_function_that_does_not_say_how_it_normalises(classifier, image):
+    def blue_first(images, return_tensors):
         stack = torch.stack([torch.from_numpy(np.array(photo)).float() for photo in images])
         return {"pixel_values": 3 * stack.movedim(-1, 1).flip(1) / 255 - torch.tensor([1, 2, 3])[:, None, None]}
 
@@ -43,14 +40,14 @@ def test_photo_of_a_function_that_does_not_say_how_it_normalises(classifier: Cla
     assert unknown.photo(pixels) == pytest.approx(np.array(image) / 255, abs=1e-5)
 
 
-def test_photo_of_channels_from_blue_to_red(classifier: Classifier) -> None:
+def test_photo_of_channels_from_blue_to_red(classifier):
     processor = MobileViTImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     flipping = Classifier(classifier.model, processor)
     photo = flipping.photo(flipping.pixel_values(Image.new("RGB", (60, 40), (255, 128, 0)))[0])
     assert photo.reshape(-1, 3) == pytest.approx(np.tile([1, 128 / 255, 0], (32 * 32, 1)), abs=1e-5)
 
 
-def test_view_of_a_cropped_photo_and_of_one_that_is_turned(classifier: Classifier, image: Image.Image) -> None:
+def test_view_of_a_cropped_photo_and_of_one_that_is_turned(classifier, image):
     processor = MobileViTImageProcessor(
         size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16}, do_flip_channel_order=False
     )
@@ -59,7 +56,7 @@ def test_view_of_a_cropped_photo_and_of_one_that_is_turned(classifier: Classifie
     assert cropping.view(image, pixels) == (image, pytest.approx((14, 4, 46, 36)))
     assert cropping.view(image, pixels[:, :8]).crop == pytest.approx((14, 4, 46, 20))
 
-    def turned(images: list[Image.Image], return_tensors: str) -> dict[str, torch.Tensor]:
+    def turned(images, return_tensors):
         return {"pixel_values": torch.from_numpy(np.array(images[0])).movedim(-1, 0).mT[None] / 255}
 
     turning = Classifier(classifier.model, turned)
@@ -68,9 +65,9 @@ def test_view_of_a_cropped_photo_and_of_one_that_is_turned(classifier: Classifie
     assert photo == pytest.approx(np.array(image).transpose(1, 0, 2) / 255)
 
 
-def test_the_mask_of_padding_goes_to_models_that_take_one(classifier: Classifier, image: Image.Image) -> None:
+def test_the_mask_of_padding_goes_to_models_that_take_one(classifier, image):
     class Detector(torch.nn.Module):
-        def forward(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor) -> torch.Tensor:
+        def forward(self, pixel_values, pixel_mask):
             return pixel_values
 
     processor = DetrImageProcessor(size={"shortest_edge": 20, "longest_edge": 60}, pad_size={"height": 40, "width": 40})
@@ -110,15 +107,13 @@ def test_the_mask_of_padding_goes_to_models_that_take_one(classifier: Classifier
         (lambda model: load_classifier(3), TypeError, "name must be a folder or a Hugging Face id. Got 3 instead"),
     ],
 )
-def test_arguments_of_the_wrong_kind(
-    classifier: Classifier, call: Callable[[torch.nn.Module], object], error: type[Exception], message: str
-) -> None:
+def test_arguments_of_the_wrong_kind(classifier, call, error, message):
     with pytest.raises(error, match=message):
         call(classifier.model)
 
 
-def test_a_processor_that_makes_another_size_is_refused(classifier: Classifier) -> None:
-    def makes_32(images: Image.Image, **_: object) -> dict[str, torch.Tensor]:
+def test_a_processor_that_makes_another_size_is_refused(classifier):
+    def makes_32(images, **_):
         return {"pixel_values": torch.zeros(1, 3, 32, 32)}
 
     with pytest.raises(ValueError, match=r"one that the model.s image processor can make\. Got 64 instead"):

@@ -3,9 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,15 +15,14 @@ from transformers import AutoModelForImageClassification
 
 from captum_gmar.classifier import choose_device, load_classifier, loading
 
-Change = Callable[..., Path]
 UNEVEN_HEADS = "its weights do not fit its config.json: vit." if HAS_TRANSFORMERS_5 else "its model cannot be loaded: "
 
 
 @pytest.fixture
-def changed(models: Path, tmp_path: Path) -> Change:
+def changed(models, tmp_path):
     """A copy of the model "vit" with other values in one of its JSON files, or with that text as the file."""
 
-    def change(file: str, text: str | None = None, **values: Any) -> Path:
+    def change(file, text=None, **values):
         folder = tmp_path / "model"
         shutil.copytree(models / "vit", folder)
         if text is None:
@@ -37,7 +33,7 @@ def changed(models: Path, tmp_path: Path) -> Change:
     return change
 
 
-def test_a_classifier_gives_what_transformers_gives(models: Path) -> None:
+def test_a_classifier_gives_what_transformers_gives(models):
     classifier = load_classifier(models / "vit")
     image = Image.effect_noise((60, 40), 80).convert("RGB")
     pixels = classifier.pixel_values(image)
@@ -48,10 +44,10 @@ def test_a_classifier_gives_what_transformers_gives(models: Path) -> None:
     assert not classifier.model.training
 
 
-def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
-    slept: list[float] = []
+    slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     with pytest.raises(OSError, match="no-such-model: no such folder, and the Hugging Face hub cannot be reached"):
         load_classifier("captum-gmar-tests/no-such-model", patience=5)
@@ -85,7 +81,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
         ("preprocessor_config.json", {"image_processor_type": "Nothing"}, "it has no image processor: "),
     ],
 )
-def test_files_that_do_not_fit_are_named(changed: Change, file: str, values: dict[str, Any], message: str) -> None:
+def test_files_that_do_not_fit_are_named(changed, file, values, message):
     folder = changed(file, **values)
     with pytest.raises((OSError, ValueError)) as raised:
         load_classifier(folder)
@@ -96,7 +92,7 @@ def test_files_that_do_not_fit_are_named(changed: Change, file: str, values: dic
     assert "above report" not in text
 
 
-def test_weights_that_are_cut_off_or_missing(changed: Change) -> None:
+def test_weights_that_are_cut_off_or_missing(changed):
     path = changed("config.json") / "model.safetensors"
     weights = load_file(path)
     path.write_bytes(path.read_bytes()[:-100])
@@ -108,14 +104,14 @@ def test_weights_that_are_cut_off_or_missing(changed: Change) -> None:
 
 
 @pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 does not tell the sizes")
-def test_sizes_in_the_file_and_by_the_config_are_told(changed: Change) -> None:
+def test_sizes_in_the_file_and_by_the_config_are_told(changed):
     labels = {str(index): f"label {index}" for index in range(7)}
     folder = changed("config.json", id2label=labels, label2id={name: int(index) for index, name in labels.items()})
     with pytest.raises(ValueError, match=r"classifier\.bias and 1 more, of shape \(4,\) in the file and \(7,\) by the"):
         load_classifier(folder)
 
 
-def test_weights_beside_the_model_are_warned_of(changed: Change) -> None:
+def test_weights_beside_the_model_are_warned_of(changed):
     folder = changed("config.json")
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "vit.pooler.dense.bias": torch.zeros(16)}, folder / "model.safetensors", {"format": "pt"})
@@ -123,10 +119,10 @@ def test_weights_beside_the_model_are_warned_of(changed: Change) -> None:
         load_classifier(folder)
 
 
-def test_the_hub_is_asked_only_for_what_is_not_here(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
+def test_the_hub_is_asked_only_for_what_is_not_here(monkeypatch, models):
     asked = []
 
-    def read(name: str, local_files_only: bool, is_text_model: bool) -> Any:
+    def read(name, local_files_only, is_text_model):
         asked.append(local_files_only)
         if local_files_only and name == "someone/elsewhere":
             raise OSError("not in the cache")
@@ -148,14 +144,14 @@ def test_the_hub_is_asked_only_for_what_is_not_here(monkeypatch: pytest.MonkeyPa
         ("captum-gmar-tests/no-such-model", "no such folder, and the Hugging Face hub cannot be reached to look for"),
     ],
 )
-def test_a_name_of_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, message: str) -> None:
+def test_a_name_of_nothing(monkeypatch, tmp_path, name, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the client's retries
     with pytest.raises(OSError, match=message):
         load_classifier(name)
 
 
-def test_a_name_too_long_for_the_file_system() -> None:
+def test_a_name_too_long_for_the_file_system():
     with pytest.raises(OSError, match="File name too long"):
         load_classifier("m" * 300)
 
@@ -172,12 +168,12 @@ def test_a_name_too_long_for_the_file_system() -> None:
         (16_000_000, r"^size must be at most 8192 pixels, or memory would not do\. Got 16000000 instead\."),
     ],
 )
-def test_sizes_that_cannot_be(models: Path, size: int, message: str) -> None:
+def test_sizes_that_cannot_be(models, size, message):
     with pytest.raises(ValueError, match=message):
         load_classifier(models / "vit", size=size)
 
 
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices(monkeypatch):
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "cuda:99999999999999999999", "tpu", "cpu:1", "cpu:x", 3):
         with pytest.raises(ValueError, match=rf"PyTorch finds here, of cpu \(1\).*\. Got {name!r} instead\."):
@@ -187,7 +183,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
-def test_any_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_any_accelerator(monkeypatch, kind):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)

@@ -1,7 +1,6 @@
 """The place of a photo in the model's input: what is drawn in the photo is found there, for every image processor."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 import transformers
 from installed import HAS_TRANSFORMERS_5
 from PIL import Image, ImageDraw
-from torch import Tensor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.utils import is_torchvision_available
 
@@ -26,7 +24,7 @@ OPTIONS = {"NougatImageProcessor": {"do_crop_margin": False}}
 SIZES = ("size", "crop_size", "pad_size")
 
 
-def processor_names() -> Iterator[str]:
+def processor_names():
     """Those that transformers has for its models, of the backends that are installed."""
     number = 1 + is_torchvision_available()
     for names in IMAGE_PROCESSOR_MAPPING_NAMES.values():
@@ -34,7 +32,7 @@ def processor_names() -> Iterator[str]:
         yield from filter(None, backends[:number])
 
 
-def quarter_sized(name: str) -> Any:
+def quarter_sized(name):
     """The image processor of this name, at a quarter of its sizes, to be quick."""
     kind = getattr(transformers, name)
     options = next((options for start, options in OPTIONS.items() if name.startswith(start)), {})
@@ -47,7 +45,7 @@ def quarter_sized(name: str) -> Any:
     return kind(**options, **smaller)
 
 
-def drawn(background: str, **rectangles: tuple[int, int, int, int]) -> Image.Image:
+def drawn(background, **rectangles):
     """A photo with rectangles of these colours."""
     photo = Image.new("RGB", PHOTO, background)
     for colour, (left, top, right, bottom) in rectangles.items():
@@ -55,14 +53,14 @@ def drawn(background: str, **rectangles: tuple[int, int, int, int]) -> Image.Ima
     return photo
 
 
-def extent(change: Tensor) -> list[int]:
+def extent(change):
     """Left, top, right and bottom of where something has changed by more than half."""
     rows, columns = (change > change.max() / 2).nonzero(as_tuple=True)
     return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
 
 
 @pytest.mark.parametrize("name", sorted({*processor_names()}))
-def test_what_is_drawn_in_a_photo_lies_there_in_the_input(name: str) -> None:
+def test_what_is_drawn_in_a_photo_lies_there_in_the_input(name):
     photos = {"empty": drawn("black"), "with a bar": drawn("black", white=BAR), "red": drawn("black", red=CORNER)}
     try:
         processor = quarter_sized(name)
@@ -102,7 +100,7 @@ def test_what_is_drawn_in_a_photo_lies_there_in_the_input(name: str) -> None:
     ids=lambda processor: type(processor).__name__,
 )
 @pytest.mark.parametrize("size", [(40, 30), (301, 77), (64, 640), (500, 375), (1201, 1600)])
-def test_a_mask_is_where_the_image_processor_puts_it(processor: Any, size: tuple[int, int]) -> None:
+def test_a_mask_is_where_the_image_processor_puts_it(processor, size):
     noise = np.random.default_rng(0).random((9, 7)) > 0.5
     mask = Image.fromarray(noise).convert("L").resize(size, Image.Resampling.NEAREST)
     plain = {"do_rescale": False, "resample": Image.Resampling.NEAREST}
@@ -114,7 +112,7 @@ def test_a_mask_is_where_the_image_processor_puts_it(processor: Any, size: tuple
     )  # where a pixel begins on another's middle, by rounding
 
 
-def test_cropping_by_hand() -> None:
+def test_cropping_by_hand():
     # 450x150 resized to 1632x544, of which the middle 512x512 is seen.
     processor = transformers.MobileViTImageProcessor(
         size={"shortest_edge": 544}, crop_size={"height": 512, "width": 512}
@@ -130,7 +128,7 @@ def test_cropping_by_hand() -> None:
     assert frame.to_photo(frame.from_photo((1, 2, 3, 4))) == pytest.approx((1, 2, 3, 4))
 
 
-def test_padding_by_hand() -> None:
+def test_padding_by_hand():
     # 90x30 resized to 60x20 and padded below and to the right.
     processor = transformers.DetrImageProcessor(
         size={"shortest_edge": 20, "longest_edge": 60}, pad_size={"height": 64, "width": 80}
@@ -142,7 +140,7 @@ def test_padding_by_hand() -> None:
     assert white.sum() == 20 * 60
 
 
-def test_a_photo_smaller_than_the_crop_is_padded() -> None:
+def test_a_photo_smaller_than_the_crop_is_padded():
     processor = transformers.CLIPImageProcessor(do_resize=False, crop_size={"height": 40, "width": 40})
     frame = Classifier(torch.nn.Identity(), processor).frame(Image.new("RGB", (20, 80)))
     assert frame.whole == (10, -20, 30, 60)
@@ -151,7 +149,7 @@ def test_a_photo_smaller_than_the_crop_is_padded() -> None:
 
 # Of a single pixel older versions of transformers take the colours for rows.
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (2, 5)] if HAS_TRANSFORMERS_5 else [(2, 200), (2, 5)])
-def test_the_smallest_photos(size: tuple[int, int]) -> None:
+def test_the_smallest_photos(size):
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
     frame = Classifier(torch.nn.Identity(), processor).frame(Image.new("RGB", size))
     assert frame.whole == pytest.approx((0, 0, 32, 32), abs=0.01)
@@ -165,10 +163,7 @@ WHOLE = PhotoFrame((100, 200), (50, 50), (0, 0, 50, 50))
 @pytest.mark.parametrize(
     ("find", "message"),
     [
-        (
-            lambda: CROPPED.point((20, 50)),
-            "point must be in the part of the photo that the model sees, from 50,0 to",
-        ),
+        (lambda: CROPPED.point((20, 50)), "point must be in the part of the photo that the model sees, from 50,0 to"),
         (lambda: CROPPED.point((150, 50)), "in pixels, but got 150,50"),
         (lambda: WHOLE.point((200, 50)), "point must be in the photo, from 0,0 to 200,100 in pixels, but got 200,50"),
         (lambda: WHOLE.point((-1, 50)), "point must be in the photo"),
@@ -179,39 +174,39 @@ WHOLE = PhotoFrame((100, 200), (50, 50), (0, 0, 50, 50))
         (lambda: WHOLE.mask(NOISE), "mask must be black and white, but 49% of its pixels are neither"),
     ],
 )
-def test_what_the_model_does_not_see_is_refused(find: Callable[[], Any], message: str) -> None:
+def test_what_the_model_does_not_see_is_refused(find, message):
     with pytest.raises(ValueError, match=message):
         find()
 
 
-def test_a_mask_may_have_grey_edges() -> None:
+def test_a_mask_may_have_grey_edges():
     mask = drawn("black", white=BAR).resize((600, 360)).convert("L")
     assert int(PhotoFrame((360, 600), (90, 150), (0, 0, 150, 90)).mask(mask).sum()) == 12 * 21
 
 
-def turned(photo: Image.Image) -> Tensor:
+def turned(photo):
     return plain(photo.transpose(Image.Transpose.ROTATE_90))
 
 
-def plain(photo: Image.Image) -> Tensor:
+def plain(photo):
     return torch.from_numpy(np.array(photo)).movedim(-1, 0) / 255
 
 
-def mirrored(photo: Image.Image) -> Tensor:
+def mirrored(photo):
     return plain(photo).flip(-1)
 
 
-def nothing(photo: Image.Image) -> Tensor:
+def nothing(photo):
     return torch.zeros(3, 8, 8)
 
 
 @pytest.mark.parametrize("process", [turned, mirrored])
-def test_a_photo_that_is_turned_is_refused(process: Callable[[Image.Image], Tensor]) -> None:
+def test_a_photo_that_is_turned_is_refused(process):
     with pytest.raises(ValueError, match="but turns it, folds it or cuts it into tiles"):
         find_frame(process, Colours.read(plain), 80, 60)
 
 
-def test_an_image_processor_that_sees_nothing_is_refused() -> None:
+def test_an_image_processor_that_sees_nothing_is_refused():
     with pytest.raises(ValueError, match="processor must keep the three colours of a photo apart"):
         Colours.read(nothing)
     with pytest.raises(ValueError, match="nothing of the photo is in what it makes"):

@@ -1,7 +1,6 @@
 """Videos and sounds as a classifier takes them: by hand-made frames and a tone of known length."""
 
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.recordings import load_sound, load_video
 
 
-def test_frames_evenly_apart(tmp_path: Path) -> None:
+def test_frames_evenly_apart(tmp_path):
     frames = [Image.new("RGB", (40, 30), (25 * number,) * 3) for number in range(10)]
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=80)
     film = Classifier(*make()["film"])
@@ -23,7 +22,7 @@ def test_frames_evenly_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("samples", "seen"), [(6000, 0.375), (6640 + 159, 6799 / 16000), (6640 + 160, 0.4)])
-def test_the_seconds_that_a_spectrogram_covers(samples: int, seen: float, tmp_path: Path) -> None:
+def test_the_seconds_that_a_spectrogram_covers(samples, seen, tmp_path):
     """The model takes 40 columns, 0.4 seconds, of which the last reaches 0.415 seconds."""
     with wave.open(str(tmp_path / "tone.wav"), "wb") as tone:
         tone.setparams((1, 2, 16000, 0, "NONE", ""))

@@ -1,14 +1,12 @@
 """The mean logit of a class over a region: against the model's own logits, where a mask or a point of the photo is."""
 
 import copy
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from task_models import make
-from torch import Tensor
 from torch.testing import assert_close
 
 from captum_gmar import AttentionEvidence
@@ -18,18 +16,18 @@ MODELS = {name: (model.eval(), processor) for name, (model, processor) in make()
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
-def segmenter(name: str = "segmenter") -> Classifier:
+def segmenter(name="segmenter"):
     return Classifier(*MODELS[name])
 
 
-def white(rows: slice, columns: slice, height: int = 40, width: int = 60) -> Image.Image:
+def white(rows, columns, height=40, width=60):
     """Return a mask of the photo."""
     mask = np.zeros((height, width), np.uint8)
     mask[rows, columns] = 255
     return Image.fromarray(mask)
 
 
-def predicted_places(label: int | None = None) -> tuple[int, Tensor]:
+def predicted_places(label=None):
     """Return a class, the most frequent unless it is given, and where the model predicts it, (16, 16)."""
     model, processor = MODELS["segmenter"]
     predicted = model(**processor(PHOTO, return_tensors="pt")).logits[0].argmax(0)
@@ -37,12 +35,12 @@ def predicted_places(label: int | None = None) -> tuple[int, Tensor]:
     return label, predicted == label
 
 
-def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted() -> None:
+def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted():
     upper, one = torch.arange(16)[:, None].expand(16, 16) < 8, torch.zeros(16, 16, dtype=torch.bool)
     one[15, 2] = True  # 10,39 of 60x40 pixels
     likeliest, places = predicted_places()
     at_one = next(label for label in range(3) if predicted_places(label)[1][15, 2])
-    questions: list[tuple[dict[str, Any], int, Tensor]] = [
+    questions = [
         ({"label": "dog", "mask": white(slice(20), slice(60))}, 1, upper),
         ({"label": 2, "point": (10, 39)}, 2, one),
         ({"point": (10, 39)}, at_one, one),
@@ -63,7 +61,7 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted() -> None:
 
 
 @pytest.mark.parametrize("left", [52, 70, 92])
-def test_a_point_and_a_mask_where_the_photo_is_cropped(left: int) -> None:
+def test_a_point_and_a_mask_where_the_photo_is_cropped(left):
     # A bar on black: the model's input differs from that of the black photo where the bar is, and nowhere else.
     cropping, photo = segmenter("cropping segmenter"), np.zeros((50, 150, 3), np.uint8)
     empty = cropping.pixel_values(Image.fromarray(photo))
@@ -92,13 +90,13 @@ def test_a_point_and_a_mask_where_the_photo_is_cropped(left: int) -> None:
         ({"label": "cow"}, ValueError, "label must be an index or a label. Got 'cow' instead."),
     ],
 )
-def test_what_names_no_region_is_refused(question: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_what_names_no_region_is_refused(question, error, message):
     with pytest.raises(error) as raised:
         find_region(segmenter(), PHOTO, **question)
     assert str(raised.value).startswith(message)
 
 
-def test_a_class_that_is_predicted_nowhere_is_refused() -> None:
+def test_a_class_that_is_predicted_nowhere_is_refused():
     model, processor = copy.deepcopy(MODELS["segmenter"])
     with torch.no_grad():
         model.decode_head.classifier.bias[1] = -1e3
@@ -106,12 +104,12 @@ def test_a_class_that_is_predicted_nowhere_is_refused() -> None:
         find_region(Classifier(model, processor), PHOTO, label="dog")
 
 
-def test_a_model_that_segments_nothing_is_refused(classifier: Classifier) -> None:
+def test_a_model_that_segments_nothing_is_refused(classifier):
     with pytest.raises(ValueError, match=r"segmenter must give logits .*\. Got shape \(1, 4\) instead\. Pass a model"):
         find_region(classifier, PHOTO)
 
 
-def test_what_is_cropped_away_is_refused() -> None:
+def test_what_is_cropped_away_is_refused():
     wide = Image.new("RGB", (150, 50))  # resized to 216x72, of which the middle 64x64 is seen
     with pytest.raises(ValueError, match=r"point must be in the part of the photo that the model sees, from 52.7778,2"):
         find_region(segmenter("cropping segmenter"), wide, point=(20, 25))

@@ -1,12 +1,9 @@
 """Texts are classes: their logits are the model's own scores of the image with each of them."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
 from classifiers import LONGEST_TEXT
-from torch import Tensor
 from two_towers import LONGEST, TEXTS, packed_images, spell, two_towers
 
 from captum_gmar.classifier import load_classifier
@@ -14,7 +11,7 @@ from captum_gmar.classifier.text_scores import PackedTextScores, TextScores
 
 
 @pytest.mark.parametrize("name", ["CLIP", "MetaClip2", "ChineseCLIP", "AltCLIP", "Siglip"])
-def test_logits_are_those_of_the_whole_model(name: str, images: Tensor) -> None:
+def test_logits_are_those_of_the_whole_model(name, images):
     if not hasattr(transformers, f"{name}Model"):
         pytest.skip(f"transformers {transformers.__version__} has no {name}")
     model = two_towers(name)
@@ -26,7 +23,7 @@ def test_logits_are_those_of_the_whole_model(name: str, images: Tensor) -> None:
     assert model.config.id2label != scores.config.id2label
 
 
-def test_logits_of_images_that_come_as_patches_are_those_of_the_whole_model() -> None:
+def test_logits_of_images_that_come_as_patches_are_those_of_the_whole_model():
     model = two_towers("Siglip2", num_patches=16)
     patches, mask, shapes = packed_images()
     whole = spell(TEXTS, padding=True, max_length=LONGEST)
@@ -34,7 +31,7 @@ def test_logits_of_images_that_come_as_patches_are_those_of_the_whole_model() ->
     torch.testing.assert_close(PackedTextScores(model, spell, TEXTS)(patches, mask, shapes), expected)
 
 
-def test_a_folder_is_loaded_with_texts_as_its_classes(models: Path) -> None:
+def test_a_folder_is_loaded_with_texts_as_its_classes(models):
     classifier = load_classifier(models / "clip-of-texts", texts=TEXTS)
     assert classifier.labels == {0: "a cat", 1: "dog"}
     whole = transformers.CLIPModel.from_pretrained(models / "clip-of-texts").eval()
@@ -54,12 +51,12 @@ def test_a_folder_is_loaded_with_texts_as_its_classes(models: Path) -> None:
         (("a", "ninechars"), r"text must be of at most the model's 8 tokens. Got 10 of 'ninechars' instead."),
     ],
 )
-def test_texts_that_cannot_be_scored_are_named(texts: tuple[str, ...], message: str) -> None:
+def test_texts_that_cannot_be_scored_are_named(texts, message):
     with pytest.raises(ValueError, match=message):
         TextScores(two_towers("CLIP"), spell, texts)
 
 
-def test_other_models_and_arguments_are_refused(models: Path, vit: torch.nn.Module) -> None:
+def test_other_models_and_arguments_are_refused(models, vit):
     with pytest.raises(ValueError, match=r"model must score images against texts.* Got ViTForImageClassification"):
         TextScores(vit, spell, TEXTS)
     with pytest.raises(TypeError, match=r"texts must be a sequence of strings\. Got 'a cat' instead\."):

@@ -1,7 +1,5 @@
 """The task of a model, by its config, and the loading of models for a task."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from task_models import make
@@ -17,7 +15,7 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """A folder of models with their processors."""
     folder = tmp_path_factory.mktemp("tasks")
     for name, parts in make().items():
@@ -27,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("name", "task"), TASKS.items())
-def test_a_model_comes_back_with_its_task(name: str, task: VisionTask, folder: Path) -> None:
+def test_a_model_comes_back_with_its_task(name, task, folder):
     assert find_task(folder / name) is task
     loaded = load_for_task(folder / name, task)
     model, processor = make()[name]
@@ -37,10 +35,10 @@ def test_a_model_comes_back_with_its_task(name: str, task: VisionTask, folder: P
     assert type(loaded.processor) is type(processor)
 
 
-def test_what_has_no_other_task_classifies_images(models: Path, folder: Path) -> None:
+def test_what_has_no_other_task_classifies_images(models, folder):
     assert find_task(models / "vit") is find_task(folder / "absent") is VisionTask.CLASSIFICATION
 
 
-def test_weights_of_another_task_are_refused(folder: Path) -> None:
+def test_weights_of_another_task_are_refused(folder):
     with pytest.raises(OSError, match="detector: its model cannot be loaded"):
         load_for_task(folder / "detector", VisionTask.SEGMENTATION)

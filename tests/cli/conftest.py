@@ -1,21 +1,17 @@
 """A folder to work in, and the command."""
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from captum_gmar.cli import main as cli
-from cli.commandline import Result, Run, save_photo
+from cli.commandline import Result, save_photo
 from cli.nursery import Nursery
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(tmp_path, monkeypatch):
     """The current folder: ``photo.png`` and an empty folder ``out``."""
     monkeypatch.chdir(tmp_path)
     save_photo(tmp_path / "photo.png")
@@ -24,16 +20,16 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(command: Run) -> Run:
+def run(command):
     """Return a function that runs ``captum-gmar explain`` in this process."""
     return partial(command, "explain")
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Run:
+def command(capsys):
     """Return a function that runs any command in this process."""
 
-    def run(*arguments: object) -> Result:
+    def run(*arguments):
         capsys.readouterr()
         try:
             status = cli.main(list(map(str, arguments)))
@@ -45,13 +41,13 @@ def command(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def nursery(models: Path) -> Iterator[Nursery]:
+def nursery(models):
     """Runs of the installed command in processes of their own, which start at once; without pictures."""
     with Nursery(models / "vit") as nursery:
         yield nursery
 
 
 @pytest.fixture
-def pixels(work: Path, loaded: tuple[Any, Any]) -> Tensor:
+def pixels(work, loaded):
     """Pixel values of ``photo.png`` for the model "vit"."""
     return loaded[1](Image.open(work / "photo.png"), return_tensors="pt")["pixel_values"]

@@ -1,13 +1,10 @@
 """The answers of the page of ``captum-gmar app``, without the page."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hostile_images import png_of
 from PIL import Image
 
-from captum_gmar.classifier import Classifier
 from captum_gmar.cli import main
 from captum_gmar.cli.app import answers
 from captum_gmar.cli.app.answers import (
@@ -23,21 +20,19 @@ from captum_gmar.cli.sources import open_source
 
 
 @pytest.fixture(scope="module")
-def small() -> Classifier:
+def small():
     return open_source(None, None, "cpu").classifier
 
 
 @pytest.mark.parametrize("side", [30_000, 8_000])
-def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(
-    side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(side, tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "read_image", lambda path: pytest.fail("it was decoded"))
     (tmp_path / "bomb.png").write_bytes(png_of(side, side))
     with pytest.raises(OSError, match="must have at most 40 million pixels: scale it down first"):
         read_upload(tmp_path / "bomb.png")
 
 
-def test_files_that_are_too_large_or_no_photo_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_too_large_or_no_photo_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "drawing.svg"
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     with pytest.raises(OSError, match=r"^the file must be an image: PNG, JPEG"):
@@ -52,13 +47,13 @@ def test_files_that_are_too_large_or_no_photo_are_refused(tmp_path: Path, monkey
     assert str(tmp_path) not in str(refused.value)
 
 
-def test_a_photo_is_read(tmp_path: Path) -> None:
+def test_a_photo_is_read(tmp_path):
     Image.new("RGB", (30, 20), "teal").save(tmp_path / "a.jpg")
     assert read_upload(tmp_path / "a.jpg").size == (30, 20)
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (500, 900)])
-def test_what_is_clicked_is_what_the_model_sees_large_enough(small: Classifier, shape: tuple[int, int]) -> None:
+def test_what_is_clicked_is_what_the_model_sees_large_enough(small, shape):
     image = Image.new("RGB", shape, "teal")
     pixels = small.pixel_values(image)
     shown = view_of_model(small, image)
@@ -67,7 +62,7 @@ def test_what_is_clicked_is_what_the_model_sees_large_enough(small: Classifier, 
     assert shown.getpixel((0, 0)) == Image.new("RGB", (1, 1), "teal").getpixel((0, 0))
 
 
-def test_answers(small: Classifier) -> None:
+def test_answers(small):
     image = scene_image(600_025)
     (_, first, share), (_, second, _), *_ = rank_classes(small, image)
     assert share is not None
@@ -79,7 +74,7 @@ def test_answers(small: Classifier) -> None:
     assert "row 13, column 0" in explain_patch(small, image, first, (0.0, 1.0)).get_suptitle()
 
 
-def test_questions_that_cannot_be_answered(small: Classifier) -> None:
+def test_questions_that_cannot_be_answered(small):
     image = scene_image(3)
     with pytest.raises(ValueError, match="methods must be at least one method"):
         compare_methods(small, image, 0, None, [])
@@ -89,14 +84,12 @@ def test_questions_that_cannot_be_answered(small: Classifier) -> None:
         compare_methods(small, image, 0, 1, ["rollout"])
 
 
-def test_errors_are_shown_as_they_stand() -> None:
+def test_errors_are_shown_as_they_stand():
     told = as_text("must be *one* <b>, [a](b) or `c_d`: $x$")
     assert told == r"must be \*one\* \<b\>, \[a\](b) or \`c\_d\`: \$x\$"
 
 
-def test_without_gradio_the_command_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert main.main(["app"]) == 2
     assert (

@@ -12,10 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +39,7 @@ OPTIONS = (
 )
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
+def until(condition, what):
     """What the condition gives as soon as it is true."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -52,7 +50,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 @contextmanager
-def served(arguments: list[str], uploads: Path) -> Iterator[str]:
+def served(arguments, uploads):
     """Where Python, so called, serves the page, at {port}; in the end it is ended as by a system that stops."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -67,7 +65,7 @@ def served(arguments: list[str], uploads: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory):
     """Where the command serves its page. It leaves no upload."""
     uploads = tmp_path_factory.mktemp("uploads")
     with served(["-m", "captum_gmar", "app", "--device", "cpu", "--port", "{port}"], uploads) as address:
@@ -75,7 +73,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert not list(uploads.iterdir())
 
 
-def _answers(port: str) -> bool:
+def _answers(port):
     try:
         return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/").status == 200)
     except OSError:
@@ -83,7 +81,7 @@ def _answers(port: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Any]:
+def browser(address):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for option in OPTIONS:
@@ -96,27 +94,27 @@ def browser(address: str) -> Iterator[Any]:
 class Page:
     """The page as a person uses it, by what stands on it."""
 
-    def __init__(self, browser: Any) -> None:
+    def __init__(self, browser):
         self.browser = browser
 
-    def find(self, selector: str) -> Any:
+    def find(self, selector):
         return until(lambda: self.browser.find_elements("css selector", selector), selector)[0]
 
-    def click(self, selector: str) -> None:
+    def click(self, selector):
         element = self.find(selector)
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
 
-    def status(self, beginning: str) -> str:
+    def status(self, beginning):
         """What it says, as soon as that begins so."""
         return str(until(lambda: self._status() if self._status().startswith(beginning) else "", repr(beginning)))
 
-    def _status(self) -> str:
+    def _status(self):
         # read at once, as the page draws it anew
         script = "return document.querySelector('#status')?.innerText.trim() ?? ''"
         return str(self.browser.execute_script(script))
 
-    def choose(self, name: str, text: str) -> None:
+    def choose(self, name, text):
         """Of a list, the first choice with this text."""
         field = self.find(f"#{name} input")
         field.click()
@@ -129,10 +127,10 @@ class Page:
         field.send_keys(webdriver.Keys.TAB)
         time.sleep(DRAWN)
 
-    def picture(self, name: str) -> Any:
+    def picture(self, name):
         """A picture that is there, loaded."""
 
-        def loaded() -> Any:
+        def loaded():
             script = "return document.querySelector(arguments[0] + ' img')"
             image = self.browser.execute_script(script, f"#{name}")
             return image if image and image.get_property("naturalWidth") else None
@@ -141,14 +139,14 @@ class Page:
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Page:
+def page(browser, address):
     browser.get(address)
     shown = Page(browser)
     shown.status("Drop a photo")
     return shown
 
 
-def test_a_scene_is_explained_a_patch_clicked_and_what_came_downloaded(page: Page) -> None:
+def test_a_scene_is_explained_a_patch_clicked_and_what_came_downloaded(page):
     page.click("#scene")
     page.status("The model says: ")
     target, contrast = load_scene(SCENE, objects=2).labels
@@ -183,11 +181,11 @@ def test_a_scene_is_explained_a_patch_clicked_and_what_came_downloaded(page: Pag
     assert page.picture("patch").get_property("naturalWidth") > 600
 
 
-def _links(page: Page) -> Any:
+def _links(page):
     return until(lambda: page.browser.find_elements("css selector", "#files a[download]"), "files")
 
 
-def test_a_photo_is_taken(page: Page, tmp_path: Path) -> None:
+def test_a_photo_is_taken(page, tmp_path):
     load_scene(3).image.resize((300, 200)).save(tmp_path / "photo.jpg")
     page.find("#upload input[type=file]").send_keys(str(tmp_path / "photo.jpg"))
     page.status("The model says: ")
@@ -205,7 +203,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_by_one_line(name: str, page: Page, tmp_path: Path) -> None:
+def test_a_hostile_file_is_refused_by_one_line(name, page, tmp_path):
     data, beginning = HOSTILE[name]
     (tmp_path / name).write_bytes(data)
     page.find("#upload input[type=file]").send_keys(str(tmp_path / name))
@@ -216,14 +214,14 @@ def test_a_hostile_file_is_refused_by_one_line(name: str, page: Page, tmp_path: 
     page.status("The model says: ")
 
 
-def test_a_file_that_is_too_large_is_refused(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(page, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(21 * 2**20))
     page.find("#upload input[type=file]").send_keys(str(tmp_path / "large.png"))
     until(lambda: "20" in page.find("body").text and "exceed" in page.find("body").text.lower(), "that it is too large")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_does_not_scroll_sideways(width: int, page: Page) -> None:
+def test_the_page_does_not_scroll_sideways(width, page):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     page.click("#scene")
@@ -236,7 +234,7 @@ def test_the_page_does_not_scroll_sideways(width: int, page: Page) -> None:
     assert widths[0] <= widths[1]
 
 
-def test_the_space_of_the_docs_keeps_all_where_gradio_deletes_it(browser: Any, tmp_path: Path) -> None:
+def test_the_space_of_the_docs_keeps_all_where_gradio_deletes_it(browser, tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "how-to" / "app.md").read_text(encoding="utf-8")
     (app,) = (block for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if "make_page" in block)
     (tmp_path / "app.py").write_text(app)

@@ -2,13 +2,10 @@
 
 import csv
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from captum_gmar import demo
 from captum_gmar.attr.catalogue import METHODS
@@ -17,16 +14,16 @@ from captum_gmar.cli.sources import SCENE_SEED
 from captum_gmar.evaluation.catalogue import REMOVALS, make_removal
 from captum_gmar.inspection.compare import compare
 from captum_gmar.metrics import Mean
-from cli.commandline import Result, Run, written
+from cli.commandline import Result, written
 
 BRIEF = ("--methods", "gmar-l1,rollout", "--steps", 4)
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys):
     """Runs the command in this process."""
 
-    def run(*arguments: object) -> Result:
+    def run(*arguments):
         capsys.readouterr()
         try:
             status = cli.main(["compare", *map(str, arguments)])
@@ -37,7 +34,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def test_built_in_scene(run: Run, work: Path) -> None:
+def test_built_in_scene(run, work):
     result = run(*BRIEF, "--methods", "integrated-gradients", "--ig-steps", 2)
     assert (result.status, result.err) == (0, "")
     scene = demo.load_scene(SCENE_SEED)
@@ -62,9 +59,7 @@ def test_built_in_scene(run: Run, work: Path) -> None:
         assert picture.info["Software"] == "captum-gmar"  # by which explain leaves it out
 
 
-def test_users_image_and_model_and_tables(
-    run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor
-) -> None:
+def test_users_image_and_model_and_tables(run, work, models, loaded, pixels):
     arguments = ("photo.png", "--model", models / "vit", *BRIEF, "--removal", "mean", "--target", "tiger cat")
     result = run(*arguments, "--output", "out/picture.pdf", "--save-table", "out/table.csv")
     assert (result.status, result.err) == (0, "")
@@ -91,13 +86,13 @@ def test_users_image_and_model_and_tables(
 
 
 @pytest.mark.parametrize("removal", REMOVALS)
-def test_every_removal_is_named(run: Run, work: Path, models: Path, loaded: tuple[Any, Any], removal: str) -> None:
+def test_every_removal_is_named(run, work, models, loaded, removal):
     result = run("photo.png", "--model", models / "vit", "--methods", "rollout", "--steps", 2, "--removal", removal)
     assert result.status == 0
     assert f"removal: {make_removal(removal, loaded[0]).name}." in result.out
 
 
-def test_all_methods(run: Run, work: Path, models: Path) -> None:
+def test_all_methods(run, work, models):
     result = run("photo.png", "--model", models / "vit", "--methods", "all", "--steps", 1, "--ig-steps", 1)
     assert (result.status, result.err) == (0, "")
     names = [line.split()[1] for line in result.out.splitlines() if line.startswith("|")]
@@ -105,18 +100,18 @@ def test_all_methods(run: Run, work: Path, models: Path) -> None:
 
 
 @pytest.mark.parametrize(("model", "followed"), [("multi", "output of class"), ("one", "output of class 0")])
-def test_models_without_a_softmax(run: Run, work: Path, models: Path, model: str, followed: str) -> None:
+def test_models_without_a_softmax(run, work, models, model, followed):
     result = run("photo.png", "--model", models / model, *BRIEF)
     assert (result.status, result.err) == (0, "")
     assert f"Insertion and deletion follow the {followed}" in result.out
 
 
-def test_steps_that_nobody_gave_fit_the_patches(run: Run, work: Path, models: Path) -> None:
+def test_steps_that_nobody_gave_fit_the_patches(run, work, models):
     result = run("photo.png", "--model", models / "vit", "--methods", "rollout")  # of 16 patches
     assert (result.status, result.err) == (0, "")
 
 
-def test_size_interpolates(run: Run, work: Path, models: Path) -> None:
+def test_size_interpolates(run, work, models):
     result = run("photo.png", "--model", models / "vit", *BRIEF, "--size", 48)
     assert (result.status, result.err) == (0, "")
 
@@ -140,7 +135,7 @@ def test_size_interpolates(run: Run, work: Path, models: Path) -> None:
         (["--target", "99"], ["--target must be from 0 to 11 for this model. Got 99 instead"]),
     ],
 )
-def test_bad_usage(run: Run, work: Path, arguments: list[str], parts: list[str]) -> None:
+def test_bad_usage(run, work, arguments, parts):
     assert run(*arguments).is_error(*parts)
     assert written(work) == ["out", "photo.png"]
 
@@ -155,14 +150,12 @@ def test_bad_usage(run: Run, work: Path, arguments: list[str], parts: list[str])
         ("photo.png", "headless", ["not a trained image classifier"]),
     ],
 )
-def test_image_or_model_that_cannot_be_explained(
-    run: Run, work: Path, models: Path, image: str, model: str, parts: list[str]
-) -> None:
+def test_image_or_model_that_cannot_be_explained(run, work, models, image, model, parts):
     assert run(image, "--model", models / model, *BRIEF).is_error(*parts)
     assert written(work) == ["out", "photo.png"]
 
 
-def test_help_names_methods_and_removals(run: Run) -> None:
+def test_help_names_methods_and_removals(run):
     result = run("--help")
     assert result.status == 0
     text = "".join(result.out.split())

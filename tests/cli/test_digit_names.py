@@ -3,12 +3,11 @@
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from captum_gmar.cli.main import main
-from cli.commandline import Run, save_photo
+from cli.commandline import save_photo
 
 pytestmark = pytest.mark.fault
 
@@ -17,7 +16,7 @@ READ_AS = "is read as a class name, that of class {}, not as a class index"
 
 
 @pytest.fixture
-def renamed(work: Path, models: Path) -> Path:
+def renamed(work, models):
     """A model of which every class has the next one's number for a name, and a folder of an image for each class."""
     shutil.copytree(models / "vit", work / "renamed")
     path = work / "renamed" / "config.json"
@@ -30,7 +29,7 @@ def renamed(work: Path, models: Path) -> Path:
     return path.parent
 
 
-def test_explain_takes_the_name(run: Run, renamed: Path) -> None:
+def test_explain_takes_the_name(run, renamed):
     result = run("photo.png", "--model", renamed, "--target", "1", "--contrast", "3", "--output", "a.png")
     assert "explained  1 (class 0)" in result.out
     assert "contrast   3 (class 2)" in result.out
@@ -41,7 +40,7 @@ def test_explain_takes_the_name(run: Run, renamed: Path) -> None:
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_evaluate_takes_folders_by_their_names(work: Path, renamed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_takes_folders_by_their_names(work, renamed, capsys):
     options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
     arguments = ["data", "--model", str(renamed), "--target", "label", "--output", "results"]
     assert main(["evaluate", *arguments, *options]) == 0
@@ -53,7 +52,7 @@ def test_evaluate_takes_folders_by_their_names(work: Path, renamed: Path, capsys
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_heads_takes_the_name(work: Path, renamed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heads_takes_the_name(work, renamed, capsys):
     arguments = ["data", "--model", str(renamed), "--scores", "entropy", "--output", "results/"]
     assert main(["heads", *arguments, "--target", "1"]) == 0
     assert f"target '1' {READ_AS.format(0)}" in capsys.readouterr().err
@@ -61,9 +60,7 @@ def test_heads_takes_the_name(work: Path, renamed: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("label", ["1", 1])
-def test_a_number_in_a_list_is_an_index_and_text_a_name(
-    work: Path, renamed: Path, capsys: pytest.CaptureFixture[str], label: str | int
-) -> None:
+def test_a_number_in_a_list_is_an_index_and_text_a_name(work, renamed, capsys, label):
     (work / "data.json").write_text(json.dumps([{"path": "photo.png", "label": label}]))
     options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
     arguments = ["data.json", "--model", str(renamed), "--target", "label", "--output", "results"]

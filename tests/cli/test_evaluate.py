@@ -6,22 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.cli import main as cli
 from captum_gmar.evaluation.faithfulness import Faithfulness
 from captum_gmar.evaluation.measurement.measures import Measures
-from captum_gmar.evaluation.runs.journal import Batch
 from captum_gmar.evaluation.runs.journal import read_batches as batches_of
 from captum_gmar.metrics.controls import CONTROLS
 from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
@@ -32,22 +28,20 @@ TABLES = ("examples.csv", "summary.csv", "differences.csv", "curves.csv")
 IMAGES = 20
 WRITTEN = 2e-9  # what nine digits leave open of the difference of two numbers up to one
 
-Evaluate = Callable[..., Result]
-
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
-def read_batches(journal: Path) -> list[Batch]:
+def read_batches(journal):
     return list(batches_of(journal))
 
 
 @pytest.fixture
-def data(work: Path) -> Path:
+def data(work):
     return make_data(work, IMAGES)
 
 
-def make_data(folder: Path, images: int) -> Path:
+def make_data(folder, images):
     """A table of images, every second with a box, labels being class indices."""
     records = []
     for number in range(images):
@@ -59,10 +53,10 @@ def make_data(folder: Path, images: int) -> Path:
 
 
 @pytest.fixture
-def evaluate(capsys: pytest.CaptureFixture[str], models: Path) -> Evaluate:
+def evaluate(capsys, models):
     """Runs the command in this process, on the model "vit" unless another is given."""
 
-    def evaluate(*arguments: object, model: str | None = "vit") -> Result:
+    def evaluate(*arguments, model="vit"):
         capsys.readouterr()
         given = ["--model", models / model] if model else []
         try:
@@ -74,17 +68,17 @@ def evaluate(capsys: pytest.CaptureFixture[str], models: Path) -> Evaluate:
     return evaluate
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def content(folder: Path) -> dict[str, str]:
+def content(folder):
     """The tables, which must not change from run to run."""
     return {name: (folder / name).read_text() for name in TABLES}
 
 
-def test_results(data: Path, evaluate: Evaluate) -> None:
+def test_results(data, evaluate):
     done = evaluate(data, *OPTIONS, "--output", "results")
     assert done.status == 0, done.err
     folder = data.parent / "results"
@@ -109,7 +103,7 @@ def test_results(data: Path, evaluate: Evaluate) -> None:
     assert str(folder / "summary.md").endswith(done.out.split()[-1])
 
 
-def test_summary_is_of_the_examples(data: Path, evaluate: Evaluate) -> None:
+def test_summary_is_of_the_examples(data, evaluate):
     evaluate(data, *OPTIONS, "--output", "results")
     folder = data.parent / "results"
     examples, summary = rows(folder / "examples.csv"), rows(folder / "summary.csv")
@@ -138,7 +132,7 @@ def test_summary_is_of_the_examples(data: Path, evaluate: Evaluate) -> None:
             assert means["insertion-deletion", removal, method] == pytest.approx(inserted - deleted, abs=WRITTEN)
 
 
-def test_curves_have_the_areas_of_the_summary(data: Path, evaluate: Evaluate) -> None:
+def test_curves_have_the_areas_of_the_summary(data, evaluate):
     evaluate(data, *OPTIONS, "--output", "results")
     curves = rows(data.parent / "results" / "curves.csv")
     summary = {
@@ -152,7 +146,7 @@ def test_curves_have_the_areas_of_the_summary(data: Path, evaluate: Evaluate) ->
         assert summary[key] == pytest.approx(area, abs=1e-5)
 
 
-def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_methods_can_follow(data, evaluate, monkeypatch):
     """Those that were measured are not measured again, and the tables are those of all from the beginning."""
     few = ("--removal", "zero", "--steps", 4, "--batch-size", 1, "--methods")
     evaluate(data, *few, "rollout", "--output", "results", "--limit", 3)
@@ -169,7 +163,7 @@ def test_more_methods_can_follow(data: Path, evaluate: Evaluate, monkeypatch: py
     assert {row["method"] for row in rows(data.parent / "results" / "examples.csv")} == {"rollout", *CONTROLS}
 
 
-def test_methods_that_follow_where_there_is_nothing_to_measure(data: Path, evaluate: Evaluate) -> None:
+def test_methods_that_follow_where_there_is_nothing_to_measure(data, evaluate):
     """Every first image has no box."""
     options = ("--metrics", "relevance-mass", "--part", "1/2", "--output", "results", "--methods")
     for methods in ("rollout", "rollout,gmar-l1"):
@@ -178,7 +172,7 @@ def test_methods_that_follow_where_there_is_nothing_to_measure(data: Path, evalu
         assert "nothing to sum up" in done.err
 
 
-def test_more_images_can_follow(data: Path, evaluate: Evaluate) -> None:
+def test_more_images_can_follow(data, evaluate):
     evaluate(data, *OPTIONS, "--output", "results", "--limit", 5)
     folder = data.parent / "results"
     first = read_batches(folder / "journal")
@@ -191,14 +185,14 @@ def test_more_images_can_follow(data: Path, evaluate: Evaluate) -> None:
     assert [float(row["value"]) for row in ours] == pytest.approx([float(row["value"]) for row in whole], abs=2e-5)
 
 
-def finish(arguments: Sequence[object], folder: Path) -> None:
+def finish(arguments, folder):
     """Runs the command to its end, in this process."""
     assert Path.cwd() == folder
     assert cli.main(["evaluate", *map(str, arguments)]) == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed_is_unbroken(work: Path, models: Path, nursery: Any, processes: int) -> None:
+def test_killed_and_resumed_is_unbroken(work, models, nursery, processes):
     """Resume, also in one process, runs of several. The first is killed, which ends the others."""
     images = 24  # of which some are left when the first is killed
     options = (*OPTIONS, "--metrics", "insertion,sensitivity-max", "--batch-size", 2)
@@ -219,7 +213,7 @@ def test_killed_and_resumed_is_unbroken(work: Path, models: Path, nursery: Any, 
     assert sorted(names) == sorted(f"{number}.png" for number in range(images))
 
 
-def test_two_processes_give_what_one_gives(data: Path, models: Path, nursery: Any) -> None:
+def test_two_processes_give_what_one_gives(data, models, nursery):
     everything = (data, *OPTIONS, "--model", models / "vit", "--output")
     ends = nursery.run(list(map(str, ("evaluate", *everything, "two"))), data.parent, copies=as_torchrun(2))
     assert [ended.status for ended in ends] == [0, 0], ends
@@ -228,7 +222,7 @@ def test_two_processes_give_what_one_gives(data: Path, models: Path, nursery: An
     assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]
 
 
-def test_an_unreadable_image_costs_no_process_the_report(data: Path, models: Path, nursery: Any) -> None:
+def test_an_unreadable_image_costs_no_process_the_report(data, models, nursery):
     """Two images are missing from the report and its tables, of which none is an earlier one."""
     everything = (data, *OPTIONS, "--model", models / "vit", "--output", "results")
     finish([*everything, "--limit", 8], data.parent)
@@ -243,7 +237,7 @@ def test_an_unreadable_image_costs_no_process_the_report(data: Path, models: Pat
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[int]:
+def at_work(folder):
     """A process that owns the folder; killed at the end."""
     code = (
         "import sys; from pathlib import Path; from captum_gmar.evaluation.runs.folder import lock_folder\n"
@@ -259,7 +253,7 @@ def at_work(folder: Path) -> Iterator[int]:
             running.kill()
 
 
-def test_a_folder_has_one_owner(data: Path, evaluate: Evaluate) -> None:
+def test_a_folder_has_one_owner(data, evaluate):
     """Name the owner, who leaves nothing behind that a kill could not undo."""
     few = ("--methods", "rollout", "--metrics", "average-gain", "--limit", 3, "--output", "results")
     evaluate(data, *few)
@@ -271,7 +265,7 @@ def test_a_folder_has_one_owner(data: Path, evaluate: Evaluate) -> None:
     assert evaluate(data, *few).status == 0
 
 
-def test_data_may_grow_and_move(data: Path, models: Path, evaluate: Evaluate) -> None:
+def test_data_may_grow_and_move(data, models, evaluate):
     """One more image, before all others, and the same weights by another path: nothing is measured twice."""
     few = ("--methods", "rollout", "--metrics", "average-gain", "--output", "results")
     evaluate(data, *few)
@@ -286,7 +280,7 @@ def test_data_may_grow_and_move(data: Path, models: Path, evaluate: Evaluate) ->
     assert len({row["path"] for row in rows(data.parent / "results" / "examples.csv")}) == IMAGES + 1
 
 
-def test_a_run_that_measured_nothing_does_not_lock_its_folder(work: Path, evaluate: Evaluate) -> None:
+def test_a_run_that_measured_nothing_does_not_lock_its_folder(work, evaluate):
     few = ("--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--output", "results")
     (work / "data.csv").write_text("path\nnone.png\n")
     assert evaluate("data.csv", *few, "--steps", 8).status == 2
@@ -295,24 +289,24 @@ def test_a_run_that_measured_nothing_does_not_lock_its_folder(work: Path, evalua
     assert evaluate("data.csv", *few, "--steps", 8).is_error("other settings: steps is 4 there and 8 here")
 
 
-def test_steps_that_nobody_gave_are_as_many_as_there_are_patches(data: Path, evaluate: Evaluate) -> None:
+def test_steps_that_nobody_gave_are_as_many_as_there_are_patches(data, evaluate):
     few = ("--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--limit", 1, "--output", "results")
     assert evaluate(data, *few).status == 0
     curve = [row for row in rows(data.parent / "results" / "curves.csv") if row["method"] == "rollout"]
     assert len(curve) == 16 + 1  # points, of 4x4 patches
 
 
-def test_a_flat_folder(work: Path, evaluate: Evaluate) -> None:
+def test_a_flat_folder(work, evaluate):
     done = evaluate(".", "--methods", "rollout", "--metrics", "all", "--steps", 4, "--output", "results")
     assert done.status == 0, done.err
     assert done.out == "1 image measured: results/summary.md\n"
     assert {row["path"] for row in rows(work / "results" / "examples.csv")} == {"photo.png"}
 
 
-def test_interrupted(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted(data, evaluate, monkeypatch):
     measure = Faithfulness.measure
 
-    def interrupted(self: Faithfulness, *arguments: Any) -> Any:
+    def interrupted(self, *arguments):
         if self.batches.any_done:
             raise KeyboardInterrupt
         return measure(self, *arguments)
@@ -326,7 +320,7 @@ def test_interrupted(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyP
     assert evaluate(data, *few).status == 0
 
 
-def test_progress_without_a_terminal(data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_without_a_terminal(data, evaluate, monkeypatch):
     monkeypatch.setattr("captum_gmar.evaluation.runs.progress.SECONDS_APART", 0)
     done = evaluate(data, "--methods", "rollout", "--metrics", "average-gain", "--output", "results")
     lines = done.err.splitlines()
@@ -337,13 +331,13 @@ def test_progress_without_a_terminal(data: Path, evaluate: Evaluate, monkeypatch
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="everything is writable for root")
-def test_a_folder_that_cannot_be_written_to(data: Path, evaluate: Evaluate) -> None:
+def test_a_folder_that_cannot_be_written_to(data, evaluate):
     closed = data.parent / "closed"
     closed.mkdir(mode=0o500)
     assert evaluate(data, *OPTIONS, "--output", closed / "results").is_error("cannot be written")
 
 
-def test_built_in_scenes(work: Path, evaluate: Evaluate) -> None:
+def test_built_in_scenes(work, evaluate):
     done = evaluate(
         *("--methods", "gradient-rollout", "--steps", 4, "--limit", 4, "--output", "results"),
         *("--metrics", "deletion,relevance-mass,class-sensitivity"),
@@ -355,7 +349,7 @@ def test_built_in_scenes(work: Path, evaluate: Evaluate) -> None:
     assert summary["class-sensitivity", "centre blob"] == 0
 
 
-def test_bfloat16_is_close(data: Path, evaluate: Evaluate) -> None:
+def test_bfloat16_is_close(data, evaluate):
     for precision in ("float32", "bfloat16"):
         evaluate(data, *OPTIONS, "--output", precision, "--precision", precision, "--metrics", "insertion")
     exact, rounded = (
@@ -377,11 +371,11 @@ def test_bfloat16_is_close(data: Path, evaluate: Evaluate) -> None:
         (["--target", "guess"], "invalid choice"),
     ],
 )
-def test_bad_options(data: Path, evaluate: Evaluate, arguments: list[str], expected: str) -> None:
+def test_bad_options(data, evaluate, arguments, expected):
     assert evaluate(data, "--output", "results", *arguments).is_error(expected)
 
 
-def test_bad_data(work: Path, evaluate: Evaluate) -> None:
+def test_bad_data(work, evaluate):
     assert evaluate("none.csv", "--output", "results").is_error("none.csv: no such file or folder")
     assert evaluate("--output", "results").is_error("give DATA and --model, or neither")
     (work / "data.csv").write_text("path,label\nphoto.png,unicorn\n")
@@ -394,31 +388,29 @@ def test_bad_data(work: Path, evaluate: Evaluate) -> None:
     assert not (work / "results").exists()
 
 
-def test_a_model_that_cannot_be_explained(data: Path, evaluate: Evaluate) -> None:
+def test_a_model_that_cannot_be_explained(data, evaluate):
     assert evaluate(data, "--output", "results", model="nan").is_error("token-evidence: ")
 
 
-def test_nothing_readable(work: Path, evaluate: Evaluate) -> None:
+def test_nothing_readable(work, evaluate):
     (work / "data.csv").write_text("path\nnone.png\n")
     done = evaluate("data.csv", "--output", "results")
     assert done.status == 2
     assert "none.png: no such file" in done.err
 
 
-def test_pictures_are_pictures(data: Path, evaluate: Evaluate, drawn: None) -> None:
+def test_pictures_are_pictures(data, evaluate, drawn):
     evaluate(data, *OPTIONS, "--output", "results", "--limit", 3)
     for name in written(data.parent / "results" / "plots"):
         with Image.open(data.parent / "results" / "plots" / name) as picture:
             assert min(picture.size) > 200
 
 
-def test_a_finished_run_with_a_bad_image_stays_finished(
-    data: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_with_a_bad_image_stays_finished(data, evaluate, monkeypatch):
     whole = Classifier.pixel_values
     bad = Image.open(data.parent / "3.png").convert("RGB").tobytes()
 
-    def pixel_values(self: Classifier, image: Image.Image) -> Tensor:
+    def pixel_values(self, image):
         return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
 
     monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
@@ -428,7 +420,7 @@ def test_a_finished_run_with_a_bad_image_stays_finished(
     assert len({row["example"] for row in rows(data.parent / "results" / "examples.csv")}) == IMAGES - 1
 
 
-def test_several_labels_at_once_are_followed_one_by_one(data: Path, models: Path, evaluate: Evaluate) -> None:
+def test_several_labels_at_once_are_followed_one_by_one(data, models, evaluate):
     assert evaluate(data, *OPTIONS, "--metrics", "deletion", "--limit", 2, "--output", "r", model="multi").status == 0
     classifier = load_classifier(models / "multi")
     (first, *_) = [
@@ -443,5 +435,5 @@ def test_several_labels_at_once_are_followed_one_by_one(data: Path, models: Path
     assert float(first["mean"]) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
 
 
-def test_one_output_is_refused(data: Path, evaluate: Evaluate) -> None:
+def test_one_output_is_refused(data, evaluate):
     assert evaluate(data, *OPTIONS, "--output", "results", model="one").is_error("a model of several classes")

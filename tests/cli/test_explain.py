@@ -3,13 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from captum_gmar import GMARAttribution, __version__, demo
 from captum_gmar.attr.catalogue import METHODS
@@ -20,12 +18,12 @@ from captum_gmar.cli import main as cli
 from captum_gmar.cli.image_report import ExplainedImage, Question, draw_picture
 from captum_gmar.cli.sources import SCENE_SEED
 from captum_gmar.files.writing import save_picture
-from cli.commandline import LABELS, Run, run_process, save_photo, written
+from cli.commandline import LABELS, run_process, save_photo, written
 
 # The real command, in a process of its own
 
 
-def test_real_photo_and_trained_model(shared: Path, tmp_path: Path) -> None:
+def test_real_photo_and_trained_model(shared, tmp_path):
     model = shared / "models" / "deit-tiny-patch16-224"
     photos = [shared / "images" / "photos" / f"{name}.JPEG" for name in ("n02129604_tiger", "n02391049_zebra")]
     (tmp_path / "broken.jpg").write_bytes(photos[0].read_bytes()[:3000])
@@ -50,7 +48,7 @@ def test_real_photo_and_trained_model(shared: Path, tmp_path: Path) -> None:
     assert arrays["head_importance"].sum(-1) == pytest.approx(np.ones((2, 12)), abs=1e-5)
 
 
-def test_help_and_usage_errors_load_nothing_heavy(tmp_path: Path) -> None:
+def test_help_and_usage_errors_load_nothing_heavy(tmp_path):
     code = """
 import sys
 from captum_gmar.cli.main import main
@@ -84,10 +82,8 @@ print("heavy", sorted(heavy))
     ]
 
 
-def test_built_in_scene_without_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*args: object) -> None:
+def test_built_in_scene_without_network(tmp_path, monkeypatch, capsys):
+    def refuse(*args):
         raise AssertionError("the network was used")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
@@ -105,7 +101,7 @@ def test_built_in_scene_without_network(
         assert arrays["label"][0] == scene.names[0]
 
 
-def test_a_page_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_of_classes(tmp_path, capsys):
     path = tmp_path / "page.html"
     assert cli.main(["explain", "--output", str(path)]) == 0
     page = path.read_text(encoding="utf-8")
@@ -119,12 +115,12 @@ def test_a_page_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("arguments", [["explain", "a.png"], ["explain", "--model", "somewhere"]])
-def test_an_image_needs_a_model_and_a_model_an_image(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_needs_a_model_and_a_model_an_image(arguments, capsys):
     assert cli.main(arguments) == 2
     assert "give images and --model, or neither" in capsys.readouterr().err
 
 
-def test_version_and_command_missing(tmp_path: Path) -> None:
+def test_version_and_command_missing(tmp_path):
     assert run_process("--version", folder=tmp_path) == (0, f"captum-gmar {__version__}\n", "")
     assert run_process(folder=tmp_path).is_error("required: COMMAND")
 
@@ -132,7 +128,7 @@ def test_version_and_command_missing(tmp_path: Path) -> None:
 # What is printed and written
 
 
-def test_output_is_told_and_written(run: Run, work: Path, models: Path) -> None:
+def test_output_is_told_and_written(run, work, models):
     result = run("photo.png", "--model", models / "vit", "--target", "tiger cat")
     assert (result.status, result.err) == (0, "")
     lines = result.out.splitlines()
@@ -144,7 +140,7 @@ def test_output_is_told_and_written(run: Run, work: Path, models: Path) -> None:
     assert written(work) == ["out", "photo-gmar-l1-tiger-cat.png", "photo.png"]
 
 
-def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path, loaded: tuple[Any, Any]) -> None:
+def test_arrays_are_those_of_the_library(run, work, models, loaded):
     save_photo(work / "b.png", 1)
     save_photo(work / "c.png", 2)
     options = ("--save-array", "out/a.npz", "--output", "out", "--batch-size", "2")
@@ -163,13 +159,13 @@ def test_arrays_are_those_of_the_library(run: Run, work: Path, models: Path, loa
     assert arrays["head_importance"] == pytest.approx(gmar.head_importance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
 
 
-def test_one_logit_has_no_probability(run: Run, work: Path, models: Path) -> None:
+def test_one_logit_has_no_probability(run, work, models):
     out = run("photo.png", "--model", models / "one").out
     assert "LABEL_0 (class 0), logit" in out
     assert "%" not in out
 
 
-def test_probabilities_of_many_labels_are_sigmoids(run: Run, work: Path, models: Path) -> None:
+def test_probabilities_of_many_labels_are_sigmoids(run, work, models):
     out = run("photo.png", "--model", models / "multi", "--save-array", "a.npz").out
     percents = [float(line.split("%")[0]) for line in out.splitlines()[1:4]]
     expected = sorted(100 / (1 + np.exp(-np.load("a.npz")["logits"][0])), reverse=True)
@@ -177,12 +173,12 @@ def test_probabilities_of_many_labels_are_sigmoids(run: Run, work: Path, models:
 
 
 @pytest.mark.parametrize("model", ["vit", "dino"])
-def test_size(run: Run, work: Path, models: Path, model: str) -> None:
+def test_size(run, work, models, model):
     assert run("photo.png", "--model", models / model, "--size", "48", "--save-array", "a.npz").status == 0
     assert np.load("a.npz")["relevance"].shape == (1, 1, 6, 6)
 
 
-def test_folder_goes_on_after_bad_files(run: Run, work: Path, models: Path) -> None:
+def test_folder_goes_on_after_bad_files(run, work, models):
     photos = work / "photos"
     photos.mkdir()
     for index, name in enumerate(("a.png", "b.jpg", "d.bmp")):
@@ -195,10 +191,8 @@ def test_folder_goes_on_after_bad_files(run: Run, work: Path, models: Path) -> N
     assert written(work / "out") == ["a-gmar-l1.png", "b-gmar-l1.png", "d-gmar-l1.png"]
 
 
-def test_a_picture_that_cannot_be_written_fails_alone(
-    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def save(figure: object, path: Path, note: str) -> None:
+def test_a_picture_that_cannot_be_written_fails_alone(run, work, models, monkeypatch):
+    def save(figure, path, note):
         if path.stem.startswith("photo"):
             raise OSError(f"{path}: cannot be written: No space left on device")
         save_picture(figure, path, note)
@@ -211,7 +205,7 @@ def test_a_picture_that_cannot_be_written_fails_alone(
     assert result.out.startswith("b.png\n")
 
 
-def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Path) -> None:
+def test_equal_stems_do_not_replace_each_other(run, work, models):
     for name in ("one/a.png", "two/A.jpg", "two/a-2.png"):
         (work / name).parent.mkdir(exist_ok=True)
         save_photo(work / name)
@@ -223,15 +217,13 @@ def test_equal_stems_do_not_replace_each_other(run: Run, work: Path, models: Pat
     }
 
 
-def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(
-    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(run, work, models, monkeypatch):
     for seed, name in enumerate(("a.png", "b.png", "c.png")):
         save_photo(work / name, seed)
     whole = Classifier.pixel_values
     bad = Image.open(work / "a.png").tobytes()
 
-    def pixel_values(self: Classifier, image: Image.Image) -> Tensor:
+    def pixel_values(self, image):
         return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
 
     monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
@@ -248,9 +240,7 @@ def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(
 
 
 @pytest.mark.parametrize("contrast", [None, 3])
-def test_most_likely_classes_side_by_side(
-    run: Run, work: Path, models: Path, loaded: tuple[Any, Any], contrast: int | None
-) -> None:
+def test_most_likely_classes_side_by_side(run, work, models, loaded, contrast):
     save_photo(work / "b.png", 1)
     options = ("--target", "top3", "--save-array", "a.npz", *(() if contrast is None else ("--contrast", contrast)))
     result = run("photo.png", "b.png", "--model", models / "vit", *options)
@@ -268,7 +258,7 @@ def test_most_likely_classes_side_by_side(
     assert arrays["relevance"].shape == (1, 2, 3, 4, 4)
     assert arrays["head_importance"].shape == (2, 3, 2, 2)
     for place in range(3):
-        asked: Any = {"target": [own[place] for own in classes], "contrast": contrast}
+        asked = {"target": [own[place] for own in classes], "contrast": contrast}
         assert arrays["relevance"][0, :, place] == pytest.approx(gmar.relevance(pixels, **asked).numpy(), abs=1e-6)
         heads = gmar.head_importance(pixels, **asked).numpy()
         assert arrays["head_importance"][:, place] == pytest.approx(heads, abs=1e-6)
@@ -278,7 +268,7 @@ def test_most_likely_classes_side_by_side(
     assert [line[:11].strip() for line in lines] == 2 * ["explained", "", ""]
 
 
-def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Tensor) -> None:
+def test_classes_are_named_above_their_maps(loaded, pixels):
     """Also where two classes have one name, as cranes do."""
     logits, relevance = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.arange(32.0).view(2, 4, 4)
     explained = ExplainedImage(Path("folder/photo.png"), logits, [1, 2], relevance, None)
@@ -298,7 +288,7 @@ def test_classes_are_named_above_their_maps(loaded: tuple[Any, Any], pixels: Ten
     assert maps[1].get_xlabel().replace("\n", " ") == f"{label} shown above its least, 1.6e+03 {caveat}"
 
 
-def test_top1_is_the_most_likely_class(run: Run, work: Path, models: Path) -> None:
+def test_top1_is_the_most_likely_class(run, work, models):
     usual, top1 = (f"{name}.npz" for name in ("usual", "top1"))
     assert run("photo.png", "--model", models / "vit", "--save-array", usual).err == ""
     assert run("photo.png", "--model", models / "vit", "--target", "TOP1", "--save-array", top1).err == ""
@@ -320,12 +310,12 @@ def test_top1_is_the_most_likely_class(run: Run, work: Path, models: Path) -> No
         ),
     ],
 )
-def test_classes_that_cannot_be_had(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
+def test_classes_that_cannot_be_had(run, work, models, options, message):
     assert run("photo.png", "--model", models / "vit", *options).is_error(message)
     assert written(work) == ["out", "photo.png"]
 
 
-def test_warning_is_one_line(run: Run, work: Path, models: Path) -> None:
+def test_warning_is_one_line(run, work, models):
     classifier = load_classifier(models / "vit")
     classifier.model.classifier.weight.data.zero_()
     classifier.model.save_pretrained(work / "flat")
@@ -343,14 +333,12 @@ def test_warning_is_one_line(run: Run, work: Path, models: Path) -> None:
     ("names", "passes"),
     [("gmar-l1", 1), ("attention-evidence", 1), ("rollout", 1), ("gmar-l1,legrad", 2), ("saliency", 2)],
 )
-def test_the_model_runs_once_for_a_method_of_ours(
-    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, names: str, passes: int
-) -> None:
+def test_the_model_runs_once_for_a_method_of_ours(run, work, models, monkeypatch, names, passes):
     """Class, map, logits and head importance are of that pass; a method of Captum's needs one of its own."""
-    images: list[int] = []
+    images = []
     logits = Classifier.logits
 
-    def counted(self: Classifier, pixels: Tensor) -> Tensor:
+    def counted(self, pixels):
         images.append(len(pixels))
         return logits(self, pixels)
 
@@ -375,19 +363,17 @@ def test_the_model_runs_once_for_a_method_of_ours(
         ),
     ],
 )
-def test_pictures_of_other_questions_have_other_names(
-    run: Run, work: Path, models: Path, options: list[str], name: str
-) -> None:
+def test_pictures_of_other_questions_have_other_names(run, work, models, options, name):
     assert run("photo.png", "--model", models / "vit", "--output", "out", *options).status == 0
     assert written(work / "out") == [name]
 
 
-def test_a_new_folder_is_made(run: Run, work: Path, models: Path) -> None:
+def test_a_new_folder_is_made(run, work, models):
     assert run("photo.png", "--model", models / "vit", "--output", "new/maps/").status == 0
     assert written(work / "new" / "maps") == ["photo-gmar-l1.png"]
 
 
-def test_no_folder_is_made_for_nothing(run: Run, work: Path, models: Path) -> None:
+def test_no_folder_is_made_for_nothing(run, work, models):
     (work / "bad.png").write_text("no image")
     assert run("bad.png", "--model", models / "vit", "--output", "new/").is_error("bad.png: not an image")
     assert not (work / "new").exists()
@@ -396,7 +382,7 @@ def test_no_folder_is_made_for_nothing(run: Run, work: Path, models: Path) -> No
 # Texts as classes
 
 
-def test_texts_are_explained_side_by_side(run: Run, work: Path, models: Path) -> None:
+def test_texts_are_explained_side_by_side(run, work, models):
     options = ["photo.png", "--model", models / "clip-of-texts", "--text", "a cat", "--text", "dog"]
     result = run(*options, "--save-array", "arrays.npz")
     assert result.status == 0, result.err
@@ -412,7 +398,7 @@ def test_texts_are_explained_side_by_side(run: Run, work: Path, models: Path) ->
     assert run(*options, "--methods", "gradient-rollout", "--target", "a cat", "--contrast", "dog").status == 0
 
 
-def test_texts_that_cannot_be_explained_are_one_line(run: Run, work: Path, models: Path) -> None:
+def test_texts_that_cannot_be_explained_are_one_line(run, work, models):
     photo = ["photo.png", "--model", models / "clip-of-texts"]
     assert run("--text", "a cat").is_error("--text must go with the --model that scores images against texts")
     assert run(*photo, "--text", "a" * 20).is_error("text must be of at most the model's 16 tokens")

@@ -1,15 +1,10 @@
 """``--method``, ``--tokens`` and ``--contrast``: the numbers are those of the library and of Captum."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import captum.attr
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from captum_gmar import (
     CDAM,
@@ -29,17 +24,16 @@ from captum_gmar import (
     RawAttention,
     TokenEvidence,
 )
-from captum_gmar.attr._base import AttentionAttribution
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.methods import get_method
 from captum_gmar.attr.published import PublishedGMAR
 from captum_gmar.classifier import Classifier
-from cli.commandline import Run, options, save_photo, written
+from cli.commandline import options, save_photo, written
 
 PATCH = 8
 
 
-def per_patch(attributions: Tensor) -> Tensor:
+def per_patch(attributions):
     """(N, C, H, W) → (N, rows, columns), patch by patch."""
     rows, columns = attributions.shape[-2] // PATCH, attributions.shape[-1] // PATCH
     sums = torch.zeros(len(attributions), rows, columns)
@@ -50,7 +44,7 @@ def per_patch(attributions: Tensor) -> Tensor:
     return sums
 
 
-def falls(model: Callable[..., Any], pixels: Tensor, target: int) -> Tensor:
+def falls(model, pixels, target):
     """Return the fall of the logit of one image without each patch."""
     relevance = torch.zeros(1, pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH)
     with torch.no_grad():
@@ -65,7 +59,7 @@ def falls(model: Callable[..., Any], pixels: Tensor, target: int) -> Tensor:
 # The names
 
 
-def test_help_lists_every_name_whole(run: Run) -> None:
+def test_help_lists_every_name_whole(run):
     result = run("--help")
     assert result.status == 0
     listed = [name.strip() for line in result.out.splitlines() if line.startswith("    ") for name in line.split(",")]
@@ -76,7 +70,7 @@ def test_help_lists_every_name_whole(run: Run) -> None:
 # The numbers
 
 
-def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: tuple[Any, Any]) -> None:
+def test_relevance_of_every_method(run, work, models, loaded):
     save_photo(work / "b.png", 1)
     arguments = ("photo.png", "b.png", "--model", models / "vit", "--target", "3", *options(METHODS))
     assert run(*arguments, "--output", "out", "--save-array", "a.npz").status == 0
@@ -85,7 +79,7 @@ def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: t
         "pixel_values"
     ]
 
-    def logits(images: Tensor) -> Tensor:
+    def logits(images):
         return model(images).logits
 
     patchwise = torch.cat([falls(model, own[None], 3) for own in pixels])
@@ -95,7 +89,7 @@ def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: t
         "integrated-gradients": captum.attr.IntegratedGradients(logits),
         "layer-grad-cam": get_method("layer-grad-cam", model),
     }
-    ours: dict[str, AttentionAttribution] = {
+    ours = {
         "gmar-l1": GMARAttribution(model, norm="l1"),
         "gmar-l2": GMARAttribution(model, norm="l2"),
         "gmar-forward": GMARAttribution(model, recursion="forward"),
@@ -135,7 +129,7 @@ def test_relevance_of_every_method(run: Run, work: Path, models: Path, loaded: t
         assert not expected
 
 
-def test_random_method_gives_the_same_twice_and_leaves_the_random_state(run: Run, work: Path, models: Path) -> None:
+def test_random_method_gives_the_same_twice_and_leaves_the_random_state(run, work, models):
     np.random.seed(5)
     expected = np.random.rand()
     np.random.seed(5)
@@ -148,14 +142,12 @@ def test_random_method_gives_the_same_twice_and_leaves_the_random_state(run: Run
     assert np.abs(a).max() > 0
 
 
-def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(
-    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(run, work, models, monkeypatch):
     save_photo(work / "b.png", 1)
-    sizes: list[int] = []
+    sizes = []
     logits = Classifier.logits
 
-    def counted(self: Classifier, pixels: Tensor) -> Tensor:
+    def counted(self, pixels):
         sizes.append(len(pixels))
         return logits(self, pixels)
 
@@ -175,9 +167,7 @@ def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(
     ("names", "first"),
     [(["legrad", "gmar-l2", "gmar-l1"], "l2"), (["gmar-l1", "gmar-l2"], "l1"), (["legrad", "gmar++"], None)],
 )
-def test_head_importance_is_of_the_first_method_that_weighs_heads(
-    run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor, names: list[str], first: str | None
-) -> None:
+def test_head_importance_is_of_the_first_method_that_weighs_heads(run, work, models, loaded, pixels, names, first):
     arguments = ("--target", "1", "--contrast", "2", "--save-array", "a.npz")
     assert run("photo.png", "--model", models / "vit", *options(names), *arguments).status == 0
     with np.load(work / "a.npz") as arrays:
@@ -188,7 +178,7 @@ def test_head_importance_is_of_the_first_method_that_weighs_heads(
             assert arrays["head_importance"] == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_method_named_twice_counts_once(run: Run, work: Path, models: Path) -> None:
+def test_method_named_twice_counts_once(run, work, models):
     result = run("photo.png", "--model", models / "vit", *options(["Rollout", "rollout"]))
     assert "  method     rollout\n  picture    photo-rollout.png" in result.out
 
@@ -202,16 +192,7 @@ def test_method_named_twice_counts_once(run: Run, work: Path, models: Path) -> N
         (["1,2", "cls", " 0, 3 ", "1,2"], [(1, 2), "cls", (0, 3)], "patch 1,2, the CLS token and patch 0,3"),
     ],
 )
-def test_tokens(
-    run: Run,
-    work: Path,
-    models: Path,
-    loaded: tuple[Any, Any],
-    pixels: Tensor,
-    arguments: list[str],
-    tokens: Any,
-    told: str,
-) -> None:
+def test_tokens(run, work, models, loaded, pixels, arguments, tokens, told):
     wanted = [part for argument in arguments for part in ("--tokens", argument)]
     common = ("--target", "0", "--save-array", "a.npz", *options(["gradient-rollout", "rollout"]))
     result = run("photo.png", "--model", models / "vit", *common, *wanted)
@@ -225,7 +206,7 @@ def test_tokens(
     assert np.load(work / "a.npz")["relevance"] == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-7)
 
 
-def test_contrast(run: Run, work: Path, models: Path, loaded: tuple[Any, Any], pixels: Tensor) -> None:
+def test_contrast(run, work, models, loaded, pixels):
     common = ("--target", "0", "--save-array", "a.npz", *options(["gradient-rollout", "legrad"]))
     result = run("photo.png", "--model", models / "vit", *common, "--contrast", "tiger cat")
     lines = {line.split()[0]: line for line in result.out.splitlines()}
@@ -237,14 +218,12 @@ def test_contrast(run: Run, work: Path, models: Path, loaded: tuple[Any, Any], p
         assert relevance != pytest.approx(method.relevance(pixels, 0).numpy(), rel=1e-1, abs=1e-7)
 
 
-def test_image_whose_most_likely_class_is_the_contrast_fails_alone(
-    run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_whose_most_likely_class_is_the_contrast_fails_alone(run, work, models, monkeypatch):
     for seed, name in enumerate(("a.png", "b.png", "c.png")):
         save_photo(work / name, seed)
     logits = Classifier.logits
 
-    def changed(self: Classifier, pixels: Tensor) -> Tensor:
+    def changed(self, pixels):
         """The second of three images, when they come together, is most likely of class 3."""
         bonus = torch.zeros(len(pixels), 4)
         bonus[:, 0] = 100
@@ -266,7 +245,7 @@ def test_image_whose_most_likely_class_is_the_contrast_fails_alone(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_no_method_draws_what_is_no_number(run: Run, work: Path, models: Path, name: str) -> None:
+def test_no_method_draws_what_is_no_number(run, work, models, name):
     result = run("photo.png", "--model", models / "nan", "--methods", name)
     if name in ("rollout", "rollout-forward", "rollout-additive", "raw-attention"):  # they do not read the logits
         assert result.status == 0

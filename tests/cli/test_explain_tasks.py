@@ -2,8 +2,6 @@
 
 import shutil
 import wave
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +14,13 @@ from captum_gmar import AttentionEvidence
 from captum_gmar.classifier import find_query, find_region
 from captum_gmar.classifier.vision_task import VisionTask, load_for_task
 from captum_gmar.cli import explain_tasks
-from cli.commandline import Run, save_photo, written
+from cli.commandline import save_photo, written
 
 pytestmark = pytest.mark.fault
 
 
 @pytest.fixture(scope="module")
-def task_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def task_models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     for name, parts in make().items():
         for part in parts:
@@ -31,7 +29,7 @@ def task_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path, monkeypatch):
     """The current folder, with a photo, a mask, a clip and a tone."""
     monkeypatch.chdir(tmp_path)
     save_photo(tmp_path / "photo.png")  # 60x40
@@ -45,14 +43,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def save_tone(path: Path, samples: int, rate: int = 16000) -> None:
+def save_tone(path, samples, rate=16000):
     with wave.open(str(path), "wb") as tone:
         tone.setparams((1, 2, rate, 0, "NONE", ""))
         tone.writeframes((np.sin(np.arange(samples) * 4800 / rate) * 2e4).astype(np.int16).tobytes())
 
 
 @pytest.fixture
-def worse_place(place: Path) -> Path:
+def worse_place(place):
     """The same, with what cannot be explained, and folders."""
     save_tone(place / "one.wav", 1)
     (place / "cut.gif").write_bytes((place / "clip.gif").read_bytes()[:9000])
@@ -64,11 +62,11 @@ def worse_place(place: Path) -> Path:
 
 
 @pytest.fixture
-def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def maps(monkeypatch):
     """What was drawn last, of images."""
-    drawn: dict[str, Any] = {}
+    drawn = {}
 
-    def visualize(relevance: Any, photo: Any, **options: Any) -> Any:
+    def visualize(relevance, photo, **options):
         drawn.update(options, relevance=relevance)
         return transformers, None
 
@@ -77,7 +75,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return drawn
 
 
-def test_an_object_in_a_box(task_models: Path, place: Path, run: Run, maps: dict[str, Any]) -> None:
+def test_an_object_in_a_box(task_models, place, run, maps):
     detector = load_for_task(task_models / "detector", VisionTask.DETECTION)
     pixels = detector.pixel_values(Image.open("photo.png").convert("RGB"))
     found = find_query(detector.model(pixels), 3, (40, 60), box=(40, 10, 60, 30), threshold=0)
@@ -91,9 +89,7 @@ def test_an_object_in_a_box(task_models: Path, place: Path, run: Run, maps: dict
     assert maps["crop"] == pytest.approx((0, 0, 60, 40))
 
 
-def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
-    task_models: Path, place: Path, run: Run, maps: dict[str, Any]
-) -> None:
+def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(task_models, place, run, maps):
     segmenter = load_for_task(task_models / "segmenter", VisionTask.SEGMENTATION)
     photo, mask = (Image.open(name).convert("RGB") for name in ("photo.png", "mask.png"))
     for question, options in (
@@ -112,7 +108,7 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(
     assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
 
 
-def test_what_cropping_leaves_out_is_said(task_models: Path, place: Path, run: Run, maps: dict[str, Any]) -> None:
+def test_what_cropping_leaves_out_is_said(task_models, place, run, maps):
     model = ["--model", task_models / "cropping segmenter", "--output", "out/"]
     Image.new("RGB", (150, 50)).save("wide.png")
     # Resized to 216x72, of which the middle 64x64 is seen.
@@ -120,7 +116,7 @@ def test_what_cropping_leaves_out_is_said(task_models: Path, place: Path, run: R
     assert run("wide.png", *model, "--point", "20,25").is_error("point must be in the part of the photo that the model")
 
 
-def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -> None:
+def test_a_clip_as_a_film_and_a_tone(task_models, place, run):
     result = run(
         "clip.gif", "--model", task_models / "film", "--output", "map.gif", "--target", "dog", "--contrast", "cat"
     )
@@ -178,9 +174,7 @@ def test_a_clip_as_a_film_and_a_tone(task_models: Path, place: Path, run: Run) -
         ("sound", "tone.wav --output map.gif", "--output must end in one of .png"),
     ],
 )
-def test_bad_input_is_told_in_one_line_and_nothing_is_written(
-    model: str, arguments: str, message: str, task_models: Path, worse_place: Path, run: Run
-) -> None:
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(model, arguments, message, task_models, worse_place, run):
     before = written(worse_place)
     result = run(*arguments.split(), "--model", task_models / model)
     assert result.status in (1, 2)
@@ -189,7 +183,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
     assert written(worse_place) == before
 
 
-def test_what_a_sound_and_a_video_lost_is_said(task_models: Path, place: Path, run: Run) -> None:
+def test_what_a_sound_and_a_video_lost_is_said(task_models, place, run):
     """The model's window is 40 columns, 0.4 seconds, of which the last reaches 0.415 seconds."""
     save_tone(place / "all.wav", 6640 + 159)  # a sample less than fills one column more
     save_tone(place / "more.wav", 6640 + 160)
@@ -208,7 +202,7 @@ def test_what_a_sound_and_a_video_lost_is_said(task_models: Path, place: Path, r
     assert "  seen       4 of 6 frames, evenly apart\n" in result.out
 
 
-def test_folders_of_sounds_and_of_videos(task_models: Path, worse_place: Path, run: Run) -> None:
+def test_folders_of_sounds_and_of_videos(task_models, worse_place, run):
     save_photo(worse_place / "sounds" / "cover.png")
     save_photo(worse_place / "films" / "cover.jpg")
     for model, folder, name in (("sound", "sounds", "a"), ("film", "films", "clip")):
@@ -217,6 +211,6 @@ def test_folders_of_sounds_and_of_videos(task_models: Path, worse_place: Path, r
         assert written(worse_place / model) == [f"{name}-attention-evidence.png"]
 
 
-def test_a_box_for_a_classifier(models: Path, place: Path, run: Run) -> None:
+def test_a_box_for_a_classifier(models, place, run):
     result = run("photo.png", "--model", models / "vit", "--box", "1,1,9,9")
     assert result.is_error("--box must go with another model: the model classifies images")

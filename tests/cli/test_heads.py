@@ -2,16 +2,11 @@
 
 import csv
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from captum_gmar import GMARAttribution
-from captum_gmar.classifier import Classifier
 from captum_gmar.cli.main import main
 from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
 
@@ -19,13 +14,12 @@ IMAGES = 10
 ABLATE = ("--ablate", "--batch-size", 5)
 TABLES = ("heads.csv", "ablation.csv")
 
-Heads = Callable[..., Result]
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @pytest.fixture
-def data(work: Path) -> Path:
+def data(work):
     """A table of images, labels being class indices."""
     lines = ["path,label"]
     for number in range(IMAGES):
@@ -36,10 +30,10 @@ def data(work: Path) -> Path:
 
 
 @pytest.fixture
-def heads(capsys: pytest.CaptureFixture[str], models: Path) -> Heads:
+def heads(capsys, models):
     """Runs the command in this process, on the model "vit" unless another is given."""
 
-    def heads(*arguments: object, model: str | None = "vit") -> Result:
+    def heads(*arguments, model="vit"):
         capsys.readouterr()
         given = ["--model", models / model] if model else []
         try:
@@ -51,17 +45,17 @@ def heads(capsys: pytest.CaptureFixture[str], models: Path) -> Heads:
     return heads
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def content(folder: Path) -> dict[str, str]:
+def content(folder):
     """The tables, which must not change from run to run."""
     return {name: (folder / name).read_text() for name in TABLES}
 
 
-def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models: Path, nursery: Any) -> None:
+def test_several_processes_give_what_one_gives(data, heads, models, nursery):
     """Images that cannot be read are told once."""
     with data.open("a") as file:
         file.write("\nnone.png,0")
@@ -79,7 +73,7 @@ def test_several_processes_give_what_one_gives(data: Path, heads: Heads, models:
     assert len(list((data.parent / "shared" / "journal").glob("process-*.jsonl"))) == 2
 
 
-def test_results(data: Path, heads: Heads, drawn: None) -> None:
+def test_results(data, heads, drawn):
     heads(data, *ABLATE, "--scores", "all", "--output", "results")
     folder = data.parent / "results"
     assert [name for name in written(folder) if not name.startswith(".")] == [
@@ -95,7 +89,7 @@ def test_results(data: Path, heads: Heads, drawn: None) -> None:
     assert json.loads((folder / "settings.json").read_text())["settings"]["scores"][0] == "gmar-l1"
 
 
-def test_one_image(work: Path, heads: Heads, classifier: Classifier, pixels: Tensor, drawn: None) -> None:
+def test_one_image(work, heads, classifier, pixels, drawn):
     done = heads("photo.png", "--scores", "gmar-l2", "--target", "tiger cat")
     assert done.status == 0, done.err
     assert written(work) == ["out", "photo-heads-gmar-l2-tiger-cat.png", "photo.png"]
@@ -115,7 +109,7 @@ def test_one_image(work: Path, heads: Heads, classifier: Classifier, pixels: Ten
     assert again.out == "1 image scored: results/heads.md\n"
 
 
-def test_a_folder_of_images(work: Path, heads: Heads, drawn: None) -> None:
+def test_a_folder_of_images(work, heads, drawn):
     save_photo(work / "other.png", seed=1)
     done = heads(".", "--output", "picture.svg")
     assert done.status == 0, done.err
@@ -126,7 +120,7 @@ def test_a_folder_of_images(work: Path, heads: Heads, drawn: None) -> None:
     assert "Mean of 2 images; fewer than 10 show no spread." in done.out
 
 
-def test_built_in_scenes(work: Path, heads: Heads) -> None:
+def test_built_in_scenes(work, heads):
     done = heads("--limit", 4, "--scores", "gmar-l1", model=None)
     assert done.status == 0, done.err
     assert written(work) == ["built-in-scenes-heads-gmar-l1-limit-4.png", "out", "photo.png"]
@@ -134,7 +128,7 @@ def test_built_in_scenes(work: Path, heads: Heads) -> None:
     assert sum(float(cell) for cell in table[0].split("|")[2:-1]) == pytest.approx(1, abs=0.01)
 
 
-def test_a_corrupt_image_is_listed_and_left_out(data: Path, heads: Heads) -> None:
+def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     (data.parent / "3.png").write_bytes(b"no image")
     done = heads(data, *ABLATE, "--output", "results")
     assert done.status == 1
@@ -157,7 +151,7 @@ def test_a_corrupt_image_is_listed_and_left_out(data: Path, heads: Heads) -> Non
         (["--output", "none/heads.png"], "no such folder to write heads.png to"),
     ],
 )
-def test_bad_options(data: Path, heads: Heads, arguments: list[str], expected: str) -> None:
+def test_bad_options(data, heads, arguments, expected):
     assert heads(data, *arguments).is_error(expected)
     assert not list(data.parent.glob("*heads*"))
 
@@ -171,14 +165,14 @@ def test_bad_options(data: Path, heads: Heads, arguments: list[str], expected: s
         ("none", "no such folder"),
     ],
 )
-def test_bad_models(data: Path, heads: Heads, model: str, expected: str) -> None:
+def test_bad_models(data, heads, model, expected):
     done = heads(data, "--ablate", "--output", "results", model=model)
     assert (done.status, done.out) == (2, "")
     assert expected in done.err.splitlines()[-1]
     assert done.err.splitlines()[-1].startswith("captum-gmar: error: ")
 
 
-def test_bad_data(work: Path, heads: Heads) -> None:
+def test_bad_data(work, heads):
     assert heads("none.png").is_error("none.png: no such file")
     assert heads("none.csv").is_error("none.csv: no such file or folder")
     assert heads("out").is_error("out: no image files in this folder")

@@ -1,30 +1,26 @@
 """The pictures of ``captum-gmar explain``: they say whose map it is and what its numbers are, and are known again."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from matplotlib.figure import Figure
-from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli.image_report import ExplainedImage, Question, draw_picture
-from cli.commandline import Run, options, save_photo, written
+from cli.commandline import options, save_photo, written
 
 SHARE = "relevance per patch, % of all tokens"
 
 
 @pytest.fixture
-def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
+def picture(loaded, pixels):
     """The picture of an image and a question."""
 
-    def make(*names: str, contrast: int | None = None, tokens: Any = (), relevance: Tensor | None = None) -> Figure:
+    def make(*names, contrast=None, tokens=(), relevance=None):
         if relevance is None:
             relevance = torch.arange(16.0).reshape(4, 4).repeat(len(names), 1, 1)
         explained = ExplainedImage(Path("folder/photo.png"), torch.zeros(4), [3], relevance, None)
@@ -34,12 +30,12 @@ def picture(loaded: tuple[Any, Any], pixels: Tensor) -> Callable[..., Figure]:
     return make
 
 
-def scale(panel: Any) -> list[str]:
+def scale(panel):
     """Return the values below the colour bar."""
     return [text.get_text() for text in panel.texts]
 
 
-def test_one_method_is_named_above_its_map(picture: Callable[..., Figure]) -> None:
+def test_one_method_is_named_above_its_map(picture):
     figure = picture("gmar-l1")
     assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%, explained by gmar-l1"
     assert [panel.get_title() for panel in figure.axes] == ["photo", "patches", "smooth"]
@@ -51,7 +47,7 @@ def test_one_method_is_named_above_its_map(picture: Callable[..., Figure]) -> No
     ("name", "label"),
     [("grad-sam", "relevance per patch, of the logit"), ("rollout-additive", "relevance per patch, no unit")],
 )
-def test_map_that_is_no_share_is_not_in_percent(picture: Callable[..., Figure], name: str, label: str) -> None:
+def test_map_that_is_no_share_is_not_in_percent(picture, name, label):
     panel = picture(name).axes[1]
     assert panel.get_xlabel() == f"{label}\n{METHODS[name].caveat}"
     assert scale(panel) == ["0", "7.5", "15"]
@@ -64,13 +60,11 @@ def test_map_that_is_no_share_is_not_in_percent(picture: Callable[..., Figure], 
         (["rollout", "raw-attention"], "photo.png: rollout and raw-attention, the same for every class"),
     ],
 )
-def test_a_map_that_no_class_enters_is_not_titled_as_if(
-    picture: Callable[..., Figure], names: list[str], title: str
-) -> None:
+def test_a_map_that_no_class_enters_is_not_titled_as_if(picture, names, title):
     assert picture(*names).get_suptitle() == title
 
 
-def test_several_methods_are_named_above_their_maps(picture: Callable[..., Figure]) -> None:
+def test_several_methods_are_named_above_their_maps(picture):
     figure = picture("rollout", "legrad", "gmar++")
     assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%"
     assert [panel.get_title() for panel in figure.axes] == [
@@ -81,16 +75,12 @@ def test_several_methods_are_named_above_their_maps(picture: Callable[..., Figur
     ]
     assert [panel.get_xlabel().replace("\n", " ") for panel in figure.axes[1:]] == [
         f"{label} {METHODS[name].caveat}"
-        for name, label in (
-            ("rollout", SHARE),
-            ("legrad", "relevance per patch, of the logit"),
-            ("gmar++", SHARE),
-        )
+        for name, label in (("rollout", SHARE), ("legrad", "relevance per patch, of the logit"), ("gmar++", SHARE))
     ]
     assert [scale(panel)[-1] for panel in figure.axes[1:]] == ["1.5e+03", "15", "1.5e+03"]
 
 
-def test_the_patch_where_relevance_begins_is_framed(picture: Callable[..., Figure]) -> None:
+def test_the_patch_where_relevance_begins_is_framed(picture):
     plain, framed = picture("gmar-l1"), picture("gmar-l1", tokens=[(1, 2)])
     pixels, others = (np.asarray(figure.axes[0].images[0].get_array()) for figure in (framed, plain))
     rows, columns = (pixels != others).any(-1).nonzero()
@@ -99,7 +89,7 @@ def test_the_patch_where_relevance_begins_is_framed(picture: Callable[..., Figur
     assert "the framed patch itself keeps 600" in framed.axes[1].get_xlabel()
 
 
-def test_title_tells_contrast_and_tokens(picture: Callable[..., Figure]) -> None:
+def test_title_tells_contrast_and_tokens(picture):
     figure = picture("gmar-l1", contrast=1, tokens=[(1, 2), "cls"])
     assert figure.get_suptitle().replace("\n", " ") == (
         "photo.png: tiger cat (class 3), probability 25.0%, rather than crane (class 1), probability 25.0%, "
@@ -107,14 +97,14 @@ def test_title_tells_contrast_and_tokens(picture: Callable[..., Figure]) -> None
     )
 
 
-def test_signed_map_has_its_colours_around_zero(picture: Callable[..., Figure]) -> None:
+def test_signed_map_has_its_colours_around_zero(picture):
     for name in ("saliency", "rollout"):
         figure = picture("occlusion", name, relevance=torch.stack([torch.eye(4) - 0.25, torch.eye(4)]))
         signed, other = (scale(panel) for panel in figure.axes[1:])
         assert (signed, other[0]) == (["−0.75", "0", "0.75"], "0")
 
 
-def test_pictures_are_named_after_the_method_and_known_again(run: Run, work: Path, models: Path) -> None:
+def test_pictures_are_named_after_the_method_and_known_again(run, work, models):
     photos = work / "photos"
     photos.mkdir()
     for seed, name in enumerate(("a.png", "holiday-comparison.png", "paper-gmar-l1.png", "b.jpg")):
@@ -131,13 +121,13 @@ def test_pictures_are_named_after_the_method_and_known_again(run: Run, work: Pat
         assert written(photos) == sorted(users + made)
 
 
-def test_folder_of_pictures_alone(run: Run, work: Path, models: Path) -> None:
+def test_folder_of_pictures_alone(run, work, models):
     assert run("photo.png", "--model", models / "vit", "--output", "out/").status == 0
     assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
     assert run("out/photo-gmar-l1.png", "--model", models / "vit").status == 0  # named itself, it is an image
 
 
-def test_users_photo_is_never_replaced_by_a_picture_of_another(run: Run, work: Path, models: Path) -> None:
+def test_users_photo_is_never_replaced_by_a_picture_of_another(run, work, models):
     save_photo(work / "out" / "a.png")
     save_photo(work / "out" / "a-comparison-rollout-legrad.png", 1)
     before = (work / "out" / "a-comparison-rollout-legrad.png").read_bytes()
@@ -148,7 +138,7 @@ def test_users_photo_is_never_replaced_by_a_picture_of_another(run: Run, work: P
 
 @pytest.mark.parametrize("names", [["gmar-l1"], ["gmar-l1", "occlusion"]])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
-def test_format_is_that_of_the_suffix(run: Run, work: Path, models: Path, names: list[str], suffix: str) -> None:
+def test_format_is_that_of_the_suffix(run, work, models, names, suffix):
     before = pyplot.get_fignums()
     assert run("photo.png", "--model", models / "vit", *options(names), "--output", f"out/picture.{suffix}").status == 0
     start = (work / "out" / f"picture.{suffix}").read_bytes()[:8]

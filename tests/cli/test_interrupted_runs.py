@@ -3,13 +3,10 @@
 import csv
 import random
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from cli.commandline import save_photo
-from cli.nursery import Ended, Nursery
 
 EVALUATE = "evaluate photos.csv --model vit --methods rollout,gmar-l1 --metrics insertion,deletion --steps 2"
 COMMANDS = {
@@ -20,29 +17,29 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 KILLS = 5  # at random moments
 
 
-def rows(path: Path) -> list[list[str]]:
+def rows(path):
     """The lines of a table in order, without times, which no two runs share."""
     with path.open(newline="") as file:
         head, *lines = csv.reader(file)
     return sorted([cell[:8] for cell, name in zip(line, head, strict=True) if name != "seconds"] for line in lines)
 
 
-def content(folder: Path, table: str) -> tuple[set[str], list[list[str]]]:
+def content(folder, table):
     results = folder / "results"
     return {str(path.relative_to(results)) for path in results.rglob("*")}, rows(results / table)
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
-def table(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
+def table(request):
+    name = request.param
     return name
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Callable[[], Path]:
+def place(tmp_path_factory, models):
     """Makes a new folder with two photos, a table of them and the model."""
 
-    def fresh() -> Path:
+    def fresh():
         folder = tmp_path_factory.mktemp("run")
         (folder / "photos").mkdir()
         for seed in range(2):
@@ -55,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Callable[[]
 
 
 @pytest.fixture(scope="module")
-def whole(table: str, place: Callable[[], Path], nursery: Nursery) -> tuple[float, tuple[set[str], list[list[str]]]]:
+def whole(table, place, nursery):
     """Return the seconds and the files of an undisturbed run."""
     folder = place()
     (ended,) = nursery.run(COMMANDS[table].split(), folder)
@@ -63,13 +60,13 @@ def whole(table: str, place: Callable[[], Path], nursery: Nursery) -> tuple[floa
     return ended.seconds, content(folder, table)
 
 
-def is_clear(ended: Ended) -> bool:
+def is_clear(ended):
     """Return whether a run that had a reason to fail has ended in its own words."""
     said = ended.status == 0 or "error: " in ended.error
     return ended.status in (0, 1, 2) and said and "Traceback" not in ended.error
 
 
-def test_kills_at_random_moments(table: str, place: Callable[[], Path], nursery: Nursery, whole: tuple) -> None:
+def test_kills_at_random_moments(table, place, nursery, whole):
     moments, words, folder = random.Random(0), COMMANDS[table].split(), place()
     for _ in range(KILLS):
         number = moments.choice(SIGNALS)
@@ -80,9 +77,7 @@ def test_kills_at_random_moments(table: str, place: Callable[[], Path], nursery:
 
 
 @pytest.mark.parametrize("full", [{"file_size": 500}, {"file_size": 30_000}, {"out": "/dev/full"}], ids=str)
-def test_a_full_disk(
-    table: str, place: Callable[[], Path], nursery: Nursery, whole: tuple, full: dict[str, object]
-) -> None:
+def test_a_full_disk(table, place, nursery, whole, full):
     """One line is said, and with room again the results are those of a run that always had it."""
     folder, words = place(), COMMANDS[table].split()
     (ended,) = nursery.run(words, folder, **full)  # type: ignore[arg-type]
@@ -92,7 +87,7 @@ def test_a_full_disk(
     assert content(folder, table) == whole[1]
 
 
-def test_two_at_once(table: str, place: Callable[[], Path], nursery: Nursery, whole: tuple) -> None:
+def test_two_at_once(table, place, nursery, whole):
     """One does it and the other says why it does not, or both do, one after the other."""
     folder = place()
     ends = nursery.run(COMMANDS[table].split(), folder, copies=({}, {}))

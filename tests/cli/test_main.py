@@ -33,10 +33,8 @@ from captum_gmar.cli.terminal import CommandError, print_text, report, reported_
         (OSError("m: this folder holds no model"), "--model m: this folder holds no model"),
     ],
 )
-def test_errors_of_the_library_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
-) -> None:
-    def work(arguments: object) -> None:
+def test_errors_of_the_library_are_one_line(monkeypatch, capsys, error, line):
+    def work(arguments):
         raise error
 
     monkeypatch.setattr(explain, "run", work)
@@ -44,7 +42,7 @@ def test_errors_of_the_library_are_one_line(
     assert capsys.readouterr() == ("", f"captum-gmar: error: {line}\n")
 
 
-def test_own_warnings_are_reported_once_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_warnings_are_reported_once_and_no_others(capsys):
     with reported_warnings():
         for _ in range(2):
             exec(
@@ -54,7 +52,7 @@ def test_own_warnings_are_reported_once_and_no_others(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == f"captum-gmar: warning: {NO_GRADIENT}\n"
 
 
-def run_with(code: str, folder: Path, **streams: object) -> subprocess.CompletedProcess[bytes]:
+def run_with(code, folder, **streams):
     """Of a fresh interpreter whose command only speaks."""
     speaking = f"""
 import sys
@@ -71,7 +69,7 @@ sys.exit(main(["explain"]))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is only on Linux")
-def test_full_stdout_is_one_line(tmp_path: Path) -> None:
+def test_full_stdout_is_one_line(tmp_path):
     with open("/dev/full", "wb") as full:
         done = run_with("print_text('result')", tmp_path, stdout=full, stderr=subprocess.PIPE)
     assert done.stderr == b"captum-gmar: error: standard output cannot be written: No space left on device\n"
@@ -80,8 +78,8 @@ def test_full_stdout_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="descriptors are closed as POSIX does")
 @pytest.mark.parametrize("closed", [(1,), (1, 2), (0, 1, 2)])
-def test_closed_streams_do_not_matter(tmp_path: Path, closed: tuple[int, ...]) -> None:
-    def close() -> None:
+def test_closed_streams_do_not_matter(tmp_path, closed):
+    def close():
         for descriptor in closed:
             os.close(descriptor)
 
@@ -90,7 +88,7 @@ def test_closed_streams_do_not_matter(tmp_path: Path, closed: tuple[int, ...]) -
     assert (tmp_path / "done").read_bytes() == b""
 
 
-def test_say_and_report_go_to_their_streams(capsys: pytest.CaptureFixture[str]) -> None:
+def test_say_and_report_go_to_their_streams(capsys):
     print_text("result\nof two lines")
     report("note\nof two lines", "note")
     assert capsys.readouterr() == ("result\nof two lines\n", "captum-gmar: note: note of two lines\n")

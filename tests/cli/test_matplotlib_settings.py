@@ -3,16 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cli.commandline import Run
 
-
-def test_the_users_settings_change_no_picture(run: Run, work: Path, models: Path) -> None:
+def test_the_users_settings_change_no_picture(run, work, models):
     arguments = ("photo.png", "--model", str(models / "vit"), "--output")
     assert run(*arguments, "out/usual.png").status == 0
     settings = ("text.usetex: True", "image.origin: lower", "font.size: 30", "backend: gtk4agg", "no such: thing")
@@ -26,16 +23,14 @@ def test_the_users_settings_change_no_picture(run: Run, work: Path, models: Path
 
 
 @pytest.mark.parametrize("module", ["evaluate", "heads"])
-def test_the_other_commands_draw_alike(
-    command: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, module: str
-) -> None:
+def test_the_other_commands_draw_alike(command, work, models, monkeypatch, module):
     from matplotlib import rc_context, rcParams, rcParamsDefault
 
     from captum_gmar.cli import evaluate, heads
 
     sizes = []
 
-    def work_of(*_: object) -> tuple[int, int]:
+    def work_of(*_):
         sizes.append(rcParams["font.size"])
         return 1, 0
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +9,7 @@ import pytest
 from installed import HAS_TRANSFORMERS_5
 from PIL import Image
 
-from cli.commandline import Run, save_photo, written
+from cli.commandline import save_photo, written
 
 pytestmark = pytest.mark.fault
 
@@ -64,7 +63,7 @@ FILES += [("compare", "--save-table", ".csv"), ("heads", "--output", ".png")]
 
 
 @pytest.fixture
-def place(work: Path, models: Path) -> Path:
+def place(work, models):
     """The current folder, with a folder of photos, a table of them, the model and what is no file to read."""
     (work / "photos").mkdir()
     for seed in range(2):
@@ -79,15 +78,12 @@ def place(work: Path, models: Path) -> Path:
     return work
 
 
-Refuses = Callable[..., None]
-
-
 @pytest.fixture
-def refuses(place: Path, command: Run) -> Refuses:
+def refuses(place, command):
     """Checks that a command ends in one line that holds all of these, and leaves the folder as it was."""
     before = sorted(place.rglob("*"))
 
-    def refuses(*words: str, says: str = "") -> None:
+    def refuses(*words, says=""):
         done = command(*words)
         assert done.is_error(says), (words, done)
         assert sorted(place.rglob("*")) == before, words
@@ -95,14 +91,14 @@ def refuses(place: Path, command: Run) -> Refuses:
     return refuses
 
 
-def test_no_command(refuses: Refuses) -> None:
+def test_no_command(refuses):
     for words in ((), ("",), ("explian",), ("--wrong",)):
         refuses(*words, says="COMMAND")
     refuses("evaluate", says="--output")
 
 
 @pytest.mark.parametrize(("name", "option"), NUMBERS)
-def test_numbers(refuses: Refuses, name: str, option: str) -> None:
+def test_numbers(refuses, name, option):
     is_seed = option == "--seed"
     for value in WHOLE if is_seed else (*WHOLE, "0"):
         says = (
@@ -112,7 +108,7 @@ def test_numbers(refuses: Refuses, name: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_values(refuses: Refuses, name: str) -> None:
+def test_values(refuses, name):
     for option, values in [*EVERY.items(), *OWN[name].items()]:
         for value in values:
             refuses(name, *BASES[name], option, *([] if value is None else [value]), says=option)
@@ -121,7 +117,7 @@ def test_values(refuses: Refuses, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "option"), [*((n, "--target") for n in BASES if n != "evaluate"), ("explain", "--contrast")]
 )
-def test_classes(refuses: Refuses, name: str, option: str) -> None:
+def test_classes(refuses, name, option):
     for value, says in CLASSES.items():
         refuses(name, *BASES[name], option, value, says=says)
 
@@ -151,10 +147,7 @@ def test_classes(refuses: Refuses, name: str, option: str) -> None:
         (["--point", "-5,0"], "argument --point: must be X,Y, none below zero. Got '-5,0' instead."),
         (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
         (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
-        (
-            ["--methods", "saliency,rollout,legrad", "--contrast", "0"],
-            ". Got saliency, rollout instead.",
-        ),
+        (["--methods", "saliency,rollout,legrad", "--contrast", "0"], ". Got saliency, rollout instead."),
         (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
         (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
         (["--output", "none/a.png"], "none: no such folder to write a.png to"),
@@ -173,14 +166,14 @@ def test_classes(refuses: Refuses, name: str, option: str) -> None:
         (["--save-array", "folder.npz"], "folder.npz: is a folder"),
     ],
 )
-def test_bad_option(run: Run, work: Path, models: Path, options: list[str], message: str) -> None:
+def test_bad_option(run, work, models, options, message):
     (work / "folder.npz").mkdir()
     assert run("photo.png", "--model", models / "vit", *options).is_error(message)
     assert written(work) == ["folder.npz", "out", "photo.png"]
 
 
 @pytest.mark.parametrize(("name", "option", "ending"), FILES)
-def test_files_to_write(refuses: Refuses, command: Run, place: Path, name: str, option: str, ending: str) -> None:
+def test_files_to_write(refuses, command, place, name, option, ending):
     for place_name in (f"{LONG}{ending}", f"{LONG}/a{ending}"):
         refuses(name, *BASES[name], option, place_name, says="File name too long")
     refuses(name, *BASES[name], option, f"photo.png/a{ending}", says="photo.png: ")
@@ -193,7 +186,7 @@ def test_files_to_write(refuses: Refuses, command: Run, place: Path, name: str, 
 
 
 @pytest.mark.parametrize("name", ["evaluate", "heads"])
-def test_folders_of_results(refuses: Refuses, name: str) -> None:
+def test_folders_of_results(refuses, name):
     for value, says in {
         LONG: "too long",
         "": "--output",
@@ -205,7 +198,7 @@ def test_folders_of_results(refuses: Refuses, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_data_that_cannot_be_read(refuses: Refuses, name: str) -> None:
+def test_data_that_cannot_be_read(refuses, name):
     values = (
         "",
         "none.png",
@@ -225,7 +218,7 @@ def test_data_that_cannot_be_read(refuses: Refuses, name: str) -> None:
 
 
 @pytest.fixture
-def closed(place: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def closed(place, models, monkeypatch):
     """The same folder where everybody may enter it, with a folder and a photo in it that the caller may not open."""
     with TemporaryDirectory() as name:
         folder = Path(name) / "place"
@@ -251,7 +244,7 @@ def closed(place: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             (folder / "closed").chmod(0o777)
 
 
-def test_folders_and_files_that_may_not_be_opened(closed: Path, command: Run) -> None:
+def test_folders_and_files_that_may_not_be_opened(closed, command):
     calls = [
         (name, data, *base[1:]) for name, base in BASES.items() for data in ("closed", "closed/0.png", "secret.png")
     ]
@@ -265,7 +258,7 @@ def test_folders_and_files_that_may_not_be_opened(closed: Path, command: Run) ->
     assert written(closed) == ["closed", "photo.png", "photos", "photos.csv", "secret.png", "vit"]
 
 
-def test_pictures_of_any_shape_are_explained(place: Path, command: Run) -> None:
+def test_pictures_of_any_shape_are_explained(place, command):
     least = 1 if HAS_TRANSFORMERS_5 else 4  # of fewer pixels, older image processors cannot tell channels from rows
     for name, size in {"a pixel.png": (least, least), "-thin.png": (2000, least), "ü 写真 🐯.png": (60, 40)}.items():
         Image.effect_noise(size, 90).save(place / "photos" / name)
@@ -289,7 +282,7 @@ def test_pictures_of_any_shape_are_explained(place: Path, command: Run) -> None:
         ("nolabel.csv", "path,label\nphotos/0.png,\n", "must go with data whose images all have labels"),
     ],
 )
-def test_tables_of_what_is_not_there(place: Path, command: Run, name: str, content: str, says: str) -> None:
+def test_tables_of_what_is_not_there(place, command, name, content, says):
     (place / name).write_text(content)
     for command_name in ("evaluate", "heads"):
         done = command(command_name, name, *BASES[command_name][1:], "--target", "label")

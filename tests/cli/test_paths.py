@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 from captum_gmar.cli.main import main
 from captum_gmar.cli.paths import picture_mark
 from captum_gmar.files.writing import read_note
-from cli.commandline import Run, save_photo, written
+from cli.commandline import save_photo, written
 
 pytestmark = pytest.mark.fault
 
@@ -36,9 +35,7 @@ LATIN, GERMAN = b"latin\xe9.png", "größe-猫.png".encode()
         ("clip-of-texts", ["--text", "a", "--text", "dog"], ["--text", "a dog"]),
     ],
 )
-def test_what_changes_a_picture_stands_in_its_name_or_it_is_refused(
-    run: Run, work: Path, models: Path, model: str, first: Sequence[str], second: Sequence[str]
-) -> None:
+def test_what_changes_a_picture_stands_in_its_name_or_it_is_refused(run, work, models, model, first, second):
     photo = ("photo.png", "--model", models / model, *OUT)
     assert run(*photo, *first).status == 0
     (name,) = written(work / "out")
@@ -49,7 +46,7 @@ def test_what_changes_a_picture_stands_in_its_name_or_it_is_refused(
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
-def test_the_note_tells_the_settings(run: Run, work: Path, models: Path, suffix: str) -> None:
+def test_the_note_tells_the_settings(run, work, models, suffix):
     options = ["--target", "tiger cat", "--size", "48", "--output", f"a.{suffix}"]
     assert run("photo.png", "--model", models / "vit", *options).status == 0
     content = (work / f"a.{suffix}").read_bytes().replace(b"&quot;", b'"').replace(b"\\(", b"(").replace(b"\\)", b")")
@@ -57,7 +54,7 @@ def test_the_note_tells_the_settings(run: Run, work: Path, models: Path, suffix:
         assert part in content
 
 
-def test_the_same_again_is_replaced(run: Run, work: Path, models: Path) -> None:
+def test_the_same_again_is_replaced(run, work, models):
     for options in ([], ["--target", "top1", "--batch-size", "2", "--save-array", "a.npz"]):
         assert run("photo.png", "--model", models / "vit", *OUT, *options).status == 0
     save_photo(work / "photo.png", seed=5)  # which is the same photo, put right
@@ -67,7 +64,7 @@ def test_the_same_again_is_replaced(run: Run, work: Path, models: Path) -> None:
     assert written(work / "out") == ["photo-gmar-l1.png"]
 
 
-def test_pictures_of_another_model_or_photo_are_not_replaced(run: Run, work: Path, models: Path) -> None:
+def test_pictures_of_another_model_or_photo_are_not_replaced(run, work, models):
     assert run("photo.png", "--model", models / "vit", *OUT).status == 0
     before = (work / "out" / "photo-gmar-l1.png").read_bytes()
     (work / "others").mkdir()
@@ -89,7 +86,7 @@ def test_pictures_of_another_model_or_photo_are_not_replaced(run: Run, work: Pat
     )  # as it is named
 
 
-def test_what_is_not_ours_is_not_replaced(run: Run, work: Path, models: Path) -> None:
+def test_what_is_not_ours_is_not_replaced(run, work, models):
     save_photo(work / "out" / "photo-gmar-l1.png")
     before = (work / "out" / "photo-gmar-l1.png").read_bytes()
     result = run("photo.png", "--model", models / "vit", *OUT)
@@ -97,7 +94,7 @@ def test_what_is_not_ours_is_not_replaced(run: Run, work: Path, models: Path) ->
     assert (work / "out" / "photo-gmar-l1.png").read_bytes() == before
 
 
-def test_a_folder_that_moves_with_its_photos_is_written_again(run: Run, work: Path, models: Path) -> None:
+def test_a_folder_that_moves_with_its_photos_is_written_again(run, work, models):
     (work / "a").mkdir()
     shutil.copytree(models / "vit", work / "a" / "model")
     save_photo(work / "a" / "b.png")
@@ -107,7 +104,7 @@ def test_a_folder_that_moves_with_its_photos_is_written_again(run: Run, work: Pa
     assert written(work / "c" / "out") == ["b-gmar-l1.png"]
 
 
-def test_marks_differ_where_questions_do() -> None:
+def test_marks_differ_where_questions_do():
     long = "word " * 30
     questions = [
         *[("a dog",), ("a-dog",), ("A dog",), ("a dog!",), ("a  dog",), ("a", "dog!"), ("á dog",)],
@@ -120,9 +117,7 @@ def test_marks_differ_where_questions_do() -> None:
 
 
 @pytest.mark.parametrize("command", ["compare", "heads"])
-def test_other_commands_replace_nothing_else(
-    work: Path, models: Path, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_commands_replace_nothing_else(work, models, command, capsys):
     options = {"compare": ["--steps", "2", "--methods", "rollout"], "heads": ["--scores", "entropy"]}[command]
     others = {"compare": [["--removal", "zero"], ["--size", "48"]], "heads": [["--target", "0"], ["--size", "48"]]}[
         command
@@ -137,7 +132,7 @@ def test_other_commands_replace_nothing_else(
     assert "is not replaced, as it is a picture with model vit (" in capsys.readouterr().err
 
 
-def test_the_note_of_a_picture_is_json(run: Run, work: Path, models: Path) -> None:
+def test_the_note_of_a_picture_is_json(run, work, models):
     assert run("photo.png", "--model", models / "vit", "--tokens", "1,2", "--tokens", "cls", *OUT).status == 0
     note = json.loads(read_note(work / "out" / "photo-gmar-l1-from-1-2-and-cls.png") or "")
     assert note["tokens"] == [[1, 2], "cls"]
@@ -146,7 +141,7 @@ def test_the_note_of_a_picture_is_json(run: Run, work: Path, models: Path) -> No
         assert picture.info["Software"] == "captum-gmar"
 
 
-def test_a_long_name_does_not_stop_a_folder(run: Run, work: Path, models: Path) -> None:
+def test_a_long_name_does_not_stop_a_folder(run, work, models):
     (work / "photos").mkdir()
     for seed, name in enumerate((LONG, LONG.replace("a.png", "b.png"), "short.png")):
         save_photo(work / "photos" / name, seed)
@@ -157,7 +152,7 @@ def test_a_long_name_does_not_stop_a_folder(run: Run, work: Path, models: Path) 
 
 
 @pytest.fixture
-def photos(work: Path) -> Path:
+def photos(work):
     """A folder of photos with such names."""
     if sys.platform != "linux":
         pytest.skip("other file systems refuse such names")
@@ -167,11 +162,11 @@ def photos(work: Path) -> Path:
     return work / "photos"
 
 
-def pictures(folder: Path) -> list[bytes]:
+def pictures(folder):
     return sorted(os.listdir(os.fsencode(folder)))
 
 
-def test_names_that_are_no_utf_8(run: Run, work: Path, photos: Path, models: Path) -> None:
+def test_names_that_are_no_utf_8(run, work, photos, models):
     result = run("photos", "--model", models / "vit", "--output", "out/", "--save-array", "a.npz")
     assert (result.status, result.err) == (0, "")
     assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
@@ -183,7 +178,7 @@ def test_names_that_are_no_utf_8(run: Run, work: Path, photos: Path, models: Pat
         )
 
 
-def test_a_locale_that_is_not_utf_8(work: Path, photos: Path, models: Path) -> None:
+def test_a_locale_that_is_not_utf_8(work, photos, models):
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-m", "captum_gmar", "explain", "photos", "--model", str(models / "vit")]
     command += ["--output", "out/", "--save-array", "a.npz"]
@@ -194,12 +189,12 @@ def test_a_locale_that_is_not_utf_8(work: Path, photos: Path, models: Path) -> N
     assert b"photos/gr\\xf6\\xdfe-\\u732b.png\n" in done.stdout
 
 
-def test_pictures_of_every_format_are_not_explained_again(run: Run, work: Path, models: Path) -> None:
+def test_pictures_of_every_format_are_not_explained_again(run, work, models):
     for suffix in ("png", "jpg", "pdf", "svg"):
         assert run("photo.png", "--model", models / "vit", "--output", f"out/picture.{suffix}").status == 0
     assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
 
 
-def test_the_current_folder_is_named(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_is_named(run, work, models, monkeypatch):
     monkeypatch.setattr("captum_gmar.cli.paths.os.access", lambda path, _: False)
     assert run("photo.png", "--model", models / "vit").is_error(f"error: {work}: is read-only")

@@ -3,13 +3,12 @@
 import gc
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli import paths
-from cli.commandline import Run, files_of_at_most, save_photo, written
+from cli.commandline import files_of_at_most, save_photo, written
 
 
 @pytest.mark.parametrize(
@@ -24,13 +23,13 @@ from cli.commandline import Run, files_of_at_most, save_photo, written
         (".", "it has no config.json"),
     ],
 )
-def test_model_that_cannot_be_explained(run: Run, work: Path, models: Path, model: str, message: str) -> None:
+def test_model_that_cannot_be_explained(run, work, models, model, message):
     assert run("photo.png", "--model", models / model, "--output", "out/", "--save-array", "a.npz").is_error(message)
     assert written(work / "out") == []
     assert written(work) == ["out", "photo.png"]
 
 
-def test_model_that_the_hub_would_have(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_the_hub_would_have(run, work, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     result = run("photo.png", "--model", "captum-gmar-tests/no-such-model")
     assert result.is_error("no such folder, and the Hugging Face hub cannot be reached")
@@ -53,7 +52,7 @@ def test_model_that_the_hub_would_have(run: Run, work: Path, monkeypatch: pytest
         ("model.safetensors", None, "cannot be loaded"),
     ],
 )
-def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str | None, message: str) -> None:
+def test_damaged_model(run, work, models, name, text, message):
     shutil.copytree(models / "vit", work / "model")
     (work / "model" / name).unlink()
     if text is not None:
@@ -61,7 +60,7 @@ def test_damaged_model(run: Run, work: Path, models: Path, name: str, text: str 
     assert run("photo.png", "--model", "model").is_error("--model model: ", message)
 
 
-def test_size_that_the_model_cannot_take(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_that_the_model_cannot_take(run, work, models, monkeypatch):
     monkeypatch.setattr(Classifier, "_interpolates", lambda *_: False)
     result = run("photo.png", "--model", models / "vit", "--size", "64")
     assert result.is_error("64*64", "32*32")
@@ -71,7 +70,7 @@ def test_size_that_the_model_cannot_take(run: Run, work: Path, models: Path, mon
     ("content", "message"),
     [(None, "no such file"), (b"", "the file is empty"), (b"text", "not an image"), (b"\x89PNG\r\n\x1a\n", "image")],
 )
-def test_bad_image(run: Run, work: Path, models: Path, content: bytes | None, message: str) -> None:
+def test_bad_image(run, work, models, content, message):
     if content is not None:
         (work / "bad.png").write_bytes(content)
     assert run("bad.png", "--model", models / "vit", "--output", "out/a.png").is_error("bad.png: ", message)
@@ -88,28 +87,28 @@ def test_bad_image(run: Run, work: Path, models: Path, content: bytes | None, me
         ("none.png", "none.png: no such file"),
     ],
 )
-def test_what_is_no_file_is_told_apart(run: Run, work: Path, models: Path, name: str, message: str) -> None:
+def test_what_is_no_file_is_told_apart(run, work, models, name, message):
     os.mkfifo(work / "pipe")
     assert run(name, "--model", models / "vit").is_error(message)
 
 
-def test_folder_without_images(run: Run, work: Path, models: Path) -> None:
+def test_folder_without_images(run, work, models):
     assert run("out", "--model", models / "vit").is_error("out: no image files in this folder")
 
 
-def test_several_images_need_a_folder(run: Run, work: Path, models: Path) -> None:
+def test_several_images_need_a_folder(run, work, models):
     save_photo(work / "b.png")
     result = run("photo.png", "b.png", "--model", models / "vit", "--output", "a.png")
     assert result.is_error("--output must be a folder for 2 images, with a / at its end if it is new. Got 'a.png'")
 
 
-def test_folder_in_place_of_the_picture(run: Run, work: Path, models: Path) -> None:
+def test_folder_in_place_of_the_picture(run, work, models):
     (work / "photo-gmar-l1.png").mkdir()
     assert run("photo.png", "--model", models / "vit").is_error("photo-gmar-l1.png: is a folder")
 
 
 @pytest.mark.parametrize("place", ["out", "out/a.png"])
-def test_read_only(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_read_only(run, work, models, monkeypatch, place):
     (work / "out" / "a.png").write_text("as it was")
     monkeypatch.setattr(paths.os, "access", lambda path, _: str(path) != place)
     assert run("photo.png", "--model", models / "vit", "--output", "out/a.png").is_error(f"{place}: is read-only")
@@ -118,7 +117,7 @@ def test_read_only(run: Run, work: Path, models: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.fault
 @pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
-def test_full_disk_leaves_nothing_half_written(run: Run, work: Path, models: Path, suffix: str) -> None:
+def test_full_disk_leaves_nothing_half_written(run, work, models, suffix):
     picture = work / "out" / f"a.{suffix}"
     picture.write_text("as it was")
     with files_of_at_most(2000):
@@ -130,8 +129,8 @@ def test_full_disk_leaves_nothing_half_written(run: Run, work: Path, models: Pat
     assert written(work) == ["out", "photo.png"]
 
 
-def test_interrupt(run: Run, work: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+def test_interrupt(run, work, models, monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Classifier, "logits", interrupt)

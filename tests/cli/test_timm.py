@@ -1,7 +1,6 @@
 """The command on a folder of a real timm model, as transformers saves it. Needs timm, and so torchvision."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ pytest.importorskip("timm", reason="timm is not installed; it needs torchvision"
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from captum_gmar import GMARAttribution
-from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.classifier import load_classifier
 from captum_gmar.cli import main as cli
 from cli.commandline import save_photo
 
@@ -20,7 +19,7 @@ MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     torch.manual_seed(0)
     small = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3}
     config = TimmWrapperConfig(architecture="vit_tiny_patch16_224", model_args=small, num_labels=3)
@@ -36,12 +35,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def classifier(folder: Path) -> Classifier:
+def classifier(folder):
     return load_classifier(folder)
 
 
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(tmp_path, monkeypatch):
     """The folder of two photos and a mask, in the current folder."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos"
@@ -54,12 +53,12 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def left_half() -> Image.Image:
+def left_half():
     """White there, of the photos' size."""
     return Image.fromarray(np.where(np.arange(60) < 30, 255, 0).astype(np.uint8)[None].repeat(40, 0))
 
 
-def test_the_photo_is_what_the_model_saw(classifier: Classifier, photos: Path) -> None:
+def test_the_photo_is_what_the_model_saw(classifier, photos):
     image = Image.open(photos / "0.png")
     *unnormalised, _ = classifier.processor.val_transforms.transforms
     expected = image
@@ -69,7 +68,7 @@ def test_the_photo_is_what_the_model_saw(classifier: Classifier, photos: Path) -
     np.testing.assert_allclose(found, torch.as_tensor(expected).movedim(0, -1).numpy(), atol=1e-5)
 
 
-def test_the_mask_lies_where_the_object_is(classifier: Classifier) -> None:
+def test_the_mask_lies_where_the_object_is(classifier):
     found = classifier.mask(left_half())
     assert found.dtype == torch.bool
     assert found.shape == (32, 32)
@@ -89,14 +88,12 @@ def test_the_mask_lies_where_the_object_is(classifier: Classifier) -> None:
         ("heads", "photos"),
     ],
 )
-def test_every_command(
-    folder: Path, photos: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command(folder, photos, arguments, capsys):
     output = ["--output", "out"] if arguments[0] == "evaluate" else []
     assert cli.main([*arguments, "--model", str(folder), *output]) == 0, capsys.readouterr().err
 
 
-def test_the_command_s_maps_are_the_library_s(folder: Path, classifier: Classifier, photos: Path) -> None:
+def test_the_command_s_maps_are_the_library_s(folder, classifier, photos):
     assert cli.main(["explain", "photos/1.png", "--model", str(folder), "--save-array", "maps.npz"]) == 0
     pixels = classifier.pixel_values(Image.open(photos / "1.png"))
     target = int(classifier.logits(pixels).argmax())

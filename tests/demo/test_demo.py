@@ -76,7 +76,7 @@ def test_answers_are_right_and_their_words_are_on_their_objects(answering):
     assert sum(shares) / len(shares) > 0.3
 
 
-def test_scenes_come_ready_for_the_model() -> None:
+def test_scenes_come_ready_for_the_model():
     scene = load_scene(5, objects=2)
     plain = make_scene(5, objects=2)
     assert scene.pixel_values.shape == (1, 3, SIZE, SIZE)
@@ -86,13 +86,13 @@ def test_scenes_come_ready_for_the_model() -> None:
     assert scene.names == tuple(CLASSES[label] for label in plain.labels)
 
 
-def test_the_image_processor_agrees_with_the_scenes() -> None:
+def test_the_image_processor_agrees_with_the_scenes():
     scene = load_scene(5)
     processed = load_image_processor()(scene.image, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(processed, scene.pixel_values, atol=1e-6, rtol=0)
 
 
-def test_the_model_is_a_whole_vision_transformer() -> None:
+def test_the_model_is_a_whole_vision_transformer():
     model = load_model()
     config = model.config
     assert not model.training
@@ -104,7 +104,7 @@ def test_the_model_is_a_whole_vision_transformer() -> None:
     assert tuple(config.id2label[index] for index in range(config.num_labels)) == CLASSES
 
 
-def test_shipped_files_are_small_and_hold_no_pickle() -> None:
+def test_shipped_files_are_small_and_hold_no_pickle():
     shipped = {path.name: path.stat().st_size for path in MODEL.iterdir()}
     names = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training.json"]
     assert sorted(shipped) == names
@@ -112,7 +112,7 @@ def test_shipped_files_are_small_and_hold_no_pickle() -> None:
 
 
 @pytest.mark.parametrize("objects", [1, 2])
-def test_the_model_is_as_accurate_as_its_card_says(objects: int) -> None:
+def test_the_model_is_as_accurate_as_its_card_says(objects):
     row = re.search(rf"^\| {objects} \| (0\.\d+|1\.0+) ±", (MODEL / "README.md").read_text(), re.MULTILINE)
     assert row is not None
     claimed = float(row[1])
@@ -125,7 +125,7 @@ def test_the_model_is_as_accurate_as_its_card_says(objects: int) -> None:
     assert measured == pytest.approx(claimed, abs=3.5 * np.sqrt(claimed * (1 - claimed) / len(scenes)))
 
 
-def test_the_model_loads_without_network_and_without_pickle() -> None:
+def test_the_model_loads_without_network_and_without_pickle():
     program = """
 import pickle, socket, sys
 def refuse(*arguments, **options):

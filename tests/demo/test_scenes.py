@@ -6,24 +6,23 @@ import hashlib
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from captum_gmar.demo import CLASSES, Scene, drawing, make_scene
+from captum_gmar.demo import CLASSES, drawing, make_scene
 from captum_gmar.demo.drawing import SIZE
 from captum_gmar.demo.scenes import KINDS, compose
 
 
 @pytest.fixture(scope="module")
-def one_object_scenes() -> list[Scene]:
+def one_object_scenes():
     return [make_scene(seed, objects=1) for seed in range(2000)]
 
 
-def test_other_seeds_give_other_scenes() -> None:
+def test_other_seeds_give_other_scenes():
     digests = {make_scene(seed).image.tobytes() for seed in range(50)}
     assert len(digests) == 50
 
 
-def test_a_seed_gives_the_same_bits_everywhere() -> None:
+def test_a_seed_gives_the_same_bits_everywhere():
     digest = hashlib.sha256()
     for seed in range(40):
         scene = make_scene(seed)
@@ -31,7 +30,7 @@ def test_a_seed_gives_the_same_bits_everywhere() -> None:
     assert digest.hexdigest() == "dd562be45e018295f1d802f6e3166712724693c0cfa91b3405c8618c52b58514"
 
 
-def test_arrays_have_the_documented_form() -> None:
+def test_arrays_have_the_documented_form():
     scene = make_scene(3, objects=4)
     assert scene.image.shape == (SIZE, SIZE, 3)
     assert scene.image.dtype == np.uint8
@@ -40,31 +39,31 @@ def test_arrays_have_the_documented_form() -> None:
     assert scene.seed == 3
 
 
-def test_the_seed_decides_between_one_and_four_objects() -> None:
+def test_the_seed_decides_between_one_and_four_objects():
     counts = [len(make_scene(seed).labels) for seed in range(200)]
     assert {count: counts.count(count) > 30 for count in set(counts)} == {1: True, 2: True, 3: True, 4: True}
 
 
 @pytest.mark.parametrize("objects", [-1, 5])
-def test_a_wrong_number_of_objects_is_refused(objects: int) -> None:
+def test_a_wrong_number_of_objects_is_refused(objects):
     with pytest.raises(ValueError, match=f"objects must be between 0 and 4. Got {objects} instead."):
         make_scene(0, objects)
 
 
-def test_classes_differ_within_a_scene() -> None:
+def test_classes_differ_within_a_scene():
     for seed in range(100):
         labels = make_scene(seed, objects=4).labels
         assert len(set(labels)) == 4
 
 
-def test_neither_form_nor_texture_tells_the_class() -> None:
+def test_neither_form_nor_texture_tells_the_class():
     assert len(set(CLASSES)) == len(CLASSES) == len(KINDS) >= 10
     for part in (0, 1):
         values = [kind[part] for kind in KINDS]
         assert {values.count(value) for value in values} == {3}
 
 
-def test_only_pixels_under_the_masks_are_drawn() -> None:
+def test_only_pixels_under_the_masks_are_drawn():
     for seed in range(60):
         scene, empty = make_scene(seed, objects=3), make_scene(seed, objects=0)
         drawn = (scene.image != empty.image).any(axis=-1)
@@ -74,7 +73,7 @@ def test_only_pixels_under_the_masks_are_drawn() -> None:
         assert (drawn & masked).sum() > 0.97 * masked.sum()
 
 
-def test_masks_are_where_geometry_says() -> None:
+def test_masks_are_where_geometry_says():
     """A disc's mask is the pixels whose centres are within its radius and half a pixel."""
     discs = 0
     for seed in range(120):
@@ -91,7 +90,7 @@ def test_masks_are_where_geometry_says() -> None:
     assert discs > 15
 
 
-def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
+def test_objects_do_not_overlap_and_nothing_covers_them():
     for seed in range(60):
         scene = make_scene(seed, objects=4)
         assert scene.masks.sum(axis=0).max() == 1
@@ -104,20 +103,20 @@ def test_objects_do_not_overlap_and_nothing_covers_them() -> None:
         assert empty.masks.shape == (0, SIZE, SIZE)
 
 
-def test_objects_are_from_a_few_to_many_patches_large(one_object_scenes: list[Scene]) -> None:
+def test_objects_are_from_a_few_to_many_patches_large(one_object_scenes):
     areas = np.array([scene.masks[0].sum() for scene in one_object_scenes])
     patch = 8 * 8
     assert 2 * patch < areas.min() < 4 * patch
     assert 16 * patch < areas.max() < 30 * patch
 
 
-def _object_share(scenes: list[Scene], region: NDArray[np.bool_]) -> float:
+def _object_share(scenes, region):
     """Return the mean share of an object's pixels that lie in a region, relative to the region's area."""
     shares = [scene.masks[0][region].sum() / scene.masks[0].sum() for scene in scenes]
     return float(np.mean(shares) / region.mean())
 
 
-def test_no_fixed_region_predicts_where_an_object_is(one_object_scenes: list[Scene]) -> None:
+def test_no_fixed_region_predicts_where_an_object_is(one_object_scenes):
     row, column = np.mgrid[:SIZE, :SIZE] + 0.5
     to_border = np.minimum.reduce([row, column, SIZE - row, SIZE - column])
     centre_distance = np.hypot(row - SIZE / 2, column - SIZE / 2)
@@ -133,7 +132,7 @@ def test_no_fixed_region_predicts_where_an_object_is(one_object_scenes: list[Sce
     assert shares == pytest.approx(dict.fromkeys(regions, 1), abs=0.1)
 
 
-def test_objects_cover_all_patches_about_equally(one_object_scenes: list[Scene]) -> None:
+def test_objects_cover_all_patches_about_equally(one_object_scenes):
     shares = np.mean([scene.masks[0] / scene.masks[0].sum() for scene in one_object_scenes], axis=0)
     blocks = shares.reshape(7, 16, 7, 16).sum(axis=(1, 3)) * 49  # blocks of two by two patches
     corners = blocks[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -141,7 +140,7 @@ def test_objects_cover_all_patches_about_equally(one_object_scenes: list[Scene])
     assert np.delete(blocks, [0, 6, 42, 48]) == pytest.approx(1, abs=0.35)
 
 
-def test_mean_colours_do_not_predict_the_class(one_object_scenes: list[Scene]) -> None:
+def test_mean_colours_do_not_predict_the_class(one_object_scenes):
     """A nearest-mean classifier on an object's mean colour stays at chance."""
     scenes = one_object_scenes
     features = np.array([scene.image[scene.masks[0]].mean(axis=0) for scene in scenes])

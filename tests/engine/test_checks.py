@@ -9,11 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2ForImageClassification
 
-from captum_gmar import (
-    AttentionRollout,
-    GMARAttribution,
-    get_method,
-)
+from captum_gmar import AttentionRollout, GMARAttribution, get_method
 
 
 def test_stochastic_depth(images):

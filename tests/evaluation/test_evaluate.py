@@ -1,18 +1,10 @@
 """``captum_gmar.evaluate``, called from Python."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from transformers import (
-    SwinConfig,
-    SwinForImageClassification,
-    VideoMAEConfig,
-    VideoMAEForVideoClassification,
-    ViTForImageClassification,
-)
+from transformers import SwinConfig, SwinForImageClassification, VideoMAEConfig, VideoMAEForVideoClassification
 
 from captum_gmar import GradientRollout, evaluate, list_methods
 from captum_gmar.attr.catalogue import EVALUATED
@@ -21,10 +13,10 @@ from evaluation.small_data import CORNERS, FEW, Pairs, mask, photo, pixels
 
 
 @pytest.mark.parametrize("of_videos", [False, True], ids=["windows", "videos"])
-def test_usual_methods_are_those_that_explain_the_model(of_videos: bool) -> None:
+def test_usual_methods_are_those_that_explain_the_model(of_videos):
     if of_videos:
         tiny = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 12}
-        model: Any = VideoMAEForVideoClassification(VideoMAEConfig(**tiny, image_size=16, patch_size=8, num_frames=2))
+        model = VideoMAEForVideoClassification(VideoMAEConfig(**tiny, image_size=16, patch_size=8, num_frames=2))
     else:
         config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
         model = SwinForImageClassification(config)
@@ -36,7 +28,7 @@ def test_usual_methods_are_those_that_explain_the_model(of_videos: bool) -> None
     assert len(EVALUATED) > len(measured) - len(CONTROLS) >= 2
 
 
-def test_methods_of_ones_own(vit: ViTForImageClassification) -> None:
+def test_methods_of_ones_own(vit):
     methods = {"mine": GradientRollout(vit), "pixels": lambda inputs, target: inputs.detach() ** 2}
     evaluation = evaluate(vit, Pairs(), methods, metrics=["average-gain"])
     assert [row["method"] for row in evaluation.means()] == ["mine", "pixels", *CONTROLS]
@@ -84,8 +76,6 @@ def test_methods_of_ones_own(vit: ViTForImageClassification) -> None:
         ({"model": print}, TypeError, "model must be a torch.nn.Module"),
     ],
 )
-def test_bad_input(
-    vit: ViTForImageClassification, changes: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_bad_input(vit, changes, error, message):
     with pytest.raises(error, match=message):
         evaluate(**{"model": vit, "data": Pairs(), **FEW, **changes})

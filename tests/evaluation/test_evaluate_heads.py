@@ -2,33 +2,28 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from captum_gmar import evaluate_heads
 from captum_gmar.ablation import attention_entropy
 from captum_gmar.evaluation import evaluate_heads as heads_module
 from captum_gmar.evaluation.measurement.head_scores import Ablation
-from captum_gmar.evaluation.reports.head_report import HeadResults
-from evaluation.small_data import LABELLED, Labelled, content, number_of, rows
+from evaluation.small_data import LABELLED, content, number_of, rows
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
-def stopped_after(count: int, name: str, patch: pytest.MonkeyPatch) -> list[list[int]]:
+def stopped_after(count, name, patch):
     """Stops the work after some batches; the numbers of the examples that came to it."""
-    numbers: list[list[int]] = []
+    numbers = []
     home, attribute = {"scoring": (heads_module, "score_heads"), "silencing": (Ablation, "measure")}[name]
     original = getattr(home, attribute)
 
-    def work(*arguments: Any) -> Any:
+    def work(*arguments):
         if len(numbers) == count:
             raise KeyboardInterrupt
         numbers.append(list(arguments[-2].numbers))
@@ -39,14 +34,7 @@ def stopped_after(count: int, name: str, patch: pytest.MonkeyPatch) -> list[list
 
 
 @pytest.mark.parametrize("name", ["scoring", "silencing"])
-def test_interrupted_and_resumed_is_unbroken(
-    ablate: Callable[..., HeadResults],
-    whole: HeadResults,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    name: str,
-) -> None:
+def test_interrupted_and_resumed_is_unbroken(ablate, whole, folder, monkeypatch, tmp_path, name):
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
         first = stopped_after(1, name, patch)
@@ -66,13 +54,7 @@ def test_interrupted_and_resumed_is_unbroken(
     assert content(broken) == content(folder)
 
 
-def test_what_is_finished_is_not_computed_again(
-    ablate: Callable[..., HeadResults],
-    whole: HeadResults,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+def test_what_is_finished_is_not_computed_again(ablate, whole, folder, monkeypatch, tmp_path):
     """Silence heads later, against other orders, and then against the first again."""
     ablate(ablate=False, output=tmp_path)
     stopped_after(0, "scoring", monkeypatch)
@@ -85,9 +67,7 @@ def test_what_is_finished_is_not_computed_again(
     assert content(tmp_path) == content(folder)
 
 
-def test_an_image_that_two_runs_have_finished_counts_once(
-    ablate: Callable[..., HeadResults], whole: HeadResults, folder: Path, tmp_path: Path
-) -> None:
+def test_an_image_that_two_runs_have_finished_counts_once(ablate, whole, folder, tmp_path):
     twice = tmp_path / "twice"
     shutil.copytree(folder, twice)
     for journal in [*twice.glob("**/process-0.jsonl")]:
@@ -98,9 +78,7 @@ def test_an_image_that_two_runs_have_finished_counts_once(
     assert len(again.ablation.images) == LABELLED // 2
 
 
-def test_more_images_can_follow(
-    ablate: Callable[..., HeadResults], whole: HeadResults, folder: Path, tmp_path: Path
-) -> None:
+def test_more_images_can_follow(ablate, whole, folder, tmp_path):
     """The scores so far are kept; heads are ranked anew."""
     assert len(ablate(output=tmp_path, limit=6).ablation.images) == 3
     (journal,) = (tmp_path / "journal").glob("*.jsonl")
@@ -110,7 +88,7 @@ def test_more_images_can_follow(
     assert content(tmp_path) == content(folder)
 
 
-def test_an_image_that_changed_is_scored_anew(vit: nn.Module, tmp_path: Path) -> None:
+def test_an_image_that_changed_is_scored_anew(vit, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -129,14 +107,14 @@ def test_an_image_that_changed_is_scored_anew(vit: nn.Module, tmp_path: Path) ->
 class Processor:
     """An image processor that scales and does no more."""
 
-    def __call__(self, images: Image.Image, **options: Any) -> dict[str, Tensor]:
+    def __call__(self, images, **options):
         return {"pixel_values": torch.from_numpy(np.asarray(images) / np.float32(255)).movedim(-1, 0)[None]}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {}
 
 
-def test_an_image_that_cannot_be_scored_is_left_out(vit: nn.Module, labelled: Labelled, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_scored_is_left_out(vit, labelled, tmp_path):
     some = [*labelled[:2], (torch.full((3, 32, 32), torch.nan), 0), *labelled[2:4]]
     with pytest.warns(UserWarning, match="left out 1 image, see `skipped`: example 2: gmar-l1: "):
         results = evaluate_heads(vit, some, ["gmar-l1"], output=tmp_path)
@@ -146,7 +124,7 @@ def test_an_image_that_cannot_be_scored_is_left_out(vit: nn.Module, labelled: La
     assert "## Left out\n\n- example 2: gmar-l1: " in results.to_markdown()
 
 
-def test_settings_are_kept(vit: nn.Module, labelled: Labelled, tmp_path: Path) -> None:
+def test_settings_are_kept(vit, labelled, tmp_path):
     evaluate_heads(vit, labelled, ["entropy"], output=tmp_path)
     settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
     assert (settings["scores"], settings["target"], settings["seed"]) == (["entropy"], "predicted", 0)
@@ -167,14 +145,12 @@ def test_settings_are_kept(vit: nn.Module, labelled: Labelled, tmp_path: Path) -
         ({"data": 3}, TypeError, r"data must be a path, a data set or an iterable"),
     ],
 )
-def test_bad_arguments(
-    vit: nn.Module, labelled: Labelled, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_bad_arguments(vit, labelled, options, error, message):
     with pytest.raises(error, match=message):
         evaluate_heads(**{"model": vit, "data": labelled, **options})
 
 
-def test_models_that_cannot_be_scored(make_vit: Callable[..., nn.Module], labelled: Labelled) -> None:
+def test_models_that_cannot_be_scored(make_vit, labelled):
     with pytest.raises(ValueError, match="ablate must go with a model of several classes"):
         evaluate_heads(make_vit(num_labels=1), labelled, ablate=True)
     broken = make_vit()

@@ -1,7 +1,5 @@
 """Settings that are refused."""
 
-from typing import Any
-
 import pytest
 
 from captum_gmar.evaluation.settings import EvaluationSettings, HeadSettings, unique_names
@@ -26,13 +24,13 @@ from captum_gmar.evaluation.settings import EvaluationSettings, HeadSettings, un
         (HeadSettings, {"batch_size": True}, r"batch_size must be an integer, one or more\. Got True instead"),
     ],
 )
-def test_bad_settings(settings: type, changes: dict[str, Any], message: str) -> None:
+def test_bad_settings(settings, changes, message):
     usual = {"methods": ("rollout",)} if settings is EvaluationSettings else {}
     with pytest.raises(ValueError, match=message):
         settings(**{**usual, **changes})
 
 
-def test_names_are_a_sequence_each_once() -> None:
+def test_names_are_a_sequence_each_once():
     assert unique_names(["b", "a", "b"], "metrics") == ("b", "a")
     with pytest.raises(TypeError, match=r"metrics must be a sequence of names. .* pass \[name\]"):
         unique_names("insertion", "metrics")

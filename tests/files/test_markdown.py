@@ -3,7 +3,7 @@
 from captum_gmar.files.markdown import table
 
 
-def test_names_at_the_left_and_numbers_at_the_right() -> None:
+def test_names_at_the_left_and_numbers_at_the_right():
     assert table(["method", "ms"], [["a|b", "12.3"], ["longest name", ""]]).splitlines() == [
         "| method       |   ms |",
         "| ------------ | ---: |",

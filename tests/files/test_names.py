@@ -1,14 +1,13 @@
 """Names of files that every file system takes, and paths as text."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 from captum_gmar.files.names import fit_name, readable_name, safe_name
 
 
-def test_names_fit_the_file_system(tmp_path: Path) -> None:
+def test_names_fit_the_file_system(tmp_path):
     for stem in ("a" * 255, "é" * 127, "猫" * 85, "\udce9" * 251):
         name = fit_name(stem, "-gmar-l1.png")
         assert len(os.fsencode(name)) <= 255
@@ -21,9 +20,9 @@ def test_names_fit_the_file_system(tmp_path: Path) -> None:
     ("text", "expected"),
     [("tiger cat", "tiger-cat"), ("gmar++", "gmar++"), ("../passwd", "passwd"), ("猫, cat", "猫-cat"), ("%", "")],
 )
-def test_safe_names(text: str, expected: str) -> None:
+def test_safe_names(text, expected):
     assert safe_name(text) == expected
 
 
-def test_readable_names_are_text() -> None:
+def test_readable_names_are_text():
     assert readable_name(os.fsdecode(b"latin\xe9-\xc3\xa9.jpg")) == "latin\\xe9-é.jpg"

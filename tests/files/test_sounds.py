@@ -2,7 +2,6 @@
 
 import struct
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.fault
 HALF = np.array([0.5, -0.5, 0, -1])
 
 
-def save(path: Path, samples: np.ndarray, width: int, channels: int = 1, rate: int = 16000) -> Path:
+def save(path, samples, width, channels=1, rate=16000):
     with wave.open(str(path), "wb") as sound:
         sound.setnchannels(channels)
         sound.setsampwidth(width)
@@ -23,7 +22,7 @@ def save(path: Path, samples: np.ndarray, width: int, channels: int = 1, rate: i
     return path
 
 
-def save_raw(path: Path, samples: bytes, format: int, width: int, rate: int = 16000, says: int | None = None) -> Path:
+def save_raw(path, samples, format, width, rate=16000, says=None):
     """Write a WAV file by hand, after another part, which is left out in reading."""
     sub = struct.pack("<HHIH14s", 22, 8 * width, 0, 3, bytes(14)) if format == 0xFFFE else b""
     header = struct.pack("<HHIIHH", format, 1, rate, rate * width, width, 8 * width) + sub
@@ -34,7 +33,7 @@ def save_raw(path: Path, samples: bytes, format: int, width: int, rate: int = 16
     return path
 
 
-def test_samples_of_each_width_and_the_mean_of_channels(tmp_path: Path) -> None:
+def test_samples_of_each_width_and_the_mean_of_channels(tmp_path):
     for width, samples in {
         1: (HALF * 128 + 128).astype(np.uint8),
         2: (HALF * 2**15).astype(np.int16),
@@ -45,7 +44,7 @@ def test_samples_of_each_width_and_the_mean_of_channels(tmp_path: Path) -> None:
     assert read_sound(save(tmp_path / "b.wav", both, 2, channels=2), 16000).samples == pytest.approx([0, -0.5])
 
 
-def test_24_bits_and_floats(tmp_path: Path) -> None:
+def test_24_bits_and_floats(tmp_path):
     numbers = [3, -3, 2**23 - 1, -(2**23)]
     bits = b"".join(number.to_bytes(3, "little", signed=True) for number in numbers)
     sound = read_sound(save_raw(tmp_path / "a.wav", bits, 1, 3), 16000)
@@ -58,10 +57,10 @@ def test_24_bits_and_floats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [8000, 11025, 22050, 44100, 48000])
-def test_another_rate_is_resampled(tmp_path: Path, given: int) -> None:
+def test_another_rate_is_resampled(tmp_path, given):
     """A tone is the same tone, and what the model's rate cannot hold is gone, not folded back."""
 
-    def tone(rate: int, hertz: float) -> np.ndarray:
+    def tone(rate, hertz):
         times = np.arange(2 * rate) / rate
         return 0.5 * np.sin(2 * np.pi * hertz * times) * np.sin(np.pi * times / 2) ** 2  # which begins and ends softly
 
@@ -73,7 +72,7 @@ def test_another_rate_is_resampled(tmp_path: Path, given: int) -> None:
         assert np.abs(above).max() < 1e-4
 
 
-def test_the_beginning_of_a_sound_is_that_of_the_whole(tmp_path: Path) -> None:
+def test_the_beginning_of_a_sound_is_that_of_the_whole(tmp_path):
     noise = np.random.default_rng(0).normal(0, 3000, 4 * 44100).astype(np.int16)
     file = save(tmp_path / "a.wav", noise, 2, rate=44100)
     whole, beginning = read_sound(file, 16000), read_sound(file, 16000, 0.5)
@@ -84,7 +83,7 @@ def test_the_beginning_of_a_sound_is_that_of_the_whole(tmp_path: Path) -> None:
     assert np.array_equal(read_sound(same, 16000, 0.5).samples, read_sound(same, 16000).samples[:8000])
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told(tmp_path):
     whole = save(tmp_path / "a.wav", np.zeros(40, np.int16), 2).read_bytes()
     none = struct.pack("<HHIIHH", 1, 0, 16000, 0, 0, 16)
     for content, message in (

@@ -1,7 +1,5 @@
 """Frames of a video, and films that are written."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,12 +10,12 @@ from captum_gmar.files.writing import is_picture, read_note
 GREYS = [25 * number for number in range(9)]
 
 
-def film(path: Path, seconds: float = 0.08) -> Path:
+def film(path, seconds=0.08):
     save_film([Image.new("RGB", (16, 12), (grey,) * 3) for grey in GREYS], path, seconds, '{"size": 96}')
     return path
 
 
-def test_frames_from_the_first_to_the_last(tmp_path: Path) -> None:
+def test_frames_from_the_first_to_the_last(tmp_path):
     clip = read_video(film(tmp_path / "clip.gif"), 4)
     assert [np.asarray(frame)[0, 0, 0] for frame in clip.frames] == [GREYS[number] for number in (0, 2, 5, 8)]
     assert clip.frames[0].size == (16, 12)
@@ -27,7 +25,7 @@ def test_frames_from_the_first_to_the_last(tmp_path: Path) -> None:
     assert is_picture(tmp_path / "clip.gif")
 
 
-def test_an_mp4(tmp_path: Path) -> None:
+def test_an_mp4(tmp_path):
     pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
     clip = read_video(film(tmp_path / "clip.mp4", 0.125), 3)
     found = [np.asarray(frame, dtype=float).mean() for frame in clip.frames]
@@ -42,9 +40,7 @@ def test_an_mp4(tmp_path: Path) -> None:
 @pytest.mark.fault
 @pytest.mark.fault
 @pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libvpx-vp9", "vp9")])
-def test_an_mp4_is_of_a_kind_that_browsers_play(
-    encoder: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_mp4_is_of_a_kind_that_browsers_play(encoder, codec, tmp_path, monkeypatch):
     av = pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
     if encoder not in av.codecs_available:
         pytest.skip(f"this PyAV has no {encoder}")
@@ -59,7 +55,7 @@ def test_an_mp4_is_of_a_kind_that_browsers_play(
     assert 0 < content.index(b"moov") < content.index(b"mdat")  # the index before the frames
 
 
-def test_an_mp4_needs_an_encoder_that_browsers_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mp4_needs_an_encoder_that_browsers_play(tmp_path, monkeypatch):
     av = pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
     monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
     with pytest.raises(OSError, match=r"clip\.mp4: this PyAV encodes neither H\.264 nor VP9\. Install"):
@@ -67,7 +63,7 @@ def test_an_mp4_needs_an_encoder_that_browsers_play(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_video_of_so_many_frames_is_told(tmp_path: Path) -> None:
+def test_what_is_no_video_of_so_many_frames_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"at least the 10 frames that the model takes\. Got 9 instead"):
         read_video(film(tmp_path / "clip.gif"), 10)
     (tmp_path / "text.gif").write_text("no film")
@@ -79,7 +75,7 @@ def test_what_is_no_video_of_so_many_frames_is_told(tmp_path: Path) -> None:
         read_video(tmp_path, 2)
 
 
-def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     (tmp_path / "clip.mp4").write_bytes(b"film")
     with pytest.raises(OSError, match=r"clip\.mp4: a film of this format needs PyAV, which is not installed\."):

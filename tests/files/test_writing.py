@@ -1,7 +1,6 @@
 """Files are written whole or not at all, errors name them, and pictures are known again."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +20,18 @@ from captum_gmar.files.writing import (
 )
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def write(path: Path, text: str, error: BaseException | None = None) -> None:
+def write(path, text, error=None):
     with atomic_write(path) as temporary:
         temporary.write_text(text)
         if error:
             raise error
 
 
-def test_replacing_keeps_links_and_what_was_there(tmp_path: Path) -> None:
+def test_replacing_keeps_links_and_what_was_there(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("before")
     link.symlink_to(target)
@@ -47,21 +46,21 @@ def test_replacing_keeps_links_and_what_was_there(tmp_path: Path) -> None:
     assert names(tmp_path) == ["link", "target"]
 
 
-def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_named(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError, match=r"loop/a\.txt: cannot be written: Too many levels of symbolic links"):
         write_text(tmp_path / "loop" / "a.txt", "text")
 
 
 @pytest.mark.parametrize("name", ["none/a.txt", "a" * 300 + ".txt"])
-def test_a_path_that_cannot_be_is_named_once(tmp_path: Path, name: str) -> None:
+def test_a_path_that_cannot_be_is_named_once(tmp_path, name):
     with pytest.raises(OSError, match=r"cannot be written: (No such file|File name too long)") as raised:
         write_text(tmp_path / name, "text")
     assert str(raised.value).count(name) == 1
     assert names(tmp_path) == []
 
 
-def test_texts_and_tables_are_utf_8(tmp_path: Path) -> None:
+def test_texts_and_tables_are_utf_8(tmp_path):
     write_json(tmp_path / "a.json", {"label": "猫", "path": "latin\udce9.jpg"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8").replace("\\udce9", "\\\\xe9")) == {
         "label": "猫",
@@ -71,7 +70,7 @@ def test_texts_and_tables_are_utf_8(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == 'path,label\n"a,b\\udce9.jpg",猫\nc,1\n'
 
 
-def test_arrays_come_back(tmp_path: Path) -> None:
+def test_arrays_come_back(tmp_path):
     save_arrays(tmp_path / "a.npz", {"image": np.array(["latin\udce9.jpg"]), "relevance": np.arange(4.0)})
     with np.load(tmp_path / "a.npz") as arrays:
         assert arrays["image"].tolist() == ["latin\udce9.jpg"]
@@ -79,7 +78,7 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
-def test_pictures_are_known_again_and_photos_are_not(tmp_path: Path, suffix: str) -> None:
+def test_pictures_are_known_again_and_photos_are_not(tmp_path, suffix):
     picture, photo = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     figure = Figure((1, 1))
     figure.text(0, 0.5, "text")
@@ -95,12 +94,12 @@ def test_pictures_are_known_again_and_photos_are_not(tmp_path: Path, suffix: str
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "svg"])
-def test_drawings_in_lines_say_their_settings_as_well(tmp_path: Path, suffix: str) -> None:
+def test_drawings_in_lines_say_their_settings_as_well(tmp_path, suffix):
     save_picture(Figure((1, 1)), tmp_path / f"a.{suffix}", "size 96")
     assert b"size 96" in (tmp_path / f"a.{suffix}").read_bytes()
 
 
-def test_a_page_keeps_its_note_and_no_note_ends_its_comment(tmp_path: Path) -> None:
+def test_a_page_keeps_its_note_and_no_note_ends_its_comment(tmp_path):
     page, note = tmp_path / "a.html", json.dumps({"prompt": "--> <b>"})
     write_page(page, "<p>text</p>", note)
     written = page.read_text(encoding="utf-8")

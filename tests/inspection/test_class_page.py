@@ -2,7 +2,6 @@
 
 import json
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -49,17 +48,17 @@ document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.strin
 
 
 @pytest.fixture
-def inputs(images: torch.Tensor) -> torch.Tensor:
+def inputs(images):
     return images[:1]
 
 
-def content_of(page: ClassPage) -> Any:
+def content_of(page):
     found = re.search(r'id="content">(.*?)</script>', page.html, re.DOTALL)
     assert found is not None
     return json.loads(found[1])
 
 
-def test_the_maps_are_those_of_the_methods(vit: Any, inputs: torch.Tensor) -> None:
+def test_the_maps_are_those_of_the_methods(vit, inputs):
     content = content_of(ClassPage(vit, inputs, PHOTO, methods=["token-evidence", "gmar-l1", "rollout"], classes=3))
     logits = vit(inputs).logits[0]
     order = logits.argsort(descending=True)[:3].tolist()
@@ -76,7 +75,7 @@ def test_the_maps_are_those_of_the_methods(vit: Any, inputs: torch.Tensor) -> No
     assert rollout["contrasts"] == {}
 
 
-def test_the_page_holds_all_that_it_needs_and_no_text_ends_it(vit: Any, inputs: torch.Tensor) -> None:
+def test_the_page_holds_all_that_it_needs_and_no_text_ends_it(vit, inputs):
     labels = [f"</script><b>{number}&" for number in range(10)]
     page = ClassPage(vit, inputs, PHOTO, labels)
     assert content_of(page)["classes"][0]["name"] in labels
@@ -88,7 +87,7 @@ def test_the_page_holds_all_that_it_needs_and_no_text_ends_it(vit: Any, inputs: 
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
-def test_a_page_in_a_browser(vit: Any, inputs: torch.Tensor, tmp_path: Any) -> None:
+def test_a_page_in_a_browser(vit, inputs, tmp_path):
     names = [f"class {number}" for number in range(10)]
     page = ClassPage(vit, inputs, PHOTO, names, classes=4, rivals=3, crop=(10, 0, 50, 40))
     content = content_of(page)
@@ -96,7 +95,7 @@ def test_a_page_in_a_browser(vit: Any, inputs: torch.Tensor, tmp_path: Any) -> N
     rows, (method,) = content["classes"], content["methods"]
     claims = [f"{row['name']}, {row['score']}" for row in rows]
 
-    def strengths(packed: Any) -> Any:
+    def strengths(packed):
         values = (np.array(packed["values"]) - packed["zero"]) / (packed["end"] - packed["zero"])
         return pytest.approx(0.85 * np.clip(values, -1, 1), abs=6e-4)
 
@@ -124,6 +123,6 @@ def test_a_page_in_a_browser(vit: Any, inputs: torch.Tensor, tmp_path: Any) -> N
         ({"crop": (1, 2)}, r"crop must be left, top, right and bottom"),
     ],
 )
-def test_a_page_that_cannot_be_made(vit: Any, inputs: torch.Tensor, options: Any, message: str) -> None:
+def test_a_page_that_cannot_be_made(vit, inputs, options, message):
     with pytest.raises(ValueError, match=message):
         ClassPage(vit, **{"inputs": inputs, "image": PHOTO, **options})

@@ -1,9 +1,7 @@
 """Several methods on one image: each measured as it is alone, its passes counted, and all of it drawn and told."""
 
 import re
-from collections.abc import Callable, Iterator
 from itertools import combinations
-from typing import Any
 
 import captum.attr
 import matplotlib
@@ -12,7 +10,6 @@ import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from torch import Tensor, nn
 from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar import GMARAttribution, get_method, list_methods
@@ -24,7 +21,7 @@ from captum_gmar.metrics import Mean, control_maps, deletion, insertion
 from captum_gmar.visualization import overlay_attribution
 
 PATCH, PATCHES = 8, 16  # of the images of 32×32 pixels
-BRIEF: dict[str, Any] = {"steps": 4, "ig_steps": 3, "repeats": 1}
+BRIEF = {"steps": 4, "ig_steps": 3, "repeats": 1}
 PASSES = {
     "gmar-l1": (1, 1),
     "gmar++": (1, 1),
@@ -47,7 +44,7 @@ PASSES = {
 }
 
 
-def test_usual_methods_are_those_that_explain_the_model(images: Tensor) -> None:
+def test_usual_methods_are_those_that_explain_the_model(images):
     config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
     swin = SwinForImageClassification(config).eval()
     names = [result.name for result in compare(swin, images[:1], **BRIEF).methods]
@@ -55,20 +52,20 @@ def test_usual_methods_are_those_that_explain_the_model(images: Tensor) -> None:
 
 
 @pytest.fixture
-def pixels(images: Tensor) -> Tensor:
+def pixels(images):
     return images[:1]
 
 
 @pytest.fixture
-def make_comparison(vit: nn.Module, pixels: Tensor) -> Callable[..., Any]:
-    def make(names: Any = ("gmar-l1", "integrated-gradients"), target: Any = 3, **options: Any) -> Any:
+def make_comparison(vit, pixels):
+    def make(names=("gmar-l1", "integrated-gradients"), target=3, **options):
         return compare(vit, pixels, names, target, **{**BRIEF, **options})
 
     return make
 
 
 @pytest.fixture
-def agg() -> Iterator[None]:
+def agg():
     before = matplotlib.get_backend()
     pyplot.close("all")  # which older versions mind, when they switch
     pyplot.switch_backend("agg")
@@ -77,7 +74,7 @@ def agg() -> Iterator[None]:
     pyplot.switch_backend(before)
 
 
-def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def logits(model):
     return lambda inputs: model(inputs).logits
 
 
@@ -202,7 +199,7 @@ def test_model_is_left_as_it_was(vit, pixels, make_comparison):
     vit.classifier.weight.grad = torch.ones_like(vit.classifier.weight)
     before = {name: value.clone() for name, value in vit.state_dict().items()}
 
-    def state() -> Any:
+    def state():
         hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.modules()]
         flags = [(own.requires_grad, own.grad is None) for own in vit.parameters()]
         return hooks, flags, [module.training for module in vit.modules()], vit.config._attn_implementation
@@ -211,7 +208,7 @@ def test_model_is_left_as_it_was(vit, pixels, make_comparison):
     make_comparison(["gmar-l1", "rollout", "legrad", "layer-grad-cam", "occlusion"], removal=TokenRemoval(vit))
     assert state() == expected
 
-    def fails(inputs: Tensor, target: int) -> Tensor:
+    def fails(inputs, target):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match=r"^broken: no$"):
@@ -337,7 +334,7 @@ class TestBadInput:
 
 @pytest.mark.usefixtures("agg")
 class TestPicture:
-    def draw(self, comparison: Any, **options: Any) -> Any:
+    def draw(self, comparison, **options):
         figure, axes = comparison.visualize(torch.rand(3, 32, 32), use_pyplot=False, **options)
         FigureCanvasAgg(figure).draw()
         return figure, axes

@@ -1,12 +1,10 @@
 """One call for an image and texts gives what the whole model's score gives, written out."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers import ViTImageProcessor
 from two_towers import LONGEST, TEXTS, packed_images, spell, two_towers
 
@@ -17,16 +15,16 @@ IMAGES = ViTImageProcessor(size={"height": 32, "width": 32})
 PROCESSOR = SimpleNamespace(tokenizer=spell, image_processor=IMAGES)
 
 
-def whole_score(model: Any, texts: list[str], max_length: int = 0) -> Any:
+def whole_score(model, texts, max_length=0):
     words = spell(texts, padding=True, max_length=max_length)
     return lambda pixels: model(pixel_values=pixels, **words).logits_per_image
 
 
-def pixels() -> Tensor:
+def pixels():
     return IMAGES(PHOTO, return_tensors="pt")["pixel_values"]
 
 
-def test_texts_of_clip_compete() -> None:
+def test_texts_of_clip_compete():
     model = two_towers("CLIP")
     explained = explain_text(model, PROCESSOR, PHOTO, TEXTS)
     score = whole_score(model, TEXTS)
@@ -37,7 +35,7 @@ def test_texts_of_clip_compete() -> None:
     torch.testing.assert_close(explained.relevance[0], -explained.relevance[1], atol=1e-6, rtol=1e-4)  # of two
 
 
-def test_texts_of_siglip_stand_alone() -> None:
+def test_texts_of_siglip_stand_alone():
     model = two_towers("Siglip")
     together = explain_text(model, PROCESSOR, PHOTO, TEXTS).relevance
     for text, relevance in zip(TEXTS, together, strict=True):
@@ -45,7 +43,7 @@ def test_texts_of_siglip_stand_alone() -> None:
         torch.testing.assert_close(relevance[None], evidence.relevance(pixels(), target=0), atol=1e-6, rtol=1e-4)
 
 
-def test_a_contrast_is_taken_off_by_any_method_that_takes_one() -> None:
+def test_a_contrast_is_taken_off_by_any_method_that_takes_one():
     model = two_towers("CLIP")
     score = whole_score(model, TEXTS)
     for name, method in {"attention-evidence": AttentionEvidence, "gradient-rollout": GradientRollout}.items():
@@ -55,7 +53,7 @@ def test_a_contrast_is_taken_off_by_any_method_that_takes_one() -> None:
         assert (explained.texts, explained.contrast) == ((TEXTS[0],), TEXTS[1])
 
 
-def test_images_that_come_as_patches_are_explained_on_their_grid() -> None:
+def test_images_that_come_as_patches_are_explained_on_their_grid():
     model = two_towers("Siglip2", num_patches=16)
     patches, mask, shapes = (each[:1] for each in packed_images())
     made = {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
@@ -66,11 +64,11 @@ def test_images_that_come_as_patches_are_explained_on_their_grid() -> None:
     words = spell(TEXTS[:1], padding=True, max_length=LONGEST)
 
     class Alone(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.model = model
 
-        def forward(self, pixel_values: Tensor, pixel_attention_mask: Tensor, spatial_shapes: Tensor) -> Tensor:
+        def forward(self, pixel_values, pixel_attention_mask, spatial_shapes):
             images = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
             return model(pixel_values=pixel_values, **images, **words).logits_per_image
 
@@ -80,14 +78,14 @@ def test_images_that_come_as_patches_are_explained_on_their_grid() -> None:
         explain_text(model, processor, PHOTO, TEXTS, method="gmar-l1")
 
 
-def test_the_picture_has_a_map_for_each_text(drawn: None) -> None:
+def test_the_picture_has_a_map_for_each_text(drawn):
     explained = explain_text(two_towers("CLIP"), PROCESSOR, PHOTO, TEXTS)
     _, axes = explained.visualize(use_pyplot=False)
     titles = [panel.get_title() for panel in axes[0]]
     assert [text for text in TEXTS if any(text in title for title in titles)] == TEXTS
 
 
-def test_what_cannot_be_explained_is_told() -> None:
+def test_what_cannot_be_explained_is_told():
     model = two_towers("CLIP")
     with pytest.raises(TypeError, match=r"text must be a string or a sequence of strings\. Got None instead\."):
         explain_text(model, PROCESSOR, PHOTO, None)  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ CPU = torch.device("cpu")
 class Clock:
     """Time that passes only when something is called."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now, self.calls = 0.0, []
 
-    def perf_counter(self) -> float:
+    def perf_counter(self):
         return self.now
 
     def call(self, name, *seconds):

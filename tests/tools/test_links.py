@@ -1,13 +1,11 @@
 """Links of a site made by hand: which lead nowhere."""
 
-from pathlib import Path
-
 import pytest
 
 links = pytest.importorskip("tools.site.links", reason="the tools are not installed; they stand in a checkout")
 
 
-def test_dead_links_are_those_without_page_place_or_file(tmp_path: Path) -> None:
+def test_dead_links_are_those_without_page_place_or_file(tmp_path):
     (tmp_path / "how-to").mkdir()
     (tmp_path / "map 1.png").write_bytes(b"")
     (tmp_path / "index.html").write_text(

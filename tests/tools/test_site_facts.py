@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.demo import DemoScene, load_model, load_scene
+from captum_gmar.demo import load_model, load_scene
 
 pytestmark = pytest.mark.fault
 
@@ -12,12 +12,12 @@ facts = pytest.importorskip("tools.site.facts", reason="the tools are not instal
 
 
 @pytest.fixture(scope="module")
-def scene() -> DemoScene:
+def scene():
     return load_scene(facts.SCENE, objects=2)
 
 
 @pytest.fixture(scope="module")
-def drops(scene: DemoScene) -> torch.Tensor:
+def drops(scene):
     """The logits (rows, columns, classes) that the model loses without each patch, one patch at a time."""
     model, pixels = load_model(), scene.pixel_values
     patches = [(row, column) for row in range(14) for column in range(14)]
@@ -30,7 +30,7 @@ def drops(scene: DemoScene) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["occlusion", "feature-ablation"])
-def test_a_patch_is_worth_what_the_logit_loses_without_it(name: str, scene: DemoScene, drops: torch.Tensor) -> None:
+def test_a_patch_is_worth_what_the_logit_loses_without_it(name, scene, drops):
     maps, passes = facts.measure(METHODS[name].load(), load_model(), scene)
     torch.testing.assert_close(maps, drops[..., list(scene.labels)].permute(2, 0, 1), rtol=1e-4, atol=1e-4)
     assert passes == (1 + 14 * 14, 0)

@@ -5,10 +5,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from captum_gmar import compare
@@ -18,7 +16,7 @@ pytest.importorskip("tools.site.tutorials", reason="the site's packages are not 
 SETTINGS = Path(__file__).resolve().parents[2] / "docs" / "conf.py"
 
 
-def notebook_settings() -> str:
+def notebook_settings():
     """Return the lines of the site's settings that are of notebooks, which here are not run."""
     lines = ast.parse(SETTINGS.read_text(encoding="utf-8")).body
     kept = [ast.unparse(line) for line in lines if ast.unparse(line).startswith("nb_")]
@@ -27,7 +25,7 @@ def notebook_settings() -> str:
     return "\n".join([*own, 'exclude_patterns = ["jupyter_execute"]', *kept])
 
 
-def notebook(*outputs: dict[str, Any]) -> str:
+def notebook(*outputs):
     """Return a notebook of one cell with these outputs, which keeps the state of a widget as Jupyter does."""
     shown = [{"output_type": "display_data", "metadata": {}, "data": output} for output in outputs]
     code = {"cell_type": "code", "id": "a", "metadata": {}, "source": "all", "execution_count": 1, "outputs": shown}
@@ -37,7 +35,7 @@ def notebook(*outputs: dict[str, Any]) -> str:
     return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": kept, "cells": [title, code]})
 
 
-def test_a_comparison_is_a_table_and_a_page_itself(vit: Any, images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_comparison_is_a_table_and_a_page_itself(vit, images, tmp_path):
     one = images[:1]
     comparison = compare(vit, one, ["rollout"], 0, steps=4, repeats=1)
     framed = ClassPage(vit, one, Image.new("RGB", (32, 32)))._repr_html_()

@@ -1,13 +1,10 @@
 """Several maps side by side: each in its place with its own scale and name, and nothing over anything else."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from pictures import assert_nothing_overlaps
 from PIL import Image
 
@@ -19,21 +16,21 @@ MAPS = {"GMAR": RNG.random((2, 4, 6)), "Occlusion": 100 * RNG.standard_normal((2
 LONG = ["gradient-rollout-gmar", "Integrated Gradients with SmoothGrad, n = 50, from a blurred image", "W" * 50]
 
 
-def draw(attributions: Any = MAPS, images: Any = PHOTOS, **options: Any) -> tuple[Figure, list[list[Any]]]:
+def draw(attributions=MAPS, images=PHOTOS, **options):
     figure, axes = visualize_comparison(attributions, images, use_pyplot=False, **options)
     FigureCanvasAgg(figure).draw()
     return figure, axes
 
 
-def ticks(panel: Any) -> list[str]:
+def ticks(panel):
     return [text.get_text() for text in panel.texts]
 
 
-def shown(panel: Any) -> np.ndarray:
+def shown(panel):
     return np.asarray(panel.images[0].get_array())
 
 
-def test_a_row_for_each_image_and_a_column_for_each_method() -> None:
+def test_a_row_for_each_image_and_a_column_for_each_method():
     figure, axes = draw(title="a title", label="what, unit")
     assert [[panel.get_title() for panel in row] for row in axes] == [["photo", "GMAR", "Occlusion"], ["", "", ""]]
     texts = ["what, unit", "what, unit\norange: for, blue: against"]
@@ -46,7 +43,7 @@ def test_a_row_for_each_image_and_a_column_for_each_method() -> None:
     assert not pyplot.get_fignums()
 
 
-def test_every_map_has_its_own_scale_and_it_is_said() -> None:
+def test_every_map_has_its_own_scale_and_it_is_said():
     maps = {"one": np.stack([np.linspace(0, 1, 24), np.linspace(0, 6, 24) ** 2]).reshape(2, 4, 6), "two": -np.eye(4, 6)}
     _, axes = draw({"one": maps["one"], "two": [maps["two"], 50 * maps["two"]]})
     assert [ticks(panel) for row in axes for panel in row[1:]] == [
@@ -58,7 +55,7 @@ def test_every_map_has_its_own_scale_and_it_is_said() -> None:
     assert axes[-1][0].get_xlabel() == "Every map has its\nown colour scale."
 
 
-def test_smooth_and_in_a_crop_of_each_image() -> None:
+def test_smooth_and_in_a_crop_of_each_image():
     crops = [(8.0, 4.0, 40.0, 28.0), None]
     _, axes = draw(smooth=True, crop=crops)
     for index, (photo, row) in enumerate(zip(PHOTOS, axes, strict=True)):
@@ -71,7 +68,7 @@ def test_smooth_and_in_a_crop_of_each_image() -> None:
     np.testing.assert_array_equal(shown(row[1]), np.asarray(expected))
 
 
-def test_label_of_each_method() -> None:
+def test_label_of_each_method():
     _, axes = draw(label={"GMAR": "share", "nothing": "no"}, note={"Occlusion": "One at a time."})
     signs = "orange: for, blue: against"
     assert [[panel.get_xlabel() for panel in row[1:]] for row in axes] == 2 * [["share", f"{signs}\nOne at a time."]]
@@ -88,7 +85,7 @@ def test_label_of_each_method() -> None:
         ({name: [torch.from_numpy(maps[0]), maps[1]] for name, maps in MAPS.items()}, tuple(PHOTOS)),
     ],
 )
-def test_forms_of_maps_and_images(attributions: Any, images: Any) -> None:
+def test_forms_of_maps_and_images(attributions, images):
     (_, axes), (_, expected) = draw(attributions, images), draw()
     for panels, others in zip(axes, expected, strict=True):
         for panel, other in zip(panels, others, strict=True):
@@ -98,7 +95,7 @@ def test_forms_of_maps_and_images(attributions: Any, images: Any) -> None:
 @pytest.mark.parametrize(
     "image", [PHOTOS[0], Image.fromarray(PHOTOS[0]), torch.from_numpy(PHOTOS[0]).movedim(-1, 0), PHOTOS[0][..., 0]]
 )
-def test_one_image_as_it_is(image: Any) -> None:
+def test_one_image_as_it_is(image):
     _, axes = draw({name: maps[0] for name, maps in MAPS.items()}, image)
     assert [[panel.get_title() for panel in row] for row in axes] == [["photo", "GMAR", "Occlusion"]]
     np.testing.assert_array_equal(shown(axes[0][2]), np.asarray(overlay_attribution(MAPS["Occlusion"][0], image)))
@@ -106,7 +103,7 @@ def test_one_image_as_it_is(image: Any) -> None:
 
 @pytest.mark.parametrize("methods", [1, 2, 5, 6, 8])
 @pytest.mark.parametrize("shape", [(1, 32, 48), (1, 64, 16), (2, 32, 32)])
-def test_nothing_overlaps(methods: int, shape: tuple[int, int, int]) -> None:
+def test_nothing_overlaps(methods, shape):
     names = [f"{LONG[index % len(LONG)]} {index}" for index in range(methods)]
     values = [10.0 ** (index - 5) * RNG.standard_normal(shape) for index in range(methods)]
     note = "Says nothing of what several patches do together."
@@ -116,7 +113,7 @@ def test_nothing_overlaps(methods: int, shape: tuple[int, int, int]) -> None:
     assert_nothing_overlaps(figure)
 
 
-def test_many_methods_of_one_image_take_several_rows() -> None:
+def test_many_methods_of_one_image_take_several_rows():
     figure, axes = draw({str(index): PHOTOS[0, ..., 0] / 255 for index in range(8)}, PHOTOS[0])
     assert [panel.get_title() for panel in axes[0]] == ["photo", *map(str, range(8))]
     assert figure.axes == axes[0]
@@ -124,7 +121,7 @@ def test_many_methods_of_one_image_take_several_rows() -> None:
     assert figure.get_figwidth() < 15
 
 
-def test_draws_in_given_axes() -> None:
+def test_draws_in_given_axes():
     figure, axes = pyplot.subplots(2, 3)
     drawn, rows = visualize_comparison(MAPS, PHOTOS, plt_fig_axis=(figure, axes))
     assert drawn is figure
@@ -144,7 +141,7 @@ def test_draws_in_given_axes() -> None:
         (MAPS, PHOTOS / 100, r"image must hold integers from 0 to 255 or floats from 0 to 1"),
     ],
 )
-def test_values_that_do_not_fit(attributions: Any, images: Any, message: str) -> None:
+def test_values_that_do_not_fit(attributions, images, message):
     with pytest.raises(ValueError, match=message):
         draw(attributions, images)
 
@@ -158,6 +155,6 @@ def test_values_that_do_not_fit(attributions: Any, images: Any, message: str) ->
         (MAPS, "photo.jpg", r"image must be a tensor or array of numbers\. Got str instead"),
     ],
 )
-def test_wrong_types(attributions: Any, images: Any, message: str) -> None:
+def test_wrong_types(attributions, images, message):
     with pytest.raises(TypeError, match=message):
         draw(attributions, images)

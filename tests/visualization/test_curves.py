@@ -1,7 +1,5 @@
 """Curves are the means that were measured, with names, areas and ways of removal that belong to them."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -15,19 +13,19 @@ from captum_gmar.visualization import visualize_perturbation_curves
 SHARES = torch.tensor([0.0, 0.5, 1.0])
 
 
-def curve(*values: list[float], removal: str = "zero", auc: float = 0.25) -> PerturbationCurve:
+def curve(*values, removal="zero", auc=0.25):
     return PerturbationCurve(torch.full((len(values),), auc), torch.tensor(values), SHARES, removal)
 
 
-def draw(insertion: Any, deletion: Any, **options: Any) -> tuple[Figure, list[Any]]:
+def draw(insertion, deletion, **options):
     return visualize_perturbation_curves(insertion, deletion, use_pyplot=False, **options)
 
 
-def legend(panel: Any) -> list[str]:
+def legend(panel):
     return [text.get_text() for text in panel.get_legend().get_texts()]
 
 
-def test_means_over_percent_of_patches() -> None:
+def test_means_over_percent_of_patches():
     found = {"a": curve([0.0, 0.2, 0.8], [0.0, 0.4, 1.0], removal="blur (sigma 10)")}
     figure, (insertion, deletion) = draw(found, {"a": curve([1.0, 0.5, 0.1])}, title="a title", label="logit")
     (line,) = insertion.get_lines()
@@ -42,7 +40,7 @@ def test_means_over_percent_of_patches() -> None:
     assert not pyplot.get_fignums()
 
 
-def test_band_is_the_mean_s() -> None:
+def test_band_is_the_mean_s():
     """Fifteen examples 0 and one 1: mean 1/16, standard deviation 1/4, standard error 1/16; none is below 0."""
     _, (panel,) = draw({"a": curve(*[[0.0]] * 15, [1.0])._replace(shares=SHARES[:1])}, None)
     (band,) = panel.collections
@@ -57,7 +55,7 @@ BAND, FEW = "; band: 95 % interval of the mean", "; no interval of fewer than 10
     ("methods", "examples", "bands", "told"),
     [(4, 10, 4, BAND), (5, 10, 0, ""), (1, 1, 0, ""), (4, 2, 0, FEW), (1, 9, 0, FEW)],
 )
-def test_bands_where_they_say_something_and_do_not_clutter(methods: int, examples: int, bands: int, told: str) -> None:
+def test_bands_where_they_say_something_and_do_not_clutter(methods, examples, bands, told):
     curves = {str(index): curve(*[[0.0, 0.5, 1.0]] * examples) for index in range(methods)}
     curves["random map"] = curve(*[[0.0, 0.5, 1.0]] * examples)
     _, (panel,) = draw(None, curves)
@@ -65,7 +63,7 @@ def test_bands_where_they_say_something_and_do_not_clutter(methods: int, example
     assert panel.get_legend().get_title().get_text() == f"mean area, lower is better{told}"
 
 
-def test_legend_tells_areas_best_first() -> None:
+def test_legend_tells_areas_best_first():
     curves = {name: curve([0.0, 0.5, 1.0], auc=auc) for name, auc in (("a", 0.25), ("b", 0.5), ("c_$x$", -0.125))}
     _, (insertion, deletion) = draw(curves, curves)
     assert legend(insertion) == ["0.500  b", "0.250  a", "−0.125  c_$x$"]
@@ -74,11 +72,11 @@ def test_legend_tells_areas_best_first() -> None:
     assert deletion.get_legend().get_title().get_text() == "mean area, lower is better"
 
 
-def styles(panel: Any) -> dict[str, tuple[Any, ...]]:
+def styles(panel):
     return {line.get_label().split("  ")[1]: (line.get_color(), line._dash_pattern) for line in panel.get_lines()}
 
 
-def test_many_methods_are_told_apart_and_alike_in_both_panels() -> None:
+def test_many_methods_are_told_apart_and_alike_in_both_panels():
     names = [*(f"gradient-rollout-gmar {index}" for index in range(19)), "random map", "uniform map", "centre blob"]
     insertion = {name: curve([0.0, index / 22, 0.5]) for index, name in enumerate(names)}
     deletion = {name: curve([0.5, 1 - index / 22, 0.0]) for index, name in enumerate(reversed(names))}
@@ -93,13 +91,13 @@ def test_many_methods_are_told_apart_and_alike_in_both_panels() -> None:
 
 
 @pytest.mark.parametrize("methods", [1, 5])
-def test_nothing_overlaps_in_one_panel(methods: int) -> None:
+def test_nothing_overlaps_in_one_panel(methods):
     figure, panels = draw({}, {str(index): curve([0.0, 0.5, 1.0]) for index in range(methods)})
     assert len(panels) == 1
     assert_nothing_overlaps(figure)
 
 
-def test_draws_in_given_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_in_given_axes(monkeypatch):
     shown = []
     monkeypatch.setattr(pyplot, "show", lambda: shown.append(True))
     figure = Figure()
@@ -125,6 +123,6 @@ def test_draws_in_given_axes(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_curves_that_cannot_be_drawn(curves: Any, error: type[Exception], message: str) -> None:
+def test_curves_that_cannot_be_drawn(curves, error, message):
     with pytest.raises(error, match=message):
         draw(None, curves)

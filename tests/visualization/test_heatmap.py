@@ -1,7 +1,5 @@
 """Hand-worked pixels of maps over photos, and their scales."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -16,23 +14,23 @@ GROUND, UNSEEN = round(FADE * PAPER), round(FADE_UNSEEN * PAPER)  # levels of gr
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
-def overlay(values: Any, photo: Any = BLACK, **options: Any) -> np.ndarray:
+def overlay(values, photo=BLACK, **options):
     return np.asarray(overlay_attribution(np.asarray(values, float), photo, **options)).astype(int)
 
 
-def mixed(hue: tuple[int, int, int], strength: float) -> np.ndarray:
+def mixed(hue, strength):
     """Return the colour of a hue over the ground, by hand."""
     opacity = OPACITY * strength
     return np.rint((1 - opacity) * GROUND + opacity * np.array(hue))
 
 
-def scale_of(values: Any, **options: Any) -> tuple[float, float]:
+def scale_of(values, **options):
     """Return both ends of the scale."""
     heat = heat_of(np.asarray(values, float), BLACK, **options)
     return heat.low, heat.end
 
 
-def test_opacity_follows_the_value_in_the_hue_of_its_sign() -> None:
+def test_opacity_follows_the_value_in_the_hue_of_its_sign():
     pixels = overlay([[0, 1, -1, 0.5], [-0.5, 0.25, 0, 0]])
     assert pixels.shape == (4, 8, 3)
     assert (pixels[0, 0] == GROUND).all()
@@ -44,26 +42,26 @@ def test_opacity_follows_the_value_in_the_hue_of_its_sign() -> None:
     assert (pixels[2:, 4:] == GROUND).all()
 
 
-def test_the_photo_is_grey_and_fades_to_paper() -> None:
+def test_the_photo_is_grey_and_fades_to_paper():
     photo = Image.new("RGB", (8, 4), (255, 0, 0))
     level = 0.299 * 255  # luma of red, ITU-R 601
     assert np.abs(overlay(np.zeros((2, 4)), photo) - ((1 - FADE) * level + FADE * PAPER)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(500, 300), (37, 111), (3, 2)])
-def test_the_overlay_is_as_large_as_the_photo(size: tuple[int, int]) -> None:
+def test_the_overlay_is_as_large_as_the_photo(size):
     for smooth in (False, True):
         assert overlay_attribution(torch.rand(14, 14), Image.new("RGB", size), smooth=smooth).size == size
 
 
-def test_patches_lie_over_their_pixels_of_a_photo_of_any_size() -> None:
+def test_patches_lie_over_their_pixels_of_a_photo_of_any_size():
     pixels = overlay([[0, 0, 1], [0, 0, 0]], Image.new("RGB", (30, 14)))
     red = (np.abs(pixels - mixed(FOR, 1)) <= 1).all(-1)
     assert red[:7, 20:].all()
     assert red.sum() == 7 * 10
 
 
-def test_the_crop_is_framed_and_the_map_lies_in_it() -> None:
+def test_the_crop_is_framed_and_the_map_lies_in_it():
     pixels = overlay([[1, -1]], Image.new("RGB", (12, 8)), crop=(4, 2, 10, 6))
     assert np.abs(pixels[3:5, 5:7] - mixed(FOR, 1)).max() <= 1
     assert np.abs(pixels[3:5, 7:9] - mixed(AGAINST, 1)).max() <= 1
@@ -80,31 +78,31 @@ def test_the_crop_is_framed_and_the_map_lies_in_it() -> None:
     assert (pixels[:, :3] == UNSEEN).all()
 
 
-def test_padding_beyond_the_photo_is_left_out() -> None:
+def test_padding_beyond_the_photo_is_left_out():
     """A photo of 8×4 in the middle of a square of 8×8: its rows have the map's middle half."""
     pixels = overlay([[0.0], [1.0], [0.5], [0.0]], crop=(0, -2, 8, 6))
     assert np.abs(pixels[:2] - mixed(FOR, 1)).max() <= 1
     assert np.abs(pixels[2:] - mixed(FOR, 0.5)).max() <= 1
 
 
-def test_the_whole_photo_has_no_frame() -> None:
+def test_the_whole_photo_has_no_frame():
     np.testing.assert_array_equal(overlay([[0, 1]], crop=(0, 0, 8, 4)), overlay([[0, 1]]))
 
 
 @pytest.mark.parametrize("crop", [(8, 0, 12, 4), (2, 3, 2, 4), (0, -9, 8, -5)])
-def test_a_crop_beside_the_photo(crop: Any) -> None:
+def test_a_crop_beside_the_photo(crop):
     with pytest.raises(ValueError, match=r"crop must be left, top, right and bottom .* 8x4 pixels\. Got \("):
         overlay([[0, 1]], crop=crop)
 
 
-def test_smooth_goes_straight_from_middle_to_middle() -> None:
+def test_smooth_goes_straight_from_middle_to_middle():
     """Four pixels a patch: between middles at 1.5 and 5.5, values go in steps of 1/4, first 1/8 from the middle."""
     strengths = [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]
     pixels = overlay([[0, 1]], smooth=True)
     assert np.abs(pixels - np.array([mixed(FOR, strength) for strength in strengths])).max() <= 1
 
 
-def test_edges_of_places_are_white_within_and_black_around() -> None:
+def test_edges_of_places_are_white_within_and_black_around():
     region = np.zeros((5, 6), bool)
     region[1:4, 1:4] = True
     pixels = np.asarray(outline_region(Image.new("RGB", (6, 5), (9, 9, 9)), region))[..., 0]
@@ -114,13 +112,13 @@ def test_edges_of_places_are_white_within_and_black_around() -> None:
     assert (pixels[:, 5] == 9).all()
 
 
-def test_the_scale_begins_at_zero_and_ends_at_the_largest_value() -> None:
+def test_the_scale_begins_at_zero_and_ends_at_the_largest_value():
     assert scale_of([[0.1, 0.3], [0.2, 1]]) == (0, 1)
     assert scale_of([[0.1, -0.3], [0.2, 0]]) == pytest.approx((-0.3, 0.3))
     assert scale_of([[0.5, -1e-6], [0, 1]]) == (0, 1)  # rounding
 
 
-def test_a_map_that_is_nowhere_small_is_shown_above_its_least() -> None:
+def test_a_map_that_is_nowhere_small_is_shown_above_its_least():
     values = np.array([[0.4, 0.5], [0.7, 1.0]])
     heat = heat_of(values, BLACK)
     assert (heat.low, heat.end) == (0.4, pytest.approx(0.4 + values.mean()))  # at least the mean long
@@ -131,19 +129,19 @@ def test_a_map_that_is_nowhere_small_is_shown_above_its_least() -> None:
 
 
 @pytest.mark.parametrize("value", [1.0, 0.005, -3.0])
-def test_a_map_whose_values_hardly_differ_looks_flat(value: float) -> None:
+def test_a_map_whose_values_hardly_differ_looks_flat(value):
     noise = 0.01 * np.random.default_rng(0).uniform(-1, 1, (4, 6))
     strength = heat_of(value * (1 + noise), BLACK).strength
     assert np.ptp(strength) <= 0.021
     assert strength == pytest.approx(0 if value > 0 else -0.5, abs=0.03)
 
 
-def test_nothing_is_drawn_where_all_is_zero() -> None:
+def test_nothing_is_drawn_where_all_is_zero():
     assert (overlay(np.zeros((2, 4))) == GROUND).all()
     assert heat_of(np.zeros((2, 4)), BLACK).ticks == (0,)
 
 
-def test_one_patch_that_outweighs_the_rest_does_not_make_it_pale() -> None:
+def test_one_patch_that_outweighs_the_rest_does_not_make_it_pale():
     values = np.linspace(-1, 1, 64).reshape(8, 8)
     values[3, 3] = 20
     assert scale_of(values) == (-1, 1)
@@ -157,7 +155,7 @@ def test_one_patch_that_outweighs_the_rest_does_not_make_it_pale() -> None:
     assert scale_of(many) == (0, 20)
 
 
-def test_channels_are_summed() -> None:
+def test_channels_are_summed():
     values, photo = torch.randn(3, 32, 48, requires_grad=True), Image.fromarray(PHOTO)
     expected = values.detach().sum(0).double()
     for form in (values, values.detach().movedim(0, -1).numpy()):
@@ -178,11 +176,11 @@ def test_channels_are_summed() -> None:
         np.moveaxis(PHOTO, -1, 0),
     ],
 )
-def test_every_kind_of_image_is_the_same_photo(image: Any) -> None:
+def test_every_kind_of_image_is_the_same_photo(image):
     np.testing.assert_array_equal(np.asarray(photo_of(image)), PHOTO)
 
 
-def test_a_dark_photo_and_a_grey_one() -> None:
+def test_a_dark_photo_and_a_grey_one():
     assert np.asarray(photo_of(np.ones((4, 8, 3), np.uint8))).max() == 1
     np.testing.assert_array_equal(np.asarray(photo_of(PHOTO[..., 0])), PHOTO[..., :1].repeat(3, -1))
 
@@ -197,7 +195,7 @@ def test_a_dark_photo_and_a_grey_one() -> None:
         (np.array([["a"]]), TypeError, r"attribution must be a tensor or array of numbers"),
     ],
 )
-def test_attribution_that_is_none(attribution: Any, error: type[Exception], message: str) -> None:
+def test_attribution_that_is_none(attribution, error, message):
     with pytest.raises(error, match=message):
         overlay_attribution(attribution, BLACK)
 
@@ -212,6 +210,6 @@ def test_attribution_that_is_none(attribution: Any, error: type[Exception], mess
         ("photo.jpg", TypeError, r"image must be a tensor or array of numbers\. Got str instead"),
     ],
 )
-def test_image_that_is_none(image: Any, error: type[Exception], message: str) -> None:
+def test_image_that_is_none(image, error, message):
     with pytest.raises(error, match=message):
         overlay_attribution(np.eye(4), image)

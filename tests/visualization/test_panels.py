@@ -2,7 +2,6 @@
 
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 MAP = np.eye(4, 6)
 
 
-def test_long_title_is_wrapped_and_nothing_overlaps() -> None:
+def test_long_title_is_wrapped_and_nothing_overlaps():
     figure, axes = visualize_attribution(
         MAP - 0.1,
         PHOTO,
@@ -33,7 +32,7 @@ def test_long_title_is_wrapped_and_nothing_overlaps() -> None:
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
-def test_class_and_its_number_stay_on_one_line() -> None:
+def test_class_and_its_number_stay_on_one_line():
     for width in range(0, 40, 3):
         title = f"{'x' * width} tiger, Panthera tigris (class 292) {'y' * 60}"
         figure, _ = visualize_attribution(MAP, PHOTO, title=title, use_pyplot=False)
@@ -41,18 +40,18 @@ def test_class_and_its_number_stay_on_one_line() -> None:
 
 
 @pytest.mark.parametrize(("count", "lengths"), [(1, [1]), (6, [6]), (7, [4, 3]), (13, [5, 5, 3])])
-def test_lines_are_about_equally_long(count: int, lengths: list[int]) -> None:
+def test_lines_are_about_equally_long(count, lengths):
     assert [len(line) for line in split_evenly(range(count), 6)] == lengths
 
 
-def test_a_script_may_draw_any_number_of_figures() -> None:
+def test_a_script_may_draw_any_number_of_figures():
     before = pyplot.figure()
     figures = [visualize_attribution(MAP, PHOTO)[0] for _ in range(25)]
     assert pyplot.get_fignums() == [before.number, pyplot.figure(figures[-1]).number]  # for pyplot.savefig
 
 
 @pytest.mark.parametrize("letters", ["虎猫", "тигр", "نمر", "🐅", "虎 and 🐅"])
-def test_names_in_any_script(letters: str) -> None:
+def test_names_in_any_script(letters):
     """Without warnings, which are errors here: from a font that has the letters, or as one empty box for each."""
     figure, axes = visualize_attribution(MAP, PHOTO, title=f"{letters}.jpg", label=letters, use_pyplot=False)
     FigureCanvasAgg(figure).draw()
@@ -64,7 +63,7 @@ def test_names_in_any_script(letters: str) -> None:
         )
 
 
-def test_a_font_that_has_the_letters_is_taken() -> None:
+def test_a_font_that_has_the_letters_is_taken():
     """Matplotlib brings along others besides DejaVu Sans, with letters that that lacks: modifiers, and of APL."""
     figure, _ = visualize_attribution(MAP, PHOTO, title="tiger ˯ ⌶", use_pyplot=False)
     assert figure.get_suptitle() == "tiger ˯ ⌶"
@@ -72,7 +71,7 @@ def test_a_font_that_has_the_letters_is_taken() -> None:
     assert set(others) == {font_with("˯"), font_with("⌶")}
 
 
-def test_letters_of_files_for_papers_stay_letters(tmp_path: Path) -> None:
+def test_letters_of_files_for_papers_stay_letters(tmp_path):
     figure, _ = visualize_attribution(MAP, PHOTO, title="tiger, тигр", use_pyplot=False)
     save_picture(figure, tmp_path / "map.svg")
     assert re.search(r"<text[^>]*>tiger, тигр</text>", (tmp_path / "map.svg").read_text(encoding="utf-8"))
@@ -82,7 +81,7 @@ def test_letters_of_files_for_papers_stay_letters(tmp_path: Path) -> None:
     assert b"/CIDFontType2" in pdf.replace(b" ", b"")
 
 
-def test_readable_on_a_dark_ground() -> None:
+def test_readable_on_a_dark_ground():
     with pyplot.style.context("dark_background"):
         figure, axes = visualize_attribution(MAP, PHOTO, title="a title", use_pyplot=False)
         canvas = FigureCanvasAgg(figure)

@@ -7,7 +7,7 @@ from pictures import assert_nothing_overlaps
 from captum_gmar.visualization import visualize_spectrogram
 
 
-def test_time_and_frequency() -> None:
+def test_time_and_frequency():
     relevance = np.zeros((3, 7))
     relevance[0, 6] = 1  # the lowest frequency, at the end
     figure, (sound, overlay) = visualize_spectrogram(
@@ -28,6 +28,6 @@ def test_time_and_frequency() -> None:
     assert figure.get_suptitle() == "a tone"
 
 
-def test_shapes_that_do_not_fit() -> None:
+def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\(rows, columns\), and the spectrogram \(time, bins\)\. Got shapes \(3,\)"):
         visualize_spectrogram(np.zeros(3), np.zeros((4, 5)), use_pyplot=False)

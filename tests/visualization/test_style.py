@@ -3,20 +3,11 @@
 from itertools import combinations, product
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from matplotlib.colors import to_rgb
 
 from captum_gmar.visualization._heatmap import FADE, OPACITY, PAPER
-from captum_gmar.visualization._style import (
-    AGAINST,
-    COLOURS,
-    FOR,
-    GREY,
-    milliseconds_text,
-    number_text,
-    percent_text,
-)
+from captum_gmar.visualization._style import AGAINST, COLOURS, FOR, GREY, milliseconds_text, number_text, percent_text
 
 
 @pytest.mark.parametrize(
@@ -30,11 +21,11 @@ from captum_gmar.visualization._style import (
         (milliseconds_text(0.1234), "123"),
     ],
 )
-def test_texts(text: str, expected: str) -> None:
+def test_texts(text, expected):
     assert text == expected
 
 
-def test_colours_are_of_okabe_and_ito() -> None:
+def test_colours_are_of_okabe_and_ito():
     """The numbers of their page, "Color universal design"; without yellow."""
     of_the_page = {(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0), (0,) * 3}
     assert {tuple(round(255 * part) for part in to_rgb(colour)) for colour in COLOURS} == of_the_page
@@ -58,7 +49,7 @@ SEEN = {
 TOLD_APART = 10  # in CIELAB, where 2.3 can just be seen
 
 
-def as_seen(colours: npt.ArrayLike, reader: str) -> npt.NDArray[np.float64]:
+def as_seen(colours, reader):
     """CIELAB (…, 3) of what a reader sees of sRGB colours (…, 3), by the definitions of both spaces; white is D65."""
     parts = np.asarray(colours, dtype=np.float64)
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
@@ -70,7 +61,7 @@ def as_seen(colours: npt.ArrayLike, reader: str) -> npt.NDArray[np.float64]:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
-def test_white_and_red_are_seen_as_the_spaces_define_them() -> None:
+def test_white_and_red_are_seen_as_the_spaces_define_them():
     np.testing.assert_allclose(as_seen([1, 1, 1], "as most do"), [100, 0, 0], atol=1e-6)
     np.testing.assert_allclose(
         as_seen([1, 0, 0], "as most do"), [53.24, 80.09, 67.20], atol=0.05
@@ -80,13 +71,13 @@ def test_white_and_red_are_seen_as_the_spaces_define_them() -> None:
 
 
 @pytest.mark.parametrize("reader", SEEN)
-def test_colours_are_told_apart_by_every_reader(reader: str) -> None:
+def test_colours_are_told_apart_by_every_reader(reader):
     lines = as_seen([to_rgb(colour) for colour in COLOURS], reader)
     assert min(np.linalg.norm(one - other) for one, other in combinations(lines, 2)) > TOLD_APART
 
 
 @pytest.mark.parametrize("reader", SEEN)
-def test_hues_of_maps_are_told_from_each_other_and_from_grey(reader: str) -> None:
+def test_hues_of_maps_are_told_from_each_other_and_from_grey(reader):
     """By their colour alone, as the photo may be of any grey, from a quarter of the scale on."""
     for level, strength in product(np.linspace(FADE * PAPER, (1 - FADE) * 255 + FADE * PAPER, 9), (0.25, 0.5, 1)):
         opacity = OPACITY * strength

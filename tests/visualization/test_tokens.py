@@ -1,39 +1,32 @@
 """Relevance on its way down, and seen from a patch."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from matplotlib.figure import Figure
 from pictures import assert_nothing_overlaps
 from PIL import Image
 
-from captum_gmar.visualization import (
-    overlay_attribution,
-    visualize_relevance_flow,
-    visualize_token_interaction,
-)
+from captum_gmar.visualization import overlay_attribution, visualize_relevance_flow, visualize_token_interaction
 from captum_gmar.visualization._heatmap import outline_box
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 FLOW = np.random.default_rng(1).random((3, 4, 6))
 
 
-def shown(panel: Any) -> np.ndarray:
+def shown(panel):
     return np.asarray(panel.images[0].get_array())
 
 
-def flow_of(*args: Any, **options: Any) -> tuple[Figure, list[Any]]:
+def flow_of(*args, **options):
     return visualize_relevance_flow(*args, use_pyplot=False, **options)
 
 
-def interaction_of(*args: Any, **options: Any) -> tuple[Figure, list[Any]]:
+def interaction_of(*args, **options):
     return visualize_token_interaction(*args, use_pyplot=False, **options)
 
 
-def test_flow_from_the_last_layer_to_the_first() -> None:
+def test_flow_from_the_last_layer_to_the_first():
     figure, axes = flow_of(torch.from_numpy(FLOW), PHOTO, prefix_share=torch.tensor([0.5, 0.254, 0.0]), title="GMAR")
     assert [panel.get_title() for panel in axes] == [
         "photo",
@@ -47,13 +40,13 @@ def test_flow_from_the_last_layer_to_the_first() -> None:
     assert not pyplot.get_fignums()
 
 
-def test_layers_have_their_numbers() -> None:
+def test_layers_have_their_numbers():
     _, axes = flow_of(FLOW, PHOTO, layers=(-1, -2, -3))
     assert [panel.get_title() for panel in axes[1:]] == ["below layer −1", "below layer −2", "below layer −3"]
 
 
 @pytest.mark.parametrize("layers", [1, 12])
-def test_nothing_overlaps_in_a_flow(layers: int) -> None:
+def test_nothing_overlaps_in_a_flow(layers):
     maps = np.random.default_rng(0).random((layers, 4, 6))
     figure, _ = flow_of(maps, PHOTO, prefix_share=np.linspace(0, 1, layers), title="a title " * 30)
     assert figure.get_figwidth() < 10
@@ -61,7 +54,7 @@ def test_nothing_overlaps_in_a_flow(layers: int) -> None:
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 5), (3, 2)])
-def test_the_patch_is_framed_and_the_others_have_the_colours(row: int, column: int) -> None:
+def test_the_patch_is_framed_and_the_others_have_the_colours(row, column):
     others = FLOW[0] ** 3  # whose scale ends at the largest and not at twice the mean
     values = others.copy()
     values[row, column], others[row, column] = 50, others.max()  # both of the last colour
@@ -77,22 +70,22 @@ def test_the_patch_is_framed_and_the_others_have_the_colours(row: int, column: i
     assert_nothing_overlaps(figure)
 
 
-def test_the_patch_is_framed_in_the_crop() -> None:
+def test_the_patch_is_framed_in_the_crop():
     _, axes = interaction_of(FLOW[0], PHOTO, (1, 2), crop=(12, 8, 36, 24))
     expected = outline_box(Image.fromarray(PHOTO), (20, 12, 24, 16))
     np.testing.assert_array_equal(shown(axes[0]), np.asarray(expected))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2)])
-def test_interaction_of_few_patches(shape: tuple[int, int]) -> None:
+def test_interaction_of_few_patches(shape):
     _, axes = interaction_of(np.full(shape, 0.5), PHOTO, (0, 0))
     assert axes[1].get_xlabel().endswith("\nthe framed patch itself keeps 0.5")
 
 
-def test_shown_by_pyplot_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shown_by_pyplot_once_and_whole(monkeypatch):
     before = pyplot.get_backend()
     pyplot.switch_backend("agg")
-    frames: list[int] = []
+    frames = []
     monkeypatch.setattr(pyplot, "show", lambda: frames.append(len(pyplot.gcf().axes)))
     visualize_token_interaction(FLOW[0], PHOTO, (1, 1))
     visualize_relevance_flow(FLOW, PHOTO)
@@ -111,7 +104,7 @@ def test_shown_by_pyplot_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None
         ({"prefix_share": np.array([0, 50, 100])}, ValueError, r"prefix_share must be one number from 0 to 1"),
     ],
 )
-def test_flow_that_cannot_be_drawn(options: Any, error: type[Exception], message: str) -> None:
+def test_flow_that_cannot_be_drawn(options, error, message):
     with pytest.raises(error, match=message):
         flow_of(**{"relevance": FLOW, "image": PHOTO, **options})
 
@@ -125,6 +118,6 @@ def test_flow_that_cannot_be_drawn(options: Any, error: type[Exception], message
         (FLOW[0], (0.5, 1), TypeError, r"patch must be a tuple \(row, column\) of integers\. Got \(0\.5, 1\)"),
     ],
 )
-def test_interaction_that_cannot_be_drawn(relevance: Any, patch: Any, error: type[Exception], message: str) -> None:
+def test_interaction_that_cannot_be_drawn(relevance, patch, error, message):
     with pytest.raises(error, match=message):
         interaction_of(relevance, PHOTO, patch)

@@ -12,14 +12,14 @@ from captum_gmar.visualization._style import FOR
 GREY = torch.full((4, 3, 16, 16), 0.5)
 
 
-def tubes() -> torch.Tensor:
+def tubes():
     """Two tubes of 2x2 places: one strong place in the first, half of it in the second, and none elsewhere."""
     relevance = torch.zeros(2, 2, 2)
     relevance[0, 0, 1], relevance[1, 1, 0] = 1.0, 0.5
     return relevance
 
 
-def test_frames_of_a_tube_share_its_map_and_all_share_one_scale() -> None:
+def test_frames_of_a_tube_share_its_map_and_all_share_one_scale():
     _, (frames, overlays) = visualize_video(tubes(), GREY, use_pyplot=False)
     assert [panel.get_title() for panel in frames] == [f"frame {number}" for number in range(4)]
     for panel, film in zip(overlays, overlay_video(tubes(), GREY), strict=True):
@@ -27,7 +27,7 @@ def test_frames_of_a_tube_share_its_map_and_all_share_one_scale() -> None:
     assert [panel.get_xlabel() for panel in overlays] == ["relevance per tube", "", "", ""]
 
 
-def test_many_frames_take_lines_of_equal_length() -> None:
+def test_many_frames_take_lines_of_equal_length():
     _, (frames, overlays) = visualize_video(torch.rand(10, 2, 2), torch.rand(10, 3, 16, 16), use_pyplot=False)
     assert len(frames) == len(overlays) == 10
     heights = [round(panel.get_position().y0, 6) for panel in frames]
@@ -35,7 +35,7 @@ def test_many_frames_take_lines_of_equal_length() -> None:
     assert heights[5] < heights[0]
 
 
-def test_a_film_has_the_colour_of_each_place() -> None:
+def test_a_film_has_the_colour_of_each_place():
     films = overlay_video(tubes(), GREY)
     assert [film.size for film in films] == [(16, 16)] * 4
     ground = (1 - FADE) * 127.5 + FADE * PAPER
@@ -45,14 +45,14 @@ def test_a_film_has_the_colour_of_each_place() -> None:
     assert np.abs(np.asarray(films[0])[15, 0] - ground).max() <= 1
 
 
-def test_frames_of_the_clip_with_the_models_crop() -> None:
+def test_frames_of_the_clip_with_the_models_crop():
     frames, crop = [Image.new("RGB", (60, 40))] * 4, (10.0, 0.0, 50.0, 40.0)
     film = overlay_video(tubes(), frames, crop=crop)[0]
     expected = overlay_attribution(tubes()[0], frames[0], crop=crop)  # which has the largest value of the film
     np.testing.assert_array_equal(np.asarray(film), np.asarray(expected))
 
 
-def test_attributions_of_pixels_are_summed_over_channels() -> None:
+def test_attributions_of_pixels_are_summed_over_channels():
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
     films = overlay_video(pixels, GREY)
     sums = pixels.sum(1, keepdim=True)
@@ -75,7 +75,7 @@ def test_attributions_of_pixels_are_summed_over_channels() -> None:
         ),
     ],
 )
-def test_what_is_no_video_is_told(shape: tuple[int, ...], frames: torch.Tensor, message: str) -> None:
+def test_what_is_no_video_is_told(shape, frames, message):
     for draw in (visualize_video, overlay_video):
         with pytest.raises((TypeError, ValueError), match=message):
             draw(torch.rand(shape), frames)

@@ -8,7 +8,7 @@ import torch
 from captum_gmar.vlm.image_tokens import PicturePrompt, PictureTokens, QueriedPicture, image_token_id
 
 
-def prompt(ids: list[int], **config: int) -> PicturePrompt:
+def prompt(ids, **config):
     model = SimpleNamespace(config=SimpleNamespace(**config))
     return PicturePrompt(model, {"input_ids": torch.tensor([ids])}, len(ids))
 

@@ -18,7 +18,7 @@ from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGr
 class TimmLike(nn.Module):
     """timm's way to call: one linear layer for query, key and value, fused attention, no config."""
 
-    def __init__(self, layers: int = 2, prefix: int = 1) -> None:
+    def __init__(self, layers=2, prefix=1):
         super().__init__()
         torch.manual_seed(0)
         self.patch_embed = nn.Conv2d(3, 24, 8, 8)
@@ -113,7 +113,7 @@ def test_traced_models(vit, images):
 class Encoder(TimmLike):
     """A model of torch's own layers."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, **options):
         super().__init__()
         layer = nn.TransformerEncoderLayer(24, 2, 48, batch_first=True, **options)
         self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)

@@ -153,7 +153,7 @@ def test_other_attention_passes_by(vit, images):
 class WithWeights(TimmLike):
     """Asks torch's attention for its weights."""
 
-    def __init__(self, computes) -> None:
+    def __init__(self, computes):
         super().__init__()
         self.attention = nn.MultiheadAttention(24, 2, batch_first=True)
         self.computes, self.weights = computes, None

@@ -48,11 +48,7 @@ FORMULAS = {
         lambda x: x / x.norm(dim=-1, keepdim=True).detach(),
         lambda x: F.normalize(x, dim=-1),
     ),
-    "GELU": (
-        functions.gelu,
-        lambda x: x * torch.distributions.Normal(0.0, 1.0).cdf(x).detach(),
-        F.gelu,
-    ),
+    "GELU": (functions.gelu, lambda x: x * torch.distributions.Normal(0.0, 1.0).cdf(x).detach(), F.gelu),
     "GELU, tanh": (
         lambda x: functions.gelu(x, approximate="tanh"),
         lambda x: x * torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (x + 0.044715 * x.pow(3))).detach(),

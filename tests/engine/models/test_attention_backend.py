@@ -182,7 +182,7 @@ def test_a_user_s_own_implementation_does_not_change(make_vit):
         assert model.config._attn_implementation == "mine"
 
 
-def is_compiled() -> bool:
+def is_compiled():
     calls = []
 
     def backend(graph, inputs):

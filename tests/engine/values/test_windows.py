@@ -229,10 +229,7 @@ def test_heads_that_a_layer_lacks_weigh_nothing():
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_low_precision_finds_the_same_places(precision):
     torch.manual_seed(0)
-    model, inputs = (
-        swin("Swin").eval(),
-        torch.randn(3, 3, 60, 60),
-    )  # and more tokens than halves count
+    model, inputs = (swin("Swin").eval(), torch.randn(3, 3, 60, 60))  # and more tokens than halves count
     expected = AttentionRollout(model).relevance(inputs)
     found = AttentionRollout(model.to(precision)).relevance(inputs.to(precision))
     assert found.dtype == torch.float32

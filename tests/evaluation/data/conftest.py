@@ -1,13 +1,11 @@
 """Photos on disk."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     """A folder with two classes of images of 8x6 pixels, and what is no image or hidden."""
     for number, name in enumerate(["cat/b.png", "cat/a.jpg", "dog/c.png", ".hidden/d.png"]):
         path = tmp_path / name

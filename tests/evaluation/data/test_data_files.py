@@ -1,8 +1,6 @@
 """Data on disk in every form that ``evaluate`` reads."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,7 +9,7 @@ from captum_gmar.evaluation.data.data_files import read_examples
 from evaluation.data.tables import BOX, inside, white, write_table
 
 
-def test_folder(photos: Path) -> None:
+def test_folder(photos):
     examples = read_examples(photos)
     assert [(own.name, own.label) for own in examples] == [
         ("cat/a.jpg", "cat"),
@@ -24,8 +22,8 @@ def test_folder(photos: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 @pytest.mark.parametrize("column", ["path", "file", "file_name"])
-def test_table(photos: Path, suffix: str, column: str) -> None:
-    boxes: Any = [BOX] if suffix == ".json" else json.dumps([BOX])
+def test_table(photos, suffix, column):
+    boxes = [BOX] if suffix == ".json" else json.dumps([BOX])
     records = [
         {column: "cat/a.jpg", "label": 3, "boxes": boxes},
         {column: str(photos / "dog" / "c.png"), "label": "dog", "boxes": None if suffix == ".json" else ""},
@@ -38,13 +36,13 @@ def test_table(photos: Path, suffix: str, column: str) -> None:
     assert second.read_mask(8, 6) is None
 
 
-def test_several_boxes_are_one_object(photos: Path) -> None:
+def test_several_boxes_are_one_object(photos):
     other = [6.0, 0.0, 8.0, 1.0]
     (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [BOX, other]}]))
     assert white(example.read_mask(8, 6)) == inside(BOX) | inside(other)
 
 
-def test_saved_data_set(photos: Path) -> None:
+def test_saved_data_set(photos):
     datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
     columns = {
         "image": [Image.new("RGB", (8, 6), (9, 0, 0)), Image.new("L", (4, 4))],
@@ -87,7 +85,7 @@ def test_saved_data_set(photos: Path) -> None:
         ('[{"path": "a"}, {"path": "a"}]', "every image must be named once. Got 'a' again"),
     ],
 )
-def test_bad_tables(tmp_path: Path, content: str, expected: str) -> None:
+def test_bad_tables(tmp_path, content, expected):
     (tmp_path / "t.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=expected):
         read_examples(tmp_path / "t.json")
@@ -106,13 +104,13 @@ def test_bad_tables(tmp_path: Path, content: str, expected: str) -> None:
         ("path,boxes\na.png,somewhere\n", "boxes must be a list of"),
     ],
 )
-def test_bad_csv(tmp_path: Path, content: str, expected: str) -> None:
+def test_bad_csv(tmp_path, content, expected):
     (tmp_path / "t.csv").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=expected):
         read_examples(tmp_path / "t.csv")
 
 
-def test_no_such_data(tmp_path: Path) -> None:
+def test_no_such_data(tmp_path):
     with pytest.raises(OSError, match="no such file or folder"):
         read_examples(tmp_path / "none.csv")
     (tmp_path / "t.txt").write_text("path\na.png\n")
@@ -127,14 +125,14 @@ def test_no_such_data(tmp_path: Path) -> None:
             read_examples(tmp_path / name)
 
 
-def test_a_flat_folder(photos: Path) -> None:
+def test_a_flat_folder(photos):
     """Without classes; what is in hidden folders does not count."""
     examples = read_examples(photos / "cat")
     assert [(example.name, example.label) for example in examples] == [("a.jpg", None), ("b.png", None)]
     assert examples[1].read().getpixel((0, 0)) == (0, 0, 0)
 
 
-def test_saved_data_set_with_gaps(photos: Path) -> None:
+def test_saved_data_set_with_gaps(photos):
     datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
     columns = {"image": [Image.new("RGB", (8, 6)), None], "mask": [None, None]}
     features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})

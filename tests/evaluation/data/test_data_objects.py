@@ -1,29 +1,23 @@
 """Data in every form that ``evaluate`` takes from Python."""
 
 import csv
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from transformers import ViTForImageClassification, ViTImageProcessor
+from transformers import ViTImageProcessor
 
 from captum_gmar import AttentionRollout, evaluate
 from captum_gmar.metrics import Mean, deletion, relevance_mass_accuracy
 from captum_gmar.metrics.controls import CONTROLS
 from evaluation.small_data import CORNERS, FEW, IMAGES, Damaged, Pairs, mask, photo, pixels, values_in_order
 
-Data = Callable[[], Any]
 
-
-def generated() -> Iterator[tuple[Tensor, int, Tensor]]:
+def generated():
     yield from (Pairs()[number] for number in range(IMAGES))
 
 
-FORMS: dict[str, Data] = {
+FORMS = {
     "tuples": lambda: [Pairs()[number] for number in range(IMAGES)],
     "a generator": generated,
     "a torch data set": Pairs,
@@ -40,7 +34,7 @@ FORMS: dict[str, Data] = {
 
 
 @pytest.fixture
-def expected(vit: ViTForImageClassification) -> list[float]:
+def expected(vit):
     """Return the values of the metrics themselves."""
     numbers = []
     for number in range(IMAGES):
@@ -53,7 +47,7 @@ def expected(vit: ViTForImageClassification) -> list[float]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_data(vit: ViTForImageClassification, expected: list[float], form: str) -> None:
+def test_every_form_of_data(vit, expected, form):
     evaluation = evaluate(vit, FORMS[form](), **FEW, target="label")
     found = [row["value"] for row in evaluation.records() if row["method"] == "rollout"]
     assert found == pytest.approx(expected, abs=1e-6)
@@ -62,14 +56,14 @@ def test_every_form_of_data(vit: ViTForImageClassification, expected: list[float
     assert not evaluation.skipped
 
 
-def save_photos(folder: Path) -> list[Path]:
+def save_photos(folder):
     paths = [folder / f"{number}.png" for number in range(IMAGES)]
     for number, path in enumerate(paths):
         photo(number).save(path)
     return paths
 
 
-def test_images_by_a_processor_and_from_files(vit: ViTForImageClassification, tmp_path: Path) -> None:
+def test_images_by_a_processor_and_from_files(vit, tmp_path):
     """All the same images: at hand, as arrays, by their paths, as a folder and as a data set of the other library."""
     datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
     paths = save_photos(tmp_path)
@@ -95,10 +89,8 @@ def test_images_by_a_processor_and_from_files(vit: ViTForImageClassification, tm
 @pytest.mark.fault
 @pytest.mark.parametrize("error", [OSError("disk gone"), KeyError("image"), RuntimeError("worker died"), IndexError()])
 @pytest.mark.parametrize("target", ["predicted", "label"])
-def test_an_item_that_raises_is_left_out_as_a_path_is(
-    vit: ViTForImageClassification, tmp_path: Path, error: Exception, target: str
-) -> None:
-    options: dict[str, Any] = {**FEW, "target": target}
+def test_an_item_that_raises_is_left_out_as_a_path_is(vit, tmp_path, error, target):
+    options = {**FEW, "target": target}
     with pytest.warns(UserWarning, match="left out 1 image, see `skipped`: example 1: "):
         evaluation = evaluate(vit, Damaged(error), **options, output=tmp_path / "results")
     reason = f"{type(error).__name__}: {error}".strip()
@@ -111,7 +103,7 @@ def test_an_item_that_raises_is_left_out_as_a_path_is(
 
 
 @pytest.mark.fault
-def test_an_item_that_was_measured_and_raises_now_is_left_out(vit: ViTForImageClassification, tmp_path: Path) -> None:
+def test_an_item_that_was_measured_and_raises_now_is_left_out(vit, tmp_path):
     evaluate(vit, Pairs(), **FEW, output=tmp_path / "results")
     with pytest.warns(UserWarning, match="example 1"):
         evaluation = evaluate(vit, Damaged(OSError("disk gone")), **FEW, output=tmp_path / "results")
@@ -119,9 +111,9 @@ def test_an_item_that_was_measured_and_raises_now_is_left_out(vit: ViTForImageCl
     assert [skip.reason for skip in evaluation.skipped] == ["OSError: disk gone"]
 
 
-def test_where_every_item_raises_the_error_says_why(vit: ViTForImageClassification) -> None:
+def test_where_every_item_raises_the_error_says_why(vit):
     class Gone(Pairs):
-        def __getitem__(self, number: int) -> tuple[Tensor, int, Tensor]:
+        def __getitem__(self, number):
             raise OSError("disk gone")
 
     few = {**FEW, "metrics": ["deletion"]}

@@ -1,7 +1,6 @@
 """Masks of an example, and its identity."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,13 @@ from captum_gmar.evaluation.data.data_files import read_examples
 from evaluation.data.tables import BOX, inside, masked, save_mask, white, write_table
 
 
-def saved_masks() -> dict[str, Callable[[np.ndarray], Image.Image]]:
-    def palette(mask: np.ndarray) -> Image.Image:
+def saved_masks():
+    def palette(mask):
         image = Image.fromarray(mask.astype(np.uint8))
         image.putpalette([0, 0, 0, 0, 0, 0])
         return image
 
-    def transparent(mask: np.ndarray) -> Image.Image:
+    def transparent(mask):
         return Image.fromarray((255 * mask).astype(np.uint8)).convert("RGBA")
 
     return {
@@ -31,7 +30,7 @@ def saved_masks() -> dict[str, Callable[[np.ndarray], Image.Image]]:
 
 
 @pytest.mark.parametrize("kind", saved_masks())
-def test_masks(photos: Path, kind: str) -> None:
+def test_masks(photos, kind):
     mask = np.zeros((6, 8), bool)
     mask[2:4, 1:5] = True
     saved_masks()[kind](mask).save(photos / "mask.png")
@@ -40,7 +39,7 @@ def test_masks(photos: Path, kind: str) -> None:
     assert white(example.read_mask(8, 6)) == inside(BOX)
 
 
-def test_bad_masks(photos: Path) -> None:
+def test_bad_masks(photos):
     Image.new("L", (3, 3)).save(photos / "small.png")
     (photos / "broken.png").write_bytes(b"no png")
 
@@ -52,14 +51,14 @@ def test_bad_masks(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("box", [[0, 0, 9, 2], [4, 4, 2, 2]])
-def test_box_outside_of_its_image(photos: Path, box: list[int]) -> None:
+def test_box_outside_of_its_image(photos, box):
     (example,) = read_examples(write_table(photos / "t.json", [{"path": "cat/a.jpg", "boxes": [box]}]))
     with pytest.raises(ValueError, match="inside the image of 8x6 pixels, width by height"):
         example.read_mask(8, 6)
 
 
 @pytest.mark.parametrize("change", [{"label": 2}, {"boxes": [[0, 0, 1, 1]]}, {"mask": None}])
-def test_what_is_known_is_part_of_an_example(photos: Path, change: dict[str, object]) -> None:
+def test_what_is_known_is_part_of_an_example(photos, change):
     save_mask(photos / "mask.png")
     measured = masked(photos).identity()
     assert masked(photos).is_same(measured)
@@ -67,7 +66,7 @@ def test_what_is_known_is_part_of_an_example(photos: Path, change: dict[str, obj
 
 
 @pytest.mark.parametrize("name", ["cat/a.jpg", "mask.png"])
-def test_another_image_under_the_same_name_is_another_example(photos: Path, name: str) -> None:
+def test_another_image_under_the_same_name_is_another_example(photos, name):
     """Change a byte, which keeps the size."""
     save_mask(photos / "mask.png")
     measured = masked(photos).identity()
@@ -79,7 +78,7 @@ def test_another_image_under_the_same_name_is_another_example(photos: Path, name
     assert not masked(photos).is_same(measured)
 
 
-def test_a_copy_of_the_files_is_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_the_files_is_the_same(photos, monkeypatch):
     """Whose times are others: the content decides. Where size and time are the same, it is not read."""
     save_mask(photos / "mask.png")
     measured = masked(photos).identity()

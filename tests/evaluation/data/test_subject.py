@@ -3,21 +3,19 @@
 import PIL
 import pytest
 import torch
-from torch import Tensor
-from transformers import ViTForImageClassification
 
 from captum_gmar import evaluate
 from captum_gmar.evaluation.data.subject import sample_numbers, versions
 from evaluation.small_data import FEW, Pairs, values_in_order
 
 
-def test_any_module_by_its_forward_func(vit: ViTForImageClassification) -> None:
+def test_any_module_by_its_forward_func(vit):
     class Wrapped(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.inner = vit
 
-        def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        def forward(self, pixel_values):
             return {"scores": self.inner(pixel_values).logits}
 
     wrapped = Wrapped()
@@ -27,14 +25,14 @@ def test_any_module_by_its_forward_func(vit: ViTForImageClassification) -> None:
     )
 
 
-def test_the_model_is_left_as_it_was(vit: ViTForImageClassification) -> None:
+def test_the_model_is_left_as_it_was(vit):
     before = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
     evaluate(vit, Pairs(), **FEW)
     assert all(torch.equal(before[name], tensor) for name, tensor in vit.state_dict().items())
     assert not any(parameter.grad is not None for parameter in vit.parameters())
 
 
-def test_samples_by_parts_and_limits() -> None:
+def test_samples_by_parts_and_limits():
     """Parts make up the whole, and a smaller limit is the beginning of a larger one."""
     whole = sample_numbers(10, None, seed=3)
     parts = [sample_numbers(10, None, seed=3, part=(part, 2)) for part in (1, 2)]
@@ -44,5 +42,5 @@ def test_samples_by_parts_and_limits() -> None:
     assert sample_numbers(10, None, seed=4) != whole
 
 
-def test_versions_are_those_that_numbers_depend_on() -> None:
+def test_versions_are_those_that_numbers_depend_on():
     assert versions() | {"torch": torch.__version__, "pillow": PIL.__version__} == versions()

@@ -1,19 +1,15 @@
 """Scores and silenced heads against the library's functions."""
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from families import make
-from torch import Tensor, nn
 
 from captum_gmar import GMARAttribution, evaluate_heads
 from captum_gmar.ablation import attention_entropy, gradient_of_mask, head_ablation_curve, head_importance, ranked_heads
 from captum_gmar.evaluation.measurement.head_scores import Ablation
-from captum_gmar.evaluation.reports.head_report import HeadResults
-from evaluation.small_data import LABELLED, Labelled, batch, number_of, rows
+from evaluation.small_data import LABELLED, batch, number_of, rows
 
 LAYERS, HEADS = 3, 3
 SCORES = ("gmar-l1", "gmar-l2", "mask-gradient", "entropy")
@@ -21,7 +17,7 @@ SCORES = ("gmar-l1", "gmar-l2", "mask-gradient", "entropy")
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
-def scored_by(vit: nn.Module) -> dict[str, Callable[..., Tensor]]:
+def scored_by(vit):
     return {
         "gmar-l1": GMARAttribution(vit).head_importance,
         "gmar-l2": GMARAttribution(vit, norm="l2").head_importance,
@@ -30,7 +26,7 @@ def scored_by(vit: nn.Module) -> dict[str, Callable[..., Tensor]]:
     }
 
 
-def test_scores_are_those_of_the_library(vit: nn.Module, labelled: Labelled, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_library(vit, labelled, tmp_path):
     results = evaluate_heads(vit, labelled, SCORES, batch_size=3, output=tmp_path / "results")
     pixels, _ = batch(labelled)
     targets = vit(pixels).logits.argmax(1)
@@ -59,7 +55,7 @@ def test_scores_are_those_of_the_library(vit: nn.Module, labelled: Labelled, tmp
                 assert float(cell["std"]) == pytest.approx(row["std"], rel=1e-3, abs=1e-6)
 
 
-def test_ablation_is_that_of_the_library(vit: nn.Module, labelled: Labelled, whole: HeadResults, folder: Path) -> None:
+def test_ablation_is_that_of_the_library(vit, labelled, whole, folder):
     """Heads are ranked by one half of the images and silenced on the other."""
     results = whole.ablation
     tested = [number_of(name) for name in results.images]
@@ -85,7 +81,7 @@ def test_ablation_is_that_of_the_library(vit: nn.Module, labelled: Labelled, who
                 assert float(cell["mean"]) == pytest.approx(record["mean"], abs=1e-5)
 
 
-def test_random_orders(vit: nn.Module, labelled: Labelled, whole: HeadResults) -> None:
+def test_random_orders(vit, labelled, whole):
     results = whole.ablation
     random = results.curves["random", "random"]
     assert len(random.orders) == 3
@@ -100,7 +96,7 @@ def test_random_orders(vit: nn.Module, labelled: Labelled, whole: HeadResults) -
         torch.testing.assert_close(random.logit[index], expected.logit[0].double(), rtol=1e-5, atol=1e-5)
 
 
-def test_random_orders_are_drawn_by_the_seed() -> None:
+def test_random_orders_are_drawn_by_the_seed():
     importance = {"score": torch.rand(3, 4)}
     orders = [[order.heads for order in Ablation.by_scores(importance, 5, seed).orders] for seed in (0, 0, 1)]
     assert orders[0] == orders[1]
@@ -108,7 +104,7 @@ def test_random_orders_are_drawn_by_the_seed() -> None:
     assert orders[0][2:] != orders[2][2:]
 
 
-def test_a_model_that_says_nothing_of_its_classes(labelled: Labelled) -> None:
+def test_a_model_that_says_nothing_of_its_classes(labelled):
     model, forward = make("timm-like, token")
     results = evaluate_heads(model, labelled[:2], ["mask-gradient"], target=3)
     assert results.units == {"mask-gradient": "nats"}
@@ -117,8 +113,8 @@ def test_a_model_that_says_nothing_of_its_classes(labelled: Labelled) -> None:
     torch.testing.assert_close(results.statistics["mask-gradient"].importance, expected)
 
 
-def test_scores_of_the_user(vit: nn.Module, labelled: Labelled) -> None:
-    def first_heads(inputs: Tensor, target: Tensor) -> Tensor:
+def test_scores_of_the_user(vit, labelled):
+    def first_heads(inputs, target):
         return torch.arange(9.0).view(1, LAYERS, HEADS).expand(len(inputs), LAYERS, HEADS)
 
     results = evaluate_heads(vit, labelled, {"place": first_heads}, ablate=True, random_orders=1)
@@ -128,6 +124,6 @@ def test_scores_of_the_user(vit: nn.Module, labelled: Labelled) -> None:
     ]
 
 
-def test_units_of_a_model_of_several_labels(make_vit: Callable[..., nn.Module], labelled: Labelled) -> None:
+def test_units_of_a_model_of_several_labels(make_vit, labelled):
     results = evaluate_heads(make_vit(problem_type="multi_label_classification"), labelled, ["mask-gradient"])
     assert results.units == {"mask-gradient": "of the logit"}

@@ -1,12 +1,8 @@
 """Measurements against the library's functions called one by one."""
 
-from typing import Any
-
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers import ViTForImageClassification
 
 from captum_gmar import GMARAttribution, GradientRollout
 from captum_gmar.evaluation.catalogue import metrics_of
@@ -25,15 +21,15 @@ from captum_gmar.metrics import (
     symmetric_relevance_gain,
 )
 from captum_gmar.metrics.controls import CONTROLS
-from evaluation.measuring import NAMES, PATCH, STEPS, Make, examples, measure, pixels_of, results, values_of
+from evaluation.measuring import NAMES, PATCH, STEPS, examples, measure, pixels_of, results, values_of
 
 
-def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: Make) -> None:
+def test_values_are_those_of_the_metrics(vit, make):
     batch, skipped = measure(make(examples(3)), [0, 1, 2])
     assert not skipped
     assert [result.number for result in results(batch)] == [0, 1, 2]
 
-    def logits(pixels: Tensor) -> Tensor:
+    def logits(pixels):
         return vit(pixels).logits
 
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
@@ -46,7 +42,7 @@ def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: M
         for name, method in zip(NAMES, (GMARAttribution(vit), GradientRollout(vit)), strict=True):
             attributions = method.attribute(inputs, target=target)
             asked = (logits, inputs, attributions, target)
-            options: dict[str, Any] = {"patch_size": PATCH, "steps": STEPS}
+            options = {"patch_size": PATCH, "steps": STEPS}
             gain = symmetric_relevance_gain(*asked, removal=Zero(), **options)
             other = int(logits(inputs)[0].topk(2).indices[1])
             for_other = logits, inputs, method.attribute(inputs, target=other), target
@@ -77,7 +73,7 @@ def test_values_are_those_of_the_metrics(vit: ViTForImageClassification, make: M
         assert ((NAMES[0], "relevance-mass", "") in found) == (number == 1)
 
 
-def test_curves_end_where_the_image_is_whole(vit: ViTForImageClassification, make: Make) -> None:
+def test_curves_end_where_the_image_is_whole(vit, make):
     batch, _ = measure(make(examples(1)), [0])
     inputs = pixels_of(Image.new("RGB", (1, 1)))
     with torch.no_grad():
@@ -89,7 +85,7 @@ def test_curves_end_where_the_image_is_whole(vit: ViTForImageClassification, mak
         assert row.curve[-1 if row.metric == "insertion" else 0] == pytest.approx(whole, abs=1e-5)
 
 
-def test_row_order_is_that_of_the_question(make: Make) -> None:
+def test_row_order_is_that_of_the_question(make):
     batch, _ = measure(make(examples(1), metrics=("deletion", "average-gain")), [0])
     rows = [row for row in results(batch)[0].rows if row.method == "gmar-l1"]
     assert [(row.metric, row.removal) for row in rows] == [
@@ -108,12 +104,10 @@ def test_row_order_is_that_of_the_question(make: Make) -> None:
         (metrics_of("curve")[:-1], 1),  # without class-gain; of the blob some patches tie
     ],
 )
-def test_whole_and_emptied_images_run_once_for_all_methods(
-    metrics: tuple[str, ...], tied: int, vit: ViTForImageClassification, make: Make
-) -> None:
-    images: list[int] = []
+def test_whole_and_emptied_images_run_once_for_all_methods(metrics, tied, vit, make):
+    images = []
 
-    def logits(pixels: Tensor) -> Tensor:
+    def logits(pixels):
         images.append(0 if torch.is_grad_enabled() else len(pixels))  # methods run it with gradient
         return vit(pixels).logits
 

@@ -1,7 +1,6 @@
 """Images in a mosaic beside an example's own."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -11,18 +10,18 @@ from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicMaker
 CLASSES = 6
 
 
-def images(damaged: dict[int, float]) -> list[torch.Tensor]:
+def images(damaged):
     """Each of its number, of a class of its own."""
     return [torch.full((1, 3, 8, 8), damaged.get(number, float(number))) for number in range(CLASSES)]
 
 
 @pytest.mark.parametrize("damage", [torch.nan, torch.inf])
-def test_an_image_that_is_damaged_stands_in_no_mosaic(damage: float) -> None:
+def test_an_image_that_is_damaged_stands_in_no_mosaic(damage):
     pixels = images({1: damage, 4: damage})
     reads = [SimpleNamespace(pixels=image, target=number) for number, image in enumerate(pixels)]
-    batches: Any = SimpleNamespace(examples=range(CLASSES), device=torch.device("cpu"), read=reads.__getitem__)
+    batches = SimpleNamespace(examples=range(CLASSES), device=torch.device("cpu"), read=reads.__getitem__)
     whole = [0, 2, 3, 5]
-    examples: Any = SimpleNamespace(
+    examples = SimpleNamespace(
         numbers=whole, targets=torch.tensor(whole), pixels=torch.cat([pixels[number] for number in whole])
     )
     found = MosaicMaker(batches, lambda inputs: inputs, seed=0).make(examples)

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from captum_gmar import GMARAttribution
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.metrics import grid_pointing_game, random_map
-from evaluation.measuring import PATCH, Make, examples, measure, pixels_of, results, values, values_of
+from evaluation.measuring import PATCH, examples, measure, pixels_of, results, values, values_of
 
 
-def test_every_class_looks_at_its_own_cell(make: Make) -> None:
+def test_every_class_looks_at_its_own_cell(make):
     """The mosaics hold each image in its cell, whatever batch it comes in, and GridPG is of the map for its class."""
     data = [Example(str(i), str(i), own.read) for i, own in enumerate(examples(6))]
     work = make(data, target="label", metrics=("gridpg",))
@@ -32,14 +32,14 @@ def test_every_class_looks_at_its_own_cell(make: Make) -> None:
         assert found[number, "gmar-l1", "gridpg", ""] == pytest.approx(expected, abs=1e-5)
 
 
-def test_without_four_classes_there_is_no_mosaic(make: Make) -> None:
+def test_without_four_classes_there_is_no_mosaic(make):
     data = [Example(str(i), str(i % 3), own.read) for i, own in enumerate(examples(6))]
     batch, skipped = measure(make(data, target="label", metrics=("gridpg", "aopc")), range(6))
     assert not skipped
     assert {row.metric for result in results(batch) for row in result.rows} == {"aopc"}
 
 
-def test_random_maps_belong_to_the_example(make: Make) -> None:
+def test_random_maps_belong_to_the_example(make):
     batch, _ = measure(make(examples(6), metrics=("insertion",)), [5, 2])
     single, _ = measure(make(examples(6), metrics=("insertion",)), [2])
     key = ("random map", "insertion", "zero")

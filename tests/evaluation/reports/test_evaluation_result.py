@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from transformers import ViTForImageClassification
 
 from captum_gmar import evaluate
 from evaluation.small_data import FEW, Pairs
 
 
-def test_results(vit: ViTForImageClassification) -> None:
+def test_results(vit):
     evaluation = evaluate(
         vit, Pairs(), **{**FEW, "methods": ["rollout", "gmar-l1"], "metrics": ["insertion", "deletion"]}
     )

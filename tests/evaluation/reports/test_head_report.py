@@ -5,17 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from captum_gmar import GMARAttribution, evaluate_heads
-from captum_gmar.ablation import HeadAblationCurve
-from captum_gmar.evaluation.reports.head_report import HeadResults
-from evaluation.small_data import Labelled
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
-def test_areas_in_the_report(whole: HeadResults) -> None:
+def test_areas_in_the_report(whole):
     """Count five images twice, which is enough for intervals."""
     ablation = replace(whole.ablation, curves={key: twice(curve) for key, curve in whole.ablation.curves.items()})
     report = ablation.to_markdown()
@@ -38,21 +34,21 @@ def test_areas_in_the_report(whole: HeadResults) -> None:
 
 
 @pytest.mark.fault
-def twice(curve: HeadAblationCurve) -> HeadAblationCurve:
+def twice(curve):
     """The same predictions, of as many images more."""
     outcomes = {name: getattr(curve, name).repeat(1, 1, 2) for name in ("accuracy", "logit", "probability")}
     return replace(curve, **outcomes)
 
 
 @pytest.mark.fault
-def test_few_images_show_no_intervals(whole: HeadResults) -> None:
+def test_few_images_show_no_intervals(whole):
     report = whole.ablation.to_markdown()
     assert "Fewer than 10 images show neither an interval nor which order is better." in report
     assert "[" not in report
     assert " of 3 |" not in report
 
 
-def test_few_images_show_no_spread(vit: nn.Module, labelled: Labelled) -> None:
+def test_few_images_show_no_spread(vit, labelled):
     results = evaluate_heads(vit, labelled[:4], ["gmar-l1"])
     report = results.to_markdown()
     assert "±" not in report
@@ -62,7 +58,7 @@ def test_few_images_show_no_spread(vit: nn.Module, labelled: Labelled) -> None:
     assert not any("±" in text.get_text() for text in panel.texts)
 
 
-def test_results_in_a_notebook(whole: HeadResults) -> None:
+def test_results_in_a_notebook(whole):
     results = whole
     report = results._repr_markdown_()
     assert report == str(results) == results.to_markdown()
@@ -85,7 +81,7 @@ def test_results_in_a_notebook(whole: HeadResults) -> None:
     assert len(results.ablation.records()) == (5) * 3 * 10
 
 
-def test_one_image_has_no_spread(vit: nn.Module, labelled: Labelled) -> None:
+def test_one_image_has_no_spread(vit, labelled):
     results = evaluate_heads(vit, labelled[:1], ["gmar-l2"], target=3)
     expected = GMARAttribution(vit, norm="l2").head_importance(labelled[0][0][None], target=3)[0]
     torch.testing.assert_close(results.statistics["gmar-l2"].mean, expected.double())

@@ -23,11 +23,11 @@ RUN = Provenance(
 )
 
 
-def noisy(mean: float) -> list[float]:
+def noisy(mean):
     return (mean + 0.01 * np.random.default_rng(round(1000 * mean)).normal(size=40)).tolist()
 
 
-def table(report: str, heading: str) -> dict[tuple[str, ...], list[str]]:
+def table(report, heading):
     """The rows below a heading, by their first two cells."""
     lines = report.split(f"## {heading}")[1].split("##")[0].strip().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
@@ -35,7 +35,7 @@ def table(report: str, heading: str) -> dict[tuple[str, ...], list[str]]:
 
 
 @pytest.mark.fault
-def test_which_method_is_better() -> None:
+def test_which_method_is_better():
     better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.3)[::-1]}
     lower_is_better = {"first": noisy(0.3), "second": noisy(0.6), "third": noisy(0.2)}
     summaries = [
@@ -51,7 +51,7 @@ def test_which_method_is_better() -> None:
     assert drops["third", "average-drop"][3] == "better"
 
 
-def test_few_images_show_neither_interval_nor_verdict() -> None:
+def test_few_images_show_neither_interval_nor_verdict():
     values = {"first": [0.1] * 9, "second": [0.9] * 9}
     summaries = [summarise_quantity(Quantity(DIFFERENCE, removal), values) for removal in RUN.removals]
     report = report_text(summaries, RUN._replace(examples=9))
@@ -64,7 +64,7 @@ def test_few_images_show_neither_interval_nor_verdict() -> None:
     assert panel.get_xlabel() == "mean, too few for an interval, n = 9"
 
 
-def test_every_removal_has_its_table() -> None:
+def test_every_removal_has_its_table():
     quantities = [Quantity(metric, removal) for metric in ("insertion", "deletion") for removal in ("mean", "blur")]
     report = report_text([summarise_quantity(quantity, {"first": [0.25, 0.75] * 5}) for quantity in quantities], RUN)
     for heading in ("Removal: mean", "Removal: blur (sigma 10)"):
@@ -74,7 +74,7 @@ def test_every_removal_has_its_table() -> None:
     assert "## Other metrics" not in report
 
 
-def test_head() -> None:
+def test_head():
     report = report_text([summarise_quantity(Quantity("average-gain", ""), {"first": [0.0]})], RUN)
     for part in (
         "a model",
@@ -89,13 +89,13 @@ def test_head() -> None:
 
 
 @pytest.mark.parametrize("name", ["b.png", "c d.jpg"])
-def test_left_out_images_are_listed(name: str) -> None:
+def test_left_out_images_are_listed(name):
     run = RUN._replace(skipped=[Skipped(3, name, "cannot be read")])
     report = report_text([summarise_quantity(Quantity("average-gain", ""), {"first": [0.0]})], run)
     assert f"## Left out of every method\n\n- {name}: cannot be read\n" in report
 
 
-def test_differences_name_metric_and_removal() -> None:
+def test_differences_name_metric_and_removal():
     values = {"first": noisy(0.3), "second": noisy(0.6)}
     summaries = [
         summarise_quantity(Quantity(metric, removal), values) for metric in ("srg", "aopc") for removal in RUN.removals

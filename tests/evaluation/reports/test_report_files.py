@@ -1,31 +1,26 @@
 """The files of an evaluation."""
 
-from pathlib import Path
-from typing import Any
-
-from transformers import ViTForImageClassification
-
 from captum_gmar import evaluate
 from captum_gmar.evaluation.reports.report_files import rank_methods, write_tables
 from captum_gmar.evaluation.reports.statistics import Quantity, summarise_quantity
 from evaluation.small_data import FEW, Pairs
 
 
-def test_pictures_are_in_the_order_of_the_relevance_gain_where_there_is_no_difference() -> None:
+def test_pictures_are_in_the_order_of_the_relevance_gain_where_there_is_no_difference():
     other = summarise_quantity(Quantity("gridpg", ""), {"first": [0.9], "second": [0.1]})
     gain = summarise_quantity(Quantity("srg", "mean"), {"first": [1.0], "second": [2.0]})
     assert rank_methods([other, gain]) == ["first", "second"]
     assert rank_methods([other]) == ["second", "first"]
 
 
-def test_a_folder_of_relevance_gains_alone(vit: ViTForImageClassification, tmp_path: Path) -> None:
-    options: dict[str, Any] = {**FEW, "metrics": ["srg", "aopc"], "output": tmp_path / "results"}
+def test_a_folder_of_relevance_gains_alone(vit, tmp_path):
+    options = {**FEW, "metrics": ["srg", "aopc"], "output": tmp_path / "results"}
     evaluation = evaluate(vit, [Pairs()[0], Pairs()[1]], **options)
     assert {row["metric"] for row in evaluation.means()} == {"srg", "aopc"}
     assert [path.name for path in (tmp_path / "results" / "plots").iterdir()] == ["relevance-gain.png"]
 
 
-def test_files_of_an_earlier_report_go(vit: ViTForImageClassification, tmp_path: Path) -> None:
+def test_files_of_an_earlier_report_go(vit, tmp_path):
     """Remove files of curves and of a skipped image."""
     folder, table = tmp_path / "results", [{"name": "a", "value": 1 / 3, "low": None}]
     write_tables(tmp_path, {"curves": table, "skipped": table})

@@ -19,7 +19,7 @@ from captum_gmar.evaluation.runs.journal import Result, Row
 INSERTION = Quantity("insertion", "blur")
 
 
-def results() -> list[Result]:
+def results():
     """Two examples, two methods."""
     numbers = {"a": [(0.9, 0.2), (0.7, 0.4)], "b": [(0.5, 0.5), (0.6, 0.1)]}  # insertion and deletion of each example
     return [
@@ -40,7 +40,7 @@ def results() -> list[Result]:
     ]
 
 
-def test_values() -> None:
+def test_values():
     found = values_by_quantity(results())
     assert found[INSERTION] == {"a": [0.9, 0.7], "b": [0.5, 0.6]}
     assert found[Quantity("relevance-mass", "")] == {"a": [0.25], "b": [0.25]}  # known of the second example only
@@ -48,24 +48,24 @@ def test_values() -> None:
     assert found[Quantity(DIFFERENCE, "blur")]["b"] == pytest.approx([0.0, 0.5])
 
 
-def test_no_difference_without_both() -> None:
+def test_no_difference_without_both():
     only = [Result(0, 0, (Row("a", "insertion", "blur", 0.5),))]
     assert list(values_by_quantity(only)) == [INSERTION]
 
 
-def test_curves() -> None:
+def test_curves():
     found = curves_by_quantity(results())
     assert list(found) == [INSERTION]
     np.testing.assert_array_equal(found[INSERTION]["b"], [[0.0, 0.5], [0.0, 0.6]])
 
 
-def naive_interval(values: np.ndarray, resamples: int) -> tuple[float, float]:
+def naive_interval(values, resamples):
     generator = np.random.default_rng(7)
     means = sorted(float(generator.choice(values, len(values)).mean()) for _ in range(resamples))
     return means[int(0.025 * resamples)], means[int(0.975 * resamples)]
 
 
-def test_interval_is_that_of_a_naive_bootstrap() -> None:
+def test_interval_is_that_of_a_naive_bootstrap():
     values = np.random.default_rng(0).gamma(1.0, size=60)
     summary = summarise_quantity(INSERTION, {"a": values.tolist()})
     (estimate,) = summary.means
@@ -78,7 +78,7 @@ def test_interval_is_that_of_a_naive_bootstrap() -> None:
     assert estimate.high - estimate.low == pytest.approx(expected, rel=0.1)
 
 
-def test_differences_are_paired() -> None:
+def test_differences_are_paired():
     generator = np.random.default_rng(0)
     hard = generator.normal(size=100)  # how hard each image is, for all methods
     better = hard + 0.1 + 0.01 * generator.normal(size=100)
@@ -89,7 +89,7 @@ def test_differences_are_paired() -> None:
     assert summary.differences["a", "b"] == pytest.approx([-narrow.mean, -narrow.high, -narrow.low])
 
 
-def test_the_same_seed_gives_the_same_numbers() -> None:
+def test_the_same_seed_gives_the_same_numbers():
     values = {"a": np.random.default_rng(0).normal(size=20).tolist(), "b": [0.0] * 20}
     assert summarise_quantity(INSERTION, values, seed=1) == summarise_quantity(INSERTION, values, seed=1)
     assert summarise_quantity(INSERTION, values, seed=1) != summarise_quantity(INSERTION, values, seed=2)
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("examples", [1, 2, 9])
-def test_few_examples_have_no_interval(examples: int) -> None:
+def test_few_examples_have_no_interval(examples):
     values = np.linspace(0, 1, examples)
     summary = summarise_quantity(INSERTION, {"a": values.tolist(), "b": [0.0] * examples})
     mean = pytest.approx(values.mean())
@@ -106,13 +106,13 @@ def test_few_examples_have_no_interval(examples: int) -> None:
     assert str(summary.means[0]) == f"{values.mean():.3f}"
 
 
-def test_ten_examples_have_an_interval() -> None:
+def test_ten_examples_have_an_interval():
     """Take halves at 0 and 1: means are those of ten coins, 2.5 % of which have 2 heads or fewer."""
     summary = summarise_quantity(INSERTION, {"a": [0.0, 1.0] * 5})
     assert str(summary.means[0]) == "0.500 [0.200, 0.800]"
 
 
-def test_order() -> None:
+def test_order():
     quantities = [
         Quantity("deletion", "b"),
         Quantity("deletion", "a"),

@@ -1,20 +1,15 @@
 """Examples that fail, and batches that do not fit."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
-from transformers import ViTForImageClassification
 
 from captum_gmar.evaluation.catalogue import METRICS, metrics_of
 from captum_gmar.evaluation.data.example import Example
-from evaluation.measuring import Make, examples, measure, pixels_of, results, values
+from evaluation.measuring import examples, measure, pixels_of, results, values
 
 
-def test_an_image_that_cannot_be_read_is_left_out(make: Make, tmp_path: Path) -> None:
-    def broken() -> Image.Image:
+def test_an_image_that_cannot_be_read_is_left_out(make, tmp_path):
+    def broken():
         raise OSError("photo.png: cannot be read\nas an image")
 
     data = examples(3)
@@ -27,7 +22,7 @@ def test_an_image_that_cannot_be_read_is_left_out(make: Make, tmp_path: Path) ->
     assert "inside the image of 32x32 pixels" in skipped[1].reason
 
 
-def test_a_model_that_no_method_explains_is_an_error(make: Make) -> None:
+def test_a_model_that_no_method_explains_is_an_error(make):
     """Blame the model only after many failures, as a bad image must not cost the rest."""
     work = make(examples(20), pixels=lambda image: pixels_of(image) * torch.nan, metrics=("average-gain",))
     batch, skipped = measure(work, range(15))
@@ -36,16 +31,16 @@ def test_a_model_that_no_method_explains_is_an_error(make: Make) -> None:
         measure(work, [15])
 
 
-def test_batches_that_do_not_fit_are_halved(vit: ViTForImageClassification, make: Make) -> None:
-    largest: list[int] = []
+def test_batches_that_do_not_fit_are_halved(vit, make):
+    largest = []
 
-    def logits(pixels: Tensor) -> Tensor:
+    def logits(pixels):
         if len(pixels) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         largest.append(len(pixels))
         return vit(pixels).logits
 
-    notes: list[str] = []
+    notes = []
     metrics = tuple(name for name in METRICS if name not in metrics_of("anew"))
     work = make(examples(6), forward_func=logits, note=notes.append, metrics=metrics)
     batch, skipped = measure(work, range(6))
@@ -56,15 +51,15 @@ def test_batches_that_do_not_fit_are_halved(vit: ViTForImageClassification, make
     assert values(batch) == pytest.approx(values(expected), abs=2e-5)
 
 
-def test_one_image_that_does_not_fit_is_an_error(make: Make) -> None:
-    def logits(pixels: Tensor) -> Tensor:
+def test_one_image_that_does_not_fit_is_an_error(make):
+    def logits(pixels):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
         measure(make(examples(2), forward_func=logits, note=lambda text: None), [0, 1])
 
 
-def test_a_bad_image_alone_is_left_out_once_others_are_done(make: Make) -> None:
+def test_a_bad_image_alone_is_left_out_once_others_are_done(make):
     work = make(examples(2), pixels=lambda image: pixels_of(image) * torch.nan)
     work.batches.any_done = True  # by an earlier run
     batch, skipped = measure(work, [0, 1])

@@ -1,22 +1,18 @@
 """Runs that go on where others stopped."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor
-from transformers import ViTForImageClassification
 
 from captum_gmar import evaluate
 from evaluation.small_data import FEW, IMAGES, Pairs, mask, pixels, values_in_order
 
 
-def test_a_folder_keeps_what_is_finished(vit: ViTForImageClassification, tmp_path: Path) -> None:
+def test_a_folder_keeps_what_is_finished(vit, tmp_path):
     folder = tmp_path / "results"
     first = evaluate(vit, Pairs(), **FEW, output=folder)
-    calls: list[int] = []
+    calls = []
 
-    def counted(images: Tensor) -> Tensor:
+    def counted(images):
         calls.append(len(images))
         return vit(images).logits
 
@@ -30,7 +26,7 @@ def test_a_folder_keeps_what_is_finished(vit: ViTForImageClassification, tmp_pat
         evaluate(vit, Pairs(), **FEW, output=folder, seed=1)
 
 
-def test_what_is_replaced_in_memory_is_measured_anew(vit: ViTForImageClassification, tmp_path: Path) -> None:
+def test_what_is_replaced_in_memory_is_measured_anew(vit, tmp_path):
     data = [Pairs()[number] for number in range(IMAGES)]
     evaluate(vit, data, **FEW, output=tmp_path / "results")
     data[1] = (pixels(77), *data[1][1:])
@@ -39,7 +35,7 @@ def test_what_is_replaced_in_memory_is_measured_anew(vit: ViTForImageClassificat
     assert values_in_order(found) == pytest.approx(values_in_order(evaluate(vit, data, **FEW)), abs=1e-6)
 
 
-def test_what_cannot_be_measured_is_left_out_and_said(vit: ViTForImageClassification) -> None:
+def test_what_cannot_be_measured_is_left_out_and_said(vit):
     data = [*(Pairs()[number] for number in range(IMAGES)), (pixels(3) * torch.nan, 0, mask())]
     with pytest.warns(UserWarning, match="left out 1 image, see `skipped`: example 3: "):
         evaluation = evaluate(vit, data, **FEW)
