@@ -194,20 +194,7 @@ def silencing_outcomes(
     counts: Sequence[int],
     fill: Tensor | None = None,
 ) -> Tensor:
-    """Compute the ``OUTCOMES`` (R, K, 3, N) of N examples for R orders and K counts of silent heads, on the CPU.
-
-    Args:
-        model: model with the heads.
-        logits: function that runs the model on inputs.
-        inputs: batch of N examples.
-        targets: one target per example, or one for all.
-        orders: R orders of ablation.
-        counts: K numbers of silent heads.
-        fill: output of silent heads instead of zero.
-
-    Raises:
-        ValueError: if an example has no target, or outputs are not logits of classes.
-    """
+    """Compute the ``OUTCOMES`` (R, K, 3, N) of N examples for R orders and K counts of silent heads, on the CPU."""
     rows = [_outcomes(model, logits, inputs, targets, heads[:count], fill) for heads in orders for count in counts]
     return torch.stack(rows).cpu().view(len(orders), len(counts), len(OUTCOMES), -1)
 

@@ -20,15 +20,10 @@ Change = Callable[[Tensor], Tensor]  # maps a layer's head outputs (N, H, T, D)
 
 @contextmanager
 def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> Iterator[None]:
-    """Apply functions to the head outputs of ``model`` within the block.
+    """Apply ``changes``, which returns a layer's function or None, to the head outputs of ``model`` within the block.
 
-    Args:
-        model: a vision transformer. Other models that run within the block are unchanged.
-        changes: returns a layer's function, or None.
-
-    Raises:
-        RuntimeError: if the model uses gradient checkpointing; at the end of the block, if the block captured no
-            attention over the patch grid.
+    Other models that run within the block are unchanged. At its end it raises RuntimeError if no attention over the
+    patch grid was captured.
     """
     check_no_checkpointing(model)
     outputs = _HeadOutputs(model, changes)

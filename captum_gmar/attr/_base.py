@@ -41,19 +41,12 @@ NO_GRADIENT = (
 
 
 class TargetMaps(NamedTuple):
-    """The result of :meth:`AttentionAttribution.explain` for N examples and K targets of each.
+    """The result of :meth:`AttentionAttribution.explain` for N examples and K targets of each."""
 
-    Attributes:
-        logits: (N, classes) of the model, detached; (0,) where a method without gradient met none.
-        targets: as they were passed, or (N, K) as they were chosen.
-        relevance: (N, K, rows, columns), in single precision for half-precision models.
-        head_importance: (N, K, layers from the method's start layer on, heads), if the method weighs heads.
-    """
-
-    logits: Tensor
-    targets: Any
-    relevance: Tensor
-    head_importance: Tensor | None
+    logits: Tensor  # (N, classes), detached; (0,) where a method without gradient met none
+    targets: Any  # as they were passed, or (N, K) as they were chosen
+    relevance: Tensor  # (N, K, rows, columns), in single precision for half-precision models
+    head_importance: Tensor | None  # (N, K, layers from the start layer on, heads), if the method weighs heads
 
 
 class AttentionAttribution(Attribution, ABC):

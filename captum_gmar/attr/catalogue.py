@@ -30,30 +30,17 @@ ONE_BY_ONE = "Each patch alone, not what several do together."
 
 
 class MethodEntry(NamedTuple):
-    """One method.
+    """One method."""
 
-    Attributes:
-        name: as it is called on the command line and in tables.
-        home: the module in this package, and the class in it, "attr.gmar:GMARAttribution".
-        options: that the class is made with.
-        takes_tokens: whether it takes ``tokens=``, where relevance begins.
-        reads_class: whether the explained class enters the map.
-        share: of what a value is a share: "all tokens" or "all evidence"; None where values are in units of the
-            logit, or without unit.
-        is_ours: whether it is a method of this package; else it is Captum's.
-        unit: of values that are no shares.
-        caveat: a limitation of its maps, in a line below them.
-    """
-
-    name: str
-    home: str
-    options: Mapping[str, Any] = MappingProxyType({})
-    takes_tokens: bool = False
-    reads_class: bool = True
-    share: str | None = None
-    is_ours: bool = True
+    name: str  # on the command line and in tables
+    home: str  # its module in this package and its class, "attr.gmar:GMARAttribution"
+    options: Mapping[str, Any] = MappingProxyType({})  # of the class
+    takes_tokens: bool = False  # ``tokens=``, where relevance begins
+    reads_class: bool = True  # the explained class enters the map
+    share: str | None = None  # ALL_TOKENS or ALL_EVIDENCE, of which values are shares; else they have a unit
+    is_ours: bool = True  # else it is Captum's
     unit: str = OF_LOGIT
-    caveat: str = ""
+    caveat: str = ""  # a limitation of its maps, in a line below them
 
     @property
     def label(self) -> str:
@@ -154,11 +141,7 @@ STEPS = 28  # of insertion and deletion, unless another number is given or there
 
 
 def find_method(name: object) -> str:
-    """Return the name of the method that is meant, whatever its case.
-
-    Raises:
-        ValueError: if there is none; it names those that are near.
-    """
+    """Return the name of the method that is meant, whatever its case; the error names those that are near."""
     wanted = str(name).strip().lower()
     if wanted in METHODS:
         return wanted

@@ -15,19 +15,15 @@ from captum_gmar.engine.request import ChooseTargets
 class Explainer:
     """Several methods for one model.
 
-    ``explain(pixels, targets, contrast)`` gives what all methods say of a batch, and ``relevance(name, pixels, targets,
-    contrast)`` what one of them says of one class each.
+    ``explain(pixels, targets, contrast)`` returns the maps of all methods for a batch, and ``relevance(name, pixels,
+    targets, contrast)`` those of one method and one class each.
 
     Args:
         names: of the methods, in :func:`captum_gmar.list_methods`.
         model: an image classifier.
         forward_func: takes pixels, runs the model once and gives its logits (N, classes).
         tokens: where relevance begins, for methods that take it; none: where they begin themselves.
-        batch_size: how many images may run at once, also where a method makes many of one. None: 16 on the CPU and 128
-            elsewhere.
-
-    Attributes:
-        methods: by name.
+        batch_size: how many images or variants of one may run at once. None: 16 on the CPU and 128 elsewhere.
     """
 
     def __init__(

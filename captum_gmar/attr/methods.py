@@ -76,15 +76,10 @@ def get_method(name: str, model: nn.Module, **options: Any) -> Any:
 
 
 def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
-    """Return the default methods that explain a model; all of them if none does.
+    """Return the default methods that explain a model on the first of the inputs; all of them if none does.
 
     Over one grid of patches all do, so only others are asked. Without one, token evidence gives the map of attention
     evidence, which is then left out.
-
-    Args:
-        names: of the methods.
-        model: which they are to explain.
-        inputs: as the model takes them, of which the first example is taken.
     """
     if not has_several_grids(model, inputs):
         return names
@@ -93,16 +88,7 @@ def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> t
 
 
 def _find_explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> list[str]:
-    """Return the names of the methods that explain a model.
-
-    Args:
-        names: of those that are asked.
-        model: which is explained.
-        inputs: as the model takes them, of which the first example is taken.
-
-    Raises:
-        TypeError: if the model is no ``torch.nn.Module``, or the inputs no tensor.
-    """
+    """Return those of the methods that explain a model on the first of the inputs."""
     check_model(model)
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs must be a tensor of what the model takes. Got {type(inputs).__name__} instead.")

@@ -38,15 +38,7 @@ def name_errors(name: str) -> Iterator[None]:
 
 
 def check_methods(methods: Mapping[Any, Any], reserved: Collection[str] = ()) -> dict[str, Method]:
-    """Return a caller's methods by name.
-
-    Args:
-        methods: from names to methods.
-        reserved: names that stand for something else.
-
-    Raises:
-        TypeError: if a key is no name or reserved, or a method no method.
-    """
+    """Return a caller's methods by name, after a check of both; no name may be one of the ``reserved``."""
     for name in methods:
         if not isinstance(name, str) or not name or name in reserved:
             others = f", other than {', '.join(reserved)}" if reserved else ""
@@ -78,24 +70,11 @@ def relevance_of(
     contrast: TargetType = None,
     ig_steps: int | None = None,
 ) -> Tensor:
-    """Compute the relevance of every patch.
+    """Compute the relevance of every patch (N, rows, columns), or of every tube (N, moments, rows, columns) of videos.
 
-    Args:
-        method: any Captum method, or a callable that takes inputs and ``target=`` and returns attributions in their
-            shape.
-        model: which it explains.
-        pixels: (N, channels, height, width), or videos (N, frames, channels, height, width).
-        target: class indices, in any form that Captum takes.
-        batch_size: how many images may run at once, also where a method makes many of one.
-        contrast: of methods that take it; others ignore it.
-        ig_steps: of integrated gradients, if not Captum's default.
-
-    Returns:
-        Tensor (N, rows, columns), or (N, moments, rows, columns). Of Captum's methods the sum over a patch, and of
-        those that give every pixel what its whole patch is worth, that.
-
-    Raises:
-        Whatever the method raises, and TypeError or ValueError if what it returns are no finite attributions.
+    ``method`` is any Captum method, or a callable that takes inputs and ``target=`` and returns attributions in their
+    shape. Methods that take no ``contrast`` ignore it. At most ``batch_size`` images or variants of one run at once.
+    Attributions that are not finite raise ValueError.
     """
     if isinstance(method, AttentionAttribution):
         return method.relevance(pixels, target, contrast=contrast)
@@ -115,9 +94,7 @@ def attributions_of(
 
 
 def sum_over_patches(method: Method, model: nn.Module, attributions: Tensor) -> Tensor:
-    """Sum attributions (N, channels, height, width) over each patch: (N, rows, columns). Videos (N, frames, channels,
-    height, width) give tubes (N, moments, rows, columns).
-    """
+    """Sum attributions (N, C, H, W) over each patch: (N, rows, columns); videos (N, F, C, H, W) over each tube."""
     if attributions.dim() == VIDEO_DIMS:
         sheet = Sheet.from_frames(attributions.shape[1], tube_frames(model))
         return sheet.split_moments(sum_over_patches(method, model, sheet.to_sheets(attributions)))

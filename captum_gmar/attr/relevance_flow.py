@@ -96,11 +96,7 @@ class FollowedSweep(HeadSweep):
 
 
 def add_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSweep]:
-    """Return the same plan with a follower, which keeps the relevance that the plan propagates.
-
-    Raises:
-        ValueError: if it hands none down from layer to layer; ``name`` says whose plan it is.
-    """
+    """Return the same plan with a follower, which keeps the relevance that the plan propagates."""
     rule, sweep = plan.rule, plan.sweep
     if rule is None and isinstance(sweep, RolloutSweep) and sweep.goes_down:
         follower = FollowedSweep(sweep)
@@ -116,9 +112,7 @@ def add_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSw
 
 
 def relevance_flow(flow: Tensor, explanation: Explanation, start_layer: int) -> RelevanceFlow:
-    """Return the flow by the relevance (N, L, T) of all tokens below the layers from ``start_layer`` on, last layer
-    first.
-    """
+    """Return the flow by the relevance (N, L, T) of all tokens below the layers from ``start_layer`` on, last first."""
     grid, layers = explanation.grid, flow.shape[1]
     prefix = flow.shape[-1] - grid.patches
     total = flow.sum(-1)

@@ -13,19 +13,12 @@ from captum_gmar.classifier.photo_frame import CORNERS, Corners, check_numbers
 
 
 class Detection(NamedTuple):
-    """One query of a detector, and its prediction.
+    """One query of a detector, and its prediction."""
 
-    Attributes:
-        query: its index.
-        label: the class index.
-        probability: that it gives this class.
-        box: left, top, right and bottom of its box, in pixels.
-    """
-
-    query: int
-    label: int
-    probability: float
-    box: Corners
+    query: int  # its index
+    label: int  # the class index
+    probability: float  # of this class
+    box: Corners  # left, top, right and bottom, in pixels
 
     @property
     def target(self) -> tuple[int, int]:
@@ -34,17 +27,11 @@ class Detection(NamedTuple):
 
 
 class DetectedObject(NamedTuple):
-    """An object that a detector finds in a photo.
+    """An object that a detector finds in a photo."""
 
-    Attributes:
-        detector: the model, and its image processor.
-        inputs: the model's inputs by name, on its device.
-        detection: the query, with its box in pixels of the photo.
-    """
-
-    detector: Classifier
-    inputs: dict[str, Tensor]
-    detection: Detection
+    detector: Classifier  # the model, and its image processor
+    inputs: dict[str, Tensor]  # of the model by name, on its device
+    detection: Detection  # the query, with its box in pixels of the photo
 
     @property
     def pixels(self) -> Tensor:

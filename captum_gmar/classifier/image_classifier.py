@@ -222,9 +222,7 @@ class Classifier:
 
 
 def check_classifier(value: object, name: str) -> None:
-    """Raises:
-    TypeError: if it is not a :class:`Classifier`; ``name`` says whose argument it is.
-    """
+    """Check that the argument of this name is a :class:`Classifier`."""
     if not isinstance(value, Classifier):
         raise TypeError(f"{name} must be a Classifier(model, processor). Got {type(value).__name__} instead.")
 

@@ -104,13 +104,8 @@ def choose_device(name: str) -> torch.device:
 def read_pretrained(name: str, read: Callable[[str, bool], T], patience: float | None) -> T:
     """Read a folder or a Hugging Face id, and connect to the hub only if this machine has no copy.
 
-    Args:
-        name: folder or id.
-        read: reads the name; its second argument is true if only files of this machine may be read.
-        patience: seconds for the hub to answer at all.
-
-    Raises:
-        OSError: if it cannot be found or read; the message names it.
+    The second argument of ``read`` is true if only files of this machine may be read. The hub has ``patience`` seconds
+    to answer at all.
     """
     is_folder = _is_folder(name)
     with quiet():
@@ -166,12 +161,7 @@ def _read(name: str, local_files_only: bool, is_text_model: bool) -> tuple[Any, 
 
 
 def check_processor_file(name: str) -> None:
-    """Check that a folder has settings of the image processor; without any, transformers would make up a size of
-    images.
-
-    Raises:
-        ValueError: if the file holds no settings; the message names the folder.
-    """
+    """Check that a folder has settings of the image processor, as transformers would make some up."""
     try:
         settings = json.loads((Path(name) / "preprocessor_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # transformers' own reader reports these
@@ -229,11 +219,7 @@ def _check_config(name: str, config: Any, is_text_model: bool) -> None:
 def check_weights(
     name: str, model: nn.Module, report: Mapping[str, Collection[Any]], kind: str = "image classifier"
 ) -> None:
-    """Check that the file has the model's weights, no fewer and no more.
-
-    Raises:
-        ValueError: if some are missing or of another size, or there are more layers of them than the model has.
-    """
+    """Check that the file has the model's weights, in their shapes, no fewer and no more."""
     parameters = dict(model.named_parameters())
     # Buffers are computed, and a mask token is not used in classification.
     untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]

@@ -95,11 +95,7 @@ class PhotoFrame:
         return _map_box(box, self.whole, self._photo_corners)
 
     def point(self, point: Sequence[float]) -> tuple[float, float]:
-        """Return where a point of the photo, x and y, is in the model's input.
-
-        Raises:
-            ValueError: if it is not two numbers, or the model does not see it.
-        """
+        """Return where a point of the photo, x and y, is in the model's input."""
         left, top, right, bottom = self.seen
         x, y = check_numbers(point, "point", "x and y")
         if not (left <= x < right and top <= y < bottom):
@@ -107,11 +103,7 @@ class PhotoFrame:
         return self.from_photo((x, y, x, y))[:2]
 
     def box(self, box: Corners) -> Corners:
-        """Return the part of a box of the photo that the model sees, in pixels of the photo.
-
-        Raises:
-            ValueError: if the box is not four numbers, not in the photo, or the model sees nothing of it.
-        """
+        """Return the part of a box of the photo that the model sees, in pixels of the photo."""
         check_numbers(box, "box", CORNERS)
         is_in_photo = _intersect(box, self._photo_corners) == tuple(box)
         left, top, right, bottom = shared = _intersect(box, self.seen)
@@ -121,14 +113,7 @@ class PhotoFrame:
         return shared
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """Return where a black and white mask of the photo is white in the model's input.
-
-        Returns:
-            Tensor, boolean (height, width), false at padding.
-
-        Raises:
-            ValueError: if it is of another size than the photo, or not black and white.
-        """
+        """Return where a black and white mask of the photo is white in the model's input: boolean (H, W)."""
         photo_height, photo_width = self.photo_size
         if mask.size != (photo_width, photo_height):
             raise ValueError(
@@ -154,11 +139,7 @@ class PhotoFrame:
 
 
 def check_numbers(values: Any, argument: str, names: str) -> list[float]:
-    """Return the values as numbers, as many as there are names.
-
-    Raises:
-        ValueError: if they are something else.
-    """
+    """Return the values as finite numbers, as many as there are names."""
     try:
         numbers = list(map(float, values))
     except (TypeError, ValueError):
@@ -176,16 +157,9 @@ class PhotoView(NamedTuple):
 
 
 def find_frame(process: Process, colours: Colours, width: int, height: int) -> PhotoFrame:
-    """Return the place of photos of this size in what an image processor makes of them.
+    """Return the place of photos of this size in what an image processor, which makes these colours, makes of them.
 
-    Args:
-        process: The image processor.
-        colours: The colours of what it makes.
-        width: The photo's, in pixels.
-        height: The photo's, in pixels.
-
-    Raises:
-        ValueError: if it turns the photo, folds it or cuts it into tiles.
+    Processors that turn a photo, fold it or cut it into tiles raise ValueError.
     """
 
     def see(picture: Image.Image) -> Tensor:
@@ -255,12 +229,10 @@ def _find_edges(coordinates: npt.NDArray[np.float64], places: range, length: int
 
 
 def _round_edge(measured: float, visible: int, slope: float) -> float:
-    """Return where an edge of the photo is by what was measured: on whole pixels, if it is close to them.
+    """Round a measured edge of the photo to whole pixels, if it is close to them.
 
-    Args:
-        measured: the edge.
-        visible: the first or last pixel at which there is something of the photo.
-        slope: pixels of the photo for one of the model's input.
+    ``visible`` is the first or last pixel of the photo that is seen, ``slope`` the photo's pixels for one of the
+    model's.
     """
     if abs(measured - visible) < max(WHOLE, 0.5 / slope):  # half a pixel of the photo
         return visible

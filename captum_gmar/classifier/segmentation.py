@@ -15,19 +15,12 @@ MAP_DIMS = 4  # of logits
 
 
 class ClassRegion(NamedTuple):
-    """A class over a region of a photo, and its score.
+    """A class over a region of a photo, and its score."""
 
-    Attributes:
-        segmenter: the model, and its image processor.
-        pixels: the model's input (1, channels, height, width), on its device.
-        label: the class index.
-        region: boolean (rows, columns) of the logits.
-    """
-
-    segmenter: Classifier
-    pixels: Tensor
-    label: int
-    region: Tensor
+    segmenter: Classifier  # the model, and its image processor
+    pixels: Tensor  # (1, channels, height, width), on the model's device
+    label: int  # the class index
+    region: Tensor  # boolean (rows, columns) of the logits
 
     def mean_logit(self, pixels: Tensor) -> Tensor:
         """Return the mean logit of the class over the region, (N,), for pixels (N, channels, height, width)."""

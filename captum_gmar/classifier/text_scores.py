@@ -67,10 +67,7 @@ class PackedTextScores(TextScores):
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raises:
-    TypeError: if a text is no string.
-    ValueError: if there are none, one is empty, or one is given twice.
-    """
+    """Check that there are texts, which are strings, none of them empty or given twice."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"texts must be a sequence of strings. Got {texts!r} instead.")
     if not texts or not all(text.strip() for text in texts) or len(set(texts)) < len(texts):

@@ -41,17 +41,10 @@ SAVED_FOR = {
 
 
 def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
-    """Return the task that a model was saved for, by its config. If it cannot be read, or names no class, the task is
-    classification of images, whose loader reports the fault.
+    """Return the task that a model was saved for, by its config, which the hub has ``patience`` seconds to give.
 
-    Args:
-        name (str or Path): Folder or Hugging Face id.
-        patience (float, optional): Seconds for the hub to answer at all.
-            Default: None, as long as its client tries
-
-    Raises:
-        OSError: if the hub cannot be reached.
-        ValueError: if its config names classes in no list.
+    If the config cannot be read, or names no class, the task is classification of images, whose loader reports the
+    fault.
     """
     try:
         config = read_pretrained(os.fspath(name), _read_config, patience)
@@ -74,19 +67,8 @@ def load_for_task(
 ) -> Classifier:
     """Load a trained detector, segmenter, or classifier of videos or sounds, in single precision and evaluation mode.
 
-    Args:
-        name (str or Path): Folder or Hugging Face id.
-        task (VisionTask): Its task, from :func:`find_task`.
-        device (torch.device or str, optional): The device of the model.
-            Default: None, the CPU
-        patience (float, optional): That of :func:`find_task`.
-
-    Returns:
-        Classifier: With its **model** and **processor**, whose ``pixel_values`` take single images.
-
-    Raises:
-        OSError: if it cannot be found or read; the message names it.
-        ValueError: if it is no trained model of this task whose weights fit its config.
+    ``name`` is a folder or a Hugging Face id, ``task`` comes from :func:`find_task`. The classifier's ``pixel_values``
+    take single images.
     """
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, partial(_read_for_task, task), patience)
@@ -125,19 +107,7 @@ def _read_processor(task: VisionTask, name: str, options: dict[str, Any]) -> Any
 def load_answering(
     name: str | Path, *, device: torch.device | str | None = None, patience: float | None = None
 ) -> tuple[Any, Any]:
-    """Load a model that generates text from pictures, in the precision of its file and in evaluation mode.
-
-    Args:
-        name (str or Path): Folder or Hugging Face id.
-        device, patience (optional): Those of :func:`load_for_task`.
-
-    Returns:
-        tuple: The **model** and its **processor**.
-
-    Raises:
-        OSError: if it cannot be found or read; the message names it.
-        ValueError: if it is no trained model that generates text from pictures.
-    """
+    """Load a model that generates text from pictures, in the precision of its file, and its processor."""
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, _read_answering, patience)
     if report["missing_keys"]:

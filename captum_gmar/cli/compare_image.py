@@ -24,12 +24,7 @@ from captum_gmar.inspection.comparison import Comparison
 def compare_image(
     source: Source, image: Path, picture: PictureFile, table: Path | None, settings: CompareSettings
 ) -> None:
-    """Compare methods on an image, write the picture and, if requested, the table, and print the results.
-
-    Raises:
-        OSError: if the image cannot be read, or a file cannot be written.
-        ValueError, CommandError: if there is no such class, or a method cannot explain it.
-    """
+    """Compare methods on an image, write the picture and, if requested, the table, and print the results."""
     classifier = source.classifier
     target = None
     if settings.target is not None:

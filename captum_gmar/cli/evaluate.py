@@ -136,12 +136,8 @@ def run_on_data(
 ) -> tuple[int, int]:
     """Run work on data and model in this process and those that torchrun has started beside it.
 
-    Args:
-        arguments: of the command.
-        work: returns how many images were measured and left out.
-        folder: of the results, if there is one.
-        objects: in each built-in scene.
-        read: makes examples of the data.
+    ``work`` returns how many images were measured and left out, ``read`` makes examples of the data, and built-in
+    scenes have this number of ``objects``.
     """
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.sources import open_subject

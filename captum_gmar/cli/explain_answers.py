@@ -24,19 +24,7 @@ class PromptSettings(NamedTuple):
 def explain_answers(
     source: AnswerSource, pages: Mapping[Path, PictureFile], settings: PromptSettings
 ) -> tuple[int, int]:
-    """Ask the model about each image and write its page.
-
-    Args:
-        source: the model, its processor, and the function that reads images.
-        pages: the page of each image.
-        settings: the question.
-
-    Returns:
-        How many were explained and how many failed. Failures are reported.
-
-    Raises:
-        ValueError, ImportError: if the model generates no text, or transformers is too old.
-    """
+    """Ask the model about each image and write its page; return how many were explained and how many failed."""
     evidence, failed = AnswerEvidence(source.model, source.processor), 0
     for image, page in pages.items():
         try:

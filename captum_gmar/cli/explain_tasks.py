@@ -44,17 +44,7 @@ class TaskSettings(NamedTuple):
 def explain_inputs(
     classifier: Classifier, task: VisionTask, pictures: Mapping[Path, PictureFile], settings: TaskSettings
 ) -> tuple[int, int]:
-    """Explain each input and write its picture.
-
-    Args:
-        classifier: the model, and its processor.
-        task: the model's.
-        pictures: the picture of each input.
-        settings: the question.
-
-    Returns:
-        How many were explained and how many failed. Failures are reported.
-    """
+    """Explain each input and write its picture; return how many were explained and how many failed."""
     failed = 0
     for path, picture in pictures.items():
         try:

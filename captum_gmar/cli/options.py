@@ -280,11 +280,7 @@ class ExplainSettings(NamedTuple):
         return self.target.classes if isinstance(self.target, Top) else 1
 
     def check(self) -> None:
-        """Check that the methods take the options.
-
-        Raises:
-            CommandError: if they do not.
-        """
+        """Check that the methods take the options."""
         if self.tokens:
             check_taken("--tokens", self.methods, lambda method: method.takes_tokens)
         if self.contrast is not None:
@@ -309,11 +305,7 @@ class CompareSettings(NamedTuple):
 
 
 def check_taken(option: str, names: Sequence[str], takes: Callable[[MethodEntry], bool]) -> None:
-    """Check that all of the methods take the option.
-
-    Raises:
-        CommandError: if some do not; it names those that do.
-    """
+    """Check that all of the methods take the option; the error names those that do."""
     others = [name for name in names if not takes(METHODS[name])]
     if others:
         taking = ", ".join(name for name, entry in METHODS.items() if takes(entry))

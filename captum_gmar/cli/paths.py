@@ -22,14 +22,9 @@ OF_NO_PICTURE = ("batch_size", "with_heads")  # settings that leave pictures as 
 
 
 def find_images(arguments: Iterable[str], kind: str = "image") -> tuple[list[Path], int]:
-    """Find the files that the arguments name, each once.
+    """Find the files that the arguments name, each once, and in folders those of the kind "image", "video" or "sound".
 
-    Args:
-        arguments: files, and folders of files.
-        kind: the files to take from a folder: "image", "video" or "sound".
-
-    Returns:
-        The files, and how many arguments name none; these are reported.
+    Return how many arguments name none as well; these are reported.
     """
     images: dict[Path, None] = {}
     failed = 0
@@ -112,18 +107,10 @@ def plan_pictures(
     settings: Mapping[str, Any],
     formats: Sequence[str] = FORMATS,
 ) -> list[PictureFile]:
-    """Plan the path of each image's picture. No two share a name and none replaces an image. A picture that is named
-    here replaces only a picture of the same image with the same settings.
+    """Plan the path of each image's picture. No two share a name and none replaces an image.
 
-    Args:
-        images: the images to explain.
-        output: the file, or the folder for files named after the images, which is made if it ends in a slash.
-        mark: the end of their names.
-        settings: all settings of the pictures; None and empty ones are left out of the note.
-        formats: the allowed suffixes; files in a folder have the first.
-
-    Raises:
-        CommandError: if a file cannot be written there, or its suffix is none of the formats.
+    A picture that is named here replaces only a picture of the same image with the same settings. ``output`` is the
+    file, or a folder for files in the first of the ``formats``, named after the images with ``mark``.
     """
     output = "." if output is None else output
     is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()

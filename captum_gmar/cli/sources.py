@@ -35,15 +35,7 @@ class Source(NamedTuple):
 def open_source(model: str | None, size: int | None, device: str, texts: Sequence[str] = ()) -> Source:
     """Load the model of this name for image files; without a name, the built-in model and scene for every path.
 
-    Args:
-        model: folder or id.
-        size: of the pixels, if not the model's own.
-        device: as :func:`~captum_gmar.classifier.choose_device` takes it.
-        texts: the classes, in place of the model's own.
-
-    Raises:
-        OSError, ValueError: from :func:`~captum_gmar.classifier.choose_device` and
-            :func:`~captum_gmar.classifier.load_classifier`.
+    ``texts`` are the classes, in place of the model's own.
     """
     place: torch.device = choose_device(device)
     if model is not None:
@@ -63,12 +55,7 @@ class AnswerSource(NamedTuple):
 
 
 def open_answering(model: str | None, device: str) -> AnswerSource:
-    """Load the model of this name for image files; without a name, the built-in model and scene.
-
-    Raises:
-        OSError, ValueError: as :func:`open_source`.
-        ImportError: if transformers is too old for the built-in model.
-    """
+    """Load the model of this name for image files; without a name, the built-in model and scene."""
     if model is None:
         with quiet():
             answering, processor = demo.load_answering_model(), demo.load_answering_processor()
@@ -81,17 +68,7 @@ def open_answering(model: str | None, device: str) -> AnswerSource:
 def open_subject(
     arguments: argparse.Namespace, device: torch.device, objects: int, read: Callable[[Path], list[Example]]
 ) -> Iterator[Subject]:
-    """Yield the data and the model that the arguments name; without names, scenes and the built-in model.
-
-    Args:
-        arguments: those of the command, with data, model and size.
-        device: of the model.
-        objects: how many each scene has.
-        read: makes examples from the data.
-
-    Raises:
-        OSError, ValueError: if data or model cannot be read.
-    """
+    """Yield the data and the model that the arguments name; without names, scenes and the built-in model."""
     if arguments.data:
         examples = read(arguments.data)
         classifier = load_classifier(arguments.model, size=arguments.size, device=device, patience=HUB_SECONDS)

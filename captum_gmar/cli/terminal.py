@@ -34,12 +34,7 @@ def one_line(message: object, length: int = 600) -> str:
 
 
 def print_text(text: str) -> None:
-    """Print a result at once, above a progress bar if there is one.
-
-    Raises:
-        OutputError: if stdout is full.
-        BrokenPipeError: if its reader is gone.
-    """
+    """Print a result at once, above a progress bar if there is one."""
     from tqdm import tqdm
 
     try:
@@ -84,11 +79,9 @@ def _warns_itself() -> bool:
 
 
 def listener_of(continuation: str | None, speaks: bool = True) -> "Listener":
-    """Return the listener of a run over a data set.
+    """Return the listener of a run over a data set; of several processes, only the first speaks.
 
-    Args:
-        continuation: what continues an interrupted run; None if nothing does.
-        speaks: whether this process reports progress; of several, only the first does.
+    ``continuation`` is what continues an interrupted run; None if nothing does.
     """
     from captum_gmar.evaluation.runs.progress import Listener
 

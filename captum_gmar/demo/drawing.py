@@ -133,28 +133,17 @@ def draw_colours(rng: np.random.Generator) -> tuple[Plane, Plane]:
 
 @dataclass(frozen=True)
 class Figure:
-    """Shape with a position, texture and colours.
+    """Shape with a position, texture and colours."""
 
-    Attributes:
-        shape: signed distance of unit area.
-        texture: texture, or `None` for the first colour only.
-        size: side in pixels of a square of the same area.
-        centre: column and row in pixels.
-        turn, texture_turn: rotations of shape and texture, as fractions of a full turn.
-        period: period of the texture in pixels.
-        phase: shift of the texture, as fractions of its period.
-        colours: first and second colour, red-green-blue from 0 to 1.
-    """
-
-    shape: Outline
-    texture: Texture | None
+    shape: Outline  # signed distance of unit area
+    texture: Texture | None  # None for the first colour only
     size: float
-    centre: tuple[float, float]
-    turn: float
-    texture_turn: float
-    period: float
-    phase: Phase
-    colours: tuple[Plane, Plane]
+    centre: tuple[float, float]  # column and row in pixels
+    turn: float  # rotation of the shape, as a fraction of a full turn
+    texture_turn: float  # the texture's
+    period: float  # of the texture in pixels
+    phase: Phase  # shift of the texture, as fractions of its period
+    colours: tuple[Plane, Plane]  # first and second, red-green-blue from 0 to 1
 
 
 def draw_figure(rng: np.random.Generator, shape: Outline, texture: Texture | None, size: float) -> Figure:

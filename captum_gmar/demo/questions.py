@@ -15,17 +15,11 @@ DESCRIBE: Final = "what is in the picture?"
 
 
 class Word(NamedTuple):
-    """Word of an answer.
-
-    Attributes:
-        text: the word.
-        kind: "shape", "texture" or "relation", which describe objects, or "other".
-        objects: indices of the described objects, in the order of the scene's labels.
-    """
+    """Word of an answer."""
 
     text: str
-    kind: str = "other"
-    objects: tuple[int, ...] = ()
+    kind: str = "other"  # "shape", "texture" or "relation", which describe objects, or "other"
+    objects: tuple[int, ...] = ()  # indices of the described objects, in the order of the scene's labels
 
 
 class SceneQuestion(NamedTuple):
@@ -49,9 +43,6 @@ def questions_of(scene: Scene) -> list[SceneQuestion]:
     Returns:
         list: Questions. Two objects without a clear relation have none. Two objects of the same shape have only the
         description, since questions name objects by shape.
-
-    Raises:
-        ValueError: If the scene has no objects, or more than two.
 
     Example::
 

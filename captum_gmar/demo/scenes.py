@@ -59,19 +59,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Composition:
-    """Painted scene.
+    """Painted scene."""
 
-    Attributes:
-        canvas: red-green-blue canvas (SIZE, SIZE, 3) from 0 to 1.
-        figures: distractors, then objects, in the order of painting.
-        owner: index of each pixel's uppermost figure (SIZE, SIZE), -1 for the background.
-        labels: class index of each object.
-    """
-
-    canvas: Plane
-    figures: tuple[Figure, ...]
-    owner: NDArray[np.int_]
-    labels: tuple[int, ...]
+    canvas: Plane  # red-green-blue (SIZE, SIZE, 3) from 0 to 1
+    figures: tuple[Figure, ...]  # distractors, then objects, in the order of painting
+    owner: NDArray[np.int_]  # index of each pixel's uppermost figure (SIZE, SIZE), -1 for the background
+    labels: tuple[int, ...]  # class index of each object
 
 
 def make_scene(seed: int, objects: int | None = None) -> Scene:

@@ -31,11 +31,7 @@ def check_deterministic(model: nn.Module | ModelInfo) -> None:
 
 
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
-    """Check that ``F.dropout`` of these arguments does nothing.
-
-    Raises:
-        RuntimeError: if ``F.dropout`` of these arguments draws at random.
-    """
+    """Check that ``F.dropout`` of these arguments does nothing."""
     if p and training:
         raise RuntimeError(
             f"Expected a model without dropout but got dropout of p={p}: an explanation of one random pass explains no "
@@ -46,20 +42,10 @@ def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool
 def check_forward(
     forward_func: Logits, model: nn.Module, output: Tensor, start: Node | None, entry: Node | None, inputs: Tensor
 ) -> None:
-    """Check that a function runs the model alone, and keeps the examples in their order.
+    """Check that a function runs the model alone, and keeps the examples in their order. The model itself does.
 
-    The model itself does, so that its graph is not searched.
-
-    Args:
-        forward_func: gave the output.
-        model: runs in it.
-        output: (N, ...) or, of layers apart, (L·N, ...).
-        start: of the inputs in autograd's graph.
-        entry: what enters the model's layers or their first attention.
-        inputs: (N, channels, height, width), or others.
-
-    Raises:
-        RuntimeError: if the output also depends on the inputs past the entry, or rows are flipped, rolled or indexed.
+    The output (N, ...), or (L·N, ...) of layers apart, must depend on the inputs, which ``start`` stands for in
+    autograd's graph, only by the ``entry`` of the model's layers or of their first attention.
     """
     if forward_func.run is model or start is None or output.grad_fn is None or entry is None:
         return

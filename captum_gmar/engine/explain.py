@@ -22,11 +22,7 @@ class Pass(Enum):
 
 
 def choose_pass(passes: Collection[Pass], info: ModelInfo, inputs: Tensor) -> Pass:
-    """Return the pass that fits the model's structure, of those that a method has.
-
-    Raises:
-        RuntimeError: if the model is traced or exported.
-    """
+    """Return the pass that fits the model's structure, of those that a method has."""
     if Pass.VALUES in passes:
         return Pass.VALUES if has_several_grids(info, inputs) or not has_patch_size(info) else Pass.ATTENTION
     if Pass.WINDOWS in passes:
@@ -44,17 +40,6 @@ def explain_model(
 
     Where attention over a patch grid was expected and none was captured, it may still be written out by the model, or
     in windows: then a second pass looks for that. Errors of ``forward_func`` are raised as they are.
-
-    Args:
-        passes: those of the method.
-        model: the model that ``forward_func`` runs. It is left as it was.
-        forward_func: gives the logits.
-        plan: the method's.
-        inputs: as the model takes them, all of one batch.
-        request: the targets, and further arguments.
-
-    Raises:
-        ValueError, RuntimeError, FloatingPointError: those of the pass.
     """
     info = ModelInfo(model)
     chosen, refusal = choose_pass(passes, info, inputs), None

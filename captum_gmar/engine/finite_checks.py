@@ -57,11 +57,7 @@ def _are_finite(tensors: Tensor) -> Tensor:
 
 
 def check_finite(tensor: Tensor, what: str) -> None:
-    """Check that all numbers are finite; ``what`` names them.
-
-    Raises:
-        FloatingPointError: if any number is NaN or infinite; ``what`` says of what it is.
-    """
+    """Check that all numbers are finite; ``what`` names them."""
     flags = Flags()
     flags.finite(tensor, what)
     flags.look()

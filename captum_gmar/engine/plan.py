@@ -20,11 +20,7 @@ from captum_gmar.engine.rule import Importance, Rule, Sweep
 
 @dataclass(frozen=True)
 class TokenRule(ABC):
-    """A formula of the tokens between layers (``hidden_states.capture.LayerTokens``) and their gradient.
-
-    Args:
-        balances: whether the gradient is LibraGrad's.
-    """
+    """A formula of the tokens between layers and their gradient: LibraGrad's where ``balances`` is set."""
 
     balances: bool = False
 
@@ -43,28 +39,17 @@ def _itself(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """A method's rules, and where they apply.
+    """A method's rules, and where they apply."""
 
-    Args:
-        rule: applied to each layer in the backward pass.
-        sweep: applied to all layers afterwards.
-        start_layer: the first layer that counts; negative ones count from the end.
-        tokens: where relevance begins, if not where the model's classifier reads.
-        separate: whether every layer has the gradient of its own logits: those that the rest of the model gives to the
-            layer's output.
-        score: a function from logits (N, classes) to scores of the same shape, which are explained.
-        implementation: of the kernels; private, as the engine chooses it by size and device.
-        token_rule: in place of rule and sweep, of methods that read tokens between layers.
-    """
-
-    rule: Rule | None = None
-    sweep: Sweep | None = None
-    start_layer: int = 0
-    tokens: Start | None = None
+    rule: Rule | None = None  # applied to each layer in the backward pass
+    sweep: Sweep | None = None  # applied to all layers afterwards
+    start_layer: int = 0  # the first layer that counts; negative ones count from the end
+    tokens: Start | None = None  # where relevance begins, if not where the model's classifier reads
+    # each layer has the gradient of its own logits: those of the model without the layers after it
     separate: bool = False
-    score: Callable[[Tensor], Tensor] = _itself
-    token_rule: TokenRule | None = None
-    implementation: Implementation | None = None
+    score: Callable[[Tensor], Tensor] = _itself  # from logits (N, classes) to explained scores of this shape
+    token_rule: TokenRule | None = None  # in place of rule and sweep, of methods that read tokens between layers
+    implementation: Implementation | None = None  # of the kernels, in place of the engine's choice
 
     @property
     def reads_target(self) -> bool:
@@ -100,11 +85,7 @@ class Explanation(NamedTuple):
 
 
 def first_layer(start_layer: int, layers: int) -> int:
-    """Return the number of a method's start layer, which may be counted from the end.
-
-    Raises:
-        ValueError: if it is none of them.
-    """
+    """Return the number of a method's start layer, which may be counted from the end."""
     if not isinstance(start_layer, int) or not -layers <= start_layer < layers:
         raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
     return start_layer % layers

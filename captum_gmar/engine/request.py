@@ -26,36 +26,21 @@ ChooseTargets: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Request(NamedTuple):
-    """The arguments of a method beside the pixel values.
+    """The arguments of a method beside the pixel values."""
 
-    Attributes:
-        targets: K of them, each in a form that Captum takes, or a function that chooses them by the logits.
-        additional_forward_args: passed to the model after the pixels; a tensor among them has one row per example.
-        internal_batch_size: how many examples run at once at most; None: all.
-        contrast: outputs whose logits are subtracted from each target's, in a form that Captum takes.
-    """
-
-    targets: Sequence[TargetType] | ChooseTargets
-    additional_forward_args: object = None
-    internal_batch_size: int | None = None
-    contrast: TargetType = None
+    targets: Sequence[TargetType] | ChooseTargets  # K, each in a form that Captum takes or a function of the logits
+    additional_forward_args: object = None  # after the pixels; tensors have one row per example
+    internal_batch_size: int | None = None  # how many examples run at once at most; None: all
+    contrast: TargetType = None  # outputs whose logits are subtracted from each target's
 
     def check(self, examples: int) -> None:
-        """Check that lists are as long as there are examples, which a batch could not tell.
-
-        Raises:
-            AssertionError: from Captum, if they are not.
-        """
+        """Check that lists are as long as there are examples, which a batch could not tell."""
         if self.internal_batch_size is not None:
             for target in (*(() if callable(self.targets) else self.targets), self.contrast):
                 _validate_target(examples, target)
 
     def batches(self, pixels: Tensor) -> Iterator[tuple[Tensor, "Request"]]:
-        """Yield the pixels (N, channels, height, width) in batches, with the request for each.
-
-        Raises:
-            AssertionError: in Captum's words, if the batch size is none.
-        """
+        """Yield the pixels (N, channels, height, width) in batches, with the request for each."""
         size = len(pixels) if self.internal_batch_size is None else self.internal_batch_size
         if not isinstance(size, int) or size < 1:
             raise AssertionError("Batch size must be greater than 0.")
@@ -77,18 +62,9 @@ class Request(NamedTuple):
 def explain_in_halves(
     run: Callable[[Tensor, Request], OfExamples], pixels: Tensor, request: Request
 ) -> list[OfExamples]:
-    """Run on all examples, or on each half of them where memory does not hold all.
+    """Run on all examples, or on each half of them where memory does not hold all; return the results in their order.
 
-    Args:
-        run: takes some examples' pixels and what is to be explained of them; where it fails it leaves nothing behind.
-        pixels: (N, channels, height, width).
-        request: of all of them.
-
-    Returns:
-        Of as many examples each as fit, in their order.
-
-    Raises:
-        torch.OutOfMemoryError: if memory does not hold one.
+    Where ``run`` fails it leaves nothing behind.
     """
     try:
         return [run(pixels, request)]
@@ -127,15 +103,10 @@ def _part(target: TargetType, examples: slice, count: int) -> TargetType:
 
 
 def each_target(targets: Targets, examples: int) -> list[TargetType]:
-    """Return K targets for so many examples, each in a form that Captum takes.
+    """Return K targets for N examples, each in a form that Captum takes.
 
-    Args:
-        targets: K classes for all examples, as a sequence or a tensor (K,), or a tensor (N, K) of each example's own.
-        examples: N.
-
-    Raises:
-        TypeError: if they are neither a sequence nor a tensor, or the sequence holds lists or tensors of several.
-        ValueError: if there are none, or the tensor is of another shape.
+    ``targets`` are K classes for all examples, as a sequence or a tensor (K,), or a tensor (N, K) of each example's
+    own.
 
     >>> import torch
     >>> each_target([281, 282], examples=3)
@@ -173,15 +144,10 @@ OTHER_INPUTS = {
 
 
 def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
-    """Return the one tensor (N, channels, height, width) among the inputs.
+    """Return the one floating-point tensor (N, channels, height, width) among a user's inputs.
 
-    Args:
-        inputs: as a user passes them.
-        takes_others: whether it may also be one of videos, spectrograms or images that are cut into patches already.
-
-    Raises:
-        ValueError: if there are several, or it is no such batch of floating-point numbers.
-        RuntimeError: within a transform of ``torch.func``, or with a tangent of forward-mode differentiation.
+    With ``takes_others`` it may also be one of videos, spectrograms or images that are cut into patches already. A
+    transform of ``torch.func`` or a tangent of forward-mode differentiation raises RuntimeError.
     """
     tensors = _format_tensor_into_tuples(inputs)
     if not tensors:

@@ -65,9 +65,7 @@ class Sweep(Protocol):
     """A method's formula for all layers, after the backward pass if there is one."""
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None) -> Tensor:
-        """Return relevance (N, T) by that of the start tokens (N, T), and the heads' importance if a rule found it
-        before.
-        """
+        """Return relevance (N, T) by that of the start tokens (N, T), and the heads' importance if a rule found it."""
 
 
 class HeadSweep(Sweep):
@@ -138,20 +136,12 @@ def uniform_relevance(relevance: Tensor) -> Tensor:
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Check that an option is one of its choices.
-
-    Raises:
-        ValueError: if the option's value is none of the choices.
-    """
+    """Check that an option is one of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}. Got {value!r} instead.")
 
 
 def check_residual(residual: float) -> None:
-    """Check that a residual is a finite number, zero or more.
-
-    Raises:
-        ValueError: if it is no finite number, zero or more.
-    """
+    """Check that a residual is a finite number, zero or more."""
     if not isinstance(residual, int | float) or not 0 <= residual < float("inf"):
         raise ValueError(f"residual must be a finite number, zero or more. Got {residual!r} instead.")

@@ -20,18 +20,9 @@ SEVERAL_OUTPUTS = (
 
 
 def select(scores: Tensor, target: TargetType, contrast: TargetType, flags: Flags | None = None) -> Tensor:
-    """Return what is explained (N,): the target's scores of (N, classes), minus the contrast's.
+    """Return what is explained (N,): the target's scores of (N, ...), minus the contrast's.
 
-    Args:
-        scores: (N, ...) of the outputs.
-        target: one output of each example, in a form that Captum takes.
-        contrast: another output of each example, in such a form, or None.
-        flags: take the checks that would wait for a device; without them all are made at once.
-
-    Raises:
-        AssertionError: from Captum, if the target or the contrast has none of its forms.
-        TypeError, ValueError: as :func:`check_target`, or if the contrast equals the target.
-        FloatingPointError: if a selected score is NaN or infinite.
+    ``flags`` take the checks that would wait for a device; without them all are made at once.
     """
     deferred = Flags() if flags is None else flags
     selected = _select_scores(scores, target, "target", deferred)
@@ -45,19 +36,10 @@ def select(scores: Tensor, target: TargetType, contrast: TargetType, flags: Flag
 
 
 def check_target(shape: Sequence[int], target: TargetType, name: str = "target", flags: Flags | None = None) -> None:
-    """Check that a target selects one number of each example's output.
+    """Check that a target selects one number of each example's output, of shape (N, ...).
 
-    A target in none of Captum's forms passes, as Captum refuses it by name.
-
-    Args:
-        shape: (N, ...) of the outputs.
-        target: in a form that Captum takes.
-        name: of the argument.
-        flags: take the check of indices on another device than the CPU.
-
-    Raises:
-        TypeError: if an index is no integer.
-        ValueError: if an index is missing or out of range.
+    A target in none of Captum's forms passes, as Captum refuses it by name. ``flags`` take the check of indices on
+    another device than the CPU.
     """
     examples, *sizes = shape
     indices = _indices(target, examples, name)

@@ -113,11 +113,7 @@ def arrow(metric: str) -> str:
 
 
 def make_removal(name: str, model: "nn.Module", seed: int = 0) -> "Removal":
-    """Make the way of removal of this name, for images of a model; the seed is that of noise.
-
-    Raises:
-        ValueError: if there is none of this name.
-    """
+    """Make the removal of this name for images of a model; the seed is that of noise."""
     entry = REMOVALS[check_name(name, REMOVALS, "removals")]
     given: dict[str | None, dict[str, Any]] = {None: {}, "seed": {"seed": seed}, "model": {"model": model}}
     made: Removal = load(entry.home)(**given[entry.takes])
@@ -125,11 +121,7 @@ def make_removal(name: str, model: "nn.Module", seed: int = 0) -> "Removal":
 
 
 def check_name(name: object, known: Mapping[str, Any], option: str) -> str:
-    """Return the name if it is known.
-
-    Raises:
-        ValueError: if it is not; the error names near ones.
-    """
+    """Return the name if it is known; the error names near ones."""
     if isinstance(name, str) and name in known:
         return name
     near = get_close_matches(str(name).lower(), known)

@@ -165,13 +165,7 @@ class Outcome(NamedTuple):
 def run_evaluation(
     settings: EvaluationSettings, methods: Mapping[str, Method], subject: Subject, place: Workplace
 ) -> Outcome:
-    """Measure what is not measured yet, and write the results. No process returns before they are written.
-
-    Raises:
-        OSError: if the folder cannot be written to, or another run is at work there.
-        ValueError: if it holds other things, or the settings do not go with model or data.
-        RuntimeError: if the model cannot be explained; the error names the method.
-    """
+    """Measure what is not measured yet, and write the results. No process returns before they are written."""
     numbers = sample_numbers(len(subject.examples), settings.limit, settings.seed, settings.part)
     settings = complete_settings(settings, subject, numbers)
     depends = {**subject.fingerprints(), **settings.as_numbers_depend()}
@@ -191,12 +185,8 @@ def _finish(
 ) -> tuple[list[Result], dict[str, float], list[Skipped]]:
     """Measure all that the run does not keep yet.
 
-    Returns:
-        In the first process all results, in the order of the data, and the mean seconds of each method for a map; and
-        in every process what was left out.
-
-    Raises:
-        RuntimeError: if nothing could be measured; it names the method.
+    In the first process, return all results, in the order of the data, and the mean seconds of each method for a map;
+    and in every process what was left out.
     """
     names = (*work.methods, *CONTROLS)  # in the order of the tables
     kept, skipped = run.finish(numbers, work.measure, names, partial(missing_methods, names))
@@ -240,12 +230,7 @@ def methods_for(subject: Subject) -> tuple[str, ...]:
 def make_methods(
     methods: object, model: nn.Module, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Mapping[str, Method]:
-    """Make methods of :func:`captum_gmar.list_methods` for the model, or check the caller's own; return them by name.
-
-    Raises:
-        TypeError: if they are neither names nor methods by name.
-        ValueError: if a name is not known.
-    """
+    """Make methods of :func:`captum_gmar.list_methods` for the model, or check the caller's own, by name."""
     if isinstance(methods, Mapping):
         return check_methods(methods, CONTROLS)
     names = map(find_method, unique_names(methods, "methods"))

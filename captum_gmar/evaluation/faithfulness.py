@@ -120,11 +120,7 @@ def _logits(classifier: Classifier, is_rounded: bool, pixels: Tensor) -> Tensor:
 
 
 def _probabilities(classifier: Classifier, logits: Tensor) -> Tensor:
-    """Return (N, classes).
-
-    Raises:
-        ValueError: if the model has one output.
-    """
+    """Return (N, classes)."""
     probabilities = classifier.probabilities(logits)
     if probabilities is None:
         raise ValueError("evaluate must go with a model of several classes")

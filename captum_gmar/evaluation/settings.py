@@ -26,11 +26,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """The settings of :func:`captum_gmar.evaluate`.
-
-    Raises:
-        ValueError: if a name is not known, or a number out of its range.
-    """
+    """The settings of :func:`captum_gmar.evaluate`."""
 
     methods: tuple[str, ...]  # names, in the order of the tables
     metrics: tuple[str, ...] | None = None  # names; None for those that the data allows
@@ -62,11 +58,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """The settings of :func:`captum_gmar.evaluate_heads`.
-
-    Raises:
-        ValueError: if there is no score, or a number is out of its range.
-    """
+    """The settings of :func:`captum_gmar.evaluate_heads`."""
 
     scores: tuple[str, ...] = DEFAULT_SCORES  # names
     target: str | int = "predicted"  # or "label", a class index or a class name
@@ -84,11 +76,7 @@ class HeadSettings:
 
 
 def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: Sequence[int]) -> EvaluationSettings:
-    """Fill in metrics, removals and steps by the data and the model.
-
-    Raises:
-        ValueError: if the settings do not fit these.
-    """
+    """Fill in metrics, removals and steps by the data and the model."""
     has_objects = any(example.has_object for example in subject.examples)
     metrics = settings.metrics or default_metrics(has_objects)
     unknown = metrics_of("localisation", metrics)
@@ -115,11 +103,7 @@ def _steps(steps: int | None, patches: int | None) -> int:
 
 
 def unique_names(names: object, option: str) -> tuple[str, ...]:
-    """Return the names, each once.
-
-    Raises:
-        TypeError: if they are no sequence of names.
-    """
+    """Return the names, each once."""
     if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{option} must be a sequence of names. Got {names!r} instead. Of one, pass [name].")
     return tuple(dict.fromkeys(names))

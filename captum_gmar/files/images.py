@@ -16,9 +16,6 @@ def read_image(path: str | Path) -> Image.Image:
 
     Transparent parts become white. 16-bit grey is scaled from its whole range, 0 to 65535. Integers beyond that and
     floats beyond 0 to 1 are scaled from their smallest to their largest value. Of several frames, the first is read.
-
-    Raises:
-        OSError: if there is no such file, or it cannot be read as an image; the message names the file.
     """
     path, name = Path(path), readable_name(path)
     try:

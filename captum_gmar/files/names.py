@@ -38,15 +38,7 @@ def fit_name(stem: str, ending: str, longest: int = LONGEST) -> str:
 
 
 def check_file(path: Path, kind: str) -> None:
-    """Check that something can be read of this path.
-
-    Args:
-        path: of a file.
-        kind: what it should be, as errors name it, such as "an image".
-
-    Raises:
-        OSError: if it is no file, or an empty one; the message names it, and says what is there.
-    """
+    """Check that something can be read of this path; the error names it, the kind ("an image") and what is there."""
     name = readable_name(path)
     if path.is_dir():
         raise OSError(f"{name}: is a folder, not {kind}")

@@ -29,17 +29,8 @@ class Clip(NamedTuple):
 def read_video(path: str | Path, frames: int) -> Clip:
     """Read so many frames of a video, from the first to the last, evenly apart.
 
-    Args:
-        path (str or Path): GIF, animated WebP or PNG; with PyAV (the extra ``[video]``) what FFmpeg
-            reads, such as MP4.
-        frames (int): How many the model takes.
-
-    Returns:
-        Clip: **frames**, 8-bit RGB, the **seconds** between them, and **frame_count**, how many there are.
-
-    Raises:
-        OSError: if there is no such file, or it cannot be read as a video; the message names it.
-        ValueError: if it holds fewer frames.
+    GIF, animated WebP and PNG are read, and with PyAV (the extra ``[video]``) what FFmpeg reads, such as MP4. A file
+    that is no video raises OSError, and one with fewer frames ValueError.
     """
     path = Path(path)
     check_file(path, "a video")
@@ -55,12 +46,9 @@ def read_video(path: str | Path, frames: int) -> Clip:
 
 
 def save_film(images: Sequence[Image.Image], path: Path, seconds: float, note: str = "") -> None:
-    """Write a film in the format that the suffix names, gif or mp4, which browsers play; each image is seen so long.
+    """Write a film as gif or mp4, by the suffix, which browsers play; each image is seen for so many seconds.
 
     The note, in ASCII, is the comment in its metadata.
-
-    Raises:
-        OSError: if it cannot be written, or PyAV or its encoders are missing for an MP4; the message names ``path``.
     """
     if path.suffix.lower() == ".gif":
         first, *others = images

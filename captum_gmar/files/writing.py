@@ -34,9 +34,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of ``path`` to write to; at the end of the block it becomes ``path``.
 
     After an error or an interrupt the temporary file is removed, and the file at ``path`` is unchanged.
-
-    Raises:
-        OSError: if it cannot be written; the message names ``path``.
     """
     target = Path(os.path.realpath(path))  # a link stays a link: the file it leads to is replaced
     temporary = target.with_name(secrets.token_hex(8).join(_TEMPORARY))
@@ -63,11 +60,7 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8. File names in it that are no UTF-8 become readable ones.
-
-    Raises:
-        OSError: as :func:`atomic_write`.
-    """
+    """Write a text in UTF-8. File names in it that are no UTF-8 become readable ones."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -97,16 +90,7 @@ def save_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]") -> None:
 
 
 def save_picture(figure: "Figure", path: Path, note: str = "") -> None:
-    """Write the figure in the format that the suffix names. Its folder is made if it is not there.
-
-    Args:
-        figure: what is drawn.
-        path: where it goes.
-        note: what :func:`read_note` finds in it again, in ASCII; PNG and JPEG say of which software they are as well.
-
-    Raises:
-        OSError: as :func:`atomic_write`.
-    """
+    """Write the figure in the format that the suffix names, with a note in ASCII, and make its folder."""
     suffix = path.suffix[1:].lower()
     options: dict[str, Any] = {"dpi": DOTS_PER_INCH}
     if suffix == "png":

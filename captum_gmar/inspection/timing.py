@@ -27,12 +27,8 @@ def time_in_turns(
 ) -> tuple[dict[str, Times], float]:
     """Return the times of calls that take turns, and the median time of a reference that runs before each of them.
 
-    Args:
-        calls: from names to what is timed.
-        reference: what they are compared with.
-        device: whose work is waited for.
-        rounds: how often each call is run; after five seconds altogether a call is not run again.
-        advance: called after each turn.
+    Each call is run so many rounds, though not again after five seconds altogether; ``advance`` is called after each
+    turn.
     """
     times = {name: Times([]) for name in calls}
     reference_seconds = []

@@ -44,12 +44,7 @@ def _integers(target: Target) -> Tensor:
 
 
 def output_at(forward_func: ForwardFunc, index: tuple[int, ...]) -> ForwardFunc:
-    """Return a function that selects one output per example, (N,).
-
-    Args:
-        forward_func: returns (N, queries, classes) or (N, classes, rows, columns).
-        index: (query, class) or (class, row, column).
-    """
+    """Return a function that selects one output per example, (N,), at (query, class) or (class, row, column)."""
 
     def select_output(inputs: Tensor) -> Tensor:
         outputs = forward_func(inputs)
@@ -65,14 +60,7 @@ def output_at(forward_func: ForwardFunc, index: tuple[int, ...]) -> ForwardFunc:
 
 
 def target_output(outputs: Any, indices: Tensor | None, examples: int, softmax: bool) -> Tensor:
-    """Return the target's output for each example (N,), in at least single precision.
-
-    Args:
-        outputs: model outputs (N, C), or (N,) or (N, 1) without indices.
-        indices: target class of each example (N,).
-        examples: N.
-        softmax: take the softmax over the classes first.
-    """
+    """Return the target's output for each example (N,), in at least single precision, of (N, C), or (N,) or (N, 1)."""
     table = check_outputs(outputs, examples)
     if indices is None:
         return _single_output(table, softmax)

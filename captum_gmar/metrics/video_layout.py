@@ -60,12 +60,7 @@ class Sheet(NamedTuple):
 
 @dataclass(frozen=True)
 class FramewiseRemoval:
-    """Removal of a sheet's patches that treats each frame as an image.
-
-    Args:
-        removal: removal of patches of images.
-        sheet: layout of the frames.
-    """
+    """Removal of a sheet's patches that treats each frame as an image."""
 
     removal: PixelRemoval
     sheet: Sheet
@@ -97,20 +92,10 @@ def framewise_removal(removal: Removal, sheet: Sheet) -> Removal:
 
 
 def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tuple[Tensor, Tensor, Sheet]:
-    """Convert videos and their maps to sheets.
+    """Convert videos (N, F, C, H, W) and their maps to sheets (N, tube·C, moments·H, W), and return their layout too.
 
-    Args:
-        videos: (N, F, C, height, width).
-        maps: relevance of tubes (N, moments, rows, columns), or attributions in the videos' shape.
-        patch_size: frames, height and width of a tube of attributions; without frames, a tube has one.
-
-    Returns:
-        Sheets (N, tube·C, moments·height, width); relevance (N, moments·rows, columns) or attributions in the sheets'
-        shape; and the layout.
-
-    Raises:
-        TypeError: if the maps are not a tensor.
-        ValueError: if the maps or the tubes do not fit the videos.
+    Maps are relevance of tubes (N, moments, rows, columns), or attributions in the videos' shape, with ``patch_size``
+    as frames, height and width of a tube; without frames, a tube has one.
     """
     if not isinstance(maps, Tensor):
         raise TypeError(f"attributions must be a tensor in the shape of the videos. Got {type(maps).__name__} instead.")

@@ -74,12 +74,7 @@ class Heat(NamedTuple):
 
 
 def heat_of(attribution: Map, photo: Image.Image, name: str = "attribution", outlier_perc: float = OUTLIERS) -> Heat:
-    """Return the map of an attribution over a photo, of patches or of pixels, whose channels are summed.
-
-    Raises:
-        TypeError: if it is no tensor or array of numbers.
-        ValueError: if it is not one map, not finite, or ``outlier_perc`` is no percentage; ``name`` says which it is.
-    """
+    """Return the map of an attribution over a photo, of patches or of pixels, whose channels are summed."""
     values = array_of(attribution, name)
     if values.ndim == 3:
         is_last = values.shape[2] in (1, 3) and (values.shape[0] not in (1, 3) or values.shape[:2] == photo.size[::-1])
@@ -94,12 +89,7 @@ def heat_of(attribution: Map, photo: Image.Image, name: str = "attribution", out
 
 
 def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
-    """Return relevance of patches, (rows, columns), or several such.
-
-    Raises:
-        TypeError: if it is no tensor or array of numbers.
-        ValueError: if it has another number of dimensions, or nothing in it; ``name`` says which it is.
-    """
+    """Return relevance of patches, (rows, columns), or several such."""
     values = array_of(relevance, name)
     if values.ndim != dimensions or not values.size:
         shape = ("several", "rows", "columns")[-dimensions:]
@@ -114,9 +104,6 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     value. The scale is never shorter than the mean, or twice the mean from zero, so that a map whose values hardly
     differ looks as flat as it is. Where at most ``outlier_perc`` percent of the values are far from all others, the
     scale ends at the others.
-
-    Raises:
-        ValueError: if values are not finite, ``name`` says which they are, or ``outlier_perc`` is no percentage.
     """
     if not isinstance(outlier_perc, Real) or not 0 <= outlier_perc < 100:
         raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc!r} instead.")
@@ -133,17 +120,7 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
 
 
 def blend(photo: Image.Image, heat: Heat, crop: Crop | None = None, smooth: bool = False) -> Image.Image:
-    """Compose a map over its photo in grey.
-
-    Args:
-        photo: RGB.
-        heat: the map.
-        crop: where the map is in the photo, the whole of it by default. It is framed where it leaves something out.
-        smooth: interpolate between the patches.
-
-    Returns:
-        PIL.Image.Image: as large as the photo.
-    """
+    """Compose a map over its photo in grey, as large as the photo, of which the map covers ``crop``."""
     left, top, right, bottom = part = visible_part(photo, crop)
     grey = np.asarray(photo.convert("L"), np.float32)
     faded = np.full_like(grey, FADE_UNSEEN)
@@ -187,11 +164,7 @@ def _line(image: Image.Image, thickness: float) -> int:
 
 
 def corners_of(box: Any, name: str) -> Crop:
-    """Return the corners of a box.
-
-    Raises:
-        ValueError: if they are not four numbers in this order; ``name`` says of what.
-    """
+    """Return the corners of a box, four numbers in order."""
     try:
         left, top, right, bottom = map(float, box)
     except (TypeError, ValueError):
@@ -202,11 +175,7 @@ def corners_of(box: Any, name: str) -> Crop:
 
 
 def visible_part(photo: Image.Image, crop: Crop | None) -> tuple[int, int, int, int]:
-    """Return the part of a crop that is in the photo, in whole pixels.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Return the part of a crop that is in the photo, in whole pixels."""
     left, top, right, bottom = (0, 0, *photo.size) if crop is None else corners_of(crop, "crop")
     part = max(0, round(left)), max(0, round(top)), min(photo.width, round(right)), min(photo.height, round(bottom))
     if not (part[0] < part[2] and part[1] < part[3]):
@@ -235,12 +204,7 @@ def spread(values: Array, photo: Image.Image, crop: Crop | None = None, smooth: 
 
 
 def photo_of(image: Pixels) -> Image.Image:
-    """Return a photo as RGB.
-
-    Raises:
-        TypeError: if it is no tensor, array or image.
-        ValueError: if shape or values are not those of one image.
-    """
+    """Return a photo as RGB."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     pixels = array_of(image, "image")
@@ -269,11 +233,7 @@ def _levels(pixels: Array) -> Array:
 
 
 def array_of(values: object, name: str) -> Array:
-    """Return an array of numbers, floats in double precision.
-
-    Raises:
-        TypeError: if it is no tensor or array; ``name`` says what it is.
-    """
+    """Return an array of numbers, floats in double precision."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()

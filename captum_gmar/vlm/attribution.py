@@ -47,9 +47,6 @@ class AnswerAttribution:
 
         Args:
             spans: Tokens of each phrase, for example ``[slice(1, 3)]``.
-
-        Raises:
-            ValueError: if there are no phrases, or a phrase has no tokens.
         """
         if not spans or not all(self.tokens[span] for span in spans):
             raise ValueError(
@@ -73,10 +70,6 @@ class AnswerAttribution:
 
         In models with query tokens, such as BLIP-2, attention rollout distributes these to patches
         (:func:`~captum_gmar.vlm.query_former.query_patch_weights`).
-
-        Raises:
-            ValueError: if the model's layout of image tokens is unknown.
-            IndexError: if there is no such picture.
         """
         if self.pictures is None:
             raise ValueError("It is not known which image token of this model stands for which place in the picture.")

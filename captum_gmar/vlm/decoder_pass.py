@@ -57,9 +57,6 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
         arguments: model inputs of one example, with the answer except its last word.
         words: number W of words, made by the last rows.
         score: function of logits that returns the explained scores.
-
-    Raises:
-        RuntimeError: if the decoder's attention or layers cannot be captured.
     """
     given = model, arguments, words, score
     with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):

@@ -21,11 +21,7 @@ TokenLayout = Callable[[PicturePrompt], Sequence[Picture] | None]
 
 
 def picture_tokens(prompt: PicturePrompt) -> Sequence[Picture] | None:
-    """Return the tokens of every picture, or None if the model's layout is unknown.
-
-    Raises:
-        ValueError: if the number of tokens does not fit the pictures.
-    """
+    """Return the tokens of every picture, or None if the model's layout is unknown."""
     if prompt.arguments.get("pixel_values") is None:
         return []
     layout = LAYOUTS.get(prompt.config.model_type)

@@ -24,10 +24,6 @@ def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -
         prompt: question for the processor's chat template, or a text with image tokens, which is used unchanged. Empty
             for encoder–decoder captioners.
         images: one or several pictures.
-
-    Raises:
-        ValueError: if there is no processor, it does not accept the pictures or the prompt or does not fit the model;
-            or if the model takes no pictures.
     """
     pictures = _list_pictures(images)
     if processor is None:

@@ -26,15 +26,7 @@ from captum_gmar.engine.rule import HeadRule, Importance, Rule, Step
 
 
 class BackwardPass:
-    """The propagation of relevance down the layers.
-
-    Args:
-        rule: the method's.
-        forward_pass: with the captured layers.
-        relevance: (N, T) above the last layer.
-        first: the layer at which it ends.
-        flags: receive checks of numbers, which are looked at in the end.
-    """
+    """The propagation of relevance (N, T) from above the last layer down to the layer ``first``."""
 
     def __init__(self, rule: Rule, forward_pass: ForwardPass, relevance: Tensor, first: int, flags: Flags) -> None:
         self.rule = rule
@@ -51,11 +43,7 @@ class BackwardPass:
         self.read = torch.zeros(forward_pass.tokens, dtype=torch.bool, device=relevance.device)
 
     def run(self, selected: Tensor, goes_again: bool = False) -> None:
-        """Propagate relevance by the gradient of the scores (N,).
-
-        Raises:
-            RuntimeError: if it depends on no layer, or not on every layer in turn.
-        """
+        """Propagate relevance by the gradient of the scores (N,)."""
         self.forward_pass.check_gradient(selected)
         taps = self.forward_pass.taps[self.first :]
         for number, tap in enumerate(taps, self.first):
@@ -146,11 +134,7 @@ class BackwardPass:
         self.importance[layer].append(step.importance)
 
     def _look_at(self, layer: int, gradient: Tensor) -> Tensor:
-        """Note the largest magnitudes of the gradient (n, H, T, D) with respect to the output of a layer's attention.
-
-        Returns:
-            Tensor (n, T), the largest magnitude of each token's.
-        """
+        """Note the largest magnitudes of the gradient (n, H, T, D) of a layer's output; return each token's (n, T)."""
         largest = _largest(gradient)  # not finite if any number is not, and quicker than to look at each
         self._note_largest(layer, largest)
         return largest
@@ -164,8 +148,7 @@ class BackwardPass:
     def check_start(self, start: Tensor, whole: bool) -> None:
         """Check that the target reads the start tokens (N, T) after the last layer; the flags raise the error.
 
-        Args:
-            whole: whether of all patches all are to be read; not where their maximum is.
+        Not all patches are read, and ``whole`` is false, where their maximum is.
         """
         prefix = self.forward_pass.grid.prefix_tokens(self.forward_pass.tokens)
         read, begins = self.read, start[0].to(self.read.device) > 0

@@ -46,21 +46,8 @@ def explain_attention(
 ) -> tuple[list[Explanation], NoPatchGridError | None]:
     """Run ``forward_func`` forward once and, where the plan has a rule, backward once for each target.
 
-    Args:
-        info: the model that ``forward_func`` runs, for its patch grid and the tokens its classifier reads.
-        forward_func: gives the logits; without a rule, its output may be anything.
-        plan: the method's.
-        pixels: (N, channels, height, width), all of one batch.
-        request: the targets, which mean nothing without a rule, and the rest.
-
-    Returns:
-        The explanation of each target; or none, and the error of a model whose attention is not over one patch grid.
-
-    Raises:
-        ValueError: if the plan's start layer or tokens are none of the model's.
-        RuntimeError: if the gradient of a layer cannot be had; or if attention over the patch grid is not captured and
-            the plan takes each layer's own logits.
-        FloatingPointError: if the target's logits, a layer's gradient or the relevance is NaN or infinite.
+    Return the explanation of each target; or none, and the error of a model whose attention is not over one patch grid.
+    Pixels are (N, channels, height, width). Without a rule, the output may be anything.
     """
     with run_forward(info, forward_func, plan, pixels, request.additional_forward_args) as (forward_pass, output):
         if forward_pass.refusal is not None:

@@ -42,13 +42,7 @@ class ForwardPass(AttentionMode):
     """The attention layers of a model, captured within the block as they are called.
 
     Parameters are passed to every function detached, so that autograd neither computes their gradients nor keeps
-    tensors for them.
-
-    Args:
-        examples: N.
-        grid: of the patches.
-        plan: whose rule reads the layers in the backward pass, and whose sweep reads them after it.
-        apart: how many layers there are that are cut off from each other; 0 where they are not.
+    tensors for them. ``apart`` is the number of layers that are cut off from each other, or 0.
     """
 
     def __init__(self, examples: int, grid: PatchGrid, plan: Plan, apart: int = 0) -> None:
@@ -226,11 +220,7 @@ class ForwardPass(AttentionMode):
         return F.pad(attention.to(self.like).mean((1, 2)), (self.tokens - tokens, 0))
 
     def _follows(self, *inputs: Tensor) -> bool:
-        """Return whether a layer comes as the layers before it let expect, else refuse the model.
-
-        Raises:
-            RuntimeError: if the layer does not depend on the layer before.
-        """
+        """Return whether a layer comes as the layers before it let expect, else refuse the model."""
         if self.windowed_shape is not None:
             return self._refuse(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
@@ -245,22 +235,14 @@ class ForwardPass(AttentionMode):
         return True
 
     def check_gradient(self, selected: Tensor) -> None:
-        """Check that a gradient goes from the scores (N,) to the last layer, and between the layers.
-
-        Raises:
-            RuntimeError: if it does not depend on that layer, or by operations of which torch has no gradient.
-        """
+        """Check that a gradient goes from the scores (N,) to the last layer, and between the layers."""
         if self.last is None or not depends((selected,), self.last, self.cuts):
             raise without_gradient_error(self.count - 1)
         if self.cuts:
             raise cut_gradient_error()
 
     def find_refusal(self, model: nn.Module) -> NoPatchGridError | None:
-        """Return the error of a model whose attention is not over one patch grid; None if it is.
-
-        Raises:
-            RuntimeError: if the model is traced or exported.
-        """
+        """Return the error of a model whose attention is not over one patch grid; None if it is."""
         if self.count or self.refusal is not None:
             return self.refusal
         name, grid = type(model).__name__, self.grid

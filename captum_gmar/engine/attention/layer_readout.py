@@ -15,11 +15,7 @@ from captum_gmar.engine.models.patch_grid import check_rows
 
 
 def sum_layer_logits(logits: Tensor, forward_pass: ForwardPass, model: nn.Module) -> Tensor:
-    """Sum the logits (L·N, ...) of all layers, an output under :func:`separate_layers`: (N, ...)
-
-    Raises:
-        RuntimeError: if the layers of the model are not those that were captured.
-    """
+    """Sum the logits (L·N, ...) of all layers, an output under :func:`separate_layers`: (N, ...)"""
     layers = forward_pass.apart
     if forward_pass.count and forward_pass.count != layers:
         raise RuntimeError(

@@ -103,11 +103,7 @@ class LayerTokens(NamedTuple):
 
     @property
     def attention_input(self) -> Tensor:
-        """Output (N, T, hidden) of the norm before the last layer's attention.
-
-        Raises:
-            RuntimeError: if there is no such norm.
-        """
+        """Output (N, T, hidden) of the norm before the last layer's attention."""
         self.check_attention()
         _, _, output, normalised = self.attention[-1]
         if normalised is None or normalised.grad_fn is None or not depends((output,), normalised.grad_fn):
@@ -118,11 +114,7 @@ class LayerTokens(NamedTuple):
         return normalised
 
     def gradients(self, selected: Tensor, tensors: Sequence[Tensor], retain_graph: bool) -> list[Tensor]:
-        """Compute gradients of the explained outputs (N,) with respect to captured tensors.
-
-        Raises:
-            RuntimeError: if there is no gradient, or LibraGrad does not know an operation.
-        """
+        """Compute gradients of the explained outputs (N,) with respect to captured tensors."""
         first, cuts = tensors[0].grad_fn, list[Node]()
         if first is None or not depends((selected,), first, cuts):
             raise without_gradient_error(len(self.tokens) - 2)
@@ -150,19 +142,7 @@ class LayerTokens(NamedTuple):
 def capture_layers(
     info: ModelInfo, forward_func: Logits, pixels: Tensor, additional_forward_args: Sequence[Any], balances: bool
 ) -> LayerTokens:
-    """Run ``forward_func`` for the model's own or LibraGrad's backward pass.
-
-    Args:
-        info: the model that ``forward_func`` runs; it does not change.
-        forward_func: returns the logits.
-        pixels: (N, channels, height, width).
-        additional_forward_args: arguments after the pixels.
-        balances: use LibraGrad's gradients.
-
-    Raises:
-        ValueError: if no layers are found.
-        RuntimeError: if layers do not run once each over the patch grid, or LibraGrad does not know an operation.
-    """
+    """Run ``forward_func`` on pixels (N, C, H, W) for the model's own or, balanced, LibraGrad's backward pass."""
     model = info.model
     check_deterministic(info)
     grid, layers = patch_grid(info, *pixels.shape[-2:]), transformer_layers(info)

@@ -18,20 +18,7 @@ from captum_gmar.engine.targets import select
 def explain_hidden_states(
     info: ModelInfo, forward_func: Logits, plan: Plan, pixels: Tensor, request: Request
 ) -> list[Explanation]:
-    """Explain each target by the plan's token rule.
-
-    Args:
-        info: the model that ``forward_func`` runs.
-        forward_func: returns the logits.
-        plan: plan with a token rule.
-        pixels: (N, channels, height, width).
-        request: targets and additional arguments.
-
-    Raises:
-        ValueError: if no layers are found.
-        RuntimeError: if layers do not run once each over the patch grid, or LibraGrad does not know an operation.
-        FloatingPointError: if the target's logits, a gradient or the relevance is NaN or infinite.
-    """
+    """Explain each target by the plan's token rule, of pixels (N, channels, height, width)."""
     rule = plan.token_rule
     assert rule is not None
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()

@@ -58,12 +58,8 @@ class Origin(NamedTuple):
 def libra_gradients(model: nn.Module, keeps_parameters: bool = False) -> Iterator["LibraGradPass"]:
     """Give the model's results LibraGrad's gradients within the block, in this thread.
 
-    Gradients may be computed within the block or after it. Parameters are constant.
-
-    Args:
-        model: the model that runs.
-        keeps_parameters: parameters that require grad have gradients. Use it for parameters that are added to tokens
-            (biases, positions, prefix tokens), and freeze the others.
+    Gradients may be computed within the block or after it. Parameters are constant, unless ``keeps_parameters`` is set
+    for parameters that are added to tokens (biases, positions, prefix tokens); freeze the others.
     """
     _check_interceptable(model)
     libra_pass = LibraGradPass(model, keeps_parameters)

@@ -10,13 +10,6 @@ from torch import Tensor
 def gradients(
     selected: Tensor, tensors: Sequence[Any], retain_graph: bool = False, allow_unused: bool = False
 ) -> tuple[Tensor, ...]:
-    """Compute gradients of the explained outputs (N,) with respect to tensors or edges of the graph.
-
-    Args:
-        selected: explained output of each example.
-        tensors: tensors or graph edges.
-        retain_graph: keep the graph for another backward pass.
-        allow_unused: return None for tensors without a gradient.
-    """
+    """Compute gradients of the explained outputs (N,) with respect to tensors or edges of the graph."""
     # Examples are independent, so the sum has their gradients with fewer operations.
     return torch.autograd.grad(selected.sum(), tensors, retain_graph=retain_graph or None, allow_unused=allow_unused)

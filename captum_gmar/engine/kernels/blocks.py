@@ -119,11 +119,7 @@ class AttentionBlocks:
         return attention
 
     def gradient(self, rows: slice) -> Tensor:
-        """Refuse the call, as only layers in a backward pass have a gradient.
-
-        Raises:
-            RuntimeError: as there is none without a pass backward.
-        """
+        """Refuse the call, as only layers in a backward pass have a gradient."""
         raise RuntimeError("No gradient: these blocks were not met on the way back.")
 
     def spare(self, matrix: int, rows: slice) -> Tensor:
@@ -280,8 +276,9 @@ def read_in_blocks(layer: LayerGradient, reduction: Reduction) -> HeadSums:
 
 
 def _read_positive(layer: LayerGradient, row: Tensor) -> HeadSums:
-    """Compute r·(A ⊙ G)⁺ as half the sum of A ⊙ rG and of its magnitude. With r, never negative, in the gradient of the
-    output, the block is read fewer times.
+    """Compute r·(A ⊙ G)⁺ as half the sum of A ⊙ rG and of its magnitude.
+
+    With r, never negative, in the gradient of the output, the block is read fewer times.
     """
     weighted = (layer.grad_output * row[:, None, :, None]).to(layer.grad_output.dtype)
     parts = []

@@ -74,13 +74,7 @@ def read_layer(layer: LayerGradient, reduction: Reduction) -> HeadSums:
 
 
 def is_fused(query: Tensor, value: Tensor, implementation: Implementation | None = None) -> bool:
-    """Return whether torch's own backward runs, beside which a layer is read; else blocks do both.
-
-    Args:
-        query: (N, H, T, D)
-        value: (N, H, T, D)
-        implementation: of a plan that names one.
-    """
+    """Return whether torch's own backward runs for (N, H, T, D), beside which a layer is read; else blocks do both."""
     if query.shape[-1] != value.shape[-1]:
         return False
     # On a CPU blocks are as quick or quicker, as products are shared: a layer of ViT-B at 768² takes 1.11 times the

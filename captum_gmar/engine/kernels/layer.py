@@ -73,11 +73,8 @@ class BackwardListener(Protocol):
 class LayerTap(ABC):
     """An attention layer of a forward pass, which a listener receives in the backward pass.
 
-    Args:
-        number: of the layer.
-        edge: a tensor, or an edge of autograd's graph, whose gradient brings the backward pass to the layer. A scalar
-            that receives zero will do: autograd comes to it even if nothing else asks for it.
-        lse: of the layer, if it is known.
+    The gradient of ``edge``, a tensor or an edge of autograd's graph, brings the backward pass to the layer. A scalar
+    that receives zero will do: autograd comes to it even if nothing else asks for it.
     """
 
     number: int = 0
@@ -111,11 +108,8 @@ def resolve_scale(query: Tensor, scale: float | None) -> float:
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """Return the attention (..., queries, keys) of queries (..., queries, D) and keys (..., keys, D).
 
-    A query whose keys are all masked attends to nothing, as in ``F.scaled_dot_product_attention``.
-
-    Args:
-        mask: boolean, True for keys that are seen, or additive.
-        scale: of the scores; default: as torch's.
+    The mask is boolean, True for keys that are seen, or additive. A query whose keys are all masked attends to nothing,
+    as in ``F.scaled_dot_product_attention``.
     """
     scores = query @ key.mT * resolve_scale(query, scale)
     if mask is None:

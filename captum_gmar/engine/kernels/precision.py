@@ -28,9 +28,7 @@ def block_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def row_products(rows: Tensor, matrices: Tensor) -> Tensor:
-    """Multiply rows (B, K, R) in single precision at least by matrices (B, R, T) of any: (B, K, T), in that of the
-    rows.
-    """
+    """Multiply rows (B, K, R), in single precision at least, by matrices (B, R, T) of any precision: (B, K, T)."""
     if matrices.dtype == rows.dtype:
         return torch.bmm(rows, matrices)
     high = rows.to(matrices.dtype)

@@ -19,11 +19,7 @@ from captum_gmar.engine.kernels.workspace import Scratch, Workspace
 
 @dataclass(eq=False)
 class BlocksTap(LayerTap):
-    """A layer whose blocks a listener receives; it may iterate over the blocks any number of times, also none.
-
-    Args:
-        workspace: for the backward pass; layers may share one.
-    """
+    """A layer whose blocks a listener receives; it may iterate over the blocks any number of times, also none."""
 
     workspace: Workspace = field(default_factory=Workspace)
 

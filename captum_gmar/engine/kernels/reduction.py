@@ -55,9 +55,7 @@ class Matrices(Protocol):
 
     @property
     def spare(self) -> Tensor:
-        """Memory (..., H, R, T) for products of the gradient, or of both once the attention has been read, which writes
-        here. A sweep has none.
-        """
+        """Memory (..., H, R, T) for products; those with the attention overwrite it. A sweep has none."""
 
 
 class Block(Matrices, Protocol):

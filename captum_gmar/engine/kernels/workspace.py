@@ -33,11 +33,7 @@ class Workspace:
     def take(self, name: str, shape: tuple[int, ...], like: Tensor, room: int = 0) -> Tensor:
         """Return memory for this shape, which holds anything: the tensor taken under the name before is lost.
 
-        Args:
-            name: under which it is kept.
-            shape: of what is returned.
-            like: of the same device and precision.
-            room: how many elements there are to be at least, for larger shapes to come.
+        The memory has at least ``room`` elements, for larger shapes to come.
         """
         place = name, shape, like.dtype, like.device, room
         if place not in self.views:
@@ -57,13 +53,7 @@ class Workspace:
 
 
 class Scratch:
-    """Memory for one block of a layer, which its blocks share.
-
-    Args:
-        layer: of which the blocks are.
-        workspace: from which the memory comes.
-        precision: of the blocks; default: single at least.
-    """
+    """Memory for one block of a layer, which its blocks share, in their precision; default: single at least."""
 
     def __init__(
         self, layer: AttentionLayer, workspace: Workspace | None = None, precision: torch.dtype | None = None

@@ -22,11 +22,8 @@ def attention_implementation(model: nn.Module | ModelInfo, name: str) -> Iterato
     """Switch the Hugging Face modules of ``model`` to an attention implementation, in this thread.
 
     Other models and threads may share configs, so these do not change: only the value that this thread reads differs.
-    timm's modules call torch's attention in all threads, which returns the same numbers.
-
-    Raises:
-        RuntimeError: within another block of the same thread with another implementation, which could then capture no
-            attention.
+    timm's modules call torch's attention in all threads, which returns the same numbers. A block within another one of
+    the same thread with another implementation raises RuntimeError.
     """
     info = inspect_model(model)
     configs, outer_names = _configs(info), _thread_names.names

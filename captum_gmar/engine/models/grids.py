@@ -14,15 +14,10 @@ Shape = tuple[int, ...]
 
 
 class FieldGrid(NamedTuple):
-    """Even grid over some dimensions of the inputs.
+    """Even grid over some dimensions of the inputs."""
 
-    Attributes:
-        shape: (rows, columns) or (time, rows, columns).
-        dims: dimensions of the inputs.
-    """
-
-    shape: Shape
-    dims: Shape
+    shape: Shape  # (rows, columns) or (time, rows, columns)
+    dims: Shape  # dimensions of the inputs
 
     @property
     def patches(self) -> int:
@@ -97,9 +92,7 @@ def sum_fields(fields: Sequence[Tensor]) -> Tensor:
 class KnownGrids:
     """Grids of a model's convolutions, to find the grid of a number of tokens.
 
-    Args:
-        maps: spatial shapes of the convolutions' outputs: (rows, columns), or (time, rows, columns) for videos.
-        frames: number of frames of a video; None for images.
+    ``maps`` are spatial shapes of the convolutions' outputs: (rows, columns), or (time, rows, columns) for videos.
     """
 
     def __init__(self, maps: Iterable[Shape], frames: int | None = None) -> None:

@@ -22,18 +22,12 @@ NAMES = frozenset((*PREFIX_PARAMETERS, *QUERY_PARAMETERS, *SWITCHES, *POOLING, F
 
 
 class ModelInfo:
-    """Attributes of a model's modules.
-
-    Attributes:
-        model: the model.
-        named: modules by name, as in ``model.named_modules()``.
-        modules: the first module of each class and all modules with any of NAMES, with these attributes.
-    """
+    """Attributes of a model's modules."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.named = dict(named_modules(model))
-        self.modules: list[tuple[nn.Module, dict[str, Any]]] = []
+        self.named = dict(named_modules(model))  # by name, as in ``model.named_modules()``
+        self.modules: list[tuple[nn.Module, dict[str, Any]]] = []  # the first of each class and all with any of NAMES
         class_names: dict[type, frozenset[str]] = {}
         for module in self.named.values():
             kind = type(module)

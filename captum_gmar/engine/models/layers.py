@@ -23,17 +23,11 @@ OTHER_LISTS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 
 
 def transformer_layers(model: nn.Module | ModelInfo, count: int | None = None) -> list[nn.Module]:
-    """Return the vision tower's layers, first to last.
+    """Return the vision tower's layers, first to last: ``count`` of them, or the longest list.
 
     Layers are the children of one ``nn.ModuleList`` or ``nn.Sequential``, have one class and contain attention. Of
-    several lists, the one nearest to a patch embedding is chosen, which excludes CLIP's text tower.
-
-    Args:
-        model: a vision transformer, or a model that contains one.
-        count: number of layers, for example of captured attention layers; None: the longest list.
-
-    Raises:
-        ValueError: if there is no such list, or more than one.
+    several lists, the one nearest to a patch embedding is chosen, which excludes CLIP's text tower. None, or more than
+    one, raises ValueError.
     """
     info = inspect_model(model)
     stacks = {
@@ -57,11 +51,7 @@ def transformer_layers(model: nn.Module | ModelInfo, count: int | None = None) -
 
 
 def has_several_grids(model: nn.Module | ModelInfo, inputs: Tensor) -> bool:
-    """Return whether the model has no single patch grid of images.
-
-    Raises:
-        RuntimeError: if the model is traced or exported.
-    """
+    """Return whether the model has no single patch grid of images."""
     info = inspect_model(model)
     check_not_traced(info)
     if inputs.dim() != 4 or info.tokens(QUERY_PARAMETERS) or has_stages(info):

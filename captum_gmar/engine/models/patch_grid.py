@@ -81,11 +81,7 @@ def check_rows(outputs: Tensor, examples: int, layers: int = 1) -> None:
 class Logits:
     """Callable that returns the logits of ``forward_func`` as a tensor, for Captum's methods.
 
-    ``run`` is ``forward_func`` itself.
-
-    Args:
-        forward_func: a callable that returns a tensor or an output with a ``logits`` tensor. Wrappers for data
-            parallelism are removed, since they use other threads or prepare training.
+    ``run`` is ``forward_func`` without wrappers for data parallelism, which use other threads or prepare training.
     """
 
     run: Callable[..., Any]
@@ -161,11 +157,7 @@ class PatchGrid(NamedTuple):
 
 
 def patch_grid(model: nn.Module | ModelInfo, height: int, width: int) -> PatchGrid:
-    """Return the model's patch grid for an image of ``height`` × ``width`` pixels.
-
-    Raises:
-        ValueError: if the model has no patch size or the image is smaller than one patch.
-    """
+    """Return the model's patch grid for an image of ``height`` × ``width`` pixels."""
     info = inspect_model(model)
     size = _find_patch_size(info)
     if size is None:
@@ -181,11 +173,7 @@ def patch_grid(model: nn.Module | ModelInfo, height: int, width: int) -> PatchGr
 
 
 def has_patch_size(info: ModelInfo) -> bool:
-    """Return whether the model has a patch size, or is a single module, which needs none.
-
-    Raises:
-        RuntimeError: if it has none and is traced or exported.
-    """
+    """Return whether the model has a patch size, or is a single module, which needs none."""
     if _find_patch_size(info) is not None or next(info.model.children(), None) is None:
         return True
     check_not_traced(info)
@@ -204,11 +192,7 @@ def _find_patch_size(info: ModelInfo) -> tuple[int, int] | None:
 
 
 def no_patch_size_error(info: ModelInfo) -> ValueError:
-    """Return the error for a model without patches.
-
-    Raises:
-        RuntimeError: if the model is traced or exported.
-    """
+    """Return the error for a model without patches."""
     check_not_traced(info)
     return ValueError(
         f"Found no patch size in {type(info.model).__name__}: neither a config.patch_size nor a patch embedding "

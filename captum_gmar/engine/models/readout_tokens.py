@@ -33,12 +33,7 @@ TIMM_PATCH_POOLS = ("avg", "avgmax", "max", "map")
 
 
 def check_start(start: Start | None) -> None:
-    """Check the form of ``start``, independently of the model.
-
-    Raises:
-        TypeError: if ``start`` is not a string, a patch or a list of these.
-        ValueError: if a string is unknown, or a list is empty or has duplicates.
-    """
+    """Check the form of ``start``, independently of the model."""
     parts = start if isinstance(start, list) else [] if start is None else [start]
     if not all(isinstance(part, str) or _is_patch(part) for part in parts):
         raise TypeError(f"The tokens that relevance starts at must be {START_FORMS}. Got {start!r} instead.")
@@ -66,18 +61,8 @@ def start_relevance(model: nn.Module | ModelInfo, grid: PatchGrid, tokens: int, 
     token and half at the patches in DINOv2, or at the distillation token in DeiT with teacher.
 
     The shares do not depend on the head's weights, and pooling by maximum or attention counts as mean. For a custom
-    head that reads other tokens, pass ``start``.
-
-    Args:
-        model: the model with its classifier.
-        grid: the model's patch grid.
-        tokens: number T of prefix tokens and patches.
-        start: "cls", "distillation", "patches" (their mean), a patch (row, column), or a list of these with equal
-            shares.
-
-    Raises:
-        TypeError: if ``start`` has another form.
-        ValueError: if the model lacks the token or the grid lacks the patch.
+    head that reads other tokens, pass ``start``: "cls", "distillation", "patches" (their mean), a patch (row, column),
+    or a list of these with equal shares.
     """
     check_start(start)
     prefix = tokens - grid.patches

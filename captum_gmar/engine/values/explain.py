@@ -49,20 +49,9 @@ def explain_values(
     """Compute value times gradient of all attention, on the finest grid of the model, summed over layers.
 
     Where layers follow one another, each layer's gradient is that of its own logits; elsewhere that of the model's.
-
-    Args:
-        model: the model that ``forward_func`` runs. It is left as it was.
-        forward_func: gives the logits.
-        plan: of its start layer and score.
-        inputs: images (N, channels, height, width), videos (N, frames, channels, height, width), spectrograms
-            (N, time, bins), or images that come as patches (N, patches, numbers), with a tensor (N, 2) of rows and
-            columns among the further arguments.
-        request: the targets, and further arguments.
-
-    Raises:
-        ValueError: if there is no such layer, or images that come as patches are not of one size.
-        RuntimeError: if no attention is captured whose values are of places.
-        FloatingPointError: if the target's logits or the relevance is NaN or infinite.
+    Inputs are images (N, channels, height, width), videos (N, frames, channels, height, width), spectrograms (N, time,
+    bins), or images that come as patches (N, patches, numbers), with a tensor (N, 2) of rows and columns among the
+    further arguments.
     """
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
     captured = _capture(model, forward_func, inputs, arguments)
@@ -171,17 +160,7 @@ def _capture_apart(
 def run_together(
     model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any], writes_out: bool = False
 ) -> tuple[ValueMode, Tensor]:
-    """Run forward, the layers as they are.
-
-    Args:
-        writes_out: whether attention is written out and kept.
-
-    Returns:
-        The mode with the values that attention mixes, and the logits.
-
-    Raises:
-        RuntimeError: if there are not as many outputs as examples.
-    """
+    """Run forward, the layers as they are; return the values that attention mixes, and the logits."""
     mode, marked = ValueMode(EACH, writes_out), mark(inputs)
     mode.streams.start = marked.grad_fn
     with mode, force_eager(), _expose_attention(model), _note_entries(model, mode):

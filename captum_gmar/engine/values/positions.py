@@ -49,15 +49,7 @@ class PlacedTokens(NamedTuple):
 
 
 class Positions:
-    """The positions of the tokens of one pass.
-
-    Args:
-        model: for its prefix tokens, and an order of its tokens.
-        examples: N.
-        grids: that tokens may lie on.
-        kind: what the finest grid is made as.
-        padded: number of empty tokens behind the positions.
-    """
+    """The positions of the tokens of one pass, whose finest grid is made as ``kind``."""
 
     def __init__(
         self,
@@ -78,23 +70,15 @@ class Positions:
         self.time_is_last = getattr(config_of(model), "attention_type", None) == attends_jointly
 
     def field(self, mixed: MixedValues, gradient: Tensor) -> PlacedTokens | None:
-        """Return value times gradient at the positions; None if the values have none.
-
-        Args:
-            mixed: the values.
-            gradient: with respect to them.
-        """
+        """Return value times gradient at the positions; None if the values have none."""
         product = widen(mixed.value.detach()) * widen(gradient)
         return self._place_map(product) if mixed.is_map else self._place(mixed, product)
 
     def tokens_of(self, mixed: MixedValues) -> Tensor | None:
         """Return the number of each position's token, (N, *grid), counted through all sequences of values.
 
-        Args:
-            mixed: values (sequences, heads, tokens, head dimension).
-
-        Returns:
-            None if tokens stand for no place, for several, or some place for none or several of them.
+        None if tokens stand for no place, for several, or some place for none or several of them. Values are
+        (sequences, heads, tokens, head dimension).
         """
         sequences, _, count, _ = mixed.value.shape
         numbers = torch.arange(sequences * count, device=mixed.value.device).view(sequences, count)
@@ -132,8 +116,8 @@ class Positions:
         return product.sum((1, 2) if is_among_channels else (1, 3))  # attention among channels has positions last
 
     def _undo_cut(self, tokens: Tensor, mixed: MixedValues) -> Tensor | None:
-        """Return the tokens as they were before a cut ahead of their layers, so that those that attend as a whole are
-        in the order of the cuts.
+        """Return the tokens as before a cut ahead of their layers, those that attend as a whole in the order of the
+        cuts.
         """
         entry, channels = mixed.entry, -1 if mixed.channels is None else mixed.channels
         if self.grids.is_video or entry is None:
@@ -201,9 +185,8 @@ class Positions:
 def move_back(value: Tensor, product: Tensor) -> Tensor | None:
     """Return a number for each token (..., of the shape that the tokens had before they were moved); None if unknown.
 
-    Args:
-        value: of tokens that were cut, projected, and brought into heads.
-        product: numbers of its shape, of which each token's are added up.
+    ``value`` is of tokens that were cut, projected and brought into heads; each token's numbers of ``product`` are
+    summed.
     """
     projected = _origin(value)
     source = None if projected is None else _before_projection(projected)
@@ -251,8 +234,8 @@ def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
 
 
 def _origin_of_parts(joint: GradientEdge) -> GradientEdge | None:
-    """Return the one origin of all parts of a concatenation, as of windows that each got the class token; None if there
-    is not one.
+    """Return the one origin of all parts of a concatenation, as of windows with the class token; None if there are
+    more.
     """
     origins = {_origin(part) for part in _following(joint.node)}
     return origins.pop() if len(origins) == 1 else None

@@ -16,11 +16,7 @@ FACTORS = {"Bmm": 0, "Mm": 0, "Baddbmm": 1, "Addmm": 1, "Linear": 0, "Convolutio
 
 
 class TokenStreams:
-    """Of one pass forward.
-
-    Attributes:
-        start: where the inputs stand in the graph.
-    """
+    """Streams of tokens in one forward pass, whose inputs are at ``start`` in the graph."""
 
     def __init__(self) -> None:
         self.start: Node | None = None

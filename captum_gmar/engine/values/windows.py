@@ -132,23 +132,8 @@ def explain_windows(
     """Explain a model whose tokens attend in windows, or between whose layers tokens are merged.
 
     Relevance is on the grid of the first layer that counts. A plan that takes each layer by itself gives their mean on
-    the finest grid.
-
-    Args:
-        model: the model that ``forward_func`` runs. It is left as it was.
-        forward_func: gives the logits.
-        plan: of a rule that reads heads, or of a sweep that goes down the layers.
-        inputs: images (N, channels, height, width).
-        request: the targets, and further arguments.
-        refusal: the error of the pass over one patch grid, if that came before.
-
-    Raises:
-        NoPatchGridError: if attention is not of places with one another, in layers one upon the other; the refusal,
-            where that says more.
-        ValueError: if the plan is another, or its start layer or tokens are none of the model's; or if the model cuts
-            no patches, and has no attention over positions.
-        RuntimeError: if the target does not read all places after the last layer.
-        FloatingPointError: if the target's logits or the relevance is NaN or infinite.
+    the finest grid. Where attention is not of places with one another, in layers one upon the other, ``refusal`` is
+    raised, the error of the pass over one patch grid, or an error that says more.
     """
     check_deterministic(model)
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
@@ -266,9 +251,7 @@ def _sweep_layers(sweep: Any, layers: Sequence[WindowLayer], field: Tensor) -> T
 
 
 def _apply_head_rule(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tuple[Tensor, Importance | None]:
-    """Return the relevance (N, rows, columns) below the layers, or the mean of each layer's own; and the heads'
-    importance.
-    """
+    """Return the relevance (N, rows, columns) below the layers, or the mean of each layer's own; and importance."""
     steps: list[tuple[Tensor, Tensor | None]] = []
     for layer in reversed(layers):
         relevance = layer.relevance(torch.zeros_like(field) if rule.layerwise else field)

@@ -27,12 +27,7 @@ def is_data_set(data: Path) -> bool:
 
 
 def read_examples(data: Path) -> list[Example]:
-    """Read examples of a folder of images or class subfolders, of a CSV file, of a JSON list or of a saved data set.
-
-    Raises:
-        OSError: if there is no such file or folder, or it cannot be read.
-        ValueError: if it does not hold examples in one of these forms.
-    """
+    """Read examples of a folder of images or class subfolders, of a CSV file, of a JSON list or of a saved data set."""
     if data.is_dir():
         examples = _saved_examples(data) if _is_saved(data) else _folder_examples(data)
     else:
@@ -49,12 +44,7 @@ def image_examples(paths: Sequence[Path]) -> list[Example]:
 
 
 def read_records(table: Path) -> list[dict[str, Any]]:
-    """Read the records of a CSV or JSON file.
-
-    Raises:
-        OSError: if there is no such file.
-        ValueError: if it cannot be read as that.
-    """
+    """Read the records of a CSV or JSON file."""
     if not table.is_file():
         raise OSError(f"{table}: no such file or folder")
     try:
@@ -123,15 +113,7 @@ def _saved_examples(folder: Path) -> list[Example]:
 
 
 def row_examples(rows: Any, place: str) -> list[Example]:
-    """Return examples of a ``datasets.Dataset`` with a column image, and perhaps label, boxes and mask.
-
-    Args:
-        rows: the data set.
-        place: its name in errors.
-
-    Raises:
-        ValueError: if it has no images, or malformed boxes.
-    """
+    """Return examples of a ``datasets.Dataset`` with a column image, and perhaps label, boxes and mask."""
     if "image" not in rows.column_names:
         raise ValueError(f"{place}: must have a column image. Got {', '.join(rows.column_names)} instead.")
     names = getattr(rows.features.get("label"), "names", None)

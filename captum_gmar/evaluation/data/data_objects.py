@@ -24,17 +24,7 @@ _IMAGES = ("image", "pixel_values", "path")
 
 
 def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
-    """Return the examples of data in any form that :func:`captum_gmar.evaluate` takes.
-
-    Args:
-        data: images, or pixel values.
-        form: the dimensions of pixel values.
-
-    Raises:
-        TypeError: if it is in no such form.
-        OSError, ValueError: as :func:`~captum_gmar.evaluation.data.data_files.read_examples`, or if there are no
-            examples.
-    """
+    """Return the examples of data in any form that :func:`captum_gmar.evaluate` takes, with these dimensions."""
     if isinstance(data, str | PathLike):
         return read_examples(Path(data))
     if hasattr(data, "column_names") and hasattr(data, "features"):  # of the `datasets` library
@@ -53,11 +43,7 @@ def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
 def make_subject(
     model: nn.Module, data: Any, processor: Any, forward_func: Callable[[Tensor], Tensor] | None
 ) -> Subject:
-    """Return model and data, from the arguments of :func:`captum_gmar.evaluate`.
-
-    Raises:
-        TypeError, OSError, ValueError: as :func:`examples_from`.
-    """
+    """Return model and data, from the arguments of :func:`captum_gmar.evaluate`."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     if not takes_videos(model):
         classifier = GivenClassifier(model, processor, forward_func=forward_func)

@@ -45,12 +45,7 @@ class Example:
         return bool(self.boxes) or self.mask is not None
 
     def read_mask(self, width: int, height: int) -> Image.Image | None:
-        """Return an image, white on the object, black elsewhere; None if the place of the object is not known.
-
-        Raises:
-            OSError: if the mask cannot be read.
-            ValueError: if the mask is of another size, or a box does not fit the image.
-        """
+        """Return an image, white on the object, black elsewhere; None if the place of the object is not known."""
         mask = self.mask() if self.mask else None
         if mask is None:
             return _boxes_mask(self.boxes, width, height) if self.boxes else None
@@ -60,11 +55,7 @@ class Example:
         return image
 
     def identity(self) -> Identity:
-        """Return its digests, of its files or, where it comes from none, of its content.
-
-        Raises:
-            OSError, ValueError: if it cannot be read where it comes from no file.
-        """
+        """Return its digests, of its files or, where it comes from none, of its content."""
         return Identity(self.name, self._stamp(), self._digest())
 
     def is_same(self, measured: Identity) -> bool:
@@ -100,15 +91,7 @@ def label_from(label: Any) -> str | int | None:
 
 
 def boxes_from(boxes: Any, place: str) -> tuple[Box, ...]:
-    """Return the boxes of a list, or of its JSON text.
-
-    Args:
-        boxes: list or text; None and the empty text are no boxes.
-        place: its name in errors.
-
-    Raises:
-        ValueError: if it is none of these.
-    """
+    """Return the boxes of a list, or of its JSON text; None and the empty text are no boxes."""
     if boxes is None or (isinstance(boxes, str) and not boxes):
         return ()
     try:

@@ -60,11 +60,7 @@ class Subject:
         return Preparation(classifier.pixel_values, classifier.mask, target, classifier.logits)
 
     def targets(self, target: str) -> Callable[[Example], int | None]:
-        """Return a function from an example to the class that is explained: None for the predicted one.
-
-        Raises:
-            ValueError: if it is the label's, and an example has none or it is no class of the model.
-        """
+        """Return a function from an example to the class that is explained: None for the predicted one."""
         if target == "predicted":
             return lambda example: None
         examples = [example for example in self.examples if not example.is_broken]
@@ -120,14 +116,7 @@ class _Numbers(dict[int, str]):
 
 
 def sample_numbers(examples: int, limit: int | None, seed: int, part: tuple[int, int] = (1, 1)) -> list[int]:
-    """Return numbers of the examples in a random order, so that any beginning of them is a sample of all.
-
-    Args:
-        examples: how many there are.
-        limit: how many are sampled; None: all.
-        seed: of the order.
-        part: (2, 3) for every third example from the second on.
-    """
+    """Return at most ``limit`` numbers in a random order, so that any beginning of them is a sample of all."""
     order: list[int] = torch.randperm(examples, generator=torch.Generator().manual_seed(seed)).tolist()
     first, step = part
     return [number for number in order if number % step == first - 1][:limit]

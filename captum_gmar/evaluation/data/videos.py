@@ -19,11 +19,7 @@ class VideoClassifier(GivenClassifier):
 
     @property
     def sheet(self) -> Sheet:
-        """Layout of its videos.
-
-        Raises:
-            ValueError: if the model's frames are not cut into whole tubes.
-        """
+        """Layout of its videos."""
         return Sheet.from_frames(frame_count(self.model) or 0, tube_frames(self.model))
 
     def pixel_values(self, image: Image.Image) -> Tensor:

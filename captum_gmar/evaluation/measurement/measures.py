@@ -110,13 +110,8 @@ class Measures:
     ) -> list[list[Row]]:
         """Return the rows of each example.
 
-        Args:
-            name: of the method.
-            method: returns relevance or attributions, as in ``maps``.
-            maps: of the examples: relevance (N, rows, columns), or attributions in the pixels' shape.
-            examples: N of them, of whole patches.
-            grid: of their patches.
-            batch_size: how many images one pass of the model may hold.
+        ``maps`` are relevance (N, rows, columns), or attributions in the pixels' shape, as ``method`` returns them;
+        examples consist of whole patches, and one pass of the model holds ``batch_size`` images.
         """
         measured = _MeasuredMaps(self, method, maps, examples, grid, batch_size)
         rows: list[list[Row]] = [[] for _ in examples.numbers]

@@ -103,9 +103,7 @@ def infidelities(case: Case) -> Tensor:
 def control_methods(patch_size: tuple[int, int], sheet: Sheet | None = None) -> dict[str, NumberedMethod]:
     """Return the control maps, which know nothing of the model, as methods by name.
 
-    Args:
-        patch_size: height and width of the patches, each of which has one random value.
-        sheet: layout of videos, which have a blob in the middle of each frame.
+    Each patch has one random value; videos, laid out as ``sheet``, have a blob in the middle of each frame.
     """
 
     def random(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:

@@ -26,11 +26,7 @@ ROW_INCHES, COLUMN_INCHES, NAME_INCHES = 0.24, 2.4, 2.2
 
 
 def write(tables: Tables, folder: Path) -> None:
-    """Write tables, plots and, last, the summary. Files of an earlier report that this one does not have are removed.
-
-    Raises:
-        OSError: if they cannot be written; those that were there are whole.
-    """
+    """Write tables, plots and, last, the summary. Other files of an earlier report are removed."""
     write_tables(folder, tables.records)
     (folder / PLOTS).mkdir(exist_ok=True)
     plots = dict(_plots(tables))
@@ -44,11 +40,7 @@ def write(tables: Tables, folder: Path) -> None:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Records]) -> None:
-    """Write a CSV file for each table that has rows, and remove those of the others.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
+    """Write a CSV file for each table that has rows, and remove those of the others."""
     for name, records in tables.items():
         path = folder / f"{name}.csv"
         if records:
@@ -60,13 +52,7 @@ def write_tables(folder: Path, tables: Mapping[str, Records]) -> None:
 def plot_means(
     summaries: Sequence[Summary], ranking: Sequence[Summary], *, use_pyplot: bool
 ) -> tuple[Figure, list[Axes]]:
-    """Plot the mean of each method with its interval, a panel for each quantity.
-
-    Args:
-        summaries: of the quantities.
-        ranking: of all quantities, the headline of which orders the methods.
-        use_pyplot: whether pyplot makes the figure and shows it.
-    """
+    """Plot the mean of each method with its interval, a panel for each quantity, methods in the ranking's order."""
     methods = rank_methods(ranking)
     width = NAME_INCHES + COLUMN_INCHES * len(summaries)
     figure = make_figure(width, 1 + ROW_INCHES * len(methods), use_pyplot=use_pyplot)

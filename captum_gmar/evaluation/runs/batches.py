@@ -82,14 +82,9 @@ class Batches:
     ) -> tuple[list[Value], list[Skipped]]:
         """Measure these examples; return the values and the examples that could not be read or measured.
 
-        Args:
-            numbers: of the examples.
-            measure: called for those of one size, and again for each where it fails.
-            targets: of an example's number, if not those of the preparation.
-
-        Raises:
-            RuntimeError: if examples fail one after the other and none was ever finished; also other errors of
-                FAILURES, and torch.OutOfMemoryError if not even one image fits.
+        ``measure`` is called for those of one size, and again for each where it fails. ``targets`` returns that of an
+        example's number, if not the preparation. If examples fail one after the other and none was ever finished, the
+        first error is raised.
         """
         read: list[ReadExample] = []
         skipped: list[Skipped] = []
@@ -109,11 +104,7 @@ class Batches:
         return results, skipped
 
     def read(self, number: int, targets: Callable[[int], int] | None = None) -> ReadExample:
-        """Read an example.
-
-        Raises:
-            OSError, ValueError: if image or mask cannot be read.
-        """
+        """Read an example."""
         example = self.examples[number]
         identity = example.identity()
         image = example.read()

@@ -26,12 +26,7 @@ _held: set[Path] = set()  # by this process, which the system lets lock a file t
 def use_folder(
     folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str], note: Callable[[str], None]
 ) -> Iterator[None]:
-    """Keep the folder for this process and for results of these settings within the block.
-
-    Raises:
-        OSError: if the folder cannot be made or written to, or another process is at work there.
-        ValueError: if it holds other things.
-    """
+    """Keep the folder for this process and for results of these settings within the block."""
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder, note):
@@ -46,17 +41,8 @@ def open_folder(
 ) -> list[str]:
     """Make the folder for results of these settings, or check that it holds such results already.
 
-    Args:
-        folder: of the results.
-        settings: all that they depend on, as JSON takes it.
-        versions: of the libraries.
-        has_results: whether there are any yet; if not, those of other settings may come.
-
-    Returns:
-        Versions with which those results were made, where they differ.
-
-    Raises:
-        OSError, ValueError: as :func:`use_folder`.
+    Return the versions with which those results were made, where they differ. Without results, those of other settings
+    may come.
     """
     check_free(folder)
     path = folder / SETTINGS
@@ -81,11 +67,7 @@ def open_folder(
 
 
 def check_free(folder: Path) -> None:
-    """Check that the folder is new, or empty, or one of results.
-
-    Raises:
-        ValueError: if it is none of these.
-    """
+    """Check that the folder is new, or empty, or one of results."""
     if (folder / SETTINGS).exists() or not folder.exists():
         return
     if not folder.is_dir() or any(path.name != LOCK and not is_temporary(path) for path in folder.iterdir()):
@@ -98,11 +80,7 @@ def has_results(folder: Path) -> bool:
 
 
 def check_output(output: object) -> Path | None:
-    """Return the path of the results, if there is one.
-
-    Raises:
-        TypeError: if it is no path.
-    """
+    """Return the path of the results, if there is one."""
     if output is not None and not isinstance(output, str | os.PathLike):
         raise TypeError(f"output must be the path of a folder. Got {output!r} instead.")
     return None if output is None else Path(output)
@@ -122,10 +100,6 @@ def lock_folder(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
 
     The system holds the lock, also on folders that machines share, and releases it when the process ends, however it
     ends. Where files cannot be locked, ``note`` says so and other processes are not kept out.
-
-    Raises:
-        BlockingIOError: if another process is at work there; the error names it.
-        OSError: if the folder cannot be written to.
     """
     place = folder.resolve()
     if place in _held:

@@ -31,12 +31,7 @@ class Batch(NamedTuple):
 
 @contextmanager
 def open_journal(folder: Path, process: int) -> Iterator[Callable[[Batch], None]]:
-    """Yield a function that appends a batch to the file of a process; it is on the disk when the function returns.
-
-    Raises:
-        OSError: if the folder cannot be made or written to.
-        ValueError: if a number is NaN or infinite.
-    """
+    """Yield a function that appends a batch to the file of a process; it is on the disk when the function returns."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"process-{process}.jsonl"
     file = path.open("ab")
@@ -56,11 +51,7 @@ def open_journal(folder: Path, process: int) -> Iterator[Callable[[Batch], None]
 
 
 def read_batches(folder: Path) -> Iterator[Batch]:
-    """Yield all finished batches of all processes; none where the folder is absent.
-
-    Raises:
-        ValueError: if a file does not hold what was written to it.
-    """
+    """Yield all finished batches of all processes; none where the folder is absent."""
     for path in sorted(folder.glob("process-*.jsonl")):
         with path.open("rb") as file:
             for line in file:

@@ -46,9 +46,7 @@ class Processes(NamedTuple):
     def together(self, work: Callable[[], Item]) -> list[Item]:
         """Run work in each process; return all results in each of them. None returns before all are done.
 
-        Raises:
-            Exception: any error of this process's work.
-            FailedElsewhere: if another's has failed.
+        If another process has failed, FailedElsewhere is raised.
         """
         result, failure = None, None
         try:

@@ -22,12 +22,7 @@ class Listener(NamedTuple):
 
 
 def warning_listener(has_bar: bool, is_kept: bool) -> Listener:
-    """Return a listener that reports through `warnings`.
-
-    Args:
-        has_bar: whether a progress bar is shown.
-        is_kept: whether the same call continues an interrupted run.
-    """
+    """Return a listener that reports through `warnings`; ``is_kept``: the same call continues an interrupted run."""
     return Listener(
         note=lambda text: warnings.warn(text, stacklevel=2),
         skip=lambda text: None,  # the end of the run warns of all

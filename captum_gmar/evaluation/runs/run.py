@@ -43,12 +43,7 @@ class Workplace(NamedTuple):
 
 @contextmanager
 def start_run(place: Workplace, settings: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the folder, which is kept for results of these settings and of these processes within the block.
-
-    Raises:
-        OSError, ValueError: as :func:`~captum_gmar.evaluation.runs.folder.use_folder`, or if a process does not see the
-            folder, or cannot write to it.
-    """
+    """Yield the folder, which is kept for results of these settings and of these processes within the block."""
     processes = place.processes
     if place.folder is None and processes.total > 1:
         raise ValueError("several processes must go with output, a folder that they share")
@@ -101,10 +96,6 @@ class Run:
 
         Returns:
             In the first process all that is kept, in others nothing; in every process what was skipped.
-
-        Raises:
-            Exception: any error of the work; of one example where nothing is kept of any.
-            FailedElsewhere: if it failed in another process.
         """
         journal, examples = self.folder / JOURNAL / part, self.batches.examples
         kept = Kept({}, [], [])
