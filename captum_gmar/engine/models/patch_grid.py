@@ -215,6 +215,8 @@ def is_patch_embedding(module: nn.Module) -> bool:
 
 def frame_count(model: nn.Module) -> int | None:
     """Return the number of video frames in the model's config, or None for image models."""
+    if "ForImageClassification" in type(model).__name__:  # the config of Perceiver counts frames for its other models
+        return None
     counts = (getattr(config_of(model), name, None) for name in FRAME_COUNTS)
     return next((count for count in counts if count), None)
 

@@ -5,9 +5,11 @@ from functools import partial
 import pytest
 import torch
 from families import make, naming, tokens_after_the_last_layer, with_text
+from field_families import FIELD_FAMILIES
 from torch import nn
 from torch.testing import assert_close
 
+from captum_gmar import AttentionEvidence
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, patch_grid
 
 INTERPOLATING = ["ViT", "DeiT with teacher", "BEiT", "Data2Vec", "ViT-MSN", "I-JEPA", "SigLIP"]
@@ -73,3 +75,9 @@ def test_prefix_tokens(names, expected):
     assert grid.prefixes == expected
     assert grid.prefix_tokens(4 + max(expected)) == max(expected)
     assert grid.prefix_tokens(4 + max(expected) + 1) is None
+
+
+@pytest.mark.fault
+def test_perceiver_takes_images_though_its_config_counts_frames():
+    evidence = AttentionEvidence(FIELD_FAMILIES["Perceiver"].make().eval())
+    assert evidence.relevance(torch.randn(1, 3, 8, 8), 0).shape == (1, 8, 8)
