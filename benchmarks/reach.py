@@ -2,9 +2,9 @@
 
     python -m benchmarks.reach [--docs docs/other-models.md]
 
-tries each with a configuration that fits it, and prints a table; ``--docs`` writes it between the page's marks. A model
-is explained if its relevance is finite and not zero, not tried where NOT_HERE says why, and failed
-otherwise, also where this file has no configuration for it.
+tries each as the tests build it, or with a configuration of this file, and prints a table; ``--docs`` writes it between
+the page's marks. A model is explained if its relevance is finite and not zero, not tried where NOT_HERE says why, and
+failed otherwise, also where there is no configuration for it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,30 +26,15 @@ from transformers.models.auto import modeling_auto
 from captum_gmar import AttentionEvidence
 from captum_gmar.files.markdown import table
 
-LABELS = 5
-TINY = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 4, "intermediate_size": 32}
-IMAGE = {**TINY, "image_size": 32, "patch_size": 8}
-CLIP = {**TINY, "image_size": 24, "num_frames": 4}
-STAGES = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 2]}
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from families import FAMILIES
+from field_families import FIELD_FAMILIES, LABELS, TOKENS, OfEmbeddings, detr, perceiver
+
+DETECTION, SEGMENTATION = (3, 1), (1, 0, 1)
+FOUR_LAYERS = {**TOKENS, "hidden_size": 16, "num_hidden_layers": 4, "image_size": 32, "patch_size": 8}
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+STAGE_SIZES = {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "layer_type": "basic"}
 WINDOWS = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
-TEXT = {"vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **TINY}
-TOWERS = {"vision_config": IMAGE, "text_config": TEXT}
-MOBILE = {
-    "image_size": 64,
-    "hidden_sizes": [8, 12, 16],
-    "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 16],
-    "num_attention_heads": 2,
-}
-QUERIES = {
-    **{"d_model": 32, "num_queries": 7, "encoder_layers": 1, "decoder_layers": 2, "use_timm_backbone": False},
-    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
-    **{"backbone": None},
-}
-LATENTS = {
-    **{"num_latents": 6, "d_latents": 16, "image_size": 32, "num_self_attends_per_block": 2},
-    **{"num_self_attention_heads": 2, "num_cross_attention_heads": 1},
-}
-READERS = {"out_indices": [1, 2, 3, 4], "pool_scales": [1, 2], "use_auxiliary_head": False}
 REAL_TIME = {
     **{"encoder_hidden_dim": 32, "encoder_in_channels": [8, 8, 16], "feat_strides": [8, 16, 32], "encoder_layers": 1},
     **{"encoder_attention_heads": 2, "encoder_ffn_dim": 16, "d_model": 32, "num_queries": 7, "decoder_layers": 2},
@@ -61,206 +46,99 @@ REAL_TIME = {
 class Trial(NamedTuple):
     """How a class is tried."""
 
-    config: Callable[[], dict[str, Any]]
+    make: Callable[[], nn.Module]
     shape: tuple[int, ...] = (3, 32, 32)
     target: Any = 1
     arguments: tuple[Any, ...] = ()
-    forward: Callable[..., Any] = lambda model, *inputs: model(*inputs)
 
 
-def _resnet(*outputs: str) -> Any:
-    sizes = {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "layer_type": "basic"}
-    return transformers.ResNetConfig(**sizes, out_features=list(outputs))
+def small(name: str, **config: Any) -> nn.Module:
+    """Return a model of transformers with this configuration."""
+    kind = getattr(transformers, name)
+    return kind(kind.config_class(**config, num_labels=LABELS))
 
 
-def _real_time(kind: str = "RTDetrResNetConfig") -> dict[str, Any]:
-    sizes = {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "layer_type": "basic"}
-    backbone = getattr(transformers, kind)(**sizes, out_features=["stage2", "stage3", "stage4"])
-    return {**REAL_TIME, "backbone_config": backbone}
+def again(name: str, family: str) -> nn.Module:
+    """Return a model with the configuration of one that the tests build."""
+    return getattr(transformers, name)(FIELD_FAMILIES[family].make().config)
 
 
-def _windowed(name: str, **changes: Any) -> dict[str, Any]:
-    """Of a detector whose backbone is a ViT that attends in windows."""
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 64}
-    backbone = getattr(transformers, name)(**sizes, num_windows=4, out_features=["stage1", "stage2"], **changes)
+def _resnet(kind: str, *outputs: str) -> Any:
+    return getattr(transformers, f"{kind}Config")(**STAGE_SIZES, out_features=list(outputs))
+
+
+def _real_time(name: str, **changes: Any) -> nn.Module:
+    return small(name, **REAL_TIME, backbone_config=_resnet("RTDetrResNet", *STAGES[1:]), **changes)
+
+
+def _windowed(name: str, backbone: str, changes: dict[str, Any], **others: Any) -> nn.Module:
+    """Return a detector whose backbone is a ViT that attends in windows."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 64, "num_windows": 4}
+    config = getattr(transformers, backbone)(**sizes, patch_size=8, out_features=STAGES[:2], **changes)
     queries = {"d_model": 32, "decoder_layers": 2, "decoder_ffn_dim": 16, "num_queries": 7, "group_detr": 1}
-    heads = {"decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2}
-    return {**queries, **heads, "backbone_config": backbone, "decoder_n_points": 2}
+    heads = {"decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2, "decoder_n_points": 2}
+    return small(name, **queries, **heads, backbone_config=config, **others)
 
 
-def _lw_detr() -> dict[str, Any]:
-    sizes = _windowed("LwDetrViTConfig", patch_size=8, window_block_indices=[0])
-    return {**sizes, "projector_scale_factors": [1.0], "projector_out_channels": 32}
-
-
-def _rf_detr() -> dict[str, Any]:
-    return _windowed("RfDetrDinov2Config", patch_size=8)
-
-
-def _deim() -> dict[str, Any]:
+def _on_hgnet(name: str, first: int = 1, **changes: Any) -> nn.Module:
+    """Return a detector whose backbone is HGNet, which gives its stages from this one on."""
     backbone = transformers.HGNetV2Config(
-        embedding_size=8,
-        hidden_sizes=[8, 8, 8, 16],
-        depths=[1] * 4,
-        stem_channels=[3, 8, 8],
-        stage_in_channels=[8, 8, 8, 8],
-        stage_mid_channels=[8] * 4,
-        stage_out_channels=[8, 8, 8, 16],
-        stage_num_blocks=[1] * 4,
-        stage_numb_of_layers=[1] * 4,
-        out_features=["stage2", "stage3", "stage4"],
+        **{"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "stem_channels": [3, 8, 8]},
+        **{"stage_in_channels": [8] * 4, "stage_mid_channels": [8] * 4, "stage_out_channels": [8, 8, 8, 16]},
+        **{"stage_num_blocks": [1] * 4, "stage_numb_of_layers": [1] * 4, "out_features": STAGES[first:]},
     )
-    return {**REAL_TIME, "backbone_config": backbone, "freeze_backbone_batch_norms": False}
+    return small(name, **REAL_TIME, backbone_config=backbone, **changes)
 
 
-def _doc_layout() -> dict[str, Any]:
-    sizes = _deim()
-    sizes["backbone_config"].out_features = ["stage1", "stage2", "stage3", "stage4"]
-    return {
-        **sizes,
-        "x4_feat_dim": 8,
-        "mask_feature_channels": [8, 8],
-        "num_prototypes": 4,
-        "global_pointer_head_size": 8,
-    }
+def _tipsv2() -> nn.Module:
+    backbone = transformers.AutoConfig.for_model(
+        "tipsv2_vision_model", **FOUR_LAYERS, out_features=STAGES, reshape_hidden_states=False
+    )
+    necks = {"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8}
+    return small("Tipsv2DptForSemanticSegmentation", backbone_config=backbone, **necks)
 
 
-IN_PATCHES = (torch.ones(1, 16, dtype=torch.long), torch.tensor([[4, 4]]))
-DETECTION, SEGMENTATION = (3, 1), (1, 0, 1)
-TRIALS: dict[str, Trial] = {
-    **dict.fromkeys(
-        ["vit", "vit_msn", "deit", "dinov2", "dinov2_with_registers", "ijepa", "beit", "data2vec-vision"],
-        Trial(lambda: IMAGE),
-    ),
-    **dict.fromkeys(["clip", "metaclip_2", "siglip"], Trial(lambda: TOWERS)),
-    "siglip2": Trial(
-        lambda: {"vision_config": {"num_patches": 16, "patch_size": 4, **TINY}, "text_config": TEXT},
-        shape=(16, 48),
-        arguments=IN_PATCHES,
-    ),
-    **dict.fromkeys(["swin", "swinv2", "donut-swin"], Trial(lambda: WINDOWS)),
-    "hiera": Trial(
-        lambda: {
-            "image_size": [64, 64],
-            "embed_dim": 8,
-            "depths": [1] * 4,
-            "num_heads": [1, 2, 2, 2],
-            "mlp_ratio": 2.0,
-        },
-        (3, 64, 64),
-    ),
-    "pvt": Trial(lambda: {**STAGES, "image_size": 64}, (3, 64, 64)),
-    "pvt_v2": Trial(lambda: {**STAGES, "image_size": 64, "mlp_ratios": [2] * 4}, (3, 64, 64)),
-    "segformer": Trial(lambda: {**STAGES, "decoder_hidden_size": 16}, (3, 64, 64)),
-    "cvt": Trial(lambda: {"embed_dim": [8, 8, 16], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}, (3, 64, 64)),
-    "levit": Trial(
-        lambda: {
-            **{"image_size": 64, "hidden_sizes": [8, 16, 24], "num_attention_heads": [1, 2, 2], "depths": [1] * 3},
-            **{"key_dim": [4] * 3},
-        },
-        (3, 64, 64),
-    ),
-    "mobilevit": Trial(lambda: MOBILE, (3, 64, 64)),
-    "mobilevitv2": Trial(lambda: {"image_size": 64, "width_multiplier": 0.25}, (3, 64, 64)),
-    "swiftformer": Trial(lambda: {"image_size": 64, "depths": [2] * 4, "embed_dims": [8, 8, 16, 16]}, (3, 64, 64)),
-    "imagegpt": Trial(
-        lambda: {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 9},
-        shape=(16, 16),
-        arguments=(torch.tensor([[4, 4]]),),
-        forward=lambda model, embedded, sizes: model(inputs_embeds=embedded),
-    ),
-    **{
-        f"PerceiverForImageClassification{kind}": Trial(lambda channels=channels: {**LATENTS, "d_model": channels})
-        for kind, channels in {"Learned": 512, "Fourier": 261, "ConvProcessing": 322}.items()
-    },
-    "videomae": Trial(lambda: {**CLIP, "patch_size": 8}, (4, 3, 24, 24)),
-    "vivit": Trial(lambda: {**CLIP, "tubelet_size": [2, 8, 8]}, (4, 3, 24, 24)),
-    "timesformer": Trial(lambda: {**CLIP, "patch_size": 8}, (4, 3, 24, 24)),
-    "vjepa2": Trial(
-        lambda: {
-            **TINY,
-            **{"crop_size": 24, "patch_size": 8, "frames_per_clip": 4, "mlp_ratio": 2, "num_pooler_layers": 1},
-            **{"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
-        },
-        (4, 3, 24, 24),
-    ),
-    "videoprism_vision_model": Trial(
-        lambda: {
-            **{name: value for name, value in CLIP.items() if name != "num_hidden_layers"},
-            **{"tubelet_size": [1, 8, 8], "num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1},
-        },
-        (4, 3, 24, 24),
-        (0, 1),
-    ),
-    "audio-spectrogram-transformer": Trial(
-        lambda: {
-            **TINY,
-            **{"patch_size": 4, "frequency_stride": 3, "time_stride": 3, "max_length": 22, "num_mel_bins": 10},
-        },
-        (22, 10),
-    ),
-    "yolos": Trial(
-        lambda: {**IMAGE, **{"image_size": [32, 48], "num_detection_tokens": 6, "use_mid_position_embeddings": False}},
-        (3, 32, 48),
-        DETECTION,
-    ),
-    **dict.fromkeys(
-        ["detr", "conditional_detr", "table-transformer", "dab-detr"],
-        Trial(lambda: {**QUERIES, "backbone_config": _resnet("stage4")}, (3, 64, 96), DETECTION),
-    ),
-    "deformable_detr": Trial(
-        lambda: {**QUERIES, "backbone_config": _resnet("stage2", "stage3", "stage4")}, (3, 64, 96), DETECTION
-    ),
-    **dict.fromkeys(["rt_detr", "rt_detr_v2"], Trial(_real_time, (3, 64, 96), DETECTION)),
-    "d_fine": Trial(lambda: {**_real_time(), "hidden_expansion": 0.5}, (3, 64, 96), DETECTION),
-    "lw_detr": Trial(_lw_detr, (3, 64, 64), DETECTION),
-    "rf_detr": Trial(_rf_detr, (3, 64, 64), DETECTION),
-    "deimv2": Trial(_deim, (3, 64, 96), DETECTION),
-    "pp_doclayout_v2": Trial(
-        lambda: {**_deim(), "class_thresholds": [0.0] * LABELS, "class_order": list(range(LABELS))},
-        (3, 64, 96),
-        DETECTION,
-    ),
-    "pp_doclayout_v3": Trial(_doc_layout, (3, 64, 96), DETECTION),
-    "pp_doclayout_v4": Trial(lambda: {**_deim(), "global_pointer_head_size": 8}, (3, 64, 96), DETECTION),
-    "dpt": Trial(
-        lambda: {
-            **IMAGE,
-            **{"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8},
-            **{"is_hybrid": False, "use_auxiliary_head": False},
-        },
-        target=SEGMENTATION,
-    ),
+SAPIENS = {
+    **{"num_key_value_heads_per_layer": None, "num_key_value_attention_heads": 2, "num_register_tokens": 2},
+    **{"num_first_full_attention_layers": 4, "num_last_full_attention_layers": 0},
+    "head_config": {"upsample_out_channels": [8], "upsample_kernel_sizes": [4], "conv_out_channels": [8]},
 }
-SEGMENTERS = {
-    "beit": TRIALS["beit"]._replace(config=lambda: {**IMAGE, **READERS}),
-    "data2vec-vision": TRIALS["beit"]._replace(config=lambda: {**IMAGE, **READERS}),
-    "mobilevit": TRIALS["mobilevit"]._replace(config=lambda: {**MOBILE, "aspp_out_channels": 8}),
-    "sapiens2": Trial(
-        lambda: {
-            **IMAGE,
-            **{"num_key_value_heads_per_layer": None, "num_key_value_attention_heads": 2, "num_register_tokens": 2},
-            **{"num_first_full_attention_layers": 4, "num_last_full_attention_layers": 0},
-            "head_config": {"upsample_out_channels": [8], "upsample_kernel_sizes": [4], "conv_out_channels": [8]},
-        }
+OTHERS = {
+    "LevitForImageClassificationWithTeacher": lambda name: again(name, "LeViT"),
+    "PerceiverForImageClassificationConvProcessing": lambda name: perceiver("ConvProcessing", 322),
+    "MobileViTV2ForSemanticSegmentation": lambda name: again(name, "MobileViTV2"),
+    "Data2VecVisionForSemanticSegmentation": lambda name: small(
+        name, **FOUR_LAYERS, out_indices=[1, 2, 3, 4], pool_scales=[1, 2], use_auxiliary_head=False
     ),
-    "tipsv2_dpt": Trial(
-        lambda: {
-            "backbone_config": transformers.AutoConfig.for_model(
-                "tipsv2_vision_model",
-                **IMAGE,
-                out_features=["stage1", "stage2", "stage3", "stage4"],
-                reshape_hidden_states=False,
-            ),
-            **{"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8},
-        }
+    "Sapiens2ForSemanticSegmentation": lambda name: small(name, **FOUR_LAYERS, **SAPIENS),
+    "Tipsv2DptForSemanticSegmentation": lambda name: _tipsv2(),
+    "UperNetForSemanticSegmentation": lambda name: small(
+        **{"name": name, "hidden_size": 8, "pool_scales": [1, 2], "use_auxiliary_head": False},
+        backbone_config=transformers.SwinConfig(**WINDOWS, out_features=STAGES[:2]),
     ),
-    "upernet": Trial(
-        lambda: {
-            "backbone_config": transformers.SwinConfig(**WINDOWS, out_features=["stage1", "stage2"]),
-            **{"hidden_size": 8, "pool_scales": [1, 2], "use_auxiliary_head": False},
-        }
+    **dict.fromkeys(
+        ["ConditionalDetrForObjectDetection", "TableTransformerForObjectDetection", "DabDetrForObjectDetection"],
+        lambda name: detr(name.removesuffix("ForObjectDetection"), _resnet("ResNet", "stage4")),
     ),
+    "RTDetrForObjectDetection": _real_time,
+    "RTDetrV2ForObjectDetection": _real_time,
+    "DFineForObjectDetection": partial(_real_time, hidden_expansion=0.5),
+    "LwDetrForObjectDetection": partial(
+        _windowed,
+        **{"backbone": "LwDetrViTConfig", "changes": {"window_block_indices": [0]}},
+        **{"projector_scale_factors": [1.0], "projector_out_channels": 32},
+    ),
+    "RfDetrForObjectDetection": partial(_windowed, backbone="RfDetrDinov2Config", changes={}),
+    "Deimv2ForObjectDetection": _on_hgnet,
+    "PPDocLayoutV2ForObjectDetection": partial(
+        _on_hgnet, class_thresholds=[0.0] * LABELS, class_order=list(range(LABELS))
+    ),
+    "PPDocLayoutV3ForObjectDetection": partial(
+        _on_hgnet,
+        **{"first": 0, "x4_feat_dim": 8, "mask_feature_channels": [8, 8], "num_prototypes": 4},
+        global_pointer_head_size=8,
+    ),
+    "PPDocLayoutV4ForObjectDetection": partial(_on_hgnet, global_pointer_head_size=8),
 }
 # What is not tried, and why.
 NOT_HERE = {
@@ -298,19 +176,39 @@ def rows() -> Iterator[Row]:
                 yield row(task, kind, name)
 
 
+@cache
+def trials() -> dict[str, Trial]:
+    """Return how each class is tried: those of this file, and the first of each class that the tests build."""
+    found = {}
+    for name, make in OTHERS.items():
+        is_detector = name.endswith("ForObjectDetection")
+        found[name] = Trial(
+            partial(make, name),
+            (3, 64, 64) if is_detector or "Levit" in name or "MobileViT" in name else (3, 32, 32),
+            DETECTION if is_detector else SEGMENTATION if name.endswith("Segmentation") else 1,
+        )
+    tested = [Trial(make) for name, (make, _) in FAMILIES.items() if not name.startswith("timm")]
+    tested += [Trial(each.make, each.shape, each.target, each.arguments) for each in FIELD_FAMILIES.values()]
+    for trial in tested:
+        model = trial.make()
+        found.setdefault(type(_inner(model)).__name__, trial)
+    return found
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """Return the model of transformers, also where another hands it embeddings."""
+    return model.model if isinstance(model, OfEmbeddings) else model
+
+
 def row(task: str, kind: str, name: str) -> Row:
     """Of one class."""
     if kind in NOT_HERE:
         return Row(task, name, NOT_TRIED, NOT_HERE[kind])
-    is_dense = task == "semantic segmentation"
-    trial = SEGMENTERS.get(kind, TRIALS.get(kind)) if is_dense else TRIALS.get(name, TRIALS.get(kind))
-    if trial is None and not _attends(name):
-        return Row(task, name, ASIDE)
-    if trial is None:
-        return Row(task, name, FAILED, "no small configuration of it is written down yet")
-    trial = trial._replace(target=SEGMENTATION) if is_dense else trial
+    if name not in trials():
+        missing = "no small configuration of it is written down yet"
+        return Row(task, name, FAILED, missing) if _attends(name) else Row(task, name, ASIDE)
     try:
-        relevance = explain(name, trial)
+        relevance = explain(trials()[name])
     except Exception as error:
         return Row(task, name, FAILED, f"{type(error).__name__}: {str(error).splitlines()[0][:150]}")
     is_map = bool(torch.isfinite(relevance).all() and relevance.any())
@@ -318,16 +216,14 @@ def row(task: str, kind: str, name: str) -> Row:
     return Row(task, name, EXPLAINED if is_map else FAILED, shape if is_map else "a map of zeros")
 
 
-def explain(name: str, trial: Trial) -> Tensor:
+def explain(trial: Trial) -> Tensor:
     """Relevance of random inputs for a random model."""
     torch.manual_seed(0)
-    kind = getattr(transformers, name)
-    model = kind(kind.config_class(**trial.config(), num_labels=LABELS)).eval()
+    model = trial.make().eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
-    inputs = torch.randn(1, *trial.shape)
-    evidence = AttentionEvidence(model, forward_func=partial(trial.forward, model))
-    return evidence.relevance(inputs, trial.target, trial.arguments or None)
+    evidence = AttentionEvidence(_inner(model), forward_func=model)
+    return evidence.relevance(torch.randn(2, *trial.shape), trial.target, trial.arguments or None)
 
 
 def _attends(name: str) -> bool:
