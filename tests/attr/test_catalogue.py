@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
-import transformers
+from families import FAMILIES
+from field_families import FIELD_FAMILIES, swin
 from methods import READERS
 
 import captum_gmar
@@ -112,49 +114,39 @@ def test_what_stands_beside_a_map(name, label):
     assert all(len(entry.caveat) < 62 and entry.caveat.endswith(".") for entry in METHODS.values())
 
 
-def small(kind, **options):
-    sizes = {"image_size": 32, "num_labels": 3, "hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2}
-    torch.manual_seed(0)
-    return getattr(transformers, f"{kind}Config")(**{**sizes, "intermediate_size": 24, **options})
+FREE = {"saliency", "input-x-gradient", "integrated-gradients", "gradient-shap"}  # of any model
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "takes", "refuses"),
+    ("make", "shape", "takes", "refuses"),
     [
-        (lambda: transformers.ViTForImageClassification(small("ViT", patch_size=16)), (3, 32, 32), {*METHODS}, set()),
         (
-            lambda: transformers.SwinForImageClassification(
-                transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
-            ),
+            partial(swin, "Swin", image_size=32, patch_size=4, depths=[1, 1], num_heads=[1, 1]),
             (3, 32, 32),
             {"gmar-l1", "gmar++", "rollout", "gradient-rollout", "token-evidence", "saliency", "occlusion"},
             {"gmar-forward", "rollout-additive", "legrad", "libra-fullgrad+", "grad-eclip", "layer-grad-cam"},
         ),
         (
-            lambda: transformers.PvtForImageClassification(
-                transformers.PvtConfig(image_size=32, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4)
-            ),
-            (3, 32, 32),
+            *(FIELD_FAMILIES["PVT"].make, (3, 64, 64)),
             {"attention-evidence", "token-evidence", "saliency", "integrated-gradients"},
             {"gmar-l1", "rollout", "legrad"},
         ),
         (
-            lambda: transformers.VideoMAEForVideoClassification(small("VideoMAE", num_frames=4)),
-            (4, 3, 32, 32),
-            {"attention-evidence", "saliency", "input-x-gradient", "integrated-gradients", "gradient-shap"},
+            *(FIELD_FAMILIES["VideoMAE"].make, (4, 3, 24, 24)),
+            {"attention-evidence", *FREE},
             {"gmar-l1", "rollout", "occlusion", "layer-grad-cam"},
         ),
         (
-            lambda: transformers.YolosForObjectDetection(small("Yolos", image_size=[32, 32], num_detection_tokens=4)),
-            (3, 32, 32),
+            *(FIELD_FAMILIES["YOLOS"].make, (3, 16, 24)),
             {"attention-evidence", "saliency"},
             {"gmar-l1", "rollout", "legrad"},
         ),
+        (FAMILIES["ViT"][0], (3, 32, 32), {*METHODS}, set()),
     ],
-    ids=["ViT", "Swin", "PVT", "VideoMAE", "YOLOS"],
+    ids=["Swin", "PVT", "VideoMAE", "YOLOS", "ViT"],
 )
-def test_methods_of_a_model(model, shape, takes, refuses):
-    names = set(list_methods(model().eval(), torch.randn(2, *shape)))
+def test_methods_of_a_model(make, shape, takes, refuses):
+    names = set(list_methods(make().eval(), torch.randn(2, *shape)))
     assert takes <= names
     assert names.isdisjoint(refuses)
 

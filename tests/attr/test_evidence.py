@@ -7,7 +7,7 @@ from torch import nn, tensor
 from torch.testing import assert_close
 from transformers import ViTConfig, ViTForImageClassification
 
-from captum_gmar import AttentionEvidence
+from captum_gmar import AttentionEvidence, TokenEvidence
 from captum_gmar.attr.rules import EvidenceRule
 from captum_gmar.demo import load_model, load_scene
 from captum_gmar.engine.explain import Pass, explain_model
@@ -15,6 +15,8 @@ from captum_gmar.engine.models.patch_grid import Logits
 from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
 from captum_gmar.metrics import class_sensitivity
+
+both = pytest.mark.parametrize("method", [AttentionEvidence, TokenEvidence])
 
 
 class Reading(nn.Module):
@@ -138,13 +140,15 @@ def test_the_scale_of_what_is_explained_changes_nothing(vit, images):
     assert_close(maps[0], maps[1], rtol=1e-4, atol=1e-7)
 
 
-def test_a_number_added_to_all_logits_changes_nothing(vit, images):
-    shifted = AttentionEvidence(vit, forward_func=lambda inputs: vit(inputs).logits - 7)
-    assert_close(shifted.relevance(images, 3), AttentionEvidence(vit).relevance(images, 3), rtol=1e-3, atol=1e-6)
+@both
+def test_a_number_added_to_all_logits_changes_nothing(method, vit, images):
+    shifted = method(vit, forward_func=lambda inputs: vit(inputs).logits - 7)
+    assert_close(shifted.relevance(images, 3), method(vit).relevance(images, 3), rtol=1e-3, atol=1e-6)
 
 
-def test_contrast_the_other_way_round_is_the_negative(vit, images):
-    evidence = AttentionEvidence(vit)
+@both
+def test_contrast_the_other_way_round_is_the_negative(method, vit, images):
+    evidence = method(vit)
     ours, theirs = evidence.relevance(images, 3, contrast=5), evidence.relevance(images, 5, contrast=3)
     assert_close(ours, -theirs, rtol=1e-4, atol=1e-7)
 

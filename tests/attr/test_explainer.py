@@ -60,20 +60,6 @@ class TestOfOneMethod:
         expected = method.explain(images, maps.targets, shift, 3, **options).relevance
         assert_close(maps.relevance, expected, rtol=0, atol=0)
 
-    @pytest.mark.parametrize("options", [{}, {"recursion": "forward"}, {"recursion": "additive", "norm": "l2"}])
-    def test_head_importance(self, options, vit, images):
-        gmar = GMARAttribution(vit, **options)
-        found = gmar.explain(images, TARGETS).head_importance
-        expected = [gmar.head_importance(images, target) for target in TARGETS.unbind(1)]
-        assert_close(found, torch.stack(expected, 1), rtol=1e-5, atol=1e-7)
-
-    def test_given_targets(self, vit, images):
-        gmar = GMARAttribution(vit)
-        maps = gmar.explain(images, TARGETS)
-        assert torch.equal(maps.targets, TARGETS)
-        expected = [gmar.relevance(images, target) for target in TARGETS.unbind(1)]
-        assert_close(maps.relevance, torch.stack(expected, 1), rtol=1e-6, atol=0)
-
     def test_what_is_wrong_is_said(self, vit, images):
         with pytest.raises(TypeError, match="must return a tensor or an output with a `logits` tensor"):
             AttentionRollout(vit.vit).explain(images, most_likely)
