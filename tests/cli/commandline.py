@@ -1,5 +1,6 @@
 """Running the command and telling what it did."""
 
+import csv
 import resource
 import socket
 import subprocess
@@ -45,6 +46,12 @@ def options(methods: Sequence[str]) -> list[str]:
 def save_photo(path: Path, seed: int = 0) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Read a table of results."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def written(folder: Path) -> list[str]:

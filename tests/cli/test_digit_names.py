@@ -1,13 +1,12 @@
 """Models whose classes have digits for names: the name is taken, and every command says so."""
 
-import csv
 import json
 import shutil
 
 import pytest
 
 from captum_gmar.cli.main import main
-from cli.commandline import save_photo
+from cli.commandline import rows, save_photo
 
 pytestmark = pytest.mark.fault
 
@@ -44,8 +43,7 @@ def test_evaluate_takes_folders_by_their_names(work, renamed, capsys):
     options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
     arguments = ["data", "--model", str(renamed), "--target", "label", "--output", "results"]
     assert main(["evaluate", *arguments, *options]) == 0
-    with (work / "results" / "examples.csv").open(newline="") as file:
-        targets = {row["label"]: row["target"] for row in csv.DictReader(file)}
+    targets = {row["label"]: row["target"] for row in rows(work / "results" / "examples.csv")}
     assert targets == {name: index for index, name in NAMES.items()}
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert READ_AS.format(3) + "; so are 3 more." in line
@@ -65,6 +63,5 @@ def test_a_number_in_a_list_is_an_index_and_text_a_name(work, renamed, capsys, l
     options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
     arguments = ["data.json", "--model", str(renamed), "--target", "label", "--output", "results"]
     assert main(["evaluate", *arguments, *options]) == 0
-    with (work / "results" / "examples.csv").open(newline="") as file:
-        assert {row["target"] for row in csv.DictReader(file)} == {"0" if label == "1" else "1"}
+    assert {row["target"] for row in rows(work / "results" / "examples.csv")} == {"0" if label == "1" else "1"}
     assert ("warning" in capsys.readouterr().err) is (label == "1")

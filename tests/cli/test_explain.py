@@ -114,12 +114,6 @@ def test_a_page_of_classes(tmp_path, capsys):
     assert "--target must go with a picture, as a page holds all likely classes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["explain", "a.png"], ["explain", "--model", "somewhere"]])
-def test_an_image_needs_a_model_and_a_model_an_image(arguments, capsys):
-    assert cli.main(arguments) == 2
-    assert "give images and --model, or neither" in capsys.readouterr().err
-
-
 def test_version_and_command_missing(tmp_path):
     assert run_process("--version", folder=tmp_path) == (0, f"captum-gmar {__version__}\n", "")
     assert run_process(folder=tmp_path).is_error("required: COMMAND")

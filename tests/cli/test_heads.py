@@ -1,14 +1,12 @@
 """``captum-gmar heads``, end to end: against the library's function, interrupted, and on bad input."""
 
-import csv
 import json
 
 import pytest
 from PIL import Image
 
 from captum_gmar import GMARAttribution
-from captum_gmar.cli.main import main
-from cli.commandline import LABELS, Result, as_torchrun, save_photo, written
+from cli.commandline import LABELS, as_torchrun, rows, save_photo, written
 
 IMAGES = 10
 ABLATE = ("--ablate", "--batch-size", 5)
@@ -30,24 +28,9 @@ def data(work):
 
 
 @pytest.fixture
-def heads(capsys, models):
-    """Runs the command in this process, on the model "vit" unless another is given."""
-
-    def heads(*arguments, model="vit"):
-        capsys.readouterr()
-        given = ["--model", models / model] if model else []
-        try:
-            status = main(["heads", *map(str, [*arguments, *given])])
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return Result(status, *capsys.readouterr())
-
-    return heads
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def heads(command, models):
+    """Return a function that runs the command on the model "vit" unless another is given."""
+    return lambda *arguments, model="vit": command("heads", *arguments, *(["--model", models / model] if model else []))
 
 
 def content(folder):

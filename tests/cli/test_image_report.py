@@ -121,12 +121,6 @@ def test_pictures_are_named_after_the_method_and_known_again(run, work, models):
         assert written(photos) == sorted(users + made)
 
 
-def test_folder_of_pictures_alone(run, work, models):
-    assert run("photo.png", "--model", models / "vit", "--output", "out/").status == 0
-    assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
-    assert run("out/photo-gmar-l1.png", "--model", models / "vit").status == 0  # named itself, it is an image
-
-
 def test_users_photo_is_never_replaced_by_a_picture_of_another(run, work, models):
     save_photo(work / "out" / "a.png")
     save_photo(work / "out" / "a-comparison-rollout-legrad.png", 1)

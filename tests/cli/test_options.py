@@ -95,6 +95,10 @@ def test_no_command(refuses):
     for words in ((), ("",), ("explian",), ("--wrong",)):
         refuses(*words, says="COMMAND")
     refuses("evaluate", says="--output")
+    refuses("evaluate", "--output", "results", "--removal", "fire", says="must be of zero, mean, blur")
+    refuses("compare", "--removal", "cut", says="argument --removal: invalid choice: 'cut'")
+    for words in (("a.png",), ("--model", "somewhere")):
+        refuses("explain", *words, says="give images and --model, or neither")
 
 
 @pytest.mark.parametrize(("name", "option"), NUMBERS)

@@ -193,6 +193,7 @@ def test_pictures_of_every_format_are_not_explained_again(run, work, models):
     for suffix in ("png", "jpg", "pdf", "svg"):
         assert run("photo.png", "--model", models / "vit", "--output", f"out/picture.{suffix}").status == 0
     assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
+    assert run("out/picture.png", "--model", models / "vit").status == 0  # named itself, it is an image
 
 
 def test_the_current_folder_is_named(run, work, models, monkeypatch):
