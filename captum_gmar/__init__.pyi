@@ -21,7 +21,7 @@ from captum_gmar.attr.token_gradients import LibraFullGradPlus as LibraFullGradP
 from captum_gmar.engine.attention.record import record_attention as record_attention
 from captum_gmar.engine.hidden_states.registry import register_rule as register_rule
 from captum_gmar.evaluation.evaluate import evaluate as evaluate
-from captum_gmar.evaluation.evaluate_heads import evaluate_heads as evaluate_heads
+from captum_gmar.evaluation.heads import evaluate_heads as evaluate_heads
 from captum_gmar.inspection.compare import compare as compare
 from captum_gmar.inspection.explain_text import explain_text as explain_text
 from captum_gmar.visualization import visualize_attribution as visualize_attribution

@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
@@ -26,11 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from captum_gmar.evaluation.data.example import Example
     from captum_gmar.evaluation.data.subject import Subject
     from captum_gmar.evaluation.runs.run import Workplace
     from captum_gmar.evaluation.settings import EvaluationSettings
 
+
+DATA_HELP = """\
+DATA is one of
+  an image, a folder of images, or with a subfolder of images for each class
+  a .csv file with the columns path, label and, if known, boxes and mask
+  a .json list of records of these
+  a data set on disk, saved by the `datasets` library: image, label, boxes, mask
+Paths in files are absolute or relative to the file. On several GPUs, each
+process on one of its own: torchrun --nproc-per-node K -m captum_gmar ...
+"""
 
 DESCRIPTION = """\
 Measures how faithful the maps of several methods are, and where they lie, over
@@ -39,14 +47,10 @@ uniform and a centred map are measured along with them. Killed at any moment,
 the same command goes on where it stopped.
 """
 
-EPILOG = """\
-DATA is one of
-  a folder of images, or with a subfolder of images for each class
-  a .csv file with the columns path, label and, if known, boxes and mask
-  a .json list of records of these
-  a data set on disk, saved by the `datasets` library: image, label, boxes, mask
-Paths in files are absolute or relative to the file; boxes are lists of
-x0, y0, x1, y1 in pixels of the image; masks are images, not zero on the object.
+EPILOG = f"""\
+{DATA_HELP}
+Boxes are lists of x0, y0, x1, y1 in pixels of the image; masks are images, not
+zero on the object.
 Without DATA and --model the built-in model is measured on built-in scenes of
 two objects each.
 
@@ -54,9 +58,6 @@ RESULTS holds summary.md, summary.csv (means with 95 % bootstrap intervals),
 differences.csv (of every two methods on the same images), examples.csv,
 curves.csv, plots/, settings.json, skipped.csv where images were left out, and
 journal/, which a run that goes on reads: with more images or more methods.
-
-On several GPUs, each process on one of its own:
-  torchrun --nproc-per-node K -m captum_gmar evaluate ...
 
 exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
   done, 130 interrupted
@@ -68,14 +69,19 @@ def add_command(subparsers: Any) -> None:
     about = "measure how faithful methods are, over a data set"
     parser = command_parser(subparsers, "evaluate", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
-    add("data", nargs="?", type=path, metavar="DATA", help="the images, see below")
-    add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add_data(parser)
     add_methods(parser, EVALUATED)
     _add_measures(parser)
     add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
     add_sample(parser)
     add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
     add_resources(parser, batch_size=16)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Declare the data and the model."""
+    parser.add_argument("data", nargs="?", type=path, metavar="DATA", help="the images, see below")
+    parser.add_argument("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
 
 
 def _add_measures(parser: argparse.ArgumentParser) -> None:
@@ -114,31 +120,21 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command; return how many images were measured and how many left out."""
-    from captum_gmar.evaluation.data.data_files import read_examples
-
-    check_both(arguments)
-    with default_drawing():
-        return run_on_data(arguments, partial(_evaluate, arguments), arguments.output, 2, read_examples)
-
-
-def check_both(arguments: argparse.Namespace) -> None:
-    """Check that data and model are both given, or neither."""
-    if bool(arguments.data) != bool(arguments.model):
-        raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
+    return run_on_data(arguments, _evaluate, arguments.output, 2)
 
 
 def run_on_data(
     arguments: argparse.Namespace,
-    work: "Callable[[Subject, Workplace], tuple[int, int]]",
-    folder: "Path | None",
+    work: "Callable[[argparse.Namespace, Subject, Workplace], tuple[int, int]]",
+    folder: "Path",
     objects: int,
-    read: "Callable[[Path], list[Example]]",
 ) -> tuple[int, int]:
-    """Run work on data and model in this process and those that torchrun has started beside it.
+    """Run work, which returns how many images were measured and left out, in this process and others of torchrun.
 
-    ``work`` returns how many images were measured and left out, ``read`` makes examples of the data, and built-in
-    scenes have this number of ``objects``.
+    Without data it is about built-in scenes of so many objects.
     """
+    if bool(arguments.data) != bool(arguments.model):
+        raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.sources import open_subject
     from captum_gmar.cli.terminal import listener_of
@@ -147,10 +143,10 @@ def run_on_data(
 
     device = choose_device(local_device(arguments.device))
     command = shlex.join(["captum-gmar", *arguments.given])
-    with joined_processes(device) as processes, open_subject(arguments, device, objects, read) as subject:
-        listener = listener_of("the same command" if folder else None, speaks=processes.is_first)
+    with default_drawing(), joined_processes(device) as processes, open_subject(arguments, device, objects) as subject:
+        listener = listener_of("the same command", speaks=processes.is_first)
         try:
-            done, skipped = work(subject, Workplace(folder, listener, command, processes))
+            done, skipped = work(arguments, subject, Workplace(folder, listener, command, processes))
         except FailedElsewhere:
             return 0, 1  # the process that failed says why
         return done, skipped if processes.is_first else 0

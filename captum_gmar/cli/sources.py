@@ -14,6 +14,7 @@ from captum_gmar.classifier import Classifier, choose_device, load_classifier
 from captum_gmar.classifier.loading import quiet
 from captum_gmar.classifier.vision_task import load_answering
 from captum_gmar.demo.scene_localisation import FIRST_SEED
+from captum_gmar.evaluation.data.data_files import read_examples
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.files.images import read_image
@@ -65,12 +66,10 @@ def open_answering(model: str | None, device: str) -> AnswerSource:
 
 
 @contextmanager
-def open_subject(
-    arguments: argparse.Namespace, device: torch.device, objects: int, read: Callable[[Path], list[Example]]
-) -> Iterator[Subject]:
+def open_subject(arguments: argparse.Namespace, device: torch.device, objects: int) -> Iterator[Subject]:
     """Yield the data and the model that the arguments name; without names, scenes and the built-in model."""
     if arguments.data:
-        examples = read(arguments.data)
+        examples = read_examples(arguments.data)
         classifier = load_classifier(arguments.model, size=arguments.size, device=device, patience=HUB_SECONDS)
         yield Subject(classifier, examples, arguments.model, str(arguments.data))
     else:

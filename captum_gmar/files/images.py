@@ -44,8 +44,13 @@ def _decode(path: Path) -> Image.Image:
 
 def list_images(folder: str | Path) -> list[Path]:
     """Return the image files of a folder, by their suffixes, as :func:`list_files`."""
+    return list_files(folder, image_suffixes())
+
+
+def image_suffixes() -> set[str]:
+    """Return the suffixes of images that Pillow reads."""
     Image.init()
-    return list_files(folder, {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN})
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
 
 
 def list_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:

@@ -10,37 +10,27 @@ from typing import Any
 from PIL import Image
 
 from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
-from captum_gmar.files.images import list_images, read_image
+from captum_gmar.files.images import image_suffixes, list_images, read_image
 
 PATH_NAMES = ("path", "file", "file_name")  # of the column that holds it
 DATA_FORMS = (
-    "a folder of images, or with a subfolder of images per class, a .csv file or a .json list of records with path and "
-    "label, or a folder that the `datasets` library has saved"
+    "an image, a folder of images, or with a subfolder of images per class, a .csv file or a .json list of records "
+    "with path and label, or a folder that the `datasets` library has saved"
 )
 
 
-def is_data_set(data: Path) -> bool:
-    """Return whether it looks like data of :func:`read_examples`, and not like an image or a folder of images."""
-    if not data.is_dir():
-        return data.suffix.lower() in (".csv", ".json")
-    return _is_saved(data) or (not list_images(data) and any(map(list_images, _class_folders(data))))
-
-
 def read_examples(data: Path) -> list[Example]:
-    """Read examples of a folder of images or class subfolders, of a CSV file, of a JSON list or of a saved data set."""
+    """Read examples of an image, a folder of images or class subfolders, a CSV or JSON file, or a saved data set."""
     if data.is_dir():
         examples = _saved_examples(data) if _is_saved(data) else _folder_examples(data)
+    elif data.suffix.lower() in image_suffixes():
+        examples = [Example(str(data), None, partial(read_image, data), files=(data,))]
     else:
         examples = [_table_example(record, data) for record in read_records(data)]
     if not examples:
         raise ValueError(f"{data}: no images. Expected {DATA_FORMS}.")
     _check_distinct(examples, data)
     return examples
-
-
-def image_examples(paths: Sequence[Path]) -> list[Example]:
-    """Return examples of image files without labels or objects."""
-    return [Example(str(path), None, partial(read_image, path), files=(path,)) for path in paths]
 
 
 def read_records(table: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The results of an evaluation of heads: tables, report and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import ceil
@@ -29,14 +29,17 @@ OUTCOME_TITLES = {
     "probability": "probability of the target",
     "logit": "logit of the target",
 }
+SILENCED = """## Do the scores mean anything? Heads silenced
+
+Heads are ranked over all layers by the scores on {ranked_by}, and silenced (zero in place of their outputs) in that \
+order on {examples} others, {heads} heads in all. Areas are means over all shares of silent heads; differences are \
+taken image by image, from the mean of {orders} random orders. A score that finds the heads that matter gives a higher \
+area than random orders with the least important heads first, and a lower one with the most important first."""
 INTERVALS = (
     "In brackets stand 95 % bootstrap intervals over the images, which do not say how random orders vary: the last "
     "column does."
 )
 FEW_IMAGES = f"Fewer than {FEWEST} images show neither an interval nor which order is better."
-AXES_INCHES = 0.8  # numbers and names beside and below the cells
-PANELS_IN_A_ROW = 2
-PANEL_WIDTH, PANEL_HEIGHT, LEGEND_ROW_INCHES = 3.6, 2.9, 0.22
 
 AblationCurves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
 """Curves by the score that gave the order, and by the heads that went first."""
@@ -44,63 +47,39 @@ AblationCurves: TypeAlias = Mapping[tuple[str, str], HeadAblationCurve]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AblationResult(Report):
-    """Predictions as heads are silenced in the order of each score, on other images than those that ranked them.
+    """Predictions as heads are silenced in the order of each score, on other images than those that ranked them."""
 
-    Attributes:
-        curves: From (score, which heads go first), "least" or "most", and from ("random", "random"), to the result of
-            :func:`captum_gmar.ablation.head_ablation_curve`; that of the random orders holds all of them.
-        ranked_by: Number of images that gave the scores.
-        images: Names of the others, which predictions were made for, in the order of the curves' examples.
-        title: Title of pictures.
-    """
-
-    curves: AblationCurves
-    ranked_by: int
-    images: tuple[str, ...]
-    title: str = ""
+    curves: AblationCurves  # from (score, "least" or "most") and RANDOM, whose curve holds all random orders
+    ranked_by: int  # number of images that gave the scores
+    images: tuple[str, ...]  # names of the others, in the order of the curves' examples
+    title: str = ""  # of pictures
 
     def records(self) -> Records:
         """Return rows for ``pandas.DataFrame``: of :meth:`HeadAblationCurve.records` with the keys score and first."""
-        return [
-            {"score": score, "first": first, **row}
-            for (score, first), curve in self.curves.items()
-            for row in curve.records()
-        ]
+        rows = ((key, row) for key, curve in self.curves.items() for row in curve.records())
+        return [{"score": score, "first": first, **row} for (score, first), row in rows]
 
     def to_markdown(self) -> str:
         """Return the areas below the curves, with intervals, and their differences from those of random orders."""
         random = self.curves[RANDOM]
         orders, _, examples = random.accuracy.shape
-        text = (
-            f"Heads are ranked over all layers by the scores on {count(self.ranked_by)}, and silenced (zero in place "
-            f"of their outputs) in that order on {examples} others, {int(random.counts[-1])} heads in all. Areas are "
-            "means over all shares of silent heads; differences are taken image by image, from the mean of "
-            f"{orders} random orders. A score that finds the heads that matter gives a higher area than random orders "
-            "with the least important heads first, and a lower one with the most important first. "
-            f"{FEW_IMAGES if examples < FEWEST else INTERVALS}"
+        text = SILENCED.format(
+            ranked_by=count(self.ranked_by), examples=examples, heads=int(random.counts[-1]), orders=orders
         )
-        parts = ["## Do the scores mean anything? Heads silenced", text]
+        parts = [f"{text} {FEW_IMAGES if examples < FEWEST else INTERVALS}"]
         for name, title in OUTCOME_TITLES.items():
             parts += [f"### {title.capitalize()}", _area_table(self.curves, name)]
         return "\n\n".join(parts)
 
     def visualize(self, *, title: str | None = None, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
-        """Plot accuracy, probability and logit as heads are silenced, a panel for each.
+        """Plot accuracy, probability and logit as heads are silenced; return the figure and a panel for each.
 
-        Args:
-            title (str, optional): Above the whole.
-                Default: None, the names of model and data
-            use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
-
-        Returns:
-            2-element tuple of **figure**, **axes**:
-            - **figure** (*matplotlib.figure.Figure*)
-            - **axes** (*list of matplotlib.axes.Axes*): of accuracy, probability and logit.
+        ``title`` stands in place of the names of model and data; with ``use_pyplot`` pyplot makes and shows the figure.
         """
         from captum_gmar.visualization._panels import draw_title, make_figure, show
 
-        height = PANEL_HEIGHT + 0.6 + LEGEND_ROW_INCHES * ceil((len(self.curves) + 1) / 2)
-        figure = make_figure(PANEL_WIDTH * len(OUTCOME_TITLES), height, use_pyplot)
+        height = 3.5 + 0.22 * ceil((len(self.curves) + 1) / 2)  # of a panel and of the legend's rows
+        figure = make_figure(3.6 * len(OUTCOME_TITLES), height, use_pyplot)
         panels: Any = figure.subplots(1, len(OUTCOME_TITLES))
         for panel, (name, text) in zip(panels, OUTCOME_TITLES.items(), strict=True):
             _plot_outcome(panel, self.curves, name)
@@ -113,30 +92,17 @@ class AblationResult(Report):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadResults(Report):
-    """The result of :func:`captum_gmar.evaluate_heads`. A notebook shows it as its tables; so does ``print``.
-
-    Attributes:
-        model: Name of the model.
-        data: Name of the data.
-        explained: Class that the scores explain, in words.
-        statistics: From the name of each score to its :class:`captum_gmar.ablation.HeadStatistics`, which hold the
-            scores of every image, and rank heads.
-        units: Units of the scores, by name.
-        images: Names of the images, in the order of the statistics' examples.
-        ablation: Predictions without heads, where requested.
-        skipped: Images that had to be left out, each with **name** and **reason**.
-        provenance: Lines on the origin of the results.
-    """
+    """The result of :func:`captum_gmar.evaluate_heads`. A notebook shows it as its tables; so does ``print``."""
 
     model: str
     data: str
-    explained: str
-    statistics: Mapping[str, HeadStatistics]
-    units: Mapping[str, str]
-    images: tuple[str, ...]
-    ablation: AblationResult | None = None
-    skipped: tuple[Skipped, ...] = ()
-    provenance: tuple[str, ...] = ()
+    explained: str  # class that the scores explain, in words
+    statistics: Mapping[str, HeadStatistics]  # of each score, with the scores of every image
+    units: Mapping[str, str]  # of the scores
+    images: tuple[str, ...]  # names, in the order of the statistics' examples
+    ablation: AblationResult | None = None  # predictions without heads, where requested
+    skipped: tuple[Skipped, ...] = ()  # images that had to be left out, each with **name** and **reason**
+    provenance: tuple[str, ...] = ()  # lines on the origin of the results
 
     def records(self) -> Records:
         """Return rows for ``pandas.DataFrame``: those of :meth:`HeadStatistics.records` with the key score."""
@@ -157,8 +123,8 @@ class HeadResults(Report):
         """Return a Markdown table of layers and heads for each score."""
         parts = []
         for name, statistics in self.statistics.items():
-            heads = [f"head {head}" for head in range(statistics.mean.shape[1])]
             spread = " ± standard deviation over the images" if statistics.examples >= FEWEST else ""
+            heads = [f"head {head}" for head in range(statistics.mean.shape[1])]
             parts += [f"## {name}, {self.units[name]}{spread}", _missing_spread(statistics)]
             parts += [table(["layer", *heads], _layer_rows(statistics))]
         return "\n\n".join(filter(None, parts))
@@ -166,42 +132,27 @@ class HeadResults(Report):
     def visualize(self, *, title: str | None = None, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
         """Plot the mean of each score, a panel of layers and heads, with its standard deviation over the images.
 
-        Args:
-            title (str, optional): Above the whole.
-                Default: None, the names of model and data, and how many images
-            use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
-
-        Returns:
-            2-element tuple of **figure**, **axes**:
-            - **figure** (*matplotlib.figure.Figure*)
-            - **axes** (*list of matplotlib.axes.Axes*): of each score.
+        ``title`` stands in place of the names of model and data; with ``use_pyplot`` pyplot makes and shows the figure.
         """
         from captum_gmar.visualization._panels import draw_title, make_figure, show
         from captum_gmar.visualization.heads import CELL_WIDTH, SPREAD_HEIGHT, visualize_head_importance
 
         layers, heads = next(iter(self.statistics.values())).mean.shape
-        columns = min(len(self.statistics), PANELS_IN_A_ROW)
+        columns = min(len(self.statistics), 2)
         rows = ceil(len(self.statistics) / columns)
-        width = max(heads * CELL_WIDTH, 3.6) + AXES_INCHES
-        height = max(layers * SPREAD_HEIGHT, 2.4) + 2 * AXES_INCHES
+        width, height = max(heads * CELL_WIDTH, 3.6) + 0.8, max(layers * SPREAD_HEIGHT, 2.4) + 1.6  # with names
         figure = make_figure(columns * width, rows * height + 0.5, use_pyplot, pad=0.1)
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for panel, (name, statistics) in zip(panels, self.statistics.items(), strict=False):
-            spread = statistics.std if statistics.examples >= FEWEST else None
-            visualize_head_importance(
-                statistics.mean, spread=spread, label=self.units[name], plt_fig_axis=(figure, panel), use_pyplot=False
-            )
-            panel.set_title("\n".join(filter(None, [name, _missing_spread(statistics)])), fontsize="medium")
         for panel in panels[len(self.statistics) :]:
             panel.remove()
-        draw_title(figure, title or self.title)
+        for panel, (name, scores) in zip(panels, self.statistics.items(), strict=False):
+            options: dict[str, Any] = {"spread": scores.std if scores.examples >= FEWEST else None}
+            options |= {"label": self.units[name], "plt_fig_axis": (figure, panel), "use_pyplot": False}
+            visualize_head_importance(scores.mean, **options)
+            panel.set_title("\n".join(filter(None, [name, _missing_spread(scores)])), fontsize="medium")
+        draw_title(figure, title or f"{short_title(self.model, self.data)}: heads, {count(len(self.images))}")
         show(figure, use_pyplot)
         return figure, panels[: len(self.statistics)]
-
-    @property
-    def title(self) -> str:
-        """Title of pictures: model, data and number of images."""
-        return f"{short_title(self.model, self.data)}: heads, {count(len(self.images))}"
 
 
 def short_title(model: str, data: str) -> str:
@@ -210,29 +161,19 @@ def short_title(model: str, data: str) -> str:
 
 
 def write_heads(results: HeadResults, folder: Path) -> None:
-    """Write tables, pictures and, last, the report. Files of an earlier report that this one does not have are removed.
-
-    Raises:
-        OSError: if they cannot be written; those that were there are whole.
-    """
+    """Write tables, pictures and, last, the report. Other files of an earlier report are removed."""
     from captum_gmar.evaluation.reports.report_files import write_tables
     from captum_gmar.files.writing import save_picture, write_text
 
     ablation = results.ablation
     tables = {"heads": results.records(), "ablation": ablation.records() if ablation else []}
-    numbers = {name: [_without_nan(row) for row in rows] for name, rows in tables.items()}
-    write_tables(folder, {**numbers, "skipped": [skip._asdict() for skip in results.skipped]})
+    write_tables(folder, {**tables, "skipped": [skip._asdict() for skip in results.skipped]})
     save_picture(results.visualize(use_pyplot=False)[0], folder / "heads.png")
     if ablation:
         save_picture(ablation.visualize(use_pyplot=False)[0], folder / "ablation.png")
     else:
         (folder / "ablation.png").unlink(missing_ok=True)
     write_text(folder / "heads.md", results.to_markdown())
-
-
-def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row with empty cells where there is no number."""
-    return {name: None if value != value else value for name, value in row.items()}
 
 
 def _missing_spread(statistics: HeadStatistics) -> str:
@@ -242,21 +183,24 @@ def _missing_spread(statistics: HeadStatistics) -> str:
 
 
 def _layer_rows(statistics: HeadStatistics) -> list[list[str]]:
-    has_spread = statistics.examples >= FEWEST
-    layers = zip(statistics.mean.tolist(), statistics.std.tolist(), strict=True)
-    return [
-        [str(layer), *(f"{mean:.3g}" + f" ± {std:.2g}" * has_spread for mean, std in zip(means, stds, strict=True))]
-        for layer, (means, stds) in enumerate(layers)
-    ]
+    def cell(mean: float, std: float) -> str:
+        return f"{mean:.3g} ± {std:.2g}" if statistics.examples >= FEWEST else f"{mean:.3g}"
+
+    layers = enumerate(zip(statistics.mean.tolist(), statistics.std.tolist(), strict=True))
+    return [[str(layer), *map(cell, *each)] for layer, each in layers]
 
 
 def _agreement(statistics: Mapping[str, HeadStatistics]) -> str:
     means = torch.stack([score.mean.flatten() for score in statistics.values()])
-    rows = [
+    rows = (
         [name, *(f"{value:.2f}" for value in spearman(mean.expand_as(means), means).tolist())]
         for name, mean in zip(statistics, means, strict=True)
-    ]
+    )
     return table(["", *statistics], rows)
+
+
+def _score_names(curves: AblationCurves) -> Sequence[str]:
+    return list(dict.fromkeys(score for score, _ in curves if score != RANDOM[0]))
 
 
 def _area_table(curves: AblationCurves, name: str) -> str:
@@ -265,7 +209,7 @@ def _area_table(curves: AblationCurves, name: str) -> str:
     areas = {key: values.mean(0) for key, values in order_areas.items()}
     random = order_areas[RANDOM].mean(1)
     rows = []
-    for score in dict.fromkeys(score for score, _ in curves if score != RANDOM[0]):
+    for score in _score_names(curves):
         for first, arrow in (("least", "↑"), ("most", "↓")):
             area = areas[score, first]
             ranked_alike = random >= area.mean() if first == "least" else random <= area.mean()
@@ -287,17 +231,15 @@ def _plot_outcome(panel: "Axes", curves: AblationCurves, name: str) -> None:
     """Plot every order against the share of silent heads; the random ones as a band from the lowest to the highest."""
     from captum_gmar.visualization._style import COLOURS, DASHED, GREY
 
-    shares = {key: 100 * curve.counts.numpy() / int(curve.counts[-1]) for key, curve in curves.items()}
+    shares = 100 * curves[RANDOM].counts.numpy() / int(curves[RANDOM].counts[-1])
     means = curves[RANDOM].order_means(name).numpy()
-    panel.fill_between(shares[RANDOM], means.min(0), means.max(0), color=GREY, alpha=0.25, lw=0)
+    panel.fill_between(shares, means.min(0), means.max(0), color=GREY, alpha=0.25, lw=0)
     label = f"{len(means)} random orders: mean, lowest to highest"
-    panel.plot(shares[RANDOM], means.mean(0), color=GREY, linewidth=1.5, label=label)
-    colours = dict(zip(dict.fromkeys(score for score, _ in curves if score != RANDOM[0]), cycle(COLOURS), strict=False))
-    for (score, first), curve in curves.items():
-        if score in colours:
-            style: dict[str, Any] = {"color": colours[score], "linestyle": "solid" if first == "least" else DASHED}
-            mean = curve.mean(name).numpy()
-            panel.plot(shares[score, first], mean, label=f"{score}, {first} first", linewidth=1.5, **style)
+    panel.plot(shares, means.mean(0), color=GREY, linewidth=1.5, label=label)
+    for score, colour in zip(_score_names(curves), cycle(COLOURS), strict=False):
+        for first, line in (("least", "solid"), ("most", DASHED)):
+            style: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.5}
+            panel.plot(shares, curves[score, first].mean(name).numpy(), label=f"{score}, {first} first", **style)
     panel.set(xlabel="silent heads, %", xlim=(0, 100))
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)

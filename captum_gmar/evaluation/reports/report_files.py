@@ -107,4 +107,6 @@ def _plot_summary(panel: Axes, summary: Summary, methods: Sequence[str]) -> None
 
 
 def _cell(value: object) -> object:
+    if value != value:  # NaN: there is no number
+        return None
     return format(value, DIGITS) if isinstance(value, float) else value

@@ -4,26 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
+from captum_gmar.ablation import HeadAblationCurve, HeadStatistics, ranked_heads
+from captum_gmar.ablation.curve import HeadOrder, silencing_outcomes, tenths
 from captum_gmar.ablation.importance import HeadScore
-from captum_gmar.attr.patch_relevance import images_at_once
+from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.patch_relevance import images_at_once, name_errors
+from captum_gmar.classifier import Classifier, find_class
 from captum_gmar.engine.models.patch_grid import check_model
-from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS
+from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCORES, check_name, load
 from captum_gmar.evaluation.data.data_objects import make_subject
+from captum_gmar.evaluation.data.example import Example, fingerprint
 from captum_gmar.evaluation.data.subject import Subject, sample_numbers, versions
-from captum_gmar.evaluation.measurement.head_scores import (
-    Ablation,
-    explained_class,
-    make_scores,
-    score_heads,
-    score_statistics,
-)
-from captum_gmar.evaluation.reports.head_report import AblationResult, HeadResults, short_title, write_heads
+from captum_gmar.evaluation.reports.head_report import RANDOM, AblationResult, HeadResults, short_title, write_heads
 from captum_gmar.evaluation.reports.report import provenance_lines
-from captum_gmar.evaluation.runs.batches import Batches, Measure, Skipped
+from captum_gmar.evaluation.runs.batches import Batches, Examples, Measure, Skipped
 from captum_gmar.evaluation.runs.folder import check_output
 from captum_gmar.evaluation.runs.journal import Record
 from captum_gmar.evaluation.runs.progress import count, warning_listener
@@ -31,6 +30,9 @@ from captum_gmar.evaluation.runs.run import Run, Workplace, list_reasons, start_
 from captum_gmar.evaluation.settings import HeadSettings
 
 CPU_BATCH = 4  # each image is run hundreds of times without some heads, and batches are kept when they are finished
+
+Orders: TypeAlias = dict[tuple[str, str], list[HeadOrder]]
+"""Orders in which heads are silenced, by score and by which heads go first."""
 
 
 def evaluate_heads(
@@ -59,9 +61,8 @@ def evaluate_heads(
     layers.
 
     Args:
-        model (nn.Module): A vision transformer, in evaluation mode, on the device that it is to run on. It is left as
-            it was.
-        data: The images, in any form that :func:`captum_gmar.evaluate` takes; boxes and masks are of no meaning.
+        model, data, limit, output, processor, forward_func, show_progress: As in :func:`captum_gmar.evaluate`; boxes
+            and masks are of no meaning.
         scores (sequence of str, or dict, optional): Names of "gmar-l1" and "gmar-l2", GMAR's head importance, a share
             of the layer; "mask-gradient", :func:`captum_gmar.ablation.gradient_of_mask`, in nats, or of the logit where
             the model has one class or several at once; and "entropy", :func:`captum_gmar.ablation.attention_entropy`,
@@ -73,20 +74,8 @@ def evaluate_heads(
         target (str or int, optional): The class that is explained: "predicted", "label" for that of each image's
             label, or for all images a class index or class name.
         seed (int, optional): Seed of everything that is sampled.
-        limit (int, optional): How many of the images are taken, sampled by ``seed``. More can follow later.
-            Default: None, all
-        output (str or Path, optional): A folder that keeps what is finished, with tables, pictures and a report. Killed
-            at any moment, the same call goes on where it stopped; more images can follow, and the ablation. It refuses
-            results of other settings, weights or preprocessing, but cannot compare ``forward_func`` or scores of your
-            own.
-            Default: None, nothing is kept
         batch_size (int, optional): How many images run at once.
             Default: 4, on an accelerator 128
-        processor (optional): A Hugging Face image processor. Not needed where data holds pixel values.
-        forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
-            ``model``.
-            Default: the model's own logits
-        show_progress (bool, optional): Whether to show a progress bar.
 
     Returns:
         *HeadResults*: ``statistics``, by name of the score, hold the scores of every image, their mean and spread, and
@@ -94,10 +83,7 @@ def evaluate_heads(
         which notebooks show, ``visualize()`` plots the scores, and ``skipped`` lists what was left out.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if a name is not known, if the settings do not go with model or data, or if ``output`` holds other
-            things.
-        OSError: if data cannot be read or ``output`` not be written to, or another run is at work there.
+        TypeError, ValueError, OSError: as :func:`captum_gmar.evaluate`.
         RuntimeError: if the model cannot be explained, or no image be scored; the error names the score.
 
     References:
@@ -130,17 +116,14 @@ def run_heads(
     """Score heads, and silence them, in one of the processes that share the work. None returns before all is written.
 
     ``scores``, by name, replace those that the settings name.
-
-    Raises:
-        ValueError, OSError, RuntimeError: as :func:`evaluate_heads`.
     """
     if settings.ablate and len(subject.classifier.labels) == 1:
         raise ValueError("ablate must go with a model of several classes")
     # Boxes and masks do not matter here: they must not fail, nor make examples differ.
     examples = [replace(example, boxes=(), mask=None, files=example.files[:1]) for example in subject.examples]
     subject = replace(subject, examples=examples)
-    made, units = make_scores(scores or settings.scores, subject.classifier)
-    target, explained = explained_class(settings.target, subject)
+    made, units = _make_scores(scores or settings.scores, subject.classifier)
+    target, explained = _explained_class(settings.target, subject)
     depends = {"scores": list(made), "target": settings.target, "seed": settings.seed}
     batch_size = settings.batch_size or (CPU_BATCH if subject.device.type == "cpu" else images_at_once(subject.device))
     batches = Batches(subject.examples, subject.preparation(target), subject.device, batch_size, place.listener.note)
@@ -150,12 +133,12 @@ def run_heads(
         records, skipped = _record(run, numbers, partial(score_heads, made), "data must hold images that can be scored")
         ablation = None
         if settings.ablate:
-            ablation, more = _silence_heads(run, settings, subject, numbers, records)
+            ablation, more = _silence_half(run, settings, subject, numbers, records)
             skipped += more
         data = f"{subject.data_name}, {count(len(records))}"
         results = HeadResults(
             *(subject.model_name, subject.data_name, explained),
-            statistics=score_statistics(tuple(made), list(records.values())),
+            statistics=_statistics(tuple(made), list(records.values())),
             units=units,
             images=_image_names(records),
             ablation=ablation,
@@ -167,29 +150,40 @@ def run_heads(
     return results
 
 
-def _silence_heads(
-    run: Run, settings: HeadSettings, subject: Subject, numbers: Sequence[int], scored: Mapping[int, Record]
-) -> tuple[AblationResult, list[Skipped]]:
-    """Rank heads by every second example of the sample, and silence them on the others."""
-    halves = numbers[::2], numbers[1::2]  # each keeps its examples when more follow
-    ranking, testing = ([number for number in half if number in scored] for half in halves)
-    if not ranking or not testing:
-        raise ValueError("ablate must go with two images or more")
-    names = settings.scores
-    statistics = score_statistics(names, [scored[number] for number in ranking])
-    importance = {name: score.mean for name, score in statistics.items()}
-    ablation = Ablation.by_scores(importance, settings.random_orders, settings.seed)
-    records, skipped = _record(
-        run,
-        testing,
-        partial(ablation.measure, subject.classifier),
-        "ablate must go with images that run without heads",
-        lambda number: scored[number].target,
-        f"ablation-{ablation.fingerprint()}",
-    )
-    curves = ablation.curves([record.values for record in records.values()])
-    title = f"{short_title(subject.model_name, subject.data_name)}: heads silenced"
-    return AblationResult(curves, len(ranking), _image_names(records), title), skipped
+def _make_scores(
+    scores: Sequence[str] | Mapping[str, HeadScore], classifier: Classifier
+) -> tuple[dict[str, HeadScore], dict[str, str]]:
+    """Return the scores and their units by name."""
+    if isinstance(scores, Mapping):
+        for name, score in scores.items():
+            if name == "random":
+                raise ValueError("scores must not be called 'random', as the orders that they are compared with are")
+            if not callable(score):
+                got = type(score).__name__
+                raise TypeError(f"scores must be callable, score(inputs, target=...). Got {got} for {name!r} instead.")
+        return dict(scores), dict.fromkeys(scores, "score")
+    has_softmax = len(classifier.labels) != 1 and not classifier.is_multi_label
+    loss, unit = ("cross_entropy", "nats") if has_softmax else ("logit", "of the logit")
+    made: dict[str, HeadScore] = {}
+    for name in scores:
+        home, fixed = SCORES[check_name(name, SCORES, "scores")][1:]
+        if home is None:
+            method: Any = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
+            made[name] = method.head_importance
+        else:
+            options = {} if fixed else {"loss": loss}
+            made[name] = partial(load(home), classifier.model, forward_func=classifier.logits, **options)
+    return made, {name: SCORES[name].unit or unit for name in scores}
+
+
+def _explained_class(target: str | int, subject: Subject) -> tuple[Callable[[Example], int | None], str]:
+    """Return a function from examples to the class that is explained (None: the predicted one), and its name."""
+    names = {"predicted": "the predicted class", "label": "the class of the label"}
+    if target in names:
+        return subject.targets(str(target)), names[str(target)]
+    labels = subject.classifier.labels
+    chosen = find_class(target, labels, forms="predicted, label, an index or a label")
+    return lambda example: chosen, f"{labels[chosen]} (class {chosen})" if len(labels) else f"class {chosen}"
 
 
 def _record(
@@ -213,6 +207,82 @@ def _record(
     if not records:
         raise ValueError(f"{requires}. Got none: {list_reasons(skipped)}")
     return records, skipped
+
+
+def score_heads(scores: Mapping[str, HeadScore], examples: Examples, batch_size: int) -> list[Record]:
+    """Return nested lists (scores, layers, heads) for every example; errors name their score."""
+    parts = []
+    for part in examples.split(batch_size):
+        values = []
+        for name, score in scores.items():
+            with name_errors(name):
+                values.append(score(part.pixels, target=part.targets).cpu())
+        parts.append(torch.stack(values, 1))
+    return examples.records(torch.cat(parts).tolist())
+
+
+def _statistics(names: Sequence[str], records: Sequence[Record]) -> dict[str, HeadStatistics]:
+    importance = torch.tensor([record.values for record in records])  # (N, scores, layers, heads)
+    targets = [record.target for record in records]
+    each = zip(names, importance.unbind(1), strict=True)
+    return {name: HeadStatistics.from_examples(scores, targets) for name, scores in each}
+
+
+def _silence_half(
+    run: Run, settings: HeadSettings, subject: Subject, numbers: Sequence[int], scored: Mapping[int, Record]
+) -> tuple[AblationResult, list[Skipped]]:
+    """Rank heads by every second example of the sample, and silence them on the others."""
+    halves = numbers[::2], numbers[1::2]  # each keeps its examples when more follow
+    ranking, testing = ([number for number in half if number in scored] for half in halves)
+    if not ranking or not testing:
+        raise ValueError("ablate must go with two images or more")
+    statistics = _statistics(settings.scores, [scored[number] for number in ranking])
+    orders = silencing_orders(
+        {name: score.mean for name, score in statistics.items()}, settings.random_orders, settings.seed
+    )
+    records, skipped = _record(
+        run,
+        testing,
+        partial(silence_heads, subject.classifier, orders),
+        "ablate must go with images that run without heads",
+        lambda number: scored[number].target,
+        f"ablation-{fingerprint([repr(orders).encode()])}",
+    )
+    values = torch.tensor([record.values for record in records.values()], dtype=torch.float64)
+    outcomes = values.movedim(0, -1).split([len(heads) for heads in orders.values()])  # (orders, counts, outcomes, N)
+    counts = torch.tensor(_silent_counts(orders))
+    curves = {
+        key: HeadAblationCurve(counts, *outcome.unbind(2), orders[key])
+        for key, outcome in zip(orders, outcomes, strict=True)
+    }
+    title = f"{short_title(subject.model_name, subject.data_name)}: heads silenced"
+    return AblationResult(curves, len(ranking), _image_names(records), title), skipped
+
+
+def silencing_orders(importance: Mapping[str, Tensor], random_orders: int, seed: int) -> Orders:
+    """Rank heads by the importance (layers, heads) of each score, and sample random orders."""
+    orders: Orders = {}
+    for name, values in importance.items():
+        ranked = ranked_heads(values)
+        orders |= {(name, "least"): [ranked], (name, "most"): [ranked[::-1]]}
+    shape = next(iter(importance.values())).shape
+    sampled = torch.rand(random_orders, *shape, generator=torch.Generator().manual_seed(seed))
+    return orders | {RANDOM: list(map(ranked_heads, sampled))}
+
+
+def _silent_counts(orders: Orders) -> list[int]:
+    """Return the numbers of silent heads at which predictions are measured."""
+    return tenths(len(orders[RANDOM][0]))
+
+
+def silence_heads(classifier: Classifier, orders: Orders, examples: Examples, batch_size: int) -> list[Record]:
+    """Return nested lists (orders, counts, outcomes) for every example: accuracy, logit and probability."""
+    each = [heads for several in orders.values() for heads in several]
+    outcomes = [
+        silencing_outcomes(classifier.model, classifier.logits, part.pixels, part.targets, each, _silent_counts(orders))
+        for part in examples.split(batch_size)
+    ]
+    return examples.records(torch.cat(outcomes, -1).movedim(-1, 0).tolist())
 
 
 def _image_names(records: Mapping[int, Record]) -> tuple[str, ...]:
