@@ -28,7 +28,7 @@ from captum_gmar.files.markdown import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from families import FAMILIES
-from field_families import FIELD_FAMILIES, LABELS, TOKENS, OfEmbeddings, detr, perceiver
+from field_families import FIELD_FAMILIES, LABELS, TOKENS, OfEmbeddings, detr, perceiver, small
 
 DETECTION, SEGMENTATION = (3, 1), (1, 0, 1)
 FOUR_LAYERS = {**TOKENS, "hidden_size": 16, "num_hidden_layers": 4, "image_size": 32, "patch_size": 8}
@@ -50,12 +50,6 @@ class Trial(NamedTuple):
     shape: tuple[int, ...] = (3, 32, 32)
     target: Any = 1
     arguments: tuple[Any, ...] = ()
-
-
-def small(name: str, **config: Any) -> nn.Module:
-    """Return a model of transformers with this configuration."""
-    kind = getattr(transformers, name)
-    return kind(kind.config_class(**config, num_labels=LABELS))
 
 
 def again(name: str, family: str) -> nn.Module:

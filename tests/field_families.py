@@ -5,6 +5,7 @@ for a block of tokens, tokens of a video in time.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -13,16 +14,14 @@ import transformers
 from torch import Tensor, nn
 
 LABELS = 5
-Place = tuple[
-    tuple[int, ...], Tensor
-]  # the shape of a grid, and of each sequence of an example its tokens' places on it
+Place = tuple[tuple[int, ...], Tensor]  # a grid's shape, and the places of the tokens of an example's sequences
 
 
 class FieldFamily(NamedTuple):
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]  # of one input
-    stages: Callable[[nn.Module], Sequence[Sequence[nn.Module]]]  # no layers: the gradient is the model's
-    places: Callable[[], list[Place]]  # of each softmax, in the order of the calls; tokens of no place are -1
+    places: list[Place]  # of each softmax, in the order of the calls; tokens of no place are -1
+    stages: Callable[[nn.Module], Sequence[Sequence[nn.Module]]] = lambda model: []  # then the gradient is the model's
     passes: Callable[[nn.Module, Tensor], Tensor] = lambda layer, tokens: tokens  # what passes a layer by
     arguments: tuple[Any, ...] = ()
     target: Any = 2
@@ -79,38 +78,58 @@ class OfEmbeddings(nn.Module):
         return self.model(inputs_embeds=embeddings)
 
 
-def perceiver(kind: str, channels: int) -> nn.Module:
-    return getattr(transformers, f"PerceiverForImageClassification{kind}")(
-        transformers.PerceiverConfig(
-            d_model=channels,
-            d_latents=12,
-            num_latents=16,  # as many as there are places once the grid is halved
-            num_self_attends_per_block=2,
-            num_self_attention_heads=2,
-            num_cross_attention_heads=1,
-            image_size=8,
-            num_labels=LABELS,
-        )
-    )
+TOKENS = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24}
+PYRAMID = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 2, 1, 1], "num_attention_heads": [1, 2, 2, 2]}
+MOBILE = {"image_size": 64, "hidden_sizes": [8, 12, 16], "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 16]}
+LATENTS = {  # as many as there are places once the grid is halved
+    **{"num_latents": 16, "d_latents": 12, "num_self_attends_per_block": 2, "image_size": 8},
+    **{"num_self_attention_heads": 2, "num_cross_attention_heads": 1},
+}
+DENSE = {**TOKENS, "num_hidden_layers": 4, "image_size": 16, "patch_size": 8, "use_auxiliary_head": False}
+FRAMES = {**TOKENS, "image_size": 24, "num_frames": 4}  # a video of 4 frames of 24x24 pixels
+TIME, SIDE = 4, 3  # of the places of its patches of 8x8 pixels
+
+
+def small(name: str, **config: Any) -> nn.Module:
+    """Return the model of transformers of this name, with a configuration and random weights."""
+    kind = getattr(transformers, name)
+    return kind(kind.config_class(**{"num_labels": LABELS, **config}))
+
+
+def classifier(name: str, **config: Any) -> Callable[[], nn.Module]:
+    return partial(small, f"{name}ForImageClassification", **config)
+
+
+def segmenter(name: str, **config: Any) -> Callable[[], nn.Module]:
+    return partial(small, f"{name}ForSemanticSegmentation", **config)
 
 
 def swin(name: str, **changes: Any) -> nn.Module:
     config = {"patch_size": 2, "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 4}
-    kind = getattr(transformers, f"{name}Config")
-    return getattr(transformers, f"{name}ForImageClassification")(
-        kind(**{**config, "image_size": 20, "num_labels": LABELS, **changes})
-    )
+    return small(f"{name}ForImageClassification", **{**config, "image_size": 20, **changes})
+
+
+def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
+    ours = {"layers": 2, "attention_heads": 2, "ffn_dim": 16}
+    sizes = {f"{part}_{what}": number for part in ("encoder", "decoder") for what, number in ours.items()}
+    # Deformable DETR normalises 32 groups of channels.
+    sizes |= {"num_queries": 6, "d_model": 32, "backbone": None, "backbone_config": backbone}
+    flags = {"use_timm_backbone": False, "use_pretrained_backbone": False}
+    return small(f"{name}ForObjectDetection", **sizes, **flags, **changes)
+
+
+def resnet(*outputs: str) -> Any:
+    sizes = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4, "layer_type": "basic"}
+    return transformers.ResNetConfig(**sizes, out_features=list(outputs))
+
+
+def perceiver(kind: str, channels: int) -> nn.Module:
+    return small(f"PerceiverForImageClassification{kind}", d_model=channels, **LATENTS)
 
 
 def swin_places() -> list[Place]:
     """Of 20x28 pixels: 10x14 patches, and 5x7 after merging."""
     return [windows(10, 14, 4, 0), windows(10, 14, 4, 2), windows(5, 7, 4, 0)]
-
-
-def pyramid(name: str, **changes: Any) -> nn.Module:
-    sizes = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 2, 1, 1], "num_attention_heads": [1, 2, 2, 2]}
-    config = getattr(transformers, f"{name}Config")(**{**sizes, "mlp_ratios": [2] * 4, "num_labels": LABELS, **changes})
-    return getattr(transformers, f"{name}ForImageClassification")(config)
 
 
 def pyramid_places(last: Place) -> list[Place]:
@@ -130,135 +149,8 @@ def hiera_passes(layer: nn.Module, tokens: Tensor) -> Tensor:
     return layer.proj(layer.layernorm_before(tokens)).unflatten(1, (layer.query_stride, -1)).amax(1)
 
 
-FIELD_FAMILIES = {
-    name: FieldFamily(
-        lambda name=name: swin(name),
-        (3, 20, 28),
-        lambda model: [s.blocks for s in _base(model).encoder.layers],
-        swin_places,
-    )
-    for name in ("Swin", "Swinv2", "DonutSwin")
-} | {
-    "PVT": FieldFamily(
-        lambda: pyramid("Pvt", image_size=64),
-        (3, 64, 64),
-        lambda model: [],  # the class token joins in the last stage
-        lambda: pyramid_places(in_order((2, 2), before=1)),
-    ),
-    "PVTv2": FieldFamily(
-        lambda: pyramid("PvtV2", image_size=64),
-        (3, 64, 64),
-        lambda model: [layer.blocks for layer in model.pvt_v2.encoder.layers],
-        lambda: pyramid_places(in_order((2, 2))),
-    ),
-    "SegFormer": FieldFamily(
-        lambda: pyramid("Segformer"), (3, 64, 64), segformer_stages, lambda: pyramid_places(in_order((2, 2)))
-    ),
-    "CvT": FieldFamily(
-        lambda: transformers.CvtForImageClassification(
-            transformers.CvtConfig(embed_dim=[8, 8, 16], num_heads=[1, 2, 2], depth=[1, 2, 3], num_labels=LABELS)
-        ),
-        (3, 64, 64),
-        lambda model: [],  # the same
-        lambda: [in_order((8, 8)), *[in_order((4, 4))] * 2, *[in_order((2, 2), before=1)] * 3],
-    ),
-    "LeViT": FieldFamily(
-        lambda: transformers.LevitForImageClassification(
-            transformers.LevitConfig(
-                image_size=64,
-                hidden_sizes=[8, 16, 24],
-                num_attention_heads=[1, 2, 2],
-                depths=[1, 1, 1],
-                key_dim=[4] * 3,
-                num_labels=LABELS,
-            )
-        ),
-        (3, 64, 64),
-        lambda model: [],
-        lambda: [*[in_order((4, 4))] * 2, *[in_order((2, 2))] * 2, in_order((1, 1))],
-    ),
-    "MobileViT": FieldFamily(
-        lambda: transformers.MobileViTForImageClassification(
-            transformers.MobileViTConfig(
-                image_size=64,
-                hidden_sizes=[8, 12, 16],
-                neck_hidden_sizes=[4, 8, 8, 8, 8, 8, 16],
-                num_attention_heads=2,
-                num_labels=LABELS,
-            )
-        ),
-        (3, 64, 64),
-        lambda model: [
-            layer.transformer.layer for layer in model.mobilevit.encoder.layer if hasattr(layer, "transformer")
-        ],
-        lambda: [*[unfolded(8, 8)] * 2, *[unfolded(4, 4)] * 4, *[unfolded(2, 2)] * 3],
-    ),
-    "MobileViTV2": FieldFamily(
-        lambda: transformers.MobileViTV2ForImageClassification(
-            transformers.MobileViTV2Config(
-                image_size=64, width_multiplier=0.125, n_attn_blocks=[1, 2, 1], num_labels=LABELS
-            )
-        ),
-        (3, 64, 64),
-        lambda model: [
-            layer.transformer.layer for layer in model.mobilevitv2.encoder.layer if hasattr(layer, "transformer")
-        ],
-        lambda: [unfolded(8, 8), *[unfolded(4, 4)] * 2, unfolded(2, 2)],
-        has_queries=False,
-    ),
-    "SwiftFormer": FieldFamily(
-        lambda: transformers.SwiftFormerForImageClassification(
-            transformers.SwiftFormerConfig(depths=[2, 1, 1, 1], embed_dims=[8, 8, 16, 16], num_labels=LABELS)
-        ),
-        (3, 64, 64),
-        lambda model: [],  # convolutions come between its attention
-        lambda: [in_order((side, side)) for side in (16, 8, 4, 2)],
-        has_queries=False,
-    ),
-    "Perceiver": FieldFamily(
-        lambda: perceiver("Learned", 512),
-        (3, 8, 8),
-        lambda model: [],  # its latent tokens stand for no places
-        lambda: [in_order((8, 8)), None, None, None],
-    ),
-    "Perceiver, of pixels": FieldFamily(
-        lambda: perceiver("Fourier", 261), (3, 8, 8), lambda model: [], lambda: [in_order((8, 8)), None, None, None]
-    ),
-    "ImageGPT, of its colours' embeddings": FieldFamily(
-        lambda: OfEmbeddings(
-            transformers.ImageGPTForImageClassification(
-                transformers.ImageGPTConfig(
-                    n_embd=12, n_layer=2, n_head=2, n_positions=6, vocab_size=7, num_labels=LABELS
-                )
-            )
-        ),
-        (6, 12),
-        lambda model: [model.model.transformer.h],
-        lambda: [in_order((2, 3))] * 2,
-        arguments=(torch.tensor([[2, 3]] * 2),),
-    ),
-    "Hiera": FieldFamily(
-        lambda: transformers.HieraForImageClassification(
-            transformers.HieraConfig(
-                image_size=[64, 64],
-                embed_dim=8,
-                depths=[1, 2, 1, 1],
-                num_heads=[1, 2, 2, 2],
-                mlp_ratio=2.0,
-                num_labels=LABELS,
-            )
-        ),
-        (3, 64, 64),
-        lambda model: [stage.layers for stage in model.hiera.encoder.stages],
-        lambda: [*[mask_units(16, 3, 4)] * 2, *[mask_units(8, 2, 4)] * 2, mask_units(4, 1, 1)],
-        hiera_passes,
-    ),
-}
-
-
-TOKENS = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24}
-CLIP = {"image_size": 24, "num_frames": 4, "num_labels": LABELS}  # a video of 4 frames of 24x24 pixels
-TIME, SIDE = 4, 3  # of the places of its patches of 8x8 pixels
+def mobile_stages(model: nn.Module) -> Any:
+    return [layer.transformer.layer for layer in _base(model).encoder.layer if hasattr(layer, "transformer")]
 
 
 def of_each_place() -> Place:
@@ -278,42 +170,6 @@ def places_before_time() -> Place:
     return (TIME, SIDE, SIDE), torch.cat([torch.tensor([[-1]]), order], 1)
 
 
-def video(name: str, **changes: Any) -> nn.Module:
-    config = getattr(transformers, f"{name}Config")(**{**TOKENS, **CLIP, **changes})
-    return getattr(transformers, f"{name}ForVideoClassification")(config)
-
-
-def yolos(**changes: Any) -> nn.Module:
-    sizes = {"image_size": [16, 24], "patch_size": 8, "num_detection_tokens": 6, "num_labels": LABELS}
-    return transformers.YolosForObjectDetection(transformers.YolosConfig(**{**sizes, **TOKENS, **changes}))
-
-
-def resnet(*outputs: str) -> Any:
-    return transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, layer_type="basic", out_features=list(outputs)
-    )
-
-
-def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
-    sizes = {
-        f"{part}_{what}": number
-        for part in ("encoder", "decoder")
-        for what, number in {"layers": 2, "attention_heads": 2, "ffn_dim": 16}.items()
-    }
-    config = getattr(transformers, f"{name}Config")(
-        use_timm_backbone=False,
-        use_pretrained_backbone=False,
-        backbone=None,
-        backbone_config=backbone,
-        num_queries=6,
-        num_labels=LABELS,
-        d_model=32,  # which deformable DETR normalises in 32 groups
-        **sizes,
-        **changes,
-    )
-    return getattr(transformers, f"{name}ForObjectDetection")(config)
-
-
 class Backbone(nn.Module):
     """A detector's, with a neck that adds its maps up, of which a number is explained."""
 
@@ -326,164 +182,212 @@ class Backbone(nn.Module):
 
 
 def rf_detr_backbone() -> nn.Module:
-    config = transformers.RfDetrDinov2Config(
-        **TOKENS,
-        image_size=32,
-        patch_size=8,
-        num_windows=2,
-        window_block_indexes=[0],
-        out_features=["stage1", "stage2"],
-    )
+    sizes = {"image_size": 32, "patch_size": 8, "num_windows": 2, "window_block_indexes": [0]}
+    config = transformers.RfDetrDinov2Config(**TOKENS, **sizes, out_features=["stage1", "stage2"])
     return Backbone(transformers.AutoBackbone.from_config(config))
 
 
-def rf_detr_windows() -> list[list[int]]:
+def rf_detr_windows() -> Tensor:
     """Of 4x4 patches in 2x2 windows, before each of which the class token is repeated."""
-    return [[-1, *(4 * (top + y) + left + x for y in (0, 1) for x in (0, 1))] for top in (0, 2) for left in (0, 2)]
+    starts = [(top, left) for top in (0, 2) for left in (0, 2)]
+    windows = [[-1, *(4 * (top + y) + left + x for y in (0, 1) for x in (0, 1))] for top, left in starts]
+    return torch.tensor(windows)
 
 
-def dense(name: str, **changes: Any) -> nn.Module:
-    """A segmenter of four layers, which reads all of them."""
-    config = getattr(transformers, f"{name}Config")(
-        **{**TOKENS, "num_hidden_layers": 4, "image_size": 16, "patch_size": 8, "num_labels": LABELS, **changes},
-        use_auxiliary_head=False,
-    )
-    return getattr(transformers, f"{name}ForSemanticSegmentation")(config)
+def list_of(model: nn.Module, count: int, within: str = "") -> nn.ModuleList:
+    """The layers, which stand elsewhere in transformers 4."""
+    lists = [m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and within in name]
+    return next(modules for modules in lists if len(modules) == count)
 
 
-FIELD_FAMILIES |= {
+def _base(model: nn.Module) -> Any:
+    return getattr(model, model.base_model_prefix)
+
+
+def _encoder(model: nn.Module) -> list[Any]:
+    return [_base(model).encoder.layer]
+
+
+IMAGE, LARGE, FILM = (3, 16, 16), (3, 64, 64), (4, 3, 24, 24)  # shapes of inputs
+OF_MOBILE = [*[unfolded(8, 8)] * 2, *[unfolded(4, 4)] * 4, *[unfolded(2, 2)] * 3]
+OF_YOLOS = [in_order((2, 3), before=1, behind=6)] * 2
+OF_FOUR_LAYERS = [in_order((2, 2), before=1)] * 4
+YOLOS = {**TOKENS, "image_size": [16, 24], "patch_size": 8, "num_detection_tokens": 6}
+FIELD_FAMILIES = {
+    **{
+        name: FieldFamily(
+            partial(swin, name),
+            (3, 20, 28),
+            swin_places(),
+            lambda model: [stage.blocks for stage in _base(model).encoder.layers],
+        )
+        for name in ("Swin", "Swinv2", "DonutSwin")
+    },
+    "PVT": FieldFamily(  # its class token joins in the last stage
+        classifier("Pvt", **PYRAMID, mlp_ratios=[2] * 4, image_size=64),
+        LARGE,
+        pyramid_places(in_order((2, 2), before=1)),
+    ),
+    "PVTv2": FieldFamily(
+        classifier("PvtV2", **PYRAMID, mlp_ratios=[2] * 4, image_size=64),
+        LARGE,
+        pyramid_places(in_order((2, 2))),
+        lambda model: [layer.blocks for layer in model.pvt_v2.encoder.layers],
+    ),
+    "SegFormer": FieldFamily(
+        classifier("Segformer", **PYRAMID, mlp_ratios=[2] * 4),
+        LARGE,
+        pyramid_places(in_order((2, 2))),
+        segformer_stages,
+    ),
+    "CvT": FieldFamily(  # as PVT's
+        classifier("Cvt", embed_dim=[8, 8, 16], num_heads=[1, 2, 2], depth=[1, 2, 3]),
+        LARGE,
+        [in_order((8, 8)), *[in_order((4, 4))] * 2, *[in_order((2, 2), before=1)] * 3],
+    ),
+    "LeViT": FieldFamily(
+        classifier(
+            **{"name": "Levit", "image_size": 64, "hidden_sizes": [8, 16, 24], "num_attention_heads": [1, 2, 2]},
+            **{"depths": [1, 1, 1], "key_dim": [4] * 3},
+        ),
+        LARGE,
+        [*[in_order((4, 4))] * 2, *[in_order((2, 2))] * 2, in_order((1, 1))],
+    ),
+    "MobileViT": FieldFamily(classifier("MobileViT", **MOBILE, num_attention_heads=2), LARGE, OF_MOBILE, mobile_stages),
+    "MobileViTV2": FieldFamily(
+        classifier("MobileViTV2", image_size=64, width_multiplier=0.125, n_attn_blocks=[1, 2, 1]),
+        LARGE,
+        [unfolded(8, 8), *[unfolded(4, 4)] * 2, unfolded(2, 2)],
+        mobile_stages,
+        has_queries=False,
+    ),
+    "SwiftFormer": FieldFamily(  # convolutions come between its attention
+        classifier("SwiftFormer", depths=[2, 1, 1, 1], embed_dims=[8, 8, 16, 16]),
+        LARGE,
+        [in_order((side, side)) for side in (16, 8, 4, 2)],
+        has_queries=False,
+    ),
+    # Perceiver's latent tokens stand for no places.
+    "Perceiver": FieldFamily(partial(perceiver, "Learned", 512), (3, 8, 8), [in_order((8, 8)), None, None, None]),
+    "Perceiver, of pixels": FieldFamily(
+        partial(perceiver, "Fourier", 261), (3, 8, 8), [in_order((8, 8)), None, None, None]
+    ),
+    "ImageGPT, of its colours' embeddings": FieldFamily(
+        lambda: OfEmbeddings(classifier("ImageGPT", n_embd=12, n_layer=2, n_head=2, n_positions=6, vocab_size=7)()),
+        (6, 12),
+        [in_order((2, 3))] * 2,
+        lambda model: [model.model.transformer.h],
+        arguments=(torch.tensor([[2, 3]] * 2),),
+    ),
+    "Hiera": FieldFamily(
+        classifier(
+            **{"name": "Hiera", "image_size": [64, 64], "embed_dim": 8, "depths": [1, 2, 1, 1]},
+            **{"num_heads": [1, 2, 2, 2], "mlp_ratio": 2.0},
+        ),
+        LARGE,
+        [*[mask_units(16, 3, 4)] * 2, *[mask_units(8, 2, 4)] * 2, mask_units(4, 1, 1)],
+        lambda model: [stage.layers for stage in model.hiera.encoder.stages],
+        hiera_passes,
+    ),
     "VideoMAE": FieldFamily(
-        lambda: video("VideoMAE", patch_size=8, tubelet_size=2),
-        (4, 3, 24, 24),
-        lambda model: [_base(model).encoder.layer],
-        lambda: [in_order((2, 3, 3))] * 2,
+        partial(small, "VideoMAEForVideoClassification", **FRAMES, patch_size=8, tubelet_size=2),
+        FILM,
+        [in_order((2, 3, 3))] * 2,
+        _encoder,
     ),
     "ViViT": FieldFamily(
-        lambda: video("Vivit", tubelet_size=[2, 8, 8]),
-        (4, 3, 24, 24),
+        partial(small, "VivitForVideoClassification", **FRAMES, tubelet_size=[2, 8, 8]),
+        FILM,
+        [in_order((2, 3, 3), before=1)] * 2,
         lambda model: [list_of(_base(model), 2)],
-        lambda: [in_order((2, 3, 3), before=1)] * 2,
     ),
     "TimeSformer": FieldFamily(
-        lambda: video("Timesformer", patch_size=8),
-        (4, 3, 24, 24),
-        lambda model: [_base(model).encoder.layer],
-        lambda: [of_each_place(), of_each_frame(before=1)] * 2,
+        partial(small, "TimesformerForVideoClassification", **FRAMES, patch_size=8),
+        FILM,
+        [of_each_place(), of_each_frame(before=1)] * 2,
+        _encoder,
     ),
     "TimeSformer, jointly": FieldFamily(
-        lambda: video("Timesformer", patch_size=8, attention_type="joint_space_time"),
-        (4, 3, 24, 24),
-        lambda model: [_base(model).encoder.layer],
-        lambda: [places_before_time()] * 2,
+        partial(small, "TimesformerForVideoClassification", **FRAMES, patch_size=8, attention_type="joint_space_time"),
+        FILM,
+        [places_before_time()] * 2,
+        _encoder,
     ),
     "V-JEPA 2": FieldFamily(
-        lambda: transformers.VJEPA2ForVideoClassification(
-            transformers.VJEPA2Config(
-                crop_size=24,
-                patch_size=8,
-                frames_per_clip=4,
-                mlp_ratio=2,
-                num_pooler_layers=1,
-                pred_hidden_size=12,
-                pred_num_attention_heads=2,
-                pred_num_hidden_layers=1,
-                num_labels=LABELS,
-                **TOKENS,
-            )
+        partial(
+            small,
+            "VJEPA2ForVideoClassification",
+            **{"crop_size": 24, "patch_size": 8, "frames_per_clip": 4, "mlp_ratio": 2, "num_pooler_layers": 1},
+            **{"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1, **TOKENS},
         ),
-        (4, 3, 24, 24),
-        lambda model: [_base(model).encoder.layer],
-        lambda: [in_order((2, 3, 3))] * 2,
+        FILM,
+        [in_order((2, 3, 3))] * 2,
+        _encoder,
     ),
     "AST": FieldFamily(
-        lambda: transformers.ASTForAudioClassification(
-            transformers.ASTConfig(
-                patch_size=4,
-                frequency_stride=3,
-                time_stride=3,
-                max_length=22,
-                num_mel_bins=10,
-                num_labels=LABELS,
-                **TOKENS,
-            )
+        partial(
+            small,
+            "ASTForAudioClassification",
+            **{"patch_size": 4, "frequency_stride": 3, "time_stride": 3, "max_length": 22, "num_mel_bins": 10},
+            **TOKENS,
         ),
         (22, 10),
+        [in_order((3, 7), before=2)] * 2,
         lambda model: [list_of(_base(model), 2)],
-        lambda: [in_order((3, 7), before=2)] * 2,
     ),
     "YOLOS": FieldFamily(
-        lambda: yolos(use_mid_position_embeddings=False),
+        partial(small, "YolosForObjectDetection", **YOLOS, use_mid_position_embeddings=False),
         (3, 16, 24),
+        OF_YOLOS,
         lambda model: [list_of(_base(model), 2)],
-        lambda: [in_order((2, 3), before=1, behind=6)] * 2,
         target=(3, 1),
     ),
     "YOLOS, positions between its layers": FieldFamily(
-        lambda: yolos(use_mid_position_embeddings=True),
+        partial(small, "YolosForObjectDetection", **YOLOS, use_mid_position_embeddings=True),
         (3, 16, 24),
-        lambda model: [],
-        lambda: [in_order((2, 3), before=1, behind=6)] * 2,
+        OF_YOLOS,
         target=(3, 1),
     ),
     "DETR": FieldFamily(  # as many queries as places, which are told apart
         lambda: detr("Detr", resnet("stage4")),
         (3, 64, 96),
-        lambda model: [],
-        lambda: [*[in_order((2, 3))] * 2, *[None, in_order((2, 3))] * 2],
+        [*[in_order((2, 3))] * 2, *[None, in_order((2, 3))] * 2],
         target=(3, 1),
     ),
-    "Deformable DETR": FieldFamily(
+    "Deformable DETR": FieldFamily(  # it attends without a softmax over places
         lambda: detr("DeformableDetr", resnet("stage2", "stage3", "stage4"), num_feature_levels=4),
         (3, 64, 96),
-        lambda model: [],
-        lambda: [],  # it attends without a softmax over places
+        [],
         target=(3, 1),
     ),
     "RF-DETR, its backbone": FieldFamily(
         rf_detr_backbone,
         (3, 32, 32),
-        lambda model: [],
-        lambda: [((4, 4), torch.tensor(rf_detr_windows())), ((4, 4), torch.tensor(rf_detr_windows()).view(1, -1))],
+        [((4, 4), rf_detr_windows()), ((4, 4), rf_detr_windows().view(1, -1))],
         target=(1, 2, 3),
     ),
     "SegFormer, segments": FieldFamily(
-        lambda: transformers.SegformerForSemanticSegmentation(pyramid("Segformer", decoder_hidden_size=8).config),
-        (3, 64, 64),
-        lambda model: [],
-        lambda: pyramid_places(in_order((2, 2))),
+        segmenter("Segformer", **PYRAMID, mlp_ratios=[2] * 4, decoder_hidden_size=8),
+        LARGE,
+        pyramid_places(in_order((2, 2))),
         target=(1, 5, 9),
     ),
     "MobileViT, segments": FieldFamily(
-        lambda: transformers.MobileViTForSemanticSegmentation(
-            transformers.MobileViTConfig(
-                image_size=64,
-                hidden_sizes=[8, 12, 16],
-                neck_hidden_sizes=[4, 8, 8, 8, 8, 8, 16],
-                num_attention_heads=2,
-                num_labels=LABELS,
-                aspp_out_channels=8,
-                output_stride=32,
-            )
-        ),
-        (3, 64, 64),
-        lambda model: [],
-        lambda: [*[unfolded(8, 8)] * 2, *[unfolded(4, 4)] * 4, *[unfolded(2, 2)] * 3],
+        segmenter("MobileViT", **MOBILE, num_attention_heads=2, aspp_out_channels=8, output_stride=32),
+        LARGE,
+        OF_MOBILE,
         target=(1, 0, 1),
     ),
     "BEiT, segments": FieldFamily(
-        lambda: dense("Beit", out_indices=[1, 2, 3, 4], pool_scales=[1]),
-        (3, 16, 16),
-        lambda model: [],
-        lambda: [in_order((2, 2), before=1)] * 4,
-        target=(1, 0, 1),
+        segmenter("Beit", **DENSE, out_indices=[1, 2, 3, 4], pool_scales=[1]), IMAGE, OF_FOUR_LAYERS, target=(1, 0, 1)
     ),
     "DPT, segments": FieldFamily(
-        lambda: dense(
-            "DPT", backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, is_hybrid=False
+        segmenter(
+            **{"name": "DPT", "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4},
+            **{"fusion_hidden_size": 8, "is_hybrid": False, **DENSE},
         ),
-        (3, 16, 16),
-        lambda model: [],
-        lambda: [in_order((2, 2), before=1)] * 4,
+        IMAGE,
+        OF_FOUR_LAYERS,
         target=(1, 0, 1),
     ),
 }
@@ -491,43 +395,24 @@ if hasattr(transformers, "VideoPrismForVideoClassification"):  # in transformers
     FIELD_FAMILIES["VideoPrism"] = FieldFamily(
         lambda: transformers.VideoPrismForVideoClassification(
             transformers.VideoPrismVisionConfig(
-                **{**TOKENS, **CLIP},
-                tubelet_size=[1, 8, 8],
-                num_spatial_layers=2,
-                num_temporal_layers=1,
-                num_auxiliary_layers=1,
+                **{**FRAMES, "num_labels": LABELS, "tubelet_size": [1, 8, 8]},
+                **{"num_spatial_layers": 2, "num_temporal_layers": 1, "num_auxiliary_layers": 1},
             )
         ),
-        (4, 3, 24, 24),
+        FILM,
+        [*[of_each_frame()] * 2, of_each_place()],
         lambda model: [list_of(model, 2, "spatial"), list_of(model, 1, "temporal")],
-        lambda: [*[of_each_frame()] * 2, of_each_place()],
         target=(0, 2),
     )
 if hasattr(transformers, "Siglip2ForImageClassification"):
     FIELD_FAMILIES["SigLIP 2, packed patches"] = FieldFamily(
-        lambda: transformers.Siglip2ForImageClassification(
-            transformers.Siglip2Config(
-                vision_config={"num_patches": 16, "patch_size": 2, **TOKENS},
-                text_config={"vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **TOKENS},
-                num_labels=LABELS,
-            )
+        classifier(
+            "Siglip2",
+            vision_config={"num_patches": 16, "patch_size": 2, **TOKENS},
+            text_config={"vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **TOKENS},
         ),
         (8, 12),
+        [in_order((2, 3), behind=2)] * 2,
         lambda model: [model.vision_model.encoder.layers],
-        lambda: [in_order((2, 3), behind=2)] * 2,
         arguments=(torch.tensor([[1] * 6 + [0] * 2] * 2), torch.tensor([[2, 3]] * 2)),
     )
-
-
-def list_of(model: nn.Module, count: int, within: str = "") -> nn.ModuleList:
-    """The layers, which stand elsewhere in transformers 4."""
-    lists = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and within in name
-    ]
-    return lists[0]
-
-
-def _base(model: nn.Module) -> Any:
-    return getattr(model, model.base_model_prefix)

@@ -76,7 +76,7 @@ def evidence(
     layers = [layer for stage in family.stages(model) for layer in stage]
     if not layers:
         return columns(family, model, inputs, target, of)
-    each = len(family.places()) // len(layers)  # attentions of a layer
+    each = len(family.places) // len(layers)  # attentions of a layer
     of_layers = []
     for number in range(len(layers)):
         with without_layers_after(family, model, inputs, number):

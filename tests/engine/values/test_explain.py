@@ -40,7 +40,7 @@ def make(name):
     return family, model, torch.randn(2, *family.shape, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", [name for name, family in FIELD_FAMILIES.items() if family.places()])
+@pytest.mark.parametrize("name", [name for name, family in FIELD_FAMILIES.items() if family.places])
 def test_as_written_out(name):
     family, model, inputs = make(name)
     with Softmaxes():  # in double precision, also where the model says single
@@ -48,7 +48,7 @@ def test_as_written_out(name):
         (found,) = explain_values(model, Logits(model), Plan(score=log_odds), inputs, request)
     of = written_log_odds if isinstance(family.target, int) else lambda logits: logits
     written = evidence(family, model, inputs, family.target, of)
-    of_places = [(tokens, place) for tokens, place in zip(written, family.places(), strict=True) if place]
+    of_places = [(tokens, place) for tokens, place in zip(written, family.places, strict=True) if place]
     fields = [field(tokens, place, 2) for tokens, place in of_places]
     assert_close(found.patch_relevance, on_finest(fields), rtol=1e-7, atol=1e-12)
     assert found.patch_relevance.abs().sum() > 1e-6

@@ -43,9 +43,9 @@ class Stages:
         with Softmaxes() as softmaxes:
             logit = written_out(model)(inputs.clone().requires_grad_()).logits[:, TARGET].sum()
         gradients = torch.autograd.grad(logit, softmaxes.kept)
-        self.shapes = [shape for shape, _ in family.places()]
+        self.shapes = [shape for shape, _ in family.places]
         self.attention, self.gradient = [], []
-        for (shape, places), a, g in zip(family.places(), softmaxes.kept, gradients, strict=True):
+        for (shape, places), a, g in zip(family.places, softmaxes.kept, gradients, strict=True):
             self.attention.append(self.over_places(shape, places, a.detach()))
             self.gradient.append(self.over_places(shape, places, g))
 
@@ -196,7 +196,7 @@ def test_a_single_window_that_sees_all_is_a_vision_transformers_attention():
     torch.manual_seed(0)
     model = swin("Swin", image_size=8, depths=[2], num_heads=[2]).eval().double()
     inputs = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    written = Stages(FIELD_FAMILIES["Swin"]._replace(places=lambda: [in_order((4, 4))] * 2), model, inputs)
+    written = Stages(FIELD_FAMILIES["Swin"]._replace(places=[in_order((4, 4))] * 2), model, inputs)
     for method in (GMARAttribution, AttentionRollout):
         relevance = method(model).relevance(inputs, target=TARGET)
         expected = written.gmar("l1") if method is GMARAttribution else written.rollout(lambda heads: heads.mean(1))
