@@ -131,9 +131,11 @@ METHODS: Mapping[str, MethodEntry] = {entry.name: entry for entry in _ROWS}
 OURS = tuple(name for name, entry in METHODS.items() if entry.is_ours)
 CAPTUMS = tuple(name for name, entry in METHODS.items() if not entry.is_ours)
 
-# Defaults of `compare`, and of `evaluate`, where each method takes hours.
+RECOMMENDED, GMAR = "token-evidence", "gmar-l1"  # the method to take, and the paper's
+# Defaults of `explain`; of `compare`; and of `evaluate`, where each method takes hours.
+EXPLAINED = (RECOMMENDED, GMAR)
 COMPARED = (
-    *("token-evidence", "attention-evidence", "gmar-l1", "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
+    *(RECOMMENDED, "attention-evidence", GMAR, "gmar-l2", "rollout", "gradient-rollout", "gmar++"),
     *("integrated-gradients", "input-x-gradient"),
 )
 EVALUATED = tuple(name for name in COMPARED if name != "integrated-gradients")

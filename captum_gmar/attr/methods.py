@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr.captum_methods import _Perturbing
-from captum_gmar.attr.catalogue import METHODS, MethodEntry, find_method
+from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, MethodEntry, find_method
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.engine.models.layers import has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, check_model
@@ -83,7 +83,7 @@ def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> t
     """
     if not has_several_grids(model, inputs):
         return names
-    doubled = ("attention-evidence",) if "token-evidence" in names else ()
+    doubled = ("attention-evidence",) if RECOMMENDED in names else ()
     return tuple(name for name in _find_explaining(names, model, inputs) if name not in doubled) or names
 
 

@@ -114,7 +114,7 @@ class PublishedLayers(AttentionMode):
         if len(query) != self.examples or tokens != (self.tokens or tokens) or self.grid.prefix_tokens(tokens) is None:
             raise RuntimeError(
                 f"Expected every attention over a {self.grid.rows}x{self.grid.columns} patch grid of {self.examples} "
-                f"examples, but got one with queries of shape {tuple(query.shape)}. Take AttentionEvidence."
+                f"examples, but got one with queries of shape {tuple(query.shape)}. Use TokenEvidence."
             )
         if self.last is not None and not depends((query,), self.last):
             raise RuntimeError("forward_func must run one model, and run it once, but got layers of two.")

@@ -22,7 +22,7 @@ class Detection(NamedTuple):
 
     @property
     def target(self) -> tuple[int, int]:
-        """(query, class), as :class:`~captum_gmar.AttentionEvidence` takes it."""
+        """(query, class), as :class:`~captum_gmar.TokenEvidence` takes it."""
         return self.query, self.label
 
 

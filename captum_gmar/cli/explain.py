@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_gmar.attr.catalogue import CAPTUMS, METHODS
+from captum_gmar.attr.catalogue import CAPTUMS, EXPLAINED, GMAR, METHODS, RECOMMENDED
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     MOST_LIKELY,
@@ -28,6 +28,7 @@ from captum_gmar.cli.paths import (
     FILMS,
     FORMATS,
     PAGES,
+    PictureFile,
     comparison_mark,
     find_images,
     picture_mark,
@@ -40,23 +41,20 @@ if TYPE_CHECKING:
     from captum_gmar.classifier.vision_task import VisionTask
 
 SCENE_NAME = "built-in-scene"
-DEFAULT = ("gmar-l1",)
-PAGE_METHODS = ("token-evidence", "gmar-l1")
-ONE_FOR_ALL = ("attention-evidence",)  # the method for models that do not classify images
 FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # the kind of files in a folder, by the name of the task
 TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
 MARKS = {"target": "", "contrast": "rather than", "box": "box", "threshold": "threshold", "mask": "over", "point": "at"}
 
 DESCRIPTION = """\
-Explains the prediction of an image classifier with GMAR, with other methods, or
-with several side by side. For each image it prints the most likely classes and
+Explains the prediction of an image classifier by token evidence and GMAR, or by
+other methods side by side. For each image it prints the most likely classes and
 writes a picture of the photo with the relevance of its patches over it. Without
 an image and a model it explains a built-in scene with the built-in model, and
 needs no network.
 
 Of models that detect objects, segment images, or classify videos or sounds,
 which their config tells, it explains one object, the places of one class, or a
-class, by attention-evidence.
+class, by token evidence.
 
 With --prompt it asks a vision-language model instead, and writes a page of HTML
 for each image: every word of the answer with the patches that fed it. Without an
@@ -133,7 +131,7 @@ picture for one image, or folder, which is made if it ends in a slash, for <imag
 <image>-comparison-<methods>.png; class, contrast, tokens, size and all else that is given stand in the name as well. A
 file named like this is replaced by a picture of the same image, model and settings alone, which a note in it tells.
 Such pictures are left out when their folder is explained. A file that ends in .html is a page of the 20 likeliest
-classes, each with its evidence by token-evidence and gmar-l1, or by --methods
+classes, each with its evidence by these methods
 """
 
 
@@ -144,7 +142,7 @@ def add_command(subparsers: Any) -> None:
     add = parser.add_argument
     add("images", nargs="*", type=place, metavar="IMAGE", help="image file, or folder of them (not its subfolders)")
     add("--model", type=place, metavar="ID_OR_PATH", help="Hugging Face id or local folder")
-    add_methods(parser, DEFAULT, "of those below, side by side, or all")
+    add_methods(parser, EXPLAINED, "of those below, side by side, or all")
     add("--target", type=target, metavar="CLASS", help=TARGET)
     add("--contrast", metavar="CLASS", help=CONTRAST)
     add("--text", action="append", metavar="TEXT", help=TEXT)
@@ -204,14 +202,22 @@ def _run_classifier(
     arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]
 ) -> tuple[int, int]:
     """Explain a classifier of images."""
-    noted, formats = {"model": _model_path(arguments), **settings._asdict()}, FORMATS + PAGES
-    pictures = plan_pictures(images, arguments.output, _image_mark(settings), noted, formats)
+    pictures = _plan(arguments, settings, images)
     array = plan_file(arguments.save_array, ["npz"], "--save-array")
-    from captum_gmar.cli.explain_images import explain_images
+    from captum_gmar.cli.explain_images import explain_images, is_over_one_grid
     from captum_gmar.cli.sources import open_source
 
     source = open_source(arguments.model, arguments.size, arguments.device, settings.texts)
-    return explain_images(source, dict(zip(images, pictures, strict=True)), array, settings)
+    if not arguments.methods and RECOMMENDED in settings.methods and not is_over_one_grid(source):
+        settings = settings._replace(methods=(RECOMMENDED,))
+        pictures = _plan(arguments, settings, images)
+    return explain_images(source, pictures, array, settings)
+
+
+def _plan(arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]) -> dict[Path, PictureFile]:
+    noted, formats = {"model": _model_path(arguments), **settings._asdict()}, FORMATS + PAGES
+    pictures = plan_pictures(images, arguments.output, _image_mark(settings), noted, formats)
+    return dict(zip(images, pictures, strict=True))
 
 
 def _is_page(arguments: argparse.Namespace) -> bool:
@@ -264,9 +270,9 @@ def _other_task(arguments: argparse.Namespace) -> "VisionTask | None":
 
 def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequence[Path]) -> tuple[int, int]:
     """Explain a model with another task; return how many inputs were explained and how many failed."""
-    if tuple(arguments.methods or ONE_FOR_ALL) != ONE_FOR_ALL:
+    if tuple(arguments.methods or [RECOMMENDED]) != (RECOMMENDED,):
         raise CommandError(
-            f"--methods must be {ONE_FOR_ALL[0]} for a model that {task.value}, as no other is defined for it. Got "
+            f"--methods must be {RECOMMENDED} for a model that {task.value}, as no other is defined for it. Got "
             f"{', '.join(arguments.methods)} instead."
         )
     others = ["tokens", "save_array", "size", "batch_size", *([] if task.name in FOLDERS_OF else ["contrast"])]
@@ -282,7 +288,7 @@ def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequenc
     if "mask" in given:
         given["mask"] = Path(given["mask"])
     formats = FORMATS + FILMS * (task.name == "VIDEO")
-    mark = "-".join(filter(None, [*ONE_FOR_ALL, _task_mark(given)]))
+    mark = "-".join(filter(None, [RECOMMENDED, _task_mark(given)]))
     settings = TaskSettings(**given)
     noted = {"model": _model_path(arguments), **settings._asdict()}
     pictures = plan_pictures(inputs, arguments.output, mark, noted, formats)
@@ -337,15 +343,23 @@ def _default_target(arguments: argparse.Namespace) -> Top:
     if _is_page(arguments):
         return MOST_LIKELY
     texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
-    names = arguments.methods or DEFAULT
+    names = arguments.methods or [RECOMMENDED]
     reads_class = len(names) == 1 and METHODS[names[0]].reads_class
     return Top(texts) if reads_class and texts > 1 else MOST_LIKELY
 
 
+def _default_methods(arguments: argparse.Namespace, target: Top | str) -> tuple[str, ...]:
+    """Return the recommended method and GMAR, or the one that takes the options."""
+    if arguments.tokens:
+        return (GMAR,)
+    return (RECOMMENDED,) if isinstance(target, Top) and target.classes > 1 else EXPLAINED
+
+
 def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
+    target = _default_target(arguments) if arguments.target is None else arguments.target
     return ExplainSettings(
-        methods=arguments.methods or (PAGE_METHODS if _is_page(arguments) else DEFAULT),
-        target=_default_target(arguments) if arguments.target is None else arguments.target,
+        methods=arguments.methods or _default_methods(arguments, target),
+        target=target,
         contrast=arguments.contrast,
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),
         texts=tuple(dict.fromkeys(arguments.text or ())),

@@ -27,6 +27,7 @@ from captum_gmar.cli.options import ExplainSettings, Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, heartbeat, print_text, report
+from captum_gmar.engine.models.layers import has_several_grids
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.names import readable_name
 from captum_gmar.files.writing import save_arrays, save_picture, write_page
@@ -65,6 +66,11 @@ def explain_images(
     if array is not None and work.done:
         work.save_arrays(array)
     return len(work.done), work.failed
+
+
+def is_over_one_grid(source: Source) -> bool:
+    """Return whether the model has one grid of patches, which GMAR is defined over."""
+    return not has_several_grids(source.classifier.model, torch.empty(1, 3, 1, 1))
 
 
 class ExplainWork:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.attr.evidence import AttentionEvidence
+from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
 from captum_gmar.attr.patch_relevance import FAILURES
+from captum_gmar.attr.token_evidence import TokenEvidence
 from captum_gmar.classifier import Classifier, find_class, find_object, find_region
 from captum_gmar.classifier.photo_frame import Corners, PhotoView
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
@@ -23,7 +23,7 @@ from captum_gmar.files.videos import save_film
 from captum_gmar.files.writing import save_picture
 from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
 
-METHOD = METHODS["attention-evidence"]
+METHOD = METHODS[RECOMMENDED]
 METHOD_LINE = f"  method     {METHOD.name}"
 Save: TypeAlias = Callable[[PictureFile], None]
 Explained: TypeAlias = tuple[list[str], Save]
@@ -66,7 +66,7 @@ def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -
     image, label = read_image(path), _class_of(settings.target, detector)
     detected = find_object(detector, image, label=label, box=settings.box, threshold=settings.threshold)
     detection = detected.detection
-    evidence = AttentionEvidence(detector.model, forward_func=detected.logits)
+    evidence = TokenEvidence(detector.model, forward_func=detected.logits)
     relevance = evidence.relevance(detected.pixels, target=detection.target)
     name = f"{detector.labels[detection.label]} (class {detection.label})"
     what = f"{name}, probability {100 * detection.probability:.1f}%"
@@ -81,7 +81,7 @@ def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -
     image, label = read_image(path), _class_of(settings.target, segmenter)
     mask = None if settings.mask is None else read_image(settings.mask)
     region = find_region(segmenter, image, label=label, mask=mask, point=settings.point)
-    relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
+    relevance = TokenEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
     what = f"{segmenter.labels[region.label]} (class {region.label})"
     where = f"over {share_text(float(region.region.float().mean()))} of the image"
     view = segmenter.view(image, region.pixels[0])
@@ -144,7 +144,7 @@ def _explain_class(classifier: Classifier, inputs: Tensor, settings: TaskSetting
             raise ValueError("its most likely class is that of --contrast. Pass another class as --target.")
         return torch.tensor([[chosen]])
 
-    maps = AttentionEvidence(classifier.model).explain(inputs, choose, contrast=contrast)
+    maps = TokenEvidence(classifier.model).explain(inputs, choose, contrast=contrast)
     logits, chosen = maps.logits[0], int(maps.targets[0, 0])
     what = claim(logits, classifier, chosen)
     lines = [*most_likely_lines(logits, classifier), f"  explained  {what}"]

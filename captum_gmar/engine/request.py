@@ -170,9 +170,7 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
         raise ValueError(f"inputs must be a dense tensor with values. Got {_kind_of(pixels)} instead.")
     if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
         shapes = " or ".join([IMAGES, *others.values()])
-        hint = (
-            "" if takes_others or pixels.dim() not in OTHER_INPUTS else " AttentionEvidence takes other shapes as well."
-        )
+        hint = "" if takes_others or pixels.dim() not in OTHER_INPUTS else " TokenEvidence takes other shapes as well."
         raise ValueError(
             f"Expected floating-point pixel values of shape {shapes}, at least one example, "
             f"but got {pixels.dtype} of shape {tuple(pixels.shape)}.{hint}"

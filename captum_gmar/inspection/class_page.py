@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.attr.catalogue import METHODS, find_method
+from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, find_method
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.engine.models.patch_grid import Logits, config_of
 from captum_gmar.engine.request import pixel_values
@@ -60,7 +60,7 @@ class ClassPage:
         inputs: Tensor,
         image: Pixels,
         labels: Sequence[str] | Mapping[int, str] | None = None,
-        methods: Sequence[str] = ("token-evidence",),
+        methods: Sequence[str] = (RECOMMENDED,),
         *,
         classes: int = 20,
         rivals: int = 4,

@@ -11,16 +11,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_gmar.attr._base import TargetMaps
-from captum_gmar.attr.catalogue import METHODS, find_method
-from captum_gmar.attr.evidence import AttentionEvidence
+from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, find_method
 from captum_gmar.attr.explainer import Explainer
+from captum_gmar.attr.token_evidence import TokenEvidence
 from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.classifier.text_scores import PackedTextScores, TextScores, check_texts
 from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.visualization import visualize_comparison
 
-TEXT_METHOD = "attention-evidence"
 OF_PATCHES = ("pixel_attention_mask", "spatial_shapes")  # what the model is told of images that come as patches
 
 
@@ -62,11 +61,11 @@ def explain_text(
     text: str | Sequence[str],
     *,
     contrast: str | None = None,
-    method: str = TEXT_METHOD,
+    method: str = RECOMMENDED,
 ) -> TextExplanation:
     """Explain the score that CLIP, SigLIP or one of their kind gives an image with a text.
 
-    Of several texts of a model that was trained to choose among texts, as CLIP was, attention evidence explains the
+    Of several texts of a model that was trained to choose among texts, as CLIP was, token evidence explains the
     log-odds of each against the others; of one alone, and of SigLIP's, each pair's logit. A score grows also with what
     is said by any text of such images: a contrast that differs in one word tells what that word is worth.
 
@@ -79,8 +78,8 @@ def explain_text(
         text (str or sequence of str): One text or several.
         contrast (str, optional): Explains why each text rather than this one: their logits' difference.
         method (str, optional): One of :func:`captum_gmar.list_methods`; of images that come as patches, as SigLIP 2's
-            NaFlex ones, "attention-evidence" alone.
-            Default: "attention-evidence"
+            NaFlex ones, "token-evidence" alone.
+            Default: "token-evidence"
 
     Returns:
         TextExplanation: **relevance** (texts, rows, columns), **scores** (texts,), and ``visualize()``.
@@ -149,7 +148,6 @@ def _explain_packed(
     targets: Tensor,
     contrast: int | None,
 ) -> TargetMaps:
-    if name != TEXT_METHOD:
-        raise ValueError(f"method must be {TEXT_METHOD!r} for images that come as patches. Got {name!r} instead.")
-    evidence = AttentionEvidence(scores)
-    return evidence.explain(pixels, targets[None].to(pixels.device), arguments, contrast=contrast)
+    if name != RECOMMENDED:
+        raise ValueError(f"method must be {RECOMMENDED!r} for images that come as patches. Got {name!r} instead.")
+    return TokenEvidence(scores).explain(pixels, targets[None].to(pixels.device), arguments, contrast=contrast)

@@ -46,7 +46,7 @@ def visualize_spectrogram(
     Args:
         attribution (Tensor or numpy.ndarray): Of one sound: (rows, columns), the relevance of places that lie evenly
             over it, lowest frequency and beginning first, as
-            :meth:`AttentionEvidence.relevance <captum_gmar.AttentionEvidence.relevance>` gives it.
+            :meth:`TokenEvidence.relevance <captum_gmar.TokenEvidence.relevance>` gives it.
         spectrogram (Tensor or numpy.ndarray): (time, bins), as the model takes it, in bins of the mel scale.
         sampling_rate (int, optional): Samples a second; half of it is the highest frequency.
         seconds (float, optional): From one column to the next.

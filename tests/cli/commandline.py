@@ -14,6 +14,8 @@ import numpy as np
 from classifiers import LABELS as LABELS
 from PIL import Image
 
+USUAL = "comparison-token-evidence-gmar-l1"  # what pictures of `explain` are named by without --methods
+
 
 class Result(NamedTuple):
     status: int

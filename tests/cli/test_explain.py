@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_gmar import GMARAttribution, __version__, demo
+from captum_gmar import GMARAttribution, TokenEvidence, __version__, demo
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.classifier.photo_frame import PhotoView
@@ -18,7 +18,7 @@ from captum_gmar.cli import main as cli
 from captum_gmar.cli.image_report import ExplainedImage, Question, draw_picture
 from captum_gmar.cli.sources import SCENE_SEED
 from captum_gmar.files.writing import save_picture
-from cli.commandline import LABELS, run_process, save_photo, written
+from cli.commandline import LABELS, USUAL, run_process, save_photo, written
 
 # The real command, in a process of its own
 
@@ -34,7 +34,7 @@ def test_real_photo_and_trained_model(shared, tmp_path):
     assert result.err.splitlines() == [line for line in result.err.splitlines() if "broken.jpg: cannot be read" in line]
     assert "explained  tiger, Panthera tigris (class 292), probability" in result.out
     assert "explained  zebra (class 340), probability" in result.out
-    pictures = ["n02129604_tiger-gmar-l1.png", "n02391049_zebra-gmar-l1.png"]
+    pictures = [f"n02129604_tiger-{USUAL}.png", f"n02391049_zebra-{USUAL}.png"]
     assert written(tmp_path) == sorted(["arrays.npz", "broken.jpg", *pictures])
     for picture in pictures:
         with Image.open(tmp_path / picture) as image:
@@ -43,8 +43,8 @@ def test_real_photo_and_trained_model(shared, tmp_path):
     assert arrays["image"].tolist() == [str(photo) for photo in photos]
     assert arrays["target"].tolist() == [292, 340]
     assert arrays["logits"].shape == (2, 1000)
-    assert arrays["method"].tolist() == ["gmar-l1"]
-    assert arrays["relevance"].shape == (1, 2, 14, 14)
+    assert arrays["method"].tolist() == ["token-evidence", "gmar-l1"]
+    assert arrays["relevance"].shape == (2, 2, 14, 14)
     assert arrays["head_importance"].sum(-1) == pytest.approx(np.ones((2, 12)), abs=1e-5)
 
 
@@ -91,12 +91,12 @@ def test_built_in_scene_without_network(tmp_path, monkeypatch, capsys):
     assert cli.main(["explain", "--save-array", "arrays.npz"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("built-in-scene\n")
-    assert "picture    built-in-scene-gmar-l1.png" in out
-    with Image.open("built-in-scene-gmar-l1.png") as picture:
+    assert f"picture    built-in-scene-{USUAL}.png" in out
+    with Image.open(f"built-in-scene-{USUAL}.png") as picture:
         assert picture.size[0] > 500
     scene = demo.load_scene(SCENE_SEED)
     with np.load("arrays.npz") as arrays:
-        expected = GMARAttribution(demo.load_model()).relevance(scene.pixel_values, int(arrays["target"][0]))
+        expected = TokenEvidence(demo.load_model()).relevance(scene.pixel_values, int(arrays["target"][0]))
         np.testing.assert_allclose(arrays["relevance"][0], expected, rtol=1e-5)
         assert arrays["label"][0] == scene.names[0]
 
@@ -130,8 +130,11 @@ def test_output_is_told_and_written(run, work, models):
     assert sorted(line.split("  ")[-1] for line in lines[1:5]) == sorted(f"{v} (class {k})" for k, v in LABELS.items())
     assert sum(float(line.split("%")[0]) for line in lines[1:5]) == pytest.approx(100, abs=0.3)
     assert lines[5].startswith("  explained  tiger cat (class 3), probability ")
-    assert lines[6:] == ["  method     gmar-l1", "  picture    photo-gmar-l1-tiger-cat.png"]
-    assert written(work) == ["out", "photo-gmar-l1-tiger-cat.png", "photo.png"]
+    assert lines[6:] == [
+        "  methods    token-evidence, gmar-l1",
+        f"  picture    photo-{USUAL}-tiger-cat.png",
+    ]
+    assert written(work) == ["out", f"photo-{USUAL}-tiger-cat.png", "photo.png"]
 
 
 def test_arrays_are_those_of_the_library(run, work, models, loaded):
@@ -149,7 +152,7 @@ def test_arrays_are_those_of_the_library(run, work, models, loaded):
     assert arrays["logits"] == pytest.approx(logits.numpy(), abs=1e-5)
     assert arrays["target"].tolist() == logits.argmax(-1).tolist()
     assert arrays["label"].tolist() == [LABELS[index] for index in logits.argmax(-1).tolist()]
-    assert arrays["relevance"][0] == pytest.approx(gmar.relevance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
+    assert arrays["relevance"][1] == pytest.approx(gmar.relevance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
     assert arrays["head_importance"] == pytest.approx(gmar.head_importance(pixels, logits.argmax(-1)).numpy(), abs=1e-6)
 
 
@@ -169,7 +172,7 @@ def test_probabilities_of_many_labels_are_sigmoids(run, work, models):
 @pytest.mark.parametrize("model", ["vit", "dino"])
 def test_size(run, work, models, model):
     assert run("photo.png", "--model", models / model, "--size", "48", "--save-array", "a.npz").status == 0
-    assert np.load("a.npz")["relevance"].shape == (1, 1, 6, 6)
+    assert np.load("a.npz")["relevance"].shape == (2, 1, 6, 6)
 
 
 def test_folder_goes_on_after_bad_files(run, work, models):
@@ -182,7 +185,7 @@ def test_folder_goes_on_after_bad_files(run, work, models):
     result = run("photos", "missing.png", "--model", models / "vit", "--output", "out/")
     assert result.status == 1
     assert [line.split(": ")[2] for line in result.err.splitlines()] == ["missing.png", "photos/c.png"]
-    assert written(work / "out") == ["a-gmar-l1.png", "b-gmar-l1.png", "d-gmar-l1.png"]
+    assert written(work / "out") == [f"a-{USUAL}.png", f"b-{USUAL}.png", f"d-{USUAL}.png"]
 
 
 def test_a_picture_that_cannot_be_written_fails_alone(run, work, models, monkeypatch):
@@ -194,8 +197,8 @@ def test_a_picture_that_cannot_be_written_fails_alone(run, work, models, monkeyp
     save_photo(work / "b.png")
     monkeypatch.setattr(explain_images, "save_picture", save)
     result = run("photo.png", "b.png", "--model", models / "vit", "--output", "out/")
-    assert (result.status, written(work / "out")) == (1, ["b-gmar-l1.png"])
-    assert result.err == "captum-gmar: error: out/photo-gmar-l1.png: cannot be written: No space left on device\n"
+    assert (result.status, written(work / "out")) == (1, [f"b-{USUAL}.png"])
+    assert result.err == f"captum-gmar: error: out/photo-{USUAL}.png: cannot be written: No space left on device\n"
     assert result.out.startswith("b.png\n")
 
 
@@ -224,9 +227,9 @@ def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(run, work, mo
     result = run("a.png", "b.png", "c.png", "--model", models / "vit", "--output", "out", "--save-array", "a.npz")
     assert result.status == 1
     (line,) = result.err.splitlines()
-    assert line.startswith("captum-gmar: error: a.png: gmar-l1: ")
+    assert line.startswith("captum-gmar: error: a.png: ")
     assert "NaN" in line
-    assert written(work / "out") == ["b-gmar-l1.png", "c-gmar-l1.png"]
+    assert written(work / "out") == [f"b-{USUAL}.png", f"c-{USUAL}.png"]
     assert np.load(work / "a.npz")["image"].tolist() == ["b.png", "c.png"]
 
 
@@ -236,7 +239,15 @@ def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(run, work, mo
 @pytest.mark.parametrize("contrast", [None, 3])
 def test_most_likely_classes_side_by_side(run, work, models, loaded, contrast):
     save_photo(work / "b.png", 1)
-    options = ("--target", "top3", "--save-array", "a.npz", *(() if contrast is None else ("--contrast", contrast)))
+    options = (
+        "--target",
+        "top3",
+        "--methods",
+        "gmar-l1",
+        "--save-array",
+        "a.npz",
+        *(() if contrast is None else ("--contrast", contrast)),
+    )
     result = run("photo.png", "b.png", "--model", models / "vit", *options)
     assert (result.status, result.err) == (0, "")
     mark = "top3" if contrast is None else "top3-rather-than-3"
@@ -287,7 +298,7 @@ def test_top1_is_the_most_likely_class(run, work, models):
     assert run("photo.png", "--model", models / "vit", "--save-array", usual).err == ""
     assert run("photo.png", "--model", models / "vit", "--target", "TOP1", "--save-array", top1).err == ""
     first, other = (dict(np.load(name)) for name in (usual, top1))
-    assert (first["target"].shape, first["label"].shape, first["relevance"].shape) == ((1,), (1,), (1, 1, 4, 4))
+    assert (first["target"].shape, first["label"].shape, first["relevance"].shape) == ((1,), (1,), (2, 1, 4, 4))
     assert first["head_importance"].shape == (1, 2, 2)
     assert all(np.array_equal(first[name], other[name]) for name in first)
 
@@ -349,7 +360,7 @@ def test_the_model_runs_once_for_a_method_of_ours(run, work, models, monkeypatch
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        (["--target", "3", "--contrast", "0"], "photo-gmar-l1-3-rather-than-0.png"),
+        (["--target", "3", "--contrast", "0"], f"photo-{USUAL}-3-rather-than-0.png"),
         (["--tokens", "1,2", "--tokens", "cls"], "photo-gmar-l1-from-1-2-and-cls.png"),
         (
             ["--methods", "legrad", "--methods", "gmar++,legrad", "--target", "0"],
@@ -364,7 +375,7 @@ def test_pictures_of_other_questions_have_other_names(run, work, models, options
 
 def test_a_new_folder_is_made(run, work, models):
     assert run("photo.png", "--model", models / "vit", "--output", "new/maps/").status == 0
-    assert written(work / "new" / "maps") == ["photo-gmar-l1.png"]
+    assert written(work / "new" / "maps") == [f"photo-{USUAL}.png"]
 
 
 def test_no_folder_is_made_for_nothing(run, work, models):
@@ -381,13 +392,13 @@ def test_texts_are_explained_side_by_side(run, work, models):
     result = run(*options, "--save-array", "arrays.npz")
     assert result.status == 0, result.err
     assert "a cat (class 0), probability" in result.out
-    assert "photo-gmar-l1-of-a-cat-dog.png" in written(work)
+    assert "photo-token-evidence-of-a-cat-dog.png" in written(work)
     with np.load("arrays.npz") as arrays:
         classifier = load_classifier(models / "clip-of-texts", texts=["a cat", "dog"])
         pixels = classifier.pixel_values(Image.open("photo.png"))
         assert sorted(arrays["label"][0].tolist()) == ["a cat", "dog"]
         for target, relevance in zip(arrays["target"][0].tolist(), arrays["relevance"][0, 0], strict=True):
-            expected = GMARAttribution(classifier.model).relevance(pixels, target)[0]
+            expected = TokenEvidence(classifier.model).relevance(pixels, target)[0]
             np.testing.assert_allclose(relevance, expected, rtol=1e-4, atol=1e-7)
     assert run(*options, "--methods", "gradient-rollout", "--target", "a cat", "--contrast", "dog").status == 0
 

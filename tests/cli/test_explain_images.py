@@ -12,7 +12,7 @@ from captum_gmar.attr.methods import get_method
 from captum_gmar.attr.patch_relevance import relevance_of
 from captum_gmar.attr.published import PublishedGMAR
 from captum_gmar.classifier import Classifier
-from cli.commandline import options, save_photo, written
+from cli.commandline import USUAL, options, save_photo, written
 
 # The names
 
@@ -167,7 +167,7 @@ def test_image_whose_most_likely_class_is_the_contrast_fails_alone(run, work, mo
     assert result.err.splitlines() == [
         "captum-gmar: error: b.png: its most likely class is that of --contrast. Pass another class as --target."
     ]
-    assert written(work / "out") == ["a-gmar-l1-rather-than-3.png", "c-gmar-l1-rather-than-3.png"]
+    assert written(work / "out") == [f"a-{USUAL}-rather-than-3.png", f"c-{USUAL}-rather-than-3.png"]
     with np.load(work / "a.npz") as arrays:
         assert arrays["image"].tolist() == ["a.png", "c.png"]
         assert arrays["target"].tolist() == [0, 0]

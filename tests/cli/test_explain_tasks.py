@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 from task_models import make
 from torch.testing import assert_close
 
-from captum_gmar import AttentionEvidence
+from captum_gmar import TokenEvidence
 from captum_gmar.classifier import find_query, find_region
 from captum_gmar.classifier.vision_task import VisionTask, load_for_task
 from captum_gmar.cli import explain_tasks
@@ -83,7 +83,7 @@ def test_an_object_in_a_box(task_models, place, run, maps):
     result = run("photo.png", "--model", task_models / "detector", *options)
     assert result.status == 0, result.err
     assert f"  query      {found.query}, which sees it in the box" in result.out
-    relevance = AttentionEvidence(detector.model).relevance(pixels, target=found.target)
+    relevance = TokenEvidence(detector.model).relevance(pixels, target=found.target)
     assert_close(maps["relevance"], 100 * relevance[0])
     assert maps["box"] == pytest.approx(found.box)  # in pixels of the photo
     assert maps["crop"] == pytest.approx((0, 0, 60, 40))
@@ -100,12 +100,12 @@ def test_a_class_over_a_mask_at_a_point_and_where_it_is_predicted(task_models, p
         result = run("photo.png", "--model", task_models / "segmenter", *options, "--output", "out/")
         assert result.status == 0, result.err
         region = find_region(segmenter, photo, **question)
-        relevance = AttentionEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
+        relevance = TokenEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
         assert_close(maps["relevance"], 100 * relevance[0])
         assert_close(maps["region"], region.region)
         assert f"explained  {segmenter.labels[region.label]} (class {region.label}), its mean logit over" in result.out
     marks = ("-at-10.0-39.0", "-dog-over-mask", "")
-    assert written(place / "out") == [f"photo-attention-evidence{mark}.png" for mark in marks]
+    assert written(place / "out") == [f"photo-token-evidence{mark}.png" for mark in marks]
 
 
 def test_what_cropping_leaves_out_is_said(task_models, place, run, maps):
@@ -128,7 +128,7 @@ def test_a_clip_as_a_film_and_a_tone(task_models, place, run):
     result = run("tone.wav", "--model", task_models / "sound", "--target", "bird")
     assert result.status == 0, result.err
     assert written(place) == [
-        *("clip.gif", "map.gif", "mask.png", "photo.png", "tone-attention-evidence-bird.png", "tone.wav")
+        *("clip.gif", "map.gif", "mask.png", "photo.png", "tone-token-evidence-bird.png", "tone.wav")
     ]
 
 
@@ -208,7 +208,7 @@ def test_folders_of_sounds_and_of_videos(task_models, worse_place, run):
     for model, folder, name in (("sound", "sounds", "a"), ("film", "films", "clip")):
         result = run(folder, "--model", task_models / model, "--output", f"{model}/")
         assert (result.status, result.err) == (0, "")
-        assert written(worse_place / model) == [f"{name}-attention-evidence.png"]
+        assert written(worse_place / model) == [f"{name}-token-evidence.png"]
 
 
 def test_a_box_for_a_classifier(models, place, run):

@@ -15,13 +15,14 @@ from PIL import Image
 from captum_gmar.cli.main import main
 from captum_gmar.cli.paths import picture_mark
 from captum_gmar.files.writing import read_note
-from cli.commandline import save_photo, written
+from cli.commandline import USUAL, save_photo, written
 
 pytestmark = pytest.mark.fault
 
 OUT = ("--output", "out/")
 LONG = "a" * 251 + ".png"  # as long as a name may be: its picture's would be longer
 LATIN, GERMAN = b"latin\xe9.png", "größe-猫.png".encode()
+MARK = f"-{USUAL}.png".encode()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,13 @@ def test_the_note_tells_the_settings(run, work, models, suffix):
     options = ["--target", "tiger cat", "--size", "48", "--output", f"a.{suffix}"]
     assert run("photo.png", "--model", models / "vit", *options).status == 0
     content = (work / f"a.{suffix}").read_bytes().replace(b"&quot;", b'"').replace(b"\\(", b"(").replace(b"\\)", b")")
-    for part in (b'"image": "photo.png (', b'"model": "vit (', b'["gmar-l1"]', b'"target": "tiger cat"', b'"size": 48'):
+    for part in (
+        b'"image": "photo.png (',
+        b'"model": "vit (',
+        b'["token-evidence", "gmar-l1"]',
+        b'"target": "tiger cat"',
+        b'"size": 48',
+    ):
         assert part in content
 
 
@@ -58,19 +65,19 @@ def test_the_same_again_is_replaced(run, work, models):
     for options in ([], ["--target", "top1", "--batch-size", "2", "--save-array", "a.npz"]):
         assert run("photo.png", "--model", models / "vit", *OUT, *options).status == 0
     save_photo(work / "photo.png", seed=5)  # which is the same photo, put right
-    before = (work / "out" / "photo-gmar-l1.png").read_bytes()
+    before = (work / "out" / f"photo-{USUAL}.png").read_bytes()
     assert run("photo.png", "--model", models / "vit", *OUT).status == 0
-    assert (work / "out" / "photo-gmar-l1.png").read_bytes() != before
-    assert written(work / "out") == ["photo-gmar-l1.png"]
+    assert (work / "out" / f"photo-{USUAL}.png").read_bytes() != before
+    assert written(work / "out") == [f"photo-{USUAL}.png"]
 
 
 def test_pictures_of_another_model_or_photo_are_not_replaced(run, work, models):
     assert run("photo.png", "--model", models / "vit", *OUT).status == 0
-    before = (work / "out" / "photo-gmar-l1.png").read_bytes()
+    before = (work / "out" / f"photo-{USUAL}.png").read_bytes()
     (work / "others").mkdir()
     save_photo(work / "others" / "photo.png", seed=1)
     save_photo(work / "photo.jpg", seed=1)
-    refused = r"out/photo-gmar-l1\.png: is not replaced, as it is a picture with {0} \S+ \(\w+\) and not {1} \(\w+\)\. "
+    refused = r"out/\S+\.png: is not replaced, as it is a picture with {0} \S+ \(\w+\) and not {1} \(\w+\)\. "
     for image, model, key, other in (
         ("photo.png", "dino", "model", "dino"),
         ("photo.jpg", "vit", "image", "photo.jpg"),
@@ -79,19 +86,19 @@ def test_pictures_of_another_model_or_photo_are_not_replaced(run, work, models):
         result = run(image, "--model", models / model, *OUT)
         assert result.is_error("Pass another --output, or move it.")
         assert re.search(refused.format(key, other), result.err)
-    assert (work / "out" / "photo-gmar-l1.png").read_bytes() == before
-    assert written(work / "out") == ["photo-gmar-l1.png"]
+    assert (work / "out" / f"photo-{USUAL}.png").read_bytes() == before
+    assert written(work / "out") == [f"photo-{USUAL}.png"]
     assert (
-        run("photo.png", "--model", models / "dino", "--output", "out/photo-gmar-l1.png").status == 0
+        run("photo.png", "--model", models / "dino", "--output", f"out/photo-{USUAL}.png").status == 0
     )  # as it is named
 
 
 def test_what_is_not_ours_is_not_replaced(run, work, models):
-    save_photo(work / "out" / "photo-gmar-l1.png")
-    before = (work / "out" / "photo-gmar-l1.png").read_bytes()
+    save_photo(work / "out" / f"photo-{USUAL}.png")
+    before = (work / "out" / f"photo-{USUAL}.png").read_bytes()
     result = run("photo.png", "--model", models / "vit", *OUT)
-    assert result.is_error("out/photo-gmar-l1.png: is not replaced, as it does not say of what it is a picture.")
-    assert (work / "out" / "photo-gmar-l1.png").read_bytes() == before
+    assert result.is_error(f"out/photo-{USUAL}.png: is not replaced, as it does not say of what it is a picture.")
+    assert (work / "out" / f"photo-{USUAL}.png").read_bytes() == before
 
 
 def test_a_folder_that_moves_with_its_photos_is_written_again(run, work, models):
@@ -101,7 +108,7 @@ def test_a_folder_that_moves_with_its_photos_is_written_again(run, work, models)
     assert run("a/b.png", "--model", "a/model", "--output", "a/out/").status == 0
     (work / "a").rename(work / "c")
     assert run("c/b.png", "--model", "c/model", "--output", "c/out").status == 0
-    assert written(work / "c" / "out") == ["b-gmar-l1.png"]
+    assert written(work / "c" / "out") == [f"b-{USUAL}.png"]
 
 
 def test_marks_differ_where_questions_do():
@@ -147,8 +154,8 @@ def test_a_long_name_does_not_stop_a_folder(run, work, models):
         save_photo(work / "photos" / name, seed)
     result = run("photos", "--model", models / "vit", "--output", "out/")
     assert (result.status, result.err) == (0, "")
-    stem = "a" * (255 - len("-2-gmar-l1.png"))
-    assert written(work / "out") == sorted([f"{stem}-2-gmar-l1.png", f"{stem}aa-gmar-l1.png", "short-gmar-l1.png"])
+    stem = "a" * (255 - len(f"-2-{USUAL}.png"))
+    assert written(work / "out") == sorted([f"{stem}-2-{USUAL}.png", f"{stem}aa-{USUAL}.png", f"short-{USUAL}.png"])
 
 
 @pytest.fixture
@@ -169,7 +176,7 @@ def pictures(folder):
 def test_names_that_are_no_utf_8(run, work, photos, models):
     result = run("photos", "--model", models / "vit", "--output", "out/", "--save-array", "a.npz")
     assert (result.status, result.err) == (0, "")
-    assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
+    assert pictures(work / "out") == [GERMAN[:-4] + MARK, LATIN[:-4] + MARK]
     assert "photos/latin\\xe9.png\n" in result.out
     assert "photos/größe-猫.png\n" in result.out
     with np.load(work / "a.npz") as arrays:
@@ -184,7 +191,7 @@ def test_a_locale_that_is_not_utf_8(work, photos, models):
     command += ["--output", "out/", "--save-array", "a.npz"]
     done = subprocess.run(command, cwd=work, env={**os.environ, **locale}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert pictures(work / "out") == [GERMAN[:-4] + b"-gmar-l1.png", LATIN[:-4] + b"-gmar-l1.png"]
+    assert pictures(work / "out") == [GERMAN[:-4] + MARK, LATIN[:-4] + MARK]
     assert b"photos/latin\\xe9.png\n" in done.stdout
     assert b"photos/gr\\xf6\\xdfe-\\u732b.png\n" in done.stdout
 

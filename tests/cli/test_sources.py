@@ -8,7 +8,7 @@ import pytest
 
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli import paths
-from cli.commandline import files_of_at_most, save_photo, written
+from cli.commandline import USUAL, files_of_at_most, save_photo, written
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_several_images_need_a_folder(run, work, models):
 
 
 def test_folder_in_place_of_the_picture(run, work, models):
-    (work / "photo-gmar-l1.png").mkdir()
-    assert run("photo.png", "--model", models / "vit").is_error("photo-gmar-l1.png: is a folder")
+    (work / f"photo-{USUAL}.png").mkdir()
+    assert run("photo.png", "--model", models / "vit").is_error(f"photo-{USUAL}.png: is a folder")
 
 
 @pytest.mark.parametrize("place", ["out", "out/a.png"])

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import ViTImageProcessor
 from two_towers import LONGEST, TEXTS, packed_images, spell, two_towers
 
-from captum_gmar import AttentionEvidence, GradientRollout, explain_text
+from captum_gmar import AttentionEvidence, GradientRollout, TokenEvidence, explain_text
 
 PHOTO = Image.effect_noise((48, 40), 90).convert("RGB")
 IMAGES = ViTImageProcessor(size={"height": 32, "width": 32})
@@ -28,7 +28,7 @@ def test_texts_of_clip_compete():
     model = two_towers("CLIP")
     explained = explain_text(model, PROCESSOR, PHOTO, TEXTS)
     score = whole_score(model, TEXTS)
-    evidence = AttentionEvidence(model, forward_func=score)
+    evidence = TokenEvidence(model, forward_func=score)
     expected = torch.cat([evidence.relevance(pixels(), target=target) for target in (0, 1)])
     torch.testing.assert_close(explained.relevance, expected, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(explained.scores, score(pixels())[0].detach())
@@ -39,7 +39,7 @@ def test_texts_of_siglip_stand_alone():
     model = two_towers("Siglip")
     together = explain_text(model, PROCESSOR, PHOTO, TEXTS).relevance
     for text, relevance in zip(TEXTS, together, strict=True):
-        evidence = AttentionEvidence(model, forward_func=whole_score(model, [text], LONGEST))
+        evidence = TokenEvidence(model, forward_func=whole_score(model, [text], LONGEST))
         torch.testing.assert_close(relevance[None], evidence.relevance(pixels(), target=0), atol=1e-6, rtol=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_images_that_come_as_patches_are_explained_on_their_grid():
 
     expected = AttentionEvidence(Alone()).relevance(patches, additional_forward_args=(mask, shapes))
     torch.testing.assert_close(explained.relevance[:1], expected, atol=1e-6, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"method must be 'attention-evidence' for images that come as patches"):
+    with pytest.raises(ValueError, match=r"method must be 'token-evidence' for images that come as patches"):
         explain_text(model, processor, PHOTO, TEXTS, method="gmar-l1")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar import demo
-from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.catalogue import GMAR, METHODS
 from captum_gmar.attr.gmar import GMARAttribution
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import Classifier
@@ -138,7 +138,7 @@ def explain_patch(classifier: Classifier, image: Image.Image, target: int, place
     method = GMARAttribution(classifier.model, tokens=patch, forward_func=classifier.logits)
     relevance = method.relevance(pixels, target)[0].cpu()
     view = classifier.view(image, pixels[0])
-    title = f"what fed the patch in row {patch[0]}, column {patch[1]}, by gmar-l1"
+    title = f"what fed the patch in row {patch[0]}, column {patch[1]}, by {GMAR}"
     figure, _ = visualize_token_interaction(
         *(relevance, view.photo, patch),
         crop=view.crop,

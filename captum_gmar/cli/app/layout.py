@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.catalogue import EXPLAINED, METHODS
 
 FIRST_SCENE = 600_025
 STYLE = "#table td, #table th { overflow-wrap: normal; word-break: normal; } #table { overflow-x: auto; }"
 NOTHING_YET = "Drop a photo, or take the scene."
-CHOSEN = ("token-evidence", "gmar++", "gmar-l1", "rollout")
+CHOSEN = (*EXPLAINED, "gmar++", "rollout")
 
 
 class Form(NamedTuple):

@@ -225,7 +225,7 @@ class ForwardPass(AttentionMode):
             return self._refuse(
                 f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
                 f"the first such layer came one with queries of shape {self.windowed_shape}. Windowed and hierarchical "
-                "models have no single patch grid. AttentionEvidence explains them."
+                "models have no single patch grid. TokenEvidence explains them."
             )
         if not (self.last is None or self.separate or self.follows or depends(inputs, self.last, self.cuts)):
             raise RuntimeError(
@@ -259,7 +259,7 @@ class ForwardPass(AttentionMode):
                 f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
                 f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
                 "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
-                "have no single patch grid. AttentionEvidence explains them."
+                "have no single patch grid. TokenEvidence explains them."
             )
         check_not_traced(model)
         return NoAttentionError(

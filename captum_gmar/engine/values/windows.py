@@ -162,7 +162,7 @@ def _not_windows_error(model: nn.Module, refusal: NoPatchGridError | None, why: 
     if refusal is not None and not isinstance(refusal, NoAttentionError) and not has_stages(model):
         return refusal
     return NoPatchGridError(
-        f"Relevance cannot be handed down through the attention of {type(model).__name__}: {why}. AttentionEvidence "
+        f"Relevance cannot be handed down through the attention of {type(model).__name__}: {why}. TokenEvidence "
         "explains it."
     )
 
@@ -180,7 +180,7 @@ def _check_plan(plan: Plan) -> None:
         raise ValueError(
             "Expected a method that hands relevance down from the last layer to the first, as the layers of this model "
             "are over several grids, but got one that does not, as it is set. Take GMARAttribution or "
-            "AttentionRollout with recursion='rollout', GradientRollout, GMARPlusPlus or AttentionEvidence."
+            "AttentionRollout with recursion='rollout', GradientRollout, GMARPlusPlus or TokenEvidence."
         )
 
 
