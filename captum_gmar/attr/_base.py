@@ -11,13 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.attr.relevance_flow import RelevanceFlow, add_follower, relevance_flow
-from captum_gmar.engine._captum import (
-    Attribution,
-    TargetType,
-    _format_output,
-    _is_tuple,
-    log_usage,
-)
+from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, log_usage
 from captum_gmar.engine.explain import Pass, explain_model
 from captum_gmar.engine.models.patch_grid import Logits, check_model, frame_count, logits_of
 from captum_gmar.engine.models.readout_tokens import check_start

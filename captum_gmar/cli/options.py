@@ -64,12 +64,7 @@ def command_parser(
 ) -> argparse.ArgumentParser:
     """Return the parser of a command that calls ``run``; its texts keep their lines."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=help,
-        description=description,
-        epilog=epilog,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
+        name, help=help, description=description, epilog=epilog, formatter_class=_HelpFormatter, allow_abbrev=False
     )
     parser.set_defaults(run=run)
     return parser

@@ -101,11 +101,7 @@ class PictureFile(NamedTuple):
 
 
 def plan_pictures(
-    images: Sequence[Path],
-    output: str | None,
-    mark: str,
-    settings: Mapping[str, Any],
-    formats: Sequence[str] = FORMATS,
+    images: Sequence[Path], output: str | None, mark: str, settings: Mapping[str, Any], formats: Sequence[str] = FORMATS
 ) -> list[PictureFile]:
     """Plan the path of each image's picture. No two share a name and none replaces an image.
 

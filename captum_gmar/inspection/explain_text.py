@@ -141,12 +141,7 @@ def _inputs(processor: Any, image: Image.Image, device: torch.device) -> tuple[T
 
 
 def _explain_packed(
-    scores: TextScores,
-    name: str,
-    pixels: Tensor,
-    arguments: tuple[Tensor, ...],
-    targets: Tensor,
-    contrast: int | None,
+    scores: TextScores, name: str, pixels: Tensor, arguments: tuple[Tensor, ...], targets: Tensor, contrast: int | None
 ) -> TargetMaps:
     if name != RECOMMENDED:
         raise ValueError(f"method must be {RECOMMENDED!r} for images that come as patches. Got {name!r} instead.")

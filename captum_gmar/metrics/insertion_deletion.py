@@ -4,14 +4,7 @@ from torch import Tensor
 
 from captum_gmar.metrics._inputs import PatchSize
 from captum_gmar.metrics._outputs import LOGIT, PROBABILITY, ForwardFunc, Target
-from captum_gmar.metrics.curves import (
-    BROUGHT_BACK,
-    MOST_FIRST,
-    CurveOptions,
-    PerturbationCurve,
-    check_removal,
-    follow,
-)
+from captum_gmar.metrics.curves import BROUGHT_BACK, MOST_FIRST, CurveOptions, PerturbationCurve, check_removal, follow
 from captum_gmar.metrics.removal import Blur, Removal, Zero
 
 __all__ = ["deletion", "insertion"]

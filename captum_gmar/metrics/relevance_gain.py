@@ -7,14 +7,7 @@ from torch import Tensor
 
 from captum_gmar.metrics._inputs import PatchSize
 from captum_gmar.metrics._outputs import LOGIT, PROBABILITY, ForwardFunc, Target, predicted_classes
-from captum_gmar.metrics.curves import (
-    LEAST_FIRST,
-    MOST_FIRST,
-    CurveOptions,
-    PerturbationCurve,
-    check_removal,
-    follow,
-)
+from captum_gmar.metrics.curves import LEAST_FIRST, MOST_FIRST, CurveOptions, PerturbationCurve, check_removal, follow
 from captum_gmar.metrics.removal import Mean, Removal
 
 __all__ = ["SymmetricRelevanceGain", "area_over_curve", "prediction_changes", "symmetric_relevance_gain"]

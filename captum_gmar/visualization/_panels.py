@@ -20,17 +20,7 @@ from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
 
 from captum_gmar.files.writing import DOTS_PER_INCH
-from captum_gmar.visualization._heatmap import (
-    PAPER,
-    Crop,
-    Heat,
-    Pixels,
-    blend,
-    corners_of,
-    outline_box,
-    photo_of,
-    tint,
-)
+from captum_gmar.visualization._heatmap import PAPER, Crop, Heat, Pixels, blend, corners_of, outline_box, photo_of, tint
 from captum_gmar.visualization._style import SIGNS, fit_fonts, missing_letters, number_text
 
 POINTS_PER_INCH, LINE_SPACING = 72, 1.25

@@ -27,13 +27,7 @@ from captum_gmar.engine.kernels.workspace import Scratch
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.introspection import ModelInfo, inspect_model
 from captum_gmar.engine.models.layers import transformer_layers
-from captum_gmar.engine.models.patch_grid import (
-    Logits,
-    check_rows,
-    find_logits,
-    logits_of,
-    patch_grid,
-)
+from captum_gmar.engine.models.patch_grid import Logits, check_rows, find_logits, logits_of, patch_grid
 from captum_gmar.engine.models.readout_tokens import pools_maxima, start_relevance
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request, mark

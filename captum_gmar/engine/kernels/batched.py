@@ -17,13 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from captum_gmar.engine.kernels.layer import (
-    AttentionLayer,
-    LayerGradient,
-    LayerTap,
-    attention_weights,
-    resolve_scale,
-)
+from captum_gmar.engine.kernels.layer import AttentionLayer, LayerGradient, LayerTap, attention_weights, resolve_scale
 from captum_gmar.engine.kernels.precision import sum_dtype
 from captum_gmar.engine.kernels.reduction import MATRICES, NOTHING, HeadSums, Matrix, Reduction, head_norms
 

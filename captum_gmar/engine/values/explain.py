@@ -123,11 +123,7 @@ def _capture(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: 
 
 
 def _capture_apart(
-    model: nn.Module,
-    forward_func: Logits,
-    inputs: Tensor,
-    arguments: Sequence[Any],
-    stages: list[list[nn.Module]],
+    model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any], stages: list[list[nn.Module]]
 ) -> CapturedValues | None:
     """Run forward, each layer with logits of its own; None if the pass shows that layers cannot be apart.
 

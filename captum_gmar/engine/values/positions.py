@@ -52,12 +52,7 @@ class Positions:
     """The positions of the tokens of one pass, whose finest grid is made as ``kind``."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        examples: int,
-        grids: KnownGrids,
-        kind: type[FieldGrid] = FieldGrid,
-        padded: int = 0,
+        self, model: nn.Module, examples: int, grids: KnownGrids, kind: type[FieldGrid] = FieldGrid, padded: int = 0
     ) -> None:
         self.kind = kind
         self.examples = examples

@@ -106,11 +106,7 @@ def skip_later_layers(
 
 
 def _hook_layer(
-    layer: nn.Module,
-    stage: int,
-    place: int,
-    passing: SkippedLayers,
-    enter_layer: Callable[[int | None], None],
+    layer: nn.Module, stage: int, place: int, passing: SkippedLayers, enter_layer: Callable[[int | None], None]
 ) -> list[Any]:
     @limit_to_thread
     def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -108,7 +108,7 @@ def _example_records(results: Sequence[Result], examples: Sequence[Example]) -> 
             for result in results
             for example in [examples[result.number]]
             for row in result.rows
-        ],
+        ]
     }
 
 
