@@ -45,8 +45,7 @@ def metrics(model, images):
         calls[name] = partial(getattr(library, name), forward, images, maps, TARGETS, **curves)
     calls["prediction_changes"] = partial(library.prediction_changes, forward, images, maps, **curves)
     calls["area_over_curve"] = lambda: library.area_over_curve(calls["insertion"]())
-    for name in ("average_drop", "average_increase", "average_gain", "masked_probability"):
-        calls[name] = partial(getattr(library, name), forward, images, maps, TARGETS)
+    calls["masked_probability"] = partial(library.masked_probability, forward, images, maps, TARGETS)
     for name in ("pointing_game", "relevance_mass_accuracy", "relevance_rank_accuracy"):
         calls[name] = partial(getattr(library, name), maps, MASKS.to(images.device))
         calls[f"{name}, masks of a data loader"] = partial(getattr(library, name), maps, MASKS)

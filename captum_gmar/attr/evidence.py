@@ -53,10 +53,6 @@ class AttentionEvidence(AttentionAttribution):
             of more dimensions, and those of a model whose ``config`` names several labels at once are explained as
             they are; of scores that do not compete, as SigLIP's of several texts, return one column.
 
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be found.
-
     Example::
 
         >>> from captum_gmar import AttentionEvidence

@@ -64,10 +64,6 @@ class GMARAttribution(AttentionAttribution):
             how strongly the others fed it.
         forward_func: what is explained, if not the model's logits.
 
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if an option is none of these.
-
     Where all gradients of a layer are zero, its heads weigh the same, as in attention rollout, and a warning says so.
 
     Example::

@@ -35,10 +35,6 @@ class GradientRollout(AttentionAttribution):
         tokens: where relevance begins, as in :class:`~captum_gmar.GMARAttribution`.
         forward_func: what is explained, if not the model's logits.
 
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if an option is none of these.
-
     Example::
 
         >>> from captum_gmar import GradientRollout
@@ -119,10 +115,6 @@ class GMARPlusPlus(AttentionAttribution):
         start_layer: the first layer of the product; negative ones count from the end.
         tokens: where relevance begins, as in :class:`~captum_gmar.GMARAttribution`.
         forward_func: what is explained, if not the model's logits.
-
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if an option is none of these.
     """
 
     name = "GMAR++"

@@ -27,12 +27,6 @@ class CDAM(TokenAttribution):
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
             ``nn.ModuleList`` or ``nn.Sequential``.
         forward_func: what is explained, if not the model's logits. It runs the model once.
-
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be found.
-        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or no norm
-            before the last.
     """
 
     name = "CDAM"
@@ -66,11 +60,6 @@ class GradECLIP(TokenAttribution):
             ``nn.ModuleList`` or ``nn.Sequential``.
         forward_func: what is explained, if not the model's logits, such as the similarity of image and text. It runs
             the model once.
-
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be found.
-        RuntimeError: when called, if attention is not captured once in each layer over one patch grid.
     """
 
     name = "Grad-ECLIP"

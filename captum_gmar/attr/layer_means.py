@@ -59,10 +59,6 @@ class LeGrad(AttentionAttribution):
         start_layer: the first layer that counts; negative ones count from the end.
         forward_func: what is explained, if not the model's logits. It handles each example by itself, any number of
             them.
-
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: when called, if the layers cannot be found.
     """
 
     name = "LeGrad"

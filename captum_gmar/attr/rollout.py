@@ -41,10 +41,6 @@ class AttentionRollout(AttentionAttribution):
             (their mean), a patch (row, column), or a list of these that share evenly.
         forward_func: runs the model, if it takes more than calling it.
 
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if an option is none of these.
-
     Example::
 
         >>> import torch

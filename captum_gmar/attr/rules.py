@@ -38,14 +38,8 @@ from captum_gmar.engine.rule import (
 )
 
 NORMS = ("l1", "l2")
-
-
 RECURSIONS = ("rollout", "forward", "additive")
-
-
 FUSIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
-
-
 GRADIENT_FUSIONS = ("mean", "gmar")
 
 

@@ -5,7 +5,7 @@ Every metric is a function of a callable and tensors. Inputs are images (N, C, H
 example on the inputs' device.
 
 - Faithfulness: :func:`deletion`, :func:`insertion`, :func:`symmetric_relevance_gain`, :func:`prediction_changes`,
-  :func:`area_over_curve`, :func:`average_drop`, :func:`average_increase`, :func:`average_gain`. Curves take a removal:
+  :func:`area_over_curve`, and :func:`masked_probability` for average drop, increase and gain. Curves take a removal:
   :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`, :class:`NoisyLinear`, or
   :class:`~captum_gmar.ablation.TokenRemoval`, which drops tokens instead of filling pixels.
 - Localisation with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,

@@ -8,28 +8,28 @@ from torch import Tensor
 from captum_gmar.metrics._inputs import check_attributions, check_count, check_images, patch_scores
 from captum_gmar.metrics._outputs import ForwardFunc, Target, class_indices, target_output
 
-__all__ = ["MaskedProbability", "average_drop", "average_gain", "average_increase", "masked_probability"]
+__all__ = ["MaskedProbability", "masked_probability"]
 
 
 class MaskedProbability(NamedTuple):
-    """Result of :func:`masked_probability`, with its scores as properties."""
+    """Result of :func:`masked_probability`: Y and O, and their scores, whose means over examples are in percent."""
 
-    image: Tensor  # (N,) target's probability for the image
-    masked: Tensor  # (N,) target's probability for the image times its map
+    image: Tensor  # (N,) Y, target's probability for the image
+    masked: Tensor  # (N,) O, target's probability for the image times its map
 
     @property
     def drop(self) -> Tensor:
-        """Result of :func:`average_drop` (N,)."""
+        """Average drop (N,) max(0, Y - O) / Y in [0, 1]. Lower is better, but a constant map has no drop: see gain."""
         return _share(self.image - self.masked, self.image)
 
     @property
     def increase(self) -> Tensor:
-        """Result of :func:`average_increase` (N,)."""
+        """Average increase in confidence (N,), 1 where Y < O and else 0. Higher is better."""
         return (self.masked > self.image).to(self.image.dtype)
 
     @property
     def gain(self) -> Tensor:
-        """Result of :func:`average_gain` (N,)."""
+        """Average gain (N,) max(0, O - Y) / (1 - Y) in [0, 1]. Higher is better."""
         return _share(self.masked - self.image, 1 - self.image)
 
 
@@ -51,7 +51,7 @@ def masked_probability(
 
     With pixels normalised by mean and standard deviation, masked pixels become the data set's mean colour, not black.
     A constant map leaves the image unchanged. The papers upsample their maps bilinearly; here a patch map keeps its
-    sharp edges.
+    sharp edges. Properties of the result are the average drop, increase and gain.
 
     Args:
         forward_func (Callable): Takes images and returns logits (N, classes).
@@ -68,13 +68,17 @@ def masked_probability(
             - **image** (*Tensor*): (N,), Y, in [0, 1].
             - **masked** (*Tensor*): (N,), O, in [0, 1].
 
-            Its properties ``drop``, ``increase`` and ``gain`` are the scores without another forward pass.
-
     Raises:
         TypeError: if an argument has the wrong type, or ``forward_func`` does not return a tensor.
         ValueError: if shapes do not fit, an attribution is not finite, a target is not a class, or an output is not a
             probability.
         FloatingPointError: if an output is NaN.
+
+    References:
+        Drop and increase: Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized Gradient-based
+        Visual Explanations for Deep Convolutional Networks. WACV 2018, arXiv 1710.11063. Gain: Zhang, Torres, Sicre,
+        Avrithis, Ayache: Opti-CAM: Optimizing saliency maps for interpretability. Computer Vision and Image
+        Understanding 248, 2024, arXiv 2301.07002.
     """
     check_images(inputs)
     maps = _normalize(check_attributions(attributions, inputs)).to(inputs.dtype)
@@ -97,86 +101,6 @@ def masked_probability(
         image=torch.cat([probabilities(inputs[batch], batch) for batch in batches]),
         masked=torch.cat([probabilities(inputs[batch] * maps[batch], batch) for batch in batches]),
     )
-
-
-def average_drop(
-    forward_func: ForwardFunc,
-    inputs: Tensor,
-    attributions: Tensor,
-    target: Target = None,
-    *,
-    softmax: bool = True,
-    batch_size: int | None = None,
-) -> Tensor:
-    r"""Compute the relative drop of the target's probability when the image is multiplied by its map.
-
-    .. math:: \frac{\max(0, Y - O)}{Y}
-
-    Y and O, the arguments and the errors are those of :func:`masked_probability`. The mean over examples, times 100,
-    is the average drop in percent. Lower is better, but a constant map has no drop: report :func:`average_gain` too.
-
-    Returns:
-        Tensor (N,) in [0, 1].
-
-    References:
-        Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized Gradient-based Visual Explanations for
-        Deep Convolutional Networks. WACV 2018, arXiv 1710.11063.
-    """
-    return masked_probability(forward_func, inputs, attributions, target, softmax=softmax, batch_size=batch_size).drop
-
-
-def average_increase(
-    forward_func: ForwardFunc,
-    inputs: Tensor,
-    attributions: Tensor,
-    target: Target = None,
-    *,
-    softmax: bool = True,
-    batch_size: int | None = None,
-) -> Tensor:
-    r"""Check for each example whether multiplying the image by its map raises the target's probability.
-
-    .. math:: \mathbb{1}[Y < O]
-
-    Y and O, the arguments and the errors are those of :func:`masked_probability`. The mean over examples, times 100,
-    is the average increase (increase in confidence) in percent. Higher is better.
-
-    Returns:
-        Tensor (N,), 0 or 1.
-
-    References:
-        Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++: Generalized Gradient-based Visual Explanations for
-        Deep Convolutional Networks. WACV 2018, arXiv 1710.11063.
-    """
-    return masked_probability(
-        forward_func, inputs, attributions, target, softmax=softmax, batch_size=batch_size
-    ).increase
-
-
-def average_gain(
-    forward_func: ForwardFunc,
-    inputs: Tensor,
-    attributions: Tensor,
-    target: Target = None,
-    *,
-    softmax: bool = True,
-    batch_size: int | None = None,
-) -> Tensor:
-    r"""Compute the target's probability gain, as a share of the possible gain, when the image is multiplied by its map.
-
-    .. math:: \frac{\max(0, O - Y)}{1 - Y}
-
-    Y and O, the arguments and the errors are those of :func:`masked_probability`. The mean over examples, times 100,
-    is the average gain in percent. Higher is better.
-
-    Returns:
-        Tensor (N,) in [0, 1].
-
-    References:
-        Zhang, Torres, Sicre, Avrithis, Ayache: Opti-CAM: Optimizing saliency maps for interpretability. Computer
-        Vision and Image Understanding 248, 2024, arXiv 2301.07002.
-    """
-    return masked_probability(forward_func, inputs, attributions, target, softmax=softmax, batch_size=batch_size).gain
 
 
 def _normalize(attributions: Tensor) -> Tensor:

@@ -7,10 +7,8 @@ import torch
 from torch import nn, tensor
 from torch.testing import assert_close
 
-from captum_gmar.metrics import average_drop, average_gain, average_increase, masked_probability, uniform_map
+from captum_gmar.metrics import masked_probability, uniform_map
 from metrics.by_definition import counting
-
-SCORES = {"drop": average_drop, "increase": average_increase, "gain": average_gain}
 
 
 @pytest.fixture
@@ -49,10 +47,11 @@ def slow_scores(model, image, attribution, target):
 def test_against_the_formulas(classifier, photos, attributions):
     targets = [3, 0, 4, 1, 2, 0]
     expected = [slow_scores(classifier, *example) for example in zip(photos, attributions, targets, strict=True)]
-    for name, score in SCORES.items():
+    found = masked_probability(classifier, photos, attributions, targets)
+    for name in ("drop", "increase", "gain"):
         values = tensor([row[name] for row in expected])
         assert 0 < (values > 0).sum() < 6  # both cases of each formula occur
-        assert_close(score(classifier, photos, attributions, targets), values, rtol=1e-4, atol=1e-6)
+        assert_close(getattr(found, name), values, rtol=1e-4, atol=1e-6)
 
 
 def test_by_hand():
@@ -65,19 +64,14 @@ def test_by_hand():
 
     found = masked_probability(rise, inputs, attributions, softmax=False)
     assert_close(tuple(found), (tensor([0.8, 0.8]), tensor([0.4, 0.2])))
-    for score, rising, falling in (
-        (average_drop, [0.5, 0.75], [0.0, 0.0]),
-        (average_gain, [0.0, 0.0], [0.5, 0.75]),
-        (average_increase, [0.0, 0.0], [1.0, 1.0]),
+    fallen = masked_probability(lambda images: 1 - rise(images), inputs, attributions, softmax=False)
+    for name, rising, falling in (
+        ("drop", [0.5, 0.75], [0.0, 0.0]),
+        ("gain", [0.0, 0.0], [0.5, 0.75]),
+        ("increase", [0.0, 0.0], [1.0, 1.0]),
     ):
-        assert_close(score(rise, inputs, attributions, softmax=False), tensor(rising))
-        assert_close(score(lambda images: 1 - rise(images), inputs, attributions, softmax=False), tensor(falling))
-
-
-def test_one_pass_serves_all_scores(classifier, photos, attributions):
-    found = masked_probability(classifier, photos, attributions, 2)
-    for name, score in SCORES.items():
-        assert_close(getattr(found, name), score(classifier, photos, attributions, 2), rtol=0, atol=0)
+        assert_close(getattr(found, name), tensor(rising))
+        assert_close(getattr(fallen, name), tensor(falling))
 
 
 def test_a_uniform_map_leaves_the_image(classifier, photos):
@@ -87,8 +81,9 @@ def test_a_uniform_map_leaves_the_image(classifier, photos):
 
 
 def test_the_map_s_scale_and_level_do_not_matter(classifier, photos, attributions):
-    expected = average_drop(classifier, photos, attributions, 2)
-    assert_close(average_drop(classifier, photos, 1000 * attributions - 5, 2), expected, rtol=1e-4, atol=1e-6)
+    expected = masked_probability(classifier, photos, attributions, 2).drop
+    found = masked_probability(classifier, photos, 1000 * attributions - 5, 2).drop
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_certain_probabilities_give_no_nan():
@@ -109,8 +104,7 @@ def test_a_batch_equals_its_singles(classifier, photos, attributions, batch_size
     assert max(counted.sizes) == min(batch_size, 6)
 
 
-@pytest.mark.parametrize("score", SCORES.values())
-def test_wrong_arguments(classifier, photos, attributions, score):
+def test_wrong_arguments(classifier, photos, attributions):
     for changes, error, message in (
         ({"softmax": False}, ValueError, "probabilities from 0 to 1 but got values from .* Pass softmax=True"),
         ({"batch_size": 0}, ValueError, r"batch_size must be an integer, one or more\. Got 0 instead"),
@@ -123,4 +117,4 @@ def test_wrong_arguments(classifier, photos, attributions, score):
     ):
         given = {"forward_func": classifier, "inputs": photos, "attributions": attributions, "target": 1}
         with pytest.raises(error, match=message):
-            score(**{**given, **changes})
+            masked_probability(**{**given, **changes})

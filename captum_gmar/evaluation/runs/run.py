@@ -114,15 +114,13 @@ class Run:
 
         missing, any_done = self.place.processes.first(find_missing)
         self.batches.any_done = self.batches.any_done or any_done
-        batches, skipped = list[Batch](), dict[int, Skipped]()
+        skipped = dict[int, Skipped]()
         for lacking, chosen in missing.items():
             measure = partial(self._measure, lacking, work, targets)
-            finished, skips = self._share(numbers, chosen, journal, measure, name)
-            batches += finished
+            skips = self._share(numbers, chosen, journal, measure, name)
             skipped |= {skip.number: skip for skip in skips}
-        if self.place.processes.is_first:
-            is_shared = self.place.processes.total > 1
-            kept = match_batches(read_batches(journal), examples) if is_shared else _extend(kept, batches, examples)
+        if missing and self.place.processes.is_first:
+            kept = match_batches(read_batches(journal), examples)
         self._raise_failure(any(number in kept.records and not lacks(kept.records[number]) for number in numbers))
         return kept, list(skipped.values())
 
@@ -149,17 +147,18 @@ class Run:
         journal: Path,
         work: Callable[[Sequence[int]], tuple[Batch, list[Skipped]]],
         name: str | None,
-    ) -> tuple[list[Batch], list[Skipped]]:
-        """Return the batches of this process and the skipped examples of all, reported if any was finished."""
+    ) -> list[Skipped]:
+        """Return the skipped examples of all processes, reported if any was finished."""
         listener, done = self.place.listener, len(numbers) - len(missing)
         chunks = [
             [number for number in numbers[start : start + self.chunk] if number in missing]
             for start in range(0, len(numbers), self.chunk)
         ]
         shares = self.place.processes.share(list(filter(None, chunks)))
-        finished, skipped = list[Batch](), list[Skipped]()
+        finished, skipped = 0, list[Skipped]()
 
         def work_all() -> tuple[list[Skipped], bool]:
+            nonlocal finished
             reported = 0
             with (
                 open_journal(journal, self.place.processes.rank) as append,
@@ -169,7 +168,7 @@ class Run:
                     batch, skips = work(share)
                     if batch.records:
                         append(batch)
-                        finished.append(batch)
+                        finished += len(batch.records)
                     skipped.extend(skips)
                     if done or finished:  # until then, the model may be to blame, and no image
                         reported += report_skipped(skipped[reported:], listener)
@@ -180,12 +179,13 @@ class Run:
             outcomes = self.place.processes.together(work_all)
         except KeyboardInterrupt:
             if listener.goes_on:
-                images = done + sum(len(batch.records) for batch in finished)
-                listener.note(f"interrupted: {images} of {len(numbers)} images kept; {listener.goes_on} goes on")
+                listener.note(
+                    f"interrupted: {done + finished} of {len(numbers)} images kept; {listener.goes_on} goes on"
+                )
             raise
         if any(has_finished for _, has_finished in outcomes) and not done and not finished:
             report_skipped(skipped, listener)
-        return finished, [skip for skips, _ in outcomes for skip in skips]
+        return [skip for skips, _ in outcomes for skip in skips]
 
 
 def match_batches(batches: Iterable[Batch], examples: Sequence[Example]) -> Kept:
@@ -232,11 +232,3 @@ def _report_changed(names: Sequence[str], listener: Listener) -> None:
         are = f"{count(len(names))} {'is' if len(names) == 1 else 'are'}"
         few = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
         listener.note(f"{are} not what was measured under the same name, and measured anew: {few}")
-
-
-def _extend(kept: Kept, batches: Sequence[Batch], examples: Sequence[Example]) -> Kept:
-    """Add batches that this process has just finished."""
-    numbers = {example.name: number for number, example in enumerate(examples)}
-    for record in (record for batch in batches for record in batch.records):
-        kept.records.setdefault(numbers[record.example.name], []).append(record)
-    return Kept(kept.records, kept.changed, [*kept.batches, *batches])

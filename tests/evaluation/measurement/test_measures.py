@@ -11,11 +11,11 @@ from captum_gmar.metrics import (
     Blur,
     Zero,
     area_over_curve,
-    average_drop,
     class_sensitivity,
     completeness_error,
     deletion,
     insertion,
+    masked_probability,
     prediction_changes,
     relevance_mass_accuracy,
     symmetric_relevance_gain,
@@ -63,7 +63,7 @@ def test_values_are_those_of_the_metrics(vit, make):
                 ("class-gain", "zero"): gain.gain
                 - symmetric_relevance_gain(*for_other, removal=Zero(), **options).gain,
                 ("completeness-error", ""): completeness_error(attributions, logits(inputs)[:, target]),
-                ("average-drop", ""): average_drop(*asked),
+                ("average-drop", ""): masked_probability(*asked).drop,
                 ("class-sensitivity", ""): class_sensitivity(method.attribute, logits, inputs, patch_size=PATCH),
             }
             if number == 1:
