@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from captum_gmar.engine.hooks.autograd_graph import bottlenecks, reorders_rows, shape_of, upstream
+from captum_gmar.engine.hooks.autograd_graph import bottlenecks, depends, reorders_rows, shape_of, upstream
 from captum_gmar.engine.models.introspection import ModelInfo, inspect_model
 from captum_gmar.engine.models.patch_grid import Logits, check_no_checkpointing
 
@@ -40,7 +40,13 @@ def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool
 
 
 def check_forward(
-    forward_func: Logits, model: nn.Module, output: Tensor, start: Node | None, entry: Node | None, inputs: Tensor
+    forward_func: Logits,
+    model: nn.Module,
+    output: Tensor,
+    start: Node | None,
+    entry: Node | None,
+    inputs: Tensor,
+    attended: Sequence[Tensor] = (),
 ) -> None:
     """Check that a function runs the model alone, and keeps the examples in their order. The model itself does.
 
@@ -52,11 +58,12 @@ def check_forward(
     earlier = upstream(entry)
     if any(map(partial(_moves_examples, len(inputs)), (upstream(output.grad_fn) | earlier))):
         raise RuntimeError(
-            "forward_func must keep the examples in their order, but it flips, rolls or indexes them. Reorder the "
-            "inputs before the call, or pass one example at a time."
+            "forward_func must keep the examples in their order, but it flips, rolls, indexes, sorts or joins them in "
+            "another order. Reorder the inputs before the call, or pass one example at a time."
         )
     common = bottlenecks(output.grad_fn, start)
-    if common and not any(node in earlier and not _is_image(shape_of(node), inputs) for node in common):
+    is_past = common and not any(node in earlier and not _is_image(shape_of(node), inputs) for node in common)
+    if is_past or not all(depends((result,), entry) for result in attended):
         raise RuntimeError(
             "forward_func must run one model, and run it once, but its output also reads the inputs past the model's "
             "layers. Return the model's own output."

@@ -29,6 +29,7 @@ def test_gradient_checkpointing(vit, images):
         GMARAttribution(vit.train()).attribute(images, 3)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("examples", [1, 4])
 @pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
 def test_two_models(name, examples, others, vit, images):
@@ -44,6 +45,26 @@ def test_two_models(name, examples, others, vit, images):
                 make(vit, forward_func=forward).attribute(images[:examples], 3)
 
 
+def weighted(model, other):
+    """Return functions of two models of which LibraGrad or the first layer hides the second."""
+    return (
+        lambda pixels: model(pixels).logits * other(pixels).softmax(-1),
+        lambda pixels: model(pixels * other(pixels)[:, :1, None, None].sigmoid()).logits,
+        lambda pixels: model(pixels).logits + other(pixels).detach(),
+    )
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
+def test_a_second_model_that_no_gradient_shows(name, others, vit, images):
+    make = METHODS[name].make if name in METHODS else partial(get_method, name)
+    for forward in weighted(vit, others[0]):
+        with pytest.raises(
+            RuntimeError, match=r"forward_func must run one model|attention .*layer|pass does not know what the func"
+        ):
+            make(vit, forward_func=forward).attribute(images, 3)
+
+
 ORDER = torch.tensor([1, 2, 3, 0])
 
 
@@ -53,10 +74,19 @@ MOVED = {
     "flipped out": lambda model, pixels: model(pixels).logits.flip(-2),
     "rolled": lambda model, pixels: model(pixels.roll(1, 0)).logits.roll(-1, 0),
     "indexed": lambda model, pixels: model(pixels[ORDER]).logits[ORDER.argsort()],
+    "selected": lambda model, pixels: model(pixels.index_select(0, ORDER)).logits.index_select(0, ORDER.argsort()),
+    "gathered": lambda model, pixels: model(pixels).logits.gather(0, ORDER[:, None].expand(-1, 10)),
+    "sorted": lambda model, pixels: model(pixels).logits.sort(0).values,
+    "joined": lambda model, pixels: model(torch.cat([pixels[1:], pixels[:1]])).logits,
+    "joined from the end": lambda model, pixels: torch.cat([*model(pixels).logits.split(2)][::-1], -2),
+    "stacked": lambda model, pixels: torch.stack([*model(pixels).logits][::-1]),
 }
 
 
 KEPT = {
+    "stacked": lambda model, pixels: model(torch.stack([image / image.std() for image in pixels])).logits,
+    "joined": lambda model, pixels: torch.cat([2 * part for part in model(pixels).logits.split(3)]),
+    "selected": lambda model, pixels: model(pixels.index_select(0, torch.arange(len(pixels)))).logits,
     "mirrored": lambda model, pixels: model(pixels.flip(-1)).logits,
     "channels in another order": lambda model, pixels: model(pixels[:, [2, 1, 0]]).logits,
     "classes in another order": lambda model, pixels: model(pixels).logits[:, [5, 6, 7, 8, 9]],
@@ -66,6 +96,7 @@ KEPT = {
 }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
 def test_rows_that_are_moved(name, vit, images):
     make = METHODS[name].make if name in METHODS else partial(get_method, name)

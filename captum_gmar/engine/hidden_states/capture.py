@@ -160,7 +160,8 @@ def capture_layers(
     if libra_pass is not None:
         libra_pass.check(logits)
     _check_tokens(tokens, len(layers), grid, len(pixels), model)
-    check_forward(forward_func, model, logits, marked.grad_fn, tokens[0].grad_fn, pixels)
+    attended = [attention.output for attention in capture.layers]
+    check_forward(forward_func, model, logits, marked.grad_fn, tokens[0].grad_fn, pixels, attended)
     return LayerTokens(model, grid, len(pixels), logits, tokens, capture.layers, libra_pass)
 
 

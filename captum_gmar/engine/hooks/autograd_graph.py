@@ -63,15 +63,56 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(results[0].shape) if results else ()
 
 
+ROW_INDICES = {
+    "IndexSelectBackward0": "_saved_index",
+    "GatherBackward0": "_saved_index",
+    "SortBackward0": "_saved_indices",
+}
+
+
 def reorders_rows(node: Any) -> bool:
-    """Return whether the operation flips, rolls or indexes the first dimension of its argument."""
+    """Return whether the operation flips, rolls, indexes, sorts or joins rows of its arguments in another order."""
     kind, dims = node.name(), len(shape_of(node))
-    if kind in ("FlipBackward0", "RollBackward0"):  # they save negative dimensions as unsigned
-        return any((dim - 2**64 if dim >= 2**63 else dim) % dims == 0 for dim in node._saved_dims)
+    if kind in ("FlipBackward0", "RollBackward0"):
+        return any(_is_first(dim, dims) for dim in node._saved_dims)
+    if kind in ("CatBackward0", "StackBackward0") and _is_first(node._saved_dim, dims):
+        starts = [start for edge in node.next_functions if (start := _first_row(edge)) is not None]
+        return starts != sorted(starts)
     rows = node._saved_indices[0] if kind == "IndexBackward0" else None
-    if not isinstance(rows, Tensor) or rows.dim() != 1 or rows.dtype != torch.long:
+    if kind in ROW_INDICES and _is_first(node._saved_dim, dims):
+        rows = getattr(node, ROW_INDICES[kind])
+    if not isinstance(rows, Tensor) or rows.dtype != torch.long or (rows.dim() > 1 and kind == "IndexBackward0"):
         return False
-    return bool((rows != torch.arange(len(rows), device=rows.device)).any())
+    order = torch.arange(len(rows), device=rows.device).view(-1, *[1] * (rows.dim() - 1))
+    return bool((rows != order).any())
+
+
+def _is_first(dim: int, dims: int) -> bool:
+    return _signed(dim) % dims == 0
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number  # nodes save negative ones as unsigned
+
+
+def _first_row(edge: tuple[Any, int]) -> int | None:
+    """Return the first row that a tensor was selected from, or None if it was not selected."""
+    pending, visited = [edge], set()
+    while pending:
+        node, number = pending.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        kind = node.name()
+        if kind == "UnbindBackward0":
+            return number
+        if kind in ("SelectBackward0", "SliceBackward0", "SplitBackward0"):
+            size, dims = node._saved_self_sym_sizes[0], len(node._saved_self_sym_sizes)
+            if _is_first(node._saved_dim, dims):
+                first = {"SelectBackward0": "_saved_index", "SliceBackward0": "_saved_start"}.get(kind)
+                return _signed(getattr(node, first)) % size if first else number * node._saved_split_size
+        pending += node.next_functions
+    return None
 
 
 class Pooling(NamedTuple):
