@@ -56,7 +56,14 @@ class Request(NamedTuple):
         if not callable(self.targets):
             return self.targets
         assert logits is not None
-        return each_target(self.targets(logits), examples)
+        chosen = self.targets(logits)
+        if not isinstance(chosen, Tensor) or chosen.dim() != 2:
+            shape = tuple(chosen.shape) if isinstance(chosen, Tensor) else type(chosen).__name__
+            raise ValueError(
+                f"targets must return a tensor (N, K) of classes for the logits (N, classes), such as "
+                f"logits.topk(5).indices, but got {shape} for {examples} examples."
+            )
+        return each_target(chosen, examples)
 
 
 def explain_in_halves(

@@ -298,3 +298,12 @@ class TestNothingIsDisturbed:
 def test_a_class_contrasted_with_itself_is_refused_among_others(vit, images):
     with pytest.raises(ValueError, match="contrast must be another class than the target, but got 3 for both"):
         GMARAttribution(vit).explain(images, [5, 3], contrast=[1, 2, 3, 4])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("choose", [lambda logits: logits.argmax(1), lambda logits: [0, 1], lambda logits: None])
+def test_a_function_that_chooses_no_targets_of_each_example(name, choose, vit, images):
+    """One class of each example would be taken for as many classes of all."""
+    with pytest.raises(ValueError, match=r"targets must return a tensor \(N, K\) of classes for the logits"):
+        METHODS[name].make(vit).explain(images, choose)
