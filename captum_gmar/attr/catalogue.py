@@ -4,7 +4,7 @@ Neither torch nor any method is loaded before its first use, so that help and us
 is one more row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -140,6 +140,13 @@ COMPARED = (
 )
 EVALUATED = tuple(name for name in COMPARED if name != "integrated-gradients")
 STEPS = 28  # of insertion and deletion, unless another number is given or there are fewer patches
+
+
+def unique_names(names: object, option: str) -> tuple[str, ...]:
+    """Return the names, each once."""
+    if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{option} must be a sequence of names. Got {names!r} instead. Of one, pass [name].")
+    return tuple(dict.fromkeys(names))
 
 
 def find_method(name: object) -> str:

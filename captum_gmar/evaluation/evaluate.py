@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method
+from captum_gmar.attr.catalogue import EVALUATED, METHODS, find_method, unique_names
 from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import Method, check_methods
 from captum_gmar.engine.models.patch_grid import check_model
@@ -22,7 +22,7 @@ from captum_gmar.evaluation.runs.folder import check_output
 from captum_gmar.evaluation.runs.journal import Batch, Result, missing_methods, result_of
 from captum_gmar.evaluation.runs.progress import warning_listener
 from captum_gmar.evaluation.runs.run import Run, Workplace, list_reasons, report_skipped, start_run, warn_of_skipped
-from captum_gmar.evaluation.settings import EvaluationSettings, complete_settings, unique_names
+from captum_gmar.evaluation.settings import EvaluationSettings, complete_settings
 from captum_gmar.metrics.controls import CONTROLS
 
 CHUNK = 8  # examples that are kept at once

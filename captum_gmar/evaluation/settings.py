@@ -1,6 +1,6 @@
 """The settings of evaluations."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,13 +100,6 @@ def _steps(steps: int | None, patches: int | None) -> int:
     if steps and patches and steps > patches:
         raise ValueError(f"steps must be at most the number of patches, {patches}. Got {steps} instead.")
     return steps or min(STEPS, patches or STEPS)
-
-
-def unique_names(names: object, option: str) -> tuple[str, ...]:
-    """Return the names, each once."""
-    if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{option} must be a sequence of names. Got {names!r} instead. Of one, pass [name].")
-    return tuple(dict.fromkeys(names))
 
 
 def _check_choice(value: object, choices: tuple[str, ...], option: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, find_method
+from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, find_method, unique_names
 from captum_gmar.attr.explainer import Explainer
-from captum_gmar.engine.models.patch_grid import Logits, config_of
+from captum_gmar.engine.models.patch_grid import Logits, check_model, config_of
 from captum_gmar.engine.request import pixel_values
 from captum_gmar.files.writing import write_text
 from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
@@ -42,7 +42,8 @@ class ClassPage:
             Default: None, the model's logits
 
     Raises:
-        ValueError: if the inputs are not one image, a number is below 1, or there is no such method.
+        TypeError, ValueError: if the inputs are not one image, a number is below 1, there is no such method, labels do
+            not name every class, or forward_func returns other than logits of one image.
         RuntimeError: if a method cannot explain the model; the message begins with its name.
 
     Example::
@@ -71,18 +72,24 @@ class ClassPage:
             raise ValueError(f"inputs must be one image, (1, channels, height, width). Got {len(inputs)} instead.")
         for name, count in {"classes": classes, "rivals": rivals}.items():
             check_count(count, name)
-        forward = Logits(model) if forward_func is None else forward_func
+        check_model(model)
+        forward = Logits(model if forward_func is None else forward_func)
         with torch.no_grad():
-            logits = forward(inputs)[0].cpu()
+            batch = forward(inputs)
+        if batch.dim() != 2 or len(batch) != 1:
+            raise ValueError(f"forward_func must return logits (1, classes). Got shape {tuple(batch.shape)} instead.")
+        logits, chosen = batch[0].cpu(), unique_names(methods, "methods")
+        if not chosen:
+            raise ValueError("methods must be at least one name. Got none instead.")
+        names = _class_names(labels, config_of(model), len(logits))
         likeliest = logits.argsort(descending=True)[:classes]
-        explained = [_explain_method(find_method(name), model, forward, inputs, likeliest, rivals) for name in methods]
+        explained = [_explain_method(find_method(name), model, forward, inputs, likeliest, rivals) for name in chosen]
         rows, columns = explained[0].pop("grid")
-        names = getattr(config_of(model), "id2label", None) if labels is None else labels
         content = {
             **_drawn_photo(image, crop),
             "rows": rows,
             "columns": columns,
-            "classes": [_class_row(int(index), logits, names, config_of(model)) for index in likeliest],
+            "classes": [_class_row(names[int(index)], int(index), logits, config_of(model)) for index in likeliest],
             "rivals": min(rivals, len(likeliest)),
             "methods": explained,
         }
@@ -144,9 +151,17 @@ def _drawn_photo(image: Pixels, crop: Crop | None) -> dict[str, Any]:
     return {**pictures, "width": photo.width, "height": photo.height, "crop": [round(corner, 2) for corner in place]}
 
 
-def _class_row(index: int, logits: Tensor, names: Any, config: Any) -> dict[str, Any]:
+def _class_names(labels: Sequence[str] | Mapping[int, str] | None, config: Any, count: int) -> list[str]:
+    """Return the name of each class, or its number where the model's config has no name."""
+    given = getattr(config, "id2label", None) or {} if labels is None else {} if isinstance(labels, str) else labels
+    names = dict(given if isinstance(given, Mapping) else enumerate(given))
+    if labels is not None and not names.keys() >= set(range(count)):
+        raise ValueError(f"labels must name all {count} classes, in their order or by their index. Got {labels!r}.")
+    return [str(names.get(index, f"class {index}")) for index in range(count)]
+
+
+def _class_row(name: str, index: int, logits: Tensor, config: Any) -> dict[str, Any]:
     """Return the name of a class with its probability or, where there is no other class, its logit."""
-    name = str(names[index]) if names else f"class {index}"
     is_multi_label = getattr(config, "problem_type", None) == "multi_label_classification"
     if len(logits) == 1 and not is_multi_label:
         return {"name": name, "score": f"logit {number_text(float(logits[index]))}", "share": 0}

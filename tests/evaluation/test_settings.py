@@ -2,7 +2,8 @@
 
 import pytest
 
-from captum_gmar.evaluation.settings import EvaluationSettings, HeadSettings, unique_names
+from captum_gmar.attr.catalogue import unique_names
+from captum_gmar.evaluation.settings import EvaluationSettings, HeadSettings
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,29 @@ def test_a_page_in_a_browser(vit, inputs, tmp_path):
         ({"classes": 0}, "classes must be"),
         ({"methods": ["gmar"]}, "gmar"),
         ({"crop": (1, 2)}, r"crop must be left, top, right and bottom"),
+        ({"crop": (0, 0, float("inf"), 9)}, r"crop must be left, top, right and bottom"),
+        ({"methods": "gmar-l1"}, "methods must be a sequence of names. Got 'gmar-l1' instead"),
+        ({"methods": ()}, "methods must be at least one name"),
+        ({"labels": ["cat", "dog"]}, r"labels must name all 10 classes.* Got \['cat', 'dog'\]"),
+        ({"labels": {3: "cat"}}, "labels must name all 10 classes"),
+        ({"labels": "abcdefghij"}, "labels must name all 10 classes"),
+        ({"labels": []}, "labels must name all 10 classes"),
+        ({"forward_func": 3}, "forward_func must be a callable"),
+        ({"forward_func": lambda pixels: pixels[:, 0, 0, 0]}, r"forward_func must return logits .* Got shape \(1,\)"),
+        ({"forward_func": lambda pixels: pixels[:, 0]}, r"forward_func must return logits .* Got shape \(1, 32, 32\)"),
     ],
 )
+@pytest.mark.fault
 def test_a_page_that_cannot_be_made(vit, inputs, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         ClassPage(vit, **{"inputs": inputs, "image": PHOTO, **options})
+
+
+@pytest.mark.fault
+def test_each_method_once_and_classes_beyond_the_names_by_number(vit, inputs):
+    page = ClassPage(vit, inputs, PHOTO, methods=["rollout", "rollout"], forward_func=vit)
+    assert page.html == ClassPage(vit, inputs, PHOTO, methods=["rollout"]).html
+    more = ClassPage(
+        vit, inputs, PHOTO, forward_func=lambda pixels: vit(pixels).logits.repeat(1, 2) * torch.arange(1, 21)
+    )
+    assert '"class 17"' in more.html
