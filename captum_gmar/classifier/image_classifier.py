@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_gmar.classifier.photo_frame import Colours, PhotoFrame, PhotoView, find_frame
 from captum_gmar.engine.models.patch_grid import Logits, check_model, config_of, patch_grid
+from captum_gmar.files.images import to_rgb
 from captum_gmar.metrics._inputs import check_count
 
 PIXEL_NAMES = "pixel_values", "pixel_values_videos"  # as processors name them
@@ -98,7 +99,7 @@ class Classifier:
             ValueError: from the image processor, if it cannot take the image or make this size.
         """
         _check_picture(image)
-        made = self.processor(images=image, return_tensors="pt", **self._size_options())
+        made = self.processor(images=to_rgb(image), return_tensors="pt", **self._size_options())
         height, width = made["pixel_values"].shape[-2:]
         if self.size is not None and (height, width) != (self.size, self.size):
             raise ValueError(

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_gmar.files.images import to_rgb
+
 Corners = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 CORNERS = "left, top, right and bottom"
 Process = Callable[[Image.Image], Tensor]  # the model's input (3, height, width) from a photo
@@ -120,7 +122,7 @@ class PhotoFrame:
                 f"mask must be as large as the photo, {photo_width}x{photo_height} pixels, but got "
                 f"{mask.width}x{mask.height}."
             )
-        grey = mask.convert("L")
+        grey = (to_rgb(mask) if mask.mode[0] in "FI" else mask).convert("L")  # Pillow clips more than 8 bits
         _check_black_and_white(grey)
         left, top, right, bottom = self.whole
         across, down = photo_width / (right - left), photo_height / (bottom - top)

@@ -180,8 +180,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         raise CommandError("--mask cannot be combined with --point. Pass one of both.")
     settings = _image_settings(arguments)
     if arguments.prompt is None:
-        settings.check()
         _check_page(arguments)
+        settings.check()
     with default_drawing():  # before anything imports Matplotlib
         task = None if arguments.prompt is not None else _other_task(arguments)
         images, missing = [Path(SCENE_NAME)], 0  # built in

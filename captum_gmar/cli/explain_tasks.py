@@ -79,7 +79,7 @@ def _explain_objects(detector: Classifier, path: Path, settings: TaskSettings) -
 
 def _explain_region(segmenter: Classifier, path: Path, settings: TaskSettings) -> Explained:
     image, label = read_image(path), _class_of(settings.target, segmenter)
-    mask = None if settings.mask is None else read_image(settings.mask)
+    mask = None if settings.mask is None else read_image(settings.mask, keeps_mode=True)
     region = find_region(segmenter, image, label=label, mask=mask, point=settings.point)
     relevance = TokenEvidence(segmenter.model, forward_func=region.mean_logit).relevance(region.pixels)
     what = f"{segmenter.labels[region.label]} (class {region.label})"

@@ -16,6 +16,7 @@ from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models.readout_tokens import Part
+from captum_gmar.files.images import FRAMES
 from captum_gmar.files.names import readable_name
 from captum_gmar.visualization import visualize_attribution, visualize_comparison, visualize_token_interaction
 
@@ -78,14 +79,16 @@ def summary_text(explained: ExplainedImage, question: Question, classifier: Clas
 
 
 def seen_lines(classifier: Classifier, image: Image.Image) -> list[str]:
-    """Return the line that says which part of a photo the model sees, if it does not see all of it."""
+    """Return the lines that say which part of a photo's file the model sees, if it does not see all of it."""
+    frames = image.info.get(FRAMES, 1)
+    lines = [f"  seen       the first of {frames} frames"] if frames > 1 else []
     try:
         frame = classifier.frame(image)
     except ValueError as error:
-        return [f"  seen       an unknown part of the photo: {error}"]
+        return [*lines, f"  seen       an unknown part of the photo: {error}"]
     left, top, right, bottom = frame.seen
     part = f"{100 * frame.share:.0f}% of the photo, from {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f} in pixels"
-    return [f"  seen       {part}"] if frame.share < ALL_BUT else []
+    return [*lines, f"  seen       {part}"] if frame.share < ALL_BUT else lines
 
 
 def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:

@@ -1,6 +1,7 @@
 """Reading image files the way a person sees them, whatever they hold, as 8-bit RGB."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,36 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captum_gmar.files.names import check_file, readable_name
 
+FRAMES = "frames"  # the number in a file, in the info of its image
 
-def read_image(path: str | Path) -> Image.Image:
+
+def read_image(path: str | Path, *, keeps_mode: bool = False) -> Image.Image:
     """Read an image file as 8-bit RGB, turned as its EXIF orientation says.
 
     Transparent parts become white. 16-bit grey is scaled from its whole range, 0 to 65535. Integers beyond that and
     floats beyond 0 to 1 are scaled from their smallest to their largest value. Of several frames, the first is read.
+    A mask keeps its mode: white under full transparency would be part of it.
     """
     path, name = Path(path), readable_name(path)
     try:
         check_file(path, "an image file")
-        return _decode(path)
+        return _decode(path, keeps_mode)
     except OSError as error:
         if error.strerror:  # from the system, whose text says less than ours
             raise OSError(f"{name}: {error.strerror}") from error
         raise
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(path: Path, keeps_mode: bool) -> Image.Image:
     name = readable_name(path)
     try:
         with Image.open(path) as image:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            picture = ImageOps.exif_transpose(image)
+            picture = picture if keeps_mode else to_rgb(picture)
+            with suppress(Exception):  # of formats without frames, and of films that end too early
+                picture.info[FRAMES] = image.n_frames  # type: ignore[attr-defined]
+            return picture
     except UnidentifiedImageError as error:
         raise OSError(f"{name}: not an image in any format that Pillow reads") from error
     except Image.DecompressionBombError as error:
@@ -62,7 +70,8 @@ def list_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in memory as 8-bit RGB, as :func:`read_image` does, but not turned."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _eight_bit(np.asarray(image)).convert("RGB")
     if image.mode in ("La", "RGBa"):  # colours already multiplied by the transparency

@@ -18,6 +18,7 @@ from captum_gmar.classifier import Classifier
 from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.classifier.text_scores import PackedTextScores, TextScores, check_texts
 from captum_gmar.engine.models.patch_grid import check_model
+from captum_gmar.files.images import to_rgb
 from captum_gmar.visualization import visualize_comparison
 
 OF_PATCHES = ("pixel_attention_mask", "spatial_shapes")  # what the model is told of images that come as patches
@@ -113,6 +114,7 @@ def explain_text(
             f"Got {type(processor).__name__} instead."
         )
     name = _named_method(method, contrast)
+    image = to_rgb(image)
     pixels, arguments = _inputs(processor, image, next(model.parameters()).device)
     scores = (PackedTextScores if arguments else TextScores)(model, processor, classes)
     targets, against = torch.arange(len(texts)), None if contrast is None else len(texts)
@@ -121,7 +123,7 @@ def explain_text(
         view = PhotoView(image, None)  # such processors resize alone
     else:
         maps = Explainer([name], scores, scores).explain(pixels, targets.to(pixels.device)[None], against)
-        view = Classifier(scores, processor.image_processor).view(image.convert("RGB"), pixels[0])
+        view = Classifier(scores, processor.image_processor).view(image, pixels[0])
     relevance = maps.relevance.reshape(len(texts), *maps.relevance.shape[-2:]).float().cpu()
     return TextExplanation(texts, relevance, maps.logits[0, : len(texts)].float().cpu(), contrast, view, name)
 
@@ -135,7 +137,7 @@ def _named_method(method: str, contrast: str | None) -> str:
 
 def _inputs(processor: Any, image: Image.Image, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return the model's input for an image, and its other arguments where the image comes as patches."""
-    made = processor.image_processor(images=image.convert("RGB"), return_tensors="pt")
+    made = processor.image_processor(images=image, return_tensors="pt")
     pixels: Tensor = made["pixel_values"].to(device)
     return pixels, tuple(made[name].to(device) for name in OF_PATCHES if name in made)
 

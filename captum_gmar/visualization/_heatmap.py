@@ -3,6 +3,7 @@
 The photo is grey. One hue is for and one against, and their opacity is how far a value is from zero.
 """
 
+from math import inf
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
+from captum_gmar.files.images import to_rgb
 from captum_gmar.visualization._style import AGAINST, FOR, number_text
 
 Array = npt.NDArray[Any]
@@ -169,7 +171,7 @@ def corners_of(box: Any, name: str) -> Crop:
         left, top, right, bottom = map(float, box)
     except (TypeError, ValueError):
         left, top, right, bottom = 1, 1, 0, 0
-    if not (left <= right and top <= bottom):
+    if not (-inf < left <= right < inf and -inf < top <= bottom < inf):
         raise ValueError(f"{name} must be left, top, right and bottom, in pixels. Got {box!r} instead.")
     return left, top, right, bottom
 
@@ -206,7 +208,7 @@ def spread(values: Array, photo: Image.Image, crop: Crop | None = None, smooth: 
 def photo_of(image: Pixels) -> Image.Image:
     """Return a photo as RGB."""
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     pixels = array_of(image, "image")
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and (pixels.shape[2] not in (1, 3) or isinstance(image, Tensor)):
         pixels = np.moveaxis(pixels, 0, -1)

@@ -115,3 +115,27 @@ def test_what_is_cropped_away_is_refused():
         find_region(segmenter("cropping segmenter"), wide, point=(20, 25))
     with pytest.raises(ValueError, match="a mask that covers no place of the model's output"):
         find_region(segmenter("cropping segmenter"), wide, mask=white(slice(50), slice(40), 50, 150))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_a_photo_of_any_mode(mode):
+    levels = np.asarray(PHOTO.convert("L"))
+    photo = Image.fromarray(np.uint16(257) * levels) if mode == "I;16" else PHOTO.convert("L").convert(mode)
+    seen = photo.convert("L").convert("RGB") if mode != "I;16" else PHOTO.convert("L").convert("RGB")
+    assert_close(find_region(segmenter(), photo).pixels, segmenter().pixel_values(seen))
+
+
+@pytest.mark.fault
+def test_a_mask_of_sixteen_bits():
+    mask = white(slice(20), slice(None))
+    deep, grey = (Image.fromarray(np.uint16(257) * np.asarray(each.convert("L"))) for each in (mask, PHOTO))
+    assert_close(find_region(segmenter(), PHOTO, mask=deep).region, find_region(segmenter(), PHOTO, mask=mask).region)
+    with pytest.raises(ValueError, match="mask must be black and white"):
+        find_region(segmenter(), PHOTO, mask=grey)
+
+
+@pytest.mark.fault
+def test_true_is_no_class():
+    with pytest.raises(TypeError, match=r"label must be an index or a label\. Got True"):
+        find_region(segmenter(), PHOTO, label=True)

@@ -122,6 +122,23 @@ def test_version_and_command_missing(tmp_path):
 # What is printed and written
 
 
+@pytest.mark.fault
+def test_a_film_is_told_to_be_read_to_its_first_frame(run, work, models):
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(work / "film.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(work / "still.gif")
+    for name, lines in (("film.gif", ["  seen       the first of 2 frames"]), ("still.gif", [])):
+        result = run(name, "--model", models / "vit", "--output", "out/")
+        assert [line for line in result.out.splitlines() if "  seen  " in line] == lines
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("option", [["--tokens", "1,1"], ["--target", "0"], ["--contrast", "0"]])
+def test_options_of_pictures_are_no_pages(run, work, models, option):
+    result = run("photo.png", "--model", models / "vit", "--output", "out/page.html", *option)
+    assert result.is_error(f"{option[0]} must go with a picture, as a page holds all likely classes. Got a page.")
+
+
 def test_output_is_told_and_written(run, work, models):
     result = run("photo.png", "--model", models / "vit", "--target", "tiger cat")
     assert (result.status, result.err) == (0, "")

@@ -214,3 +214,12 @@ def test_folders_of_sounds_and_of_videos(task_models, worse_place, run):
 def test_a_box_for_a_classifier(models, place, run):
     result = run("photo.png", "--model", models / "vit", "--box", "1,1,9,9")
     assert result.is_error("--box must go with another model: the model classifies images")
+
+
+def test_a_mask_that_is_transparent_elsewhere(task_models, place, run, maps):
+    """What is under its transparency is black, and white would be part of it."""
+    mask = Image.open("mask.png")
+    Image.merge("LA", (mask, mask)).save("cut-out.png")
+    for name in ("mask.png", "cut-out.png"):
+        assert run("photo.png", "--model", task_models / "segmenter", "--mask", name, "--output", "out/").status == 0
+        assert int(maps["region"].sum()) == 8 * 16

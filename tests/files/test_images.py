@@ -5,7 +5,7 @@ import pytest
 from hostile_images import png_of
 from PIL import Image
 
-from captum_gmar.files.images import list_images, read_image
+from captum_gmar.files.images import FRAMES, list_images, read_image, to_rgb
 
 RAMP = np.linspace(0, 255, 12).astype(np.uint8).reshape(3, 4)
 COLOURS = np.stack([RAMP, RAMP[::-1], np.full_like(RAMP, 90)], -1)
@@ -151,3 +151,26 @@ def test_list_images_is_sorted_and_stays_in_the_folder(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "folder.png" / "d.png").touch()
     assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.webp"]
+
+
+@pytest.mark.fault
+def test_an_image_in_memory_is_as_its_file(tmp_path):
+    deep = Image.fromarray(RAMP.astype(np.uint16) * 257)
+    assert (read(tmp_path / "a.png", deep) == np.asarray(to_rgb(deep))).all()
+    assert (np.asarray(to_rgb(deep)) == grey(RAMP)).all()
+
+
+@pytest.mark.fault
+def test_a_mask_keeps_its_mode_and_a_film_tells_its_frames(tmp_path):
+    """Below the transparent half of a mask is black, which white would be part of the mask."""
+    mask = Image.new("RGBA", (4, 2))
+    mask.paste("white", (0, 0, 2, 2))
+    mask.save(tmp_path / "mask.png")
+    kept = read_image(tmp_path / "mask.png", keeps_mode=True).convert("L")
+    assert np.asarray(kept).tolist() == [[255, 255, 0, 0]] * 2
+    assert np.asarray(read_image(tmp_path / "mask.png")).all()
+    frames = [Image.new("RGB", (4, 2), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "film.gif").info[FRAMES] == 3
+    (tmp_path / "cut.gif").write_bytes((tmp_path / "film.gif").read_bytes()[:-12])
+    assert read_image(tmp_path / "cut.gif").getpixel((0, 0)) == (255, 0, 0)

@@ -213,3 +213,10 @@ def test_attribution_that_is_none(attribution, error, message):
 def test_image_that_is_none(image, error, message):
     with pytest.raises(error, match=message):
         overlay_attribution(np.eye(4), image)
+
+
+@pytest.mark.fault
+def test_a_photo_of_sixteen_bits_is_not_white():
+    grey = PHOTO[..., 0]
+    for deep in (np.uint16(257) * grey, np.int32(257) * grey):
+        assert (np.asarray(photo_of(Image.fromarray(deep))) == grey[..., None]).all()

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
-from captum_gmar.files.images import image_suffixes, list_images, read_image
+from captum_gmar.files.images import image_suffixes, list_images, read_image, to_rgb
 
 PATH_NAMES = ("path", "file", "file_name")  # of the column that holds it
 DATA_FORMS = (
@@ -128,7 +128,7 @@ def _row_image(rows: Any, number: int) -> Image.Image:
     image = rows[number]["image"]
     if image is None:
         raise ValueError("it has no image")
-    return image.convert("RGB")  # type: ignore[no-any-return]
+    return to_rgb(image)
 
 
 def _read_mask(path: Path) -> Image.Image:

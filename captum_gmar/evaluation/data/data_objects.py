@@ -15,7 +15,7 @@ from captum_gmar.evaluation.data.data_files import read_examples, row_examples
 from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
 from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
 from captum_gmar.evaluation.data.videos import VideoClassifier, lay_on_sheet, takes_videos
-from captum_gmar.files.images import read_image
+from captum_gmar.files.images import read_image, to_rgb
 
 _FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"
 IMAGE = ("channels", "height", "width")
@@ -138,9 +138,9 @@ def _is_boxes(place: Tensor) -> bool:
 def _image(image: Any, number: int, form: Sequence[str]) -> Image.Image | Tensor:
     """Return an image, or pixel values (1, C, H, W), of a video (1, F, C, H, W)."""
     if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert("RGB")
+        image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     if not isinstance(image, Tensor):
         return read_image(image)
     pixels = image[None] if image.dim() == len(form) else image
