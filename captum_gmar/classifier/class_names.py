@@ -51,7 +51,7 @@ def find_classes(
 
 
 def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: str) -> int:
-    if isinstance(text, Integral):
+    if isinstance(text, Integral) and not isinstance(text, bool):
         return _check_index(int(text), labels, option)
     if not isinstance(text, str):
         raise TypeError(f"{option} must be {forms}. Got {text!r} instead.")

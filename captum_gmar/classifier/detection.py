@@ -214,7 +214,9 @@ def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
 
 def _no_query(label: int | None, box: Corners | None, probabilities: Tensor, threshold: float) -> ValueError:
     what = f"{'any class' if label is None else f'class {label}'}{'' if box is None else f' in the box {box}'}"
+    highest = float(probabilities.max())
+    reason = f"the highest of any query is {highest:.3g}" if highest < threshold else "queries that do are elsewhere"
     return ValueError(
-        f"Expected a query that detects {what} with a probability of {threshold} or more, but found none: the highest "
-        f"of any query is {float(probabilities.max()):.3g}. Pass another label or box, or a lower threshold."
+        f"Expected a query that detects {what} with a probability of {threshold} or more, but found none: {reason}. "
+        "Pass another label or box, or a lower threshold."
     )

@@ -140,3 +140,9 @@ def test_an_object_in_a_box_of_a_photo_that_is_resized():
     wanted = find_query(model.eval()(pixels), 3, (80, 120), box=(80, 20, 120, 60), label=1, threshold=0)
     found = find_object(Classifier(model, processor), photo, box=(80, 20, 120, 60), label="dog", threshold=0)
     assert found.detection == wanted
+
+
+@pytest.mark.fault
+def test_a_box_that_no_query_overlaps_is_told_as_such():
+    with pytest.raises(ValueError, match=r"in the box \(99, 0, 120, 9\) with .* none: queries that do are elsewhere"):
+        find_query(SIGMOID, 2, SIZE, box=(99, 0, 120, 9), threshold=0.8)
