@@ -9,8 +9,8 @@ import pytest
 import torch
 from classifiers import save_models
 from families import TINY_IMAGE
-from matplotlib.figure import Figure
 from moulds import Mould
+from pictures import leave_blank
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar.classifier import load_classifier
@@ -79,11 +79,9 @@ def drawn():
 
 @pytest.fixture
 def blank_pictures(request, monkeypatch):
-    """Pictures of runs in this process are empty files, for drawing takes longer than measuring."""
+    """Leave pictures of runs in this process blank, but where a test looks at them."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(
-            Figure, "savefig", lambda self, file, **options: Path(file).touch() if isinstance(file, Path) else None
-        )
+        leave_blank(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,26 @@ class Wrapped(nn.Module):
         return self.timm_model(pixel_values)
 
 
+class TorchEncoder(nn.Module):
+    """A model of torch's own layers, which use nn.MultiheadAttention; its head reads a function of all tokens."""
+
+    def __init__(self, layers=3, prefix=0, read=lambda tokens: tokens.mean(1), batch_first=True, **options):
+        super().__init__()
+        self.patch_embed, self.head = nn.Conv2d(3, 24, 8, 8), nn.Linear(24, 10)
+        if prefix:
+            self.cls_token = nn.Parameter(torch.randn(1, prefix, 24))
+        layer = nn.TransformerEncoderLayer(24, 3, 48, 0.0, batch_first=batch_first, **options)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.prefix, self.read, self.batch_first = prefix, read, batch_first
+
+    def forward(self, pixel_values):
+        tokens = self.patch_embed(pixel_values).flatten(2).mT
+        if self.prefix:
+            tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1)
+        encoded = self.encoder(tokens if self.batch_first else tokens.transpose(0, 1))
+        return self.head(self.read(encoded if self.batch_first else encoded.transpose(0, 1)))
+
+
 def hugging_face(name, **changes):
     family = name.removesuffix("WithTeacher").removesuffix("ForImageClassification").removesuffix("Model")
     config = getattr(transformers, f"{family}Config")(**{**TINY_IMAGE, **changes})

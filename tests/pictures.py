@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 PANEL = 96, 64  # pixels
+
+
+def leave_blank(patch: pytest.MonkeyPatch) -> None:
+    """Let pictures be empty files, for drawing takes longer than measuring."""
+    patch.setattr(Figure, "savefig", lambda self, file, **options: isinstance(file, Path) and file.touch())
 
 
 def panels_in_grey(figure: Figure, panels: Sequence[Axes]) -> Image.Image:

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, TimmLike, image_embedding, make, with_text
+from families import FAMILIES, TorchEncoder, image_embedding, make, with_text
+from field_families import swin
 from snapshots import state
 from torch import nn
 from torch.testing import assert_close
-from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, record_attention
 from captum_gmar.ablation import TokenRemoval, ablate_heads, mean_head_outputs
@@ -22,19 +22,8 @@ PROJECTIONS = ("attention.output.dense", "o_proj", "out_proj", ".proj")
 NAMES = [name for name in FAMILIES if not name.startswith("timm ")]
 
 
-class Encoder(TimmLike):
-    """Model of torch's own layers, which use nn.MultiheadAttention."""
-
-    def __init__(self, batch_first=True):
-        super().__init__("token", {"cls_token": 1})
-        layer = nn.TransformerEncoderLayer(24, 3, 48, batch_first=batch_first, dropout=0.0)
-        self.blocks = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
-        self.batch_first = batch_first
-
-    def forward(self, inputs):
-        tokens = torch.cat([self.cls_token.expand(len(inputs), -1, -1), self.patch_embed(inputs).flatten(2).mT], 1)
-        tokens = self.blocks(tokens) if self.batch_first else self.blocks(tokens.transpose(0, 1)).transpose(0, 1)
-        return self.head(tokens[:, 0])
+def torch_encoder(batch_first=True):
+    return TorchEncoder(prefix=1, read=lambda tokens: tokens[:, 0], batch_first=batch_first)
 
 
 def logits(model, images):
@@ -180,14 +169,14 @@ def test_layers_before_a_silent_head_change_no_bit(vit, images):
 @pytest.mark.parametrize("weights", [False, True])
 def test_torch_s_own_layers(images, batch_first, weights, monkeypatch):
     torch.manual_seed(0)
-    model = Encoder(batch_first).eval()
+    model = torch_encoder(batch_first).eval()
     if weights:
         own = nn.MultiheadAttention.forward
         monkeypatch.setattr(
             nn.MultiheadAttention, "forward", lambda *args, **kw: own(*args, **kw | {"need_weights": True})
         )
     silent = copy.deepcopy(model)
-    silence([layer.self_attn.out_proj for layer in silent.blocks.layers])
+    silence([layer.self_attn.out_proj for layer in silent.encoder.layers])
     with ablate_heads(model, CHOSEN):
         found = model(images)
         with torch.no_grad():
@@ -322,7 +311,7 @@ class TestExplaining:
 
     def test_torch_s_own_layers(self, images):
         torch.manual_seed(0)
-        model = Encoder().eval()
+        model = torch_encoder().eval()
         with ablate_heads(model, CHOSEN):
             importance = GMARAttribution(model).head_importance(images, 3)
         assert torch.equal(importance > 0, mask_of(CHOSEN).bool().expand(4, -1, -1))
@@ -428,8 +417,7 @@ class TestWrongArguments:
         message = r"model must be a torch\.nn\.Module\. Got function instead"
         with pytest.raises(TypeError, match=message), ablate_heads(lambda x: x, {0: [0]}):
             raise AssertionError
-        swin = SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
-        model = SwinForImageClassification(swin).eval()
+        model = swin("Swin", image_size=32, patch_size=8, depths=[1], num_heads=[2], window_size=2).eval()
         with pytest.raises(RuntimeError, match=r"No attention of SwinForImage"), ablate_heads(model, {0: [0]}):
             model(images)
         with pytest.raises(RuntimeError, match=r"No attention of ViTFor.* was met in this block"):

@@ -10,7 +10,7 @@ from snapshots import state
 from torch import nn
 from torch.testing import assert_close
 
-from ablation.test_heads import HEADS, Encoder, Masked, Pruned
+from ablation.test_heads import HEADS, Masked, Pruned, torch_encoder
 from captum_gmar import GMARAttribution, record_attention
 from captum_gmar.ablation import attention_entropy, gradient_of_mask
 from captum_gmar.engine.models.patch_grid import Logits
@@ -105,7 +105,7 @@ def test_entropy_of_even_attention(vit, images):
 
 def test_torch_s_own_layers(images):
     torch.manual_seed(0)
-    model = Encoder().eval()
+    model = torch_encoder().eval()
     assert gradient_of_mask(model, images, 3).shape == attention_entropy(model, images).shape == (4, 3, HEADS)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 import transformers as tf
 from families import TINY_IMAGE
+from field_families import swin
 from torch import nn
 from torch.testing import assert_close
 
@@ -298,10 +299,9 @@ def test_half_precision(vit, images, removed):
 
 
 def test_models_without_attention_over_the_grid(vit, images, removed):
-    config = tf.SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1], num_heads=[2], window_size=2)
-    swin = tf.SwinForImageClassification(config).eval()
+    model = swin("Swin", image_size=32, patch_size=8, depths=[1], num_heads=[2], window_size=2).eval()
     with pytest.raises(RuntimeError, match=r"No attention over 16 patch tokens, a 4x4 grid, was met in SwinForImage"):
-        TokenRemoval(swin)(logits_of(swin), images, removed)
+        TokenRemoval(model)(logits_of(model), images, removed)
     with pytest.raises(RuntimeError, match=r"met in ViTFor.*forward_func must run this model, on all images"):
         TokenRemoval(vit)(lambda inputs: vit(inputs[:2]).logits, images, removed)
 

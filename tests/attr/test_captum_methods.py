@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from conftest import TINY
-from torch import nn
+from families import TorchEncoder
 from torch.testing import assert_close
 
 from captum_gmar.attr.captum_methods import (
@@ -177,24 +177,15 @@ def test_grad_cam_finds_the_only_patch_that_is_there(make_vit):
     assert_close(attributions != 0, images != 0)
 
 
-class Encoder(nn.Module):
-    """torch's own transformer, without any prefix token."""
-
-    def __init__(self):
-        super().__init__()
-        self.patches = nn.Conv2d(3, 24, 8, 8)
-        layer = nn.TransformerEncoderLayer(24, 3, 48, dropout=0, batch_first=True)
-        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(24, 10)
-
-    def forward(self, pixels):
-        tokens = self.patches(pixels).flatten(2).mT
-        return self.head(self.encoder(tokens)[:, 5])
+def one_patch_reader():
+    """A model of torch's own layers, without any prefix token."""
+    return TorchEncoder(2, read=lambda tokens: tokens[:, 5])
 
 
 def test_grad_cam_of_a_model_of_ones_own(images):
     torch.manual_seed(0)
-    model = Encoder().eval()
-    tokens = model.encoder.layers[0](model.patches(images).flatten(2).mT)
+    model = one_patch_reader().eval()
+    tokens = model.encoder.layers[0](model.patch_embed(images).flatten(2).mT)
     logits = model.head(model.encoder.layers[1](tokens)[:, 5])
     (gradient,) = torch.autograd.grad(logits[:, 3].sum(), tokens)
     expected = (tokens * gradient.mean(1, keepdim=True)).sum(-1).detach()
@@ -364,7 +355,7 @@ def test_grad_cam_while_another_thread_runs_the_model(vit, images):
 
 
 def test_grad_cam_of_a_model_that_drops_tokens(images):
-    model = Encoder()
+    model = one_patch_reader()
     model.encoder.layers[0].register_forward_hook(lambda *args: args[-1][:, :7])
     with pytest.raises(RuntimeError, match=r"but it gets no such tokens\. Check the size of the images"):
         TokenGradCam(model).attribute(images, 3)

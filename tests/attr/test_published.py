@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from families import make
+from field_families import swin
 from installed import HAS_TRANSFORMERS_5
 from torch import nn
 from torch.nn.functional import interpolate
-from transformers import SwinConfig, SwinForImageClassification
 
 from captum_gmar.attr.published import PublishedGMAR
 from captum_gmar.engine.models.layers import transformer_layers
@@ -107,13 +107,14 @@ def test_no_gradient_through_quantised_layers(vit, images):
 def test_what_has_no_such_map(make_vit, images):
     with pytest.raises(RuntimeError, match=r"must be in evaluation mode, .* Call model.eval\(\)"):
         PublishedGMAR(make_vit().train()).attribute(images, 3)
-    config = SwinConfig(image_size=32, patch_size=8, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2)
     # transformers 4 writes the attention of windows out, where it cannot be captured.
     reason = (
         r"over a 4x4 patch grid of 4 examples, .* \(16, 1, 4, 8\)" if HAS_TRANSFORMERS_5 else "begin with .*layer_norm"
     )
     with pytest.raises(RuntimeError, match=reason):
-        PublishedGMAR(SwinForImageClassification(config).eval()).attribute(images, 1)
+        PublishedGMAR(
+            swin("Swin", image_size=32, patch_size=8, depths=[1, 1], num_heads=[1, 2], window_size=2).eval()
+        ).attribute(images, 1)
     with pytest.raises(ValueError, match=r"norm must be 'l1' or 'l2', but got 'l3'\."):
         PublishedGMAR(make_vit(), "l3")
     broken = make_vit()

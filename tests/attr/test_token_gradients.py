@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import TINY_IMAGE
+from families import TINY_IMAGE, TorchEncoder
 from snapshots import state
 from torch import nn
 from torch.testing import assert_close
@@ -66,25 +66,11 @@ def test_wrong_score(method, vit):
         method(vit, score="odds")
 
 
-class NormFirst(nn.Module):
-    """torch's own encoder of tokens first, in a model whose layers are nn.MultiheadAttention's."""
-
-    def __init__(self, batch_first):
-        super().__init__()
-        self.patch_embed, self.batch_first = nn.Conv2d(3, 24, 8, 8), batch_first
-        layer = nn.TransformerEncoderLayer(24, 3, 48, 0.0, "gelu", batch_first=batch_first, norm_first=True)
-        self.encoder, self.head = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), nn.Linear(24, 10)
-
-    def forward(self, pixel_values):
-        tokens = self.patch_embed(pixel_values).flatten(2).mT
-        encoded = self.encoder(tokens if self.batch_first else tokens.transpose(0, 1))
-        return self.head(encoded.mean(1 if self.batch_first else 0))
-
-
 @pytest.mark.parametrize("method", ALL)
 def test_tokens_first(method, images):
     torch.manual_seed(0)
-    model, other = NormFirst(True).eval(), NormFirst(False).eval()
+    norm_first = {"activation": "gelu", "norm_first": True}
+    model, other = (TorchEncoder(batch_first=first, **norm_first).eval() for first in (True, False))
     other.load_state_dict(model.state_dict())
     assert_close(method(other).relevance(images, 3), method(model).relevance(images, 3))
 

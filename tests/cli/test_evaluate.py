@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import leave_blank
 from PIL import Image
 
 from captum_gmar.classifier import Classifier, load_classifier
@@ -59,15 +60,24 @@ def evaluate(command, models):
     )
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, models):
+    """Return the folder of a run over all images; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        leave_blank(patch)
+        finish([make_data(folder, IMAGES), *OPTIONS, "--model", models / "vit", "--output", "results"], folder)
+    return folder / "results"
+
+
 def content(folder):
     """The tables, which must not change from run to run."""
     return {name: (folder / name).read_text() for name in TABLES}
 
 
-def test_results(data, evaluate):
-    done = evaluate(data, *OPTIONS, "--output", "results")
-    assert done.status == 0, done.err
-    folder = data.parent / "results"
+def test_results(finished):
+    folder = finished
     assert written(folder) == sorted([*TABLES, ".lock", "journal", "plots", "settings.json", "summary.md"])
     assert written(folder / "plots") == [
         "curves-tokens.png",
@@ -86,13 +96,10 @@ def test_results(data, evaluate):
     ]
     assert [row["example"] for row in examples] == sorted((row["example"] for row in examples), key=int)
     assert {row["method"] for row in examples} == {*METHODS, *CONTROLS}
-    assert str(folder / "summary.md").endswith(done.out.split()[-1])
 
 
-def test_summary_is_of_the_examples(data, evaluate):
-    evaluate(data, *OPTIONS, "--output", "results")
-    folder = data.parent / "results"
-    examples, summary = rows(folder / "examples.csv"), rows(folder / "summary.csv")
+def test_summary_is_of_the_examples(finished):
+    examples, summary = rows(finished / "examples.csv"), rows(finished / "summary.csv")
     for row in summary:
         own = [
             float(example["value"])
@@ -108,7 +115,7 @@ def test_summary_is_of_the_examples(data, evaluate):
             )
         assert float(row["low"]) - WRITTEN <= float(row["mean"]) <= float(row["high"]) + WRITTEN
     means = {(row["metric"], row["removal"], row["method"]): float(row["mean"]) for row in summary}
-    for row in rows(folder / "differences.csv"):
+    for row in rows(finished / "differences.csv"):
         key = row["metric"], row["removal"]
         difference = means[*key, row["method"]] - means[*key, row["other"]]
         assert float(row["difference"]) == pytest.approx(difference, abs=WRITTEN)
@@ -118,13 +125,9 @@ def test_summary_is_of_the_examples(data, evaluate):
             assert means["insertion-deletion", removal, method] == pytest.approx(inserted - deleted, abs=WRITTEN)
 
 
-def test_curves_have_the_areas_of_the_summary(data, evaluate):
-    evaluate(data, *OPTIONS, "--output", "results")
-    curves = rows(data.parent / "results" / "curves.csv")
-    summary = {
-        (row["metric"], row["removal"], row["method"]): float(row["mean"])
-        for row in rows(data.parent / "results" / "summary.csv")
-    }
+def test_curves_have_the_areas_of_the_summary(finished):
+    curves, summary = rows(finished / "curves.csv"), rows(finished / "summary.csv")
+    summary = {(row["metric"], row["removal"], row["method"]): float(row["mean"]) for row in summary}
     for key in [(metric, removal, "gmar-l1") for metric in ("insertion", "deletion") for removal in ("zero", "tokens")]:
         points = [row for row in curves if (row["metric"], row["removal"], row["method"]) == key]
         assert [float(row["share"]) for row in points] == [0, 0.25, 0.5, 0.75, 1]
@@ -158,15 +161,15 @@ def test_methods_that_follow_where_there_is_nothing_to_measure(data, evaluate):
         assert "nothing to sum up" in done.err
 
 
-def test_more_images_can_follow(data, evaluate):
-    evaluate(data, *OPTIONS, "--output", "results", "--limit", 5)
+def test_more_images_can_follow(data, evaluate, finished):
+    done = evaluate(data, *OPTIONS, "--output", "results", "--limit", 5)
+    assert (done.status, done.out.split()[-1]) == (0, "results/summary.md")
     folder = data.parent / "results"
     first = read_batches(folder / "journal")
     assert len({row["example"] for row in rows(folder / "examples.csv")}) == 5
     evaluate(data, *OPTIONS, "--output", "results")
     assert read_batches(folder / "journal")[: len(first)] == first
-    evaluate(data, *OPTIONS, "--output", "whole")
-    ours, whole = (rows(data.parent / name / "examples.csv") for name in ("results", "whole"))
+    ours, whole = (rows(place / "examples.csv") for place in (folder, finished))
     assert [row["path"] for row in ours] == [row["path"] for row in whole]
     assert [float(row["value"]) for row in ours] == pytest.approx([float(row["value"]) for row in whole], abs=2e-5)
 
@@ -199,12 +202,11 @@ def test_killed_and_resumed_is_unbroken(work, models, nursery, processes):
     assert sorted(names) == sorted(f"{number}.png" for number in range(images))
 
 
-def test_two_processes_give_what_one_gives(data, models, nursery):
+def test_two_processes_give_what_one_gives(data, models, nursery, finished):
     everything = (data, *OPTIONS, "--model", models / "vit", "--output")
     ends = nursery.run(list(map(str, ("evaluate", *everything, "two"))), data.parent, copies=as_torchrun(2))
     assert [ended.status for ended in ends] == [0, 0], ends
-    finish([*everything, "one"], data.parent)
-    assert content(data.parent / "two") == content(data.parent / "one")
+    assert content(data.parent / "two") == content(finished)
     assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]
 
 

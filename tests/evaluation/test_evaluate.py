@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from field_families import TOKENS, small, swin
 from torch.utils.data import DataLoader
-from transformers import SwinConfig, SwinForImageClassification, VideoMAEConfig, VideoMAEForVideoClassification
 
 from captum_gmar import GradientRollout, evaluate, list_methods
 from captum_gmar.attr.catalogue import EVALUATED
@@ -14,12 +14,11 @@ from evaluation.small_data import CORNERS, FEW, Pairs, mask, photo, pixels
 
 @pytest.mark.parametrize("of_videos", [False, True], ids=["windows", "videos"])
 def test_usual_methods_are_those_that_explain_the_model(of_videos):
-    if of_videos:
-        tiny = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 12}
-        model = VideoMAEForVideoClassification(VideoMAEConfig(**tiny, image_size=16, patch_size=8, num_frames=2))
-    else:
-        config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
-        model = SwinForImageClassification(config)
+    model = (
+        small("VideoMAEForVideoClassification", **TOKENS, image_size=16, patch_size=8, num_frames=2)
+        if of_videos
+        else swin("Swin", image_size=32, patch_size=4, depths=[1, 1], num_heads=[1, 2])
+    )
     inputs = torch.rand(2, 3, 16, 16) if of_videos else pixels(0)
     evaluation = evaluate(model.eval(), [(inputs, 1)], metrics=["deletion"], removals=["mean"], steps=2)
     measured = [row["method"] for row in evaluation.means()]

@@ -1,16 +1,16 @@
 """Several methods on one image: each measured as it is alone, its passes counted, and all of it drawn and told."""
 
 import re
-from itertools import combinations
 
 import captum.attr
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from field_families import swin
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from transformers import SwinConfig, SwinForImageClassification
+from pictures import assert_nothing_overlaps
 
 from captum_gmar import GMARAttribution, get_method, list_methods
 from captum_gmar.ablation import TokenRemoval
@@ -45,9 +45,8 @@ PASSES = {
 
 
 def test_usual_methods_are_those_that_explain_the_model(images):
-    config = SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)
-    swin = SwinForImageClassification(config).eval()
-    names = [result.name for result in compare(swin, images[:1], **BRIEF).methods]
+    model = swin("Swin", image_size=32, patch_size=4, depths=[1, 1], num_heads=[1, 2]).eval()
+    names = [result.name for result in compare(model, images[:1], **BRIEF).methods]
     assert names == [name for name in COMPARED if name != "attention-evidence"]
 
 
@@ -391,14 +390,7 @@ class TestPicture:
         given = {name: lambda inputs, target: inputs for name in names}
         figure, axes = self.draw(make_comparison(given), title="a title of some length, " * 4)
         assert len(axes) == count + 1
-        boxes = [panel.get_tightbbox() for pair in axes for panel in pair]
-        boxes.append(figure._suptitle.get_window_extent())
-        for one, other in combinations(boxes, 2):
-            width = min(one.x1, other.x1) - max(one.x0, other.x0)
-            height = min(one.y1, other.y1) - max(one.y0, other.y0)
-            assert min(width, height) < 1  # pixel
-        assert all(box.x0 > -1 and box.x1 < figure.bbox.x1 + 1 for box in boxes)
-        assert all(box.y0 > -1 and box.y1 < figure.bbox.y1 + 1 for box in boxes)
+        assert_nothing_overlaps(figure)
 
     def test_given_axes(self, make_comparison):
         figure, given = pyplot.subplots(2, 3)

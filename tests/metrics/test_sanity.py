@@ -6,9 +6,10 @@ import itertools
 import pytest
 import torch
 from captum.attr import InputXGradient, IntegratedGradients
+from families import hugging_face
+from field_families import swin
 from torch import nn, tensor
 from torch.testing import assert_close
-from transformers import Dinov2Config, Dinov2ForImageClassification, SwinConfig, SwinForImageClassification
 
 from captum_gmar import GMARAttribution
 from captum_gmar.metrics import class_sensitivity, layers_from_the_top, parameter_randomisation
@@ -167,12 +168,8 @@ def test_layers_of_a_vit(vit):
 @pytest.mark.parametrize(
     "model",
     [
-        Dinov2ForImageClassification(
-            Dinov2Config(image_size=32, patch_size=8, hidden_size=8, num_attention_heads=2, num_hidden_layers=2)
-        ),
-        SwinForImageClassification(
-            SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1, 2], num_heads=[2, 2], window_size=4)
-        ),
+        hugging_face("Dinov2ForImageClassification"),
+        swin("Swin"),
         nn.Sequential(nn.Conv2d(3, 3, 2), nn.Flatten(), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))),
         nn.Linear(3, 2),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from families import FAMILIES, OwnHead, hugging_face, make
+from families import FAMILIES, OwnHead, TorchEncoder, hugging_face, make
 from snapshots import state
 from torch import nn
 from torch.testing import assert_close
@@ -20,19 +20,6 @@ from captum_gmar.engine.models.patch_grid import Logits
 
 # Names of parameters that a model adds to its tokens.
 ADDED = ("bias", "cls_token", "class_embedding", "pos", "reg_token", "register", "dist")
-
-
-class Encoder(nn.Module):
-    """Model of torch's own layers, with nn.MultiheadAttention."""
-
-    def __init__(self, norm_first):
-        super().__init__()
-        self.patch_embed = nn.Conv2d(3, 24, 8, 8)
-        layer = nn.TransformerEncoderLayer(24, 3, 48, 0.0, "gelu", batch_first=True, norm_first=norm_first)
-        self.encoder, self.head = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), nn.Linear(24, 10)
-
-    def forward(self, pixel_values):
-        return self.head(self.encoder(self.patch_embed(pixel_values).flatten(2).mT).mean(1))
 
 
 class Norm(nn.Module):
@@ -106,8 +93,8 @@ def activated(activation):
 
 
 OTHERS = {
-    "torch's encoder": lambda: Encoder(norm_first=True),
-    "torch's encoder, norm last": lambda: Encoder(norm_first=False),
+    "torch's encoder": lambda: TorchEncoder(activation="gelu", norm_first=True),
+    "torch's encoder, norm last": lambda: TorchEncoder(activation="gelu"),
     "ViT, eager": lambda: hugging_face("ViTForImageClassification", attn_implementation="eager"),
     "DINOv2, SwiGLU": lambda: hugging_face("Dinov2ForImageClassification", use_swiglu_ffn=True),
     "DINOv3, gated": lambda: OwnHead(hugging_face("DINOv3ViTModel", use_gated_mlp=True, hidden_act="silu")),
