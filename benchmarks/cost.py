@@ -8,7 +8,6 @@ the ratios. FILE.csv beside the picture holds the numbers.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
+from benchmarks.leads import read_rows
 from benchmarks.plots import save
 from benchmarks.rivals import OF_LOG_ODDS, rivals
 from captum_gmar.attr.catalogue import CAPTUMS, OURS
@@ -45,22 +45,17 @@ class Point(NamedTuple):
     high: float
 
 
-def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float, float, float]]:
+def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float, ...]]:
     """By the name of each method its mean and interval, not a number where none is known.
 
     Raises:
         ValueError: if the folder has none of this metric and removal.
     """
-    with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if (row["metric"], row["removal"]) == (metric, removal)]
+    of_all = read_rows(folder / "summary.csv")
+    rows = [row for row in of_all if (row["metric"], row["removal"]) == (metric, removal)]
     if not rows:
         raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}. Got other quantities.")
-    return {row["method"]: (float(row["mean"]), _end(row["low"]), _end(row["high"])) for row in rows}
-
-
-def _end(text: str) -> float:
-    """Of an interval, which may be unknown."""
-    return float(text or "nan")
+    return {row["method"]: tuple(float(row[name] or "nan") for name in ("mean", "low", "high")) for row in rows}
 
 
 def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict[str, float]:
@@ -124,7 +119,7 @@ def _size(model: nn.Module) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def to_points(means: Mapping[str, tuple[float, float, float]], costs: Mapping[str, float]) -> list[Point]:
+def to_points(means: Mapping[str, tuple[float, ...]], costs: Mapping[str, float]) -> list[Point]:
     """Of the methods that were timed, and of the controls."""
     return [Point(name, costs.get(name), *mean) for name, mean in means.items() if name in costs or name in CONTROLS]
 

@@ -26,7 +26,7 @@ from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
 from captum_gmar.demo.scenes import make_scene
 from captum_gmar.files.markdown import table
 from tools.demo_model.measures import accuracy as scenes_right
-from tools.video_model import network as video
+from tools.video_model import train as video
 from tools.video_model.clips import FRAMES, SIDE, make_clip
 from tools.video_model.train import accuracy as clips_right
 from tools.video_model.train import clip_values, tube_shares

@@ -38,7 +38,7 @@ class Lead(NamedTuple):
 def read_means(folder: Path) -> dict[Column, dict[str, float]]:
     """By metric and removal the mean of each method."""
     means: dict[Column, dict[str, float]] = {}
-    for row in _rows(folder / "summary.csv"):
+    for row in read_rows(folder / "summary.csv"):
         means.setdefault((row["metric"], row["removal"]), {})[row["method"]] = float(row["mean"])
     return means
 
@@ -46,7 +46,7 @@ def read_means(folder: Path) -> dict[Column, dict[str, float]]:
 def read_leads(folder: Path, leader: str) -> dict[Column, dict[str, Lead]]:
     """By metric and removal what the leader is ahead of each other method by."""
     leads: dict[Column, dict[str, Lead]] = {}
-    for row in _rows(folder / "differences.csv"):
+    for row in read_rows(folder / "differences.csv"):
         lead = Lead(float(row["difference"]), float(row["low"] or "nan"), float(row["high"] or "nan"))
         other = row["other"]
         if row["other"] == leader:
@@ -81,7 +81,8 @@ def _cell(mean: float, lead: Lead | None) -> str:
     return text if lead is None else f"{text} ({lead})"
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a table of results."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from benchmarks.cases import Case
-from benchmarks.growth import fitted_exponent
 from benchmarks.journal import Found, Journal
 from benchmarks.rows import OWN
 from benchmarks.timing import Sample
@@ -62,6 +63,31 @@ def spread(numbers: Sequence[float]) -> Spread:
         return Spread(numbers[0], numbers[0], numbers[0])
     low, middle, high = statistics.quantiles(numbers, method="inclusive")
     return Spread(middle, low, high)
+
+
+def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | None:
+    """
+    The exponent p of the power law cost = c · size^p that fits best: the slope of a straight line through the
+    logarithms, by least squares.
+
+    Args:
+        sizes: what grows, above zero.
+        costs: of each size. Costs that are not above zero are left out, as they have no logarithm.
+
+    Returns:
+        float, or None with fewer than three sizes left.
+
+    Example::
+
+        >>> from benchmarks.summary import fitted_exponent
+        >>> round(fitted_exponent([1, 2, 4], [5, 20, 80]), 6)
+        2.0
+    """
+    points = [(size, cost) for size, cost in zip(sizes, costs, strict=True) if cost > 0]
+    if len(points) < 3:
+        return None
+    logarithms = np.log(np.array(points))
+    return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
 
 
 def lines(found: Found, names: Sequence[str]) -> list[Line]:

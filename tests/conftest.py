@@ -93,6 +93,18 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def task_models(tmp_path_factory):
+    """Return a folder of models that detect, segment, or classify videos or sounds, with their processors."""
+    from task_models import make  # which imports transformers' models of all tasks
+
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, parts in make().items():
+        for part in parts:
+            part.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def classifier(models):
     """The model "vit" with its image processor."""
     return load_classifier(models / "vit")

@@ -19,7 +19,6 @@ from benchmarks.beside import beside
 from benchmarks.cases import OTHERS, Case
 from benchmarks.counting import Count, Ratio
 from benchmarks.exactness import of_half_precision, of_methods
-from benchmarks.growth import fitted_exponent
 from benchmarks.isolated import Ended, failure, isolated
 from benchmarks.journal import Found, Journal
 from benchmarks.measuring import EVERYTHING, Measuring, OutOfTime, still_wanted
@@ -28,7 +27,7 @@ from benchmarks.plots import draw_growth
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import to_markdown, write_report
 from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row, Subject
-from benchmarks.summary import Line, Spread, grown, lines, spread
+from benchmarks.summary import Line, Spread, fitted_exponent, grown, lines, spread
 from benchmarks.timing import Failed, Limits, Sample, Started, couples, take_times
 from benchmarks.word_cost import Held
 from captum_gmar import AttentionEvidence

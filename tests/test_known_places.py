@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 pytest.importorskip("benchmarks.known_places", reason="the benchmarks are not installed; they run in a checkout")
-pytest.importorskip("tools.video_model.network", reason="the tools are not installed; they stand in a checkout")
+pytest.importorskip("tools.video_model.train", reason="the tools are not installed; they stand in a checkout")
 
 from benchmarks import known_places
 from benchmarks.known_places import (
@@ -23,7 +23,7 @@ from benchmarks.known_places import (
     shown_less_hidden,
 )
 from captum_gmar.attr.scores import log_odds
-from tools.video_model.network import build_video_model
+from tools.video_model.train import build_video_model
 
 
 class Counting(nn.Module):

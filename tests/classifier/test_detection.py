@@ -56,17 +56,11 @@ def test_where_a_class_means_nothing_classes_compete():
 
 
 def test_a_query_is_explained():
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.YolosConfig(
-        **{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32},
-        **{"image_size": [32, 48], "patch_size": 16, "num_detection_tokens": 5, "num_labels": 3},
-    )
-    model = transformers.YolosForObjectDetection(config).eval()
+    model = make()["detector"][0].eval()
     pixels = torch.randn(1, 3, 32, 48)
     found = find_query(model(pixels), 3, (32, 48), label=2, threshold=0)
     assert found.query == int(model(pixels).logits.softmax(-1)[0, :, 2].argmax())
-    assert AttentionEvidence(model).relevance(pixels, target=found.target).shape == (1, 2, 3)
+    assert AttentionEvidence(model).relevance(pixels, target=found.target).shape == (1, 4, 6)
 
 
 @pytest.mark.parametrize(

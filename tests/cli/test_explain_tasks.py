@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import transformers
 from PIL import Image, ImageSequence
-from task_models import make
 from torch.testing import assert_close
 
 from captum_gmar import TokenEvidence
@@ -17,15 +16,6 @@ from captum_gmar.cli import explain_tasks
 from cli.commandline import save_photo, written
 
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(scope="module")
-def task_models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tasks")
-    for name, parts in make().items():
-        for part in parts:
-            part.save_pretrained(folder / name)
-    return folder
 
 
 @pytest.fixture

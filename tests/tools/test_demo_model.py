@@ -13,7 +13,7 @@ pytest.importorskip("tools.demo_model.train", reason="the tools are not installe
 from captum_gmar.demo import CLASSES, load_model, make_scene, model_folder
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from tools.demo_model import card, train
-from tools.demo_model.network import build_model
+from tools.demo_model.train import build_model
 from tools.training.loop import Stage
 from tools.training.networks import grow
 from tools.training.scenes import QUESTIONS, draw_batch, render_pool

@@ -9,7 +9,7 @@ pytest.importorskip("tools.judge_model.train", reason="the tools are not install
 from functools import partial
 
 from tools.judge_model import train
-from tools.judge_model.network import LAYERS, PREFIX, WIDTH, build_judge
+from tools.judge_model.train import LAYERS, PREFIX, WIDTH, build_judge
 from tools.training.loop import Stage
 from tools.training.networks import grow, place_crop
 from tools.training.optimizing import orthogonalised

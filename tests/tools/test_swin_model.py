@@ -7,7 +7,7 @@ pytest.importorskip("tools.swin_model.train", reason="the tools are not installe
 
 from captum_gmar.demo.patches import GRID
 from tools.swin_model import train
-from tools.swin_model.network import STATES, WIDTH, build_swin
+from tools.swin_model.train import STATES, WIDTH, build_swin
 from tools.training.loop import Stage
 from tools.training.scenes import QUESTIONS, Batch, fit_scenes, question_head, render_pool, scene_loss
 

@@ -12,7 +12,7 @@ from tools.training.loop import Stage, descend
 from tools.training.optimizing import build_optimizers
 from tools.video_model import train
 from tools.video_model.clips import DIRECTIONS, FRAMES, SIDE, make_clip
-from tools.video_model.network import PATCH, TUBE, WIDTH, build_video_model
+from tools.video_model.train import PATCH, TUBE, WIDTH, build_video_model
 
 WAYS = np.array(list(DIRECTIONS.values()))
 

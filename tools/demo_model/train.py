@@ -22,15 +22,17 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
+from transformers import ViTConfig, ViTForImageClassification
 
-from captum_gmar.demo.patches import GRID
+from captum_gmar.demo.patches import GRID, PATCH
+from captum_gmar.demo.scenes import CLASSES
 from tools.demo_model.card import write_card
 from tools.demo_model.measures import accuracy
-from tools.demo_model.network import WIDTH, build_model
 from tools.training.loop import Stage, report, report_losses, run_command
-from tools.training.networks import grow, place_crop
+from tools.training.networks import grow, initialise, label_maps, place_crop
 from tools.training.scenes import fit_scenes, question_head, render_pool, save_processor
 
+WIDTH: Final = 64
 TRAINING_SEEDS: Final = 1_000_000  # scenes of smaller seeds are never trained on
 SPARED: Final = 2**4  # of the last digits of a float32
 QUESTIONED_LAYERS: Final = (4, 6)  # whose patch tokens answer the questions, counted from 1
@@ -39,6 +41,25 @@ STAGES: Final = (
     Stage(side=7, scenes=24_000, steps=4_000, batch_size=64, rates=(3e-3, 1e-3)),
     Stage(side=GRID, scenes=24_000, steps=4_500, batch_size=32, rates=(1e-3, 1e-5)),
 )
+
+
+def build_model(side: int) -> ViTForImageClassification:
+    """Return a model for images `side` patches wide and high, with random weights."""
+    config = ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=3 * WIDTH,
+        image_size=side * PATCH,
+        patch_size=PATCH,
+        initializer_range=0.05,
+        **label_maps(CLASSES),
+    )
+    model = ViTForImageClassification(config)
+    initialise(model)
+    # Crops take their positions from anywhere in the scene, so only a model of whole scenes can learn them.
+    model.vit.embeddings.position_embeddings.requires_grad_(side == GRID)
+    return model
 
 
 def train(output: Path, seed: int = 0, stages: Sequence[Stage] = STAGES) -> None:

@@ -11,20 +11,42 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from transformers import SwinForImageClassification
+from transformers import SwinConfig, SwinForImageClassification
 
-from captum_gmar.demo.patches import GRID
+from captum_gmar.demo.patches import GRID, PATCH
+from captum_gmar.demo.scenes import CLASSES
 from tools.demo_model.measures import accuracy
-from tools.swin_model.network import STATES, WIDTH, build_swin
 from tools.training.loop import Stage, report, report_losses, run_command
+from tools.training.networks import initialise, label_maps
 from tools.training.scenes import fit_scenes, question_head, render_pool, save_processor
 
+WIDTH: Final = 96  # of the second stage
+STATES: Final = (1, 2)  # hidden states with a token for each patch
 FIRST_SEED: Final = 4_000_000  # of the scenes that it is trained on
 SCENES: Final = 12_000
 STAGES: Final = (
     Stage(side=7, scenes=SCENES, steps=2_600, batch_size=48, rates=(3e-3, 1e-3)),
     Stage(side=GRID, scenes=SCENES, steps=1_200, batch_size=16, rates=(1e-3, 1e-5)),
 )
+
+
+def build_swin(side: int) -> SwinForImageClassification:
+    """Return a model for images `side` patches wide and high, with random weights, which fit any side."""
+    config = SwinConfig(
+        image_size=side * PATCH,
+        patch_size=PATCH // 2,
+        embed_dim=WIDTH // 2,
+        depths=[2, 4],
+        num_heads=[2, 4],
+        window_size=7,
+        mlp_ratio=3.0,
+        drop_path_rate=0.0,
+        initializer_range=0.05,
+        **label_maps(CLASSES),
+    )
+    model = SwinForImageClassification(config)
+    initialise(model)
+    return model
 
 
 def train(output: Path, seed: int, stages: Sequence[Stage] = STAGES) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,11 @@ from torch import Tensor, nn
 from captum_gmar.demo.patches import GRID
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def label_maps(names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a configuration that name its classes."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
 def initialise(model: nn.Module, key_heads: int = 1) -> None:

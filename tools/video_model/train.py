@@ -14,17 +14,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import VideoMAEForVideoClassification
+from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
 from tools.training.loop import Stage, descend, report, report_losses, run_command
+from tools.training.networks import initialise, label_maps
 from tools.training.optimizing import build_optimizers
 from tools.training.scenes import class_loss
 from tools.video_model.clips import DIRECTIONS, FRAMES, SIDE, Clip, make_clip
-from tools.video_model.network import PATCH, TUBE, WIDTH, build_video_model
 
+WIDTH: Final = 64
+PATCH: Final = 8  # side of a tube, in pixels
+TUBE: Final = 2  # frames of a tube
 FIRST_SEED: Final = 1_000_000  # clips of smaller seeds are never trained on
 STAGE: Final = Stage(side=SIDE // PATCH, scenes=8_000, steps=2_500, batch_size=32, rates=(3e-3, 1e-5))
+
+
+def build_video_model() -> VideoMAEForVideoClassification:
+    """Return a model with random weights."""
+    config = VideoMAEConfig(
+        image_size=SIDE,
+        patch_size=PATCH,
+        num_frames=FRAMES,
+        tubelet_size=TUBE,
+        hidden_size=WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=3 * WIDTH,
+        use_mean_pooling=True,
+        initializer_range=0.05,
+        **label_maps(list(DIRECTIONS)),
+    )
+    model = VideoMAEForVideoClassification(config)
+    initialise(model)
+    return model
 
 
 def clip_values(clips: Iterable[Clip]) -> Tensor:
