@@ -50,7 +50,7 @@ def gmar(norm: str, **options: Any) -> Callable[[Dense], Tensor]:
     return lambda dense: oracle.gmar(dense.attention, dense.gradient, norm, **options)
 
 
-def read_tokens(
+def per_token(
     make: Callable[..., Any], expected: Callable[[Dense], Tensor], is_signed: bool = True, of_log_odds: bool = False
 ) -> Method:
     return Method(make, expected, conserves=False, takes_tokens=False, is_signed=is_signed, of_log_odds=of_log_odds)
@@ -108,34 +108,22 @@ METHODS = {
     "LeGrad, from layer 1": Method(
         partial(LeGrad, start_layer=1), partial(oracle.legrad, start_layer=1), conserves=False, takes_tokens=False
     ),
-    "attention evidence": Method(
-        AttentionEvidence,
-        oracle.attention_evidence,
-        conserves=False,
-        takes_tokens=False,
-        is_signed=True,
-        of_log_odds=True,
+    "attention evidence": per_token(AttentionEvidence, oracle.attention_evidence, of_log_odds=True),
+    "attention evidence, from layer 1": per_token(
+        partial(AttentionEvidence, start_layer=1), partial(oracle.attention_evidence, start_layer=1), of_log_odds=True
     ),
-    "attention evidence, from layer 1": Method(
-        partial(AttentionEvidence, start_layer=1),
-        partial(oracle.attention_evidence, start_layer=1),
-        conserves=False,
-        takes_tokens=False,
-        is_signed=True,
-        of_log_odds=True,
-    ),
-    "Libra FullGrad+": read_tokens(LibraFullGradPlus, partial(oracle.full_grad_plus, balanced=True)),
-    "Libra FullGrad+ of the log-odds": read_tokens(
+    "Libra FullGrad+": per_token(LibraFullGradPlus, partial(oracle.full_grad_plus, balanced=True)),
+    "Libra FullGrad+ of the log-odds": per_token(
         partial(LibraFullGradPlus, score="log-odds"),
         partial(oracle.full_grad_plus, balanced=True, of=oracle.log_odds),
         of_log_odds=True,
     ),
-    "token evidence": read_tokens(TokenEvidence, oracle.token_evidence, of_log_odds=True),
-    "FullGrad+": read_tokens(FullGradPlus, oracle.full_grad_plus),
-    "Libra AttCAT": read_tokens(LibraAttCAT, partial(oracle.attcat, balanced=True)),
-    "AttCAT": read_tokens(AttCAT, oracle.attcat),
-    "CDAM": read_tokens(CDAM, oracle.cdam),
-    "Grad-ECLIP": read_tokens(GradECLIP, oracle.grad_eclip, is_signed=False),
+    "token evidence": per_token(TokenEvidence, oracle.token_evidence, of_log_odds=True),
+    "FullGrad+": per_token(FullGradPlus, oracle.full_grad_plus),
+    "Libra AttCAT": per_token(LibraAttCAT, partial(oracle.attcat, balanced=True)),
+    "AttCAT": per_token(AttCAT, oracle.attcat),
+    "CDAM": per_token(CDAM, oracle.cdam),
+    "Grad-ECLIP": per_token(GradECLIP, oracle.grad_eclip, is_signed=False),
 }
 # Names of the methods that read attention in the engine's passes.
 READERS = [name for name in OURS if name != "published-gmar"]

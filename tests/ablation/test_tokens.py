@@ -2,51 +2,26 @@
 
 import copy
 
+import families
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers as tf
-from families import TINY_IMAGE
 from field_families import swin
+from snapshots import state
 from torch import nn
 from torch.testing import assert_close
 
 from captum_gmar.ablation import TokenRemoval
 from captum_gmar.metrics import Mean, deletion, insertion, random_map
 
-SMALL = {**TINY_IMAGE, "initializer_range": 0.3}
-VISION = {name: value for name, value in TINY_IMAGE.items() if name != "num_labels"}
-TOWERS = {"vision_config": VISION, "text_config": {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2}}
-
-
-def beit(**changes):
-    return tf.BeitForImageClassification(tf.BeitConfig(**SMALL, **changes))
-
-
+VISION = {name: value for name, value in families.TINY_IMAGE.items() if name != "num_labels"}
 # With the number of tokens before the patches.
-MODELS = {
-    "DeiT": (lambda: tf.DeiTForImageClassification(tf.DeiTConfig(**SMALL)), 2),
-    "DINOv2": (lambda: tf.Dinov2ForImageClassification(tf.Dinov2Config(**SMALL)), 1),
-    "DINOv2 with registers": (
-        lambda: tf.Dinov2WithRegistersForImageClassification(
-            tf.Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3)
-        ),
-        4,
-    ),
-    "BEiT, mean": (lambda: beit(use_mean_pooling=True, use_absolute_position_embeddings=True), 1),
-    "BEiT, CLS": (lambda: beit(use_mean_pooling=False), 1),
-    "CLIP": (lambda: tf.CLIPForImageClassification(tf.CLIPConfig(**TOWERS, num_labels=10)), 1),
-    "SigLIP": (lambda: tf.SiglipForImageClassification(tf.SiglipConfig(**TOWERS, num_labels=10)), 0),
-}
+MODELS = {"DeiT": 2, "DINOv2": 1, "DINOv2 with registers": 5, "Data2Vec": 1, "BEiT, CLS": 1, "CLIP": 1, "SigLIP": 0}
 
 
 def make(name):
-    torch.manual_seed(0)
-    model, prefix = MODELS[name]
-    model = model().eval()
-    for parameter in model.parameters():  # some start at zero
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model, prefix
+    return families.make(name)[0], MODELS[name]
 
 
 def embeddings(model):
@@ -121,7 +96,7 @@ def test_with_all_patches_removed_the_image_does_not_matter(images, name):
 def test_relative_positions(images, removed):
     """BEiT's bias is a mask; cut to the kept tokens it must give the same outputs."""
     torch.manual_seed(0)
-    model = beit(use_mean_pooling=True, use_relative_position_bias=True).eval()
+    model = families.hugging_face("BeitForImageClassification", use_relative_position_bias=True).eval()
     biases = [m for m in model.modules() if type(m).__name__ == "BeitRelativePositionBias"]
     for bias in biases:
         nn.init.normal_(bias.relative_position_bias_table)
@@ -260,14 +235,11 @@ def test_a_batch_equals_its_singles(vit, images, removed):
 
 def test_the_model_is_left_as_it_was(make_vit, images, removed):
     vit = make_vit(attn_implementation="eager").train()
-    before = copy.deepcopy(vit.state_dict())
+    before = state(vit)
     TokenRemoval(vit)(logits_of(vit), images, removed)
     with pytest.raises(ZeroDivisionError):
         TokenRemoval(vit)(lambda inputs: 1 / 0, images, removed)
-    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
-    assert all(p.requires_grad and p.grad is None for p in vit.parameters())
-    assert all(m.training and not m._forward_hooks for m in vit.modules())
-    assert vit.config._attn_implementation == "eager"
+    assert state(vit) == before
     assert vit.eval()(images).logits.isfinite().all()
 
 

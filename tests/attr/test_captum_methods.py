@@ -13,6 +13,7 @@ import torch
 import transformers
 from conftest import TINY
 from families import TorchEncoder
+from snapshots import state
 from torch.testing import assert_close
 
 from captum_gmar.attr.captum_methods import (
@@ -257,23 +258,14 @@ def test_without_autograd(method, context, vit, images):
         assert_close(method(vit).attribute(images.clone(), 3), expected)
 
 
-def state_of(model, images):
-    hooks = [
-        len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._forward_pre_hooks_with_kwargs)
-        for module in model.modules()
-    ]
-    grads = [parameter.grad is None and parameter.requires_grad for parameter in model.parameters()]
-    return hooks, grads, [module.training for module in model.modules()], images.requires_grad, images.grad
-
-
 @every_method
 def test_nothing_is_changed(method, vit, images):
-    before = state_of(vit, images)
+    before = state(vit)
     method(vit).attribute(images, 3)
-    assert state_of(vit, images) == before
+    assert state(vit) == before
     with pytest.raises(AssertionError):
         method(vit).attribute(images, [3, 3])
-    assert state_of(vit, images) == before
+    assert (state(vit), images.requires_grad, images.grad) == (before, False, None)
 
 
 @every_method

@@ -10,6 +10,7 @@ import torch
 from families import FAMILIES, OwnHead, expected_start, hugging_face, make
 from methods import METHODS, PUBLIC, implemented
 from oracle import with_truncations
+from snapshots import state
 from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
@@ -261,13 +262,10 @@ class TestNothingIsDisturbed:
     @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
     def test_model_and_inputs(self, name, context, make_vit, images):
         model = make_vit(attn_implementation="eager")
-        before = {name: (p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()}
+        before = state(model)
         with context():
             METHODS[name].make(model).explain(images, SEVERAL)
-        assert {name: (p._version, p.requires_grad, p.grad) for name, p in model.named_parameters()} == before
-        assert model.config._attn_implementation == "eager"
-        assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
-        assert not images.requires_grad
+        assert (state(model), images.requires_grad) == (before, False)
 
     @pytest.mark.parametrize("name", READING)
     def test_after_an_error_in_the_second_pass_backward(self, name, make_vit, images):

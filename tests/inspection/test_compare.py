@@ -11,6 +11,7 @@ import torch
 from field_families import swin
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from snapshots import state
 
 from captum_gmar import GMARAttribution, get_method, list_methods
 from captum_gmar.ablation import TokenRemoval
@@ -184,24 +185,16 @@ class TestPasses:
 def test_model_is_left_as_it_was(vit, pixels, make_comparison):
     vit.vit.requires_grad_(False)
     vit.classifier.weight.grad = torch.ones_like(vit.classifier.weight)
-    before = {name: value.clone() for name, value in vit.state_dict().items()}
-
-    def state():
-        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.modules()]
-        flags = [(own.requires_grad, own.grad is None) for own in vit.parameters()]
-        return hooks, flags, [module.training for module in vit.modules()], vit.config._attn_implementation
-
-    expected = state()
+    expected = state(vit)
     make_comparison(["gmar-l1", "rollout", "legrad", "layer-grad-cam", "occlusion"], removal=TokenRemoval(vit))
-    assert state() == expected
+    assert state(vit) == expected
 
     def fails(inputs, target):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match=r"^broken: no$"):
         make_comparison({"legrad": get_method("legrad", vit), "broken": fails})
-    assert state() == expected
-    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+    assert state(vit) == expected
     assert not pixels.requires_grad
 
 

@@ -236,18 +236,14 @@ def test_no_grad_in_the_model(vit, images):
         GMARAttribution(Frozen(vit)).attribute(images, 3)
 
 
-def test_dropout(make_vit, images):
-    model = make_vit(attention_probs_dropout_prob=0.1)
-    GMARAttribution(model).attribute(images, 3)
+@pytest.mark.parametrize("method", [GMARAttribution, AttentionRollout])
+@pytest.mark.parametrize("part", ["attention_probs", "hidden"])
+def test_dropout(method, part, make_vit, images):
+    others = dict.fromkeys(("attention_probs_dropout_prob", "hidden_dropout_prob"), 0.0)
+    model = make_vit(**{**others, f"{part}_dropout_prob": 0.1})
+    method(model).attribute(images, 3)
     with pytest.raises(RuntimeError, match=r"without dropout but got dropout of p=0.1.*Call model.eval\(\)"):
-        GMARAttribution(model.train()).attribute(images, 3)
-
-
-def test_hidden_dropout(make_vit, images):
-    model = make_vit(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.0)
-    GMARAttribution(model).attribute(images, 3)
-    with pytest.raises(RuntimeError, match=r"without dropout but got dropout of p=0.1"):
-        AttentionRollout(model.train()).attribute(images)
+        method(model.train()).attribute(images, 3)
 
 
 def test_parameters_keep_no_gradient_graph(vit, images):

@@ -51,9 +51,3 @@ def test_gradients_are_those_of_the_logits(vit, images, layers):
     assert_close(layers.sum_channels(hidden, found), (hidden * found).sum(-1).detach())
     assert layers.has_gradient(found)
     assert not layers.has_gradient(found * torch.tensor([1.0, 0, 1, 1])[:, None, None])
-
-
-def test_a_model_that_runs_twice(vit, images):
-    twice = Logits(lambda pixels: vit(pixels).logits + vit(pixels).logits)
-    with pytest.raises(RuntimeError, match="layers of ViTForImageClassification to run once each"):
-        capture_layers(ModelInfo(vit), twice, images, (), False)

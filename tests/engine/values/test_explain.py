@@ -9,6 +9,7 @@ from field_families import FIELD_FAMILIES, swin
 from field_oracle import Softmaxes, evidence, field, on_finest
 from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds as written_log_odds
+from snapshots import state
 from torch import nn
 from torch.testing import assert_close
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
@@ -54,13 +55,6 @@ def test_as_written_out(name):
     assert found.patch_relevance.abs().sum() > 1e-6
 
 
-def state(model):
-    """What a pass must leave as it was."""
-    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
-    configs = [repr(getattr(module, "config", None)) for module in model.modules()]
-    return hooks, configs, [(name, tensor.clone(), tensor.grad) for name, tensor in model.named_parameters()]
-
-
 @pytest.mark.parametrize("name", ["Swin", "PVT", "LeViT"])
 def test_shares_in_the_inputs_shape_and_the_model_as_it_was(name):
     _, model, inputs = make(name)
@@ -69,11 +63,7 @@ def test_shares_in_the_inputs_shape_and_the_model_as_it_was(name):
     relevance = evidence_of.relevance(inputs, target=[1, 2])
     assert attributions.shape == inputs.shape
     assert_close(attributions.sum((1, 2, 3)), relevance.sum((1, 2)))
-    hooks, configs, parameters = state(model)
-    assert (hooks, configs) == before[:2]
-    for (_, after, gradient), (_, tensor, _) in zip(parameters, before[2], strict=True):
-        assert_close(after, tensor, rtol=0, atol=0)
-        assert gradient is None
+    assert state(model) == before
 
 
 def test_examples_one_by_one_and_several_targets():

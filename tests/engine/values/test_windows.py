@@ -6,6 +6,7 @@ import pytest
 import torch
 from field_families import FIELD_FAMILIES, in_order, swin
 from field_oracle import Softmaxes, on_finest, written_out
+from snapshots import state
 from torch.testing import assert_close
 
 from captum_gmar import (
@@ -169,13 +170,12 @@ def test_as_written_out(case, name):
 
 def test_attributions_keep_the_sum_and_the_model():
     _, model, inputs = make("Swin")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = state(model)
     gmar = GMARAttribution(model)
     attributions, relevance = gmar.attribute(inputs, target=[1, 2]), gmar.relevance(inputs, target=[1, 2])
     assert attributions.shape == inputs.shape
     assert_close(attributions.sum((1, 2, 3)), relevance.sum((1, 2)))
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert state(model) == before
     alone = torch.cat([gmar.relevance(inputs[[n]], target=target) for n, target in enumerate((1, 2))])
     assert_close(relevance, alone, rtol=1e-9, atol=1e-12)
     assert_close(gmar.explain(inputs, torch.tensor([[0, 1], [0, 2]])).relevance[:, 1], alone, rtol=1e-9, atol=1e-12)
