@@ -26,11 +26,13 @@ class Sound(NamedTuple):
         samples: in [-1, 1], at the rate that was wanted.
         rate: samples a second in the file.
         seconds: length of the whole sound.
+        sampling_rate: that of the samples.
     """
 
     samples: npt.NDArray[np.float32]
     rate: int
     seconds: float
+    sampling_rate: int
 
 
 class _Header(NamedTuple):
@@ -64,12 +66,17 @@ def read_sound(path: str | Path, rate: int, seconds: float | None = None) -> Sou
     except (ValueError, struct.error) as error:
         reason = "its header is cut" if isinstance(error, struct.error) else error
         raise OSError(f"{name}: cannot be read as a WAV file: {reason}") from error
-    whole = len(samples) / header.rate
+    return convert_sound(samples, header.rate, rate, seconds)
+
+
+def convert_sound(samples: npt.NDArray[np.float64], given: int, rate: int, seconds: float | None = None) -> Sound:
+    """Return samples (samples,) at another rate, cut after so many seconds."""
+    whole = len(samples) / given
     if seconds is not None:
-        samples = samples[: ceil((seconds + MARGIN) * header.rate)]
-    wanted = resample_sound(samples, header.rate, rate)
+        samples = samples[: ceil((seconds + MARGIN) * given)]
+    wanted = resample_sound(samples, given, rate)
     kept = wanted if seconds is None else wanted[: ceil(seconds * rate)]
-    return Sound(kept.astype(np.float32), header.rate, whole)
+    return Sound(kept.astype(np.float32), given, whole, rate)
 
 
 def resample_sound(samples: npt.NDArray[np.float64], given: int, wanted: int) -> npt.NDArray[np.float64]:

@@ -1,11 +1,12 @@
 """Result of an explained answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from captum_gmar.files.sounds import Sound
 from captum_gmar.vlm.decoder_pass import RowEvidence
 from captum_gmar.vlm.layouts import Picture
 from captum_gmar.vlm.words import group_words
@@ -26,6 +27,7 @@ class AnswerAttribution:
         pictures: image tokens of each picture, or None if the model's layout is unknown.
         is_of_words: the tokens are whole words or phrases.
         contrast: text or ids of the contrast, or None.
+        sound: the sound that the model was given, at the rate that its processor takes; or None.
     """
 
     tokens: tuple[str, ...]
@@ -37,6 +39,7 @@ class AnswerAttribution:
     pictures: tuple[Picture, ...] | None
     is_of_words: bool = False
     contrast: str | None = None
+    sound: Sound | None = None
 
     def words(self) -> "AnswerAttribution":
         """Sum tokens to words and punctuation marks."""
@@ -61,9 +64,9 @@ class AnswerAttribution:
             members @ self.scores,
         )
         texts = tuple((" " if self.is_of_words else "").join(self.tokens[span]).strip() for span in spans)
-        return AnswerAttribution(
-            texts, *normalize_evidence(evidence), self.prompt_length, self.pictures, True, self.contrast
-        )
+        relevance, encoded, scores, totals = normalize_evidence(evidence)
+        parts = {"relevance": relevance, "encoded_relevance": encoded, "scores": scores, "totals": totals}
+        return replace(self, tokens=texts, is_of_words=True, **parts)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """Return one picture's relevance (W, rows, columns) on the grid of image tokens.

@@ -10,17 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_gmar.engine.models.patch_grid import check_model
+from captum_gmar.vlm.answer_start import decoder_start, has_encoder
 from captum_gmar.vlm.attribution import AnswerAttribution, normalize_evidence
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
+from captum_gmar.vlm.sounds import SOUND_INPUTS, load_sound
 from captum_gmar.vlm.word_scores import word_scores
 from captum_gmar.vlm.words import token_texts
 
 Answer: TypeAlias = str | Sequence[int] | Tensor
 """Answer as text for the processor's tokenizer, or as token ids."""
 
+SPOKEN_TOKENS = 200  # of 30 seconds of speech at most
 # Values of the answer's tokens in the model's other inputs: attended tokens of text.
 ANSWER_VALUES = {"attention_mask": 1, "mm_token_type_ids": 0, "token_type_ids": 0}
 
@@ -79,11 +82,12 @@ class AnswerEvidence:
 
     def attribute(
         self,
-        inputs: Mapping[str, Any] | str,
+        inputs: Mapping[str, Any] | str = "",
         target: Answer | None = None,
         contrast: Answer | None = None,
         gen_args: Mapping[str, Any] | None = None,
         images: Any = None,
+        sound: Any = None,
     ) -> AnswerAttribution:
         """Explain every token of an answer.
 
@@ -93,15 +97,20 @@ class AnswerEvidence:
             target: The answer as text or ids. Default: None, the model's own answer.
             contrast: Tokens to explain against: one, or one per target token. The result explains why the model
                 generates each token rather than its contrast.
-            gen_args: Arguments of the model's ``generate`` if there is no target. Default: greedy, at most 25 tokens.
+            gen_args: Arguments of the model's ``generate`` if there is no target. Default: greedy, at most 25 tokens,
+                and of a sound at most 200.
             images: One or several pictures of a prompt. InternVL and Mllama lay out tiles by a picture's size, which
                 needs a ``PIL.Image``, array or tensor.
+            sound: A sound of a prompt, empty for speech recognisers: a WAV file, or a tuple of samples (samples,) or
+                (samples, channels) and their rate. It is resampled, and cut where the model's window ends.
 
         Returns:
             AnswerAttribution: Results, in single precision for half-precision models.
 
         Raises:
-            TypeError: if an answer is neither text nor ids, or ``gen_args`` is not a mapping.
+            OSError: if the sound cannot be read.
+            TypeError: if an answer is neither text nor ids, ``gen_args`` is not a mapping, or ``sound`` is neither a
+                file nor samples with their rate.
             ValueError: if the inputs are not one example, or the processor does not accept them or fit the model; if
                 the answer is empty or unknown to the tokenizer, is text without a tokenizer, or exceeds the model's
                 positions; or if the contrast has another number of tokens or is the answer.
@@ -113,14 +122,17 @@ class AnswerEvidence:
         sizes = picture_sizes(images)
         if sizes and 0 in chain(*sizes):
             raise ValueError(f"images must have pixels. Got sizes {sizes} instead.")
+        heard = None if sound is None else load_sound(self.model, self.processor, sound)
         if isinstance(inputs, str):
-            inputs = prompt_inputs(self.model, self.processor, inputs, images)
-        elif images is not None:
+            inputs = prompt_inputs(self.model, self.processor, inputs, images, heard)
+        elif images is not None or sound is not None:
             raise ValueError(
-                "images must go with a prompt. Got them beside what a processor returned: pass one of both."
+                "images and sound must go with a prompt. Got them beside what a processor returned: pass one of both."
             )
         arguments = _check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)
+        if has_encoder(self.model):
+            arguments["decoder_input_ids"] = decoder_start(self.model, self.tokenizer, arguments, gen_args or {})
         ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
         contrast_ids = None if contrast is None else self._token_ids(contrast, "contrast")
         if contrast_ids is not None and len(contrast_ids) not in (1, len(ids)):
@@ -140,6 +152,7 @@ class AnswerEvidence:
             *(tokens, encoded, scores, totals),
             tokens.shape[1] - len(ids) + 1,
             None if pictures is None else tuple(pictures),
+            sound=heard,
             contrast=None
             if contrast_ids is None
             else (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, contrast_ids)).strip(),
@@ -147,13 +160,14 @@ class AnswerEvidence:
 
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
         """Generate an answer's tokens, without end tokens."""
-        gen_args = {"max_new_tokens": 25, "do_sample": False, **gen_args}
+        is_heard = any(name in arguments for name in SOUND_INPUTS)
+        gen_args = {"max_new_tokens": SPOKEN_TOKENS if is_heard else 25, "do_sample": False, **gen_args}
         with torch.no_grad():
             sequence: list[int] = self.model.generate(**arguments, **gen_args)[0].tolist()
-        length = 1 if _has_encoder(self.model) else arguments["input_ids"].shape[1]
+        start = arguments["decoder_input_ids" if has_encoder(self.model) else "input_ids"][0].tolist()
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        answer = sequence[length:]
+        answer = sequence[len(start) :] if sequence[: len(start)] == start else sequence  # Whisper leaves its start out
         while answer and answer[-1] in ends:
             answer.pop()
         if not answer:
@@ -166,6 +180,8 @@ class AnswerEvidence:
         if isinstance(answer, str):
             if self.tokenizer is None:
                 raise ValueError(f"{name} must be token ids where there is no processor. Got text instead: pass one.")
+            if self.model.config.model_type == "whisper" and answer[:1].isascii() and answer == answer.lstrip():
+                answer = f" {answer}"  # Whisper's words begin with a space
             text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
             if not answer:
                 raise ValueError(f"{name} must be text of at least one token. Got {text!r} instead.")
@@ -181,16 +197,9 @@ class AnswerEvidence:
 
     def _append_answer(self, arguments: Mapping[str, Any], ids: list[int]) -> dict[str, Any]:
         """Append the answer without its last token to the model's inputs."""
-        if _has_encoder(self.model):
-            start = getattr(self.model.generation_config, "decoder_start_token_id", None)
-            start = start if start is not None else getattr(self.model.config, "decoder_start_token_id", None)
-            if start is None:
-                raise ValueError(
-                    f"{type(self.model).__name__} must have a decoder_start_token_id in its generation_config, with "
-                    "which its answers begin. Got none."
-                )
-            device = next(self.model.parameters()).device
-            return {**arguments, "decoder_input_ids": torch.tensor([[start, *ids[:-1]]], device=device)}
+        if has_encoder(self.model):
+            start = arguments["decoder_input_ids"]
+            return {**arguments, "decoder_input_ids": torch.cat([start, start.new_tensor([ids[:-1]])], 1)}
         prompt = arguments["input_ids"]
         extended = {**arguments, "input_ids": torch.cat([prompt, prompt.new_tensor([ids[:-1]])], 1)}
         answer_values = ANSWER_VALUES | ({"token_type_ids": 1} if self.model.config.model_type == "paligemma" else {})
@@ -211,17 +220,13 @@ def check_version() -> None:
         raise ImportError(f"AnswerEvidence needs transformers 5 or newer. Got {transformers.__version__} instead.")
 
 
-def _has_encoder(model: Any) -> bool:
-    return bool(getattr(model.config, "is_encoder_decoder", False))
-
-
 def _check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's arguments; raise a ValueError unless they are one example."""
     if not isinstance(inputs, Mapping):
         raise ValueError(
             f"inputs must be a prompt, or what the model's processor returned. Got {type(inputs).__name__} instead."
         )
-    if inputs.get("input_ids") is not None or not _has_encoder(model):
+    if inputs.get("input_ids") is not None or not has_encoder(model):
         _check_ids(model, inputs.get("input_ids"), inputs.get("attention_mask"))
     return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
 
@@ -247,7 +252,7 @@ def _check_ids(model: Any, ids: object, mask: object) -> None:
 def _check_positions(model: Any, arguments: Mapping[str, Any], answer_tokens: int) -> None:
     """Raise a ValueError unless the decoder has positions for the prompt and the answer's tokens."""
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    ids = None if _has_encoder(model) else arguments.get("input_ids")
+    ids = None if has_encoder(model) else arguments.get("input_ids")
     length = answer_tokens + (0 if ids is None else ids.shape[1])
     if isinstance(positions, int) and length > positions:
         raise ValueError(

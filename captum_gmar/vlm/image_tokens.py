@@ -13,17 +13,19 @@ Size = tuple[int, int]
 
 
 class PictureTokens(NamedTuple):
-    """Image tokens of one picture.
+    """Image tokens of one picture, or sound tokens of one sound.
 
     Attributes:
         columns: (rows, columns) positions in the attended sequence. Tiles of a picture are joined.
         is_encoded: the sequence is the encoder's, read by cross-attention; else the decoder's.
         overview: (rows, columns) positions of further tokens of the whole picture, if it was cut into tiles.
+        seconds: duration of a column of a sound, which has one row; None for pictures.
     """
 
     columns: Tensor
     is_encoded: bool = False
     overview: Tensor | None = None
+    seconds: float | None = None
 
     def map(self, relevance: Tensor) -> Tensor:
         """Map relevance (W, S) to (W, rows, columns); an overview's tokens are distributed by area."""

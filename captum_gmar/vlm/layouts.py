@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_gmar.vlm.image_tokens import PicturePrompt, PictureTokens, QueriedPicture, Size
 from captum_gmar.vlm.query_former import query_patch_weights
+from captum_gmar.vlm.sounds import SOUND_INPUTS, sound_tokens
 
 _ROUNDING = 1e-6  # pixels, for products of scales and sizes
 
@@ -21,7 +22,9 @@ TokenLayout = Callable[[PicturePrompt], Sequence[Picture] | None]
 
 
 def picture_tokens(prompt: PicturePrompt) -> Sequence[Picture] | None:
-    """Return the tokens of every picture, or None if the model's layout is unknown."""
+    """Return the tokens of every picture, or of the sound, or None if the model's layout is unknown."""
+    if any(prompt.arguments.get(name) is not None for name in SOUND_INPUTS):
+        return sound_tokens(prompt.model, prompt.arguments, prompt.length)
     if prompt.arguments.get("pixel_values") is None:
         return []
     layout = LAYOUTS.get(prompt.config.model_type)

@@ -1,13 +1,16 @@
 """Model inputs of prompts and pictures."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from captum_gmar.files.sounds import Sound
+from captum_gmar.vlm.answer_start import has_encoder
 from captum_gmar.vlm.image_tokens import image_token_id
+from captum_gmar.vlm.sounds import sound_features
 
 # Processors of these model types put image tokens before the prompt.
 _TOKEN_INSERTING_TYPES = ("paligemma", "florence2", "blip-2", "instructblip", "git")
@@ -15,40 +18,47 @@ _TOKEN_INSERTING_TYPES = ("paligemma", "florence2", "blip-2", "instructblip", "g
 RGB_DIMS, CHANNELS = 3, (1, 3, 4)  # of arrays, whose channels come first or last
 
 
-def prompt_inputs(model: Any, processor: Any, prompt: str, images: Any = None) -> dict[str, Any]:
+def prompt_inputs(
+    model: Any, processor: Any, prompt: str, images: Any = None, sound: Sound | None = None
+) -> dict[str, Any]:
     """Return the model's inputs for one prompt, on its device and in its precision.
 
     Args:
         model: model of transformers that generates text.
         processor: the model's processor, or a text model's tokenizer.
         prompt: question for the processor's chat template, or a text with image tokens, which is used unchanged. Empty
-            for encoder–decoder captioners.
+            for encoder–decoder captioners and speech recognisers.
         images: one or several pictures.
+        sound: a sound at the processor's rate.
     """
     pictures = _list_pictures(images)
     if processor is None:
         raise ValueError("processor must be the model's own, where the inputs are a prompt. Got None instead.")
     if pictures:
         _check_takes_pictures(model, processor)
-    if prompt and model.config.model_type == "vision-encoder-decoder":
+    is_recogniser = sound is not None and has_encoder(model)
+    if prompt and (is_recogniser or model.config.model_type == "vision-encoder-decoder"):
         raise ValueError(
             f"inputs must be an empty prompt for {type(model).__name__}, which reads none. Got {prompt!r}."
         )
-    text = _apply_template(model, processor, prompt, len(pictures))
+    if is_recogniser and sound is not None:
+        return _place_inputs(model, sound_features(model, processor, sound))
+    text = _apply_template(model, processor, prompt, len(pictures), sound is not None)
     arguments: dict[str, Any] = {} if model.config.model_type == "vision-encoder-decoder" else {"text": text}
     if pictures:
         arguments["images"] = pictures
+    if sound is not None:
+        arguments["audio"] = sound.samples
     try:
         returned = dict(processor(**arguments, return_tensors="pt"))
     except Exception as error:  # processors raise errors of many classes
-        what = "pictures or prompt" if pictures else "prompt"
+        what = "pictures or prompt" if pictures else "prompt" if sound is None else "sound or prompt"
         raise ValueError(
             f"{type(processor).__name__} cannot take the {what}: {type(error).__name__}: {_first_line(error)}"
         ) from error
     _check_fits(model, processor, returned, len(pictures))
-    like, known = next(model.parameters()), inspect.signature(model.forward).parameters
-    returned = {name: value for name, value in returned.items() if name != "token_type_ids" or name in known}
-    return {name: _convert(value, like) for name, value in returned.items()}
+    known = inspect.signature(model.forward).parameters
+    return _place_inputs(model, {k: value for k, value in returned.items() if k != "token_type_ids" or k in known})
 
 
 def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
@@ -91,16 +101,21 @@ def _check_takes_pictures(model: Any, processor: Any) -> None:
         )
 
 
-def _apply_template(model: Any, processor: Any, prompt: str, pictures: int) -> str:
-    token = getattr(processor, "image_token", None)
+def _apply_template(model: Any, processor: Any, prompt: str, pictures: int, has_sound: bool) -> str:
+    token = getattr(processor, "audio_token" if has_sound else "image_token", None)
     if (isinstance(token, str) and token in prompt) or not isinstance(prompt, str):
         return prompt
     if getattr(processor, "chat_template", None):
-        parts = [*[{"type": "image"}] * pictures, {"type": "text", "text": prompt}]
-        is_of_text = getattr(processor, "image_processor", None) is None
+        parts = [*[{"type": "image"}] * pictures, *[{"type": "audio"}] * has_sound, {"type": "text", "text": prompt}]
+        is_of_text = getattr(processor, "image_processor", None) is None and not has_sound
         message = {"role": "user", "content": prompt if is_of_text else parts}
         templated: str = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        if has_sound and token is not None and token not in templated:  # the template is of text alone
+            message["content"] = token + prompt
+            templated = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
         return templated
+    if has_sound:
+        return (token or "") + prompt
     inserts_tokens = model.config.model_type in _TOKEN_INSERTING_TYPES or image_token_id(model) is None
     return prompt if inserts_tokens or token is None else token * pictures + prompt
 
@@ -120,10 +135,15 @@ def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: 
         )
 
 
-def _convert(value: Any, like: Tensor) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+def _place_inputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs on the model's device and in its precision."""
+    like = next(model.parameters())
+    return {
+        name: value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in inputs.items()
+    }
 
 
 def _first_line(error: Exception) -> str:

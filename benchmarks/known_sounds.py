@@ -1,0 +1,263 @@
+"""Where the words of a speech recogniser come from, on sentences whose words have known times.
+
+    python -m benchmarks.known_sounds --model FOLDER --sentences 120
+
+lets espeak-ng speak sentences, word by word with pauses or running, in two voices, a third of them with noise at 10 and 0 dB.
+It writes tables in Markdown of every method: the share of a word's positive relevance in the word's own time, how often
+its largest value is there, its order of frames (log-odds of the word with the first frames shown minus with them hidden,
+mean over steps), and errors of the word's times.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from benchmarks.spoken import RATE, VOICES, Speaker, Speech, add_noise, make_sentence
+from captum_gmar import AnswerEvidence
+from captum_gmar.attr.scores import log_odds
+from captum_gmar.files.markdown import table
+from captum_gmar.metrics._statistics import margin
+
+STEPS = 7  # in which frames are shown or hidden
+BLOCK = 5  # frames of 20 ms that are hidden together
+FRAME = 0.02  # seconds
+ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))  # (layer, head) of tiny.en
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A sentence as the recogniser gets it.
+
+    Attributes:
+        model: Whisper.
+        states: (1, S, width) output of the encoder.
+        silence: (width,) mean output for silence, which hidden frames get.
+        ids: tokens before and of the sentence.
+        words: tokens of each word, counted from the sentence's first.
+        speech: the sentence.
+    """
+
+    model: Any
+    states: Tensor
+    silence: Tensor
+    prefix: tuple[int, ...]
+    ids: tuple[int, ...]
+    words: tuple[slice, ...]
+    speech: Speech
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that have sound."""
+        return round(len(self.speech.samples) / RATE / FRAME)
+
+    @property
+    def decoder_ids(self) -> Tensor:
+        return torch.tensor([[*self.prefix, *self.ids[:-1]]])
+
+    def by_word(self, tokens: Tensor) -> Tensor:
+        """Sum (..., T) of tokens to words (..., W)."""
+        return torch.stack([tokens[..., word].sum(-1) for word in self.words], -1)
+
+    def scores(self, shown: Tensor, word: int) -> Tensor:
+        """Return log-odds (N,) of a word if only some frames of the sound are shown, (N, frames)."""
+        end = self.words[word].stop
+        bias = F.pad(torch.zeros(shown.shape).masked_fill(~shown, -torch.inf), (0, self.states.shape[1] - self.frames))
+        bias = torch.cat([bias, (~shown).sum(1, keepdim=True).float().log()], 1)
+        states = torch.cat([self.states, self.silence.expand(1, 1, -1)], 1).expand(len(shown), -1, -1)
+        ids = self.decoder_ids[:, : len(self.prefix) + end - 1].expand(len(shown), -1)
+        with torch.no_grad(), _HiddenFrames(bias):
+            hidden = self.model.model.decoder(ids, encoder_hidden_states=states, use_cache=False)[0]
+            rows = hidden[:, self.words[word].start - end :]
+            logits = self.model.proj_out(rows).flatten(0, 1)
+        chosen = log_odds(logits).view(*rows.shape[:2], -1)
+        return chosen[:, range(rows.shape[1]), self.ids[self.words[word]]].sum(1)
+
+
+class _HiddenFrames(TorchFunctionMode):
+    """Mode that adds a bias (N, S) to cross-attention, whose keys and values all N sequences share."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.contiguous and args[0].stride(0) == 0:
+            return args[0]
+        if func is F.linear and args[0].stride(0) == 0:
+            return func(args[0][:1], *args[1:], **kwargs).expand(len(args[0]), -1, -1)
+        if func is F.scaled_dot_product_attention and args[1].shape[-2] == self.bias.shape[-1]:
+            query, key, value = args[:3]
+            bias = self.bias.repeat_interleave(query.shape[2], 0)
+            rows = query.transpose(0, 1).flatten(1, 2)[None]  # (1, H, N T, D)
+            output = func(rows, key[:1], value[:1], attn_mask=bias[None, None], scale=kwargs.get("scale"))
+            return output[0].unflatten(1, (len(query), -1)).transpose(0, 1)
+        return func(*args, **kwargs)
+
+
+def evidence(heard: Heard) -> Tensor:
+    """Return the library's evidence (W, S)."""
+    inputs = {"encoder_outputs": (heard.states,), "decoder_input_ids": torch.tensor([heard.prefix])}
+    relevance = AnswerEvidence(heard.model).attribute(inputs, heard.ids)
+    return relevance.phrases(heard.words).encoded_relevance
+
+
+def size(heard: Heard) -> Tensor:
+    return evidence(heard).abs()
+
+
+class Recorded(NamedTuple):
+    """One pass with gradients: attention (L, H, T, S) and (L, H, T, T), states (1, S, width), scores (W,)."""
+
+    cross: Tensor
+    own: Tensor
+    states: Tensor
+    scores: Tensor
+    norms: Tensor  # (L, H, S) of values after the output projection
+
+
+@lru_cache(maxsize=1)
+def record(heard: Heard) -> Recorded:
+    states = heard.states.clone().requires_grad_()
+    decoder = heard.model.model.decoder
+    decoder.config._attn_implementation = "eager"
+    out = decoder(heard.decoder_ids, encoder_hidden_states=states, output_attentions=True, use_cache=False)
+    decoder.config._attn_implementation = "sdpa"
+    logits = heard.model.proj_out(out.last_hidden_state[0, -len(heard.ids) :])
+    scores = heard.by_word(log_odds(logits)[range(len(heard.ids)), heard.ids])
+    cross, own = torch.cat(out.cross_attentions).detach(), torch.cat(out.attentions).detach()
+    return Recorded(cross, own, states, scores, torch.stack([_value_norms(layer, states) for layer in decoder.layers]))
+
+
+@torch.no_grad()
+def _value_norms(layer: Any, states: Tensor) -> Tensor:
+    """Return norms (H, S) of a layer's values after the output projection."""
+    attention = layer.encoder_attn
+    value = attention.v_proj(states)[0].unflatten(-1, (attention.num_heads, -1))
+    output = attention.out_proj.weight.unflatten(1, (attention.num_heads, -1))
+    return torch.einsum("shd,ohd->hso", value, output).norm(dim=-1)
+
+
+def _word_rows(heard: Heard, rows: Tensor) -> Tensor:
+    """Return the mean over each word's tokens of (T, S)."""
+    rows = rows[-len(heard.ids) :]
+    return torch.stack([rows[word].mean(0) for word in heard.words])
+
+
+def mean_attention(heard: Heard) -> Tensor:
+    return _word_rows(heard, record(heard).cross.mean((0, 1)))
+
+
+def last_attention(heard: Heard) -> Tensor:
+    return _word_rows(heard, record(heard).cross[-1].mean(0))
+
+
+def alignment_heads(heard: Heard) -> Tensor:
+    layers, heads = zip(*ALIGNMENT_HEADS, strict=True)
+    return _word_rows(heard, record(heard).cross[list(layers), list(heads)].mean(0))
+
+
+def value_norms(heard: Heard) -> Tensor:
+    recorded = record(heard)
+    return _word_rows(heard, (recorded.cross * recorded.norms[:, :, None]).sum((0, 1)))
+
+
+def rollout(heard: Heard) -> Tensor:
+    """Return rollout through the decoder, whose layers pass half of a token's relevance to frames."""
+    recorded = record(heard)
+    relevance = torch.eye(recorded.own.shape[-1])
+    frames = torch.zeros(len(relevance), recorded.cross.shape[-1])
+    for own, cross in zip(reversed(recorded.own.mean(1)), reversed(recorded.cross.mean(1)), strict=True):
+        frames += relevance @ cross / 2
+        relevance = torch.lerp(relevance / 2, relevance @ own / 2, 0.5)
+    return _word_rows(heard, frames)
+
+
+def gradient_times_input(heard: Heard) -> Tensor:
+    return _from_gradients(heard, lambda states, gradient: (states * gradient).sum(1))
+
+
+def grad_cam(heard: Heard) -> Tensor:
+    return _from_gradients(heard, lambda states, gradient: states @ gradient.mean(0))
+
+
+def _from_gradients(heard: Heard, formula: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    states, scores = record(heard).states, record(heard).scores
+    gradients = [torch.autograd.grad(score, states, retain_graph=True)[0][0] for score in scores]
+    return torch.stack([formula(heard.states[0], gradient) for gradient in gradients])
+
+
+def hiding(heard: Heard) -> Tensor:
+    """Return the loss of log-odds if a tenth of a second is hidden, one after the other."""
+    blocks = torch.arange(heard.frames) // BLOCK
+    shown = torch.cat([torch.ones(1, heard.frames).bool(), blocks != torch.arange(int(blocks[-1]) + 1)[:, None]])
+    scores = torch.stack([heard.scores(shown, word) for word in range(len(heard.words))])
+    return F.pad((scores[:, :1] - scores[:, 1:])[:, blocks], (0, heard.states.shape[1] - heard.frames))
+
+
+def random_map(heard: Heard) -> Tensor:
+    return torch.rand(len(heard.words), heard.states.shape[1], generator=torch.Generator().manual_seed(heard.frames))
+
+
+def smooth_map(heard: Heard) -> Tensor:
+    """Return random maps whose values change over a third of a second."""
+    coarse = random_map(heard)[:, None, : heard.states.shape[1] // 16]
+    return F.interpolate(coarse, heard.states.shape[1], mode="linear")[:, 0]
+
+
+def uniform(heard: Heard) -> Tensor:
+    return torch.ones(len(heard.words), heard.states.shape[1])
+
+
+METHODS: dict[str, tuple[Callable[[Heard], Tensor], str]] = {  # with decoder passes, forward + backward
+    "answer evidence": (evidence, "1 + 1"),
+    "its size": (size, "1 + 1"),
+    "attention × value norm": (value_norms, "1"),
+    "cross-attention, mean of layers": (mean_attention, "1"),
+    "cross-attention, last layer": (last_attention, "1"),
+    "cross-attention, alignment heads": (alignment_heads, "1"),
+    "attention rollout": (rollout, "1"),
+    "gradient × input": (gradient_times_input, "1 + W"),
+    "Grad-CAM": (grad_cam, "1 + W"),
+    "hiding tenths of a second": (hiding, "10 a second"),
+    "smooth random map": (smooth_map, "0"),
+    "random map": (random_map, "0"),
+    "uniform map": (uniform, "0"),
+}
+
+
+def is_in_word(heard: Heard) -> Tensor:
+    """Return the mask (W, S) of the frames whose middle is in the word's time."""
+    middles = (torch.arange(heard.states.shape[1]) + 0.5) * FRAME
+    starts, ends = torch.from_numpy(heard.speech.times).T[..., None]
+    return (starts <= middles) & (middles < ends)
+
+
+def in_time(heard: Heard, relevance: Tensor) -> Tensor:
+    """Return each word's share of positive relevance in its own time; of no relevance, that of a uniform map."""
+    positive, inside = relevance.clamp(min=0), is_in_word(heard)
+    positive = torch.where(positive.sum(1, keepdim=True) > 0, positive, 1)
+    return (positive * inside).sum(1) / positive.sum(1)
+
+
+def is_peak(heard: Heard, relevance: Tensor) -> Tensor:
+    """Return 1 for each word whose largest value is in its own time, else 0."""
+    return is_in_word(heard).gather(1, relevance.argmax(1, keepdim=True))[:, 0].double()
+
+
+def order(heard: Heard, relevance: Tensor, words: Sequence[int]) -> Tensor:
+    """Return some words' log-odds with their first frames shown minus with them hidden, mean over steps."""
+    ranks = relevance[:, : heard.frames].argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    shares = torch.arange(1, STEPS + 1) / (STEPS + 1)
+    shown = ranks[:, None] < (shares * heard.frames)[:, None]  # (W, steps, frames)
+    scores = [heard.scores(torch.cat([shown[word], ~shown[word]]), word) for word in words]
+    return torch.stack(scores).unflatten(1, (2, STEPS)).diff(dim=1).neg().mean((1, 2))
