@@ -12,9 +12,7 @@ def has_encoder(model: Any) -> bool:
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
-def decoder_start(
-    model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_args: Mapping[str, Any]
-) -> Tensor:
+def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_args: Mapping[str, Any]) -> Tensor:
     """Return the decoder's tokens (1, P) before the answer.
 
     These are the ``decoder_input_ids`` of the arguments, or else the start token. Whisper's language, task and
@@ -39,7 +37,11 @@ def decoder_start(
     without_times = getattr(settings, "no_timestamps_token_id", None)
     if without_times is None and model.config.model_type == "whisper" and tokenizer is not None:
         without_times = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
-    tokens = [start, *_language_and_task(model, arguments, gen_args), *([] if without_times is None else [without_times])]
+    tokens = [
+        start,
+        *_language_and_task(model, arguments, gen_args),
+        *([] if without_times is None else [without_times]),
+    ]
     return torch.tensor([tokens], device=device)
 
 

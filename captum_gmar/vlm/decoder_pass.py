@@ -135,7 +135,9 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if hasattr(config, "get_text_config") and hasattr(model, "get_decoder") and generator.get_output_embeddings():
         text: Any = config.get_text_config(decoder=True)
         parts = config, text  # a flat config of an encoder-decoder loses decoder_layers as it becomes a text config
-        number = next((part.decoder_layers for part in parts if hasattr(part, "decoder_layers")), text.num_hidden_layers)
+        number = next(
+            (part.decoder_layers for part in parts if hasattr(part, "decoder_layers")), text.num_hidden_layers
+        )
         for name, module in generator.get_decoder().named_modules():
             if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
                 lists[name] = module

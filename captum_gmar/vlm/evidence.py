@@ -16,7 +16,7 @@ from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
-from captum_gmar.vlm.sounds import SOUND_INPUTS, load_sound
+from captum_gmar.vlm.sounds import SOUND_INPUTS, prepare_sound
 from captum_gmar.vlm.word_scores import word_scores
 from captum_gmar.vlm.words import token_texts
 
@@ -46,7 +46,8 @@ class AnswerEvidence:
 
     Args:
         model: Model of transformers that generates text: LLaVA, Qwen-VL, InternVL, SmolVLM, PaliGemma, Gemma 3,
-            Pixtral, Mllama, BLIP-2, Florence-2, an encoder–decoder captioner, or a text model. It does not change.
+            Pixtral, Mllama, BLIP-2, Florence-2, an encoder–decoder captioner, Whisper or another speech recogniser,
+            Qwen2-Audio, or a text model. It does not change.
         processor: The model's processor or tokenizer, for prompts and answers as text. None: token ids only.
 
     Raises:
@@ -122,12 +123,12 @@ class AnswerEvidence:
         sizes = picture_sizes(images)
         if sizes and 0 in chain(*sizes):
             raise ValueError(f"images must have pixels. Got sizes {sizes} instead.")
-        heard = None if sound is None else load_sound(self.model, self.processor, sound)
+        heard = None if sound is None else prepare_sound(self.model, self.processor, sound)
         if isinstance(inputs, str):
             inputs = prompt_inputs(self.model, self.processor, inputs, images, heard)
         elif images is not None or sound is not None:
             raise ValueError(
-                "images and sound must go with a prompt. Got them beside what a processor returned: pass one of both."
+                "images must go with a prompt, and so must sound. Got them beside what a processor returned: pass one of both."
             )
         arguments = _check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)

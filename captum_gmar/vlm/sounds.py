@@ -32,7 +32,7 @@ def find_extractor(model: Any, processor: Any) -> Any:
     return extractor
 
 
-def load_sound(model: Any, processor: Any, sound: Any) -> Sound:
+def prepare_sound(model: Any, processor: Any, sound: Any) -> Sound:
     """Return a sound at the rate that the processor takes, cut where the model's window ends.
 
     Args:
