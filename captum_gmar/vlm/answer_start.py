@@ -37,12 +37,8 @@ def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_
     without_times = getattr(settings, "no_timestamps_token_id", None)
     if without_times is None and model.config.model_type == "whisper" and tokenizer is not None:
         without_times = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
-    tokens = [
-        start,
-        *_language_and_task(model, arguments, gen_args),
-        *([] if without_times is None else [without_times]),
-    ]
-    return torch.tensor([tokens], device=device)
+    tokens = [start, *_language_and_task(model, arguments, gen_args), without_times]
+    return torch.tensor([[token for token in tokens if token is not None]], device=device)
 
 
 def _language_and_task(model: Any, arguments: Mapping[str, Any], gen_args: Mapping[str, Any]) -> list[int]:

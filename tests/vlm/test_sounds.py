@@ -1,4 +1,4 @@
-"""Words of speech models: evidence against the formula in float64, sounds as arrays and files, and the times of tokens."""
+"""Words of speech models: evidence against the formula, sounds as arrays and files, and the times of tokens."""
 
 import wave
 from types import SimpleNamespace
@@ -163,14 +163,14 @@ def test_whisper_s_language_and_task_come_first():
     start["decoder_input_ids"][0, 1:3] = torch.tensor([50 + int(first[51] > first[50]), 60])
     heard = evidence.attribute(inputs, target=ANSWER)
     assert_close(heard.encoded_relevance, evidence.attribute(start, target=ANSWER).encoded_relevance)
-    with pytest.raises(ValueError, match="gen_args must have a language of <|en|>, <|de|> and a task of"):
+    with pytest.raises(ValueError, match=r"gen_args must have a language of <\|en\|>, <\|de\|> and a task of"):
         evidence.attribute(inputs, target=ANSWER, gen_args={"language": "xx"})
 
 
 def test_faults_of_sounds_are_one_line(hearing, tmp_path):
     model, processor = hearing
     explain = AnswerEvidence(model, processor).attribute
-    with pytest.raises(TypeError, match="sound must be a WAV file, or samples with their rate. Got ndarray instead"):
+    with pytest.raises(TypeError, match=r"sound must be a WAV file, or samples with their rate. Got ndarray instead"):
         explain(sound=TONE)
     for samples in (np.zeros(0), np.full(9, np.nan), np.zeros((2, 3, 4))):
         with pytest.raises(ValueError, match="sound must have finite samples"):
@@ -179,11 +179,11 @@ def test_faults_of_sounds_are_one_line(hearing, tmp_path):
         explain(sound=tmp_path / "no-such.wav")
     with pytest.raises(ValueError, match="inputs must be an empty prompt for WhisperForConditionalGeneration"):
         explain("what?", sound=(TONE, 16_000))
-    with pytest.raises(ValueError, match="images and sound must go with a prompt"):
+    with pytest.raises(ValueError, match="images must go with a prompt, and so must sound"):
         explain(speech_model("whisper")[1], sound=(TONE, 16_000))
     with pytest.raises(ValueError, match="processor must take sounds"):
         AnswerEvidence(model).attribute(sound=(TONE, 16_000))
-    with pytest.raises(ValueError, match="model must take sounds, where there is one. Got LlavaForCond"):
+    with pytest.raises(ValueError, match=r"model must take sounds, where there is one. Got LlavaForCond"):
         AnswerEvidence(text_model("llava")[0]).attribute("what?", sound=(TONE, 16_000))
     with pytest.raises(ValueError, match="decoder_input_ids must be whole numbers of shape"):
         explain({**speech_model("whisper")[1], "decoder_input_ids": torch.ones(2)}, target=ANSWER)
