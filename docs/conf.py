@@ -61,7 +61,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-bibtex_bibfiles = ["references.bib"]
+bibtex_bibfiles = ["../captum_gmar/attr/references.bib"]
 bibtex_default_style = "unsrt"
 bibtex_reference_style = "author_year"
 

@@ -90,6 +90,7 @@ def add_command(subparsers: Any) -> None:
         help=f"picture, or folder, which is made if it ends in a slash, for <image>-{COMPARISON_MARK}.png",
     )
     add("--save-table", type=place, metavar="FILE", help=f"also write the table, as .{', .'.join(TABLES)}")
+    add("--cite", type=place, metavar="FILE.bib", help="also write the caption, and the methods' papers as BibTeX")
     add_resources(parser, 16)
 
 
@@ -105,13 +106,18 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     image = arguments.image or Path(SCENE_NAME)
     noted = {"model": arguments.model and Path(arguments.model), **settings._asdict()}
     (picture,) = plan_pictures([image], arguments.output, _mark(settings), noted)
+    citations = plan_file(arguments.cite, ["bib"], "--cite")
     table = plan_file(arguments.save_table, TABLES, "--save-table")
     with default_drawing():
+        from captum_gmar.attr.papers import cite_methods
         from captum_gmar.cli.compare_image import compare_image
         from captum_gmar.cli.sources import open_source
+        from captum_gmar.files.writing import write_text
 
         source = open_source(arguments.model, arguments.size, arguments.device)
-        compare_image(source, image, picture, table, settings)
+        compared = compare_image(source, image, picture, table, settings)
+        if citations is not None:
+            write_text(citations, cite_methods([method.name for method in compared.methods], compared.caption))
     return 1, 0
 
 

@@ -23,8 +23,8 @@ from captum_gmar.inspection.comparison import Comparison
 
 def compare_image(
     source: Source, image: Path, picture: PictureFile, table: Path | None, settings: CompareSettings
-) -> None:
-    """Compare methods on an image, write the picture and, if requested, the table, and print the results."""
+) -> Comparison:
+    """Compare methods on an image, write the picture and, if requested, the table, print the results and return them."""
     classifier = source.classifier
     target = None
     if settings.target is not None:
@@ -42,6 +42,7 @@ def compare_image(
         _save_table(comparison, table)
         lines.append(f"  table      {readable_name(table)}")
     print_text("\n".join([*lines, "", comparison.to_markdown()]))
+    return comparison
 
 
 def _pixels(classifier: Classifier, photo: Image.Image, path: Path) -> Tensor:

@@ -56,7 +56,8 @@ two objects each.
 
 RESULTS holds summary.md, summary.csv (means with 95 % bootstrap intervals),
 differences.csv (of every two methods on the same images), examples.csv,
-curves.csv, plots/, settings.json, skipped.csv where images were left out, and
+curves.csv, plots/, figures.bib (their caption, and the papers of the methods
+as BibTeX), settings.json, skipped.csv where images were left out, and
 journal/, which a run that goes on reads: with more images or more methods.
 
 exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing

@@ -52,6 +52,11 @@ class Comparison:
         what = "probability" if self.is_probability else "output"
         return f"{what} of class {self.target}" if self.target is not None else what
 
+    @property
+    def caption(self) -> str:
+        """Caption of the picture: image, removal, and that one image has no interval."""
+        return f"One image, so no interval. Curves: {self.followed}, {self.steps} steps; removal: {self.removal}."
+
     def records(self) -> list[dict[str, Any]]:
         """Return a row of plain values for every method and control: ``pandas.DataFrame(comparison.records())``."""
         return [self._record(result) for result in (*self.methods, *self.controls)]

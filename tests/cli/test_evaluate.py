@@ -78,7 +78,8 @@ def content(folder):
 
 def test_results(finished):
     folder = finished
-    assert written(folder) == sorted([*TABLES, ".lock", "journal", "plots", "settings.json", "summary.md"])
+    others = [".lock", "journal", "plots", "settings.json", "figures.bib", "summary.md"]
+    assert written(folder) == sorted([*TABLES, *others])
     assert written(folder / "plots") == [
         "curves-tokens.png",
         "curves-zero.png",

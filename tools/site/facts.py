@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import getdoc
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from captum_gmar.attr.catalogue import METHODS, MethodEntry
+from captum_gmar.attr.papers import papers_of
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.demo import DemoScene, load_model, load_scene
 from captum_gmar.files.writing import write_text
@@ -145,7 +145,4 @@ def _costs() -> dict[str, tuple[float, int]]:
 
 
 def _source(entry: MethodEntry) -> str | None:
-    if entry.name in OUR_OWN:
-        return None
-    number = re.search(r"arxiv\.org/abs/(\d+\.\d+)", docstring(entry))
-    return number and number[1]
+    return None if entry.name in OUR_OWN else next(iter(papers_of(entry.name)), None)

@@ -6,9 +6,9 @@ from math import inf
 
 from captum_gmar import _HOMES
 from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
+from captum_gmar.attr.papers import read_papers
 from captum_gmar.files.markdown import table
 from captum_gmar.visualization._style import number_text
-from tools.site.bibliography import key_of
 from tools.site.facts import DOCS, MARKS, OUR_OWN, Fact, class_of, write_page
 
 HEADER = ("method", "passes", "sign", "sees the class", "photos", "scenes", "cost", "models", "source")
@@ -61,8 +61,8 @@ def _number(value: float | None) -> str:
 
 
 def _cite(number: str) -> str:
-    key = key_of(number)
-    return f"{{cite}}`{key}`" if key else f"[{number}](https://arxiv.org/abs/{number})"
+    paper = read_papers().get(number)
+    return f"{{cite}}`{paper[0]}`" if paper else f"[{number}](https://arxiv.org/abs/{number})"
 
 
 def _page(facts: list[Fact]) -> str:

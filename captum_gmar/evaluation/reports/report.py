@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from captum_gmar.attr.papers import cite_methods
 from captum_gmar.evaluation.catalogue import DIFFERENCE, arrow
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.reports.statistics import (
@@ -60,6 +61,7 @@ class Tables(NamedTuple):
     curves: Mapping[Quantity, Mapping[str, PerturbationCurve]]  # of every method
     records: Mapping[str, Records]  # by the name of the table
     report: str
+    citations: str  # caption of the plots, and BibTeX of the methods
 
 
 def summarise(results: Sequence[Result], examples: Sequence[Example], run: Provenance) -> Tables:
@@ -94,7 +96,7 @@ def summarise(results: Sequence[Result], examples: Sequence[Example], run: Prove
         ],
         "skipped": [skip._asdict() for skip in run.skipped],
     }
-    return Tables(summaries, curves, records, report_text(summaries, run))
+    return Tables(summaries, curves, records, report_text(summaries, run), _citations(summaries, run))
 
 
 def _example_records(results: Sequence[Result], examples: Sequence[Example]) -> dict[str, Records]:
@@ -154,6 +156,14 @@ def report_text(summaries: Sequence[Summary], run: Provenance) -> str:
     if run.skipped:
         parts += ["## Left out of every method", skipped_list(run.skipped)]
     return "\n\n".join(parts) + "\n"
+
+
+def _citations(summaries: Sequence[Summary], run: Provenance) -> str:
+    """Return the caption of the plots, and the papers of the methods as BibTeX."""
+    has_too_few = any(summary.examples < FEWEST for summary in summaries)
+    removals = f" Removal: {'; '.join(run.removals.values())}." if run.removals else ""
+    caption = f"{count(run.examples)} of {run.data}.{removals} {FEW_MEANS if has_too_few else MEANS}"
+    return cite_methods(run.settings.methods, caption)
 
 
 def provenance_lines(model: str, data: str, explained: str, command: str, versions: Mapping[str, str]) -> list[str]:

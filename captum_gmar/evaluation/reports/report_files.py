@@ -20,6 +20,7 @@ from captum_gmar.visualization._panels import make_figure, show
 from captum_gmar.visualization._style import BLUE, GREY, number_text
 
 SUMMARY = "summary.md"
+CITATIONS = "figures.bib"
 PLOTS = "plots"
 DIGITS = ".9g"  # of a float32
 ROW_INCHES, COLUMN_INCHES, NAME_INCHES = 0.24, 2.4, 2.2
@@ -36,6 +37,7 @@ def write(tables: Tables, folder: Path) -> None:
     for name, plot in plots.items():
         with atomic_write(folder / PLOTS / name) as temporary:
             plot()[0].savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+    write_text(folder / CITATIONS, tables.citations)
     write_text(folder / SUMMARY, tables.report)
 
 

@@ -34,5 +34,5 @@ def test_files_of_an_earlier_report_go(vit, tmp_path):
     evaluate(vit, [Pairs()[0]], **FEW, output=folder)
     assert {path.name for path in folder.rglob("*") if path.is_file() and path.name != "process-0.jsonl"} == {
         *(".lock", "settings.json", "examples.csv", "summary.csv", "differences.csv", "curves.csv", "summary.md"),
-        *("curves-mean.png", "other-metrics.png"),
+        *("curves-mean.png", "other-metrics.png", "figures.bib"),
     }

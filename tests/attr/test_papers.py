@@ -1,0 +1,30 @@
+"""Papers of methods: each has one, BibTeX holds each once, and a caption cannot break it."""
+
+import pytest
+
+from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.papers import cite_methods, papers_of, read_papers
+
+WITHOUT = ("raw-attention", "gmar++", "attcat", "feature-ablation")  # no paper, or none on arXiv
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in WITHOUT])
+def test_every_method_has_a_paper_with_an_entry(method: str) -> None:
+    keys = [read_papers()[number][0] for number in papers_of(method)]
+    assert keys
+    assert f"{method} \\cite{{{','.join(keys)}}}" in cite_methods([method], "")
+
+
+def test_gmar_is_cited_by_its_own_paper_first() -> None:
+    assert papers_of("gmar-l1")[0] == "2504.19414"
+    assert read_papers()["2504.19414"][0] == "jo2025gmar"
+
+
+def test_every_entry_once_and_whole() -> None:
+    text = cite_methods(["gmar-l1", "gmar-l2", "rollout", "random map"], "100 % of a_b@c & more.")
+    caption, *entries = text.split("\n\n")
+    assert [entry.partition("{")[2].partition(",")[0] for entry in entries] == ["jo2025gmar", "abnar2020rollout"]
+    assert all(entry.count("{") == entry.count("}") for entry in entries)
+    assert "random map" in caption
+    assert caption.endswith("100 \\% of a\\_b at c \\& more.")
+    assert text.count("@") == 2
