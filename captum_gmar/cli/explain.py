@@ -17,6 +17,7 @@ from captum_gmar.cli.options import (
     add_methods,
     box,
     command_parser,
+    inches,
     place,
     point,
     positive_number,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from captum_gmar.classifier.vision_task import VisionTask
 
 SCENE_NAME = "built-in-scene"
+CAPTION = "Where relevance can be negative, orange is for the class and blue against it."
 FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # the kind of files in a folder, by the name of the task
+DRAWING = ("share_scale", "width", "cite")
 TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
 MARKS = {"target": "", "contrast": "rather than", "box": "box", "threshold": "threshold", "mask": "over", "point": "at"}
 
@@ -83,7 +86,7 @@ methods:
   Captum's, summed over the pixels of each patch; occlusion and feature-ablation
   are of whole patches already:
 {_method_lines(CAPTUMS)}
-  Where relevance can be negative, orange is for the class and blue against it.
+  {CAPTION}
 
 picture formats: {", ".join(FORMATS)}
 exit status: 0 all images explained, 1 some failed, 2 bad usage or nothing done,
@@ -98,8 +101,10 @@ gmar-, if any. With --target topK for K above 1, target, label, relevance and he
 classes, most likely first, after that of the N images
 """
 
+CITE = "also write the caption of the pictures, and the papers of their methods as BibTeX"
 TARGET = """\
-class index, label, or topK, each image's K most likely classes, side by side by one method (default: top1)
+class index, label, or topK, each image's K most likely classes, side by side; of several methods a row for each class
+(default: top1)
 """
 
 CONTRAST = """\
@@ -155,6 +160,9 @@ def add_command(subparsers: Any) -> None:
         "repeating it",
     )
     add("--output", type=place, metavar="FILE_OR_FOLDER", help=OUTPUT)
+    add("--share-scale", action="store_const", const=True, help="one colour scale for all maps of one unit")
+    add("--width", type=inches, metavar="INCHES", help="of a picture; letters keep their size")
+    add("--cite", type=place, metavar="FILE.bib", help=CITE)
     add("--box", type=box, metavar="X0,Y0,X1,Y1", help=BOX)
     add("--threshold", type=share, metavar="P", help="probability that what a detector sees must have (default: 0.5)")
     add("--mask", type=place, metavar="FILE", help=MASK)
@@ -204,14 +212,20 @@ def _run_classifier(
     """Explain a classifier of images."""
     pictures = _plan(arguments, settings, images)
     array = plan_file(arguments.save_array, ["npz"], "--save-array")
+    citations = plan_file(arguments.cite, ["bib"], "--cite")
+    from captum_gmar.attr.papers import cite_methods
     from captum_gmar.cli.explain_images import explain_images, is_over_one_grid
     from captum_gmar.cli.sources import open_source
+    from captum_gmar.files.writing import write_text
 
     source = open_source(arguments.model, arguments.size, arguments.device, settings.texts)
     if not arguments.methods and RECOMMENDED in settings.methods and not is_over_one_grid(source):
         settings = settings._replace(methods=(RECOMMENDED,))
         pictures = _plan(arguments, settings, images)
-    return explain_images(source, pictures, array, settings)
+    done, failed = explain_images(source, pictures, array, settings)
+    if citations is not None and done:
+        write_text(citations, cite_methods(settings.methods, f"Images: {done}. {CAPTION}"))
+    return done, failed
 
 
 def _plan(arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]) -> dict[Path, PictureFile]:
@@ -226,9 +240,10 @@ def _is_page(arguments: argparse.Namespace) -> bool:
 
 def _check_page(arguments: argparse.Namespace) -> None:
     """Raise a CommandError if --output is a page and options do not go with it, as it holds all likely classes."""
-    for name in ("target", "contrast", "tokens") if _is_page(arguments) else ():
+    for name in ("target", "contrast", "tokens", *DRAWING) if _is_page(arguments) else ():
         if getattr(arguments, name) is not None:
-            raise CommandError(f"--{name} must go with a picture, as a page holds all likely classes. Got a page.")
+            option = name.replace("_", "-")
+            raise CommandError(f"--{option} must go with a picture, as a page holds all likely classes. Got a page.")
 
 
 def _image_mark(settings: ExplainSettings) -> str:
@@ -243,8 +258,9 @@ def _image_mark(settings: ExplainSettings) -> str:
     if settings.tokens:
         starts = (f"{part[0]} {part[1]}" if isinstance(part, tuple) else part for part in settings.tokens)
         parts.append(f"from {' and '.join(starts)}")
-    if settings.size is not None:
-        parts.append(f"size {settings.size}")
+    parts += [f"{name} {value:g}" for name in ("size", "width") if (value := getattr(settings, name)) is not None]
+    if settings.share_scale:
+        parts.append("one scale")
     several = len(settings.methods) > 1
     mark = comparison_mark("comparison", settings.methods) if several else settings.methods[0]
     return "-".join(filter(None, [mark, picture_mark(*parts)]))
@@ -275,7 +291,8 @@ def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequenc
             f"--methods must be {RECOMMENDED} for a model that {task.value}, as no other is defined for it. Got "
             f"{', '.join(arguments.methods)} instead."
         )
-    others = ["tokens", "save_array", "size", "batch_size", *([] if task.name in FOLDERS_OF else ["contrast"])]
+    others = ["tokens", "save_array", "size", "batch_size", *DRAWING]
+    others += [] if task.name in FOLDERS_OF else ["contrast"]
     _check_without(arguments, others, f"the model {task.value}")
     if isinstance(arguments.target, Top):
         raise CommandError(f"--target must be a class, as the model {task.value}. Got top{arguments.target.classes}.")
@@ -325,7 +342,7 @@ def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tu
 
 def _check_prompt(arguments: argparse.Namespace) -> None:
     """Raise a CommandError if options do not go with --prompt, or with one another."""
-    others = ["methods", "target", "text", "tokens", "save_array", "size", "batch_size", *TASK_OPTIONS]
+    others = ["methods", "target", "text", "tokens", "save_array", "size", "batch_size", *DRAWING, *TASK_OPTIONS]
     given = [name for name in others if getattr(arguments, name) is not None]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
@@ -366,4 +383,6 @@ def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
         with_heads=arguments.save_array is not None,
         batch_size=arguments.batch_size or ExplainSettings._field_defaults["batch_size"],
         size=arguments.size,
+        share_scale=arguments.share_scale,
+        width=arguments.width,
     )

@@ -157,7 +157,7 @@ class ExplainWork:
         """Return all images but those whose target is the contrast."""
         pixels = torch.cat([pixels for _, pixels in images]).to(self.classifier.device)
         maps = self.explainer.explain(pixels, self.question.targets, self.question.contrast)
-        relevance = maps.relevance.movedim(1, 0).flatten(1, 2)  # (N, maps, rows, columns)
+        relevance = maps.relevance.movedim(1, 0).flatten(1, 2)  # (N, methods × K, rows, columns)
         heads = maps.head_importance if self.with_heads else None
         paths = [path for path, _ in images]
         columns = paths, maps.logits, maps.targets.tolist(), relevance, repeat(None) if heads is None else heads
@@ -207,4 +207,5 @@ def _question(settings: ExplainSettings, labels: Mapping[int, str]) -> Question:
         raise CommandError(
             f"--target must be at most the model's {len(labels)} classes{others}. Got top{settings.top} instead."
         )
-    return Question(settings.methods, target, contrast, settings.tokens, settings.top)
+    drawing = bool(settings.share_scale), settings.width
+    return Question(settings.methods, target, contrast, settings.tokens, settings.top, *drawing)

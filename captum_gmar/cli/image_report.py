@@ -19,6 +19,7 @@ from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.images import FRAMES
 from captum_gmar.files.names import readable_name
 from captum_gmar.visualization import visualize_attribution, visualize_comparison, visualize_token_interaction
+from captum_gmar.visualization.tokens import patch_box
 
 TOP = 5  # classes printed
 ALL_BUT = 0.995  # share of a photo that is printed as all of it
@@ -29,11 +30,13 @@ TEXTS = "label", "caveat"  # of a method, below its map
 class Question(NamedTuple):
     """The question to every image, in the model's classes."""
 
-    methods: tuple[str, ...]  # one, if there are several classes
+    methods: tuple[str, ...]
     target: int | None  # None: each image's most likely classes
     contrast: int | None
     tokens: Sequence[Part]  # none: each method's own
     top: int = 1  # number of classes
+    has_one_scale: bool = False  # for all maps of one unit
+    width: float | None = None  # inches of the picture
 
     @property
     def reads_class(self) -> bool:
@@ -60,7 +63,7 @@ class ExplainedImage(NamedTuple):
     path: Path
     logits: Tensor  # (classes,)
     targets: Sequence[int]  # the classes explained
-    relevance: Tensor  # (maps, rows, columns), one for each method or for each class
+    relevance: Tensor  # (methods × K, rows, columns)
     head_importance: Tensor | None  # (K, layers, heads), if requested and a method weighs heads
 
 
@@ -100,19 +103,45 @@ def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:
 
 def draw_picture(explained: ExplainedImage, question: Question, view: PhotoView, classifier: Classifier) -> Figure:
     """Draw the photo and its map, or its maps side by side."""
-    entries = [METHODS[name] for name in question.methods * question.top]  # of each map
-    names = _claims(explained, classifier) if question.top > 1 else _map_names(question)
-    scaled = explained.relevance * torch.tensor([100.0 if entry.share else 1.0 for entry in entries])[:, None, None]
-    options: dict[str, Any] = {"crop": view.crop, "use_pyplot": False, "title": _title(explained, question, classifier)}
-    if len(entries) == 1:
+    entries, maps = [METHODS[name] for name in question.methods], _by_method(explained.relevance, question)
+    scaled = [(100 if entry.share else 1) * each for entry, each in zip(entries, maps, strict=True)]
+    patch = question.tokens[0] if len(question.tokens) == 1 else None  # is framed
+    options: dict[str, Any] = {"crop": view.crop, "use_pyplot": False, "width": question.width}
+    options["title"] = _title(explained, question, classifier)
+    if question.top == len(entries) == 1:
         options |= {"label": entries[0].label, "note": entries[0].caveat}
-        match question.tokens:
-            case [(int(row), int(column))]:  # the patch is framed
-                return visualize_token_interaction(scaled[0], view.photo, (row, column), **options)[0]
-        return visualize_attribution(scaled[0], view.photo, **options)[0]
+        if isinstance(patch, tuple):
+            return visualize_token_interaction(scaled[0][0], view.photo, patch, **options)[0]
+        return visualize_attribution(scaled[0][0], view.photo, **options)[0]
+    if isinstance(patch, tuple):
+        options["box"] = patch_box(patch, tuple(maps.shape[2:]), view.crop or (0, 0, *view.photo.size))
+    return _draw_grid(scaled, explained, question, view, classifier, **options)
+
+
+def _draw_grid(
+    maps: Sequence[Tensor],
+    explained: ExplainedImage,
+    question: Question,
+    view: PhotoView,
+    classifier: Classifier,
+    **options: Any,
+) -> Figure:
+    """Draw the photo with a column for each method and a row for each class; classes of one method side by side."""
+    entries, names, claims = [METHODS[name] for name in question.methods], _map_names(question), list[str]()
+    if len(maps) == 1:
+        entries, names, maps = entries * question.top, _claims(explained, classifier), list(maps[0])
+    elif question.top == 1:
+        maps = [each[0] for each in maps]
+    else:
+        claims = _claims(explained, classifier)
     labels, notes = ({name: getattr(entry, text) for name, entry in zip(names, entries, strict=True)} for text in TEXTS)
-    maps = dict(zip(names, scaled, strict=True))
-    return visualize_comparison(maps, view.photo, label=labels, note=notes, **options)[0]
+    options |= {"label": labels, "note": notes, "rows": claims, "share_scale": question.has_one_scale}
+    return visualize_comparison(dict(zip(names, maps, strict=True)), view.photo, **options)[0]
+
+
+def _by_method(relevance: Tensor, question: Question) -> Tensor:
+    """Return maps as (methods, K, rows, columns)."""
+    return relevance.reshape(len(question.methods), -1, *relevance.shape[1:])
 
 
 def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
@@ -124,7 +153,8 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
     shapes = sorted({tuple(explained.relevance.shape[1:]) for explained in done})
     if len(shapes) > 1:
         raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
-    relevance = np.stack([explained.relevance.numpy() for explained in done], 1)  # (maps, N, rows, columns)
+    maps = [_by_method(explained.relevance, question).numpy() for explained in done]
+    relevance = np.stack(maps, 1)  # (methods, N, K, rows, columns)
     class_arrays = {
         "target": np.array([explained.targets for explained in done]),
         "label": np.array([[labels[target] for target in explained.targets] for explained in done]),
@@ -133,9 +163,7 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
     if heads:
         class_arrays["head_importance"] = np.stack(heads)
     if question.top == 1:
-        class_arrays = {name: values[:, 0] for name, values in class_arrays.items()}
-    else:
-        relevance = relevance.swapaxes(0, 1)[None]  # (1, N, K, rows, columns)
+        relevance, class_arrays = relevance[:, :, 0], {name: values[:, 0] for name, values in class_arrays.items()}
     return {
         "image": np.array([str(explained.path) for explained in done]),
         "logits": np.stack([explained.logits.numpy() for explained in done]),

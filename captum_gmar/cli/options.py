@@ -193,6 +193,15 @@ def point(text: str) -> tuple[float, float]:
     return x, y
 
 
+def inches(text: str) -> float:
+    """
+    >>> inches("3.25")
+    3.25
+    """
+    (number,) = _comma_numbers(text, 1, "a number of inches")
+    return number
+
+
 def share(text: str) -> float:
     """Read a number from 0 to 1."""
     (number,) = _comma_numbers(text, 1, "a number from 0 to 1")
@@ -268,6 +277,8 @@ class ExplainSettings(NamedTuple):
     with_heads: bool = False  # also compute head importance
     batch_size: int = 8
     size: int | None = None  # of the pixels; None: the model's own
+    share_scale: bool | None = None  # one scale for all maps of one unit
+    width: float | None = None  # inches of a picture
 
     @property
     def top(self) -> int:
@@ -280,11 +291,11 @@ class ExplainSettings(NamedTuple):
             check_taken("--tokens", self.methods, lambda method: method.takes_tokens)
         if self.contrast is not None:
             check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
+        if self.share_scale and self.top == len(self.methods) == 1:
+            raise CommandError("--share-scale must go with several maps. Got one method and one class.")
         if self.top > 1:
             option = f"--target top{self.top}"
             check_taken(option, self.methods, lambda method: method.reads_class)
-            if len(self.methods) > 1:
-                raise CommandError(f"{option} must go with one method. Got {', '.join(self.methods)} instead.")
 
 
 class CompareSettings(NamedTuple):

@@ -3,6 +3,7 @@
 The photo is grey. One hue is for and one against, and their opacity is how far a value is from zero.
 """
 
+from collections.abc import Sequence
 from math import inf
 from numbers import Real
 from typing import Any, NamedTuple
@@ -119,6 +120,12 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     if least > SMALL * end:
         return Heat(values, least, max(end, least + mean))
     return Heat(values, 0.0, max(end, 2 * mean) or 1.0, least < -ROUNDING * largest)
+
+
+def scale_together(heats: Sequence[Heat], name: str, outlier_perc: float = OUTLIERS) -> list[Heat]:
+    """Return maps in the one scale of all their values; raises as :func:`scale`."""
+    shared = scale(np.concatenate([heat.values.ravel() for heat in heats]), name, outlier_perc)
+    return [shared._replace(values=heat.values, is_of_pixels=heat.is_of_pixels) for heat in heats]
 
 
 def blend(photo: Image.Image, heat: Heat, crop: Crop | None = None, smooth: bool = False) -> Image.Image:

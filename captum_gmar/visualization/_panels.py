@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
@@ -25,11 +26,13 @@ from captum_gmar.visualization._style import SIGNS, fit_fonts, missing_letters, 
 
 POINTS_PER_INCH, LINE_SPACING = 72, 1.25
 SHARPEST = 300  # pixels an inch of an image in a panel: more than twice those of a saved picture
+SMALLEST = 0.5  # inches of a panel
 SHORTEST, TALLEST = 0.4, 2  # height by width of a panel; longer images are drawn smaller
 MARGIN_INCHES, NARROWEST = 0.15, 2.5  # around all, and the width of a figure
 PAD_INCHES = 0.08  # above and below a text
 BAR_GAP, BAR_THICKNESS, TICK_GAP, BAR_INCHES = 0.08, 0.1, 0.03, 0.36  # of a colour bar; the last with its values
 BAR_COLOURS = 256
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # of black letters on an image
 TOGETHER = re.compile(r"\([^()\n]{1,16}\)")  # "(class 292)" is not torn apart
 
 Listed = TypeVar("Listed")
@@ -62,6 +65,20 @@ class Layout(NamedTuple):
         checked = [box if box is None else corners_of(box, name) for name, box in boxes.items()]
         return photo, *(box and tuple(np.multiply(box, [*scales, *scales]).tolist()) for box in checked)
 
+    def fit_width(self, width: float, columns: int) -> "Layout":
+        """Return the layout whose panels make a figure of this width in inches.
+
+        Raises:
+            ValueError: if panels would be too small to see.
+        """
+        panel = (width - 2 * MARGIN_INCHES + self.gap) / columns - self.gap
+        if not panel >= SMALLEST:
+            least = columns * (SMALLEST + self.gap) - self.gap + 2 * MARGIN_INCHES
+            raise ValueError(
+                f"width must be at least {least:.2f} inches for {columns} columns. Got {width:.2f} instead."
+            )
+        return self._replace(panel=panel)
+
 
 STRIP = Layout(panel=1.62, gap=0.28, columns=5, name_size=9, text_size=7)  # as wide as a notebook
 OWN_SCALE = "Every map has its\nown colour scale."
@@ -75,6 +92,8 @@ class Tile(NamedTuple):
     text: str = ""  # below
     heat: Heat | None = None  # has a colour bar
     span: int = 1  # how many panels wide the text may be
+    row: str = ""  # at the left
+    marks: Sequence[tuple[float, float, str]] = ()  # texts on the image, at x and y in its pixels
 
 
 class PanelRow(NamedTuple):
@@ -91,11 +110,16 @@ def draw_tiles(
     layout: Layout,
     *,
     title: str | None,
+    width: float | None = None,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw lines of tiles, in axes of the user's or of a new figure, and show it."""
-    lines = [[wrap_tile(tile, layout) for tile in line] for line in lines]
+    """Draw lines of tiles, in axes of the user's or of a new figure, this wide in inches, and show it."""
+    given, left = lines, 0.0
+    for _ in range(1 if width is None else 3):  # names of rows take width of the panels, by whose height they wrap
+        layout = layout if width is None else layout.fit_width(width - left, max(map(len, lines)))
+        lines = [[wrap_tile(tile, layout) for tile in line] for line in given]
+        left = max(text_height(tile.row, layout.name_size) for line in lines for tile in line)
     tiles = [tile for line in lines for tile in line]
     if plt_fig_axis:
         if not isinstance(plt_fig_axis, tuple):
@@ -103,7 +127,7 @@ def draw_tiles(
         figure, panels = plt_fig_axis[0], given_axes(plt_fig_axis[1], len(tiles))
         draw_title(figure, title)
     else:
-        figure, panels = make_grid([tile_row(line, layout) for line in lines], layout, title, use_pyplot)
+        figure, panels = make_grid([tile_row(line, layout) for line in lines], layout, title, use_pyplot, left)
     for panel, tile in zip(panels, tiles, strict=True):
         draw_tile(panel, tile, layout)
     show(figure, use_pyplot)
@@ -120,7 +144,8 @@ def wrap_tile(tile: Tile, layout: Layout) -> Tile:
     """Return the tile with its texts in lines of the layout's width."""
     width = layout.text + (tile.span - 1) * (layout.panel + layout.gap)
     name, text = wrap(tile.name, layout.text, layout.name_size), wrap(tile.text, width, layout.text_size)
-    return tile._replace(name=name, text=text)
+    row = wrap(tile.row, panel_height(layout.panel, tile.image), layout.name_size)
+    return tile._replace(name=name, text=text, row=row)
 
 
 def tile_row(tiles: Sequence[Tile], layout: Layout) -> PanelRow:
@@ -138,6 +163,19 @@ def draw_tile(panel: Axes, tile: Tile, layout: Layout) -> None:
     panel.imshow(np.asarray(tile.image), origin="upper", aspect="equal", interpolation=interpolation)
     panel.set(xticks=[], yticks=[])
     panel.set_title(tile.name, fontsize=layout.name_size, parse_math=False)
+    panel.set_ylabel(tile.row, fontsize=layout.name_size, parse_math=False, labelpad=POINTS_PER_INCH * PAD_INCHES / 2)
+    for x, y, text in tile.marks:
+        panel.text(
+            x,
+            y,
+            text,
+            fontsize=layout.text_size,
+            color="black",
+            path_effects=HALO,
+            ha="center",
+            va="center",
+            parse_math=False,
+        )
     wider = max(1, tile.image.height / tile.image.width / TALLEST)  # the bar is not narrower below a narrow image
     if tile.heat:
         draw_bar(panel, tile.heat, layout.text_size, wider=wider)

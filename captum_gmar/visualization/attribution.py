@@ -37,6 +37,7 @@ def visualize_attribution(
     outlier_perc: float = OUTLIERS,
     box: Crop | None = None,
     region: Map | None = None,
+    width: float | None = None,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
@@ -73,6 +74,9 @@ def visualize_attribution(
             object that a detector saw, for example.
         region (Tensor or numpy.ndarray, optional): Boolean (rows, columns) of what is framed likewise: where a
             segmenter's class was explained, for example. The rows and columns cut the model's input evenly.
+        width (float, optional): Of the figure, in inches: that of a column of a journal, for example. Letters keep
+            their size.
+            Default: None, 3.1 inches for each panel
         plt_fig_axis (tuple, optional): A figure and as many of its axes as are returned, to draw in. The colour bar
             hangs below the axes.
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
@@ -99,7 +103,8 @@ def visualize_attribution(
     photo, crop, box = LAYOUT.fit(image, crop=crop, box=box)
     heat = heat_of(attribution, photo, outlier_perc=outlier_perc)
     places = None if region is None else spread(_boolean_cells(region), photo, crop) > 0.5
-    return draw_single(photo, heat, map_text(label, heat, note), crop, box, places, title, plt_fig_axis, use_pyplot)
+    drawing: dict[str, Any] = {"title": title, "width": width, "plt_fig_axis": plt_fig_axis, "use_pyplot": use_pyplot}
+    return draw_single(photo, heat, map_text(label, heat, note), crop, box, places, **drawing)
 
 
 def _boolean_cells(region: Map) -> Array:
@@ -149,9 +154,7 @@ def draw_single(
     crop: Crop | None,
     box: Crop | None,
     region: Array | None,
-    title: str | None,
-    plt_fig_axis: tuple[Figure, Any] | None,
-    use_pyplot: bool,
+    **drawing: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Draw the photo, the map over it and, of patches, the smooth map, each with a box and places (height, width)
     framed."""
@@ -164,4 +167,4 @@ def draw_single(
         images = {name: outline_region(image, region) for name, image in images.items()}
     tiles = [Tile(image, name) for name, image in images.items()]
     tiles[1] = tiles[1]._replace(text=text, heat=heat)
-    return draw_tiles([tiles], LAYOUT, title=title, plt_fig_axis=plt_fig_axis, use_pyplot=use_pyplot)
+    return draw_tiles([tiles], LAYOUT, **drawing)

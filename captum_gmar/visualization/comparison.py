@@ -9,21 +9,36 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from captum_gmar.visualization._heatmap import OUTLIERS, Crop, Heat, Map, Pixels, blend, heat_of
+from captum_gmar.visualization._heatmap import (
+    OUTLIERS,
+    Crop,
+    Heat,
+    Map,
+    Pixels,
+    blend,
+    heat_of,
+    outline_box,
+    scale_together,
+)
 from captum_gmar.visualization._panels import OWN_SCALE, Layout, Tile, draw_tiles, map_text, split_evenly
 
 Maps: TypeAlias = Map | Sequence[Map]
 Images: TypeAlias = Pixels | Sequence[Pixels]
 
 ROWS = Layout(panel=2.35, gap=0.25, columns=6, name_size=10, text_size=8)
+ONE_SCALE = "Maps of one unit\nhave one colour scale."
 
 
 def visualize_comparison(
     attributions: Mapping[str, Maps],
     images: Images,
     *,
+    rows: Sequence[str] = (),
+    share_scale: bool = False,
     crop: Crop | Sequence[Crop | None] | None = None,
+    box: Crop | None = None,
     title: str | None = None,
+    width: float | None = None,
     label: str | Mapping[str, str] | None = None,
     note: str | Mapping[str, str] | None = None,
     smooth: bool = False,
@@ -34,8 +49,11 @@ def visualize_comparison(
     """Draw the maps of several methods side by side: a row for each image, with the photo and a column for each method.
     One image with many methods takes several rows.
 
+    With ``rows``, one image has a row for each of several classes, for example: methods × classes.
+
     Every map has a colour scale of its own, so colours compare places of one map, not one map with another; the colour
-    bar below each gives the values. The scales are those of :func:`~captum_gmar.visualize_attribution`, also in that
+    bar below each gives the values. With ``share_scale``, maps whose label is the same have one scale, and their
+    colours compare. The scales are those of :func:`~captum_gmar.visualize_attribution`, also in that
     maps with negative values have their colours around zero.
 
     Args:
@@ -45,9 +63,18 @@ def visualize_comparison(
         images (PIL.Image.Image, Tensor, numpy.ndarray, or sequence of them): The photos, as
             :func:`~captum_gmar.visualize_attribution` takes them: a sequence, or a tensor or array of four dimensions.
             One image alone may be passed as it is; each method then has one map, as it is.
+        rows (sequence of str, optional): A name for each row, at its left. Of one image, each method then has as many
+            maps as there are rows.
+            Default: (), rows without names
+        share_scale (bool, optional): One colour scale for all maps with the same label.
         crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`, of the image; for several
             images a sequence of them.
             Default: None, the whole images
+        box (tuple of float, optional): What is framed in every panel: that of
+            :func:`~captum_gmar.visualize_attribution`.
+        width (float, optional): Of the figure, in inches: that of a column of a journal, for example. Letters keep
+            their size.
+            Default: None, 2.35 inches for each panel
         label (str or dict, optional): What the colour bars measure, and its unit; where that differs, from the name of
             each method to its label.
             Default: None, "relevance per patch" or "attribution per pixel"
@@ -67,7 +94,7 @@ def visualize_comparison(
     Raises:
         TypeError: if attributions or images are none of these types.
         ValueError: if shapes or values are none of these, a method has not as many maps as there are images, or a map
-            holds NaN or infinity.
+            holds NaN or infinity; if ``width`` has no room for the columns.
 
     Example::
 
@@ -78,30 +105,55 @@ def visualize_comparison(
         >>> [panel.get_title() for panel in axes[0]]
         ['photo', 'GMAR', 'Saliency']
     """
-    photos, crops = _fit_images(images, crop)
-    heats = _heats(attributions, photos, _is_several(images), outlier_perc)
+    photos, crops, boxes = _fit_images(images, rows, crop, box)
+    heats = _heats(attributions, photos, _is_several(images) or bool(rows), outlier_perc)
+    if share_scale:
+        heats = _share_scales(heats, label, outlier_perc)
+    scales, last = ONE_SCALE if share_scale else OWN_SCALE, len(photos) - 1
     tiles = []
-    for index, (photo, place) in enumerate(zip(photos, crops, strict=True)):
-        is_first, is_last = index == 0, index == len(photos) - 1
-        tiles.append(Tile(photo, "photo" if is_first else "", OWN_SCALE if is_last else ""))
+    for index, (photo, place, frame) in enumerate(zip(photos, crops, boxes, strict=True)):
+        row = [Tile(photo, "photo", scales if index == last else "", row=str(rows[index]) if rows else "")]
         for name, maps in heats.items():
             text = map_text(_text_for_method(label, name), maps[index], _text_for_method(note, name))
-            tiles.append(
-                Tile(blend(photo, maps[index], place, smooth), str(name) if is_first else "", text, maps[index])
-            )
+            row.append(Tile(blend(photo, maps[index], place, smooth), str(name), text, maps[index]))
+        if share_scale and index < last:  # the bars of the last row are those of all
+            row = [tile._replace(text="", heat=None) for tile in row]
+        if frame is not None:
+            row = [tile._replace(image=outline_box(tile.image, frame)) for tile in row]
+        tiles += [tile._replace(name="") for tile in row] if index else row
     lines = split_evenly(tiles, ROWS.columns if len(photos) == 1 else len(heats) + 1)
-    figure, panels = draw_tiles(lines, ROWS, title=title, plt_fig_axis=plt_fig_axis, use_pyplot=use_pyplot)
+    figure, panels = draw_tiles(lines, ROWS, title=title, width=width, plt_fig_axis=plt_fig_axis, use_pyplot=use_pyplot)
     return figure, [panels[start : start + len(heats) + 1] for start in range(0, len(panels), len(heats) + 1)]
 
 
-def _fit_images(images: Any, crop: Any) -> tuple[list[Image.Image], list[Crop | None]]:
-    """Return photos no larger than panels can show, and where their maps are in them."""
+def _fit_images(
+    images: Any, rows: Sequence[str], crop: Any, box: Crop | None
+) -> tuple[list[Image.Image], list[Crop | None], list[Crop | None]]:
+    """Return photos no larger than panels can show, and where their maps and a box are in them."""
     each = _each_image(images)
     crops = crop if _is_several(images) and crop is not None else [crop] * len(each)
     if len(crops) != len(each):
         raise ValueError(f"crop must be one for each of the {len(each)} images. Got {len(crops)} instead.")
-    fitted = [ROWS.fit(image, crop=place) for image, place in zip(each, crops, strict=True)]
-    return [photo for photo, _ in fitted], [place for _, place in fitted]
+    if rows and _is_several(images) and len(rows) != len(each):
+        raise ValueError(f"rows must name each of the {len(each)} images. Got {len(rows)} names instead.")
+    fitted = [ROWS.fit(image, crop=place, box=box) for image, place in zip(each, crops, strict=True)]
+    if rows and not _is_several(images):
+        fitted *= len(rows)
+    return [photo for photo, _, _ in fitted], [place for _, place, _ in fitted], [frame for _, _, frame in fitted]
+
+
+def _share_scales(
+    heats: Mapping[str, list[Heat]], label: str | Mapping[str, str] | None, outlier_perc: float
+) -> dict[str, list[Heat]]:
+    """Return the maps of every method in the scale of all maps with the same label."""
+    by_label: dict[Any, list[str]] = {}
+    for name, maps in heats.items():
+        by_label.setdefault((_text_for_method(label, name), maps[0].is_of_pixels), []).append(name)
+    shared: dict[str, list[Heat]] = {}
+    for names in by_label.values():
+        scaled = iter(scale_together([heat for name in names for heat in heats[name]], "attributions", outlier_perc))
+        shared |= {name: [next(scaled) for _ in heats[name]] for name in names}
+    return {name: shared[name] for name in heats}
 
 
 def _text_for_method(text: str | Mapping[str, str] | None, name: str) -> str | None:

@@ -24,6 +24,7 @@ def visualize_token_interaction(
     title: str | None = None,
     label: str | None = "relevance for the framed patch",
     note: str | None = None,
+    width: float | None = None,
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
@@ -41,7 +42,7 @@ def visualize_token_interaction(
         label (str, optional): What the colour bar measures, and its unit.
             Default: "relevance for the framed patch"
 
-    crop, title, note, plt_fig_axis, use_pyplot are those of
+    crop, title, note, width, plt_fig_axis, use_pyplot are those of
     :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
@@ -71,7 +72,8 @@ def visualize_token_interaction(
     itself = f"the framed patch itself keeps {number_text(values[patch])}"
     text = map_text(label, heat, "\n".join(filter(None, [itself, note])))
     box = patch_box(patch, values.shape, crop or (0, 0, *photo.size))
-    return draw_single(photo, heat, text, crop, box, None, title, plt_fig_axis, use_pyplot)
+    drawing: dict[str, Any] = {"title": title, "width": width, "plt_fig_axis": plt_fig_axis, "use_pyplot": use_pyplot}
+    return draw_single(photo, heat, text, crop, box, None, **drawing)
 
 
 def visualize_relevance_flow(

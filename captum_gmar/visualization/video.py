@@ -20,7 +20,7 @@ from captum_gmar.visualization._heatmap import (
     blend,
     heat_of,
     photo_of,
-    scale,
+    scale_together,
 )
 from captum_gmar.visualization._panels import Layout, Tile, draw_tiles, map_text, split_evenly
 
@@ -144,8 +144,5 @@ def _frame_heats(attribution: Map, photos: Sequence[Image.Image], outlier_perc: 
             f"{len(photos)}, evenly, or (frames, channels, height, width). Got shape {maps.shape} instead."
         )
     heats = [heat_of(moment, photos[0], "attribution") for moment in maps]
-    shared = scale(np.stack([heat.values for heat in heats]), "attribution", outlier_perc)
     frames = len(photos) // len(maps)
-    return [
-        shared._replace(values=heat.values, is_of_pixels=heat.is_of_pixels) for heat in heats for _ in range(frames)
-    ]
+    return [heat for heat in scale_together(heats, "attribution", outlier_perc) for _ in range(frames)]

@@ -290,6 +290,21 @@ def test_most_likely_classes_side_by_side(run, work, models, loaded, contrast):
     assert [line[:11].strip() for line in lines] == 2 * ["explained", "", ""]
 
 
+def test_methods_by_classes(run, work, models):
+    """Each row of the arrays is what the method gives by itself; pictures and bibliography name both."""
+    options = ("--model", models / "vit", "--target", "top2", "--output", "out/")
+    for names in ("gmar-l1,legrad", "gmar-l1", "legrad"):
+        files = ("--save-array", f"{names}.npz", "--cite", "a.bib")
+        assert run("photo.png", *options, "--methods", names, *files).status == 0
+    both, *single = (np.load(f"{names}.npz")["relevance"] for names in ("gmar-l1,legrad", "gmar-l1", "legrad"))
+    assert both.shape == (2, 1, 2, 4, 4)
+    np.testing.assert_allclose(both, np.concatenate(single), atol=1e-6)
+    assert written(work / "out")[0] == "photo-comparison-gmar-l1-legrad-top2.png"
+    first, *entries = Path("a.bib").read_text().split("\n\n")
+    assert first.startswith("Caption: Heatmaps of legrad \\cite{bousselham2025legrad}. Images: 1. Where relevance can")
+    assert [entry.partition(",")[0] for entry in entries] == ["@inproceedings{bousselham2025legrad"]
+
+
 def test_classes_are_named_above_their_maps(loaded, pixels):
     """Also where two classes have one name, as cranes do."""
     logits, relevance = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.arange(32.0).view(2, 4, 4)
@@ -326,10 +341,8 @@ def test_top1_is_the_most_likely_class(run, work, models):
         (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
         (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
         (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
-        (
-            ["--target", "top2", "--methods", "gmar-l1,legrad"],
-            "--target top2 must go with one method. Got gmar-l1, legrad instead.",
-        ),
+        (["--share-scale"], "--share-scale must go with several maps. Got one method and one class."),
+        (["--target", "top2", "--width", "1"], "width must be at least 2.30 inches for 3 columns. Got 1.00 instead."),
     ],
 )
 def test_classes_that_cannot_be_had(run, work, models, options, message):

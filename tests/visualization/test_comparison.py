@@ -158,3 +158,60 @@ def test_values_that_do_not_fit(attributions, images, message):
 def test_wrong_types(attributions, images, message):
     with pytest.raises(TypeError, match=message):
         draw(attributions, images)
+
+
+LONG_ROW = "a hound with a long name (class 123), or some other, probability 12.3%"
+GRID = {"GMAR": np.arange(48.0).reshape(2, 4, 6), "Saliency": 2 * np.arange(48.0).reshape(2, 4, 6)}
+
+
+def test_classes_by_methods_of_one_image() -> None:
+    figure, axes = draw(GRID, PHOTOS[0], rows=["tabby", LONG_ROW])
+    assert [row[0].get_ylabel().replace("\n", " ") for row in axes] == ["tabby", LONG_ROW]
+    for number, row in enumerate(axes):
+        for panel, maps in zip(row[1:], GRID.values(), strict=True):
+            np.testing.assert_array_equal(shown(panel), np.asarray(overlay_attribution(maps[number], PHOTOS[0])))
+    assert_nothing_overlaps(figure)
+
+
+def test_one_scale_for_maps_of_one_unit() -> None:
+    """Every map is drawn as if it were a part of one large map of all of its unit."""
+    whole = np.concatenate([GRID["GMAR"].ravel(), GRID["Saliency"].ravel()]).reshape(1, -1)
+    grey = np.zeros((1, whole.size, 3), np.uint8)
+    colours = np.asarray(overlay_attribution(whole, grey)).reshape(2, 2, 4, 6, 3)
+    _, axes = draw(GRID, np.zeros((4, 6, 3), np.uint8), rows=["one", "other"], share_scale=True)
+    for column in range(2):
+        for row in range(2):
+            np.testing.assert_array_equal(shown(axes[row][column + 1]), colours[column, row])
+    assert ticks(axes[0][1]) == []
+    assert ticks(axes[1][1]) == ticks(axes[1][2]) == ["0", "47", "94"]
+    assert axes[1][0].get_xlabel() == "Maps of one unit\nhave one colour scale."
+
+
+def test_maps_of_other_units_keep_their_scale() -> None:
+    label = {"GMAR": "share", "Saliency": "slope"}
+    _, axes = draw(GRID, PHOTOS[0], rows=["one", "other"], share_scale=True, label=label)
+    assert [ticks(panel)[-1] for panel in axes[1][1:]] == ["47", "94"]
+
+
+def test_width_and_frame() -> None:
+    figure, axes = draw(GRID, PHOTOS[0], rows=["one", LONG_ROW], width=6.5, box=(8, 8, 16, 16))
+    assert figure.get_figwidth() == pytest.approx(6.5)
+    assert_nothing_overlaps(figure)
+    _, plain = draw(GRID, PHOTOS[0], rows=["one", "other"])
+    for row, others in zip(axes, plain, strict=True):
+        for panel, other in zip(row, others, strict=True):
+            changed = np.argwhere((shown(panel) != shown(other)).any(-1))
+            assert changed.min() == 7  # the black line outside the box
+            assert changed.max() == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rows": ["one"]}, r"rows must name each of the 2 images\. Got 1 names instead"),
+        ({"width": 1.0}, r"width must be at least 2\.30 inches for 3 columns\. Got 1\.00 instead"),
+    ],
+)
+def test_rows_and_width_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw(**options)
