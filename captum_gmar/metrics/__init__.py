@@ -9,8 +9,8 @@ example on the inputs' device.
   :class:`Zero`, :class:`Mean`, :class:`Blur`, :class:`Noise`, :class:`NoisyLinear`, or
   :class:`~captum_gmar.ablation.TokenRemoval`, which drops tokens instead of filling pixels.
 - Localisation with masks or boxes: :func:`pointing_game`, :func:`relevance_mass_accuracy`,
-  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`. Localisation on mosaics of four images: :func:`mosaic`,
-  :func:`grid_pointing_game`.
+  :func:`relevance_rank_accuracy`, :func:`boxes_to_masks`. Sums over things in a photo:
+  :func:`relevance_by_segment`. Localisation on mosaics of four images: :func:`mosaic`, :func:`grid_pointing_game`.
 - Sanity: :func:`completeness_error`, :func:`class_sensitivity`, :func:`parameter_randomisation`, and
   :func:`control_maps`, the baselines that every method must beat.
 
@@ -60,3 +60,4 @@ from captum_gmar.metrics.relevance_gain import *
 from captum_gmar.metrics.removal import *
 from captum_gmar.metrics.road import *
 from captum_gmar.metrics.sanity import *
+from captum_gmar.metrics.segments import *

@@ -8,6 +8,7 @@ from captum_gmar.visualization.attribution import overlay_attribution, visualize
 from captum_gmar.visualization.comparison import visualize_comparison
 from captum_gmar.visualization.curves import visualize_perturbation_curves
 from captum_gmar.visualization.heads import visualize_head_attention, visualize_head_importance
+from captum_gmar.visualization.segments import visualize_segments
 from captum_gmar.visualization.spectrogram import visualize_spectrogram
 from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize_token_interaction
 from captum_gmar.visualization.video import overlay_video, visualize_video
@@ -21,6 +22,7 @@ __all__ = [
     "visualize_head_importance",
     "visualize_perturbation_curves",
     "visualize_relevance_flow",
+    "visualize_segments",
     "visualize_spectrogram",
     "visualize_token_interaction",
     "visualize_video",
