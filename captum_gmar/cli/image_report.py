@@ -19,6 +19,7 @@ from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.images import FRAMES
 from captum_gmar.files.names import readable_name
 from captum_gmar.visualization import visualize_attribution, visualize_comparison, visualize_token_interaction
+from captum_gmar.visualization._heatmap import photo_of
 from captum_gmar.visualization.tokens import patch_box
 
 TOP = 5  # classes printed
@@ -114,7 +115,7 @@ def draw_picture(explained: ExplainedImage, question: Question, view: PhotoView,
             return visualize_token_interaction(scaled[0][0], view.photo, patch, **options)[0]
         return visualize_attribution(scaled[0][0], view.photo, **options)[0]
     if isinstance(patch, tuple):
-        options["box"] = patch_box(patch, tuple(maps.shape[2:]), view.crop or (0, 0, *view.photo.size))
+        options["box"] = patch_box(patch, tuple(maps.shape[2:]), view.crop or (0, 0, *photo_of(view.photo).size))
     return _draw_grid(scaled, explained, question, view, classifier, **options)
 
 

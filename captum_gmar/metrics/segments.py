@@ -68,7 +68,7 @@ def relevance_by_segment(
     rows = _overlaps(top, bottom, values.shape[0], height)
     columns = _overlaps(left, right, values.shape[1], width)
     per_pixel = rows.T @ values @ columns  # relevance that falls on each pixel
-    shared = sum(part.double() for part in parts.values()).clamp(min=1)  # by the segments at a pixel
+    shared = torch.stack(list(parts.values())).sum(0, dtype=torch.float64).clamp(min=1)  # by the segments at a pixel
     sums = {name: float((part * per_pixel / shared).sum()) for name, part in parts.items()}
     areas = {name: float((part / shared).mean()) for name, part in parts.items()}
     rest = SegmentRelevance(ELSEWHERE, float(values.sum()) - sum(sums.values()), 1 - sum(areas.values()))
@@ -85,7 +85,7 @@ def as_masks(segments: Segments, size: tuple[int, int] | None = None) -> dict[st
             raise ValueError(
                 f"segments must be an integer label map (height, width). Got {labels.dtype} {tuple(labels.shape)}."
             )
-        segments = {str(label): labels == label for label in labels.unique().tolist()}
+        segments = {str(label): labels == label for label in sorted(set(labels.flatten().tolist()))}
     parts = {str(name): torch.as_tensor(part).detach().cpu() for name, part in segments.items()}
     sizes = {tuple(part.shape) for part in parts.values() if part.dim() == 2}
     sizes |= set() if size is None else {tuple(size)}
