@@ -24,7 +24,7 @@ from captum_gmar.inspection.comparison import Comparison
 def compare_image(
     source: Source, image: Path, picture: PictureFile, table: Path | None, settings: CompareSettings
 ) -> Comparison:
-    """Compare methods on an image, write the picture and, if requested, the table, print the results and return them."""
+    """Compare methods on an image, write picture and, if requested, table, print the results and return them."""
     classifier = source.classifier
     target = None
     if settings.target is not None:

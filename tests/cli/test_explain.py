@@ -341,8 +341,11 @@ def test_top1_is_the_most_likely_class(run, work, models):
         (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
         (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
         (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
-        (["--share-scale"], "--share-scale must go with several maps. Got one method and one class."),
-        (["--target", "top2", "--width", "1"], "width must be at least 2.30 inches for 3 columns. Got 1.00 instead."),
+        (
+            ["--share-scale", "--methods", "gmar-l1"],
+            "must go with several maps. Got one method and one class.",
+        ),
+        (["--width", "1", "--target", "top2"], "width must be at least 2.30 inches for 3 columns. Got 1.00 instead."),
     ],
 )
 def test_classes_that_cannot_be_had(run, work, models, options, message):

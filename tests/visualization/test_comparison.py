@@ -164,7 +164,7 @@ LONG_ROW = "a hound with a long name (class 123), or some other, probability 12.
 GRID = {"GMAR": np.arange(48.0).reshape(2, 4, 6), "Saliency": 2 * np.arange(48.0).reshape(2, 4, 6)}
 
 
-def test_classes_by_methods_of_one_image() -> None:
+def test_classes_by_methods_of_one_image():
     figure, axes = draw(GRID, PHOTOS[0], rows=["tabby", LONG_ROW])
     assert [row[0].get_ylabel().replace("\n", " ") for row in axes] == ["tabby", LONG_ROW]
     for number, row in enumerate(axes):
@@ -173,7 +173,7 @@ def test_classes_by_methods_of_one_image() -> None:
     assert_nothing_overlaps(figure)
 
 
-def test_one_scale_for_maps_of_one_unit() -> None:
+def test_one_scale_for_maps_of_one_unit():
     """Every map is drawn as if it were a part of one large map of all of its unit."""
     whole = np.concatenate([GRID["GMAR"].ravel(), GRID["Saliency"].ravel()]).reshape(1, -1)
     grey = np.zeros((1, whole.size, 3), np.uint8)
@@ -187,13 +187,13 @@ def test_one_scale_for_maps_of_one_unit() -> None:
     assert axes[1][0].get_xlabel() == "Maps of one unit\nhave one colour scale."
 
 
-def test_maps_of_other_units_keep_their_scale() -> None:
+def test_maps_of_other_units_keep_their_scale():
     label = {"GMAR": "share", "Saliency": "slope"}
     _, axes = draw(GRID, PHOTOS[0], rows=["one", "other"], share_scale=True, label=label)
     assert [ticks(panel)[-1] for panel in axes[1][1:]] == ["47", "94"]
 
 
-def test_width_and_frame() -> None:
+def test_width_and_frame():
     figure, axes = draw(GRID, PHOTOS[0], rows=["one", LONG_ROW], width=6.5, box=(8, 8, 16, 16))
     assert figure.get_figwidth() == pytest.approx(6.5)
     assert_nothing_overlaps(figure)
@@ -212,6 +212,6 @@ def test_width_and_frame() -> None:
         ({"width": 1.0}, r"width must be at least 2\.30 inches for 3 columns\. Got 1\.00 instead"),
     ],
 )
-def test_rows_and_width_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+def test_rows_and_width_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         draw(**options)
