@@ -20,11 +20,7 @@ Change = Callable[[Tensor], Tensor]  # maps a layer's head outputs (N, H, T, D)
 
 @contextmanager
 def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> Iterator[None]:
-    """Apply ``changes``, which returns a layer's function or None, to the head outputs of ``model`` within the block.
-
-    Other models that run within the block are unchanged. At its end it raises RuntimeError if no attention over the
-    patch grid was captured.
-    """
+    """Apply ``changes``, which returns a layer's function or None, to the head outputs of ``model`` within the block."""
     check_no_checkpointing(model)
     outputs = _HeadOutputs(model, changes)
     with attention_implementation(model, "sdpa"), force_eager(), outputs:

@@ -13,17 +13,10 @@ from captum_gmar.engine.request import ChooseTargets
 
 
 class Explainer:
-    """Several methods for one model.
+    """Several methods for one model: their maps of a batch, with the logits of the same pass.
 
-    ``explain(pixels, targets, contrast)`` returns the maps of all methods for a batch, and ``relevance(name, pixels,
-    targets, contrast)`` those of one method and one class each.
-
-    Args:
-        names: of the methods, in :func:`captum_gmar.list_methods`.
-        model: an image classifier.
-        forward_func: takes pixels, runs the model once and gives its logits (N, classes).
-        tokens: where relevance begins, for methods that take it; none: where they begin themselves.
-        batch_size: how many images or variants of one may run at once. None: 16 on the CPU and 128 elsewhere.
+    ``tokens`` are where relevance begins, for methods that take it. At most ``batch_size`` images or variants of one
+    run at once; None: 16 on the CPU and 128 elsewhere.
     """
 
     def __init__(
@@ -41,23 +34,13 @@ class Explainer:
         self.batch_size = batch_size
 
     def explain(self, pixels: Tensor, targets: Tensor | ChooseTargets, contrast: int | None = None) -> TargetMaps:
-        """Explain a batch of images by all methods.
+        """Explain a batch of images by all methods, for the classes (N, K) or those that ``targets`` chooses of the
+        logits.
 
         With methods of ours the logits are those of a pass that explains, so that the model runs forward once for each
-        method; with Captum's alone it runs once more.
-
-        Args:
-            pixels: (N, channels, height, width); all run at once.
-            targets: the classes (N, K) that are explained, or what chooses them of the logits (N, classes).
-            contrast: a class that targets are held against, of methods that take one.
-
-        Returns:
-            :class:`~captum_gmar.attr._base.TargetMaps` on the CPU, with **relevance** (methods, N, K, rows, columns),
-            in the order of the methods, and **head_importance** of the first of them that weighs heads.
-
-        Raises:
-            RuntimeError: if a method cannot explain these; the message begins with its name. An example whose target is
-                the contrast is refused, so choose another class for it, and leave it out afterwards.
+        method; with Captum's alone it runs once more. The result is on the CPU, with **relevance** (methods, N, K,
+        rows, columns) and **head_importance** of the first method that weighs heads. An example whose target is the
+        contrast is refused: choose another class for it, and leave it out afterwards.
         """
         leading = self._leading()
         if leading is None:
@@ -78,11 +61,7 @@ class Explainer:
         return TargetMaps(maps.logits.cpu(), maps.targets.cpu(), torch.stack([m.cpu() for m in relevance]), importance)
 
     def relevance(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None = None) -> Tensor:
-        """Compute the relevance (N, rows, columns) of one method for targets (N,), on the device of the pixels.
-
-        Raises:
-            RuntimeError: if it cannot explain these; the message begins with its name.
-        """
+        """Compute the relevance (N, rows, columns) of one method for targets (N,), on the device of the pixels."""
         batch_size = self.batch_size or images_at_once(pixels.device)
         with name_errors(name):
             return relevance_of(

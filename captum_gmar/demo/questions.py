@@ -37,12 +37,8 @@ class SceneQuestion(NamedTuple):
 def questions_of(scene: Scene) -> list[SceneQuestion]:
     """Return all questions with exactly one right answer about a scene of one or two objects.
 
-    Args:
-        scene: Scene of one or two objects.
-
-    Returns:
-        list: Questions. Two objects without a clear relation have none. Two objects of the same shape have only the
-        description, since questions name objects by shape.
+    Two objects without a clear relation have none. Two objects of the same shape have only the description, since
+    questions name objects by shape.
 
     Example::
 

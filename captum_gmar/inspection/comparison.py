@@ -22,28 +22,16 @@ HEADER = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What :func:`compare` returns. A notebook shows it as its table; so does ``print``.
+    """What :func:`compare` returns. A notebook shows it as its table; so does ``print``."""
 
-    Attributes:
-        methods: What was measured of each method, in the given order.
-        controls: The same of the maps that know nothing of the model: random map, uniform map and centre blob.
-        target: The class that was explained and followed; None for a model with one output.
-        score: What is followed, for the whole image: the target's probability or, without softmax, output.
-        is_probability: Which of the two.
-        removal: How patches were removed, for insertion and deletion.
-        steps: Of the curves.
-        ig_steps: Of integrated gradients.
-        device: Where all was run.
-    """
-
-    methods: tuple[MethodResult, ...]
-    controls: tuple[MethodResult, ...]
-    target: int | None
-    score: float
+    methods: tuple[MethodResult, ...]  # what was measured of each, in the given order
+    controls: tuple[MethodResult, ...]  # the same of random map, uniform map and centre blob
+    target: int | None  # the class that was explained and followed; None for a model with one output
+    score: float  # of the whole image: the target's probability or, without softmax, output
     is_probability: bool
-    removal: str
-    steps: int
-    ig_steps: int
+    removal: str  # of patches, for insertion and deletion
+    steps: int  # of the curves
+    ig_steps: int  # of integrated gradients
     device: str
 
     @property
@@ -69,16 +57,9 @@ class Comparison:
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
         """Draw the photo, and of every method its map over it, its curves and its costs.
 
-        Args:
-            image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`captum_gmar.visualize_attribution`
-                takes it.
-            options: crop, title, smooth, plt_fig_axis and use_pyplot of
-                :func:`captum_gmar.inspection.picture.visualize_side_by_side`.
-
-        Returns:
-            2-element tuple of **figure**, **axes**:
-            - **figure** (*matplotlib.figure.Figure*)
-            - **axes** (*list of list of matplotlib.axes.Axes*): two of the photo and of every method, the upper first.
+        ``options`` are crop, title, smooth, plt_fig_axis and use_pyplot of
+        :func:`captum_gmar.inspection.picture.visualize_side_by_side`. Return the figure, and two axes of the photo and
+        of every method, the upper first.
         """
         return visualize_side_by_side(
             self.methods,

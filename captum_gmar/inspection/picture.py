@@ -54,35 +54,18 @@ def visualize_side_by_side(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Draw the photo, and of every method its map over the photo and below it the curves of insertion and deletion,
-    their areas, and what the map costs.
+    """Draw the photo, and of every method its map over it and below it the curves of insertion and deletion, and its
+    costs.
 
     All curves have the same axes. In grey among them are those of the reference, the random map for example. Every map
     has a colour scale of its own, that of :func:`~captum_gmar.visualize_attribution`; for its values draw it with that
     function or with :func:`~captum_gmar.visualize_comparison`.
 
-    Args:
-        methods (sequence of MethodResult): ``methods`` of what :func:`captum_gmar.compare` returned.
-        reference (MethodResult): One of its ``controls``.
-        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`~captum_gmar.visualize_attribution` takes
-            it.
-        followed (str): What the curves follow.
-        is_probability (bool): Whether that is one, from 0 to 1.
-        removal (str): How patches were removed.
-        plt_fig_axis (tuple, optional): A figure and 2 × (1 + methods) of its axes to draw in, the upper and the lower
-            of the photo and then of every method.
-
-    crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
+    ``methods`` and ``reference`` are ``methods`` and one of the ``controls`` of what :func:`captum_gmar.compare`
+    returned, ``followed`` names what the curves follow. ``plt_fig_axis`` is a figure and 2 × (1 + methods) of its axes,
+    the upper and the lower of the photo and then of every method, which are returned. The other arguments and the
+    errors are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
     :func:`~captum_gmar.visualize_comparison`.
-
-    Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of list of matplotlib.axes.Axes*): of the photo and of every method, the upper and the lower.
-
-    Raises:
-        TypeError: if the image is none of these types.
-        ValueError: if shapes or values are none of these, or a map holds NaN or infinity.
     """
     photo, crop = PAIRS.fit(image, crop=crop)
     tiles = [Tile(photo, "photo")]

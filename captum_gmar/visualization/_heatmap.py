@@ -101,12 +101,11 @@ def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
 
 
 def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
-    """Return values with the scale of their colours.
+    """Return values with the scale of their colours, from zero, or as far down as up, to the largest value.
 
-    It goes from zero, or as far down as up, to the largest value. A map that is nowhere small is shown above its least
-    value. The scale is never shorter than the mean, or twice the mean from zero, so that a map whose values hardly
-    differ looks as flat as it is. Where at most ``outlier_perc`` percent of the values are far from all others, the
-    scale ends at the others.
+    A map that is nowhere small is shown above its least value. The scale is never shorter than the mean, or twice the
+    mean from zero, so that a map whose values hardly differ looks as flat as it is. Where at most ``outlier_perc``
+    percent of the values are far from all others, the scale ends at the others.
     """
     if not isinstance(outlier_perc, Real) or not 0 <= outlier_perc < 100:
         raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc!r} instead.")

@@ -27,11 +27,7 @@ MOST_ELEMENTS = {"cpu": 2**14, "elsewhere": 2**19}
 
 @dataclass(eq=False)
 class BatchedTap(LayerTap):
-    """A layer that is read after the backward pass, together with others; its edge is its output.
-
-    Args:
-        is_read: whether there is a backward pass.
-    """
+    """A layer that is read after the backward pass, if there is one, together with others; its edge is its output."""
 
     is_read: bool = True
     layer: AttentionLayer | None = None
@@ -67,11 +63,7 @@ def is_small(query: Tensor, value: Tensor) -> bool:
 
 
 class LayerBatch:
-    """Layers of one shape, precision, device and kind of mask; their matrices are computed together at the first read.
-
-    Args:
-        layers: without gradient, or with their value and its output's gradient.
-    """
+    """Layers of one shape, precision, device and kind of mask; their matrices are computed together at the first read."""
 
     def __init__(self, layers: Sequence[AttentionLayer | LayerGradient]) -> None:
         self.layers: Sequence[Any] = layers

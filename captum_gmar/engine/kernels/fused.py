@@ -40,13 +40,9 @@ _SMALLEST = torch.finfo(torch.float32).tiny  # of a unit, which must not be zero
 
 @dataclass(eq=False)
 class FusedTap(LayerTap):
-    """A layer in torch's own backward, beside which a listener reads it.
+    """A layer in torch's own backward, beside which a listener reads it."""
 
-    Args:
-        matrix: "attention" or "product", of which rows are read by the gradient of the value; None if none are.
-    """
-
-    matrix: str | None = None
+    matrix: str | None = None  # "attention" or "product", of which rows are read by the gradient of the value
     unit: Tensor | None = None  # of the row on its way, in half precision
 
     def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
@@ -194,9 +190,7 @@ def read_by_value(layer: LayerGradient, reduction: Reduction) -> HeadSums:
 def attention_and_log_sums(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute ``F.scaled_dot_product_attention`` without gradient, and log Σ exp of each query's scores (N, H, T) where
-    torch keeps them, as it may on devices other than the CPU.
-    """
+    """Compute ``F.scaled_dot_product_attention`` without gradient, and where torch keeps them its log sums (N, H, T)."""
     if query.device.type == "cpu" or mask is not None:
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale), None
     with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
@@ -207,9 +201,7 @@ def attention_and_log_sums(
 
 
 def log_sums(attended: Tensor, query: Tensor) -> Tensor | None:
-    """Return log Σ exp of the scores (N, H, T) of each query (N, H, T, D) in unmasked attention; None if torch did not
-    keep them.
-    """
+    """Return log Σ exp of the scores (N, H, T) of each query (N, H, T, D) without mask, if torch kept them."""
     sums = _saved_log_sums(attended, query)
     return sums if sums is not None and _is_right(query.device, query.dtype, query.shape[-1]) else None
 

@@ -79,9 +79,7 @@ def _has_triton() -> bool:
 
 
 def read_by_kernel(layer: LayerGradient, reduction: Reduction) -> HeadSums:
-    """Compute a reduction: in a pass over the keys of each query, where attention counts, and one over the queries of
-    each key.
-    """
+    """Compute a reduction in a pass over the keys of each query and one over the queries of each key."""
     row, matrix, norm, summed = reduction
     queries, keys = layer.query.shape[:-1], torch.Size((*layer.query.shape[:2], layer.key.shape[-2]))
     sums_queries = matrix is None and summed is not None  # which of the passes adds up the norm

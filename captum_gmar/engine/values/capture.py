@@ -29,27 +29,19 @@ SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map 
 class ValueMode(AttentionMode):
     """The values that attention mixes within the block and this thread, in the order of the calls.
 
-    Parameters are constants, so that nothing is kept for their gradient.
-
-    Attributes:
-        writes_out: whether attention is written out, where torch computes it at once, and kept beside the values.
-        layer: the layer that runs; values are kept where there is one. EACH: every attention counts as one.
-        entry: the tokens that entered the list of layers that runs.
-        is_separable: whether no attention over positions came before the layers.
-        values: of each attention, in order.
-        maps: the spatial shapes of convolutions' outputs, of those that depend on the inputs.
-        streams: of tokens that stand for positions; of EACH, no other values are kept.
+    Parameters are constants, so that nothing is kept for their gradient. With ``writes_out`` attention is written out,
+    where torch computes it at once, and kept beside the values.
     """
 
     def __init__(self, layer: int | None, writes_out: bool = False) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer = layer  # that runs, of whose values some are kept; EACH: every attention counts as one
         self.writes_out = writes_out
-        self.entry: Tensor | None = None
-        self.is_separable = True
+        self.entry: Tensor | None = None  # the tokens that entered the list of layers that runs
+        self.is_separable = True  # no attention over positions came before the layers
         self.values: list[MixedValues] = []
-        self.maps: dict[tuple[int, ...], None] = {}
-        self.streams = TokenStreams()
+        self.maps: dict[tuple[int, ...], None] = {}  # spatial shapes of convolutions of the inputs
+        self.streams = TokenStreams()  # of tokens that stand for positions; of EACH, no other values are kept
         # what was made of attention weights alone, with where their queries stand
         self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._sampled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of samples of a map alone

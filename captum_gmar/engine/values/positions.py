@@ -111,7 +111,7 @@ class Positions:
         return product.sum((1, 2) if is_among_channels else (1, 3))  # attention among channels has positions last
 
     def _undo_cut(self, tokens: Tensor, mixed: MixedValues) -> Tensor | None:
-        """Return the tokens as before a cut ahead of their layers, those that attend as a whole in the order of the
+        """Return the tokens as before a cut ahead of their layers: those that attend as a whole in the order of the
         cuts.
         """
         entry, channels = mixed.entry, -1 if mixed.channels is None else mixed.channels
@@ -229,9 +229,7 @@ def _origin(root: Tensor | GradientEdge) -> GradientEdge | None:
 
 
 def _origin_of_parts(joint: GradientEdge) -> GradientEdge | None:
-    """Return the one origin of all parts of a concatenation, as of windows with the class token; None if there are
-    more.
-    """
+    """Return the one origin of all parts of a concatenation, as of windows with the class token; None if several."""
     origins = {_origin(part) for part in _following(joint.node)}
     return origins.pop() if len(origins) == 1 else None
 

@@ -24,18 +24,14 @@ class SkippedLayers:
     A *slot* holds a layer's output for all examples. Between the stages there are as many slots as layers before or,
     for models that count their examples at the start, as all layers: then those that no layer has filled yet hold the
     last output.
-
-    Attributes:
-        is_separable: whether layers followed one another, with so many examples; else the rest of the pass is in vain.
-        entries: the tokens that enter each stage, of the true examples.
     """
 
     def __init__(self, stages: Sequence[Sequence[nn.Module]], is_whole: bool) -> None:
         self.stages = stages
         self.starts = [0, *accumulate(map(len, stages))]
         self.is_whole = is_whole
-        self.is_separable = True
-        self.entries: list[Tensor] = []
+        self.is_separable = True  # layers follow one another; else the rest of the pass is in vain
+        self.entries: list[Tensor] = []  # the tokens that enter each stage, of the true examples
         self.outputs: list[Tensor] = []  # of the layers of this stage so far
         self.carried: Tensor | None = None  # slots that skip this stage
         self.rows = 0  # of a slot
@@ -88,10 +84,8 @@ def skip_later_layers(
 ) -> Iterator[SkippedLayers]:
     """Give each layer the gradient of its own logits, within the block and this thread.
 
-    Args:
-        stages: the layers of each stage, first to last.
-        is_whole: whether there are as many slots from the start on as layers.
-        enter_layer: called with the layer's number before it runs, and with None after it.
+    ``stages`` are the layers of each stage, with as many slots from the start on as layers if ``is_whole``.
+    ``enter_layer`` is called with the layer's number before it runs, and with None after it.
     """
     passing = SkippedLayers(stages, is_whole)
     with ExitStack() as stack:

@@ -30,15 +30,9 @@ class Report:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Report):
-    """The result of :func:`captum_gmar.evaluate`. A notebook shows it as its tables; so does ``print``.
+    """The result of :func:`captum_gmar.evaluate`. A notebook shows it as its tables; so does ``print``."""
 
-    Attributes:
-        results: Measurements of every image, in the order of the data.
-        provenance: Origin of the results.
-        tables: Tables of the results.
-    """
-
-    results: Sequence[Result]
+    results: Sequence[Result]  # measurements of every image, in the order of the data
     provenance: Provenance
     tables: Tables
 
@@ -52,9 +46,8 @@ class Evaluation(Report):
         return self.tables.records["examples"]
 
     def means(self) -> Records:
-        """Return a row for every metric, removal and method: the mean over the images, and its 95 % bootstrap interval.
-
-        ``low`` and ``high`` are None of fewer than ten images.
+        """Return a row for every metric, removal and method: the mean over the images, and its 95 % interval if there
+        is one.
         """
         return self.tables.records["summary"]
 
@@ -69,12 +62,8 @@ class Evaluation(Report):
     def curves(self, metric: str, removal: str) -> Mapping[str, PerturbationCurve]:
         """Return the curves of every method for :func:`captum_gmar.visualization.visualize_perturbation_curves`.
 
-        Args:
-            metric (str): "insertion" or "deletion", or another that is the area under a curve.
-            removal (str): Name of a way of removal.
-
-        Returns:
-            dict: From name to curves of all images; empty if that was not measured.
+        ``metric`` is "insertion", "deletion" or another that is the area under a curve. Without measurements there are
+        none.
         """
         return self.tables.curves.get(Quantity(metric, removal), {})
 
@@ -83,15 +72,9 @@ class Evaluation(Report):
         return self.tables.report
 
     def visualize(self, *, use_pyplot: bool = True) -> "tuple[Figure, list[Axes]]":
-        """Plot the mean of every method with its interval, a panel for each metric and removal.
+        """Plot the mean of every method with its interval; return the figure and a panel for each metric and removal.
 
-        Args:
-            use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it.
-
-        Returns:
-            2-element tuple of **figure**, **axes**:
-            - **figure** (*matplotlib.figure.Figure*)
-            - **axes** (*list of matplotlib.axes.Axes*): one for each metric and removal.
+        With ``use_pyplot`` pyplot makes and shows the figure.
         """
         from captum_gmar.evaluation.reports.report_files import plot_means
 

@@ -85,17 +85,10 @@ class Run:
     ) -> tuple[Kept, list[Skipped]]:
         """Measure the examples that are not kept yet. No process returns before all are done.
 
-        Args:
-            numbers: of the examples.
-            work: measures them.
-            methods: that are measured.
-            lacks: returns the methods that the records of an example lack.
-            targets: of examples by number, if not those of the batches.
-            part: subfolder of the journal.
-            name: of the work, for the progress.
-
-        Returns:
-            In the first process all that is kept, in others nothing; in every process what was skipped.
+        ``lacks`` returns the methods that the records of an example lack, ``targets`` that of an example's number, if
+        not those of the batches; ``part`` is a subfolder of the journal, and ``name`` that of the work, for the
+        progress. Return all that is kept in the first process, nothing in others, and in every process what was
+        skipped.
         """
         journal, examples = self.folder / JOURNAL / part, self.batches.examples
         kept = Kept({}, [], [])
