@@ -25,10 +25,10 @@ from captum_gmar.attr.scores import log_odds
 from captum_gmar.classifier.vision_task import load_answering
 from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
-from captum_gmar.demo.questions import SceneQuestion, questions_of
 from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics._statistics import margin
+from tools.answering_model.questions import SceneQuestion, questions_of
 
 FIRST_SEED = 700_000
 KINDS = ("shape", "texture", "relation")

@@ -17,8 +17,8 @@ from benchmarks import known_words
 from benchmarks.known_words import METHODS, PATCHES, ask, faithfulness, on_objects, record, rollout
 from captum_gmar.demo import make_scene
 from captum_gmar.demo.drawing import SIZE
-from captum_gmar.demo.questions import questions_of
 from tools.answering_model.network import build_model, build_processor
+from tools.answering_model.questions import questions_of
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ Change = Callable[[Tensor], Tensor]  # maps a layer's head outputs (N, H, T, D)
 
 @contextmanager
 def head_outputs(model: nn.Module, changes: Callable[[int], Change | None]) -> Iterator[None]:
-    """Apply ``changes``, which returns a layer's function or None, to the head outputs of ``model`` within the block."""
+    """Apply ``changes``, which returns a layer's function or None, to ``model``'s head outputs within the block."""
     check_no_checkpointing(model)
     outputs = _HeadOutputs(model, changes)
     with attention_implementation(model, "sdpa"), force_eager(), outputs:

@@ -141,7 +141,7 @@ def answering_folder() -> AbstractContextManager[Path]:
 def load_answering_model() -> LlavaForConditionalGeneration:
     """Load the model that answers questions about scenes of one or two objects, in evaluation mode.
 
-    The vision tower is the demo model. `captum_gmar.demo.questions` lists the questions of its training.
+    The vision tower is the demo model.
 
     Returns:
         LlavaForConditionalGeneration: Decoder of 4 layers of 4 heads with 14x14 image tokens.

@@ -27,7 +27,7 @@ from captum_gmar.demo import (
 )
 from captum_gmar.demo.drawing import SIZE
 from captum_gmar.demo.patches import patch_shares
-from captum_gmar.demo.questions import questions_of
+from tools.answering_model.questions import questions_of
 
 MODEL = Path(captum_gmar.demo.__file__).parent / "model"
 FRESH_SEEDS = range(700_000, 700_400)  # neither training nor the card's accuracy used them

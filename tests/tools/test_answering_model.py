@@ -13,7 +13,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from captum_gmar.demo import load_model, make_scene
 from captum_gmar.demo.patches import GRID, scene_pixel_values
-from captum_gmar.demo.questions import questions_of
 from captum_gmar.demo.scenes import KINDS
 from tools.answering_model import train
 from tools.answering_model.aligning import align
@@ -30,6 +29,7 @@ from tools.answering_model.lessons import (
 )
 from tools.answering_model.measures import words_right
 from tools.answering_model.network import LONGEST, WIDTH, build_model, build_processor, see, vocabulary
+from tools.answering_model.questions import questions_of
 from tools.training.loop import Stage
 
 SEED = 5_000_000

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares, scene_pixel_values
-from captum_gmar.demo.questions import SceneQuestion, questions_of
 from captum_gmar.demo.scenes import KINDS, Scene, make_scene
 from tools.answering_model.network import END, PAD, SEEN_LAYERS, see, vocabulary
+from tools.answering_model.questions import SceneQuestion, questions_of
 
 QUESTIONS: Final = 8  # about a scene in one sequence, none of which sees another
 LENGTH: Final = 16  # tokens of a question and its answer

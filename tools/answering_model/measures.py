@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from captum_gmar.demo.questions import Word
 from tools.answering_model.lessons import draw_scenes
+from tools.answering_model.questions import Word
 
 
 def words_right(model: Any, processor: Any, first_seed: int, scenes: int) -> str:

@@ -20,8 +20,8 @@ from transformers import (
 
 from captum_gmar import demo
 from captum_gmar.demo.patches import GRID, PATCH
-from captum_gmar.demo.questions import OPPOSITE
 from captum_gmar.demo.scenes import KINDS
+from tools.answering_model.questions import OPPOSITE
 from tools.training.networks import initialise
 
 IMAGE: Final = "<image>"

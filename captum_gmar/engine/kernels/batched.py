@@ -63,7 +63,7 @@ def is_small(query: Tensor, value: Tensor) -> bool:
 
 
 class LayerBatch:
-    """Layers of one shape, precision, device and kind of mask; their matrices are computed together at the first read."""
+    """Layers of one shape, precision, device and kind of mask; the first read computes all their matrices."""
 
     def __init__(self, layers: Sequence[AttentionLayer | LayerGradient]) -> None:
         self.layers: Sequence[Any] = layers

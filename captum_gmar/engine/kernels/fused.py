@@ -190,7 +190,7 @@ def read_by_value(layer: LayerGradient, reduction: Reduction) -> HeadSums:
 def attention_and_log_sums(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute ``F.scaled_dot_product_attention`` without gradient, and where torch keeps them its log sums (N, H, T)."""
+    """Compute ``F.scaled_dot_product_attention`` without gradient, and its log sums (N, H, T) if torch keeps them."""
     if query.device.type == "cpu" or mask is not None:
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale), None
     with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):

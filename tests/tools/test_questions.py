@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from captum_gmar.demo import CLASSES, make_scene
-from captum_gmar.demo.questions import DESCRIBE, questions_of
+from tools.answering_model.questions import DESCRIBE, questions_of
 
 SEEDS = range(800_000, 800_060)
 
