@@ -7,11 +7,12 @@ import torch
 from field_families import FIELD_FAMILIES, swin
 from torch.testing import assert_close
 
-from captum_gmar import AttentionEvidence, GMARAttribution, TokenEvidence
+from captum_gmar import AttentionEvidence, AttentionRollout, GMARAttribution, RawAttention, TokenEvidence
 from captum_gmar.engine.explain import Pass, choose_pass
 from captum_gmar.engine.models.introspection import ModelInfo
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("make", [AttentionEvidence, GMARAttribution])
 def test_two_models_of_windows(make):
     torch.manual_seed(0)
@@ -22,6 +23,18 @@ def test_two_models_of_windows(make):
         with pytest.raises(RuntimeError, match="forward_func must run one model"):
             method.relevance(inputs, 1)
     assert_close(make(first).relevance(inputs, 1), expected, rtol=0, atol=0)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("make", [AttentionRollout, RawAttention])
+def test_attention_of_windows_that_the_output_does_not_read(make):
+    torch.manual_seed(0)
+    (first, second), inputs = (swin("Swin").eval() for _ in range(2)), torch.randn(2, 3, 60, 60)
+    method = make(first, forward_func=lambda pixels: first(pixels).logits + second(pixels).logits.detach())
+    with pytest.raises(RuntimeError, match="the output does not depend on the attention of layer"):
+        method.relevance(inputs)
+    kept = make(first, forward_func=lambda pixels: first(pixels).logits * 2)
+    assert_close(kept.relevance(inputs), make(first).relevance(inputs), rtol=0, atol=0)
 
 
 def test_a_function_changes_nothing_for_the_next_call():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import NoAttentionError, NoPatchGridError, check_deterministic
 from captum_gmar.engine.finite_checks import check_finite
+from captum_gmar.engine.hooks.autograd_graph import depends
 from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.kernels.precision import sum_dtype, widen, without_autocast
 from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduction, combine_norms, read_blocks
@@ -143,6 +144,9 @@ def explain_windows(
         raise refusal or _no_places_error(model)
     refuse = partial(_not_windows_error, model, refusal)
     layers = [_layer(mixed, positions, refuse) for mixed in mode.values]
+    for number, layer in enumerate(layers if forward_func.run is not model and plan.rule is None else ()):
+        if layer.attention.grad_fn is not None and not depends((logits,), layer.attention.grad_fn):
+            raise refuse(f"the output does not depend on the attention of layer {number}")
     _check_plan(plan)
     layers = layers[first_layer(plan.start_layer, len(layers)) :]
     targets = request.targets_for(logits.detach(), len(inputs))
