@@ -107,10 +107,12 @@ def _first_row(edge: tuple[Any, int]) -> int | None:
         if kind == "UnbindBackward0":
             return number
         if kind in ("SelectBackward0", "SliceBackward0", "SplitBackward0"):
-            size, dims = node._saved_self_sym_sizes[0], len(node._saved_self_sym_sizes)
+            size, dims = int(node._saved_self_sym_sizes[0]), len(node._saved_self_sym_sizes)
             if _is_first(node._saved_dim, dims):
-                first = {"SelectBackward0": "_saved_index", "SliceBackward0": "_saved_start"}.get(kind)
-                return _signed(getattr(node, first)) % size if first else number * node._saved_split_size
+                if kind == "SplitBackward0":
+                    return number * int(node._saved_split_size)
+                first: int = node._saved_index if kind == "SelectBackward0" else node._saved_start
+                return _signed(first) % size
         pending += node.next_functions
     return None
 
