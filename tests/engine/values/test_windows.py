@@ -242,8 +242,8 @@ def test_low_precision_finds_the_same_places(precision):
         (LeGrad, "Swin", "several grids"),
         (lambda model: GMARAttribution(model, recursion="forward"), "Swin", "recursion='rollout'"),
         (lambda model: AttentionRollout(model, recursion="additive"), "Swin", "recursion='rollout'"),
-        (GMARAttribution, "PVT", "queries and keys are not of the same tokens. AttentionEvidence"),
-        (GMARAttribution, "Hiera", "queries and keys are not of the same tokens. AttentionEvidence"),
+        (GMARAttribution, "PVT", "queries and keys are not of the same tokens. TokenEvidence"),
+        (GMARAttribution, "Hiera", "queries and keys are not of the same tokens. TokenEvidence"),
     ],
 )
 def test_what_is_not_defined(method, family, says):
