@@ -136,7 +136,7 @@ picture for one image, or folder, which is made if it ends in a slash, for <imag
 <image>-comparison-<methods>.png; class, contrast, tokens, size and all else that is given stand in the name as well. A
 file named like this is replaced by a picture of the same image, model and settings alone, which a note in it tells.
 Such pictures are left out when their folder is explained. A file that ends in .html is a page of the 20 likeliest
-classes, each with its evidence by these methods
+classes, each with its evidence by these methods, and with its score without the strongest patches
 """
 
 
@@ -167,6 +167,12 @@ def add_command(subparsers: Any) -> None:
     add("--threshold", type=share, metavar="P", help="probability that what a detector sees must have (default: 0.5)")
     add("--mask", type=place, metavar="FILE", help=MASK)
     add("--point", type=point, metavar="X,Y", help="of a segmenter: a class at this pixel of the image alone")
+    add(
+        "--no-proof",
+        action="store_true",
+        default=None,
+        help="leave the removal of patches out of a page, which takes most of its time",
+    )
     add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add("--prompt", metavar="TEXT", help=PROMPT)
     add("--answer", metavar="TEXT", help="explain this answer, not the model's own")
@@ -244,6 +250,8 @@ def _check_page(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None:
             option = name.replace("_", "-")
             raise CommandError(f"--{option} must go with a picture, as a page holds all likely classes. Got a page.")
+    if arguments.no_proof and not _is_page(arguments):
+        raise CommandError("--no-proof must go with --output of a page, such as page.html")
 
 
 def _image_mark(settings: ExplainSettings) -> str:
@@ -342,7 +350,8 @@ def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tu
 
 def _check_prompt(arguments: argparse.Namespace) -> None:
     """Raise a CommandError if options do not go with --prompt, or with one another."""
-    others = ["methods", "target", "text", "tokens", "save_array", "size", "batch_size", *DRAWING, *TASK_OPTIONS]
+    others = ["methods", "target", "text", "tokens", "save_array", "no_proof", "size", "batch_size"]
+    others += [*DRAWING, *TASK_OPTIONS]
     given = [name for name in others if getattr(arguments, name) is not None]
     if given:
         raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
@@ -385,4 +394,5 @@ def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
         size=arguments.size,
         share_scale=arguments.share_scale,
         width=arguments.width,
+        with_proof=_is_page(arguments) and not arguments.no_proof,
     )

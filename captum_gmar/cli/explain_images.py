@@ -32,6 +32,7 @@ from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.names import readable_name
 from captum_gmar.files.writing import save_arrays, save_picture, write_page
 from captum_gmar.inspection.class_page import ClassPage
+from captum_gmar.metrics.removal import Blur
 
 Pictures = Mapping[Path, PictureFile]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
@@ -80,7 +81,7 @@ class ExplainWork:
         self.classifier = source.classifier
         self.read = source.read
         self.pictures = pictures
-        self.with_heads = settings.with_heads
+        self.with_heads, self.with_proof = settings.with_heads, settings.with_proof
         self.question = _question(settings, self.classifier.labels)
         self.explainer = Explainer(
             settings.methods,
@@ -186,6 +187,8 @@ class ExplainWork:
     def _write_page(self, file: PictureFile, view: PhotoView, pixels: Tensor) -> None:
         classifier, methods = self.classifier, self.question.methods
         options: dict[str, Any] = {"crop": view.crop, "forward_func": classifier.logits}
+        if self.with_proof:
+            options |= {"proof": Blur(), "show_progress": sys.stderr.isatty()}
         page = ClassPage(classifier.model, pixels[None], view.photo, classifier.labels, methods, **options)
         write_page(file.path, page.html, file.note)
 

@@ -279,6 +279,7 @@ class ExplainSettings(NamedTuple):
     size: int | None = None  # of the pixels; None: the model's own
     share_scale: bool | None = None  # one scale for all maps of one unit
     width: float | None = None  # inches of a picture
+    with_proof: bool = False  # pages remove patches, too
 
     @property
     def top(self) -> int:

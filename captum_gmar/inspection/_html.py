@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from io import BytesIO
+from pathlib import PurePath
 from typing import Any
 
 from PIL import Image
+from torch import nn
 
+from captum_gmar.engine.models.patch_grid import config_of
 from captum_gmar.visualization._heatmap import OPACITY, Array
 from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
 
@@ -22,6 +25,11 @@ def shrink(photo: Image.Image) -> Image.Image:
     photo = photo.copy()
     photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
     return photo
+
+
+def model_name(model: nn.Module) -> str:
+    """Return the name of a model on its hub or the name of its folder; of a model without either, its class."""
+    return PurePath(getattr(config_of(model), "name_or_path", "")).name or type(model).__name__
 
 
 def round_values(relevance: Array, digits: int) -> list[float]:
@@ -44,7 +52,7 @@ def fill_page(template: str, content: Any, texts: Mapping[str, str]) -> str:
     parts = {name: escape(text) for name, text in {**texts, "SIGNS": SIGNS}.items()}
     parts |= {"FOR": f"rgb{FOR}", "AGAINST": f"rgb{AGAINST}", "OPACITY": str(OPACITY)}
     parts["CONTENT"] = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    page = files(__package__).joinpath(template).read_text(encoding="utf-8")
+    page = _read_text(template).replace("@STYLE@", _read_text("page.css")).replace("@SCRIPT@", _read_text("page.js"))
     return re.sub("@([A-Z]+)@", lambda place: parts[place[1]], page)  # once, as texts may hold such words as well
 
 
@@ -54,3 +62,7 @@ def frame_page(page: str, title: str) -> str:
         f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="allow-scripts" '
         'style="width: 100%; height: 640px; border: 0"></iframe>'
     )
+
+
+def _read_text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -109,9 +109,14 @@ def test_a_page_of_classes(tmp_path, capsys):
     assert f"<title>Evidence for each class: {names[0]}</title>" in page
     assert all(f'"name":"{name}"' in page for name in ("token-evidence", "gmar-l1"))
     assert len(page) < 300_000
+    assert '"removal":"blur (sigma 10)"' in page
+    assert cli.main(["explain", "--output", str(path), "--no-proof"]) == 0
+    assert '"removal"' not in path.read_text(encoding="utf-8")
     capsys.readouterr()
     assert cli.main(["explain", "--output", str(path), "--target", "1"]) == 2
     assert "--target must go with a picture, as a page holds all likely classes" in capsys.readouterr().err
+    assert cli.main(["explain", "--no-proof"]) == 2
+    assert "--no-proof must go with --output of a page, such as page.html" in capsys.readouterr().err
 
 
 def test_version_and_command_missing(tmp_path):

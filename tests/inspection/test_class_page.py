@@ -10,17 +10,19 @@ from PIL import Image
 
 from captum_gmar import GMARAttribution, TokenEvidence
 from captum_gmar.inspection.class_page import ClassPage
+from captum_gmar.metrics import Mean
 from inspection.browser import BROWSER, told_by
 
 PHOTO = Image.new("RGB", (60, 40), "#808080")
 DRIVER = """
 <script>
+{
 const tell = {}, all = name => [...document.querySelectorAll(name)];
-const strengths = () => all("svg")[0] && [...all("svg")[0].querySelectorAll("rect")].map(rect =>
+const strengths = () => [...all("figure svg")[1].querySelectorAll("rect")].map(rect =>
   (rect.getAttribute("fill").includes("against") ? -1 : 1) * Number(rect.getAttribute("fill-opacity")));
 const text = name => document.getElementById(name).textContent;
 const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
-const buttons = all(".class"), svg = all("svg")[0], rects = [...svg.querySelectorAll("rect")];
+const buttons = all(".class"), svg = all("figure svg")[1], rects = [...svg.querySelectorAll("rect")];
 tell.names = buttons.map(button => button.firstChild.textContent);
 tell.first = [text("claim"), strengths()];
 buttons[1].dispatchEvent(new Event("mouseenter"));
@@ -41,8 +43,18 @@ buttons[0].focus(); key(buttons[0], "ArrowDown");
 if (!document.hasFocus()) document.activeElement.dispatchEvent(new Event("focus"));  // a window behind tells none
 tell.focused = [document.activeElement === buttons[1], text("claim")];
 const box = rects[0].getBoundingClientRect(), whole = svg.getBoundingClientRect();
+const [slider, only] = all("#proof input"), order = document.querySelector("#proof select");
+const outlined = () => document.querySelector("#places path").getAttribute("d").split("M").length - 1;
+const proof = () => [document.querySelector("output").textContent, all("figcaption")[0].textContent, outlined()];
+const set = (input, value) => { input.value = value; input.dispatchEvent(new Event("input")); };
+key(document.body, "Escape"); buttons[0].click();
+set(slider, 3); tell.without = proof();
+only.click(); tell.only = proof();
+set(order, 1); tell.otherOrder = proof();
+buttons[3].click(); tell.unproved = [proof(), slider.disabled];
 tell.corner = [(box.left - whole.left) / whole.width, (box.top - whole.top) / whole.height];
 document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.stringify(tell)))) + "@</pre>";
+}
 </script>
 """
 
@@ -50,6 +62,11 @@ document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.strin
 @pytest.fixture
 def inputs(images):
     return images[:1]
+
+
+def percent(share):
+    """Return a share as the page writes it."""
+    return f"{float(f'{100 * share:.3g}'):g}\u00a0%"
 
 
 def content_of(page):
@@ -62,7 +79,7 @@ def test_the_maps_are_those_of_the_methods(vit, inputs):
     content = content_of(ClassPage(vit, inputs, PHOTO, methods=["token-evidence", "gmar-l1", "rollout"], classes=3))
     logits = vit(inputs).logits[0]
     order = logits.argsort(descending=True)[:3].tolist()
-    assert [row["share"] for row in content["classes"]] == pytest.approx(logits.softmax(0)[order].tolist(), abs=1e-4)
+    assert [row["score"] for row in content["classes"]] == pytest.approx(logits.softmax(0)[order].tolist(), rel=1e-4)
     evidence, gmar, rollout = content["methods"]
     for place, target in enumerate(order):
         for packed, method in ((evidence, TokenEvidence(vit)), (gmar, GMARAttribution(vit))):
@@ -89,11 +106,12 @@ def test_the_page_holds_all_that_it_needs_and_no_text_ends_it(vit, inputs):
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
 def test_a_page_in_a_browser(vit, inputs, tmp_path):
     names = [f"class {number}" for number in range(10)]
-    page = ClassPage(vit, inputs, PHOTO, names, classes=4, rivals=3, crop=(10, 0, 50, 40))
+    methods, crop = ["token-evidence", "gmar-l1"], (10, 0, 50, 40)
+    page = ClassPage(vit, inputs, PHOTO, names, methods, classes=4, rivals=3, crop=crop, proof=Mean())
     content = content_of(page)
     told = told_by(page.html.replace("</html>", DRIVER + "</html>"), tmp_path)
-    rows, (method,) = content["classes"], content["methods"]
-    claims = [f"{row['name']}, {row['score']}" for row in rows]
+    rows, (method, _) = content["classes"], content["methods"]
+    claims = [f"{row['name']}, {percent(row['score'])}" for row in rows]
 
     def strengths(packed):
         values = (np.array(packed["values"]) - packed["zero"]) / (packed["end"] - packed["zero"])
@@ -112,6 +130,30 @@ def test_a_page_in_a_browser(vit, inputs, tmp_path):
     assert told["walked"] == 5  # to the first, down a row of four, to the right
     assert told["focused"] == [True, claims[1]]
     assert told["corner"] == pytest.approx([10 / 60, 0], abs=0.01)
+    check_proof(told, content["proof"], rows[0]["name"], rows[0]["score"])
+
+
+def check_proof(told, proof, name, whole):
+    """Compare the sentences of the page with the scores that it holds."""
+    k = proof["counts"][3]
+    (sentence, caption, places), (low, median, high) = told["without"], proof["random"][0][0]
+    value = proof["maps"][0][0]["scores"][0][3]
+    verb = "falls" if value < whole else "rises"
+    assert sentence.removesuffix(" That is within the range of random patches.") == (
+        f"Without these {k} of 16 patches, “{name}” {verb} from {percent(whole)} to {percent(value)}; without {k} "
+        f"random ones to {percent(median[3])} ({percent(low[3])} to {percent(high[3])}, 10 draws)."
+    )
+    assert sentence.endswith("patches.") == (low[3] <= value <= high[3])
+    assert (caption, places) == (f"photo without {k} patches", k)
+    for order, (sentence, caption, places) in enumerate((told["only"], told["otherOrder"])):
+        value = percent(proof["maps"][order][0]["scores"][1][3])
+        assert sentence.startswith(
+            f"With only these {k} of 16 patches, “{name}” has {value}, with all {percent(whole)};"
+        )
+        assert (caption, places) == (f"photo with only {k} patches", 16 - k)
+    (sentence, caption, places), is_disabled = told["unproved"]
+    assert sentence.startswith("Patches were removed for the 3 likeliest classes")
+    assert (caption, places, is_disabled) == ("photo", 0, True)
 
 
 @pytest.mark.parametrize(
