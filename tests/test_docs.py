@@ -5,6 +5,7 @@ Its commands are those of the README's tests.
 The site itself is built by Sphinx, with warnings as errors, which checks links between pages and runs the notebooks.
 """
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,44 @@ def test_every_block_of_python_is_run():
         language for page in WRITTEN for language in re.findall(r"^ *```(\w+)$", (DOCS / page).read_text("utf-8"), re.M)
     }
     assert named <= {"python", "text"}
+
+
+LONGEST_SENTENCE = 40  # words
+NO_PROSE = (  # blocks of code, formulas, what benchmarks write, tables and headings
+    *(r"^ *(```+|:::+).*?^ *\1 *$", r"\$\$.*?\$\$", r"<!-- made by.*?<!-- end -->"),
+    *(r"^ *\|[^\n]*$", r"^ *#[^\n]*$", r"!\[[^\]]*\]\([^)]*\)"),
+)
+
+
+def sentences(text):
+    """Yield the sentences of Markdown; names in code are single words, and an item of a list begins a sentence."""
+    for pattern in NO_PROSE:
+        text = re.sub(pattern, "\n\n", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"`[^`]*`", "name", re.sub(r"\$[^$]*\$", "x", text))
+    text = re.sub(r"^ *(?:[-*]|\d+\.) ", "\n\n", text, flags=re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n", text):
+        yield from re.split(r"(?<=[.!?])[*)\"]*\s+", " ".join(paragraph.split()))
+
+
+def prose():
+    """Yield the name and the text of every page and every notebook."""
+    for path in (DOCS.parent / "README.md", *(DOCS / page for page in WRITTEN), *(DOCS / "results").glob("*.md")):
+        yield path.name, path.read_text(encoding="utf-8")
+    for path in (DOCS.parent / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        yield path.name, "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_sentences_are_short():
+    assert [*sentences("One `a b` is.\n- An item of [a](b)\n- Two $x + y$ are")] == (
+        ["One name is.", "An item of a", "Two x are"]
+    )
+    lengths = [
+        (name, sentence, len(re.findall(r"\w\S*", sentence))) for name, page in prose() for sentence in sentences(page)
+    ]
+    assert len(lengths) > 1000
+    assert [(name, sentence) for name, sentence, words in lengths if words > LONGEST_SENTENCE] == []
 
 
 def test_there_are_pages():
