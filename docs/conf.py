@@ -92,6 +92,10 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
+CARD = os.environ.get("CAPTUM_GMAR_SITE", "") + "_images/hero.jpg"  # cards need a whole address, which the host knows
+myst_html_meta = {"property=og:title": project, "property=og:type": "website", "property=og:image": CARD}
+myst_html_meta |= {"property=og:description": PROJECT["description"], "name=twitter:card": "summary_large_image"}
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#005a8f", "color-brand-content": "#005a8f"},
     "dark_css_variables": {"color-brand-primary": "#6fc3f5", "color-brand-content": "#6fc3f5"},

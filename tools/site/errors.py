@@ -16,7 +16,9 @@ PACKAGE = DOCS.parent / "captum_gmar"
 BLANK = "…"  # of what a message fills in
 # What the rooms of the package are about, as a user meets them. Without a row a room's errors stand under the last.
 AREAS = {
-    "Explaining an image": ("attr", "engine", "vlm", "ablation/tokens.py"),
+    "Methods": ("attr",),
+    "Models and images": ("engine", "ablation/tokens.py"),
+    "Generated words": ("vlm",),
     "Loading a model and naming a class": ("classifier",),
     "Reading and writing files": ("files",),
     "Metrics": ("metrics",),
@@ -51,14 +53,18 @@ class Message(NamedTuple):
 
 
 def write_errors() -> None:
-    """``docs/errors.md``, of ``docs/errors-by-symptom.md``, which is written by hand, and all messages."""
-    messages = list(read_messages())
-    parts = [(DOCS / "errors-by-symptom.md").read_text(encoding="utf-8")]
+    """Write ``docs/errors.md``, of the table written by hand and a list of areas, and a page of messages for each."""
+    messages, listed, pages = list(read_messages()), [], []
     for area in AREAS:
-        chosen = [message for message in messages if _area(message) == area]
+        chosen = sorted((message for message in messages if _area(message) == area), key=lambda message: message.text)
         if chosen:
-            parts += [f"## {area}", *(_entry(message) for message in sorted(chosen, key=lambda message: message.text))]
-    write_page(DOCS / "errors.md", "\n\n".join(parts) + "\n")
+            pages.append("errors/" + area.lower().replace(" ", "-"))
+            listed.append(f"- [{area}]({pages[-1]}.md): {len(chosen)} messages")
+            parts = [f"# Errors: {area.lower()}", *map(_entry, chosen)]
+            write_page(DOCS / f"{pages[-1]}.md", "\n\n".join(parts) + "\n")
+    table = (DOCS / "errors-by-symptom.md").read_text(encoding="utf-8")
+    tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
+    write_page(DOCS / "errors.md", "\n".join([table, "## All messages", "", *listed, "", tree, ""]))
 
 
 def read_messages() -> Iterator[Message]:
