@@ -61,3 +61,13 @@ def assert_nothing_overlaps(figure: Figure) -> None:
         assert box.x1 <= figure.bbox.x1 + 1
         assert box.y0 >= -1
         assert box.y1 <= figure.bbox.y1 + 1
+
+
+def shown(panel: Axes) -> np.ndarray:
+    """Return the pixels of a panel's first image."""
+    return np.asarray(panel.images[0].get_array())
+
+
+def ticks(panel: Axes) -> list[str]:
+    """Return the texts in a panel, as the values below its colour bar are."""
+    return [text.get_text() for text in panel.texts]

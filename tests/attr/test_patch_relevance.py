@@ -1,6 +1,7 @@
 """Relevance of patches by any method, worked by hand."""
 
 import captum.attr
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -36,8 +37,11 @@ def test_random_methods_draw_the_same_each_time(vit, images):
     def method(inputs, target):
         return shap.attribute(inputs, target=target, baselines=torch.zeros_like(inputs))
 
+    state = np.random.get_state()[1].copy()
     first, second = (relevance_of(method, vit, images, 2, batch_size=4) for _ in range(2))
     assert torch.equal(first, second)
+    assert first.any()
+    assert (np.random.get_state()[1] == state).all()
 
 
 def test_errors_begin_with_the_methods_name():

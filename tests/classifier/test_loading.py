@@ -79,6 +79,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
             for text in ("", "text")
         ),
         ("preprocessor_config.json", {"image_processor_type": "Nothing"}, "it has no image processor: "),
+        ("preprocessor_config.json", {"text": "{}"}, "hold settings, such as the size of images. Got {} instead."),
     ],
 )
 def test_files_that_do_not_fit_are_named(changed, file, values, message):
@@ -98,8 +99,14 @@ def test_weights_that_are_cut_off_or_missing(changed):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OSError, match="its model cannot be loaded: "):
         load_classifier(path.parent)
+    path.unlink()
+    with pytest.raises(OSError, match="cannot be loaded"):
+        load_classifier(path.parent)
     save_file({name: weight for name, weight in weights.items() if name != "classifier.bias"}, path, {"format": "pt"})
     with pytest.raises(ValueError, match=r"not a trained image classifier: its file lacks classifier\.bias$"):
+        load_classifier(path.parent)
+    (path.parent / "preprocessor_config.json").unlink()
+    with pytest.raises(OSError, match="no image processor"):
         load_classifier(path.parent)
 
 

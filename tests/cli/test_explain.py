@@ -152,10 +152,7 @@ def test_output_is_told_and_written(run, work, models):
     assert sorted(line.split("  ")[-1] for line in lines[1:5]) == sorted(f"{v} (class {k})" for k, v in LABELS.items())
     assert sum(float(line.split("%")[0]) for line in lines[1:5]) == pytest.approx(100, abs=0.3)
     assert lines[5].startswith("  explained  tiger cat (class 3), probability ")
-    assert lines[6:] == [
-        "  methods    token-evidence, gmar-l1",
-        f"  picture    photo-{USUAL}-tiger-cat.png",
-    ]
+    assert lines[6:] == ["  methods    token-evidence, gmar-l1", f"  picture    photo-{USUAL}-tiger-cat.png"]
     assert written(work) == ["out", f"photo-{USUAL}-tiger-cat.png", "photo.png"]
 
 
@@ -346,10 +343,7 @@ def test_top1_is_the_most_likely_class(run, work, models):
         (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
         (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
         (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
-        (
-            ["--share-scale", "--methods", "gmar-l1"],
-            "must go with several maps. Got one method and one class.",
-        ),
+        (["--share-scale", "--methods", "gmar-l1"], "must go with several maps. Got one method and one class."),
         (["--width", "1", "--target", "top2"], "width must be at least 2.30 inches for 3 columns. Got 1.00 instead."),
     ],
 )

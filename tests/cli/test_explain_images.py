@@ -58,19 +58,6 @@ def test_relevance_of_every_method(run, work, models, loaded):
         assert not expected
 
 
-def test_random_method_gives_the_same_twice_and_leaves_the_random_state(run, work, models):
-    np.random.seed(5)
-    expected = np.random.rand()
-    np.random.seed(5)
-    for name in ("a.npz", "b.npz"):
-        arguments = ("--model", models / "vit", "--methods", "gradient-shap", "--save-array", name)
-        assert run("photo.png", *arguments).status == 0
-    assert np.random.rand() == expected
-    a, b = (np.load(work / name)["relevance"] for name in ("a.npz", "b.npz"))
-    assert (a == b).all()
-    assert np.abs(a).max() > 0
-
-
 def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(run, work, models, monkeypatch):
     save_photo(work / "b.png", 1)
     sizes = []

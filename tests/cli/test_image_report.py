@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from pictures import ticks
 
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.classifier import Classifier
@@ -30,17 +31,12 @@ def picture(loaded, pixels):
     return make
 
 
-def scale(panel):
-    """Return the values below the colour bar."""
-    return [text.get_text() for text in panel.texts]
-
-
 def test_one_method_is_named_above_its_map(picture):
     figure = picture("gmar-l1")
     assert figure.get_suptitle() == "photo.png: tiger cat (class 3), probability 25.0%, explained by gmar-l1"
     assert [panel.get_title() for panel in figure.axes] == ["photo", "patches", "smooth"]
     assert figure.axes[1].get_xlabel() == f"{SHARE}\nHardly depends on the class."
-    assert scale(figure.axes[1]) == ["0", "750", "1.5e+03"]
+    assert ticks(figure.axes[1]) == ["0", "750", "1.5e+03"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +46,7 @@ def test_one_method_is_named_above_its_map(picture):
 def test_map_that_is_no_share_is_not_in_percent(picture, name, label):
     panel = picture(name).axes[1]
     assert panel.get_xlabel() == f"{label}\n{METHODS[name].caveat}"
-    assert scale(panel) == ["0", "7.5", "15"]
+    assert ticks(panel) == ["0", "7.5", "15"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +73,7 @@ def test_several_methods_are_named_above_their_maps(picture):
         f"{label} {METHODS[name].caveat}"
         for name, label in (("rollout", SHARE), ("legrad", "relevance per patch, of the logit"), ("gmar++", SHARE))
     ]
-    assert [scale(panel)[-1] for panel in figure.axes[1:]] == ["1.5e+03", "15", "1.5e+03"]
+    assert [ticks(panel)[-1] for panel in figure.axes[1:]] == ["1.5e+03", "15", "1.5e+03"]
 
 
 def test_the_patch_where_relevance_begins_is_framed(picture):
@@ -100,7 +96,7 @@ def test_title_tells_contrast_and_tokens(picture):
 def test_signed_map_has_its_colours_around_zero(picture):
     for name in ("saliency", "rollout"):
         figure = picture("occlusion", name, relevance=torch.stack([torch.eye(4) - 0.25, torch.eye(4)]))
-        signed, other = (scale(panel) for panel in figure.axes[1:])
+        signed, other = (ticks(panel) for panel in figure.axes[1:])
         assert (signed, other[0]) == (["−0.75", "0", "0.75"], "0")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from pictures import shown, ticks
 from PIL import Image
 
 from captum_gmar.visualization import overlay_attribution, visualize_attribution
@@ -19,14 +20,6 @@ def draw(attribution, image=PHOTO, **options):
     figure, axes = visualize_attribution(attribution, image, use_pyplot=False, **options)
     FigureCanvasAgg(figure).draw()
     return figure, axes
-
-
-def shown(panel):
-    return np.asarray(panel.images[0].get_array())
-
-
-def ticks(panel):
-    return [text.get_text() for text in panel.texts]
 
 
 def test_photo_patches_and_smooth_map():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from pictures import assert_nothing_overlaps
+from pictures import assert_nothing_overlaps, shown, ticks
 from PIL import Image
 
 from captum_gmar.visualization import overlay_attribution, visualize_comparison
@@ -20,14 +20,6 @@ def draw(attributions=MAPS, images=PHOTOS, **options):
     figure, axes = visualize_comparison(attributions, images, use_pyplot=False, **options)
     FigureCanvasAgg(figure).draw()
     return figure, axes
-
-
-def ticks(panel):
-    return [text.get_text() for text in panel.texts]
-
-
-def shown(panel):
-    return np.asarray(panel.images[0].get_array())
 
 
 def test_a_row_for_each_image_and_a_column_for_each_method():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from pictures import assert_nothing_overlaps
+from pictures import assert_nothing_overlaps, shown
 from PIL import Image
 
 from captum_gmar.visualization import overlay_attribution, visualize_relevance_flow, visualize_token_interaction
@@ -12,10 +12,6 @@ from captum_gmar.visualization._heatmap import outline_box
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 FLOW = np.random.default_rng(1).random((3, 4, 6))
-
-
-def shown(panel):
-    return np.asarray(panel.images[0].get_array())
 
 
 def flow_of(*args, **options):

@@ -192,10 +192,7 @@ def test_faults_of_sounds_are_one_line(hearing, tmp_path):
 @pytest.mark.parametrize(
     ("extractor", "message"),
     [
-        (
-            transformers.WhisperFeatureExtractor(feature_size=9, chunk_length=1),
-            "which reads 8 mel bins. Got",
-        ),
+        (transformers.WhisperFeatureExtractor(feature_size=9, chunk_length=1), "which reads 8 mel bins. Got"),
         (transformers.Wav2Vec2FeatureExtractor(), "which reads input_features. Got input_values"),
     ],
 )
