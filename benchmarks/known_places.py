@@ -22,9 +22,9 @@ from torch import Tensor
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares, scene_pixel_values
-from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
 from captum_gmar.demo.scenes import make_scene
 from captum_gmar.files.markdown import table
+from tools.demo_model.localisation import SceneMean, scene_mean
 from tools.demo_model.measures import accuracy as scenes_right
 from tools.video_model import train as video
 from tools.video_model.clips import FRAMES, SIDE, make_clip

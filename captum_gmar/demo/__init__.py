@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar.demo.patches import scene_pixel_values
-from captum_gmar.demo.scene_localisation import Localisation, LocalisationReport, localisation_report
 from captum_gmar.demo.scenes import CLASSES, Scene, make_scene
 from captum_gmar.vlm.evidence import check_version
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSES",
     "DemoScene",
-    "Localisation",
-    "LocalisationReport",
     "Scene",
     "answering_folder",
     "load_answering_model",
@@ -41,7 +38,6 @@ __all__ = [
     "load_image_processor",
     "load_model",
     "load_scene",
-    "localisation_report",
     "make_scene",
     "model_folder",
 ]

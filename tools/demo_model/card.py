@@ -14,8 +14,8 @@ from transformers import ViTForImageClassification
 
 from captum_gmar import get_method, list_methods
 from captum_gmar.demo.patches import GRID, PATCH
-from captum_gmar.demo.scene_localisation import FIRST_SEED, Localiser, localisation_report, scene_mean
 from captum_gmar.demo.scenes import CLASSES
+from tools.demo_model.localisation import FIRST_SEED, Localiser, localisation_report, scene_mean
 from tools.demo_model.measures import accuracy, attention_lift, confidence, head_importance
 
 HELD_OUT_SEEDS: Final = range(500_000, 502_000)
@@ -104,7 +104,7 @@ GMAR's head importance (L1) for the right class, on the same scenes, averaged; e
 
 ## What attribution methods find
 
-`captum_gmar.demo.scene_localisation` on {localised} scenes with one object and as many with two, from seed
+`tools.demo_model.localisation` on {localised} scenes with one object and as many with two, from seed
 {localised_start} on. *On the object* is the share of a map's relevance that lies on the object; *class sensitivity*, on
 two-object scenes, how often explaining each of the two classes puts more on its own object than on the other's. A map
 that does not depend on the class has a class sensitivity of 0.

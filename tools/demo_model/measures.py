@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_gmar.demo.patches import patch_shares, scene_pixel_values
-from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
 from captum_gmar.demo.scenes import Scene, make_scene
+from tools.demo_model.localisation import SceneMean, scene_mean
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from captum_gmar.demo.scene_localisation import SceneMean, scene_mean
+from tools.demo_model.localisation import SceneMean, scene_mean
 from tools.training.loop import Stage, descend, report, report_losses, run_command
 from tools.training.networks import initialise, label_maps
 from tools.training.optimizing import build_optimizers

@@ -66,28 +66,13 @@ class Localisation:
 
 
 class LocalisationReport(dict[str, Localisation]):
-    """Each method's `Localisation` by name, displayed as a table."""
-
-    def records(self) -> list[dict[str, str | float]]:
-        """Return rows for `pandas.DataFrame`: each method's means and margins."""
-        rows: list[dict[str, str | float]] = []
-        for name, row in self.items():
-            means = dict(zip([field.name for field in fields(row)], _means(row), strict=True))
-            margins = {f"{key}_margin": mean.margin for key, mean in means.items()}
-            rows.append({"method": name, **{key: mean.mean for key, mean in means.items()}, **margins})
-        return rows
+    """Each method's `Localisation` by name."""
 
     def to_markdown(self) -> str:
         """Return the report as a Markdown table, means with their 95 % intervals."""
         head = ("method", "on the object", "its area", "class sensitivity", "own minus other object")
         rows = [(name, *_means(row)) for name, row in self.items()]
         return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ("---",) * len(head), *rows))
-
-    def __repr__(self) -> str:
-        return self.to_markdown()
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
 
 
 def _means(row: Localisation) -> list[SceneMean]:
@@ -114,20 +99,10 @@ def localisation_report(
             random map, and the model's raw attention, which ignores the class.
 
     Returns:
-        LocalisationReport: Dictionary of `Localisation` by name, methods first. It is displayed as a table, and
-        **records** returns its numbers for pandas.
+        LocalisationReport: Dictionary of `Localisation` by name, methods first.
 
     Raises:
         ValueError: If ``n`` is below 2, which has no interval.
-
-    Example::
-
-        >>> from captum_gmar import GMARAttribution
-        >>> from captum_gmar.demo import load_model
-        >>> model = load_model()
-        >>> report = localisation_report({"GMAR": GMARAttribution(model)}, n=2, controls=model)
-        >>> list(report)
-        ['GMAR', 'uniform map', 'centre blob', 'random map', 'raw attention']
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, for an interval. Got {n} instead.")

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from captum_gmar import GMARAttribution
 from captum_gmar.demo import load_model, make_scene
 from captum_gmar.demo.patches import scene_pixel_values
-from captum_gmar.demo.scene_localisation import localisation_report
+from tools.demo_model.localisation import localisation_report
 
 SEED, N = 610_000, 12
 
@@ -72,22 +72,11 @@ def test_captum_attributions_and_repetition():
 
 
 def test_the_report_is_a_table(report):
-    table = repr(report).splitlines()
-    assert table == report.to_markdown().splitlines() == report._repr_markdown_().splitlines()
+    table = report.to_markdown().splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == [f"| {name}" for name in report]
     assert {line.count("|") for line in table} == {6}
     right = report["right"]
     assert f"| right | {right.on_object.mean:.3f} ± {right.on_object.margin:.3f} | " in report.to_markdown()
-
-
-def test_the_report_gives_its_numbers(report):
-    rows = {row["method"]: row for row in report.records()}
-    assert list(rows) == list(report)
-    assert rows["right"]["on_object"] == report["right"].on_object.mean
-    assert rows["wrong"]["own_minus_other_margin"] == report["wrong"].own_minus_other.margin
-    assert set(rows["right"]) == {"method"} | {
-        name + end for name in ("on_object", "area", "class_sensitivity", "own_minus_other") for end in ("", "_margin")
-    }
 
 
 def test_too_few_scenes():
