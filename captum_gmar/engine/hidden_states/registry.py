@@ -41,6 +41,13 @@ IGNORED = _words(
     "untyped_storage zeros_like"
 )
 
+# Linear layers of quantised weights, by package.
+QUANTISED_LAYERS = {
+    "bitsandbytes": _words("Linear4bit Linear8bitLt"),
+    "gptqmodel": _words("BaseQuantLinear"),
+    "hqq": _words("HQQLinear"),
+}
+
 BalanceRule = str | Callable[..., Any]
 _registered: dict[Any, BalanceRule] = {}
 
@@ -82,8 +89,14 @@ def register_rule(kind: Any, rule: BalanceRule) -> None:
 
 def registered_rule(kind: Any) -> BalanceRule | None:
     """Return the rule of a function, or of a class or its nearest base."""
-    parents = kind.__mro__ if isinstance(kind, type) else (kind,)
-    return next((_registered[parent] for parent in parents if parent in _registered), None)
+    if not isinstance(kind, type):
+        return _registered.get(kind)
+    known = next((_registered[parent] for parent in kind.__mro__ if parent in _registered), None)
+    return "linear" if known is None and any(map(_is_quantised_layer, kind.__mro__)) else known
+
+
+def _is_quantised_layer(kind: type) -> bool:
+    return kind.__name__ in QUANTISED_LAYERS.get(kind.__module__.partition(".")[0], ())
 
 
 def apply_rule(

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import nn
 
-from captum_gmar.engine.models.introspection import FUSED, ModelInfo, inspect_model
+from captum_gmar.engine.models.introspection import PASS_VALUES, ModelInfo, inspect_model
 
 # Name prefixes of implementations that compute the same attention. A user's own implementation is not changed.
 EQUIVALENT = ("sdpa", "eager", "flash_attention", "flex_attention")
@@ -34,8 +34,8 @@ def attention_implementation(model: nn.Module | ModelInfo, name: str) -> Iterato
             "under way in this thread. Record attention outside of forward_func."
         )
     with ExitStack() as stack:
-        if name == "sdpa" and any(True for _ in info.values(FUSED)):
-            stack.enter_context(_shared_switch(info.model, _fuse).during_pass())
+        if name == "sdpa" and any(True for _ in info.each(*PASS_VALUES)):
+            stack.enter_context(_shared_switch(info.model, _set_pass_values).during_pass())
         for kind in filter(None, {_property_owner(type(config)) for config in configs.values()}):
             stack.enter_context(_shared_switch(kind, _replace_property).during_pass())
         _thread_names.names = {**outer_names, **dict.fromkeys(configs, name)}
@@ -93,16 +93,21 @@ def _shared_switch(key: Any, switch_on: Callable[[Any], AbstractContextManager[A
 
 
 @contextmanager
-def _fuse(model: nn.Module) -> Iterator[None]:
-    """Make timm's modules call torch's attention."""
-    modules = [module for module in model.modules() if vars(module).get(FUSED) is False]
-    for module in modules:
-        setattr(module, FUSED, True)
+def _set_pass_values(model: nn.Module) -> Iterator[None]:
+    """Give the modules' attributes their values of a pass."""
+    originals = [
+        (module, name, vars(module)[name])
+        for module in model.modules()
+        for name, value in PASS_VALUES.items()
+        if vars(module).get(name, value) != value
+    ]
+    for module, name, _ in originals:
+        setattr(module, name, PASS_VALUES[name])
     try:
         yield
     finally:
-        for module in modules:
-            setattr(module, FUSED, False)
+        for module, name, value in originals:
+            setattr(module, name, value)
 
 
 class _ThreadNames(threading.local):

@@ -17,8 +17,12 @@ PREFIX_PARAMETERS = CLS_PARAMETERS + DISTILLATION_PARAMETERS + REGISTER_PARAMETE
 QUERY_PARAMETERS = ("detection_tokens", "det_token")  # tokens after the patches
 SWITCHES = ("grad_checkpointing", "gradient_checkpointing", "drop_prob")
 POOLING = ("global_pool", "pool_include_prefix", "head_dist")
-FUSED = "fused_attn"  # timm's attention calls torch's function if True
-NAMES = frozenset((*PREFIX_PARAMETERS, *QUERY_PARAMETERS, *SWITCHES, *POOLING, FUSED, "config"))
+# Values of attributes during a pass.
+PASS_VALUES = {
+    "fused_attn": True,  # timm's attention calls torch's function
+    "support_avx512bf16_for_cpu": False,  # bitsandbytes does not pack 4-bit weights into a form without gradient
+}
+NAMES = frozenset((*PREFIX_PARAMETERS, *QUERY_PARAMETERS, *SWITCHES, *POOLING, *PASS_VALUES, "config"))
 
 
 class ModelInfo:
