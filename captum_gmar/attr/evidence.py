@@ -87,3 +87,8 @@ def takes_sequences(model: nn.Module) -> bool:
     if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
         return True
     return "spatial_shapes" in signature(model.forward).parameters
+
+
+def takes_volumes(model: nn.Module) -> bool:
+    """Return whether the model convolves volumes or videos."""
+    return any(isinstance(module, nn.Conv3d) for module in model.modules())

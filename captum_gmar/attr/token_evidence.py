@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_gmar.attr.evidence import AttentionEvidence, takes_sequences
+from captum_gmar.attr.evidence import AttentionEvidence, takes_sequences, takes_volumes
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.attr.token_rules import TokenEvidenceRule
 from captum_gmar.engine.models.layers import has_several_grids
@@ -78,7 +78,7 @@ class TokenEvidence(TokenAttribution):
         super().__init__(model, score="log-odds", forward_func=forward_func)
 
     def _inputs(self, inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = False) -> Tensor:
-        takes_others = bool(frame_count(self.model)) or takes_sequences(self.model)
+        takes_others = bool(frame_count(self.model)) or takes_sequences(self.model) or takes_volumes(self.model)
         return super()._inputs(inputs, takes_others=takes_others)
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:

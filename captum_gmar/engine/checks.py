@@ -39,34 +39,6 @@ def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool
         )
 
 
-def check_quantisation(info: ModelInfo, reads_gradient: bool) -> None:
-    """Raise a RuntimeError for a quantised layer that passes no gradient.
-
-    Attention maps alone can be read of a model with torch's dynamically quantised layers, which autograd's graph keeps.
-    """
-    for name, module in info.named.items():
-        if reads_gradient and type(module).__module__.startswith("torch.ao.nn.quantized"):
-            raise _quantised_error(name, module, "torch has no gradient of its quantised activations", KEEPS_GRAPH)
-        weight = module._parameters.get("weight")
-        if type(weight) in (nn.Parameter, type(None)):
-            continue
-        if getattr(weight, "act_quant_kwargs", None) is not None:
-            raise _quantised_error(name, module, "torchao has no gradient of its quantised activations")
-        if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False):
-            reason = "bitsandbytes packed its weights for this CPU in an earlier call, and has no gradient of them"
-            raise _quantised_error(name, module, reason)
-
-
-KEEPS_GRAPH = ", or take AttentionRollout or RawAttention"
-
-
-def _quantised_error(name: str, module: nn.Module, reason: str, way_out: str = "") -> RuntimeError:
-    return RuntimeError(
-        f"{type(module).__name__} {name!r} must pass a gradient, but {reason}. Load the model anew, with quantised "
-        f"weights alone or none{way_out}."
-    )
-
-
 def check_forward(
     forward_func: Logits,
     model: nn.Module,

@@ -5,8 +5,7 @@ from enum import Enum, auto
 
 from torch import Tensor, nn
 
-from captum_gmar.engine.checks import check_quantisation
-from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, ModelInfo
+from captum_gmar.engine.models.introspection import PREFIX_PARAMETERS, ModelInfo, check_loaded
 from captum_gmar.engine.models.layers import has_nested_stages, has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, has_patch_size
 from captum_gmar.engine.plan import Explanation, Plan
@@ -43,7 +42,7 @@ def explain_model(
     in windows: then a second pass looks for that. Errors of ``forward_func`` are raised as they are.
     """
     info = ModelInfo(model)
-    check_quantisation(info, plan.reads_target)
+    check_loaded(info, plan.reads_target)
     chosen, refusal = choose_pass(passes, info, inputs), None
     if chosen is Pass.HIDDEN_STATES:
         from captum_gmar.engine.hidden_states.explain import explain_hidden_states

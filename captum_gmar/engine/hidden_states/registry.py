@@ -41,11 +41,11 @@ IGNORED = _words(
     "untyped_storage zeros_like"
 )
 
-# Linear layers of quantised weights, by package.
-QUANTISED_LAYERS = {
+# Linear layers of quantised weights, and autograd functions of tensor parallel layers, by package.
+LINEAR_CLASSES = {
     "bitsandbytes": _words("Linear4bit Linear8bitLt"),
-    "gptqmodel": _words("BaseQuantLinear"),
     "hqq": _words("HQQLinear"),
+    "torch": _words("_FromTorchTensor _ToTorchTensor"),
 }
 
 BalanceRule = str | Callable[..., Any]
@@ -92,11 +92,11 @@ def registered_rule(kind: Any) -> BalanceRule | None:
     if not isinstance(kind, type):
         return _registered.get(kind)
     known = next((_registered[parent] for parent in kind.__mro__ if parent in _registered), None)
-    return "linear" if known is None and any(map(_is_quantised_layer, kind.__mro__)) else known
+    return "linear" if known is None and any(map(_is_linear, kind.__mro__)) else known
 
 
-def _is_quantised_layer(kind: type) -> bool:
-    return kind.__name__ in QUANTISED_LAYERS.get(kind.__module__.partition(".")[0], ())
+def _is_linear(kind: type) -> bool:
+    return kind.__name__ in LINEAR_CLASSES.get(kind.__module__.partition(".")[0], ())
 
 
 def apply_rule(

@@ -98,7 +98,9 @@ def _names_of_lists(info: ModelInfo) -> list[str]:
         for name, module in info.named.items()
         if _layers_in(module, _holds_attention) and not OTHER_LISTS.search(name)
     ]
-    return [name for name in names if not any(_is_within(other, name) for other in names)]
+    innermost = [name for name in names if not any(_is_within(other, name) for other in names)]
+    # open_clip names its vision tower so, and the text tower's list by no word of text.
+    return [name for name in innermost if "visual" in name.split(".")] or innermost
 
 
 def _layers_in(module: nn.Module, is_layer: Callable[[nn.Module], bool]) -> list[nn.Module]:
