@@ -85,47 +85,47 @@ def _captum_row(name: str, home: str, caveat: str, unit: str = OF_LOGIT) -> Meth
 
 
 _GRADIENT_ROLLOUT, _ROLLOUT = "attr.gradient_rollout:GradientRollout", "attr.rollout:AttentionRollout"
-_ROWS = (
-    _gmar_row("gmar-l1"),
-    _gmar_row("gmar-l2", norm="l2"),
-    _gmar_row("gmar-forward", recursion="forward"),
-    _gmar_row("gmar-additive", share=None, recursion="additive"),
-    _classless_row("rollout", _ROLLOUT),
-    _classless_row("rollout-forward", _ROLLOUT, recursion="forward"),
-    _classless_row("rollout-additive", _ROLLOUT, share=None, recursion="additive"),
-    _classless_row("raw-attention", "attr.rollout:RawAttention"),
-    _positive_row("gradient-rollout", _GRADIENT_ROLLOUT, takes_tokens=True, unit=UNITLESS),
-    _positive_row(
-        *("gradient-rollout-gmar", _GRADIENT_ROLLOUT), options={"head_fusion": "gmar"}, takes_tokens=True, unit=UNITLESS
-    ),
-    _positive_row(
-        *("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"), takes_tokens=True, caveat=ONE_LAYER
-    ),
-    _positive_row("gmar++", "attr.gradient_rollout:GMARPlusPlus", takes_tokens=True, share=ALL_TOKENS),
-    _positive_row("grad-sam", "attr.layer_means:GradSAM"),
-    _positive_row("legrad", "attr.layer_means:LeGrad"),
-    MethodEntry(  # a residue of the class is left in it
-        *("published-gmar", "attr.published:PublishedGMAR"), reads_class=False, unit=UNITLESS, caveat=NEARLY_ANY_CLASS
-    ),
+_ROWS = (  # the most faithful on photos first, as docs/results measures them; then Captum's
+    MethodEntry("token-evidence", "attr.token_evidence:TokenEvidence", share=ALL_EVIDENCE, caveat=MIXED),
+    _token_row("libra-fullgrad+", "LibraFullGradPlus"),
+    _token_row("libra-attcat", "LibraAttCAT"),
     MethodEntry(
         *("attention-evidence", "attr.evidence:AttentionEvidence"),
         share=ALL_EVIDENCE,
-        caveat="Shows which tokens were read, not where they had it from.",
+        caveat="Shows which tokens were read, not which pixels shaped them.",
     ),
-    MethodEntry("token-evidence", "attr.token_evidence:TokenEvidence", share=ALL_EVIDENCE, caveat=MIXED),
-    _token_row("libra-fullgrad+", "LibraFullGradPlus"),
-    _token_row("fullgrad+", "FullGradPlus"),
-    _token_row("libra-attcat", "LibraAttCAT"),
-    _token_row("attcat", "AttCAT"),
+    _positive_row("gmar++", "attr.gradient_rollout:GMARPlusPlus", takes_tokens=True, share=ALL_TOKENS),
+    _positive_row(
+        *("gradient-rollout-gmar", _GRADIENT_ROLLOUT), options={"head_fusion": "gmar"}, takes_tokens=True, unit=UNITLESS
+    ),
+    _positive_row("gradient-rollout", _GRADIENT_ROLLOUT, takes_tokens=True, unit=UNITLESS),
+    _positive_row(
+        *("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"), takes_tokens=True, caveat=ONE_LAYER
+    ),
+    _positive_row("legrad", "attr.layer_means:LeGrad"),
     _positive_row("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
+    _positive_row("grad-sam", "attr.layer_means:GradSAM"),
     MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
-    _captum_row("saliency", "Saliency", "What a change would matter, not what speaks for the class.", OF_SLOPE),
-    _captum_row("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
+    _gmar_row("gmar-forward", recursion="forward"),
+    _classless_row("rollout-forward", _ROLLOUT, recursion="forward"),
+    _gmar_row("gmar-additive", share=None, recursion="additive"),
+    _classless_row("rollout-additive", _ROLLOUT, share=None, recursion="additive"),
+    _classless_row("raw-attention", "attr.rollout:RawAttention"),
+    _classless_row("rollout", _ROLLOUT),
+    _gmar_row("gmar-l1"),
+    _gmar_row("gmar-l2", norm="l2"),
+    _token_row("fullgrad+", "FullGradPlus"),
+    _token_row("attcat", "AttCAT"),
+    MethodEntry(  # a residue of the class is left in it
+        *("published-gmar", "attr.published:PublishedGMAR"), reads_class=False, unit=UNITLESS, caveat=NEARLY_ANY_CLASS
+    ),
+    _captum_row("layer-grad-cam", "TokenGradCam", ONE_LAYER),
     _captum_row("integrated-gradients", "IntegratedGradients", FROM_ZEROS),
-    _captum_row("gradient-shap", "GradientShap", FROM_ZEROS),
     _captum_row("occlusion", "PatchOcclusion", ONE_BY_ONE),
     _captum_row("feature-ablation", "PatchAblation", ONE_BY_ONE),
-    _captum_row("layer-grad-cam", "TokenGradCam", ONE_LAYER),
+    _captum_row("gradient-shap", "GradientShap", FROM_ZEROS),
+    _captum_row("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
+    _captum_row("saliency", "Saliency", "What a change would matter, not what speaks for the class.", OF_SLOPE),
 )
 METHODS: Mapping[str, MethodEntry] = {entry.name: entry for entry in _ROWS}
 OURS = tuple(name for name, entry in METHODS.items() if entry.is_ours)
@@ -154,7 +154,8 @@ def find_method(name: object) -> str:
     wanted = str(name).strip().lower()
     if wanted in METHODS:
         return wanted
-    near = dict.fromkeys([*(known for known in METHODS if wanted in known), *get_close_matches(wanted, METHODS)])
+    holding = sorted((known for known in METHODS if wanted in known), key=len)
+    near = dict.fromkeys([*holding, *get_close_matches(wanted, METHODS)])
     raise ValueError(
         f"method must be one of captum_gmar.list_methods(), listed by `captum-gmar explain --help`. Got {name!r} "
         "instead." + (f" Near are {', '.join(near)}." if wanted and near else "")

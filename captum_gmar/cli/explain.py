@@ -75,7 +75,7 @@ def _method_lines(names: Sequence[str]) -> str:
 
 
 EPILOG = f"""\
-methods:
+methods, of which {RECOMMENDED} is recommended and {GMAR} the paper's:
   that take --tokens and --contrast:
 {_method_lines(FROM_TOKENS)}
   that take --contrast:

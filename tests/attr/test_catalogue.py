@@ -70,7 +70,7 @@ def test_the_class_enters_where_it_is_said(vit, images, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gmar", r"captum_gmar.list_methods\(\), .* Got 'gmar' instead. Near are gmar-l1, gmar-l2, gmar-forward, "),
+        ("gmar", r"captum_gmar.list_methods\(\), .* Got 'gmar' instead. Near are gmar\+\+, gmar-l1, gmar-l2, "),
         ("layer-gradcam", "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
         ("nothing like it", "Got 'nothing like it' instead.$"),
         ("", "Got '' instead.$"),
