@@ -9,6 +9,7 @@ from captum_gmar.cli.sources import AnswerSource
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.names import readable_name
 from captum_gmar.files.writing import write_page
+from captum_gmar.inspection._html import model_name
 from captum_gmar.inspection.answer_page import AnswerPage
 from captum_gmar.vlm.evidence import AnswerEvidence
 
@@ -43,7 +44,7 @@ def _explain(
     """Write the page, and return the lines about the answer."""
     picture = source.read(image)
     attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, images=picture)
-    answer_page = AnswerPage(attribution, picture, settings.prompt)
+    answer_page = AnswerPage(attribution, picture, settings.prompt, model_name(source.model))
     page.path.parent.mkdir(parents=True, exist_ok=True)
     write_page(page.path, answer_page.html, page.note)
     answer, contrast = "".join(attribution.tokens).strip(), attribution.contrast

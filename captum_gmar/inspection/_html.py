@@ -29,7 +29,8 @@ def shrink(photo: Image.Image) -> Image.Image:
 
 def model_name(model: nn.Module) -> str:
     """Return the name of a model on its hub or the name of its folder; of a model without either, its class."""
-    return PurePath(getattr(config_of(model), "name_or_path", "")).name or type(model).__name__
+    name = PurePath(str(getattr(config_of(model), "name_or_path", ""))).name
+    return type(model).__name__ if name in ("", "None") else name
 
 
 def round_values(relevance: Array, digits: int) -> list[float]:

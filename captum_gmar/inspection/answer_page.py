@@ -4,13 +4,18 @@ It holds everything that it needs, so it works without a server: from a file, an
 """
 
 from collections.abc import Sequence
+from math import exp
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from captum_gmar.files.writing import write_text
 from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
 from captum_gmar.visualization._heatmap import Pixels, photo_of
 from captum_gmar.vlm.attribution import AnswerAttribution
+from captum_gmar.vlm.words import group_words
 
 
 class AnswerPage:
@@ -22,6 +27,8 @@ class AnswerPage:
             :func:`~captum_gmar.visualize_attribution` takes them.
         prompt (str, optional): what the model was asked, for the page to say.
             Default: ""
+        model (str, optional): the name of the model, for the page to say.
+            Default: ""
 
     Raises:
         ValueError: if there are not as many images as pictures in the attribution, or it is not known which of their
@@ -29,7 +36,11 @@ class AnswerPage:
     """
 
     def __init__(
-        self, attribution: AnswerAttribution, images: Pixels | Sequence[Pixels] = (), prompt: str = ""
+        self,
+        attribution: AnswerAttribution,
+        images: Pixels | Sequence[Pixels] = (),
+        prompt: str = "",
+        model: str = "",
     ) -> None:
         pictures = list(images) if isinstance(images, Sequence) else [images]
         if attribution.pictures is None:
@@ -41,14 +52,19 @@ class AnswerPage:
                 f"images must be the {len(attribution.pictures)} of the attribution. Got {len(pictures)} instead."
             )
         words = attribution.words()
-        shares = {name: part.tolist() for name, part in words.shares().items()}
+        shares = words.shares()
+        of_pictures = shares["pictures"] * words.totals
         content = {
             "words": words.tokens,
-            "shares": {name: [round(share, 3) for share in part] for name, part in shares.items()},
+            "first": int((of_pictures if pictures else words.totals).argmax()),
+            "shares": {name: [round(share, 3) for share in part.tolist()] for name, part in shares.items()},
             "pictures": [_word_maps(words, number, image) for number, image in enumerate(pictures)],
+            "model": model,
+            **_prompt_words(words, prompt),
+            **_answer_words(attribution, words),
         }
         rather = "" if attribution.contrast is None else f", rather than “{attribution.contrast}”"
-        self.html = fill_page("answer_page.html", content, {"PROMPT": prompt, "RATHER": rather})
+        self.html = fill_page("answer_page.html", content, {"RATHER": rather})
 
     def save(self, path: str | Path) -> None:
         """Write the page as a file, whole or not at all.
@@ -60,6 +76,37 @@ class AnswerPage:
 
     def _repr_html_(self) -> str:
         return frame_page(self.html, "What fed each word")
+
+
+def _prompt_words(words: AnswerAttribution, prompt: str) -> dict[str, Any]:
+    """Return the words of the prompt and each answer's word's relevance of them; none where its tokens are unknown."""
+    texts = {place: text for place, text in enumerate(words.prompt_tokens) if text}
+    if not texts:
+        return {"prompt": [prompt], "promptRelevance": None}
+    relevance = words.relevance[:, list(texts)]
+    spans = group_words(list(texts.values()))
+    parts = ["".join(list(texts.values())[span]).strip() for span in spans]
+    return {"prompt": parts, "promptRelevance": _sum_spans(relevance, spans)}
+
+
+def _answer_words(attribution: AnswerAttribution, words: AnswerAttribution) -> dict[str, Any]:
+    """Return each word's relevance of the words before it, and its probability; none of phrases or with a contrast."""
+    if attribution.is_of_words:
+        return {"earlierRelevance": None, "probabilities": None}
+    spans = group_words(attribution.tokens)
+    earlier = _sum_spans(words.answer_relevance, spans)
+    logarithms = torch.nn.functional.logsigmoid(attribution.scores)
+    probabilities = None if attribution.contrast is not None else _sum_spans(logarithms[None], spans)[0]
+    return {
+        "earlierRelevance": [row[:number] for number, row in enumerate(earlier)],
+        "probabilities": probabilities and [float(f"{exp(value):.4g}") for value in probabilities],
+    }
+
+
+def _sum_spans(relevance: Tensor, spans: Sequence[slice]) -> list[list[float]]:
+    """Return the sums of relevance (W, tokens) over spans of tokens, in three significant digits."""
+    sums = torch.stack([relevance[:, span].sum(1) for span in spans], 1).double().cpu()
+    return [round_values(row, 3) for row in sums.numpy()]
 
 
 def _word_maps(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:

@@ -48,12 +48,12 @@ function paint(patches, strengths) {
 }
 
 // Fills a legend with a bar of colours and the values below it.
-function drawScale(legend, values) {
+function drawScale(legend, values, unit = "") {
   legend.replaceChildren();
   if (typeof values[0] === "number") element("div", legend, {class: "colours", style:
     `background: linear-gradient(to right, ${values[0] < 0 ? "var(--against), " : ""}#ebebeb, var(--for))`});
   const scale = element("div", legend, {class: "scale"});
-  values.forEach(value => element("span", scale, {}, typeof value === "number" ? number(value) : value));
+  values.forEach(value => element("span", scale, {}, typeof value === "number" ? number(value) + unit : value));
 }
 
 // Moves the focus by arrow keys among buttons.

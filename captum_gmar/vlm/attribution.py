@@ -28,6 +28,7 @@ class AnswerAttribution:
         is_of_words: the tokens are whole words or phrases.
         contrast: text or ids of the contrast, or None.
         sound: the sound that the model was given, at the rate that its processor takes; or None.
+        prompt_tokens: texts of the tokens before the answer, "" for those of pictures; empty if they are unknown.
     """
 
     tokens: tuple[str, ...]
@@ -40,6 +41,7 @@ class AnswerAttribution:
     is_of_words: bool = False
     contrast: str | None = None
     sound: Sound | None = None
+    prompt_tokens: tuple[str, ...] = ()
 
     def words(self) -> "AnswerAttribution":
         """Sum tokens to words and punctuation marks."""

@@ -14,7 +14,7 @@ from captum_gmar.vlm.answer_start import decoder_start, has_encoder
 from captum_gmar.vlm.attribution import AnswerAttribution, normalize_evidence
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
-from captum_gmar.vlm.layouts import picture_tokens
+from captum_gmar.vlm.layouts import Picture, picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
 from captum_gmar.vlm.sounds import SOUND_INPUTS, prepare_sound
 from captum_gmar.vlm.word_scores import word_scores
@@ -149,16 +149,30 @@ class AnswerEvidence:
         tokens, encoded, scores, totals = normalize_evidence(evidence)
         length = (tokens if encoded is None else encoded).shape[1]
         pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes))
+        prompt_length = tokens.shape[1] - len(ids) + 1
         return AnswerAttribution(
             tuple(token_texts(self.tokenizer, ids)),
             *(tokens, encoded, scores, totals),
-            tokens.shape[1] - len(ids) + 1,
+            prompt_length,
             None if pictures is None else tuple(pictures),
             sound=heard,
             contrast=None
             if contrast_ids is None
             else (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, contrast_ids)).strip(),
+            prompt_tokens=self._prompt_tokens(arguments, prompt_length, pictures),
         )
+
+    def _prompt_tokens(
+        self, arguments: Mapping[str, Any], length: int, pictures: Sequence[Picture] | None
+    ) -> tuple[str, ...]:
+        """Return the text of each prompt token, "" for those of pictures; nothing if the decoder reads others."""
+        ids = None if has_encoder(self.model) else arguments.get("input_ids")
+        if ids is None or ids.shape[1] != length or pictures is None:
+            return ()
+        of_pictures = {place for picture in pictures if not picture.is_encoded for place in picture.positions.tolist()}
+        places = [place for place in range(length) if place not in of_pictures]
+        texts = dict(zip(places, token_texts(self.tokenizer, ids[0, places].tolist()), strict=True))
+        return tuple(texts.get(place, "") for place in range(length))
 
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
         """Generate an answer's tokens, without end tokens."""

@@ -84,7 +84,7 @@ def test_a_page_says_what_its_words_are_set_against_and_takes_no_other_pages_pla
     (contrasted,) = [page for page in (work / "out").iterdir() if "rather-than" in page.name]
     html = contrasted.read_text(encoding="utf-8")
     assert "<title>What fed each word, rather than “a dog”</title>" in html
-    assert '<p id="prompt">what?, rather than “a dog”</p>' in html
+    assert "<h1>What fed each word, rather than “a dog”</h1>" in html
     assert "rather than" not in (work / "out" / f"photo-answer-{MARK}.html").read_text(encoding="utf-8")
     note = json.loads(read_note(contrasted))
     assert (note["prompt"], note["answer"], note["contrast"]) == ("what?", "a cat", "a dog")

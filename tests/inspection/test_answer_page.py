@@ -1,5 +1,6 @@
 """The page of an answer, in a real browser: words show their maps, patches the words that they fed."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,16 @@ DRIVER = """
 const tell = {};
 const fills = () => [...document.querySelectorAll("rect")].map(rect =>
   [rect.getAttribute("fill"), Number(rect.getAttribute("fill-opacity"))]);
+const word = number => document.querySelector(`[data-word='${number}']`);
+const tints = name => [...document.querySelectorAll(name)].map(each =>
+  Number((/ ([0-9.]+)%/.exec(each.style.background) ?? [0, 0])[1]) / 100);
+const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
+tell.first = Number(document.querySelector("[aria-pressed=true]").dataset.word);
 document.querySelector("[data-word='1']").dispatchEvent(new Event("mouseenter"));
 tell.hovered = fills();
 tell.hoveredText = document.getElementById("told").textContent;
+tell.prompt = [...document.querySelectorAll("#prompt span")].map(each => each.textContent);
+tell.tints = [tints("#prompt span"), tints("#answer button")];
 document.getElementById("answer").dispatchEvent(new Event("mouseleave"));
 tell.left = fills();
 document.querySelector("[data-word='2']").click();
@@ -36,7 +44,15 @@ document.getElementById("answer").dispatchEvent(new Event("mouseleave"));
 tell.clicked = fills();
 document.querySelectorAll("rect")[0].dispatchEvent(new Event("click"));
 tell.patchText = document.getElementById("told").textContent;
-tell.backgrounds = [...document.querySelectorAll("button")].map(button => getComputedStyle(button).backgroundColor);
+tell.patchTints = tints("#answer button");
+const svg = document.querySelector("svg");
+svg.focus(); key(svg, "ArrowRight"); key(svg, "ArrowDown");
+tell.walked = [...document.querySelectorAll("rect")].findIndex(rect => rect.classList.contains("chosen"));
+key(svg, "Escape");
+tell.escaped = [fills(), document.querySelector("rect.chosen")];
+word(0).focus(); key(word(0), "ArrowRight");
+if (!document.hasFocus()) document.activeElement.dispatchEvent(new Event("focus"));  // a window behind tells none
+tell.focused = [document.activeElement === word(1), fills()];
 tell.words = [...document.querySelectorAll("button")].map(button => button.textContent);
 document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.stringify(tell)))) + "@</pre>";
 </script>
@@ -71,12 +87,17 @@ def attribution():
         totals=torch.ones(4),
         prompt_length=5,
         pictures=(PictureTokens(torch.arange(4).view(2, 2)),),
+        prompt_tokens=("", "", "", "", "</script> what?"),
     )
 
 
 @pytest.fixture
 def page(attribution):
-    return AnswerPage(attribution, Image.new("RGB", (64, 32), "#808080"), "</script> what?")
+    return AnswerPage(attribution, Image.new("RGB", (64, 32), "#808080"))
+
+
+def content_of(page):
+    return json.loads(re.search(r'id="content">(.*?)</script>', page.html, re.DOTALL)[1])
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
@@ -85,15 +106,39 @@ def test_words_show_their_maps_and_patches_their_words(page, tmp_path):
     assert told["words"] == ["<b>a", "star", "dotted"]
     speaking, against = "var(--for)", "var(--against)"
     assert told["hovered"] == [[speaking, 0.85], [speaking, 0], [speaking, 0], [against, 0.425]]
-    assert (
-        "“star”: of its evidence, 75 % lies in the pictures, 0 % in the prompt and 25 % in the answer"
-        in told["hoveredText"]
+    assert told["hoveredText"].replace("\u00a0", " ") == (
+        "“star”, probability 73.1 %: of its evidence, 75 % is in the picture, 0 % in the prompt and 25 % in the answer "
+        "before it. Of these words, “<b>a” holds most, 25 %."
     )
-    assert told["left"] == [[speaking, 0], [speaking, 0.85], [speaking, 0], [speaking, 0]]
-    assert told["clicked"] == [[speaking, 0], [speaking, 0.85], [speaking, 0.425], [speaking, 0]]
-    assert "Row 0, column 0 fed “star” most: 50.0 % of that word's evidence." in told["patchText"]
-    clear = [colour for colour in told["backgrounds"] if re.search(r"[ ,]0\)$", colour)]
-    assert len(clear) == len(told["words"]) - 1
+    assert told["prompt"] == ["</script> what?"]
+    assert told["tints"] == [[0], [pytest.approx(0.85 * 0.25 / 0.9, abs=1e-3), 0, 0]]
+    dotted = [[speaking, 0], [speaking, 0.85], [speaking, 0.425], [speaking, 0]]
+    assert told["first"] == 2  # 1.5 nats of its evidence are in the picture, of the others' 0.75 and 0.1
+    assert told["left"] == told["clicked"] == dotted
+    assert told["patchText"].startswith(
+        "Row 1, column 1: 50\u00a0% of the evidence of “star”, its largest share of any word."
+    )
+    assert told["patchTints"] == [0, 0.85, 0]
+    assert told["walked"] == 3  # from the first one to the right and down
+    assert told["escaped"] == [dotted, None]
+    assert told["focused"] == [True, told["hovered"]]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
+def test_faint_patches_of_a_word_stay_faint(page, tmp_path):
+    """The first word's patch holds 10 %, the answer's largest 50 %."""
+    script = DRIVER.replace("tell.first", "word(0).click(); tell.faint = fills(); tell.first")
+    told = told_by(page.html.replace("</html>", script + "</html>"), tmp_path)
+    assert told["faint"][1] == ["var(--for)", pytest.approx(0.85 * 0.1 / (0.5 / 4))]
+
+
+def test_words_of_phrases_and_contrasts_have_no_probability(attribution):
+    phrase = attribution.phrases([slice(0, 2), slice(2, 4)])
+    rather = replace(attribution, contrast="dog")
+    for part in (phrase, rather):
+        content = content_of(AnswerPage(part, Image.new("RGB", (64, 32))))
+        assert content["probabilities"] is None
+        assert (content["earlierRelevance"] is None) == (part is phrase)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
@@ -120,7 +165,8 @@ def test_the_page_needs_nothing_else(page, tmp_path):
 
 
 def test_words_of_the_template_in_a_prompt_stay_as_they_are(attribution):
-    html = AnswerPage(attribution, Image.new("RGB", (64, 32)), "what is @CONTENT@?").html
+    of_unknown_tokens = replace(attribution, prompt_tokens=())
+    html = AnswerPage(of_unknown_tokens, Image.new("RGB", (64, 32)), "what is @CONTENT@?").html
     assert "what is @CONTENT@?" in html
 
 

@@ -40,6 +40,9 @@ def test_a_prompt_is_what_the_processor_makes_of_it(model, prompt, template, tex
     torch.testing.assert_close(result.relevance, expected.relevance)
     assert result.tokens == ("j", "k")
     assert [tuple(picture.columns.shape) for picture in result.pictures] == [(4, 4), (4, 4)]
+    assert "".join(result.prompt_tokens) == text.replace("<image>", "")
+    of_pictures = torch.cat([picture.positions for picture in result.pictures]).tolist()
+    assert [place for place, part in enumerate(result.prompt_tokens) if not part] == sorted(of_pictures)
 
 
 def test_a_model_of_text_takes_a_prompt_by_its_tokenizer():
@@ -48,6 +51,7 @@ def test_a_model_of_text_takes_a_prompt_by_its_tokenizer():
     expected = AnswerEvidence(model).attribute(tokenizer("ab?", return_tensors="pt"), target=[13, 14])
     torch.testing.assert_close(result.relevance, expected.relevance)
     assert result.prompt_length == 3
+    assert result.prompt_tokens == ("a", "b", "?")
 
 
 def other_image_token():
