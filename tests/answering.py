@@ -1,8 +1,5 @@
 """A tiny model that answers, of random weights, with a processor of its own: one token for each letter or sign."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import transformers as tf
 from PIL import Image
@@ -13,7 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 
-def build_tokenizer() -> Any:
+def build_tokenizer():
     letters = {"?": 3} | {letter: 10 + number for number, letter in enumerate(" abcdefghijklmnopqrstuvwxyz.:")}
     model = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 4, "<image>": IMAGE_TOKEN, **letters}, unk_token="<unk>"))
     model.pre_tokenizer, model.decoder = Split(Regex("."), "isolated"), Fuse()
@@ -22,7 +19,7 @@ def build_tokenizer() -> Any:
     )
 
 
-def build_processor(**changed: Any) -> Any:
+def build_processor(**changed):
     parts = {
         "image_processor": tf.ViTImageProcessor(size={"height": 32, "width": 32}),
         "tokenizer": build_tokenizer(),
@@ -33,13 +30,13 @@ def build_processor(**changed: Any) -> Any:
     return tf.LlavaProcessor(**parts | changed)
 
 
-def save_answering_model(folder: Path) -> None:
+def save_answering_model(folder):
     """Writes the model with its processor."""
     torch.manual_seed(0)
     llava()[0].eval().save_pretrained(folder)
     build_processor().save_pretrained(folder)
 
 
-def photo(width: int = 48, height: int = 32) -> Image.Image:
+def photo(width=48, height=32):
     pixels = torch.randint(256, (height, width, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())

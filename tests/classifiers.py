@@ -1,7 +1,6 @@
 """Small random image classifiers with their image processors, and models that are none, in folders."""
 
 import json
-from pathlib import Path
 
 import torch
 from transformers import (
@@ -38,7 +37,7 @@ WORDS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", 
 LONGEST_TEXT = 16  # letters, and its two ends
 
 
-def save_clip_of_texts(folder: Path) -> None:
+def save_clip_of_texts(folder):
     """Writes a CLIP with its processor, whose tokenizer spells."""
     ends = {"bos_token_id": len(WORDS) - 2, "eos_token_id": len(WORDS) - 1, "pad_token_id": len(WORDS) - 1}
     text = {
@@ -52,7 +51,7 @@ def save_clip_of_texts(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
 
 
-def save_models(folder: Path) -> None:
+def save_models(folder):
     """Writes them to folders in the folder."""
     torch.manual_seed(0)
     labels = {"id2label": LABELS, "label2id": {name: index for index, name in LABELS.items()}}

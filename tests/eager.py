@@ -1,7 +1,7 @@
 """Attention that transformers returns itself, with its gradient, in float64."""
 
 import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class Eager(NamedTuple):
     logits: Tensor
 
 
-def eager_attention(model: Any, pixels: Tensor, target: int = 0) -> Eager:
+def eager_attention(model, pixels, target=0):
     """Run a float64 copy of a ViT with eager attention, and differentiate the target's logits."""
     model = copy.deepcopy(model).double().eval()
     model.set_attn_implementation("eager")
@@ -24,6 +24,6 @@ def eager_attention(model: Any, pixels: Tensor, target: int = 0) -> Eager:
     return Eager(torch.stack(output.attentions).detach(), torch.stack(gradient), output.logits.detach())
 
 
-def patches_of(row: Tensor, side: int = 4) -> Tensor:
+def patches_of(row, side=4):
     """(N, side, side) of a row over tokens (N, T), the patches of which come last."""
     return row[:, -side * side :].view(-1, side, side)

@@ -28,13 +28,13 @@ class FieldFamily(NamedTuple):
     has_queries: bool = True  # or each softmax weighs its tokens once, for all that read their sum
 
 
-def in_order(shape: tuple[int, ...], before: int = 0, behind: int = 0) -> Place:
+def in_order(shape, before=0, behind=0):
     """One sequence: tokens of no place, the places row by row, and tokens of no place."""
     count = int(torch.tensor(shape).prod())
     return shape, torch.tensor([[-1] * before + list(range(count)) + [-1] * behind])
 
 
-def windows(rows: int, columns: int, size: int, shift: int) -> Place:
+def windows(rows, columns, size, shift):
     """Swin's: the grid is padded at the bottom and right, rolled up and left, and cut into windows."""
     high, wide = (-(-number // size) * size for number in (rows, columns))
     sequences = []
@@ -49,7 +49,7 @@ def windows(rows: int, columns: int, size: int, shift: int) -> Place:
     return (rows, columns), torch.tensor(sequences)
 
 
-def unfolded(rows: int, columns: int, patch: int = 2) -> Place:
+def unfolded(rows, columns, patch=2):
     """MobileViT's: of each patch the first pixels attend to one another, and the second ones, and so on."""
     sequences = [
         [(top + y) * columns + left + x for top in range(0, rows, patch) for left in range(0, columns, patch)]
@@ -59,7 +59,7 @@ def unfolded(rows: int, columns: int, patch: int = 2) -> Place:
     return (rows, columns), torch.tensor(sequences)
 
 
-def mask_units(side: int, pools: int, units: int) -> Place:
+def mask_units(side, pools, units):
     """Hiera's: the grid is halved so many times, offsets before places; then every so many-th token is of one unit."""
     order = torch.arange(side * side).view(side, side)
     for _ in range(pools):
@@ -70,11 +70,11 @@ def mask_units(side: int, pools: int, units: int) -> Place:
 class OfEmbeddings(nn.Module):
     """Of a model that reads words, what it makes of their embeddings."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def forward(self, embeddings: Tensor, sizes: Tensor) -> Any:
+    def forward(self, embeddings, sizes):
         return self.model(inputs_embeds=embeddings)
 
 
@@ -90,26 +90,26 @@ FRAMES = {**TOKENS, "image_size": 24, "num_frames": 4}  # a video of 4 frames of
 TIME, SIDE = 4, 3  # of the places of its patches of 8x8 pixels
 
 
-def small(name: str, **config: Any) -> nn.Module:
+def small(name, **config):
     """Return the model of transformers of this name, with a configuration and random weights."""
     kind = getattr(transformers, name)
     return kind(kind.config_class(**{"num_labels": LABELS, **config}))
 
 
-def classifier(name: str, **config: Any) -> Callable[[], nn.Module]:
+def classifier(name, **config):
     return partial(small, f"{name}ForImageClassification", **config)
 
 
-def segmenter(name: str, **config: Any) -> Callable[[], nn.Module]:
+def segmenter(name, **config):
     return partial(small, f"{name}ForSemanticSegmentation", **config)
 
 
-def swin(name: str, **changes: Any) -> nn.Module:
+def swin(name, **changes):
     config = {"patch_size": 2, "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 4}
     return small(f"{name}ForImageClassification", **{**config, "image_size": 20, **changes})
 
 
-def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
+def detr(name, backbone, **changes):
     ours = {"layers": 2, "attention_heads": 2, "ffn_dim": 16}
     sizes = {f"{part}_{what}": number for part in ("encoder", "decoder") for what, number in ours.items()}
     # Deformable DETR normalises 32 groups of channels.
@@ -118,53 +118,53 @@ def detr(name: str, backbone: Any, **changes: Any) -> nn.Module:
     return small(f"{name}ForObjectDetection", **sizes, **flags, **changes)
 
 
-def resnet(*outputs: str) -> Any:
+def resnet(*outputs):
     sizes = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4, "layer_type": "basic"}
     return transformers.ResNetConfig(**sizes, out_features=list(outputs))
 
 
-def perceiver(kind: str, channels: int) -> nn.Module:
+def perceiver(kind, channels):
     return small(f"PerceiverForImageClassification{kind}", d_model=channels, **LATENTS)
 
 
-def swin_places() -> list[Place]:
+def swin_places():
     """Of 20x28 pixels: 10x14 patches, and 5x7 after merging."""
     return [windows(10, 14, 4, 0), windows(10, 14, 4, 2), windows(5, 7, 4, 0)]
 
 
-def pyramid_places(last: Place) -> list[Place]:
+def pyramid_places(last):
     """Of 64x64 pixels: whatever the stage, its keys stand for blocks of 32x32 pixels."""
     return [in_order((2, 2))] * 4 + [last]
 
 
-def segformer_stages(model: nn.Module) -> Any:
+def segformer_stages(model):
     base = model.segformer  # in transformers 5, and 4
     return [stage.blocks for stage in base.stages] if hasattr(base, "stages") else base.encoder.block
 
 
-def hiera_passes(layer: nn.Module, tokens: Tensor) -> Tensor:
+def hiera_passes(layer, tokens):
     """What a layer adds to: of layers that pool, the largest of four tokens, projected."""
     if layer.hidden_size == layer.hidden_size_output:
         return tokens
     return layer.proj(layer.layernorm_before(tokens)).unflatten(1, (layer.query_stride, -1)).amax(1)
 
 
-def mobile_stages(model: nn.Module) -> Any:
+def mobile_stages(model):
     return [layer.transformer.layer for layer in _base(model).encoder.layer if hasattr(layer, "transformer")]
 
 
-def of_each_place() -> Place:
+def of_each_place():
     """In time: a sequence at each place."""
     return (TIME, SIDE, SIDE), torch.arange(TIME * SIDE**2).view(TIME, -1).mT
 
 
-def of_each_frame(before: int = 0) -> Place:
+def of_each_frame(before=0):
     """In space: a sequence of each frame."""
     frames = torch.arange(TIME * SIDE**2).view(TIME, -1)
     return (TIME, SIDE, SIDE), torch.cat([torch.full((TIME, before), -1), frames], 1)
 
 
-def places_before_time() -> Place:
+def places_before_time():
     """All at once, in the order of TimeSformer: the frames of a place after one another, behind a class token."""
     order = torch.arange(TIME * SIDE**2).view(TIME, -1).mT.reshape(1, -1)
     return (TIME, SIDE, SIDE), torch.cat([torch.tensor([[-1]]), order], 1)
@@ -173,38 +173,38 @@ def places_before_time() -> Place:
 class Backbone(nn.Module):
     """A detector's, with a neck that adds its maps up, of which a number is explained."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone):
         super().__init__()
         self.backbone, self.neck = backbone, nn.Identity()
 
-    def forward(self, pixel_values: Tensor) -> Any:
+    def forward(self, pixel_values):
         return SimpleNamespace(logits=self.neck(sum(self.backbone(pixel_values).feature_maps)))
 
 
-def rf_detr_backbone() -> nn.Module:
+def rf_detr_backbone():
     sizes = {"image_size": 32, "patch_size": 8, "num_windows": 2, "window_block_indexes": [0]}
     config = transformers.RfDetrDinov2Config(**TOKENS, **sizes, out_features=["stage1", "stage2"])
     return Backbone(transformers.AutoBackbone.from_config(config))
 
 
-def rf_detr_windows() -> Tensor:
+def rf_detr_windows():
     """Of 4x4 patches in 2x2 windows, before each of which the class token is repeated."""
     starts = [(top, left) for top in (0, 2) for left in (0, 2)]
     windows = [[-1, *(4 * (top + y) + left + x for y in (0, 1) for x in (0, 1))] for top, left in starts]
     return torch.tensor(windows)
 
 
-def list_of(model: nn.Module, count: int, within: str = "") -> nn.ModuleList:
+def list_of(model, count, within=""):
     """The layers, which stand elsewhere in transformers 4."""
     lists = [m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and within in name]
     return next(modules for modules in lists if len(modules) == count)
 
 
-def _base(model: nn.Module) -> Any:
+def _base(model):
     return getattr(model, model.base_model_prefix)
 
 
-def _encoder(model: nn.Module) -> list[Any]:
+def _encoder(model):
     return [_base(model).encoder.layer]
 
 

@@ -5,26 +5,23 @@ each softmax, its gradient is autograd's, and where its columns lie is what the 
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from field_families import FieldFamily
 from oracle import log_odds
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
 class Softmaxes(TorchFunctionMode):
     """Within the block, keeps what comes out of each softmax over tokens, of so many dimensions or more."""
 
-    def __init__(self, dims: int = 4) -> None:
+    def __init__(self, dims=4):
         super().__init__()
         self.dims = dims
-        self.kept: list[Tensor] = []
+        self.kept = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, is_softmax = kwargs or {}, getattr(func, "__name__", "") == "softmax"
         if is_softmax and "dtype" in kwargs:  # which may be single precision
             kwargs = {**kwargs, "dtype": torch.float64}
@@ -37,16 +34,16 @@ class Softmaxes(TorchFunctionMode):
 class Passing(nn.Module):
     """In the place of a layer: hands on what that layer adds to."""
 
-    def __init__(self, layer: nn.Module, passes: Callable[[nn.Module, Tensor], Tensor], in_tuple: bool) -> None:
+    def __init__(self, layer, passes, in_tuple):
         super().__init__()
         self.passed_by, self.passes, self.in_tuple = layer, passes, in_tuple
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args, **kwargs):
         tokens = self.passes(self.passed_by, args[0] if args else kwargs["hidden_states"])
         return (tokens, None) if self.in_tuple else tokens
 
 
-def written_out(model: nn.Module) -> nn.Module:
+def written_out(model):
     """A copy in float64 whose attention is computed as its formula says."""
     model = copy.deepcopy(model).double()
     for module in model.modules():
@@ -55,9 +52,7 @@ def written_out(model: nn.Module) -> nn.Module:
     return model
 
 
-def columns(
-    family: FieldFamily, model: nn.Module, inputs: Tensor, target: Any, of: Callable[[Tensor], Tensor]
-) -> list[Tensor]:
+def columns(family, model, inputs, target, of):
     """Of each softmax the sum of A ⊙ G over heads and queries, if it has any, (N·sequences, tokens)."""
     with Softmaxes(dims=4 if family.has_queries else 3) as softmaxes:
         logits = of(model(inputs.double().requires_grad_(), *family.arguments).logits)
@@ -68,9 +63,7 @@ def columns(
     return [product.flatten(0, -2).detach() for product in of_tokens]
 
 
-def evidence(
-    family: FieldFamily, model: nn.Module, inputs: Tensor, target: Any, of: Callable[[Tensor], Tensor] = log_odds
-) -> list[Tensor]:
+def evidence(family, model, inputs, target, of=log_odds):
     """What each softmax's columns give, (N·sequences, tokens): each of its layer's own score."""
     model = written_out(model)
     layers = [layer for stage in family.stages(model) for layer in stage]
@@ -86,7 +79,7 @@ def evidence(
 
 
 @contextmanager
-def without_layers_after(family: FieldFamily, model: nn.Module, inputs: Tensor, number: int) -> Iterator[None]:
+def without_layers_after(family, model, inputs, number):
     """Within the block, the layers after this one are passed by."""
     layers = [(stage, place) for stage in family.stages(model) for place in range(len(stage))]
     in_tuple = _return_tuples(layers[0][0][0], model, inputs, family)
@@ -98,7 +91,7 @@ def without_layers_after(family: FieldFamily, model: nn.Module, inputs: Tensor, 
         stage[place] = layer
 
 
-def _return_tuples(layer: nn.Module, model: nn.Module, inputs: Tensor, family: FieldFamily) -> bool:
+def _return_tuples(layer, model, inputs, family):
     kept = []
     handle = layer.register_forward_hook(lambda module, args, output: kept.append(isinstance(output, tuple)))
     with torch.no_grad():
@@ -107,7 +100,7 @@ def _return_tuples(layer: nn.Module, model: nn.Module, inputs: Tensor, family: F
     return kept[0]
 
 
-def field(of_tokens: Tensor, place: Any, examples: int) -> Tensor:
+def field(of_tokens, place, examples):
     """(N, *grid), of what each token gives (N·sequences, tokens)."""
     shape, places = place
     cells = torch.zeros(examples, int(torch.tensor(shape).prod()) + 1, dtype=torch.float64)
@@ -116,7 +109,7 @@ def field(of_tokens: Tensor, place: Any, examples: int) -> Tensor:
     return cells[:, :-1].view(examples, *shape)
 
 
-def on_finest(fields: Sequence[Tensor]) -> Tensor:
+def on_finest(fields):
     """The sum (N, *grid), a place of a coarse grid spread evenly over those of the finest that it came from."""
     finest = tuple(max(sizes) for sizes in zip(*(f.shape[1:] for f in fields), strict=True))
     total = torch.zeros(len(fields[0]), *finest, dtype=torch.float64)

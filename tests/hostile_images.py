@@ -4,10 +4,10 @@ import struct
 import zlib
 
 
-def png_of(width: int, height: int) -> bytes:
+def png_of(width, height):
     """The header of a PNG of that size, with hardly any data: a bomb where it is decoded first."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

@@ -30,7 +30,7 @@ from captum_gmar import (
 from captum_gmar.attr.catalogue import OURS
 
 
-def implemented(method: Any, implementation: str) -> Any:
+def implemented(method, implementation):
     """Return the method with its plan's implementation set: "batched", "blocks" or "fused"."""
     method.plan = replace(method.plan, implementation=implementation)
     return method
@@ -46,13 +46,11 @@ class Method(NamedTuple):
     of_log_odds: bool = False  # whether what is explained depends on all logits
 
 
-def gmar(norm: str, **options: Any) -> Callable[[Dense], Tensor]:
+def gmar(norm, **options):
     return lambda dense: oracle.gmar(dense.attention, dense.gradient, norm, **options)
 
 
-def per_token(
-    make: Callable[..., Any], expected: Callable[[Dense], Tensor], is_signed: bool = True, of_log_odds: bool = False
-) -> Method:
+def per_token(make, expected, is_signed=True, of_log_odds=False):
     return Method(make, expected, conserves=False, takes_tokens=False, is_signed=is_signed, of_log_odds=of_log_odds)
 
 

@@ -3,25 +3,22 @@
 import copy
 import io
 import pickle
-from collections.abc import Callable
 from types import FunctionType
-from typing import Any
 
 import torch
-from torch import nn
 
 
 class Mould:
     """Makes a model once; each cast is a whole copy of it, and leaves torch's random numbers as making it does."""
 
-    def __init__(self, make: Callable[[], nn.Module]) -> None:
+    def __init__(self, make):
         model, written = make(), io.BytesIO()
         self._random_numbers = torch.get_rng_state()
-        self._kept: list[Any] = []
+        self._kept = []
         _Writer(written, self._kept).dump(model)
         self._written = written.getvalue()
 
-    def cast(self) -> Any:
+    def cast(self):
         torch.set_rng_state(self._random_numbers)
         return _Reader(io.BytesIO(self._written), self._kept).load()
 
@@ -29,12 +26,12 @@ class Mould:
 class _Writer(pickle.Pickler):
     """Writes what a model is made of, but for tensors, and for functions and classes, which cannot all be written."""
 
-    def __init__(self, file: io.BytesIO, kept: list[Any]) -> None:
+    def __init__(self, file, kept):
         super().__init__(file)
         self._kept = kept
-        self._numbers: dict[int, int] = {}
+        self._numbers = {}
 
-    def persistent_id(self, part: Any) -> int | None:
+    def persistent_id(self, part):
         if not isinstance(part, torch.Tensor | FunctionType | type):
             return None
         if id(part) not in self._numbers:
@@ -46,12 +43,12 @@ class _Writer(pickle.Pickler):
 class _Reader(pickle.Unpickler):
     """Puts copies of tensors in their places, one of each."""
 
-    def __init__(self, file: io.BytesIO, kept: list[Any]) -> None:
+    def __init__(self, file, kept):
         super().__init__(file)
         self._kept = kept
-        self._copies: dict[int, Any] = {}
+        self._copies = {}
 
-    def persistent_load(self, number: int) -> Any:
+    def persistent_load(self, number):
         if number not in self._copies:
             self._copies[number] = copy.deepcopy(self._kept[number])  # functions and classes are their own copies
         return self._copies[number]

@@ -4,10 +4,9 @@ Of each method, the whole matrix R (N, T, T), multiplied out layer by layer: row
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any
 from unittest import mock
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
-def not_of_one_pass(*_: Any, **__: Any) -> Any:
+def not_of_one_pass(*_, **__):
     raise LookupError("The matrices that one pass returns do not hold what this formula needs.")
 
 
@@ -32,25 +31,25 @@ class Dense:
     pooling: Tensor | None = None  # (N, H, queries, T) of attention that pools what the layers return
 
     @cached_property
-    def own_gradient(self) -> list[Tensor]:
+    def own_gradient(self):
         """Of each layer's own logit."""
         return [self.truncated(layer).gradient[layer] for layer in range(len(self.attention))]
 
     @cached_property
-    def own_gradient_of_log_odds(self) -> list[Tensor]:
+    def own_gradient_of_log_odds(self):
         return [self.truncated(layer, log_odds).gradient[layer] for layer in range(len(self.attention))]
 
 
 class WrittenOut(TorchFunctionMode):
     """Within the block, attention is computed as its formula says, and kept."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.kept: list[Tensor] = []
-        self.met: list[tuple[Tensor, ...]] = []  # query, key, value and output
-        self.pooling: Tensor | None = None
+        self.kept = []
+        self.met = []  # query, key, value and output
+        self.pooling = None
 
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         return self.attend(*args, **(kwargs or {}))
@@ -71,7 +70,7 @@ class WrittenOut(TorchFunctionMode):
 class Constant(WrittenOut):
     """And of attention, gates and denominators the gradient is not taken."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is F.layer_norm:
             return self.layer_norm(*args, **kwargs)
@@ -119,17 +118,11 @@ class Traced:
     attention: list[tuple[Tensor, ...]]  # query, key and value of each layer (N, H, T, D), and the output's gradient
 
     @property
-    def last(self) -> tuple[Tensor, ...]:
+    def last(self):
         return self.attention[-1]
 
 
-def written_out(
-    model: nn.Module,
-    forward: Callable[[nn.Module, Tensor], Tensor],
-    inputs: Tensor,
-    targets: list[int],
-    of: Callable[[Tensor], Tensor] = lambda logits: logits,
-) -> Dense:
+def written_out(model, forward, inputs, targets, of=lambda logits: logits):
     """A and G of a float64 copy of any model that calls ``F.scaled_dot_product_attention``."""
     model = copy.deepcopy(model).double()
     with WrittenOut() as written, torch.enable_grad():
@@ -139,7 +132,7 @@ def written_out(
     return Dense([a.detach() for a in written.kept], list(gradients), pooling=written.pooling)
 
 
-def without_layers_after(model: nn.Module, layers: list[nn.Module], layer: int) -> nn.Module:
+def without_layers_after(model, layers, layer):
     """A copy of the model in which ``layer`` is the last of ``layers``, its encoder."""
     names = [name for name, module in model.named_modules() if list(module.children()) == layers]
     shorter = copy.deepcopy(model)
@@ -147,16 +140,10 @@ def without_layers_after(model: nn.Module, layers: list[nn.Module], layer: int) 
     return shorter
 
 
-def with_truncations(
-    model: nn.Module,
-    layers: list[nn.Module],
-    forward: Callable[[nn.Module, Tensor], Tensor],
-    inputs: Tensor,
-    targets: list[int],
-) -> Dense:
+def with_truncations(model, layers, forward, inputs, targets):
     """What ``written_out`` gives of the model and, when asked, of it without the layers after one of ``layers``."""
 
-    def dense(other: nn.Module, *of: Callable[[Tensor], Tensor]) -> Dense:
+    def dense(other, *of):
         return written_out(other, forward, inputs, targets, *of)
 
     record = dense(model)
@@ -165,16 +152,7 @@ def with_truncations(
     return record
 
 
-def between(
-    model: nn.Module,
-    layers: list[nn.Module],
-    forward: Callable[[nn.Module, Tensor], Tensor],
-    inputs: Tensor,
-    targets: list[int],
-    balanced: bool = False,
-    of: Callable[[Tensor], Tensor] = lambda logits: logits,
-    dtype: torch.dtype = torch.float64,
-) -> Traced:
+def between(model, layers, forward, inputs, targets, balanced=False, of=lambda logits: logits, dtype=torch.float64):
     """What is met between ``layers`` of a copy of the model, by hooks of its modules."""
     (name,) = [name for name, module in model.named_modules() if list(module.children()) == layers]
     model = copy.deepcopy(model).to(dtype)
@@ -202,18 +180,16 @@ def between(
     return Traced(detached[:-1], list(gradients[: ends - 1]), detached[-1], gradients[ends - 1], attention)
 
 
-def log_odds(logits: Tensor) -> Tensor:
+def log_odds(logits):
     probability = logits.softmax(-1)
     return probability.log() - (1 - probability).log()
 
 
-def float64_softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+def float64_softmax(scores, dim, dtype=None):
     return torch.softmax(scores, dim)
 
 
-def attention_and_gradient(
-    model: torch.nn.Module, inputs: Tensor, targets: list[int]
-) -> tuple[list[Tensor], list[Tensor]]:
+def attention_and_gradient(model, inputs, targets):
     """A and G of every layer (N, H, T, T), first layer first, of a float64 copy of the model, eager."""
     config = copy.deepcopy(model.config)
     config._attn_implementation = "eager"
@@ -226,7 +202,7 @@ def attention_and_gradient(
     return [a.detach() for a in output.attentions], list(gradients)
 
 
-def head_importance(gradients: list[Tensor], norm: str) -> Tensor:
+def head_importance(gradients, norm):
     """(N, L, H)"""
     shape = (len(gradients[0]), len(gradients), gradients[0].shape[1])
     weights = torch.zeros(shape, dtype=torch.float64)
@@ -244,20 +220,18 @@ def head_importance(gradients: list[Tensor], norm: str) -> Tensor:
     return weights
 
 
-def head_means(matrices: list[Tensor], weights: Tensor | None = None) -> list[Tensor]:
+def head_means(matrices, weights=None):
     """The heads' mean (N, T, T) of every layer, or their sum weighted by (N, L, H)."""
     if weights is None:
         return [matrix.mean(1) for matrix in matrices]
     return [torch.einsum("nh,nhij->nij", weights[:, layer], matrix) for layer, matrix in enumerate(matrices)]
 
 
-def positive_parts(dense: Dense) -> list[Tensor]:
+def positive_parts(dense):
     return [(a * g).clamp(min=0) for a, g in zip(dense.attention, dense.gradient, strict=True)]
 
 
-def multiply_out(
-    layers: list[Tensor], residual: float = 1.0, recursion: str = "rollout", start_layer: int = 0
-) -> Tensor:
+def multiply_out(layers, residual=1.0, recursion="rollout", start_layer=0):
     """R of fused layers (N, T, T), first layer first."""
     identity = torch.eye(layers[0].shape[-1], dtype=torch.float64)
     rollout = identity.expand_as(layers[0])
@@ -271,20 +245,20 @@ def multiply_out(
     return rollout
 
 
-def attention_rollout(dense: Dense, head_fusion: str = "mean", **options: Any) -> Tensor:
+def attention_rollout(dense, head_fusion="mean", **options):
     fused = [{"mean": a.mean(1), "max": a.max(1).values, "min": a.min(1).values}[head_fusion] for a in dense.attention]
     return multiply_out(fused, **options)
 
 
-def raw_attention(dense: Dense) -> Tensor:
+def raw_attention(dense):
     return dense.attention[-1].mean(1)
 
 
-def gmar(attentions: list[Tensor], gradients: list[Tensor], norm: str, **options: Any) -> Tensor:
+def gmar(attentions, gradients, norm, **options):
     return multiply_out(head_means(attentions, head_importance(gradients, norm)), **options)
 
 
-def gradient_rollout(dense: Dense, norm: str | None = None, residual: float = 1.0, start_layer: int = 0) -> Tensor:
+def gradient_rollout(dense, norm=None, residual=1.0, start_layer=0):
     weights = None if norm is None else head_importance(dense.gradient, norm)
     fused = head_means(positive_parts(dense), weights)
     rollout = torch.eye(fused[0].shape[-1], dtype=torch.float64).expand_as(fused[0])
@@ -293,39 +267,39 @@ def gradient_rollout(dense: Dense, norm: str | None = None, residual: float = 1.
     return rollout
 
 
-def attention_grad_cam(dense: Dense) -> Tensor:
+def attention_grad_cam(dense):
     return positive_parts(dense)[-1].mean(1)
 
 
-def gmar_plus_plus(dense: Dense, **options: Any) -> Tensor:
+def gmar_plus_plus(dense, **options):
     return multiply_out(head_means(positive_parts(dense), head_importance(dense.gradient, "positive")), **options)
 
 
-def grad_sam(dense: Dense, start_layer: int = 0) -> Tensor:
+def grad_sam(dense, start_layer=0):
     return layer_mean(positive_parts(dense)[start_layer:])
 
 
-def legrad(dense: Dense, start_layer: int = 0) -> Tensor:
+def legrad(dense, start_layer=0):
     return layer_mean([gradient.clamp(min=0) for gradient in dense.own_gradient[start_layer:]])
 
 
-def attention_evidence(dense: Dense, start_layer: int = 0) -> Tensor:
+def attention_evidence(dense, start_layer=0):
     products = [a * g for a, g in zip(dense.attention, dense.own_gradient_of_log_odds, strict=True)]
     given = torch.stack([product.sum((1, 2)) for product in products[start_layer:]]).sum(0)  # (N, T)
     shares = given / given.abs().sum(-1, keepdim=True)
     return for_every_token(shares)
 
 
-def times_gradient(traced: Traced) -> list[Tensor]:
+def times_gradient(traced):
     """(N, T) of what enters each layer, and of what leaves the last."""
     return [(h * g).sum(-1) for h, g in zip(traced.tokens, traced.gradients, strict=True)]
 
 
-def full_grad_plus(dense: Dense, **options: Any) -> Tensor:
+def full_grad_plus(dense, **options):
     return for_every_token(torch.stack(times_gradient(dense.traced(**options))[:-1]).mean(0))
 
 
-def token_evidence(dense: Dense) -> Tensor:
+def token_evidence(dense):
     """What prefix tokens read, query by query, of every layer's dense attention."""
     traced = dense.traced(balanced=True, of=log_odds)
     *held, left = times_gradient(traced)
@@ -336,17 +310,17 @@ def token_evidence(dense: Dense) -> Tensor:
     return for_every_token(total / total.abs().sum(-1, keepdim=True))
 
 
-def attcat(dense: Dense, **options: Any) -> Tensor:
+def attcat(dense, **options):
     leaving = times_gradient(dense.traced(**options))[1:]
     return for_every_token(sum(a.mean((1, 2)) * given for a, given in zip(dense.attention, leaving, strict=True)))
 
 
-def cdam(dense: Dense) -> Tensor:
+def cdam(dense):
     traced = dense.traced()
     return for_every_token((traced.normalised * traced.normalised_gradient).sum(-1))
 
 
-def grad_eclip(dense: Dense) -> Tensor:
+def grad_eclip(dense):
     """Token by token; similarities are compared among the patches."""
     query, key, value, gradient = (tensor.transpose(1, 2).flatten(2) for tensor in dense.traced().last)
     (examples, tokens, _), patches = query.shape, dense.patches
@@ -360,10 +334,10 @@ def grad_eclip(dense: Dense) -> Tensor:
     return for_every_token(row.clamp(min=0))
 
 
-def for_every_token(row: Tensor) -> Tensor:
+def for_every_token(row):
     return row[:, None].expand(-1, row.shape[-1], -1)
 
 
-def layer_mean(matrices: list[Tensor]) -> Tensor:
+def layer_mean(matrices):
     """The same row for every token: the mean over layers, heads and query rows."""
     return for_every_token(torch.stack([matrix.mean((1, 2)) for matrix in matrices]).mean(0))

@@ -1,12 +1,9 @@
 """Figures as they are drawn: as grey pixels, and whether any of their texts and panels lie over each other."""
 
-from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pytest
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,12 +11,12 @@ from PIL import Image
 PANEL = 96, 64  # pixels
 
 
-def leave_blank(patch: pytest.MonkeyPatch) -> None:
+def leave_blank(patch):
     """Let pictures be empty files, for drawing takes longer than measuring."""
     patch.setattr(Figure, "savefig", lambda self, file, **options: isinstance(file, Path) and file.touch())
 
 
-def panels_in_grey(figure: Figure, panels: Sequence[Axes]) -> Image.Image:
+def panels_in_grey(figure, panels):
     """What is within the panels, one below the other, each of one size: where Matplotlib lays them does not matter."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -32,13 +29,13 @@ def panels_in_grey(figure: Figure, panels: Sequence[Axes]) -> Image.Image:
     return together
 
 
-def difference(one: Image.Image, other: Image.Image) -> float:
+def difference(one, other):
     """Root mean square, of 255, over means of 4×4 pixels, in which letters are hardly more than a shade."""
     small = [np.asarray(picture.reduce(4), dtype=np.float64) for picture in (one, other)]
     return float(np.sqrt(np.mean((small[0] - small[1]) ** 2)))
 
 
-def assert_nothing_overlaps(figure: Figure) -> None:
+def assert_nothing_overlaps(figure):
     """All texts and panels, colour bars included, lie within the figure and not over each other."""
     FigureCanvasAgg(figure).draw()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -63,11 +60,11 @@ def assert_nothing_overlaps(figure: Figure) -> None:
         assert box.y1 <= figure.bbox.y1 + 1
 
 
-def shown(panel: Axes) -> np.ndarray:
+def shown(panel):
     """Return the pixels of a panel's first image."""
     return np.asarray(panel.images[0].get_array())
 
 
-def ticks(panel: Axes) -> list[str]:
+def ticks(panel):
     """Return the texts in a panel, as the values below its colour bar are."""
     return [text.get_text() for text in panel.texts]

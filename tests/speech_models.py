@@ -5,7 +5,6 @@ from functools import cache
 import torch
 import transformers as tf
 from text_models import TEXT, pixels
-from torch import Tensor, nn
 
 SOUND_TOKEN = 90
 SIZES = {
@@ -108,7 +107,7 @@ SPEECH_MODELS = RECOGNISERS | {build.__name__: build for build in (qwen2_audio, 
 
 
 @cache
-def speech_model(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def speech_model(name):
     """In float64, and in evaluation mode; nobody is to change it."""
     torch.manual_seed(0)
     model, inputs = SPEECH_MODELS[name]()

@@ -1,7 +1,5 @@
 """Small random models that detect, segment, or classify videos or sounds."""
 
-from typing import Any
-
 import torch
 import transformers
 from field_families import detr, resnet
@@ -18,7 +16,7 @@ STAGES = {
 SOUNDS = {"max_length": 40, "num_mel_bins": 16}
 
 
-def make() -> dict[str, tuple[Any, Any]]:
+def make():
     """Return small random models with their processors."""
     torch.manual_seed(0)
     t = transformers

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 import transformers as tf
-from torch import Tensor, nn
+from torch import nn
 
 IMAGE_TOKEN = 90
 PROMPT, ANSWER = (1, 5), (7, 8, 9, 10)
@@ -27,11 +27,11 @@ QWEN_VISION = {"hidden_size": 16, "num_heads": 2, "patch_size": 8, "depth": 2}
 QWEN_TOKENS = {"image_token_id": IMAGE_TOKEN, "video_token_id": 91, "vision_start_token_id": 92}
 
 
-def pixels(*shape: int) -> Tensor:
+def pixels(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def prompt(image_tokens: int) -> Tensor:
+def prompt(image_tokens):
     return torch.tensor([[*PROMPT, *[IMAGE_TOKEN] * image_tokens, 6]])
 
 
@@ -252,7 +252,7 @@ TEXT_MODELS = {build.__name__: build for build in BUILDERS}
 
 
 @cache
-def text_model(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def text_model(name):
     """In float64, and in evaluation mode; nobody is to change it."""
     torch.manual_seed(0)
     model, inputs = TEXT_MODELS[name]()

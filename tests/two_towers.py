@@ -1,11 +1,8 @@
 """Small random models that score images against texts, and what stands for their tokenizer."""
 
-from typing import Any
-
 import torch
 import transformers
 from classifiers import SMALL
-from torch import Tensor
 
 TEXTS = ["a cat", "dog"]
 TEXT = {
@@ -15,7 +12,7 @@ TEXT = {
 LONGEST = 8
 
 
-def spell(texts: list[str], padding: bool | str = False, max_length: int = 0, **kwargs: Any) -> dict[str, Any]:
+def spell(texts, padding=False, max_length=0, **kwargs):
     """As a tokenizer: a token for each letter, and one that ends the text."""
     ids = [[1 + ord(letter) % 27 for letter in text] + [29] for text in texts]
     if not padding:
@@ -27,7 +24,7 @@ def spell(texts: list[str], padding: bool | str = False, max_length: int = 0, **
     }
 
 
-def two_towers(name: str, **vision: Any) -> Any:
+def two_towers(name, **vision):
     """The model of transformers of this name, small and random."""
     torch.manual_seed(0)
     text = {**TEXT, "max_position_embeddings": LONGEST, "eos_token_id": 29, "bos_token_id": 28, "pad_token_id": 0}
@@ -36,7 +33,7 @@ def two_towers(name: str, **vision: Any) -> Any:
     return getattr(transformers, f"{name}Model")(config).eval()
 
 
-def packed_images() -> tuple[Tensor, Tensor, Tensor]:
+def packed_images():
     """Two images of 2x3 patches, with one that is padded."""
     patches = torch.randn(2, 7, 3 * 64, generator=torch.Generator().manual_seed(2))
     return patches, torch.tensor([[1] * 6 + [0]] * 2), torch.tensor([[2, 3]] * 2)

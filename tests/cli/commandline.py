@@ -5,9 +5,8 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ class Result(NamedTuple):
     out: str
     err: str
 
-    def is_error(self, *parts: str) -> bool:
+    def is_error(self, *parts):
         """Return whether it is one line on stderr that holds the parts, with an empty stdout."""
         lines = self.err.splitlines()
         return (
@@ -35,33 +34,33 @@ class Result(NamedTuple):
 Run = Callable[..., Result]
 
 
-def run_process(*arguments: object, folder: Path) -> Result:
+def run_process(*arguments, folder):
     command = [sys.executable, "-m", "captum_gmar", *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def options(methods: Sequence[str]) -> list[str]:
+def options(methods):
     return ["--methods", ",".join(methods)]
 
 
-def save_photo(path: Path, seed: int = 0) -> None:
+def save_photo(path, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def rows(path):
     """Read a table of results."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def written(folder: Path) -> list[str]:
+def written(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
+def files_of_at_most(size):
     """Let no file of this process grow beyond so many bytes, as on a full disk, within the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -71,7 +70,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def as_torchrun(processes: int) -> list[dict[str, str]]:
+def as_torchrun(processes):
     """Return the environments of so many processes that torchrun starts."""
     if processes == 1:
         return [{}]

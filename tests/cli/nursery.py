@@ -13,11 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
 
 
 @dataclass(frozen=True)
@@ -41,29 +38,29 @@ class Nursery:
     Pictures are not drawn, which takes longer than all else: files of their size are written.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model):
         self._model = model
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self):
         command = [sys.executable, __file__, str(self._model)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind, error, at):
         self._process.communicate()
 
     def run(
         self,
-        words: Sequence[str],
-        folder: Path,
+        words,
+        folder,
         *,
-        kill_after: float | None = None,
-        kill_once_in: Path | None = None,
-        with_signal: int = signal.SIGKILL,
-        file_size: int | None = None,
-        copies: Sequence[Mapping[str, str]] = ({},),
-        out: str = os.devnull,
-    ) -> list[Ended]:
+        kill_after=None,
+        kill_once_in=None,
+        with_signal=signal.SIGKILL,
+        file_size=None,
+        copies=({},),
+        out=os.devnull,
+    ):
         """
         Run a command once, or in several copies at once.
 
@@ -94,7 +91,7 @@ class Nursery:
         return [Ended(**answer) for answer in json.loads(self._process.stdout.readline())]
 
 
-def _serve(model: str) -> None:
+def _serve(model):
     """Answer requests. No backward pass may run here: torch's threads do not outlive a fork."""
     import gc
     import pkgutil
@@ -126,7 +123,7 @@ def _serve(model: str) -> None:
         answers.flush()
 
 
-def _save_blank(figure: object, file: Path | BinaryIO, **options: object) -> None:
+def _save_blank(figure, file, **options):
     """Write as many bytes as a picture has."""
     if isinstance(file, Path):
         file.write_bytes(bytes(40_000))
@@ -134,12 +131,12 @@ def _save_blank(figure: object, file: Path | BinaryIO, **options: object) -> Non
         file.write(bytes(40_000))
 
 
-def _answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+def _answer(request):
     errors = [Path(request["folder"]).parent / f"stderr-{number}" for number in range(len(request["copies"]))]
     began = time.monotonic()
     copies = enumerate(zip(request["copies"], errors, strict=True))
     children = {_start(request, extra, error): number for number, (extra, error) in copies}
-    ended: dict[int, tuple[int, float]] = {}
+    ended = {}
     while len(ended) < len(children):
         process, status = os.waitpid(-1, os.WNOHANG)
         seconds = time.monotonic() - began
@@ -165,16 +162,16 @@ def _answer(request: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _any_written(journal: Path) -> bool:
+def _any_written(journal):
     return any(path.stat().st_size for path in journal.glob("*.jsonl"))
 
 
-def _send(processes: set[int], number: int) -> None:
+def _send(processes, number):
     for process in processes:
         os.kill(process, number)
 
 
-def _start(request: dict[str, Any], environment: dict[str, str], error: Path) -> int:
+def _start(request, environment, error):
     process = os.fork()
     if process:
         return process

@@ -1,6 +1,6 @@
 """A small classifier, its examples, and their measurements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import GivenClassifier
 from captum_gmar.evaluation.faithfulness import Faithfulness
-from captum_gmar.evaluation.runs.batches import Skipped
-from captum_gmar.evaluation.runs.journal import Batch, Result, result_of
+from captum_gmar.evaluation.runs.journal import Batch, result_of
 from captum_gmar.metrics.controls import CONTROLS
 
 PATCH, STEPS = 8, 4
@@ -23,7 +22,7 @@ NAMES = ("gmar-l1", "gradient-rollout")
 Make = Callable[..., Faithfulness]
 
 
-def pixels_of(image: Image.Image) -> Tensor:
+def pixels_of(image):
     return torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(image.getpixel((0, 0))[0]))
 
 
@@ -33,14 +32,14 @@ class SmallClassifier(GivenClassifier):
 
     pixels: Callable[[Image.Image], Tensor] = field(default=pixels_of)
 
-    def pixel_values(self, image: Image.Image) -> Tensor:
+    def pixel_values(self, image):
         return self.pixels(image)
 
-    def mask(self, mask: Image.Image) -> Tensor:
+    def mask(self, mask):
         return torch.from_numpy(np.array(mask)) > 0
 
 
-def examples(count: int) -> list[Example]:
+def examples(count):
     """Every second of them with a box."""
     return [
         Example(str(i), None, partial(Image.new, "RGB", (32, 32), (i, 0, 0)), (BOX,) if i % 2 else ())
@@ -48,21 +47,21 @@ def examples(count: int) -> list[Example]:
     ]
 
 
-def measure(work: Faithfulness, numbers: Sequence[int]) -> tuple[Batch, list[Skipped]]:
+def measure(work, numbers):
     """Measure all methods and controls."""
-    seconds: dict[str, float] = {}
+    seconds = {}
     records, skipped = work.batches.finish(numbers, partial(work.measure, (*NAMES, *CONTROLS), seconds))
     return Batch(tuple(records), seconds), skipped
 
 
-def results(batch: Batch) -> list[Result]:
+def results(batch):
     """Return the results by the names of the examples, which are their numbers."""
     return [result_of(int(record.example.name), [record]) for record in batch.records]
 
 
-def values_of(result: Result) -> dict[tuple[str, str, str], float]:
+def values_of(result):
     return {(row.method, row.metric, row.removal): row.value for row in result.rows}
 
 
-def values(batch: Batch) -> dict[tuple[int, str, str, str], float]:
+def values(batch):
     return {(own.number, *key): value for own in results(batch) for key, value in values_of(own).items()}

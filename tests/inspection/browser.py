@@ -5,13 +5,11 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
-from typing import Any
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def told_by(html: str, folder: Path, *options: str) -> Any:
+def told_by(html, folder, *options):
     """Return what a page's script writes in a browser, between two @."""
     assert BROWSER is not None
     file = folder / "page.html"

@@ -2,19 +2,16 @@
 
 import csv
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from captum_gmar.evaluation.data.data_files import read_examples
-from captum_gmar.evaluation.data.example import Example
 
 BOX = [1.0, 2.0, 5.0, 4.0]
 
 
-def write_table(path: Path, records: list[dict[str, Any]]) -> Path:
+def write_table(path, records):
     if path.suffix == ".json":
         path.write_text(json.dumps(records))
         return path
@@ -25,7 +22,7 @@ def write_table(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
-def white(mask: Image.Image | None) -> set[tuple[int, int]]:
+def white(mask):
     """Row and column of the pixels that are white, all others being black."""
     assert mask is not None
     values = np.asarray(mask)
@@ -33,18 +30,18 @@ def white(mask: Image.Image | None) -> set[tuple[int, int]]:
     return {(int(row), int(column)) for row, column in np.argwhere(values)}
 
 
-def inside(box: list[float]) -> set[tuple[int, int]]:
+def inside(box):
     x0, y0, x1, y1 = map(int, box)
     return {(row, column) for row in range(y0, y1) for column in range(x0, x1)}
 
 
-def masked(photos: Path, **changes: object) -> Example:
+def masked(photos, **changes):
     record = {"path": "cat/a.jpg", "label": 1, "boxes": [BOX], "mask": "mask.png", **changes}
     (example,) = read_examples(write_table(photos / "t.json", [record]))
     return example
 
 
-def save_mask(path: Path, column: int = 0) -> None:
+def save_mask(path, column=0):
     mask = np.zeros((6, 8), bool)
     mask[0, column] = True
     Image.fromarray(mask).save(path)
