@@ -11,8 +11,9 @@ from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds as written_log_odds
 from snapshots import state
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SamConfig, SamModel
 
 from captum_gmar import AttentionEvidence
 from captum_gmar.attr.scores import log_odds
@@ -140,3 +141,49 @@ def test_masks_of_queries_put_together():
     relevance = AttentionEvidence(model, forward_func=at_a_place).relevance(images)
     assert_close(relevance.abs().sum((1, 2)), torch.ones(2))
     assert_close(AttentionEvidence(model, forward_func=at_a_place).relevance(images[1:]), relevance[1:])
+
+
+def make_sam():
+    """Segment Anything, whose encoder attends over the whole grid in every layer."""
+    vision = {"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64}
+    sizes = {"image_size": 64, "patch_size": 8}
+    decoder = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    config = SamConfig(
+        vision_config={**vision, **sizes, "num_pos_feats": 8, "window_size": 4, "global_attn_indexes": [0, 1]},
+        prompt_encoder_config={**sizes, "hidden_size": 16, "image_embedding_size": 8},
+        mask_decoder_config=decoder,
+    )
+    return SamModel(config).eval().double()
+
+
+class Values(TorchFunctionMode):
+    """The values of attention over 8x8 places, as they come."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            query, key, value, *others = args
+            value = value.detach().requires_grad_() if not value.requires_grad else value
+            if value.shape[-2] == 64:
+                self.values.append(value)
+            args = query, key, value, *others
+        return func(*args, **(kwargs or {}))
+
+
+def test_segment_anything():
+    """Value times gradient of a mask's mean, of the encoder's layers and of the decoder's that read the image."""
+    model, image = make_sam(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    points = torch.tensor([[[[20.0, 30.0]]]], dtype=torch.float64)
+
+    def mean_mask(pixels):
+        return model(pixel_values=pixels, input_points=points).pred_masks[:, 0, 0].mean((-2, -1))
+
+    with Values() as captured:
+        score = mean_mask(image.clone().requires_grad_())
+    gradients = torch.autograd.grad(score.sum(), captured.values)
+    expected = sum((v * g).sum((1, 3)) for v, g in zip(captured.values, gradients, strict=True)).view(1, 8, 8)
+    relevance = AttentionEvidence(model, forward_func=mean_mask).relevance(image)
+    assert_close(relevance / relevance.abs().sum(), (expected / expected.abs().sum()).detach())
