@@ -1,6 +1,7 @@
 """Tiny models that generate text from sounds, with random weights."""
 
 from functools import cache
+from pathlib import Path
 
 import torch
 import transformers as tf
@@ -112,3 +113,17 @@ def speech_model(name):
     torch.manual_seed(0)
     model, inputs = SPEECH_MODELS[name]()
     return model.double().eval(), inputs
+
+
+def save_recogniser(folder: Path) -> None:
+    """Write a tiny Whisper that reads a second of sound, with its processor of letters."""
+    torch.manual_seed(0)
+    model, _ = whisper()
+    model.generation_config.eos_token_id = 98
+    model.eval().save_pretrained(folder)
+    letters = {letter: number for number, letter in enumerate(["!", "a", "<|endoftext|>", "b", "c", "t", "Ġ"])}
+    marks = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    tokenizer = tf.WhisperTokenizer(vocab=letters, merges=[], **marks)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|notimestamps|>"]})
+    extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    tf.WhisperProcessor(extractor, tokenizer).save_pretrained(folder)

@@ -29,6 +29,7 @@ class VisionTask(Enum):
     SEGMENTATION = "segments images"
     VIDEO = "classifies videos"
     SOUND = "classifies sounds"
+    SPEECH = "writes down speech"
 
 
 # The endings of transformers' class names for a task, and the class that loads them.
@@ -55,6 +56,8 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
     architectures = getattr(config, "architectures", None) or ()
     if not isinstance(architectures, list | tuple) or not all(isinstance(saved, str) for saved in architectures):
         raise ValueError(f"{name}: its config.json must have a list of names as architectures. Got {architectures!r}.")
+    if type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING:
+        return VisionTask.SPEECH
     for saved in architectures:
         for ending, (task, _) in SAVED_FOR.items():
             if saved.endswith(ending):
@@ -107,7 +110,7 @@ def _read_processor(task: VisionTask, name: str, options: dict[str, Any]) -> Any
 def load_answering(
     name: str | Path, *, device: torch.device | str | None = None, patience: float | None = None
 ) -> tuple[Any, Any]:
-    """Load a model that generates text from pictures, in the precision of its file, and its processor."""
+    """Load a model that generates text from pictures or speech, in the precision of its file, and its processor."""
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, _read_answering, patience)
     if report["missing_keys"]:
@@ -120,11 +123,13 @@ def _read_answering(name: str, local_files_only: bool) -> tuple[Any, Any, dict[s
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     with named_failure(name, "config.json"):
         config = transformers.AutoConfig.from_pretrained(name, **options)
-    if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    is_of_speech = type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+    if not is_of_speech and type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(f"{name}: not a model that answers about pictures: its model type is {config.model_type!r}")
     with named_failure(name, "processor"):
         processor = transformers.AutoProcessor.from_pretrained(name, **options)
     options |= {"dtype": "auto", "output_loading_info": True}
     with named_failure(name, "model"):
-        model, report = transformers.AutoModelForImageTextToText.from_pretrained(name, config=config, **options)
+        loader = transformers.AutoModelForSpeechSeq2Seq if is_of_speech else transformers.AutoModelForImageTextToText
+        model, report = loader.from_pretrained(name, config=config, **options)
     return processor, model, report

@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 
 SCENE_NAME = "built-in-scene"
 CAPTION = "Where relevance can be negative, orange is for the class and blue against it."
-FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound"}  # the kind of files in a folder, by the name of the task
+FOLDERS_OF = {
+    "VIDEO": "video",
+    "SOUND": "sound",
+    "SPEECH": "sound",
+}  # the kind of files in a folder, by task
 DRAWING = ("share_scale", "width", "cite")
 TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
 MARKS = {"target": "", "contrast": "rather than", "box": "box", "threshold": "threshold", "mask": "over", "point": "at"}
@@ -62,7 +66,8 @@ class, by token evidence.
 With --prompt it asks a vision-language model instead, and writes a page of HTML
 for each image: every word of the answer with the patches that fed it. Without an
 image and a model it asks the built-in one about a scene, such as --prompt "what
-is in the picture?".
+is in the picture?". Of a speech recogniser and WAV files it writes the same page, of
+every word with the sounds that fed it.
 """
 
 CLASSLESS = tuple(name for name, entry in METHODS.items() if not entry.reads_class)
@@ -175,7 +180,7 @@ def add_command(subparsers: Any) -> None:
     )
     add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add("--prompt", metavar="TEXT", help=PROMPT)
-    add("--answer", metavar="TEXT", help="explain this answer, not the model's own")
+    add("--answer", metavar="TEXT", help="explain this answer or transcript, not the model's own")
     add_device_and_size(parser)
     add("--batch-size", type=positive_number, metavar="N", help="images explained at once (default: 8)")
 
@@ -185,15 +190,13 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if bool(arguments.images) != bool(arguments.model):
         raise CommandError("give images and --model, or neither for the built-in scene and model")
     if arguments.prompt is not None:
-        _check_prompt(arguments)
-    elif arguments.answer is not None:
-        raise CommandError("--answer must go with --prompt. Got no prompt.")
+        _check_answer(arguments)
     if arguments.text and not arguments.model:
         raise CommandError("--text must go with the --model that scores images against texts")
     if arguments.mask is not None and arguments.point is not None:
         raise CommandError("--mask cannot be combined with --point. Pass one of both.")
     settings = _image_settings(arguments)
-    if arguments.prompt is None:
+    if arguments.prompt is None and arguments.answer is None:
         _check_page(arguments)
         settings.check()
     with default_drawing():  # before anything imports Matplotlib
@@ -203,8 +206,10 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
             images, missing = find_images(arguments.images, FOLDERS_OF.get(task.name if task else "", "image"))
         if not images:
             return 0, missing
-        if arguments.prompt is not None:
+        if arguments.prompt is not None or (task and task.name == "SPEECH"):
             done, failed = _explain_prompt(arguments, images)
+        elif arguments.answer is not None:
+            raise CommandError("--answer must go with --prompt, or with a model of speech. Got neither.")
         elif task:
             done, failed = _run_task(arguments, task, images)
         else:
@@ -336,10 +341,12 @@ def _check_without(arguments: argparse.Namespace, names: Iterable[str], why: str
 
 
 def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tuple[int, int]:
-    """Explain the answers of a model to a prompt; return how many images were explained and how many failed."""
+    """Explain the answers of a model to a prompt, or its transcripts; return the numbers of explained and failed."""
+    _check_answer(arguments)
     question = {name: getattr(arguments, name) for name in ("prompt", "answer", "contrast")}
+    question["prompt"] = question["prompt"] or ""
     contrast = "" if arguments.contrast is None else f"rather than {arguments.contrast}"
-    mark = f"answer-{picture_mark(arguments.prompt, arguments.answer or '', contrast)}"
+    mark = f"answer-{picture_mark(question['prompt'], arguments.answer or '', contrast)}".rstrip("-")
     pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **question}, PAGES)
     from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
     from captum_gmar.cli.sources import open_answering
@@ -348,14 +355,15 @@ def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tu
     return explain_answers(source, dict(zip(images, pages, strict=True)), PromptSettings(**question))
 
 
-def _check_prompt(arguments: argparse.Namespace) -> None:
-    """Raise a CommandError if options do not go with --prompt, or with one another."""
+def _check_answer(arguments: argparse.Namespace) -> None:
+    """Raise a CommandError if options do not go with the words of an answer, or with one another."""
     others = ["methods", "target", "text", "tokens", "save_array", "no_proof", "size", "batch_size"]
     others += [*DRAWING, *TASK_OPTIONS]
     given = [name for name in others if getattr(arguments, name) is not None]
     if given:
-        raise CommandError(f"--{given[0].replace('_', '-')} must go without --prompt, which explains every word.")
-    if not arguments.prompt.strip():
+        what = "--prompt, which" if arguments.prompt is not None else "a model of speech, which"
+        raise CommandError(f"--{given[0].replace('_', '-')} must go without {what} explains every word.")
+    if arguments.prompt is not None and not arguments.prompt.strip():
         raise CommandError(f"--prompt must be text. Got {arguments.prompt!r} instead.")
     if arguments.contrast is not None:
         if arguments.answer is None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from captum_gmar.classifier.loading import quiet
+from captum_gmar.cli.image_report import seen_sound_lines
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import AnswerSource
 from captum_gmar.cli.terminal import print_text, report
@@ -15,7 +17,7 @@ from captum_gmar.vlm.evidence import AnswerEvidence
 
 
 class PromptSettings(NamedTuple):
-    """The prompt, the answer if it is given, and its contrast."""
+    """The prompt, empty for speech, the answer if it is given, and its contrast."""
 
     prompt: str
     answer: str | None = None
@@ -42,10 +44,13 @@ def _explain(
     evidence: AnswerEvidence, source: AnswerSource, image: Path, page: PictureFile, settings: PromptSettings
 ) -> list[str]:
     """Write the page, and return the lines about the answer."""
-    picture = source.read(image)
-    attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, images=picture)
-    answer_page = AnswerPage(attribution, picture, settings.prompt, model_name(source.model))
+    given = {"images": source.read(image)} if settings.prompt else {"sound": image}
+    with quiet():
+        attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, **given)
+    answer_page = AnswerPage(attribution, given.get("images", ()), settings.prompt, model_name(source.model))
     page.path.parent.mkdir(parents=True, exist_ok=True)
     write_page(page.path, answer_page.html, page.note)
     answer, contrast = "".join(attribution.tokens).strip(), attribution.contrast
-    return [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]
+    lines = [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]
+    sound = attribution.sound
+    return lines if sound is None else lines + seen_sound_lines(sound, len(sound.samples) / sound.sampling_rate)

@@ -14,7 +14,7 @@ from captum_gmar.classifier import Classifier, find_class, find_object, find_reg
 from captum_gmar.classifier.photo_frame import Corners, PhotoView
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.classifier.vision_task import VisionTask
-from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, share_text
+from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, seen_sound_lines, share_text
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.images import read_image
@@ -120,10 +120,7 @@ def _explain_sound(classifier: Classifier, path: Path, settings: TaskSettings) -
     sound, spectrogram, seconds = load_sound(classifier, path)
     lines, what, relevance = _explain_class(classifier, spectrogram, settings)
     rate = classifier.processor.sampling_rate
-    if seconds < sound.seconds:
-        lines.append(f"  seen       the first {seconds:.4g} of {sound.seconds:.4g} seconds")
-    if sound.rate != rate:
-        lines.append(f"  resampled  from {sound.rate} to {rate} samples a second")
+    lines += seen_sound_lines(sound, seconds)
 
     def save(picture: PictureFile) -> None:
         axes = {"sampling_rate": rate, "seconds": FRAME}

@@ -18,6 +18,7 @@ from captum_gmar.cli.options import start_name
 from captum_gmar.engine.models.readout_tokens import Part
 from captum_gmar.files.images import FRAMES
 from captum_gmar.files.names import readable_name
+from captum_gmar.files.sounds import Sound
 from captum_gmar.visualization import visualize_attribution, visualize_comparison, visualize_token_interaction
 from captum_gmar.visualization._heatmap import photo_of
 from captum_gmar.visualization.tokens import patch_box
@@ -93,6 +94,16 @@ def seen_lines(classifier: Classifier, image: Image.Image) -> list[str]:
     left, top, right, bottom = frame.seen
     part = f"{100 * frame.share:.0f}% of the photo, from {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f} in pixels"
     return [*lines, f"  seen       {part}"] if frame.share < ALL_BUT else lines
+
+
+def seen_sound_lines(sound: Sound, seconds: float) -> list[str]:
+    """Return the lines that say how much of a sound the model reads, and from which rate it was resampled."""
+    lines = []
+    if seconds < sound.seconds:
+        lines.append(f"  seen       the first {seconds:.4g} of {sound.seconds:.4g} seconds")
+    if sound.rate != sound.sampling_rate:
+        lines.append(f"  resampled  from {sound.rate} to {sound.sampling_rate} samples a second")
+    return lines
 
 
 def most_likely_lines(logits: Tensor, classifier: Classifier) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_gmar.files.writing import write_text
 from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
+from captum_gmar.inspection.answer_sound import sound_picture
 from captum_gmar.visualization._heatmap import Pixels, photo_of
 from captum_gmar.vlm.attribution import AnswerAttribution
 from captum_gmar.vlm.words import group_words
@@ -24,7 +25,7 @@ class AnswerPage:
     Args:
         attribution (AnswerAttribution): of an answer; its tokens are put together to words.
         images (Tensor, numpy.ndarray, PIL.Image.Image, or a sequence of them): the pictures, as
-            :func:`~captum_gmar.visualize_attribution` takes them.
+            :func:`~captum_gmar.visualize_attribution` takes them. None for a sound, which the attribution holds.
         prompt (str, optional): what the model was asked, for the page to say.
             Default: ""
         model (str, optional): the name of the model, for the page to say.
@@ -47,18 +48,18 @@ class AnswerPage:
             raise ValueError(
                 "attribution must tell which image token stands for which place. Got a model's that does not."
             )
-        if len(pictures) != len(attribution.pictures):
-            raise ValueError(
-                f"images must be the {len(attribution.pictures)} of the attribution. Got {len(pictures)} instead."
-            )
+        expected = len(attribution.pictures) if attribution.sound is None else 0
+        if len(pictures) != expected:
+            raise ValueError(f"images must be the {expected} of the attribution. Got {len(pictures)} instead.")
         words = attribution.words()
+        maps = [_word_maps(words, number, image) for number, image in enumerate(pictures)]
         shares = words.shares()
         of_pictures = shares["pictures"] * words.totals
         content = {
             "words": words.tokens,
-            "first": int((of_pictures if pictures else words.totals).argmax()),
+            "first": int((of_pictures if attribution.pictures else words.totals).argmax()),
             "shares": {name: [round(share, 3) for share in part.tolist()] for name, part in shares.items()},
-            "pictures": [_word_maps(words, number, image) for number, image in enumerate(pictures)],
+            "pictures": maps if attribution.sound is None else [sound_picture(words)],
             "model": model,
             **_prompt_words(words, prompt),
             **_answer_words(attribution, words),

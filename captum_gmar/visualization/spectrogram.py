@@ -81,7 +81,7 @@ def visualize_spectrogram(
     rows = [PanelRow(MARGIN_INCHES + PAD_INCHES, SOUND_HEIGHT, PAD_INCHES, 1)]
     space = MARKS_INCHES + BAR_INCHES + text_height(text, SOUND.text_size)
     figure, axes = make_grid([*rows, rows[0]._replace(bottom_space=space)], SOUND, title, use_pyplot, left=MARKS_INCHES)
-    photo = _grey_picture(sound)
+    photo = grey_picture(sound)
     images = photo, blend(photo, heat._replace(values=values[::-1]), smooth=smooth)
     place = (0, len(sound) * seconds, 0, sound.shape[1])
     for panel, image, name in zip(axes, images, ("spectrogram", "overlay"), strict=True):
@@ -97,7 +97,7 @@ def visualize_spectrogram(
     return figure, axes
 
 
-def _grey_picture(spectrogram: Array) -> Image.Image:
+def grey_picture(spectrogram: Array) -> Image.Image:
     """Return the levels of a spectrogram (time, bins) as a picture, the lowest frequency at the bottom."""
     levels = spectrogram.T[::-1].astype(float)
     levels = 255 * (levels - levels.min()) / (np.ptp(levels) or 1)

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from captum_gmar.files.sounds import Sound
 from captum_gmar.vlm.decoder_pass import RowEvidence
+from captum_gmar.vlm.image_tokens import PictureTokens
 from captum_gmar.vlm.layouts import Picture
+from captum_gmar.vlm.word_times import word_spans
 from captum_gmar.vlm.words import group_words
 
 
@@ -67,8 +69,8 @@ class AnswerAttribution:
         )
         texts = tuple((" " if self.is_of_words else "").join(self.tokens[span]).strip() for span in spans)
         relevance, encoded, scores, totals = normalize_evidence(evidence)
-        parts = {"relevance": relevance, "encoded_relevance": encoded, "scores": scores, "totals": totals}
-        return replace(self, tokens=texts, is_of_words=True, **parts)
+        result = replace(self, tokens=texts, is_of_words=True, relevance=relevance, encoded_relevance=encoded)
+        return replace(result, scores=scores, totals=totals)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """Return one picture's relevance (W, rows, columns) on the grid of image tokens.
@@ -89,6 +91,24 @@ class AnswerAttribution:
         relevance = self.encoded_relevance if picture.is_encoded else self.relevance
         assert relevance is not None
         return relevance
+
+    def times(self) -> Tensor:
+        """Return the first and the last second (W, 2) of each word or token in the sound.
+
+        They are those of :func:`~captum_gmar.vlm.word_times.word_spans` on the relevance. The words are in the order of
+        the sound, as those of a transcript are.
+
+        Raises:
+            ValueError: if there is no sound whose tokens have a known time.
+        """
+        tokens = next((picture for picture in self.pictures or () if isinstance(picture, PictureTokens)), None)
+        if tokens is None or tokens.seconds is None:
+            raise ValueError("times() must be of words of a sound. Got an answer without a sound of known time.")
+        relevance = tokens.map(self._sequence_relevance(tokens))[:, 0]
+        if self.sound is not None:  # what follows it in the model's window is padding
+            seconds = len(self.sound.samples) / self.sound.sampling_rate
+            relevance = relevance[:, : max(len(self.tokens), round(seconds / tokens.seconds))]
+        return word_spans(relevance, tokens.seconds) * tokens.seconds
 
     @property
     def answer_relevance(self) -> Tensor:

@@ -176,11 +176,14 @@ class AnswerEvidence:
 
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
         """Generate an answer's tokens, without end tokens."""
-        is_heard = any(name in arguments for name in SOUND_INPUTS)
-        gen_args = {"max_new_tokens": SPOKEN_TOKENS if is_heard else 25, "do_sample": False, **gen_args}
+        start = arguments["decoder_input_ids" if has_encoder(self.model) else "input_ids"][0].tolist()
+        most = 25
+        if any(name in arguments for name in SOUND_INPUTS):
+            positions = getattr(self.model.config, "max_target_positions", None)
+            most = min(SPOKEN_TOKENS, positions - len(start)) if positions else SPOKEN_TOKENS
+        gen_args = {"max_new_tokens": most, "do_sample": False, **gen_args}
         with torch.no_grad():
             sequence: list[int] = self.model.generate(**arguments, **gen_args)[0].tolist()
-        start = arguments["decoder_input_ids" if has_encoder(self.model) else "input_ids"][0].tolist()
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         answer = sequence[len(start) :] if sequence[: len(start)] == start else sequence  # Whisper leaves its start out
@@ -196,7 +199,7 @@ class AnswerEvidence:
         if isinstance(answer, str):
             if self.tokenizer is None:
                 raise ValueError(f"{name} must be token ids where there is no processor. Got text instead: pass one.")
-            if self.model.config.model_type == "whisper" and answer[:1].isascii() and answer == answer.lstrip():
+            if self.model.config.model_type == "whisper" and answer[:1].strip() and answer[:1].isascii():
                 answer = f" {answer}"  # Whisper's words begin with a space
             text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
             if not answer:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from captum_gmar.files.sounds import Sound
 from captum_gmar.inspection.answer_page import AnswerPage
 from captum_gmar.vlm.attribution import AnswerAttribution
 from captum_gmar.vlm.image_tokens import PictureTokens
@@ -187,3 +188,39 @@ def test_a_large_photo_is_scaled_down_in_the_page(attribution):
 def test_what_cannot_be_shown_is_refused(attribution, images, pictures, message):
     with pytest.raises(ValueError, match=message):
         AnswerPage(replace(attribution, pictures=pictures), images)
+
+
+SOUND_DRIVER = """
+<script>
+const tell = {};
+document.querySelector("[data-word='1']").dispatchEvent(new Event("mouseenter"));
+const span = document.querySelector("rect.span");
+tell.span = ["x", "width"].map(name => Number(span.getAttribute(name)));
+tell.text = document.getElementById("told").textContent;
+tell.fills = [...document.querySelectorAll("rect:not(.span)")].map(rect => Number(rect.getAttribute("fill-opacity")));
+document.querySelectorAll("rect")[3].dispatchEvent(new Event("click"));
+tell.place = document.getElementById("told").textContent;
+tell.audio = document.querySelector("audio").src.slice(0, 20);
+document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.stringify(tell)))) + "@</pre>";
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
+def test_words_of_a_sound_have_their_times(tmp_path):
+    relevance = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0, 0.5, 0.5, 0, 0]])
+    sound = Sound(np.sin(np.arange(6400) / 5).astype(np.float32), 16_000, 0.4, 16_000)
+    tokens = PictureTokens(torch.arange(6)[None], True, seconds=0.1)  # the last two are padding
+    attribution = AnswerAttribution(
+        **{"tokens": ("one", " two"), "relevance": torch.zeros(2, 3), "encoded_relevance": relevance},
+        **{"scores": torch.ones(2), "totals": torch.ones(2), "prompt_length": 2, "pictures": (tokens,), "sound": sound},
+    )
+    told = told_by(AnswerPage(attribution).html.replace("</html>", SOUND_DRIVER + "</html>"), tmp_path)
+    assert told["span"] == [480, 480]  # of 960 pixels
+    assert "“two” (0.20–0.40 s)" in told["text"]
+    assert "of its evidence, 100\u00a0% is in the sound, 0\u00a0% in the prompt" in told["text"]
+    assert told["fills"] == [0, 0, 0.85, 0.85]
+    assert told["place"].startswith("Second 0.30: 50\u00a0% of the evidence of “two”")
+    assert told["audio"] == "data:audio/wav;base6"
+    with pytest.raises(ValueError, match=r"images must be the 0 of the attribution\. Got 1"):
+        AnswerPage(attribution, np.zeros((2, 2)))

@@ -1,6 +1,7 @@
 """Words of speech models: evidence against the formula, sounds as arrays and files, and the times of tokens."""
 
 import wave
+from itertools import combinations_with_replacement
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from captum_gmar import AnswerEvidence
+from captum_gmar.vlm.word_times import word_spans
 from vlm.test_decoder_pass import assert_evidence, dense_evidence
 from vlm.test_evidence import Letters
 
@@ -221,3 +223,35 @@ def test_the_trained_recogniser_is_explained_by_the_formula(shared):
     result = AnswerEvidence(model).attribute(inputs, target=answer)
     parts, scores = dense_evidence(model, inputs, answer)
     assert_evidence(result, torch.cat(parts, 1), scores)
+
+
+def best_spans(relevance, seconds):
+    """Return the best spans by trying all."""
+    positive = relevance.clamp(min=0)
+    gains = positive / positive.sum(1, keepdim=True) - seconds / 2
+    words, tokens = relevance.shape
+    best = (-torch.inf, None)
+    for borders in combinations_with_replacement(range(tokens + 1), 2 * words):
+        spans = list(zip(borders[::2], borders[1::2], strict=True))
+        if all(first < end for first, end in spans):
+            value = sum(float(gains[word, first:end].sum()) for word, (first, end) in enumerate(spans))
+            best = max(best, (value, spans), key=lambda pair: pair[0])
+    return best[1]
+
+
+def test_times_are_the_best_spans_of_all():
+    for seed in range(8):
+        relevance = torch.rand(2, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert list(map(tuple, word_spans(relevance, 0.2).tolist())) == best_spans(relevance, 0.2)
+
+
+def test_times_of_words_are_in_seconds_of_the_sound(hearing):
+    model, processor = hearing
+    result = AnswerEvidence(model, processor).attribute(sound=(TONE, 16_000), target="cab")
+    times = result.times()
+    assert times.shape == (3, 2)
+    assert times.max() <= 0.5
+    expected = word_spans(result.picture_relevance()[:, 0, :25], 0.02) * 0.02
+    assert_close(times, expected)
+    with pytest.raises(ValueError, match=r"times\(\) must be of words of a sound"):
+        AnswerEvidence(text_model("llava")[0]).attribute(text_model("llava")[1], target=ANSWER).times()
