@@ -128,7 +128,7 @@ def evaluations(model, images):
 def commands(model, images):
     """The command line on the built-in scene, and that times are taken when the device is done."""
     from captum_gmar.cli.main import main
-    from captum_gmar.inspection.timing import time_in_turns
+    from captum_gmar.inspection.passes import time_in_turns
 
     def explain():
         with tempfile.TemporaryDirectory() as folder:

@@ -12,9 +12,8 @@ from captum_gmar.engine._captum import TargetType, _run_forward
 from captum_gmar.engine.checks import check_forward
 from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.autograd_graph import depends
+from captum_gmar.engine.hooks.autograd_graph import depends, gradients
 from captum_gmar.engine.hooks.constants import detach_parameters
-from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_rows, patch_grid
 from captum_gmar.engine.request import leaf

@@ -16,8 +16,7 @@ from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.evaluation.catalogue import make_removal
 from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.evaluation.measurement.measures import Measures
-from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicMaker
-from captum_gmar.evaluation.measurement.rerun_metrics import NumberedMethod, control_methods
+from captum_gmar.evaluation.measurement.rerun_metrics import MosaicMaker, NumberedMethod, control_methods
 from captum_gmar.evaluation.runs.batches import Batches, Examples
 from captum_gmar.evaluation.runs.journal import Record, Row
 from captum_gmar.evaluation.settings import EvaluationSettings

@@ -249,12 +249,13 @@ def _silence_half(
         f"ablation-{fingerprint([repr(orders).encode()])}",
     )
     values = torch.tensor([record.values for record in records.values()], dtype=torch.float64)
-    outcomes = values.movedim(0, -1).split([len(heads) for heads in orders.values()])  # (orders, counts, outcomes, N)
-    counts = torch.tensor(_silent_counts(orders))
-    curves = {
-        key: HeadAblationCurve(counts, *outcome.unbind(2), orders[key])
-        for key, outcome in zip(orders, outcomes, strict=True)
-    }
+    each = torch.split(
+        values.movedim(0, -1), [len(heads) for heads in orders.values()]
+    )  # (orders, counts, outcomes, N)
+    curves, counts = {}, torch.tensor(_silent_counts(orders))
+    for (key, heads), outcomes in zip(orders.items(), each, strict=True):
+        accuracy, logit, probability = outcomes.unbind(2)
+        curves[key] = HeadAblationCurve(counts, accuracy, logit, probability, heads)
     title = f"{short_title(subject.model_name, subject.data_name)}: heads silenced"
     return AblationResult(curves, len(ranking), _image_names(records), title), skipped
 

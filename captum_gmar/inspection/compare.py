@@ -25,8 +25,7 @@ from captum_gmar.attr.patch_relevance import (
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
 from captum_gmar.inspection.method_results import Convergence, Cost, MethodResult
-from captum_gmar.inspection.passes import Passes, copy_counted
-from captum_gmar.inspection.timing import Times, time_in_turns
+from captum_gmar.inspection.passes import Passes, Times, copy_counted, time_in_turns
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
 from captum_gmar.metrics._inputs import check_count, check_images, check_patch_size, patch_scores
 from captum_gmar.metrics._outputs import Target, check_outputs, class_indices, target_output

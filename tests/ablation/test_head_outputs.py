@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from ablation.test_heads import projections
-from captum_gmar.ablation.head_outputs import head_outputs
+from captum_gmar.ablation.heads import head_outputs
 
 
 def test_every_layer_s_outputs_are_its_projection_s_inputs(vit, images):

@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.checks import without_gradient_error
 from captum_gmar.engine.finite_checks import Flags, flag_each
-from captum_gmar.engine.hooks.gradients import gradients
+from captum_gmar.engine.hooks.autograd_graph import gradients
 from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.blocks import GradientBlocks, gradient_blocks
 from captum_gmar.engine.kernels.dispatch import read_layer

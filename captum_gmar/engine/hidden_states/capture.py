@@ -21,9 +21,8 @@ from captum_gmar.engine.checks import (
 )
 from captum_gmar.engine.hidden_states.libragrad import LibraGradPass, libra_gradients
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.autograd_graph import depends
+from captum_gmar.engine.hooks.autograd_graph import depends, gradients
 from captum_gmar.engine.hooks.constants import detach_parameters
-from captum_gmar.engine.hooks.gradients import gradients
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
 from captum_gmar.engine.kernels.layer import AttentionLayer

@@ -12,6 +12,14 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 
+def gradients(
+    selected: Tensor, tensors: Sequence[Any], retain_graph: bool = False, allow_unused: bool = False
+) -> tuple[Tensor, ...]:
+    """Compute gradients of the explained outputs (N,) with respect to tensors or edges of the graph."""
+    # Examples are independent, so the sum has their gradients with fewer operations.
+    return torch.autograd.grad(selected.sum(), tensors, retain_graph=retain_graph or None, allow_unused=allow_unused)
+
+
 def depends(tensors: Iterable[Tensor], node: Node, cuts: list[Node] | None = None) -> bool:
     """Return whether any of the tensors was computed from the output of ``node``, by breadth-first search.
 

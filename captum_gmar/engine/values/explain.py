@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import check_deterministic, check_forward
 from captum_gmar.engine.finite_checks import check_finite
-from captum_gmar.engine.hooks.gradients import gradients
+from captum_gmar.engine.hooks.autograd_graph import gradients
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, force_eager

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import NoAttentionError, NoPatchGridError, check_deterministic
 from captum_gmar.engine.finite_checks import check_finite
-from captum_gmar.engine.hooks.autograd_graph import depends
-from captum_gmar.engine.hooks.gradients import gradients
+from captum_gmar.engine.hooks.autograd_graph import depends, gradients
 from captum_gmar.engine.kernels.precision import sum_dtype, widen, without_autocast
 from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduction, combine_norms, read_blocks
 from captum_gmar.engine.models.grids import FieldGrid, Shape, resample, sum_fields

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from captum_gmar.evaluation.data.data_files import read_examples, row_examples
 from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
-from captum_gmar.evaluation.data.subject import GivenClassifier, Subject
-from captum_gmar.evaluation.data.videos import VideoClassifier, lay_on_sheet, takes_videos
+from captum_gmar.evaluation.data.subject import GivenClassifier, Subject, VideoClassifier, lay_on_sheet, takes_videos
 from captum_gmar.files.images import read_image, to_rgb
 
 _FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"

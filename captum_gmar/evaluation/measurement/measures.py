@@ -14,8 +14,7 @@ from torch import Tensor
 
 from captum_gmar.engine.models.patch_grid import PatchGrid
 from captum_gmar.evaluation.catalogue import METRICS, MetricEntry
-from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicSubjects
-from captum_gmar.evaluation.measurement.rerun_metrics import Case, NumberedMethod
+from captum_gmar.evaluation.measurement.rerun_metrics import Case, MosaicSubjects, NumberedMethod
 from captum_gmar.evaluation.runs.batches import Examples
 from captum_gmar.evaluation.runs.journal import Row
 from captum_gmar.metrics import MaskedProbability, PerturbationCurve, Removal, area_over_curve, masked_probability

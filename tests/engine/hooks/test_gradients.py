@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from captum_gmar.engine.hooks.gradients import gradients
+from captum_gmar.engine.hooks.autograd_graph import gradients
 
 
 def test_each_example_has_its_own_gradient():

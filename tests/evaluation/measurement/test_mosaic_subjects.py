@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from captum_gmar.evaluation.measurement.mosaic_subjects import MosaicMaker
+from captum_gmar.evaluation.measurement.rerun_metrics import MosaicMaker
 
 CLASSES = 6
 

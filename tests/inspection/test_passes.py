@@ -2,7 +2,7 @@
 
 import torch
 
-from captum_gmar.inspection.timing import time_in_turns
+from captum_gmar.inspection.passes import time_in_turns
 from captum_gmar.metrics import clock as device_clock
 
 CPU = torch.device("cpu")
