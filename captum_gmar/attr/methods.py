@@ -45,7 +45,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
     if model is None and inputs is None:
         return list(METHODS)
     if model is None or inputs is None:
-        raise TypeError("list_methods must have both model and inputs, or neither. Got one of them instead.")
+        raise TypeError("model requires inputs, and inputs a model. Got one of them instead.")
     return _find_explaining(METHODS, model, inputs)
 
 

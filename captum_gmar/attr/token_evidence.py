@@ -1,4 +1,4 @@
-"""The library's own method of tokens: what patches hold for the class at every depth, and what was read of them."""
+"""Token evidence, the recommended method: patches at every depth, and what prefix tokens read of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,7 @@ from captum_gmar.engine.request import Request
 
 
 class TokenEvidence(TokenAttribution):
-    r"""Token evidence: what every patch adds to the target's log-odds, or takes from them, counted where it lies and
-    where it is read, in one balanced pass.
+    r"""Token evidence: the sum of what each patch adds to the target's log-odds, in one balanced pass.
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} h_{l,j} \cdot \frac{\tilde\partial o}{\tilde\partial h_{l,j}}
@@ -25,32 +24,29 @@ class TokenEvidence(TokenAttribution):
         \;+\; h_{L,j} \cdot \frac{\tilde\partial o}{\tilde\partial h_{L,j}}, \qquad r_j = R_j \Big/ \sum_k |R_k|
 
     where :math:`o = \log \frac{p}{1 - p}` are the target's log-odds, :math:`h_l` the tokens that enter layer l and
-    :math:`h_L` those that leave the last, :math:`z_l = A_l v_l` what its attention gives, and S the prefix tokens (CLS,
+    :math:`h_L` those that leave the last, :math:`z_l = A_l v_l` the attention output, and S the prefix tokens (CLS,
     registers). The gradient is balanced, see :mod:`captum_gmar.engine.hidden_states.libragrad`: attention, denominators
     of norms and gates are constant, and products halved.
 
-    Such a pass conserves relevance from layer to layer, but for biases. So each depth has its account
-    of the same log-odds, what every token holds there, and a unit that stays on a patch is in all L accounts: the
-    first part is their mean. But what the CLS token has read lies on no patch any more, at all depths above. It is read
-    once: so the second part is the sum over layers of what prefix tokens read of each token, and the third what the
-    classifier reads of it. Both weigh the same, as both account for the same log-odds. No constant is chosen.
+    Such a pass conserves relevance from layer to layer, but for biases. The tokens of each depth are therefore one
+    account of the same log-odds, and the first part is the mean of these L accounts. Relevance that a prefix token has
+    read is on no patch at later depths. The second part adds it, as the sum over layers of what prefix tokens read from
+    each token. The third part is what the classifier reads from each token. No constant is chosen.
 
-    With ``contrast``, the difference of the two logits is explained; of a model whose ``config`` tells of several
-    labels at once, the logit.
+    With ``contrast``, the difference of the two logits is explained; of a model whose ``config`` names several labels
+    at once, the logit.
 
-    Limitations: what is held constant gets no share, so a patch that matters because others attend to it is
-    not told from one that matters by what it holds. Tokens of later layers have been mixed from several patches, and
-    what a prefix token read late is counted where it was read, not where that came from. Signed; what is missing from a
-    sum of magnitudes of 1 lies on the prefix tokens.
+    Limitations: the map does not separate a patch that others attend to from one that holds evidence, as attention is
+    constant. Tokens of later layers are mixed from several patches, and relevance is counted where it was read. Signed;
+    magnitudes sum to 1 with those of the prefix tokens.
 
     The first part, of the log-odds in place of the logit, is Libra FullGrad+: Mehri et al., "LibraGrad", CVPR 2025,
-    https://arxiv.org/abs/2411.16760. The second is of the kind of
-    :class:`~captum_gmar.attr.evidence.AttentionEvidence`, where more is cited. How they came together, and what it is
-    worth: ``docs/method.md``.
+    https://arxiv.org/abs/2411.16760. The second resembles :class:`~captum_gmar.attr.evidence.AttentionEvidence`, which
+    cites more. ``docs/method.md`` has its development and results.
 
     Models without one patch grid, such as windowed and hierarchical ones, detectors with several towers, videos and
-    sounds, have no tokens to follow from layer to layer. Of these the map is that of
-    :class:`~captum_gmar.attr.evidence.AttentionEvidence`, whose second part is the same in kind.
+    sounds, have no tokens to follow from layer to layer. Their map is that of
+    :class:`~captum_gmar.attr.evidence.AttentionEvidence`.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.

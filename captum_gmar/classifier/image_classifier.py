@@ -53,7 +53,7 @@ class Classifier:
             return
         check_count(self.size, "size")
         if self.size > LARGEST:
-            raise ValueError(f"size must be at most {LARGEST} pixels, or memory would not do. Got {self.size} instead.")
+            raise ValueError(f"size must be at most {LARGEST} pixels. Got {self.size} instead.")
         try:
             grid = patch_grid(self.model, self.size, self.size)
         except ValueError as error:

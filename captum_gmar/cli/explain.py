@@ -192,7 +192,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if arguments.prompt is not None:
         _check_answer(arguments)
     if arguments.text and not arguments.model:
-        raise CommandError("--text must go with the --model that scores images against texts")
+        raise CommandError("--text requires the --model that scores images against texts")
     if arguments.mask is not None and arguments.point is not None:
         raise CommandError("--mask cannot be combined with --point. Pass one of both.")
     settings = _image_settings(arguments)
@@ -209,7 +209,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         if arguments.prompt is not None or (task and task.name == "SPEECH"):
             done, failed = _explain_prompt(arguments, images)
         elif arguments.answer is not None:
-            raise CommandError("--answer must go with --prompt, or with a model of speech. Got neither.")
+            raise CommandError("--answer requires --prompt, or with a model of speech. Got neither.")
         elif task:
             done, failed = _run_task(arguments, task, images)
         else:
@@ -254,9 +254,9 @@ def _check_page(arguments: argparse.Namespace) -> None:
     for name in ("target", "contrast", "tokens", *DRAWING) if _is_page(arguments) else ():
         if getattr(arguments, name) is not None:
             option = name.replace("_", "-")
-            raise CommandError(f"--{option} must go with a picture, as a page holds all likely classes. Got a page.")
+            raise CommandError(f"--{option} requires a picture, as a page holds all likely classes. Got a page.")
     if arguments.no_proof and not _is_page(arguments):
-        raise CommandError("--no-proof must go with --output of a page, such as page.html")
+        raise CommandError("--no-proof requires --output of a page, such as page.html")
 
 
 def _image_mark(settings: ExplainSettings) -> str:
@@ -337,7 +337,7 @@ def _task_mark(given: Mapping[str, Any]) -> str:
 def _check_without(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
     given = [name for name in names if getattr(arguments, name) is not None]
     if given:
-        raise CommandError(f"--{given[0].replace('_', '-')} must go with another model: {why}")
+        raise CommandError(f"--{given[0].replace('_', '-')} requires another model: {why}")
 
 
 def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tuple[int, int]:
@@ -362,12 +362,12 @@ def _check_answer(arguments: argparse.Namespace) -> None:
     given = [name for name in others if getattr(arguments, name) is not None]
     if given:
         what = "--prompt, which" if arguments.prompt is not None else "a model of speech, which"
-        raise CommandError(f"--{given[0].replace('_', '-')} must go without {what} explains every word.")
+        raise CommandError(f"--{given[0].replace('_', '-')} cannot be combined with {what} explains every word.")
     if arguments.prompt is not None and not arguments.prompt.strip():
         raise CommandError(f"--prompt must be text. Got {arguments.prompt!r} instead.")
     if arguments.contrast is not None:
         if arguments.answer is None:
-            raise CommandError("--contrast must go with --answer, whose words it is set against. Got no answer.")
+            raise CommandError("--contrast requires --answer, whose words it is set against. Got no answer.")
         if arguments.contrast.split() == arguments.answer.split():
             raise CommandError(f"--contrast must be another text than --answer. Got {arguments.contrast!r} for both.")
 

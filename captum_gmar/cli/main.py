@@ -71,7 +71,7 @@ def _with_options(message: str, arguments: argparse.Namespace) -> str:
     >>> _with_options("m: no such folder", argparse.Namespace(model="m"))
     '--model m: no such folder'
     """
-    name = re.match(r"(\w+) (must|'|\")", message)
+    name = re.match(r"(\w+) (must|requires|cannot|'|\")", message)
     if name and name[1] in vars(arguments):
         return f"--{message.replace(name[1], name[1].replace('_', '-'), 1)}"
     model = getattr(arguments, "model", None)

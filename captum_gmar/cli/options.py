@@ -293,7 +293,7 @@ class ExplainSettings(NamedTuple):
         if self.contrast is not None:
             check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
         if self.share_scale and self.top == len(self.methods) == 1:
-            raise CommandError("--share-scale must go with several maps. Got one method and one class.")
+            raise CommandError("--share-scale requires several maps. Got one method and one class.")
         if self.top > 1:
             option = f"--target top{self.top}"
             check_taken(option, self.methods, lambda method: method.reads_class)
@@ -316,7 +316,7 @@ def check_taken(option: str, names: Sequence[str], takes: Callable[[MethodEntry]
     others = [name for name in names if not takes(METHODS[name])]
     if others:
         taking = ", ".join(name for name, entry in METHODS.items() if takes(entry))
-        raise CommandError(f"{option} must go with methods that take it: {taking}. Got {', '.join(others)} instead.")
+        raise CommandError(f"{option} requires methods that take it: {taking}. Got {', '.join(others)} instead.")
 
 
 def start_name(tokens: "Sequence[Part]") -> str:

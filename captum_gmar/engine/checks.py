@@ -24,8 +24,7 @@ def check_deterministic(model: nn.Module | ModelInfo) -> None:
     info = inspect_model(model)
     if any(getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in info.each("drop_prob")):
         raise RuntimeError(
-            "Expected a model without stochastic depth: an explanation of one random pass explains no other. Call "
-            "model.eval() first."
+            "Expected a model without stochastic depth: no other pass would give the same map. Call model.eval() first."
         )
     check_no_checkpointing(info)
 
@@ -34,8 +33,8 @@ def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool
     """Check that ``F.dropout`` of these arguments does nothing."""
     if p and training:
         raise RuntimeError(
-            f"Expected a model without dropout but got dropout of p={p}: an explanation of one random pass explains no "
-            "other. Call model.eval() first."
+            f"Expected a model without dropout but got dropout of p={p}: no other pass would give the same map. Call "
+            "model.eval() first."
         )
 
 

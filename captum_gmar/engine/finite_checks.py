@@ -1,4 +1,4 @@
-"""Questions to the numbers of a device, all of which are answered at once: each answer makes the host wait for it."""
+"""Deferred checks of tensors on a device, read in one synchronization."""
 
 from collections.abc import Callable, Sequence
 

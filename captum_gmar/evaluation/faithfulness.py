@@ -122,5 +122,5 @@ def _probabilities(classifier: Classifier, logits: Tensor) -> Tensor:
     """Return (N, classes)."""
     probabilities = classifier.probabilities(logits)
     if probabilities is None:
-        raise ValueError("evaluate must go with a model of several classes")
+        raise ValueError("evaluate requires a model of several classes")
     return probabilities

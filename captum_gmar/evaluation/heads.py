@@ -118,7 +118,7 @@ def run_heads(
     ``scores``, by name, replace those that the settings name.
     """
     if settings.ablate and len(subject.classifier.labels) == 1:
-        raise ValueError("ablate must go with a model of several classes")
+        raise ValueError("ablate requires a model of several classes")
     # Boxes and masks do not matter here: they must not fail, nor make examples differ.
     examples = [replace(example, boxes=(), mask=None, files=example.files[:1]) for example in subject.examples]
     subject = replace(subject, examples=examples)
@@ -235,7 +235,7 @@ def _silence_half(
     halves = numbers[::2], numbers[1::2]  # each keeps its examples when more follow
     ranking, testing = ([number for number in half if number in scored] for half in halves)
     if not ranking or not testing:
-        raise ValueError("ablate must go with two images or more")
+        raise ValueError("ablate requires two images or more")
     statistics = _statistics(settings.scores, [scored[number] for number in ranking])
     orders = silencing_orders(
         {name: score.mean for name, score in statistics.items()}, settings.random_orders, settings.seed
@@ -244,7 +244,7 @@ def _silence_half(
         run,
         testing,
         partial(silence_heads, subject.classifier, orders),
-        "ablate must go with images that run without heads",
+        "ablate requires images that run without heads",
         lambda number: scored[number].target,
         f"ablation-{fingerprint([repr(orders).encode()])}",
     )

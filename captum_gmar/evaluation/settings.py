@@ -81,11 +81,11 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     metrics = settings.metrics or default_metrics(has_objects)
     unknown = metrics_of("localisation", metrics)
     if unknown and not has_objects:
-        raise ValueError(f"metrics {', '.join(unknown)} must go with data that has boxes or masks")
+        raise ValueError(f"metrics {', '.join(unknown)} require data that has boxes or masks")
     if subject.sheet is not None and MOSAICS in metrics:
-        raise ValueError(f"metrics {MOSAICS} must go with images. Got videos instead.")
+        raise ValueError(f"metrics {MOSAICS} require images. Got videos instead.")
     if len(subject.classifier.labels) == 1:
-        raise ValueError("evaluate must go with a model of several classes")
+        raise ValueError("evaluate requires a model of several classes")
     if not metrics_of("curve", metrics):
         return replace(settings, metrics=metrics, steps=None, removals=())
     if not settings.removals:

@@ -131,7 +131,7 @@ def explain_text(
 def _named_method(method: str, contrast: str | None) -> str:
     name = find_method(method)
     if contrast is not None and not METHODS[name].takes_contrast:
-        raise ValueError(f"contrast must go with a method that takes it. Got {name!r} instead.")
+        raise ValueError(f"contrast requires a method that takes it. Got {name!r} instead.")
     return name
 
 

@@ -91,7 +91,7 @@ def as_masks(segments: Segments, size: tuple[int, int] | None = None) -> dict[st
     sizes |= set() if size is None else {tuple(size)}
     if not parts or len(sizes) != 1:
         raise ValueError(
-            "segments must be at least one, all of one size, and boxes must go with size=(height, width). Got "
+            "segments must be at least one, all of one size, and boxes require size=(height, width). Got "
             f"{sorted(sizes) or 'no size'} instead."
         )
     return {name: _as_mask(part, name, *next(iter(sizes))) for name, part in parts.items()}

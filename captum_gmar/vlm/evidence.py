@@ -128,8 +128,7 @@ class AnswerEvidence:
             inputs = prompt_inputs(self.model, self.processor, inputs, images, heard)
         elif images is not None or sound is not None:
             raise ValueError(
-                "images must go with a prompt, and so must sound. Got them beside what a processor returned: pass one "
-                "of both."
+                "images and sound require a prompt. Got them beside what a processor returned: pass one of both."
             )
         arguments = _check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)

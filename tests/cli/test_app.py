@@ -78,9 +78,7 @@ def test_questions_that_cannot_be_answered(small):
     image = scene_image(3)
     with pytest.raises(ValueError, match="methods must be at least one method"):
         compare_methods(small, image, 0, None, [])
-    with pytest.raises(
-        ValueError, match=r"rather than a class must go with methods that take it\. Got rollout instead"
-    ):
+    with pytest.raises(ValueError, match=r"rather than a class requires methods that take it\. Got rollout instead"):
         compare_methods(small, image, 0, 1, ["rollout"])
 
 

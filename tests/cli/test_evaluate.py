@@ -371,7 +371,7 @@ def test_bad_data(work, evaluate):
     (work / "data.csv").write_text("path\nphoto.png\n")
     assert evaluate("data.csv", "--output", "results", "--target", "label").is_error("images all have labels")
     wanted = evaluate("data.csv", "--output", "results", "--metrics", "relevance-mass")
-    assert wanted.is_error("metrics relevance-mass must go with data that has boxes or masks")
+    assert wanted.is_error("metrics relevance-mass require data that has boxes or masks")
     assert not (work / "results").exists()
 
 

@@ -78,7 +78,7 @@ print("heavy", sorted(heavy))
         "listed by `captum-gmar explain --help`.",
         "captum-gmar: error: argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a patch, "
         "counted from 0 at the top left.",
-        f"captum-gmar: error: --tokens must go with methods that take it: {', '.join(taking)}.",
+        f"captum-gmar: error: --tokens requires methods that take it: {', '.join(taking)}.",
     ]
 
 
@@ -114,9 +114,9 @@ def test_a_page_of_classes(tmp_path, capsys):
     assert '"removal"' not in path.read_text(encoding="utf-8")
     capsys.readouterr()
     assert cli.main(["explain", "--output", str(path), "--target", "1"]) == 2
-    assert "--target must go with a picture, as a page holds all likely classes" in capsys.readouterr().err
+    assert "--target requires a picture, as a page holds all likely classes" in capsys.readouterr().err
     assert cli.main(["explain", "--no-proof"]) == 2
-    assert "--no-proof must go with --output of a page, such as page.html" in capsys.readouterr().err
+    assert "--no-proof requires --output of a page, such as page.html" in capsys.readouterr().err
 
 
 def test_version_and_command_missing(tmp_path):
@@ -141,7 +141,7 @@ def test_a_film_is_told_to_be_read_to_its_first_frame(run, work, models):
 @pytest.mark.parametrize("option", [["--tokens", "1,1"], ["--target", "0"], ["--contrast", "0"]])
 def test_options_of_pictures_are_no_pages(run, work, models, option):
     result = run("photo.png", "--model", models / "vit", "--output", "out/page.html", *option)
-    assert result.is_error(f"{option[0]} must go with a picture, as a page holds all likely classes. Got a page.")
+    assert result.is_error(f"{option[0]} requires a picture, as a page holds all likely classes. Got a page.")
 
 
 def test_output_is_told_and_written(run, work, models):
@@ -343,7 +343,7 @@ def test_top1_is_the_most_likely_class(run, work, models):
         (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
         (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
         (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
-        (["--share-scale", "--methods", "gmar-l1"], "must go with several maps. Got one method and one class."),
+        (["--share-scale", "--methods", "gmar-l1"], "requires several maps. Got one method and one class."),
         (["--width", "1", "--target", "top2"], "width must be at least 2.30 inches for 3 columns. Got 1.00 instead."),
     ],
 )
@@ -437,7 +437,7 @@ def test_texts_are_explained_side_by_side(run, work, models):
 
 def test_texts_that_cannot_be_explained_are_one_line(run, work, models):
     photo = ["photo.png", "--model", models / "clip-of-texts"]
-    assert run("--text", "a cat").is_error("--text must go with the --model that scores images against texts")
+    assert run("--text", "a cat").is_error("--text requires the --model that scores images against texts")
     assert run(*photo, "--text", "a" * 20).is_error("text must be of at most the model's 16 tokens")
     assert run(*photo, "--text", "a " * 200).is_error("text must be of at most the model's 16 tokens")  # that alone
     assert run(*photo, "--text", "").is_error("texts must be at least one, none empty")

@@ -68,8 +68,8 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
     ("arguments", "message"),
     [
         (["--answer", "a", "--contrast", "a"], "--contrast must be another text than --answer"),
-        (["--contrast", "a"], "--contrast must go with --answer, whose words it is set against"),
-        (["--methods", "rollout"], "--methods must go without a model of speech, which explains every word"),
+        (["--contrast", "a"], "--contrast requires --answer, whose words it is set against"),
+        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which explains every word"),
         (["--answer", "b", "--output", "page.png"], "--output must end in one of .html"),
         (["--answer", ""], "target must be text of at least one token"),
         (["--prompt", "what?"], "model must take pictures"),

@@ -120,7 +120,7 @@ def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     ("arguments", "expected"),
     [
         (["--scores", "gmar-l1,taylor"], "Got 'taylor' instead"),
-        (["--ablate", "--limit", "1", "--output", "results"], "--ablate must go with two images or more"),
+        (["--ablate", "--limit", "1", "--output", "results"], "--ablate requires two images or more"),
         (["--target", "dog"], "--target must be predicted, label, an index or a label. Got 'dog'"),
         (["--output", "data.csv"], "data.csv: must be a new or empty folder, or one of results"),
     ],
@@ -151,7 +151,7 @@ def test_bad_data(work, heads):
     assert heads("none.csv").is_error("none.csv: no such file or folder")
     assert heads("out").is_error("out: no images. Expected an image, a folder of images")
     assert heads().is_error("give DATA and --model, or neither")
-    assert heads("photo.png", "--target", "label").is_error("must go with data whose images all have labels")
+    assert heads("photo.png", "--target", "label").is_error("requires data whose images all have labels")
     (work / "broken.png").write_bytes(b"no image")
     done = heads("broken.png")
     assert (done.status, done.out) == (2, "")

@@ -141,7 +141,7 @@ def test_classes(refuses, name, option):
         (["--methods", "nothing like it"], "--help`. Got 'nothing like it' instead."),
         (["--methods", "rollout,legrad", "--tokens", "cls"], "rollout-forward, "),
         (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar-l2. Got legrad instead."),
-        (["--methods", "saliency", "--tokens", "cls"], "--tokens must go with methods that take it: gmar++, "),
+        (["--methods", "saliency", "--tokens", "cls"], "--tokens requires methods that take it: gmar++, "),
         (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
         (["--tokens", "1"], "counted from 0 at the top left. Got '1' instead."),
         (["--tokens", "1,2,3"], "Got '1,2,3' instead."),
@@ -156,13 +156,13 @@ def test_classes(refuses, name, option):
         (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
         (["--output", "none/a.png"], "none: no such folder to write a.png to"),
         (["--output", "photo.png/"], "photo.png: is a file, and a folder of this name is needed"),
-        (["--size", "16000000"], "--size must be at most 8192 pixels, or memory would not do. Got 16000000 instead."),
+        (["--size", "16000000"], "--size must be at most 8192 pixels. Got 16000000 instead."),
         (["--method", "rollout"], "unrecognized arguments: --method rollout"),
         (
             ["--methods", "rollout", "--target", "top2"],
-            "--target top2 must go with methods that take it: token-evidence, ",
+            "--target top2 requires methods that take it: token-evidence, ",
         ),
-        (["--methods", "rollout", "--contrast", "1"], "--contrast must go with methods that take it: token-evidence, "),
+        (["--methods", "rollout", "--contrast", "1"], "--contrast requires methods that take it: token-evidence, "),
         (
             ["--output", "a.gif"],
             "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg, .html. Got 'a.gif' instead.",
@@ -286,7 +286,7 @@ def test_pictures_of_any_shape_are_explained(place, command):
         ("class.csv", "path,label\nphotos/0.png,notaclass\n", "must be an index or a label. Got 'notaclass'"),
         ("range.csv", "path,label\nphotos/0.png,7\n", "must be from 0 to 3 for this model. Got 7"),
         ("list.json", '[{"path": "photos/0.png", "label": [0]}]', "must be an index or a label. Got '[0]'"),
-        ("nolabel.csv", "path,label\nphotos/0.png,\n", "must go with data whose images all have labels"),
+        ("nolabel.csv", "path,label\nphotos/0.png,\n", "requires data whose images all have labels"),
     ],
 )
 def test_tables_of_what_is_not_there(place, command, name, content, says):

@@ -70,7 +70,7 @@ def test_methods_of_ones_own(vit):
         ),
         ({"data": [(photo(0), 0, [CORNERS])]}, TypeError, r"data must hold pixel values, .* or pass processor="),
         ({"data": [(pixels(0), None, mask())], "target": "label"}, ValueError, "images all have labels"),
-        ({"data": [(pixels(0), 0)]}, ValueError, "metrics relevance-mass must go with data that has boxes or masks"),
+        ({"data": [(pixels(0), 0)]}, ValueError, "metrics relevance-mass require data that has boxes or masks"),
         ({"data": "none.csv"}, OSError, "none.csv: no such file or folder"),
         ({"model": print}, TypeError, "model must be a torch.nn.Module"),
     ],

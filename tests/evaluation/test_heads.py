@@ -156,7 +156,7 @@ def test_settings_are_kept(vit, labelled, tmp_path):
         ({"scores": {"mine": 3}}, TypeError, r"scores must be callable.*Got int for 'mine' instead"),
         ({"target": "dog"}, ValueError, r"target must be predicted, label, an index or a label\. Got 'dog'"),
         ({"target": 10}, ValueError, r"target must be from 0 to 9"),
-        ({"ablate": True, "limit": 1}, ValueError, r"ablate must go with two images or more"),
+        ({"ablate": True, "limit": 1}, ValueError, r"ablate requires two images or more"),
         ({"data": []}, ValueError, r"data must hold at least one image"),
         ({"data": 3}, TypeError, r"data must be a path, a data set or an iterable"),
     ],
@@ -167,7 +167,7 @@ def test_bad_arguments(vit, labelled, options, error, message):
 
 
 def test_models_that_cannot_be_scored(make_vit, labelled):
-    with pytest.raises(ValueError, match="ablate must go with a model of several classes"):
+    with pytest.raises(ValueError, match="ablate requires a model of several classes"):
         evaluate_heads(make_vit(num_labels=1), labelled, ablate=True)
     broken = make_vit()
     with torch.no_grad():

@@ -100,7 +100,7 @@ def test_what_cannot_be_explained_is_told():
             explain_text(model, processor, PHOTO, TEXTS)
     with pytest.raises(ValueError, match=r"each given once"):
         explain_text(model, PROCESSOR, PHOTO, "a cat", contrast="a cat")
-    with pytest.raises(ValueError, match=r"contrast must go with a method that takes it\. Got 'rollout' instead\."):
+    with pytest.raises(ValueError, match=r"contrast requires a method that takes it\. Got 'rollout' instead\."):
         explain_text(model, PROCESSOR, PHOTO, "a cat", contrast="dog", method="rollout")
     with pytest.raises(ValueError, match=r"text must be of at most the model's 8 tokens"):
         explain_text(model, PROCESSOR, PHOTO, "a photograph of a cat")

@@ -55,7 +55,7 @@ def test_sums_add_up_to_the_whole(seed):
     ("segments", "options", "message"),
     [
         ({}, {}, r"segments must be at least one, .* Got no size instead"),
-        ({"box": (0, 0, 1, 1)}, {}, r"boxes must go with size=\(height, width\)\. Got no size instead"),
+        ({"box": (0, 0, 1, 1)}, {}, r"boxes require size=\(height, width\)\. Got no size instead"),
         ({"mask": LABELS > 2}, {"size": (3, 3)}, r"all of one size, .* Got \[\(3, 3\), \(6, 6\)\] instead"),
         ({"box": (3, 0, 1, 1)}, {"size": (6, 6)}, r"segments\['box'\] must be left, top, right and bottom"),
         (LABELS, {"crop": (0, 0, 0, 6)}, r"crop must be left, top, right and bottom, in pixels"),

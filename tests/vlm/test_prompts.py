@@ -90,5 +90,5 @@ def test_what_does_not_fit_is_told_in_one_line(name, processor, prompt, images, 
 
 def test_images_beside_inputs_are_refused(model):
     inputs = text_model("llava")[1]
-    with pytest.raises(ValueError, match="images must go with a prompt"):
+    with pytest.raises(ValueError, match="images and sound require a prompt"):
         AnswerEvidence(model).attribute(inputs, images=photo(), target=[1])

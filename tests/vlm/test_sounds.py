@@ -181,7 +181,7 @@ def test_faults_of_sounds_are_one_line(hearing, tmp_path):
         explain(sound=tmp_path / "no-such.wav")
     with pytest.raises(ValueError, match="inputs must be an empty prompt for WhisperForConditionalGeneration"):
         explain("what?", sound=(TONE, 16_000))
-    with pytest.raises(ValueError, match="images must go with a prompt, and so must sound"):
+    with pytest.raises(ValueError, match="images and sound require a prompt"):
         explain(speech_model("whisper")[1], sound=(TONE, 16_000))
     with pytest.raises(ValueError, match="processor must take sounds"):
         AnswerEvidence(model).attribute(sound=(TONE, 16_000))

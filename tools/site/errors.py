@@ -134,7 +134,7 @@ def _cure(text: str) -> str:
     after = sentences[(came[0] + 1) if came else 1 :]
     if after:
         return " ".join(after)
-    return "" if re.search(r"\bmust\b|^Expected|\bcannot\b", sentences[0]) else WHAT_TO_DO
+    return "" if re.search(r"\bmust\b|\brequires?\b|^Expected|\bcannot\b", sentences[0]) else WHAT_TO_DO
 
 
 def _module(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command ``captum-gmar app``: a page of one's own in the browser."""
+"""The command ``captum-gmar app``: a local web page."""
 
 import argparse
 

@@ -106,7 +106,7 @@ def compare_methods(
         raise ValueError("methods must be at least one method. Got none instead; take one.")
     if contrast is not None and (others := [name for name in names if not METHODS[name].takes_contrast]):
         raise ValueError(
-            f"rather than a class must go with methods that take it. Got {', '.join(others)} instead; take them away."
+            f"rather than a class requires methods that take it. Got {', '.join(others)} instead; take them away."
         )
     pixels = _read_pixels(classifier, image)
     methods: dict[str, Method] = {}

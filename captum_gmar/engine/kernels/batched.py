@@ -1,4 +1,4 @@
-"""Small layers, which are read together after the backward pass: as many operations for all of them as for one.
+"""Small layers, reduced in one batch after the backward pass: all of them take as many operations as one.
 
 Where matrices are small, an operation takes as long whatever the number of its numbers. So torch's own attention runs
 forward and backward, autograd gives the gradient of each layer's output, and A and G of all layers are computed at

@@ -114,7 +114,7 @@ class AttentionBlocks:
             else:
                 attention += mask
         torch.softmax(scores, -1, out=scores)
-        if self.mask is not None:  # a query that may look nowhere gets nothing, as torch has it
+        if self.mask is not None:  # fully masked queries attend to nothing, as in torch
             attention.masked_fill_(_is_nowhere(self.mask[:, :, rows]), 0)
         return attention
 

@@ -67,7 +67,7 @@ class Subject:
         examples = [example for example in self.examples if not example.is_broken]
         labels = [example.label for example in examples if example.label is not None]
         if len(labels) < len(examples):
-            raise ValueError("target 'label' must go with data whose images all have labels")
+            raise ValueError("target 'label' requires data whose images all have labels")
         known: dict[Any, int] = find_classes(labels, self.classifier.labels, "the data's label")
         return lambda example: known[example.label]
 

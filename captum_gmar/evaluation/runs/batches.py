@@ -18,7 +18,7 @@ from captum_gmar.metrics.curves import Ends
 
 Value = TypeVar("Value")
 
-HOPELESS = 16  # failures without a success after which the model is to blame
+HOPELESS = 16  # failures without a success after which a run stops
 
 
 class Skipped(NamedTuple):

@@ -103,7 +103,7 @@ def lock_folder(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     """
     place = folder.resolve()
     if place in _held:
-        raise BlockingIOError(f"{folder}: this process is at work there already")
+        raise BlockingIOError(f"{folder}: is in use by this process already")
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         _lock(file, folder, note)
         _held.add(place)

@@ -46,7 +46,7 @@ def start_run(place: Workplace, settings: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the folder, which is kept for results of these settings and of these processes within the block."""
     processes = place.processes
     if place.folder is None and processes.total > 1:
-        raise ValueError("several processes must go with output, a folder that they share")
+        raise ValueError("several processes require output, a folder that they share")
     with ExitStack() as stack:
         folder = place.folder or Path(stack.enter_context(TemporaryDirectory()))
         opening = use_folder(folder, settings, versions(), place.listener.note)
@@ -118,7 +118,7 @@ class Run:
         return kept, list(skipped.values())
 
     def _raise_failure(self, is_done: bool) -> None:
-        """Raise the first failure if nothing is done in the first process: then the model is to blame."""
+        """Raise the first failure if no example succeeded in the first process."""
         failures = self.batches.failures
         reasons = self.place.processes.gather(str(failures[0]) if failures else None)
         if self.place.processes.first(lambda: is_done):
