@@ -299,14 +299,20 @@ def full_grad_plus(dense, **options):
     return for_every_token(torch.stack(times_gradient(dense.traced(**options))[:-1]).mean(0))
 
 
-def token_evidence(dense):
-    """What prefix tokens read, query by query, of every layer's dense attention."""
+def evidence_parts(dense):
+    """What tokens hold that enter each layer, what prefix tokens read of them, query by query, and what is left."""
     traced = dense.traced(balanced=True, of=log_odds)
     *held, left = times_gradient(traced)
-    total = sum(held) / len(held) + left
+    read = torch.zeros_like(left)
     for attention, (_, _, value, gradient) in zip(dense.attention, traced.attention, strict=True):
         for i in range(left.shape[1] - dense.patches):
-            total = total + (attention[:, :, i] * torch.einsum("nhtd,nhd->nht", value, gradient[:, :, i])).sum(1)
+            read = read + (attention[:, :, i] * torch.einsum("nhtd,nhd->nht", value, gradient[:, :, i])).sum(1)
+    return held, read, left
+
+
+def token_evidence(dense):
+    held, read, left = evidence_parts(dense)
+    total = sum(held) / len(held) + left + read
     return for_every_token(total / total.abs().sum(-1, keepdim=True))
 
 

@@ -41,6 +41,7 @@ class MethodEntry(NamedTuple):
     is_ours: bool = True  # else it is Captum's
     unit: str = OF_LOGIT
     caveat: str = ""  # a limitation of its maps, in a line below them
+    takes_passes: bool = False  # ``passes=``, a budget for each map
 
     @property
     def label(self) -> str:
@@ -57,6 +58,31 @@ class MethodEntry(NamedTuple):
         module, _, name = self.home.partition(":")
         method: MethodFactory = getattr(import_module(f"captum_gmar.{module}"), name)
         return partial(method, **self.options) if self.options else method
+
+    def with_passes(self, passes: int) -> "MethodEntry":
+        """Return the entry of the same method with a budget of so many passes.
+
+        Raises:
+            ValueError: if the method takes no budget, or passes is none.
+        """
+        if not self.takes_passes:
+            taking = ", ".join(name for name, entry in METHODS.items() if entry.takes_passes)
+            raise ValueError(f"method must be {taking} to take passes. Got '{self.name}@{passes}' instead.")
+        if passes < 1:
+            raise ValueError(f"passes must be a whole number above zero, but got {passes}. Pass 1 for one pass.")
+        if passes == 1:
+            return self
+        return self._replace(name=f"{self.name}@{passes}", options={**self.options, "passes": passes})
+
+
+class _Methods(dict[str, MethodEntry]):
+    """Methods by name. ``NAME@K`` stands for NAME with a budget of K passes, and is not among the keys."""
+
+    def __missing__(self, name: str) -> MethodEntry:
+        base, at, passes = name.partition("@")
+        if not at or base not in self or not (passes.isascii() and passes.isdigit()):
+            raise KeyError(name)
+        return self[base].with_passes(int(passes))
 
 
 def _gmar_row(name: str, share: str | None = ALL_TOKENS, **options: Any) -> MethodEntry:
@@ -86,7 +112,9 @@ def _captum_row(name: str, home: str, caveat: str, unit: str = OF_LOGIT) -> Meth
 
 _GRADIENT_ROLLOUT, _ROLLOUT = "attr.gradient_rollout:GradientRollout", "attr.rollout:AttentionRollout"
 _ROWS = (  # the most faithful on photos first, as docs/results measures them; then Captum's
-    MethodEntry("token-evidence", "attr.token_evidence:TokenEvidence", share=ALL_EVIDENCE, caveat=MIXED),
+    MethodEntry(
+        *("token-evidence", "attr.token_evidence:TokenEvidence"), share=ALL_EVIDENCE, caveat=MIXED, takes_passes=True
+    ),
     _token_row("libra-fullgrad+", "LibraFullGradPlus"),
     _token_row("libra-attcat", "LibraAttCAT"),
     MethodEntry(
@@ -127,7 +155,7 @@ _ROWS = (  # the most faithful on photos first, as docs/results measures them; t
     _captum_row("input-x-gradient", "InputXGradient", "Of the slope at this image: holds for small changes."),
     _captum_row("saliency", "Saliency", "What a change would matter, not what speaks for the class.", OF_SLOPE),
 )
-METHODS: Mapping[str, MethodEntry] = {entry.name: entry for entry in _ROWS}
+METHODS: Mapping[str, MethodEntry] = _Methods({entry.name: entry for entry in _ROWS})
 OURS = tuple(name for name, entry in METHODS.items() if entry.is_ours)
 CAPTUMS = tuple(name for name, entry in METHODS.items() if not entry.is_ours)
 
@@ -150,10 +178,16 @@ def unique_names(names: object, option: str) -> tuple[str, ...]:
 
 
 def find_method(name: object) -> str:
-    """Return the name of the method that is meant, whatever its case; the error names those that are near."""
+    """Return the name of the method that is meant, whatever its case; the error names those that are near.
+
+    >>> find_method("Token-Evidence@5"), find_method("token-evidence@1")
+    ('token-evidence@5', 'token-evidence')
+    """
     wanted = str(name).strip().lower()
-    if wanted in METHODS:
-        return wanted
+    try:
+        return METHODS[wanted].name
+    except KeyError:
+        pass
     holding = sorted((known for known in METHODS if wanted in known), key=len)
     near = dict.fromkeys([*holding, *get_close_matches(wanted, METHODS)])
     raise ValueError(

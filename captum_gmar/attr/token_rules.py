@@ -58,13 +58,31 @@ class TokenEvidenceRule(TokenRule):
 
     def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
         """Return the shares (N, T) of all evidence."""
+        held, read, left = self.parts(layers, gradients)
+        return shares(held.mean(0) + read + left)
+
+    def parts(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return evidence in what enters each layer (L, N, T), in what was read of tokens, and in the last (N, T)."""
         depths = len(layers.tokens)
         *held, left = map(layers.sum_channels, layers.tokens, gradients[:depths])
         read = [
             layer.first_query_evidence(layers.prefix_tokens, gradient).to(left.device)
             for layer, gradient in zip(layers.attention, gradients[depths:], strict=True)
         ]
-        return shares(torch.stack(held).mean(0) + torch.stack(read).sum(0) + left)
+        return torch.stack(held), torch.stack(read).sum(0), left
+
+
+class TokenEvidenceCandidates(TokenEvidenceRule):
+    """Token evidence and other maps of the same pass: a budget's candidates, in the order in which they count."""
+
+    def relevance(self, layers: "LayerTokens", gradients: Sequence[Tensor]) -> Tensor:
+        """Return the shares (N, C, T) of each candidate."""
+        held, read, left = self.parts(layers, gradients)
+        mean, upper = held.mean(0), held[len(held) // 2 :].mean(0)
+        received = [layer.received_attention.to(left.device) for layer in layers.attention]
+        weighted = (torch.stack(received) * torch.cat([held[1:], left[None]])).sum(0)
+        candidates = [mean + read + left, upper, weighted, read, mean]
+        return shares(torch.stack([candidate.expand_as(left) for candidate in candidates], 1))
 
 
 class CDAMRule(TokenRule):

@@ -24,6 +24,7 @@ from captum_gmar.cli.options import (
     share,
     target,
     token,
+    with_passes,
 )
 from captum_gmar.cli.paths import (
     FILMS,
@@ -116,6 +117,11 @@ CONTRAST = """\
 class index or label: explain why the target rather than this class; topK for K above 1 leaves this class out
 """
 
+BUDGET = """\
+budget of token-evidence for each map and class, in passes forward and backward (default: 1); NAME@K in --methods is the
+same for one of several
+"""
+
 PROMPT = """\
 ask a vision-language model about each image, and write a page of what fed every word; goes with IMAGE, --model,
 --answer, --contrast, --output and --device alone
@@ -155,6 +161,7 @@ def add_command(subparsers: Any) -> None:
     add_methods(parser, EXPLAINED, "of those below, side by side, or all")
     add("--target", type=target, metavar="CLASS", help=TARGET)
     add("--contrast", metavar="CLASS", help=CONTRAST)
+    add("--passes", type=positive_number, metavar="K", help=BUDGET)
     add("--text", action="append", metavar="TEXT", help=TEXT)
     add(
         "--tokens",
@@ -304,7 +311,7 @@ def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequenc
             f"--methods must be {RECOMMENDED} for a model that {task.value}, as no other is defined for it. Got "
             f"{', '.join(arguments.methods)} instead."
         )
-    others = ["tokens", "save_array", "size", "batch_size", *DRAWING]
+    others = ["tokens", "passes", "save_array", "size", "batch_size", *DRAWING]
     others += [] if task.name in FOLDERS_OF else ["contrast"]
     _check_without(arguments, others, f"the model {task.value}")
     if isinstance(arguments.target, Top):
@@ -357,7 +364,7 @@ def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tu
 
 def _check_answer(arguments: argparse.Namespace) -> None:
     """Raise a CommandError if options do not go with the words of an answer, or with one another."""
-    others = ["methods", "target", "text", "tokens", "save_array", "no_proof", "size", "batch_size"]
+    others = ["methods", "target", "text", "tokens", "passes", "save_array", "no_proof", "size", "batch_size"]
     others += [*DRAWING, *TASK_OPTIONS]
     given = [name for name in others if getattr(arguments, name) is not None]
     if given:
@@ -392,7 +399,7 @@ def _default_methods(arguments: argparse.Namespace, target: Top | str) -> tuple[
 def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
     target = _default_target(arguments) if arguments.target is None else arguments.target
     return ExplainSettings(
-        methods=arguments.methods or _default_methods(arguments, target),
+        methods=with_passes(arguments.methods or _default_methods(arguments, target), arguments.passes),
         target=target,
         contrast=arguments.contrast,
         tokens=tuple(dict.fromkeys(arguments.tokens or ())),

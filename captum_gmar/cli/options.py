@@ -247,6 +247,18 @@ def method_names(text: str) -> Sequence[str]:
         raise argparse.ArgumentTypeError(str(error).removeprefix("method ")) from None
 
 
+def with_passes(names: Sequence[str], passes: int | None) -> tuple[str, ...]:
+    """Return the names of methods with this budget; as they are without one.
+
+    Raises:
+        CommandError: if some do not take a budget.
+    """
+    if passes is None:
+        return tuple(names)
+    check_taken("--passes", names, lambda method: method.takes_passes)
+    return tuple(dict.fromkeys(METHODS[name.partition("@")[0]].with_passes(passes).name for name in names))
+
+
 def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
     """Return the reader of an argument with some of these names between commas, or "all".
 

@@ -1,6 +1,9 @@
 """Every import of Captum's private helpers, so that a change of theirs concerns one file."""
 
 from captum._utils.common import (
+    ExpansionTypes,
+    _expand_additional_forward_args,
+    _expand_target,
     _format_additional_forward_args,
     _format_output,
     _format_tensor_into_tuples,
@@ -16,7 +19,10 @@ from captum.log import log_usage
 
 __all__ = [
     "Attribution",
+    "ExpansionTypes",
     "TargetType",
+    "_expand_additional_forward_args",
+    "_expand_target",
     "_format_additional_forward_args",
     "_format_output",
     "_format_tensor_into_tuples",
