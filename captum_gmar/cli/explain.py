@@ -393,7 +393,8 @@ def _default_methods(arguments: argparse.Namespace, target: Top | str) -> tuple[
     """Return the recommended method and GMAR, or the one that takes the options."""
     if arguments.tokens:
         return (GMAR,)
-    return (RECOMMENDED,) if isinstance(target, Top) and target.classes > 1 else EXPLAINED
+    is_of_classes = isinstance(target, Top) and target.classes > 1
+    return (RECOMMENDED,) if is_of_classes or arguments.passes else EXPLAINED
 
 
 def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:

@@ -134,6 +134,20 @@ def test_contrast(run, work, models, loaded, pixels):
         assert relevance != pytest.approx(method.relevance(pixels, 0).numpy(), rel=1e-1, abs=1e-7)
 
 
+def test_passes(run, work, models, loaded, pixels):
+    """As an option of all methods, and in the name of one."""
+    image = "photo.png", "--model", models / "vit", "--target", 1, "--save-array", "arrays.npz"
+    expected = TokenEvidence(loaded[0], passes=3).relevance(pixels, 1)[0].numpy()
+    named = ["--methods", "token-evidence@3,token-evidence"]
+    for chosen in (["--methods", "token-evidence", "--passes", 3], named):
+        done = run(*image, *chosen, "--output", "picture.png")
+        assert done.status == 0, done
+        assert "token-evidence@3" in done.out
+        arrays = np.load("arrays.npz")
+        assert arrays["method"][0] == "token-evidence@3"
+        assert arrays["relevance"][0, 0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_image_whose_most_likely_class_is_the_contrast_fails_alone(run, work, models, monkeypatch):
     for seed, name in enumerate(("a.png", "b.png", "c.png")):
         save_photo(work / name, seed)

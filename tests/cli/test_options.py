@@ -23,6 +23,7 @@ BASES = {  # a call of each command that would do; what comes later on the line 
     "heads": ("photos", *MODEL, "--scores", "entropy", "--output", "heads.png"),
 }
 NUMBERS = [
+    ("explain", "--passes"),
     *((command, option) for command in BASES for option in ("--size", "--batch-size")),
     *(("compare", "--steps"), ("compare", "--ig-steps"), ("evaluate", "--steps")),
     *((command, option) for command in ("evaluate", "heads") for option in ("--limit", "--seed")),
@@ -136,6 +137,15 @@ def test_classes(refuses, name, option):
         (
             ["--methods", "gmar"],
             "listed by `captum-gmar explain --help`. Got 'gmar' instead. Near are gmar++, gmar-l1, gmar-l2, ",
+        ),
+        (
+            ["--methods", "token-evidence@0"],
+            "passes must be a whole number above zero, but got 0. Pass 1 for one pass.",
+        ),
+        (["--methods", "gmar-l1@3"], "must be token-evidence to take passes. Got 'gmar-l1@3' instead."),
+        (
+            ["--passes", "3", "--methods", "gmar-l1"],
+            "--passes must go with methods that take it: token-evidence. Got gmar-l1 instead.",
         ),
         (["--methods", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
         (["--methods", "nothing like it"], "--help`. Got 'nothing like it' instead."),
