@@ -6,7 +6,7 @@ import torch
 from methods import NAMES
 from PIL import Image
 
-from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad
+from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad, TokenEvidence
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS
 from captum_gmar.attr.methods import get_method
 from captum_gmar.attr.patch_relevance import relevance_of
