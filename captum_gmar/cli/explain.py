@@ -354,7 +354,8 @@ def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tu
     question["prompt"] = question["prompt"] or ""
     contrast = "" if arguments.contrast is None else f"rather than {arguments.contrast}"
     mark = f"answer-{picture_mark(question['prompt'], arguments.answer or '', contrast)}".rstrip("-")
-    pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **question}, PAGES)
+    formats = PAGES + FILMS * bool(question["prompt"])  # films are of pictures
+    pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **question}, formats)
     from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
     from captum_gmar.cli.sources import open_answering
 

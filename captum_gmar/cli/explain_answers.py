@@ -1,4 +1,4 @@
-"""The work of ``captum-gmar explain --prompt``: for each image a page that explains every word of the answer."""
+"""The work of ``captum-gmar explain --prompt``: a page or a film of each image, which explains every word."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,18 @@ from typing import NamedTuple
 
 from captum_gmar.classifier.loading import quiet
 from captum_gmar.cli.image_report import seen_sound_lines
-from captum_gmar.cli.paths import PictureFile
+from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.sources import AnswerSource
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.names import readable_name
+from captum_gmar.files.videos import save_film
 from captum_gmar.files.writing import write_page
 from captum_gmar.inspection._html import model_name
 from captum_gmar.inspection.answer_page import AnswerPage
+from captum_gmar.visualization import compose_film
 from captum_gmar.vlm.evidence import AnswerEvidence
+
+SECONDS_A_WORD = 0.7
 
 
 class PromptSettings(NamedTuple):
@@ -47,9 +51,15 @@ def _explain(
     given = {"images": source.read(image)} if settings.prompt else {"sound": image}
     with quiet():
         attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, **given)
-    answer_page = AnswerPage(attribution, given.get("images", ()), settings.prompt, model_name(source.model))
     page.path.parent.mkdir(parents=True, exist_ok=True)
-    write_page(page.path, answer_page.html, page.note)
+    if page.path.suffix[1:].lower() in FILMS:
+        words = attribution.words()
+        said = [" ".join(words.tokens[: count + 1]) for count in range(len(words.tokens))]
+        film = compose_film(100 * words.picture_relevance().float(), given["images"], said, moments=words.tokens)
+        save_film(film, page.path, SECONDS_A_WORD, page.note)
+    else:
+        answer_page = AnswerPage(attribution, given.get("images", ()), settings.prompt, model_name(source.model))
+        write_page(page.path, answer_page.html, page.note)
     answer, contrast = "".join(attribution.tokens).strip(), attribution.contrast
     lines = [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]
     sound = attribution.sound

@@ -21,7 +21,7 @@ from captum_gmar.files.images import read_image
 from captum_gmar.files.names import readable_name
 from captum_gmar.files.videos import save_film
 from captum_gmar.files.writing import save_picture
-from captum_gmar.visualization import overlay_video, visualize_attribution, visualize_spectrogram, visualize_video
+from captum_gmar.visualization import compose_film, visualize_attribution, visualize_spectrogram, visualize_video
 
 METHOD = METHODS[RECOMMENDED]
 METHOD_LINE = f"  method     {METHOD.name}"
@@ -108,7 +108,9 @@ def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -
 
     def save(picture: PictureFile) -> None:
         if picture.path.suffix[1:].lower() in FILMS:
-            save_film(overlay_video(relevance, frames, crop=crop), picture.path, clip.seconds, picture.note)
+            moments = [f"{number * clip.seconds:.1f} of {count * clip.seconds:.1f} s" for number in range(count)]
+            film = compose_film(100 * relevance, frames, [what] * len(relevance), moments=moments, crop=crop)
+            save_film(film, picture.path, clip.seconds, picture.note)
         else:
             figure, _ = visualize_video(100 * relevance, frames, crop=crop, **_picture_texts(path, what, "tube"))
             save_picture(figure, *picture)

@@ -51,7 +51,7 @@ def save_film(images: Sequence[Image.Image], path: Path, seconds: float, note: s
     The note, in ASCII, is the comment in its metadata.
     """
     if path.suffix.lower() == ".gif":
-        first, *others = images
+        first, *others = (image.quantize(method=Image.Quantize.MAXCOVERAGE) for image in images)  # keeps rare colours
         with atomic_write(path) as temporary:
             options: dict[str, Any] = {"duration": round(1000 * seconds), "loop": 0, "comment": f"{SOFTWARE} {note}"}
             first.save(temporary, "GIF", save_all=True, append_images=others, **options)

@@ -7,6 +7,7 @@ strongest colour is always that of the largest values, so that a flat map looks 
 from captum_gmar.visualization.attribution import overlay_attribution, visualize_attribution
 from captum_gmar.visualization.comparison import visualize_comparison
 from captum_gmar.visualization.curves import visualize_perturbation_curves
+from captum_gmar.visualization.film import compose_film
 from captum_gmar.visualization.heads import visualize_head_attention, visualize_head_importance
 from captum_gmar.visualization.segments import visualize_segments
 from captum_gmar.visualization.spectrogram import visualize_spectrogram
@@ -14,6 +15,7 @@ from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize
 from captum_gmar.visualization.video import overlay_video, visualize_video
 
 __all__ = [
+    "compose_film",
     "overlay_attribution",
     "overlay_video",
     "visualize_attribution",
