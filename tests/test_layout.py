@@ -63,7 +63,7 @@ def test_no_folders_within_a_room_import_one_another_in_a_circle(modules):
 def test_a_name_stands_for_one_thing(modules):
     """But what commands have in common, which are modules of one form."""
     homes = defined_names(module for module in modules if module.is_of_the_package)
-    of_commands = {f"captum_gmar.cli.{name}" for name in ("app", "compare", "evaluate", "explain", "heads")}
+    of_commands = {f"captum_gmar.cli.{name}" for name in ("app", "audit", "compare", "evaluate", "explain", "heads")}
     assert {name: where for name, where in homes.items() if len(where) > 1 and where - of_commands} == {}
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from captum_gmar import __version__
-from captum_gmar.cli import app, compare, evaluate, explain, heads
+from captum_gmar.cli import app, audit, compare, evaluate, explain, heads
 from captum_gmar.cli.terminal import CommandError, OutputError, one_line, report, reported_warnings
 
-COMMANDS = [explain, compare, evaluate, heads, app]
+COMMANDS = [explain, compare, evaluate, heads, audit, app]
 
 OK, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 

@@ -233,6 +233,14 @@ def token(text: str) -> "Part":
     return int(patch[1]), int(patch[2])
 
 
+def method_name(text: str) -> str:
+    """Read one method's name."""
+    try:
+        return find_method(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("method ")) from None
+
+
 def method_names(text: str) -> Sequence[str]:
     """Read one ``--methods``: names between commas, or "all".
 
