@@ -1,4 +1,4 @@
-"""What every method's calls have in common: pixels and patches, batches, several targets."""
+"""What every method refuses: inputs without values or of another kind, and functions that are none."""
 
 import pytest
 import torch

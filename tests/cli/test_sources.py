@@ -69,19 +69,14 @@ def test_what_is_no_file_is_told_apart(run, work, models, name, message):
     assert run(name, "--model", models / "vit").is_error(message)
 
 
-def test_folder_without_images(run, work, models):
-    assert run("out", "--model", models / "vit").is_error("out: no image files in this folder")
-
-
-def test_several_images_need_a_folder(run, work, models):
+def test_folders_where_none_fits(run, work, models):
+    model = ["--model", models / "vit"]
+    assert run("out", *model).is_error("out: no image files in this folder")
     save_photo(work / "b.png")
-    result = run("photo.png", "b.png", "--model", models / "vit", "--output", "a.png")
+    result = run("photo.png", "b.png", *model, "--output", "a.png")
     assert result.is_error("--output must be a folder for 2 images, with a / at its end if it is new. Got 'a.png'")
-
-
-def test_folder_in_place_of_the_picture(run, work, models):
     (work / f"photo-{USUAL}.png").mkdir()
-    assert run("photo.png", "--model", models / "vit").is_error(f"photo-{USUAL}.png: is a folder")
+    assert run("photo.png", *model).is_error(f"photo-{USUAL}.png: is a folder")
 
 
 @pytest.mark.parametrize("place", ["out", "out/a.png"])
