@@ -194,5 +194,5 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     registered = register()
-    print(*check(sys.argv[2:], is_split=sys.argv[1] == "split"), sep="\n", flush=True)
+    print(*check(sys.argv[1:], is_split=False), *check(sys.argv[1:], is_split=True), sep="\n", flush=True)
     os._exit(0)  # at the interpreter's end, the device's thread now and then aborts it
