@@ -1,7 +1,6 @@
 """Tiny models that generate text from sounds, with random weights."""
 
 from functools import cache
-from pathlib import Path
 
 import torch
 import transformers as tf
@@ -115,7 +114,7 @@ def speech_model(name):
     return model.double().eval(), inputs
 
 
-def save_recogniser(folder: Path) -> None:
+def save_recogniser(folder):
     """Write a tiny Whisper that reads a second of sound, with its processor of letters."""
     torch.manual_seed(0)
     model, _ = whisper()

@@ -106,10 +106,7 @@ def test_a_page_of_another_model_is_not_replaced(run, work, answering_model):
     ("arguments", "message"),
     [
         (["--prompt", "what?", "--answer", "a cat", "--contrast", " a  cat"], "--contrast must be another text than"),
-        (
-            ["--prompt", "what?", "--contrast", "a cat"],
-            "--contrast requires --answer, whose words it is set against",
-        ),
+        (["--prompt", "what?", "--contrast", "a cat"], "--contrast requires --answer, whose words it is set against"),
         (["--prompt", " "], "--prompt must be text. Got ' ' instead."),
         (["--prompt", "what?", "--batch-size", "2"], "--batch-size cannot be combined with --prompt"),
         (["--answer", "a"], "--answer requires --prompt"),

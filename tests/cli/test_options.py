@@ -168,10 +168,7 @@ def test_classes(refuses, name, option):
         (["--output", "photo.png/"], "photo.png: is a file, and a folder of this name is needed"),
         (["--size", "16000000"], "--size must be at most 8192 pixels. Got 16000000 instead."),
         (["--method", "rollout"], "unrecognized arguments: --method rollout"),
-        (
-            ["--methods", "rollout", "--target", "top2"],
-            "--target top2 requires methods that take it: token-evidence, ",
-        ),
+        (["--methods", "rollout", "--target", "top2"], "--target top2 requires methods that take it: token-evidence, "),
         (["--methods", "rollout", "--contrast", "1"], "--contrast requires methods that take it: token-evidence, "),
         (
             ["--output", "a.gif"],
