@@ -63,9 +63,7 @@ def visualize_perturbation_curves(
     title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): insertion and deletion, or the one there is.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): insertion and deletion, or the one there is.
 
     Raises:
         TypeError: if an argument is no mapping, or holds anything but perturbation curves.

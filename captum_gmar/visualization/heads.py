@@ -71,9 +71,7 @@ def visualize_head_importance(
             figure is only returned.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): the one there is.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the one there is.
 
     Raises:
         TypeError: if importance or spread are neither tensor nor array.
@@ -150,9 +148,7 @@ def visualize_head_attention(
     crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): the photo and the heads, as they are sorted.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo and the heads, as they are sorted.
 
     Raises:
         TypeError: if an argument is none of these types.

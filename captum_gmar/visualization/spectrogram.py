@@ -55,9 +55,7 @@ def visualize_spectrogram(
         title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): the spectrogram, and the spectrogram with relevance over it.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the spectrogram without and with relevance.
 
     Raises:
         ValueError: if one of them is of another number of dimensions, or the attribution holds NaN or infinity.

@@ -46,9 +46,7 @@ def visualize_token_interaction(
     :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): photo, patches and smooth map.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): photo, patches and smooth map.
 
     Raises:
         TypeError: if an argument is none of these types.
@@ -110,9 +108,7 @@ def visualize_relevance_flow(
     :func:`~captum_gmar.visualize_comparison`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): the photo and the layers, last layer first.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo and the layers, last layer first.
 
     Raises:
         TypeError: if an argument is none of these types.

@@ -1,18 +1,10 @@
 """The implementations of reductions, and the choice among them.
 
 An implementation computes a :class:`~captum_gmar.engine.kernels.reduction.Reduction` of a layer and the gradient of its
-output. All give the same numbers, those of ``read_blocks`` up to rounding. To add one:
-
-1. write it in a file of its own: ``def read_by_…(layer: LayerGradient, reduction: Reduction) -> HeadSums``. ``layer``
-   holds query, key and value (N, H, T, D) as the model has them (any strides, the model's precision), the gradient of
-   the output in the same shape, the scale as a number, and a mask or None. ``reduction.row`` is r (N, T), float32 at
-   least, on the layer's device, or None; ``reduction.matrix`` names M and ``reduction.norm`` the norm of G. Return
-   ``HeadSums(rows (N, H, T), norms (N, H))`` in float32 at least, with NOTHING in place of what the reduction lacks. It
-   must not wait for the device, and must leave the layer's tensors as they are;
-2. tell in a function of the same file which layers and reductions it takes, ``LayerGradient, Reduction → bool``, by
-   shapes, precisions, devices and whether there is a mask, not by numbers. A self-test on the device at first use
-   belongs there;
-3. put it into :data:`IMPLEMENTATIONS`, before those that it is quicker than.
+output. All give the same numbers, those of ``read_blocks`` up to rounding. A new one is a function ``LayerGradient,
+Reduction → HeadSums``, with sums in float32 at least, that neither waits for the device nor changes tensors of the
+layer; beside it a function ``LayerGradient, Reduction → bool`` says which it takes, by shapes, precisions, devices and
+mask, after a self-test on the device. Both go into :data:`IMPLEMENTATIONS`, before those that they are quicker than.
 
 ``fused`` reads sums by the gradient of the value where torch's own backward runs: :func:`is_fused` chooses between it
 and ``recompute``, whose backward shares its products with the reductions. Small layers are read by ``batched`` after

@@ -111,9 +111,7 @@ class Positions:
         return product.sum((1, 2) if is_among_channels else (1, 3))  # attention among channels has positions last
 
     def _undo_cut(self, tokens: Tensor, mixed: MixedValues) -> Tensor | None:
-        """Return the tokens as before a cut ahead of their layers: those that attend as a whole in the order of the
-        cuts.
-        """
+        """Return the tokens as before a cut ahead of their layers: wholes in the order of the cuts."""
         entry, channels = mixed.entry, -1 if mixed.channels is None else mixed.channels
         if self.grids.is_video or entry is None:
             return tokens

@@ -46,9 +46,7 @@ class Evaluation(Report):
         return self.tables.records["examples"]
 
     def means(self) -> Records:
-        """Return a row for every metric, removal and method: the mean over the images, and its 95 % interval if there
-        is one.
-        """
+        """Return a row for every metric, removal and method: the mean over the images with its 95 % interval."""
         return self.tables.records["summary"]
 
     def differences(self) -> Records:
