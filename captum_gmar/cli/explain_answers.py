@@ -48,17 +48,18 @@ def _explain(
     evidence: AnswerEvidence, source: AnswerSource, image: Path, page: PictureFile, settings: PromptSettings
 ) -> list[str]:
     """Write the page, and return the lines about the answer."""
-    given = {"images": source.read(image)} if settings.prompt else {"sound": image}
+    picture = source.read(image) if settings.prompt else None
+    given = {"images": picture, "sound": None if settings.prompt else image, "with_gains": True}
     with quiet():
         attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, **given)
     page.path.parent.mkdir(parents=True, exist_ok=True)
-    if page.path.suffix[1:].lower() in FILMS:
+    if picture is not None and page.path.suffix[1:].lower() in FILMS:
         words = attribution.words()
         said = [" ".join(words.tokens[: count + 1]) for count in range(len(words.tokens))]
-        film = compose_film(100 * words.picture_relevance().float(), given["images"], said, moments=words.tokens)
+        film = compose_film(100 * words.picture_relevance().float(), picture, said, moments=words.tokens)
         save_film(film, page.path, SECONDS_A_WORD, page.note)
     else:
-        answer_page = AnswerPage(attribution, given.get("images", ()), settings.prompt, model_name(source.model))
+        answer_page = AnswerPage(attribution, picture or (), settings.prompt, model_name(source.model))
         write_page(page.path, answer_page.html, page.note)
     answer, contrast = "".join(attribution.tokens).strip(), attribution.contrast
     lines = [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]

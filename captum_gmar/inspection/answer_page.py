@@ -61,6 +61,7 @@ class AnswerPage:
             "shares": {name: [round(share, 3) for share in part.tolist()] for name, part in shares.items()},
             "pictures": maps if attribution.sound is None else [sound_picture(words)],
             "model": model,
+            "gains": None if words.gains is None else round_values(words.gains.double().cpu().numpy(), 3),
             **_prompt_words(words, prompt),
             **_answer_words(attribution, words),
         }

@@ -30,6 +30,7 @@ class AnswerAttribution:
         is_of_words: the tokens are whole words or phrases.
         contrast: text or ids of the contrast, or None.
         sound: the sound that the model was given, at the rate that its processor takes; or None.
+        gains: (W,) scores minus those for blank pictures or silence, in nats; None unless they were requested.
         prompt_tokens: texts of the tokens before the answer, "" for those of pictures; empty if they are unknown.
     """
 
@@ -44,6 +45,7 @@ class AnswerAttribution:
     contrast: str | None = None
     sound: Sound | None = None
     prompt_tokens: tuple[str, ...] = ()
+    gains: Tensor | None = None
 
     def words(self) -> "AnswerAttribution":
         """Sum tokens to words and punctuation marks."""
@@ -70,7 +72,8 @@ class AnswerAttribution:
         texts = tuple((" " if self.is_of_words else "").join(self.tokens[span]).strip() for span in spans)
         relevance, encoded, scores, totals = normalize_evidence(evidence)
         result = replace(self, tokens=texts, is_of_words=True, relevance=relevance, encoded_relevance=encoded)
-        return replace(result, scores=scores, totals=totals)
+        gains = None if self.gains is None else members @ self.gains
+        return replace(result, scores=scores, totals=totals, gains=gains)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """Return one picture's relevance (W, rows, columns) on the grid of image tokens.

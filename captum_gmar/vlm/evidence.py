@@ -13,6 +13,7 @@ from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.vlm.answer_start import decoder_start, has_encoder
 from captum_gmar.vlm.attribution import AnswerAttribution, normalize_evidence
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
+from captum_gmar.vlm.gains import blank_scores
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import Picture, picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
@@ -89,6 +90,7 @@ class AnswerEvidence:
         gen_args: Mapping[str, Any] | None = None,
         images: Any = None,
         sound: Any = None,
+        with_gains: bool = False,
     ) -> AnswerAttribution:
         """Explain every token of an answer.
 
@@ -104,6 +106,9 @@ class AnswerEvidence:
                 needs a ``PIL.Image``, array or tensor.
             sound: A sound of a prompt, empty for speech recognisers: a WAV file, or a tuple of samples (samples,) or
                 (samples, channels) and their rate. It is resampled, and cut where the model's window ends.
+
+            with_gains: Compute each word's gain too, in one more forward pass: its score minus that for pictures of the
+                mean colour, or for silence.
 
         Returns:
             AnswerAttribution: Results, in single precision for half-precision models.
@@ -144,7 +149,8 @@ class AnswerEvidence:
             raise ValueError(f"contrast must be another answer than the target. Got {contrast!r} for both.")
         _check_positions(self.model, arguments, len(ids) - 1)
         score = partial(word_scores, ids=ids, contrast=contrast_ids)
-        evidence = explain_last_rows(self.model, self._append_answer(arguments, ids), len(ids), score)
+        given = self.model, self._append_answer(arguments, ids), len(ids), score
+        evidence = explain_last_rows(*given)
         tokens, encoded, scores, totals = normalize_evidence(evidence)
         length = (tokens if encoded is None else encoded).shape[1]
         pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes))
@@ -155,6 +161,7 @@ class AnswerEvidence:
             prompt_length,
             None if pictures is None else tuple(pictures),
             sound=heard,
+            gains=scores - blank_scores(*given) if with_gains else None,
             contrast=None
             if contrast_ids is None
             else (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, contrast_ids)).strip(),

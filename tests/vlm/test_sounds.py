@@ -255,3 +255,27 @@ def test_times_of_words_are_in_seconds_of_the_sound(hearing):
     assert_close(times, expected)
     with pytest.raises(ValueError, match=r"times\(\) must be of words of a sound"):
         AnswerEvidence(text_model("llava")[0]).attribute(text_model("llava")[1], target=ANSWER).times()
+
+
+@pytest.mark.parametrize("name", ["whisper", "moonshine", "qwen2_audio"])
+def test_gains_are_over_silence(name):
+    model, inputs = speech_model(name)
+    key = "input_values" if name == "moonshine" else "input_features"
+    level = float(inputs[key].min()) if key == "input_features" else 0.0
+    silent = {**inputs, key: torch.full_like(inputs[key], level)}
+    explain = AnswerEvidence(model).attribute
+    result = explain(inputs, target=ANSWER, with_gains=True)
+    expected = result.scores - explain(silent, target=ANSWER).scores
+    assert_close(result.gains, expected, rtol=1e-9, atol=1e-9)
+    assert_close(result.phrases([slice(1, 3)]).gains, expected[1:3].sum()[None], rtol=1e-9, atol=1e-9)
+    assert explain(inputs, target=ANSWER).gains is None
+
+
+def test_gains_are_over_grey_pictures():
+    model, inputs = text_model("llava")
+    explain = AnswerEvidence(model).attribute
+    result = explain(inputs, target=ANSWER, with_gains=True)
+    grey = explain({**inputs, "pixel_values": 0 * inputs["pixel_values"]}, target=ANSWER)
+    assert_close(result.gains, result.scores - grey.scores, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="with_gains must be False for inputs without pictures and sounds"):
+        AnswerEvidence(text_model("llama")[0]).attribute(text_model("llama")[1], target=ANSWER, with_gains=True)
