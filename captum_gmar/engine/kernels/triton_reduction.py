@@ -2,13 +2,16 @@
 
 Used where Triton is (it comes with torch for CUDA), on the devices that it serves. The first use of each reduction on
 the user's device compares the kernel, for each precision and head dimension, with blocks of float64. A kernel that
-differs or cannot be compiled is not used, and a warning says so once.
+differs or cannot be compiled is not used, and a warning says so once; nor is one that takes longer than blocks, which a
+line of the log says.
 
 Letters in shapes: N examples, H heads, T tokens, D head dimension. In formulas: A attention, G its gradient.
 """
 
+import logging
 import math
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +25,8 @@ from torch import Tensor
 from captum_gmar.engine.kernels.blocks import read_in_blocks
 from captum_gmar.engine.kernels.layer import LayerGradient
 from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Matrix, Reduce, Reduction
+
+logger = logging.getLogger(__name__)
 
 DEVICES = {"cuda"}  # in tests also "cpu", under Triton's interpreter
 KERNEL_PRECISIONS = torch.float16, torch.bfloat16, torch.float32
@@ -103,12 +108,47 @@ def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=layer.query.device) if wanted else NOTHING
 
 
+class Launch(NamedTuple):
+    """Compiler settings of a kernel."""
+
+    tile: int  # queries, and keys, that a program has at once
+    warps: int
+    precision: str  # of products of float32; those of half precision are exact in any
+
+
+def choose_launch(precision: torch.dtype, padded: int, *, sums_rows: bool, capability: int) -> Launch:
+    """Return settings by which no form runs out of registers or shared memory; ``python -m tools.kernels`` shows it.
+
+    Args:
+        precision: of the layer's tensors.
+        padded: head dimension, as a power of two.
+        sums_rows: the kernel adds up rows of M; else columns, or scores alone.
+        capability: of the device, such as 90 for 9.0; 0 for one that is not NVIDIA's.
+    """
+    is_old, is_large = capability < 80, padded > 64
+    if precision == torch.float32:
+        in_tensor_cores = not is_old and not is_large
+        tile = 16 if is_old and is_large else 32
+        return Launch(tile, 4 if in_tensor_cores else 8, "tf32x3" if in_tensor_cores else "ieee")
+    if is_old or padded > 128:
+        return Launch(16 if sums_rows or is_large else 32, 4, "ieee")
+    return Launch(32 if sums_rows or is_large else 64, 4, "ieee")
+
+
+def _capability(device: torch.device) -> int:
+    if device.type != "cuda" or torch.version.hip:
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
 def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], tokens: int, **flags: int) -> None:
     """Run one of the kernels on a layer and further tensors, a program for every head and tile of the tokens."""
     query, key, value, grad_output, mask, scale, _ = layer
     examples, heads, queries, size = query.shape
     keys, padded = key.shape[-2], max(16, 1 << (size - 1).bit_length())
-    tile = 64 if padded * query.element_size() <= LARGEST_HEAD // 2 else 32
+    sums_rows = name == "row_sums" and flags["MATRIX"] < len(OF_ATTENTION)
+    launch = choose_launch(query.dtype, padded, sums_rows=sums_rows, capability=_capability(query.device))
     inputs = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value, grad_output)]
     masks = query if mask is None else mask.expand(*query.shape[:3], keys)
     if masks.dtype == torch.bool:
@@ -118,15 +158,16 @@ def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], token
     numbers = scale, heads, heads // key.shape[1], queries, keys
     kernel = getattr(import_module("captum_gmar.engine.kernels._triton"), name)
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # which Triton runs on
-        kernel[(examples * heads * -(-tokens // tile),)](
+        kernel[(examples * heads * -(-tokens // launch.tile),)](
             *(*inputs, masks, *others, *strides, *masks.stride(), *numbers),
             D=size,
             D_PADDED=padded,
-            BI=tile,
-            BJ=tile,
+            BI=launch.tile,
+            BJ=launch.tile,
             MASK=0 if mask is None else 2 if mask.dtype == torch.bool else 1,
-            PRECISION="ieee",  # of float32; products of half precision are exact in any
+            PRECISION=launch.precision,
             num_stages=2,
+            num_warps=launch.warps,
             **flags,
         )
 
@@ -141,7 +182,7 @@ def _passes_test(form: _Form) -> bool:
         reason = f"it does not run: {type(failure).__name__}: {failure}".splitlines()[0]
     else:
         if error < TOLERANCE:
-            return True
+            return form.device.type == "cpu" or _is_quicker(form)  # Triton's interpreter is on the CPU
         reason = f"it is wrong by {error:.1g} of the largest number"
     warnings.warn(
         f"The Triton kernel for {form} is not used, as {reason}. Attention is gone over in blocks instead: the results "
@@ -152,22 +193,45 @@ def _passes_test(form: _Form) -> bool:
     return False
 
 
+def _is_quicker(form: _Form) -> bool:
+    """Return whether the kernel takes less time than blocks on the device, for 8 images of a ViT-B at 384²."""
+    arguments = _random_reduction(form, form.device, form.precision, examples=8, heads=12, tokens=577)
+    kernel, blocks = (_least_time(read, *arguments) for read in (read_by_kernel, read_in_blocks))
+    if kernel >= blocks:
+        logger.info(f"The Triton kernel for {form} takes {kernel:.2g} s, and blocks {blocks:.2g} s, which are used.")
+    return kernel < blocks
+
+
+def _least_time(read: Reduce, layer: LayerGradient, reduction: Reduction) -> float:
+    """Return the least time of three runs after a first."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        read(layer, reduction)
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize(layer.query.device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _random_reduction(
+    form: _Form, device: torch.device, precision: torch.dtype, *, examples: int = 2, heads: int = 2, tokens: int
+) -> tuple[LayerGradient, Reduction]:
+    """Return a random layer, laid out as models have it, and the form's reduction."""
+    random = torch.Generator().manual_seed(0)
+    shape = examples, tokens, heads, form.size
+    tensors = [torch.randn(shape, generator=random).transpose(1, 2).to(form.precision) for _ in range(4)]
+    row = torch.rand(examples, tokens, generator=random)
+    mask = torch.randn(examples, 1, tokens, tokens, generator=random)
+    masks = None if form.mask is None else (mask > 0 if form.mask == torch.bool else mask.to(form.mask)).to(device)
+    layer = LayerGradient(*(t.to(device, precision) for t in tensors), masks, form.size**-0.5)
+    wide = row.to(device, torch.promote_types(precision, torch.float32))
+    return layer, Reduction(wide, form.matrix, form.norm, form.totals)
+
+
 def _error(form: _Form, tokens: int) -> float:
     """Return the largest error in a reduction of a random layer, as a share of the largest number; infinity for NaN."""
-    random = torch.Generator().manual_seed(0)
-    shape = 2, tokens, 2, form.size  # laid out as models have it
-    tensors = [torch.randn(shape, generator=random).transpose(1, 2).to(form.precision) for _ in range(4)]
-    row, mask = torch.rand(2, tokens, generator=random), torch.randn(2, 1, tokens, tokens, generator=random)
-    masks = None if form.mask is None else mask > 0 if form.mask == torch.bool else mask.to(form.mask)
-
-    def answer(read: Reduce, device: torch.device, precision: torch.dtype) -> HeadSums:
-        query, key, value, grad_output = (t.to(device, precision) for t in tensors)
-        moved = None if masks is None else masks.to(device)
-        layer = LayerGradient(query, key, value, grad_output, moved, form.size**-0.5)
-        wide = row.to(device, torch.promote_types(precision, torch.float32))
-        return read(layer, Reduction(wide, form.matrix, form.norm, form.totals))
-
-    exact = answer(read_in_blocks, torch.device("cpu"), torch.float64)
-    found = answer(read_by_kernel, form.device, form.precision)
+    exact = read_in_blocks(*_random_reduction(form, torch.device("cpu"), torch.float64, tokens=tokens))
+    found = read_by_kernel(*_random_reduction(form, form.device, form.precision, tokens=tokens))
     pairs = [(a, b.to(a)) for a, b in zip(exact, found, strict=True) if a.numel()]
     return max(float(((a - b).abs().max() / a.abs().max()).nan_to_num(nan=math.inf)) for a, b in pairs)

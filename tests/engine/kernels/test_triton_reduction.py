@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from installed import has_triton
 from captum_gmar.engine.kernels import triton_reduction
 from captum_gmar.engine.kernels.blocks import read_in_blocks
 from captum_gmar.engine.kernels.reduction import HeadSums, LayerGradient, Reduction
-from captum_gmar.engine.kernels.triton_reduction import is_readable
+from captum_gmar.engine.kernels.triton_reduction import choose_launch, is_readable
 
 READING = Reduction(torch.rand(1, 5), "positive", "l1")
 
@@ -104,3 +105,24 @@ def test_a_cpu_has_no_use_for_it():
     """Not even where Triton is: so nothing is compiled, and nothing said."""
     assert {"cuda"} == triton_reduction.DEVICES
     assert not is_readable(LayerGradient(*torch.randn(4, 1, 2, 5, 16), None, 0.25), READING)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_the_quicker_of_kernel_and_blocks_is_used(monkeypatch, caplog, is_slow):
+    def read(layer, reduction):
+        time.sleep(0.05 * is_slow)
+
+    monkeypatch.setattr(triton_reduction, "read_by_kernel", read)
+    monkeypatch.setattr(triton_reduction, "read_in_blocks", lambda layer, reduction: time.sleep(0.02))
+    form = triton_reduction._Form(torch.device("cpu"), torch.float32, 16, None, "positive", "l1", None)
+    with caplog.at_level("INFO"):
+        assert triton_reduction._is_quicker(form) is not is_slow
+    assert ("takes 0.05" in caplog.text) is is_slow
+
+
+@pytest.mark.parametrize("capability", [0, 75, 80, 90])
+def test_products_of_float32_are_exact(capability):
+    """In tensor cores by three products of parts, and never by one of tf32, which is exact to 1e-3."""
+    for padded in (16, 64, 128):
+        launch = choose_launch(torch.float32, padded, sums_rows=True, capability=capability)
+        assert launch.precision == ("tf32x3" if capability >= 80 and padded <= 64 else "ieee")
