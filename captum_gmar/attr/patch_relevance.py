@@ -114,10 +114,12 @@ def _options(method: Method, examples: int, batch_size: int, ig_steps: int | Non
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Let methods draw the same random numbers each time."""
-    state = np.random.get_state()
+    """Let methods draw the same random numbers each time, and leave the caller's as they were."""
+    state, torch_state = np.random.get_state(), torch.get_rng_state()
     np.random.seed(0)
+    torch.default_generator.manual_seed(0)
     try:
         yield
     finally:
         np.random.set_state(state)
+        torch.set_rng_state(torch_state)

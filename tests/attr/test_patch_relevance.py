@@ -31,17 +31,21 @@ def test_our_methods_give_their_own(vit, images):
     assert torch.equal(relevance_of(gmar, vit, images, 2, batch_size=4), gmar.relevance(images, 2))
 
 
+@pytest.mark.fault
 def test_random_methods_draw_the_same_each_time(vit, images):
+    """Gradient SHAP draws from numpy and torch; the other method from torch alone."""
     shap = captum.attr.GradientShap(lambda inputs: vit(inputs).logits)
 
-    def method(inputs, target):
+    def of_shap(inputs, target):
         return shap.attribute(inputs, target=target, baselines=torch.zeros_like(inputs))
 
-    state = np.random.get_state()[1].copy()
-    first, second = (relevance_of(method, vit, images, 2, batch_size=4) for _ in range(2))
-    assert torch.equal(first, second)
-    assert first.any()
-    assert (np.random.get_state()[1] == state).all()
+    for method in (of_shap, lambda inputs, target: torch.randn_like(inputs)):
+        states = np.random.get_state()[1].copy(), torch.get_rng_state()
+        first, second = (relevance_of(method, vit, images, 2, batch_size=4) for _ in range(2))
+        assert torch.equal(first, second)
+        assert first.any()
+        assert (np.random.get_state()[1] == states[0]).all()
+        assert torch.equal(torch.get_rng_state(), states[1])
 
 
 def test_errors_begin_with_the_methods_name():
