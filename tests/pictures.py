@@ -38,9 +38,9 @@ def difference(one, other):
 def assert_nothing_overlaps(figure):
     """All texts and panels, colour bars included, lie within the figure and not over each other."""
     FigureCanvasAgg(figure).draw()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    renderer = figure.canvas.get_renderer()
     panels = [axis for panel in figure.axes for axis in (panel, *panel.child_axes)]
-    texts = [figure._suptitle] if figure._suptitle else []  # type: ignore[attr-defined]
+    texts = [figure._suptitle] if figure._suptitle else []
     for panel in panels:
         texts += [panel.title, panel.xaxis.label, panel.yaxis.label]
         for axis in (panel.xaxis, panel.yaxis):

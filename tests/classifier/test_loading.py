@@ -184,7 +184,7 @@ def test_devices(monkeypatch):
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "cuda:99999999999999999999", "tpu", "cpu:1", "cpu:x", 3):
         with pytest.raises(ValueError, match=rf"PyTorch finds here, of cpu \(1\).*\. Got {name!r} instead\."):
-            choose_device(name)  # type: ignore[arg-type]
+            choose_device(name)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
 

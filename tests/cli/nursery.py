@@ -4,8 +4,6 @@ A process of its own takes seconds to load torch. This one loads it once; it is 
 line of its standard input and answers each with a line, so that nothing it does reaches the process that asks.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource
@@ -112,7 +110,7 @@ def _serve(model):
         sys.stderr = nowhere  # progress bars
         load_classifier(Path(model))
         sys.stderr = sys.__stderr__
-    Figure.savefig = _save_blank  # type: ignore[method-assign]
+    Figure.savefig = _save_blank
     Image.init()
     gc.collect()
     gc.freeze()  # no run looks through what all share

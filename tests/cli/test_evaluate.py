@@ -140,7 +140,7 @@ def test_more_methods_can_follow(data, evaluate, monkeypatch):
     """Those that were measured are not measured again, and the tables are those of all from the beginning."""
     few = ("--removal", "zero", "--steps", 4, "--batch-size", 1, "--methods")
     evaluate(data, *few, "rollout", "--output", "results", "--limit", 3)
-    measured, measure = list[str](), Measures.rows
+    measured, measure = [], Measures.rows
     monkeypatch.setattr(Measures, "rows", lambda self, name, *rest: measured.append(name) or measure(self, name, *rest))
     evaluate(data, *few, "gmar-l1,rollout", "--output", "results", "--limit", 4)
     assert sorted(measured) == sorted(["gmar-l1", "gmar-l1", "rollout", *CONTROLS])

@@ -80,7 +80,7 @@ def test_kills_at_random_moments(table, place, nursery, whole):
 def test_a_full_disk(table, place, nursery, whole, full):
     """One line is said, and with room again the results are those of a run that always had it."""
     folder, words = place(), COMMANDS[table].split()
-    (ended,) = nursery.run(words, folder, **full)  # type: ignore[arg-type]
+    (ended,) = nursery.run(words, folder, **full)
     assert is_clear(ended), ended
     (ended,) = nursery.run(words, folder)
     assert ended.status == 0, ended

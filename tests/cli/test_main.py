@@ -65,7 +65,7 @@ def work(arguments):
 explain.run = work
 sys.exit(main(["explain"]))
 """
-    return subprocess.run([sys.executable, "-c", speaking], cwd=folder, check=False, **streams)  # type: ignore[call-overload]
+    return subprocess.run([sys.executable, "-c", speaking], cwd=folder, check=False, **streams)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is only on Linux")

@@ -1,7 +1,5 @@
 """Built-in models: inputs, files, accuracy and answers."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

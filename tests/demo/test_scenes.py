@@ -1,7 +1,5 @@
 """Scenes: equal bits, masks by geometry, and no shortcuts to the class."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

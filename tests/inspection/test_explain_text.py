@@ -88,13 +88,13 @@ def test_the_picture_has_a_map_for_each_text(drawn):
 def test_what_cannot_be_explained_is_told():
     model = two_towers("CLIP")
     with pytest.raises(TypeError, match=r"text must be a string or a sequence of strings\. Got None instead\."):
-        explain_text(model, PROCESSOR, PHOTO, None)  # type: ignore[arg-type]
+        explain_text(model, PROCESSOR, PHOTO, None)
     with pytest.raises(TypeError, match=r"image must be a PIL.Image.Image\. Got str instead\."):
-        explain_text(model, PROCESSOR, "photo.jpg", TEXTS)  # type: ignore[arg-type]
+        explain_text(model, PROCESSOR, "photo.jpg", TEXTS)
     with pytest.raises(ValueError, match=r"image must have pixels\. Got 0x9 of them instead\."):
         explain_text(model, PROCESSOR, Image.new("RGB", (0, 9)), TEXTS)
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got NoneType instead\."):
-        explain_text(None, PROCESSOR, PHOTO, TEXTS)  # type: ignore[arg-type]
+        explain_text(None, PROCESSOR, PHOTO, TEXTS)
     for processor in (None, PROCESSOR.image_processor):
         with pytest.raises(TypeError, match=r"processor must be the model's, with .*tokenizer, as AutoProcessor"):
             explain_text(model, processor, PHOTO, TEXTS)

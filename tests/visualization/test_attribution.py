@@ -136,7 +136,7 @@ def test_photo_and_map_have_one_orientation_whatever_the_users_settings():
     photo[:8, 24:] = 255
     with matplotlib.rc_context({"image.origin": "lower", "image.aspect": "auto"}):
         figure, axes = draw(photo[..., 0] / 255, photo)
-    pixels = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
+    pixels = np.asarray(figure.canvas.buffer_rgba())
     for panel in axes:
         x0, y0, x1, y1 = panel.get_window_extent().extents
         corner = pixels[pixels.shape[0] - int(y1) + 12, int(x1) - 12, :3].astype(int)
@@ -163,7 +163,7 @@ def test_draws_in_given_axes():
     with pytest.raises(ValueError, match=r"a figure and 3 of its axes\. Got 2 axes instead"):
         visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes[:2]))
     with pytest.raises(TypeError, match=r"plt_fig_axis must be a figure and its axes, a tuple\. Got <?Figure"):
-        visualize_attribution(MAP, PHOTO, plt_fig_axis=figure)  # type: ignore[arg-type]
+        visualize_attribution(MAP, PHOTO, plt_fig_axis=figure)
 
 
 def test_pyplot_shows_the_figure(monkeypatch):

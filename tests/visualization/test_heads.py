@@ -90,7 +90,7 @@ def test_importance_of_models_of_any_size(shape):
     figure, panel = importance_of(values, spread=values / 9, title="a title " * 20)
     assert figure.get_figwidth() < 10.5
     assert_nothing_overlaps(figure)
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    renderer = figure.canvas.get_renderer()
     cell_width = panel.get_window_extent().width / shape[1]
     assert max(text.get_window_extent(renderer).width for text in panel.texts[: shape[0] * shape[1]]) < cell_width
 

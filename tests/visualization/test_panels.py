@@ -67,7 +67,7 @@ def test_a_font_that_has_the_letters_is_taken():
     """Matplotlib brings along others besides DejaVu Sans, with letters that that lacks: modifiers, and of APL."""
     figure, _ = visualize_attribution(MAP, PHOTO, title="tiger ˯ ⌶", use_pyplot=False)
     assert figure.get_suptitle() == "tiger ˯ ⌶"
-    _, *others = figure._suptitle.get_fontfamily()  # type: ignore[attr-defined]
+    _, *others = figure._suptitle.get_fontfamily()
     assert set(others) == {font_with("˯"), font_with("⌶")}
 
 
@@ -87,4 +87,4 @@ def test_readable_on_a_dark_ground():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     assert (np.asarray(canvas.buffer_rgba())[0, 0, :3] == 0).all()
-    assert figure._suptitle.get_color() == axes[0].title.get_color() == "white"  # type: ignore[attr-defined]
+    assert figure._suptitle.get_color() == axes[0].title.get_color() == "white"
