@@ -119,12 +119,8 @@ def choose_map(
 ) -> Tensor:
     """Return the map (N, P) that gains most, of the candidates (N, C, P) and of maps proposed by what is measured.
 
-    Args:
-        candidates: the one-pass map first, which is returned where the budget compares no two maps.
-        forwards: forward passes of each example, at most.
-        grid: rows and columns of the patches.
-        measure: from removed patches (N, C, D, P) and D cells to readouts (N, C, D, Q).
-        intact: readouts (N, Q) of the whole images.
+    The one-pass map comes first, and is returned where the forward passes compare no two maps. ``measure`` goes from
+    removed patches (N, C, D, P) and D cells to readouts (N, C, D, Q); ``intact`` are those (N, Q) of the whole images.
     """
     cells = cells_of(forwards)
     affordable = forwards // len(cells)

@@ -60,11 +60,7 @@ class MethodEntry(NamedTuple):
         return partial(method, **self.options) if self.options else method
 
     def with_passes(self, passes: int) -> "MethodEntry":
-        """Return the entry of the same method with a budget of so many passes.
-
-        Raises:
-            ValueError: if the method takes no budget, or passes is none.
-        """
+        """Return the entry of the same method with a budget of so many passes."""
         if not self.takes_passes:
             taking = ", ".join(name for name, entry in METHODS.items() if entry.takes_passes)
             raise ValueError(f"method must be {taking} to take passes. Got '{self.name}@{passes}' instead.")

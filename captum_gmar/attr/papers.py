@@ -29,14 +29,10 @@ def papers_of(method: str) -> list[str]:
 
 
 def cite_methods(methods: Iterable[str], caption: str) -> str:
-    """Return the BibTeX of the papers of methods, below the caption of a figure of them, as a comment.
+    """Return the BibTeX of the papers of methods, below the caption of a figure of them, which LaTeX reads as a
+    comment.
 
-    Args:
-        methods: names of :func:`captum_gmar.list_methods`; others, such as those of controls, are cited by no paper.
-        caption: what follows the names: number of images, removal, interval.
-
-    Returns:
-        str: The file of a bibliography; LaTeX reads what is no entry as a comment.
+    ``caption`` is what follows the names: number of images, removal, interval. Names of controls are cited by no paper.
     """
     papers, cited, entries = read_papers(), [], dict[str, str]()
     for method in methods:

@@ -15,10 +15,6 @@ FRAME, WINDOW = 0.01, 0.025  # seconds from one column of a spectrogram to the n
 def load_video(classifier: Classifier, path: str | Path) -> tuple[Clip, Tensor]:
     """Read as many frames of a video as the model takes, evenly apart, and return them with the pixels (1, frames,
     channels, height, width).
-
-    Raises:
-        OSError: if the file cannot be read as a video.
-        ValueError: if it has fewer frames.
     """
     clip = read_video(path, frame_count(classifier.model) or 0)
     made = classifier.processor(list(clip.frames), return_tensors="pt")
@@ -28,10 +24,6 @@ def load_video(classifier: Classifier, path: str | Path) -> tuple[Clip, Tensor]:
 def load_sound(classifier: Classifier, path: str | Path) -> tuple[Sound, Tensor, float]:
     """Read as much of a WAV file as the model takes, and return it with the spectrogram (1, time, bins) and the seconds
     that this covers, from the beginning.
-
-    Raises:
-        OSError: if the file cannot be read as a sound.
-        ValueError: if it is shorter than one column of a spectrogram.
     """
     processor = classifier.processor
     rate, columns = processor.sampling_rate, getattr(processor, "max_length", None)

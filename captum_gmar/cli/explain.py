@@ -44,11 +44,7 @@ if TYPE_CHECKING:
 
 SCENE_NAME = "built-in-scene"
 CAPTION = "Where relevance can be negative, orange is for the class and blue against it."
-FOLDERS_OF = {
-    "VIDEO": "video",
-    "SOUND": "sound",
-    "SPEECH": "sound",
-}  # the kind of files in a folder, by task
+FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound", "SPEECH": "sound"}  # the kind of files in a folder, by task
 DRAWING = ("share_scale", "width", "cite")
 TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
 MARKS = {"target": "", "contrast": "rather than", "box": "box", "threshold": "threshold", "mask": "over", "point": "at"}

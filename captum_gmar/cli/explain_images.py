@@ -15,14 +15,7 @@ from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
 from captum_gmar.classifier.photo_frame import PhotoView
-from captum_gmar.cli.image_report import (
-    ExplainedImage,
-    Question,
-    arrays,
-    draw_picture,
-    seen_lines,
-    summary_text,
-)
+from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, draw_picture, seen_lines, summary_text
 from captum_gmar.cli.options import ExplainSettings, Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
@@ -41,19 +34,8 @@ ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
 def explain_images(
     source: Source, pictures: Pictures, array: Path | None, settings: ExplainSettings
 ) -> tuple[int, int]:
-    """Explain images and write their pictures and, if requested, their arrays.
-
-    Args:
-        source: the model, and the function that reads images.
-        pictures: the picture of each image.
-        array: the file of the arrays, if any.
-        settings: the question.
-
-    Returns:
-        How many were explained and how many failed. Failures are reported.
-
-    Raises:
-        ValueError, CommandError: if there is no such class, or not even the first images can be explained.
+    """Explain images and write their pictures and, if requested, their arrays; return how many were explained and
+    failed.
     """
     paths, size = list(pictures), settings.batch_size
     bar = tqdm(total=len(paths), unit="image", disable=len(paths) == 1 or not sys.stderr.isatty())

@@ -157,11 +157,7 @@ def _by_method(relevance: Tensor, question: Question) -> Tensor:
 
 
 def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int, str]) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays that ``--save-array`` writes.
-
-    Raises:
-        ValueError: if the images have patch grids of different shapes.
-    """
+    """Return the arrays that ``--save-array`` writes."""
     shapes = sorted({tuple(explained.relevance.shape[1:]) for explained in done})
     if len(shapes) > 1:
         raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")

@@ -256,11 +256,7 @@ def method_names(text: str) -> Sequence[str]:
 
 
 def with_passes(names: Sequence[str], passes: int | None) -> tuple[str, ...]:
-    """Return the names of methods with this budget; as they are without one.
-
-    Raises:
-        CommandError: if some do not take a budget.
-    """
+    """Return the names of methods with this budget; as they are without one."""
     if passes is None:
         return tuple(names)
     check_taken("--passes", names, lambda method: method.takes_passes)

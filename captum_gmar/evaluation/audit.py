@@ -70,12 +70,7 @@ class ClassAudit(NamedTuple):
 def audit(
     subject: Subject, place: Workplace, method: str, limit: int | None = None, seed: int = 0
 ) -> tuple[list[AuditedImage], list[Skipped]]:
-    """Explain the prediction of every image that is not kept yet, and return all, in the order of the data.
-
-    Raises:
-        OSError, ValueError: if the folder holds other things or cannot be written, or labels are no classes.
-        RuntimeError: if the model cannot be explained.
-    """
+    """Explain the prediction of every image that is not kept yet, and return all, in the order of the data."""
     labels = [example.label for example in subject.examples if example.label is not None]
     known = find_classes(labels, subject.classifier.labels, "the data's label")
     numbers = sample_numbers(len(subject.examples), limit, seed)
@@ -128,11 +123,7 @@ def _read_record(record: Record) -> AuditedImage:
 
 
 def audit_classes(images: Sequence[AuditedImage]) -> list[ClassAudit]:
-    """Return the mean map and the alarm of each predicted class, those with alarms and many images first.
-
-    Raises:
-        ValueError: if images have patch grids of different shapes.
-    """
+    """Return the mean map and the alarm of each predicted class, those with alarms and many images first."""
     shapes = sorted({image.relevance.shape for image in images})
     if len(shapes) > 1:
         raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
@@ -162,16 +153,10 @@ def find_alarm(
 ) -> Alarm | None:
     """Return the place on which most images of a class rest, if those of other classes hardly do.
 
-    Under the null, a class's images rest on a place as often as those of other classes, and at least as often as
-    evenly spread patches: their number is binomial. Objects in the middle of photos thus raise no alarm. The
-    probability of so many or more is multiplied by the number of tests (Bonferroni).
-
-    Args:
-        rests: how many of the class's images rest on each patch, (rows, columns).
-        images: of the class. Fewer than 10 raise no alarm.
-        other_rests: the same of the images of all other classes.
-        others: their number.
-        tests: places and classes that are tested.
+    Under the null, a class's images rest on a place as often as those of other classes, and at least as often as evenly
+    spread patches: their number is binomial. Objects in the middle of photos thus raise no alarm. The probability of so
+    many or more is multiplied by the number of tests (Bonferroni). ``rests`` and ``other_rests`` are counts for each
+    patch (rows, columns); fewer than 10 images raise no alarm.
     """
     row, column = divmod(int(rests.argmax()), rests.shape[1])
     count = int(rests[row, column])

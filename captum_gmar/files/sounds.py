@@ -20,19 +20,12 @@ MARGIN = 1.0  # seconds beyond what is read: where a sound is cut, samples of an
 
 
 class Sound(NamedTuple):
-    """The samples of a sound, and what it was before.
+    """The samples of a sound, and what it was before."""
 
-    Attributes:
-        samples: in [-1, 1], at the rate that was wanted.
-        rate: samples a second in the file.
-        seconds: length of the whole sound.
-        sampling_rate: that of the samples.
-    """
-
-    samples: npt.NDArray[np.float32]
-    rate: int
-    seconds: float
-    sampling_rate: int
+    samples: npt.NDArray[np.float32]  # in [-1, 1], at the rate that was wanted
+    rate: int  # samples a second in the file
+    seconds: float  # length of the whole sound
+    sampling_rate: int  # that of the samples
 
 
 class _Header(NamedTuple):
@@ -43,20 +36,9 @@ class _Header(NamedTuple):
 
 
 def read_sound(path: str | Path, rate: int, seconds: float | None = None) -> Sound:
-    """Read a WAV file of whole numbers or floats, its channels as their mean, and resample it where its rate is
-    another.
+    """Read a WAV file of whole numbers or floats, its channels as their mean, at a rate of samples a second.
 
-    Args:
-        path (str or Path): The file.
-        rate (int): Samples a second that the model takes.
-        seconds (float, optional): How much is read, from the beginning.
-            Default: None, all of it
-
-    Returns:
-        Sound: **samples** (samples,), and the file's **rate** and length in **seconds**.
-
-    Raises:
-        OSError: if there is no such file, or it cannot be read; the message names it.
+    ``seconds`` is how much is read, from the beginning; None: all of it.
     """
     path, name = Path(path), readable_name(path)
     check_file(path, "a sound")

@@ -55,11 +55,10 @@ class Comparison:
         return "\n\n".join([table(HEADER, rows), *self._notes()])
 
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
-        """Draw the photo, and of every method its map over it, its curves and its costs.
+        """Draw the photo, and of every method its map over it, its curves and its costs; return the figure and pairs of
+        axes.
 
-        ``options`` are crop, title, smooth, plt_fig_axis and use_pyplot of
-        :func:`captum_gmar.inspection.picture.visualize_side_by_side`. Return the figure, and two axes of the photo and
-        of every method, the upper first.
+        ``options`` are those of :func:`captum_gmar.inspection.picture.visualize_side_by_side`.
         """
         return visualize_side_by_side(
             self.methods,

@@ -54,18 +54,13 @@ def visualize_side_by_side(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Draw the photo, and of every method its map over it and below it the curves of insertion and deletion, and its
-    costs.
+    """Draw the photo, and of every method its map over it, and below it curves of insertion and deletion and the costs.
 
-    All curves have the same axes. In grey among them are those of the reference, the random map for example. Every map
-    has a colour scale of its own, that of :func:`~captum_gmar.visualize_attribution`; for its values draw it with that
-    function or with :func:`~captum_gmar.visualize_comparison`.
-
-    ``methods`` and ``reference`` are ``methods`` and one of the ``controls`` of what :func:`captum_gmar.compare`
-    returned, ``followed`` names what the curves follow. ``plt_fig_axis`` is a figure and 2 × (1 + methods) of its axes,
-    the upper and the lower of the photo and then of every method, which are returned. The other arguments and the
-    errors are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
-    :func:`~captum_gmar.visualize_comparison`.
+    In grey among the curves are those of the ``reference``, one of the ``controls`` of what :func:`captum_gmar.compare`
+    returned; ``followed`` names what curves follow. Every map has a colour scale of its own, that of
+    :func:`~captum_gmar.visualize_attribution`. ``plt_fig_axis`` is a figure and 2 × (1 + methods) of its axes, the
+    upper and the lower of the photo and then of every method, which are returned. The other arguments and the errors
+    are those of :func:`~captum_gmar.visualize_attribution` and, of smooth, :func:`~captum_gmar.visualize_comparison`.
     """
     photo, crop = PAIRS.fit(image, crop=crop)
     tiles = [Tile(photo, "photo")]

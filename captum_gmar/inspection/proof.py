@@ -69,20 +69,14 @@ def prove(
     removal: PixelRemoval,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Return the removal of patches as a page takes it.
+    """Return the removal of patches of inputs (1, channels, height, width) as a page takes it.
 
-    Args:
-        scores_of: takes images and returns the scores (N, C) of the C likeliest classes.
-        inputs: (1, channels, height, width).
-        grid: the patches of the inputs.
-        relevance: of each method the maps (M, rows, columns) of these classes and others, or one map for all.
-        removal: fills removed patches.
-        show_progress: show a bar.
+    ``scores_of`` takes images and returns the scores (N, C) of the C likeliest classes; ``relevance`` holds the maps
+    (M, rows, columns) of these classes and others by each method, or one map for all.
 
-    Returns:
-        dict: **counts** of patches; of each method and class in **maps** the index into the counts from which each
-        patch is removed, **steps**, and the **scores** without these patches and with them only; of each class in
-        **random** the least, median and largest score of as many random orders as **draws** says.
+    The result has **counts** of patches; of each method and class in **maps** the index into the counts from which each
+    patch is removed, **steps**, and the **scores** without these patches and with them only; of each class in
+    **random** the least, median and largest score of as many random orders as **draws** says.
     """
     height, width = grid.rows * grid.patch_height, grid.columns * grid.patch_width
     pad = 0, inputs.shape[3] - width, 0, inputs.shape[2] - height  # the margin that no patch covers

@@ -113,9 +113,10 @@ def _solve(patches: Tensor, removed: Tensor, tolerance: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _constants(grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Return constants of a grid: indices of a border (B,) and of its surroundings in a padded grid (P * A,); the
-    system matrix (A, B); its inverse for one patch (B, B); a border's extension to its patch (B, h * w); a coarse
-    matrix (P, P).
+    """Return constants of a grid, in this order.
+
+    Indices of a border (B,) and of its surroundings in a padded grid (P * A,); the system matrix (A, B) and its inverse
+    for one patch (B, B); a border's extension to its patch (B, h * w); a coarse matrix (P, P).
     """
     sides, inner = torch.tensor(size), _positions(*size)
     outer = _positions(size[0] + 2, size[1] + 2) - 1

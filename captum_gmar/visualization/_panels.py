@@ -66,11 +66,7 @@ class Layout(NamedTuple):
         return photo, *(box and tuple(np.multiply(box, [*scales, *scales]).tolist()) for box in checked)
 
     def fit_width(self, width: float, columns: int) -> "Layout":
-        """Return the layout whose panels make a figure of this width in inches.
-
-        Raises:
-            ValueError: if panels would be too small to see.
-        """
+        """Return the layout whose panels make a figure of this width in inches."""
         panel = (width - 2 * MARGIN_INCHES + self.gap) / columns - self.gap
         if not panel >= SMALLEST:
             least = columns * (SMALLEST + self.gap) - self.gap + 2 * MARGIN_INCHES

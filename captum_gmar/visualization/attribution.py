@@ -116,12 +116,7 @@ def _boolean_cells(region: Map) -> Array:
 
 
 def overlay_attribution(
-    attribution: Map,
-    image: Pixels,
-    *,
-    crop: Crop | None = None,
-    smooth: bool = False,
-    outlier_perc: float = OUTLIERS,
+    attribution: Map, image: Pixels, *, crop: Crop | None = None, smooth: bool = False, outlier_perc: float = OUTLIERS
 ) -> Image.Image:
     """Compose the map of an attribution over its photo, as large as the photo, in the colours of
     :func:`visualize_attribution`.
@@ -148,13 +143,7 @@ def overlay_attribution(
 
 
 def draw_single(
-    photo: Image.Image,
-    heat: Heat,
-    text: str,
-    crop: Crop | None,
-    box: Crop | None,
-    region: Array | None,
-    **drawing: Any,
+    photo: Image.Image, heat: Heat, text: str, crop: Crop | None, box: Crop | None, region: Array | None, **drawing: Any
 ) -> tuple[Figure, list[Axes]]:
     """Draw the photo, the map over it and, of patches, the smooth map, each with a box and places (height, width)
     framed."""

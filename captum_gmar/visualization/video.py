@@ -93,12 +93,7 @@ def visualize_video(
 
 
 def overlay_video(
-    attribution: Map,
-    frames: Frames,
-    *,
-    crop: Crop | None = None,
-    smooth: bool = False,
-    outlier_perc: float = OUTLIERS,
+    attribution: Map, frames: Frames, *, crop: Crop | None = None, smooth: bool = False, outlier_perc: float = OUTLIERS
 ) -> list[Image.Image]:
     """Compose every frame of a video with its relevance over it, in the colours of :func:`visualize_video`, for a film.
 

@@ -17,9 +17,6 @@ def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_
 
     These are the ``decoder_input_ids`` of the arguments, or else the start token. Whisper's language, task and
     "no timestamps" tokens follow it: the language of ``gen_args``, or the one that the model hears.
-
-    Raises:
-        ValueError: if the model has no start token, or ``decoder_input_ids`` are not one sequence of its tokens.
     """
     given, device = arguments.get("decoder_input_ids"), next(model.parameters()).device
     if given is not None:

@@ -100,9 +100,6 @@ class AnswerAttribution:
 
         They are those of :func:`~captum_gmar.vlm.word_times.word_spans` on the relevance. The words are in the order of
         the sound, as those of a transcript are.
-
-        Raises:
-            ValueError: if there is no sound whose tokens have a known time.
         """
         tokens = next((picture for picture in self.pictures or () if isinstance(picture, PictureTokens)), None)
         if tokens is None or tokens.seconds is None:

@@ -24,17 +24,11 @@ from captum_gmar.engine.models.attention_backend import attention_implementation
 
 
 class RowEvidence(NamedTuple):
-    """Signed evidence for each word, summed over layers and heads.
+    """Signed evidence for each word, summed over layers and heads."""
 
-    Attributes:
-        tokens: (W, S) evidence of the decoder sequence's tokens.
-        encoded: (W, S') evidence of the encoder's tokens, for models with cross-attention.
-        scores: (W,) explained scores of the words.
-    """
-
-    tokens: Tensor
-    encoded: Tensor | None
-    scores: Tensor
+    tokens: Tensor  # (W, S) of the decoder sequence's tokens
+    encoded: Tensor | None  # (W, S') of the encoder's tokens, for models with cross-attention
+    scores: Tensor  # (W,) explained scores of the words
 
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
@@ -44,19 +38,14 @@ Score = Callable[[Tensor], Tensor]  # maps logits (..., W, vocabulary) to the ex
 
 
 def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> RowEvidence:
-    r"""Compute attention evidence for the words of the last rows.
+    r"""Compute attention evidence for the words of the last W rows, of one example with the answer except its last
+    word.
 
     .. math::
         R_{wj} = \sum_l \sum_h A_{l,h,ij} \; v_{l,h,j} \cdot \frac{\partial o_{l,w}}{\partial O_{l,h,i}}
 
     where i is the row of word w, O = A V, and :math:`o_{l,w}` the word's score if the final norm and the output
     embedding follow layer l directly.
-
-    Args:
-        model: model of transformers with a text decoder.
-        arguments: model inputs of one example, with the answer except its last word.
-        words: number W of words, made by the last rows.
-        score: function of logits that returns the explained scores.
     """
     given = model, arguments, words, score
     with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):

@@ -13,18 +13,11 @@ Size = tuple[int, int]
 
 
 class PictureTokens(NamedTuple):
-    """Image tokens of one picture, or sound tokens of one sound.
+    """Image tokens of one picture."""
 
-    Attributes:
-        columns: (rows, columns) positions in the attended sequence. Tiles of a picture are joined.
-        is_encoded: the sequence is the encoder's, read by cross-attention; else the decoder's.
-        overview: (rows, columns) positions of further tokens of the whole picture, if it was cut into tiles.
-        seconds: duration of a column of a sound, which has one row; None for pictures.
-    """
-
-    columns: Tensor
-    is_encoded: bool = False
-    overview: Tensor | None = None
+    columns: Tensor  # (rows, columns) positions in the attended sequence, of joined tiles
+    is_encoded: bool = False  # the sequence is the encoder's, read by cross-attention; else the decoder's
+    overview: Tensor | None = None  # (rows, columns) positions of the whole picture, if it was cut into tiles
     seconds: float | None = None
 
     def map(self, relevance: Tensor) -> Tensor:
@@ -45,15 +38,10 @@ class PictureTokens(NamedTuple):
 
 
 class QueriedPicture(NamedTuple):
-    """Query tokens of a picture, which have no place in it.
+    """Query tokens of a picture, which have no place in it."""
 
-    Attributes:
-        positions: (Q,) positions in the decoder's sequence.
-        weights: (Q, rows, columns) weights of each query on patches.
-    """
-
-    positions: Tensor
-    weights: Tensor
+    positions: Tensor  # (Q,) in the decoder's sequence
+    weights: Tensor  # (Q, rows, columns) of each query on patches
     is_encoded: bool = False
 
     def map(self, relevance: Tensor) -> Tensor:
@@ -63,19 +51,12 @@ class QueriedPicture(NamedTuple):
 
 
 class PicturePrompt(NamedTuple):
-    """Prompt with pictures.
+    """Prompt with pictures."""
 
-    Attributes:
-        model: model of transformers.
-        arguments: processor output for one example.
-        length: length of the attended sequence: the encoder's if there is one, else the decoder's.
-        sizes: sizes of the pictures before processing, or None if unknown.
-    """
-
-    model: Any
-    arguments: Mapping[str, Any]
-    length: int
-    sizes: Sequence[Size] | None = None
+    model: Any  # of transformers
+    arguments: Mapping[str, Any]  # processor output for one example
+    length: int  # of the attended sequence: the encoder's if there is one, else the decoder's
+    sizes: Sequence[Size] | None = None  # of the pictures before processing, if known
 
     @property
     def config(self) -> Any:

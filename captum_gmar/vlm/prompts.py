@@ -23,13 +23,8 @@ def prompt_inputs(
 ) -> dict[str, Any]:
     """Return the model's inputs for one prompt, on its device and in its precision.
 
-    Args:
-        model: model of transformers that generates text.
-        processor: the model's processor, or a text model's tokenizer.
-        prompt: question for the processor's chat template, or a text with image tokens, which is used unchanged. Empty
-            for encoder–decoder captioners and speech recognisers.
-        images: one or several pictures.
-        sound: a sound at the processor's rate.
+    The prompt is a question for the processor's chat template, or a text with image tokens, which is used unchanged; it
+    is empty for encoder–decoder captioners and speech recognisers. A sound has the processor's rate.
     """
     pictures = _list_pictures(images)
     if processor is None:

@@ -33,17 +33,8 @@ def find_extractor(model: Any, processor: Any) -> Any:
 
 
 def prepare_sound(model: Any, processor: Any, sound: Any) -> Sound:
-    """Return a sound at the rate that the processor takes, cut where the model's window ends.
-
-    Args:
-        model: model of transformers that reads sounds.
-        processor: the model's processor.
-        sound: path of a WAV file, or samples with their rate. Channels become their mean.
-
-    Raises:
-        OSError: if the file cannot be read.
-        TypeError: if the sound is neither a path nor samples with their rate.
-        ValueError: if the samples are empty, not finite or of more than two dimensions, or there is no extractor.
+    """Return a WAV file, or samples with their rate, at the rate that the processor takes, cut where the model's window
+    ends.
     """
     if _find_sound_input(model) is None:
         raise ValueError(f"model must take sounds, where there is one. Got {type(model).__name__} instead.")
@@ -96,13 +87,7 @@ def _find_sound_input(model: Any) -> str | None:
 
 
 def sound_tokens(model: Any, arguments: Mapping[str, Any], length: int) -> list[PictureTokens] | None:
-    """Return the tokens of the sound as one row in time, or None if their time is unknown.
-
-    Args:
-        model: model of transformers that reads sounds.
-        arguments: processor output for one example.
-        length: length of the encoder's sequence.
-    """
+    """Return the tokens of the sound as one row in time, by the length of the encoder's sequence; None if unknown."""
     seconds = TOKEN_SECONDS.get(model.config.model_type)
     if has_encoder(model):
         return [PictureTokens(torch.arange(length)[None], True, seconds=seconds or _frame_seconds(model, arguments))]

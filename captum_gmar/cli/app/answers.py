@@ -40,11 +40,7 @@ class PageAnswer(NamedTuple):
 
 
 def read_upload(path: Path) -> Image.Image:
-    """Read an image that somebody else has made. Its size is checked in the file and its header before it is decoded.
-
-    Raises:
-        OSError: if it is too large or no image of these formats. The message does not name the file: its place is ours.
-    """
+    """Read an image that somebody else has made, after a check of its size in the file and its header."""
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise OSError(f"the file must be of at most {MOST_BYTES / 2**20:.0f} MiB. Got {size / 2**20:.0f} instead.")
@@ -96,11 +92,7 @@ def compare_methods(
     names: Iterable[str],
     progress: Callable[[float, str], None] = lambda share, text: None,
 ) -> PageAnswer:
-    """Compare the maps of the methods side by side, with insertion, deletion, time and passes of each.
-
-    Raises:
-        ValueError: if there is no method, or one does not take the contrast.
-    """
+    """Compare the maps of the methods side by side, with insertion, deletion, time and passes of each."""
     names = list(names)
     if not names:
         raise ValueError("methods must be at least one method. Got none instead; take one.")

@@ -54,12 +54,7 @@ def launch_options() -> dict[str, Any]:
 
 
 def make_page(model: str | None = None, size: int | None = None, device: str = "auto") -> Any:
-    """Return the page, a ``gradio.Blocks``. By ``.launch(**launch_options())`` it is a Space of the Hugging Face hub.
-
-    Raises:
-        CommandError: if Gradio is not installed.
-        OSError, ValueError: if the model cannot be had.
-    """
+    """Return the page, a ``gradio.Blocks``: by ``.launch(**launch_options())`` a Space of the Hugging Face hub."""
     gradio = _gradio()
     load = _loader(size, device)
     load(model or "")  # an error before there is a page
