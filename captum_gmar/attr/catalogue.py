@@ -128,8 +128,9 @@ _ROWS = (  # the most faithful on photos first, as docs/results measures them; t
     ),
     _positive_row("legrad", "attr.layer_means:LeGrad"),
     _positive_row("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
+    _token_row("attcat", "AttCAT"),
     _positive_row("grad-sam", "attr.layer_means:GradSAM"),
-    MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
+    _token_row("fullgrad+", "FullGradPlus"),
     _gmar_row("gmar-forward", recursion="forward"),
     _classless_row("rollout-forward", _ROLLOUT, recursion="forward"),
     _gmar_row("gmar-additive", share=None, recursion="additive"),
@@ -138,8 +139,7 @@ _ROWS = (  # the most faithful on photos first, as docs/results measures them; t
     _classless_row("rollout", _ROLLOUT),
     _gmar_row("gmar-l1"),
     _gmar_row("gmar-l2", norm="l2"),
-    _token_row("fullgrad+", "FullGradPlus"),
-    _token_row("attcat", "AttCAT"),
+    MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
     MethodEntry(  # a residue of the class is left in it
         *("published-gmar", "attr.published:PublishedGMAR"), reads_class=False, unit=UNITLESS, caveat=NEARLY_ANY_CLASS
     ),

@@ -152,7 +152,7 @@ def test_methods_of_a_model(make, shape, takes, refuses):
 
 
 def test_methods_of_half_a_question():
-    with pytest.raises(TypeError, match="both model and inputs, or neither"):
+    with pytest.raises(TypeError, match="model requires inputs, and inputs a model"):
         list_methods(torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match=r"must be a tensor of what the model takes\. Got list"):
         list_methods(torch.nn.Linear(1, 1), [1.0])

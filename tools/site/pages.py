@@ -16,8 +16,8 @@ FORM = ".2f"  # of numbers
 
 
 def write_matrix(facts: list[Fact]) -> None:
-    """Write a row for each method, the most faithful on scenes first, which ``which-method.md`` includes."""
-    rows = sorted(facts, key=_by_scenes)
+    """Write a row for each method, the most faithful on photos first, which ``which-method.md`` includes."""
+    rows = sorted(facts, key=_by_faithfulness)
     write_page(DOCS / "generated" / "matrix.md", table(HEADER, map(_matrix_row, rows)) + "\n")
 
 
@@ -35,10 +35,9 @@ def _by_page(fact: Fact) -> str:
     return fact.page
 
 
-def _by_scenes(fact: Fact) -> float:
-    """Return a number that is smaller for more faithful methods, and largest for those that were not measured."""
-    _, scenes = fact.faithfulness
-    return inf if scenes is None else -scenes
+def _by_faithfulness(fact: Fact) -> tuple[float, ...]:
+    """Return numbers that are smaller for more faithful methods, and largest for those that were not measured."""
+    return tuple(inf if mean is None else -mean for mean in fact.faithfulness)
 
 
 def _matrix_row(fact: Fact) -> list[str]:

@@ -1,0 +1,108 @@
+"""Draws the first picture of ``docs/results`` and writes the table below it: ``python -m tools.results_chart``.
+
+Both show the insertion minus deletion of every method, removal by blur, with intervals: the recommended method first,
+the others by their means on photos, and the random map last.
+"""
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from captum_gmar.attr.catalogue import RECOMMENDED
+from captum_gmar.files.writing import save_picture
+from captum_gmar.metrics.controls import CONTROLS
+from captum_gmar.visualization._style import BLUE, GREY, VERMILION
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+PANELS = {  # the folders of each panel; a method of two folders is taken from the first
+    "DeiT-tiny,\n300 photos": ("later-deit-tiny", "deit-tiny"),
+    "built-in model,\n80 scenes": ("later-built-in", "built-in"),
+}
+LAST = "random map"
+
+
+class Interval(NamedTuple):
+    """A mean over images and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def read_means(folders: tuple[str, ...]) -> dict[str, Interval]:
+    """Return the insertion minus deletion of each method, removal by blur."""
+    found: dict[str, Interval] = {}
+    for folder in folders:
+        with (RESULTS / folder / "summary.csv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if (row["metric"], row["removal"]) == ("insertion-deletion", "blur"):
+                    found.setdefault(row["method"], Interval(*(float(row[name]) for name in Interval._fields)))
+    return found
+
+
+def order(photos: dict[str, Interval]) -> list[str]:
+    """Return the names from the top of the chart to its end."""
+    return sorted(photos, key=lambda name: (name != RECOMMENDED, name == LAST, -photos[name].mean))
+
+
+def read_panels() -> tuple[dict[str, dict[str, Interval]], list[str]]:
+    """Return the means of each panel, and the names of all methods in their order."""
+    panels = {title: read_means(folders) for title, folders in PANELS.items()}
+    *names, last = order(next(iter(panels.values())))
+    later = sorted(
+        (-means[name].mean, name) for means in panels.values() for name in means if name not in (*names, last)
+    )
+    return panels, list(dict.fromkeys([*names, *(name for _, name in later), last]))
+
+
+def table() -> str:
+    """Return the same numbers as Markdown."""
+    panels, names = read_panels()
+    lines = [
+        "| method | " + " | ".join(title.replace("\n", " ") for title in panels) + " |",
+        "| --- |" + " --- |" * len(panels),
+    ]
+    for name in names:
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*means[name]) if name in means else "–" for means in panels.values()]
+        mark = "**" if name == RECOMMENDED else "*" if name in CONTROLS else ""
+        lines.append(f"| {mark}{name}{mark} | {' | '.join(cells).replace('-', '−')} |")
+    return "\n".join(lines)
+
+
+def draw() -> Figure:
+    """Return the chart."""
+    panels, names = read_panels()
+    figure = Figure(figsize=(8.4, 0.235 * len(names) + 1), layout="constrained")
+    for axes, (title, means) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        for place, name in enumerate(names):
+            if name in means:
+                mean, low, high = means[name]
+                colour = VERMILION if name == RECOMMENDED else GREY if name in CONTROLS else BLUE
+                axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
+                axes.plot(mean, place, "o", color=colour, markersize=4)
+        axes.set_title(title, fontsize=9)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    figure.supxlabel("insertion minus deletion, 95 % intervals; higher is better", fontsize=9)
+    return figure
+
+
+def main() -> None:
+    """Write both."""
+    save_picture(draw(), RESULTS / "methods.png")
+    page = RESULTS / "README.md"
+    written = re.sub(
+        r"(?<=tools.results_chart -->\n).*?(?=<!-- end -->)", f"{table()}\n", page.read_text("utf-8"), flags=re.S
+    )
+    page.write_text(written, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
