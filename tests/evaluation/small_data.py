@@ -1,7 +1,5 @@
 """Small images with labels and masks."""
 
-import csv
-
 import numpy as np
 import torch
 from PIL import Image
@@ -56,11 +54,6 @@ def values_in_order(evaluation):
 
 def batch(data):
     return torch.stack([image for image, _ in data]), torch.tensor([label for _, label in data])
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def content(folder):

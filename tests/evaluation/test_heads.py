@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from cli.commandline import rows
 from families import make
 from PIL import Image
 
@@ -15,7 +16,7 @@ from captum_gmar import GMARAttribution, evaluate_heads
 from captum_gmar.ablation import attention_entropy, gradient_of_mask, head_ablation_curve, head_importance, ranked_heads
 from captum_gmar.evaluation import heads as heads_module
 from captum_gmar.evaluation.heads import silencing_orders
-from evaluation.small_data import LABELLED, batch, content, number_of, rows
+from evaluation.small_data import LABELLED, batch, content, number_of
 
 LAYERS, HEADS = 3, 3
 SCORES = ("gmar-l1", "gmar-l2", "mask-gradient", "entropy")
