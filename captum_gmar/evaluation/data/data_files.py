@@ -24,6 +24,7 @@ def read_examples(data: Path) -> list[Example]:
     if data.is_dir():
         examples = _saved_examples(data) if _is_saved(data) else _folder_examples(data)
     elif data.suffix.lower() in image_suffixes():
+        read_image(data)  # at once, as without it there is nothing to measure
         examples = [Example(str(data), None, partial(read_image, data), files=(data,))]
     else:
         examples = [_table_example(record, data) for record in read_records(data)]
@@ -38,7 +39,7 @@ def read_records(table: Path) -> list[dict[str, Any]]:
     if not table.is_file():
         raise OSError(f"{table}: no such file or folder")
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = table.read_text(encoding="utf-8").removeprefix("\ufeff")
         if table.suffix.lower() == ".csv":
             records: Any = list(csv.DictReader(text.splitlines()))
         elif table.suffix.lower() == ".json":
