@@ -51,28 +51,12 @@ class _Ready(Attribution):
         additional_forward_args: object = None,
         **options: Any,
     ) -> Any:
-        """Explain the target's logit of every example.
+        """Explain the target's logit of every example, in the shape, dtype and device of the inputs, detached.
 
-        Args:
-            inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them; of
-                methods that ask nothing of patches also videos (N, frames, channels, height, width) and spectrograms.
-            target (int, tuple, Tensor, or list, optional): Output indices that are explained, in every form that
-                :meth:`captum_gmar.GMARAttribution.attribute` takes.
-            additional_forward_args (Any, optional): Further positional arguments of the model, after the inputs.
-            options: Those of the ``attribute`` of Captum's class, by name.
-
-        Returns:
-            *Tensor* or *tuple[Tensor]* of **attributions**, and **delta** where ``return_convergence_delta`` is asked:
-            - **attributions** (*Tensor* or *tuple[Tensor]*):
-                In the shape, dtype and device of the inputs, detached.
-            - **delta** (*Tensor*):
-                As Captum returns it.
-
-        Raises:
-            AssertionError: from Captum, if the target or an option has none of its forms.
-            TypeError, ValueError: if the target is no complete index of an output, or the inputs are not one batch of
-                images, or, from a perturbation method, if there are several outputs per example and no target.
-            RuntimeError: if there are not as many outputs as examples.
+        Arguments and errors are those of :meth:`captum_gmar.GMARAttribution.attribute`; methods that ask nothing of
+        patches take videos (N, frames, channels, height, width) and spectrograms as well. ``options`` are those of the
+        ``attribute`` of Captum's class, by name: with ``return_convergence_delta`` the delta is returned too.
+        Perturbation methods raise ValueError if there are several outputs per example and no target.
         """
         is_inputs_tuple = _is_tuple(inputs)
         pixels = pixel_values(inputs, takes_others=self.takes_others)
@@ -232,10 +216,7 @@ class TokenGradCam(_Ready, captum.attr.LayerGradCam):
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
     https://arxiv.org/abs/1610.02391, where it is the last convolution's output that is read.
-
-    Raises:
-        ValueError: from ``attribute``, if the model's layers cannot be found.
-        RuntimeError: from ``attribute``, if the last layer does not run once over the patch tokens.
+    ``attribute`` raises an error if the last layer is not found, or does not run once over the patch tokens.
     """
 
     def __init__(self, model: nn.Module, forward_func: Callable[..., Any] | None = None) -> None:

@@ -62,21 +62,8 @@ class PublishedGMAR(Attribution):
     def attribute(self, inputs: Inputs, target: TargetType = None, additional_forward_args: object = None) -> Inputs:
         """Spread each patch's relevance evenly over its pixels and channels.
 
-        Args:
-            inputs: pixel values (N, channels, height, width), as the model takes them.
-            target: output indices, in any form that Captum takes.
-            additional_forward_args: further positional arguments of the model, after the inputs.
-
-        Returns:
-            Attributions in the shape, dtype and device of the inputs.
-
-        Raises:
-            AssertionError: from Captum, if the target has none of its forms.
-            TypeError, ValueError: if the target is no complete index of an output, or the inputs are not one batch of
-                images of at least a patch each.
-            RuntimeError: if the model is in training mode or has no such map, or there are not as many outputs as
-                examples.
-            FloatingPointError: if a gradient or relevance is NaN or infinite.
+        Arguments, result and errors are those of :meth:`captum_gmar.GMARAttribution.attribute`; RuntimeError is also
+        raised if the model is in training mode or has no such map.
         """
         pixels = pixel_values(inputs)
         relevance = self.relevance(pixels, target, additional_forward_args)

@@ -160,10 +160,10 @@ def _evaluate(arguments: argparse.Namespace, subject: "Subject", place: "Workpla
 
     settings, classifier = _settings(arguments, subject), subject.classifier
     methods = make_methods(settings.methods, classifier.model, classifier.logits)
-    outcome = run_evaluation(settings, methods, subject, place)
-    if place.processes.is_first and outcome.evaluation.tables.summaries:
-        print_text(f"{count(outcome.measured)} measured: {arguments.output / SUMMARY}")
-    return outcome.measured, outcome.skipped
+    evaluation, measured = run_evaluation(settings, methods, subject, place)
+    if place.processes.is_first and evaluation.tables.summaries:
+        print_text(f"{count(measured)} measured: {arguments.output / SUMMARY}")
+    return measured, len(evaluation.skipped)
 
 
 def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationSettings":

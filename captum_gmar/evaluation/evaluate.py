@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -147,25 +147,20 @@ def evaluate(
     )
     listener = warning_listener(show_progress, is_kept=output is not None)
     place = Workplace(check_output(output), listener, "captum_gmar.evaluate(...)")
-    evaluation = run_evaluation(settings, chosen, subject, place).evaluation
+    evaluation, _ = run_evaluation(settings, chosen, subject, place)
     if not evaluation.results:
         raise ValueError(f"data must hold images that can be measured. Got none: {list_reasons(evaluation.skipped)}")
     warn_of_skipped(evaluation.skipped)
     return evaluation
 
 
-class Outcome(NamedTuple):
-    """Result of a run."""
-
-    evaluation: Evaluation  # in the first process; without results in the others
-    measured: int  # images
-    skipped: int
-
-
 def run_evaluation(
     settings: EvaluationSettings, methods: Mapping[str, Method], subject: Subject, place: Workplace
-) -> Outcome:
-    """Measure what is not measured yet, and write the results. No process returns before they are written."""
+) -> tuple[Evaluation, int]:
+    """Measure what is not measured yet, and write the results. No process returns before they are written.
+
+    Return them in the first process, without results in the others, and how many images were measured.
+    """
     numbers = sample_numbers(len(subject.examples), settings.limit, settings.seed, settings.part)
     settings = complete_settings(settings, subject, numbers)
     depends = {**subject.fingerprints(), **settings.as_numbers_depend()}
@@ -177,7 +172,7 @@ def run_evaluation(
         provenance = Provenance(*names, len(results), settings, removals, place.command, versions(), seconds, skipped)
         tables = summarise(results, subject.examples, provenance)
         measured = place.processes.first(lambda: _write(tables, len(results), place))
-    return Outcome(Evaluation(results, provenance, tables), measured, len(skipped))
+    return Evaluation(results, provenance, tables), measured
 
 
 def _finish(

@@ -84,9 +84,7 @@ def visualize_attribution(
             draw any number of them.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): photo, patches and smooth map; of pixels, photo and map.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): photo, patches, smooth map; or photo and map.
 
     Raises:
         TypeError: if the image is none of these types.

@@ -40,9 +40,7 @@ def visualize_segments(
     :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of matplotlib.axes.Axes*): the photo, and the map with its segments.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo, and the map with its segments.
 
     Raises:
         TypeError, ValueError: as :func:`~captum_gmar.visualize_attribution` and
