@@ -249,10 +249,7 @@ def method_names(text: str) -> Sequence[str]:
     """
     if text.strip().lower() == "all":
         return tuple(METHODS)
-    try:
-        return tuple(dict.fromkeys(map(find_method, text.split(","))))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("method ")) from None
+    return tuple(dict.fromkeys(map(method_name, text.split(","))))
 
 
 def with_passes(names: Sequence[str], passes: int | None) -> tuple[str, ...]:

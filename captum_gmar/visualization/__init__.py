@@ -12,12 +12,11 @@ from captum_gmar.visualization.heads import visualize_head_attention, visualize_
 from captum_gmar.visualization.segments import visualize_segments
 from captum_gmar.visualization.spectrogram import visualize_spectrogram
 from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize_token_interaction
-from captum_gmar.visualization.video import overlay_video, visualize_video
+from captum_gmar.visualization.video import visualize_video
 
 __all__ = [
     "compose_film",
     "overlay_attribution",
-    "overlay_video",
     "visualize_attribution",
     "visualize_comparison",
     "visualize_head_attention",

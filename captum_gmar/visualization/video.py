@@ -92,34 +92,6 @@ def visualize_video(
     return figure, drawn
 
 
-def overlay_video(
-    attribution: Map, frames: Frames, *, crop: Crop | None = None, smooth: bool = False, outlier_perc: float = OUTLIERS
-) -> list[Image.Image]:
-    """Compose every frame of a video with its relevance over it, in the colours of :func:`visualize_video`, for a film.
-
-    Args:
-        attribution, frames, crop, smooth, outlier_perc: those of :func:`visualize_video`.
-
-    Returns:
-        list of PIL.Image.Image: as large as the frames. Pillow writes them as a GIF:
-        ``first.save("map.gif", save_all=True, append_images=others, duration=100, loop=0)``.
-
-    Raises:
-        TypeError, ValueError: as :func:`visualize_video`.
-
-    Example::
-
-        >>> import torch
-        >>> from captum_gmar.visualization import overlay_video
-        >>> first, *others = overlay_video(torch.rand(2, 7, 7), torch.rand(4, 3, 56, 56))
-        >>> first.size, len(others)
-        ((56, 56), 3)
-    """
-    photos = _photos(frames)
-    heats = _frame_heats(attribution, photos, outlier_perc)
-    return [blend(photo, heat, crop, smooth) for photo, heat in zip(photos, heats, strict=True)]
-
-
 def _photos(frames: Any) -> list[Image.Image]:
     if not isinstance(frames, Tensor | np.ndarray | Sequence):
         raise TypeError(f"frames must be a tensor, an array or a sequence of images. Got {frames!r} instead.")
