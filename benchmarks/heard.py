@@ -15,7 +15,8 @@ from captum_gmar.attr.scores import log_odds
 from captum_gmar.vlm.words import group_words, token_texts
 
 FRAME = 0.02  # seconds
-NOISES = (None, 10, 0)  # decibels of speech above noise
+KINDS = ("pauses", "running")
+FIRST_RUNNING = 40  # seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +90,21 @@ class _HiddenFrames(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def draw_heard(model: Any, processor: Any, sentences: int) -> Iterator[tuple[str, Heard]]:
-    """Yield sentences with their kind."""
+def draw_heard(model: Any, processor: Any, sentences: int, noise: float | None) -> Iterator[tuple[str, Heard]]:
+    """Yield sentences with their kind, with noise so many decibels below the speech."""
     speaker, tokenizer = Speaker(), processor.tokenizer
     silence = encode(model, processor, np.zeros(RATE))[0].mean(0)
-    for seed in range(sentences):
-        noise = NOISES[0] if seed % 10 < 6 else NOISES[1 + seed % 10 // 8]
-        speech = (speaker.paced, speaker.running)[seed % 2](make_sentence(seed), VOICES[seed // 2 % 2])
-        heard = speech if noise is None else add_noise(speech, noise, seed)
+    for number in range(sentences):
+        seed = FIRST_RUNNING * (number % 2) + number // 2
+        speak = (speaker.paced, speaker.running)[number % 2]
+        speech = speak(make_sentence(seed), VOICES[seed % 2])
+        if noise is not None:
+            speech = add_noise(speech, noise, seed)
         ids = tokenizer(f" {speech.text}", add_special_tokens=False)["input_ids"]
         words = group_words(token_texts(tokenizer, ids))[: len(speech.words)]
         prefix = model.generation_config.decoder_start_token_id, tokenizer.convert_tokens_to_ids("<|notimestamps|>")
-        states = encode(model, processor, heard.samples)
-        kind = "noise" if noise is not None else ("pauses", "running")[seed % 2]
-        yield kind, Heard(model, states, silence, prefix, tuple(ids), tuple(words), heard)
+        states = encode(model, processor, speech.samples)
+        yield KINDS[number % 2], Heard(model, states, silence, prefix, tuple(ids), tuple(words), speech)
 
 
 @torch.no_grad()
@@ -111,12 +113,3 @@ def encode(model: Any, processor: Any, samples: Any) -> Tensor:
     features = processor.feature_extractor(samples, sampling_rate=RATE, return_tensors="pt")["input_features"]
     states: Tensor = model.get_encoder()(features).last_hidden_state
     return states
-
-
-def right_words(heard: Heard) -> list[int]:
-    """Return the words whose tokens the model finds likeliest."""
-    with torch.no_grad():
-        rows = heard.model.model.decoder(heard.decoder_ids, encoder_hidden_states=heard.states)[0][0, -len(heard.ids) :]
-        likeliest = heard.model.proj_out(rows).argmax(1)
-    is_right = (likeliest == torch.tensor(heard.ids)).tolist()
-    return [number for number, word in enumerate(heard.words) if all(is_right[word])]

@@ -1,11 +1,11 @@
 """Measures where the words of Whisper come from, on sentences whose words have known times.
 
-    python -m benchmarks.known_sounds --model FOLDER --sentences 40 --faithful 10
+    python -m benchmarks.known_sounds --model FOLDER --sentences 20
 
-lets espeak-ng speak sentences, in turn word by word with pauses and running, in two voices, and a third as many of each
-with noise at 10 and 0 dB. It writes tables in Markdown of every method: the share of a word's positive relevance in its
-own time, whether its largest value is there, the order of frames (log-odds of the word with the first frames shown
-minus with them hidden, mean over steps), and errors of the word's times. Only words that the model hears count.
+lets espeak-ng speak sentences, in turn word by word with pauses and running, in two voices, and with --noise in white
+noise. It writes tables in Markdown of every method: the share of a word's positive relevance in its own time, whether
+its largest value is there, errors of its times, and the order of frames (log-odds of the word with the first frames
+shown minus with them hidden, mean over steps).
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
-from benchmarks.heard import FRAME, Heard, draw_heard, right_words
+from benchmarks.heard import FRAME, Heard, draw_heard
 from captum_gmar import AnswerEvidence
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.files.markdown import table
@@ -30,6 +30,8 @@ from captum_gmar.vlm.word_times import word_spans
 STEPS = 7  # in which frames are shown or hidden
 BLOCK = 5  # frames of 20 ms that are hidden together
 BORDERS = (0.02, 0.05, 0.1)  # seconds
+ORDERED_WORDS = (1, 2, 4, 7)  # of a sentence's eight, for the order of frames
+UNORDERED = ("attention rollout", "Grad-CAM", "smooth random map", "uniform map")  # to save time
 ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))  # (layer, head) of tiny.en
 
 
@@ -198,30 +200,29 @@ def time_errors(heard: Heard, relevance: Tensor) -> Tensor:
     return (times - torch.from_numpy(heard.speech.times)).abs()
 
 
-def measure(folder: Path, sentences: int, faithful: int) -> str:
-    """Return the tables of all methods, with the order of frames in so many of the sentences."""
+def measure(folder: Path, sentences: int, noise: float | None) -> str:
+    """Return the table of all methods."""
     model = transformers.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = transformers.AutoProcessor.from_pretrained(folder)
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for number, (kind, heard) in enumerate(draw_heard(model, processor, sentences)):
-        right = right_words(heard)
+    for kind, heard in draw_heard(model, processor, sentences, noise):
         for name, (explain, _) in METHODS.items():
             relevance = explain(heard).detach().float()
-            values[name, f"time, {kind}"] += in_time(heard, relevance)[right].tolist()
-            values[name, f"peak, {kind}"] += is_peak(heard, relevance)[right].tolist()
-            errors = time_errors(heard, relevance)[right].flatten()
+            values[name, f"time, {kind}"] += in_time(heard, relevance).tolist()
+            values[name, f"peak, {kind}"] += is_peak(heard, relevance).tolist()
+            errors = time_errors(heard, relevance).flatten()
             for border in BORDERS:
                 values[name, f"{1000 * border:.0f} ms"] += (errors <= border).double().tolist()
-            if number < faithful and right:
-                values[name, "order"] += order(heard, relevance, right[:: max(1, len(right) // 3)]).tolist()
+            if name not in UNORDERED:
+                values[name, f"order, {kind}"] += order(heard, relevance, ORDERED_WORDS).tolist()
     return tables(values)
 
 
 def tables(values: Mapping[tuple[str, str], list[float]]) -> str:
     """Return a table of the values of each (method, column)."""
-    columns = list(dict.fromkeys(column for _, column in values))
+    columns = sorted({column for _, column in values})
     rows = [(name, *(_mean(values[name, column]) for column in columns), METHODS[name][1]) for name in METHODS]
-    counts = ", ".join(f"{column}: {len(values['uniform map', column])}" for column in columns)
+    counts = ", ".join(f"{column}: {len(values['random map', column])}" for column in columns)
     return f"{table(('method', *columns, 'passes'), rows)}\n\nNumbers of words or borders: {counts}."
 
 
@@ -233,10 +234,10 @@ def _mean(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.known_sounds", description="Measure known sounds.")
     parser.add_argument("--model", type=Path, metavar="FOLDER", required=True, help="a Whisper tiny.en")
-    parser.add_argument("--sentences", type=int, default=40, metavar="N", help="spoken (default: %(default)s)")
-    parser.add_argument("--faithful", type=int, default=10, metavar="N", help="of them in order (default: %(default)s)")
+    parser.add_argument("--sentences", type=int, default=20, metavar="N", help="spoken (default: %(default)s)")
+    parser.add_argument("--noise", type=float, metavar="DB", help="decibels of the speech above white noise")
     arguments = parser.parse_args()
-    print(measure(arguments.model, arguments.sentences, arguments.faithful))
+    print(measure(arguments.model, arguments.sentences, arguments.noise))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ The site itself is built by Sphinx, with warnings as errors, which checks links 
 
 import json
 import re
+import wave
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from answering import build_processor
 from installed import HAS_TRANSFORMERS_5
 from matplotlib import pyplot as plt
 from PIL import Image
+from speech_models import save_recogniser
 from text_models import llava
 from transformers import (
     CLIPConfig,
@@ -44,8 +46,8 @@ WRITTEN = sorted(
 )
 SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 48}
 NEEDS_TIMM = {"how-to/timm.md"}
-ANSWERS = "llava-hf/llava-1.5-7b-hf"
-NEEDS_TRANSFORMERS_5 = {"how-to/generated-words.md"}
+ANSWERS, SPEECH = "llava-hf/llava-1.5-7b-hf", "openai/whisper-tiny.en"
+NEEDS_TRANSFORMERS_5 = {"how-to/generated-words.md", "how-to/speech.md"}
 
 
 def blocks(page, language):
@@ -81,20 +83,24 @@ def trained(tmp_path_factory):
         models[ANSWERS] = llava()[0]
         models[ANSWERS].save_pretrained(folder / ANSWERS)
         build_processor().save_pretrained(folder / ANSWERS)
-    return {name: str(folder / name) for name in models}
+        save_recogniser(folder / SPEECH)
+    return {name: str(folder / name) for name in (*models, SPEECH)}
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder with a photo; tokens without a tokenizer, which would need the hub."""
+    """An empty folder with a photo and a sound; tokens without a tokenizer, which would need the hub."""
     Image.new("RGB", (320, 240), "teal").save(tmp_path / "photo.jpg")
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes(bytes(range(200)) * 100)
     monkeypatch.chdir(tmp_path)
     words = {"input_ids": torch.tensor([[8, 1, 2, 9], [8, 3, 4, 9]])}
     tokenizer = type("Tokenizer", (), {"from_pretrained": lambda name: lambda *args, **kwargs: words})
     monkeypatch.setattr(transformers, "AutoTokenizer", tokenizer)
     both = SimpleNamespace(tokenizer=tokenizer.from_pretrained(""), image_processor=ViTImageProcessor())
     whole = transformers.AutoProcessor.from_pretrained
-    processor = SimpleNamespace(from_pretrained=lambda name: whole(name) if ANSWERS in name else both)
+    processor = SimpleNamespace(from_pretrained=lambda name: whole(name) if ANSWERS in name or SPEECH in name else both)
     monkeypatch.setattr(transformers, "AutoProcessor", processor)
     yield tmp_path
     plt.close("all")
