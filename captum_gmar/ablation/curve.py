@@ -128,13 +128,11 @@ def head_ablation_curve(
             batch is run repeats × counts times.
         importance (Tensor): Importance (layers, heads) of all heads, for example the ``mean`` of
             :class:`HeadStatistics`. See :func:`ranked_heads` for the meaning of an order over all layers.
-        order (str, optional): Heads to ablate first: "least" or "most" important, or "random".
-            Default: "least"
+        order (str, optional): Heads to ablate first: "least" or "most" important, or "random". Default: "least".
         counts (Sequence[int], optional): Ascending numbers of silent heads to measure, from 0 to all heads.
             Default: None, tenths from none to all
         within_layers (bool, optional): Rank heads within their layer. Not for random orders.
-        fill (Tensor, optional): Output of silent heads, see :func:`ablate_heads`.
-            Default: None, zero
+        fill (Tensor, optional): Output of silent heads, see :func:`ablate_heads`. Default: None, zero.
         repeats (int, optional): Number of random orders.
         seed (int, optional): Seed of the random orders.
         forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (N, classes).

@@ -116,8 +116,7 @@ def ablate_heads(model: nn.Module, heads: Mapping[int, Iterable[int]], fill: Ten
         model (nn.Module): A vision transformer.
         heads (Mapping[int, Iterable[int]]): Heads of each layer, both from 0, as returned by ``statistics.least(k)``.
         fill (Tensor, optional): Output of each head (layers, heads, head dimension) for every token, as returned by
-            :func:`mean_head_outputs`.
-            Default: None, zero
+            :func:`mean_head_outputs`. Default: None, zero.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -167,8 +166,7 @@ def mean_head_outputs(
     Args:
         model (nn.Module): A vision transformer.
         inputs (Tensor): Pixel values (N, channels, height, width) of a large reference batch.
-        forward_func (Callable, optional): Runs the model on the inputs.
-            Default: None, the model itself
+        forward_func (Callable, optional): Runs the model on the inputs. Default: None, the model itself.
 
     Returns:
         Tensor: Mean outputs (layers, heads, head dimension) in at least single precision.

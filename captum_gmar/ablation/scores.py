@@ -99,8 +99,7 @@ def attention_entropy(
         model (nn.Module): A vision transformer that :class:`~captum_gmar.GMARAttribution` supports.
         inputs (Tensor): Pixel values (N, channels, height, width).
         target: Ignored; all scores share this argument.
-        forward_func (Callable, optional): Runs ``model`` once.
-            Default: None, the model itself
+        forward_func (Callable, optional): Runs ``model`` once. Default: None, the model itself.
 
     Returns:
         Tensor: Entropies (N, layers, heads) in nats, from 0 (each query attends to one token) to ln T (uniform).

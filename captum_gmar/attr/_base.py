@@ -55,8 +55,8 @@ class AttentionAttribution(Attribution, ABC):
             arguments, runs ``model`` once, and returns a tensor (N, classes), or (N,) if it is called without target.
 
     Raises:
-        TypeError, ValueError: if ``model`` is no ``torch.nn.Module``, or an option is none of its forms; and when
-            called, if a method of layers does not find the model's layers, or attention over one patch grid in each.
+        TypeError, ValueError: if ``model`` is no ``torch.nn.Module``, or an option is none of its forms; and when called,
+            if a method of layers does not find the model's layers, or attention over one patch grid in each.
     """
 
     name: ClassVar[str]
@@ -96,19 +96,15 @@ class AttentionAttribution(Attribution, ABC):
                 - a list of integers, a 1D tensor or a list of tuples, with length matching the number of examples
 
                 For outputs of more dimensions the tuples are whole, such as (query, class) or (class, row, column).
-                None is for models with one output per example.
-                Default: None
+                None is for models with one output per example. Default: None.
             additional_forward_args (Any, optional): Further positional arguments of the model, after the inputs; a
                 tensor among them has one row per example. In transformers 5, ``(None, True)`` makes a ViT interpolate
-                its position embeddings to the size of the images; in 4.57 that is ``(None, None, True)``.
-                Default: None
+                its position embeddings to the size of the images; in 4.57 ``(None, None, True)``. Default: None.
             internal_batch_size (int, optional): Splits the examples into batches of at most this size; the numbers
-                stay the same.
-                Default: None
+                stay the same. Default: None.
             contrast (int, tuple, Tensor, or list, optional): Output indices in the forms of ``target``, whose logits
                 are taken off: explains why the target rather than these, none of which is the target. Like the
-                target, it means nothing to methods without gradient.
-                Default: None
+                target, it means nothing to methods without gradient. Default: None.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**:

@@ -1,9 +1,7 @@
 """Captum's own methods, made ready to call on a vision transformer, to compare with.
 
-They are Captum's classes and give Captum's numbers. Beyond that they take the logits out of a Hugging Face output,
-their arguments come in the order of our methods (Captum's Integrated Gradients takes a target in second place for its
-baselines), they know the patches, warn of nothing that is as it should be, and return what is detached and of the
-inputs' dtype.
+They are Captum's classes and give Captum's numbers, but take the logits out of a Hugging Face output and arguments in
+the order of our methods, know the patches, and return detached attributions of the inputs' dtype.
 """
 
 from collections.abc import Callable
@@ -26,14 +24,8 @@ from captum_gmar.engine.targets import check_target
 class _Ready(Attribution):
     """Our part of each class; Captum's comes second among the bases.
 
-    Args:
-        model: a vision transformer, for example a Hugging Face ``ViTForImageClassification``.
-        forward_func: what is explained, if not the model's logits: a callable that takes the inputs and additional
-            arguments, runs ``model`` and returns a tensor.
-        options: of the constructor of Captum's class, for example ``multiply_by_inputs``.
-
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
+    ``model`` and ``forward_func`` are those of our methods, ``options`` of the constructor of Captum's class, for
+    example ``multiply_by_inputs``.
     """
 
     takes_others: ClassVar[bool] = False  # whether also videos and spectrograms, as what asks nothing of patches does

@@ -28,9 +28,10 @@ class GMARAttribution(AttentionAttribution):
 
     and the relevance of patch p is R[CLS, p]. It costs one forward and one backward pass, and no T×T matrix is kept.
 
-    Limitations: the gradient enters through the head weights only, which are positive and one number per
-    head and layer. The map therefore says little about *which* class the patches speak for, nothing about evidence
-    against it, and its values are shares of attention, not of the logit.
+    Limitations: the gradient enters through the head weights only, which are positive and one number per head and
+    layer; where a layer has no gradient, they are equal, and a warning says so. The map therefore says little about
+    *which* class the patches speak for, nothing about evidence against it, and its values are shares of attention, not
+    of the logit.
 
     Jo, Jang and Park, "GMAR: Gradient-Driven Multi-Head Attention Rollout for Vision Transformer Interpretability",
     ICIP 2025, https://arxiv.org/abs/2504.19414.
@@ -63,8 +64,6 @@ class GMARAttribution(AttentionAttribution):
             (their mean), a patch (row, column), or a list of these that share evenly. Relevance seen from a patch is
             how strongly the others fed it.
         forward_func: what is explained, if not the model's logits.
-
-    Where all gradients of a layer are zero, its heads weigh the same, as in attention rollout, and a warning says so.
 
     Example::
 

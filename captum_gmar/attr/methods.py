@@ -23,8 +23,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
     Args:
         model (nn.Module, optional): The model to explain: an image classifier of any kind, or one of videos, a detector
             or a segmenter. Each method explains one example, so the call takes about as many passes as there are
-            methods.
-            Default: None, all methods
+            methods. Default: None, all methods.
         inputs (Tensor, optional): One example or more, as that model takes them.
 
     Returns:

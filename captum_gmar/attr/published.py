@@ -28,22 +28,16 @@ class PublishedGMAR(Attribution):
     - The numbers shrink like :math:`H^{-L}`. In single precision, as released, they underflow in deep models (zeros, or
       NaN at 32 layers of 16 heads). Here they are double.
 
-    Figures quoted for GMAR that were made with that code are figures of this map.
-
-    The released code enlarges the map bicubically to 224×224 pixels and scales that to [0, 1]; here it is scaled patch
-    by patch, and a patch's value is spread over its pixels as in every other method. Relevance is in [0, 1] per
-    image, its smallest value 0 and its largest 1, and means nothing beyond that order.
+    Figures quoted for GMAR that were made with that code are figures of this map. The released code enlarges it
+    bicubically and scales that to [0, 1]; here it is scaled patch by patch. Relevance is in [0, 1] per image, its
+    smallest value 0 and its largest 1, and means nothing beyond that order.
 
     Jo, Jang and Park, ICIP 2025, https://arxiv.org/abs/2504.19414, and the code published with it.
 
     Args:
         model: a vision transformer in evaluation mode, whose layers begin with a layer norm. Nothing of it is changed.
-        norm: of the gradient, for the head weights: "l1" or "l2".
+        norm: of the gradient, for the head weights: "l1" or "l2". Others raise ValueError.
         forward_func: what is explained, if not the model's logits.
-
-    Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if ``norm`` is another.
     """
 
     def __init__(self, model: nn.Module, norm: str = "l1", *, forward_func: Callable[..., Any] | None = None) -> None:

@@ -17,10 +17,8 @@ def find_class(
         text (str or int): A label in any case, the whole label or else one of its comma-separated synonyms; or a class
             index. Where a class has digits for a name, text is that name, and a warning says so; a number is an index.
         labels (dict): The label of every class index.
-        option (str, optional): Whose argument it is, for errors.
-            Default: "target"
-        forms (str, optional): What that may be, for errors.
-            Default: "an index or a label"
+        option (str, optional): Whose argument it is, for errors. Default: "target".
+        forms (str, optional): What that may be, for errors. Default: "an index or a label".
 
     Raises:
         TypeError: if it is neither.

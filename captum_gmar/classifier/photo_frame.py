@@ -52,12 +52,6 @@ class Colours(NamedTuple):
 class PhotoFrame:
     """The place of a photo in the model's input, whatever resizing, cropping and padding is between them.
 
-    Args:
-        photo_size (tuple of int): Height and width of the photo.
-        size (tuple of int): Height and width of the model's input.
-        whole (tuple of float): Left, top, right and bottom of the whole photo in pixels of the model's input. They are
-            beyond its edges where the photo is cropped, and within them where it is padded.
-
     Example::
 
         >>> frame = PhotoFrame((100, 200), (50, 50), (-25, 0, 75, 50))  # the middle of a wide photo
@@ -67,9 +61,9 @@ class PhotoFrame:
         (5.0, 10.0, 15.0, 20.0)
     """
 
-    photo_size: tuple[int, int]
-    size: tuple[int, int]
-    whole: Corners
+    photo_size: tuple[int, int]  # height and width
+    size: tuple[int, int]  # height and width of the model's input
+    whole: Corners  # the whole photo in pixels of the model's input: beyond its edges if cropped, within if padded
 
     @property
     def crop(self) -> Corners:

@@ -40,8 +40,7 @@ def find_region(
     Args:
         segmenter (Classifier): A semantic segmenter and its image processor, ``Classifier(model, processor)``.
         photo (PIL.Image.Image): RGB.
-        label (int or str, optional): The class.
-            Default: None, the most frequent prediction in the region
+        label (int or str, optional): The class. Default: None, the most frequent prediction in the region.
         mask (PIL.Image.Image, optional): As large as the photo: white over the region, black elsewhere.
             Default: None, the point, or where the model predicts the class
         point (tuple of float, optional): x and y of the region's one place, in pixels of the photo.

@@ -22,11 +22,6 @@ class TextScores(nn.Module):
             ``logit_scale``: CLIP, MetaCLIP 2, Chinese-CLIP, AltCLIP, SigLIP, SigLIP 2. It is used as it is.
         tokenizer (callable): The model's tokenizer, or its processor, which holds one.
         texts (sequence of str): The classes, in their order.
-
-    Raises:
-        TypeError: if a text is no string, or there is no tokenizer.
-        ValueError: if the model scores no texts, there are none, one is given twice, or one has more tokens than the
-            model takes.
     """
 
     text_embeddings: Tensor

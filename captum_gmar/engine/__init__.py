@@ -2,15 +2,10 @@
 
 Each folder imports only those below it:
 
-- ``explain``: chooses the pass for a model, by its structure, then loads and runs it.
-- ``attention``: attention maps, propagated layer by layer. ``hidden_states``: hidden states times LibraGrad's gradient.
-  ``values``: values on any grid, times their gradient; attention in windows.
-- ``plan``, ``rule``, ``request``: the method's plan, its rule, and the user's inputs and targets, in smaller batches
-  when memory runs out. ``checks``, ``finite_checks``: what a model and its numbers must be.
-- ``kernels``: attention without T×T matrices. ``hooks``: interception of torch's functions. ``models``: patch grid,
-  layers and readout tokens of a model.
-
-Methods are in :mod:`captum_gmar.attr`.
+- ``explain`` chooses the pass for a model, by its structure, then loads and runs it.
+- ``attention`` propagates attention maps, ``hidden_states`` takes LibraGrad's gradient, ``values`` any grid and windows.
+- ``plan``, ``rule``, ``request``: the method and the user's inputs. ``checks``, ``finite_checks``: of model and numbers.
+- ``kernels``: attention without T×T matrices. ``hooks``: interception of torch. ``models``: patch grid, layers, tokens.
 """
 
 import re

@@ -96,17 +96,13 @@ def evaluate(
         output (str or Path, optional): A folder that keeps what is finished, with tables, plots and a report. Killed at
             any moment, the same call goes on where it stopped; more images and more methods can follow. It refuses
             results of other settings, weights or preprocessing, but cannot compare ``forward_func`` or methods of your
-            own.
-            Default: None, nothing is kept
-        batch_size (int, optional): How many images run at once.
-            Default: 16, on an accelerator 128
+            own. Default: None, nothing is kept.
+        batch_size (int, optional): How many images run at once. Default: 16, on an accelerator 128.
         precision (str, optional): "float32" or "bfloat16", of passes over images that were changed. Maps are always
-            made in the model's own.
-            Default: "float32"
+            made in the model's own. Default: "float32".
         processor (optional): A Hugging Face image processor. Not needed where data holds pixel values.
         forward_func (Callable, optional): Takes pixel values and returns logits (examples, classes), by running
-            ``model``.
-            Default: the model's own logits
+            ``model``. Default: the model's own logits.
         show_progress (bool, optional): Whether to show a progress bar.
 
     Returns:

@@ -67,15 +67,13 @@ def evaluate_heads(
             of the layer; "mask-gradient", :func:`captum_gmar.ablation.gradient_of_mask`, in nats, or of the logit where
             the model has one class or several at once; and "entropy", :func:`captum_gmar.ablation.attention_entropy`,
             in nats, which knows nothing of the class. Or a mapping from names of your own to callables
-            ``score(inputs, target=...)`` that return (N, layers, heads).
-            Default: gmar-l1 and mask-gradient
+            ``score(inputs, target=...)`` that return (N, layers, heads). Default: gmar-l1 and mask-gradient.
         ablate (bool, optional): Whether heads are silenced as well, in 11 passes for each order and image of one half.
         random_orders (int, optional): How many random orders are silenced with them.
         target (str or int, optional): The class that is explained: "predicted", "label" for that of each image's
             label, or for all images a class index or class name.
         seed (int, optional): Seed of everything that is sampled.
-        batch_size (int, optional): How many images run at once.
-            Default: 4, on an accelerator 128
+        batch_size (int, optional): How many images run at once. Default: 4, on an accelerator 128.
 
     Returns:
         *HeadResults*: ``statistics``, by name of the score, hold the scores of every image, their mean and spread, and

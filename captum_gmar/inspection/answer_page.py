@@ -26,10 +26,8 @@ class AnswerPage:
         attribution (AnswerAttribution): of an answer; its tokens are put together to words.
         images (Tensor, numpy.ndarray, PIL.Image.Image, or a sequence of them): the pictures, as
             :func:`~captum_gmar.visualize_attribution` takes them. None for a sound, which the attribution holds.
-        prompt (str, optional): what the model was asked, for the page to say.
-            Default: ""
-        model (str, optional): the name of the model, for the page to say.
-            Default: ""
+        prompt (str, optional): what the model was asked, for the page to say. Default: "".
+        model (str, optional): the name of the model, for the page to say. Default: "".
 
     Raises:
         ValueError: if there are not as many images as pictures in the attribution, or it is not known which of their

@@ -34,8 +34,7 @@ class ClassPage:
             it.
         labels (sequence or dict, optional): The names of the classes, by their index.
             Default: None, those of ``model.config.id2label``, or their numbers
-        methods (sequence of str, optional): Names of :func:`captum_gmar.list_methods`.
-            Default: ("token-evidence",)
+        methods (sequence of str, optional): Names of :func:`captum_gmar.list_methods`. Default: ("token-evidence",).
         classes (int, optional): How many of the likeliest classes the page holds.
         rivals (int, optional): How many of the likeliest can be held against one another: why one rather than another.
         crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`.
@@ -44,8 +43,7 @@ class ClassPage:
             Default: None, the model's logits
         proof (PixelRemoval, optional): Fills removed patches: ``Blur()`` or ``Mean()``. A slider of the page removes
             the strongest patches of the classes that ``rivals`` counts, beside 10 random orders of the patches. Each
-            map and each order takes at most 22 forward passes.
-            Default: None, no slider
+            map and each order takes at most 22 forward passes. Default: None, no slider.
         show_progress (bool, optional): Show a bar of these passes.
 
     Raises:

@@ -65,8 +65,7 @@ def compare(
             takes the inputs, runs ``model`` once and returns a tensor (examples, classes). An ``Attribution`` of your
             own explains its own.
         removal (Removal, optional): What takes patches out, for insertion and deletion alike: any of
-            :mod:`captum_gmar.metrics`, or a ``captum_gmar.ablation.TokenRemoval``.
-            Default: None, ``Blur()``
+            :mod:`captum_gmar.metrics`, or a ``captum_gmar.ablation.TokenRemoval``. Default: None, ``Blur()``.
         steps (int, optional): Of insertion and deletion; at most the number of patches.
             Default: None, 28 or the number of patches where that is less
         ig_steps (int, optional): ``n_steps`` of integrated gradients.

@@ -79,8 +79,7 @@ def explain_text(
         text (str or sequence of str): One text or several.
         contrast (str, optional): Explains why each text rather than this one: their logits' difference.
         method (str, optional): One of :func:`captum_gmar.list_methods`; of images that come as patches, as SigLIP 2's
-            NaFlex ones, "token-evidence" alone.
-            Default: "token-evidence"
+            NaFlex ones, "token-evidence" alone. Default: "token-evidence".
 
     Returns:
         TextExplanation: **relevance** (texts, rows, columns), **scores** (texts,), and ``visualize()``.

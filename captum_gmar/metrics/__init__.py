@@ -34,18 +34,6 @@ Captum's infidelity and sensitivity accept our methods unchanged::
     torch.Size([1])
 
 Infidelity compares attributions with a change of the logit, so relevance that sums to 1 needs ``normalize=True``.
-
-Quantus takes numpy arrays and an ``nn.Module`` that returns the logits tensor, so wrap Hugging Face models. Pass
-attributions summed over channels as ``a_batch``. Metrics that explain again take a function as ``explain_func``::
-
-    def explain(model, inputs, targets, **kwargs):
-        attributions = gmar.attribute(torch.as_tensor(inputs).float(), target=torch.as_tensor(targets))
-        return attributions.sum(1, keepdim=True).numpy()
-
-    arrays = {"x_batch": inputs.numpy(), "y_batch": targets.numpy(), "device": "cpu"}
-    a_batch = attributions.sum(1, keepdim=True).numpy()
-    flipped = quantus.PixelFlipping(features_in_step=256)(model=logits_model, a_batch=a_batch, **arrays)
-    sensitivity = quantus.MaxSensitivity()(model=logits_model, a_batch=None, explain_func=explain, **arrays)
 """
 
 # ruff: noqa: F403 (each module lists its public names in `__all__`)

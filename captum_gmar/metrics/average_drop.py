@@ -60,8 +60,7 @@ def masked_probability(
         target (int, tuple, Tensor, or list, optional): Class for all examples, or one per example.
         softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. Pass False if it returns
             probabilities.
-        batch_size (int, optional): Maximal number of images per call of ``forward_func``.
-            Default: None, all images
+        batch_size (int, optional): Maximal number of images per call of ``forward_func``. Default: None, all images.
 
     Returns:
         *MaskedProbability* of **image** and **masked**:

@@ -49,8 +49,7 @@ def deletion(
         steps (int, optional): Number of steps, at most the number of patches.
         removal (Removal, optional): Removal such as ``Mean()``, ``NoisyLinear()`` or
             ``captum_gmar.ablation.TokenRemoval(model)``. In videos, pixels are replaced frame by frame, and tokens
-            cannot be removed.
-            Default: as in the paper, ``Zero()`` for deletion and ``Blur()`` for insertion
+            cannot be removed. Default: as in the paper, ``Zero()`` for deletion and ``Blur()`` for insertion.
         softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. False uses the outputs unchanged.
         batch_size (int, optional): Maximal number of images per call of ``forward_func``.
             Default: steps + 1, all steps of one example; at most 16 on the CPU, where larger batches are slower

@@ -75,8 +75,7 @@ def visualize_attribution(
         region (Tensor or numpy.ndarray, optional): Boolean (rows, columns) of what is framed likewise: where a
             segmenter's class was explained, for example. The rows and columns cut the model's input evenly.
         width (float, optional): Of the figure, in inches: that of a column of a journal, for example. Letters keep
-            their size.
-            Default: None, 3.1 inches for each panel
+            their size. Default: None, 3.1 inches for each panel.
         plt_fig_axis (tuple, optional): A figure and as many of its axes as are returned, to draw in. The colour bar
             hangs below the axes.
         use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the

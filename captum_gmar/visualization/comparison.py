@@ -64,20 +64,16 @@ def visualize_comparison(
             :func:`~captum_gmar.visualize_attribution` takes them: a sequence, or a tensor or array of four dimensions.
             One image alone may be passed as it is; each method then has one map, as it is.
         rows (sequence of str, optional): A name for each row, at its left. Of one image, each method then has as many
-            maps as there are rows.
-            Default: (), rows without names
+            maps as there are rows. Default: (), rows without names.
         share_scale (bool, optional): One colour scale for all maps with the same label.
         crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`, of the image; for several
-            images a sequence of them.
-            Default: None, the whole images
+            images a sequence of them. Default: None, the whole images.
         box (tuple of float, optional): What is framed in every panel: that of
             :func:`~captum_gmar.visualize_attribution`.
         width (float, optional): Of the figure, in inches: that of a column of a journal, for example. Letters keep
-            their size.
-            Default: None, 2.35 inches for each panel
+            their size. Default: None, 2.35 inches for each panel.
         label (str or dict, optional): What the colour bars measure, and its unit; where that differs, from the name of
-            each method to its label.
-            Default: None, "relevance per patch" or "attribution per pixel"
+            each method to its label. Default: None, "relevance per patch" or "attribution per pixel".
         note (str or dict, optional): A line below each colour bar, of what the map does not say, for example; where it
             differs, from the name of each method to its note.
         smooth (bool, optional): Interpolate between the patches.

@@ -55,8 +55,7 @@ def visualize_perturbation_curves(
         insertion (dict): From the name of each method to what :func:`captum_gmar.metrics.insertion` returned. None or
             empty leaves the panel out.
         deletion (dict): The same of :func:`captum_gmar.metrics.deletion`.
-        label (str, optional): What was followed, and its unit.
-            Default: "probability of the target"
+        label (str, optional): What was followed, and its unit. Default: "probability of the target".
         plt_fig_axis (tuple, optional): A figure and its axes to draw in, one for each panel. The legends hang below
             the axes.
 

@@ -140,8 +140,7 @@ def visualize_head_attention(
             heads are sorted by. Without, they stay in their order.
         patch (tuple[int, int], optional): Row and column of the patch that looks, which is framed in every panel.
             Default: None, for a token that is none
-        label (str, optional): What the colour bars measure, and its unit.
-            Default: "attention, share of all tokens"
+        label (str, optional): What the colour bars measure, and its unit. Default: "attention, share of all tokens".
         smooth (bool, optional): Interpolate between the patches.
         plt_fig_axis (tuple, optional): A figure and 1 + heads of its axes to draw in.
 

@@ -49,8 +49,7 @@ def visualize_spectrogram(
             :meth:`TokenEvidence.relevance <captum_gmar.TokenEvidence.relevance>` gives it.
         spectrogram (Tensor or numpy.ndarray): (time, bins), as the model takes it, in bins of the mel scale.
         sampling_rate (int, optional): Samples a second; half of it is the highest frequency.
-        seconds (float, optional): From one column to the next.
-            Default: 0.01, as of Kaldi and AST
+        seconds (float, optional): From one column to the next. Default: 0.01, as of Kaldi and AST.
         smooth (bool, optional): Interpolate between the places.
         title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 

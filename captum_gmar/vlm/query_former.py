@@ -16,24 +16,18 @@ from captum_gmar.engine.models.attention_backend import attention_implementation
 
 @torch.no_grad()
 def query_patch_weights(model: Any, arguments: Mapping[str, Any]) -> Tensor:
-    r"""Compute each query token's weights on patches, by attention rollout through the query transformer.
+    r"""Compute each query token's weights (Q, rows, columns) on patches, by attention rollout through the query
+    transformer.
 
     From the last layer to the first, a layer with attention to patches passes half of a query's relevance to them. Then
     half of the rest goes to other tokens:
 
     .. math:: p \leftarrow p + \tfrac{1}{2} q \bar C_l, \quad q \leftarrow \tfrac{1}{2} q, \qquad
-              q \leftarrow \tfrac{1}{2} (q + q \bar A_l)
+        q \leftarrow \tfrac{1}{2} (q + q \bar A_l)
 
     with means over heads :math:`\bar C_l` of attention to patches and :math:`\bar A_l` of attention among queries (and
     instruction tokens in InstructBLIP), after Abnar and Zuidema, ACL 2020. The relevance that remains in queries,
     instruction tokens and the tower's CLS token is left out.
-
-    Args:
-        model: model of transformers with ``get_image_features`` and a module named "qformer".
-        arguments: processor output for one picture.
-
-    Returns:
-        Weights (Q, rows, columns) of the tower's patches, 0 or more.
     """
     pixels, patch = arguments["pixel_values"], model.config.vision_config.patch_size
     rows, columns = pixels.shape[-2] // patch, pixels.shape[-1] // patch

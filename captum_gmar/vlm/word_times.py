@@ -7,20 +7,14 @@ _GAP = 0.5  # of a second's relevance, spread evenly: what a word's tokens must 
 
 
 def word_spans(relevance: Tensor, seconds: float) -> Tensor:
-    r"""Compute the span (first token, token after the last) of each word, in the words' order.
+    r"""Compute the span (W, 2) of first token and token after the last of each word, by relevance (W, T) of a sound's
+    tokens.
 
-    Spans do not overlap, and together hold the most positive relevance above a constant rate:
+    Spans do not overlap, have one token at least, and together hold the most positive relevance above a constant rate:
 
     .. math:: \max \sum_w \sum_{j \in s_w} \left( \frac{r^+_{wj}}{\sum_k r^+_{wk}} - \frac{\Delta t}{2 s} \right)
 
-    by dynamic programming over words and tokens.
-
-    Args:
-        relevance: (W, T) relevance of a sound's tokens.
-        seconds: duration :math:`\Delta t` of a token.
-
-    Returns:
-        Spans (W, 2) of token numbers; each word has a token at least.
+    by dynamic programming over words and tokens, which take :math:`\Delta t` seconds each.
     """
     positive = relevance.double().cpu().clamp(min=0)
     gains = positive / positive.sum(1, keepdim=True).clamp(min=1e-12) - _GAP * seconds

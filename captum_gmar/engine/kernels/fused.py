@@ -10,11 +10,8 @@ gradient of O, r a row of relevance):
 So no T×T matrix exists for them. In half precision r takes two channels, a high and a low part, in units of its largest
 number: else small ones would have few digits.
 
-Torch's attention keeps log Σ exp of each query's scores, with which attention is had key by key. Torch does not promise
-that: it is taken from the operations that are known to have it, and tested on the user's device at first use, for each
-precision and head dimension. Where it is not, nothing but time is lost.
-
-Letters in shapes: N examples, H heads, T tokens, D head dimension, E channels more.
+Torch's attention keeps log Σ exp of each query's scores, but does not promise it: it is tested on the user's device at
+first use, for each precision and head dimension. Letters in shapes: N examples, H heads, T tokens, D head dimension.
 """
 
 import math

@@ -93,10 +93,5 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
-def is_first_process() -> bool:
-    """Return whether it is alone, or the first of those that torchrun has started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
