@@ -49,9 +49,9 @@ def _explain(
 ) -> list[str]:
     """Write the page, and return the lines about the answer."""
     picture = source.read(image) if settings.prompt else None
-    given = {"images": picture, "sound": None if settings.prompt else image, "with_gains": True}
+    question, sound = (settings.prompt, settings.answer, settings.contrast), None if settings.prompt else image
     with quiet():
-        attribution = evidence.attribute(settings.prompt, settings.answer, settings.contrast, **given)
+        attribution = evidence.attribute(*question, images=picture, sound=sound, with_gains=True)
     page.path.parent.mkdir(parents=True, exist_ok=True)
     if picture is not None and page.path.suffix[1:].lower() in FILMS:
         words = attribution.words()
@@ -63,5 +63,5 @@ def _explain(
         write_page(page.path, answer_page.html, page.note)
     answer, contrast = "".join(attribution.tokens).strip(), attribution.contrast
     lines = [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]
-    sound = attribution.sound
-    return lines if sound is None else lines + seen_sound_lines(sound, len(sound.samples) / sound.sampling_rate)
+    heard = attribution.sound
+    return lines if heard is None else lines + seen_sound_lines(heard, len(heard.samples) / heard.sampling_rate)

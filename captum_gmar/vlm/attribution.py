@@ -76,7 +76,9 @@ class AnswerAttribution:
         return replace(result, scores=scores, totals=totals, gains=gains)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
-        """Return one picture's relevance (W, rows, columns) on the grid of image tokens.
+        """Return a picture's relevance (W, rows, columns) on the grid of image tokens.
+
+        A sound has one row, and a video's relevance is (W, time, rows, columns).
 
         In models with query tokens, such as BLIP-2, attention rollout distributes these to patches
         (:func:`~captum_gmar.vlm.query_former.query_patch_weights`).

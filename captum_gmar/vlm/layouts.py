@@ -25,10 +25,24 @@ def picture_tokens(prompt: PicturePrompt) -> Sequence[Picture] | None:
     """Return the tokens of every picture, or of the sound, or None if the model's layout is unknown."""
     if any(prompt.arguments.get(name) is not None for name in SOUND_INPUTS):
         return sound_tokens(prompt.model, prompt.arguments, prompt.length)
-    if prompt.arguments.get("pixel_values") is None:
-        return []
-    layout = LAYOUTS.get(prompt.config.model_type)
-    return None if layout is None else layout(prompt)
+    pictures: Sequence[Picture] | None = []
+    if prompt.arguments.get("pixel_values") is not None:
+        layout = LAYOUTS.get(prompt.config.model_type)
+        pictures = None if layout is None else layout(prompt)
+    videos = [] if prompt.arguments.get("pixel_values_videos") is None else _video_tokens(prompt)
+    return None if pictures is None or videos is None else [*pictures, *videos]
+
+
+def _video_tokens(prompt: PicturePrompt) -> list[PictureTokens] | None:
+    """Return each video's tokens (time, rows, columns), or None for models whose processors return no grids."""
+    grids = prompt.arguments.get("video_grid_thw")
+    if grids is None:
+        return None
+    side = prompt.config.vision_config.spatial_merge_size
+    shapes = [(int(time), int(rows) // side, int(columns) // side) for time, rows, columns in grids]
+    positions = (prompt.arguments["input_ids"][0] == prompt.config.video_token_id).nonzero().flatten()
+    videos = zip(torch.split(positions, list(map(math.prod, shapes))), shapes, strict=True)
+    return [PictureTokens(places.view(shape)) for places, shape in videos]
 
 
 def _prompt_layout(grid: Callable[[PicturePrompt, int], list[tuple[int, int]]]) -> TokenLayout:

@@ -166,3 +166,19 @@ def test_sizes_of_pictures():
     assert picture_sizes(same) == [(20, 30)] * 4
     assert picture_sizes([array, "photo.jpg"]) is None
     assert picture_sizes(None) == []
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen25_vl", "qwen3_vl"])
+def test_videos_have_frames_rows_and_columns(name):
+    model, inputs = text_model(name)
+    model.config.video_token_id = 91
+    frames = [[91] * 6] * 2 if name != "qwen3_vl" else [[92, *[91] * 6, 93]] * 2  # marks around frames
+    ids = torch.tensor([[1, *[token for frame in frames for token in frame], 6]])
+    pixels = torch.cat([inputs["pixel_values"], 0.5 * inputs["pixel_values"]])
+    video = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": 2 * (ids == 91).int()}
+    video |= {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[2, 4, 6]])}
+    result = AnswerEvidence(model).attribute(video, target=ANSWER)
+    maps = result.picture_relevance()
+    assert maps.shape == (len(ANSWER), 2, 2, 3)
+    torch.testing.assert_close(maps.flatten(1), result.relevance[:, (ids[0] == 91).nonzero().flatten()])
+    torch.testing.assert_close(result.shares()["pictures"], maps.abs().sum((1, 2, 3)))
