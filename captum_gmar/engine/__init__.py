@@ -3,8 +3,8 @@
 Each folder imports only those below it:
 
 - ``explain`` chooses the pass for a model, by its structure, then loads and runs it.
-- ``attention`` propagates attention maps, ``hidden_states`` takes LibraGrad's gradient, ``values`` any grid and windows.
-- ``plan``, ``rule``, ``request``: the method and the user's inputs. ``checks``, ``finite_checks``: of model and numbers.
+- ``attention`` propagates attention maps, ``hidden_states`` takes LibraGrad's gradient, ``values`` any grid.
+- ``plan``, ``rule``, ``request``: the method and the user's inputs. ``checks``, ``finite_checks``: of both.
 - ``kernels``: attention without T×T matrices. ``hooks``: interception of torch. ``models``: patch grid, layers, tokens.
 """
 
