@@ -58,10 +58,13 @@ def fill_page(template: str, content: Any, texts: Mapping[str, str]) -> str:
 
 
 def frame_page(page: str, title: str) -> str:
-    """Return a page in a frame for Jupyter, so that page and notebook do not mix."""
+    """Return a page in a frame for Jupyter, so that page and notebook do not mix.
+
+    A viewer that takes frames away, as Jupyter does in notebooks that are not trusted, keeps the text in the frame.
+    """
     return (
         f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="allow-scripts" '
-        'style="width: 100%; height: 640px; border: 0"></iframe>'
+        f'style="width: 100%; height: 720px; border: 0">{escape(title)}: trust this notebook to see the page.</iframe>'
     )
 
 

@@ -55,7 +55,7 @@ def run_without(
     distinct, position = torch.unique(removed.flatten(0, -3), dim=0, return_inverse=True)
     scores = []
     with tqdm(total=len(distinct), disable=not show_progress, desc="removal", unit="image", leave=False) as bar:
-        for sets in distinct.split(_AT_ONCE):
+        for sets in torch.split(distinct, _AT_ONCE):
             scores.append(removal(scores_of, inputs, sets[None].to(inputs.device)).double().cpu())
             bar.update(len(sets))
     return torch.cat(scores)[position.view(removed.shape[:-2])]
@@ -87,7 +87,7 @@ def prove(
     )
     steps = removed.shape[2] - removed[:, 0].sum(1).flatten(1)
     sizes = [len(maps) for maps in orders]
-    *maps, random = zip(steps.split(sizes), scores.split(sizes), strict=True)
+    *maps, random = zip(torch.split(steps, sizes), torch.split(scores, sizes), strict=True)
     spread = random[1].quantile(scores.new_tensor([0, 0.5, 1]), 0)  # (3, 2, K, C)
     return {
         "removal": removal.name,

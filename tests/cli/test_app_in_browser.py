@@ -127,6 +127,12 @@ class Page:
         field.send_keys(webdriver.Keys.TAB)
         time.sleep(DRAWN)
 
+    def click_picture(self, name):
+        """Click a picture at its middle."""
+        picture = self.picture(name)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
+        webdriver.ActionChains(self.browser).move_to_element(picture).click().perform()
+
     def picture(self, name):
         """A picture that is there, loaded."""
 
@@ -154,12 +160,12 @@ def test_a_scene_is_explained_a_patch_clicked_and_what_came_downloaded(page):
     page.choose("target", names[target])
     page.choose("contrast", names[contrast])
     page.click("#methods .remove-all")
-    for name in ("attention-evidence", "gradient-rollout"):
+    for name in ("attention-evidence", "attention-grad-cam"):
         page.choose("methods", name)
     page.click("#explain")
-    page.status("Done.")
-
+    page.status(f"{names[target]} rather than {names[contrast]}, ")
     assert page.picture("maps").get_property("naturalWidth") > 600
+    page.picture("measured")
     table = page.find("#table table").text
     assert "attention-evidence" in table
     assert "random map" in table
@@ -169,16 +175,34 @@ def test_a_scene_is_explained_a_patch_clicked_and_what_came_downloaded(page):
     assert Image.open(io.BytesIO(files["maps.png"])).format == "PNG"
     pixels = load_scene(SCENE, objects=2).pixel_values
     with np.load(io.BytesIO(files["maps.npz"])) as arrays:
-        assert set(arrays) == {"attention-evidence", "gradient-rollout"}
+        assert set(arrays) == {"attention-evidence", "attention-grad-cam"}
         for name, relevance in arrays.items():
             method = METHODS[name].load()(load_model())
             expected = method.relevance(pixels, target, contrast=contrast)[0].numpy()
             np.testing.assert_allclose(relevance, expected, rtol=1e-3, atol=1e-6 * np.abs(expected).max())
 
-    photo = page.picture("photo")
-    page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", photo)
-    webdriver.ActionChains(page.browser).move_to_element(photo).click().perform()
+    page.click_picture("photo")
     assert page.picture("patch").get_property("naturalWidth") > 600
+
+
+def test_maps_come_before_their_measures_and_are_marked_when_the_question_changes(page):
+    page.click("#scene")
+    page.status("The model says: ")
+    assert page.picture("thumbnail").get_property("naturalWidth") > 100
+    assert not page.browser.find_elements("css selector", "#maps")
+    page.click("#explain")
+    page.picture("maps")
+    assert not page.browser.find_elements("css selector", "#table table")  # not measured yet
+    page.click_picture("maps")  # on the second of four maps beside the photo
+    assert page.picture("patch").get_property("naturalWidth") > 600
+    page.picture("measured")
+    other = load_model().config.id2label[load_scene(SCENE, objects=2).labels[0]]
+    page.choose("target", other)
+    until(lambda: page.browser.find_elements("css selector", "#maps.stale"), "stale maps marked")
+    assert "of what was asked before" in page.find("#maps").text
+    page.browser.execute_script("document.querySelector('#explain').click()")  # a list of classes may be above it
+    until(lambda: not page.browser.find_elements("css selector", "#maps.stale"), "new maps unmarked")
+    page.status(f"{other}, ")
 
 
 def _links(page):
@@ -227,8 +251,7 @@ def test_the_page_does_not_scroll_sideways(width, page):
     page.click("#scene")
     page.status("The model says: ")
     page.click("#explain")
-    page.status("Done.")
-    page.picture("maps")
+    page.picture("measured")
     widths = page.browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert widths[0] <= widths[1]
@@ -246,6 +269,6 @@ def test_the_space_of_the_docs_keeps_all_where_gradio_deletes_it(browser, tmp_pa
         page.click("#scene")
         page.status("The model says: ")
         page.click("#explain")
-        page.status("Done.")
+        page.picture("measured")
         assert {path.name for path in uploads.rglob("*.npz")} == {"maps.npz"}
         assert {path.name for path in uploads.iterdir()} == {"gradio"}

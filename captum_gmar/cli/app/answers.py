@@ -1,28 +1,33 @@
 """The answers of the page of ``captum-gmar app``, without the page: images in, maps and numbers out."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from captum_gmar import demo
 from captum_gmar.attr.catalogue import GMAR, METHODS
-from captum_gmar.attr.gmar import GMARAttribution
+from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.classifier import Classifier
+from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.files.images import read_image
 from captum_gmar.inspection.compare import compare
-from captum_gmar.visualization import visualize_token_interaction
+from captum_gmar.visualization import visualize_comparison, visualize_token_interaction
+from captum_gmar.visualization._heatmap import photo_of
+from captum_gmar.visualization._style import percent_text
 
 MOST_BYTES, MOST_PIXELS = 20 * 2**20, 40_000_000
 CLICKABLE = 400  # pixels of the shorter side of what is clicked
+SMALL_PHOTO = 320  # pixels of the longer side
 FEW_STEPS = 14  # of insertion and deletion, as somebody waits for them
 TOO_MANY_PIXELS = (
     f"the image must have at most {MOST_PIXELS // 10**6} million pixels: scale it down first, the model sees a few "
@@ -31,12 +36,46 @@ TOO_MANY_PIXELS = (
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no more of Pillow's readers than photos need
 
 
-class PageAnswer(NamedTuple):
-    """Of one question: a picture, its table, and the relevance of each method by name."""
+class Panel(NamedTuple):
+    """A map on a picture: its method, and its edges in shares of the picture's width and height."""
+
+    method: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def find(self, x: float, y: float) -> tuple[float, float] | None:
+        """Return where a place of the picture is on the map, from 0 to 1 each, if it is on it."""
+        place = (x - self.left) / (self.right - self.left), (y - self.top) / (self.bottom - self.top)
+        return place if min(place) >= 0 and max(place) < 1 else None
+
+
+class AppQuestion(NamedTuple):
+    """Why a class, rather than another if any, by these methods."""
+
+    target: int
+    contrast: int | None
+    methods: Sequence[str]
+
+    def check(self) -> None:
+        """Raise a ValueError if there is no method, or one does not take the contrast."""
+        if not self.methods:
+            raise ValueError("methods must be at least one method. Got none instead; take one.")
+        others = [name for name in self.methods if not METHODS[name].takes_contrast]
+        if self.contrast is not None and others:
+            raise ValueError(
+                f"rather than a class requires methods that take it. Got {', '.join(others)} instead; take them away."
+            )
+
+
+class DrawnMaps(NamedTuple):
+    """The maps of one question: their picture, what it says, and relevance (rows, columns) by the method's name."""
 
     figure: Figure
-    table: str
-    relevance: dict[str, Tensor]  # (rows, columns)
+    sentence: str
+    relevance: dict[str, Tensor]
+    panels: list[Panel]
 
 
 def read_upload(path: Path) -> Image.Image:
@@ -84,61 +123,116 @@ def view_of_model(classifier: Classifier, image: Image.Image) -> Image.Image:
     return small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
 
 
-def compare_methods(
+def explain_methods(classifier: Classifier, image: Image.Image, question: AppQuestion) -> DrawnMaps:
+    """Explain a class by all methods, and draw the maps side by side.
+
+    Raises:
+        ValueError: if there is no method, or one does not take the contrast.
+    """
+    question.check()
+    pixels, names = _read_pixels(classifier, image), question.methods
+    targets = torch.tensor([[question.target]], device=pixels.device)
+    explained = Explainer(names, classifier.model, classifier.logits).explain(pixels, targets, question.contrast)
+    relevance = dict(zip(names, explained.relevance[:, 0, 0], strict=True))
+    entries = {name: METHODS[name] for name in names}
+    view = classifier.view(image, pixels[0])
+    figure, axes = visualize_comparison(
+        {name: _in_unit(name, map) for name, map in relevance.items()},
+        view.photo,
+        crop=view.crop,
+        label={name: entry.label for name, entry in entries.items()},
+        note={name: entry.caveat for name, entry in entries.items()},
+        title=_name_question(classifier, question),
+        use_pyplot=False,
+    )
+    probabilities = classifier.probabilities(explained.logits)
+    share = None if probabilities is None else float(probabilities[0, question.target])
+    panels = _place_maps(names, axes[0][1:], view)
+    return DrawnMaps(
+        figure, _sentence(_name_question(classifier, question), share, names[0], relevance[names[0]]), relevance, panels
+    )
+
+
+def measure_methods(
     classifier: Classifier,
     image: Image.Image,
-    target: int,
-    contrast: int | None,
-    names: Iterable[str],
-    progress: Callable[[float, str], None] = lambda share, text: None,
-) -> PageAnswer:
-    """Compare the maps of the methods side by side, with insertion, deletion, time and passes of each."""
-    names = list(names)
-    if not names:
-        raise ValueError("methods must be at least one method. Got none instead; take one.")
-    if contrast is not None and (others := [name for name in names if not METHODS[name].takes_contrast]):
-        raise ValueError(
-            f"rather than a class requires methods that take it. Got {', '.join(others)} instead; take them away."
-        )
+    question: AppQuestion,
+) -> tuple[Figure, str]:
+    """Return a picture and a table of the methods with insertion, deletion, time and passes of each."""
     pixels = _read_pixels(classifier, image)
     methods: dict[str, Method] = {}
-    for name in names:
+    for name in question.methods:
         method = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
-        methods[name] = method if contrast is None else partial(_rather, method, contrast)
-    progress(0.1, f"measuring {len(names)} methods")
-    grid = patch_grid(classifier.model, *pixels.shape[-2:])
+        methods[name] = method if question.contrast is None else partial(_rather, method, question.contrast)
     comparison = compare(
-        *(classifier.model, pixels, methods, target),
+        *(classifier.model, pixels, methods, question.target),
         forward_func=classifier.logits,
-        steps=min(FEW_STEPS, grid.patches),
+        steps=min(FEW_STEPS, patch_grid(classifier.model, *pixels.shape[-2:]).patches),
         softmax=not classifier.is_multi_label,
         repeats=1,
     )
-    progress(0.8, "drawing")
-    title = classifier.labels[target] + (f" rather than {classifier.labels[contrast]}" if contrast is not None else "")
     view = classifier.view(image, pixels[0])
+    title = _name_question(classifier, question)
     figure, _ = comparison.visualize(view.photo, crop=view.crop, title=title, use_pyplot=False)
-    relevance = {result.name: torch.as_tensor(result.relevance) for result in comparison.methods}
-    return PageAnswer(figure, comparison.to_markdown(), relevance)
+    return figure, comparison.to_markdown()
 
 
-def explain_patch(classifier: Classifier, image: Image.Image, target: int, place: tuple[float, float]) -> Figure:
-    """Draw what fed the patch at this place of the photo, (x, y) from 0 to 1."""
+def explain_patch(
+    classifier: Classifier, image: Image.Image, target: int, place: tuple[float, float], name: str
+) -> Figure:
+    """Draw what fed the patch at this place of the model's input, (x, y) from 0 to 1, by the method if it can begin
+    at a patch, else by GMAR."""
     pixels = _read_pixels(classifier, image)
     grid = patch_grid(classifier.model, *pixels.shape[-2:])
     patch = min(int(place[1] * grid.rows), grid.rows - 1), min(int(place[0] * grid.columns), grid.columns - 1)
-    method = GMARAttribution(classifier.model, tokens=patch, forward_func=classifier.logits)
-    relevance = method.relevance(pixels, target)[0].cpu()
+    used = name if METHODS[name].takes_tokens else GMAR
+    method: Any = METHODS[used].load()(classifier.model, tokens=patch, forward_func=classifier.logits)
+    relevance = _in_unit(used, method.relevance(pixels, target)[0].cpu())
     view = classifier.view(image, pixels[0])
-    title = f"what fed the patch in row {patch[0]}, column {patch[1]}, by {GMAR}"
+    title = f"what fed the patch in row {patch[0] + 1}, column {patch[1] + 1}, by {used}"
     figure, _ = visualize_token_interaction(
         *(relevance, view.photo, patch),
         crop=view.crop,
-        title=title,
-        label="share of all tokens, per patch",
+        title=title if used == name else f"{title}: {name} cannot begin at a patch",
+        label=METHODS[used].label,
         use_pyplot=False,
     )
     return figure
+
+
+def _place_maps(names: Sequence[str], axes: Sequence[Axes], view: PhotoView) -> list[Panel]:
+    """Return the places of the maps on their picture; where the model does not see all of the photo, of its part."""
+    width, height = photo_of(view.photo).size
+    left, top, right, bottom = view.crop or (0, 0, width, height)
+    panels = []
+    for name, panel in zip(names, axes, strict=True):
+        panel.apply_aspect()
+        box = panel.get_position()
+        across, down = box.width / width, box.height / height
+        edges = box.x0 + left * across, 1 - box.y1 + top * down, box.x0 + right * across, 1 - box.y1 + bottom * down
+        panels.append(Panel(name, *edges))
+    return panels
+
+
+def _name_question(classifier: Classifier, question: AppQuestion) -> str:
+    rather = "" if question.contrast is None else f" rather than {classifier.labels[question.contrast]}"
+    return f"{classifier.labels[question.target]}{rather}"
+
+
+def _sentence(title: str, share: float | None, name: str, relevance: Tensor) -> str:
+    """Return what a map says of a class in words."""
+    row, column = divmod(int(relevance.argmax()), relevance.shape[1])
+    speaking, against = (float((sign * relevance).clamp(0).sum()) for sign in (1, -1))
+    signs = (
+        f"{percent_text(speaking / (speaking + against))} of what the patches hold speaks for it; " if against else ""
+    )
+    likely = "" if share is None else f", {percent_text(share, '.3g')}"
+    return f"{title}{likely}. By {name}, {signs}the strongest patch is in row {row + 1}, column {column + 1}."
+
+
+def _in_unit(name: str, relevance: Tensor) -> Tensor:
+    """Return relevance in the unit of the method's label."""
+    return 100 * relevance if METHODS[name].share else relevance
 
 
 def _rather(method: Any, contrast: int, inputs: Tensor, target: Any) -> Tensor:

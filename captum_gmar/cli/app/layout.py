@@ -4,10 +4,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from captum_gmar.attr.catalogue import EXPLAINED, METHODS
+from captum_gmar.visualization._style import SIGNS
 
 FIRST_SCENE = 600_025
-STYLE = "#table td, #table th { overflow-wrap: normal; word-break: normal; } #table { overflow-x: auto; }"
-NOTHING_YET = "Drop a photo, or take the scene."
+STYLE = """
+#table td, #table th { overflow-wrap: normal; word-break: normal; }
+#table { overflow-x: auto; }
+.stale img { opacity: .3; }
+"""
+NOTHING_YET = (
+    "Drop a photo, or take the scene. Then choose a class and press Explain. Each method draws a map of the patches "
+    f"that speak for the class or against it ({SIGNS}). Click a patch to see what fed it."
+)
+MAPS, STALE_MAPS = "Maps; click a patch to see what fed it", "Maps of what was asked before: press Explain"
 CHOSEN = (*EXPLAINED, "gmar++", "rollout")
 
 
@@ -16,6 +25,7 @@ class Form(NamedTuple):
 
     image: Any  # kept for a visitor, not seen
     upload: Any
+    thumbnail: Any
     seed: Any
     take_scene: Any
     model: Any
@@ -30,10 +40,12 @@ class Reply(NamedTuple):
 
     status: Any
     maps: Any
+    patch: Any
+    measured: Any
     table: Any
     files: Any
     photo: Any
-    patch: Any
+    drawn: Any  # the question that the maps answer and their places, kept for a visitor, not seen
 
 
 def lay_out(gradio: Any, model: str) -> tuple[Form, Reply]:
@@ -52,6 +64,7 @@ def _form(gradio: Any, model: str) -> Form:
     return Form(
         image=gradio.State(None),
         upload=gradio.File(label="Drop a photo", file_count="single", type="filepath", elem_id="upload"),
+        thumbnail=gradio.Image(label="Photo", interactive=False, height=180, visible=False, elem_id="thumbnail"),
         seed=gradio.Number(FIRST_SCENE, label="… or the built-in scene of this number", precision=0, elem_id="seed"),
         take_scene=gradio.Button("Take the scene", elem_id="scene"),
         model=gradio.Textbox(model, label=named, elem_id="model"),
@@ -65,12 +78,16 @@ def _form(gradio: Any, model: str) -> Form:
 
 
 def _reply(gradio: Any) -> Reply:
-    picture = partial(gradio.Image, interactive=False, format="png", buttons=["download", "fullscreen"])
+    picture = partial(gradio.Image, interactive=False, format="png", buttons=["download", "fullscreen"], visible=False)
     return Reply(
         status=gradio.Markdown(NOTHING_YET, elem_id="status"),
-        maps=picture(label="Maps", elem_id="maps"),
+        maps=picture(label=MAPS, elem_id="maps"),
+        patch=picture(label="What fed the patch", elem_id="patch"),
+        measured=picture(label="How faithful each map is", elem_id="measured"),
         table=gradio.Markdown(elem_id="table"),
-        files=gradio.File(label="Picture and arrays", interactive=False, file_count="multiple", elem_id="files"),
-        photo=picture(label="Click a patch: what fed it?", elem_id="photo"),
-        patch=picture(label="What fed it", elem_id="patch"),
+        files=gradio.File(
+            label="Picture and arrays", interactive=False, file_count="multiple", elem_id="files", visible=False
+        ),
+        photo=picture(label="What the model sees; click a patch to see what fed it", elem_id="photo"),
+        drawn=gradio.State(None),
     )

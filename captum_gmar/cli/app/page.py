@@ -11,18 +11,23 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 
+from captum_gmar.attr.catalogue import GMAR, METHODS
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli.app.answers import (
     MOST_BYTES,
-    compare_methods,
+    SMALL_PHOTO,
+    AppQuestion,
+    explain_methods,
     explain_patch,
+    measure_methods,
     rank_classes,
     read_upload,
     scene_image,
     view_of_model,
 )
-from captum_gmar.cli.app.layout import NOTHING_YET, STYLE, Form, Reply, lay_out
+from captum_gmar.cli.app.layout import MAPS, NOTHING_YET, STALE_MAPS, STYLE, Form, Reply, lay_out
 from captum_gmar.cli.sources import open_source
 from captum_gmar.cli.terminal import CommandError, one_line
 from captum_gmar.files.writing import save_arrays, save_picture
@@ -85,7 +90,7 @@ def _connect_images(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
         load(model)
         return show(image, model) if image is not None else {reply.status: "Loaded."}
 
-    shown = [form.image, form.target, form.contrast, *reply]
+    shown = [form.image, form.thumbnail, form.target, form.contrast, *reply]
     form.upload.upload(drop, [form.upload, form.model], shown)
     form.take_scene.click(take_scene, [form.seed, form.model], shown)
     form.model.submit(change_model, [form.image, form.model], shown)
@@ -96,57 +101,90 @@ def _classes_of(gradio: Any, form: Form, reply: Reply, load: Load, image: Any, m
     classifier = load(model)
     classes = rank_classes(classifier, image)
     choices = [(text if share is None else f"{text}, {share:.1%}", index) for text, index, share in classes]
+    shown = partial(gradio.update, visible=True)
     return {
-        **dict.fromkeys((reply.maps, reply.table, reply.files, reply.patch)),
+        **dict.fromkeys(
+            (reply.maps, reply.measured, reply.files, reply.patch), gradio.update(value=None, visible=False)
+        ),
+        **dict.fromkeys((reply.table, reply.drawn)),
         form.image: image,
+        form.thumbnail: shown(value=ImageOps.contain(image, (SMALL_PHOTO, SMALL_PHOTO))),
         form.target: gradio.Dropdown(choices=choices, value=choices[0][1]),
         form.contrast: gradio.Dropdown(choices=[(NO_OTHER_CLASS, -1), *choices], value=-1),
-        reply.photo: view_of_model(classifier, image),
-        reply.status: f"The model says: {choices[0][0]}.",
+        reply.photo: shown(value=view_of_model(classifier, image)),
+        reply.status: f"The model says: {as_text(choices[0][0])}. Press Explain to see why.",
     }
 
 
 def _connect_maps(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
-    """Answer the button with maps, their numbers, and the files to download."""
+    """Answer the button with maps at once, then with what they are worth; mark the maps when the question changes."""
+    shown = partial(gradio.update, visible=True)
 
     @_report_errors(reply.status)
-    def ask(
-        image: Any,
-        model: str,
-        target: int,
-        contrast: int | None,
-        names: list[str],
-        progress: Any = gradio.Progress(),  # noqa: B008
-    ) -> dict[Any, Any]:
+    def ask(image: Any, model: str, target: int, contrast: int | None, names: list[str]) -> dict[Any, Any]:
         if image is None:
             raise ValueError(NO_IMAGE)
-        progress(0.0, "making maps")
-        held = None if contrast in (None, -1) else contrast
-        given = compare_methods(load(model), image, target, held, names, progress)
-        picture = _save_shown(given.figure, "maps.png")
+        question = AppQuestion(target, None if contrast in (None, -1) else contrast, names)
+        maps = explain_methods(load(model), image, question)
+        picture = _save_shown(maps.figure, "maps.png")
         arrays = picture.with_suffix(".npz")
-        save_arrays(arrays, {name: relevance.numpy(force=True) for name, relevance in given.relevance.items()})
-        files = [str(picture), str(arrays)]
-        return {reply.maps: files[0], reply.table: given.table, reply.files: files, reply.status: "Done."}
+        save_arrays(arrays, {name: relevance.numpy(force=True) for name, relevance in maps.relevance.items()})
+        return {
+            reply.maps: shown(value=str(picture), label=MAPS, elem_classes=[]),
+            reply.measured: gradio.update(value=None, visible=False),
+            reply.table: "Measuring how faithful each map is …",
+            reply.files: shown(value=[str(picture), str(arrays)]),
+            reply.drawn: (question, maps.panels, str(picture)),  # the path differs each time
+            reply.status: as_text(maps.sentence),
+        }
 
-    inputs = [form.image, form.model, form.target, form.contrast, form.methods]
-    form.explain.click(ask, inputs, [reply.maps, reply.table, reply.files, reply.status])
+    @_report_errors(reply.table)
+    def measure(image: Any, model: str, drawn: Any) -> dict[Any, Any]:
+        if drawn is None:
+            return {reply.table: ""}
+        figure, table = measure_methods(load(model), image, drawn[0])
+        return {reply.measured: shown(value=str(_save_shown(figure, "measured.png"))), reply.table: table}
+
+    def mark(drawn: Any) -> Any:
+        return gradio.update() if drawn is None else gradio.update(label=STALE_MAPS, elem_classes=["stale"])
+
+    asked = [form.target, form.contrast, form.methods]
+    answered = [reply.maps, reply.measured, reply.table, reply.files, reply.drawn, reply.status]
+    form.explain.click(ask, [form.image, form.model, *asked], answered)
+    reply.drawn.change(measure, [form.image, form.model, reply.drawn], [reply.measured, reply.table])
+    for component in asked:
+        component.input(mark, [reply.drawn], [reply.maps], show_progress="hidden")
 
 
 def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
-    """Answer a click on the photo with what fed the patch below it."""
+    """Answer a click on a map or on the photo with what fed the patch below it."""
+
+    def show(image: Any, model: str, target: int, place: tuple[float, float], name: str) -> dict[Any, Any]:
+        picture = _save_shown(explain_patch(load(model), image, target, place, name), "patch.png")
+        return {reply.patch: gradio.update(value=str(picture), visible=True)}
 
     @_report_errors(reply.status)
-    def click(image: Any, model: str, target: int, event: gradio.SelectData) -> dict[Any, Any]:
+    def click_map(image: Any, model: str, drawn: Any, event: gradio.SelectData) -> dict[Any, Any]:
+        question, panels, picture = drawn
+        with Image.open(picture) as opened:
+            x, y = event.index[0] / opened.width, event.index[1] / opened.height
+        places = [(panel.method, place) for panel in panels if (place := panel.find(x, y))]
+        if not places:
+            return {reply.patch: gradio.update()}
+        return show(image, model, question.target, places[0][1], places[0][0])
+
+    @_report_errors(reply.status)
+    def click_photo(image: Any, model: str, target: int, names: list[str], event: gradio.SelectData) -> dict[Any, Any]:
         if image is None:
             raise ValueError(NO_IMAGE)
-        classifier = load(model)
-        width, height = view_of_model(classifier, image).size
-        place = event.index[0] / width, event.index[1] / height
-        picture = _save_shown(explain_patch(classifier, image, target, place), "patch.png")
-        return {reply.patch: str(picture), reply.status: "Done."}
+        width, height = view_of_model(load(model), image).size
+        from_patches = [name for name in names if METHODS[name].takes_tokens]
+        name = from_patches[0] if from_patches else GMAR
+        return show(image, model, target, (event.index[0] / width, event.index[1] / height), name)
 
-    reply.photo.select(click, [form.image, form.model, form.target], [reply.patch, reply.status])
+    reply.maps.select(click_map, [form.image, form.model, reply.drawn], [reply.patch, reply.status])
+    inputs = [form.image, form.model, form.target, form.methods]
+    reply.photo.select(click_photo, inputs, [reply.patch, reply.status])
 
 
 def _save_shown(figure: Figure, name: str) -> Path:
