@@ -79,6 +79,7 @@ def _audit(arguments: argparse.Namespace, subject: "Subject", place: "Workplace"
 def page_content(images: "Sequence[AuditedImage]", subject: "Subject", method: str) -> dict[str, Any]:
     """Return what the page shows, as JSON holds it."""
     from captum_gmar.evaluation.audit import audit_classes
+    from captum_gmar.evaluation.data.subject import versions
 
     draw = _Pictures(subject)
     by_share = sorted(images, key=lambda image: image.share)
@@ -89,7 +90,7 @@ def page_content(images: "Sequence[AuditedImage]", subject: "Subject", method: s
     confused = sorted(pairs.values(), key=lambda group: -len(group))
     return {
         **{"model": subject.model_name, "data": subject.data_name, "images": len(images), "method": method},
-        "caveat": METHODS[method].caveat,
+        **{"caveat": METHODS[method].caveat, "versions": ", ".join(map(" ".join, versions().items()))},
         "classes": [draw.class_row(each, images) for each in audit_classes(images)],
         "surprising": [draw.image_row(image) for image in surprising[: SHOWN["surprising"]]],
         "pairs": [draw.pair_row(group) for group in confused[: SHOWN["pairs"]]],

@@ -39,6 +39,7 @@ def test_page_of_classes_surprises_and_pairs(work, data, audit):
     told = content(work / "data-audit")
     assert sum(each["images"] for each in told["classes"]) == told["images"] == IMAGES
     assert all(each["outside"].endswith(" %") and not each["alarm"] for each in told["classes"])
+    assert all(f"{name} " in told["versions"] for name in ("captum_gmar", "torch", "pillow"))
     shares = [float(each["share"].removesuffix(" %")) for each in told["surprising"]]
     assert shares == sorted(shares)
     wrong = [each for each in told["surprising"] if each["label"] != each["predicted"]]
