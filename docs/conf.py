@@ -40,7 +40,7 @@ extensions = [
     "tools.site.formulas",
     "tools.site.tutorials",
 ]
-exclude_patterns = ["_build", "errors-by-symptom.md", "generated", "inventories", "jupyter_execute"]
+exclude_patterns = ["_build", "errors-by-symptom.md", "generated", "inventories", "jupyter_execute", "static"]
 templates_path: list[str] = []
 
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath", "attrs_inline", "colon_fence"]
