@@ -55,8 +55,8 @@ class AttentionAttribution(Attribution, ABC):
             arguments, runs ``model`` once, and returns a tensor (N, classes), or (N,) if it is called without target.
 
     Raises:
-        TypeError, ValueError: if ``model`` is no ``torch.nn.Module``, or an option is none of its forms; when called, if
-            a method of layers does not find the model's layers, or attention over one patch grid in each.
+        TypeError, ValueError: if ``model`` is no ``torch.nn.Module``, or an option is none of its forms; when called,
+            if a method of layers does not find the model's layers, or attention over one patch grid in each.
     """
 
     name: ClassVar[str]

@@ -34,10 +34,7 @@ class Source(NamedTuple):
 
 
 def open_source(model: str | None, size: int | None, device: str, texts: Sequence[str] = ()) -> Source:
-    """Load the model of this name for image files; without a name, the built-in model and scene for every path.
-
-    ``texts`` are the classes, in place of the model's own.
-    """
+    """Load the model of this name, with these classes, or the built-in model and scene; images are read from paths."""
     place: torch.device = choose_device(device)
     if model is not None:
         classifier = load_classifier(model, size=size, device=place, patience=HUB_SECONDS, texts=texts)

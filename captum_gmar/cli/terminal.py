@@ -79,10 +79,7 @@ def _warns_itself() -> bool:
 
 
 def listener_of(continuation: str | None, speaks: bool = True) -> "Listener":
-    """Return the listener of a run over a data set; of several processes, only the first speaks.
-
-    ``continuation`` is what continues an interrupted run; None if nothing does.
-    """
+    """Return the listener of a run, which ``continuation`` continues; of several processes, only the first speaks."""
     from captum_gmar.evaluation.runs.progress import Listener
 
     is_terminal = sys.stderr.isatty()

@@ -120,10 +120,7 @@ def _hsv_colour(hue: float, saturation: float, value: float) -> Plane:
 
 
 def draw_colours(rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """Return a dark and a light colour, red-green-blue from 0 to 1, in random order.
-
-    Hues are similar or nearly opposite; lightness differs enough to show a texture.
-    """
+    """Return a dark and a light colour, red-green-blue from 0 to 1, in random order, that show a texture."""
     hue, turn, opposite, dark_s, dark_v, light_s, light_v, order = rng.random(8).tolist()
     light_hue = (hue + 0.25 * turn - 0.125 + 0.5 * (opposite < 0.4)) % 1.0
     dark = _hsv_colour(hue, 0.5 + 0.45 * dark_s, 0.22 + 0.38 * dark_v)

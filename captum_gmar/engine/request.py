@@ -69,10 +69,7 @@ class Request(NamedTuple):
 def explain_in_halves(
     run: Callable[[Tensor, Request], OfExamples], pixels: Tensor, request: Request
 ) -> list[OfExamples]:
-    """Run on all examples, or on each half of them where memory does not hold all; return the results in their order.
-
-    Where ``run`` fails it leaves nothing behind.
-    """
+    """Run on all examples, or on each half where memory does not hold all; return the results in their order."""
     try:
         return [run(pixels, request)]
     except (RuntimeError, MemoryError) as error:

@@ -37,10 +37,7 @@ class Rule(Protocol):
 
 
 class HeadRule(Rule):
-    """A rule of the heads' reductions, whose implementation is the engine's choice.
-
-    :meth:`take` takes any implementation; a call of the rule itself reads blocks.
-    """
+    """A rule of the heads' reductions: ``take`` takes any implementation, a call of the rule reads blocks."""
 
     @abstractmethod
     def reduction(self, relevance: Tensor) -> Reduction:

@@ -111,10 +111,7 @@ def evaluate_heads(
 def run_heads(
     settings: HeadSettings, subject: Subject, place: Workplace, scores: Mapping[str, HeadScore] | None = None
 ) -> HeadResults:
-    """Score heads, and silence them, in one of the processes that share the work. None returns before all is written.
-
-    ``scores``, by name, replace those that the settings name.
-    """
+    """Score heads, and silence them, in one of the processes that share the work; ``scores`` replace the settings'."""
     if settings.ablate and len(subject.classifier.labels) == 1:
         raise ValueError("ablate requires a model of several classes")
     # Boxes and masks do not matter here: they must not fail, nor make examples differ.

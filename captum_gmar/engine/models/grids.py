@@ -90,10 +90,7 @@ def sum_fields(fields: Sequence[Tensor]) -> Tensor:
 
 
 class KnownGrids:
-    """Grids of a model's convolutions, to find the grid of a number of tokens.
-
-    ``maps`` are spatial shapes of the convolutions' outputs: (rows, columns), or (time, rows, columns) for videos.
-    """
+    """Grids of a model's convolutions, (rows, columns) or (time, rows, columns), to find that of a number of tokens."""
 
     def __init__(self, maps: Iterable[Shape], frames: int | None = None) -> None:
         self.is_video = frames is not None

@@ -132,10 +132,7 @@ class PatchGrid(NamedTuple):
         return prefix if prefix in self.prefixes else None
 
     def spread(self, relevance: Tensor, height: int, width: int) -> Tensor:
-        """Distribute relevance (N, rows, columns) evenly over pixels (N, height, width).
-
-        Pixels at the right and bottom edges outside all patches get 0.
-        """
+        """Distribute relevance (N, rows, columns) evenly over pixels (N, height, width); edges without patches get 0."""
         pixels = relevance.new_zeros(len(relevance), height, width)
         per_pixel = relevance / (self.patch_height * self.patch_width)
         patches = per_pixel.repeat_interleave(self.patch_height, -2).repeat_interleave(self.patch_width, -1)
@@ -143,10 +140,7 @@ class PatchGrid(NamedTuple):
         return pixels
 
     def spread_like(self, relevance: Tensor, inputs: Tensor) -> Tensor:
-        """Distribute relevance (N, rows, columns) evenly over the inputs' pixels and channels.
-
-        The sum over a patch is its relevance, up to rounding in the inputs' dtype.
-        """
+        """Distribute relevance (N, rows, columns) evenly over the inputs' pixels and channels, preserving the sum."""
         _, channels, height, width = inputs.shape
         shares = self.spread(relevance, height, width) / channels
         return shares[:, None].expand(-1, channels, -1, -1).to(inputs.device, inputs.dtype).contiguous()

@@ -170,10 +170,7 @@ def infidelities(case: Case) -> Tensor:
 
 
 def control_methods(patch_size: tuple[int, int], sheet: Sheet | None = None) -> dict[str, NumberedMethod]:
-    """Return the control maps, which know nothing of the model, as methods by name.
-
-    Each patch has one random value; videos, laid out as ``sheet``, have a blob in the middle of each frame.
-    """
+    """Return the control maps, of a random value for each patch or a blob in each frame's middle, as methods by name."""
 
     def random(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
         copies = len(inputs) // len(numbers)  # of each example, in metrics that change it

@@ -44,10 +44,7 @@ class Processes(NamedTuple):
         return items
 
     def together(self, work: Callable[[], Item]) -> list[Item]:
-        """Run work in each process; return all results in each of them. None returns before all are done.
-
-        If another process has failed, FailedElsewhere is raised.
-        """
+        """Run work in each process; return all results in each, or raise FailedElsewhere, once all are done."""
         result, failure = None, None
         try:
             result = work()
