@@ -66,6 +66,7 @@ def is_readable(layer: LayerGradient, reduction: Reduction) -> bool:
         query.device.type not in DEVICES
         or precision not in KERNEL_PRECISIONS
         or size * precision.itemsize > LARGEST_HEAD
+        or (size > 128 and 0 < _capability(query.device) < 80)  # registers would spill
         or any((t.dtype, t.device, t.shape[-1]) != (precision, query.device, size) for t in layer[:4])
         or reduction.totals not in (None, *OF_ATTENTION)
         or not _has_triton()
@@ -131,7 +132,7 @@ def choose_launch(precision: torch.dtype, padded: int, *, sums_rows: bool, capab
         tile = 16 if is_old and is_large else 32
         return Launch(tile, 4 if in_tensor_cores else 8, "tf32x3" if in_tensor_cores else "ieee")
     if is_old or padded > 128:
-        return Launch(16 if sums_rows or is_large else 32, 4, "ieee")
+        return Launch(16 if sums_rows or is_large else 32, 8 if is_old and sums_rows and is_large else 4, "ieee")
     return Launch(32 if sums_rows or is_large else 64, 4, "ieee")
 
 
@@ -224,7 +225,8 @@ def _random_reduction(
     row = torch.rand(examples, tokens, generator=random)
     mask = torch.randn(examples, 1, tokens, tokens, generator=random)
     masks = None if form.mask is None else (mask > 0 if form.mask == torch.bool else mask.to(form.mask)).to(device)
-    layer = LayerGradient(*(t.to(device, precision) for t in tensors), masks, form.size**-0.5)
+    query, key, value, grad_output = (t.to(device, precision) for t in tensors)
+    layer = LayerGradient(query, key, value, grad_output, masks, form.size**-0.5)
     wide = row.to(device, torch.promote_types(precision, torch.float32))
     return layer, Reduction(wide, form.matrix, form.norm, form.totals)
 
