@@ -31,7 +31,7 @@ class Workspace:
         self.lock = threading.Lock()  # of the layer that has it: devices have threads of their own in backward
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor, room: int = 0) -> Tensor:
-        """Return memory for this shape, of ``room`` elements at least; the tensor taken under the name before is lost."""
+        """Return memory for this shape, of ``room`` elements at least; the former tensor of this name is lost."""
         place = name, shape, like.dtype, like.device, room
         if place not in self.views:
             self.views[place] = self._memory(name, max(room, math.prod(shape)), like)[: math.prod(shape)].view(shape)

@@ -132,7 +132,7 @@ class PatchGrid(NamedTuple):
         return prefix if prefix in self.prefixes else None
 
     def spread(self, relevance: Tensor, height: int, width: int) -> Tensor:
-        """Distribute relevance (N, rows, columns) evenly over pixels (N, height, width); edges without patches get 0."""
+        """Distribute relevance (N, rows, columns) evenly over pixels (N, height, width); other edges get 0."""
         pixels = relevance.new_zeros(len(relevance), height, width)
         per_pixel = relevance / (self.patch_height * self.patch_width)
         patches = per_pixel.repeat_interleave(self.patch_height, -2).repeat_interleave(self.patch_width, -1)

@@ -170,7 +170,7 @@ def infidelities(case: Case) -> Tensor:
 
 
 def control_methods(patch_size: tuple[int, int], sheet: Sheet | None = None) -> dict[str, NumberedMethod]:
-    """Return the control maps, of a random value for each patch or a blob in each frame's middle, as methods by name."""
+    """Return the control maps, of a random value for each patch or a blob in each frame, as methods by name."""
 
     def random(numbers: Sequence[int], inputs: Tensor, target: Tensor | Sequence[int]) -> Tensor:
         copies = len(inputs) // len(numbers)  # of each example, in metrics that change it
