@@ -145,7 +145,7 @@ def test_classes(refuses, name, option):
         (["--methods", "gmar-l1@3"], "must be token-evidence to take passes. Got 'gmar-l1@3' instead."),
         (
             ["--passes", "3", "--methods", "gmar-l1"],
-            "--passes must go with methods that take it: token-evidence. Got gmar-l1 instead.",
+            "--passes requires methods that take it: token-evidence. Got gmar-l1 instead.",
         ),
         (["--methods", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
         (["--methods", "nothing like it"], "--help`. Got 'nothing like it' instead."),
