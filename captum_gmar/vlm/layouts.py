@@ -227,12 +227,14 @@ def _encoder_layout(prompt: PicturePrompt) -> list[PictureTokens]:
     """Return the layout of a vision transformer as encoder: patches come after other tokens."""
     height, width = prompt.arguments["pixel_values"].shape[-2:]
     patch = getattr(getattr(prompt.config, "encoder", None), "patch_size", None)
-    if not isinstance(patch, int) or (height // patch) * (width // patch) > prompt.length:
+    layers = getattr(getattr(prompt.config, "encoder", None), "depths", [0])
+    step = patch * 2 ** (len(layers) - 1) if isinstance(patch, int) else 0  # Swin merges patches between its stages
+    if not step or (height // step) * (width // step) > prompt.length:
         raise ValueError(
             f"model must have an encoder that returns one token for every patch. Got {prompt.length} tokens for a "
             f"picture of {height}x{width} pixels and patches of {patch} instead."
         )
-    rows, columns = height // patch, width // patch
+    rows, columns = height // step, width // step
     return [PictureTokens(torch.arange(prompt.length - rows * columns, prompt.length).view(rows, columns), True)]
 
 

@@ -182,3 +182,18 @@ def test_videos_have_frames_rows_and_columns(name):
     assert maps.shape == (len(ANSWER), 2, 2, 3)
     torch.testing.assert_close(maps.flatten(1), result.relevance[:, (ids[0] == 91).nonzero().flatten()])
     torch.testing.assert_close(result.shares()["pictures"], maps.abs().sum((1, 2, 3)))
+
+
+def test_patches_that_a_hierarchical_encoder_merges():
+    torch.manual_seed(0)
+    swin = {"image_size": (32, 64), "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
+    text = {**{"d_model": 16, "decoder_layers": 1, "encoder_layers": 1, "decoder_attention_heads": 2}, "vocab_size": 99}
+    decoder = tf.MBartConfig(**text, decoder_ffn_dim=16, is_decoder=True, add_cross_attention=True)
+    encoder = tf.DonutSwinConfig(**swin, window_size=2)
+    config = tf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    model = tf.VisionEncoderDecoderModel(config=config).eval()
+    task = {"pixel_values": torch.rand(1, 3, 32, 64), "decoder_input_ids": torch.tensor([[2, 50]])}
+    result = AnswerEvidence(model).attribute(task, target=ANSWER)
+    assert result.picture_relevance().shape == (len(ANSWER), 4, 8)
+    torch.testing.assert_close(result.picture_relevance().flatten(1), result.encoded_relevance)
+    assert result.prompt_length == 2
