@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import many_passes
 from benchmarks.lrp import LRP_ROWS, lrp_method
 from captum_gmar import LibraAttCAT, LibraFullGradPlus
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
@@ -52,7 +53,7 @@ def rivals(with_many_passes: bool = False) -> dict[str, Callable[..., Method]]:
     captums = [name for name in CAPTUMS if with_many_passes or name not in (*MANY_PASSES, "feature-ablation")]
     named = {name: METHODS[name].load() for name in (*OURS, *captums) if name != "feature-ablation"}
     lrp = {name: partial(lrp_method, rules=rules) for name, rules in LRP_ROWS.items()}
-    return {**named, **OF_LOG_ODDS, **lrp}
+    return {**named, **OF_LOG_ODDS, **lrp, **(many_passes.rows() if with_many_passes else {})}
 
 
 def measure(

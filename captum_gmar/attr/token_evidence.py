@@ -53,8 +53,8 @@ class TokenEvidence(TokenAttribution):
     sounds, have no tokens to follow from layer to layer. Their map is that of
     :class:`~captum_gmar.attr.evidence.AttentionEvidence`.
 
-    With ``passes``, a map may cost more. The first pass then gives five maps: R, the first part over the upper half of
-    the layers, LibraGrad's AttCAT, the second part, and the first. Each further pass is spent on three forward passes
+    With ``passes``, a map may cost more. The first pass then gives five maps: R, its second part, its first, that
+    over the upper half of the layers, and LibraGrad's AttCAT. Each further pass is spent on three forward passes
     over the image without the patches that a map ranks first, or with them alone. These are the first quarter, from 9
     passes also the half, from 17 three quarters. The mean colour and the blurred image fill in turn. The gain of a map
     is what the patches that are kept give, minus what the others give: in logit and in probability, each in units of

@@ -81,7 +81,7 @@ class TokenEvidenceCandidates(TokenEvidenceRule):
         mean, upper = held.mean(0), held[len(held) // 2 :].mean(0)
         received = [layer.received_attention.to(left.device) for layer in layers.attention]
         weighted = (torch.stack(received) * torch.cat([held[1:], left[None]])).sum(0)
-        candidates = [mean + read + left, upper, weighted, read, mean]
+        candidates = [mean + read + left, read, mean, upper, weighted]
         return shares(torch.stack([candidate.expand_as(left) for candidate in candidates], 1))
 
 

@@ -20,14 +20,14 @@ CELLS = [(0.25, False, 0), (0.25, True, 1), (0.5, False, 1), (0.5, True, 0), (0.
 
 
 def candidates_of(vit, images, targets):
-    """By the formulas: token evidence, the upper layers, AttCAT, what CLS read and all layers (N, 5, T)."""
+    """By the formulas: token evidence, what CLS read, all layers, the upper ones and AttCAT (N, 5, T)."""
     layers = transformer_layers(vit)
     dense = with_truncations(vit, layers, lambda model, pixels: model(pixels).logits, images, targets)
     dense.patches = SIDE**2
     held, read, left = evidence_parts(dense)
     mean, upper = sum(held) / len(held), sum(held[len(held) // 2 :]) / math.ceil(len(held) / 2)
     weighted = attcat(dense, balanced=True, of=log_odds)[:, 0]
-    return torch.stack([mean + read + left, upper, weighted, read, mean], 1)
+    return torch.stack([mean + read + left, read, mean, upper, weighted], 1)
 
 
 @torch.no_grad()

@@ -1,0 +1,94 @@
+"""What people use who have many passes for a map, at budgets that token evidence takes as well.
+
+A pass is one forward and one backward pass; a forward pass alone counts a third of it. Masks are over patches, set to
+zero, which is the mean colour of the data.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import captum.attr
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_gmar.attr.catalogue import METHODS
+from captum_gmar.attr.patch_relevance import Method
+from captum_gmar.engine.models.patch_grid import Logits, patch_grid
+
+BUDGETS = (3, 5, 9, 17, 33, 65)
+LARGER = (5, 17, 65, 257)
+FORWARDS_PER_PASS = 3
+RISE_CELLS = 7  # on each side of a mask, before it is enlarged, as in the paper
+AT_ONCE = 16
+
+
+def token_evidence_rows() -> dict[str, Callable[..., Method]]:
+    """Return token evidence with each budget by name."""
+    names = [f"token-evidence@{passes}" for passes in BUDGETS]
+    return {name: METHODS[name].load() for name in names}
+
+
+def other_rows() -> dict[str, Callable[..., Method]]:
+    """Return methods of others with each budget by name."""
+    kinds = {"integrated-gradients": _path, "kernel-shap": _kernel_shap, "rise": _rise}
+    return {f"{name}@{passes}": partial(make, passes=passes) for name, make in kinds.items() for passes in LARGER}
+
+
+def _path(model: nn.Module, *, passes: int) -> Method:
+    """Return integrated gradients of so many steps from zeros."""
+    gradients = captum.attr.IntegratedGradients(Logits(model))
+
+    def attribute(inputs: Tensor, target: Any) -> Tensor:
+        return gradients.attribute(inputs, target=target, n_steps=passes, internal_batch_size=max(AT_ONCE, len(inputs)))
+
+    return attribute
+
+
+def _each(inputs: Tensor, target: Any, explain: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Explain examples one by one."""
+    classes = torch.as_tensor(target).expand(len(inputs)).tolist()
+    return torch.cat([explain(image[None], label) for image, label in zip(inputs, classes, strict=True)])
+
+
+def _kernel_shap(model: nn.Module, *, passes: int) -> Method:
+    """Return Captum's KernelSHAP over patches."""
+
+    def explain(image: Tensor, label: int) -> Tensor:
+        torch.manual_seed(0)
+        grid = patch_grid(model, *image.shape[2:])
+        numbers = torch.arange(grid.patches).view(1, 1, *grid.shape)
+        patches = numbers.repeat_interleave(grid.patch_height, 2).repeat_interleave(grid.patch_width, 3)
+        with torch.no_grad():
+            return captum.attr.KernelShap(Logits(model)).attribute(
+                image,
+                target=label,
+                feature_mask=patches,
+                n_samples=FORWARDS_PER_PASS * passes,
+                perturbations_per_eval=AT_ONCE,
+            )
+
+    return lambda inputs, target: _each(inputs.detach(), target, explain)
+
+
+def _rise(model: nn.Module, *, passes: int) -> Method:
+    """Return RISE: the mean of random smooth masks, weighted by the probability of what they keep.
+
+    Petsiuk, Das, Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC 2018.
+    """
+
+    def explain(image: Tensor, label: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        cells = torch.rand(FORWARDS_PER_PASS * passes, 1, RISE_CELLS, RISE_CELLS, generator=generator) < 0.5
+        masks = F.interpolate(cells.float(), image.shape[2:], mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            kept = [Logits(model)(image * part).softmax(1)[:, label] for part in masks.split(AT_ONCE)]
+        return (torch.cat(kept)[:, None, None, None] * masks).mean(0, keepdim=True).expand_as(image)
+
+    return lambda inputs, target: _each(inputs.detach(), target, explain)
+
+
+def rows() -> Mapping[str, Callable[..., Method]]:
+    """Return all of them by name."""
+    return {**token_evidence_rows(), **other_rows()}
