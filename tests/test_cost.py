@@ -4,14 +4,17 @@ import csv
 
 import numpy as np
 import pytest
+import torch
+from torch.testing import assert_close
 
 pytest.importorskip("benchmarks.rivals", reason="the benchmarks are not installed; they run in a checkout")
 
-from benchmarks import cost, leads, rivals
+from benchmarks import cost, leads, many_passes, random_masks, rivals
 from benchmarks.cost import Point, draw_costs, read_means, to_points
 from benchmarks.lrp import LRP_ROWS
 from captum_gmar.attr.catalogue import OURS
 from captum_gmar.demo import make_scene
+from captum_gmar.metrics import Zero
 from captum_gmar.metrics.controls import CONTROLS
 
 FEW = ("rollout", "ResLRP", "libra-fullgrad+ of log-odds")
@@ -39,6 +42,39 @@ def test_folder_and_picture(tmp_path, monkeypatch):
     assert all(float(costs[name]) > 0 for name in FEW)
     assert {costs[name] for name in CONTROLS} == {""}
     assert (tmp_path / "cost.png").stat().st_size
+
+
+def test_many_passes_of_a_sum_over_patches(make_vit):
+    """KernelSHAP finds the summands; RISE ranks the only one that counts first."""
+    vit = make_vit(patch_size=8, image_size=16)
+    weights = torch.tensor([[4.0, -1.0], [0.0, 2.0]])
+
+    class Sum(torch.nn.Module):
+        config = vit.config
+
+        def forward(self, pixels):
+            sums = (pixels.mean(1) * weights.repeat_interleave(8, 0).repeat_interleave(8, 1)).sum((1, 2)) / 64
+            return torch.stack([sums, -sums], 1)
+
+    rows, target = many_passes.other_rows(), torch.tensor([0])
+    shapley = rows["kernel-shap@17"](Sum())(torch.ones(1, 3, 16, 16), target)
+    assert_close(torch.nn.functional.avg_pool2d(shapley.sum(1), 8)[0] * 64, weights, atol=1e-4, rtol=1e-4)
+    found = rows["rise@65"](Sum())(torch.ones(1, 3, 16, 16), target)
+    assert torch.nn.functional.avg_pool2d(found[:, 0], 8).argmax() == 0
+
+
+def test_agreement_with_random_masks(capsys):
+    """The relevance of a sum over patches has the order of its values: 1; and the other sign: -1."""
+    weights = torch.randn(14, 14, generator=torch.Generator().manual_seed(0))
+
+    def forward(pixels):
+        sums = (torch.nn.functional.avg_pool2d(pixels[:, 0], 8) * weights).sum((1, 2))
+        return torch.stack([sums, torch.zeros_like(sums)], 1)
+
+    image = torch.ones(1, 3, 112, 112)
+    assert random_masks.agreements([weights, -weights], forward, image, 0, Zero()) == pytest.approx([1, -1])
+    random_masks.main(["--methods", "token-evidence", "token-evidence@3", "--limit", "2"])
+    assert "2 of 2" in capsys.readouterr().out
 
 
 def test_what_was_not_timed_is_left_out():
