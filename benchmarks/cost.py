@@ -109,7 +109,7 @@ def _style(point: Point) -> tuple[str, str]:
     """Colour and marker: of what knows no model, of this library, of Captum, of LRP."""
     if point.cost is None:
         return GREY, "x"
-    if point.name in (*OURS, *OF_LOG_ODDS):
+    if point.name.partition("@")[0] in (*OURS, *OF_LOG_ODDS):
         return BLUE, "o"
     return (VERMILION, "s") if point.name in CAPTUMS else (GREEN, "^")
 
