@@ -67,7 +67,8 @@ def measure(
         options = {"tokens": list(tokens)} if tokens and takes_tokens else {}
         methods[name] = makers[name](subject.classifier.model, **options)
     listener = Listener(_say, _say, has_bar=True)
-    return run_evaluation(settings, methods, subject, Workplace(folder, listener, command)).measured
+    _, measured = run_evaluation(settings, methods, subject, Workplace(folder, listener, command))
+    return measured
 
 
 def _say(line: str) -> None:
