@@ -53,6 +53,10 @@ def metrics(model, images):
     calls["completeness_error"] = partial(library.completeness_error, maps, logits)
     calls["grid_pointing_game"] = partial(library.grid_pointing_game, maps, [1, 2])
     calls["mosaic"] = partial(library.mosaic, [*images, *maps], 32, 32)
+    segments = {"box": BOX}
+    calls["relevance_by_segment"] = lambda: torch.tensor(
+        [row.relevance for row in library.relevance_by_segment(maps[0], segments, size=(32, 32))]
+    )
     calls["boxes_to_masks"] = partial(library.boxes_to_masks, [[BOX], [BOX]], 32, 32)
     calls["class_sensitivity"] = partial(library.class_sensitivity, attribute, forward, images, patch_size=8)
     calls["parameter_randomisation"] = partial(

@@ -21,9 +21,10 @@ def split_layers(model):
     return model
 
 
-dist.init_process_group("gloo")
-for spread in (shard_fully, split_layers, nn.parallel.DistributedDataParallel):
-    assert_explained_as(spread(make_model()), make_model(), methods=METHODS[::3])
-    if not dist.get_rank():
-        print(spread.__name__, "explained", flush=True)
-dist.destroy_process_group()
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    for spread in (shard_fully, split_layers, nn.parallel.DistributedDataParallel):
+        assert_explained_as(spread(make_model()), make_model(), methods=METHODS[::3])
+        if not dist.get_rank():
+            print(spread.__name__, "explained", flush=True)
+    dist.destroy_process_group()

@@ -42,7 +42,7 @@ def explain_model(
     in windows: then a second pass looks for that. Errors of ``forward_func`` are raised as they are.
     """
     info = ModelInfo(model)
-    check_loaded(info, plan.reads_target)
+    check_loaded(info, inputs)
     chosen, refusal = choose_pass(passes, info, inputs), None
     if chosen is Pass.HIDDEN_STATES:
         from captum_gmar.engine.hidden_states.explain import explain_hidden_states

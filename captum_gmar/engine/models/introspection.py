@@ -98,22 +98,18 @@ def inspect_model(model: nn.Module | ModelInfo) -> ModelInfo:
     return model if isinstance(model, ModelInfo) else ModelInfo(model)
 
 
-def check_loaded(info: ModelInfo, reads_gradient: bool) -> None:
-    """Raise a RuntimeError for a layer whose weights are missing or pass no gradient.
-
-    Attention maps alone can be read of a model with torch's dynamically quantised layers, which autograd's graph keeps.
-    """
+def check_loaded(info: ModelInfo, inputs: Tensor) -> None:
+    """Raise a RuntimeError for a layer whose weights are missing, or silently pass no gradient."""
     for name, module in info.named.items():
-        if reads_gradient and type(module).__module__.startswith("torch.ao.nn.quantized"):
-            raise _quantised_error(name, module, "torch has no gradient of its quantised activations", KEEPS_GRAPH)
-        weight = module._parameters.get("weight")
-        if weight is not None and weight.is_meta and not any(hasattr(m, "_hf_hook") for m in info.named.values()):
+        parameters = vars(module).get("_parameters")
+        weight = parameters.get("weight") if isinstance(parameters, dict) else None  # traced modules have others
+        if weight is None:
+            continue
+        if weight.is_meta and not inputs.is_meta and not any(map(_is_hooked, info.named.values())):
             raise RuntimeError(
                 f"{type(info.model).__name__} must have all of its weights, but those of {name!r} are on the meta "
                 "device. Load the whole model, or let accelerate offload it."
             )
-        if weight is None or type(weight) is nn.Parameter:
-            continue
         if getattr(weight, "act_quant_kwargs", None) is not None:
             raise _quantised_error(name, module, "torchao has no gradient of its quantised activations")
         if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False):
@@ -121,11 +117,13 @@ def check_loaded(info: ModelInfo, reads_gradient: bool) -> None:
             raise _quantised_error(name, module, reason)
 
 
-KEEPS_GRAPH = ", or take AttentionRollout or RawAttention"
+def _is_hooked(module: nn.Module) -> bool:
+    """Return whether something may load the module's weights when it runs, as accelerate does."""
+    return bool(module._forward_pre_hooks) or hasattr(module, "_hf_hook")
 
 
-def _quantised_error(name: str, module: nn.Module, reason: str, way_out: str = "") -> RuntimeError:
+def _quantised_error(name: str, module: nn.Module, reason: str) -> RuntimeError:
     return RuntimeError(
         f"{type(module).__name__} {name!r} must pass a gradient, but {reason}. Load the model anew, with quantised "
-        f"weights alone or none{way_out}."
+        "weights alone or none."
     )
