@@ -113,7 +113,7 @@ def test_commands_run(line, here, request, capsys):
     if folder != "model_folder" or not {*MODELS, *OTHER_MODELS}.isdisjoint(words):
         stand_in = str(request.getfixturevalue(folder))
         words = [stand_in if word in (*MODELS, *OTHER_MODELS) else word for word in words]
-    if line.startswith("torchrun") or any(part in line for part in ("--methods all", "--box", "clip.mp4")):
+    if line.startswith("torchrun") or any(part in line for part in ("--methods all", "--box", "clip.mp4", "speech")):
         assert command_line._parser().parse_args(words).run
         return
     if words[0] == "explain" and "photos/" in words:  # of one folder, which has no subfolder for each class

@@ -12,7 +12,7 @@ from captum_gmar.attr.evidence import AttentionEvidence, takes_sequences, takes_
 from captum_gmar.attr.scores import plan_of_log_odds
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.attr.token_rules import TokenEvidenceCandidates, TokenEvidenceRule
-from captum_gmar.engine._captum import TargetType
+from captum_gmar.engine._captum import TargetType, log_usage
 from captum_gmar.engine.models.layers import has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, frame_count
 from captum_gmar.engine.plan import Explanation, Plan
@@ -91,6 +91,7 @@ class TokenEvidence(TokenAttribution):
         super().__init__(model, score="log-odds", forward_func=forward_func)
         self.budget = _checked(passes)
 
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: Inputs,

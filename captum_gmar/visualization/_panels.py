@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
@@ -32,7 +31,6 @@ MARGIN_INCHES, NARROWEST = 0.15, 2.5  # around all, and the width of a figure
 PAD_INCHES = 0.08  # above and below a text
 BAR_GAP, BAR_THICKNESS, TICK_GAP, BAR_INCHES = 0.08, 0.1, 0.03, 0.36  # of a colour bar; the last with its values
 BAR_COLOURS = 256
-HALO = [withStroke(linewidth=2.5, foreground="white")]  # of black letters on an image
 TOGETHER = re.compile(r"\([^()\n]{1,16}\)")  # "(class 292)" is not torn apart
 
 Listed = TypeVar("Listed")
@@ -161,17 +159,10 @@ def draw_tile(panel: Axes, tile: Tile, layout: Layout) -> None:
     panel.set_title(tile.name, fontsize=layout.name_size, parse_math=False)
     panel.set_ylabel(tile.row, fontsize=layout.name_size, parse_math=False, labelpad=POINTS_PER_INCH * PAD_INCHES / 2)
     for x, y, text in tile.marks:
-        panel.text(
-            x,
-            y,
-            text,
-            fontsize=layout.text_size,
-            color="black",
-            path_effects=HALO,
-            ha="center",
-            va="center",
-            parse_math=False,
-        )
+        from matplotlib.patheffects import withStroke  # few pictures have marks
+
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": layout.text_size, "parse_math": False}
+        panel.text(x, y, text, color="black", path_effects=[withStroke(linewidth=2.5, foreground="white")], **style)
     wider = max(1, tile.image.height / tile.image.width / TALLEST)  # the bar is not narrower below a narrow image
     if tile.heat:
         draw_bar(panel, tile.heat, layout.text_size, wider=wider)

@@ -52,8 +52,8 @@ def visualize_segments(
         >>> from captum_gmar.visualization import visualize_segments
         >>> cup = {"cup": (100, 60, 300, 280)}
         >>> figure, axes = visualize_segments(torch.rand(14, 14), torch.rand(3, 300, 500), cup, use_pyplot=False)
-        >>> axes[1].texts[-1].get_text().split()[0]
-        'cup'
+        >>> [text.get_text().split()[0] for text in axes[1].texts if "\\n" in text.get_text()]
+        ['cup']
     """
     photo = photo_of(image)
     heat, masks = heat_of(attribution, photo, outlier_perc=outlier_perc), as_masks(segments, photo.size[::-1])

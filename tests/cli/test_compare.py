@@ -113,7 +113,7 @@ def test_size_interpolates(run, work, models):
         (["photo.png"], ["give IMAGE and --model, or neither"]),
         (["--model", "vit"], ["give IMAGE and --model, or neither"]),
         (["photo.png", "out", "--model", "vit"], ["unrecognized arguments: out"]),
-        (["--methods", "gmar-l1,gmar"], ["argument --methods", "Got 'gmar' instead. Near are gmar-l1"]),
+        (["--methods", "gmar-l1,gmar"], ["argument --methods", "Got 'gmar' instead. Near are gmar++, gmar-l1"]),
         (["--device", "a gpu"], ["argument --device: must be auto, cpu, cuda, cuda:n, mps or xpu"]),
         (["--output", "out/a.gif"], ["--output must end in one of .png"]),
         (["--save-table", "t.xlsx"], ["--save-table must end in one of .csv, .json, .md. Got 't.xlsx' instead"]),

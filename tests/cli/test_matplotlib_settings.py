@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_the_users_settings_change_no_picture(run, work, models):
 def test_the_other_commands_draw_alike(command, work, models, monkeypatch, module):
     from matplotlib import rc_context, rcParams, rcParamsDefault
 
-    from captum_gmar.cli import evaluate, heads
+    from captum_gmar.cli import evaluate, heads, sources
 
     sizes = []
 
@@ -34,7 +35,9 @@ def test_the_other_commands_draw_alike(command, work, models, monkeypatch, modul
         sizes.append(rcParams["font.size"])
         return 1, 0
 
-    monkeypatch.setattr({"evaluate": evaluate, "heads": heads}[module], "run_on_data", work_of)
+    monkeypatch.setattr(sources, "open_subject", lambda *_: nullcontext())
+    work_name = {evaluate: "_evaluate", heads: "_score_heads"}
+    monkeypatch.setattr(*next(item for item in work_name.items() if item[0].__name__.endswith(module)), work_of)
     with rc_context({"font.size": 30}):
         assert command(module, "photo.png", "--model", "m", "--output", "out/new").status == 0
         assert rcParams["font.size"] == 30

@@ -53,7 +53,7 @@ CURES = {
     "neither .csv nor .json": "Name the table so, or pass a folder of images.",
     "its mask is of": "Make mask and image of one size.",
     "must not be called 'random'": "Give the score another name.",
-    "at work there already": "Wait, or write to another folder.",
+    "is in use by this process already": "Wait, or write to another folder.",
     "it holds NaN or infinity": "Mend the array that the image was made of.",
     "the file is empty": "The copy was interrupted: fetch the file again.",
     "not an image in any format": "Convert it to PNG or JPEG.",
