@@ -121,7 +121,7 @@ def evaluations(model, images):
     counts = {"steps": 2, "ig_steps": 2, "repeats": 1}
     return {
         "evaluate": lambda: evaluate(model, data, ["gmar-l1"], **options).records(),
-        "evaluate_heads": lambda: evaluate_heads(model, data, ["entropy"], ablate=True, random_orders=1).records(),
+        "evaluate_heads": lambda: evaluate_heads(model, data, ["entropy"]).records(),
         "compare": lambda: [
             {key: value for key, value in row.items() if key in COMPARED}
             for row in compare(model, images[:1], ["gmar-l1", "input-x-gradient"], **counts).records()

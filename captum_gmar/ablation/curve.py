@@ -96,11 +96,6 @@ class HeadAblationCurve:
         return values
 
 
-def tenths(heads: int) -> list[int]:
-    """Return the default counts of silent heads: tenths from none to all."""
-    return sorted({round(heads * tenth / 10) for tenth in range(11)})
-
-
 @torch.no_grad()
 def head_ablation_curve(
     model: nn.Module,
@@ -175,26 +170,13 @@ def head_ablation_curve(
                 f"Expected importance of shape {tuple(shape)}, the model's layers and heads, but got "
                 f"{tuple(importance.shape)}."
             )
-        results.append(silencing_outcomes(model, logits, inputs, targets, orders, steps, fill))
+        chosen = [heads[:count] for heads in orders for count in steps]
+        rows = [_outcomes(model, logits, inputs, targets, heads, fill) for heads in chosen]
+        results.append(torch.stack(rows).cpu().view(len(orders), len(steps), len(OUTCOMES), -1))
     if not results:
         raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
     accuracy, logit, probability = torch.cat(results, -1).unbind(2)  # each (R, K, N)
     return HeadAblationCurve(torch.tensor(steps), accuracy, logit, probability, orders)
-
-
-@torch.no_grad()
-def silencing_outcomes(
-    model: nn.Module,
-    logits: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    targets: Target,
-    orders: Sequence[HeadOrder],
-    counts: Sequence[int],
-    fill: Tensor | None = None,
-) -> Tensor:
-    """Compute the ``OUTCOMES`` (R, K, 3, N) of N examples for R orders and K counts of silent heads, on the CPU."""
-    rows = [_outcomes(model, logits, inputs, targets, heads[:count], fill) for heads in orders for count in counts]
-    return torch.stack(rows).cpu().view(len(orders), len(counts), len(OUTCOMES), -1)
 
 
 def _outcomes(
@@ -233,7 +215,7 @@ def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, s
 
 def _check_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
     if counts is None:
-        return tenths(heads)
+        return sorted({round(heads * tenth / 10) for tenth in range(11)})
     steps = list(counts)
     is_valid = all(is_integer(count) and 0 <= count <= heads for count in steps)
     if not steps or not is_valid or steps != sorted(set(steps)):

@@ -3,12 +3,11 @@
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
 from captum_gmar.cli.evaluate import run_on_data
-from captum_gmar.cli.options import DRAWN_SCENES, add_device_and_size, add_sample, command_parser, method_name, path
+from captum_gmar.cli.options import add_device_and_size, add_sample, command_parser, method_name, path
 from captum_gmar.cli.terminal import print_text
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def add_command(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command; return how many images were explained and how many left out."""
-    name = arguments.data.resolve().stem if arguments.data else "built-in-scenes"
-    return run_on_data(arguments, _audit, arguments.output or Path(f"{name}-audit"), 1)
+    return run_on_data(arguments, _audit, "audit", 1)
 
 
 def _audit(arguments: argparse.Namespace, subject: "Subject", place: "Workplace") -> tuple[int, int]:
@@ -65,8 +63,7 @@ def _audit(arguments: argparse.Namespace, subject: "Subject", place: "Workplace"
     from captum_gmar.files.writing import write_text
     from captum_gmar.inspection._html import fill_page
 
-    limit = arguments.limit or (None if arguments.data else DRAWN_SCENES)
-    images, skipped = audit(subject, place, arguments.method, limit, arguments.seed)
+    images, skipped = audit(subject, place, arguments.method, arguments.limit, arguments.seed)
     assert place.folder is not None
     if place.processes.is_first:
         content, page = page_content(images, subject, arguments.method), place.folder / PAGE

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import EVALUATED
@@ -23,7 +24,6 @@ from captum_gmar.evaluation.catalogue import DEFAULT_REMOVALS, METRICS, REMOVALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from captum_gmar.evaluation.data.subject import Subject
     from captum_gmar.evaluation.runs.run import Workplace
@@ -121,18 +121,18 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command; return how many images were measured and how many left out."""
-    return run_on_data(arguments, _evaluate, arguments.output, 2)
+    return run_on_data(arguments, _evaluate, "evaluate", 2)
 
 
 def run_on_data(
     arguments: argparse.Namespace,
     work: "Callable[[argparse.Namespace, Subject, Workplace], tuple[int, int]]",
-    folder: "Path",
+    name: str,
     objects: int,
 ) -> tuple[int, int]:
     """Run work, which returns how many images were measured and left out, in this process and others of torchrun.
 
-    Without data it is about built-in scenes of so many objects.
+    Without data it is about built-in scenes of so many objects. ``name`` ends that of the folder, where none is given.
     """
     if bool(arguments.data) != bool(arguments.model):
         raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
@@ -144,6 +144,10 @@ def run_on_data(
 
     device = choose_device(local_device(arguments.device))
     command = shlex.join(["captum-gmar", *arguments.given])
+    arguments.limit = arguments.limit or (None if arguments.data else DRAWN_SCENES)
+    folder = arguments.output or Path(
+        f"{arguments.data.resolve().stem if arguments.data else 'built-in-scenes'}-{name}"
+    )
     with default_drawing(), joined_processes(device) as processes, open_subject(arguments, device, objects) as subject:
         listener = listener_of("the same command", speaks=processes.is_first)
         try:
@@ -181,7 +185,7 @@ def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationS
         target=arguments.target or ("predicted" if arguments.data else "label"),
         steps=arguments.steps,
         seed=arguments.seed,
-        limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),
+        limit=arguments.limit,
         part=arguments.part,
         batch_size=arguments.batch_size,
         precision=arguments.precision,

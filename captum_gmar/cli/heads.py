@@ -1,46 +1,39 @@
-"""``captum-gmar heads``: how much each attention head matters, over images, and whether such scores mean anything."""
+"""``captum-gmar heads``: how much each attention head matters, over images."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.cli.evaluate import DATA_HELP, add_data, run_on_data
-from captum_gmar.cli.options import DRAWN_SCENES, AddNames, add_resources, add_sample, command_parser, names_of, path
+from captum_gmar.cli.options import AddNames, add_resources, add_sample, command_parser, names_of, path
 from captum_gmar.cli.terminal import print_text
-from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, RANDOM_ORDERS, SCORES
+from captum_gmar.evaluation.catalogue import DEFAULT_SCORES, SCORES
 
 if TYPE_CHECKING:
     from captum_gmar.evaluation.data.subject import Subject
     from captum_gmar.evaluation.runs.run import Workplace
 
-DESCRIPTION = f"""\
+DESCRIPTION = """\
 Scores the attention heads of an image classifier: how much each matters to the
 class that is explained, on average over images. It prints a table of layers and
-heads and draws it. With --ablate it asks whether the scores mean anything: it
-silences heads in order of each score and follows what becomes of the
-predictions, against {RANDOM_ORDERS} random orders.
+heads and draws it.
 """
 
 EPILOG = f"""\
 scores:
   gmar-l1, gmar-l2  GMAR's head importance, a share of its layer: the L1 or L2
-    norm of the gradient of the class's logit with respect to the head's
-    attention
+    norm of the class logit's gradient with respect to the head's attention
   mask-gradient     of Michel et al.: how much the loss would change, to first
     order, if the head were silenced; nats (of the logit, where the model has
     one class or several at once)
-  entropy           of the head's attention, in nats: how widely it looks; it
-    knows nothing of the class, and "most first" means the widest first
+  entropy           of the attention, in nats; it knows nothing of the class
 
 {DATA_HELP}
-Without DATA and --model heads of the built-in
-model are scored on built-in scenes of one object each.
+Without DATA and --model heads of the built-in model are scored on built-in
+scenes of one object each.
 
 RESULTS holds heads.md, heads.csv (mean and standard deviation over the images,
-of all and by class), heads.png, settings.json, skipped.csv where images were
-left out, and journal/: killed at any moment, the same command goes on where it
-stopped. With --ablate also ablation.csv and ablation.png: heads are ranked by
-one half of the images and silenced on the other half, both drawn by --seed.
+of all and by class), heads.png, settings.json, skipped.csv for images left out,
+and journal/: killed at any moment, the same command goes on where it stopped.
 
 exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
   130 interrupted
@@ -49,7 +42,7 @@ exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
 
 def add_command(subparsers: Any) -> None:
     """Declare the command and its arguments."""
-    about = "score attention heads, and test the scores"
+    about = "score attention heads"
     parser = command_parser(subparsers, "heads", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add_data(parser)
@@ -67,7 +60,6 @@ def add_command(subparsers: Any) -> None:
         help="the class explained: predicted (default), label (of each image in DATA; default for the built-in "
         "scenes), or for all images a class index or label",
     )
-    add("--ablate", action="store_true", help="also silence heads in order of each score, see below")
     add_sample(parser)
     add("--output", type=path, metavar="RESULTS", help="folder of the results (default: <data>-heads), see below")
     add_resources(parser, batch_size=4)
@@ -75,8 +67,7 @@ def add_command(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command; return how many images were scored and how many left out."""
-    name = arguments.data.resolve().stem if arguments.data else "built-in-scenes"
-    return run_on_data(arguments, _score_heads, arguments.output or Path(f"{name}-heads"), 1)
+    return run_on_data(arguments, _score_heads, "heads", 1)
 
 
 def _score_heads(arguments: argparse.Namespace, subject: "Subject", place: "Workplace") -> tuple[int, int]:
@@ -84,15 +75,9 @@ def _score_heads(arguments: argparse.Namespace, subject: "Subject", place: "Work
     from captum_gmar.evaluation.runs.progress import count
     from captum_gmar.evaluation.settings import HeadSettings
 
-    settings = HeadSettings(
-        scores=tuple(arguments.scores),
-        target=("predicted" if arguments.data else "label") if arguments.target is None else arguments.target,
-        ablate=arguments.ablate,
-        limit=arguments.limit or (None if arguments.data else DRAWN_SCENES),
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-    )
-    results = run_heads(settings, subject, place)
+    target = ("predicted" if arguments.data else "label") if arguments.target is None else arguments.target
+    given = arguments.limit, arguments.seed, arguments.batch_size
+    results = run_heads(HeadSettings(tuple(arguments.scores), target, *given), subject, place)
     if place.folder and place.processes.is_first:
         scored = f"{count(len(results.images))} scored for {results.explained}: {place.folder / 'heads.md'}"
         print_text(f"{results.tables()}\n\n{scored}")

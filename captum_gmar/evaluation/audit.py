@@ -20,7 +20,7 @@ from captum_gmar.classifier.class_names import find_classes
 from captum_gmar.evaluation.data.subject import Subject, sample_numbers
 from captum_gmar.evaluation.runs.batches import Batches, Examples, Skipped
 from captum_gmar.evaluation.runs.journal import Record
-from captum_gmar.evaluation.runs.run import Run, Workplace, list_reasons, start_run
+from captum_gmar.evaluation.runs.run import Run, Workplace, start_run
 from captum_gmar.metrics import relevance_by_segment
 from captum_gmar.metrics._statistics import FEWEST
 from captum_gmar.visualization._heatmap import Array
@@ -80,13 +80,8 @@ def audit(
     explainer = Explainer([method], subject.classifier.model, subject.classifier.logits)
     with start_run(place, {**subject.fingerprints(), "method": method}) as folder:
         work = partial(_measure, subject, explainer, known)
-        kept, skipped = Run(batches, folder, place, size).finish(
-            numbers, lambda methods, seconds, *batch: work(*batch), name="explaining"
-        )
-        known_numbers = sorted({*numbers} & {*kept.records})
-        records = place.processes.first(lambda: [kept.records[number][-1] for number in known_numbers])
-    if not records:
-        raise ValueError(f"data must hold images that can be explained. Got none: {list_reasons(skipped)}")
+        run = Run(batches, folder, place, size)
+        records, skipped = run.measure_once(numbers, work, "explaining", "explained")
     return [_read_record(record) for record in records], skipped
 
 

@@ -91,7 +91,6 @@ _SCORES = (
 
 SCORES: Mapping[str, HeadScoreEntry] = {entry.name: entry for entry in _SCORES}
 DEFAULT_SCORES = ("gmar-l1", "mask-gradient")
-RANDOM_ORDERS = 10  # to compare the orders of the scores with
 
 DEFAULT_REMOVALS = ("blur",)
 _DEFAULT_METRICS = ("insertion", "deletion", "average-drop", "average-increase", "average-gain")

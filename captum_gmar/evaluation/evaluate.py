@@ -18,10 +18,16 @@ from captum_gmar.evaluation.faithfulness import Faithfulness
 from captum_gmar.evaluation.reports.evaluation_result import Evaluation
 from captum_gmar.evaluation.reports.report import Provenance, Tables, summarise
 from captum_gmar.evaluation.runs.batches import Skipped, first_pixels
-from captum_gmar.evaluation.runs.folder import check_output
 from captum_gmar.evaluation.runs.journal import Batch, Result, missing_methods, result_of
-from captum_gmar.evaluation.runs.progress import warning_listener
-from captum_gmar.evaluation.runs.run import Run, Workplace, list_reasons, report_skipped, start_run, warn_of_skipped
+from captum_gmar.evaluation.runs.run import (
+    Run,
+    Workplace,
+    list_reasons,
+    report_skipped,
+    start_run,
+    warn_of_skipped,
+    workplace_of_call,
+)
 from captum_gmar.evaluation.settings import EvaluationSettings, complete_settings
 from captum_gmar.metrics.controls import CONTROLS
 
@@ -141,9 +147,7 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
     )
-    listener = warning_listener(show_progress, is_kept=output is not None)
-    place = Workplace(check_output(output), listener, "captum_gmar.evaluate(...)")
-    evaluation, _ = run_evaluation(settings, chosen, subject, place)
+    evaluation, _ = run_evaluation(settings, chosen, subject, workplace_of_call(output, show_progress, "evaluate"))
     if not evaluation.results:
         raise ValueError(f"data must hold images that can be measured. Got none: {list_reasons(evaluation.skipped)}")
     warn_of_skipped(evaluation.skipped)

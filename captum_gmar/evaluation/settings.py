@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from captum_gmar.ablation.importance import HeadScore
 from captum_gmar.attr.catalogue import STEPS
 from captum_gmar.engine.models.patch_grid import patch_grid
 from captum_gmar.evaluation.catalogue import (
     DEFAULT_REMOVALS,
     DEFAULT_SCORES,
     METRICS,
-    RANDOM_ORDERS,
     REMOVALS,
     check_name,
     default_metrics,
@@ -60,18 +60,15 @@ class EvaluationSettings:
 class HeadSettings:
     """The settings of :func:`captum_gmar.evaluate_heads`."""
 
-    scores: tuple[str, ...] = DEFAULT_SCORES  # names
+    scores: Sequence[str] | Mapping[str, HeadScore] = DEFAULT_SCORES  # names, or functions by name
     target: str | int = "predicted"  # or "label", a class index or a class name
-    ablate: bool = False  # whether heads are silenced in the order of each score
-    random_orders: int = RANDOM_ORDERS  # to compare with
     limit: int | None = None  # of images; None: all
-    seed: int = 0  # of images and random orders
+    seed: int = 0  # of everything that is sampled
     batch_size: int | None = None  # images in a pass; None: what suits the device
 
     def __post_init__(self) -> None:
         if not self.scores:
             raise ValueError("scores must hold at least one. Got none instead.")
-        check_count(self.random_orders, "random_orders")
         _check_numbers(self.seed, limit=self.limit, batch_size=self.batch_size)
 
 

@@ -9,8 +9,7 @@ from captum_gmar import GMARAttribution
 from cli.commandline import LABELS, as_torchrun, rows, save_photo, written
 
 IMAGES = 10
-ABLATE = ("--ablate", "--batch-size", 5)
-TABLES = ("heads.csv", "ablation.csv")
+BATCHES = ("--batch-size", 5)
 
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -34,15 +33,15 @@ def heads(command, models):
 
 
 def content(folder):
-    """The tables, which must not change from run to run."""
-    return {name: (folder / name).read_text() for name in TABLES}
+    """The table, which must not change from run to run."""
+    return (folder / "heads.csv").read_text()
 
 
 def test_several_processes_give_what_one_gives(data, heads, models, nursery):
     """Images that cannot be read are told once."""
     with data.open("a") as file:
         file.write("\nnone.png,0")
-    words = list(map(str, ("heads", data, "--model", models / "vit", *ABLATE, "--output", "shared")))
+    words = list(map(str, ("heads", data, "--model", models / "vit", *BATCHES, "--output", "shared")))
     (data.parent / "said").touch()
     ends = nursery.run(words, data.parent, copies=as_torchrun(2), out=str(data.parent / "said"))
     assert [ended.status for ended in ends] == [1, 0], ends
@@ -52,24 +51,23 @@ def test_several_processes_give_what_one_gives(data, heads, models, nursery):
     said = [line for line in (data.parent / "said").read_text().splitlines() if not line.startswith("[Gloo]")]
     assert said[-1] == f"{IMAGES} images scored for the predicted class: shared/heads.md"
     assert len([line for line in said if line.startswith("## ")]) == 2  # the tables are printed once
-    assert heads(data, *ABLATE, "--output", "alone").status == 1
+    assert heads(data, *BATCHES, "--output", "alone").status == 1
     assert content(data.parent / "shared") == content(data.parent / "alone")
     assert len(list((data.parent / "shared" / "journal").glob("process-*.jsonl"))) == 2
 
 
 def test_results(data, heads, drawn):
-    heads(data, *ABLATE, "--scores", "all", "--output", "results")
+    heads(data, *BATCHES, "--scores", "all", "--output", "results")
     folder = data.parent / "results"
     assert [name for name in written(folder) if not name.startswith(".")] == [
-        *("ablation.csv", "ablation.png", "heads.csv", "heads.md", "heads.png", "journal", "settings.json")
+        *("heads.csv", "heads.md", "heads.png", "journal", "settings.json")
     ]
     report = (folder / "heads.md").read_text()
-    for part in ("gmar-l1, share of its layer", "mask-gradient, nats", "10 images", "predicted class", "on 5 others"):
+    for part in ("gmar-l1, share of its layer", "mask-gradient, nats", "10 images", "predicted class"):
         assert part in report
-    for name in ("heads.png", "ablation.png"):
-        with Image.open(folder / name) as picture:
-            assert min(picture.size) > 300
-            assert len(picture.convert("RGB").getcolors(2**24) or ()) > 50
+    with Image.open(folder / "heads.png") as picture:
+        assert min(picture.size) > 300
+        assert len(picture.convert("RGB").getcolors(2**24) or ()) > 50
     assert json.loads((folder / "settings.json").read_text())["settings"]["scores"][0] == "gmar-l1"
 
 
@@ -106,7 +104,7 @@ def test_built_in_scenes(work, heads):
 
 def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     (data.parent / "3.png").write_bytes(b"no image")
-    done = heads(data, *ABLATE, "--output", "results")
+    done = heads(data, *BATCHES, "--output", "results")
     assert done.status == 1
     assert len(done.err.splitlines()) == 1
     assert "3.png: not an image" in done.err
@@ -120,7 +118,6 @@ def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     ("arguments", "expected"),
     [
         (["--scores", "gmar-l1,taylor"], "Got 'taylor' instead"),
-        (["--ablate", "--limit", "1", "--output", "results"], "--ablate requires two images or more"),
         (["--target", "dog"], "--target must be predicted, label, an index or a label. Got 'dog'"),
         (["--output", "data.csv"], "data.csv: must be a new or empty folder, or one of results"),
     ],
@@ -135,12 +132,11 @@ def test_bad_options(data, heads, arguments, expected):
     [
         ("nan", "gmar-l1: "),
         ("resnet", "gmar-l1: Found no patch size"),
-        ("one", "several classes"),
         ("none", "no such folder"),
     ],
 )
 def test_bad_models(data, heads, model, expected):
-    done = heads(data, "--ablate", "--output", "results", model=model)
+    done = heads(data, "--output", "results", model=model)
     assert (done.status, done.out) == (2, "")
     assert expected in done.err.splitlines()[-1]
     assert done.err.splitlines()[-1].startswith("captum-gmar: error: ")

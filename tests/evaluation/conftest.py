@@ -35,15 +35,14 @@ def labelled():
 
 
 @pytest.fixture(scope="session")
-def ablate(make_vit, labelled):
-    """Scores heads and silences them, against three random orders."""
+def score(make_vit, labelled):
+    """Scores heads."""
     vit = make_vit()
 
-    def ablate(**options):
-        usual = {"ablate": True, "random_orders": 3, "batch_size": 3, "target": "label"}
-        return evaluate_heads(vit, labelled, **{**usual, **options})
+    def score(**options):
+        return evaluate_heads(vit, labelled, **{"batch_size": 3, "target": "label", **options})
 
-    return ablate
+    return score
 
 
 @pytest.fixture(scope="session")
@@ -53,5 +52,5 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def whole(ablate, folder):
-    return ablate(output=folder)
+def whole(score, folder):
+    return score(output=folder)

@@ -58,11 +58,7 @@ def batch(data):
 
 def content(folder):
     """The tables, which must not change from run to run."""
-    return {
-        name: (folder / name).read_text()
-        for name in ("heads.csv", "ablation.csv", "heads.md")
-        if (folder / name).exists()
-    }
+    return {name: (folder / name).read_text() for name in ("heads.csv", "heads.md") if (folder / name).exists()}
 
 
 def number_of(name):

@@ -21,7 +21,6 @@ from captum_gmar.evaluation.settings import EvaluationSettings, HeadSettings
         (HeadSettings, {"scores": ()}, r"scores must hold at least one\. Got none instead"),
         (HeadSettings, {"limit": 0}, r"limit must be an integer, one or more\. Got 0 instead"),
         (HeadSettings, {"seed": -1}, r"seed must be an integer, zero or more\. Got -1 instead"),
-        (HeadSettings, {"random_orders": 1.0}, r"random_orders must be an integer, one or more\. Got 1\.0 instead"),
         (HeadSettings, {"batch_size": True}, r"batch_size must be an integer, one or more\. Got True instead"),
     ],
 )

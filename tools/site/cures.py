@@ -52,7 +52,6 @@ CURES = {
     "cannot be read as a mask": "Save the mask as an image of the photo's size: zero where the object is not.",
     "neither .csv nor .json": "Name the table so, or pass a folder of images.",
     "its mask is of": "Make mask and image of one size.",
-    "must not be called 'random'": "Give the score another name.",
     "is in use by this process already": "Wait, or write to another folder.",
     "it holds NaN or infinity": "Mend the array that the image was made of.",
     "the file is empty": "The copy was interrupted: fetch the file again.",

@@ -102,11 +102,6 @@ def summarise_quantity(quantity: Quantity, values: Mapping[str, Sequence[float]]
     return Summary(quantity, methods, examples, estimates, differences)
 
 
-def mean_interval(values: Sequence[float], seed: int = 0) -> Estimate:
-    """Return the mean of values with its interval, as :func:`summarise_quantity`."""
-    return summarise_quantity(Quantity("", ""), {"": list(values)}, seed).means[0]
-
-
 def order_summaries(summaries: Sequence[Summary], metrics: Sequence[str], removals: Sequence[str]) -> list[Summary]:
     """Sort by metric, then by removal, each in the order of the settings."""
     order = [*metrics, DIFFERENCE]

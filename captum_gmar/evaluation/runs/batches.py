@@ -77,20 +77,17 @@ class Batches:
     any_done: bool = False  # whether any example was ever finished; if not, the model may be to blame for failures
     failures: list[Exception] = field(default_factory=list)  # as long as nothing is finished
 
-    def finish(
-        self, numbers: Sequence[int], measure: Measure[Value], targets: Callable[[int], int] | None = None
-    ) -> tuple[list[Value], list[Skipped]]:
+    def finish(self, numbers: Sequence[int], measure: Measure[Value]) -> tuple[list[Value], list[Skipped]]:
         """Measure these examples; return the values and the examples that could not be read or measured.
 
-        ``measure`` is called for those of one size, and again for each where it fails. ``targets`` returns that of an
-        example's number, if not the preparation. If examples fail one after the other and none was ever finished, the
-        first error is raised.
+        ``measure`` is called for those of one size, and again for each where it fails. If examples fail one after the
+        other and none was ever finished, the first error is raised.
         """
         read: list[ReadExample] = []
         skipped: list[Skipped] = []
         for number in numbers:
             try:
-                read.append(self.read(number, targets))
+                read.append(self.read(number))
             except (OSError, ValueError) as error:
                 skipped.append(self._skip(number, error))
         results: list[Value] = []
@@ -103,14 +100,14 @@ class Batches:
             raise self.failures[0]
         return results, skipped
 
-    def read(self, number: int, targets: Callable[[int], int] | None = None) -> ReadExample:
+    def read(self, number: int) -> ReadExample:
         """Read an example."""
         example = self.examples[number]
         identity = example.identity()
         image = example.read()
         pixels = image if isinstance(image, Tensor) else self.prepare.pixels(image)
-        target = targets(number) if targets else self.prepare.target(example)
-        return ReadExample(number, identity, pixels, self._mask(example, image, pixels), target)
+        mask = self._mask(example, image, pixels)
+        return ReadExample(number, identity, pixels, mask, self.prepare.target(example))
 
     def _mask(self, example: Example, image: Image.Image | Tensor, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[2:]

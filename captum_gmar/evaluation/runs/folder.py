@@ -76,7 +76,7 @@ def check_free(folder: Path) -> None:
 
 def has_results(folder: Path) -> bool:
     """Return whether anything is finished."""
-    return any(path.stat().st_size for path in (folder / JOURNAL).glob("**/process-*.jsonl"))
+    return any(path.stat().st_size for path in (folder / JOURNAL).glob("process-*.jsonl"))
 
 
 def check_output(output: object) -> Path | None:

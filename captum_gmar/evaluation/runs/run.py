@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import versions
-from captum_gmar.evaluation.runs.batches import Batches, Examples, Skipped
-from captum_gmar.evaluation.runs.folder import JOURNAL, use_folder
+from captum_gmar.evaluation.runs.batches import Batches, Examples, Measure, Skipped
+from captum_gmar.evaluation.runs.folder import JOURNAL, check_output, use_folder
 from captum_gmar.evaluation.runs.journal import Batch, Record, open_journal, read_batches
 from captum_gmar.evaluation.runs.processes import Processes
-from captum_gmar.evaluation.runs.progress import Listener, count, progress
+from captum_gmar.evaluation.runs.progress import Listener, count, progress, warning_listener
 
 Methods: TypeAlias = tuple[str, ...]
 Work: TypeAlias = Callable[[Methods, dict[str, float], Examples, int], list[Record]]
@@ -39,6 +39,12 @@ class Workplace(NamedTuple):
     listener: Listener
     command: str  # for the report
     processes: Processes = Processes(0, 1)
+
+
+def workplace_of_call(output: object, show_progress: bool, name: str) -> Workplace:
+    """Return the place of a run that a call of this package's function ``name`` asks for."""
+    listener = warning_listener(show_progress, is_kept=output is not None)
+    return Workplace(check_output(output), listener, f"captum_gmar.{name}(...)")
 
 
 @contextmanager
@@ -79,25 +85,21 @@ class Run:
         work: Work,
         methods: Methods = ("",),
         lacks: Callable[[Sequence[Record]], Iterable[str]] = lambda records: (),
-        targets: Callable[[int], int] | None = None,
-        part: str = "",
         name: str | None = None,
     ) -> tuple[Kept, list[Skipped]]:
         """Measure the examples that are not kept yet. No process returns before all are done.
 
-        ``lacks`` returns the methods that the records of an example lack, ``targets`` that of an example's number, if
-        not those of the batches; ``part`` is a subfolder of the journal, and ``name`` that of the work, for the
+        ``lacks`` returns the methods that the records of an example lack; ``name`` is that of the work, for the
         progress. Return all that is kept in the first process, nothing in others, and in every process what was
         skipped.
         """
-        journal, examples = self.folder / JOURNAL / part, self.batches.examples
+        journal, examples = self.folder / JOURNAL, self.batches.examples
         kept = Kept({}, [], [])
 
         def find_missing() -> tuple[dict[Methods, set[int]], bool]:
             nonlocal kept
             kept = match_batches(read_batches(journal), examples)
-            if not part:
-                _report_changed(kept.changed, self.place.listener)
+            _report_changed(kept.changed, self.place.listener)
             missing: dict[Methods, set[int]] = {}
             for number in numbers:
                 lacking = tuple(lacks(kept.records[number])) if number in kept.records else methods
@@ -109,13 +111,26 @@ class Run:
         self.batches.any_done = self.batches.any_done or any_done
         skipped = dict[int, Skipped]()
         for lacking, chosen in missing.items():
-            measure = partial(self._measure, lacking, work, targets)
-            skips = self._share(numbers, chosen, journal, measure, name)
+            skips = self._share(numbers, chosen, journal, partial(self._measure, lacking, work), name)
             skipped |= {skip.number: skip for skip in skips}
         if missing and self.place.processes.is_first:
             kept = match_batches(read_batches(journal), examples)
         self._raise_failure(any(number in kept.records and not lacks(kept.records[number]) for number in numbers))
         return kept, list(skipped.values())
+
+    def measure_once(
+        self, numbers: Sequence[int], measure: Measure[Record], name: str, done: str
+    ) -> tuple[list[Record], list[Skipped]]:
+        """Return the last record of every example that can be measured, in the order of the data, and what was skipped.
+
+        ``name`` is that of the work, for the progress, and ``done`` what it does to images, for the error without any.
+        """
+        kept, skipped = self.finish(numbers, lambda methods, seconds, *batch: measure(*batch), name=name)
+        chosen = sorted({*numbers} & {*kept.records})
+        records = self.place.processes.first(lambda: [kept.records[number][-1] for number in chosen])
+        if not records:
+            raise ValueError(f"data must hold images that can be {done}. Got none: {list_reasons(skipped)}")
+        return records, skipped
 
     def _raise_failure(self, is_done: bool) -> None:
         """Raise the first failure if no example succeeded in the first process."""
@@ -126,11 +141,9 @@ class Run:
         for reason in filter(None, reasons):
             raise failures[0] if failures else RuntimeError(reason)
 
-    def _measure(
-        self, methods: Methods, work: Work, targets: Callable[[int], int] | None, numbers: Sequence[int]
-    ) -> tuple[Batch, list[Skipped]]:
+    def _measure(self, methods: Methods, work: Work, numbers: Sequence[int]) -> tuple[Batch, list[Skipped]]:
         seconds: dict[str, float] = {}
-        records, skipped = self.batches.finish(numbers, partial(work, methods, seconds), targets)
+        records, skipped = self.batches.finish(numbers, partial(work, methods, seconds))
         return Batch(tuple(records), seconds), skipped
 
     def _share(
