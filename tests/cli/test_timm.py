@@ -10,7 +10,7 @@ from PIL import Image
 pytest.importorskip("timm", reason="timm is not installed; it needs torchvision")
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
-from captum_gmar import GMARAttribution
+from captum_gmar import GMARAttribution, TokenEvidence
 from captum_gmar.classifier import load_classifier
 from captum_gmar.cli import main as cli
 from cli.commandline import save_photo
@@ -97,7 +97,8 @@ def test_the_command_s_maps_are_the_library_s(folder, classifier, photos):
     assert cli.main(["explain", "photos/1.png", "--model", str(folder), "--save-array", "maps.npz"]) == 0
     pixels = classifier.pixel_values(Image.open(photos / "1.png"))
     target = int(classifier.logits(pixels).argmax())
-    expected = GMARAttribution(classifier.model).relevance(pixels, target)
+    methods = TokenEvidence(classifier.model), GMARAttribution(classifier.model)
     with np.load("maps.npz") as arrays:
-        found = next(arrays[name] for name in arrays.files if arrays[name].shape[-2:] == (4, 4))
-    np.testing.assert_allclose(np.squeeze(found), expected[0].numpy(), rtol=1e-5)
+        assert arrays["method"].tolist() == ["token-evidence", "gmar-l1"]
+        for found, method in zip(arrays["relevance"], methods, strict=True):
+            np.testing.assert_allclose(found, method.relevance(pixels, target).numpy(), rtol=1e-4, atol=1e-6)
