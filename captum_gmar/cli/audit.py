@@ -79,8 +79,8 @@ def page_content(images: "Sequence[AuditedImage]", subject: "Subject", method: s
     from captum_gmar.evaluation.data.subject import versions
 
     draw = _Pictures(subject)
-    by_share = sorted(images, key=lambda image: image.share)
-    surprising = [image for image in by_share if image.label is not None] or by_share
+    ordered_images = sorted(images, key=lambda image: image.share)
+    surprising = [image for image in ordered_images if image.label is not None] or ordered_images
     pairs = defaultdict(list)
     for image in filter(lambda image: image.is_wrong, images):
         pairs[image.label, image.predicted].append(image)

@@ -52,10 +52,10 @@ class AnswerPage:
         words = attribution.words()
         maps = [_word_maps(words, number, image) for number, image in enumerate(pictures)]
         shares = words.shares()
-        of_pictures = shares["pictures"] * words.totals
+        picture_evidence = shares["pictures"] * words.totals
         content = {
             "words": words.tokens,
-            "first": int((of_pictures if attribution.pictures else words.totals).argmax()),
+            "first": int((picture_evidence if attribution.pictures else words.totals).argmax()),
             "shares": {name: [round(share, 3) for share in part.tolist()] for name, part in shares.items()},
             "pictures": maps if attribution.sound is None else [sound_picture(words)],
             "model": model,

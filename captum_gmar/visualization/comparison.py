@@ -142,11 +142,11 @@ def _share_scales(
     heats: Mapping[str, list[Heat]], label: str | Mapping[str, str] | None, outlier_perc: float
 ) -> dict[str, list[Heat]]:
     """Return the maps of every method in the scale of all maps with the same label."""
-    by_label: dict[Any, list[str]] = {}
+    names_by_label: dict[Any, list[str]] = {}
     for name, maps in heats.items():
-        by_label.setdefault((_text_for_method(label, name), maps[0].is_of_pixels), []).append(name)
+        names_by_label.setdefault((_text_for_method(label, name), maps[0].is_of_pixels), []).append(name)
     shared: dict[str, list[Heat]] = {}
-    for names in by_label.values():
+    for names in names_by_label.values():
         scaled = iter(scale_together([heat for name in names for heat in heats[name]], "attributions", outlier_perc))
         shared |= {name: [next(scaled) for _ in heats[name]] for name in names}
     return {name: shared[name] for name in heats}

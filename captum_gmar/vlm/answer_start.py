@@ -31,10 +31,10 @@ def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_
             f"{type(model).__name__} must have a decoder_start_token_id in its generation_config, with which its "
             "answers begin. Got none."
         )
-    without_times = getattr(settings, "no_timestamps_token_id", None)
-    if without_times is None and model.config.model_type == "whisper" and tokenizer is not None:
-        without_times = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
-    tokens = [start, *_language_and_task(model, arguments, gen_args), without_times]
+    no_times_token = getattr(settings, "no_timestamps_token_id", None)
+    if no_times_token is None and model.config.model_type == "whisper" and tokenizer is not None:
+        no_times_token = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
+    tokens = [start, *_language_and_task(model, arguments, gen_args), no_times_token]
     return torch.tensor([[token for token in tokens if token is not None]], device=device)
 
 

@@ -175,8 +175,8 @@ class AnswerEvidence:
         ids = None if has_encoder(self.model) else arguments.get("input_ids")
         if ids is None or ids.shape[1] != length or pictures is None:
             return ()
-        of_pictures = {place for picture in pictures if not picture.is_encoded for place in picture.positions.tolist()}
-        places = [place for place in range(length) if place not in of_pictures]
+        image_slots = {place for picture in pictures if not picture.is_encoded for place in picture.positions.tolist()}
+        places = [place for place in range(length) if place not in image_slots]
         texts = dict(zip(places, token_texts(self.tokenizer, ids[0, places].tolist()), strict=True))
         return tuple(texts.get(place, "") for place in range(length))
 

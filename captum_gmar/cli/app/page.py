@@ -178,8 +178,8 @@ def _connect_patches(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
         if image is None:
             raise ValueError(NO_IMAGE)
         width, height = view_of_model(load(model), image).size
-        from_patches = [name for name in names if METHODS[name].takes_tokens]
-        name = from_patches[0] if from_patches else GMAR
+        patch_methods = [name for name in names if METHODS[name].takes_tokens]
+        name = patch_methods[0] if patch_methods else GMAR
         return show(image, model, target, (event.index[0] / width, event.index[1] / height), name)
 
     reply.maps.select(click_map, [form.image, form.model, reply.drawn], [reply.patch, reply.status])

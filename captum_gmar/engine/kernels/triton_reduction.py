@@ -128,9 +128,9 @@ def choose_launch(precision: torch.dtype, padded: int, *, sums_rows: bool, capab
     """
     is_old, is_large = capability < 80, padded > 64
     if precision == torch.float32:
-        in_tensor_cores = not is_old and not is_large
+        uses_tensor_cores = not is_old and not is_large
         tile = 16 if is_old and is_large else 32
-        return Launch(tile, 4 if in_tensor_cores else 8, "tf32x3" if in_tensor_cores else "ieee")
+        return Launch(tile, 4 if uses_tensor_cores else 8, "tf32x3" if uses_tensor_cores else "ieee")
     if is_old or padded > 128:
         return Launch(16 if sums_rows or is_large else 32, 8 if is_old and sums_rows and is_large else 4, "ieee")
     return Launch(32 if sums_rows or is_large else 64, 4, "ieee")
