@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from installed import HAS_TRANSFORMERS_5
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from captum_gmar import AttentionEvidence, TokenEvidence
 from captum_gmar.attr.methods import get_method
 
+LAYERS = "layers" if HAS_TRANSFORMERS_5 else "encoder.layer"
 METHODS = ["gmar-l1", "gmar++", "rollout", "token-evidence", "attention-evidence", "libra-fullgrad+", "legrad"]
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -161,7 +163,7 @@ def test_dynamic_int8(method):
 
 def test_half_a_model():
     model = make_model()
-    model.vit.layers[1].to("meta")
+    model.vit.get_submodule(LAYERS)[1].to("meta")
     with pytest.raises(RuntimeError, match=r"^ViTForImageClassification must have all of its weights, but those of"):
         relevance("token-evidence", model)
 
@@ -238,6 +240,7 @@ def test_data_parallel():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a POSIX system")
+@pytest.mark.skipif(not HAS_TRANSFORMERS_5, reason="the layers have other names before transformers 5")
 def test_two_processes():
     """Fully sharded, tensor parallel and data parallel models, each in two processes."""
     script = Path(__file__).with_name("two_processes.py")

@@ -25,7 +25,6 @@ from captum_gmar.demo import (
 )
 from captum_gmar.demo.drawing import SIZE
 from captum_gmar.demo.patches import patch_shares
-from tools.answering_model.questions import questions_of
 
 MODEL = Path(captum_gmar.demo.__file__).parent / "model"
 FRESH_SEEDS = range(700_000, 700_400)  # neither training nor the card's accuracy used them
@@ -59,10 +58,11 @@ def test_the_answering_model_s_files_are_small():
 
 
 def test_answers_are_right_and_their_words_are_on_their_objects(answering):
+    tools = pytest.importorskip("tools.answering_model.questions", reason="they stand in a checkout")
     evidence, right, words, shares = AnswerEvidence(*answering), 0, 0, []
     for seed in SEEDS:
         scene = make_scene(seed, 2)
-        for question in questions_of(scene)[:3]:
+        for question in tools.questions_of(scene)[:3]:
             answer = evidence.attribute(question.prompt, images=load_scene(seed, objects=2).image).words()
             words += len(question.words)
             right += sum(word.text == other for word, other in zip(question.words, answer.tokens, strict=False))

@@ -3,6 +3,8 @@
 import pytest
 from installed import has_triton
 
+pytest.importorskip("tools.kernels", reason="the tools are not installed; they stand in a checkout")
+
 from tools.kernels import all_forms, compile_kernel
 
 pytestmark = pytest.mark.skipif(not has_triton(3, 6), reason="there is no Triton with a compiler of its own")

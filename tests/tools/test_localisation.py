@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+pytest.importorskip("tools.demo_model.localisation", reason="the tools are not installed; they stand in a checkout")
+
 from captum_gmar import GMARAttribution
 from captum_gmar.demo import load_model, make_scene
 from captum_gmar.demo.patches import scene_pixel_values
