@@ -1,4 +1,4 @@
-"""What people use who have many passes for a map, at budgets that token evidence takes as well.
+"""Rivals that take many passes for a map, at budgets that token evidence takes as well.
 
 A pass is one forward and one backward pass; a forward pass alone counts a third of it. Masks are over patches, set to
 zero, which is the mean colour of the data.

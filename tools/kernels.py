@@ -34,7 +34,7 @@ TENSORS, SUMMED = ("Q", "K", "V", "G"), ("LSE", "TOTALS", "NORMS", "ROW", "COLUM
 
 
 class Usage(NamedTuple):
-    """What a compiled kernel takes."""
+    """Resources of a compiled kernel."""
 
     registers: int
     stack: int

@@ -22,7 +22,7 @@ HEADER = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What :func:`compare` returns. A notebook shows it as its table; so does ``print``."""
+    """The result of :func:`compare`. A notebook shows it as its table; so does ``print``."""
 
     methods: tuple[MethodResult, ...]  # what was measured of each, in the given order
     controls: tuple[MethodResult, ...]  # the same of random map, uniform map and centre blob

@@ -1,4 +1,4 @@
-"""How often a method runs a model, forward and backward, and how long it takes."""
+"""Counts of a method's passes through a model, forward and backward, and their time."""
 
 import copy
 from collections.abc import Callable, Mapping
