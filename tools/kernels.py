@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 
-from captum_gmar.engine.kernels.triton_reduction import LARGEST_HEAD, choose_launch
+from captum_gmar.engine.kernels.triton_reduction import LARGEST_HEAD, OF_ATTENTION, choose_launch, pad_head
 from captum_gmar.files.markdown import table
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -53,8 +53,8 @@ def compile_kernel(kernel: str, precision: str, size: int, sums: tuple[int, int]
 
     from captum_gmar.engine.kernels import _triton
 
-    function, padded = getattr(_triton, kernel), max(16, 1 << (size - 1).bit_length())
-    sums_rows = kernel == "row_sums" and sums[0] < 3
+    function, padded = getattr(_triton, kernel), pad_head(size)
+    sums_rows = kernel == "row_sums" and sums[0] < len(OF_ATTENTION)
     launch = choose_launch(PRECISIONS[precision], padded, sums_rows=sums_rows, capability=target)
     constants = {"D": size, "D_PADDED": padded, "BI": launch.tile, "BJ": launch.tile, "MASK": MASK}
     constants |= {"PRECISION": launch.precision, "MATRIX": sums[0], "NORM": sums[1]}

@@ -109,6 +109,11 @@ def _space(layer: LayerGradient, shape: torch.Size, wanted: object) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=layer.query.device) if wanted else NOTHING
 
 
+def pad_head(size: int) -> int:
+    """Return the power of two that holds a head dimension, and at least what a product of tiles takes."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
 class Launch(NamedTuple):
     """Compiler settings of a kernel."""
 
@@ -147,7 +152,7 @@ def run_kernel(name: str, layer: LayerGradient, tensors: Sequence[Tensor], token
     """Run one of the kernels on a layer and further tensors, a program for every head and tile of the tokens."""
     query, key, value, grad_output, mask, scale, _ = layer
     examples, heads, queries, size = query.shape
-    keys, padded = key.shape[-2], max(16, 1 << (size - 1).bit_length())
+    keys, padded = key.shape[-2], pad_head(size)
     sums_rows = name == "row_sums" and flags["MATRIX"] < len(OF_ATTENTION)
     launch = choose_launch(query.dtype, padded, sums_rows=sums_rows, capability=_capability(query.device))
     inputs = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value, grad_output)]
