@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     preset, device = PRESETS[options.preset], options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if preset.needs_gpu and not device.startswith("cuda"):
-        parser.error(f"--preset {options.preset} needs a CUDA device. Got {device} instead.")
+        parser.error(f"--preset {options.preset} needs a CUDA device, but got {device}.")
     transformers.logging.set_verbosity_error()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes are ended and the report is written
     machine, found = describe(device, options.threads), versions()

@@ -54,7 +54,7 @@ def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float
     of_all = read_rows(folder / "summary.csv")
     rows = [row for row in of_all if (row["metric"], row["removal"]) == (metric, removal)]
     if not rows:
-        raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}. Got other quantities.")
+        raise ValueError(f"{folder}: must hold {metric} with the removal {removal!r}, but got other quantities.")
     return {row["method"]: tuple(float(row[name] or "nan") for name in ("mean", "low", "high")) for row in rows}
 
 

@@ -67,7 +67,7 @@ def table_of(folder: Path, leader: str, metrics: Sequence[str]) -> str:
     means, leads = read_means(folder), read_leads(folder, leader)
     columns = [column for metric in metrics for column in means if column[0] == metric]
     if not columns or leader not in means[columns[0]]:
-        raise ValueError(f"{folder}: must hold {leader} and some of {', '.join(metrics)}. Got other quantities.")
+        raise ValueError(f"{folder}: must hold {leader} and some of {', '.join(metrics)}, but got other quantities.")
     first = means[columns[0]]
     lines = [["method", *(", ".join(filter(None, column)) for column in columns)], ["---"] * (1 + len(columns))]
     for method in sorted(first, key=lambda name: -first[name]):

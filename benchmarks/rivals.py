@@ -127,7 +127,7 @@ def main(given: list[str] | None = None) -> None:
     parser = _parser()
     arguments = parser.parse_args(given)
     if arguments.data and not arguments.model:
-        parser.error("DATA must come with --model. Got none.")
+        parser.error("DATA must come with --model, but got none.")
     settings = EvaluationSettings(
         methods=tuple(arguments.methods or rivals(arguments.many)),
         metrics=arguments.metrics,

@@ -97,7 +97,7 @@ class Speaker:
         samples, starts = self.speak(" ".join(words) + ".", voice)
         end = _loud(samples)[1] / RATE
         if len(starts) != len(words):
-            raise ValueError(f"espeak-ng must tell the time of each of {len(words)} words. Got {len(starts)}.")
+            raise ValueError(f"espeak-ng must tell the time of each of {len(words)} words, but got {len(starts)}.")
         return Speech(tuple(words), samples, np.stack([starts, [*starts[1:], end]], 1))
 
     def paced(self, words: Sequence[str], voice: str) -> Speech:

@@ -239,7 +239,7 @@ def test_presets_name_rows_and_what_grows(preset):
 def test_a_gpu_is_asked_for(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--preset", "gpu", "--device", "cpu", "--output", str(tmp_path / "new")])
-    assert "--preset gpu needs a CUDA device. Got cpu instead." in capsys.readouterr().err
+    assert "--preset gpu needs a CUDA device, but got cpu." in capsys.readouterr().err
 
 
 def test_exactness_is_measured_of_every_method_that_has_a_formula():

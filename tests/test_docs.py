@@ -178,7 +178,7 @@ def messages():
 def test_every_message_says_what_to_do_or_what_must_hold(messages):
     assert len(messages) > 200
     assert [message.text for message in messages if message.cure == errors.WHAT_TO_DO] == []
-    steps = [message for message in messages if "the number of patches, …. Got … instead. Pass" in message.text]
+    steps = [message for message in messages if "the number of patches, …, but got …. Pass" in message.text]
     assert [(message.kind, message.cause, message.cure) for message in steps] == [
         ("ValueError", "steps > patches", "Pass fewer steps or smaller patches.")
     ]

@@ -47,7 +47,7 @@ def test_a_torch_too_old_says_so_where_it_is_first_needed(monkeypatch, version):
     with pytest.raises(ImportError) as raised:
         importlib.reload(engine)
     assert str(raised.value) == (
-        f"captum_gmar needs torch 2.6 or newer. Got {version} instead. Update it, with pip install --upgrade torch."
+        f"captum_gmar needs torch 2.6 or newer, but got {version}. Update it, with pip install --upgrade torch."
     )
 
 

@@ -65,7 +65,7 @@ class HeadAblationCurve:
             ValueError: also if there is only one count.
         """
         if len(self.counts) < 2:
-            raise ValueError(f"An area needs two counts or more. Got {self.counts.tolist()} instead.")
+            raise ValueError(f"An area needs two counts or more, but got {self.counts.tolist()}.")
         span = self.counts[-1] - self.counts[0]
         return torch.trapezoid(self._outcome(name).double(), (self.counts.double() / span)[:, None], dim=1)
 
@@ -174,7 +174,7 @@ def head_ablation_curve(
         rows = [_outcomes(model, logits, inputs, targets, heads, fill) for heads in chosen]
         results.append(torch.stack(rows).cpu().view(len(orders), len(steps), len(OUTCOMES), -1))
     if not results:
-        raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
+        raise ValueError("batches must hold at least one batch, but got none. An iterator is used up by one run.")
     accuracy, logit, probability = torch.cat(results, -1).unbind(2)  # each (R, K, N)
     return HeadAblationCurve(torch.tensor(steps), accuracy, logit, probability, orders)
 
@@ -207,7 +207,7 @@ def _orders(importance: Tensor, order: str, within_layers: bool, repeats: int, s
     ranked = ranked_heads(importance, within_layers=within_layers)
     if order != "random":
         if repeats != 1:
-            raise ValueError(f'repeats must be 1 for an order that is not "random". Got {repeats} instead.')
+            raise ValueError(f'repeats must be 1 for an order that is not "random", but got {repeats}.')
         return [ranked if order == "least" else ranked[::-1]]
     heads, generator = sorted(ranked), random.Random(seed)
     return [generator.sample(heads, len(heads)) for _ in range(repeats)]
@@ -220,7 +220,6 @@ def _check_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
     is_valid = all(is_integer(count) and 0 <= count <= heads for count in steps)
     if not steps or not is_valid or steps != sorted(set(steps)):
         raise ValueError(
-            f"counts must be integers from 0 to the number of heads, {heads}, in ascending order. Got {counts!r} "
-            "instead."
+            f"counts must be integers from 0 to the number of heads, {heads}, in ascending order, but got {counts!r}."
         )
     return steps

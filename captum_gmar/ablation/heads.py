@@ -215,7 +215,7 @@ def _silence(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tenso
     """Replace the outputs of some heads in (N, H, T, D)."""
     _, heads, _, size = outputs.shape
     if numbers[-1] >= heads:
-        raise ValueError(f"heads must be among the {heads} heads of layer {layer}. Got {numbers[-1]} instead.")
+        raise ValueError(f"heads must be among the {heads} heads of layer {layer}, but got {numbers[-1]}.")
     if fill is not None and fill.shape[1:] != (heads, size):
         raise ValueError(
             f"Expected fill of shape (layers, {heads}, {size}), heads and head dimension of layer {layer}, but got "
@@ -230,12 +230,12 @@ def _check_heads(heads: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
     """Return the sorted heads of each layer that has any."""
     if not isinstance(heads, Mapping) or not all(isinstance(numbers, Iterable) for numbers in heads.values()):
         raise TypeError(
-            f"heads must be a dictionary, layer to list of heads, such as {{0: [1, 2], 5: [0]}}. Got {heads!r} instead."
+            f"heads must be a dictionary, layer to list of heads, such as {{0: [1, 2], 5: [0]}}, but got {heads!r}."
         )
     chosen = {layer: list(numbers) for layer, numbers in heads.items()}
     for number in [*chosen, *(head for numbers in chosen.values() for head in numbers)]:
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
-            raise ValueError(f"Layers and heads must be integers, zero or more. Got {number!r} instead.")
+            raise ValueError(f"Layers and heads must be integers, zero or more, but got {number!r}.")
     return {int(layer): sorted({*map(int, numbers)}) for layer, numbers in chosen.items() if numbers}
 
 
@@ -244,7 +244,7 @@ def _check_fill(fill: Tensor | None, chosen: dict[int, list[int]]) -> None:
         return
     if not isinstance(fill, Tensor):
         raise TypeError(
-            f"fill must be a tensor (layers, heads, head dimension). Got {type(fill).__name__} instead. Take it from "
+            f"fill must be a tensor (layers, heads, head dimension), but got {type(fill).__name__}. Take it from "
             "mean_head_outputs, or None for zero."
         )
     if fill.dim() != 3 or not fill.is_floating_point() or max(chosen, default=0) >= len(fill):
@@ -264,9 +264,9 @@ def _check_known_sizes(model: nn.Module, chosen: dict[int, list[int]]) -> None:
         _check_layers(chosen, layers)
     largest = max(numbers[-1] for numbers in chosen.values())
     if isinstance(heads, int) and largest >= heads:
-        raise ValueError(f"heads must be among the {heads} heads of a layer. Got {largest} instead.")
+        raise ValueError(f"heads must be among the {heads} heads of a layer, but got {largest}.")
 
 
 def _check_layers(chosen: dict[int, list[int]], layers: int) -> None:
     if max(chosen) >= layers:
-        raise ValueError(f"Layers must be among the model's {layers} attention layers. Got {max(chosen)} instead.")
+        raise ValueError(f"Layers must be among the model's {layers} attention layers, but got {max(chosen)}.")

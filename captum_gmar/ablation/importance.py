@@ -72,8 +72,7 @@ class HeadStatistics:
         """
         if not isinstance(importance, Tensor | np.ndarray):
             raise TypeError(
-                f"importance must be a tensor or array (examples, layers, heads). Got {type(importance).__name__} "
-                "instead."
+                f"importance must be a tensor or array (examples, layers, heads), but got {type(importance).__name__}."
             )
         scores = _check_importance(torch.as_tensor(importance).detach().cpu())
         indices = class_indices(targets, len(scores))
@@ -127,13 +126,13 @@ class HeadStatistics:
     def _rank(self, count: int, target: int | None, within_layers: bool) -> list[tuple[int, int]]:
         check_count(count, "count")
         if count > self.mean.numel():
-            raise ValueError(f"count must be at most the number of heads, {self.mean.numel()}. Got {count} instead.")
+            raise ValueError(f"count must be at most the number of heads, {self.mean.numel()}, but got {count}.")
         return ranked_heads(self.mean if target is None else self._class_mean(target), within_layers=within_layers)
 
     def _class_mean(self, target: int) -> Tensor:
         positions = (self.classes == target).nonzero()
         if not len(positions):
-            raise ValueError(f"target must be one of the classes {self.classes.tolist()}. Got {target!r} instead.")
+            raise ValueError(f"target must be one of the classes {self.classes.tolist()}, but got {target!r}.")
         return self.class_mean[int(positions[0])]
 
 
@@ -174,8 +173,7 @@ def head_importance(
     """
     if not callable(score):
         raise TypeError(
-            f"score must be callable, such as GMARAttribution(model).head_importance. Got {type(score).__name__} "
-            "instead."
+            f"score must be callable, such as GMARAttribution(model).head_importance, but got {type(score).__name__}."
         )
     parts: list[Tensor] = []
     classes: list[Tensor | None] = []
@@ -189,7 +187,7 @@ def head_importance(
         parts.append(importance)
         classes.append(class_indices(targets, len(importance)))
     if not parts:
-        raise ValueError("batches must hold at least one batch. Got none instead. An iterator is used up by one run.")
+        raise ValueError("batches must hold at least one batch, but got none. An iterator is used up by one run.")
     return HeadStatistics.from_examples(torch.cat(parts), _join_classes(classes))
 
 
@@ -202,7 +200,7 @@ def pairs(batches: Iterable[tuple[Tensor, Target]], progress: bool = False) -> I
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
             raise TypeError(
-                f"batches must be pairs of an inputs tensor and targets. Got {type(batch).__name__} instead. Pass "
+                f"batches must be pairs of an inputs tensor and targets, but got {type(batch).__name__}. Pass "
                 '((batch["pixel_values"], batch["labels"]) for batch in loader) for batches that are dictionaries.'
             )
         yield batch[0], batch[1]
@@ -213,7 +211,7 @@ def _batch_scores(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
     if not isinstance(importance, Tensor) or importance.shape[:1] != inputs.shape[:1]:
         got = tuple(importance.shape) if isinstance(importance, Tensor) else type(importance).__name__
         raise TypeError(
-            f"score must return a tensor (examples, layers, heads) for {len(inputs)} examples. Got {got} instead."
+            f"score must return a tensor (examples, layers, heads) for {len(inputs)} examples, but got {got}."
         )
     return importance.detach().cpu()
 

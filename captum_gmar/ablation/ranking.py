@@ -37,7 +37,7 @@ def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tup
         [(0, 0), (1, 1), (0, 1), (1, 0)]
     """
     if not isinstance(importance, Tensor):
-        raise TypeError(f"importance must be a tensor (layers, heads). Got {type(importance).__name__} instead.")
+        raise TypeError(f"importance must be a tensor (layers, heads), but got {type(importance).__name__}.")
     if importance.dim() != 2 or not importance.numel() or not torch.isfinite(importance).all():
         raise ValueError(
             f"Expected finite importance of shape (layers, heads) but got {tuple(importance.shape)}. Take the mean "

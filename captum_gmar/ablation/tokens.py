@@ -55,7 +55,7 @@ class TokenRemoval:
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise TypeError(
-                f"model must be a torch.nn.Module. Got {type(self.model).__name__} instead. Pass the model that "
+                f"model must be a torch.nn.Module, but got {type(self.model).__name__}. Pass the model that "
                 "forward_func runs."
             )
 
@@ -162,7 +162,7 @@ def _mask_keys(attn_mask: Tensor | None, hidden: Tensor) -> Tensor:
 def _check_removed(removed: Tensor, inputs: Tensor, grid: PatchGrid) -> None:
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool:
         kind = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
-        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {kind} instead.")
+        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed, but got {kind}.")
     if removed.dim() != 4 or len(removed) != len(inputs) or removed.shape[2:] != (grid.rows, grid.columns):
         raise ValueError(
             f"Expected removed patches of shape (examples, sets, {grid.rows}, {grid.columns}), the model's patch grid, "

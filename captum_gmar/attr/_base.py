@@ -237,7 +237,7 @@ class AttentionAttribution(Attribution, ABC):
         if pixels.dim() == IMAGE_DIMS and frame_count(self.model):
             raise ValueError(
                 f"inputs must be videos (examples, frames, channels, height, width), as {type(self.model).__name__} "
-                f"takes them. Got shape {tuple(pixels.shape)} instead."
+                f"takes them, but got shape {tuple(pixels.shape)}."
             )
         return pixels
 

@@ -63,7 +63,7 @@ class MethodEntry(NamedTuple):
         """Return the entry of the same method with a budget of so many passes."""
         if not self.takes_passes:
             taking = ", ".join(name for name, entry in METHODS.items() if entry.takes_passes)
-            raise ValueError(f"method must be {taking} to take passes. Got '{self.name}@{passes}' instead.")
+            raise ValueError(f"method must be {taking} to take passes, but got '{self.name}@{passes}'.")
         if passes < 1:
             raise ValueError(f"passes must be a whole number above zero, but got {passes}. Pass 1 for one pass.")
         if passes == 1:
@@ -169,7 +169,7 @@ STEPS = 28  # of insertion and deletion, unless another number is given or there
 def unique_names(names: object, option: str) -> tuple[str, ...]:
     """Return the names, each once."""
     if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{option} must be a sequence of names. Got {names!r} instead. Of one, pass [name].")
+        raise TypeError(f"{option} must be a sequence of names, but got {names!r}. Of one, pass [name].")
     return tuple(dict.fromkeys(names))
 
 
@@ -187,6 +187,6 @@ def find_method(name: object) -> str:
     holding = sorted((known for known in METHODS if wanted in known), key=len)
     near = dict.fromkeys([*holding, *get_close_matches(wanted, METHODS)])
     raise ValueError(
-        f"method must be one of captum_gmar.list_methods(), listed by `captum-gmar explain --help`. Got {name!r} "
-        "instead." + (f" Near are {', '.join(near)}." if wanted and near else "")
+        f"method must be one of captum_gmar.list_methods(), listed by `captum-gmar explain --help`, but got {name!r}."
+        + (f" Near are {', '.join(near)}." if wanted and near else "")
     )

@@ -44,7 +44,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
     if model is None and inputs is None:
         return list(METHODS)
     if model is None or inputs is None:
-        raise TypeError("model requires inputs, and inputs a model. Got one of them instead.")
+        raise TypeError("model requires inputs, and inputs a model, but got one of them.")
     return _find_explaining(METHODS, model, inputs)
 
 
@@ -90,7 +90,7 @@ def _find_explaining(names: Iterable[str], model: nn.Module, inputs: Tensor) -> 
     """Return those of the methods that explain a model on the first of the inputs."""
     check_model(model)
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs must be a tensor of what the model takes. Got {type(inputs).__name__} instead.")
+        raise TypeError(f"inputs must be a tensor of what the model takes, but got {type(inputs).__name__}.")
     example = inputs[:1]
     with torch.no_grad():
         outputs = Logits(model)(example)

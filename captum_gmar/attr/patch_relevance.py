@@ -42,7 +42,7 @@ def check_methods(methods: Mapping[Any, Any], reserved: Collection[str] = ()) ->
     for name in methods:
         if not isinstance(name, str) or not name or name in reserved:
             others = f", other than {', '.join(reserved)}" if reserved else ""
-            raise TypeError(f"methods must be a mapping from names{others}. Got the key {name!r} instead.")
+            raise TypeError(f"methods must be a mapping from names{others}, but got the key {name!r}.")
     return {name: _check_method(name, method) for name, method in methods.items()}
 
 
@@ -51,7 +51,7 @@ def _check_method(name: str, method: object) -> Method:
         return method
     raise TypeError(
         f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
-        f"attributions. Got {method!r} instead. Classes are called on the model first."
+        f"attributions, but got {method!r}. Classes are called on the model first."
     )
 
 

@@ -52,7 +52,7 @@ def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: st
     if isinstance(text, Integral) and not isinstance(text, bool):
         return _check_index(int(text), labels, option)
     if not isinstance(text, str):
-        raise TypeError(f"{option} must be {forms}. Got {text!r} instead.")
+        raise TypeError(f"{option} must be {forms}, but got {text!r}.")
     wanted = text.strip().casefold()
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
@@ -62,7 +62,7 @@ def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: st
         return matches[0]
     index = _number(text)
     if index is None:
-        raise ValueError(f"{option} must be {forms}. Got {text!r} instead.{_similar_names(wanted, labels)}")
+        raise ValueError(f"{option} must be {forms}, but got {text!r}.{_similar_names(wanted, labels)}")
     return _check_index(index, labels, option)
 
 
@@ -73,7 +73,7 @@ def _number(text: str) -> int | None:
 
 def _check_index(index: int, labels: Mapping[int, str], option: str) -> int:
     if index not in labels:
-        raise ValueError(f"{option} must be from {min(labels)} to {max(labels)} for this model. Got {index} instead.")
+        raise ValueError(f"{option} must be from {min(labels)} to {max(labels)} for this model, but got {index}.")
     return index
 
 

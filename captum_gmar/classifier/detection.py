@@ -145,11 +145,11 @@ def find_query(
     if not (height > 0 and width > 0):
         raise ValueError(f"image_size must be a height and width above zero, but got {tuple(image_size)}.")
     if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be a number in [0, 1]. Got {threshold!r} instead.")
+        raise ValueError(f"threshold must be a number in [0, 1], but got {threshold!r}.")
     shown = (0, 0, image_size[1], image_size[0]) if shown is None else shown
     probabilities, boxes = _read_queries(output, num_labels, shown)
     if label is not None and not (isinstance(label, Integral) and 0 <= label < num_labels):
-        raise ValueError(f"label must be from 0 to {num_labels - 1} for this model. Got {label!r} instead.")
+        raise ValueError(f"label must be from 0 to {num_labels - 1} for this model, but got {label!r}.")
     if label is None:
         likeliest, classes = probabilities.max(1)
     else:
@@ -170,19 +170,17 @@ def _read_queries(output: Any, num_labels: int, shown: Corners) -> tuple[Tensor,
     """Return probabilities (queries, labels) and boxes (queries, 4) as left, top, right and bottom, in pixels."""
     logits, boxes = getattr(output, "logits", None), getattr(output, "pred_boxes", None)
     if not isinstance(logits, Tensor) or not isinstance(boxes, Tensor):
-        raise TypeError(
-            f"output must be a detector's, with logits and pred_boxes. Got {type(output).__name__} instead."
-        )
+        raise TypeError(f"output must be a detector's, with logits and pred_boxes, but got {type(output).__name__}.")
     if logits.dim() != 3 or len(logits) != 1 or not logits.numel() or boxes.shape != (*logits.shape[:2], 4):
         raise ValueError(
-            "output must be of one image, logits (1, queries, classes) and pred_boxes (1, queries, 4). Got "
-            f"{tuple(logits.shape)} and {tuple(boxes.shape)} instead."
+            "output must be of one image, logits (1, queries, classes) and pred_boxes (1, queries, 4), but got "
+            f"{tuple(logits.shape)} and {tuple(boxes.shape)}."
         )
     columns = logits.shape[2]
     if num_labels not in (columns, columns - 1) or num_labels < 1:
         raise ValueError(
             f"num_labels must be the model's, which has {columns} logits a query: as many classes, or one fewer where "
-            f"the last logit means no object. Got {num_labels!r} instead."
+            f"the last logit means no object, but got {num_labels!r}."
         )
     logits, boxes = logits[0].detach().double().cpu(), boxes[0].detach().double().cpu()
     middle, extent = boxes[:, :2], boxes[:, 2:]
@@ -199,8 +197,8 @@ def _checked_box(box: Corners, image_size: tuple[int, int]) -> Tensor:
     left, top, right, bottom = check_numbers(box, "box", CORNERS)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(
-            f"box must be {CORNERS}, in pixels, not empty and within the image of {width}x{height} pixels. Got "
-            f"{tuple(box)} instead."
+            f"box must be {CORNERS}, in pixels, not empty and within the image of {width}x{height} pixels, but got "
+            f"{tuple(box)}."
         )
     return torch.tensor([left, top, right, bottom], dtype=torch.float64)
 

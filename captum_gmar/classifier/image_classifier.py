@@ -48,25 +48,25 @@ class Classifier:
     def __post_init__(self) -> None:
         check_model(self.model)
         if self.processor is not None and not callable(self.processor):
-            raise TypeError(f"processor must be the model's image processor. Got {self.processor!r} instead.")
+            raise TypeError(f"processor must be the model's image processor, but got {self.processor!r}.")
         if self.size is None:
             return
         check_count(self.size, "size")
         if self.size > LARGEST:
-            raise ValueError(f"size must be at most {LARGEST} pixels. Got {self.size} instead.")
+            raise ValueError(f"size must be at most {LARGEST} pixels, but got {self.size}.")
         try:
             grid = patch_grid(self.model, self.size, self.size)
         except ValueError as error:
-            raise ValueError(f"size must suit the model. Got {self.size} instead: {error}") from error
+            raise ValueError(f"size must suit the model, but got {self.size}: {error}") from error
         if self.size % grid.patch_height or self.size % grid.patch_width:
             raise ValueError(
-                f"size must be a multiple of the model's patch size, {grid.patch_height}x{grid.patch_width} pixels. "
-                f"Got {self.size} instead."
+                f"size must be a multiple of the model's patch size, {grid.patch_height}x{grid.patch_width} pixels, "
+                f"but got {self.size}."
             )
         hours = _hours(self.model, grid.patches, self.device)
         if hours > 1:
             raise ValueError(
-                f"size must be one at which an image is explained within an hour. Got {self.size} instead, where "
+                f"size must be one at which an image is explained within an hour, but got {self.size}, where "
                 f"attention among {grid.patches:,} patches takes {hours:,.0f} hours or more. Pass a smaller size."
             )
 
@@ -103,7 +103,7 @@ class Classifier:
         height, width = made["pixel_values"].shape[-2:]
         if self.size is not None and (height, width) != (self.size, self.size):
             raise ValueError(
-                f"size must be one that the model's image processor can make. Got {self.size} instead, of which it "
+                f"size must be one that the model's image processor can make, but got {self.size}, of which it "
                 f"makes {height}x{width} pixels."
             )
         takes_mask = PADDING_MASK in made and PADDING_MASK in inspect.signature(self.model.forward).parameters
@@ -225,12 +225,12 @@ class Classifier:
 def check_classifier(value: object, name: str) -> None:
     """Check that the argument of this name is a :class:`Classifier`."""
     if not isinstance(value, Classifier):
-        raise TypeError(f"{name} must be a Classifier(model, processor). Got {type(value).__name__} instead.")
+        raise TypeError(f"{name} must be a Classifier(model, processor), but got {type(value).__name__}.")
 
 
 def _check_picture(image: object) -> None:
     if not isinstance(image, Image.Image):
-        raise TypeError(f"image must be a PIL image. Got {type(image).__name__} instead.")
+        raise TypeError(f"image must be a PIL image, but got {type(image).__name__}.")
 
 
 def _accepts(model: nn.Module, option: str) -> bool:

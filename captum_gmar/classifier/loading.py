@@ -67,7 +67,7 @@ def load_classifier(
         'dotted triangle'
     """
     if not isinstance(name, str | os.PathLike):
-        raise TypeError(f"name must be a folder or a Hugging Face id. Got {name!r} instead.")
+        raise TypeError(f"name must be a folder or a Hugging Face id, but got {name!r}.")
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, partial(_read, is_text_model=bool(texts)), patience)
     check_weights(name, model, report)
@@ -97,7 +97,7 @@ def choose_device(name: str) -> torch.device:
         available[accelerator.type] = torch.accelerator.device_count()
     if not (number or "0").isdecimal() or int(number or 0) >= available.get(kind, 0):
         kinds = " or ".join(f"{kind} ({count})" for kind, count in available.items())
-        raise ValueError(f"device must be one that PyTorch finds here, of {kinds}. Got {name!r} instead.")
+        raise ValueError(f"device must be one that PyTorch finds here, of {kinds}, but got {name!r}.")
     return torch.device(name)
 
 
@@ -169,7 +169,7 @@ def check_processor_file(name: str) -> None:
     if not isinstance(settings, dict) or not settings:
         held = str(settings) if not settings else type(settings).__name__
         raise ValueError(
-            f"{name}: its preprocessor_config.json must hold settings, such as the size of images. Got {held} instead. "
+            f"{name}: its preprocessor_config.json must hold settings, such as the size of images, but got {held}. "
             "Save the model's image processor there."
         )
 
@@ -213,7 +213,7 @@ def _check_config(name: str, config: Any, is_text_model: bool) -> None:
         value = getattr(vision, key, None)
         counts = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(count, int) and count < 1 for count in counts):
-            raise ValueError(f"{name}: its config.json must have a {key} above zero. Got {value} instead.")
+            raise ValueError(f"{name}: its config.json must have a {key} above zero, but got {value}.")
 
 
 def check_weights(

@@ -141,7 +141,7 @@ def check_numbers(values: Any, argument: str, names: str) -> list[float]:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != len(names.replace(",", "").split(" ")) - 1:
-        raise ValueError(f"{argument} must be {names}, in pixels of the photo. Got {values!r} instead.")
+        raise ValueError(f"{argument} must be {names}, in pixels of the photo, but got {values!r}.")
     return numbers
 
 

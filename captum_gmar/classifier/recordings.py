@@ -29,7 +29,7 @@ def load_sound(classifier: Classifier, path: str | Path) -> tuple[Sound, Tensor,
     rate, columns = processor.sampling_rate, getattr(processor, "max_length", None)
     sound = read_sound(path, rate, None if columns is None else FRAME * (columns - 1) + WINDOW)
     if sound.seconds < WINDOW:
-        raise ValueError(f"a sound must last at least {WINDOW} seconds. Got {sound.seconds:.3g} instead.")
+        raise ValueError(f"a sound must last at least {WINDOW} seconds, but got {sound.seconds:.3g}.")
     made = processor(sound.samples, sampling_rate=rate, return_tensors="pt")
     length = int((sound.seconds - WINDOW) / FRAME + 1e-6) + 1  # columns of the whole sound
     seconds = sound.seconds if columns is None or length <= columns else FRAME * columns

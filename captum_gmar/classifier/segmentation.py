@@ -62,8 +62,8 @@ def find_region(
         logits = segmenter.logits(pixels)
     if logits.dim() != MAP_DIMS:
         raise ValueError(
-            "segmenter must give logits (examples, classes, rows, columns). Got shape "
-            f"{tuple(logits.shape)} instead. Pass a model for semantic segmentation."
+            "segmenter must give logits (examples, classes, rows, columns), but got shape "
+            f"{tuple(logits.shape)}. Pass a model for semantic segmentation."
         )
     predicted = logits[0].argmax(0)  # (rows, columns)
     shape = predicted.shape[0], predicted.shape[1]
@@ -85,10 +85,10 @@ def find_region(
 
 def _masked_region(frame: PhotoFrame, mask: Image.Image, shape: tuple[int, int]) -> Tensor:
     if not isinstance(mask, Image.Image):
-        raise TypeError(f"mask must be a PIL image as large as the photo. Got {type(mask).__name__} instead.")
+        raise TypeError(f"mask must be a PIL image as large as the photo, but got {type(mask).__name__}.")
     region = adaptive_avg_pool2d(frame.mask(mask)[None].float(), shape)[0] >= 0.5
     if not region.any():
-        raise ValueError("mask must be white somewhere. Got a mask that covers no place of the model's output.")
+        raise ValueError("mask must be white somewhere, but got a mask that covers no place of the model's output.")
     return region
 
 

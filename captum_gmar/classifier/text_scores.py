@@ -32,8 +32,8 @@ class TextScores(nn.Module):
         config: Any = getattr(model, "config", None)
         if config is None or any(not hasattr(model, name) for name in NEEDED):
             raise ValueError(
-                f"model must score images against texts, with {', '.join(NEEDED)}, as transformers' CLIPModel. Got "
-                f"{type(model).__name__} instead."
+                f"model must score images against texts, with {', '.join(NEEDED)}, as transformers' CLIPModel, but got "
+                f"{type(model).__name__}."
             )
         self.model = two_towers = cast(Any, model)
         self.config = copy.copy(config)
@@ -64,9 +64,9 @@ class PackedTextScores(TextScores):
 def check_texts(texts: Sequence[str]) -> None:
     """Check that there are texts, which are strings, none of them empty or given twice."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"texts must be a sequence of strings. Got {texts!r} instead.")
+        raise TypeError(f"texts must be a sequence of strings, but got {texts!r}.")
     if not texts or not all(text.strip() for text in texts) or len(set(texts)) < len(texts):
-        raise ValueError(f"texts must be at least one, none empty, each given once. Got {list(texts)} instead.")
+        raise ValueError(f"texts must be at least one, none empty, each given once, but got {list(texts)}.")
 
 
 def _is_sigmoid(model: nn.Module) -> bool:
@@ -77,12 +77,12 @@ def _is_sigmoid(model: nn.Module) -> bool:
 def _tokens(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     if not callable(tokenizer):
-        raise TypeError(f"processor must hold the model's tokenizer. Got {type(tokenizer).__name__} instead.")
+        raise TypeError(f"processor must hold the model's tokenizer, but got {type(tokenizer).__name__}.")
     longest = _longest(model)
     for text in texts:
         length = len(tokenizer([text])["input_ids"][0])
         if longest is not None and length > longest:
-            raise ValueError(f"text must be of at most the model's {longest} tokens. Got {length} of {text!r} instead.")
+            raise ValueError(f"text must be of at most the model's {longest} tokens, but got {length} of {text!r}.")
     # SigLIP was trained on texts padded to full length, and reads the last token.
     padding = {"padding": "max_length", "max_length": longest} if _is_sigmoid(model) else {"padding": True}
     tokens = tokenizer(list(texts), return_tensors="pt", **padding)

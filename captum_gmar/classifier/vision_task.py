@@ -55,7 +55,7 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
         return VisionTask.CLASSIFICATION
     architectures = getattr(config, "architectures", None) or ()
     if not isinstance(architectures, list | tuple) or not all(isinstance(saved, str) for saved in architectures):
-        raise ValueError(f"{name}: its config.json must have a list of names as architectures. Got {architectures!r}.")
+        raise ValueError(f"{name}: architectures of config.json must be a list of names, but got {architectures!r}.")
     if type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING:
         return VisionTask.SPEECH
     for saved in architectures:

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
     if bool(arguments.image) != bool(arguments.model):
         raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
     if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
-        raise CommandError(f"--target must be top1, an index or a label. Got 'top{arguments.target.classes}' instead.")
+        raise CommandError(f"--target must be top1, an index or a label, but got 'top{arguments.target.classes}'.")
     given = {name: getattr(arguments, name) for name in CompareSettings._fields}
     given["target"] = arguments.target if isinstance(arguments.target, str) else None
     settings = CompareSettings(**given)

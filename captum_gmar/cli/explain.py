@@ -212,7 +212,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         if arguments.prompt is not None or (task and task.name == "SPEECH"):
             done, failed = _explain_prompt(arguments, images)
         elif arguments.answer is not None:
-            raise CommandError("--answer requires --prompt, or with a model of speech. Got neither.")
+            raise CommandError("--answer requires --prompt, or with a model of speech, but got neither.")
         elif task:
             done, failed = _run_task(arguments, task, images)
         else:
@@ -257,7 +257,7 @@ def _check_page(arguments: argparse.Namespace) -> None:
     for name in ("target", "contrast", "tokens", *DRAWING) if _is_page(arguments) else ():
         if getattr(arguments, name) is not None:
             option = name.replace("_", "-")
-            raise CommandError(f"--{option} requires a picture, as a page holds all likely classes. Got a page.")
+            raise CommandError(f"--{option} requires a picture, as a page holds all likely classes, but got a page.")
     if arguments.no_proof and not _is_page(arguments):
         raise CommandError("--no-proof requires --output of a page, such as page.html")
 
@@ -304,14 +304,14 @@ def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequenc
     """Explain a model with another task; return how many inputs were explained and how many failed."""
     if tuple(arguments.methods or [RECOMMENDED]) != (RECOMMENDED,):
         raise CommandError(
-            f"--methods must be {RECOMMENDED} for a model that {task.value}, as no other is defined for it. Got "
-            f"{', '.join(arguments.methods)} instead."
+            f"--methods must be {RECOMMENDED} for a model that {task.value}, as no other is defined for it, but got "
+            f"{', '.join(arguments.methods)}."
         )
     others = ["tokens", "passes", "save_array", "size", "batch_size", *DRAWING]
     others += [] if task.name in FOLDERS_OF else ["contrast"]
     _check_without(arguments, others, f"the model {task.value}")
     if isinstance(arguments.target, Top):
-        raise CommandError(f"--target must be a class, as the model {task.value}. Got top{arguments.target.classes}.")
+        raise CommandError(f"--target must be a class: the model {task.value}, but got top{arguments.target.classes}.")
     from captum_gmar.classifier.loading import choose_device
     from captum_gmar.classifier.vision_task import load_for_task
     from captum_gmar.cli.explain_tasks import TaskSettings, explain_inputs
@@ -368,12 +368,12 @@ def _check_answer(arguments: argparse.Namespace) -> None:
         what = "--prompt, which" if arguments.prompt is not None else "a model of speech, which"
         raise CommandError(f"--{given[0].replace('_', '-')} cannot be combined with {what} explains every word.")
     if arguments.prompt is not None and not arguments.prompt.strip():
-        raise CommandError(f"--prompt must be text. Got {arguments.prompt!r} instead.")
+        raise CommandError(f"--prompt must be text, but got {arguments.prompt!r}.")
     if arguments.contrast is not None:
         if arguments.answer is None:
-            raise CommandError("--contrast requires --answer, whose words it is set against. Got no answer.")
+            raise CommandError("--contrast requires --answer, whose words it is set against, but got no answer.")
         if arguments.contrast.split() == arguments.answer.split():
-            raise CommandError(f"--contrast must be another text than --answer. Got {arguments.contrast!r} for both.")
+            raise CommandError(f"--contrast must differ from --answer, but got {arguments.contrast!r} for both.")
 
 
 def _default_target(arguments: argparse.Namespace) -> Top:

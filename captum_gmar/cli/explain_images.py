@@ -186,11 +186,11 @@ def _question(settings: ExplainSettings, labels: Mapping[int, str]) -> Question:
     if settings.contrast is not None:
         contrast = find_class(settings.contrast, labels, "contrast")
     if contrast is not None and contrast == target:
-        raise CommandError(f"--contrast must be another class than --target. Got {target} ({labels[target]}) for both.")
+        raise CommandError(f"--contrast must differ from --target, but got {target} ({labels[target]}) for both.")
     if isinstance(settings.target, Top) and settings.top > max(1, len(labels) - (contrast is not None)):
         others = "" if contrast is None else ", of which the contrast is left out"
         raise CommandError(
-            f"--target must be at most the model's {len(labels)} classes{others}. Got top{settings.top} instead."
+            f"--target must be at most the model's {len(labels)} classes{others}, but got top{settings.top}."
         )
     drawing = bool(settings.share_scale), settings.width
     return Question(settings.methods, target, contrast, settings.tokens, settings.top, *drawing)

@@ -66,8 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _with_options(message: str, arguments: argparse.Namespace) -> str:
     """Replace Python argument names in an error message by option names.
 
-    >>> _with_options("batch_size must be above zero. Got 0 instead.", argparse.Namespace(batch_size=0))
-    '--batch-size must be above zero. Got 0 instead.'
+    >>> _with_options("batch_size must be above zero, but got 0.", argparse.Namespace(batch_size=0))
+    '--batch-size must be above zero, but got 0.'
     >>> _with_options("m: no such folder", argparse.Namespace(model="m"))
     '--model m: no such folder'
     """

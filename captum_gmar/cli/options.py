@@ -121,14 +121,14 @@ def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:
 def positive_number(text: str) -> int:
     """Read a whole number above zero."""
     if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a whole number above zero. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be a whole number above zero, but got {text!r}.")
     return int(text)
 
 
 def whole_number(text: str) -> int:
     """Read a whole number, zero or more."""
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number, zero or more. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be a whole number, zero or more, but got {text!r}.")
     return int(text)
 
 
@@ -140,21 +140,21 @@ def part(text: str) -> tuple[int, int]:
     numbers = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
     number, parts = map(int, numbers.groups()) if numbers else (0, 0)
     if not 1 <= number <= parts:
-        raise argparse.ArgumentTypeError(f"must be K/N, two numbers with K from 1 to N. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be K/N, two numbers with K from 1 to N, but got {text!r}.")
     return number, parts
 
 
 def device(text: str) -> str:
     """Read the name of a device."""
     if not re.fullmatch(r"auto|[a-z]+(:\d+)?", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:n, mps or xpu. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:n, mps or xpu, but got {text!r}.")
     return text
 
 
 def place(text: str) -> str:
     """Read a path as text: a slash at its end, which ``Path`` would drop, names a folder."""
     if not text:
-        raise argparse.ArgumentTypeError("must be a path. Got '' instead; the current folder is '.'.")
+        raise argparse.ArgumentTypeError("must be a path, but got ''. Pass '.' for the current folder.")
     return text
 
 
@@ -180,7 +180,7 @@ def box(text: str) -> tuple[float, float, float, float]:
     """
     left, top, right, bottom = _comma_numbers(text, 4, "X0,Y0,X1,Y1, the left, top, right and bottom of a box")
     if not (left < right and top < bottom):
-        raise argparse.ArgumentTypeError(f"must be a box from its left and top to its right and bottom. Got {text!r}.")
+        raise argparse.ArgumentTypeError(f"must be a box with X0 < X1 and Y0 < Y1, but got {text!r}.")
     return left, top, right, bottom
 
 
@@ -206,14 +206,14 @@ def share(text: str) -> float:
     """Read a number from 0 to 1."""
     (number,) = _comma_numbers(text, 1, "a number from 0 to 1")
     if number > 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, but got {text!r}.")
     return number
 
 
 def _comma_numbers(text: str, count: int, form: str) -> list[float]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != count or not all(re.fullmatch(r"\d+(\.\d*)?", part, re.ASCII) for part in parts):
-        raise argparse.ArgumentTypeError(f"must be {form}, none below zero. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be {form}, none below zero, but got {text!r}.")
     return list(map(float, parts))
 
 
@@ -229,7 +229,7 @@ def token(text: str) -> "Part":
             return known
     patch = re.fullmatch(r"(\d+)\s*,\s*(\d+)", name, re.ASCII)
     if not patch:
-        raise argparse.ArgumentTypeError(f"must be {TOKEN_FORMS}. Got {text!r} instead.")
+        raise argparse.ArgumentTypeError(f"must be {TOKEN_FORMS}, but got {text!r}.")
     return int(patch[1]), int(patch[2])
 
 
@@ -273,7 +273,7 @@ def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
         if list(given) == ["all"]:
             return known
         if unknown:
-            raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}, or all. Got {unknown[0]!r} instead.")
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}, or all, but got {unknown[0]!r}.")
         return tuple(given)
 
     return names
@@ -306,7 +306,7 @@ class ExplainSettings(NamedTuple):
         if self.contrast is not None:
             check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
         if self.share_scale and self.top == len(self.methods) == 1:
-            raise CommandError("--share-scale requires several maps. Got one method and one class.")
+            raise CommandError("--share-scale requires several maps, but got one method and one class.")
         if self.top > 1:
             option = f"--target top{self.top}"
             check_taken(option, self.methods, lambda method: method.reads_class)
@@ -329,7 +329,7 @@ def check_taken(option: str, names: Sequence[str], takes: Callable[[MethodEntry]
     others = [name for name in names if not takes(METHODS[name])]
     if others:
         taking = ", ".join(name for name, entry in METHODS.items() if takes(entry))
-        raise CommandError(f"{option} requires methods that take it: {taking}. Got {', '.join(others)} instead.")
+        raise CommandError(f"{option} requires methods that take it: {taking}, but got {', '.join(others)}.")
 
 
 def start_name(tokens: "Sequence[Part]") -> str:

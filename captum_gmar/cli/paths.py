@@ -115,8 +115,7 @@ def plan_pictures(
         _check_makeable(Path(output))
     elif len(images) > 1:
         raise CommandError(
-            f"--output must be a folder for {len(images)} images, with a / at its end if it is new. Got {output!r} "
-            "instead."
+            f"--output must be a folder for {len(images)} images, with a / at its end if it is new, but got {output!r}."
         )
     else:
         pictures = [Path(output)]
@@ -126,7 +125,7 @@ def plan_pictures(
     files = {os.path.realpath(image) for image in images}
     for picture in pictures:
         if os.path.realpath(picture) in files:
-            raise CommandError(f"--output must not be the image itself. Got {readable_name(picture)!r} instead.")
+            raise CommandError(f"--output must not be the image itself, but got {readable_name(picture)!r}.")
     planned = [
         PictureFile(picture, _note({"image": image, **settings}, picture.parent))
         for image, picture in zip(images, pictures, strict=True)
@@ -199,9 +198,9 @@ def _names(images: Sequence[Path], folder: Path, ending: str) -> list[Path]:
 
 def _check_file(path: Path, suffixes: Sequence[str], option: str) -> None:
     if "\0" in str(path):
-        raise CommandError(f"{option} must hold no null character. Got {readable_name(path)!r} instead.")
+        raise CommandError(f"{option} must hold no null character, but got {readable_name(path)!r}.")
     if path.suffix[1:].lower() not in suffixes:
-        raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}. Got {readable_name(path)!r} instead.")
+        raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}, but got {readable_name(path)!r}.")
     if not path.parent.is_dir():
         raise CommandError(f"{readable_name(path.parent)}: no such folder to write {readable_name(path.name)} to")
     _check_makeable(path.parent)

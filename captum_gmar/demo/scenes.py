@@ -104,7 +104,7 @@ def compose(seed: int, objects: int | None = None) -> Composition:
     count = int(rng.integers(1, MAX_OBJECTS + 1))
     if objects is not None:
         if not 0 <= objects <= MAX_OBJECTS:
-            raise ValueError(f"objects must be between 0 and {MAX_OBJECTS}. Got {objects} instead.")
+            raise ValueError(f"objects must be between 0 and {MAX_OBJECTS}, but got {objects}.")
         count = objects
     labels = tuple(rng.permutation(len(KINDS))[:count].tolist())
     background_rng = np.random.default_rng([seed, 0])

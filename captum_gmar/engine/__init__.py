@@ -17,6 +17,6 @@ OLDEST_TORCH = (2, 6)
 # By its first two numbers: prereleases, and builds of a company's own, have what their release has.
 if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < OLDEST_TORCH:
     raise ImportError(
-        f"captum_gmar needs torch {'.'.join(map(str, OLDEST_TORCH))} or newer. Got {torch.__version__} instead. "
+        f"captum_gmar needs torch {'.'.join(map(str, OLDEST_TORCH))} or newer, but got {torch.__version__}. "
         "Update it, with pip install --upgrade torch."
     )

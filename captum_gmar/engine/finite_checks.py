@@ -66,6 +66,6 @@ def check_finite(tensor: Tensor, what: str) -> None:
 def not_finite_error(what: str) -> FloatingPointError:
     """Return the error of numbers that are NaN or infinite."""
     return FloatingPointError(
-        f"The {what} must be finite. Got NaN or infinity instead. Check the inputs and the model's weights; in half "
+        f"The {what} must be finite, but got NaN or infinity. Check the inputs and the model's weights; in half "
         "precision, try float32 or bfloat16."
     )

@@ -87,5 +87,5 @@ class Explanation(NamedTuple):
 def first_layer(start_layer: int, layers: int) -> int:
     """Return the number of a method's start layer, which may be counted from the end."""
     if not isinstance(start_layer, int) or not -layers <= start_layer < layers:
-        raise ValueError(f"start_layer must be one of the model's {layers} layers. Got {start_layer} instead.")
+        raise ValueError(f"start_layer must be one of the model's {layers} layers, but got {start_layer}.")
     return start_layer % layers

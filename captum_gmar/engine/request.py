@@ -122,21 +122,21 @@ def each_target(targets: Targets, examples: int) -> list[TargetType]:
         if targets.dim() not in (1, 2) or (targets.dim() == 2 and len(targets) != examples) or not targets.numel():
             raise ValueError(
                 f"targets must be a tensor (K,) of classes for all examples, or (N, K) for {examples} examples, at "
-                f"least one each. Got shape {tuple(targets.shape)} instead."
+                f"least one each, but got shape {tuple(targets.shape)}."
             )
         return list(targets.unbind(-1))
     if not isinstance(targets, Sequence) or isinstance(targets, str):
         raise TypeError(
-            f"targets must be a sequence or tensor of classes. Got {type(targets).__name__} instead. Of one target, "
+            f"targets must be a sequence or tensor of classes, but got {type(targets).__name__}. Of one target, "
             "pass a sequence of that alone."
         )
     if any(isinstance(target, list) or (isinstance(target, Tensor) and target.dim()) for target in targets):
         raise TypeError(
-            "targets must be a sequence of classes for all examples. Got a sequence of lists or tensors instead. Pass "
+            "targets must be a sequence of classes for all examples, but got a sequence of lists or tensors. Pass "
             "classes of each example's own as a tensor (N, K)."
         )
     if not targets:
-        raise ValueError("targets must be at least one. Got none instead.")
+        raise ValueError("targets must be at least one, but got none.")
     return list(targets)
 
 
@@ -155,7 +155,7 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
     """
     tensors = _format_tensor_into_tuples(inputs)
     if not tensors:
-        raise ValueError(f"inputs must be a tensor of pixel values. Got {inputs!r} instead.")
+        raise ValueError(f"inputs must be a tensor of pixel values, but got {inputs!r}.")
     pixels, *further = tensors
     is_dual = unpack_dual(pixels).tangent is not None  # type: ignore[no-untyped-call]
     if is_dual or torch._C._functorch.peek_interpreter_stack() is not None:
@@ -171,7 +171,7 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
         )
     others = OTHER_INPUTS if takes_others else {}
     if not _has_values(pixels):
-        raise ValueError(f"inputs must be a dense tensor with values. Got {_kind_of(pixels)} instead.")
+        raise ValueError(f"inputs must be a dense tensor with values, but got {_kind_of(pixels)}.")
     if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
         shapes = " or ".join([IMAGES, *others.values()])
         hint = "" if takes_others or pixels.dim() not in OTHER_INPUTS else " TokenEvidence takes other shapes as well."

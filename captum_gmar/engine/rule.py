@@ -135,10 +135,10 @@ def uniform_relevance(relevance: Tensor) -> Tensor:
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Check that an option is one of its choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}. Got {value!r} instead.")
+        raise ValueError(f"{name} must be one of {list(choices)}, but got {value!r}.")
 
 
 def check_residual(residual: float) -> None:
     """Check that a residual is a finite number, zero or more."""
     if not isinstance(residual, int | float) or not 0 <= residual < float("inf"):
-        raise ValueError(f"residual must be a finite number, zero or more. Got {residual!r} instead.")
+        raise ValueError(f"residual must be a finite number, zero or more, but got {residual!r}.")

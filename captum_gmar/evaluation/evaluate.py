@@ -149,7 +149,7 @@ def evaluate(
     )
     evaluation, _ = run_evaluation(settings, chosen, subject, workplace_of_call(output, show_progress, "evaluate"))
     if not evaluation.results:
-        raise ValueError(f"data must hold images that can be measured. Got none: {list_reasons(evaluation.skipped)}")
+        raise ValueError(f"data must hold measurable images, but got none: {list_reasons(evaluation.skipped)}")
     warn_of_skipped(evaluation.skipped)
     return evaluation
 

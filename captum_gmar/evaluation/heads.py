@@ -125,7 +125,7 @@ def _make_scores(settings: HeadSettings, classifier: Classifier) -> tuple[dict[s
         for name, score in scores.items():
             if not callable(score):
                 got = type(score).__name__
-                raise TypeError(f"scores must be callable, score(inputs, target=...). Got {got} for {name!r} instead.")
+                raise TypeError(f"scores must be callable, score(inputs, target=...), but got {got} for {name!r}.")
         return dict(scores), dict.fromkeys(scores, "score")
     has_softmax = len(classifier.labels) != 1 and not classifier.is_multi_label
     loss, unit = ("cross_entropy", "nats") if has_softmax else ("logit", "of the logit")

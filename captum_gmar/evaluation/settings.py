@@ -45,7 +45,7 @@ class EvaluationSettings:
                 check_name(name, known, option)
         for option in ("methods", "metrics"):
             if getattr(self, option) == ():
-                raise ValueError(f"{option} must be at least one name. Got none instead.")
+                raise ValueError(f"{option} must be at least one name, but got none.")
         for option, choices in (("target", TARGETS), ("precision", PRECISIONS)):
             _check_choice(getattr(self, option), choices, option)
         _check_numbers(self.seed, steps=self.steps, limit=self.limit, batch_size=self.batch_size)
@@ -68,7 +68,7 @@ class HeadSettings:
 
     def __post_init__(self) -> None:
         if not self.scores:
-            raise ValueError("scores must hold at least one. Got none instead.")
+            raise ValueError("scores must hold at least one, but got none.")
         _check_numbers(self.seed, limit=self.limit, batch_size=self.batch_size)
 
 
@@ -80,13 +80,13 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     if unknown and not has_objects:
         raise ValueError(f"metrics {', '.join(unknown)} require data that has boxes or masks")
     if subject.sheet is not None and MOSAICS in metrics:
-        raise ValueError(f"metrics {MOSAICS} require images. Got videos instead.")
+        raise ValueError(f"metrics {MOSAICS} require images, but got videos.")
     if len(subject.classifier.labels) == 1:
         raise ValueError("evaluate requires a model of several classes")
     if not metrics_of("curve", metrics):
         return replace(settings, metrics=metrics, steps=None, removals=())
     if not settings.removals:
-        raise ValueError("removals must be at least one name. Got none instead.")
+        raise ValueError("removals must be at least one name, but got none.")
     pixels = first_pixels(subject, numbers)
     patches = None if pixels is None else patch_grid(subject.classifier.model, *pixels.shape[2:]).patches
     return replace(settings, metrics=metrics, steps=_steps(settings.steps, patches))
@@ -95,13 +95,13 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
 def _steps(steps: int | None, patches: int | None) -> int:
     """Return the steps, by default as many as usual and possible; patches are None where no image can be read."""
     if steps and patches and steps > patches:
-        raise ValueError(f"steps must be at most the number of patches, {patches}. Got {steps} instead.")
+        raise ValueError(f"steps must be at most the number of patches, {patches}, but got {steps}.")
     return steps or min(STEPS, patches or STEPS)
 
 
 def _check_choice(value: object, choices: tuple[str, ...], option: str) -> None:
     if value not in choices:
-        raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}. Got {value!r} instead.")
+        raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}, but got {value!r}.")
 
 
 def _check_numbers(seed: object, **counts: object) -> None:
@@ -109,4 +109,4 @@ def _check_numbers(seed: object, **counts: object) -> None:
         if value is not None:
             check_count(value, name)
     if not is_integer(seed) or seed < 0:  # type: ignore[operator]
-        raise ValueError(f"seed must be an integer, zero or more. Got {seed!r} instead.")
+        raise ValueError(f"seed must be an integer, zero or more, but got {seed!r}.")

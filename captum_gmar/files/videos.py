@@ -38,7 +38,7 @@ def read_video(path: str | Path, frames: int) -> Clip:
     with opened(path) as images:
         count, seconds = _length(images)
     if count < frames:
-        raise ValueError(f"a video must hold at least the {frames} frames that the model takes. Got {count} instead.")
+        raise ValueError(f"a video must hold at least the {frames} frames that the model takes, but got {count}.")
     wanted = [number * (count - 1) // max(frames - 1, 1) for number in range(frames)]
     with opened(path) as images:
         chosen = [image.to_image() for number, image in enumerate(images) if number in wanted]

@@ -44,11 +44,11 @@ class AnswerPage:
         pictures = list(images) if isinstance(images, Sequence) else [images]
         if attribution.pictures is None:
             raise ValueError(
-                "attribution must tell which image token stands for which place. Got a model's that does not."
+                "attribution must tell which image token stands for which place, but got a model's that does not."
             )
         expected = len(attribution.pictures) if attribution.sound is None else 0
         if len(pictures) != expected:
-            raise ValueError(f"images must be the {expected} of the attribution. Got {len(pictures)} instead.")
+            raise ValueError(f"images must be the {expected} of the attribution, but got {len(pictures)}.")
         words = attribution.words()
         maps = [_word_maps(words, number, image) for number, image in enumerate(pictures)]
         shares = words.shares()

@@ -76,20 +76,20 @@ class ClassPage:
         show_progress: bool = False,
     ) -> None:
         if len(pixel_values(inputs)) != 1:
-            raise ValueError(f"inputs must be one image, (1, channels, height, width). Got {len(inputs)} instead.")
+            raise ValueError(f"inputs must be one image, (1, channels, height, width), but got {len(inputs)}.")
         for name, count in {"classes": classes, "rivals": rivals}.items():
             check_count(count, name)
         if not isinstance(proof, PixelRemoval | None):
-            raise TypeError(f"proof must be a PixelRemoval, such as Blur(). Got {type(proof).__name__} instead.")
+            raise TypeError(f"proof must be a PixelRemoval, such as Blur(), but got {type(proof).__name__}.")
         check_model(model)
         forward = Logits(model if forward_func is None else forward_func)
         with torch.no_grad():
             logits = forward(inputs).cpu()
         if logits.dim() != 2 or len(logits) != 1:
-            raise ValueError(f"forward_func must return logits (1, classes). Got shape {tuple(logits.shape)} instead.")
+            raise ValueError(f"forward_func must return logits (1, classes), but got shape {tuple(logits.shape)}.")
         chosen = unique_names(methods, "methods")
         if not chosen:
-            raise ValueError("methods must be at least one name. Got none instead.")
+            raise ValueError("methods must be at least one name, but got none.")
         names = _class_names(labels, config_of(model), logits.shape[1])
         likeliest = logits[0].argsort(descending=True)[:classes]
         explained = [_explain_method(find_method(name), model, forward, inputs, likeliest, rivals) for name in chosen]
@@ -181,7 +181,7 @@ def _class_names(labels: Sequence[str] | Mapping[int, str] | None, config: Any, 
     given = getattr(config, "id2label", None) or {} if labels is None else {} if isinstance(labels, str) else labels
     names = dict(given if isinstance(given, Mapping) else enumerate(given))
     if labels is not None and not names.keys() >= set(range(count)):
-        raise ValueError(f"labels must name all {count} classes, in their order or by their index. Got {labels!r}.")
+        raise ValueError(f"labels must name all {count} classes, in their order or by their index, but got {labels!r}.")
     return [str(names.get(index, f"class {index}")) for index in range(count)]
 
 

@@ -238,12 +238,12 @@ def _choose_methods(methods: Any) -> dict[str, Method | None]:
         chosen = dict.fromkeys(map(_find_known_method, methods))
     else:
         raise TypeError(
-            "methods must be a sequence of names, or a mapping from names to methods. "
-            f"Got {methods if isinstance(methods, str) else type(methods).__name__!r} instead. Of one method, pass "
+            "methods must be a sequence of names, or a mapping from names to methods, "
+            f"but got {methods if isinstance(methods, str) else type(methods).__name__!r}. Of one method, pass "
             "[name]."
         )
     if not chosen:
-        raise ValueError("methods must be at least one method. Got none instead.")
+        raise ValueError("methods must be at least one method, but got none.")
     return chosen
 
 

@@ -97,20 +97,20 @@ def explain_text(
         >>> figure, axes = explained.visualize()  # doctest: +SKIP
     """
     if not isinstance(text, Iterable):
-        raise TypeError(f"text must be a string or a sequence of strings. Got {text!r} instead.")
+        raise TypeError(f"text must be a string or a sequence of strings, but got {text!r}.")
     texts = (text,) if isinstance(text, str) else tuple(text)
     classes = texts if contrast is None else (*texts, contrast)
     check_texts(classes)
     if not isinstance(image, Image.Image):
-        raise TypeError(f"image must be a PIL.Image.Image. Got {type(image).__name__} instead.")
+        raise TypeError(f"image must be a PIL.Image.Image, but got {type(image).__name__}.")
     if not min(image.size):
-        raise ValueError(f"image must have pixels. Got {image.width}x{image.height} of them instead.")
+        raise ValueError(f"image must have pixels, but got {image.width}x{image.height} of them.")
     check_model(model)
     missing = [part for part in ("image_processor", "tokenizer") if not callable(getattr(processor, part, None))]
     if missing:
         raise TypeError(
-            f"processor must be the model's, with {' and '.join(missing)}, as AutoProcessor.from_pretrained makes it. "
-            f"Got {type(processor).__name__} instead."
+            f"processor must be the model's, with {' and '.join(missing)}, as AutoProcessor.from_pretrained makes it, "
+            f"but got {type(processor).__name__}."
         )
     name = _named_method(method, contrast)
     image = to_rgb(image)
@@ -130,7 +130,7 @@ def explain_text(
 def _named_method(method: str, contrast: str | None) -> str:
     name = find_method(method)
     if contrast is not None and not METHODS[name].takes_contrast:
-        raise ValueError(f"contrast requires a method that takes it. Got {name!r} instead.")
+        raise ValueError(f"contrast requires a method that takes it, but got {name!r}.")
     return name
 
 
@@ -145,5 +145,5 @@ def _explain_packed(
     scores: TextScores, name: str, pixels: Tensor, arguments: tuple[Tensor, ...], targets: Tensor, contrast: int | None
 ) -> TargetMaps:
     if name != RECOMMENDED:
-        raise ValueError(f"method must be {RECOMMENDED!r} for images that come as patches. Got {name!r} instead.")
+        raise ValueError(f"method must be {RECOMMENDED!r} for images that come as patches, but got {name!r}.")
     return TokenEvidence(scores).explain(pixels, targets[None].to(pixels.device), arguments, contrast=contrast)

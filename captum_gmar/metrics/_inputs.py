@@ -15,7 +15,7 @@ def check_images(inputs: Tensor) -> None:
     """Raise a TypeError or ValueError unless the inputs are floating-point images (N, C, H, W)."""
     if not isinstance(inputs, Tensor):
         raise TypeError(
-            f"inputs must be a tensor (examples, channels, height, width). Got {type(inputs).__name__} instead."
+            f"inputs must be a tensor (examples, channels, height, width), but got {type(inputs).__name__}."
         )
     if inputs.dim() != 4 or not inputs.numel() or not inputs.is_floating_point():
         raise ValueError(
@@ -28,8 +28,7 @@ def check_attributions(attributions: Tensor, inputs: Tensor | None = None) -> Te
     """Return the attributions in at least single precision, on the device of the inputs if these are given."""
     if not isinstance(attributions, Tensor):
         raise TypeError(
-            "attributions must be a tensor (examples, channels, height, width). "
-            f"Got {type(attributions).__name__} instead."
+            f"attributions must be a tensor (examples, channels, height, width), but got {type(attributions).__name__}."
         )
     shape = tuple(attributions.shape)
     if inputs is not None and attributions.shape != inputs.shape:
@@ -61,7 +60,7 @@ def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
         kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise TypeError(
-            f"masks must be a boolean tensor, True on the object. Got {kind} instead. Pass `masks > 0`, or make masks "
+            f"masks must be a boolean tensor, True on the object, but got {kind}. Pass `masks > 0`, or make masks "
             "of boxes by `boxes_to_masks`."
         )
     expected = (len(attributions), *attributions.shape[2:])
@@ -107,7 +106,7 @@ def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[in
     size = (1, 1) if patch_size is None else patch_size
     pair = size if isinstance(size, tuple) else (size, size)
     if len(pair) != 2 or not all(map(is_integer, pair)):
-        raise TypeError(f"patch_size must be an integer or a tuple (height, width) of two. Got {patch_size!r} instead.")
+        raise TypeError(f"patch_size must be an integer or a tuple (height, width) of two, but got {patch_size!r}.")
     pair = pair[0], pair[1]
     if min(pair) < 1 or height % pair[0] or width % pair[1]:
         raise ValueError(
@@ -120,7 +119,7 @@ def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[in
 def check_count(count: object, name: str) -> None:
     """Raise a ValueError for argument ``name`` unless it is a positive integer."""
     if not is_integer(count) or count < 1:  # type: ignore[operator]
-        raise ValueError(f"{name} must be an integer, one or more. Got {count!r} instead.")
+        raise ValueError(f"{name} must be an integer, one or more, but got {count!r}.")
 
 
 def graph_leaf(inputs: Tensor) -> Tensor:

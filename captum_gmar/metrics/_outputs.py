@@ -37,8 +37,8 @@ def _integers(target: Target) -> Tensor:
         indices = torch.empty(0)
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise TypeError(
-            "target must be a class index, or one per example: an integer, a list of integers or a tensor of them. "
-            f"Got {target!r} instead."
+            "target must be a class index, or one per example: an integer, a list of integers or a tensor of them, "
+            f"but got {target!r}."
         )
     return indices.long()
 
@@ -97,7 +97,7 @@ def check_outputs(outputs: Any, examples: int) -> Tensor:
     """Return a batch's outputs in at least single precision."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
-            f"forward_func must return a tensor (examples, classes). Got {type(outputs).__name__} instead. Pass the "
+            f"forward_func must return a tensor (examples, classes), but got {type(outputs).__name__}. Pass the "
             "`forward_func` of an attribution, or `lambda inputs: model(inputs).logits`."
         )
     if outputs.dim() not in (1, 2) or len(outputs) != examples or not outputs.numel():

@@ -36,10 +36,10 @@ def completeness_error(attributions: Tensor, outputs: Tensor) -> Tensor:
     """
     maps = check_attributions(attributions)
     if not isinstance(outputs, Tensor):
-        raise TypeError(f"outputs must be a tensor (examples,). Got {type(outputs).__name__} instead.")
+        raise TypeError(f"outputs must be a tensor (examples,), but got {type(outputs).__name__}.")
     if outputs.shape != (len(maps),) or not outputs.isfinite().all():
         raise ValueError(
-            f"outputs must be a finite number for each of {len(maps)} examples. Got {outputs.tolist()} instead."
+            f"outputs must be a finite number for each of {len(maps)} examples, but got {outputs.tolist()}."
         )
     sums, explained = maps.flatten(1).sum(1), outputs.detach().to(maps)
     error = (sums - explained).abs()

@@ -147,7 +147,7 @@ def check_removal(removal: Removal | None, default: Removal) -> Removal:
         return default
     if isinstance(removal, type) or not callable(removal) or not hasattr(removal, "name"):
         raise TypeError(
-            f"removal must be a way of removal, such as Blur() or TokenRemoval(model). Got {removal!r} instead."
+            f"removal must be a way of removal, such as Blur() or TokenRemoval(model), but got {removal!r}."
         )
     return removal
 
@@ -181,7 +181,7 @@ def _counts(steps: int, patches: int) -> Tensor:
     check_count(steps, "steps")
     if steps > patches:
         raise ValueError(
-            f"steps must be at most the number of patches, {patches}. Got {steps} instead. Pass fewer steps or smaller "
+            f"steps must be at most the number of patches, {patches}, but got {steps}. Pass fewer steps or smaller "
             "patches."
         )
     return torch.arange(steps + 1) * patches // steps

@@ -39,14 +39,14 @@ def mosaic(images: Sequence[Tensor], height: int, width: int) -> Tensor:
                   [2., 3.]]]])
     """
     if len(images) != CELLS:
-        raise ValueError(f"images must be four. Got {len(images)} instead.")
+        raise ValueError(f"images must be four, but got {len(images)}.")
     if not (is_integer(height) and is_integer(width)) or min(height, width) < 2:
-        raise ValueError(f"height and width must be integers of two or more. Got {height!r} and {width!r} instead.")
+        raise ValueError(f"height and width must be integers of two or more, but got {height!r} and {width!r}.")
     for image in images:
         check_images(image[None] if isinstance(image, Tensor) else image)
     channels = {image.shape[0] for image in images}
     if len(channels) > 1:
-        raise ValueError(f"images must have the same number of channels. Got {sorted(channels)} instead.")
+        raise ValueError(f"images must have the same number of channels, but got {sorted(channels)}.")
     heights, widths = (height // 2, height - height // 2), (width // 2, width - width // 2)
     sizes = [(h, w) for h in heights for w in widths]
     small = [
@@ -87,9 +87,7 @@ def grid_pointing_game(attributions: Tensor, cells: Sequence[int]) -> Tensor:
     """
     maps = check_attributions(attributions)
     if len(cells) != len(maps) or not all(is_integer(cell) and 0 <= cell < CELLS for cell in cells):
-        raise ValueError(
-            f"cells must be one of 0 to {CELLS - 1} for each of {len(maps)} mosaics. Got {cells!r} instead."
-        )
+        raise ValueError(f"cells must be one of 0 to {CELLS - 1} for each of {len(maps)} mosaics, but got {cells!r}.")
     height, width = maps.shape[2:]
     top, left = torch.arange(height) < height // 2, torch.arange(width) < width // 2
     rows, columns = torch.stack([top, ~top]), torch.stack([left, ~left])

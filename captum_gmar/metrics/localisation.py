@@ -154,7 +154,7 @@ def boxes_to_masks(boxes: Sequence[Sequence[Sequence[float]]], height: int, widt
 def _box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
     corners = torch.as_tensor(box, dtype=torch.float64)
     if corners.shape != (4,) or not corners.isfinite().all():
-        raise ValueError(f"A box must be four finite numbers (x0, y0, x1, y1). Got {box!r} instead.")
+        raise ValueError(f"A box must be four finite numbers (x0, y0, x1, y1), but got {box!r}.")
     x0, y0, x1, y1 = corners
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(

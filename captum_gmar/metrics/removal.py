@@ -105,7 +105,7 @@ class Blur(PixelRemoval):
 
     def __post_init__(self) -> None:
         if not isinstance(self.sigma, int | float) or not 0 < self.sigma < math.inf:
-            raise ValueError(f"sigma must be a positive, finite number of pixels. Got {self.sigma!r} instead.")
+            raise ValueError(f"sigma must be a positive, finite number of pixels, but got {self.sigma!r}.")
 
     @property
     def name(self) -> str:
@@ -166,7 +166,7 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
     check_images(inputs)
     if not isinstance(removed, Tensor) or removed.dtype != torch.bool:
         kind = removed.dtype if isinstance(removed, Tensor) else type(removed).__name__
-        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed. Got {kind} instead.")
+        raise TypeError(f"removed must be a boolean tensor, True where a patch is removed, but got {kind}.")
     examples, _, height, width = inputs.shape
     if removed.dim() != 4 or not removed.numel() or len(removed) != examples:
         raise ValueError(
@@ -183,4 +183,4 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
 def check_seed(seed: object) -> None:
     """Raise a ValueError unless the seed is an integer."""
     if not is_integer(seed):
-        raise ValueError(f"seed must be an integer. Got {seed!r} instead.")
+        raise ValueError(f"seed must be an integer, but got {seed!r}.")

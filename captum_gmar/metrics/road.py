@@ -46,7 +46,7 @@ class NoisyLinear(PixelRemoval):
 
     def __post_init__(self) -> None:
         if not isinstance(self.noise, int | float) or not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise must be a finite number, zero or more. Got {self.noise!r} instead.")
+            raise ValueError(f"noise must be a finite number, zero or more, but got {self.noise!r}.")
         check_seed(self.seed)
 
     @property

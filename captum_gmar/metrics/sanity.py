@@ -162,7 +162,7 @@ def layers_from_the_top(model: nn.Module) -> list[str]:
         ('classifier', 'vit.embeddings', 5)
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Got {type(model).__name__} instead.")
+        raise TypeError(f"model must be a torch.nn.Module, but got {type(model).__name__}.")
     return list(_split_stacks("", model))[::-1]
 
 

@@ -83,7 +83,7 @@ def as_masks(segments: Segments, size: tuple[int, int] | None = None) -> dict[st
         labels = torch.as_tensor(segments).cpu()
         if labels.dim() != 2 or not labels.numel() or labels.is_floating_point():
             raise ValueError(
-                f"segments must be an integer label map (height, width). Got {labels.dtype} {tuple(labels.shape)}."
+                f"segments must be an integer label map (height, width), but got {labels.dtype} {tuple(labels.shape)}."
             )
         segments = {str(label): labels == label for label in sorted(set(labels.flatten().tolist()))}
     parts = {str(name): torch.as_tensor(part).detach().cpu() for name, part in segments.items()}
@@ -91,8 +91,8 @@ def as_masks(segments: Segments, size: tuple[int, int] | None = None) -> dict[st
     sizes |= set() if size is None else {tuple(size)}
     if not parts or len(sizes) != 1:
         raise ValueError(
-            "segments must be at least one, all of one size, and boxes require size=(height, width). Got "
-            f"{sorted(sizes) or 'no size'} instead."
+            "segments must be at least one, all of one size, and boxes require size=(height, width), but got "
+            f"{sorted(sizes) or 'no size'}."
         )
     return {name: _as_mask(part, name, *next(iter(sizes))) for name, part in parts.items()}
 
@@ -102,8 +102,8 @@ def _map_of(relevance: Any) -> Tensor:
     values = values.sum(0) if values.dim() == 3 else values
     if values.dim() != 2 or not values.numel() or not values.isfinite().all():
         raise ValueError(
-            "relevance must be one finite map, (rows, columns), (height, width) or (channels, height, width). Got "
-            f"shape {tuple(values.shape)} instead."
+            "relevance must be one finite map, (rows, columns), (height, width) or (channels, height, width), but got "
+            f"shape {tuple(values.shape)}."
         )
     return values
 
@@ -118,7 +118,7 @@ def _as_mask(part: Tensor, name: str, height: int, width: int) -> Tensor:
 def _box(corners: Any, name: str) -> tuple[float, float, float, float]:
     box = torch.as_tensor(corners).double().flatten().tolist()
     if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
-        raise ValueError(f"{name} must be left, top, right and bottom, in pixels. Got {box} instead.")
+        raise ValueError(f"{name} must be left, top, right and bottom, in pixels, but got {box}.")
     return box[0], box[1], box[2], box[3]
 
 

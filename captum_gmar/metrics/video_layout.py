@@ -86,7 +86,7 @@ def framewise_removal(removal: Removal, sheet: Sheet) -> Removal:
     if not isinstance(removal, PixelRemoval):
         raise TypeError(
             "Of videos, removal must be one that gives pixels other values: Zero(), Mean(), Blur(), Noise() or "
-            f"NoisyLinear(). Got {removal.name} instead."
+            f"NoisyLinear(), but got {removal.name}."
         )
     return FramewiseRemoval(removal, sheet)
 
@@ -98,7 +98,7 @@ def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -
     as frames, height and width of a tube; without frames, a tube has one.
     """
     if not isinstance(maps, Tensor):
-        raise TypeError(f"attributions must be a tensor in the shape of the videos. Got {type(maps).__name__} instead.")
+        raise TypeError(f"attributions must be a tensor in the shape of the videos, but got {type(maps).__name__}.")
     frames, is_relevance = videos.shape[1], maps.dim() == RELEVANCE_DIMS
     tube = patch_size[0] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else 1
     moments = maps.shape[1] if is_relevance else frames // tube if is_integer(tube) and tube > 0 else 0

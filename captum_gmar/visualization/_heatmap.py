@@ -85,7 +85,7 @@ def heat_of(attribution: Map, photo: Image.Image, name: str = "attribution", out
     if values.ndim != 2 or not values.size:
         raise ValueError(
             f"{name} must be one map: (rows, columns) of patches, or (height, width), (channels, height, width) or "
-            f"(height, width, channels) of pixels. Got shape {values.shape} instead. Pass one example, attributions[0]."
+            f"(height, width, channels) of pixels, but got shape {values.shape}. Pass one example, attributions[0]."
         )
     is_of_pixels = values.shape == photo.size[::-1] or min(values.shape) >= FEWEST_PIXELS
     return scale(values, name, outlier_perc)._replace(is_of_pixels=is_of_pixels)
@@ -96,7 +96,7 @@ def patches_of(relevance: Map, name: str, dimensions: int = 2) -> Array:
     values = array_of(relevance, name)
     if values.ndim != dimensions or not values.size:
         shape = ("several", "rows", "columns")[-dimensions:]
-        raise ValueError(f"{name} must have the shape ({', '.join(shape)}). Got shape {values.shape} instead.")
+        raise ValueError(f"{name} must have the shape ({', '.join(shape)}), but got shape {values.shape}.")
     return values
 
 
@@ -108,9 +108,9 @@ def scale(values: Array, name: str, outlier_perc: float = OUTLIERS) -> Heat:
     percent of the values are far from all others, the scale ends at the others.
     """
     if not isinstance(outlier_perc, Real) or not 0 <= outlier_perc < 100:
-        raise ValueError(f"outlier_perc must be at least 0 and less than 100. Got {outlier_perc!r} instead.")
+        raise ValueError(f"outlier_perc must be at least 0 and less than 100, but got {outlier_perc!r}.")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
+        raise ValueError(f"{name} must be finite, but got NaN or infinity.")
     sizes, least, mean = np.abs(values), float(values.min()), abs(float(values.mean()))
     largest = others = float(sizes.max())
     if outlier_perc:
@@ -178,7 +178,7 @@ def corners_of(box: Any, name: str) -> Crop:
     except (TypeError, ValueError):
         left, top, right, bottom = 1, 1, 0, 0
     if not (-inf < left <= right < inf and -inf < top <= bottom < inf):
-        raise ValueError(f"{name} must be left, top, right and bottom, in pixels. Got {box!r} instead.")
+        raise ValueError(f"{name} must be left, top, right and bottom, in pixels, but got {box!r}.")
     return left, top, right, bottom
 
 
@@ -188,8 +188,8 @@ def visible_part(photo: Image.Image, crop: Crop | None) -> tuple[int, int, int, 
     part = max(0, round(left)), max(0, round(top)), min(photo.width, round(right)), min(photo.height, round(bottom))
     if not (part[0] < part[2] and part[1] < part[3]):
         raise ValueError(
-            f"crop must be left, top, right and bottom of a part of the photo, {photo.width}x{photo.height} pixels. "
-            f"Got {crop} instead."
+            f"crop must be left, top, right and bottom of a part of the photo, {photo.width}x{photo.height} pixels, "
+            f"but got {crop}."
         )
     return part
 
@@ -223,7 +223,7 @@ def photo_of(image: Pixels) -> Image.Image:
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise ValueError(
             "image must be one image: (channels, height, width), (height, width, channels) or (height, width) with 1 "
-            f"or 3 channels. Got shape {pixels.shape} instead."
+            f"or 3 channels, but got shape {pixels.shape}."
         )
     return Image.fromarray(np.broadcast_to(_levels(pixels), (*pixels.shape[:2], 3)))
 
@@ -233,8 +233,8 @@ def _levels(pixels: Array) -> Array:
     whole, low, high = 255 if pixels.dtype.kind in "iu" else 1, pixels.min(), pixels.max()
     if not (low >= -1e-3 * whole and high <= 1.001 * whole):
         raise ValueError(
-            "image must hold integers from 0 to 255 or floats from 0 to 1. Got values from "
-            f"{low:.4g} to {high:.4g} instead. If it is normalised, undo that: multiply by the image processor's "
+            "image must hold integers from 0 to 255 or floats from 0 to 1, but got values from "
+            f"{low:.4g} to {high:.4g}. If it is normalised, undo that: multiply by the image processor's "
             "image_std and add its image_mean."
         )
     return np.rint(np.clip(255 / whole * pixels, 0, 255)).astype(np.uint8)
@@ -246,5 +246,5 @@ def array_of(values: object, name: str) -> Array:
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be a tensor or array of numbers. Got {type(values).__name__} instead.")
+        raise TypeError(f"{name} must be a tensor or array of numbers, but got {type(values).__name__}.")
     return values.astype(np.float64) if values.dtype.kind == "f" else values

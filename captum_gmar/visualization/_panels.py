@@ -68,9 +68,7 @@ class Layout(NamedTuple):
         panel = (width - 2 * MARGIN_INCHES + self.gap) / columns - self.gap
         if not panel >= SMALLEST:
             least = columns * (SMALLEST + self.gap) - self.gap + 2 * MARGIN_INCHES
-            raise ValueError(
-                f"width must be at least {least:.2f} inches for {columns} columns. Got {width:.2f} instead."
-            )
+            raise ValueError(f"width must be at least {least:.2f} inches for {columns} columns, but got {width:.2f}.")
         return self._replace(panel=panel)
 
 
@@ -117,7 +115,7 @@ def draw_tiles(
     tiles = [tile for line in lines for tile in line]
     if plt_fig_axis:
         if not isinstance(plt_fig_axis, tuple):
-            raise TypeError(f"plt_fig_axis must be a figure and its axes, a tuple. Got {plt_fig_axis!r} instead.")
+            raise TypeError(f"plt_fig_axis must be a figure and its axes, a tuple, but got {plt_fig_axis!r}.")
         figure, panels = plt_fig_axis[0], given_axes(plt_fig_axis[1], len(tiles))
         draw_title(figure, title)
     else:
@@ -262,7 +260,7 @@ def given_axes(axes: Any, count: int) -> list[Axes]:
     """Return the axes that a user passes, in any nesting."""
     panels = list(np.ravel(np.asarray(axes, dtype=object)))
     if len(panels) != count or not all(isinstance(panel, Axes) for panel in panels):
-        raise ValueError(f"plt_fig_axis must be a figure and {count} of its axes. Got {len(panels)} axes instead.")
+        raise ValueError(f"plt_fig_axis must be a figure and {count} of its axes, but got {len(panels)} axes.")
     return panels
 
 

@@ -108,7 +108,7 @@ def _boolean_cells(region: Map) -> Array:
     """Return boolean (rows, columns)."""
     cells = array_of(region, "region")
     if cells.ndim != 2 or cells.dtype != bool:
-        raise ValueError(f"region must be boolean (rows, columns). Got {cells.dtype} {cells.shape} instead.")
+        raise ValueError(f"region must be boolean (rows, columns), but got {cells.dtype} {cells.shape}.")
     return cells
 
 

@@ -129,9 +129,9 @@ def _fit_images(
     each = _each_image(images)
     crops = crop if _is_several(images) and crop is not None else [crop] * len(each)
     if len(crops) != len(each):
-        raise ValueError(f"crop must be one for each of the {len(each)} images. Got {len(crops)} instead.")
+        raise ValueError(f"crop must be one for each of the {len(each)} images, but got {len(crops)}.")
     if rows and _is_several(images) and len(rows) != len(each):
-        raise ValueError(f"rows must name each of the {len(each)} images. Got {len(rows)} names instead.")
+        raise ValueError(f"rows must name each of the {len(each)} images, but got {len(rows)} names.")
     fitted = [ROWS.fit(image, crop=place, box=box) for image, place in zip(each, crops, strict=True)]
     if rows and not _is_several(images):
         fitted *= len(rows)
@@ -163,7 +163,7 @@ def _is_several(images: Images) -> bool:
 def _each_image(images: Any) -> list[Pixels]:
     several: list[Pixels] = list(images) if _is_several(images) else [images]
     if not several:
-        raise ValueError("images must be at least one image. Got none instead.")
+        raise ValueError("images must be at least one image, but got none.")
     return several
 
 
@@ -173,11 +173,11 @@ def _heats(
     """Return the maps of every method, one for each photo."""
     if not isinstance(attributions, Mapping):
         raise TypeError(
-            "attributions must be a mapping from method names to maps. "
-            f"Got {type(attributions).__name__} instead. Of one method, pass {{name: attributions}}."
+            "attributions must be a mapping from method names to maps, "
+            f"but got {type(attributions).__name__}. Of one method, pass {{name: attributions}}."
         )
     if not attributions:
-        raise ValueError("attributions must hold the maps of at least one method. Got none instead.")
+        raise ValueError("attributions must hold the maps of at least one method, but got none.")
     heats = {}
     for key, method_maps in attributions.items():
         name = f"attributions[{key!r}]"
@@ -189,13 +189,11 @@ def _heats(
 
 def _each_map(attributions: Any, name: str, images: int) -> list[Map]:
     if not isinstance(attributions, Tensor | np.ndarray | Sequence):
-        raise TypeError(
-            f"{name} must be a sequence, tensor or array of maps. Got {type(attributions).__name__} instead."
-        )
+        raise TypeError(f"{name} must be a sequence, tensor or array of maps, but got {type(attributions).__name__}.")
     maps = list(attributions)
     if len(maps) != images:
         raise ValueError(
-            f"{name} must hold one map per image, {images}. Got {len(maps)} instead. Of one image, pass both image and "
+            f"{name} must hold one map per image, {images}, but got {len(maps)}. Of one image, pass both image and "
             "maps without the dimension of examples."
         )
     return maps

@@ -88,7 +88,7 @@ def visualize_perturbation_curves(
         if curves is not None and curves != {}
     }
     if not panels:
-        raise ValueError("insertion or deletion must hold the curves of at least one method. Got none instead.")
+        raise ValueError("insertion or deletion must hold the curves of at least one method, but got none.")
     names = list(dict.fromkeys(name for curves, _ in panels.values() for name in curves))
     figure, panel_axes = plt_fig_axis or _axes(len(panels), len(names), title, use_pyplot)
     axes, styles = given_axes(panel_axes, len(panels)), _styles(names)
@@ -102,20 +102,18 @@ def visualize_perturbation_curves(
 
 def _checked_curves(curves: Any, name: str) -> Curves:
     if not isinstance(curves, Mapping):
-        raise TypeError(f"{name} must be a mapping from method names to curves. Got {type(curves).__name__} instead.")
+        raise TypeError(f"{name} must be a mapping from method names to curves, but got {type(curves).__name__}.")
     for method, curve in curves.items():
         if not isinstance(curve, PerturbationCurve):
             raise TypeError(
-                f"{name}[{method!r}] must be what captum_gmar.metrics.{name} returned. Got {type(curve).__name__} "
-                "instead."
+                f"{name}[{method!r}] must be what captum_gmar.metrics.{name} returned, but got {type(curve).__name__}."
             )
         if not curve.curve.isfinite().all() or not curve.auc.isfinite().all():
-            raise ValueError(f"{name}[{method!r}] must be finite. Got NaN or infinity instead.")
+            raise ValueError(f"{name}[{method!r}] must be finite, but got NaN or infinity.")
     removals = {curve.removal for curve in curves.values()}
     if len(removals) > 1:
         raise ValueError(
-            f"{name} must hold curves of one way of removal, as others do not compare. Got {sorted(removals)} "
-            "instead. Draw them in a figure each."
+            f"{name} must hold curves of one removal, but got {sorted(removals)}. Draw them in a figure each."
         )
     return curves
 

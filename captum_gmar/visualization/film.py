@@ -69,11 +69,11 @@ def compose_film(
     photos = list(map(photo_of, images)) if isinstance(images, Sequence) else [photo_of(images)] * len(maps)
     if not len(maps) or len(captions) != len(maps) or len(photos) % len(maps):
         raise ValueError(
-            "maps must be at least one, with a caption each, and divide the images evenly. Got "
-            f"{len(maps)} maps, {len(captions)} captions and {len(photos)} images instead."
+            "maps must be at least one, with a caption each, and divide the images evenly, but got "
+            f"{len(maps)} maps, {len(captions)} captions and {len(photos)} images."
         )
     if moments and len(moments) != len(photos):
-        raise ValueError(f"moments must be one for each of the {len(photos)} frames. Got {len(moments)} instead.")
+        raise ValueError(f"moments must be one for each of the {len(photos)} frames, but got {len(moments)}.")
     heats = [heat_of(each, photos[0], f"maps[{number}]") for number, each in enumerate(maps)]
     heats = scale_together(heats, "maps", outlier_perc) if share_scale else heats
     font, repeats = ImageFont.truetype(findfont("DejaVu Sans"), LETTERS), len(photos) // len(maps)

@@ -92,7 +92,7 @@ def visualize_head_importance(
     spreads = None if spread is None else _layers_by_heads(spread, "spread")
     (layers, heads), values = heat.values.shape, heat.values
     if spreads is not None and spreads.shape != values.shape:
-        raise ValueError(f"spread must have the shape of importance, {values.shape}. Got {spreads.shape} instead.")
+        raise ValueError(f"spread must have the shape of importance, {values.shape}, but got {spreads.shape}.")
     width = min(CELL_WIDTH, CELLS_WIDEST / heads)
     if plt_fig_axis:
         figure, (panel,) = plt_fig_axis[0], given_axes(plt_fig_axis[1], 1)
@@ -182,11 +182,11 @@ def _layers_by_heads(values: Map, name: str) -> Array:
     array = array_of(values, name)
     if array.ndim != 2 or not array.size:
         raise ValueError(
-            f"{name} must have the shape (layers, heads). Got shape {array.shape} instead. Pass one example, "
+            f"{name} must have the shape (layers, heads), but got shape {array.shape}. Pass one example, "
             f"{name}[0], or the mean over examples, {name}.mean(0)."
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite. Got NaN or infinity instead.")
+        raise ValueError(f"{name} must be finite, but got NaN or infinity.")
     return array
 
 
@@ -223,10 +223,10 @@ def _sort_heads(importance: Map | None, heads: int) -> tuple[list[int], list[str
     weights = array_of(importance, "importance")
     if weights.shape != (heads,):
         raise ValueError(
-            f"importance must be one number for each of the {heads} heads. Got shape {weights.shape} instead. Pass "
+            f"importance must be one number for each of the {heads} heads, but got shape {weights.shape}. Pass "
             "those of one example and layer, importance[example, layer]."
         )
     if not np.isfinite(weights).all():
-        raise ValueError("importance must be finite. Got NaN or infinity instead.")
+        raise ValueError("importance must be finite, but got NaN or infinity.")
     order = [int(head) for head in np.argsort(-weights, kind="stable")]
     return order, [f"head {head}\nweight {number_text(weights[head])}" for head in order]

@@ -73,6 +73,6 @@ def visualize_segments(
 def _middle(mask: Tensor) -> tuple[float, float]:
     """Return x and y of the mean pixel of a mask; raises a ValueError if it is empty."""
     if not (mask > 0).any():
-        raise ValueError("segments must each hold a pixel of the photo. Got an empty one.")
+        raise ValueError("segments must each hold a pixel of the photo, but got an empty one.")
     y, x = (mask > 0).nonzero().double().mean(0).tolist()
     return x, y

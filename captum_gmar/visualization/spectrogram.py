@@ -70,8 +70,8 @@ def visualize_spectrogram(
     values, sound = array_of(attribution, "attribution"), array_of(spectrogram, "spectrogram")
     if values.ndim != 2 or sound.ndim != 2:
         raise ValueError(
-            "attribution must be of one sound, (rows, columns), and the spectrogram (time, bins). Got shapes "
-            f"{values.shape} and {sound.shape} instead."
+            "attribution must be of one sound, (rows, columns), and the spectrogram (time, bins), but got shapes "
+            f"{values.shape} and {sound.shape}."
         )
     heat = scale(values, "attribution", outlier_perc)
     text = wrap(map_text(label or "relevance per place", heat, note), SOUND.panel, SOUND.text_size)

@@ -126,7 +126,7 @@ def visualize_relevance_flow(
     maps = patches_of(relevance, "relevance", 3)
     numbers = range(len(maps))[::-1] if layers is None else list(layers)
     if len(numbers) != len(maps):
-        raise ValueError(f"layers must name each of the {len(maps)} maps. Got {len(numbers)} numbers instead.")
+        raise ValueError(f"layers must name each of the {len(maps)} maps, but got {len(numbers)} numbers.")
     names = [f"below layer {number_text(number, 'd')}" for number in numbers]
     if prefix_share is not None:
         shares = _shares(prefix_share, len(maps))
@@ -154,11 +154,11 @@ def patch_box(patch: tuple[int, int], grid: tuple[int, ...], crop: Crop) -> Crop
 def check_patch(patch: object, patches: tuple[int, ...]) -> None:
     """Raise an error unless ``patch`` is the (row, column) of one of so many rows and columns."""
     if not isinstance(patch, tuple) or len(patch) != 2 or not all(isinstance(number, Integral) for number in patch):
-        raise TypeError(f"patch must be a tuple (row, column) of integers. Got {patch!r} instead.")
+        raise TypeError(f"patch must be a tuple (row, column) of integers, but got {patch!r}.")
     if not all(0 <= number < count for number, count in zip(patch, patches, strict=True)):
         raise ValueError(
-            f"patch must lie within the {patches[0]}x{patches[1]} patch grid (rows x columns, counted from 0). Got "
-            f"{patch} instead."
+            f"patch must lie within the {patches[0]}x{patches[1]} patch grid (rows x columns, counted from 0), but got "
+            f"{patch}."
         )
 
 
@@ -166,6 +166,6 @@ def _shares(prefix_share: Map, maps: int) -> list[float]:
     shares = array_of(prefix_share, "prefix_share")
     if shares.shape != (maps,) or not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(
-            f"prefix_share must be one number from 0 to 1 for each of the {maps} maps. Got {prefix_share!r} instead."
+            f"prefix_share must be one number from 0 to 1 for each of the {maps} maps, but got {prefix_share!r}."
         )
     return [float(share) for share in shares]

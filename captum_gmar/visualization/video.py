@@ -94,11 +94,11 @@ def visualize_video(
 
 def _photos(frames: Any) -> list[Image.Image]:
     if not isinstance(frames, Tensor | np.ndarray | Sequence):
-        raise TypeError(f"frames must be a tensor, an array or a sequence of images. Got {frames!r} instead.")
+        raise TypeError(f"frames must be a tensor, an array or a sequence of images, but got {frames!r}.")
     photos = [photo_of(frame) for frame in frames]
     if len({photo.size for photo in photos}) != 1:
         sizes = sorted({photo.size[::-1] for photo in photos})
-        raise ValueError(f"frames must be at least one, all of one size. Got {sizes or 'none'} instead.")
+        raise ValueError(f"frames must be at least one, all of one size, but got {sizes or 'none'}.")
     return photos
 
 
@@ -108,7 +108,7 @@ def _frame_heats(attribution: Map, photos: Sequence[Image.Image], outlier_perc: 
     if maps.ndim not in (3, 4) or not maps.size or len(photos) % len(maps):
         raise ValueError(
             "attribution must be of one video, (time, rows, columns) with a time that divides the frames, "
-            f"{len(photos)}, evenly, or (frames, channels, height, width). Got shape {maps.shape} instead."
+            f"{len(photos)}, evenly, or (frames, channels, height, width), but got shape {maps.shape}."
         )
     heats = [heat_of(moment, photos[0], "attribution") for moment in maps]
     frames = len(photos) // len(maps)

@@ -21,7 +21,7 @@ def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_
     given, device = arguments.get("decoder_input_ids"), next(model.parameters()).device
     if given is not None:
         if not isinstance(given, Tensor) or given.is_floating_point() or given.dim() != 2 or len(given) != 1:
-            raise ValueError(f"decoder_input_ids must be whole numbers of shape (1, tokens). Got {given!r} instead.")
+            raise ValueError(f"decoder_input_ids must be whole numbers of shape (1, tokens), but got {given!r}.")
         return given.to(device)
     settings = model.generation_config
     start = getattr(settings, "decoder_start_token_id", None)
@@ -29,7 +29,7 @@ def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_
     if start is None:
         raise ValueError(
             f"{type(model).__name__} must have a decoder_start_token_id in its generation_config, with which its "
-            "answers begin. Got none."
+            "answers begin, but got none."
         )
     no_times_token = getattr(settings, "no_timestamps_token_id", None)
     if no_times_token is None and model.config.model_type == "whisper" and tokenizer is not None:
@@ -52,7 +52,7 @@ def _language_and_task(model: Any, arguments: Mapping[str, Any], gen_args: Mappi
         number = languages.get(f"<|{language}|>", languages.get(language))
     if number is None or task not in tasks:
         raise ValueError(
-            f"gen_args must have a language of {', '.join(languages)} and a task of {', '.join(tasks)}. Got "
-            f"{language!r} and {task!r} instead."
+            f"gen_args must have a language of {', '.join(languages)} and a task of {', '.join(tasks)}, but got "
+            f"{language!r} and {task!r}."
         )
     return [number, tasks[task]]

@@ -58,9 +58,7 @@ class AnswerAttribution:
             spans: Tokens of each phrase, for example ``[slice(1, 3)]``.
         """
         if not spans or not all(self.tokens[span] for span in spans):
-            raise ValueError(
-                f"spans must name at least one of the {len(self.tokens)} tokens each. Got {spans} instead."
-            )
+            raise ValueError(f"spans must name at least one of the {len(self.tokens)} tokens each, but got {spans}.")
         members = torch.zeros(len(spans), len(self.tokens)).to(self.totals)
         for row, span in enumerate(spans):
             members[row, span] = 1
@@ -87,7 +85,7 @@ class AnswerAttribution:
             raise ValueError("It is not known which image token of this model stands for which place in the picture.")
         if picture not in range(len(self.pictures)):
             raise IndexError(
-                f"picture must be below the number of pictures, {len(self.pictures)}. Got {picture!r} instead."
+                f"picture must be below the number of pictures, {len(self.pictures)}, but got {picture!r}."
             )
         return self.pictures[picture].map(self._sequence_relevance(self.pictures[picture]))
 
@@ -105,7 +103,7 @@ class AnswerAttribution:
         """
         tokens = next((picture for picture in self.pictures or () if isinstance(picture, PictureTokens)), None)
         if tokens is None or tokens.seconds is None:
-            raise ValueError("times() must be of words of a sound. Got an answer without a sound of known time.")
+            raise ValueError("times() must be of words of a sound, but got an answer without a sound of known time.")
         relevance = tokens.map(self._sequence_relevance(tokens))[:, 0]
         if self.sound is not None:  # what follows it in the model's window is padding
             seconds = len(self.sound.samples) / self.sound.sampling_rate

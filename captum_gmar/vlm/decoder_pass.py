@@ -133,8 +133,8 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
         lists = {name: layers for name, layers in lists.items() if len(layers) == number}
     if not lists:
         raise ValueError(
-            f"model must be one of transformers that generates text, with its decoder's layers in a list. Got "
-            f"{type(model).__name__} instead."
+            f"model must be one of transformers that generates text, with its decoder's layers in a list, but got "
+            f"{type(model).__name__}."
         )
     return list(lists.values())[-1]  # GIT's vision tower comes before its decoder
 

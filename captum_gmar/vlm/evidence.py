@@ -124,16 +124,16 @@ class AnswerEvidence:
             FloatingPointError: if scores or relevance are NaN or infinite.
         """
         if not isinstance(gen_args or {}, Mapping):
-            raise TypeError(f"gen_args must be a mapping of arguments of generate. Got {gen_args!r} instead.")
+            raise TypeError(f"gen_args must be a mapping of arguments of generate, but got {gen_args!r}.")
         sizes = picture_sizes(images)
         if sizes and 0 in chain(*sizes):
-            raise ValueError(f"images must have pixels. Got sizes {sizes} instead.")
+            raise ValueError(f"images must have pixels, but got sizes {sizes}.")
         heard = None if sound is None else prepare_sound(self.model, self.processor, sound)
         if isinstance(inputs, str):
             inputs = prompt_inputs(self.model, self.processor, inputs, images, heard)
         elif images is not None or sound is not None:
             raise ValueError(
-                "images and sound require a prompt. Got them beside what a processor returned: pass one of both."
+                "images and sound require a prompt, but got them beside what a processor returned: pass one of both."
             )
         arguments = _check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)
@@ -143,10 +143,10 @@ class AnswerEvidence:
         contrast_ids = None if contrast is None else self._token_ids(contrast, "contrast")
         if contrast_ids is not None and len(contrast_ids) not in (1, len(ids)):
             raise ValueError(
-                f"contrast must be one token, or as many as the target's {len(ids)}. Got {len(contrast_ids)} instead."
+                f"contrast must be one token, or as many as the target's {len(ids)}, but got {len(contrast_ids)}."
             )
         if contrast_ids is not None and contrast_ids * (len(ids) // len(contrast_ids)) == ids:
-            raise ValueError(f"contrast must be another answer than the target. Got {contrast!r} for both.")
+            raise ValueError(f"contrast must be another answer than the target, but got {contrast!r} for both.")
         _check_positions(self.model, arguments, len(ids) - 1)
         score = partial(word_scores, ids=ids, contrast=contrast_ids)
         given = self.model, self._append_answer(arguments, ids), len(ids), score
@@ -204,20 +204,20 @@ class AnswerEvidence:
     def _token_ids(self, answer: Answer, name: str) -> list[int]:
         if isinstance(answer, str):
             if self.tokenizer is None:
-                raise ValueError(f"{name} must be token ids where there is no processor. Got text instead: pass one.")
+                raise ValueError(f"{name} must be token ids where there is no processor, but got text: pass one.")
             if self.model.config.model_type == "whisper" and answer[:1].strip() and answer[:1].isascii():
                 answer = f" {answer}"  # Whisper's words begin with a space
             text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
             if not answer:
-                raise ValueError(f"{name} must be text of at least one token. Got {text!r} instead.")
+                raise ValueError(f"{name} must be text of at least one token, but got {text!r}.")
             if set(answer) == {getattr(self.tokenizer, "unk_token_id", None)}:
-                raise ValueError(f"{name} must have a token that the tokenizer knows. Got {text!r}, of unknown ones.")
+                raise ValueError(f"{name} must have a token that the tokenizer knows, but got {text!r}.")
         if not isinstance(answer, Tensor | Sequence) or isinstance(answer, bytes):
-            raise TypeError(f"{name} must be text or token ids. Got {answer!r} instead.")
+            raise TypeError(f"{name} must be text or token ids, but got {answer!r}.")
         ids: list[Any] = answer.flatten().tolist() if isinstance(answer, Tensor) else list(answer)
         words = self.model.get_output_embeddings().weight.shape[0]
         if not ids or any(type(number) is not int or not 0 <= number < words for number in ids):
-            raise ValueError(f"{name} must be at least one token of the model's {words}. Got {ids[:8]} instead.")
+            raise ValueError(f"{name} must be at least one token of the model's {words}, but got {ids[:8]}.")
         return ids
 
     def _append_answer(self, arguments: Mapping[str, Any], ids: list[int]) -> dict[str, Any]:
@@ -242,14 +242,14 @@ def check_version() -> None:
     import transformers  # takes seconds; here the model has loaded it already
 
     if int(transformers.__version__.partition(".")[0]) < 5:
-        raise ImportError(f"AnswerEvidence needs transformers 5 or newer. Got {transformers.__version__} instead.")
+        raise ImportError(f"AnswerEvidence needs transformers 5 or newer, but got {transformers.__version__}.")
 
 
 def _check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's arguments; raise a ValueError unless they are one example."""
     if not isinstance(inputs, Mapping):
         raise ValueError(
-            f"inputs must be a prompt, or what the model's processor returned. Got {type(inputs).__name__} instead."
+            f"inputs must be a prompt, or what the model's processor returned, but got {type(inputs).__name__}."
         )
     if inputs.get("input_ids") is not None or not has_encoder(model):
         _check_ids(model, inputs.get("input_ids"), inputs.get("attention_mask"))
@@ -258,19 +258,19 @@ def _check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_ids(model: Any, ids: object, mask: object) -> None:
     if not isinstance(ids, Tensor) or ids.is_floating_point():
-        raise ValueError(f"inputs must hold input_ids, a tensor of whole numbers. Got {ids!r} instead.")
+        raise ValueError(f"inputs must hold input_ids, a tensor of whole numbers, but got {ids!r}.")
     if ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]:
         raise ValueError(
-            f"inputs must be of one example, input_ids of shape (1, tokens). Got {tuple(ids.shape)} instead: explain "
+            f"inputs must be of one example, input_ids of shape (1, tokens), but got {tuple(ids.shape)}: explain "
             "examples one after the other."
         )
     known = (ids >= 0) & (ids < model.get_input_embeddings().weight.shape[0])
     unknown = ids[~known & (ids != image_token_id(model))]
     if len(unknown):
-        raise ValueError(f"input_ids must be tokens of the model. Got {unknown.tolist()[:8]} among them.")
+        raise ValueError(f"input_ids must be tokens of the model, but got {unknown.tolist()[:8]} among them.")
     if isinstance(mask, Tensor) and mask.shape != ids.shape:
         raise ValueError(
-            f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}. Got {tuple(mask.shape)} instead."
+            f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}, but got {tuple(mask.shape)}."
         )
 
 
@@ -281,6 +281,6 @@ def _check_positions(model: Any, arguments: Mapping[str, Any], answer_tokens: in
     length = answer_tokens + (0 if ids is None else ids.shape[1])
     if isinstance(positions, int) and length > positions:
         raise ValueError(
-            f"inputs must be of at most the model's {positions} positions, prompt, pictures and answer together. Got "
-            f"{length} tokens instead: shorten the prompt, or scale the pictures down."
+            f"inputs must fit the model's {positions} positions, prompt, pictures and answer together, but got "
+            f"{length} tokens. Shorten the prompt, or scale the pictures down."
         )

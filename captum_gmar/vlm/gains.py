@@ -28,6 +28,6 @@ def blank_scores(
         if name in INPUT_NAMES
     }
     if not blanks:
-        raise ValueError("with_gains must be False for inputs without pictures and sounds. Got True.")
+        raise ValueError("with_gains must be False for inputs without pictures and sounds, but got True.")
     logits = model(**{**arguments, **blanks}, use_cache=False, return_dict=True).logits
     return score(widen(logits[:, -words:]))[0]

@@ -231,8 +231,8 @@ def _encoder_layout(prompt: PicturePrompt) -> list[PictureTokens]:
     step = patch * 2 ** (len(layers) - 1) if isinstance(patch, int) else 0  # Swin merges patches between its stages
     if not step or (height // step) * (width // step) > prompt.length:
         raise ValueError(
-            f"model must have an encoder that returns one token for every patch. Got {prompt.length} tokens for a "
-            f"picture of {height}x{width} pixels and patches of {patch} instead."
+            f"model must have an encoder that returns one token for every patch, but got {prompt.length} tokens for a "
+            f"picture of {height}x{width} pixels and patches of {patch}."
         )
     rows, columns = height // step, width // step
     return [PictureTokens(torch.arange(prompt.length - rows * columns, prompt.length).view(rows, columns), True)]

@@ -28,13 +28,13 @@ def prompt_inputs(
     """
     pictures = _list_pictures(images)
     if processor is None:
-        raise ValueError("processor must be the model's own, where the inputs are a prompt. Got None instead.")
+        raise ValueError("processor must be the model's own, where the inputs are a prompt, but got None.")
     if pictures:
         _check_takes_pictures(model, processor)
     is_recogniser = sound is not None and has_encoder(model)
     if prompt and (is_recogniser or model.config.model_type == "vision-encoder-decoder"):
         raise ValueError(
-            f"inputs must be an empty prompt for {type(model).__name__}, which reads none. Got {prompt!r}."
+            f"inputs must be an empty prompt for {type(model).__name__}, which reads none, but got {prompt!r}."
         )
     if is_recogniser and sound is not None:
         return _place_inputs(model, sound_features(model, processor, sound))
@@ -81,18 +81,18 @@ def _check_takes_pictures(model: Any, processor: Any) -> None:
     has_tower = hasattr(model.config, "vision_config") or model.main_input_name == "pixel_values"
     if not has_tower:
         raise ValueError(
-            f"model must take pictures, where there are any. Got {type(model).__name__}, which reads text alone."
+            f"model must take pictures, where there are any, but got {type(model).__name__}, which reads text alone."
         )
     if getattr(processor, "image_processor", None) is None:
         raise ValueError(
-            f"processor must take pictures, where there are any. Got {type(processor).__name__} instead: pass the "
+            f"processor must take pictures, where there are any, but got {type(processor).__name__}: pass the "
             "model's processor, AutoProcessor.from_pretrained."
         )
     token, number, name = image_token_id(model), getattr(processor, "image_token_id", None), type(processor).__name__
     if None not in (token, number) and token != number:
         raise ValueError(
-            f"processor must fit the model, {type(model).__name__}, whose image token is {token}. Got {number} of "
-            f"{name} instead."
+            f"processor must fit the model, {type(model).__name__}, whose image token is {token}, but got {number} of "
+            f"{name}."
         )
 
 
@@ -121,13 +121,9 @@ def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: 
     words = model.get_output_embeddings().weight.shape[0]
     if ids is not None and (not ids.numel() or int(ids.max()) >= words):
         got = f"token {int(ids.max())}" if ids.numel() else "no tokens"
-        raise ValueError(
-            f"processor must fit the model, {kind}, which knows {words} tokens. Got {got} of {name} instead."
-        )
+        raise ValueError(f"processor must fit the model, {kind}, which knows {words} tokens, but got {got} of {name}.")
     if pictures and "pixel_values" not in returned:
-        raise ValueError(
-            f"processor must return pixel_values for pictures. Got {', '.join(returned)} of {name} instead."
-        )
+        raise ValueError(f"processor must return pixel_values for pictures, but got {', '.join(returned)} of {name}.")
 
 
 def _place_inputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

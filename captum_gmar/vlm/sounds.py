@@ -26,7 +26,7 @@ def find_extractor(model: Any, processor: Any) -> Any:
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", processor)
     if not hasattr(extractor, "sampling_rate"):
         raise ValueError(
-            f"processor must take sounds, where there is one. Got {type(processor).__name__} instead: pass the "
+            f"processor must take sounds, where there is one, but got {type(processor).__name__}: pass the "
             "model's processor, AutoProcessor.from_pretrained."
         )
     return extractor
@@ -37,13 +37,13 @@ def prepare_sound(model: Any, processor: Any, sound: Any) -> Sound:
     ends.
     """
     if _find_sound_input(model) is None:
-        raise ValueError(f"model must take sounds, where there is one. Got {type(model).__name__} instead.")
+        raise ValueError(f"model must take sounds, where there is one, but got {type(model).__name__}.")
     extractor = find_extractor(model, processor)
     window = getattr(extractor, "chunk_length", None) if model.config.model_type != "voxtral" else None
     if isinstance(sound, str | Path):
         return read_sound(sound, extractor.sampling_rate, window)
     if not isinstance(sound, tuple | list) or len(sound) != 2 or not isinstance(sound[1], int) or sound[1] <= 0:
-        raise TypeError(f"sound must be a WAV file, or samples with their rate. Got {type(sound).__name__} instead.")
+        raise TypeError(f"sound must be a WAV file, or samples with their rate, but got {type(sound).__name__}.")
     return convert_sound(_mean_channel(sound[0]), sound[1], extractor.sampling_rate, window)
 
 
@@ -53,7 +53,7 @@ def _mean_channel(samples: Any) -> npt.NDArray[np.float64]:
     scale = 1.0 if array.dtype.kind == "f" else float(np.iinfo(array.dtype).max)
     values = np.atleast_1d(array.astype(np.float64) / scale)
     if values.ndim > 2 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"sound must have finite samples (samples,) or (samples, channels). Got shape {array.shape}.")
+        raise ValueError(f"sound must be finite, (samples,) or (samples, channels), but got shape {array.shape}.")
     mean: npt.NDArray[np.float64] = values if values.ndim == 1 else values.mean(int(np.argmin(values.shape)))
     return mean
 
@@ -67,14 +67,14 @@ def sound_features(model: Any, processor: Any, sound: Sound) -> dict[str, Any]:
         raise ValueError(f"{type(extractor).__name__} cannot take the sound: {error}") from error
     if name not in returned:
         raise ValueError(
-            f"processor must fit the model, {type(model).__name__}, which reads {name}. Got {', '.join(returned)} of "
-            f"{type(extractor).__name__} instead."
+            f"processor must fit the model, {type(model).__name__}, which reads {name}, but got {', '.join(returned)} "
+            f"from {type(extractor).__name__}."
         )
     bins, expected = returned[name].shape, getattr(model.config, "num_mel_bins", None)
     if expected is not None and expected not in bins[1:]:
         raise ValueError(
-            f"processor must fit the model, {type(model).__name__}, which reads {expected} mel bins. Got "
-            f"{name} of shape {tuple(bins)} of {type(extractor).__name__} instead."
+            f"processor must fit the model, {type(model).__name__}, which reads {expected} mel bins, but got "
+            f"{name} of shape {tuple(bins)} of {type(extractor).__name__}."
         )
     return {key: value for key, value in returned.items() if isinstance(value, Tensor)}
 

@@ -121,20 +121,20 @@ def test_the_model_is_left_as_it_was(make_vit, images):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"importance": [[1.0]]}, TypeError, r"importance must be a tensor \(layers, heads\)\. Got list instead"),
+        ({"importance": [[1.0]]}, TypeError, r"importance must be a tensor \(layers, heads\), but got list"),
         ({"importance": IMPORTANCE[:2], "counts": [0]}, ValueError, r"importance of shape \(3, 3\).* but got \(2, 3\)"),
         ({"importance": IMPORTANCE[:, :2], "counts": None}, ValueError, r"shape \(3, 3\).* but got \(3, 2\)"),
-        ({"order": "worst"}, ValueError, r"order must be one of \['least', 'most', 'random'\]\. Got 'worst' instead"),
-        ({"counts": []}, ValueError, r"counts must be integers from 0 to the number of heads, 9.* Got \[\] instead"),
-        ({"counts": [3, 1]}, ValueError, r"in ascending order\. Got \[3, 1\] instead"),
-        ({"counts": [1, 1]}, ValueError, r"in ascending order\. Got \[1, 1\] instead"),
+        ({"order": "worst"}, ValueError, r"order must be one of \['least', 'most', 'random'\], but got 'worst'"),
+        ({"counts": []}, ValueError, r"counts must be integers from 0 to the number of heads, 9.* but got \[\]"),
+        ({"counts": [3, 1]}, ValueError, r"in ascending order, but got \[3, 1\]"),
+        ({"counts": [1, 1]}, ValueError, r"in ascending order, but got \[1, 1\]"),
         ({"counts": [-1]}, ValueError, r"counts must be integers from 0"),
         ({"counts": [10]}, ValueError, r"counts must be integers from 0"),
         ({"counts": [1.0]}, ValueError, r"counts must be integers from 0"),
-        ({"repeats": 2}, ValueError, r'repeats must be 1 for an order that is not "random"\. Got 2 instead'),
-        ({"repeats": 0}, ValueError, r"repeats must be an integer, one or more\. Got 0 instead"),
+        ({"repeats": 2}, ValueError, r'repeats must be 1 for an order that is not "random", but got 2'),
+        ({"repeats": 0}, ValueError, r"repeats must be an integer, one or more, but got 0"),
         ({"fill": torch.zeros(3, 3, 1)}, ValueError, r"Expected fill of shape \(layers, 3, 8\)"),
-        ({"batches": []}, ValueError, r"batches must hold at least one batch\. Got none instead"),
+        ({"batches": []}, ValueError, r"batches must hold at least one batch, but got none"),
         ({"batches": [torch.zeros(2)]}, TypeError, r"batches must be pairs"),
         ({"model": len}, TypeError, r"model must be a torch\.nn\.Module"),
         ({"forward_func": len}, TypeError, r"The model must return a tensor"),
@@ -161,5 +161,5 @@ def test_names_and_areas(vit, images):
     found = head_ablation_curve(vit, [(images, 3)], IMPORTANCE, counts=[0])
     with pytest.raises(ValueError, match=r"name must be one of \['accuracy', 'logit', 'probability'\]"):
         found.mean("loss")
-    with pytest.raises(ValueError, match=r"An area needs two counts or more\. Got \[0\] instead"):
+    with pytest.raises(ValueError, match=r"An area needs two counts or more, but got \[0\]"):
         found.areas("logit")

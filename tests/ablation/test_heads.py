@@ -210,7 +210,7 @@ def test_grouped_heads(images):
     model = OneLayer(4, 2)
     with ablate_heads(model, {0: [3]}):
         assert_close(model(images), model(images, silent=[3]))
-    message = r"among the 4 heads of layer 0\. Got 4 instead"
+    message = r"among the 4 heads of layer 0, but got 4"
     with pytest.raises(ValueError, match=message), ablate_heads(model, {0: [4]}):
         model(images)
 
@@ -374,15 +374,15 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("heads", "error", "message"),
         [
-            ([(0, 1)], TypeError, r"heads must be a dictionary, layer to list of heads.* Got \[\(0, 1\)\] instead"),
-            ({0: 1}, TypeError, r"heads must be a dictionary, layer to list of heads.* Got \{0: 1\} instead"),
-            ({0: [1.0]}, ValueError, r"Layers and heads must be integers, zero or more\. Got 1\.0 instead"),
-            ({0: [True]}, ValueError, r"Got True instead"),
-            ({0: [-1]}, ValueError, r"Got -1 instead"),
-            ({-1: [0]}, ValueError, r"Got -1 instead"),
-            ({"0": [0]}, ValueError, r"Got '0' instead"),
-            ({3: [0]}, ValueError, r"among the model's 3 attention layers\. Got 3 instead"),
-            ({0: [3]}, ValueError, r"among the 3 heads of a layer\. Got 3 instead"),
+            ([(0, 1)], TypeError, r"heads must be a dictionary, layer to list of heads.* but got \[\(0, 1\)\]"),
+            ({0: 1}, TypeError, r"heads must be a dictionary, layer to list of heads.* but got \{0: 1\}"),
+            ({0: [1.0]}, ValueError, r"Layers and heads must be integers, zero or more, but got 1\.0"),
+            ({0: [True]}, ValueError, r"but got True"),
+            ({0: [-1]}, ValueError, r"but got -1"),
+            ({-1: [0]}, ValueError, r"but got -1"),
+            ({"0": [0]}, ValueError, r"but got '0'"),
+            ({3: [0]}, ValueError, r"among the model's 3 attention layers, but got 3"),
+            ({0: [3]}, ValueError, r"among the 3 heads of a layer, but got 3"),
         ],
     )
     def test_heads(self, vit, heads, error, message):
@@ -392,16 +392,16 @@ class TestWrongArguments:
 
     def test_heads_of_a_model_that_tells_nothing(self, images):
         model, _ = make("timm-like, avg")
-        message = r"among the 3 heads of layer 1\. Got 7 instead"
+        message = r"among the 3 heads of layer 1, but got 7"
         with pytest.raises(ValueError, match=message), ablate_heads(model, {1: [7]}):
             model(images)
-        with pytest.raises(ValueError, match=r"3 attention layers\. Got 5 instead"), ablate_heads(model, {5: [0]}):
+        with pytest.raises(ValueError, match=r"3 attention layers, but got 5"), ablate_heads(model, {5: [0]}):
             model(images)
 
     @pytest.mark.parametrize(
         ("fill", "error", "message"),
         [
-            ("mean", TypeError, r"fill must be a tensor \(layers, heads, head dimension\)\. Got str instead"),
+            ("mean", TypeError, r"fill must be a tensor \(layers, heads, head dimension\), but got str"),
             (torch.zeros(3, 8), ValueError, r"that covers layer 2 but got torch\.float32 of shape \(3, 8\)"),
             (torch.zeros(2, 3, 8), ValueError, r"that covers layer 2 but got torch\.float32 of shape \(2, 3, 8\)"),
             (torch.zeros(3, 3, 8).long(), ValueError, r"that covers layer 2 but got torch\.int64"),
@@ -414,7 +414,7 @@ class TestWrongArguments:
             vit(images)
 
     def test_models(self, vit, images):
-        message = r"model must be a torch\.nn\.Module\. Got function instead"
+        message = r"model must be a torch\.nn\.Module, but got function"
         with pytest.raises(TypeError, match=message), ablate_heads(lambda x: x, {0: [0]}):
             raise AssertionError
         model = swin("Swin", image_size=32, patch_size=8, depths=[1], num_heads=[2], window_size=2).eval()

@@ -103,10 +103,10 @@ def test_a_progress_bar(capsys):
 
 class TestWrongArguments:
     def test_score(self, images):
-        with pytest.raises(TypeError, match=r"score must be callable, such as GMAR.*\. Got Tensor instead"):
+        with pytest.raises(TypeError, match=r"score must be callable, such as GMAR.*, but got Tensor"):
             head_importance(SCORES, batches([23]))
         for wrong, found in ((None, "NoneType"), (torch.tensor(1.0), r"\(\)"), (SCORES[:3], r"\(3, 3, 2\)")):
-            with pytest.raises(TypeError, match=rf"score must return a tensor .* for 4 examples\. Got {found} instead"):
+            with pytest.raises(TypeError, match=rf"score must return a tensor .* for 4 examples, but got {found}"):
                 head_importance(lambda inputs, target, wrong=wrong: wrong, [(images, 3)])
 
     @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ class TestWrongArguments:
             HeadStatistics.from_examples(wrong)
 
     def test_kind_of_importance(self):
-        with pytest.raises(TypeError, match=r"importance must be a tensor or array .* Got list instead"):
+        with pytest.raises(TypeError, match=r"importance must be a tensor or array .* but got list"):
             HeadStatistics.from_examples([[[1.0]]])
 
     def test_models_of_different_shape(self, images):
@@ -138,11 +138,11 @@ class TestWrongArguments:
 
     @pytest.mark.parametrize("batch", [{"pixel_values": 1, "labels": 2}, torch.zeros(2, 3), (1, 2), (SCORES,)])
     def test_batches(self, batch):
-        with pytest.raises(TypeError, match=r"batches must be pairs of an inputs tensor and targets\. Got"):
+        with pytest.raises(TypeError, match=r"batches must be pairs of an inputs tensor and targets, but got"):
             head_importance(stored, [batch])
 
     def test_no_batches(self):
-        with pytest.raises(ValueError, match=r"batches must hold at least one batch\. Got none instead"):
+        with pytest.raises(ValueError, match=r"batches must hold at least one batch, but got none"):
             head_importance(stored, [])
 
     def test_counts_and_classes(self):
@@ -150,7 +150,7 @@ class TestWrongArguments:
         for count in (0, 1.0, True):
             with pytest.raises(ValueError, match="count must be an integer, one or more"):
                 found.least(count)
-        with pytest.raises(ValueError, match=r"count must be at most the number of heads, 6\. Got 7 instead"):
+        with pytest.raises(ValueError, match=r"count must be at most the number of heads, 6, but got 7"):
             found.most(7)
-        with pytest.raises(ValueError, match=r"target must be one of the classes \[0, .*9\]\. Got 3 instead"):
+        with pytest.raises(ValueError, match=r"target must be one of the classes \[0, .*9\], but got 3"):
             found.least(1, target=3)

@@ -30,7 +30,7 @@ def test_heads_are_grouped_in_the_order_of_layers():
 
 
 def test_wrong_importance():
-    with pytest.raises(TypeError, match=r"importance must be a tensor \(layers, heads\)\. Got list instead"):
+    with pytest.raises(TypeError, match=r"importance must be a tensor \(layers, heads\), but got list"):
         ranked_heads([[1.0]])
     for wrong in (torch.ones(23, 3, 2), torch.tensor([[torch.nan]]), torch.zeros(0, 3)):
         with pytest.raises(ValueError, match=r"Expected finite importance of shape \(layers, heads\) but got"):

@@ -135,7 +135,7 @@ class TestEveryScore:
         assert state(vit) == before
 
     def test_wrong_arguments(self, score, vit, images):
-        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got function instead"):
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, but got function"):
             score(lambda x: x, images, 3)
         with pytest.raises(ValueError, match="floating-point pixel values of shape"):
             score(vit, images[0], 3)
@@ -150,7 +150,7 @@ class TestEveryScore:
 
 
 def test_wrong_losses(make_vit, vit, images):
-    with pytest.raises(ValueError, match=r"loss must be one of \['cross_entropy', 'logit'\]\. Got 'hinge' instead"):
+    with pytest.raises(ValueError, match=r"loss must be one of \['cross_entropy', 'logit'\], but got 'hinge'"):
         gradient_of_mask(vit, images, 3, loss="hinge")
     one = make_vit(num_labels=1)
     with pytest.raises(ValueError, match=r'but got \(4, 1\)\. Pass loss="logit" for a model with one output'):

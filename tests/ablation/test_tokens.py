@@ -279,11 +279,11 @@ def test_models_without_attention_over_the_grid(vit, images, removed):
 
 
 def test_wrong_arguments(vit, images, removed):
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got function instead"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, but got function"):
         TokenRemoval(logits_of(vit))
     for wrong, error, message in (
-        (removed.float(), TypeError, r"removed must be a boolean tensor.* Got torch\.float32 instead"),
-        (removed.tolist(), TypeError, r"removed must be a boolean tensor.* Got list instead"),
+        (removed.float(), TypeError, r"removed must be a boolean tensor.* but got torch\.float32"),
+        (removed.tolist(), TypeError, r"removed must be a boolean tensor.* but got list"),
         (removed[:3], ValueError, r"\(examples, sets, 4, 4\), .* for 4 examples but got \(3, 3, 4, 4\)"),
         (removed[:, 0], ValueError, r"\(examples, sets, 4, 4\), .* but got \(4, 4, 4\)"),
         (removed[..., :2], ValueError, r"but got \(4, 3, 4, 2\)\. Pass patch_size=\(8, 8\)"),

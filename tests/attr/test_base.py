@@ -17,7 +17,7 @@ from captum_gmar import AttentionEvidence, GMARAttribution
     ],
 )
 def test_inputs_without_all_their_values_are_refused(inputs, got, vit):
-    with pytest.raises(ValueError, match=rf"inputs must be a dense tensor with values\. Got {got} instead\."):
+    with pytest.raises(ValueError, match=rf"inputs must be a dense tensor with values, but got {got}\."):
         GMARAttribution(vit).attribute(inputs, 0)
 
 
@@ -25,11 +25,11 @@ def test_inputs_without_all_their_values_are_refused(inputs, got, vit):
 def test_a_model_of_videos_takes_no_image(method):
     film = transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**SMALL, num_frames=4))
     with pytest.raises(
-        ValueError, match=r"inputs must be videos .* as VideoMAEForVideoClassification takes them\. Got"
+        ValueError, match=r"inputs must be videos .* as VideoMAEForVideoClassification takes them, but got"
     ):
         method(film.eval()).relevance(torch.rand(4, 3, 32, 32), 0)
 
 
 def test_a_forward_func_is_called(vit):
-    with pytest.raises(TypeError, match=r"forward_func must be a callable that takes the inputs .* Got str instead"):
+    with pytest.raises(TypeError, match=r"forward_func must be a callable that takes the inputs .* but got str"):
         GMARAttribution(vit, forward_func="logits")

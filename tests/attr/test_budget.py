@@ -198,7 +198,7 @@ def test_memory_is_shared_out_over_fewer_images(vit, images):
 
 @pytest.mark.parametrize("passes", [0, -3, 2.5, True, "5"])
 def test_fault_no_number_of_passes(vit, images, passes):
-    with pytest.raises(ValueError, match=r"passes must be an integer, one or more. Got .* instead"):
+    with pytest.raises(ValueError, match=r"passes must be an integer, one or more, but got .*"):
         TokenEvidence(vit).attribute(images, 3, passes=passes)
     with pytest.raises(ValueError, match="passes must be an integer"):
         TokenEvidence(vit, passes=passes)
@@ -219,7 +219,7 @@ def test_fault_methods_without_a_budget(vit, images):
 def test_names(vit, images):
     expected = TokenEvidence(vit).relevance(images, 3, passes=3)
     assert torch.equal(get_method("Token-Evidence@3", vit).relevance(images, 3), expected)
-    with pytest.raises(ValueError, match=r"method must be token-evidence to take passes\. Got 'gmar-l1@3'"):
+    with pytest.raises(ValueError, match=r"method must be token-evidence to take passes, but got 'gmar-l1@3'"):
         get_method("gmar-l1@3", vit)
     for wrong in ("token-evidence@", "token-evidence@x", "token-evidence@2.5", "nothing@3"):
         with pytest.raises(ValueError, match="method must be one of"):

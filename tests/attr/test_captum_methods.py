@@ -318,7 +318,7 @@ def test_names(vit):
 
 @every_method
 def test_errors(method, vit, images):
-    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module. Got function instead."):
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, but got function."):
         method(lambda pixels: vit(pixels).logits)
     with pytest.raises(ValueError, match="Expected one tensor of pixel values but got 2 inputs"):
         method(vit).attribute((images, images), 3)

@@ -70,11 +70,11 @@ def test_the_class_enters_where_it_is_said(vit, images, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gmar", r"captum_gmar.list_methods\(\), .* Got 'gmar' instead. Near are gmar\+\+, gmar-l1, gmar-l2, "),
-        ("layer-gradcam", "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
-        ("nothing like it", "Got 'nothing like it' instead.$"),
-        ("", "Got '' instead.$"),
-        (3, "Got 3 instead.$"),
+        ("gmar", r"captum_gmar.list_methods\(\), .* but got 'gmar'. Near are gmar\+\+, gmar-l1, gmar-l2, "),
+        ("layer-gradcam", "but got 'layer-gradcam'. Near are layer-grad-cam"),
+        ("nothing like it", "but got 'nothing like it'.$"),
+        ("", "but got ''.$"),
+        (3, "but got 3.$"),
     ],
 )
 def test_unknown_names(name, message):
@@ -154,5 +154,5 @@ def test_methods_of_a_model(make, shape, takes, refuses):
 def test_methods_of_half_a_question():
     with pytest.raises(TypeError, match="model requires inputs, and inputs a model"):
         list_methods(torch.nn.Linear(1, 1))
-    with pytest.raises(TypeError, match=r"must be a tensor of what the model takes\. Got list"):
+    with pytest.raises(TypeError, match=r"must be a tensor of what the model takes, but got list"):
         list_methods(torch.nn.Linear(1, 1), [1.0])

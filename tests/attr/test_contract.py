@@ -230,7 +230,7 @@ class TestInputs:
             method.attribute(torch.zeros(1, 3, 4, 32), 3)
 
     def test_no_model(self, make_method):
-        with pytest.raises(TypeError, match=r"model must be a torch.nn.Module. Got function instead."):
+        with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, but got function."):
             make_method(lambda x: x)
 
 

@@ -63,7 +63,7 @@ class TestOfOneMethod:
     def test_what_is_wrong_is_said(self, vit, images):
         with pytest.raises(TypeError, match="must return a tensor or an output with a `logits` tensor"):
             AttentionRollout(vit.vit).explain(images, most_likely)
-        with pytest.raises(ValueError, match=r"Got shape \(3, 2\) instead"):
+        with pytest.raises(ValueError, match=r"but got shape \(3, 2\)"):
             GMARAttribution(vit).explain(images, lambda logits: logits[:3].topk(2).indices)
         with pytest.raises(ValueError, match="target must be from 0 to 9, as there are 10 classes, but got 13"):
             GMARAttribution(vit).explain(images, lambda logits: TARGETS + 10)

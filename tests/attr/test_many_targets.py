@@ -182,19 +182,19 @@ class TestForms:
     @pytest.mark.parametrize(
         ("targets", "error", "message"),
         [
-            (3, TypeError, "targets must be a sequence or tensor of classes. Got int instead. Of one target, pass"),
-            (None, TypeError, "Got NoneType instead"),
-            ("tabby", TypeError, "Got str instead"),
-            ([[3, 0], [0, 9]], TypeError, "Got a sequence of lists or tensors instead.*as a tensor \\(N, K\\)"),
-            ([torch.tensor([3, 0, 9, 5])], TypeError, "Got a sequence of lists or tensors instead"),
-            ([], ValueError, "targets must be at least one. Got none instead"),
+            (3, TypeError, "targets must be a sequence or tensor of classes, but got int. Of one target, pass"),
+            (None, TypeError, "but got NoneType"),
+            ("tabby", TypeError, "but got str"),
+            ([[3, 0], [0, 9]], TypeError, "but got a sequence of lists or tensors.*as a tensor \\(N, K\\)"),
+            ([torch.tensor([3, 0, 9, 5])], TypeError, "but got a sequence of lists or tensors"),
+            ([], ValueError, "targets must be at least one, but got none"),
             (
                 torch.tensor(3),
                 ValueError,
-                "must be a tensor .K,. of classes .* for 4 examples.*Got shape \\(\\) instead",
+                "must be a tensor .K,. of classes .* for 4 examples.*but got shape \\(\\)",
             ),
-            (torch.zeros(2, 4), ValueError, "Got shape \\(2, 4\\) instead"),
-            (torch.zeros(4, 0), ValueError, "Got shape \\(4, 0\\) instead"),
+            (torch.zeros(2, 4), ValueError, "but got shape \\(2, 4\\)"),
+            (torch.zeros(4, 0), ValueError, "but got shape \\(4, 0\\)"),
         ],
     )
     def test_wrong(self, name, targets, error, message, vit, images):

@@ -93,7 +93,7 @@ def test_tokens_that_the_model_does_not_have(name, vit, images):
         METHODS[name].make(vit, tokens=(4, 0)).attribute(images, 3)
     with pytest.raises(ValueError, match="Expected a model with a token 'distillation'"):
         METHODS[name].make(vit, tokens="distillation").attribute(images, 3)
-    with pytest.raises(ValueError, match=r"must be one of \['cls', 'distillation', 'patches'\].*Got 'CLS' instead"):
+    with pytest.raises(ValueError, match=r"must be one of \['cls', 'distillation', 'patches'\].*but got 'CLS'"):
         METHODS[name].make(vit, tokens="CLS")
 
 

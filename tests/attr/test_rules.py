@@ -207,15 +207,15 @@ def test_gmar_plus_plus_conserves_relevance(residual):
 
 def test_wrong_options():
     for make in (GMARRule, HeadImportance, lambda norm: GradientRolloutRule(norm=norm)):
-        with pytest.raises(ValueError, match=r"norm must be one of \['l1', 'l2'\]. Got 'l3' instead."):
+        with pytest.raises(ValueError, match=r"norm must be one of \['l1', 'l2'\], but got 'l3'."):
             make("l3")
     for make in (GMARRule, GradientRolloutRule, GMARPlusPlusRule, RolloutSweep):
         for residual in (-1, float("nan"), float("inf"), "1"):
-            with pytest.raises(ValueError, match=r"residual must be a finite number, zero or more\. Got"):
+            with pytest.raises(ValueError, match=r"residual must be a finite number, zero or more, but got"):
                 make(residual=residual)
-    with pytest.raises(ValueError, match=r"recursion must be one of \['rollout', 'forward', 'additive'\]. Got 'back'"):
+    with pytest.raises(ValueError, match=r"recursion must be one of \['rollout', 'forward', 'additive'\]"):
         RolloutSweep(recursion="back")
-    with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'max', 'min'\]. Got 'sum' instead."):
+    with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'max', 'min'\], but got 'sum'."):
         RolloutSweep(head_fusion="sum")
-    with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'gmar'\]. Got 'max' instead."):
+    with pytest.raises(ValueError, match=r"head_fusion must be one of \['mean', 'gmar'\], but got 'max'."):
         GradientRolloutRule("max")

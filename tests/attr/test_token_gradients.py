@@ -62,7 +62,7 @@ def test_log_odds(method, vit, images):
 
 @pytest.mark.parametrize("method", SCORED)
 def test_wrong_score(method, vit):
-    with pytest.raises(ValueError, match=r"score must be one of \['logit', 'log-odds'\]. Got 'odds' instead."):
+    with pytest.raises(ValueError, match=r"score must be one of \['logit', 'log-odds'\], but got 'odds'."):
         method(vit, score="odds")
 
 

@@ -30,12 +30,12 @@ def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cat", r"^contrast must be a class\. Got 'cat' instead\. Near are 0 \(tabby, tabby cat\); 3 \(tiger cat\)\.$"),
-        ("zzzz", r"^contrast must be a class\. Got 'zzzz' instead\.$"),
-        ("4", r"^contrast must be from 0 to 3 for this model\. Got 4 instead\.$"),
-        ("-1", r"^contrast must be from 0 to 3 for this model\. Got -1 instead\.$"),
-        (None, r"^contrast must be a class\. Got None instead\.$"),
-        (1.5, r"^contrast must be a class\. Got 1\.5 instead\.$"),
+        ("cat", r"^contrast must be a class, but got 'cat'\. Near are 0 \(tabby, tabby cat\); 3 \(tiger cat\)\.$"),
+        ("zzzz", r"^contrast must be a class, but got 'zzzz'\.$"),
+        ("4", r"^contrast must be from 0 to 3 for this model, but got 4\.$"),
+        ("-1", r"^contrast must be from 0 to 3 for this model, but got -1\.$"),
+        (None, r"^contrast must be a class, but got None\.$"),
+        (1.5, r"^contrast must be a class, but got 1\.5\.$"),
         ("crane", r"^contrast 'crane' names several classes: 1 \(crane\); 2 \(crane\)\. Pass the index\.$"),
     ],
 )

@@ -67,14 +67,14 @@ def test_a_query_is_explained():
     ("question", "message"),
     [
         ({"threshold": 0.99}, r"Expected a query that detects any class with a probability of 0\.99 or more"),
-        ({"label": 2}, r"label must be from 0 to 1 for this model\. Got 2 instead\."),
-        ({"box": (0, 0, 121, 60)}, r"box must be .*within the image of 120x60 pixels\. Got \(0, 0, 121, 60\) instead"),
+        ({"label": 2}, r"label must be from 0 to 1 for this model, but got 2\."),
+        ({"box": (0, 0, 121, 60)}, r"box must be .*within the image of 120x60 pixels, but got \(0, 0, 121, 60\)"),
         ({"box": (5, 5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),
-        ({"box": (5, 5, 9)}, r"box must be left, top, right and bottom, in pixels of the photo. Got \(5, 5, 9\) in"),
-        ({"box": "all"}, "box must be left, top, right and bottom, in pixels of the photo. Got 'all' instead"),
-        ({"label": "dog"}, r"label must be from 0 to 1 for this model\. Got 'dog' instead\."),
-        ({"threshold": 50}, r"threshold must be a number in \[0, 1\]\. Got 50 instead\."),
-        ({"threshold": "half"}, r"threshold must be a number in \[0, 1\]\. Got 'half' instead\."),
+        ({"box": (5, 5, 9)}, r"box must be left, top, right and bottom, in pixels of the photo"),
+        ({"box": "all"}, "box must be left, top, right and bottom, in pixels of the photo, but got 'all'"),
+        ({"label": "dog"}, r"label must be from 0 to 1 for this model, but got 'dog'\."),
+        ({"threshold": 50}, r"threshold must be a number in \[0, 1\], but got 50\."),
+        ({"threshold": "half"}, r"threshold must be a number in \[0, 1\], but got 'half'\."),
         ({"label": 0, "threshold": 0.95}, "Expected a query that detects class 0 with a probability of 0.95 or more"),
         ({"label": 1, "box": (0, 0, 30, 60)}, r"detects class 1 in the box \(0, 0, 30, 60\) with a probability of 0.5"),
     ],
@@ -93,7 +93,7 @@ def test_an_image_without_pixels_is_refused(size):
 @pytest.mark.fault
 @pytest.mark.parametrize("number", [0, 3, 80, "2"])
 def test_a_wrong_number_of_labels_is_refused(number):
-    with pytest.raises(ValueError, match=f"num_labels must be the model's, which has 2 logits .* Got {number!r} inst"):
+    with pytest.raises(ValueError, match=f"num_labels must be the model's, which has 2 logits .* but got {number!r}"):
         find_query(SIGMOID, number, SIZE)
 
 

@@ -81,30 +81,30 @@ def test_the_mask_of_padding_goes_to_models_that_take_one(classifier, image):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda model: Classifier(3, None), TypeError, "model must be a torch.nn.Module. Got int instead"),
-        (lambda model: Classifier(model, 3), TypeError, "processor must be the model's image processor. Got 3 instead"),
+        (lambda model: Classifier(3, None), TypeError, "model must be a torch.nn.Module, but got int"),
+        (lambda model: Classifier(model, 3), TypeError, "processor must be the model's image processor, but got 3"),
         (
             lambda model: Classifier(model, None, "32"),
             ValueError,
-            "size must be an integer, one or more. Got '32' inst",
+            "size must be an integer, one or more, but got '32'",
         ),
         (
             lambda model: Classifier(model, print).inputs("a.png"),
             TypeError,
-            "image must be a PIL image. Got str instead",
+            "image must be a PIL image, but got str",
         ),
-        (lambda model: Classifier(model, print).frame(3), TypeError, "image must be a PIL image. Got int instead"),
+        (lambda model: Classifier(model, print).frame(3), TypeError, "image must be a PIL image, but got int"),
         (
             lambda model: find_region(model, None),
             TypeError,
-            r"segmenter must be a Classifier\(model, processor\). Got ViT",
+            r"segmenter must be a Classifier\(model, processor\), but got ViT",
         ),
         (
             lambda model: find_object(model, None),
             TypeError,
-            r"detector must be a Classifier\(model, processor\). Got ViT",
+            r"detector must be a Classifier\(model, processor\), but got ViT",
         ),
-        (lambda model: load_classifier(3), TypeError, "name must be a folder or a Hugging Face id. Got 3 instead"),
+        (lambda model: load_classifier(3), TypeError, "name must be a folder or a Hugging Face id, but got 3"),
     ],
 )
 def test_arguments_of_the_wrong_kind(classifier, call, error, message):
@@ -116,5 +116,5 @@ def test_a_processor_that_makes_another_size_is_refused(classifier):
     def makes_32(images, **_):
         return {"pixel_values": torch.zeros(1, 3, 32, 32)}
 
-    with pytest.raises(ValueError, match=r"one that the model.s image processor can make\. Got 64 instead"):
+    with pytest.raises(ValueError, match=r"one that the model.s image processor can make, but got 64"):
         Classifier(classifier.model, makes_32, 64).pixel_values(Image.new("RGB", (9, 9)))

@@ -80,14 +80,14 @@ def test_a_point_and_a_mask_where_the_photo_is_cropped(left):
     ("question", "error", "message"),
     [
         ({"mask": white(slice(9), slice(9)), "point": (1, 1)}, ValueError, "mask cannot be combined with point"),
-        ({"mask": np.ones((40, 60))}, TypeError, "mask must be a PIL image as large as the photo. Got ndarray instead"),
+        ({"mask": np.ones((40, 60))}, TypeError, "mask must be a PIL image as large as the photo, but got ndarray"),
         ({"mask": white(slice(9), slice(9), 41)}, ValueError, "mask must be as large as the photo, 60x40 pixels"),
-        ({"mask": white(slice(1), slice(1))}, ValueError, "mask must be white somewhere. Got a mask that covers no"),
+        ({"mask": white(slice(1), slice(1))}, ValueError, "mask must be white somewhere"),
         ({"point": (60, 3)}, ValueError, "point must be in the photo, from 0,0 to 60,40 in pixels, but got 60,3"),
-        ({"point": (3,)}, ValueError, "point must be x and y, in pixels of the photo. Got (3,) instead."),
-        ({"label": 3}, ValueError, "label must be from 0 to 2 for this model. Got 3 instead."),
-        ({"label": None, "point": 3}, ValueError, "point must be x and y, in pixels of the photo. Got 3 instead."),
-        ({"label": "cow"}, ValueError, "label must be an index or a label. Got 'cow' instead."),
+        ({"point": (3,)}, ValueError, "point must be x and y, in pixels of the photo, but got (3,)."),
+        ({"label": 3}, ValueError, "label must be from 0 to 2 for this model, but got 3."),
+        ({"label": None, "point": 3}, ValueError, "point must be x and y, in pixels of the photo, but got 3."),
+        ({"label": "cow"}, ValueError, "label must be an index or a label, but got 'cow'."),
     ],
 )
 def test_what_names_no_region_is_refused(question, error, message):
@@ -105,7 +105,7 @@ def test_a_class_that_is_predicted_nowhere_is_refused():
 
 
 def test_a_model_that_segments_nothing_is_refused(classifier):
-    with pytest.raises(ValueError, match=r"segmenter must give logits .*\. Got shape \(1, 4\) instead\. Pass a model"):
+    with pytest.raises(ValueError, match=r"segmenter must give logits .*, but got shape \(1, 4\)\. Pass a model"):
         find_region(classifier, PHOTO)
 
 
@@ -137,5 +137,5 @@ def test_a_mask_of_sixteen_bits():
 
 @pytest.mark.fault
 def test_true_is_no_class():
-    with pytest.raises(TypeError, match=r"label must be an index or a label\. Got True"):
+    with pytest.raises(TypeError, match=r"label must be an index or a label, but got True"):
         find_region(segmenter(), PHOTO, label=True)

@@ -48,7 +48,7 @@ def test_a_folder_is_loaded_with_texts_as_its_classes(models):
         ((), "texts must be at least one, none empty, each given once"),
         (("a", " "), "texts must be at least one, none empty, each given once"),
         (("a", "a"), "texts must be at least one, none empty, each given once"),
-        (("a", "ninechars"), r"text must be of at most the model's 8 tokens. Got 10 of 'ninechars' instead."),
+        (("a", "ninechars"), r"text must be of at most the model's 8 tokens, but got 10 of 'ninechars'."),
     ],
 )
 def test_texts_that_cannot_be_scored_are_named(texts, message):
@@ -57,11 +57,11 @@ def test_texts_that_cannot_be_scored_are_named(texts, message):
 
 
 def test_other_models_and_arguments_are_refused(models, vit):
-    with pytest.raises(ValueError, match=r"model must score images against texts.* Got ViTForImageClassification"):
+    with pytest.raises(ValueError, match=r"model must score images against texts.* but got ViTForImageClassification"):
         TextScores(vit, spell, TEXTS)
-    with pytest.raises(TypeError, match=r"texts must be a sequence of strings\. Got 'a cat' instead\."):
+    with pytest.raises(TypeError, match=r"texts must be a sequence of strings, but got 'a cat'\."):
         TextScores(two_towers("CLIP"), spell, "a cat")
-    with pytest.raises(TypeError, match=r"processor must hold the model's tokenizer\. Got NoneType instead\."):
+    with pytest.raises(TypeError, match=r"processor must hold the model's tokenizer, but got NoneType\."):
         TextScores(two_towers("CLIP"), None, TEXTS)
     with pytest.raises(ValueError, match=r"vit: does not score images against texts: its model type is 'vit'"):
         load_classifier(models / "vit", texts=TEXTS)

@@ -351,7 +351,7 @@ def test_bfloat16_is_close(data, evaluate):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--metrics", "insertion,speed"], "Got 'speed' instead"),
+        (["--metrics", "insertion,speed"], "but got 'speed'"),
         (["--methods", "gmar-l3"], "Near are"),
         (["--steps", "17"], "steps must be at most the number of patches, 16"),
         (["--part", "3/2"], "must be K/N, two numbers with K from 1 to N"),

@@ -71,14 +71,14 @@ print("heavy", sorted(heavy))
         "heavy []",
     ]
     taking = [name for name, entry in METHODS.items() if entry.takes_tokens]
-    assert [line.partition(" Got ")[0] for line in done.stderr.splitlines()] == [
+    assert [line.partition(", but got ")[0] for line in done.stderr.splitlines()] == [
         "captum-gmar: error: give images and --model, or neither for the built-in scene and model",
-        "captum-gmar: error: argument --size: must be a whole number above zero.",
+        "captum-gmar: error: argument --size: must be a whole number above zero",
         "captum-gmar: error: argument --methods: must be one of captum_gmar.list_methods(), "
-        "listed by `captum-gmar explain --help`.",
+        "listed by `captum-gmar explain --help`",
         "captum-gmar: error: argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a patch, "
-        "counted from 0 at the top left.",
-        f"captum-gmar: error: --tokens requires methods that take it: {', '.join(taking)}.",
+        "counted from 0 at the top left",
+        f"captum-gmar: error: --tokens requires methods that take it: {', '.join(taking)}",
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_film_is_told_to_be_read_to_its_first_frame(run, work, models):
 @pytest.mark.parametrize("option", [["--tokens", "1,1"], ["--target", "0"], ["--contrast", "0"]])
 def test_options_of_pictures_are_no_pages(run, work, models, option):
     result = run("photo.png", "--model", models / "vit", "--output", "out/page.html", *option)
-    assert result.is_error(f"{option[0]} requires a picture, as a page holds all likely classes. Got a page.")
+    assert result.is_error(f"{option[0]} requires a picture, as a page holds all likely classes, but got a page.")
 
 
 def test_output_is_told_and_written(run, work, models):
@@ -340,11 +340,11 @@ def test_top1_is_the_most_likely_class(run, work, models):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "top5"], "--target must be at most the model's 4 classes. Got top5 instead."),
-        (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out. Got top4 instead."),
-        (["--target", "top0"], "--target must be topK, an index or a label. Got 'top0' instead."),
-        (["--share-scale", "--methods", "gmar-l1"], "requires several maps. Got one method and one class."),
-        (["--width", "1", "--target", "top2"], "width must be at least 2.30 inches for 3 columns. Got 1.00 instead."),
+        (["--target", "top5"], "--target must be at most the model's 4 classes, but got top5."),
+        (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out, but got top4."),
+        (["--target", "top0"], "--target must be topK, an index or a label, but got 'top0'."),
+        (["--share-scale", "--methods", "gmar-l1"], "requires several maps, but got one method and one class."),
+        (["--width", "1", "--target", "top2"], "width must be at least 2.30 inches for 3 columns, but got 1.00."),
     ],
 )
 def test_classes_that_cannot_be_had(run, work, models, options, message):

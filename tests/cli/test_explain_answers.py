@@ -105,17 +105,17 @@ def test_a_page_of_another_model_is_not_replaced(run, work, answering_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prompt", "what?", "--answer", "a cat", "--contrast", " a  cat"], "--contrast must be another text than"),
+        (["--prompt", "what?", "--answer", "a cat", "--contrast", " a  cat"], "--contrast must differ from"),
         (["--prompt", "what?", "--contrast", "a cat"], "--contrast requires --answer, whose words it is set against"),
-        (["--prompt", " "], "--prompt must be text. Got ' ' instead."),
+        (["--prompt", " "], "--prompt must be text, but got ' '."),
         (["--prompt", "what?", "--batch-size", "2"], "--batch-size cannot be combined with --prompt"),
         (["--answer", "a"], "--answer requires --prompt"),
         (["--prompt", "what?", "--methods", "rollout"], "--methods cannot be combined with --prompt"),
         (["--prompt", "what?", "--size", "32"], "--size cannot be combined with --prompt"),
         (["--prompt", "what?", "--output", "page.png"], "--output must end in one of .html"),
-        (["--prompt", "what?", "--answer", ""], "target must be text of at least one token. Got '' instead"),
-        (["--prompt", "what?", "--answer", "€€"], "target must have a token that the tokenizer knows. Got '€€'"),
-        (["--prompt", "what? " * 30], "inputs must be of at most the model's 128 positions"),
+        (["--prompt", "what?", "--answer", ""], "target must be text of at least one token, but got ''"),
+        (["--prompt", "what?", "--answer", "€€"], "target must have a token that the tokenizer knows, but got '€€'"),
+        (["--prompt", "what? " * 30], "inputs must fit the model's 128 positions"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(run, work, answering_model, arguments, message):

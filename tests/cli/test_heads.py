@@ -117,8 +117,8 @@ def test_a_corrupt_image_is_listed_and_left_out(data, heads):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--scores", "gmar-l1,taylor"], "Got 'taylor' instead"),
-        (["--target", "dog"], "--target must be predicted, label, an index or a label. Got 'dog'"),
+        (["--scores", "gmar-l1,taylor"], "but got 'taylor'"),
+        (["--target", "dog"], "--target must be predicted, label, an index or a label, but got 'dog'"),
         (["--output", "data.csv"], "data.csv: must be a new or empty folder, or one of results"),
     ],
 )

@@ -122,7 +122,7 @@ def test_users_photo_is_never_replaced_by_a_picture_of_another(run, work, models
     save_photo(work / "out" / "a-comparison-rollout-legrad.png", 1)
     before = (work / "out" / "a-comparison-rollout-legrad.png").read_bytes()
     result = run("out", "--model", models / "vit", *options(["rollout", "legrad"]), "--output", "out")
-    assert result.is_error("--output must not be the image itself. Got 'out/a-comparison-rollout-legrad.png' instead.")
+    assert result.is_error("--output must not be the image itself, but got 'out/a-comparison-rollout-legrad.png'.")
     assert (work / "out" / "a-comparison-rollout-legrad.png").read_bytes() == before
 
 

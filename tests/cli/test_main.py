@@ -19,8 +19,8 @@ from captum_gmar.cli.terminal import CommandError, print_text, report, reported_
     [
         (CommandError("bad usage"), "bad usage"),
         (
-            ValueError("batch_size must be above zero. Got 0 instead."),
-            "--batch-size must be above zero. Got 0 instead.",
+            ValueError("batch_size must be above zero, but got 0."),
+            "--batch-size must be above zero, but got 0.",
         ),
         (TypeError("images\nare\nnone"), "images are none"),
         (FileNotFoundError(2, "No such file or directory", "a b.png"), "a b.png: No such file or directory"),

@@ -34,9 +34,9 @@ CLASSES = {
     "9" * 30: "must be from 0 to 3",
     "crane": "names several classes: 1 (crane); 2 (crane)",
     "tabi": "Near are 0 (tabby",
-    "1.5": "Got '1.5'",
-    "": "Got ''",
-    LONG: f"Got '{LONG}'",
+    "1.5": "but got '1.5'",
+    "": "but got ''",
+    LONG: f"but got '{LONG}'",
 }
 LISTS = ("", ",", "rollout,nothing", "rollout,,legrad", LONG)
 EVERY = {  # of every command
@@ -106,9 +106,7 @@ def test_no_command(refuses):
 def test_numbers(refuses, name, option):
     is_seed = option == "--seed"
     for value in WHOLE if is_seed else (*WHOLE, "0"):
-        says = (
-            f"argument {option}: must be a whole number{', zero or more' if is_seed else ' above zero'}. Got '{value}'"
-        )
+        says = f"argument {option}: must be a whole number{', zero or more' if is_seed else ' above zero'}"
         refuses(name, *BASES[name], option, value, says=says)
 
 
@@ -130,52 +128,52 @@ def test_classes(refuses, name, option):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--size", "36"], "--size must be a multiple of the model's patch size, 8x8 pixels. Got 36 instead."),
+        (["--size", "36"], "--size must be a multiple of the model's patch size, 8x8 pixels, but got 36."),
         (["--size", "4"], "at least one patch"),
         (["--device", "tpu"], "--device must be one that PyTorch finds here, of cpu (1)"),
-        (["--device", "cpu:a"], "must be auto, cpu, cuda, cuda:n, mps or xpu. Got 'cpu:a' instead."),
+        (["--device", "cpu:a"], "must be auto, cpu, cuda, cuda:n, mps or xpu, but got 'cpu:a'."),
         (
             ["--methods", "gmar"],
-            "listed by `captum-gmar explain --help`. Got 'gmar' instead. Near are gmar++, gmar-l1, gmar-l2, ",
+            "listed by `captum-gmar explain --help`, but got 'gmar'. Near are gmar++, gmar-l1, gmar-l2, ",
         ),
         (
             ["--methods", "token-evidence@0"],
             "passes must be a whole number above zero, but got 0. Pass 1 for one pass.",
         ),
-        (["--methods", "gmar-l1@3"], "must be token-evidence to take passes. Got 'gmar-l1@3' instead."),
+        (["--methods", "gmar-l1@3"], "must be token-evidence to take passes, but got 'gmar-l1@3'."),
         (
             ["--passes", "3", "--methods", "gmar-l1"],
-            "--passes requires methods that take it: token-evidence. Got gmar-l1 instead.",
+            "--passes requires methods that take it: token-evidence, but got gmar-l1.",
         ),
-        (["--methods", "layer-gradcam"], "Got 'layer-gradcam' instead. Near are layer-grad-cam"),
-        (["--methods", "nothing like it"], "--help`. Got 'nothing like it' instead."),
+        (["--methods", "layer-gradcam"], "but got 'layer-gradcam'. Near are layer-grad-cam"),
+        (["--methods", "nothing like it"], "--help`, but got 'nothing like it'."),
         (["--methods", "rollout,legrad", "--tokens", "cls"], "rollout-forward, "),
-        (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar-l2. Got legrad instead."),
+        (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar-l2, but got legrad."),
         (["--methods", "saliency", "--tokens", "cls"], "--tokens requires methods that take it: gmar++, "),
         (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
-        (["--tokens", "1"], "counted from 0 at the top left. Got '1' instead."),
-        (["--tokens", "1,2,3"], "Got '1,2,3' instead."),
-        (["--tokens", "1,-2"], "Got '1,-2' instead."),
-        (["--tokens", "-1,0"], "counted from 0 at the top left. Got '-1,0' instead."),
+        (["--tokens", "1"], "counted from 0 at the top left, but got '1'."),
+        (["--tokens", "1,2,3"], "but got '1,2,3'."),
+        (["--tokens", "1,-2"], "but got '1,-2'."),
+        (["--tokens", "-1,0"], "counted from 0 at the top left, but got '-1,0'."),
         (["--box", "-5,0,9,9"], "argument --box: must be X0,Y0,X1,Y1, the left, top, right and bottom of a box, none"),
-        (["--point", "-5,0"], "argument --point: must be X,Y, none below zero. Got '-5,0' instead."),
+        (["--point", "-5,0"], "argument --point: must be X,Y, none below zero, but got '-5,0'."),
         (["--tokens", "4,0"], "gmar-l1: Expected relevance to start within the 4x4 patch grid"),
         (["--tokens", "distillation"], "gmar-l1: Expected a model with a token 'distillation'"),
-        (["--methods", "saliency,rollout,legrad", "--contrast", "0"], ". Got saliency, rollout instead."),
-        (["--contrast", "top1"], "--contrast must be an index or a label. Got 'top1' instead."),
-        (["--target", "0", "--contrast", "tabby"], "must be another class than --target. Got 0 (tabby, tabby cat)"),
+        (["--methods", "saliency,rollout,legrad", "--contrast", "0"], ", but got saliency, rollout."),
+        (["--contrast", "top1"], "--contrast must be an index or a label, but got 'top1'."),
+        (["--target", "0", "--contrast", "tabby"], "must differ from --target, but got 0 (tabby, tabby cat)"),
         (["--output", "none/a.png"], "none: no such folder to write a.png to"),
         (["--output", "photo.png/"], "photo.png: is a file, and a folder of this name is needed"),
-        (["--size", "16000000"], "--size must be at most 8192 pixels. Got 16000000 instead."),
+        (["--size", "16000000"], "--size must be at most 8192 pixels, but got 16000000."),
         (["--method", "rollout"], "unrecognized arguments: --method rollout"),
         (["--methods", "rollout", "--target", "top2"], "--target top2 requires methods that take it: token-evidence, "),
         (["--methods", "rollout", "--contrast", "1"], "--contrast requires methods that take it: token-evidence, "),
         (
             ["--output", "a.gif"],
-            "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg, .html. Got 'a.gif' instead.",
+            "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg, .html, but got 'a.gif'.",
         ),
         (["--output", "photo.png"], "--output must not be the image itself"),
-        (["--save-array", "a.npy"], "--save-array must end in one of .npz. Got 'a.npy' instead."),
+        (["--save-array", "a.npy"], "--save-array must end in one of .npz, but got 'a.npy'."),
         (["--save-array", "none/a.npz"], "none: no such folder to write a.npz to"),
         (["--save-array", "folder.npz"], "folder.npz: is a folder"),
     ],
@@ -289,9 +287,9 @@ def test_pictures_of_any_shape_are_explained(place, command):
     [
         ("nul.csv", "path,label\nphotos/\x000.png,0\n", "photos/"),
         ("long.csv", f"path,label\n{LONG}.png,0\n", "File name too long"),
-        ("class.csv", "path,label\nphotos/0.png,notaclass\n", "must be an index or a label. Got 'notaclass'"),
-        ("range.csv", "path,label\nphotos/0.png,7\n", "must be from 0 to 3 for this model. Got 7"),
-        ("list.json", '[{"path": "photos/0.png", "label": [0]}]', "must be an index or a label. Got '[0]'"),
+        ("class.csv", "path,label\nphotos/0.png,notaclass\n", "must be an index or a label, but got 'notaclass'"),
+        ("range.csv", "path,label\nphotos/0.png,7\n", "must be from 0 to 3 for this model, but got 7"),
+        ("list.json", '[{"path": "photos/0.png", "label": [0]}]', "must be an index or a label, but got '[0]'"),
         ("nolabel.csv", "path,label\nphotos/0.png,\n", "requires data whose images all have labels"),
     ],
 )

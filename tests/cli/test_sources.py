@@ -74,7 +74,7 @@ def test_folders_where_none_fits(run, work, models):
     assert run("out", *model).is_error("out: no image files in this folder")
     save_photo(work / "b.png")
     result = run("photo.png", "b.png", *model, "--output", "a.png")
-    assert result.is_error("--output must be a folder for 2 images, with a / at its end if it is new. Got 'a.png'")
+    assert result.is_error("--output must be a folder for 2 images, with a / at its end if it is new, but got 'a.png'")
     (work / f"photo-{USUAL}.png").mkdir()
     assert run("photo.png", *model).is_error(f"photo-{USUAL}.png: is a folder")
 

@@ -44,7 +44,7 @@ def test_the_seed_decides_between_one_and_four_objects():
 
 @pytest.mark.parametrize("objects", [-1, 5])
 def test_a_wrong_number_of_objects_is_refused(objects):
-    with pytest.raises(ValueError, match=f"objects must be between 0 and 4. Got {objects} instead."):
+    with pytest.raises(ValueError, match=f"objects must be between 0 and 4, but got {objects}."):
         make_scene(0, objects)
 
 

@@ -144,9 +144,9 @@ def test_settings_are_kept(vit, labelled, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"scores": ["gmar-l1", "taylor"]}, ValueError, r"scores must be of gmar-l1, .*\. Got 'taylor' instead"),
-        ({"scores": {"mine": 3}}, TypeError, r"scores must be callable.*Got int for 'mine' instead"),
-        ({"target": "dog"}, ValueError, r"target must be predicted, label, an index or a label\. Got 'dog'"),
+        ({"scores": ["gmar-l1", "taylor"]}, ValueError, r"scores must be of gmar-l1, .*, but got 'taylor'"),
+        ({"scores": {"mine": 3}}, TypeError, r"scores must be callable.*but got int for 'mine'"),
+        ({"target": "dog"}, ValueError, r"target must be predicted, label, an index or a label, but got 'dog'"),
         ({"target": 10}, ValueError, r"target must be from 0 to 9"),
         ({"data": []}, ValueError, r"data must hold at least one image"),
         ({"data": 3}, TypeError, r"data must be a path, a data set or an iterable"),

@@ -181,7 +181,7 @@ def test_a_large_photo_is_scaled_down_in_the_page(attribution):
 @pytest.mark.parametrize(
     ("images", "pictures", "message"),
     [
-        ([], (PictureTokens(torch.arange(4).view(2, 2)),), "images must be the 1 of the attribution. Got 0"),
+        ([], (PictureTokens(torch.arange(4).view(2, 2)),), "images must be the 1 of the attribution, but got 0"),
         ([np.zeros((2, 2))], None, "which image token stands for which place"),
     ],
 )
@@ -222,5 +222,5 @@ def test_words_of_a_sound_have_their_times(tmp_path):
     assert told["fills"] == [0, 0, 0.85, 0.85]
     assert told["place"].startswith("Second 0.30: 50\u00a0% of the evidence of “two”")
     assert told["audio"] == "data:audio/wav;base6"
-    with pytest.raises(ValueError, match=r"images must be the 0 of the attribution\. Got 1"):
+    with pytest.raises(ValueError, match=r"images must be the 0 of the attribution, but got 1"):
         AnswerPage(attribution, np.zeros((2, 2)))

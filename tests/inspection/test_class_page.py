@@ -159,20 +159,20 @@ def check_proof(told, proof, name, whole):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": torch.rand(2, 3, 32, 32)}, r"inputs must be one image, .* Got 2 instead"),
+        ({"inputs": torch.rand(2, 3, 32, 32)}, r"inputs must be one image, .* but got 2"),
         ({"classes": 0}, "classes must be"),
         ({"methods": ["gmar"]}, "gmar"),
         ({"crop": (1, 2)}, r"crop must be left, top, right and bottom"),
         ({"crop": (0, 0, float("inf"), 9)}, r"crop must be left, top, right and bottom"),
-        ({"methods": "gmar-l1"}, "methods must be a sequence of names. Got 'gmar-l1' instead"),
+        ({"methods": "gmar-l1"}, "methods must be a sequence of names, but got 'gmar-l1'"),
         ({"methods": ()}, "methods must be at least one name"),
-        ({"labels": ["cat", "dog"]}, r"labels must name all 10 classes.* Got \['cat', 'dog'\]"),
+        ({"labels": ["cat", "dog"]}, r"labels must name all 10 classes.* but got \['cat', 'dog'\]"),
         ({"labels": {3: "cat"}}, "labels must name all 10 classes"),
         ({"labels": "abcdefghij"}, "labels must name all 10 classes"),
         ({"labels": []}, "labels must name all 10 classes"),
         ({"forward_func": 3}, "forward_func must be a callable"),
-        ({"forward_func": lambda pixels: pixels[:, 0, 0, 0]}, r"forward_func must return logits .* Got shape \(1,\)"),
-        ({"forward_func": lambda pixels: pixels[:, 0]}, r"forward_func must return logits .* Got shape \(1, 32, 32\)"),
+        ({"forward_func": lambda pixels: pixels[:, 0, 0, 0]}, r"forward_func must return logits .* got shape \(1,\)"),
+        ({"forward_func": lambda pixels: pixels[:, 0]}, r"forward_func must return logits .* got shape \(1, 32, 32\)"),
     ],
 )
 @pytest.mark.fault

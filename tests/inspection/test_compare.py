@@ -234,9 +234,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (["gmar-l3"], r"must be one of captum_gmar.list_methods\(\), .*Got 'gmar-l3' instead. Near are .*gmar-l1"),
-            (["gmar-l1", "integrated"], "Got 'integrated' instead. Near are integrated-gradients"),
-            ([3], "Got 3 instead"),
+            (["gmar-l3"], r"must be one of captum_gmar.list_methods\(\), .*but got 'gmar-l3'. Near are .*gmar-l1"),
+            (["gmar-l1", "integrated"], "but got 'integrated'. Near are integrated-gradients"),
+            ([3], "but got 3"),
             ([], "at least one method"),
             ({}, "at least one method"),
         ],
@@ -248,12 +248,12 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            ("gmar-l1", r"Got 'gmar-l1' instead. Of one method, pass \[name\]"),
-            (3, "Got 'int' instead"),
-            ({3: GMARAttribution}, "mapping from names. Got the key 3 instead"),
-            ({"": GMARAttribution}, "mapping from names. Got the key '' instead"),
+            ("gmar-l1", r"but got 'gmar-l1'. Of one method, pass \[name\]"),
+            (3, "but got 'int'"),
+            ({3: GMARAttribution}, "mapping from names, but got the key 3"),
+            ({"": GMARAttribution}, "mapping from names, but got the key ''"),
             ({"a": GMARAttribution}, r"methods\['a'\] must be a Captum Attribution.*called on the model first"),
-            ({"a": "gmar-l1"}, "Got 'gmar-l1' instead"),
+            ({"a": "gmar-l1"}, "but got 'gmar-l1'"),
         ],
     )
     def test_methods_of_the_wrong_kind(self, make_comparison, names, message):
@@ -287,11 +287,11 @@ class TestBadInput:
     @pytest.mark.parametrize("name", ["steps", "ig_steps", "repeats", "batch_size"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, True])
     def test_counts(self, make_comparison, name, value):
-        with pytest.raises(ValueError, match=f"{name} must be an integer, one or more. Got {value} instead"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer, one or more, but got {value}"):
             make_comparison(**{name: value})
 
     def test_more_steps_than_patches(self, make_comparison):
-        with pytest.raises(ValueError, match=r"steps must be at most the number of patches, 16\. Got 17 instead"):
+        with pytest.raises(ValueError, match=r"steps must be at most the number of patches, 16, but got 17"):
             make_comparison(steps=17)
 
     @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ class TestPicture:
         figure, given = pyplot.subplots(2, 3)
         _, axes = make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, given.T), use_pyplot=False)
         assert [pair[0] for pair in axes] == list(given[0])
-        with pytest.raises(ValueError, match=r"6 of its axes\. Got 5 axes"):
+        with pytest.raises(ValueError, match=r"6 of its axes, but got 5 axes"):
             make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, figure.axes[:5]))
 
     def test_a_photo_of_its_own_shape_with_its_crop(self, make_comparison):

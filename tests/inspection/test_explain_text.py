@@ -87,20 +87,20 @@ def test_the_picture_has_a_map_for_each_text(drawn):
 
 def test_what_cannot_be_explained_is_told():
     model = two_towers("CLIP")
-    with pytest.raises(TypeError, match=r"text must be a string or a sequence of strings\. Got None instead\."):
+    with pytest.raises(TypeError, match=r"text must be a string or a sequence of strings, but got None\."):
         explain_text(model, PROCESSOR, PHOTO, None)
-    with pytest.raises(TypeError, match=r"image must be a PIL.Image.Image\. Got str instead\."):
+    with pytest.raises(TypeError, match=r"image must be a PIL.Image.Image, but got str\."):
         explain_text(model, PROCESSOR, "photo.jpg", TEXTS)
-    with pytest.raises(ValueError, match=r"image must have pixels\. Got 0x9 of them instead\."):
+    with pytest.raises(ValueError, match=r"image must have pixels, but got 0x9 of them\."):
         explain_text(model, PROCESSOR, Image.new("RGB", (0, 9)), TEXTS)
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module\. Got NoneType instead\."):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, but got NoneType\."):
         explain_text(None, PROCESSOR, PHOTO, TEXTS)
     for processor in (None, PROCESSOR.image_processor):
         with pytest.raises(TypeError, match=r"processor must be the model's, with .*tokenizer, as AutoProcessor"):
             explain_text(model, processor, PHOTO, TEXTS)
     with pytest.raises(ValueError, match=r"each given once"):
         explain_text(model, PROCESSOR, PHOTO, "a cat", contrast="a cat")
-    with pytest.raises(ValueError, match=r"contrast requires a method that takes it\. Got 'rollout' instead\."):
+    with pytest.raises(ValueError, match=r"contrast requires a method that takes it, but got 'rollout'\."):
         explain_text(model, PROCESSOR, PHOTO, "a cat", contrast="dog", method="rollout")
     with pytest.raises(ValueError, match=r"text must be of at most the model's 8 tokens"):
         explain_text(model, PROCESSOR, PHOTO, "a photograph of a cat")

@@ -80,5 +80,5 @@ def test_the_photo_is_filled_as_the_pixels_are():
 @pytest.mark.parametrize("proof", [Blur, "blur", "tokens"])
 def test_a_removal_that_fills_no_pixels_is_refused(proof, vit, images):
     proof = TokenRemoval(vit) if proof == "tokens" else proof
-    with pytest.raises(TypeError, match=r"proof must be a PixelRemoval, such as Blur\(\). Got \w+ instead"):
+    with pytest.raises(TypeError, match=r"proof must be a PixelRemoval, such as Blur\(\), but got \w+"):
         ClassPage(vit, images[:1], PHOTO, proof=proof)

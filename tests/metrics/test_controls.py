@@ -63,7 +63,7 @@ def test_a_blob_by_hand():
 
 @pytest.mark.parametrize("control", [random_map, uniform_map, centre_blob, control_maps])
 def test_wrong_images(control):
-    with pytest.raises(TypeError, match=r"inputs must be a tensor .* Got list instead"):
+    with pytest.raises(TypeError, match=r"inputs must be a tensor .* but got list"):
         control([INPUTS])
     with pytest.raises(ValueError, match=r"at least one example, but got torch.float32 of shape \(0, 3, 8, 12\)"):
         control(INPUTS[:0])
@@ -71,7 +71,7 @@ def test_wrong_images(control):
 
 @pytest.mark.parametrize("control", [random_map, control_maps])
 def test_wrong_options(control):
-    with pytest.raises(ValueError, match=r"seed must be an integer\. Got None instead"):
+    with pytest.raises(ValueError, match=r"seed must be an integer, but got None"):
         control(INPUTS, seed=None)
     with pytest.raises(ValueError, match="patch size that divides the image of 8x12 pixels but got 5x5"):
         control(INPUTS, patch_size=5)

@@ -37,10 +37,10 @@ def test_maps_that_know_nothing_score_a_quarter():
 @pytest.mark.parametrize(
     ("images", "size", "error", "message"),
     [
-        ([torch.ones(3, 4, 4)] * 3, (8, 8), ValueError, "images must be four. Got 3 instead"),
-        ([torch.ones(c, 4, 4) for c in (3, 3, 3, 1)], (8, 8), ValueError, r"same number of channels. Got \[1, 3\]"),
+        ([torch.ones(3, 4, 4)] * 3, (8, 8), ValueError, "images must be four, but got 3"),
+        ([torch.ones(c, 4, 4) for c in (3, 3, 3, 1)], (8, 8), ValueError, r"same number of channels, but got \[1, 3\]"),
         (["cat"] * 4, (8, 8), TypeError, "inputs must be a tensor"),
-        ([torch.ones(3, 4, 4)] * 4, (1, 8), ValueError, "integers of two or more. Got 1 and 8"),
+        ([torch.ones(3, 4, 4)] * 4, (1, 8), ValueError, "integers of two or more, but got 1 and 8"),
     ],
 )
 def test_wrong_images(images, size, error, message):

@@ -15,11 +15,11 @@ def test_wrong_tensors(classifier, photos, attributions, curve):
         (photos, attributions.sum(1), ValueError, r"but got \(3, 8, 12\). Spread the relevance"),
         (photos, spoilt, ValueError, "finite attributions but got NaN or infinity in example 1"),
         (photos, -attributions / 0, ValueError, "NaN or infinity in example 0"),
-        (photos, attributions.numpy(), TypeError, "attributions must be a tensor .* Got ndarray instead"),
+        (photos, attributions.numpy(), TypeError, "attributions must be a tensor .* but got ndarray"),
         (photos[:0], attributions[:0], ValueError, r"at least one example, but got torch.float32 of shape \(0, 3"),
         (photos[0], attributions[0], ValueError, r"\(examples, channels, height, width\).* of shape \(3, 8, 12\)"),
         (photos.int(), attributions, ValueError, "floating-point inputs .* but got torch.int32"),
-        ((photos,), attributions, TypeError, "inputs must be a tensor .* Got tuple instead"),
+        ((photos,), attributions, TypeError, "inputs must be a tensor .* but got tuple"),
     ):
         with pytest.raises(error, match=message):
             curve(classifier, inputs, maps, 1, patch_size=4, steps=3)

@@ -136,7 +136,7 @@ def test_boxes_as_lists_and_tensors():
         ([[(1, 0, 1, 1)]], r"x0 < x1 and y0 < y1, but got \(1, 0, 1, 1\)"),
         ([[(0, 2, 1, 1)]], r"x0 < x1 and y0 < y1, but got \(0, 2, 1, 1\)"),
         ([[(0.6, 0, 1.4, 1)]], r"the centre of a pixel but got \(0.6, 0, 1.4, 1\)"),
-        ([[(0, 0, 1)]], r"four finite numbers .* Got \(0, 0, 1\) instead"),
+        ([[(0, 0, 1)]], r"four finite numbers .* but got \(0, 0, 1\)"),
         ([[(0, 0, float("nan"), 1)]], "four finite numbers"),
     ],
 )
@@ -158,8 +158,8 @@ def test_wrong_masks_and_maps(attributions, masks, score):
     spoilt = attributions.clone()
     spoilt[3, 1, 0, 0] = torch.inf
     for maps, wrong, error, message in (
-        (attributions, masks.float(), TypeError, r"boolean tensor.* Got torch.float32 instead\. Pass `masks > 0`"),
-        (attributions, masks.numpy(), TypeError, "boolean tensor.* Got ndarray instead"),
+        (attributions, masks.float(), TypeError, r"boolean tensor.* but got torch.float32\. Pass `masks > 0`"),
+        (attributions, masks.numpy(), TypeError, "boolean tensor.* but got ndarray"),
         (attributions, masks[:3], ValueError, r"masks of shape \(4, 9, 13\), .* but got \(3, 9, 13\)"),
         (attributions, masks[:, None], ValueError, r"masks of shape \(4, 9, 13\), .* but got \(4, 1, 9, 13\)"),
         (attributions, masks.transpose(1, 2), ValueError, r"masks of shape \(4, 9, 13\), .* but got \(4, 13, 9\)"),
@@ -167,7 +167,7 @@ def test_wrong_masks_and_maps(attributions, masks, score):
         (spoilt, masks, ValueError, "finite attributions but got NaN or infinity in example 3"),
         (attributions.sum(1), masks, ValueError, r"attributions of shape .* but got \(4, 9, 13\)"),
         (attributions[:0], masks[:0], ValueError, r"at least one example, but got \(0, 3, 9, 13\)"),
-        (attributions.tolist(), masks, TypeError, "attributions must be a tensor .* Got list instead"),
+        (attributions.tolist(), masks, TypeError, "attributions must be a tensor .* but got list"),
     ):
         with pytest.raises(error, match=message):
             score(maps, wrong)

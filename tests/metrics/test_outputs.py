@@ -53,7 +53,7 @@ def test_a_target_for_each_example(classifier, photos, attributions, target):
 @pytest.mark.parametrize(
     ("forward_func", "target", "error", "message"),
     [
-        (lambda inputs: {"logits": inputs}, 1, TypeError, "forward_func must return a tensor .* Got dict instead"),
+        (lambda inputs: {"logits": inputs}, 1, TypeError, "forward_func must return a tensor .* but got dict"),
         (lambda inputs: inputs, 1, ValueError, r"outputs of shape \(examples, classes\) for 4 examples but got \(4, 3"),
         (lambda inputs: inputs.mean((2, 3))[:1], 1, ValueError, r"for 4 examples but got \(1, 3\)"),
         (lambda inputs: inputs.mean((2, 3)) / 0 * 0, 1, FloatingPointError, "outputs without NaN but"),

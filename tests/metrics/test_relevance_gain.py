@@ -102,7 +102,7 @@ def test_predictions_of_one_class(shape, images, relevance):
     [
         ({"inputs": "cat"}, TypeError, "inputs must be a tensor"),
         ({"batch_size": 0}, ValueError, "batch_size must be"),
-        ({"steps": 17}, ValueError, "steps must be at most the number of patches, 16. Got 17 instead"),
+        ({"steps": 17}, ValueError, "steps must be at most the number of patches, 16, but got 17"),
         ({"attributions": torch.ones(2, 4, 4)}, ValueError, "Expected relevance of shape .* for 3 examples"),
     ],
 )

@@ -114,8 +114,8 @@ def test_names_say_what_results_depend_on():
 @pytest.mark.parametrize("removal", PIXELS, ids=lambda removal: removal.name)
 def test_wrong_patches(photos, removed, removal):
     for wrong, error, message in (
-        (removed.float(), TypeError, "removed must be a boolean tensor.* Got torch.float32 instead"),
-        (removed.tolist(), TypeError, "removed must be a boolean tensor.* Got list instead"),
+        (removed.float(), TypeError, "removed must be a boolean tensor.* but got torch.float32"),
+        (removed.tolist(), TypeError, "removed must be a boolean tensor.* but got list"),
         (removed[:2], ValueError, r"\(examples, sets, rows, columns\) for 3 examples but got \(2, 5, 3, 4\)"),
         (removed[:, 0], ValueError, r"for 3 examples but got \(3, 3, 4\)"),
         (removed[:, :0], ValueError, r"for 3 examples but got \(3, 0, 3, 4\)"),
@@ -129,11 +129,11 @@ def test_wrong_patches(photos, removed, removal):
 
 def test_wrong_options():
     for sigma in (0, -1, float("nan"), float("inf"), "1"):
-        with pytest.raises(ValueError, match=r"sigma must be a positive, finite number of pixels. Got"):
+        with pytest.raises(ValueError, match=r"sigma must be a positive, finite number of pixels, but got"):
             Blur(sigma)
     for removal in (Noise, lambda seed: NoisyLinear(seed=seed)):
-        with pytest.raises(ValueError, match=r"seed must be an integer. Got 0.5 instead"):
+        with pytest.raises(ValueError, match=r"seed must be an integer, but got 0.5"):
             removal(0.5)
     for noise in (-0.1, float("nan"), "1"):
-        with pytest.raises(ValueError, match=r"noise must be a finite number, zero or more. Got"):
+        with pytest.raises(ValueError, match=r"noise must be a finite number, zero or more, but got"):
             NoisyLinear(noise)

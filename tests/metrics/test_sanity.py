@@ -96,11 +96,11 @@ def test_wrong_arguments(inputs):
         ((linear_gradient, linear, [inputs]), TypeError, "inputs must be a tensor"),
         ((linear_gradient, lambda x: x.mean((1, 2, 3)), inputs), ValueError, r"at least two classes but got .* \(3,\)"),
         ((linear_gradient, lambda x: x.mean((2, 3))[:, :1], inputs), ValueError, r"two classes but got .* \(3, 1\)"),
-        ((linear_gradient, lambda x: (linear(x),), inputs), TypeError, r"must return a tensor .* Got tuple instead"),
+        ((linear_gradient, lambda x: (linear(x),), inputs), TypeError, r"must return a tensor .* but got tuple"),
         ((linear_gradient, lambda x: linear(x) / 0 * 0, inputs), FloatingPointError, "outputs without NaN"),
         ((lambda x, target: x.sum(1), linear, inputs), ValueError, "in the shape of the inputs"),
         ((lambda x, target: x / 0, linear, inputs), ValueError, "finite attributions but got NaN or infinity"),
-        ((lambda x, target: (x,), linear, inputs), TypeError, "attributions must be a tensor .* Got tuple instead"),
+        ((lambda x, target: (x,), linear, inputs), TypeError, "attributions must be a tensor .* but got tuple"),
     ):
         with pytest.raises(error, match=message):
             class_sensitivity(*arguments)
@@ -303,9 +303,9 @@ def test_wrong_layers(net, photos, layers, message):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": gradient(nn.Flatten())}, TypeError, r"model must be a torch\.nn\.Module\. Got function instead"),
+        ({"model": gradient(nn.Flatten())}, TypeError, r"model must be a torch\.nn\.Module, but got function"),
         ({"model": nn.Sequential(nn.Flatten())}, ValueError, "at least one layer with parameters to randomise but got"),
-        ({"seed": 1.5}, ValueError, r"seed must be an integer\. Got 1\.5 instead"),
+        ({"seed": 1.5}, ValueError, r"seed must be an integer, but got 1\.5"),
         ({"inputs": torch.ones(0, 3, 8, 8)}, ValueError, "at least one example"),
         ({"attribute": lambda inputs, target: inputs[:, :1]}, ValueError, "in the shape of the inputs"),
         ({"patch_size": 3}, ValueError, "patch size that divides"),

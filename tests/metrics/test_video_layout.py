@@ -103,5 +103,5 @@ def test_bad_input(videos, relevance):
         deletion(classify, videos, torch.rand(N, MOMENTS, 5, COLUMNS))
     with pytest.raises(TypeError, match=r"Of videos, removal must be one that gives pixels other values"):
         deletion(classify, videos, relevance, removal=TokenRemoval(torch.nn.Linear(1, 1)))
-    with pytest.raises(TypeError, match="Got list instead"):
+    with pytest.raises(TypeError, match="but got list"):
         deletion(classify, videos, [1.0])

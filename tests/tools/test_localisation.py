@@ -82,5 +82,5 @@ def test_the_report_is_a_table(report):
 
 
 def test_too_few_scenes():
-    with pytest.raises(ValueError, match=r"n must be at least 2, for an interval\. Got 1 instead"):
+    with pytest.raises(ValueError, match=r"n must be at least 2, for an interval, but got 1"):
         localisation_report({}, n=1)

@@ -115,14 +115,14 @@ def test_a_region_lies_in_the_crop():
 
 @pytest.mark.parametrize("region", [np.ones((4, 6)), np.ones((1, 4, 6), bool)])
 def test_a_region_that_is_none(region):
-    with pytest.raises(ValueError, match=r"region must be boolean \(rows, columns\)\. Got "):
+    with pytest.raises(ValueError, match=r"region must be boolean \(rows, columns\), but got "):
         draw(MAP, region=region)
 
 
 @pytest.mark.parametrize("corners", [3, (1, 2, 3), ("left", 2, 3, 4), (5, 5, 2, 9)])
 @pytest.mark.parametrize("name", ["box", "crop"])
 def test_a_box_is_four_numbers(name, corners):
-    with pytest.raises(ValueError, match=rf"{name} must be left, top, right and bottom, in pixels\. Got"):
+    with pytest.raises(ValueError, match=rf"{name} must be left, top, right and bottom, in pixels, but got"):
         draw(MAP, **{name: corners})
 
 
@@ -160,9 +160,9 @@ def test_panels_have_the_shape_of_the_photo(shape):
 def test_draws_in_given_axes():
     figure, axes = pyplot.subplots(1, 3)
     assert visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes)) == (figure, list(axes))
-    with pytest.raises(ValueError, match=r"a figure and 3 of its axes\. Got 2 axes instead"):
+    with pytest.raises(ValueError, match=r"a figure and 3 of its axes, but got 2 axes"):
         visualize_attribution(MAP, PHOTO, plt_fig_axis=(figure, axes[:2]))
-    with pytest.raises(TypeError, match=r"plt_fig_axis must be a figure and its axes, a tuple\. Got <?Figure"):
+    with pytest.raises(TypeError, match=r"plt_fig_axis must be a figure and its axes, a tuple, but got <?Figure"):
         visualize_attribution(MAP, PHOTO, plt_fig_axis=figure)
 
 

@@ -53,7 +53,7 @@ def test_smooth_and_in_a_crop_of_each_image():
     for index, (photo, row) in enumerate(zip(PHOTOS, axes, strict=True)):
         expected = overlay_attribution(MAPS["GMAR"][index], photo, smooth=True, crop=crops[index])
         np.testing.assert_array_equal(shown(row[1]), np.asarray(expected))
-    with pytest.raises(ValueError, match=r"crop must be one for each of the 2 images\. Got 1 instead"):
+    with pytest.raises(ValueError, match=r"crop must be one for each of the 2 images, but got 1"):
         draw(crop=crops[:1])
     _, (row,) = draw({"GMAR": MAPS["GMAR"][0]}, PHOTOS[0], crop=crops[0])
     expected = overlay_attribution(MAPS["GMAR"][0], PHOTOS[0], crop=crops[0])
@@ -118,18 +118,18 @@ def test_draws_in_given_axes():
     drawn, rows = visualize_comparison(MAPS, PHOTOS, plt_fig_axis=(figure, axes))
     assert drawn is figure
     assert rows == [list(row) for row in axes]
-    with pytest.raises(ValueError, match=r"a figure and 6 of its axes\. Got 3 axes instead"):
+    with pytest.raises(ValueError, match=r"a figure and 6 of its axes, but got 3 axes"):
         visualize_comparison(MAPS, PHOTOS, plt_fig_axis=(figure, axes[0]))
 
 
 @pytest.mark.parametrize(
     ("attributions", "images", "message"),
     [
-        ({}, PHOTOS, r"attributions must hold the maps of at least one method\. Got none instead"),
-        (MAPS, [], r"images must be at least one image\. Got none instead"),
-        (MAPS, PHOTOS[:1], r"attributions\['GMAR'\] must hold one map per image, 1\. Got 2 instead"),
-        ({"a": np.full((2, 4, 6), np.inf)}, PHOTOS, r"attributions\['a'\] must be finite\. Got NaN or infinity"),
-        ({"a": np.ones((1, 1, 4, 6))}, PHOTOS[0], r"Got shape \(1, 1, 4, 6\) instead\. Pass one example"),
+        ({}, PHOTOS, r"attributions must hold the maps of at least one method, but got none"),
+        (MAPS, [], r"images must be at least one image, but got none"),
+        (MAPS, PHOTOS[:1], r"attributions\['GMAR'\] must hold one map per image, 1, but got 2"),
+        ({"a": np.full((2, 4, 6), np.inf)}, PHOTOS, r"attributions\['a'\] must be finite, but got NaN or infinity"),
+        ({"a": np.ones((1, 1, 4, 6))}, PHOTOS[0], r"but got shape \(1, 1, 4, 6\)\. Pass one example"),
         (MAPS, PHOTOS / 100, r"image must hold integers from 0 to 255 or floats from 0 to 1"),
     ],
 )
@@ -141,10 +141,10 @@ def test_values_that_do_not_fit(attributions, images, message):
 @pytest.mark.parametrize(
     ("attributions", "images", "message"),
     [
-        (MAPS["GMAR"], PHOTOS, r"must be a mapping from method names to maps\. Got ndarray instead"),
-        ({"a": 3}, PHOTOS, r"attributions\['a'\] must be a sequence, tensor or array of maps\. Got int instead"),
-        ({"a": [[1.0], [2.0]]}, PHOTOS, r"attributions\['a'\] must be a tensor or array of numbers\. Got list instead"),
-        (MAPS, "photo.jpg", r"image must be a tensor or array of numbers\. Got str instead"),
+        (MAPS["GMAR"], PHOTOS, r"must be a mapping from method names to maps, but got ndarray"),
+        ({"a": 3}, PHOTOS, r"attributions\['a'\] must be a sequence, tensor or array of maps, but got int"),
+        ({"a": [[1.0], [2.0]]}, PHOTOS, r"attributions\['a'\] must be a tensor or array of numbers, but got list"),
+        (MAPS, "photo.jpg", r"image must be a tensor or array of numbers, but got str"),
     ],
 )
 def test_wrong_types(attributions, images, message):
@@ -200,8 +200,8 @@ def test_width_and_frame():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rows": ["one"]}, r"rows must name each of the 2 images\. Got 1 names instead"),
-        ({"width": 1.0}, r"width must be at least 2\.30 inches for 3 columns\. Got 1\.00 instead"),
+        ({"rows": ["one"]}, r"rows must name each of the 2 images, but got 1 names"),
+        ({"width": 1.0}, r"width must be at least 2\.30 inches for 3 columns, but got 1\.00"),
     ],
 )
 def test_rows_and_width_that_do_not_fit(options, message):

@@ -105,21 +105,21 @@ def test_draws_in_given_axes(monkeypatch):
     found = {"a": curve([0.0, 0.5, 1.0])}
     assert visualize_perturbation_curves(found, found, plt_fig_axis=(figure, axes)) == (figure, list(axes))
     assert shown == [True]
-    with pytest.raises(ValueError, match=r"a figure and 1 of its axes\. Got 2 axes instead"):
+    with pytest.raises(ValueError, match=r"a figure and 1 of its axes, but got 2 axes"):
         draw(found, None, plt_fig_axis=(figure, axes))
 
 
 @pytest.mark.parametrize(
     ("curves", "error", "message"),
     [
-        ({}, ValueError, r"insertion or deletion must hold the curves of at least one method\. Got none"),
-        ([1], TypeError, r"deletion must be a mapping from method names to curves\. Got list instead"),
-        ({"a": 0.5}, TypeError, r"deletion\['a'\] must be what captum_gmar\.metrics\.deletion returned\. Got float"),
-        ({"a": curve([0.0, np.nan, 1.0])}, ValueError, r"deletion\['a'\] must be finite\. Got NaN or infinity"),
+        ({}, ValueError, r"insertion or deletion must hold the curves of at least one method, but got none"),
+        ([1], TypeError, r"deletion must be a mapping from method names to curves, but got list"),
+        ({"a": 0.5}, TypeError, r"deletion\['a'\] must be what captum_gmar\.metrics\.deletion returned, but got float"),
+        ({"a": curve([0.0, np.nan, 1.0])}, ValueError, r"deletion\['a'\] must be finite, but got NaN or infinity"),
         (
             {"a": curve([0.0, 0.5, 1.0]), "b": curve([0.0, 0.5, 1.0], removal="mean")},
             ValueError,
-            r"deletion must hold curves of one way of removal.*Got \['mean', 'zero'\] instead",
+            r"deletion must hold curves of one removal.*but got \['mean', 'zero'\]",
         ),
     ],
 )

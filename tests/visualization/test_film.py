@@ -43,13 +43,13 @@ def test_tubes_hold_for_several_frames_and_parts_of_a_photo(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((MAPS, PHOTO, WORDS[:2]), r"Got 3 maps, 2 captions and 3 images instead"),
-        ((MAPS, [PHOTO] * 4, WORDS), r"Got 3 maps, 3 captions and 4 images instead"),
+        ((MAPS, PHOTO, WORDS[:2]), r"but got 3 maps, 2 captions and 3 images"),
+        ((MAPS, [PHOTO] * 4, WORDS), r"but got 3 maps, 3 captions and 4 images"),
         ((MAPS[:0], PHOTO, []), r"maps must be at least one"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         compose_film(*arguments)
-    with pytest.raises(ValueError, match=r"moments must be one for each of the 3 frames\. Got 1 instead"):
+    with pytest.raises(ValueError, match=r"moments must be one for each of the 3 frames, but got 1"):
         compose_film(MAPS, PHOTO, WORDS, moments=["0 s"])

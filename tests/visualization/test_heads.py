@@ -139,7 +139,7 @@ def test_nothing_overlaps(heads, size):
     [
         (
             {"importance": np.ones((2, 3, 4))},
-            r"importance must have the shape \(layers, heads\)\. Got shape \(2, 3, 4\)",
+            r"importance must have the shape \(layers, heads\), but got shape \(2, 3, 4\)",
         ),
         ({"importance": np.array([[1.0, np.inf]])}, r"importance must be finite"),
         ({"importance": IMPORTANCE, "spread": np.full((2, 3), np.nan)}, r"spread must be finite"),
@@ -154,13 +154,13 @@ def test_importance_that_cannot_be_drawn(options, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"attention": np.ones((4, 6))}, ValueError, r"attention must have the shape \(several, rows, columns\)\. Got"),
+        ({"attention": np.ones((4, 6))}, ValueError, r"attention must have the shape \(several, rows, columns\)"),
         ({"attention": np.full((1, 4, 6), np.nan)}, ValueError, r"attention\[0\] must be finite"),
-        ({"attention": "a"}, TypeError, r"attention must be a tensor or array of numbers\. Got str"),
-        ({"importance": np.ones(2)}, ValueError, r"one number for each of the 3 heads\. Got shape \(2,\) instead"),
-        ({"importance": np.full(3, np.nan)}, ValueError, r"importance must be finite\. Got NaN"),
-        ({"patch": (4, 0)}, ValueError, r"patch must lie within the 4x6 patch grid .* Got \(4, 0\) instead"),
-        ({"patch": 3}, TypeError, r"patch must be a tuple \(row, column\) of integers\. Got 3 instead"),
+        ({"attention": "a"}, TypeError, r"attention must be a tensor or array of numbers, but got str"),
+        ({"importance": np.ones(2)}, ValueError, r"one number for each of the 3 heads, but got shape \(2,\)"),
+        ({"importance": np.full(3, np.nan)}, ValueError, r"importance must be finite, but got NaN"),
+        ({"patch": (4, 0)}, ValueError, r"patch must lie within the 4x6 patch grid .* but got \(4, 0\)"),
+        ({"patch": 3}, TypeError, r"patch must be a tuple \(row, column\) of integers, but got 3"),
     ],
 )
 def test_attention_that_cannot_be_drawn(options, error, message):

@@ -71,14 +71,14 @@ def test_attributions_of_pixels_are_summed_over_channels():
 @pytest.mark.parametrize(
     ("shape", "frames", "message"),
     [
-        ((3, 2, 2), GREY, r"a time that divides the frames, 4, evenly.*Got shape \(3, 2, 2\) instead\."),
-        ((2, 2), GREY, r"attribution must be of one video.*Got shape \(2, 2\) instead\."),
-        ((2, 2, 2), [], r"frames must be at least one, all of one size\. Got none instead\."),
-        ((2, 2, 2), 3, "frames must be a tensor, an array or a sequence of images. Got 3 instead"),
+        ((3, 2, 2), GREY, r"a time that divides the frames, 4, evenly.*but got shape \(3, 2, 2\)\."),
+        ((2, 2), GREY, r"attribution must be of one video.*but got shape \(2, 2\)\."),
+        ((2, 2, 2), [], r"frames must be at least one, all of one size, but got none\."),
+        ((2, 2, 2), 3, "frames must be a tensor, an array or a sequence of images, but got 3"),
         (
             (2, 2, 2),
             [Image.new("RGB", (16, 16)), Image.new("RGB", (8, 16))],
-            r"frames must be at least one, all of one size\. Got \[\(16, 8\), \(16, 16\)\] instead\.",
+            r"frames must be at least one, all of one size, but got \[\(16, 8\), \(16, 16\)\]\.",
         ),
     ],
 )

@@ -63,21 +63,21 @@ def test_answers_of_text_are_cut_by_the_tokenizer():
         ({}, {"target": [3, 4], "contrast": [3, 4, 5]}, "contrast must be one token, or as many as the target's 2"),
         ({"input_ids": torch.ones(2, 3).long()}, {"target": [3]}, "inputs must be of one example"),
         ({"input_ids": torch.tensor([[1, *[90] * 32, 90]])}, {"target": [3]}, "[Ii]mage"),
-        ({"input_ids": None}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers. Got None"),
+        ({"input_ids": None}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers, but got None"),
         ({"input_ids": [[1, 5]]}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers"),
         ({"input_ids": torch.ones(1, 3)}, {"target": [3]}, "inputs must hold input_ids, a tensor of whole numbers"),
-        ({"input_ids": torch.tensor([[1, -5, 99]])}, {"target": [3]}, r"tokens of the model. Got \[-5, 99\] among"),
+        ({"input_ids": torch.tensor([[1, -5, 99]])}, {"target": [3]}, r"tokens of the model, but got \[-5, 99\] among"),
         (
             {"attention_mask": torch.ones(1, 3)},
             {"target": [3]},
             r"attention_mask must have the shape of input_ids, \(1",
         ),
-        ({}, {"target": 3}, "target must be text or token ids. Got 3 instead"),
+        ({}, {"target": 3}, "target must be text or token ids, but got 3"),
         ({}, {"target": b"ab"}, "target must be text or token ids"),
         ({}, {"target": [True]}, "target must be at least one token of the model's 99"),
-        ({}, {"target": [3, 4], "contrast": [3, 4]}, r"contrast must be another answer than the target. Got \[3, 4\]"),
+        ({}, {"target": [3, 4], "contrast": [3, 4]}, r"contrast must be another answer than the target"),
         ({}, {"target": [3, 3], "contrast": [3]}, "contrast must be another answer than the target"),
-        ({}, {"gen_args": "greedy"}, "gen_args must be a mapping of arguments of generate. Got 'greedy' instead"),
+        ({}, {"gen_args": "greedy"}, "gen_args must be a mapping of arguments of generate, but got 'greedy'"),
     ],
 )
 def test_bad_input_is_answered_by_what_to_do(inputs, options, message):
@@ -89,17 +89,17 @@ def test_bad_input_is_answered_by_what_to_do(inputs, options, message):
 def test_words_that_the_tokenizer_does_not_know_are_refused():
     evidence = AnswerEvidence(text_model("llava")[0], build_processor())
     for answers, name in (({"target": "€€"}, "target"), ({"target": "ab", "contrast": "€"}, "contrast")):
-        message = f"{name} must have a token that the tokenizer knows. Got '€+', of unknown"
+        message = f"{name} must have a token that the tokenizer knows, but got '€+'"
         with pytest.raises(ValueError, match=message):
             evidence.attribute("what?", **answers, images=photo())
 
 
 def test_pictures_have_pixels_and_a_number():
     evidence = AnswerEvidence(text_model("llava")[0], build_processor())
-    with pytest.raises(ValueError, match=r"images must have pixels\. Got sizes \[\(9, 0\)\] instead\."):
+    with pytest.raises(ValueError, match=r"images must have pixels, but got sizes \[\(9, 0\)\]\."):
         evidence.attribute("what?", "a", images=Image.new("RGB", (0, 9)))
     for picture in (-1, 1, "a"):
-        message = rf"picture must be below the number of pictures, 1\. Got {picture!r} inst"
+        message = rf"picture must be below the number of pictures, 1, but got {picture!r}"
         with pytest.raises(IndexError, match=message):
             evidence.attribute("what?", "a", images=photo()).picture_relevance(picture)
 

@@ -65,7 +65,7 @@ def other_image_token():
     [
         ("llava", lambda: None, "what?", photo, {}, "processor must be the model's own"),
         ("llava", build_tokenizer, "what?", photo, {}, "processor must take pictures"),
-        ("llava", other_image_token, "what?", photo, {}, "whose image token is 90. Got 7 of LlavaProcessor"),
+        ("llava", other_image_token, "what?", photo, {}, "whose image token is 90, but got 7 of LlavaProcessor"),
         (
             "llava",
             build_processor,
@@ -75,11 +75,11 @@ def other_image_token():
             "LlavaProcessor cannot take the pictures or prompt",
         ),
         ("llava", build_processor, "what?", lambda: torch.zeros(7), {}, "cannot take the pictures or prompt"),
-        ("llava", build_processor, "what?", photo, {"target": ""}, "target must be text of at least one token. Got ''"),
-        ("llava", build_processor, "what? " * 30, photo, {}, "inputs must be of at most the model's 128 positions"),
-        ("llava", build_processor, "what?", photo, {"target": "a" * 120}, "at most the model's 128 positions"),
+        ("llava", build_processor, "what?", photo, {"target": ""}, "target must be text of at least one token"),
+        ("llava", build_processor, "what? " * 30, photo, {}, "inputs must fit the model's 128 positions"),
+        ("llava", build_processor, "what?", photo, {"target": "a" * 120}, "the model's 128 positions"),
         ("llama", build_processor, "what?", photo, {}, "model must take pictures.*LlamaForCausalLM, which reads text"),
-        ("llama", build_tokenizer, "", lambda: None, {}, "which knows 99 tokens. Got no tokens"),
+        ("llama", build_tokenizer, "", lambda: None, {}, "which knows 99 tokens, but got no tokens"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(name, processor, prompt, images, options, message):

@@ -51,7 +51,7 @@ def questions_of(scene: Scene) -> list[SceneQuestion]:
     if len(scene.labels) == 1:
         return [SceneQuestion(DESCRIBE, _object_words(scene, 0)), _texture_question(scene, 0)]
     if len(scene.labels) != 2:
-        raise ValueError(f"scene must have one or two objects. Got {len(scene.labels)} instead.")
+        raise ValueError(f"scene must have one or two objects, but got {len(scene.labels)}.")
     relation = _relation(scene)
     if relation is None:
         return []

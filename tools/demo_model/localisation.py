@@ -105,7 +105,7 @@ def localisation_report(
         ValueError: If ``n`` is below 2, which has no interval.
     """
     if n < 2:
-        raise ValueError(f"n must be at least 2, for an interval. Got {n} instead.")
+        raise ValueError(f"n must be at least 2, for an interval, but got {n}.")
     methods = {**methods, **(_controls(controls) if controls is not None else {})}
     singles, pairs = ([make_scene(seed + i, objects) for i in range(n)] for objects in (1, 2))
     progress = tqdm(methods.items(), desc="methods", leave=False, disable=None)  # shown in terminals only

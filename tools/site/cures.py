@@ -1,7 +1,7 @@
 """What to do about messages that do not say it themselves, by a part of their text."""
 
 CURES = {
-    ". Got none: ": "Pass images that can be measured. The message says why each one could not.",
+    "measurable images, but got none": "Pass images that can be measured. The message says why each one could not.",
     "no such folder": "Check the path; a model of the hub is `owner/name`, without a network one in the cache.",
     "not an image classifier": (
         "Pass a checkpoint of an image classifier. CLIP and SigLIP take `--text`; a backbone or another head is "

@@ -61,11 +61,11 @@ class AppQuestion(NamedTuple):
     def check(self) -> None:
         """Raise a ValueError if there is no method, or one does not take the contrast."""
         if not self.methods:
-            raise ValueError("methods must be at least one method. Got none instead; take one.")
+            raise ValueError("methods must be at least one method, but got none. Take one.")
         others = [name for name in self.methods if not METHODS[name].takes_contrast]
         if self.contrast is not None and others:
             raise ValueError(
-                f"rather than a class requires methods that take it. Got {', '.join(others)} instead; take them away."
+                f"rather than a class requires methods that take it, but got {', '.join(others)}. Remove them."
             )
 
 
@@ -82,7 +82,7 @@ def read_upload(path: Path) -> Image.Image:
     """Read an image that somebody else has made, after a check of its size in the file and its header."""
     size = path.stat().st_size
     if size > MOST_BYTES:
-        raise OSError(f"the file must be of at most {MOST_BYTES / 2**20:.0f} MiB. Got {size / 2**20:.0f} instead.")
+        raise OSError(f"the file must be of at most {MOST_BYTES / 2**20:.0f} MiB, but got {size / 2**20:.0f}.")
     try:
         with warnings.catch_warnings(), Image.open(path, formats=IMAGE_FORMATS) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the tighter limit

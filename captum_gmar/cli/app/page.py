@@ -32,7 +32,7 @@ from captum_gmar.cli.sources import open_source
 from captum_gmar.cli.terminal import CommandError, one_line
 from captum_gmar.files.writing import save_arrays, save_picture
 
-NO_IMAGE = "there must be an image. Got none yet: drop a photo, or take the scene."
+NO_IMAGE = "there must be an image, but got none yet: drop a photo, or take the scene."
 NO_OTHER_CLASS = "– no other class –"
 KEPT_SECONDS = 600  # uploads and pictures, before they are deleted
 WARNING = "⚠ "
@@ -82,7 +82,7 @@ def _connect_images(gradio: Any, form: Form, reply: Reply, load: Load) -> None:
     @_report_errors(reply.status)
     def take_scene(number: float | None, model: str) -> dict[Any, Any]:
         if number is None:
-            raise ValueError("the number of a scene must be a number from 0 on. Got none instead.")
+            raise ValueError("the number of a scene must be a number from 0 on, but got none.")
         return show(scene_image(int(number)), model)
 
     @_report_errors(reply.status)

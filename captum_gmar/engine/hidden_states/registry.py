@@ -79,11 +79,11 @@ def register_rule(kind: Any, rule: BalanceRule) -> None:
         >>> register_rule(Softsign, lambda module, x: x / (1 + x.abs()).detach())
     """
     if not callable(kind):
-        raise TypeError(f"kind must be a class of modules or a function. Got {kind!r} instead.")
+        raise TypeError(f"kind must be a class of modules or a function, but got {kind!r}.")
     is_function = isinstance(kind, type) and issubclass(kind, torch.autograd.Function)
     if rule != "linear" and (is_function or (rule != "gate" and not callable(rule))):
         choices = "'linear'" if is_function else "'linear', 'gate' or a callable"
-        raise ValueError(f"rule must be {choices}. Got {rule!r} instead.")
+        raise ValueError(f"rule must be {choices}, but got {rule!r}.")
     _registered[kind] = rule
 
 

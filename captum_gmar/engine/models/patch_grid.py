@@ -19,7 +19,7 @@ def check_model(model: object) -> None:
     """Raise a TypeError unless the model is a ``torch.nn.Module``."""
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"model must be a torch.nn.Module. Got {type(model).__name__} instead. To explain what a function makes of "
+            f"model must be a torch.nn.Module, but got {type(model).__name__}. To explain what a function makes of "
             "a model, pass the model and forward_func=."
         )
 
@@ -60,8 +60,8 @@ def logits_of(output: object) -> Tensor:
     logits = find_logits(output)
     if logits is None:
         raise TypeError(
-            "The model must return a tensor or an output with a `logits` tensor. "
-            f"Got {type(output).__name__} instead. Pass forward_func=, a callable that runs the model on the "
+            "The model must return a tensor or an output with a `logits` tensor, "
+            f"but got {type(output).__name__}. Pass forward_func=, a callable that runs the model on the "
             "inputs and returns the tensor to explain."
         )
     return logits
@@ -93,8 +93,8 @@ class Logits:
             forward_func = forward_func.run
         if not callable(forward_func):
             raise TypeError(
-                "forward_func must be a callable that takes the inputs and returns a tensor. Got "
-                f"{type(forward_func).__name__} instead."
+                "forward_func must be a callable that takes the inputs and returns a tensor, but got "
+                f"{type(forward_func).__name__}."
             )
         self.run = forward_func
 

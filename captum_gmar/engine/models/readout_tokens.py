@@ -36,13 +36,13 @@ def check_start(start: Start | None) -> None:
     """Check the form of ``start``, independently of the model."""
     parts = start if isinstance(start, list) else [] if start is None else [start]
     if not all(isinstance(part, str) or _is_patch(part) for part in parts):
-        raise TypeError(f"The tokens that relevance starts at must be {START_FORMS}. Got {start!r} instead.")
+        raise TypeError(f"The tokens that relevance starts at must be {START_FORMS}, but got {start!r}.")
     if not all(part in STARTS or _is_patch(part) for part in parts):
-        raise ValueError(f"The tokens that relevance starts at must be {START_FORMS}. Got {start!r} instead.")
+        raise ValueError(f"The tokens that relevance starts at must be {START_FORMS}, but got {start!r}.")
     if start == [] or len(set(parts)) < len(parts):
         raise ValueError(
-            "The tokens that relevance starts at must be at least one, and each of them listed once. "
-            f"Got {start!r} instead."
+            "The tokens that relevance starts at must be at least one, and each of them listed once, "
+            f"but got {start!r}."
         )
 
 

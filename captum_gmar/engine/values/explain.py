@@ -212,8 +212,8 @@ def find_positions(
 def _one_size(sizes: Tensor) -> tuple[int, int]:
     if not (sizes == sizes[:1]).all():
         raise ValueError(
-            "Images that come as patches must be of one number of rows and columns in a batch. Got "
-            f"{sizes.tolist()} instead. Pass them one by one."
+            "Images that come as patches must be of one number of rows and columns in a batch, but got "
+            f"{sizes.tolist()}. Pass them one by one."
         )
     rows, columns = sizes[0].tolist()
     return rows, columns

@@ -76,7 +76,7 @@ def _table_example(record: Mapping[str, Any], table: Path) -> Example:
     """Return the example of a row; its paths are absolute or relative to the table."""
     path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
     if not isinstance(path, str):
-        raise ValueError(f"{table}: a record must have a path. Got {_record_text(record)} instead.")
+        raise ValueError(f"{table}: a record must have a path, but got {_record_text(record)}.")
     mask = record.get("mask") or None
     image_file, mask_files = table.parent / path, [] if mask is None else [table.parent / str(mask)]
     return Example(
@@ -106,7 +106,7 @@ def _saved_examples(folder: Path) -> list[Example]:
 def row_examples(rows: Any, place: str) -> list[Example]:
     """Return examples of a ``datasets.Dataset`` with a column image, and perhaps label, boxes and mask."""
     if "image" not in rows.column_names:
-        raise ValueError(f"{place}: must have a column image. Got {', '.join(rows.column_names)} instead.")
+        raise ValueError(f"{place}: must have a column image, but got {', '.join(rows.column_names)}.")
     names = getattr(rows.features.get("label"), "names", None)
     others = rows.select_columns([name for name in ("label", "boxes") if name in rows.column_names])
     has_mask = "mask" in rows.column_names
@@ -145,7 +145,7 @@ def _check_distinct(examples: Sequence[Example], data: Path) -> None:
     seen: set[str] = set()
     for example in examples:
         if example.name in seen:
-            raise ValueError(f"{data}: every image must be named once. Got {example.name!r} again.")
+            raise ValueError(f"{data}: every image must be named once, but got {example.name!r} again.")
         seen.add(example.name)
 
 

@@ -29,13 +29,11 @@ def examples_from(data: Any, form: Sequence[str] = IMAGE) -> list[Example]:
     if hasattr(data, "column_names") and hasattr(data, "features"):  # of the `datasets` library
         return row_examples(data, "data")
     if isinstance(data, Mapping) or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
-        raise TypeError(
-            f"data must be a path, a data set or an iterable of {_FORMS}. Got {type(data).__name__} instead."
-        )
+        raise TypeError(f"data must be a path, a data set or an iterable of {_FORMS}, but got {type(data).__name__}.")
     items = data if hasattr(data, "__getitem__") and hasattr(data, "__len__") else list(data)
     examples = [_example(items, number, form) for number in range(len(items))]
     if not examples:
-        raise ValueError("data must hold at least one image. Got none instead.")
+        raise ValueError("data must hold at least one image, but got none.")
     return examples
 
 
@@ -50,7 +48,7 @@ def make_subject(
     video_classifier = VideoClassifier(model, processor, forward_func=forward_func)
     videos = [lay_on_sheet(example, video_classifier.sheet) for example in examples_from(data, VIDEO)]
     if any(example.boxes for example in videos):
-        raise ValueError("data of a model of videos must have masks (frames, height, width). Got boxes instead.")
+        raise ValueError("data of a model of videos must have masks (frames, height, width), but got boxes.")
     return Subject(video_classifier, videos, name, data_name(data))
 
 
@@ -117,13 +115,13 @@ def _item_parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:
     if isinstance(item, Mapping):
         images = [item[name] for name in _IMAGES if item.get(name) is not None]
         if not images:
-            raise TypeError(f"example {number} must have one of {', '.join(_IMAGES)}. Got {', '.join(map(str, item))}.")
+            raise TypeError(f"example {number} must have one of {', '.join(_IMAGES)}, but got {list(item)}.")
         return images[0], item.get("label"), item.get("boxes"), item.get("mask")
     image, label, place, *rest = (*item, None, None) if isinstance(item, tuple | list) else (item, None, None)
     if any(part is not None for part in rest) or not isinstance(
         image, Image.Image | Tensor | np.ndarray | str | PathLike
     ):
-        raise TypeError(f"data must hold {_FORMS}. Got {type(item).__name__} of {type(image).__name__} instead.")
+        raise TypeError(f"data must hold {_FORMS}, but got {type(item).__name__} of {type(image).__name__}.")
     is_mask = isinstance(place, Image.Image | np.ndarray) or (
         isinstance(place, Tensor) and place.dim() >= 2 and not _is_boxes(place)
     )
@@ -145,8 +143,8 @@ def _image(image: Any, number: int, form: Sequence[str]) -> Image.Image | Tensor
     pixels = image[None] if image.dim() == len(form) else image
     if pixels.dim() != len(form) + 1 or len(pixels) != 1 or not pixels.is_floating_point():
         raise ValueError(
-            f"example {number}: pixel values must be a floating-point tensor ({', '.join(form)}). Got "
-            f"{image.dtype} of shape {tuple(image.shape)} instead."
+            f"example {number}: pixel values must be a floating-point tensor ({', '.join(form)}), but got "
+            f"{image.dtype} of shape {tuple(image.shape)}."
         )
     return pixels
 

@@ -100,7 +100,7 @@ def boxes_from(boxes: Any, place: str) -> tuple[Box, ...]:
     except (TypeError, ValueError):
         corners = ((),)
     if not all(len(box) == 4 and all(map(math.isfinite, box)) for box in corners):
-        raise ValueError(f"{place}: boxes must be a list of (x0, y0, x1, y1). Got {boxes!r} instead.")
+        raise ValueError(f"{place}: boxes must be a list of (x0, y0, x1, y1), but got {boxes!r}.")
     return corners  # type: ignore[return-value]
 
 
@@ -142,7 +142,7 @@ def _boxes_mask(boxes: Iterable[Box], width: int, height: int) -> Image.Image:
 
 def _on_object(mask: Tensor) -> npt.NDArray[np.bool_]:
     if mask.is_complex() or not mask.isfinite().all():
-        raise ValueError("its mask must be of finite real numbers. Got others.")
+        raise ValueError("its mask must be of finite real numbers, but got others.")
     return (mask.detach().cpu().reshape(mask.shape[-2:]) > 0).numpy()
 
 

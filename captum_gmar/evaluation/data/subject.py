@@ -154,7 +154,7 @@ class VideoClassifier(GivenClassifier):
         """Raise an error, as images are no videos."""
         raise TypeError(
             f"data of a model of videos must hold pixel values, tensors ({frame_count(self.model)} frames, channels, "
-            f"height, width). Got {type(image).__name__} instead."
+            f"height, width), but got {type(image).__name__}."
         )
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def _read_on_sheet(example: Example, sheet: Sheet) -> Image.Image | Tensor:
     if pixels.dim() != VIDEO_DIMS or pixels.shape[1] != sheet.frames:
         raise ValueError(
             f"pixel values of a video must be of shape ({sheet.frames} frames, channels, height, width), as the "
-            f"model's config says. Got {tuple(pixels.shape[1:])} instead."
+            f"model's config says, but got {tuple(pixels.shape[1:])}."
         )
     return sheet.to_sheets(pixels)
 
@@ -190,7 +190,5 @@ def _mask_on_sheet(example: Example, sheet: Sheet) -> Tensor:
     mask = read()
     if not isinstance(mask, Tensor) or mask.dim() != 3 or len(mask) != sheet.frames:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(
-            f"a video's mask must be of shape ({sheet.frames} frames, height, width). Got {shape} instead."
-        )
+        raise ValueError(f"a video's mask must be of shape ({sheet.frames} frames, height, width), but got {shape}.")
     return sheet.to_sheets(mask[None, :, None].bool()).any(1)[0]

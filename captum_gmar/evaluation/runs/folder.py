@@ -71,7 +71,7 @@ def check_free(folder: Path) -> None:
     if (folder / SETTINGS).exists() or not folder.exists():
         return
     if not folder.is_dir() or any(path.name != LOCK and not is_temporary(path) for path in folder.iterdir()):
-        raise ValueError(f"{folder}: must be a new or empty folder, or one of results. Got other files there.")
+        raise ValueError(f"{folder}: must be a new or empty folder, or one of results, but got other files there.")
 
 
 def has_results(folder: Path) -> bool:
@@ -82,7 +82,7 @@ def has_results(folder: Path) -> bool:
 def check_output(output: object) -> Path | None:
     """Return the path of the results, if there is one."""
     if output is not None and not isinstance(output, str | os.PathLike):
-        raise TypeError(f"output must be the path of a folder. Got {output!r} instead.")
+        raise TypeError(f"output must be the path of a folder, but got {output!r}.")
     return None if output is None else Path(output)
 
 

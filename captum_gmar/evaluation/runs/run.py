@@ -129,7 +129,7 @@ class Run:
         chosen = sorted({*numbers} & {*kept.records})
         records = self.place.processes.first(lambda: [kept.records[number][-1] for number in chosen])
         if not records:
-            raise ValueError(f"data must hold images that can be {done}. Got none: {list_reasons(skipped)}")
+            raise ValueError(f"data must hold images that can be {done}, but got none: {list_reasons(skipped)}")
         return records, skipped
 
     def _raise_failure(self, is_done: bool) -> None:

@@ -227,15 +227,15 @@ def test_models_that_reduce_their_keys_or_queries(images, name, options, make):
 
 
 def test_no_logits(vit, images):
-    with pytest.raises(TypeError, match=r"output with a `logits` tensor. Got BaseModelOutputWithPooling instead"):
+    with pytest.raises(TypeError, match=r"output with a `logits` tensor, but got BaseModelOutputWithPooling"):
         GMARAttribution(vit.vit).attribute(images, 3)
-    with pytest.raises(TypeError, match=r"Got dict instead. Pass forward_func="):
+    with pytest.raises(TypeError, match=r"but got dict. Pass forward_func="):
         GMARAttribution(Wrapped(vit, lambda logits: {"scores": logits})).attribute(images, 3)
 
 
 def test_start_layers_that_the_model_does_not_have(vit, images):
     for layer in (3, -4):
-        with pytest.raises(ValueError, match=rf"start_layer must be one of the model's 3 layers. Got {layer} instead"):
+        with pytest.raises(ValueError, match=rf"start_layer must be one of the model's 3 layers, but got {layer}"):
             GMARAttribution(vit, start_layer=layer).attribute(images, 3)
         with pytest.raises(ValueError, match="start_layer must be one of the model's 3 layers"):
             AttentionRollout(vit, start_layer=layer).attribute(images)

@@ -185,9 +185,9 @@ def test_dropout():
 @pytest.mark.parametrize(
     ("kind", "rule", "error", "message"),
     [
-        (3, "gate", TypeError, "kind must be a class of modules or a function. Got 3 instead."),
-        (nn.ELU, "gates", ValueError, "rule must be 'linear', 'gate' or a callable. Got 'gates' instead."),
-        (torch.autograd.Function, "gate", ValueError, "rule must be 'linear'. Got 'gate' instead."),
+        (3, "gate", TypeError, "kind must be a class of modules or a function, but got 3."),
+        (nn.ELU, "gates", ValueError, "rule must be 'linear', 'gate' or a callable, but got 'gates'."),
+        (torch.autograd.Function, "gate", ValueError, "rule must be 'linear', but got 'gate'."),
     ],
 )
 def test_wrong_rules(kind, rule, error, message):

@@ -73,7 +73,7 @@ WRONG = [["cls", 3], 3, (1, 2, 3), [1, 2], (0.0, 1.0), (True, False), ((0, 1), (
 
 @pytest.mark.parametrize(("start", "error"), [*((s, ValueError) for s in UNKNOWN), *((s, TypeError) for s in WRONG)])
 def test_wrong_forms_of_start(start, error):
-    with pytest.raises(error, match=r"relevance starts at must .* Got .* instead\.$"):
+    with pytest.raises(error, match=r"relevance starts at must .* but got .*\.$"):
         check_start(start)
 
 

@@ -117,5 +117,5 @@ def test_where_every_item_raises_the_error_says_why(vit):
             raise OSError("disk gone")
 
     few = {**FEW, "metrics": ["deletion"]}
-    with pytest.raises(ValueError, match=r"images that can be measured\. Got none: .*example 0: OSError: disk gone"):
+    with pytest.raises(ValueError, match=r"measurable images, but got none: .*example 0: OSError: disk gone"):
         evaluate(vit, Gone(), **few)
