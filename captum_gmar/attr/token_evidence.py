@@ -12,11 +12,11 @@ from captum_gmar.attr.evidence import AttentionEvidence, takes_sequences, takes_
 from captum_gmar.attr.scores import plan_of_log_odds
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.attr.token_rules import TokenEvidenceCandidates, TokenEvidenceRule
-from captum_gmar.engine._captum import TargetType, log_usage
+from captum_gmar.engine._captum import log_usage
 from captum_gmar.engine.models.layers import has_several_grids
 from captum_gmar.engine.models.patch_grid import Logits, frame_count
 from captum_gmar.engine.plan import Explanation, Plan
-from captum_gmar.engine.request import ChooseTargets, Inputs, Request, Targets
+from captum_gmar.engine.request import Inputs, Request
 
 
 class TokenEvidence(TokenAttribution):
@@ -92,52 +92,25 @@ class TokenEvidence(TokenAttribution):
         self.budget = _checked(passes)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
-    def attribute(
-        self,
-        inputs: Inputs,
-        target: TargetType = None,
-        additional_forward_args: object = None,
-        internal_batch_size: int | None = None,
-        contrast: TargetType = None,
-        passes: int | None = None,
-    ) -> Inputs:
+    def attribute(self, inputs: Inputs, *arguments: Any, passes: int | None = None, **options: Any) -> Inputs:
         """Explain the target's log-odds of every example.
 
         Takes what :meth:`captum_gmar.GMARAttribution.attribute` takes, and ``passes`` in place of the budget that the
         method was made with. Raises what that raises, and errors of the budget as the class does.
         """
-        arguments = target, additional_forward_args, internal_batch_size, contrast
-        attributions: Inputs = super(TokenEvidence, self._with_budget(passes)).attribute(inputs, *arguments)
+        attributions: Inputs = super(TokenEvidence, self._with_budget(passes)).attribute(inputs, *arguments, **options)
         return attributions
 
-    def relevance(
-        self,
-        inputs: Tensor | tuple[Tensor, ...],
-        target: TargetType = None,
-        additional_forward_args: object = None,
-        internal_batch_size: int | None = None,
-        contrast: TargetType = None,
-        passes: int | None = None,
-    ) -> Tensor:
+    def relevance(self, inputs: Any, *arguments: Any, passes: int | None = None, **options: Any) -> Tensor:
         """Compute the relevance (N, rows, columns) of every patch. Takes what :meth:`attribute` takes."""
-        arguments = inputs, target, additional_forward_args, internal_batch_size, contrast
-        return super(TokenEvidence, self._with_budget(passes)).relevance(*arguments)
+        return super(TokenEvidence, self._with_budget(passes)).relevance(inputs, *arguments, **options)
 
-    def explain(
-        self,
-        inputs: Tensor | tuple[Tensor, ...],
-        targets: Targets | ChooseTargets,
-        additional_forward_args: object = None,
-        internal_batch_size: int | None = None,
-        contrast: TargetType = None,
-        passes: int | None = None,
-    ) -> TargetMaps:
+    def explain(self, inputs: Any, *arguments: Any, passes: int | None = None, **options: Any) -> TargetMaps:
         """Explain several targets of every example, of one forward pass together. Each target has the whole budget.
 
         Takes what :meth:`captum_gmar.GMARAttribution.explain` takes, and ``passes``.
         """
-        arguments = inputs, targets, additional_forward_args, internal_batch_size, contrast
-        return super(TokenEvidence, self._with_budget(passes)).explain(*arguments)
+        return super(TokenEvidence, self._with_budget(passes)).explain(inputs, *arguments, **options)
 
     def _with_budget(self, passes: int | None) -> "TokenEvidence":
         method = copy(self)
