@@ -4,7 +4,7 @@ Letters in shapes: N examples, L layers, H heads, T tokens, R query rows of a bl
 relevance, which begins at the start tokens, often CLS; w the weights of the heads, which sum to 1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_gmar.engine.kernels.reduction import (
     Blocks,
     HeadSums,
+    Matrix,
     Reduction,
     count_leading,
     head_norms,
@@ -160,10 +161,11 @@ class GradSAMRule(HeadRule):
     r"""Grad-SAM (Barkan et al., CIKM 2021): the mean of :math:`A \odot G^+` over layers, heads and query rows."""
 
     layerwise: ClassVar[bool] = True
+    matrix: ClassVar[Matrix] = "positive"
 
     def reduction(self, relevance: Tensor) -> Reduction:
         """Read every query row with the same weight."""
-        return Reduction(uniform_relevance(relevance), "positive")
+        return Reduction(uniform_relevance(relevance), self.matrix)
 
     def step(self, relevance: Tensor, heads: HeadSums) -> Step:
         """Add the layer to those above."""
@@ -192,21 +194,13 @@ class EvidenceRule(HeadRule):
 
 
 @dataclass(frozen=True)
-class LeGradRule(HeadRule):
+class LeGradRule(GradSAMRule):
     r"""LeGrad (Bousselham et al., ICCV 2025): the mean of :math:`G^+` over layers, heads and query rows.
 
     G is the gradient of the logit that the classifier gives to that layer's own output.
     """
 
-    layerwise: ClassVar[bool] = True
-
-    def reduction(self, relevance: Tensor) -> Reduction:
-        """Read every query row with the same weight."""
-        return Reduction(uniform_relevance(relevance), "positive gradient")
-
-    def step(self, relevance: Tensor, heads: HeadSums) -> Step:
-        """Add the layer to those above."""
-        return Step(relevance + heads.rows.mean(1))
+    matrix: ClassVar[Matrix] = "positive gradient"
 
 
 @dataclass(frozen=True)
@@ -237,7 +231,7 @@ class RolloutSweep(HeadSweep):
             layers[order[0]].keep_first(count_leading(start != 0))
         for index in order:
             weights = None if importance is None else head_weights(importance[index])
-            fused = self._fuse_heads(layers[index], weights)
+            fused = ((block.rows, self._fuse(block.attention, weights)) for block in layers[index])
             if self.recursion == "additive":
                 relevance = sum_up([row_times(relevance, *block) for block in fused]) + self.residual * start
             else:
@@ -270,12 +264,6 @@ class RolloutSweep(HeadSweep):
     def _order(self, layers: int) -> range:
         return range(layers)[:: -1 if self.recursion == "rollout" else 1]
 
-    def _fuse_heads(self, layer: Blocks, weights: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield rows of Ā with their slices."""
-        return ((block.rows, self._fuse(block.attention, weights)) for block in layer)
-
     def _fuse(self, attention: Tensor, weights: Tensor | None) -> Tensor:
-        """Fuse heads: (N, H, R, T) → (N, R, T)"""
-        if weights is not None:
-            return fuse(attention, weights)
-        return FUSIONS[self.head_fusion](attention, 1)
+        """Return rows of Ā (N, R, T) from all heads' (N, H, R, T)."""
+        return FUSIONS[self.head_fusion](attention, 1) if weights is None else fuse(attention, weights)
