@@ -5,7 +5,7 @@ import warnings
 from abc import ABC
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -192,7 +192,7 @@ class AttentionAttribution(Attribution, ABC):
         has_logits = callable(targets) or None not in logits
         return TargetMaps(
             torch.cat([logits_of(batch) for batch in logits]) if has_logits else torch.empty(0),
-            _classes_chosen(per_target) if callable(targets) else targets,
+            torch.stack(list(map(_chosen_targets, per_target)), 1) if callable(targets) else targets,
             torch.stack([_patch_relevance(batches) for batches in per_target], 1),
             torch.stack([_head_shares(batches) for batches in per_target], 1) if self.weighs_heads else None,
         )
@@ -279,15 +279,9 @@ def _patch_relevance(batches: Sequence[Explanation]) -> Tensor:
     return torch.cat([explanation.patch_relevance for explanation in batches])
 
 
-def _classes_chosen(explained: Sequence[Sequence[Explanation]]) -> Tensor:
-    """Return the classes (N, K) that were chosen by the logits."""
-    return torch.stack([torch.cat([_chosen_target(batch) for batch in batches]) for batches in explained], 1)
-
-
-def _chosen_target(explanation: Explanation) -> Tensor:
-    """Return the class (N,) that was chosen."""
-    assert explanation.target is not None
-    return explanation.target.expand(len(explanation.relevance))
+def _chosen_targets(batches: Sequence[Explanation]) -> Tensor:
+    """Return the classes (N,) of all batches that were chosen by the logits."""
+    return torch.cat([cast(Tensor, batch.target).expand(len(batch.relevance)) for batch in batches])
 
 
 def _head_shares(batches: Sequence[Explanation]) -> Tensor:

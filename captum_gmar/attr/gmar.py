@@ -120,8 +120,6 @@ class GMARAttribution(AttentionAttribution):
             layer, not between layers.
         """
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
-        (batches,) = self._explain(pixel_values(inputs), request, self._importance_plan())
+        plan = replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0)
+        (batches,) = self._explain(pixel_values(inputs), request, plan)
         return _head_shares(batches)
-
-    def _importance_plan(self) -> Plan:
-        return replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0)

@@ -39,20 +39,17 @@ def name_errors(name: str) -> Iterator[None]:
 
 def check_methods(methods: Mapping[Any, Any], reserved: Collection[str] = ()) -> dict[str, Method]:
     """Return a caller's methods by name, after a check of both; no name may be one of the ``reserved``."""
-    for name in methods:
+    for name, method in methods.items():
         if not isinstance(name, str) or not name or name in reserved:
             others = f", other than {', '.join(reserved)}" if reserved else ""
             raise TypeError(f"methods must be a mapping from names{others}, but got the key {name!r}.")
-    return {name: _check_method(name, method) for name, method in methods.items()}
-
-
-def _check_method(name: str, method: object) -> Method:
-    if isinstance(method, Attribution) or (callable(method) and not isinstance(method, type | nn.Module)):
-        return method
-    raise TypeError(
-        f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and returns "
-        f"attributions, but got {method!r}. Classes are called on the model first."
-    )
+        is_function = callable(method) and not isinstance(method, type | nn.Module)
+        if not (is_function or isinstance(method, Attribution)):
+            raise TypeError(
+                f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and "
+                f"returns attributions, but got {method!r}. Classes are called on the model first."
+            )
+    return dict(methods)
 
 
 def images_at_once(device: torch.device) -> int:

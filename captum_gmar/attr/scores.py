@@ -27,14 +27,8 @@ def log_odds(logits: Tensor) -> Tensor:
 
 def plan_of_log_odds(plan: Plan, model: nn.Module, request: Request) -> Plan:
     """Return the plan with log-odds as its score, where classes compete and the request has no contrast."""
-    if request.contrast is not None or has_several_labels(model):
-        return plan
-    return replace(plan, score=log_odds)
-
-
-def has_several_labels(model: nn.Module) -> bool:
-    """Return whether each of the model's classes stands alone, instead of competing with the others."""
-    return getattr(config_of(model), "problem_type", None) == "multi_label_classification"
+    has_several_labels = getattr(config_of(model), "problem_type", None) == "multi_label_classification"
+    return plan if request.contrast is not None or has_several_labels else replace(plan, score=log_odds)
 
 
 def shares(evidence: Tensor) -> Tensor:
