@@ -25,7 +25,7 @@ from captum_gmar import AnswerEvidence
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics._statistics import margin
-from captum_gmar.vlm.word_times import word_spans
+from captum_gmar.vlm.words import word_spans
 
 STEPS = 7  # in which frames are shown or hidden
 BLOCK = 5  # frames of 20 ms that are hidden together

@@ -10,8 +10,7 @@ from captum_gmar.files.sounds import Sound
 from captum_gmar.vlm.decoder_pass import RowEvidence
 from captum_gmar.vlm.image_tokens import PictureTokens
 from captum_gmar.vlm.layouts import Picture
-from captum_gmar.vlm.word_times import word_spans
-from captum_gmar.vlm.words import group_words
+from captum_gmar.vlm.words import group_words, word_spans
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class AnswerAttribution:
     def times(self) -> Tensor:
         """Return the first and the last second (W, 2) of each word or token in the sound.
 
-        They are those of :func:`~captum_gmar.vlm.word_times.word_spans` on the relevance. The words are in the order of
+        They are those of :func:`~captum_gmar.vlm.words.word_spans` on the relevance. The words are in the order of
         the sound, as those of a transcript are.
         """
         tokens = next((picture for picture in self.pictures or () if isinstance(picture, PictureTokens)), None)

@@ -13,12 +13,11 @@ from captum_gmar.engine.models.patch_grid import check_model
 from captum_gmar.vlm.answer_start import decoder_start, has_encoder
 from captum_gmar.vlm.attribution import AnswerAttribution, normalize_evidence
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
-from captum_gmar.vlm.gains import blank_scores
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import Picture, picture_tokens
 from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
 from captum_gmar.vlm.sounds import SOUND_INPUTS, prepare_sound
-from captum_gmar.vlm.word_scores import word_scores
+from captum_gmar.vlm.word_scores import blank_scores, word_scores
 from captum_gmar.vlm.words import token_texts
 
 Answer: TypeAlias = str | Sequence[int] | Tensor
@@ -140,13 +139,7 @@ class AnswerEvidence:
         if has_encoder(self.model):
             arguments["decoder_input_ids"] = decoder_start(self.model, self.tokenizer, arguments, gen_args or {})
         ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
-        contrast_ids = None if contrast is None else self._token_ids(contrast, "contrast")
-        if contrast_ids is not None and len(contrast_ids) not in (1, len(ids)):
-            raise ValueError(
-                f"contrast must be one token, or as many as the target's {len(ids)}, but got {len(contrast_ids)}."
-            )
-        if contrast_ids is not None and contrast_ids * (len(ids) // len(contrast_ids)) == ids:
-            raise ValueError(f"contrast must be another answer than the target, but got {contrast!r} for both.")
+        contrast_ids = None if contrast is None else self._contrast_ids(contrast, ids)
         _check_positions(self.model, arguments, len(ids) - 1)
         score = partial(word_scores, ids=ids, contrast=contrast_ids)
         given = self.model, self._append_answer(arguments, ids), len(ids), score
@@ -162,9 +155,7 @@ class AnswerEvidence:
             None if pictures is None else tuple(pictures),
             sound=heard,
             gains=scores - blank_scores(*given) if with_gains else None,
-            contrast=None
-            if contrast_ids is None
-            else (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, contrast_ids)).strip(),
+            contrast=None if contrast_ids is None else self._join_texts(contrast_ids),
             prompt_tokens=self._prompt_tokens(arguments, prompt_length, pictures),
         )
 
@@ -219,6 +210,19 @@ class AnswerEvidence:
         if not ids or any(type(number) is not int or not 0 <= number < words for number in ids):
             raise ValueError(f"{name} must be at least one token of the model's {words}, but got {ids[:8]}.")
         return ids
+
+    def _contrast_ids(self, contrast: Answer, ids: list[int]) -> list[int]:
+        others = self._token_ids(contrast, "contrast")
+        if len(others) not in (1, len(ids)):
+            raise ValueError(
+                f"contrast must be one token, or as many as the target's {len(ids)}, but got {len(others)}."
+            )
+        if others * (len(ids) // len(others)) == ids:
+            raise ValueError(f"contrast must be another answer than the target, but got {contrast!r} for both.")
+        return others
+
+    def _join_texts(self, ids: list[int]) -> str:
+        return (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, ids)).strip()
 
     def _append_answer(self, arguments: Mapping[str, Any], ids: list[int]) -> dict[str, Any]:
         """Append the answer without its last token to the model's inputs."""

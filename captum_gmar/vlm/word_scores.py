@@ -1,14 +1,18 @@
-"""Log-odds of generated words, computed in chunks of rows, since logits of a vocabulary are large."""
+"""Scores of generated words, also without pictures or sound.
 
-from collections.abc import Sequence
+Log-odds are computed in chunks of rows, since logits of a vocabulary are large.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_gmar.engine.kernels.precision import widen
 
 _CHUNK_LOGITS: Final = 1 << 23  # logits in the wider precision
+_INPUT_NAMES: Final = ("pixel_values", "pixel_values_videos", "input_values", "input_features")
 
 
 def word_scores(logits: Tensor, ids: Sequence[int], contrast: Sequence[int] | None) -> Tensor:
@@ -20,6 +24,28 @@ def word_scores(logits: Tensor, ids: Sequence[int], contrast: Sequence[int] | No
     rows = torch.tensor([*ids] * len(logits), device=logits.device)
     scores: Tensor = _LogOdds.apply(logits.flatten(0, 1), rows)  # type: ignore[no-untyped-call]
     return scores.view(logits.shape[:2])
+
+
+@torch.no_grad()
+def blank_scores(
+    model: nn.Module, arguments: Mapping[str, Any], words: int, score: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Compute the scores (W,) of the words of the last rows if pictures are of the mean colour, and sounds silent.
+
+    Normalised pixels and samples become 0, and spectra their least value.
+
+    Raises:
+        ValueError: if there are neither pictures nor sounds.
+    """
+    blanks = {
+        name: torch.full_like(value, float(value.min()) if name == "input_features" else 0.0)
+        for name, value in arguments.items()
+        if name in _INPUT_NAMES
+    }
+    if not blanks:
+        raise ValueError("with_gains must be False for inputs without pictures and sounds, but got True.")
+    logits = model(**{**arguments, **blanks}, use_cache=False, return_dict=True).logits
+    return score(widen(logits[:, -words:]))[0]
 
 
 class _LogOdds(torch.autograd.Function):

@@ -19,7 +19,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from captum_gmar import AnswerEvidence
-from captum_gmar.vlm.word_times import word_spans
+from captum_gmar.vlm.words import word_spans
 from vlm.test_decoder_pass import assert_evidence, dense_evidence
 from vlm.test_evidence import Letters
 
