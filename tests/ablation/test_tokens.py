@@ -226,13 +226,6 @@ def test_curves(vit, images):
     assert_close(inserted.curve, reverse.curve.flip(1))  # removing from the other end is inserting, backwards
 
 
-def test_a_batch_equals_its_singles(vit, images, removed):
-    batch = TokenRemoval(vit)(logits_of(vit), images, removed)
-    parts = [(image[None], part[None, None]) for image, parts in zip(images, removed, strict=True) for part in parts]
-    singles = [TokenRemoval(vit)(logits_of(vit), *part) for part in parts]
-    assert_close(batch, torch.cat(singles), rtol=1e-4, atol=1e-5)
-
-
 def test_the_model_is_left_as_it_was(make_vit, images, removed):
     vit = make_vit(attn_implementation="eager").train()
     before = state(vit)

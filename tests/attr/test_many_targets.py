@@ -10,7 +10,6 @@ import torch
 from families import FAMILIES, OwnHead, expected_start, hugging_face, make
 from methods import METHODS, PUBLIC, implemented
 from oracle import with_truncations
-from snapshots import state
 from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
@@ -88,13 +87,6 @@ class TestTheSameAsOneByOne:
         found = gmar.explain(images, SEVERAL, internal_batch_size=3).head_importance
         expected = one_by_one(gmar.head_importance, images)[:, :, options.get("start_layer", 0) :]
         assert_close(found, expected)
-
-    @pytest.mark.parametrize("name", PUBLIC)
-    def test_additional_arguments(self, name, vit, images):
-        method = METHODS[name].make(vit, forward_func=lambda x, shift: vit(x + shift).logits)
-        shift = torch.arange(4.0)[:, None, None, None]
-        found = method.explain(images, SEVERAL, shift, internal_batch_size=3).relevance
-        assert_close(found, METHODS[name].make(vit).explain(images + shift, SEVERAL).relevance, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module", params=["ViT", "DINOv2"])
@@ -258,15 +250,6 @@ class TestWhatASingleCallSays:
 
 
 class TestNothingIsDisturbed:
-    @pytest.mark.parametrize("name", PUBLIC)
-    @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-    def test_model_and_inputs(self, name, context, make_vit, images):
-        model = make_vit(attn_implementation="eager")
-        before = state(model)
-        with context():
-            METHODS[name].make(model).explain(images, SEVERAL)
-        assert (state(model), images.requires_grad) == (before, False)
-
     @pytest.mark.parametrize("name", READING)
     def test_after_an_error_in_the_second_pass_backward(self, name, make_vit, images):
         model, passes = make_vit(attn_implementation="eager"), []
@@ -291,11 +274,6 @@ class TestNothingIsDisturbed:
         handle.remove()
         assert model.config._attn_implementation == "eager"
         assert_close(METHODS[name].make(model).relevance(images, 3), expected, rtol=0, atol=0)
-
-
-def test_a_class_contrasted_with_itself_is_refused_among_others(vit, images):
-    with pytest.raises(ValueError, match="contrast must be another class than the target, but got 3 for both"):
-        GMARAttribution(vit).explain(images, [5, 3], contrast=[1, 2, 3, 4])
 
 
 @pytest.mark.fault

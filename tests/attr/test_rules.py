@@ -65,14 +65,6 @@ def test_l2_by_hand():
     assert_close(step.relevance, tensor([[1 - weight / 2, weight / 2]]))
 
 
-def test_two_layers_by_hand():
-    # (13/16, 3/16) once more, through the fused rows (5/8, 3/8) and 3/4 (1/4, 3/4) + 1/4 (1/2, 1/2) = (5/16, 11/16).
-    once = GMARRule("l1")(CLS, layer()).relevance
-    twice = GMARRule("l1")(once, layer()).relevance
-    through = (13 / 16 * 5 / 8 + 3 / 16 * 5 / 16, 13 / 16 * 3 / 8 + 3 / 16 * 11 / 16)
-    assert_close(twice, tensor([[(13 / 16 + through[0]) / 2, (3 / 16 + through[1]) / 2]]))
-
-
 def random_layer(heads, tokens=7, examples=3):
     generator = torch.Generator().manual_seed(0)
     shape = (examples, heads, tokens, tokens)

@@ -8,7 +8,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from captum_gmar.metrics import Blur, Mean, Noise, Zero, deletion, insertion
+from captum_gmar.metrics import Blur, Mean, deletion, insertion
 from metrics.by_definition import ONES, WEIGHTS, linear
 
 
@@ -44,22 +44,6 @@ def test_deletion_by_hand():
     assert found.removal == "zero"
 
 
-@pytest.mark.parametrize("curve", [deletion, insertion])
-def test_the_model_s_own_order_is_the_best_of_all(curve):
-    def auc(order):
-        scores = torch.empty(6).scatter_(0, tensor(order), torch.arange(6.0).flip(0)).view(1, 1, 2, 3)
-        return float(curve(linear, ONES, scores, steps=6, removal=Zero(), softmax=False).auc)
-
-    areas = {order: auc(order) for order in itertools.permutations(range(6))}
-    best = (0, 3, 4, 1, 5, 2)  # by falling weight
-    found = float(curve(linear, ONES, ONES * WEIGHTS, steps=6, removal=Zero(), softmax=False).auc)
-    assert found == areas[best]
-    signed = [area if curve is insertion else -area for area in areas.values()]
-    assert (found if curve is insertion else -found) == max(signed)
-    assert signed.count(max(signed)) == 1
-    assert max(areas, key=areas.__getitem__) == (best if curve is insertion else best[::-1])
-
-
 @pytest.mark.parametrize(("patch", "steps"), [((4, 4), 6), ((2, 3), 7), ((8, 1), 12), ((1, 1), 9)])
 @pytest.mark.parametrize("inserts", [False, True])
 def test_against_the_slow_curve(classifier, photos, attributions, patch, steps, inserts):
@@ -75,17 +59,6 @@ def test_against_the_slow_curve(classifier, photos, attributions, patch, steps, 
         assert_close(found.curve[example], tensor(values), rtol=1e-4, atol=1e-6)
         assert_close(found.auc[example], tensor(auc), rtol=1e-4, atol=1e-6)
         assert_close(found.shares, tensor(shares))
-
-
-@pytest.mark.parametrize("curve", [deletion, insertion])
-def test_a_batch_equals_its_singles(classifier, photos, attributions, curve):
-    targets = [3, 0, 4]
-    batch = curve(classifier, photos, attributions, targets, patch_size=4, steps=5, removal=Noise())
-    for i, target in enumerate(targets):
-        one = slice(i, i + 1)
-        single = curve(classifier, photos[one], attributions[one], target, patch_size=4, steps=5, removal=Noise())
-        assert_close(batch.curve[one], single.curve)
-        assert_close(batch.auc[one], single.auc)
 
 
 def test_the_attributions_scale_does_not_matter(classifier, photos, attributions):

@@ -101,12 +101,6 @@ def test_a_map_without_positive_relevance_counts_as_uniform(masks):
         assert_close(relevance_mass_accuracy(torch.full((4, 3, 9, 13), value), masks), area)
 
 
-def test_a_batch_equals_its_singles(attributions, masks):
-    for score in (*ACCURACIES, lambda a, m: pointing_game(a, m).score, lambda a, m: pointing_game(a, m).centre):
-        singles = [score(attributions[i : i + 1], masks[i : i + 1]) for i in range(4)]
-        assert_close(score(attributions, masks), torch.cat(singles), rtol=0, atol=0)
-
-
 def test_boxes_by_hand():
     masks = boxes_to_masks([[(0, 0, 2, 1)], [(1, 1, 3, 2), (0, 0, 1, 2)]], height=2, width=3)
     assert torch.equal(masks.int(), tensor([[[1, 1, 0], [0, 0, 0]], [[1, 0, 0], [1, 1, 1]]]))

@@ -270,13 +270,6 @@ def test_it_is_seeded_and_leaves_the_global_generator_alone(net, photos):
     assert not torch.equal(runs[0], runs[2])
 
 
-def test_randomisation_of_a_batch_equals_its_singles(net, photos):
-    net.eval()
-    found = parameter_randomisation(gradient(net), net, photos, 1).similarity
-    singles = [parameter_randomisation(gradient(net), net, photos[i : i + 1], 1).similarity for i in range(2)]
-    assert_close(found, torch.cat(singles), rtol=0, atol=1e-5)
-
-
 def test_an_attention_method(vit, images):
     before = state(vit)
     found = parameter_randomisation(GMARAttribution(vit).attribute, vit, images, 3, patch_size=8)

@@ -7,13 +7,8 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from captum_gmar.metrics._statistics import average_ranks, margin, spearman
+from captum_gmar.metrics._statistics import margin, spearman
 from metrics.by_definition import slow_spearman
-
-
-def test_ranks_by_hand():
-    found = average_ranks(tensor([[3.0, 1.0, 3.0, 7.0], [0.0, 0.0, 0.0, -1.0]]))
-    assert_close(found, tensor([[1.5, 0.0, 1.5, 3.0], [2.0, 2.0, 2.0, 0.0]]))
 
 
 @pytest.mark.parametrize("levels", [3, 10, 1000])

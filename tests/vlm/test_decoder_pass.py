@@ -139,14 +139,3 @@ def test_logits_are_computed_in_chunks_of_layers():
     hook.remove()
     assert rows == [1, 4, 4]  # one row of the model's own call, and the words' rows of each of two layers
     assert max(rows) <= inputs["input_ids"].shape[1] + len(ANSWER) - 1
-
-
-def test_words_one_by_one_are_what_they_are_together():
-    model, inputs = text_model("qwen2_vl")
-    explain = AnswerEvidence(model).attribute
-    together = explain(inputs, target=ANSWER)
-    for number in range(1, len(ANSWER)):
-        alone = explain(inputs, target=ANSWER[: number + 1])
-        length = alone.relevance.shape[1]
-        assert_close(alone.relevance[-1], together.relevance[number, :length])
-        assert together.relevance[number, length:].abs().max() == 0 if length < together.relevance.shape[1] else True
