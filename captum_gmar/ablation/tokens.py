@@ -61,15 +61,7 @@ class TokenRemoval:
 
     @torch.no_grad()
     def __call__(self, forward_func: Callable[[Tensor], Tensor], inputs: Tensor, removed: Tensor) -> Tensor:
-        """Run ``forward_func`` on every image without each of its sets of removed patches.
-
-        Args:
-            forward_func (Callable): Runs the model and returns its logits.
-            inputs (Tensor): Images (N, C, H, W).
-            removed (Tensor): Boolean (N, S, rows, columns) over the model's patch grid, True where a patch is removed.
-
-        Returns:
-            Tensor: Outputs (N * S, ...), image by image.
+        """Run ``forward_func`` as :class:`~captum_gmar.metrics.Removal` does, on sets over the model's patch grid.
 
         Raises:
             TypeError: if ``removed`` is not a boolean tensor.
@@ -112,7 +104,9 @@ class _TokenMasking(AttentionMode):
         mask = _mask_keys(call.attn_mask, hidden[:, None, None])
         attended = call._replace(key=key, value=value, attn_mask=mask).run()
         is_square = call.query.shape[-2] == key.shape[-2]
-        return attended + _nan_where(hidden, attended)[:, None, :, None] if is_square else attended
+        if is_square:  # adding NaN is faster than filling
+            attended = attended + attended.new_zeros(hidden.shape).masked_fill(hidden, torch.nan)[:, None, :, None]
+        return attended
 
     def _mean(self, func: Callable[..., Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         dim = args[0] if args else kwargs.get("dim")
@@ -145,11 +139,6 @@ class _TokenMasking(AttentionMode):
                 "other means than attention and the mean over patches, such as a convolution or a maximum. Remove "
                 "pixels instead, for example by Mean()."
             )
-
-
-def _nan_where(hidden: Tensor, like: Tensor) -> Tensor:
-    """Return NaN for hidden tokens and 0 for others; adding is faster than filling."""
-    return like.new_zeros(hidden.shape).masked_fill(hidden, torch.nan)
 
 
 def _mask_keys(attn_mask: Tensor | None, hidden: Tensor) -> Tensor:

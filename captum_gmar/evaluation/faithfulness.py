@@ -22,7 +22,7 @@ from captum_gmar.evaluation.runs.journal import Record, Row
 from captum_gmar.evaluation.settings import EvaluationSettings
 from captum_gmar.metrics.clock import wait_for
 from captum_gmar.metrics.removal import Removal
-from captum_gmar.metrics.video_layout import framewise_removal
+from captum_gmar.metrics.video_layout import FramewiseRemoval
 
 
 class Faithfulness:
@@ -56,7 +56,7 @@ class Faithfulness:
 
     def _removal(self, name: str, seed: int) -> Removal:
         removal = make_removal(name, self.model, seed)
-        return removal if self.sheet is None else framewise_removal(removal, self.sheet)
+        return removal if self.sheet is None else FramewiseRemoval(removal, self.sheet)
 
     def measure(
         self, names: Collection[str], seconds: dict[str, float], examples: Examples, batch_size: int

@@ -18,7 +18,7 @@ from captum_gmar.metrics._inputs import (
 )
 from captum_gmar.metrics._outputs import ForwardFunc, Target, class_indices, output_at
 from captum_gmar.metrics.removal import Removal
-from captum_gmar.metrics.video_layout import VIDEO_DIMS, framewise_removal, lay_out_videos, sheet_patch_size
+from captum_gmar.metrics.video_layout import VIDEO_DIMS, FramewiseRemoval, lay_out_videos
 
 __all__ = ["PerturbationCurve"]
 
@@ -109,9 +109,8 @@ def follow(
     if isinstance(target, tuple) and len(target) > 1:
         forward_func, target = output_at(forward_func, target), None
     if isinstance(inputs, Tensor) and inputs.dim() == VIDEO_DIMS:
-        sheets, maps, sheet = lay_out_videos(inputs, attributions, options.patch_size)
-        removal = framewise_removal(options.removal, sheet)
-        options = options._replace(patch_size=sheet_patch_size(options.patch_size), removal=removal)
+        sheets, maps, patch_size, sheet = lay_out_videos(inputs, attributions, options.patch_size)
+        options = options._replace(patch_size=patch_size, removal=FramewiseRemoval(options.removal, sheet))
         return follow(sheet.wrap(forward_func), sheets, maps, target, options, courses, readouts, ends)
     check_images(inputs)
     scores = _curve_scores(attributions, inputs, options.patch_size)

@@ -60,10 +60,21 @@ class Sheet(NamedTuple):
 
 @dataclass(frozen=True)
 class FramewiseRemoval:
-    """Removal of a sheet's patches that treats each frame as an image."""
+    """Removal of a sheet's patches that treats each frame as an image.
 
-    removal: PixelRemoval
+    Raises:
+        TypeError: unless the image removal replaces pixels, since tokens of videos cannot be removed.
+    """
+
+    removal: Removal
     sheet: Sheet
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.removal, PixelRemoval):
+            raise TypeError(
+                "Of videos, removal must be one that gives pixels other values: Zero(), Mean(), Blur(), Noise() or "
+                f"NoisyLinear(), but got {self.removal.name}."
+            )
 
     @property
     def name(self) -> str:
@@ -72,6 +83,7 @@ class FramewiseRemoval:
 
     def __call__(self, forward_func: ForwardFunc, inputs: Tensor, removed: Tensor) -> Tensor:
         """Return outputs (N·S, ...) for sheets (N, ...) without removed patches (N, S, rows, columns)."""
+        assert isinstance(self.removal, PixelRemoval)
         check_removed(removed, inputs)
         examples, sets, _, columns = removed.shape
         moments = removed.view(examples, sets, self.sheet.moments, -1, columns).movedim(2, 1)
@@ -81,18 +93,8 @@ class FramewiseRemoval:
         return forward_func(self.sheet.to_sheets(videos))
 
 
-def framewise_removal(removal: Removal, sheet: Sheet) -> Removal:
-    """Return a removal for sheets; raise a TypeError unless it replaces pixels, since tokens cannot be removed."""
-    if not isinstance(removal, PixelRemoval):
-        raise TypeError(
-            "Of videos, removal must be one that gives pixels other values: Zero(), Mean(), Blur(), Noise() or "
-            f"NoisyLinear(), but got {removal.name}."
-        )
-    return FramewiseRemoval(removal, sheet)
-
-
-def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -> tuple[Tensor, Tensor, Sheet]:
-    """Convert videos (N, F, C, H, W) and their maps to sheets (N, tube·C, moments·H, W), and return their layout too.
+def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize) -> tuple[Tensor, Tensor, PatchSize, Sheet]:
+    """Convert videos (N, F, C, H, W) and their maps to sheets (N, tube·C, moments·H, W); return patch size and layout.
 
     Maps are relevance of tubes (N, moments, rows, columns), or attributions in the videos' shape, with ``patch_size``
     as frames, height and width of a tube; without frames, a tube has one.
@@ -100,7 +102,9 @@ def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -
     if not isinstance(maps, Tensor):
         raise TypeError(f"attributions must be a tensor in the shape of the videos, but got {type(maps).__name__}.")
     frames, is_relevance = videos.shape[1], maps.dim() == RELEVANCE_DIMS
-    tube = patch_size[0] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else 1
+    tube, patch = 1, patch_size
+    if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS:
+        tube, patch = patch_size[0], patch_size[-2:]
     moments = maps.shape[1] if is_relevance else frames // tube if is_integer(tube) and tube > 0 else 0
     fits = maps.shape == videos.shape and moments * tube == frames
     if is_relevance and maps.numel():
@@ -112,9 +116,4 @@ def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize = None) -
             f"{tuple(videos.shape)}, but got shape {tuple(maps.shape)} and patch size {patch_size}."
         )
     sheet = Sheet(moments, frames // moments)
-    return sheet.to_sheets(videos), maps.flatten(1, 2) if is_relevance else sheet.to_sheets(maps), sheet
-
-
-def sheet_patch_size(patch_size: PatchSize) -> PatchSize:
-    """Return a patch size without its frames."""
-    return patch_size[-2:] if isinstance(patch_size, tuple) and len(patch_size) == TUBE_DIMS else patch_size
+    return sheet.to_sheets(videos), maps.flatten(1, 2) if is_relevance else sheet.to_sheets(maps), patch, sheet
