@@ -17,6 +17,7 @@ from transformers import (
 
 PATCH = 16
 SIZES = {
+    "tiny": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8, "num_labels": 10},
     "ViT-Ti": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
     "ViT-B": {},
     "ViT-L": {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, "num_hidden_layers": 24},
@@ -25,8 +26,8 @@ FRAMES = 16  # of a video
 
 
 def _build_vit(name: str, pixels: int, **options: Any) -> PreTrainedModel:
-    config = ViTConfig(image_size=pixels, patch_size=PATCH, num_labels=1000, **{**SIZES[name], **options})
-    return ViTForImageClassification(config)
+    sizes = {"image_size": pixels, "patch_size": PATCH, "num_labels": 1000, **SIZES[name], **options}
+    return ViTForImageClassification(ViTConfig(**sizes))
 
 
 def _build_swin(pixels: int) -> PreTrainedModel:

@@ -75,11 +75,6 @@ class Count(NamedTuple):
     def times(self, factor: float) -> "Count":
         return Count(*(factor * number for number in self))
 
-    def cells(self) -> list[str]:
-        """In tables: launches, GB, Tflop, ms, waits."""
-        moved, products = f"{self.bytes / 1e9:.1f}", f"{self.flops / 1e12:.2f}"
-        return [f"{self.operations:.0f}", moved, products, f"{1e3 * self.seconds:.2f}", f"{self.waits:.0f}"]
-
 
 class Ratio(NamedTuple):
     """A row, counted, and the model's own pass that it is compared with."""
@@ -279,18 +274,6 @@ def ratios(counted: Mapping[str, Mapping[Case, Ratio]]) -> str:
     return table(header, ([row, *(shown(of_case[case]) for case in CASES)] for row, of_case in counted.items()))
 
 
-def numbers(counted: Mapping[str, Mapping[Case, Ratio]]) -> str:
-    """A table of what was counted, of the own passes as well."""
-    counts = {
-        (own_of(row.removesuffix(WITHOUT)), case): ratio.own
-        for row, cases in counted.items()
-        for case, ratio in cases.items()
-    }
-    counts |= {(row, case): ratio.count for row, cases in counted.items() for case, ratio in cases.items()}
-    header = ["", "case", "launches", "GB", "Tflop", "ms", "waits"]
-    return table(header, ([name, str(case), *c.cells()] for (name, case), c in counts.items()))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser("python -m benchmarks.counting", description=ABOUT)
     parser.add_argument("rows", nargs="*", default=OURS, metavar="METHOD", help="default: all of this package")
@@ -300,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         without = {case: count(case, row, with_kernel=False) for case in CASES}
         if without != counted[row]:
             counted[row + WITHOUT] = without
-    print(ABOUT, ratios(counted), numbers(counted), sep="\n\n")
+    print(ABOUT, ratios(counted), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -49,31 +49,19 @@ def keep_freed_memory() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, this package, what it stands on, and the peers that are installed."""
+    """Return the versions of Python, this package, what it stands on, and the peers that are installed."""
     found = {"Python": platform.python_version(), "captum_gmar": captum_gmar.__version__}
-    return found | {name: version for name in PACKAGES if (version := _version(name))} | peers_installed()
-
-
-def peers_installed() -> dict[str, str]:
-    packages = dict.fromkeys(package for package, _, _ in PEERS.values())
-    return {name: version for name in packages if (version := _version(name))}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for package in dict.fromkeys((*PACKAGES, *(package for package, _, _ in PEERS.values()))):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _processor() -> str:
     described = Path("/proc/cpuinfo")
     lines = described.read_text().splitlines() if described.exists() else []
-    return _value(lines, "model name") or platform.processor() or "processor of unknown name"
-
-
-def _value(lines: Iterable[str], field: str) -> str | None:
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or "processor of unknown name"
 
 
 def _attention(device: str, precision: torch.dtype) -> str:

@@ -1,113 +1,98 @@
-"""Goes through a preset, and measures what the journal does not hold yet."""
+"""The parts of a preset's measurement."""
 
-import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
-from typing import Any
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.exactness import of_half_precision, of_methods
-from benchmarks.isolated import Ended, Send, isolated
-from benchmarks.journal import Found, Journal
+from benchmarks.exactness import Agreement, of_half_precision, of_methods
+from benchmarks.isolated import failure, isolated
 from benchmarks.memory import take_peaks
 from benchmarks.presets import Preset
 from benchmarks.rows import OWN, SEVERAL, Subject
 from benchmarks.start_up import take_start_up
-from benchmarks.timing import Failed, Limits, Started, take_times
+from benchmarks.timing import Sample, take_times
 
 EVERYTHING = "the whole case"
 START_UP = "start-up"
 GMAR = "gmar-l1", "gmar-l2"
 
 
-class OutOfTime(Exception):
-    """What is left is for another run."""
+@dataclass
+class Found:
+    """Measurements of one case."""
+
+    samples: dict[str, list[Sample]] = field(default_factory=dict)  # of each row
+    peaks: dict[str, float] = field(default_factory=dict)  # MiB, of each row and of the model's own passes
+    reasons: dict[str, str] = field(default_factory=dict)  # why a row was not measured
+    agreements: list[Agreement] = field(default_factory=list)
+
+    def add_samples(self, samples: list[Sample]) -> None:
+        """Sort samples by their row."""
+        for sample in samples:
+            self.samples.setdefault(sample.row, []).append(sample)
+
+
+Measurements = Mapping[str, Found]  # by case
 
 
 class Measuring:
-    """One run.
+    """Measurements of a preset on a device and with so many threads of the processor."""
 
-    Args:
-        journal: takes what is found.
-        preset: what is measured.
-        device: where.
-        threads: of the processor.
-        minutes: after which the run ends.
-        say: takes a line of what is being done.
-    """
-
-    def __init__(
-        self, journal: Journal, preset: Preset, device: str, threads: int, minutes: float, say: Callable[[str], None]
-    ) -> None:
-        self.journal = journal
+    def __init__(self, preset: Preset, device: str, threads: int) -> None:
         self.preset = preset
         self.place = device, threads
-        self.end = time.monotonic() + 60 * minutes
-        self.say = say
+        self.found: defaultdict[str, Found] = defaultdict(Found)
 
     def times(self) -> None:
+        """Time every row, each case in a process."""
         for case, names in self.preset.rows.items():
-            while due := still_wanted(self.journal.case(case), names, self.preset.limits):
-                work = isolated(take_times, case, *self.place, self.preset.limits, due)
-                self._note(case, work, "times", EVERYTHING)
+            with self._noting(case, "times") as found:
+                samples, reasons = isolated(take_times, case, *self.place, self.preset.limits, names)
+                found.add_samples(samples)
+                found.reasons |= reasons
 
     def memory(self) -> None:
+        """Measure the peak of every row, each in a process on a processor; torch tells a GPU's wherever it began."""
         for case, names in self.preset.rows.items():
-            found = self.journal.case(case)
             own = OWN if any(name.endswith(SEVERAL) for name in names) else OWN[:2]
-            known = {*found.peaks, *found.reasons}
-            due = [name for name in (*own, *names) if known.isdisjoint({name, EVERYTHING})]
-            for together in _processes(due, self.place[0]):
-                work = isolated(take_peaks, case, *self.place, together)
-                self._note(case, work, f"memory of {', '.join(together)}", together[0])
+            due = [name for name in (*own, *names) if name not in self.found[str(case)].reasons]
+            for group in [[name] for name in due] if self.place[0] == "cpu" else [due]:
+                with self._noting(case, f"memory of {', '.join(group)}", group[0]) as found:
+                    peaks, reasons = isolated(take_peaks, case, *self.place, group)
+                    found.peaks |= peaks
+                    found.reasons |= reasons
 
     def start_up(self) -> None:
-        if not self.journal.case(START_UP).samples and self.preset.start_up:
-            self._note(START_UP, take_start_up(self.preset.start_up), "commands", EVERYTHING)
+        """Time the commands."""
+        if self.preset.start_up:
+            with self._noting(START_UP, "commands") as found:
+                found.add_samples(list(take_start_up(self.preset.start_up)))
 
     def exactness(self) -> None:
+        """Compare the methods with their formulas."""
         for case in self.preset.exact:
-            if not self.journal.case(case).agreements and EVERYTHING not in self.journal.case(case).reasons:
-                self._note(case, isolated(take_agreements, case, *self.place), "exactness", EVERYTHING)
+            with self._noting(case, "exactness") as found:
+                found.agreements = isolated(take_agreements, case, *self.place)
 
-    def _note(self, case: object, messages: Generator[Any], what: str, running: str) -> None:
-        """Writes down the messages; if they break off, that what was ``running`` could not be measured."""
-        self.say(f"{case}: {what}")
+    @contextmanager
+    def _noting(self, case: object, text: str, name: str = EVERYTHING) -> Iterator[Found]:
+        """Give the measurements of a case to add to; an error becomes the reason why this name was not measured."""
+        print(f"{case}: {text}", file=sys.stderr, flush=True)
+        found = self.found[str(case)]
         try:
-            with closing(messages):
-                for message in messages:
-                    if isinstance(message, Started):
-                        running = message.row
-                    else:
-                        self.journal.add(case, message)
-                    if time.monotonic() > self.end:
-                        raise OutOfTime
-        except Ended as error:
-            self.journal.add(case, Failed(running, str(error)))
+            yield found
+        except Exception as error:
+            found.reasons[name] = failure(error)
 
 
-def take_agreements(send: Send, case: Case, device: str, threads: int) -> None:
-    """Sends how far the methods are from their formulas."""
+def take_agreements(case: Case, device: str, threads: int) -> list[Agreement]:
+    """Return how far the methods are from their formulas."""
     torch.set_num_threads(threads)
     subject = Subject(case, device)
     of_gmar = of_half_precision(subject.model, subject.inputs, torch.bfloat16, GMAR)
-    for agreement in (*of_methods(subject.model, subject.inputs), *of_gmar):
-        send(agreement)
-
-
-def _processes(names: list[str], device: str) -> list[list[str]]:
-    """The names by the process that measures their memory: torch tells the peak on a GPU, wherever it began."""
-    return [[name] for name in names] if device == "cpu" or not names else [names]
-
-
-def still_wanted(found: Found, names: Iterable[str], limits: Limits) -> dict[str, int]:
-    """How often each row has still to be run."""
-    wanted = {}
-    for name in names:
-        taken = found.samples.get(name, [])
-        enough = len(taken) >= limits.fewest and sum(sample.seconds for sample in taken) >= limits.enough
-        if name not in found.reasons and EVERYTHING not in found.reasons and not enough and len(taken) < limits.rounds:
-            wanted[name] = limits.rounds - len(taken)
-    return wanted
+    return [*of_methods(subject.model, subject.inputs), *of_gmar]

@@ -4,44 +4,32 @@ import ctypes
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.isolated import Send, failure
+from benchmarks.isolated import failure
 from benchmarks.rows import OWN, Subject
-from benchmarks.timing import Failed
 
 PROCESS = Path("/proc/self")
 TINY = Case("ViT-Ti", 64, layers=1)  # brings in what the first pass of a process brings in
 
 
-class Peak(NamedTuple):
-    """Of a row, or of one of the model's own passes."""
+def take_peaks(case: Case, device: str, threads: int, names: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the peaks in MiB of rows or own passes, and the reasons of those that have none.
 
-    row: str
-    mib: float
-
-
-def take_peaks(send: Send, case: Case, device: str, threads: int, names: Iterable[str]) -> None:
-    """Sends each peak, or why there is none. On a processor, a process can tell the peak of one alone.
-
-    Args:
-        send: takes a message.
-        case: which model and images.
-        device: where.
-        threads: of the processor.
-        names: of rows, or of the model's own passes.
+    On a processor, a process can tell the peak of one alone.
     """
     torch.set_num_threads(threads)
+    peaks, reasons = {}, {}
     for name in names:
         try:
             with suppress(Exception):
                 _run(Subject(TINY._replace(precision=case.precision), device), name)()
-            send(Peak(name, _peak(_run(Subject(case, device), name), device)))
+            peaks[name] = _peak(_run(Subject(case, device), name), device)
         except Exception as error:
-            send(Failed(name, failure(error)))
+            reasons[name] = failure(error)
+    return peaks, reasons
 
 
 def _run(subject: Subject, name: str) -> Callable[[], object]:

@@ -4,12 +4,10 @@ None is needed: one that is absent, or cannot run here, becomes a row that says 
 """
 
 import importlib
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import ViTForImageClassification
 
@@ -40,13 +38,6 @@ def grad_cam(model: ViTForImageClassification, inputs: Tensor, target: int) -> R
     return lambda: cam(inputs, [targets.ClassifierOutputTarget(target)] * len(inputs))
 
 
-def fast_vit_rollout(model: ViTForImageClassification, inputs: Tensor, target: int) -> Run:
-    """https://pypi.org/project/fast-vit-rollout: attention rollout."""
-    model.set_attn_implementation("eager")
-    rollout = importlib.import_module("fast_vit_rollout").ViTAttentionRollout(model)
-    return lambda: rollout(inputs)
-
-
 def torchxai_rollout(model: ViTForImageClassification, inputs: Tensor, target: int) -> Run:
     """https://pypi.org/project/torchxai-explain: attention rollout, image by image."""
     model.set_attn_implementation("eager")
@@ -60,19 +51,6 @@ def torchxai_attribution(model: ViTForImageClassification, inputs: Tensor, targe
     methods: Any = importlib.import_module("torchxai.methods.transformer_attribution")
     attribution = methods.TransformerAttribution(_Classifier(model))
     return lambda: [attribution(image[None], target_class=target) for image in inputs]
-
-
-def lxt(model: ViTForImageClassification, inputs: Tensor, target: int) -> Run:
-    """https://pypi.org/project/lxt: AttnLRP, input times the gradient of a patched model."""
-    importlib.import_module("lxt.efficient").monkey_patch(sys.modules[type(model).__module__])
-    model.requires_grad_(False)
-
-    def run() -> Tensor:
-        leaf = inputs.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(model(leaf).logits[:, target].sum(), leaf)
-        return leaf * gradient
-
-    return run
 
 
 def autolrp(model: ViTForImageClassification, inputs: Tensor, target: int) -> Run:
@@ -91,9 +69,7 @@ def autolrp(model: ViTForImageClassification, inputs: Tensor, target: int) -> Ru
 # From the name in the report to the package, how it is run, and whether it takes a gradient.
 PEERS: dict[str, tuple[str, Callable[[ViTForImageClassification, Tensor, int], Run], bool]] = {
     "grad-cam": ("grad-cam", grad_cam, True),
-    "fast-vit-rollout": ("fast-vit-rollout", fast_vit_rollout, False),
     "torchxai rollout": ("torchxai-explain", torchxai_rollout, False),
     "torchxai attribution": ("torchxai-explain", torchxai_attribution, True),
-    "lxt": ("lxt", lxt, True),
     "autolrp": ("autolrp", autolrp, True),
 }

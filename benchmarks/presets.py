@@ -97,13 +97,6 @@ PRESETS = {
         exact=(Case("ViT-B", 224, 2),),
         start_up=5,
     ),
-    "full": Preset(
-        tables=_grid(("ViT-Ti", "ViT-B", "ViT-L"), (224, 384, 768, 1024), (1, 8, 32), NAMES),
-        growth=_growth("ViT-B", 12),
-        limits=Limits(rounds=9, enough=60, longest=1800, fewest=3),
-        exact=(Case("ViT-B", 224, 2), Case("ViT-L", 224, layers=4), Case("ViT-Ti", 768)),
-        start_up=9,
-    ),
     "gpu": Preset(
         tables=_grid(("ViT-B", "ViT-L"), (224,), (64,), NAMES) | _grid(("ViT-B", "ViT-L"), (1024,), (4,), MAIN),
         growth=_growth("ViT-B", 12),

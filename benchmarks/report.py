@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import counting
-from benchmarks.beside import beside
 from benchmarks.exactness import Agreement
-from benchmarks.journal import Found, Journal
-from benchmarks.measuring import EVERYTHING, START_UP
+from benchmarks.measuring import EVERYTHING, START_UP, Found, Measurements
 from benchmarks.plots import draw_growth, save
 from benchmarks.presets import GROWING, Preset
 from benchmarks.summary import Growth, Line, Spread, grown, lines
@@ -33,45 +30,43 @@ integrated gradients has 50 steps; occlusion and feature ablation take out patch
 
 def write_report(
     folder: Path,
-    journal: Journal,
+    measurements: Measurements,
     preset: Preset,
     command: str,
     machine: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> None:
-    """Writes ``report.md``, ``report.json`` and the plot."""
-    tables = {
-        str(case): lines(journal.case(case), names) for case, names in preset.tables.items() if _samples(journal, case)
-    }
-    growth = {what: grown(journal, what, cases, GROWING) for what, cases in preset.growth.items()}
+    """Write ``report.md``, ``report.json`` and the plot."""
+    found = {case: measurements.get(str(case), Found()) for case in (*preset.rows, *preset.exact, START_UP)}
+    tables = {str(case): lines(found[case], names) for case, names in preset.tables.items() if found[case].samples}
+    growth = {what: grown(measurements, what, cases, GROWING) for what, cases in preset.growth.items()}
     growth = {what: rows for what, rows in growth.items() if rows}
-    exact = {str(case): journal.case(case).agreements for case in preset.exact if journal.case(case).agreements}
+    exact = {str(case): found[case].agreements for case in preset.exact if found[case].agreements}
     parts = [_head(command, machine, versions), ABOUT, "## Ratios", overview(tables)]
     parts += [f"## {case}\n\n{to_markdown(own)}" for case, own in tables.items()]
-    if preset.needs_gpu:
-        measured = {
-            case: lines(journal.case(case), names) for case, names in preset.tables.items() if str(case) in tables
-        }
-        parts += ["## Counted beside measured", counting.ABOUT, beside(measured)]
     if growth:
         save(draw_growth(growth), folder / PLOT)
         parts += ["## Growth", f"![growth]({PLOT})", *(_growth(what, own) for what, own in growth.items())]
-    if _samples(journal, START_UP):
-        parts += ["## Start-up", _start_up(journal.case(START_UP))]
+    if found[START_UP].samples:
+        parts += ["## Start-up", _start_up(found[START_UP])]
     parts += [f"## Exactness: {case}\n\n{_agreements(own)}" for case, own in exact.items()]
-    whole = {case: journal.case(case).reasons.get(EVERYTHING) for case in (*preset.rows, *preset.exact, START_UP)}
-    parts += [f"{case}: not measured: {reason}" for case, reason in whole.items() if reason]
+    broken = {case: one.reasons[EVERYTHING] for case, one in found.items() if EVERYTHING in one.reasons}
+    parts += [f"{case}: not measured: {reason}" for case, reason in broken.items()]
     write_text(folder / "report.md", "\n\n".join(parts) + "\n")
-    found = {
-        "command": command,
-        "machine": machine,
-        "versions": versions,
-        "cases": {case: [_plain(line) for line in own] for case, own in tables.items()},
-        "growth": {what: [_plain_growth(row) for row in own] for what, own in growth.items()},
-        "start_up": {row: [s._asdict() for s in taken] for row, taken in journal.case(START_UP).samples.items()},
-        "exactness": {case: [agreement._asdict() for agreement in own] for case, own in exact.items()},
+    numbers = {
+        **{"command": command, "machine": machine, "versions": versions, "cases": tables, "growth": growth},
+        **{"start_up": found[START_UP].samples, "exactness": exact},
     }
-    write_json(folder / "report.json", found)
+    write_json(folder / "report.json", _plain(numbers))
+
+
+def _plain(value: Any) -> Any:
+    """Return named tuples as dictionaries, wherever they are."""
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def overview(tables: Mapping[str, Sequence[Line]]) -> str:
@@ -153,15 +148,3 @@ def _start_up(found: Found) -> str:
 def _agreements(own: Sequence[Agreement]) -> str:
     header = ["method", "relative error, float32", "rank correlation, bfloat16"]
     return table(header, ([one.method, _number(one.error, ".1e"), _number(one.correlation, ".5f")] for one in own))
-
-
-def _samples(journal: Journal, case: object) -> bool:
-    return bool(journal.case(case).samples)
-
-
-def _plain(line: Line) -> dict[str, Any]:
-    return {**line._asdict(), "ratio": line.ratio and line.ratio._asdict()}
-
-
-def _plain_growth(row: Growth) -> dict[str, Any]:
-    return {**row._asdict(), "lines": [_plain(line) for line in row.lines]}

@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from tempfile import TemporaryDirectory
 
-from benchmarks.isolated import Ended
 from benchmarks.timing import Sample
 from captum_gmar.demo import model_folder
 
@@ -45,5 +44,5 @@ def _seconds(command: Sequence[str], folders: Mapping[str, str]) -> float:
     ended = subprocess.run(whole, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if ended.returncode:
-        raise Ended(f"{' '.join(command[:3])} ended with status {ended.returncode}: {ended.stderr[-200:]}")
+        raise RuntimeError(f"{' '.join(command[:3])} ended with status {ended.returncode}: {ended.stderr[-200:]}")
     return seconds

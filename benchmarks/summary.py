@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.cases import Case
-from benchmarks.journal import Found, Journal
+from benchmarks.measuring import Found, Measurements
 from benchmarks.rows import OWN
 from benchmarks.timing import Sample
 
@@ -50,38 +50,15 @@ class Growth(NamedTuple):
 
 
 def spread(numbers: Sequence[float]) -> Spread:
-    """
-    The median and the quartiles.
-
-    Example::
-
-        >>> from benchmarks.summary import spread
-        >>> spread([1.0, 4.0, 2.0, 3.0, 5.0])
-        Spread(median=3.0, low=2.0, high=4.0)
-    """
-    if len(numbers) == 1:
-        return Spread(numbers[0], numbers[0], numbers[0])
-    low, middle, high = statistics.quantiles(numbers, method="inclusive")
-    return Spread(middle, low, high)
+    """Return the median and the quartiles."""
+    median, low, high = map(float, np.percentile(numbers, (50, 25, 75)))
+    return Spread(median, low, high)
 
 
 def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | None:
-    """
-    The exponent p of the power law cost = c · size^p that fits best: the slope of a straight line through the
-    logarithms, by least squares.
+    """Return the exponent p of the power law cost = c · size^p that fits best, by least squares of the logarithms.
 
-    Args:
-        sizes: what grows, above zero.
-        costs: of each size. Costs that are not above zero are left out, as they have no logarithm.
-
-    Returns:
-        float, or None with fewer than three sizes left.
-
-    Example::
-
-        >>> from benchmarks.summary import fitted_exponent
-        >>> round(fitted_exponent([1, 2, 4], [5, 20, 80]), 6)
-        2.0
+    Costs that are not above zero are left out, as they have no logarithm; with fewer than three left there is no p.
     """
     points = [(size, cost) for size, cost in zip(sizes, costs, strict=True) if cost > 0]
     if len(points) < 3:
@@ -101,9 +78,9 @@ def lines(found: Found, names: Sequence[str]) -> list[Line]:
     return first + [_line(found, name) for name in names]
 
 
-def grown(journal: Journal, what: str, cases: Sequence[Case], names: Sequence[str]) -> list[Growth]:
+def grown(measurements: Measurements, what: str, cases: Sequence[Case], names: Sequence[str]) -> list[Growth]:
     """Of the model's own passes, and of each row."""
-    by_case = [{line.row: line for line in lines(journal.case(case), names)} for case in cases]
+    by_case = [{line.row: line for line in lines(measurements.get(str(case), Found()), names)} for case in cases]
     sizes = [_size(what, case) for case in cases]
     found = []
     for name in (*OWN[:2], *names):

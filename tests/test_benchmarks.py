@@ -1,9 +1,11 @@
 """The report's own arithmetic, and how it goes on after failures. What anything costs is not tested here."""
 
 import json
+import math
 import os
 import re
 import statistics
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -15,20 +17,17 @@ from methods import METHODS
 
 from benchmarks import cases
 from benchmarks.__main__ import main
-from benchmarks.beside import beside
 from benchmarks.cases import OTHERS, Case
-from benchmarks.counting import Count, Ratio
 from benchmarks.exactness import of_half_precision, of_methods
-from benchmarks.isolated import Ended, failure, isolated
-from benchmarks.journal import Found, Journal
-from benchmarks.measuring import EVERYTHING, Measuring, OutOfTime, still_wanted
-from benchmarks.memory import Peak, take_peaks
+from benchmarks.isolated import failure, isolated
+from benchmarks.measuring import EVERYTHING, Found, Measuring
+from benchmarks.memory import take_peaks
 from benchmarks.plots import draw_growth
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import to_markdown, write_report
 from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row, Subject
-from benchmarks.summary import Line, Spread, fitted_exponent, grown, lines, spread
-from benchmarks.timing import Failed, Limits, Sample, Started, couples, take_times
+from benchmarks.summary import Spread, fitted_exponent, grown, lines, spread
+from benchmarks.timing import Limits, Sample, couples, take_times
 from benchmarks.word_cost import Held
 from captum_gmar import AttentionEvidence
 from captum_gmar.attr.catalogue import OURS
@@ -37,10 +36,9 @@ TINY = Case("ViT-Ti", 32, 2, layers=1)
 LIMITS = Limits(rounds=2, enough=1000, longest=1000)
 
 
-def found_of(*messages):
-    found = Found()
-    for message in messages:
-        found.add(message)
+def found_of(*samples, **rest):
+    found = Found(**rest)
+    found.add_samples(samples)
     return found
 
 
@@ -64,13 +62,15 @@ class TestGrowth:
         assert fitted_exponent([1, 2, 4, 8, 16], [-5, 0, 4, 8, 16]) == pytest.approx(1)
         assert fitted_exponent([1, 2, 4], [0, 2, 4]) is None
 
-    def test_memory_above_the_models_own(self, tmp_path):
-        journal, cases = Journal(tmp_path / "new", {}, {}), [Case("ViT-Ti", 224, layers=depth) for depth in (1, 2, 4)]
-        for case in cases:
-            journal.add(case, Sample("gmar-l1", BOTH, 3.0 * case.layers**2, 1.0))
-            journal.add(case, Peak(BOTH, 100.0))
-            journal.add(case, Peak("gmar-l1", 100.0 + 5 * case.layers))
-        own, gmar = grown(journal, "layers", cases, ["gmar-l1", "rollout"])
+    def test_memory_above_the_models_own(self):
+        cases = [Case("ViT-Ti", 224, layers=depth) for depth in (1, 2, 4)]
+        measurements = {
+            str(case): found_of(
+                Sample("gmar-l1", BOTH, 3.0 * case.layers**2, 1.0), peaks={BOTH: 100, "gmar-l1": 100 + 5 * case.layers}
+            )
+            for case in cases
+        }
+        own, gmar = grown(measurements, "layers", cases, ["gmar-l1", "rollout"])
         assert (own.row, own.memory, gmar.row) == (BOTH, pytest.approx(0), "gmar-l1")
         assert (gmar.time, gmar.excess, gmar.excess_mib) == (pytest.approx(2), pytest.approx(1), (5.0, 10.0, 20.0))
         assert [len(panel.lines) for panel in draw_growth({"layers": [own, gmar]}).axes] == [2, 2]
@@ -84,81 +84,65 @@ class TestLines:
     def test_the_ratio_is_of_neighbours(self):
         """The median of the ratios, which is not the ratio of the medians."""
         taken = [Sample("gmar-l1", BOTH, seconds, own) for seconds, own in [(2.0, 1.0), (3.0, 3.0), (40.0, 10.0)]]
-        own, gmar = lines(found_of(*taken, Peak(BOTH, 50.0), Peak("gmar-l1", 55.0)), ["gmar-l1"])
+        own, gmar = lines(found_of(*taken, peaks={BOTH: 50.0, "gmar-l1": 55.0}), ["gmar-l1"])
         assert gmar.ratio.median == 2.0 != statistics.median([2, 3, 40]) / statistics.median([1, 3, 10])
         assert (gmar.seconds, gmar.rounds, gmar.memory_ratio) == (3.0, 3, pytest.approx(1.1))
         assert (own.row, own.seconds, own.mib) == (BOTH, 3.0, 50.0)
 
     def test_a_row_that_failed_says_why(self):
         found = found_of(
-            Failed("lxt", "ImportError: a | b"), Sample("rollout", FORWARD, 1.1, 1.0), Peak("rollout", 3.0)
+            Sample("rollout", FORWARD, 1.1, 1.0), peaks={"rollout": 3.0}, reasons={"peer": "ImportError: a | b"}
         )
-        rows = cells(to_markdown(lines(found, ["rollout", "lxt", "autolrp"])))[2:]
+        rows = cells(to_markdown(lines(found, ["rollout", "peer", "autolrp"])))[2:]
         assert rows == [
             ["*forward*", "", "", "", "1", "", "1"],
             ["rollout", "forward", "1.10 × [1.10, 1.10]", "", "1.1", "3.0", "1"],
-            ["lxt", "", "not measured: ImportError: a \\| b", "", "", "", ""],
+            ["peer", "", "not measured: ImportError: a \\| b", "", "", "", ""],
             ["autolrp", "", "not measured: out of time", "", "", "", ""],
         ]
 
     def test_memory_that_failed_says_why(self):
-        found = found_of(Sample("rollout", FORWARD, 1.0, 1.0), Failed("rollout", "no memory"))
+        found = found_of(Sample("rollout", FORWARD, 1.0, 1.0), reasons={"rollout": "no memory"})
         assert "no memory" in cells(to_markdown(lines(found, ["rollout"])))[-1]
 
 
-class TestWanted:
-    def test_what_is_left_of_the_rounds(self):
-        taken = [Sample("gmar-l1", BOTH, 1.0, 1.0), Sample("occlusion", FORWARD, 10.0, 1.0), Failed("lxt", "absent")]
-        limits = Limits(rounds=3, enough=10, longest=1000)
-        assert still_wanted(found_of(*taken), ["gmar-l1", "rollout", "occlusion", "lxt"], limits) == {
-            "gmar-l1": 2,
-            "rollout": 3,
-        }
-
-    def test_nothing_of_a_case_that_failed(self):
-        assert still_wanted(found_of(Failed(EVERYTHING, "no memory")), ["gmar-l1"], LIMITS) == {}
-
+class TestRuns:
     def test_the_own_pass_stands_between_two_rows(self):
         rows = {"a": Row(int, BOTH), "b": Row(int, FORWARD), "c": Row(int, BOTH), "d": Row(int, BOTH)}
         assert couples(rows, backwards=False) == [["b"], ["a", "c"], ["d"]]
         assert couples(rows, backwards=True) == [["d"], ["c", "a"], ["b"]]
 
-
-class TestRuns:
     def test_times_of_a_tiny_model(self):
-        sent = []
         names = ["gmar-l1", "rollout", "gmar-l1, 5 targets", "occlusion", "no such method"]
-        take_times(sent.append, TINY, "cpu", 1, LIMITS, dict.fromkeys(names, 2))
-        samples = [message for message in sent if isinstance(message, Sample)]
+        samples, reasons = take_times(TINY, "cpu", 1, LIMITS, names)
         assert sorted((s.row, s.own) for s in samples) == sorted(
             2 * [("gmar-l1", BOTH), ("rollout", FORWARD), ("gmar-l1, 5 targets", OWN[2]), ("occlusion", FORWARD)]
         )
         assert all(s.seconds > 0 and s.own_seconds > 0 for s in samples)
-        assert [m for m in sent if isinstance(m, Failed)] == [Failed("no such method", "KeyError: 'no such method'")]
+        assert reasons == {"no such method": "KeyError: 'no such method'"}
 
     def test_what_would_take_too_long_is_left_out(self):
-        sent = []
-        take_times(sent.append, TINY, "cpu", 1, Limits(1, 1, longest=0), {"occlusion": 1})
-        assert sent == [Started("occlusion"), Failed("occlusion", "left out: 4 passes would take 0 minutes")]
+        samples, reasons = take_times(TINY, "cpu", 1, Limits(1, 1, longest=0), ["occlusion"])
+        assert (samples, reasons) == ([], {"occlusion": "left out: 4 passes would take 0 minutes"})
+
+    def test_what_took_enough_time_is_not_run_another_time(self):
+        samples, _ = take_times(TINY, "cpu", 1, Limits(9, enough=0, longest=1000, fewest=2), ["rollout"])
+        assert len(samples) == 2
 
     def test_memory_of_a_tiny_model(self):
-        sent = []
-        take_peaks(sent.append, TINY, "cpu", 1, [BOTH, "every A and G kept"])
-        assert [message.row for message in sent] == [BOTH, "every A and G kept"]
+        peaks, reasons = take_peaks(TINY, "cpu", 1, [BOTH, "every A and G kept", "no such method"])
+        assert list(peaks) == [BOTH, "every A and G kept"]
+        assert list(reasons) == ["no such method"]
 
-    def test_what_a_process_sent_before_it_was_killed_is_kept(self):
-        messages = isolated(sends_and_dies, 9)
-        assert next(messages) == "first"
-        with pytest.raises(Ended, match="killed, most likely for want of memory"):
-            next(messages)
-
-    def test_an_error_in_a_process_is_told(self):
-        with pytest.raises(Ended, match="ZeroDivisionError: float division by zero"):
-            list(isolated(divides, 0.0))
+    def test_what_ends_a_process_is_told(self):
+        with pytest.raises(BrokenProcessPool):
+            isolated(os.abort)
+        with pytest.raises(ValueError, match="math domain error"):
+            isolated(math.sqrt, -1.0)
 
     def test_a_row_that_fails_is_not_run_again(self, monkeypatch):
         """It runs when it warms up, and no more after that."""
-        runs, sent = [], []
+        runs = []
 
         def run():
             runs.append(None)
@@ -166,66 +150,39 @@ class TestRuns:
                 raise MemoryError
 
         monkeypatch.setattr("benchmarks.rows.Subject.row", lambda self, name: Row(run, FORWARD))
-        take_times(sent.append, TINY, "cpu", 1, LIMITS, {"a": 2})
-        assert (len(runs), sent[-1]) == (2, Failed("a", "MemoryError"))
+        assert take_times(TINY, "cpu", 1, LIMITS, ["a"]) == ([], {"a": "MemoryError"})
+        assert len(runs) == 2
 
     def test_reasons_are_one_line_without_paths(self):
         error = ImportError("cannot import name 'x' (/home/me/lib.py)\n  at all")
         assert failure(error) == "ImportError: cannot import name 'x' at all"
         assert failure(MemoryError()) == "MemoryError"
 
+    def test_a_case_that_fails_is_named_and_the_others_go_on(self, tmp_path, monkeypatch):
+        broken = TINY._replace(pixels=16)
+        preset = Preset(
+            tables=dict.fromkeys((broken, TINY), ("gmar-l1", "rollout")), growth={}, limits=LIMITS, exact=()
+        )
 
-def divides(send, divisor):
-    send(1 / divisor)
-
-
-def sends_and_dies(send, signal):
-    send("first")
-    os.kill(os.getpid(), signal)
-
-
-class TestMeasuring:
-    PRESET = Preset(tables={TINY: ("gmar-l1", "rollout")}, growth={}, limits=LIMITS, exact=())
-
-    def test_goes_on_where_it_stopped(self, tmp_path, monkeypatch):
-        """What is taken is not taken again, and a row that kills its process is named and the others go on."""
-        asked = []
-
-        def times(work, case, device, threads, limits, due):
-            asked.append(dict(due))
-            yield Started("gmar-l1")
-            if len(asked) == 1:
-                raise Ended("killed")
-            for name, count in due.items():
-                yield from [Sample(name, FORWARD, 2.0, 1.0)] * count
+        def times(work, case, device, threads, limits, names):
+            if case == broken:
+                raise BrokenProcessPool("killed")
+            return [Sample("rollout", FORWARD, 2.0, 1.0)], {"gmar-l1": "no memory"}
 
         monkeypatch.setattr("benchmarks.measuring.isolated", times)
-        for _ in range(2):
-            journal = Journal(tmp_path / "new", {"preset": "tiny"}, {})
-            Measuring(journal, self.PRESET, "cpu", 1, 60, lambda line: None).times()
-        assert asked == [{"gmar-l1": 2, "rollout": 2}, {"rollout": 2}]
-        assert journal.case(TINY).reasons == {"gmar-l1": "killed"}
-        write_report(tmp_path / "new", journal, self.PRESET, "command", {"processor": "a"}, {"torch": "b"})
-        assert ["rollout", "forward", "2.00 × [2.00, 2.00]"] in [
-            row[:3] for row in cells((tmp_path / "new" / "report.md").read_text())
+        measuring = Measuring(preset, "cpu", 1)
+        measuring.times()
+        assert measuring.found[str(broken)].reasons == {EVERYTHING: "BrokenProcessPool: killed"}
+        write_report(tmp_path, measuring.found, preset, "command", {"processor": "a"}, {"torch": "b"})
+        report = (tmp_path / "report.md").read_text()
+        assert ["rollout", "forward", "2.00 × [2.00, 2.00]"] in [row[:3] for row in cells(report)]
+        assert f"{broken}: not measured: BrokenProcessPool: killed" in report
+        written = json.loads((tmp_path / "report.json").read_text())["cases"][str(TINY)]
+        assert [(line["row"], line["ratio"] and line["ratio"]["median"]) for line in written] == [
+            (FORWARD, None),
+            ("gmar-l1", None),
+            ("rollout", 2.0),
         ]
-        written = json.loads((tmp_path / "new" / "report.json").read_text())
-        assert [line["row"] for line in written["cases"][str(TINY)]] == [FORWARD, "gmar-l1", "rollout"]
-
-    def test_time_is_up(self, tmp_path, monkeypatch):
-        endless = (Sample("rollout", FORWARD, 1.0, 1.0) for _ in range(9))
-        monkeypatch.setattr("benchmarks.measuring.isolated", lambda *arguments: endless)
-        journal = Journal(tmp_path / "new", {}, {})
-        with pytest.raises(OutOfTime):
-            Measuring(journal, self.PRESET, "cpu", 1, 0, lambda line: None).times()
-        assert len(journal.case(TINY).samples["rollout"]) == 1
-
-    def test_other_settings_need_another_folder(self, tmp_path):
-        Journal(tmp_path / "new", {"preset": "tiny"}, {})
-        with pytest.raises(
-            ValueError, match="holds results of other settings: preset is 'tiny' there and 'small' here"
-        ):
-            Journal(tmp_path / "new", {"preset": "small"}, {})
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -259,23 +216,6 @@ def test_half_precision_is_as_exact_as_the_models_own_numbers(precision, least):
     for agreement in found[:3]:
         assert abs(agreement.correlation - agreement.correlation_of_model_least) < 0.005
     assert found[3].correlation_of_model is None
-
-
-def test_what_was_counted_stands_beside_what_was_measured():
-    case, other = Case("ViT-B", 224, 64, "bfloat16"), Case("ViT-B", 1024, 4, "bfloat16")
-    ratio = Spread(3.0, 2.9, 3.1)
-    measured = [Line(row, "forward", 1.0, ratio, 3, None, None, None) for row in ("rollout", "gmar-l1", "saliency")]
-
-    def count(case, row):
-        if row == "rollout":
-            raise RuntimeError("no such operation")
-        return Ratio(Count(operations=30, seconds=5), Count(operations=20, seconds=4))
-
-    rows = beside({case: measured, other: []}, count).splitlines()
-    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]] == [
-        [str(case), "rollout", "3.00 ×", "RuntimeError: no such operation", ""],
-        [str(case), "gmar-l1", "3.00 ×", "1.25 ×", "1.50 ×"],
-    ]
 
 
 def test_methods_are_compared_with_a_pass_backward_unless_they_need_none():

@@ -37,8 +37,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__", "benchmarks"),
 )
-# Names of variables that say in which state something is and not what it is.
-VAGUE = ("own", "asked", "found", "taken", "told", "weighed")
 LARGE_BODY = 40  # lines
 # Modules of methods whose files behind them are counted.
 METHODS = ("attr.gmar", "attr.rollout", "attr.token_evidence", "attr.published")
@@ -72,10 +70,6 @@ class Module:
     @property
     def is_of_the_package(self) -> bool:
         return self.path.parts[0] == PACKAGE
-
-    @property
-    def is_public(self) -> bool:
-        return not any(part.startswith("_") for part in self.path.with_suffix("").parts if part != "__init__")
 
 
 def read_modules(rev: str | None = None, checkout: Path = CHECKOUT) -> list[Module]:
@@ -227,11 +221,6 @@ def inside(folder: str, modules: Sequence[Module]) -> tuple[int, int]:
     return len(rooms), max(floors(rooms, {(a, b) for a, b in pairs if a != b}).values(), default=0)
 
 
-def folders(modules: Iterable[Module]) -> list[str]:
-    """Give the package's folders, as they are imported."""
-    return sorted(module.name for module in modules if module.path.name == "__init__.py")
-
-
 def upward(pairs: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, str], Sequence[str]]:
     """Give the arrows that the plan does not have: up, or along a floor."""
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -282,22 +271,6 @@ def code_lines(module: Module) -> set[int]:
     return lines - docstring_lines(module)
 
 
-def public_definitions(module: Module) -> dict[str, bool]:
-    """Give each public class, function and method of a public module, and whether it has a docstring."""
-    found: dict[str, bool] = {}
-
-    def collect(body: Sequence[ast.stmt], prefix: str) -> None:
-        for node in body:
-            if isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_"):
-                found[f"{prefix}.{node.name}"] = has_docstring(node)
-                if isinstance(node, ast.ClassDef):
-                    collect(node.body, f"{prefix}.{node.name}")
-
-    if module.is_public:
-        collect(module.tree.body, module.name)
-    return found
-
-
 def defined_names(modules: Iterable[Module]) -> dict[str, set[str]]:
     """Give every name that modules define at their top, and in which of them."""
     homes: dict[str, set[str]] = defaultdict(set)
@@ -316,22 +289,13 @@ def _names_of(node: ast.stmt) -> list[str]:
     return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
 
 
-def vague_variables(modules: Iterable[Module]) -> Counter[str]:
-    """Count how often variables and parameters bear a name of VAGUE."""
-    return Counter(name for name in _variables(modules) if name in VAGUE)
-
-
-def _variables(modules: Iterable[Module]) -> list[str]:
+def prepositions(modules: Iterable[Module]) -> Counter[str]:
+    """Count how often variables and parameters bear a name that begins with a preposition."""
     nodes = [node for module in modules for node in ast.walk(module.tree)]
     named = {node.name for node in nodes if isinstance(node, ast.ClassDef | Function)}
     names = [node.id for node in nodes if isinstance(node, ast.Name)]
     names += [node.arg for node in nodes if isinstance(node, ast.arg)]
-    return [name for name in names if name not in named]
-
-
-def prepositions(modules: Iterable[Module]) -> Counter[str]:
-    """Count how often variables and parameters bear a name that begins with a preposition."""
-    return Counter(name for name in _variables(modules) if name.strip("_").split("_")[0] in PREPOSITIONS)
+    return Counter(name for name in names if name not in named and name.strip("_").split("_")[0] in PREPOSITIONS)
 
 
 def without_tests(modules: Iterable[Module], tests: Path = CHECKOUT / "tests") -> list[str]:
@@ -345,50 +309,44 @@ def _may_have_tests(module: Module) -> bool:
     return module.path.stem not in ("__init__", "__main__")
 
 
-def repeated_file_names(modules: Iterable[Module]) -> dict[str, list[str]]:
-    """Give the file names that stand in two or more folders of the package."""
-    homes: dict[str, list[str]] = defaultdict(list)
-    for module in modules:
-        if module.path.name != "__init__.py":
-            homes[module.path.name].append(module.name)
-    return {name: modules for name, modules in homes.items() if len(modules) > 1}
-
-
-@dataclass(frozen=True)
-class House:
-    """All figures of one state of the package, and the lists behind them."""
-
-    figures: dict[str, str]
-    lists: dict[str, list[str]]
-
-
-def measure(modules: Sequence[Module]) -> House:
-    """Count everything."""
+def measure(modules: Sequence[Module]) -> dict[str, str | list[str]]:
+    """Return all figures of one state of the package, and the lists behind them."""
     package = [module for module in modules if module.is_of_the_package]
+    return {**_measure_rooms(modules, package), **_measure_text(package)}
+
+
+def _measure_rooms(modules: Sequence[Module], package: Sequence[Module]) -> dict[str, str | list[str]]:
     rooms, pairs = {module.room for module in modules}, arrows(modules)
-    floor_of, files_of_circles = (
-        floors(rooms, pairs),
-        circles({module.name for module in modules}, file_arrows(modules)),
-    )
-    bodies = [body_lines(function) for function in functions(package)]
-    public = {name: has for module in package for name, has in public_definitions(module).items()}
-    repeated = {name: sorted(homes) for name, homes in defined_names(package).items() if len(homes) > 1}
-    of_public = [name for name in repeated if not name.startswith("_")]
-    files, vague = repeated_file_names(package), vague_variables(package)
-    loaded, documented = file_arrows_when_loaded(package), [f for f in functions(package) if has_docstring(f)]
-    chain, places = longest_chain(loaded), prepositions(package)
+    floor_of, up = floors(rooms, pairs), upward(pairs)
+    file_circles = circles({module.name for module in modules}, file_arrows(modules))
+    loaded = file_arrows_when_loaded(package)
+    chain = longest_chain(loaded)
     behind = {name: files_behind(f"{PACKAGE}.{name}", loaded) for name in METHODS if f"{PACKAGE}.{name}" in loaded}
-    untested = without_tests(package)
-    within = {folder: inside(folder, package) for folder in folders(package)}
-    figures = {
+    return {
         "rooms": str(len(rooms)),
         "floors": str(max(floor_of.values())),
         "arrows between rooms": str(len(pairs)),
         "circles of rooms": str(len(circles(rooms, pairs))),
-        "circles of files": str(len(files_of_circles)),
+        "circles of files": str(len(file_circles)),
         "longest chain of files": str(len(chain)),
         **{f"files behind {name}": str(len(files)) for name, files in behind.items()},
-        "arrows up or aside": str(len(upward(pairs))) if set(FLOORS[0]) <= rooms else "no plan",
+        "arrows up or aside": str(len(up)) if set(FLOORS[0]) <= rooms else "no plan",
+        "inside each folder: files and folders, floors": [
+            "{}: {}, {}".format(module.name, *inside(module.name, package))
+            for module in package
+            if module.path.name == "__init__.py"
+        ],
+        "the longest chain": chain,
+        "the circles": [" ".join(sorted(circle)) for circle in file_circles],
+        "the arrows up or aside": [f"{a} -> {b}: {', '.join(sorted(set(by)))}" for (a, b), by in up.items()],
+    }
+
+
+def _measure_text(package: Sequence[Module]) -> dict[str, str | list[str]]:
+    bodies = [body_lines(function) for function in functions(package)]
+    documented = [function for function in functions(package) if has_docstring(function)]
+    places, untested = prepositions(package), without_tests(package)
+    return {
         "files": str(len(package)),
         "lines": f"{sum(len(module.text.splitlines()) for module in package):,}",
         "of them code": f"{sum(len(code_lines(module)) for module in package):,}",
@@ -396,41 +354,25 @@ def measure(modules: Sequence[Module]) -> House:
         "functions and methods": str(len(bodies)),
         "body: median, 90 %, largest": f"{median(bodies):g}, {quantiles(bodies, n=10)[-1]:.0f}, {max(bodies)}",
         f"bodies over {LARGE_BODY} lines": str(sum(lines > LARGE_BODY for lines in bodies)),
-        "public classes, functions, methods": str(len(public)),
-        "of them with a docstring": f"{sum(public.values()) / len(public):.1%}",
         "docstrings that begin with a clause": f"{sum(map(begins_with_a_clause, documented)) / len(documented):.1%}",
         "modules with tests of their name": f"{1 - len(untested) / sum(map(_may_have_tests, package)):.0%}",
         "variables that begin with a preposition": str(sum(places.values())),
-        "names defined in several modules": str(len(repeated)),
-        "of them public": str(len(of_public)),
-        "file names that stand twice": str(len(files)),
-        **{f"variables called {name!r}": str(vague[name]) for name in VAGUE},
-    }
-    lists = {
-        "floors": [
-            f"{number}  {', '.join(sorted(room for room in rooms if floor_of[room] == number))}"
-            for number in sorted(set(floor_of.values()), reverse=True)
+        "the bodies": [
+            f"{module.name}.{function.name}: {body_lines(function)}"
+            for module in package
+            for function in functions([module])
+            if body_lines(function) > LARGE_BODY
         ],
-        "inside each folder: files and folders, floors": [
-            f"{folder}: {rooms}, {height}" for folder, (rooms, height) in within.items()
-        ],
-        "longest chain of files": chain,
-        "without tests of their name": untested,
-        "variables that begin with a preposition": [f"{name}: {uses}" for name, uses in places.most_common()],
-        "circles": [" ".join(sorted(circle)) for circle in files_of_circles],
-        "arrows up or aside": [f"{a} -> {b}: {', '.join(sorted(set(by)))}" for (a, b), by in upward(pairs).items()],
-        "without a docstring": sorted(name for name, has in public.items() if not has),
-        "defined in several modules": [f"{name}: {', '.join(homes)}" for name, homes in sorted(repeated.items())],
-        "file names that stand twice": [f"{name}: {', '.join(homes)}" for name, homes in sorted(files.items())],
+        "the modules without tests": untested,
+        "the variables": [f"{name}: {uses}" for name, uses in places.most_common()],
     }
-    return House(figures, lists)
 
 
-def table(houses: Mapping[str, House]) -> str:
+def table(states: Mapping[str, Mapping[str, str | list[str]]]) -> str:
     """Write the figures of one or several states as lines, one column each."""
-    names = list(next(iter(houses.values())).figures)
+    names = [name for name, figure in next(iter(states.values())).items() if isinstance(figure, str)]
     first = max(map(len, names))
-    rows = [("", *houses)] + [(name, *(house.figures[name] for house in houses.values())) for name in names]
+    rows = [("", *states)] + [(name, *(str(state.get(name, "")) for state in states.values())) for name in names]
     return "\n".join(row[0].ljust(first) + "".join(cell.rjust(16) for cell in row[1:]) for row in rows)
 
 
@@ -440,10 +382,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--rev", action="append", help="a commit; repeat it to compare several (default: the working tree)")
     add("--list", action="store_true", help="also list, of the last one, what stands behind the figures")
     options = parser.parse_args(arguments)
-    houses = {rev or "working tree": measure(read_modules(rev)) for rev in options.rev or [None]}
-    print(table(houses))
-    if options.list:
-        for title, lines in list(houses.values())[-1].lists.items():
+    states = {rev or "working tree": measure(read_modules(rev)) for rev in options.rev or [None]}
+    print(table(states))
+    for title, lines in list(states.values())[-1].items():
+        if options.list and isinstance(lines, list):
             print(f"\n{title}", *lines, sep="\n  ")
 
 
