@@ -29,15 +29,6 @@ def check_deterministic(model: nn.Module | ModelInfo) -> None:
     check_no_checkpointing(info)
 
 
-def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
-    """Check that ``F.dropout`` of these arguments does nothing."""
-    if p and training:
-        raise RuntimeError(
-            f"Expected a model without dropout but got dropout of p={p}: no other pass would give the same map. Call "
-            "model.eval() first."
-        )
-
-
 def check_forward(
     forward_func: Logits,
     model: nn.Module,

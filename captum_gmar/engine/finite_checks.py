@@ -30,7 +30,8 @@ class Flags:
     def look(self) -> list[bool]:
         """Return the flags that were added, in order; wait for the device once."""
         flags = [flag for flag, _ in self._must_hold] + self._asked
-        for place, is_finite in zip(self._finite, flag_each(list(self._finite.values()), _are_finite), strict=True):
+        are_finite = flag_each(list(self._finite.values()), lambda stacked: torch.isfinite(stacked).flatten(1).all(1))
+        for place, is_finite in zip(self._finite, are_finite, strict=True):
             flags[place] = is_finite
         if not flags:
             return []
@@ -50,10 +51,6 @@ def flag_each(tensors: Sequence[Tensor], test: Callable[[Tensor], Tensor]) -> li
     for indices in groups.values():
         answers.update(zip(indices, test(torch.stack([tensors[place] for place in indices])).unbind(), strict=True))
     return [answers[place] for place in range(len(tensors))]
-
-
-def _are_finite(tensors: Tensor) -> Tensor:
-    return torch.isfinite(tensors).flatten(1).all(1)
 
 
 def check_finite(tensor: Tensor, what: str) -> None:

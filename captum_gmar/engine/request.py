@@ -96,11 +96,8 @@ def _out_of_memory(pixels: Tensor, error: Exception) -> torch.OutOfMemoryError:
 
 
 def _part(target: TargetType, examples: slice, count: int) -> TargetType:
-    """Return the targets of some examples; a target for all stays as it is.
-
-    All examples get the whole target, so that Captum sees what it rejects.
-    """
-    if examples == slice(0, count):
+    """Return the targets of some examples; a target for all stays as it is."""
+    if examples == slice(0, count):  # the whole target, so that Captum sees what it rejects
         return target
     is_each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
     return target[examples] if is_each else target  # type: ignore[index]

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_gmar.engine.checks import check_no_dropout
-from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.constants import detach_parameters, detach_tensor
+from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
+from captum_gmar.engine.hooks.constants import detach_tensor
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.layer import attention_weights
 from captum_gmar.engine.kernels.precision import widen
@@ -193,20 +192,16 @@ class _RowCapture:
         return output
 
 
-class _WordPass(AttentionMode):
+class _WordPass(ConstantParameterMode):
     """Attention mode that records the decoder's attention, at whose outputs gradients begin."""
 
     def __init__(self, capture: _RowCapture) -> None:
         super().__init__()
         self.capture = capture
 
-    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run the function on constant parameters, so that autograd keeps no unneeded tensors."""
-        if func is F.dropout:
-            check_no_dropout(*args, **kwargs)
-        if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        output = func(*detach_parameters(tuple(args)), **detach_parameters(kwargs))
+    def run_on_constants(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the function, and record attention."""
+        output = func(*args, **kwargs)
         return output if self.capture.layer is None else self._track_softmax(func, args, output)
 
     def _track_softmax(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:

@@ -61,7 +61,7 @@ class BackwardPass:
             return
         assert isinstance(self.rule, HeadRule)
         with torch.no_grad(), without_autocast(self.relevance.device.type):
-            largest = flag_each([layer.grad_output for layer in layers], _largest_of_layers)
+            largest = flag_each([layer.grad_output for layer in layers], lambda stacked: stacked.abs().amax((2, 4)))
             answers = readers(layers)
             for number in reversed(range(self.first, self.forward_pass.count)):
                 place = number - self.first
@@ -185,11 +185,6 @@ def _largest(gradient: Tensor) -> Tensor:
         return gradient.abs().amax((1, 3))
     magnitude: Tensor = torch.linalg.vector_norm(gradient, math.inf, dim=(1, 3))  # one operation
     return magnitude
-
-
-def _largest_of_layers(gradients: Tensor) -> Tensor:
-    """Return the same for stacked layers: (L, N, H, T, D) → (L, N, T)"""
-    return gradients.abs().amax((2, 4))
 
 
 def _describe_tokens(tokens: Tensor, prefix: int | None) -> str:

@@ -138,10 +138,6 @@ def run_forward(
         forward_pass.forget()
 
 
-def _is_masked(layers: Sequence[AttentionLayer]) -> bool:
-    return any(layer.mask is not None for layer in layers)
-
-
 def _drop_mask(layer: AttentionLayer) -> LayerGradient:
     """Return a layer for reductions of attention alone; the key stands for tensors that these do not need."""
     scale = resolve_scale(layer.query, layer.scale)
@@ -155,7 +151,8 @@ def run_sweep(plan: Plan, layers: Sequence[AttentionLayer], relevance: Tensor, i
     layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
     importance = importance and [heads.to(relevance.device) for heads in importance]
     with torch.no_grad(), without_autocast(relevance.device.type):
-        if not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance) or _is_masked(layers):
+        is_masked = any(layer.mask is not None for layer in layers)
+        if is_masked or not isinstance(sweep, HeadSweep) or not sweep.is_linear(importance):
             parts = _iterate_parts(layers, relevance, importance)
             return torch.cat([sweep(start, blocks, weighing) for start, blocks, weighing in parts])
         if all(is_batched(layer.query, layer.key, given) for layer in layers):
@@ -163,12 +160,8 @@ def run_sweep(plan: Plan, layers: Sequence[AttentionLayer], relevance: Tensor, i
         if all(is_fused(layer.query, layer.key, given) for layer in layers):
             return sweep.take(relevance, [partial(read_layer, _drop_mask(layer)) for layer in layers], importance)
         parts = _iterate_parts(layers, relevance, importance)
-        return torch.cat(
-            [
-                sweep.take(start, [partial(_read_query_rows, b) for b in blocks], weighing)
-                for start, blocks, weighing in parts
-            ]
-        )
+        takes = ((start, [partial(_read_query_rows, b) for b in blocks], weights) for start, blocks, weights in parts)
+        return torch.cat([sweep.take(*arguments) for arguments in takes])
 
 
 def _iterate_parts(

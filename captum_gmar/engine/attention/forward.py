@@ -18,11 +18,10 @@ from torch.overrides import handle_torch_function, has_torch_function
 from captum_gmar.engine.checks import (
     NoAttentionError,
     NoPatchGridError,
-    check_no_dropout,
     cut_gradient_error,
     without_gradient_error,
 )
-from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
+from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.autograd_graph import Pooling, depends
 from captum_gmar.engine.hooks.constants import PLAIN, detach_parameters
 from captum_gmar.engine.kernels.batched import BatchedTap
@@ -38,11 +37,10 @@ from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.rule import HeadRule
 
 
-class ForwardPass(AttentionMode):
+class ForwardPass(ConstantParameterMode):
     """The attention layers of a model, captured within the block as they are called.
 
-    Parameters are passed to every function detached, so that autograd neither computes their gradients nor keeps
-    tensors for them. ``apart`` is the number of layers that are cut off from each other, or 0.
+    ``apart`` is the number of layers that are cut off from each other, or 0.
     """
 
     def __init__(self, examples: int, grid: PatchGrid, plan: Plan, apart: int = 0) -> None:
@@ -82,29 +80,16 @@ class ForwardPass(AttentionMode):
         """Number of captured layers."""
         return len(self.taps)
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention or func is F.multi_head_attention_forward:
-            return super().__torch_function__(func, types, args, kwargs)
-        if not kwargs and PLAIN.issuperset(map(type, args)):  # as most are
-            return func(*args)
-        return self.run(func, args, kwargs or {})
-
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run a function on constant parameters, so that nothing is kept for unwanted gradients."""
+        """Run a function on constant parameters, in less time than the base class where most arguments are plain."""
         if func is F.dropout:
             check_no_dropout(*args, **kwargs)
             return args[0]  # which it does nothing to
-        if not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
+        is_plain = not kwargs and PLAIN.issuperset(map(type, args))  # as most are
+        if is_plain or not torch.is_grad_enabled() or getattr(func, "__name__", None) in ACCESS:
             return func(*args, **kwargs)  # without gradient, as weights are loaded, nothing is kept for one
         constants = {name: detach_parameters(value) for name, value in kwargs.items()}
         return func(*map(detach_parameters, args), **constants)
-
-    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Run torch's module on constant parameters."""
-        kwargs = {name: detach_parameters(value) for name, value in kwargs.items()}
-        return super().attend_in_module(*map(detach_parameters, args), **kwargs)
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Capture the layer if it is over the patch grid; else attend as torch does."""
@@ -117,7 +102,12 @@ class ForwardPass(AttentionMode):
                 layer = AttentionLayer(query, key, call.attn_mask, call.scale)
                 self.poolings.append(Pooling(self._pooling_attention(layer), passed.grad_fn))
             return passed
-        self._check_explainable(call.dropout_p)
+        check_no_dropout(p=call.dropout_p)
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                f"Attention layer {self.count} runs without gradient. Remove torch.no_grad() and gradient "
+                "checkpointing from the model's forward."
+            )
         if not self._follows(query, key, value):
             return call.run()
         _, key, value, mask, *_ = call.expand_heads()
@@ -126,12 +116,15 @@ class ForwardPass(AttentionMode):
             self.entry = self.entry or query.grad_fn
         if not self.taps or (query.dtype, query.device) != (self.zero.dtype, self.zero.device):
             self.like = query.new_empty(0, dtype=sum_dtype(query.dtype))
-            self.zero = _scalar(query)
+            self.zero = torch.zeros((), dtype=query.dtype, device=query.device, requires_grad=True)
         layer = AttentionLayer(query, key, mask, call.scale)
         tap = self._tap(layer, value)
         self.taps.append(tap)
         attended = attend_by_tap(layer, value, tap)
-        self._keep(layer._replace(lse=tap.lse))
+        if self.plan.sweep is not None:
+            self.layers.append(layer._replace(lse=tap.lse))
+            if self.plan.start_layer < 0:
+                del self.layers[: self.plan.start_layer]
         self.last = attended.grad_fn
         return attended
 
@@ -171,21 +164,6 @@ class ForwardPass(AttentionMode):
             return True
         self.follows = self.last is not None and depends((query, key, value), self.last, self.cuts)
         return self.follows or depends((query, key), self.pixels)
-
-    def _keep(self, layer: AttentionLayer) -> None:
-        if self.plan.sweep is None:
-            return
-        self.layers.append(layer)
-        if self.plan.start_layer < 0:
-            del self.layers[: self.plan.start_layer]
-
-    def _check_explainable(self, dropout_p: float) -> None:
-        check_no_dropout(p=dropout_p)
-        if not torch.is_grad_enabled():
-            raise RuntimeError(
-                f"Attention layer {self.count} runs without gradient. Remove torch.no_grad() and gradient "
-                "checkpointing from the model's forward."
-            )
 
     def _pools(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Return whether attention that is not over the patch grid pools its tokens; if not, it is another tower's."""
@@ -276,8 +254,3 @@ def attend_by_tap(layer: AttentionLayer, value: Tensor, tap: LayerTap) -> Tensor
         attended: Tensor = handle_torch_function(attend_by_tap, (value,), layer, value, tap)
         return attended
     return tap.attend(layer, value)
-
-
-def _scalar(like: Tensor) -> Tensor:
-    """Return a zero that autograd comes back to."""
-    return torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)

@@ -15,14 +15,12 @@ from torch.autograd.graph import Node
 from captum_gmar.engine.checks import (
     check_deterministic,
     check_forward,
-    check_no_dropout,
     cut_gradient_error,
     without_gradient_error,
 )
 from captum_gmar.engine.hidden_states.libragrad import LibraGradPass, libra_gradients
-from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
+from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.autograd_graph import depends, gradients
-from captum_gmar.engine.hooks.constants import detach_parameters
 from captum_gmar.engine.hooks.threads import limit_to_thread
 from captum_gmar.engine.kernels.blocks import AttentionBlocks
 from captum_gmar.engine.kernels.layer import AttentionLayer
@@ -199,8 +197,8 @@ def _check_tokens(tokens: Sequence[Tensor], layers: int, grid: PatchGrid, exampl
         )
 
 
-class _AttentionCapture(AttentionMode):
-    """Attention mode that captures attention over the image's tokens and detaches parameters."""
+class _AttentionCapture(ConstantParameterMode):
+    """Attention mode that captures attention over the image's tokens."""
 
     def __init__(self, examples: int, grid: PatchGrid) -> None:
         super().__init__()
@@ -228,16 +226,7 @@ class _AttentionCapture(AttentionMode):
             and self.grid.prefix_tokens(tokens) is not None
         )
 
-    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        args, kwargs = detach_parameters((args, kwargs))
-        return super().attend_in_module(*args, **kwargs)
-
-    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if func is F.dropout:
-            check_no_dropout(*args, **kwargs)
-        if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
-            return func(*args, **kwargs)  # autograd keeps nothing here
-        args, kwargs = detach_parameters((tuple(args), kwargs))
+    def run_on_constants(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if func in NORM_FUNCTIONS:
             self._normalised = result

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_gmar.engine.checks import check_no_dropout
 from captum_gmar.engine.hidden_states import functions
+from captum_gmar.engine.hooks.attention_mode import check_no_dropout
 from captum_gmar.engine.hooks.constants import detach_tensor, map_nested
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from captum_gmar.engine.hooks.constants import detach_parameters
 from captum_gmar.engine.kernels.layer import attention_weights
 
 ACCESS = frozenset({"__get__", "__set__", "__delete__"})  # names of the functions behind tensor properties
@@ -81,13 +82,40 @@ class AttentionMode(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class ConstantParameterMode(AttentionMode):
+    """Attention mode with constant parameters, so that autograd keeps no tensors for their gradients."""
+
+    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Replace ``F.multi_head_attention_forward`` by the same code with ``attend``."""
+        args, kwargs = detach_parameters((args, kwargs))
+        return super().attend_in_module(*args, **kwargs)
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Replace any other function; dropout raises an error."""
+        if func is F.dropout:
+            check_no_dropout(*args, **kwargs)
+        if getattr(func, "__name__", None) in ACCESS or not torch.is_grad_enabled():
+            return func(*args, **kwargs)  # autograd keeps nothing here
+        return self.run_on_constants(func, detach_parameters(tuple(args)), detach_parameters(kwargs))
+
+    def run_on_constants(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run any other function on arguments without parameters."""
+        return func(*args, **kwargs)
+
+
+def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+    """Check that ``F.dropout`` of these arguments does nothing."""
+    if p and training:
+        raise RuntimeError(
+            f"Expected a model without dropout but got dropout of p={p}: no other pass would give the same map. Call "
+            "model.eval() first."
+        )
+
+
 def _multi_head_attention_forward(
     attend: Callable[[AttentionCall], Tensor], *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Run ``F.multi_head_attention_forward`` with ``attend``.
-
-    Requested attention weights come from torch; a gradient through them raises an error.
-    """
+    """Run ``F.multi_head_attention_forward``; a gradient through requested weights, which are torch's, is an error."""
     arguments = _SIGNATURE.bind(*args, **kwargs).arguments
     needs_weights = arguments.get("need_weights", True)
     run = _bind_globals(scaled_dot_product_attention=lambda *args, **kwargs: attend(AttentionCall(*args, **kwargs)))

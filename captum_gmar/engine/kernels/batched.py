@@ -9,7 +9,7 @@ Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -141,9 +141,5 @@ def readers(layers: Sequence[AttentionLayer | LayerGradient]) -> list[Callable[[
     answers: dict[int, Callable[[Reduction], HeadSums]] = {}
     for indices in groups.values():
         batch = LayerBatch([layers[place] for place in indices])
-        answers.update((place, _reader(batch, number)) for number, place in enumerate(indices))
+        answers.update((place, partial(batch.read, number)) for number, place in enumerate(indices))
     return [answers[place] for place in range(len(layers))]
-
-
-def _reader(layers: LayerBatch, number: int) -> Callable[[Reduction], HeadSums]:
-    return lambda reduction: layers.read(number, reduction)

@@ -68,11 +68,8 @@ class AttentionBlocks:
         self.scale = resolve_scale(layer.query, layer.scale)
         self.shape = layer.query.shape[:-1]  # (n, H, T)
         precision = scratch.like.dtype
-        self.query, self.key, self.mask = (
-            flatten_heads(layer.query, precision),
-            flatten_heads(layer.key, precision),
-            layer.mask,
-        )
+        self.query, self.key = flatten_heads(layer.query, precision), flatten_heads(layer.key, precision)
+        self.mask = layer.mask
         self.scratch = scratch
         self.queries = self.shape[-1]
         self.rows = scratch.rows  # of a block, or less
@@ -146,11 +143,8 @@ class GradientBlocks(AttentionBlocks):
     ) -> None:
         super().__init__(layer, scratch)
         precision = scratch.like.dtype
-        self.value, self.grad_output, self.grads = (
-            flatten_heads(value, precision),
-            flatten_heads(grad_output, precision),
-            grads,
-        )
+        self.value, self.grad_output = flatten_heads(value, precision), flatten_heads(grad_output, precision)
+        self.grads = grads
         self.gathered = grads[0] is None or output is None
         self.apart = False  # whether these are some heads of the layer's
         self.whole: RowBlock | None = None  # all rows, if one block holds them
@@ -161,9 +155,8 @@ class GradientBlocks(AttentionBlocks):
                 self.sums = [grad[0] for grad in grads[:3] if grad is not None]
             else:
                 self.sums = [scratch.workspace.take(f"sums {place}", (*t.shape,), t) for place, t in enumerate(factors)]
-            products = torch.mul(
-                self.grad_output, flatten_heads(output, precision), out=self.sums[2]
-            )  # not in use before the first block
+            # The memory of the value's sums is not in use before the first block.
+            products = torch.mul(self.grad_output, flatten_heads(output, precision), out=self.sums[2])
             self.delta = products.sum(-1, keepdim=True)  # (nH, T, 1)
 
     def _sums_are_grads(self) -> bool:
@@ -262,11 +255,8 @@ def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlock
 
 def read_in_blocks(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute any reduction of any layer, in blocks of query rows whose attention and gradient are computed again."""
-    if (
-        reduction.row is not None
-        and reduction == Reduction(reduction.row, "positive")
-        and block_dtype(layer.query).itemsize < 4
-    ):
+    is_positive = reduction._replace(row=None) == Reduction(matrix="positive")
+    if reduction.row is not None and is_positive and block_dtype(layer.query).itemsize < 4:
         return _read_positive(layer, reduction.row)
     parts = []
     for examples, blocks in gradient_blocks(layer):
@@ -276,10 +266,7 @@ def read_in_blocks(layer: LayerGradient, reduction: Reduction) -> HeadSums:
 
 
 def _read_positive(layer: LayerGradient, row: Tensor) -> HeadSums:
-    """Compute r·(A ⊙ G)⁺ as half the sum of A ⊙ rG and of its magnitude.
-
-    With r, never negative, in the gradient of the output, the block is read fewer times.
-    """
+    """Compute r·(A ⊙ G)⁺ with r, never negative, in the gradient of the output: a block is read fewer times."""
     weighted = (layer.grad_output * row[:, None, :, None]).to(layer.grad_output.dtype)
     parts = []
     for _, blocks in gradient_blocks(layer._replace(grad_output=weighted)):

@@ -32,10 +32,6 @@ Takes: TypeAlias = Callable[[LayerGradient, Reduction], bool]
 VALUE_MATRICES = ("attention", "product")  # whose rows the gradient of the value holds
 
 
-def _always(layer: LayerGradient, reduction: Reduction) -> bool:
-    return True
-
-
 def _is_squared(layer: LayerGradient, reduction: Reduction) -> bool:
     return reduction.norm == "l2" and reduction.matrix is None and reduction.totals is None
 
@@ -52,7 +48,7 @@ IMPLEMENTATIONS: dict[str, tuple[Takes, Reduce]] = {
     "kernel": (is_readable, read_by_kernel),
     "squares": (_is_squared, read_squares),
     "value": (is_row_of_attention, read_by_value),
-    "blocks": (_always, read_in_blocks),
+    "blocks": (lambda layer, reduction: True, read_in_blocks),
 }
 
 

@@ -9,15 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
-from captum_gmar.engine.checks import check_no_dropout
-from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, AttentionMode
-from captum_gmar.engine.hooks.constants import detach_parameters, map_nested
+from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
+from captum_gmar.engine.hooks.constants import map_nested
 from captum_gmar.engine.values.positions import MixedValues
 
 # Products of attention's scores, and of projections, and which of their factors stands for the queries.
@@ -90,11 +87,10 @@ EACH = -1
 SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map it samples
 
 
-class ValueMode(AttentionMode):
+class ValueMode(ConstantParameterMode):
     """The values that attention mixes within the block and this thread, in the order of the calls.
 
-    Parameters are constants, so that nothing is kept for their gradient. With ``writes_out`` attention is written out,
-    where torch computes it at once, and kept beside the values.
+    With ``writes_out`` attention is written out, where torch computes it at once, and kept beside the values.
     """
 
     def __init__(self, layer: int | None, writes_out: bool = False) -> None:
@@ -122,19 +118,9 @@ class ValueMode(AttentionMode):
         self.streams.note(attended, [] if query is None else [query])
         return attended
 
-    def attend_in_module(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Attend as torch's module does, without gradients of parameters."""
-        args, kwargs = detach_parameters((args, kwargs))
-        return super().attend_in_module(*args, **kwargs)
-
-    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def run_on_constants(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of torch, and keep the values where it multiplies them by weights of attention."""
         name = getattr(func, "__name__", "")
-        if name in ACCESS or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        if func is F.dropout:
-            check_no_dropout(*args, **kwargs)
-        args, kwargs = detach_parameters((tuple(args), kwargs))
         if name == SAMPLING:
             return self._sample(func, args, kwargs)
         operands = self._weights_and_values(name, args) if len(self._weights) else None

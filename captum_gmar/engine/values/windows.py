@@ -10,7 +10,7 @@ Letters in shapes: N examples, S windows of all examples, H heads, n tokens of a
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -99,9 +99,7 @@ class WindowLayer(NamedTuple):
         rows, norms, totals = read_blocks(self._written_out(), reduction._replace(row=row))
         return HeadSums(
             rows if rows is NOTHING else self.to_positions(rows),
-            norms
-            if reduction.norm is None
-            else combine_norms(reduction.norm, list(self._group_by_example(norms).unbind(1))),
+            norms if reduction.norm is None else combine_norms(reduction.norm, self._of_examples(norms)),
             totals if totals is NOTHING else self.to_positions(totals),
         )
 
@@ -116,9 +114,9 @@ class WindowLayer(NamedTuple):
     def _written_out(self) -> WrittenOut:
         return WrittenOut(widen(self.attention), self.gradient if self.gradient is NOTHING else widen(self.gradient))
 
-    def _group_by_example(self, windows: Tensor) -> Tensor:
-        """Group windows by example: (S, H) → (N, S/N, H)"""
-        return windows.view(len(self.tokens), -1, windows.shape[-1])
+    def _of_examples(self, windows: Tensor) -> list[Tensor]:
+        """Return the numbers (N, H) of each window of the examples: (S, H) → S/N of (N, H)"""
+        return list(windows.view(len(self.tokens), -1, windows.shape[-1]).unbind(1))
 
 
 def explain_windows(
@@ -206,13 +204,11 @@ def _add_gradients(
     layers: Sequence[WindowLayer], selected: Tensor, goes_again: bool, refuse: Refuse
 ) -> list[WindowLayer]:
     attention = [layer.attention for layer in layers]
-    found: list[WindowLayer] = []
     each = gradients(selected, attention, goes_again, allow_unused=True)
-    for number, (layer, gradient) in enumerate(zip(layers, each, strict=True)):
+    for number, gradient in enumerate(each):
         if gradient is None:
             raise refuse(f"the target does not depend on the attention of layer {number}")
-        found.append(layer._replace(gradient=gradient))
-    return found
+    return [layer._replace(gradient=gradient) for layer, gradient in zip(layers, each, strict=True)]
 
 
 def _explain_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer], dims: Shape) -> Explanation:
@@ -222,7 +218,10 @@ def _explain_layers(model: nn.Module, plan: Plan, layers: Sequence[WindowLayer],
             _check_all_read(model, plan, layers[-1])
         field, importance = _apply_head_rule(plan.rule, layers, _start_field(model, plan, layers[-1]))
     else:
-        field = _sweep_layers(plan.sweep, layers, _start_field(model, plan, layers[-1]))
+        field, sweep = _start_field(model, plan, layers[-1]), plan.sweep
+        assert sweep is not None
+        for layer in reversed(layers):
+            field = layer.field(layer.sweep(sweep, layer.relevance(field)))
     check_finite(field, "relevance")
     lacks_gradient = not all(layer.has_gradient().any(1).all() for layer in layers if layer.gradient is not NOTHING)
     return Explanation(field.flatten(1), importance, FieldGrid(tuple(field.shape[1:]), dims), lacks_gradient)
@@ -244,13 +243,6 @@ def _check_all_read(model: nn.Module, plan: Plan, last: WindowLayer) -> None:
             f"Expected the target to read all {'x'.join(map(str, last.shape))} places after the last layer of "
             f"{type(model).__name__}, but it reads some alone. Say with tokens= where relevance begins."
         )
-
-
-def _sweep_layers(sweep: Any, layers: Sequence[WindowLayer], field: Tensor) -> Tensor:
-    """Return the relevance (N, rows, columns) below the layers."""
-    for layer in reversed(layers):
-        field = layer.field(layer.sweep(sweep, layer.relevance(field)))
-    return field
 
 
 def _apply_head_rule(rule: HeadRule, layers: Sequence[WindowLayer], field: Tensor) -> tuple[Tensor, Importance | None]:
