@@ -249,7 +249,7 @@ def expected_start(reads, tokens, patches):
 def tokens_after_the_last_layer(model, forward, images):
     """The tokens (N, T, hidden) as the last layer returns them, and the logits made of them."""
     kept = []
-    last = transformer_layers(model, 3)[-1]
+    last = transformer_layers(model)[-1]
     handle = last.register_forward_hook(lambda *args: kept.append(args[-1]))
     logits = forward(images)
     handle.remove()

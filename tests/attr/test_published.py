@@ -68,7 +68,7 @@ def test_attention_after_the_last_layer_is_not_taken_for_it(images, name, norm):
     """That of the text, which runs last, and of SigLIP's pooling."""
     model, forward = with_text(name)
     normed = []
-    handle = transformer_layers(model.vision_model, 3)[-1].layer_norm1.register_forward_hook(
+    handle = transformer_layers(model.vision_model)[-1].layer_norm1.register_forward_hook(
         lambda module, args, output: normed.append(output)
     )
     score = forward(images)[:, 1].sum()

@@ -22,28 +22,23 @@ READERS = ("decode", "neck", "segmentation", "upernet")
 OTHER_LISTS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 
 
-def transformer_layers(model: nn.Module | ModelInfo, count: int | None = None) -> list[nn.Module]:
-    """Return the vision tower's layers, first to last: ``count`` of them, or the longest list.
+def transformer_layers(model: nn.Module | ModelInfo) -> list[nn.Module]:
+    """Return the vision tower's layers, first to last, of the longest list.
 
     Layers are the children of one ``nn.ModuleList`` or ``nn.Sequential``, have one class and contain attention. Of
     several lists, the one nearest to a patch embedding is chosen, which excludes CLIP's text tower. None, or more than
     one, raises ValueError.
     """
     info = inspect_model(model)
-    stacks = {
-        name: layers
-        for name, module in info.named.items()
-        if (layers := _layers_in(module, _has_attention)) and count in (None, len(layers))
-    }
+    stacks = {name: layers for name, module in info.named.items() if (layers := _layers_in(module, _has_attention))}
     embeddings = [name for name, module in info.named.items() if is_patch_embedding(module)]
     depths = {name: max((_shared_depth(name, other) for other in embeddings), default=0) for name in stacks}
     ranks = {name: (depths[name], len(layers)) for name, layers in stacks.items()}
     best = [name for name in stacks if ranks[name] == max(ranks.values())]
     outer = [name for name in best if not any(_is_within(other, name) for other in best)]
     if len(outer) != 1:
-        several = "" if count is None else f"{count} "
         raise ValueError(
-            f"Expected one nn.ModuleList or nn.Sequential of {several}layers of one class, each with attention, in "
+            f"Expected one nn.ModuleList or nn.Sequential of layers of one class, each with attention, in "
             f"{type(info.model).__name__}, but found {', '.join(outer) or 'none'}. Methods that read the tokens "
             "between the layers need it; of a model with several towers, pass the one that sees the image."
         )

@@ -68,7 +68,8 @@ def start_relevance(model: nn.Module | ModelInfo, grid: PatchGrid, tokens: int, 
     prefix = tokens - grid.patches
     info = inspect_model(model)
     cls = _cls_tokens(info, prefix)
-    parts = _parts(start) or _reads(info) or (("cls",) if cls else ("patches",))
+    reads = next(filter(None, (_module_reads(module, values) for module, values in info.modules)), ())
+    parts = _parts(start) or reads or (("cls",) if cls else ("patches",))
     relevance = torch.zeros(tokens, dtype=torch.float64, device="cpu")
     for part in parts:
         if isinstance(part, tuple):
@@ -90,12 +91,8 @@ def _parts(start: Start | None) -> tuple[str | Patch, ...]:
     return tuple(start) if isinstance(start, list) else (start,)
 
 
-def _reads(info: ModelInfo) -> tuple[str, ...]:
-    """Return the classifier's tokens by the model's attributes, or nothing if unknown."""
-    return next(filter(None, (_module_reads(module, values) for module, values in info.modules)), ())
-
-
 def _module_reads(module: nn.Module, values: dict[str, Any]) -> tuple[str, ...]:
+    """Return the classifier's tokens by a module's attributes, or nothing if unknown."""
     for kind in type(module).__mro__:
         if kind.__name__ in READS:
             return READS[kind.__name__]

@@ -5,7 +5,7 @@ Letters in shapes: N examples, L layers.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +34,6 @@ COUNT_NO_EXAMPLES = frozenset(
 ) | {"VideoMAELayer", "VivitLayer", "YolosLayer"}
 
 
-class CapturedValues(NamedTuple):
-    """The result of a forward pass."""
-
-    values: list[MixedValues]
-    maps: list[Shape]
-    logits: Tensor  # (L·N, ...) where each layer has logits of its own
-    layers: int = 1  # L, or 1
-
-
 def explain_values(
     model: nn.Module, forward_func: Logits, plan: Plan, inputs: Tensor, request: Request
 ) -> list[Explanation]:
@@ -54,48 +45,45 @@ def explain_values(
     further arguments.
     """
     arguments = _format_additional_forward_args(request.additional_forward_args) or ()
-    captured = _capture(model, forward_func, inputs, arguments)
-    scores = torch.stack(plan.score(captured.logits).chunk(captured.layers)).sum(0)
-    logits = captured.logits.chunk(captured.layers)[-1].detach()
+    mode, output, layers = _capture(model, forward_func, inputs, arguments)
+    scores = torch.stack(plan.score(output).chunk(layers)).sum(0)
+    logits = output.chunk(layers)[-1].detach()
     targets = request.targets_for(logits, len(inputs))
-    values = _values_from(captured, plan.start_layer)
-    positions, dims = find_positions(model, inputs, arguments, captured.maps)
+    values = _values_from(mode.values, plan.start_layer)
+    positions, dims = find_positions(model, inputs, arguments, list(mode.maps))
     explanations = []
     for number, target in enumerate(targets, 1):
         selected = select(scores, target, request.contrast)
         # Of layers apart, the graph from the score ends at their values, and what moves them lies before.
-        retains = number < len(targets) or captured.layers == 1
+        retains = number < len(targets) or layers == 1
         tensors = [mixed.value for mixed in values]
         each = gradients(selected, tensors, retains, allow_unused=True) if tensors else ()
-        explanations.append(_explain_on_grid(model, captured, values, each, positions, dims)._replace(logits=logits))
+        with without_autocast(logits.device.type):
+            explanation = _explain_on_grid(model, mode, values, each, positions, dims)
+        explanations.append(explanation._replace(logits=logits))
     return explanations
 
 
-def _values_from(captured: CapturedValues, start_layer: int) -> list[MixedValues]:
+def _values_from(values: Sequence[MixedValues], start_layer: int) -> list[MixedValues]:
     """Return the values of the layers from the first that counts on."""
-    numbers = list(dict.fromkeys(mixed.layer for mixed in captured.values))
+    numbers = list(dict.fromkeys(mixed.layer for mixed in values))
     first = first_layer(start_layer, len(numbers)) if numbers else 0
-    return [mixed for mixed in captured.values if mixed.layer in numbers[first:]]
+    return [mixed for mixed in values if mixed.layer in numbers[first:]]
 
 
 def _explain_on_grid(
     model: nn.Module,
-    captured: CapturedValues,
+    mode: ValueMode,
     values: Sequence[MixedValues],
     gradients: Sequence[Tensor | None],
     positions: Positions,
     dims: Shape,
 ) -> Explanation:
-    with without_autocast(captured.logits.device.type):
-        products = [
-            positions.field(mixed, gradient)
-            for mixed, gradient in zip(values, gradients, strict=True)
-            if gradient is not None
-        ]
-        placed = [product for product in products if product is not None]
-        if not placed or len(placed) < len(products):
-            raise _no_places_captured_error(model, captured, positions)
-        relevance = _sum_of_layers(placed)
+    pairs = [(mixed, gradient) for mixed, gradient in zip(values, gradients, strict=True) if gradient is not None]
+    placed = [product for mixed, gradient in pairs if (product := positions.field(mixed, gradient)) is not None]
+    if not placed or len(placed) < len(pairs):
+        raise _no_places_captured_error(model, mode, positions)
+    relevance = _sum_of_layers(placed)
     check_finite(relevance, "relevance")
     grid = positions.kind(finest(tuple(product.field.shape[1:]) for product in placed), dims)
     lacks_gradient = any(not product.field.any() for product in placed)
@@ -111,20 +99,19 @@ def _sum_of_layers(placed: Sequence[PlacedTokens]) -> Tensor:
     return torch.cat([torch.stack(others).sum(0), field.flatten(1)], 1)
 
 
-def _capture(model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]) -> CapturedValues:
-    """Run forward, layers apart where the model's structure has stages of layers that follow one another."""
+def _capture(
+    model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any]
+) -> tuple[ValueMode, Tensor, int]:
+    """Run forward; return the values, the logits (L·N, ...) and L: layers, where each has logits of its own, or 1."""
     check_deterministic(model)
     stages = find_stages(model)
     captured = _capture_apart(model, forward_func, inputs, arguments, stages) if stages else None
-    if captured is None:
-        mode, logits = run_together(model, forward_func, inputs, arguments)
-        return CapturedValues(mode.values, list(mode.maps), logits)
-    return captured
+    return captured or (*run_together(model, forward_func, inputs, arguments), 1)
 
 
 def _capture_apart(
     model: nn.Module, forward_func: Logits, inputs: Tensor, arguments: Sequence[Any], stages: list[list[nn.Module]]
-) -> CapturedValues | None:
+) -> tuple[ValueMode, Tensor, int] | None:
     """Run forward, each layer with logits of its own; None if the pass shows that layers cannot be apart.
 
     The other layers' outputs are more examples. Models count their examples at the start, but for those that are known
@@ -150,7 +137,7 @@ def _capture_apart(
         return None
     check_rows(logits, len(inputs), layers)
     check_forward(forward_func, model, logits, mode.streams.start, passing.entries[0].grad_fn, inputs)
-    return CapturedValues(mode.values, list(mode.maps), logits, layers)
+    return mode, logits, layers
 
 
 def run_together(
@@ -219,16 +206,16 @@ def _one_size(sizes: Tensor) -> tuple[int, int]:
     return rows, columns
 
 
-def _no_places_captured_error(model: nn.Module, captured: CapturedValues, positions: Positions) -> RuntimeError:
+def _no_places_captured_error(model: nn.Module, mode: ValueMode, positions: Positions) -> RuntimeError:
     name = type(model).__name__
-    if not captured.values:
+    if not mode.values:
         check_not_traced(model)
         return RuntimeError(
             f"No attention was met in {name} of what is computed from the inputs: it calls neither "
             "torch.nn.functional.scaled_dot_product_attention nor torch.nn.MultiheadAttention, nor multiplies values "
             "by a softmax. Models without attention cannot be explained."
         )
-    shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in captured.values))
+    shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in mode.values))
     grids = ", ".join("x".join(map(str, shape)) for shape in positions.grids.shapes) or "none"
     return RuntimeError(
         f"Expected attention of {name} over the places of a grid that a convolution cuts its inputs into ({grids}), "

@@ -37,17 +37,12 @@ class SkippedLayers:
         self.rows = 0  # of a slot
         self.entered = 0  # rows of all slots
 
-    @property
-    def count(self) -> int:
-        """Number of layers."""
-        return self.starts[-1]
-
     def enter(self, stage: int, place: int, tokens: Tensor) -> Tensor:
         """Return the layer's input, by the tokens (slots·N, ...) that come to it."""
         if place:
             self.is_separable &= tokens is self.outputs[-1]
             return self._alone(tokens)
-        slots = self.count if self.is_whole else max(self.starts[stage], 1)
+        slots = self.starts[-1] if self.is_whole else max(self.starts[stage], 1)
         if len(tokens) % slots:
             self.is_separable, slots = False, 1
         self.rows, self.entered = len(tokens) // slots, len(tokens)
@@ -69,7 +64,7 @@ class SkippedLayers:
             return tokens
         slots = [*([] if self.carried is None else [self.carried]), *self.outputs]
         if self.is_whole:
-            slots += [tokens.detach()] * (self.count - self.starts[stage + 1])
+            slots += [tokens.detach()] * (self.starts[-1] - self.starts[stage + 1])
         self.is_separable &= len({slot.shape[1:] for slot in slots}) == 1  # timm's Hiera merges tokens within its list
         return torch.cat(slots if self.is_separable else [tokens] * (self.entered // self.rows))
 

@@ -160,7 +160,7 @@ def parts(model, forward, inputs, begin):
 @pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
 def test_input_times_gradient_and_the_biases_sum_to_the_logit_at_every_layer(name):
     model, forward = make_ready(name)
-    inputs, layers = pixels(), transformer_layers(model, 3)
+    inputs, layers = pixels(), transformer_layers(model)
     logit, total = parts(model, forward, inputs, inputs)
     assert_close(total, logit, rtol=1e-9, atol=1e-9)
     for layer in range(3):
