@@ -29,11 +29,14 @@ def test_gradient_checkpointing(vit, images):
         GMARAttribution(vit.train()).attribute(images, 3)
 
 
+MAKE = {**{name: METHODS[name].make for name in PUBLIC}, "published-gmar": partial(get_method, "published-gmar")}
+EVERY_METHOD = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("examples", [1, 4])
-@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
-def test_two_models(name, examples, others, vit, images):
-    make = METHODS[name].make if name in METHODS else partial(get_method, name)
+@EVERY_METHOD
+def test_two_models(make, examples, others, vit, images):
     for other in others:
         for forward in (
             lambda pixels, other=other: vit(pixels).logits + other(pixels),
@@ -55,9 +58,8 @@ def weighted(model, other):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
-def test_a_second_model_that_no_gradient_shows(name, others, vit, images):
-    make = METHODS[name].make if name in METHODS else partial(get_method, name)
+@EVERY_METHOD
+def test_a_second_model_that_no_gradient_shows(make, others, vit, images):
     for forward in weighted(vit, others[0]):
         with pytest.raises(
             RuntimeError, match=r"forward_func must run one model|attention .*layer|pass does not know what the func"
@@ -97,9 +99,8 @@ KEPT = {
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("name", [*PUBLIC, "published-gmar"])
-def test_rows_that_are_moved(name, vit, images):
-    make = METHODS[name].make if name in METHODS else partial(get_method, name)
+@EVERY_METHOD
+def test_rows_that_are_moved(make, vit, images):
     for forward in MOVED.values():
         with pytest.raises(RuntimeError, match="forward_func must keep the examples in their order"):
             make(vit, forward_func=partial(forward, vit)).attribute(images, 3)

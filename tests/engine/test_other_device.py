@@ -22,25 +22,18 @@ NEEDED = "_setup_privateuseone_for_python_backend"
 
 
 @pytest.mark.skipif(not hasattr(backend_registration, NEEDED), reason="this torch knows no devices written in Python")
-def test_every_method():
-    """See ``elsewhere.py``, which has a whole model there, and then a part of one. In a process of its own, as torch
-    takes one such device only."""
-    script = [sys.executable, str(TESTS / "engine" / "elsewhere.py"), "ViT"]
-    done = subprocess.run(script, capture_output=True, text=True, env={**_environment(), "OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize(
+    ("script", "parts"),
+    [
+        ("engine/elsewhere.py", ["ViT"]),
+        ("calls_elsewhere.py", ["metrics", "captums", "heads", "evaluations", "commands"]),
+    ],
+)
+def test_every_method_and_the_rest_of_the_library(script, parts):
+    """Run the scripts in processes of their own, as torch takes one such device only."""
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, TESTS / script, *parts], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-2000:]
-
-
-@pytest.mark.skipif(not hasattr(backend_registration, NEEDED), reason="this torch knows no devices written in Python")
-def test_the_rest_of_the_library():
-    """See ``calls_elsewhere.py``."""
-    parts = "metrics", "captums", "heads", "evaluations", "commands"
-    script = [sys.executable, str(TESTS / "calls_elsewhere.py"), *parts]
-    done = subprocess.run(script, capture_output=True, text=True, env={**_environment(), "OMP_NUM_THREADS": "1"})
-    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-2000:]
-
-
-def _environment():
-    return {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -74,30 +74,37 @@ def test_the_caller_s_autocast_does_not_reach_our_own_arithmetic(name, vit, imag
         assert_close(METHODS[name].make(vit).relevance(images, 3), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [torch.Tensor.detach, lambda logits: torch.zeros_like(logits)])
-def test_a_target_that_depends_on_nothing(vit, images, change):
-    with pytest.raises(RuntimeError, match="Attention layer 2 got no gradient: the target does not depend on it"):
-        GMARAttribution(Wrapped(vit, change)).attribute(images, 3)
+class Unread(TimmLike):
+    """Nobody reads the output of its last attention."""
+
+    def encode(self, inputs):
+        tokens = super().encode(inputs)
+        self.attend(tokens[:, None], tokens[:, None], tokens[:, None])
+        return tokens
 
 
-def test_a_layer_that_is_cut_off(images):
-    class CutOff(TimmLike):
-        def attend(self, q, k, v):
-            return super().attend(q, k, v).detach()
+class Quantised(TimmLike):
+    """No gradient passes its layers, as those that are quantised for speed on processors."""
 
-    with pytest.raises(RuntimeError, match="Expected attention layer 1 to depend on layer 0"):
-        GMARAttribution(CutOff()).attribute(images, 3)
+    def encode(self, inputs):
+        return super().encode(inputs).detach().requires_grad_()
 
 
-def test_a_last_layer_that_nobody_reads(images):
-    class Unread(TimmLike):
-        def encode(self, inputs):
-            tokens = super().encode(inputs)
-            self.attend(tokens[:, None], tokens[:, None], tokens[:, None])
-            return tokens
-
-    with pytest.raises(RuntimeError, match="Attention layer 2 got no gradient: the target does not depend on it"):
-        GMARAttribution(Unread()).attribute(images, 3)
+@pytest.mark.parametrize(
+    ("layer", "make"),
+    [
+        (2, lambda vit: Wrapped(vit, torch.Tensor.detach)),
+        (2, lambda vit: Wrapped(vit, torch.zeros_like)),
+        (2, lambda vit: Unread()),
+        (1, lambda vit: Quantised()),
+    ],
+    ids=["detached", "zeros", "unread", "quantised"],
+)
+@pytest.mark.parametrize("implementation", ["blocks", "batched"])
+def test_a_target_that_does_not_depend_on_a_layer(vit, images, layer, make, implementation):
+    method = implemented(GMARAttribution(make(vit)), implementation)
+    with pytest.raises(RuntimeError, match=f"Attention layer {layer} got no gradient: the target does not depend on"):
+        method.attribute(images, 3)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +142,6 @@ def test_layers_before_the_start_layer_are_not_met_again(vit, images):
     assert_close(GMARAttribution(vit, start_layer=1).relevance(images, 3), expected, rtol=0, atol=0)
     with pytest.raises(FloatingPointError, match="The gradient at attention layer 0 must be finite"):
         GMARAttribution(vit).attribute(images, 3)
-
-
-def test_layers_that_do_not_let_gradients_pass(images):
-    """As layers quantised for speed on processors do not."""
-
-    class Quantised(TimmLike):
-        def encode(self, inputs):
-            return super().encode(inputs).detach().requires_grad_()
-
-    with pytest.raises(RuntimeError, match="Attention layer 1 got no gradient: the target does not depend on it"):
-        GMARAttribution(Quantised()).attribute(images, 3)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from families import TorchEncoder
 from methods import METHODS, PUBLIC
-from oracle import Dense, attention_rollout, gradient_rollout
+from oracle import Dense, attention_rollout, gmar, gradient_rollout, written_out
 from torch import nn
 from torch.testing import assert_close
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -55,30 +56,12 @@ class Wrapped(nn.Module):
         return self.change(self.vit(inputs).logits)
 
 
-def dense_rollout(model, images, target):
-    """GMAR of a TimmLike model, with softmax and gradients written out."""
-    kept = []
-
-    def attend(q, k, v):
-        kept.append((q @ k.mT / 12**0.5).softmax(-1))
-        return kept[-1] @ v
-
-    model.attend = attend
-    gradients = torch.autograd.grad(model(images)[:, target].sum(), kept)
-    del model.attend
-    rollout = torch.eye(kept[0].shape[-1])
-    for attention, gradient in zip(kept, gradients, strict=True):
-        weights = gradient.abs().sum((-1, -2), keepdim=True)
-        fused = (weights / weights.sum(1, keepdim=True) * attention).sum(1)
-        rollout = (fused + torch.eye(fused.shape[-1])) / 2 @ rollout
-    return rollout[:, 0, -16:].detach()
-
-
 @pytest.mark.parametrize("prefix", [1, 2, 5])
 def test_a_model_without_config(images, prefix):
     model = TimmLike(prefix=prefix)
-    relevance = GMARAttribution(model).relevance(images, 3)
-    assert_close(relevance.flatten(1), dense_rollout(model, images, 3), rtol=1e-5, atol=1e-7)
+    dense = written_out(model, lambda copied, inputs: copied(inputs), images, [3] * 4)
+    expected = gmar(dense.attention, dense.gradient, "l1")[:, 0, -16:].float()
+    assert_close(GMARAttribution(model).relevance(images, 3).flatten(1), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_user_s_own_module_around_a_vit(vit, images):
@@ -282,23 +265,10 @@ def spoil(output):
     return (hidden, *rest) if isinstance(output, tuple) else hidden
 
 
-class TokensFirst(TimmLike):
-    def __init__(self, batch_first):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(24, 2, 48, batch_first=batch_first)
-        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
-        self.batch_first = batch_first
-
-    def forward(self, inputs):
-        tokens = self.tokens(inputs)
-        if self.batch_first:
-            return self.head(self.encoder(tokens)[:, 0])
-        return self.head(self.encoder(tokens.transpose(0, 1))[0])
-
-
 @pytest.mark.parametrize("name", PUBLIC)
 def test_tokens_first(name, images):
-    usual, tokens_first = TokensFirst(True).eval(), TokensFirst(False).eval()
+    options = {"prefix": 1, "read": lambda tokens: tokens[:, 0]}
+    usual, tokens_first = (TorchEncoder(**options, batch_first=batch_first).eval() for batch_first in (True, False))
     tokens_first.load_state_dict(usual.state_dict())
     expected = METHODS[name].make(usual).relevance(images, 3)
     assert_close(METHODS[name].make(tokens_first).relevance(images, 3), expected)

@@ -35,30 +35,57 @@ def test_a_text_tower_of_the_image_s_shape(name, text_first, tokens, images):
     assert_close(METHODS[name].make(model, forward_func=forward).relevance(images, 3), expected)
 
 
+class Windowed(TimmLike):
+    def encode(self, inputs):
+        tokens = self.tokens(inputs)
+        windows = tokens[:, 1:].reshape(-1, 1, 4, 24)
+        windows = self.attend(windows, windows, windows).reshape(len(inputs), 16, 24)
+        tokens = torch.cat([tokens[:, :1], windows], 1)[:, None]
+        return self.attend(tokens, tokens, tokens)[:, 0]
+
+
+class Detached(TimmLike):
+    def tokens(self, inputs):
+        return super().tokens(inputs).detach()
+
+
+class Halved(TimmLike):
+    def tokens(self, inputs):
+        return super().tokens(inputs)[:, :10]
+
+
+class Dropping(TimmLike):
+    def encode(self, inputs):
+        tokens = super().encode(inputs)[:, None, :9]
+        return self.attend(tokens, tokens, tokens)[:, 0]
+
+
+class Parallel(TimmLike):
+    def forward(self, inputs):
+        first, second = (qkv(self.tokens(inputs)).unflatten(-1, (3, 2, 12)).permute(2, 0, 3, 1, 4) for qkv in self.qkv)
+        return self.head((self.attend(*first) + self.attend(*second)).sum((1, 2)).repeat(1, 2))
+
+
+class CutOff(TimmLike):
+    def attend(self, q, k, v):
+        return super().attend(q, k, v).detach()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Windowed, r"before the first such layer came one with queries of shape \(16, 1, 4, 24\)"),
+        (Detached, r"but not over what is computed from the inputs\. Does"),
+        (Halved, "Expected attention over 16 patch tokens, a 4x4 grid, of 4 examples, but Halved"),
+        (Dropping, r"over 17 tokens, but after layer 1 came one with queries of shape \(4, 1, 9, 24\)"),
+        (Parallel, "Expected attention layer 1 to depend on layer 0"),
+        (CutOff, "Expected attention layer 1 to depend on layer 0"),
+    ],
+)
 @pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout])
-def test_windows_before_a_global_layer(make, images):
-    class Windowed(TimmLike):
-        def encode(self, inputs):
-            tokens = self.tokens(inputs)
-            windows = tokens[:, 1:].reshape(-1, 1, 4, 24)
-            windows = self.attend(windows, windows, windows).reshape(len(inputs), 16, 24)
-            tokens = torch.cat([tokens[:, :1], windows], 1)[:, None]
-            return self.attend(tokens, tokens, tokens)[:, 0]
-
-    with pytest.raises(
-        RuntimeError, match=r"before the first such layer came one with queries of shape \(16, 1, 4, 24\)"
-    ):
-        make(Windowed()).attribute(images, 3)
-
-
-@pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout])
-def test_a_detached_patch_embedding(make, images):
-    class Detached(TimmLike):
-        def tokens(self, inputs):
-            return super().tokens(inputs).detach()
-
-    with pytest.raises(RuntimeError, match=r"but not over what is computed from the inputs\. Does"):
-        make(Detached()).attribute(images, 3)
+def test_attention_that_is_refused(make, model, message, images):
+    with pytest.raises(RuntimeError, match=message):
+        make(model()).attribute(images, 3)
 
 
 class TwoPools(TimmLike):
@@ -176,46 +203,11 @@ def test_weights_of_multihead_attention(images):
         GMARAttribution(model).attribute(images, 3)
 
 
-def test_attention_that_is_not_over_the_grid(images):
-    class Halved(TimmLike):
-        def tokens(self, inputs):
-            return super().tokens(inputs)[:, :10]
-
-    with pytest.raises(
-        RuntimeError, match=r"Expected attention over 16 patch tokens, a 4x4 grid, of 4 examples, but Halved"
-    ):
-        GMARAttribution(Halved()).attribute(images, 3)
-
-
 def test_a_wrong_grid(vit, images):
     """A patch size that is not the model's must not pass with the surplus taken for prefix tokens."""
     vit.config.patch_size = 16
     with pytest.raises(RuntimeError, match=r"Expected attention over 4 patch tokens, a 2x2 grid.*\(4, 3, 17, 8\)"):
         GMARAttribution(vit).attribute(images, 3)
-
-
-def test_tokens_dropped_on_the_way(images):
-    class Pruned(TimmLike):
-        def encode(self, inputs):
-            tokens = super().encode(inputs)[:, None, :9]
-            return self.attend(tokens, tokens, tokens)[:, 0]
-
-    with pytest.raises(
-        RuntimeError, match=r"over 17 tokens, but after layer 1 came one with queries of shape \(4, 1, 9, 24\)"
-    ):
-        GMARAttribution(Pruned()).attribute(images, 3)
-
-
-def test_layers_side_by_side(images):
-    class Parallel(TimmLike):
-        def forward(self, inputs):
-            first, second = (
-                qkv(self.tokens(inputs)).unflatten(-1, (3, 2, 12)).permute(2, 0, 3, 1, 4) for qkv in self.qkv
-            )
-            return self.head((self.attend(*first) + self.attend(*second)).sum((1, 2)).repeat(1, 2))
-
-    with pytest.raises(RuntimeError, match="Expected attention layer 1 to depend on layer 0"):
-        GMARAttribution(Parallel()).attribute(images, 3)
 
 
 def test_a_model_that_runs_twice(make_vit, images):

@@ -14,9 +14,9 @@ from captum_gmar.engine.kernels import triton_reduction
 from captum_gmar.engine.kernels.fused import log_sums
 from captum_gmar.engine.kernels.reduction import LayerGradient, Reduction
 from captum_gmar.engine.kernels.triton_reduction import is_readable, read_by_kernel
+from engine.kernels.test_dispatch import MATRICES, dense
 
 TOKENS = 70  # two tiles, the second of which is not full
-MATRICES = ("attention", "product", "positive", "positive gradient")
 
 
 def random_layer(size=16, precision=torch.float32, mask=None, key_heads=2, tokens=TOKENS, examples=1):
@@ -27,31 +27,12 @@ def random_layer(size=16, precision=torch.float32, mask=None, key_heads=2, token
     return LayerGradient(*tensors, mask, 0.7 * size**-0.5), torch.rand(examples, tokens, generator=random)
 
 
-def dense(layer, row):
-    """All that can be read of it, in float64."""
-    query, key, value, grad_output = (t.double() for t in layer[:4])
-    key, value = (t.repeat_interleave(2 // t.shape[1], 1) for t in (key, value))
-    scores = layer.scale * query @ key.mT
-    if layer.mask is not None:
-        scores = scores.masked_fill(~layer.mask, -torch.inf) if layer.mask.dtype == torch.bool else scores + layer.mask
-    a, g = scores.softmax(-1).nan_to_num(0), grad_output @ value.mT
-    matrices = dict(zip(MATRICES, (a, a * g, (a * g).clamp(min=0), g.clamp(min=0)), strict=True))
-    rows = {name: torch.einsum("ni,nhij->nhj", row.double(), matrix) for name, matrix in matrices.items()}
-    norms = {"l1": g.abs(), "l2": g.square(), "positive": g.clamp(min=0)}
-    norms = {name: matrix.sum((-2, -1)) ** (0.5 if name == "l2" else 1) for name, matrix in norms.items()}
-    return rows, norms, {name: matrix.sum(-1) for name, matrix in matrices.items()}
-
-
 def assert_reads(layer, row, matrix, norm=None, totals=None, rtol=1e-5):
-    heads = read_by_kernel(layer, Reduction(row, matrix, norm, totals))
-    names = matrix, norm, totals
-    for found, of_names, name in zip(heads, dense(layer, row), names, strict=True):
-        exact = of_names.get(name)
-        if exact is None:
-            assert found.numel() == 0
-        else:
-            assert found.dtype == torch.float32
-            torch.testing.assert_close(found.double(), exact, rtol=rtol, atol=1e-6 * float(exact.abs().max()))
+    reduction = Reduction(row, matrix, norm, totals)
+    for found, exact in zip(read_by_kernel(layer, reduction), dense(layer, reduction), strict=True):
+        assert found.dtype == torch.float32
+        largest = float(exact.abs().max()) if exact.numel() else 0
+        torch.testing.assert_close(found.double(), exact.double(), rtol=rtol, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from captum_gmar.engine.kernels.batched import readers
 from captum_gmar.engine.kernels.dispatch import IMPLEMENTATIONS, LayerGradient, read_layer
 from captum_gmar.engine.kernels.reduction import NOTHING, HeadSums, Reduction
 
@@ -22,29 +23,40 @@ def layer_gradient(examples=2, heads=3, tokens=11, dim=8, dtype=torch.float64, m
 
 
 def dense(layer, reduction):
-    """The answer by the formulas."""
+    """The answer by the formulas, in float64."""
     query, key, value, grad_output = (tensor.double() for tensor in layer[:4])
+    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
     scores = query @ key.mT * layer.scale
     if layer.mask is not None:
-        scores = scores.masked_fill(~layer.mask, -torch.inf)
-    attention, gradient = scores.softmax(-1).nan_to_num(0), grad_output @ value.mT
-    matrices = [attention, attention * gradient, (attention * gradient).clamp(min=0), gradient.clamp(min=0)]
-    rows = norms = NOTHING
-    if reduction.matrix is not None:
-        rows = (reduction.row.double()[:, None, None] @ matrices[MATRICES.index(reduction.matrix)]).squeeze(-2)
-    if reduction.norm is not None:
-        norms = torch.linalg.vector_norm(gradient, int(reduction.norm[1]), dim=(-2, -1))
-    return HeadSums(rows, norms)
+        scores = scores.masked_fill(~layer.mask, -torch.inf) if layer.mask.dtype == torch.bool else scores + layer.mask
+    a, g = scores.softmax(-1).nan_to_num(0), grad_output @ value.mT
+    matrices = dict(zip(MATRICES, (a, a * g, (a * g).clamp(min=0), g.clamp(min=0)), strict=True))
+    norms = {"l1": g.abs(), "l2": g.square(), "positive": g.clamp(min=0)}
+    row, matrix, norm, totals = reduction
+    return HeadSums(
+        NOTHING if matrix is None else torch.einsum("ni,nhij->nhj", row.double(), matrices[matrix]),
+        NOTHING if norm is None else norms[norm].sum((-2, -1)) ** (0.5 if norm == "l2" else 1),
+        NOTHING if totals is None else matrices[totals].sum(-1),
+    )
+
+
+def read_in_a_batch(layer, reduction):
+    """The second of two layers, which are alike where there is no mask."""
+    other = layer._replace(query=layer.key, key=layer.query, mask=None)
+    return readers([other, layer])[1](reduction)
+
+
+WAYS = {**IMPLEMENTATIONS, "batched": (lambda layer, reduction: True, read_in_a_batch)}
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("norm", [None, *NORMS])
 @pytest.mark.parametrize("matrix", [None, *MATRICES])
-@pytest.mark.parametrize("way", IMPLEMENTATIONS)
+@pytest.mark.parametrize("way", WAYS)
 def test_the_dense_numbers(way, matrix, norm, masked):
     layer, row = layer_gradient(masked=masked)
     reduction = Reduction(None if matrix is None else row, matrix, norm)
-    is_open, read = IMPLEMENTATIONS[way]
+    is_open, read = WAYS[way]
     if is_open(layer, reduction):
         assert_close(read(layer, reduction), dense(layer, reduction))
 

@@ -1,4 +1,4 @@
-"""Layers watched beside torch's own backward against layers in blocks, in models of every kind."""
+"""Layers read beside torch's own backward, or together after it, against layers in blocks, in models of every kind."""
 
 import pytest
 import torch
@@ -24,10 +24,10 @@ IN_THE_PASS = [
 KINDS = [name for name in FAMILIES if not name.startswith("timm ")]
 
 
-def relevance(name, family, implementation):
+def relevance(name, family, implementation, **options):
     model, forward_func = make(family)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    method = get_method(name, model.double(), forward_func=forward_func)
+    method = get_method(name, model.double(), forward_func=forward_func, **options)
     return implemented(method, implementation).explain(images, [3, 1], contrast=2).relevance
 
 
@@ -36,10 +36,15 @@ def test_every_method(name):
     assert_close(relevance(name, "ViT", "fused"), relevance(name, "ViT", "blocks"))
 
 
-@pytest.mark.parametrize("name", ["gmar-l2", "attention-evidence", "gradient-rollout"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("gmar-l2", {}), ("gmar-l1", {}), ("attention-evidence", {}), ("gradient-rollout", {"start_layer": -1})],
+)
 @pytest.mark.parametrize("family", KINDS)
-def test_every_family(name, family):
-    assert_close(relevance(name, family, "fused"), relevance(name, family, "blocks"))
+def test_every_family(name, options, family):
+    expected = relevance(name, family, "blocks", **options)
+    for implementation in ("fused", "batched"):
+        assert_close(relevance(name, family, implementation, **options), expected)
 
 
 @pytest.mark.parametrize(("dtype", "correlation"), [(torch.bfloat16, 0.99), (torch.float16, 0.999)])

@@ -1,6 +1,5 @@
 """The replaced attention against torch's own, forward and backward, and its blocks against the dense matrices."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -22,14 +21,14 @@ def tensors(dtype=torch.float64, examples=3, heads=2, tokens=11, dim=4, device="
     return [t.to(device, dtype).requires_grad_(i < 3) for i, t in enumerate(drawn)]
 
 
-def make_mask(kind, dtype=torch.float64, examples=3, heads=2, tokens=11, device="cpu"):
+def make_mask(kind, examples=3, heads=2, tokens=11):
     generator = torch.Generator().manual_seed(1)
     if kind == "none":
         return None
     if kind == "boolean":
-        return (torch.rand(tokens, tokens, generator=generator) > 0.4).logical_or(torch.eye(tokens).bool()).to(device)
+        return (torch.rand(tokens, tokens, generator=generator) > 0.4).logical_or(torch.eye(tokens).bool())
     shape = (1, heads, tokens, tokens) if kind == "additive" else (examples, 1, 1, tokens)
-    return torch.randn(shape, generator=generator).to(device, dtype)
+    return torch.randn(shape, generator=generator).double()
 
 
 def make_tap(on_blocks, **options):
@@ -52,14 +51,6 @@ def test_equals_torch(kind, scale):
     expected, output = F.scaled_dot_product_attention(*qkv, mask, scale=scale), run(*qkv, mask, scale)
     assert_close(output, expected, rtol=0, atol=0)
     assert_close(torch.autograd.grad(output, qkv, grad_output), torch.autograd.grad(expected, qkv, grad_output))
-
-
-@pytest.mark.usefixtures("block_size")
-@pytest.mark.parametrize("kind", MASKS)
-def test_gradcheck(kind):
-    *qkv, _ = tensors(examples=2, tokens=5, dim=2)
-    mask = make_mask(kind, examples=2, tokens=5)
-    assert torch.autograd.gradcheck(partial(run, mask=mask), qkv)
 
 
 def test_gradient_of_an_additive_mask():

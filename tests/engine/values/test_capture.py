@@ -4,7 +4,6 @@ import pytest
 import torch
 from oracle import log_odds as written_log_odds
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 from captum_gmar.attr.scores import log_odds
@@ -13,29 +12,7 @@ from captum_gmar.engine.plan import Plan
 from captum_gmar.engine.request import Request
 from captum_gmar.engine.values.capture import ValueMode
 from captum_gmar.engine.values.explain import explain_values
-from engine.values.test_explain import make
-
-
-class Mixings(TorchFunctionMode):
-    """Within the block, keeps the values of each attention, however it is computed, and what it gives."""
-
-    def __init__(self):
-        super().__init__()
-        self.kept, self.weights = [], []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
-        if func is nn.functional.scaled_dot_product_attention:
-            self.kept.append((args[2], result))
-        elif name == "grid_sample":
-            self.kept.append((args[0], result))
-        elif name == "softmax":
-            self.weights.append(result)
-        elif name in ("matmul", "einsum", "__matmul__"):
-            operands = args[1] if name == "einsum" else args
-            if any(operands[0] is weights for weights in self.weights):
-                self.kept.append((operands[1], result))
-        return result
+from engine.values.test_explain import Mixings, make
 
 
 @pytest.mark.parametrize(

@@ -156,21 +156,26 @@ def make_sam():
     return SamModel(config).eval().double()
 
 
-class Values(TorchFunctionMode):
-    """The values of attention over 8x8 places, as they come."""
+class Mixings(TorchFunctionMode):
+    """Within the block, keeps the values of each attention, however it is computed, and what it gives."""
 
     def __init__(self):
         super().__init__()
-        self.values = []
+        self.kept, self.weights = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            query, key, value, *others = args
-            value = value.detach().requires_grad_() if not value.requires_grad else value
-            if value.shape[-2] == 64:
-                self.values.append(value)
-            args = query, key, value, *others
-        return func(*args, **(kwargs or {}))
+        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
+        if func is nn.functional.scaled_dot_product_attention:
+            self.kept.append((args[2], result))
+        elif name == "grid_sample":
+            self.kept.append((args[0], result))
+        elif name == "softmax":
+            self.weights.append(result)
+        elif name in ("matmul", "einsum", "__matmul__"):
+            operands = args[1] if name == "einsum" else args
+            if any(operands[0] is weights for weights in self.weights):
+                self.kept.append((operands[1], result))
+        return result
 
 
 def test_segment_anything():
@@ -181,9 +186,10 @@ def test_segment_anything():
     def mean_mask(pixels):
         return model(pixel_values=pixels, input_points=points).pred_masks[:, 0, 0].mean((-2, -1))
 
-    with Values() as captured:
+    with Mixings() as mixings:
         score = mean_mask(image.clone().requires_grad_())
-    gradients = torch.autograd.grad(score.sum(), captured.values)
-    expected = sum((v * g).sum((1, 3)) for v, g in zip(captured.values, gradients, strict=True)).view(1, 8, 8)
+    values = [value for value, _ in mixings.kept if value.shape[-2] == 64]  # of the image's 8x8 places
+    gradients = torch.autograd.grad(score.sum(), values)
+    expected = sum((v * g).sum((1, 3)) for v, g in zip(values, gradients, strict=True)).view(1, 8, 8)
     relevance = AttentionEvidence(model, forward_func=mean_mask).relevance(image)
     assert_close(relevance / relevance.abs().sum(), (expected / expected.abs().sum()).detach())
