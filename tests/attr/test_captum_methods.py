@@ -68,19 +68,19 @@ METHODS += [PublishedGMAR]
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
-def seed():
+def attribute(method, *args, **options):
+    """Call a method with the same random numbers each time."""
     np.random.seed(0)
     torch.manual_seed(0)
+    return method.attribute(*args, **options)
 
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_equals_captum_called_by_hand(name, vit, images):
     ours, options, captums, told = BY_HAND[name]
-    seed()
-    attributions = ours(vit).attribute(images, TARGETS, **options)
-    seed()
+    attributions = attribute(ours(vit), images, TARGETS, **options)
     by_hand = captums(lambda pixels: vit(pixels).logits)
-    expected = by_hand.attribute(images.clone().requires_grad_(), target=TARGETS, **told)
+    expected = attribute(by_hand, images.clone().requires_grad_(), target=TARGETS, **told)
     assert expected.abs().max() > 0
     assert_close(attributions, expected.detach(), atol=1e-6, rtol=1e-4)
 
@@ -193,35 +193,24 @@ def test_grad_cam_of_a_compiled_model(vit, images):
 
 @every_method
 def test_forms_of_target(method, vit, images):
-    def attribute(inputs, *args, **kwargs):
-        seed()
-        return method(vit).attribute(inputs, *args, **kwargs)
-
-    expected = attribute(images, 3)
+    expected = attribute(method(vit), images, 3)
     for same in (torch.tensor(3), torch.tensor([3]), (3,), [3] * 4, torch.full((4,), 3), [(3,)] * 4):
-        assert_close(attribute(images, same), expected)
-    assert_close(attribute(images, target=3, additional_forward_args=(None,)), expected)
-    assert not attribute(images, 0).equal(expected)
+        assert_close(attribute(method(vit), images, same), expected)
+    assert_close(attribute(method(vit), images, target=3, additional_forward_args=(None,)), expected)
+    assert not attribute(method(vit), images, 0).equal(expected)
     without_target = "Target not provided when necessary|Expected one output per example where no target is given"
     with pytest.raises((AssertionError, ValueError), match=without_target):
-        attribute(images)
+        method(vit).attribute(images)
+    one_output = method(vit, forward_func=lambda pixels: vit(pixels).logits[:, 3])
+    assert_close(attribute(one_output, images), expected)
 
 
-@every_method
-def test_one_output_per_example_needs_no_target(method, vit, images):
-    seed()
-    expected = method(vit).attribute(images, 3)
-    seed()
-    assert_close(method(vit, forward_func=lambda pixels: vit(pixels).logits[:, 3]).attribute(images), expected)
-
-
-@every_method
+@pytest.mark.parametrize("method", [method for method in METHODS if method is not GradientShap])  # which is random
 def test_a_batch_is_its_examples(method, vit, images):
-    if method is not GradientShap:  # which is random
-        batch = method(vit).attribute(images, TARGETS)
-        for example, target in enumerate(TARGETS):
-            single = method(vit).attribute(images[example : example + 1], target)
-            assert_close(single, batch[example : example + 1], atol=1e-5, rtol=1e-4)
+    singles = [method(vit).attribute(image[None], target) for image, target in zip(images, TARGETS, strict=True)]
+    assert_close(torch.cat(singles), method(vit).attribute(images, TARGETS), atol=1e-5, rtol=1e-4)
+    smooth = captum.attr.NoiseTunnel(method(vit)).attribute(images[:1], nt_samples=2, stdevs=0.0, target=TARGETS[0])
+    assert_close(smooth, singles[0], atol=1e-5, rtol=1e-4)
 
 
 @every_method
@@ -241,11 +230,9 @@ def test_results_are_like_the_inputs(method, dtype, vit, images):
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_autograd(method, context, vit, images):
     vit.requires_grad_(False)
-    seed()
-    expected = method(vit).attribute(images, 3)
+    expected = attribute(method(vit), images, 3)
     with context():
-        seed()
-        assert_close(method(vit).attribute(images.clone(), 3), expected)
+        assert_close(attribute(method(vit), images.clone(), 3), expected)
 
 
 @every_method
@@ -259,22 +246,11 @@ def test_nothing_is_changed(method, vit, images):
 
 
 @every_method
-def test_below_a_noise_tunnel(method, vit, images):
-    tunnel = captum.attr.NoiseTunnel(method(vit))
-    seed()
-    smooth = tunnel.attribute(images[:1], nt_samples=2, stdevs=0.0, target=3)
-    if method is not GradientShap:  # which is random
-        assert_close(smooth, method(vit).attribute(images[:1], 3), atol=1e-5, rtol=1e-4)
-
-
-@every_method
 def test_copies(method, vit, images):
     original = method(vit)
-    seed()
-    expected = original.attribute(images[:1], 3)
+    expected = attribute(original, images[:1], 3)
     for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        seed()
-        assert_close(copied.attribute(images[:1], 3), expected)
+        assert_close(attribute(copied, images[:1], 3), expected)
 
 
 def test_convergence_delta(vit, images):

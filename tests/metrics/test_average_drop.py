@@ -4,36 +4,20 @@ import math
 
 import pytest
 import torch
-from torch import nn, tensor
+from torch import tensor
 from torch.testing import assert_close
 
 from captum_gmar.metrics import masked_probability, uniform_map
 from metrics.by_definition import counting
 
 
-@pytest.fixture
-def classifier():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 4 * 6, 5)).eval()
-
-
-@pytest.fixture
-def photos():
-    return 3 * torch.randn(6, 3, 6, 8, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def attributions():
-    return torch.randn(6, 3, 6, 8, generator=torch.Generator().manual_seed(2))
-
-
 def slow_scores(model, image, attribution, target):
     """Compute the three scores of one example by the papers' formulas."""
-    relevance = [[sum(attribution[:, y, x].tolist()) for x in range(8)] for y in range(6)]
+    relevance = [[sum(attribution[:, y, x].tolist()) for x in range(12)] for y in range(8)]
     low, high = min(map(min, relevance)), max(map(max, relevance))
     masked = image.clone()
-    for y in range(6):
-        for x in range(8):
+    for y in range(8):
+        for x in range(12):
             masked[:, y, x] *= (relevance[y][x] - low) / (high - low)
 
     def probability(inputs):
@@ -45,12 +29,12 @@ def slow_scores(model, image, attribution, target):
 
 
 def test_against_the_formulas(classifier, photos, attributions):
-    targets = [3, 0, 4, 1, 2, 0]
+    targets = [3, 0, 4]
     expected = [slow_scores(classifier, *example) for example in zip(photos, attributions, targets, strict=True)]
     found = masked_probability(classifier, photos, attributions, targets)
     for name in ("drop", "increase", "gain"):
         values = tensor([row[name] for row in expected])
-        assert 0 < (values > 0).sum() < 6  # both cases of each formula occur
+        assert 0 < (values > 0).sum() < 3  # both cases of each formula occur
         assert_close(getattr(found, name), values, rtol=1e-4, atol=1e-6)
 
 
@@ -89,13 +73,13 @@ def test_certain_probabilities_give_no_nan():
     assert [float(v) for v in (certain.image, certain.drop, certain.gain)] == [1, 0, 0]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 6, 9])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 9])
 def test_a_batch_equals_its_singles(classifier, photos, attributions, batch_size):
     counted = counting(classifier)
-    given = photos, attributions, tensor([3, 0, 4, 1, 2, 0])
+    given = photos, attributions, tensor([3, 0, 4])
     found = masked_probability(counted, *given, batch_size=batch_size)
     assert_close(tuple(found), tuple(masked_probability(classifier, *given)))
-    assert max(counted.sizes) == min(batch_size, 6)
+    assert max(counted.sizes) == min(batch_size, 3)
 
 
 def test_wrong_arguments(classifier, photos, attributions):
