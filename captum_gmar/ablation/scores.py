@@ -96,10 +96,8 @@ def attention_entropy(
     Limitations: a focused head may be irrelevant to the prediction, and a spread one may be essential.
 
     Args:
-        model (nn.Module): A vision transformer that :class:`~captum_gmar.GMARAttribution` supports.
-        inputs (Tensor): Pixel values (N, channels, height, width).
+        model, inputs, forward_func: As in :func:`gradient_of_mask`; the outputs may be anything.
         target: Ignored; all scores share this argument.
-        forward_func (Callable, optional): Runs ``model`` once. Default: None, the model itself.
 
     Returns:
         Tensor: Entropies (N, layers, heads) in nats, from 0 (each query attends to one token) to ln T (uniform).

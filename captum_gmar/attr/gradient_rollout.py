@@ -27,13 +27,10 @@ class GradientRollout(AttentionAttribution):
     Transformers", ICCV 2021, eq. 5 and 6, https://arxiv.org/abs/2103.15679.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
+        model, start_layer, tokens, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
         head_fusion: "mean", or "gmar": weighted by each head's importance.
         norm: of the gradient, for the head importance of "gmar": "l1" or "l2".
         residual: the weight of R in the first formula; zero or more.
-        start_layer: the first layer that counts; negative ones count from the end.
-        tokens: where relevance begins, as in :class:`~captum_gmar.GMARAttribution`.
-        forward_func: what is explained, if not the model's logits.
 
     Example::
 
@@ -77,9 +74,7 @@ class AttentionGradCAM(AttentionAttribution):
     CVPR 2021, https://arxiv.org/abs/2012.09838.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
-        tokens: whose attention, as in :class:`~captum_gmar.GMARAttribution`.
-        forward_func: what is explained, if not the model's logits.
+        model, tokens, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
     """
 
     name = "Attention Grad-CAM"
@@ -110,11 +105,7 @@ class GMARPlusPlus(AttentionAttribution):
     Joita and Ivanovska, 2025.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
-        residual: :math:`\alpha`, the weight of the identity; zero or more.
-        start_layer: the first layer of the product; negative ones count from the end.
-        tokens: where relevance begins, as in :class:`~captum_gmar.GMARAttribution`.
-        forward_func: what is explained, if not the model's logits.
+        model, residual, start_layer, tokens, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
     """
 
     name = "GMAR++"

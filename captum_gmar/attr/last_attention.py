@@ -24,9 +24,7 @@ class CDAM(TokenAttribution):
     https://arxiv.org/abs/2312.02364; not its averages over several passes, Smooth and Integrated CDAM.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        forward_func: what is explained, if not the model's logits. It runs the model once.
+        model, forward_func: as of :class:`~captum_gmar.FullGradPlus`.
     """
 
     name = "CDAM"
@@ -56,10 +54,7 @@ class GradECLIP(TokenAttribution):
     https://arxiv.org/abs/2502.18816.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        forward_func: what is explained, if not the model's logits, such as the similarity of image and text. It runs
-            the model once.
+        model, forward_func: as of :class:`~captum_gmar.FullGradPlus`; for example, the similarity of image and text.
     """
 
     name = "Grad-ECLIP"

@@ -21,9 +21,7 @@ class GradSAM(AttentionAttribution):
     https://arxiv.org/abs/2204.11073.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
-        start_layer: the first layer that counts; negative ones count from the end.
-        forward_func: what is explained, if not the model's logits.
+        model, start_layer, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
     """
 
     name = "Grad-SAM"

@@ -36,9 +36,7 @@ class AttentionRollout(AttentionAttribution):
             :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, which is not normalised. See
             :class:`~captum_gmar.GMARAttribution`.
         head_fusion: how heads become one matrix: their "mean", or elementwise "max" or "min", normalised again.
-        start_layer: the first layer of the product; negative ones count from the end.
-        tokens: where relevance begins, if not where the model's classifier reads: "cls", "distillation", "patches"
-            (their mean), a patch (row, column), or a list of these that share evenly.
+        start_layer, tokens: as of :class:`~captum_gmar.GMARAttribution`.
         forward_func: runs the model, if it takes more than calling it.
 
     Example::

@@ -19,12 +19,7 @@ EXPLAINED_SCORES = ("logit", "log-odds")
 class TokenAttribution(AttentionAttribution):
     """A method that reads tokens and gradients of one pass forward and one backward.
 
-    Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        score: what is explained, "logit" or "log-odds" of the target against all other classes. With ``contrast``, and
-            of a model whose ``config`` names several labels at once, it is the logit.
-        forward_func: what is explained, if not the model's logits.
+    Args and errors are those of :class:`FullGradPlus`.
     """
 
     passes = (Pass.HIDDEN_STATES,)

@@ -54,12 +54,9 @@ def masked_probability(
     sharp edges. Properties of the result are the average drop, increase and gain.
 
     Args:
-        forward_func (Callable): Takes images and returns logits (N, classes).
+        forward_func, target, softmax: As in :func:`deletion`.
         inputs (Tensor): Images (N, channels, height, width).
         attributions (Tensor): Attributions in the shape of the inputs.
-        target (int, tuple, Tensor, or list, optional): Class for all examples, or one per example.
-        softmax (bool, optional): Apply softmax to the outputs of ``forward_func``. Pass False if it returns
-            probabilities.
         batch_size (int, optional): Maximal number of images per call of ``forward_func``. Default: None, all images.
 
     Returns:

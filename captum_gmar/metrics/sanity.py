@@ -89,16 +89,12 @@ def parameter_randomisation(
     Do not use the model in another thread during the test.
 
     Args:
-        attribute (Callable): Takes inputs and ``target=`` and returns attributions of ``model`` in the shape of the
-            inputs. For example ``GMARAttribution(model).attribute``.
-        model (nn.Module): The explained model.
-        inputs (Tensor): Images (N, channels, height, width). ``attribute`` gets a copy that requires grad.
+        attribute, inputs, patch_size: As in :func:`class_sensitivity`.
+        model (nn.Module): The model that ``attribute`` explains.
         target (int, tuple, Tensor, or list, optional): Target for ``attribute``. It does not change with the model's
             prediction.
         layers (sequence of str, optional): Module names of ``model.named_modules()`` in the order of randomisation.
             Default: None, :func:`layers_from_the_top`
-        patch_size (int or tuple[int, int], optional): Height and width of the patches over which maps are summed before
-            comparison. None compares pixels.
         seed (int, optional): Seed of the noise.
 
     Returns:
