@@ -69,27 +69,6 @@ class HeadAblationCurve:
         span = self.counts[-1] - self.counts[0]
         return torch.trapezoid(self._outcome(name).double(), (self.counts.double() / span)[:, None], dim=1)
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return rows for ``pandas.DataFrame``, one per outcome and count.
-
-        Keys: silent (the count), name, mean, margin (of the 95 % interval), lowest and highest (of the orders' means),
-        orders and examples.
-        """
-        return [row for name in OUTCOMES for row in self._records(name)]
-
-    def _records(self, name: str) -> list[dict[str, Any]]:
-        means = self.order_means(name)
-        columns = {
-            "silent": self.counts,
-            "mean": self.mean(name),
-            "margin": self.margin(name),
-            "lowest": means.amin(0),
-            "highest": means.amax(0),
-        }
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        sizes = {"orders": len(means), "examples": self.accuracy.shape[-1]}
-        return [{"name": name, **dict(zip(columns, row, strict=True)), **sizes} for row in rows]
-
     def _outcome(self, name: str) -> Tensor:
         check_choice("name", name, OUTCOMES)
         values: Tensor = getattr(self, name)

@@ -86,13 +86,6 @@ def test_means_and_intervals(vit, batches):
     assert_close(found.order_means("logit").numpy(), values.mean(2))
     trapezoid = np.trapezoid if hasattr(np, "trapezoid") else np.trapz
     assert_close(found.areas("logit").numpy(), trapezoid(values, np.divide(COUNTS, 9), axis=1).astype(float))
-    records = found.records()
-    assert len(records) == 3 * 4
-    row = next(row for row in records if row["name"] == "logit" and row["silent"] == 2)
-    means = values[:, 1].mean(1)
-    expected = {"mean": means.mean(), "margin": found.margin("logit")[1], "lowest": means.min(), "highest": means.max()}
-    assert {name: row[name] for name in expected} == pytest.approx({n: float(v) for n, v in expected.items()}, abs=1e-6)
-    assert (row["orders"], row["examples"]) == (3, 4)
 
 
 def test_counts_by_default(vit, images):
