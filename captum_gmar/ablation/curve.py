@@ -88,7 +88,6 @@ def head_ablation_curve(
     repeats: int = 1,
     seed: int = 0,
     forward_func: Callable[..., Any] | None = None,
-    progress: bool = False,
 ) -> HeadAblationCurve:
     """Compute accuracy, target logit and probability while heads of all layers are ablated in order of importance.
 
@@ -111,7 +110,6 @@ def head_ablation_curve(
         seed (int, optional): Seed of the random orders.
         forward_func (Callable, optional): Takes the inputs, runs ``model`` once and returns logits (N, classes).
             Default: None, the model itself
-        progress (bool, optional): Show a progress bar over batches.
 
     Returns:
         HeadAblationCurve: Values per example, with means and intervals as methods.
@@ -142,7 +140,7 @@ def head_ablation_curve(
     steps = _check_counts(counts, importance.numel())
     logits = Logits(model if forward_func is None else forward_func)
     results: list[Tensor] = []
-    for inputs, targets in pairs(batches, progress):
+    for inputs, targets in pairs(batches):
         shape = mean_head_outputs(model, inputs[:1], logits).shape[:2] if not results else importance.shape
         if importance.shape != shape:
             raise ValueError(

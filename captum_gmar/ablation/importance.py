@@ -136,9 +136,7 @@ class HeadStatistics:
         return self.class_mean[int(positions[0])]
 
 
-def head_importance(
-    score: HeadScore, batches: Iterable[tuple[Tensor, Target]], *, progress: bool = False
-) -> HeadStatistics:
+def head_importance(score: HeadScore, batches: Iterable[tuple[Tensor, Target]]) -> HeadStatistics:
     """Compute mean and spread of a head score over a data set and by class.
 
     All scores stay in memory: 29 MB for 50,000 images and 12 layers of 12 heads. Batch sizes do not matter.
@@ -148,7 +146,6 @@ def head_importance(
             ``GMARAttribution(model).head_importance`` or ``functools.partial(gradient_of_mask, model)``.
         batches (Iterable): Pairs of inputs, on the model's device, and targets in Captum's forms, for example a
             ``DataLoader``. Targets None leave out statistics by class.
-        progress (bool, optional): Show a progress bar over batches.
 
     Returns:
         HeadStatistics: Statistics in the score's unit.
@@ -177,7 +174,7 @@ def head_importance(
         )
     parts: list[Tensor] = []
     classes: list[Tensor | None] = []
-    for inputs, targets in pairs(batches, progress):
+    for inputs, targets in pairs(batches):
         importance = _check_importance(_batch_scores(score, inputs, targets))
         if parts and parts[0].shape[1:] != importance.shape[1:]:
             raise ValueError(
@@ -191,12 +188,8 @@ def head_importance(
     return HeadStatistics.from_examples(torch.cat(parts), _join_classes(classes))
 
 
-def pairs(batches: Iterable[tuple[Tensor, Target]], progress: bool = False) -> Iterator[tuple[Tensor, Target]]:
+def pairs(batches: Iterable[tuple[Tensor, Target]]) -> Iterator[tuple[Tensor, Target]]:
     """Check and yield batches of inputs and targets; raise a TypeError for other batches."""
-    if progress:
-        from tqdm.auto import tqdm
-
-        batches = tqdm(batches, unit="batch")
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
             raise TypeError(

@@ -94,13 +94,6 @@ def test_least_and_most():
     assert found.least(1) == {1: [1]}
 
 
-def test_a_progress_bar(capsys):
-    head_importance(stored, batches([20, 3]))
-    assert capsys.readouterr().err == ""
-    head_importance(stored, batches([20, 3]), progress=True)
-    assert "2batch" in capsys.readouterr().err
-
-
 class TestWrongArguments:
     def test_score(self, images):
         with pytest.raises(TypeError, match=r"score must be callable, such as GMAR.*, but got Tensor"):
