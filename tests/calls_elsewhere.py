@@ -21,7 +21,7 @@ TARGETS = torch.tensor([3, 5])
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 MAPS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 BOX = [8, 4, 24, 20]
-COMPARED = ("method", "insertion", "deletion", "convergence_delta", "target")  # of what takes no time
+COMPARED = ("method", "insertion", "deletion", "target")  # of what takes no time
 MASKS = torch.zeros(2, 32, 32, dtype=torch.bool)
 MASKS[:, BOX[1] : BOX[3], BOX[0] : BOX[2]] = True
 WAITED_FOR = []  # devices whose work was waited for

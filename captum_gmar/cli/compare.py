@@ -45,9 +45,7 @@ network.
 EPILOG = f"""\
 In the table, a random map, a uniform map and a blob in the centre, which know
 nothing of the model, stand below the methods. Times are medians of three runs,
-and multiples of the model's own forward pass. Integrated gradients should sum
-to the difference of the model's logits for the image and for an image of zeros;
-their convergence delta is by how much they do not.
+and multiples of the model's own forward pass.
 
 picture formats: {", ".join(FORMATS)}
 exit status: 0 done, 2 bad usage or nothing done, 130 interrupted

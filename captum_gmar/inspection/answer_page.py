@@ -3,20 +3,31 @@
 It holds everything that it needs, so it works without a server: from a file, and in a saved notebook.
 """
 
+import base64
+import wave
 from collections.abc import Sequence
+from io import BytesIO
 from math import exp
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from captum_gmar.files.sounds import Sound
 from captum_gmar.files.writing import write_text
 from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
-from captum_gmar.inspection.answer_sound import sound_picture
-from captum_gmar.visualization._heatmap import Pixels, photo_of
+from captum_gmar.visualization._heatmap import Array, Pixels, photo_of
+from captum_gmar.visualization.spectrogram import grey_picture
 from captum_gmar.vlm.attribution import AnswerAttribution
+from captum_gmar.vlm.image_tokens import PictureTokens
 from captum_gmar.vlm.words import group_words
+
+SPACING, SPAN = 0.01, 0.025  # seconds between spectra, and of sound in each
+HIGHEST, RANGE = 8000, 6.0  # Hz, and powers of e below the loudest: both as a listener needs
+WIDTH, HEIGHT = 960, 200  # pixels
 
 
 class AnswerPage:
@@ -57,7 +68,7 @@ class AnswerPage:
             "words": words.tokens,
             "first": int((picture_evidence if attribution.pictures else words.totals).argmax()),
             "shares": {name: [round(share, 3) for share in part.tolist()] for name, part in shares.items()},
-            "pictures": maps if attribution.sound is None else [sound_picture(words)],
+            "pictures": maps if attribution.sound is None else [_sound_picture(words)],
             "model": model,
             "gains": None if words.gains is None else round_values(words.gains.double().cpu().numpy(), 3),
             **_prompt_words(words, prompt),
@@ -115,3 +126,42 @@ def _word_maps(words: AnswerAttribution, number: int, image: Pixels) -> dict[str
     photo = shrink(photo_of(image))
     size = {"width": photo.width, "height": photo.height, "rows": relevance.shape[1], "columns": relevance.shape[2]}
     return {"source": image_data(photo), **size, "relevance": [round_values(word, 4) for word in relevance]}
+
+
+def _sound_picture(words: AnswerAttribution) -> dict[str, Any]:
+    """Return the sound as the page takes a picture, with each word's relevance of its tokens and its times."""
+    sound, (tokens, *_) = words.sound, words.pictures or ()
+    assert sound is not None
+    assert isinstance(tokens, PictureTokens)
+    assert tokens.seconds is not None
+    relevance = words.picture_relevance()[:, 0].double().cpu().numpy()
+    columns = min(relevance.shape[1], max(1, round(len(sound.samples) / sound.sampling_rate / tokens.seconds)))
+    picture = ImageOps.invert(grey_picture(spectrogram(sound)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+    size = {"width": WIDTH, "height": HEIGHT, "rows": 1, "columns": columns}
+    return {
+        **{"source": image_data(picture), **size, "seconds": tokens.seconds, "audio": wave_data(sound)},
+        "relevance": [round_values(word[:columns], 4) for word in relevance],
+        "times": [round_values(times, 4) for times in words.times().cpu().numpy()],
+    }
+
+
+def spectrogram(sound: Sound) -> Array:
+    """Return log amplitudes (time, bins) of a sound up to 8 kHz, not far below the loudest."""
+    hop, window = int(SPACING * sound.sampling_rate), int(SPAN * sound.sampling_rate)
+    samples = np.pad(sound.samples, (window // 2, window))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop] * np.hanning(window)
+    amplitudes = np.abs(np.fft.rfft(frames, 2 * window))[:, : round(2 * window * HIGHEST / sound.sampling_rate) + 1]
+    levels = np.log(amplitudes + 1e-6)
+    loud: Array = levels.clip(levels.max() - RANGE)
+    return loud
+
+
+def wave_data(sound: Sound) -> str:
+    """Return a sound as part of a page: a WAV file of 16 bits."""
+    numbers = (sound.samples.clip(-1, 1) * 32767).round().astype("<i2")
+    with wave.open(buffer := BytesIO(), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sound.sampling_rate)
+        file.writeframes(numbers.tobytes())
+    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"

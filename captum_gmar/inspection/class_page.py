@@ -83,10 +83,7 @@ class ClassPage:
             raise TypeError(f"proof must be a PixelRemoval, such as Blur(), but got {type(proof).__name__}.")
         check_model(model)
         forward = Logits(model if forward_func is None else forward_func)
-        with torch.no_grad():
-            logits = forward(inputs).cpu()
-        if logits.dim() != 2 or len(logits) != 1:
-            raise ValueError(f"forward_func must return logits (1, classes), but got shape {tuple(logits.shape)}.")
+        logits = _run(forward, inputs)
         chosen = unique_names(methods, "methods")
         if not chosen:
             raise ValueError("methods must be at least one name, but got none.")
@@ -127,6 +124,14 @@ class ClassPage:
 
     def _repr_html_(self) -> str:
         return frame_page(self.html, TITLE)
+
+
+@torch.no_grad()
+def _run(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    logits = forward(inputs).cpu()
+    if logits.dim() != 2 or len(logits) != 1:
+        raise ValueError(f"forward_func must return logits (1, classes), but got shape {tuple(logits.shape)}.")
+    return logits
 
 
 def _explain_method(

@@ -6,7 +6,6 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-import captum.attr
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -15,17 +14,15 @@ from captum_gmar.attr.catalogue import COMPARED, METHODS, STEPS, find_method
 from captum_gmar.attr.methods import usual_methods
 from captum_gmar.attr.patch_relevance import (
     Method,
-    attributions_of,
     check_methods,
     images_at_once,
     name_errors,
     relevance_of,
-    sum_over_patches,
 )
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
-from captum_gmar.inspection.method_results import Convergence, Cost, MethodResult
 from captum_gmar.inspection.passes import Passes, Times, copy_counted, time_in_turns
+from captum_gmar.inspection.picture import Cost, MethodResult
 from captum_gmar.metrics import Blur, PerturbationCurve, Removal, control_maps, deletion, insertion
 from captum_gmar.metrics._inputs import check_count, check_images, check_patch_size, patch_scores
 from captum_gmar.metrics._outputs import Target, check_outputs, class_indices, target_output
@@ -80,7 +77,7 @@ def compare(
 
     Returns:
         :class:`Comparison`: **methods** and **controls**, each with **relevance** (rows, columns), **insertion**,
-        **deletion**, **cost** and **convergence**; ``to_markdown()``, ``records()`` and ``visualize(image)``.
+        **deletion** and **cost**; ``to_markdown()``, ``records()`` and ``visualize(image)``.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -101,11 +98,9 @@ def compare(
     """
     check_model(model)
     _check_image(pixel_values)
-    if batch_size is None:
-        batch_size = images_at_once(pixel_values.device)
+    batch_size = images_at_once(pixel_values.device) if batch_size is None else batch_size
     grid = patch_grid(model, *pixel_values.shape[2:])
-    if steps is None:
-        steps = min(STEPS, grid.patches)
+    steps = min(STEPS, grid.patches) if steps is None else steps
     counts = {"steps": steps, "ig_steps": ig_steps, "batch_size": batch_size, "repeats": repeats}
     for name, count in counts.items():
         check_count(count, name)
@@ -137,7 +132,6 @@ def compare(
         is_probability=softmax,
         removal=inspection.removal.name,
         steps=steps,
-        ig_steps=ig_steps,
         device=str(pixel_values.device),
     )
 
@@ -167,45 +161,36 @@ class _Inspection:
         calls = {name: partial(self._explain, name, method) for name, method in watched.items()}
         times, forward_seconds = time_in_turns(calls, self._run, self.pixels.device, self.repeats, advance)
         results = []
-        for name, method in watched.items():
-            results.append(self._result(name, method, passes[name], times[name], forward_seconds))
+        for name in methods:
+            results.append(self._result(name, passes[name], times[name], forward_seconds))
             advance()
         return results
 
     def measure_control(self, name: str, attributions: Tensor) -> MethodResult:
         """Measure a map that knows nothing of the model, (1, channels, height, width)."""
         relevance = patch_scores(attributions, self.grid.patch_size)[0].to(attributions.dtype)
-        return MethodResult(name, relevance, *self._curves(attributions), None, None)
+        return MethodResult(name, relevance, *self._curves(attributions), None)
 
     def _watch_passes(self, name: str, method: Method | None, passes: Passes) -> Method:
         if method is None:
             return METHODS[name].load()(self.model, forward_func=passes.count(self.forward))
         return copy_counted(method, passes)
 
-    def _explain(self, name: str, method: Method) -> tuple[Tensor, Tensor | None]:
-        """Return the relevance (1, rows, columns) and, of integrated gradients, the attributions."""
+    def _explain(self, name: str, method: Method) -> Tensor:
+        """Return the relevance (1, rows, columns)."""
         options: Any = {"batch_size": self.batch_size, "ig_steps": self.ig_steps}
         with name_errors(name):
-            if not isinstance(method, captum.attr.IntegratedGradients):
-                return relevance_of(method, self.model, self.pixels, self.target, **options), None
-            attributions = attributions_of(method, self.pixels, self.target, **options)
-            return sum_over_patches(method, self.model, attributions), attributions
+            return relevance_of(method, self.model, self.pixels, self.target, **options)
 
     def _run(self) -> Tensor:
         with torch.no_grad():
             return self.forward(self.pixels)
 
-    def _result(self, name: str, method: Method, passes: Passes, times: Times, forward_seconds: float) -> MethodResult:
-        (relevance, attributions), seconds = times.returned, times.seconds
+    def _result(self, name: str, passes: Passes, times: Times, forward_seconds: float) -> MethodResult:
+        relevance, seconds = times.returned, times.seconds
         spread = median(seconds), min(seconds), max(seconds)
         cost = Cost(*spread, forward_seconds, *passes.per_run(len(seconds)))
-        convergence = None if attributions is None else self._convergence(method, attributions)
-        curves = self._curves(self.grid.spread_like(relevance, self.pixels))
-        return MethodResult(name, relevance[0], *curves, cost, convergence)
-
-    def _convergence(self, method: Any, attributions: Tensor) -> Convergence:
-        delta = float(method.compute_convergence_delta(attributions, 0, self.pixels, target=self.target))
-        return Convergence(delta, float(attributions.sum()) - delta)
+        return MethodResult(name, relevance[0], *self._curves(self.grid.spread_like(relevance, self.pixels)), cost)
 
     def _curves(self, attributions: Tensor) -> tuple[PerturbationCurve, PerturbationCurve]:
         """Compute the curves of insertion and deletion."""

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.files.markdown import table
-from captum_gmar.inspection.method_results import Cost, MethodResult, time_text
-from captum_gmar.inspection.picture import visualize_side_by_side
+from captum_gmar.inspection.picture import Cost, MethodResult, time_text, visualize_side_by_side
 from captum_gmar.visualization._style import milliseconds_text, number_text
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class Comparison:
     is_probability: bool
     removal: str  # of patches, for insertion and deletion
     steps: int  # of the curves
-    ig_steps: int  # of integrated gradients
     device: str
 
     @property
@@ -50,9 +48,9 @@ class Comparison:
         return [self._record(result) for result in (*self.methods, *self.controls)]
 
     def to_markdown(self) -> str:
-        """Return the table, and below it what its numbers mean and the convergence deltas."""
+        """Return the table, and below it what its numbers mean."""
         rows = map(_row_of, (*self.methods, *self.controls))
-        return "\n\n".join([table(HEADER, rows), *self._notes()])
+        return f"{table(HEADER, rows)}\n\n{self._note()}"
 
     def visualize(self, image: "Pixels", **options: Any) -> "tuple[Figure, list[list[Axes]]]":
         """Draw the photo, and of every method its map over it, its curves and its costs; return the figure and pairs of
@@ -84,30 +82,20 @@ class Comparison:
             **dict(zip(("insertion", "deletion", "difference"), result.areas, strict=True)),
             **(cost._asdict() if cost else dict.fromkeys(Cost._fields)),
             "ratio": cost.ratio if cost else None,
-            "convergence_delta": result.convergence.delta if result.convergence else None,
             "target": self.target,
             "removal": self.removal,
             "steps": self.steps,
         }
 
-    def _notes(self) -> list[str]:
+    def _note(self) -> str:
         *first, last = (result.name for result in self.controls)
         (seconds,) = {result.cost.forward_seconds for result in self.methods if result.cost}
         score = number_text(self.score, ".3f")
-        notes = [
+        return (
             f"Insertion and deletion follow the {self.followed}, {score} for the whole image, over {self.steps} steps; "
             f"removal: {self.removal}. ↑ higher is better, ↓ lower. {', '.join(first)} and {last} know nothing of the "
             f"model. Times are medians on {self.device}, in brackets the quickest and the slowest run; a forward pass "
             f"takes {milliseconds_text(seconds)} ms there. Passes count images."
-        ]
-        return notes + [self._convergence(result) for result in self.methods if result.convergence]
-
-    def _convergence(self, result: MethodResult) -> str:
-        assert result.convergence is not None
-        delta, difference = map(number_text, result.convergence)
-        return (
-            f"{result.name}: convergence delta {delta} with {self.ig_steps} steps, where the outputs for the image and "
-            f"for the baseline differ by {difference}."
         )
 
 

@@ -1,14 +1,15 @@
-"""A photo, and of several methods the map over it, its curves, and what it costs."""
+"""Measurements of methods on one image, and the picture of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
+from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS
-from captum_gmar.inspection.method_results import MethodResult, time_text
+from captum_gmar.metrics import PerturbationCurve
 from captum_gmar.visualization._heatmap import Crop, Pixels, blend, heat_of
 from captum_gmar.visualization._panels import (
     PAD_INCHES,
@@ -26,7 +27,7 @@ from captum_gmar.visualization._panels import (
     wrap,
     wrap_tile,
 )
-from captum_gmar.visualization._style import DELETION_LINE, GREY, INSERTION_LINE, SIGNS, number_text
+from captum_gmar.visualization._style import DELETION_LINE, GREY, INSERTION_LINE, SIGNS, milliseconds_text, number_text
 
 WIDEST = 5  # panels in a line
 PAIRS = Layout(panel=2.25, gap=0.45, columns=WIDEST, name_size=10, text_size=8)
@@ -38,6 +39,44 @@ CAPTION_LETTERS = PAIRS.panel + 0.25, PAIRS.text_size
 
 REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 1.5}
 NOTE = f"Every map has its own scale, from zero, or from its least where it is nowhere small. Of signed maps {SIGNS}."
+
+
+class Cost(NamedTuple):
+    """What one map takes. The runs of all methods take turns, so that a busy moment meets all alike."""
+
+    seconds: float  # the median of its runs
+    lowest_seconds: float  # the quickest and the slowest of them
+    highest_seconds: float
+    forward_seconds: float  # the median of forward passes without gradient, one before every run of every method
+    forward_passes: int | None  # images through the model; None where the method cannot be watched
+    backward_passes: int | None  # of these, how many a gradient came back for
+
+    @property
+    def ratio(self) -> float:
+        """Time in multiples of a forward pass."""
+        return self.seconds / self.forward_seconds
+
+
+class MethodResult(NamedTuple):
+    """One method's map of an image, how faithful it is, and what it costs."""
+
+    name: str
+    relevance: Tensor  # (rows, columns)
+    insertion: PerturbationCurve
+    deletion: PerturbationCurve
+    cost: Cost | None  # None for controls
+
+    @property
+    def areas(self) -> tuple[float, float, float]:
+        """Under the curves of insertion and deletion, and the first less the second."""
+        inserted, deleted = float(self.insertion.auc), float(self.deletion.auc)
+        return inserted, deleted, inserted - deleted
+
+
+def time_text(cost: Cost) -> str:
+    """Return milliseconds, and in brackets the quickest and the slowest run where they differ."""
+    spread = f" ({milliseconds_text(cost.lowest_seconds)}–{milliseconds_text(cost.highest_seconds)})"
+    return milliseconds_text(cost.seconds) + (spread if cost.lowest_seconds < cost.highest_seconds else "")
 
 
 def visualize_side_by_side(
@@ -138,9 +177,6 @@ def _caption(result: MethodResult) -> str:
         lines.append(f"{time_text(result.cost)} ms, {result.cost.ratio:.1f} × a forward pass")
         if result.cost.forward_passes is not None:
             lines.append(f"passes: {result.cost.forward_passes} forward, {result.cost.backward_passes} backward")
-    if result.convergence is not None:
-        delta, difference = map(number_text, result.convergence)
-        lines.append(f"convergence delta {delta} of {difference}")
     if result.name in METHODS:
         lines.append(METHODS[result.name].caveat)
     return wrap("\n".join(lines), *CAPTION_LETTERS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from captum_gmar.inspection.method_results import Cost, time_text
+from captum_gmar.inspection.picture import Cost, time_text
 
 
 def test_cost_is_counted_in_forward_passes():
