@@ -83,7 +83,7 @@ class ClassPage:
             raise TypeError(f"proof must be a PixelRemoval, such as Blur(), but got {type(proof).__name__}.")
         check_model(model)
         forward = Logits(model if forward_func is None else forward_func)
-        logits = _run(forward, inputs)
+        logits = _image_logits(forward, inputs)
         chosen = unique_names(methods, "methods")
         if not chosen:
             raise ValueError("methods must be at least one name, but got none.")
@@ -127,7 +127,7 @@ class ClassPage:
 
 
 @torch.no_grad()
-def _run(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+def _image_logits(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     logits = forward(inputs).cpu()
     if logits.dim() != 2 or len(logits) != 1:
         raise ValueError(f"forward_func must return logits (1, classes), but got shape {tuple(logits.shape)}.")
