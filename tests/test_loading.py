@@ -154,11 +154,27 @@ def test_quanto():
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "rollout"])
 def test_dynamic_int8(method):
     model = torch.ao.quantization.quantize_dynamic(make_model(), {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(
-        RuntimeError, match=r"(operations have none, .* or take a method that|computes by linear_dynamic)"
-    ):
+    with pytest.raises(RuntimeError, match=r"(operations|Linear 'vit\S*) have none, .* or take a method that"):
         relevance(method, model)
     assert relevance("rollout", model).shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize("method", ["gmar-l1", "token-evidence"])
+def test_gptq_and_awq_kernels(method):
+    """The packages need a GPU to install; their kernels say by this attribute whether they have a gradient."""
+
+    class MarlinLinear(nn.Linear):
+        SUPPORTS_TRAINING = False
+
+    class TorchLinear(nn.Linear):
+        SUPPORTS_TRAINING = True
+
+    def make(kind):
+        return swap_layers(lambda layer: kind(layer.in_features, layer.out_features))
+
+    assert relevance(method, make(TorchLinear)).shape == (2, 4, 4)
+    with pytest.raises(RuntimeError, match=r"^MarlinLinear 'vit\S*' must pass a gradient, but its kernel has none"):
+        relevance(method, make(MarlinLinear))
 
 
 def test_half_a_model():

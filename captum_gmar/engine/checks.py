@@ -71,11 +71,11 @@ def _is_image(shape: Sequence[int], inputs: Tensor) -> bool:
     return len(shape) > 3 and shape[-3] == channels
 
 
-def cut_gradient_error() -> RuntimeError:
+def cut_gradient_error(operations: str = "some of its operations") -> RuntimeError:
     """Return the error of a graph in which torch has no gradient before the layers."""
     return RuntimeError(
-        "Expected a model that gradients go through, but some of its operations have none, as those of dynamically "
-        "quantised layers. Pass the model as it was before, or take a method that needs no gradient, AttentionRollout "
+        f"Expected a model that gradients go through, but {operations} have none, as those of dynamically quantised "
+        "layers. Pass the model as it was before, or take a method that needs no gradient, AttentionRollout "
         "or RawAttention."
     )
 

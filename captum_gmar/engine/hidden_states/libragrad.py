@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from captum_gmar.engine.checks import cut_gradient_error
 from captum_gmar.engine.hidden_states import functions
 from captum_gmar.engine.hidden_states.registry import (
     AFFINE,
@@ -253,6 +254,8 @@ class LibraGradPass(AttentionMode):
             )
 
     def _unknown_rule_error(self, origin: Origin, use: str) -> RuntimeError:
+        if type(origin.module).__module__.startswith("torch.ao.nn."):
+            return cut_gradient_error(self._module_text(origin.module))
         kind = "CLASS" if origin.module is None else type(origin.module).__name__
         return RuntimeError(
             f"The balanced backward pass does not know what {self._module_text(origin.module)} computes by "

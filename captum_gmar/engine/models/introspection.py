@@ -101,6 +101,8 @@ def inspect_model(model: nn.Module | ModelInfo) -> ModelInfo:
 def check_loaded(info: ModelInfo, inputs: Tensor) -> None:
     """Raise a RuntimeError for a layer whose weights are missing, or silently pass no gradient."""
     for name, module in info.named.items():
+        if getattr(type(module), "SUPPORTS_TRAINING", True) is False:  # GPTQModel's attribute of GPTQ and AWQ kernels
+            raise _quantised_error(name, module, "its kernel has none")
         parameters = vars(module).get("_parameters")
         weight = parameters.get("weight") if isinstance(parameters, dict) else None  # traced modules have others
         if weight is None:
