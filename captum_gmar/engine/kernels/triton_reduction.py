@@ -135,7 +135,7 @@ def choose_launch(precision: torch.dtype, padded: int, *, sums_rows: bool, capab
     if precision == torch.float32:
         uses_tensor_cores = not is_old and not is_large
         tile = 16 if is_old and is_large else 32
-        return Launch(tile, 4 if uses_tensor_cores else 8, "tf32x3" if uses_tensor_cores else "ieee")
+        return Launch(tile, 4 if uses_tensor_cores and not sums_rows else 8, "tf32x3" if uses_tensor_cores else "ieee")
     if is_old or padded > 128:
         return Launch(16 if sums_rows or is_large else 32, 8 if is_old and sums_rows and is_large else 4, "ieee")
     return Launch(32 if sums_rows or is_large else 64, 4, "ieee")

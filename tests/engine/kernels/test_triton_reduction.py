@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -109,15 +108,18 @@ def test_a_cpu_has_no_use_for_it():
 
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_the_quicker_of_kernel_and_blocks_is_used(monkeypatch, caplog, is_slow):
-    def read(layer, reduction):
-        time.sleep(0.05 * is_slow)
+    now = [0.0]
 
-    monkeypatch.setattr(triton_reduction, "read_by_kernel", read)
-    monkeypatch.setattr(triton_reduction, "read_in_blocks", lambda layer, reduction: time.sleep(0.02))
+    def take(seconds):
+        return lambda layer, reduction: now.append(now[-1] + seconds)
+
+    monkeypatch.setattr(triton_reduction.time, "perf_counter", lambda: now[-1])
+    monkeypatch.setattr(triton_reduction, "read_by_kernel", take(0.05 if is_slow else 0.01))
+    monkeypatch.setattr(triton_reduction, "read_in_blocks", take(0.02))
     form = triton_reduction._Form(torch.device("cpu"), torch.float32, 16, None, "positive", "l1", None)
     with caplog.at_level("INFO"):
         assert triton_reduction._is_quicker(form) is not is_slow
-    assert ("takes 0.05" in caplog.text) is is_slow
+    assert ("takes 0.05 s, and blocks 0.02 s" in caplog.text) is is_slow
 
 
 @pytest.mark.parametrize("capability", [0, 75, 80, 90])
