@@ -1,6 +1,8 @@
 """The comparison with rivals, what one leads by, and cost beside faithfulness, on one scene and hardly any steps."""
 
 import csv
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ pytest.importorskip("benchmarks.rivals", reason="the benchmarks are not installe
 from benchmarks import cost, leads, many_passes, random_masks, rivals
 from benchmarks.cost import Point, draw_costs, read_means, to_points
 from benchmarks.lrp import LRP_ROWS
+from captum_gmar import list_methods
 from captum_gmar.attr.catalogue import OURS
 from captum_gmar.demo import make_scene
+from captum_gmar.evaluation.data.example import Example
 from captum_gmar.metrics import Zero
 from captum_gmar.metrics.controls import CONTROLS
 
@@ -24,6 +28,25 @@ def test_every_method_of_ours_and_every_rival_is_there():
     assert {*OURS, *LRP_ROWS, *rivals.OF_LOG_ODDS} <= set(rivals.rivals())
     assert "integrated-gradients" not in rivals.rivals()
     assert "integrated-gradients" in rivals.rivals(with_many_passes=True)
+
+
+def test_the_library_has_all_its_methods_once():
+    assert sorted(rivals.LIBRARY) == sorted({*list_methods(), *rivals.OF_LOG_ODDS} - {"feature-ablation"})
+
+
+def test_sure_images_are_those_of_a_probable_class():
+    """Four classes of logit 0 but one: the probability is e / (e + 3) = 0.475 of logit 1, and 0.87 of logit 3."""
+    classifier = SimpleNamespace(
+        pixel_values=torch.as_tensor, logits=lambda logit: torch.cat([logit, torch.zeros(1, 3)], 1)
+    )
+    images = [
+        Example(str(number), None, partial(torch.full, (1, 1), float(logit))) for number, logit in enumerate([3, 1] * 4)
+    ]
+    sure = rivals.sure_examples(classifier, images, 0.5, 3, (1, 1))
+    every = rivals.sure_examples(classifier, images, 0.5, 9, (1, 1))
+    assert sure == every[:3]
+    assert {image.name for image in every} == {"0", "2", "4", "6"}
+    assert {image.name for image in rivals.sure_examples(classifier, images, 0.5, 9, (3, 4))} == {"2", "6"}
 
 
 def test_folder_and_picture(tmp_path, monkeypatch):
