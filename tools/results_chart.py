@@ -19,7 +19,7 @@ from captum_gmar.visualization._style import BLUE, GREY, VERMILION
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PANELS = {  # the folders of each panel; a method of two folders is taken from the first
     "DeiT-tiny,\n300 photos": ("later-deit-tiny", "deit-tiny"),
-    "built-in model,\n80 scenes": ("later-built-in", "built-in"),
+    "built-in model,\n80 scenes": ("later-built-in", "log-odds-built-in", "built-in"),
     "DINOv2-small,\n40 photos": ("dinov2-small",),
 }
 LAST = "random map"
