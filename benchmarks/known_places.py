@@ -187,7 +187,7 @@ def measure(model: Any, kind: Kind, examples: int) -> str:
         sensitive = [
             float(is_sensitive(maps, drawn.shares)) for maps, drawn in zip(explained.pairs, pairs, strict=True)
         ]
-        rows.append((name, *(str(scene_mean(values)) for values in (shares, sensitive)), _two_digits(gains)))
+        rows.append((name, *(str(scene_mean(values)) for values in (shares, sensitive)), f"{scene_mean(gains):.2f}"))
     area = scene_mean([float(drawn.shares[0].mean()) for drawn in single])
     right = " and ".join(f"{kind.right(model, objects, HELD_OUT)} of {objects}" for objects in (1, 2))
     return "\n\n".join(
@@ -198,11 +198,6 @@ def measure(model: Any, kind: Kind, examples: int) -> str:
             f"Not defined here: {', '.join(refusing)}.",
         )
     )
-
-
-def _two_digits(values: Sequence[float]) -> str:
-    mean = scene_mean(values)
-    return f"{mean.mean:.2f} ± {mean.margin:.2f}"
 
 
 def main(given: Sequence[str] | None = None) -> None:

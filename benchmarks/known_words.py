@@ -27,8 +27,8 @@ from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.files.markdown import table
-from captum_gmar.metrics._statistics import margin
 from tools.answering_model.questions import SceneQuestion, questions_of
+from tools.demo_model.localisation import scene_mean
 
 FIRST_SEED = 700_000
 KINDS = ("shape", "texture", "relation")
@@ -233,10 +233,10 @@ def measure(folder: Path | None, scenes: int, faithful: int) -> str:
                 gains[name] += faithfulness(relevance, question, asked)
     header = ("method", *(f"{kind} words" for kind in KINDS))
     by_area, touched = (
-        [(name, *(_mean(shares[name, kind, is_touched]) for kind in KINDS)) for name in METHODS]
+        [(name, *(str(scene_mean(shares[name, kind, is_touched])) for kind in KINDS)) for name in METHODS]
         for is_touched in (False, True)
     )
-    orders = [(name, _mean(gains[name], 2), passes) for name, (_, passes) in METHODS.items()]
+    orders = [(name, f"{scene_mean(gains[name]):.2f}", passes) for name, (_, passes) in METHODS.items()]
     words = ", ".join(f"{len(shares['random map', kind, False])} {kind}" for kind in KINDS)
     return "\n\n".join(
         (
@@ -248,11 +248,6 @@ def measure(folder: Path | None, scenes: int, faithful: int) -> str:
             table(("method", "shown less hidden", "passes"), orders),
         )
     )
-
-
-def _mean(values: list[float], digits: int = 3) -> str:
-    numbers = torch.tensor(values, dtype=torch.float64)
-    return f"{float(numbers.mean()):.{digits}f} ± {float(margin(numbers)):.{digits}f}"
 
 
 def main() -> None:

@@ -4,13 +4,13 @@ Both show the insertion minus deletion of every method, removal by blur, with in
 the others by their means on photos, and the random map last.
 """
 
-import csv
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from benchmarks.leads import read_rows
 from captum_gmar.attr.catalogue import RECOMMENDED
 from captum_gmar.files.writing import save_picture
 from captum_gmar.metrics.controls import CONTROLS
@@ -37,10 +37,9 @@ def read_means(folders: tuple[str, ...]) -> dict[str, Interval]:
     """Return the insertion minus deletion of each method, removal by blur."""
     found: dict[str, Interval] = {}
     for folder in folders:
-        with (RESULTS / folder / "summary.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if (row["metric"], row["removal"]) == ("insertion-deletion", "blur"):
-                    found.setdefault(row["method"], Interval(*(float(row[name]) for name in Interval._fields)))
+        for row in read_rows(RESULTS / folder / "summary.csv"):
+            if (row["metric"], row["removal"]) == ("insertion-deletion", "blur"):
+                found.setdefault(row["method"], Interval(*(float(row[name]) for name in Interval._fields)))
     return found
 
 
@@ -62,15 +61,12 @@ def read_panels() -> tuple[dict[str, dict[str, Interval]], list[str]]:
 def table() -> str:
     """Return the same numbers as Markdown."""
     panels, names = read_panels()
-    lines = [
-        "| method | " + " | ".join(title.replace("\n", " ") for title in panels) + " |",
-        "| --- |" + " --- |" * len(panels),
-    ]
+    lines = [["method", *(title.replace("\n", " ") for title in panels)], ["---"] * (1 + len(panels))]
     for name in names:
         cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*means[name]) if name in means else "–" for means in panels.values()]
         mark = "**" if name == RECOMMENDED else "*" if name in CONTROLS else ""
-        lines.append(f"| {mark}{name}{mark} | {' | '.join(cells).replace('-', '−')} |")
-    return "\n".join(lines)
+        lines.append([f"{mark}{name}{mark}", *(cell.replace("-", "−") for cell in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def draw() -> Figure:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from captum.attr import Attribution
@@ -29,15 +28,17 @@ _PATCHES: Final = PatchGrid(GRID, GRID, PATCH, PATCH, frozenset({1}))
 Localiser = Attribution | Callable[[Tensor, list[int]], Tensor]
 
 
-@dataclass(frozen=True)
-class SceneMean:
+class SceneMean(NamedTuple):
     """Mean over scenes with half the width of its 95 % confidence interval."""
 
     mean: float
     margin: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.margin:.3f}"
+        return f"{self:.3f}"
+
+    def __format__(self, form: str) -> str:
+        return f"{self.mean:{form}} ± {self.margin:{form}}"
 
 
 def scene_mean(values: Sequence[float] | Tensor) -> SceneMean:
@@ -46,8 +47,7 @@ def scene_mean(values: Sequence[float] | Tensor) -> SceneMean:
     return SceneMean(float(numbers.mean()), float(margin(numbers)))
 
 
-@dataclass(frozen=True)
-class Localisation:
+class Localisation(NamedTuple):
     """Localisation scores of a method, as means over scenes with 95 % confidence intervals.
 
     Attributes:
@@ -71,12 +71,8 @@ class LocalisationReport(dict[str, Localisation]):
     def to_markdown(self) -> str:
         """Return the report as a Markdown table, means with their 95 % intervals."""
         head = ("method", "on the object", "its area", "class sensitivity", "own minus other object")
-        rows = [(name, *_means(row)) for name, row in self.items()]
+        rows = [(name, *row) for name, row in self.items()]
         return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ("---",) * len(head), *rows))
-
-
-def _means(row: Localisation) -> list[SceneMean]:
-    return [getattr(row, field.name) for field in fields(row)]
 
 
 def localisation_report(

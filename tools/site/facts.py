@@ -1,6 +1,5 @@
 """What is known of every method, each thing from where it stands: the catalogue, docstrings, results, measurements."""
 
-import csv
 import json
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.leads import read_rows
 from captum_gmar.attr.catalogue import METHODS, MethodEntry
 from captum_gmar.attr.papers import papers_of
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
@@ -125,14 +125,9 @@ def _faithfulness(folders: Iterable[str]) -> dict[str, float]:
     return {
         row["method"]: float(row["mean"])
         for folder in folders
-        for row in _summary(folder)
+        for row in read_rows(DOCS / "results" / folder / "summary.csv")
         if (row["metric"], row["removal"]) == ("insertion-deletion", "blur")
     }
-
-
-def _summary(folder: str) -> list[dict[str, str]]:
-    with (DOCS / "results" / folder / "summary.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _costs() -> dict[str, tuple[float, int]]:
