@@ -8,7 +8,7 @@ Letters in shapes: L layers, W words, S tokens of a sequence, H heads, D head di
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 _PRODUCTS = (torch.bmm, torch.matmul, Tensor.bmm, Tensor.matmul, Tensor.__matmul__)
 
 Score = Callable[[Tensor], Tensor]  # maps logits (..., W, vocabulary) to the explained scores (..., W)
+# A pass, the words' scores (W,), and the gradient of each attention output.
+_PassResult: TypeAlias = "tuple[_RowCapture, Tensor, Sequence[Tensor]]"
 
 
 def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> RowEvidence:
@@ -61,16 +63,16 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
     return RowEvidence(tokens, encoded, scores)
 
 
-def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> "_PassResult":
+def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> _PassResult:
     """Compute the logits of all layers in one call of the output embedding and of later operations."""
     layers = decoder_layers(model)
     capture = _RowCapture(words, len(layers))
-    with _replace_output_by_rows(layers, capture), _WordPass(capture):
+    with _replace_output_by_rows(layers, capture), capture:
         logits = model(**arguments, use_cache=False, return_dict=True).logits
     _check_rows(model, capture, logits)
     scores = score(_unpack_rows(logits, capture))
-    gradients = torch.autograd.grad(scores.sum(), [attention.output for attention in capture.attention])
-    return _PassResult(capture, scores[-1].detach(), gradients)
+    outputs = [attention.output for attention in capture.attention]
+    return capture, scores[-1].detach(), torch.autograd.grad(scores.sum(), outputs)
 
 
 def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, score: Score) -> "_PassResult | None":
@@ -80,7 +82,7 @@ def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, sco
     """
     layers, embedding = decoder_layers(model), model.get_output_embeddings()
     capture = _RowCapture(words, len(layers))
-    with _WordPass(capture):
+    with capture:
         with _replace_output_by_rows(layers, capture), _limit_to_first_row(embedding) as calls:
             logits = model(**arguments, use_cache=False, return_dict=True).logits
         if len(calls) != 2 or logits is not calls[1]:
@@ -94,7 +96,7 @@ def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, sco
             scores = score(embedding(chunk_rows.requires_grad_()))
             row_gradients += torch.autograd.grad(scores.sum(), chunk_rows)
     outputs = [attention.output for attention in capture.attention]
-    return _PassResult(capture, scores[-1].detach(), torch.autograd.grad(rows, outputs, torch.cat(row_gradients)))
+    return capture, scores[-1].detach(), torch.autograd.grad(rows, outputs, torch.cat(row_gradients))
 
 
 @contextmanager
@@ -160,18 +162,11 @@ class _CapturedAttention(NamedTuple):
         return (weights * products).flatten(0, -3).sum(0)
 
 
-class _PassResult(NamedTuple):
-    """A pass with the words' scores (W,) and the gradient of each attention output."""
-
-    capture: "_RowCapture"
-    scores: Tensor
-    gradients: Sequence[Tensor]
-
-
-class _RowCapture:
-    """State of a pass: the attention and the words' rows of each layer."""
+class _RowCapture(ConstantParameterMode):
+    """Mode that captures each layer's attention, at whose outputs gradients begin, and the words' rows."""
 
     def __init__(self, words: int, layers: int) -> None:
+        super().__init__()
         self.words = words
         self.layers = layers
         self.layer: int | None = None  # the running layer
@@ -191,49 +186,41 @@ class _RowCapture:
         self.attended_layers.add(self.layer)
         return output
 
-
-class _WordPass(ConstantParameterMode):
-    """Attention mode that records the decoder's attention, at whose outputs gradients begin."""
-
-    def __init__(self, capture: _RowCapture) -> None:
-        super().__init__()
-        self.capture = capture
-
     def run_on_constants(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function, and record attention."""
         output = func(*args, **kwargs)
-        return output if self.capture.layer is None else self._track_softmax(func, args, output)
+        return output if self.layer is None else self._track_softmax(func, args, output)
 
     def _track_softmax(self, func: Callable[..., Any], args: Sequence[Any], output: Any) -> Any:
         """Record attention without torch's function: a softmax and its product with values."""
-        weights = self.capture.softmax_results
+        weights = self.softmax_results
         if func in _SOFTMAX:
             weights[id(output)] = output
         elif not args or id(args[0]) not in weights:
             return output
         elif func in _PRODUCTS:
-            rows = args[0].detach()[..., -self.capture.words :, :]
+            rows = args[0].detach()[..., -self.words :, :]
             weights.clear()
-            return self.capture.record(lambda: widen(rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
+            return self.record(lambda: widen(rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
         elif isinstance(output, Tensor) and output.shape[-2:] == args[0].shape[-2:]:
             weights[id(output)] = output
         return output
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Run torch's attention, and record it in decoder layers."""
-        output, capture = call.run(), self.capture
-        if capture.layer is None or call.query.dim() != 4:
+        output = call.run()
+        if self.layer is None or call.query.dim() != 4:
             return output
         check_no_dropout(p=call.dropout_p)
         query, key, value, mask, *_ = call.expand_heads()
         if mask is not None and mask.shape[-2] > 1:
-            mask = mask[..., -capture.words :, :].clone()
-        rows, key = query[..., -capture.words :, :].detach(), key.detach()
+            mask = mask[..., -self.words :, :].clone()
+        rows, key = query[..., -self.words :, :].detach(), key.detach()
 
         def weights() -> Tensor:
             return attention_weights(widen(rows), widen(key), mask, call.scale)
 
-        return capture.record(weights, value, output, query.shape[-2] == key.shape[-2])
+        return self.record(weights, value, output, query.shape[-2] == key.shape[-2])
 
 
 @contextmanager
