@@ -203,21 +203,12 @@ def attention_and_gradient(model, inputs, targets):
 
 
 def head_importance(gradients, norm):
-    """(N, L, H)"""
-    shape = (len(gradients[0]), len(gradients), gradients[0].shape[1])
-    weights = torch.zeros(shape, dtype=torch.float64)
-    for example in range(shape[0]):
-        for layer in range(shape[1]):
-            scores = []
-            for head in range(shape[2]):
-                g = gradients[layer][example, head]
-                if norm == "positive":
-                    scores.append(g.clamp(min=0).sum())
-                else:
-                    scores.append(g.abs().sum() if norm == "l1" else g.pow(2).sum().sqrt())
-            for head in range(shape[2]):
-                weights[example, layer, head] = scores[head] / sum(scores) if sum(scores) else 1 / shape[2]
-    return weights
+    """(N, L, H), heads alike where none has any."""
+    g = torch.stack(gradients, 1)  # (N, L, H, T, T)
+    terms = {"l1": g.abs(), "l2": g.square(), "positive": g.clamp(min=0)}[norm]
+    scores = terms.sum((-2, -1)) ** (0.5 if norm == "l2" else 1)
+    total = scores.sum(-1, keepdim=True)
+    return torch.where(total > 0, scores / total, 1 / scores.shape[-1])
 
 
 def head_means(matrices, weights=None):

@@ -47,7 +47,7 @@ class BackwardPass:
         self.forward_pass.check_gradient(selected)
         taps = self.forward_pass.taps[self.first :]
         for number, tap in enumerate(taps, self.first):
-            tap.on_backward(self, goes_on=number > self.first and not self.forward_pass.separate)
+            tap.listener, tap.goes_on = self, number > self.first and not self.forward_pass.separate
         found = gradients(selected, [tap.edge for tap in taps], goes_again, allow_unused=True)
         layers = [tap.read_later(gradient) for tap, gradient in zip(taps, found, strict=True)]
         self._read_deferred([layer for layer in layers if layer is not None])

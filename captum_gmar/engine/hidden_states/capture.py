@@ -22,11 +22,10 @@ from captum_gmar.engine.hidden_states.libragrad import LibraGradPass, libra_grad
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.autograd_graph import depends, gradients
 from captum_gmar.engine.hooks.threads import limit_to_thread
-from captum_gmar.engine.kernels.blocks import AttentionBlocks
+from captum_gmar.engine.kernels.blocks import attention_blocks
 from captum_gmar.engine.kernels.layer import AttentionLayer
 from captum_gmar.engine.kernels.precision import widen, without_autocast
 from captum_gmar.engine.kernels.reduction import Reduction, read_blocks, sum_up
-from captum_gmar.engine.kernels.workspace import Scratch
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
 from captum_gmar.engine.models.introspection import ModelInfo
 from captum_gmar.engine.models.layers import transformer_layers
@@ -48,10 +47,9 @@ class LayerAttention(NamedTuple):
     @property
     def received_attention(self) -> Tensor:
         """Attention (N, T) to each token, averaged over heads and queries."""
-        scratch, parts = Scratch(self.layer), []
+        parts = []
         with torch.no_grad(), without_autocast(self.value.device.type):
-            for part in scratch.parts():
-                blocks = AttentionBlocks(self.layer.part(part), scratch)
+            for part, blocks in attention_blocks(self.layer):
                 queries = uniform_relevance(widen(self.value[part, 0, :, 0]))
                 parts.append(read_blocks(blocks, Reduction(queries, "attention")).rows.mean(1))
         return torch.cat(parts)
@@ -60,10 +58,9 @@ class LayerAttention(NamedTuple):
         """Return each token's part (N, T) in the first queries' output times its gradient (N, H, T, D)."""
         if not queries:
             return gradient.new_zeros(())
-        scratch, parts = Scratch(self.layer), []
+        parts = []
         with torch.no_grad(), without_autocast(self.value.device.type):
-            for part in scratch.parts():
-                blocks = AttentionBlocks(self.layer.part(part), scratch)
+            for part, blocks in attention_blocks(self.layer):
                 blocks.keep_first(queries)
                 value, output_gradient = widen(self.value[part]), widen(gradient[part])
                 products = [block.attention * (output_gradient[:, :, block.rows] @ value.mT) for block in blocks]

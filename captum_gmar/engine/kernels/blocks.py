@@ -240,6 +240,13 @@ def _is_nowhere(mask: Tensor) -> Tensor:
     return mask.amax(-1, keepdim=True) == -torch.inf
 
 
+def attention_blocks(layer: AttentionLayer) -> Iterator[tuple[slice, AttentionBlocks]]:
+    """Yield as many examples at a time as a block holds."""
+    scratch = Scratch(layer)
+    for examples in scratch.parts():
+        yield examples, AttentionBlocks(layer.part(examples), scratch)
+
+
 def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlocks]]:
     """Yield as many examples at a time as a block holds; no gradient is gathered."""
     part = AttentionLayer(layer.query, layer.key, layer.mask, layer.scale)

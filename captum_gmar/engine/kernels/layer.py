@@ -81,15 +81,11 @@ class LayerTap(ABC):
     edge: Any = None
     lse: Tensor | None = None
     listener: BackwardListener | None = None
-    goes_on: bool = True
+    goes_on: bool = True  # whether layers before it are received as well
 
     @abstractmethod
     def attend(self, layer: AttentionLayer, value: Tensor) -> Tensor:
         """Compute ``F.scaled_dot_product_attention`` of a layer and its value (N, H, T, D)."""
-
-    def on_backward(self, listener: BackwardListener, goes_on: bool) -> None:
-        """Let a listener receive the layer; ``goes_on`` asks for layers before it as well."""
-        self.listener, self.goes_on = listener, goes_on
 
     def read_later(self, gradient: Tensor | None) -> LayerGradient | None:
         """Return the layer where it is read after the backward pass, by the gradient of its edge."""

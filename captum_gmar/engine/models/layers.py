@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import takewhile
 
 from torch import Tensor, nn
 
@@ -137,9 +138,5 @@ def _is_within(name: str, container: str) -> bool:
 
 def _shared_depth(name: str, other: str) -> int:
     """Return the number of modules that contain both modules."""
-    depth = 0
-    for part, other_part in zip(name.split("."), other.split("."), strict=False):
-        if part != other_part:
-            break
-        depth += 1
-    return depth
+    pairs = zip(name.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -166,41 +166,23 @@ def test_causal_attention_and_grouped_heads(images):
     assert (found - 0.5).abs().max() > 0.01
 
 
-def test_other_attention_passes_by(vit, images):
-    """A text tower's attention, say: it is neither counted nor changed."""
-
-    def forward(inputs):
-        text = torch.ones(len(inputs), 2, 5, 8)
-        return vit(inputs).logits * F.scaled_dot_product_attention(text, text, text, is_causal=True).mean()
-
-    importance = GMARAttribution(vit, forward_func=forward).head_importance(images, 3)
-    assert_close(importance, GMARAttribution(vit).head_importance(images, 3))
-
-
 class WithWeights(TimmLike):
-    """Asks torch's attention for its weights."""
+    """Computes with the weights that torch's attention returns."""
 
-    def __init__(self, computes):
+    def __init__(self):
         super().__init__()
         self.attention = nn.MultiheadAttention(24, 2, batch_first=True)
-        self.computes, self.weights = computes, None
 
     def forward(self, inputs):
         tokens = self.tokens(inputs)
-        attended, self.weights = self.attention(tokens, tokens, tokens)
-        scale = 1 + self.weights.sum() if self.computes else 1
-        return self.head((tokens + attended)[:, 0]) * scale
+        attended, weights = self.attention(tokens, tokens, tokens)
+        return self.head((tokens + attended)[:, 0]) * (1 + weights.sum())
 
 
 def test_weights_of_multihead_attention(images):
-    model = WithWeights(computes=False)
-    before = model(images), model.weights
-    GMARAttribution(model).attribute(images, 3)
-    assert_close(model.weights.detach(), before[1].detach())
-    model.computes = True
-    AttentionRollout(model).attribute(images)
+    AttentionRollout(WithWeights()).attribute(images)
     with pytest.raises(RuntimeError, match=r"computes with the attention weights that nn\.MultiheadAttention returns"):
-        GMARAttribution(model).attribute(images, 3)
+        GMARAttribution(WithWeights()).attribute(images, 3)
 
 
 def test_a_wrong_grid(vit, images):

@@ -34,47 +34,63 @@ def assert_complete(model):
     assert_close(total, logit, rtol=1e-9, atol=1e-9)
 
 
-def test_gate():
-    model = activated(nn.ELU())()
-    message = (
-        r"does not know what ELU 'blocks.0.mlp.1' computes by elu. .* but HandWrittenLayer 'blocks.0' puts it "
-        r"beside others by add. .*captum_gmar.register_rule\(ELU, rule\)"
-    )
+class Odd(nn.Module):
+    def forward(self, x):
+        return torch.special.expit(x.abs().mean(-1, keepdim=True)) * x.softmax(-1)
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return torch.fft.irfft(2 * torch.fft.rfft(x), n=x.shape[-1])
+
+
+class Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Calls(nn.Module):
+    def forward(self, x):
+        return Through.apply(x)
+
+
+ELU = (
+    r"does not know what ELU 'blocks.0.mlp.1' computes by elu. .* but HandWrittenLayer 'blocks.0' puts it "
+    r"beside others by add. .*captum_gmar.register_rule\(ELU, rule\)"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "message", "kind", "rule"),
+    [
+        (activated(nn.ELU()), ELU, nn.ELU, "gate"),
+        (activated(nn.ELU()), ELU, F.elu, "gate"),
+        (
+            lambda: HandWritten(Odd),
+            r"what Odd 'blocks.0.norm' computes by special_expit.* puts it beside",
+            Odd,
+            lambda module, x: x * (module.forward(x) / x).detach(),
+        ),
+        (activated(Twice()), r"what Twice 'blocks.0.mlp.1' computes by", Twice, "linear"),
+        (
+            lambda: HandWritten(mlp=Calls()),
+            r"cannot meet Through: .* say so: .*rule\(Through, 'linear'\)",
+            Through,
+            "linear",
+        ),
+    ],
+    ids=["gate", "gate of a function", "callable", "linear module", "function of autograd"],
+)
+def test_unknown_until_a_rule_is_registered(make, message, kind, rule):
+    model = make()
     with pytest.raises(RuntimeError, match=message):
         run(model)
-    register_rule(nn.ELU, "gate")
-    assert_complete(model)
-
-
-def test_gate_of_a_function():
-    register_rule(F.elu, "gate")
-    assert_complete(activated(nn.ELU())())
-
-
-def test_norm_by_a_callable():
-    class Odd(nn.Module):
-        def forward(self, x):
-            return torch.special.expit(x.abs().mean(-1, keepdim=True)) * x.softmax(-1)
-
-    def rule(module, x):
-        return x * (module.forward(x) / x).detach()
-
-    model = HandWritten(Odd)
-    with pytest.raises(RuntimeError, match=r"what Odd 'blocks.0.norm' computes by special_expit.* puts it beside"):
-        run(model)
-    register_rule(Odd, rule)
-    assert_complete(model)
-
-
-def test_linear_module_of_functions_that_are_not_known():
-    class Twice(nn.Module):
-        def forward(self, x):
-            return torch.fft.irfft(2 * torch.fft.rfft(x), n=x.shape[-1])
-
-    model = HandWritten(mlp=nn.Sequential(nn.Linear(24, 24), Twice(), nn.Linear(24, 24)))
-    with pytest.raises(RuntimeError, match=r"what Twice 'blocks.0.mlp.1' computes by"):
-        run(model)
-    register_rule(Twice, "linear")
+    register_rule(kind, rule)
     assert_complete(model)
 
 
@@ -93,27 +109,6 @@ def test_results_that_are_no_logits(last):
     model = nn.Sequential(HandWritten(), last)
     with pytest.raises(RuntimeError, match=f"what {type(last).__name__} '1' computes by .* but it is what is to be"):
         run(model)
-
-
-def test_functions_of_autograd():
-    class Through(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad
-
-    class Calls(nn.Module):
-        def forward(self, x):
-            return Through.apply(x)
-
-    model = HandWritten(mlp=Calls())
-    with pytest.raises(RuntimeError, match=r"cannot meet Through: .* say so: .*rule\(Through, 'linear'\)"):
-        run(model)
-    register_rule(Through, "linear")
-    assert_complete(model)
 
 
 @pytest.mark.parametrize(

@@ -43,23 +43,30 @@ def test_every_reading(matrix, norm):
     assert_reads(*random_layer(), matrix, norm)
 
 
+FEWER = {"tokens": 40}
+ADDED = torch.randn(1, 2, TOKENS, TOKENS, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.mark.parametrize(
-    ("matrix", "norm", "totals"), [(None, "positive", "positive"), ("attention", "positive", "product")]
+    ("kind", "change", "reduction"),
+    [
+        (FEWER, {}, (None, "positive", "positive")),
+        (FEWER, {}, ("attention", "positive", "product")),
+        # Products of half precision are exact in float32, so they are no further off.
+        *(
+            ({**FEWER, "size": size, "precision": precision}, {}, ("positive", "l1"))
+            for size in (20, 80)
+            for precision in (torch.float32, torch.float16)
+        ),
+        ({"mask": ADDED}, {}, ("attention", "l1")),
+        ({"key_heads": 1, "examples": 2}, {}, ("positive", "l1")),
+        # A softmax whose exponentials would be infinite without its maximum.
+        (FEWER, {"scale": 40.0}, ("attention",)),
+    ],
 )
-def test_sums_of_rows(matrix, norm, totals):
-    assert_reads(*random_layer(tokens=40), matrix, norm, totals)
-
-
-@pytest.mark.parametrize("size", [20, 80])
-@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
-def test_precisions_and_head_dimensions(size, precision):
-    """Products of half precision are exact in float32, so they are no further off."""
-    assert_reads(*random_layer(size, precision, tokens=40), "positive", "l1")
-
-
-def test_a_mask_that_is_added():
-    mask = torch.randn(1, 2, TOKENS, TOKENS, generator=torch.Generator().manual_seed(1))
-    assert_reads(*random_layer(mask=mask), "attention", "l1")
+def test_other_layers_and_readings(kind, change, reduction):
+    layer, row = random_layer(**kind)
+    assert_reads(layer._replace(**change), row, *reduction)
 
 
 def test_a_mask_that_hides():
@@ -73,21 +80,11 @@ def test_a_mask_that_hides():
     assert read_by_kernel(layer, Reduction(rows, "attention")).rows.abs().max() == 0
 
 
-def test_examples_and_heads_that_share_keys():
-    assert_reads(*random_layer(key_heads=1, examples=2), "positive", "l1")
-
-
 def test_tokens_that_lie_apart_in_memory():
     layer, row = random_layer(tokens=40)
     strided = layer._replace(value=layer.value.mT.contiguous().mT)
     assert strided.value.stride(-1) != 1
     assert_reads(strided, row, "product", None)
-
-
-def test_large_scores():
-    """A softmax whose exponentials would be infinite without its maximum."""
-    layer, row = random_layer(tokens=40)
-    assert_reads(layer._replace(scale=40.0), row, "attention", None)
 
 
 @pytest.mark.parametrize(("matrix", "norm"), [("attention", None), ("positive", "l1")])
