@@ -7,7 +7,7 @@ Letters in shapes: L layers, W words, S tokens of a sequence, H heads, D head di
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.constants import detach_tensor
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.kernels.layer import attention_weights
 from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.models.attention_backend import attention_implementation, force_eager
@@ -104,16 +104,14 @@ def _limit_to_first_row(embedding: nn.Module) -> Iterator[list[Tensor]]:
     """Run the output embedding on its first row only, and collect input and output of each call."""
     calls: list[Tensor] = []
 
-    @limit_to_thread
-    def enter(module: nn.Module, args: Any) -> Any:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         calls.append(args[0])
-        return args[0][:1, :1], *args[1:]
+        return (args[0][:1, :1], *args[1:]), kwargs
 
-    @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Tensor) -> None:
         calls.append(output)
 
-    with embedding.register_forward_pre_hook(enter), embedding.register_forward_hook(leave):
+    with hook_modules([embedding], enter, leave):
         yield calls
 
 
@@ -230,12 +228,10 @@ def _replace_output_by_rows(layers: nn.ModuleList, capture: _RowCapture) -> Iter
     The rows are packed into sequences of the decoder's length; the last sequence is padded.
     """
 
-    @limit_to_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         capture.layer = len(capture.outputs)
         return tuple(map(detach_tensor, args)), {name: detach_tensor(value) for name, value in kwargs.items()}
 
-    @limit_to_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> Any:
         capture.layer = None
         capture.softmax_results.clear()
@@ -248,10 +244,7 @@ def _replace_output_by_rows(layers: nn.ModuleList, capture: _RowCapture) -> Iter
         rows = F.pad(rows, (0, 0, 0, -rows.shape[-2] % capture.length)).view(-1, *hidden.shape[-2:])
         return rows if isinstance(output, Tensor) else (rows, *output[1:])
 
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
-            stack.enter_context(layer.register_forward_hook(leave))
+    with hook_modules(layers, enter, leave):
         yield
 
 

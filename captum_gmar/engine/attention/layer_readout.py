@@ -1,7 +1,7 @@
 """Readout of each layer: the logits that the rest of the model gives to the layer's output."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.checks import NoPatchGridError
 from captum_gmar.engine.hooks.constants import detach_tensor
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.models.patch_grid import check_rows
 
 
@@ -36,13 +36,11 @@ def separate_layers(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> I
     """
     outputs: list[Tensor] = []
 
-    @limit_to_thread
     def detach(layer: nn.Module, args: Any, kwargs: Any) -> Any:
         tokens = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         forward_pass.entry = forward_pass.entry or (None if tokens is None else tokens.grad_fn)
         return tuple(map(detach_tensor, args)), {name: detach_tensor(value) for name, value in kwargs.items()}
 
-    @limit_to_thread
     def collect(layer: nn.Module, args: Any, output: Any) -> Any:
         outputs.append(output if isinstance(output, Tensor) else output[0])
         if layer is not layers[-1]:
@@ -52,10 +50,7 @@ def separate_layers(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> I
         joined = torch.cat(layer_outputs, 0 if is_first else 1)
         return joined if isinstance(output, Tensor) else (joined, *output[1:])
 
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(layer.register_forward_pre_hook(detach, with_kwargs=True))
-            stack.enter_context(layer.register_forward_hook(collect))
+    with hook_modules(layers, detach, collect):
         try:
             yield
         except RuntimeError as error:

@@ -4,7 +4,7 @@ Letters in shapes: N examples, L layers, H heads, T tokens, D head dimension.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from captum_gmar.engine.checks import (
 from captum_gmar.engine.hidden_states.libragrad import LibraGradPass, libra_gradients
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.autograd_graph import depends, gradients
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.kernels.blocks import attention_blocks
 from captum_gmar.engine.kernels.layer import AttentionLayer
 from captum_gmar.engine.kernels.precision import widen, without_autocast
@@ -164,18 +164,13 @@ def _capture_tokens(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """Capture each layer's input and the last layer's output, in this thread."""
     tokens: list[Tensor] = []
 
-    @limit_to_thread
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> None:
         tokens.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
 
-    @limit_to_thread
     def leave(layer: nn.Module, args: Any, output: Any) -> None:
         tokens.append(output if isinstance(output, Tensor) else output[0])
 
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(layer.register_forward_pre_hook(enter, with_kwargs=True))
-        stack.enter_context(layers[-1].register_forward_hook(leave))
+    with hook_modules(layers, enter), hook_modules(layers[-1:], leave=leave):
         yield tokens
 
 

@@ -4,7 +4,7 @@ Letters in shapes: N examples, L layers.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import check_deterministic, check_forward
 from captum_gmar.engine.finite_checks import check_finite
 from captum_gmar.engine.hooks.autograd_graph import gradients
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, force_eager
 from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, finest, sum_fields
@@ -158,13 +158,10 @@ def run_together(
 def _note_entries(model: nn.Module, mode: ValueMode) -> Iterator[None]:
     """Let the mode know the tokens that enter each list of layers."""
 
-    @limit_to_thread
-    def enter(module: nn.Module, args: Any) -> None:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         mode.entry = next((value for value in args if isinstance(value, Tensor)), None)
 
-    with ExitStack() as stack:
-        for layers in layer_lists(model):
-            stack.enter_context(layers[0].register_forward_pre_hook(enter))
+    with hook_modules((layers[0] for layers in layer_lists(model)), enter):
         yield
 
 

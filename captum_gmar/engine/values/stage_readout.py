@@ -5,14 +5,14 @@ stages. One pass computes all readouts: behind a stage come the outputs of all l
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.models.layers import ATTENTION_NAMES
 
 MLP_NAMES = ("mlp", "ffn", "feedforward")
@@ -86,18 +86,14 @@ def skip_later_layers(
     with ExitStack() as stack:
         for stage, layers in enumerate(stages):
             for place, layer in enumerate(layers):
-                for handle in _hook_layer(layer, stage, place, passing, enter_layer):
-                    stack.enter_context(handle)
-            for branch in branches(layers[0]) if projects(layers[0]) else ():
-                for handle in _hook_branch(branch, passing):
-                    stack.enter_context(handle)
+                stack.enter_context(_hook_layer(layer, stage, place, passing, enter_layer))
+            stack.enter_context(_hook_branches(branches(layers[0]) if projects(layers[0]) else [], passing))
         yield passing
 
 
 def _hook_layer(
     layer: nn.Module, stage: int, place: int, passing: SkippedLayers, enter_layer: Callable[[int | None], None]
-) -> list[Any]:
-    @limit_to_thread
+) -> AbstractContextManager[None]:
     def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         tokens = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         changed = passing.enter(stage, place, tokens)
@@ -113,26 +109,23 @@ def _hook_layer(
 
         return tuple(map(layer_argument, args)), {name: layer_argument(value) for name, value in kwargs.items()}
 
-    @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
         enter_layer(None)
         tokens = passing.leave(stage, place, output if isinstance(output, Tensor) else output[0])
         return tokens if isinstance(output, Tensor) else (tokens, *output[1:])
 
-    return [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]
+    return hook_modules([layer], enter, leave)
 
 
-def _hook_branch(branch: nn.Module, passing: SkippedLayers) -> list[Any]:
-    """Register hooks by which a branch adds nothing to the tokens that skip it."""
+def _hook_branches(modules: Sequence[nn.Module], passing: SkippedLayers) -> AbstractContextManager[None]:
+    """Register hooks by which branches add nothing to the tokens that skip them."""
 
-    @limit_to_thread
-    def enter(module: nn.Module, args: Any) -> Any:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
         if passing.carried is None:
             return None
         true = args[0][-passing.rows :].mul(1)  # computed anew, so that its positions are those of the true examples
-        return true, *args[1:]
+        return (true, *args[1:]), kwargs
 
-    @limit_to_thread
     def leave(module: nn.Module, args: Any, output: Any) -> Any:
         if passing.carried is None:
             return None
@@ -141,7 +134,7 @@ def _hook_branch(branch: nn.Module, passing: SkippedLayers) -> list[Any]:
         joined = torch.cat([passing_by, written])
         return joined if isinstance(output, Tensor) else (joined, *output[1:])
 
-    return [branch.register_forward_pre_hook(enter), branch.register_forward_hook(leave)]
+    return hook_modules(modules, enter, leave)
 
 
 def projects(layer: nn.Module) -> bool:

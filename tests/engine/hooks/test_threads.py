@@ -4,14 +4,19 @@ import threading
 
 from torch import nn, ones
 
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 
 
 def test_a_hook_runs_in_its_own_thread_only():
     calls, layer = [], nn.Linear(2, 2)
-    layer.register_forward_hook(limit_to_thread(lambda module, args, output: calls.append(threading.get_ident())))
-    other = threading.Thread(target=lambda: layer(ones(2)))
-    other.start()
-    other.join()
+
+    def note(module, *_):
+        calls.append((module, threading.get_ident()))
+
+    with hook_modules([layer], enter=note, leave=note):
+        other = threading.Thread(target=lambda: layer(ones(2)))
+        other.start()
+        other.join()
+        layer(ones(2))
     layer(ones(2))
-    assert calls == [threading.get_ident()]
+    assert calls == [(layer, threading.get_ident())] * 2
