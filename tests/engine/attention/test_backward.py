@@ -13,6 +13,7 @@ from transformers import Dinov2Config, Dinov2ForImageClassification
 from captum_gmar import GMARAttribution, GradientRollout
 from captum_gmar.engine.attention.forward import ForwardPass
 from captum_gmar.engine.kernels import blocks, workspace
+from captum_gmar.engine.kernels.batched import BatchedTap
 from engine.attention.test_explain import TimmLike, Wrapped, spoil
 
 
@@ -34,7 +35,7 @@ def test_nothing_is_kept_after_a_call(name, target, implementation, vit, images)
     """Memory comes back at once, not when the garbage collector finds a cycle; also after an error."""
 
     def kept():
-        kinds = (workspace.Scratch, blocks.AttentionBlocks, blocks.GradientBlocks, ForwardPass)
+        kinds = (workspace.Scratch, blocks.AttentionBlocks, blocks.GradientBlocks, ForwardPass, BatchedTap)
         return sum(type(found) in kinds for found in gc.get_objects())
 
     gc.collect()

@@ -194,21 +194,6 @@ def test_an_image_explained_by_a_sentence(images, name, make):
     assert_close(found, make(model, forward_func=with_constant).relevance(images, [0, 1, 1, 0]), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("Pvt", {"hidden_sizes": [8, 8, 8, 8], "depths": [1] * 4, "num_attention_heads": [1] * 4}),
-        ("Hiera", {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "image_size": [32, 32]}),
-    ],
-)
-@pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout])
-def test_models_that_reduce_their_keys_or_queries(images, name, options, make):
-    config = getattr(transformers, f"{name}Config")(**{"image_size": 32, **options})
-    model = getattr(transformers, f"{name}ForImageClassification")(config).eval()
-    with pytest.raises((RuntimeError, ValueError), match="queries and keys are not of the same"):
-        make(model).attribute(images, 1)
-
-
 def test_no_logits(vit, images):
     with pytest.raises(TypeError, match=r"output with a `logits` tensor, but got BaseModelOutputWithPooling"):
         GMARAttribution(vit.vit).attribute(images, 3)

@@ -38,11 +38,6 @@ def test_spread_by_hand():
     assert attributions.is_contiguous()
 
 
-def test_rows_and_columns_are_not_swapped(vit):
-    grid = patch_grid(vit, 40, 72)
-    assert (grid.rows, grid.columns, grid.patches) == (5, 9, 45)
-
-
 @pytest.mark.parametrize(("patch_size", "expected"), [(8, (8, 8)), ((8, 4), (8, 4)), ([8, 4], (8, 4))])
 def test_patch_size_of_a_config(vit, patch_size, expected):
     vit.config.patch_size = patch_size

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from field_families import FIELD_FAMILIES, in_order, swin
+from field_families import FIELD_FAMILIES, swin
 from field_oracle import Softmaxes, on_finest, written_out
 from snapshots import state
 from torch.testing import assert_close
@@ -191,18 +191,6 @@ def test_without_padding_all_relevance_arrives():
         assert_close(relevance.sum((1, 2)), torch.ones(2, dtype=torch.float64))
 
 
-def test_a_single_window_that_sees_all_is_a_vision_transformers_attention():
-    """One stage and one window over it: the same numbers as over a patch grid, where attention is written out."""
-    torch.manual_seed(0)
-    model = swin("Swin", image_size=8, depths=[2], num_heads=[2]).eval().double()
-    inputs = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    written = Stages(FIELD_FAMILIES["Swin"]._replace(places=[in_order((4, 4))] * 2), model, inputs)
-    for method in (GMARAttribution, AttentionRollout):
-        relevance = method(model).relevance(inputs, target=TARGET)
-        expected = written.gmar("l1") if method is GMARAttribution else written.rollout(lambda heads: heads.mean(1))
-        assert_close(relevance, expected, rtol=1e-9, atol=1e-12)
-
-
 def test_start_layer_and_tokens():
     _, model, inputs = make("Swin")
     last = GMARAttribution(model, start_layer=-1, tokens=(4, 6)).relevance(inputs, target=TARGET)
@@ -242,8 +230,11 @@ def test_low_precision_finds_the_same_places(precision):
         (LeGrad, "Swin", "several grids"),
         (lambda model: GMARAttribution(model, recursion="forward"), "Swin", "recursion='rollout'"),
         (lambda model: AttentionRollout(model, recursion="additive"), "Swin", "recursion='rollout'"),
-        (GMARAttribution, "PVT", "queries and keys are not of the same tokens. TokenEvidence"),
-        (GMARAttribution, "Hiera", "queries and keys are not of the same tokens. TokenEvidence"),
+        *(
+            (method, family, "queries and keys are not of the same tokens. TokenEvidence")
+            for method in (GMARAttribution, AttentionRollout)
+            for family in ("PVT", "Hiera")
+        ),
     ],
 )
 def test_what_is_not_defined(method, family, says):
