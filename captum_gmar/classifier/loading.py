@@ -144,19 +144,36 @@ def _check_reachable(name: str, patience: float) -> None:
 
 
 def _read(name: str, local_files_only: bool, is_text_model: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
-    """Return the processor, the model, and which of its weights were missing or left over."""
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
-    with named_failure(name, "config.json"):
-        config = transformers.AutoConfig.from_pretrained(name, **options)
+    config = read_config(name, local_files_only)
     _check_config(name, config, is_text_model)
     check_processor_file(name)
-    with named_failure(name, "preprocessor_config.json"):
-        processor_class = transformers.AutoProcessor if is_text_model else transformers.AutoImageProcessor
-        processor = processor_class.from_pretrained(name, **options)
+    processor_class = transformers.AutoProcessor if is_text_model else transformers.AutoImageProcessor
+    model_class = _model_class(is_text_model)
+    return read_parts(name, local_files_only, processor_class.from_pretrained, model_class, config=config)
+
+
+def read_config(name: str, local_files_only: bool) -> Any:
+    """Return the config of a model."""
+    with named_failure(name, "config.json"):
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
+
+
+def read_parts(
+    name: str,
+    local_files_only: bool,
+    read_processor: Callable[..., Any],
+    model_class: Any,
+    part: str = "preprocessor_config.json",
+    **options: Any,
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the processor, the model, and which of its weights were missing or left over."""
+    source = {"trust_remote_code": False, "local_files_only": local_files_only}
+    with named_failure(name, part):
+        processor = read_processor(name, **source)
     # check_weights reports sizes that do not fit in one line; transformers would print a table.
-    options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    options = {"dtype": torch.float32, "ignore_mismatched_sizes": True, **source, **options}
     with named_failure(name, "model"):
-        model, report = _model_class(is_text_model).from_pretrained(name, config=config, **options)
+        model, report = model_class.from_pretrained(name, output_loading_info=True, **options)
     return processor, model, report
 
 

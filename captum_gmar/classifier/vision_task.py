@@ -16,7 +16,8 @@ from captum_gmar.classifier.loading import (
     check_processor_file,
     check_weights,
     first_of,
-    named_failure,
+    read_config,
+    read_parts,
     read_pretrained,
 )
 
@@ -48,7 +49,7 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
     fault.
     """
     try:
-        config = read_pretrained(os.fspath(name), _read_config, patience)
+        config = read_pretrained(os.fspath(name), read_config, patience)
     except Exception as error:
         if UNREACHABLE in str(error):  # loading would fail in the same way
             raise
@@ -79,24 +80,13 @@ def load_for_task(
     return Classifier(model.eval().to(device or "cpu"), processor)
 
 
-def _read_config(name: str, local_files_only: bool) -> Any:
-    return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
-
-
 def _read_for_task(task: VisionTask, name: str, local_files_only: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
-    """Return the processor, the model, and which of its weights were missing or left over."""
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     check_processor_file(name)
-    with named_failure(name, "preprocessor_config.json"):
-        processor = _read_processor(task, name, options)
-    options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    loader = dict(SAVED_FOR.values())[task]
-    with named_failure(name, "model"):
-        model, report = getattr(transformers, loader).from_pretrained(name, **options)
-    return processor, model, report
+    loader = getattr(transformers, dict(SAVED_FOR.values())[task])
+    return read_parts(name, local_files_only, partial(_read_processor, task), loader)
 
 
-def _read_processor(task: VisionTask, name: str, options: dict[str, Any]) -> Any:
+def _read_processor(task: VisionTask, name: str, **options: Any) -> Any:
     if task is VisionTask.SOUND:
         return transformers.AutoFeatureExtractor.from_pretrained(name, **options)
     try:
@@ -119,17 +109,12 @@ def load_answering(
 
 
 def _read_answering(name: str, local_files_only: bool) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the processor, the model, and which of its weights were missing or left over."""
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
-    with named_failure(name, "config.json"):
-        config = transformers.AutoConfig.from_pretrained(name, **options)
+    config = read_config(name, local_files_only)
     is_of_speech = type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
     if not is_of_speech and type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(f"{name}: not a model that answers about pictures: its model type is {config.model_type!r}")
-    with named_failure(name, "processor"):
-        processor = transformers.AutoProcessor.from_pretrained(name, **options)
-    options |= {"dtype": "auto", "output_loading_info": True}
-    with named_failure(name, "model"):
-        loader = transformers.AutoModelForSpeechSeq2Seq if is_of_speech else transformers.AutoModelForImageTextToText
-        model, report = loader.from_pretrained(name, config=config, **options)
-    return processor, model, report
+    loader = transformers.AutoModelForSpeechSeq2Seq if is_of_speech else transformers.AutoModelForImageTextToText
+    options = {"config": config, "dtype": "auto", "ignore_mismatched_sizes": False}
+    return read_parts(
+        name, local_files_only, transformers.AutoProcessor.from_pretrained, loader, "processor", **options
+    )

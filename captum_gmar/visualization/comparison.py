@@ -68,10 +68,7 @@ def visualize_comparison(
         share_scale (bool, optional): One colour scale for all maps with the same label.
         crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`, of the image; for several
             images a sequence of them. Default: None, the whole images.
-        box (tuple of float, optional): What is framed in every panel: that of
-            :func:`~captum_gmar.visualize_attribution`.
-        width (float, optional): Of the figure, in inches: that of a column of a journal, for example. Letters keep
-            their size. Default: None, 2.35 inches for each panel.
+        width (float, optional): Of the figure, in inches. Default: None, 2.35 inches for each panel.
         label (str or dict, optional): What the colour bars measure, and its unit; where that differs, from the name of
             each method to its label. Default: None, "relevance per patch" or "attribution per pixel".
         note (str or dict, optional): A line below each colour bar, of what the map does not say, for example; where it
@@ -79,13 +76,10 @@ def visualize_comparison(
         smooth (bool, optional): Interpolate between the patches.
         plt_fig_axis (tuple, optional): A figure and N × (1 + methods) of its axes to draw in, row by row.
 
-    title, outlier_perc, use_pyplot are those of
-    :func:`~captum_gmar.visualize_attribution`.
+    box, title, outlier_perc, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of list of matplotlib.axes.Axes*): for each image, its photo and its maps.
+        tuple: **figure**, and **axes** (*list of list of matplotlib.axes.Axes*): each image's photo and maps.
 
     Raises:
         TypeError: if attributions or images are none of these types.

@@ -63,12 +63,11 @@ def visualize_head_importance(
             ``GMARAttribution.head_importance`` or its mean over many.
         spread (Tensor or numpy.ndarray, optional): Of the same shape, what stands after ± below each value: the
             standard deviation over examples, say.
-        title (str, optional): Above the whole, wrapped where it is long.
         label (str, optional): What the colour bar measures, and its unit.
             Default: "head importance, share of its layer"
         plt_fig_axis (tuple, optional): A figure and one of its axes to draw in.
-        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
-            figure is only returned.
+
+    title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the one there is.
@@ -134,17 +133,15 @@ def visualize_head_attention(
     Args:
         attention (Tensor or numpy.ndarray): (heads, rows, columns), one token's attention to the patches, of one
             example; see below.
-        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`~captum_gmar.visualize_attribution` takes
-            it.
         importance (Tensor or numpy.ndarray, optional): (heads,), the weights that stand in the titles and that the
             heads are sorted by. Without, they stay in their order.
         patch (tuple[int, int], optional): Row and column of the patch that looks, which is framed in every panel.
             Default: None, for a token that is none
         label (str, optional): What the colour bars measure, and its unit. Default: "attention, share of all tokens".
-        smooth (bool, optional): Interpolate between the patches.
         plt_fig_axis (tuple, optional): A figure and 1 + heads of its axes to draw in.
 
-    crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
+    image, crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
+    :func:`~captum_gmar.visualize_comparison`.
 
     Returns:
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo and the heads, as they are sorted.

@@ -36,13 +36,10 @@ def visualize_token_interaction(
     Args:
         relevance (Tensor or numpy.ndarray): (rows, columns) of one example, from a method that begins at the patch,
             ``tokens=(row, column)``.
-        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`~captum_gmar.visualize_attribution` takes
-            it.
         patch (tuple[int, int]): Row and column, from 0 at the top left.
         label (str, optional): What the colour bar measures, and its unit. Default: "relevance for the framed patch".
 
-    crop, title, note, width, plt_fig_axis, use_pyplot are those of
-    :func:`~captum_gmar.visualize_attribution`.
+    image, crop, title, note, width, plt_fig_axis, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): photo, patches and smooth map.
@@ -93,15 +90,13 @@ def visualize_relevance_flow(
     Args:
         relevance (Tensor or numpy.ndarray): (layers, rows, columns) of one example, last layer first, as
             ``relevance_flow`` of :class:`~captum_gmar.GMARAttribution` and others returns it.
-        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, as :func:`~captum_gmar.visualize_attribution` takes
-            it.
         prefix_share (Tensor or numpy.ndarray, optional): (layers,), from 0 to 1, what the tokens that are no patches
             hold of the relevance: it stands in the titles.
         layers (sequence of int, optional): The layers' numbers. Default: None, maps less 1 down to 0.
         label (str, optional): What the colour bars measure, and its unit. Default: "relevance per patch".
         plt_fig_axis (tuple, optional): A figure and 1 + layers of its axes to draw in.
 
-    crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
+    image, crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
     :func:`~captum_gmar.visualize_comparison`.
 
     Returns:

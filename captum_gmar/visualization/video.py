@@ -55,9 +55,8 @@ def visualize_video(
         crop, title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        2-element tuple of **figure**, **axes**:
-        - **figure** (*matplotlib.figure.Figure*)
-        - **axes** (*list of list of matplotlib.axes.Axes*): the frames, and the frames with relevance over them.
+        tuple: **figure**, and **axes** (*list of list of matplotlib.axes.Axes*): the frames, and the frames with
+        relevance over them.
 
     Raises:
         TypeError: if attribution or frames are none of these types.
