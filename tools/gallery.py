@@ -119,10 +119,10 @@ def main() -> None:
         photo, stem = read_image(arguments.photos / file), Path(file).stem
         page, story = tell(classifier, photo)
         page.save(arguments.output / f"{stem}.html")
-        draw(classifier, photo, story).save(arguments.output / f"{stem}.jpg", quality=80)
+        draw(classifier, photo, story).save(arguments.output / f"{stem}.webp", quality=80)
         sections.append(
             f"### {story.name}\n\n![{shows}, and its evidence for {story.name} and {story.second}]"
-            f"(/static/gallery/{stem}.jpg)\n\n{sentence(story, shows)}\n\n"
+            f"(/static/gallery/{stem}.webp)\n\n{sentence(story, shows)}\n\n"
             f'<a href="_static/gallery/{stem}.html">Try it: classes, patches and removal</a>. Photo: {file} of '
             f"scikit-image, {terms}.\n\n```text\ncaptum-gmar explain {file} --model MODEL --output {stem}.html\n```"
         )

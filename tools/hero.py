@@ -38,14 +38,14 @@ def draw_row(classifier: Classifier, path: Path) -> list[tuple[Image.Image, str]
 
 
 def compose(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
-    """Return all rows in one picture."""
+    """Return all rows in one picture; the ground is transparent and letters are grey, for light and for dark pages."""
     width = max(sum(image.width + GAP for image, _ in row) for row in rows) - GAP
-    page = Image.new("RGB", (width, len(rows) * (HEIGHT + LINE + GAP) - GAP), "white")
+    page = Image.new("RGBA", (width, len(rows) * (HEIGHT + LINE + GAP) - GAP), (0, 0, 0, 0))
     pen, font = ImageDraw.Draw(page), ImageFont.truetype(findfont("DejaVu Sans"), 17)
     for number, row in enumerate(rows):
         left, top = 0, number * (HEIGHT + LINE + GAP)
         for image, text in row:
-            pen.text((left, top), text, fill="black", font=font)
+            pen.text((left, top), text, fill="grey", font=font)
             page.paste(image, (left, top + LINE))
             left += image.width + GAP
     return page
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.hero", description=__doc__)
     parser.add_argument("model")
     parser.add_argument("photos", nargs="+", type=Path)
-    parser.add_argument("--output", type=Path, default=HERE / "hero.jpg")
+    parser.add_argument("--output", type=Path, default=HERE / "hero.webp")
     arguments = parser.parse_args()
     classifier = load_classifier(arguments.model)
     compose([draw_row(classifier, path) for path in arguments.photos]).save(arguments.output, quality=85)
