@@ -40,8 +40,9 @@ extensions = [
     "tools.site.formulas",
     "tools.site.tutorials",
 ]
+templates_path = ["templates"]
 exclude_patterns = ["_build", "errors-by-symptom.md", "generated", "inventories", "jupyter_execute", "static"]
-templates_path: list[str] = []
+exclude_patterns += templates_path
 
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
@@ -93,7 +94,7 @@ html_title = f"{project} {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_favicon = "static/icon.svg"
-CARD = os.environ.get("CAPTUM_GMAR_SITE", "") + "_images/hero.jpg"  # cards need a whole address, which the host knows
+CARD = os.environ.get("CAPTUM_GMAR_SITE", "") + "_images/hero.webp"  # cards need a whole address, which the host knows
 myst_html_meta = {"property=og:title": project, "property=og:type": "website", "property=og:image": CARD}
 myst_html_meta |= {"property=og:description": PROJECT["description"], "name=twitter:card": "summary_large_image"}
 html_theme_options = {

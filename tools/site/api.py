@@ -27,6 +27,7 @@ have the calls of `AttentionAttribution`, below.
 
 .. autosummary::
    :toctree: generated
+   :template: entry.rst
    :nosignatures:
 
 {others}
