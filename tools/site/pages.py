@@ -5,7 +5,7 @@ from itertools import groupby
 from math import inf
 
 from captum_gmar import _HOMES
-from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS
+from captum_gmar.attr.catalogue import NEARLY_ANY_CLASS, RECOMMENDED
 from captum_gmar.attr.papers import read_papers
 from captum_gmar.files.markdown import table
 from captum_gmar.visualization._style import number_text
@@ -46,7 +46,7 @@ def _matrix_row(fact: Fact) -> list[str]:
     photos, scenes = (_number(value) for value in fact.faithfulness)
     cost = f"{_number(fact.cost[0])} {MARKS[fact.cost[1]]}".rstrip() if fact.cost else "–"
     return [
-        f"[{entry.name}](/methods/{fact.page}.md)",
+        f"[{entry.name}](/methods/{fact.page}.md)" + ", recommended" * (entry.name == RECOMMENDED),
         f"{forward} + {backward}",
         "±" if fact.is_signed else "+",
         "hardly" if entry.caveat == NEARLY_ANY_CLASS else "yes" if entry.reads_class else "no",
@@ -77,11 +77,22 @@ def _page(facts: list[Fact]) -> str:
             f"On the command line, in `list_methods()` and in tables: {names}.",
             *pictures,
             "The scene has two objects, and each map explains the class of one. Each map has its own scale.",
+            _limitations(facts),
             matrix,
             "[Which method?](/which-method.md) explains the columns.",
             *documented,
         ]
     )
+
+
+def _limitations(facts: list[Fact]) -> str:
+    """Return each limitation once, with the methods that have it where these differ."""
+    found: dict[str, list[str]] = {}
+    for fact in facts:
+        found.setdefault(fact.entry.caveat, []).append(f"`{fact.entry.name}`")
+    if len(found) == 1:
+        return f"**Limitation.** {next(iter(found))}"
+    return "\n".join(f"- {', '.join(names)}: {caveat}" for caveat, names in found.items())
 
 
 def _picture(fact: Fact) -> str:
