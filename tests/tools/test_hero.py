@@ -17,4 +17,6 @@ def test_rows_show_the_photo_and_two_maps_in_its_shape(tmp_path):
     assert [image.size for image, _ in row] == [(HEIGHT * 3 // 2, HEIGHT)] * 3
     page = compose([row, row])
     assert page.size == (3 * row[0][0].width + 2 * GAP, 2 * (HEIGHT + LINE) + GAP)
-    assert page.crop((0, LINE, *(a + b for a, b in zip(row[0][0].size, (0, LINE), strict=True)))) == row[0][0]
+    shown = page.crop((0, LINE, row[0][0].width, LINE + HEIGHT))
+    assert shown.convert("RGB") == row[0][0]
+    assert page.getpixel((row[0][0].width, LINE))[3] == 0  # between pictures the page shows
