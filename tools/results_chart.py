@@ -1,7 +1,7 @@
 """Draws the first picture of ``docs/results`` and writes the table below it: ``python -m tools.results_chart``.
 
 Both show the insertion minus deletion of every method, removal by blur, with intervals: the recommended method first,
-the others by their means on photos, and the random map last.
+the others by their means on photos, or beside others on scenes, and the random map last.
 """
 
 import re
@@ -18,7 +18,7 @@ from captum_gmar.visualization._style import BLUE, GREY, VERMILION
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PANELS = {  # the folders of each panel; a method of two folders is taken from the first
-    "DeiT-tiny,\n300 photos": ("later-deit-tiny", "deit-tiny"),
+    "DeiT-tiny,\n300 photos": ("later-deit-tiny", "more-deit-tiny", "deit-tiny"),
     "built-in model,\n80 scenes": ("later-built-in", "log-odds-built-in", "built-in"),
     "DINOv2-small,\n40 photos": ("dinov2-small",),
 }
@@ -52,10 +52,11 @@ def read_panels() -> tuple[dict[str, dict[str, Interval]], list[str]]:
     """Return the means of each panel, and the names of all methods in their order."""
     panels = {title: read_means(folders) for title, folders in PANELS.items()}
     *names, last = order(next(iter(panels.values())))
-    later = sorted(
-        (-means[name].mean, name) for means in panels.values() for name in means if name not in (*names, last)
-    )
-    return panels, list(dict.fromkeys([*names, *(name for _, name in later), last]))
+    for means in panels.values():  # a method without photos precedes the first that is worse beside it
+        for name in sorted(means.keys() - {*names, last}, key=means.__getitem__, reverse=True):
+            others = (place for place, other in enumerate(names) if means.get(other, means[name]) < means[name])
+            names.insert(next((place for place in others if place), len(names)), name)
+    return panels, [*names, last]
 
 
 def table() -> str:

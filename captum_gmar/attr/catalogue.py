@@ -126,8 +126,8 @@ _ROWS = (  # the most faithful on photos first, as docs/results measures them; t
     _positive_row(
         *("attention-grad-cam", "attr.gradient_rollout:AttentionGradCAM"), takes_tokens=True, caveat=ONE_LAYER
     ),
-    _positive_row("legrad", "attr.layer_means:LeGrad"),
     _positive_row("grad-eclip", "attr.last_attention:GradECLIP", caveat=ONE_LAYER),
+    _positive_row("legrad", "attr.layer_means:LeGrad"),
     _token_row("attcat", "AttCAT"),
     _positive_row("grad-sam", "attr.layer_means:GradSAM"),
     _token_row("fullgrad+", "FullGradPlus"),
@@ -139,10 +139,10 @@ _ROWS = (  # the most faithful on photos first, as docs/results measures them; t
     _classless_row("rollout", _ROLLOUT),
     _gmar_row("gmar-l1"),
     _gmar_row("gmar-l2", norm="l2"),
-    MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
     MethodEntry(  # a residue of the class is left in it
         *("published-gmar", "attr.published:PublishedGMAR"), reads_class=False, unit=UNITLESS, caveat=NEARLY_ANY_CLASS
     ),
+    MethodEntry("cdam", "attr.last_attention:CDAM", caveat=ONE_LAYER),
     _captum_row("layer-grad-cam", "TokenGradCam", ONE_LAYER),
     _captum_row("integrated-gradients", "IntegratedGradients", FROM_ZEROS),
     _captum_row("occlusion", "PatchOcclusion", ONE_BY_ONE),
