@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
-from captum_gmar.cli.evaluate import run_on_data
+from captum_gmar.cli.evaluate import add_data, run_on_data
 from captum_gmar.cli.options import add_device_and_size, add_sample, command_parser, method_name, path
 from captum_gmar.cli.terminal import print_text
 
@@ -44,8 +44,7 @@ def add_command(subparsers: Any) -> None:
     about = "write a page of what predictions over a data set rest on"
     parser = command_parser(subparsers, "audit", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
-    add("data", nargs="?", type=path, metavar="DATA", help="the images, see below")
-    add("--model", metavar="ID_OR_PATH", help="image classifier: Hugging Face id or local folder")
+    add_data(parser)
     add("--method", type=method_name, default=RECOMMENDED, metavar="NAME", help="of the maps (default: %(default)s)")
     add_sample(parser)
     add("--output", type=path, metavar="RESULTS", help="folder of the results (default: <data>-audit), see below")

@@ -1,9 +1,9 @@
 """Settings of Matplotlib, the same on every machine."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -18,9 +18,7 @@ def default_drawing() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of damaged settings and missing fonts
     try:
-        _import_without_backend()
-        import matplotlib
-
+        matplotlib = _import_without_backend()
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             yield
@@ -28,14 +26,12 @@ def default_drawing() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _import_without_backend() -> None:
-    if "matplotlib" in sys.modules:
-        return
-    backend = os.environ.get("MPLBACKEND")
+def _import_without_backend() -> Any:
+    given = {name: os.environ.pop(name) for name in ("MPLBACKEND",) if name in os.environ}
     os.environ["MPLBACKEND"] = "agg"  # it has precedence over settings files
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib
     finally:
         del os.environ["MPLBACKEND"]
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+        os.environ |= given
+    return matplotlib

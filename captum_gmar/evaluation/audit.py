@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import images_at_once
@@ -99,15 +98,13 @@ def _measure(
             one = slice(index, index + 1)
             rather = explainer.relevance(method, examples.pixels[one], examples.targets[one], label)[0].tolist()
         share = 1.0 if shares is None else float(shares[index, predicted if label is None else label])
-        inside = _inside(relevance, mask) if mask.any() else None
+        inside = None
+        if mask.any():
+            positive = relevance.clamp(min=0)
+            held, _ = relevance_by_segment(positive, {"object": mask})
+            inside = held.relevance / (float(positive.sum()) or 1)
         values.append([label, share, relevance.tolist(), rather, inside])
     return examples.records(values)
-
-
-def _inside(relevance: torch.Tensor, mask: torch.Tensor) -> float:
-    positive = relevance.clamp(min=0)
-    (held, _) = relevance_by_segment(positive, {"object": mask})
-    return held.relevance / (float(positive.sum()) or 1)
 
 
 def _read_record(record: Record) -> AuditedImage:

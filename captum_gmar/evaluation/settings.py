@@ -90,15 +90,11 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     if not settings.removals:
         raise ValueError("removals must be at least one name, but got none.")
     pixels = first_pixels(subject, numbers)
-    patches = None if pixels is None else patch_grid(subject.classifier.model, *pixels.shape[2:]).patches
-    return replace(settings, metrics=metrics, steps=_steps(settings.steps, patches))
-
-
-def _steps(steps: int | None, patches: int | None) -> int:
-    """Return the steps, by default as many as usual and possible; patches are None where no image can be read."""
-    if steps and patches and steps > patches:
+    patches = STEPS if pixels is None else patch_grid(subject.classifier.model, *pixels.shape[2:]).patches
+    steps = settings.steps or min(STEPS, patches)
+    if pixels is not None and steps > patches:
         raise ValueError(f"steps must be at most the number of patches, {patches}, but got {steps}.")
-    return steps or min(STEPS, patches or STEPS)
+    return replace(settings, metrics=metrics, steps=steps)
 
 
 def _check_numbers(seed: object, **counts: object) -> None:

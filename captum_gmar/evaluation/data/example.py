@@ -48,7 +48,7 @@ class Example:
         """Return an image, white on the object, black elsewhere; None if the place of the object is not known."""
         mask = self.mask() if self.mask else None
         if mask is None:
-            return _boxes_mask(self.boxes, width, height) if self.boxes else None
+            return _white_where(boxes_to_masks([self.boxes], height, width)[0].numpy()) if self.boxes else None
         image = _white_where(_on_object(mask)) if isinstance(mask, Tensor) else _black_and_white(mask)
         if image.size != (width, height):
             raise ValueError(f"its mask is of {image.width}x{image.height} pixels and the image of {width}x{height}")
@@ -133,11 +133,6 @@ def _content(image: Image.Image | Tensor) -> bytes:
         numbers = image.detach().cpu().contiguous().view(torch.uint8).numpy()
         return repr((image.dtype, image.shape)).encode() + numbers.tobytes()
     return repr((image.mode, image.size)).encode() + image.tobytes()
-
-
-def _boxes_mask(boxes: Iterable[Box], width: int, height: int) -> Image.Image:
-    (mask,) = boxes_to_masks([tuple(boxes)], height, width)
-    return _white_where(mask.numpy())
 
 
 def _on_object(mask: Tensor) -> npt.NDArray[np.bool_]:
