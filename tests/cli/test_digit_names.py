@@ -38,11 +38,14 @@ def test_explain_takes_the_name(run, renamed):
     ]
 
 
+def evaluate(data, renamed):
+    options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
+    assert main(["evaluate", data, "--model", str(renamed), "--target", "label", "--output", "results", *options]) == 0
+
+
 @pytest.mark.usefixtures("blank_pictures")
 def test_evaluate_takes_folders_by_their_names(work, renamed, capsys):
-    options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
-    arguments = ["data", "--model", str(renamed), "--target", "label", "--output", "results"]
-    assert main(["evaluate", *arguments, *options]) == 0
+    evaluate("data", renamed)
     targets = {row["label"]: row["target"] for row in rows(work / "results" / "examples.csv")}
     assert targets == {name: index for index, name in NAMES.items()}
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
@@ -60,8 +63,6 @@ def test_heads_takes_the_name(work, renamed, capsys):
 @pytest.mark.parametrize("label", ["1", 1])
 def test_a_number_in_a_list_is_an_index_and_text_a_name(work, renamed, capsys, label):
     (work / "data.json").write_text(json.dumps([{"path": "photo.png", "label": label}]))
-    options = ["--methods", "rollout", "--metrics", "insertion", "--removal", "zero", "--steps", "2"]
-    arguments = ["data.json", "--model", str(renamed), "--target", "label", "--output", "results"]
-    assert main(["evaluate", *arguments, *options]) == 0
+    evaluate("data.json", renamed)
     assert {row["target"] for row in rows(work / "results" / "examples.csv")} == {"0" if label == "1" else "1"}
     assert ("warning" in capsys.readouterr().err) is (label == "1")

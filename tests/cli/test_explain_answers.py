@@ -1,9 +1,12 @@
-"""``captum-gmar explain --prompt``: a page of what fed every word of an answer."""
+"""``captum-gmar explain --prompt``, and of speech: a page of what fed every word of an answer or a transcript."""
 
+import base64
 import json
 import re
-import shutil
+import wave
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from installed import HAS_TRANSFORMERS_5
@@ -13,6 +16,7 @@ if not HAS_TRANSFORMERS_5:
 
 from answering import save_answering_model
 from PIL import Image
+from speech_models import save_recogniser
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.classifier.vision_task import load_answering
@@ -90,18 +94,6 @@ def test_a_page_says_what_its_words_are_set_against_and_takes_no_other_pages_pla
     assert (note["prompt"], note["answer"], note["contrast"]) == ("what?", "a cat", "a dog")
 
 
-def test_a_page_of_another_model_is_not_replaced(run, work, answering_model):
-    asked = ["--prompt", "what?", "--answer", "a cat", "--output", "out/"]
-    assert run("photo.png", "--model", answering_model, *asked).status == 0
-    shutil.copytree(answering_model, work / "model")
-    page = work / "out" / f"photo-answer-{MARK}.html"
-    before = page.read_bytes()
-    assert run("photo.png", "--model", "model", *asked).is_error(
-        "is not replaced, as it is a picture with model answer"
-    )
-    assert page.read_bytes() == before
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,3 +122,60 @@ def test_film_says_the_answer_word_by_word(run, work, answering_model):
     with Image.open(work / "film.gif") as film:
         assert (film.n_frames, film.info["duration"]) == (2, 700)
         assert max(film.size) >= 480
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recogniser")
+    save_recogniser(folder)
+    return folder
+
+
+@pytest.fixture
+def sound(work):
+    samples = np.sin(np.arange(24_000) / 9) * 20_000
+    with wave.open(str(work / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(samples.astype(np.int16).tobytes())
+    return work / "speech.wav"
+
+
+def test_a_page_has_the_sound_and_the_relevance_and_time_of_every_word(run, work, sound, recogniser):
+    result = run("speech.wav", "--model", recogniser, "--answer", "a cat", "--output", "out/")
+    assert (result.status, result.err) == (0, "")
+    assert "speech.wav\n  answer     a cat\n  seen       the first 1 of 3 seconds\n" in result.out
+    assert "  resampled  from 8000 to 16000 samples a second\n  page       out/speech-answer-a-cat.html" in result.out
+    told = content(work / "out" / "speech-answer-a-cat.html")
+    words = AnswerEvidence(*load_answering(recogniser)).attribute(sound=sound, target="a cat").words()
+    (picture,) = told["pictures"]
+    assert (told["words"], picture["rows"], picture["columns"]) == (["a", "cat"], 1, 50)
+    torch.testing.assert_close(
+        torch.tensor(picture["relevance"]), words.picture_relevance()[:, 0], rtol=1e-3, atol=1e-6
+    )
+    torch.testing.assert_close(torch.tensor(picture["times"]), words.times().float(), rtol=1e-3, atol=1e-3)
+    with wave.open(BytesIO(base64.b64decode(picture["audio"].partition(",")[2]))) as file:
+        assert (file.getframerate(), file.getnframes(), file.getsampwidth()) == (16_000, 16_000, 2)
+
+
+def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
+    (work / "broken.wav").write_bytes(b"no sound")
+    result = run(work / "speech.wav", "broken.wav", "--model", recogniser, "--output", "out/")
+    assert (result.status, written(work / "out")) == (1, ["speech-answer.html"])
+    assert "broken.wav: cannot be read as a WAV file" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--answer", "a", "--contrast", "a"], "--contrast must differ from --answer"),
+        (["--contrast", "a"], "--contrast requires --answer, whose words it is set against"),
+        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which explains every word"),
+        (["--answer", "b", "--output", "page.png"], "--output must end in one of .html"),
+        (["--answer", ""], "target must be text of at least one token"),
+        (["--prompt", "what?"], "model must take pictures"),
+    ],
+)
+def test_what_cannot_be_heard_is_one_line(run, work, sound, recogniser, arguments, message):
+    file = "photo.png" if "--prompt" in arguments else "speech.wav"
+    assert run(file, "--model", recogniser, *arguments).is_error(message)
+    assert not list(work.rglob("*.html"))

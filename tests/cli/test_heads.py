@@ -108,13 +108,7 @@ def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     assert {row["examples"] for row in rows(folder / "heads.csv") if not row["class"]} == {str(IMAGES - 1)}
 
 
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        ("nan", "gmar-l1: "),
-        ("resnet", "gmar-l1: Found no patch size"),
-    ],
-)
+@pytest.mark.parametrize(("model", "expected"), [("nan", "gmar-l1: "), ("resnet", "gmar-l1: Found no patch size")])
 def test_bad_models(data, heads, model, expected):
     done = heads(data, "--output", "results", model=model)
     assert (done.status, done.out) == (2, "")

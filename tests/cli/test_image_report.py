@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot
 from pictures import ticks
 
 from captum_gmar.attr.catalogue import METHODS
@@ -124,14 +123,3 @@ def test_users_photo_is_never_replaced_by_a_picture_of_another(run, work, models
     result = run("out", "--model", models / "vit", *options(["rollout", "legrad"]), "--output", "out")
     assert result.is_error("--output must not be the image itself, but got 'out/a-comparison-rollout-legrad.png'.")
     assert (work / "out" / "a-comparison-rollout-legrad.png").read_bytes() == before
-
-
-@pytest.mark.parametrize("names", [["gmar-l1"], ["gmar-l1", "occlusion"]])
-@pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
-def test_format_is_that_of_the_suffix(run, work, models, names, suffix):
-    before = pyplot.get_fignums()
-    assert run("photo.png", "--model", models / "vit", *options(names), "--output", f"out/picture.{suffix}").status == 0
-    start = (work / "out" / f"picture.{suffix}").read_bytes()[:8]
-    assert start.startswith({"png": b"\x89PNG", "jpg": b"\xff\xd8", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
-    assert written(work / "out") == [f"picture.{suffix}"]
-    assert pyplot.get_fignums() == before

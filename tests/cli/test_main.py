@@ -18,10 +18,7 @@ from captum_gmar.cli.terminal import CommandError, print_text, report, reported_
     ("error", "line"),
     [
         (CommandError("bad usage"), "bad usage"),
-        (
-            ValueError("batch_size must be above zero, but got 0."),
-            "--batch-size must be above zero, but got 0.",
-        ),
+        (ValueError("batch_size must be above zero, but got 0."), "--batch-size must be above zero, but got 0."),
         (TypeError("images\nare\nnone"), "images are none"),
         (FileNotFoundError(2, "No such file or directory", "a b.png"), "a b.png: No such file or directory"),
         (OSError(36, "File name too long", b"\xff.png"), "\\udcff.png: File name too long"),

@@ -49,11 +49,7 @@ def test_methods_of_ones_own(vit):
         ({"forward_func": 3}, TypeError, "forward_func must be a callable"),
         ({"forward_func": lambda pixels: 3}, TypeError, "The model must return a tensor .* but got int"),
         ({"output": 3}, TypeError, "output must be the path of a folder, but got 3"),
-        (
-            {"data": {"a": pixels(0)}},
-            TypeError,
-            "data must be a path, a data set or an iterable of .* but got dict",
-        ),
+        ({"data": {"a": pixels(0)}}, TypeError, "data must be a path, a data set or an iterable of .* but got dict"),
         ({"data": [(pixels(0), 0, mask() * torch.nan)]}, ValueError, "its mask must be of finite real numbers"),
         ({"data": [(pixels(0), 0, mask() * 1j)]}, ValueError, "its mask must be of finite real numbers"),
         ({"data": 3}, TypeError, "data must be a path, a data set or an iterable of .* but got int"),
