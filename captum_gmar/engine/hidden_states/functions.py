@@ -31,7 +31,7 @@ def layer_norm(
         output, _, scale = torch.native_layer_norm(x, list(normalized_shape), weight, bias, eps)
         return output, scale
 
-    return _normalise(input, run, weight, bias, (*leading, -1), subtracts_mean=True)
+    return _normalise(input, bias, run, weight, (*leading, -1), True)
 
 
 def rms_norm(
@@ -44,7 +44,7 @@ def rms_norm(
         mean = widen(x).pow(2).reshape(*leading, -1).mean(-1)
         return F.rms_norm(x, list(normalized_shape), weight, eps), (mean + (eps or torch.finfo(x.dtype).eps)).rsqrt()
 
-    return _normalise(input, run, weight, None, (*leading, -1), subtracts_mean=False)
+    return _normalise(input, None, run, weight, (*leading, -1), False)
 
 
 def group_norm(
@@ -60,7 +60,7 @@ def group_norm(
         return output, scale
 
     channel_weight = None if weight is None else weight.view(-1, *(1 for _ in size))
-    return _normalise(input, run, channel_weight, bias, (examples, num_groups, -1), subtracts_mean=True)
+    return _normalise(input, bias, run, channel_weight, (examples, num_groups, -1), True)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: None = None) -> Tensor:
@@ -123,18 +123,6 @@ def _cast_as_autocast(input: Tensor) -> Tensor:
     return input.float() if torch.is_autocast_enabled(input.device.type) else input
 
 
-def _normalise(
-    input: Tensor,
-    run: Callable[[Tensor], tuple[Tensor, Tensor]],
-    weight: Tensor | None,
-    bias: Tensor | None,
-    groups: Sequence[int],
-    subtracts_mean: bool,
-) -> Tensor:
-    result: Tensor = _HeldNorm.apply(input, bias, run, weight, groups, subtracts_mean)  # type: ignore[no-untyped-call]
-    return result
-
-
 class _HeldNorm(torch.autograd.Function):
     """Norm over the last dimension of the input in shape ``groups``, with one constant scale per group."""
 
@@ -166,6 +154,10 @@ class _HeldNorm(torch.autograd.Function):
             per_channel = grad if weight is None or weight.dim() == len(ctx.bias_shape) else grad.movedim(1, -1)
             grad_bias = per_channel.sum_to_size(ctx.bias_shape)
         return grad_input.reshape(ctx.shape).to(ctx.dtype), grad_bias, None, None, None, None
+
+
+# Arguments are those of the class's forward.
+_normalise: Callable[..., Tensor] = _HeldNorm.apply
 
 
 class _HeldGate(torch.autograd.Function):
