@@ -27,7 +27,7 @@ have the calls of `AttentionAttribution`, below.
 
 .. autosummary::
    :toctree: generated
-   :template: entry.rst
+   :template: autosummary/entry.rst
    :nosignatures:
 
 {others}
