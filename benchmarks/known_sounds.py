@@ -15,10 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor
+from transformers.models.whisper import generation_whisper as whisper
 
 from benchmarks.heard import FRAME, Heard, draw_heard
 from captum_gmar import AnswerEvidence
@@ -149,6 +151,25 @@ def uniform(heard: Heard) -> Tensor:
     return torch.ones(len(heard.words), heard.states.shape[1])
 
 
+WARPED: dict[str, Callable[[Recorded], Tensor]] = {  # attention (heads, T, S) that is warped
+    "warped: alignment heads": lambda recorded: recorded.cross[tuple(zip(*ALIGNMENT_HEADS, strict=True))],
+    "warped: mean of layers": lambda recorded: recorded.cross.flatten(0, 1),
+    "warped: last layer": lambda recorded: recorded.cross[-1],
+}
+
+
+def warped_times(heard: Heard, attention: Tensor) -> Tensor:
+    """Return seconds (W, 2) of each word by dynamic time warping, as Whisper's own word times are made."""
+    matrix = attention[..., -len(heard.ids) :, : heard.frames]
+    matrix = (matrix - matrix.mean(-2, keepdim=True)) / matrix.std(-2, keepdim=True, unbiased=False)
+    width = heard.model.config.median_filter_width
+    matrix = whisper._median_filter(matrix[None], width)[0].mean(0)
+    tokens, frames = whisper._dynamic_time_warping(-matrix.double().numpy())
+    starts = torch.from_numpy(frames[np.searchsorted(tokens, range(len(matrix)))])
+    starts = torch.cat([starts, torch.tensor([heard.frames])])
+    return FRAME * torch.stack([starts[[word.start, word.stop]] for word in heard.words])
+
+
 METHODS: dict[str, tuple[Callable[[Heard], Tensor], str]] = {  # with decoder passes, forward + backward
     "answer evidence": (evidence, "1 + 1"),
     "its size": (size, "1 + 1"),
@@ -194,10 +215,10 @@ def order(heard: Heard, relevance: Tensor, words: Sequence[int]) -> Tensor:
     return torch.stack(scores).unflatten(1, (2, STEPS)).diff(dim=1).neg().mean((1, 2))
 
 
-def time_errors(heard: Heard, relevance: Tensor) -> Tensor:
-    """Return seconds (W, 2) between the known borders of words and those of the relevance."""
-    times = word_spans(relevance[:, : heard.frames], FRAME) * FRAME
-    return (times - torch.from_numpy(heard.speech.times)).abs()
+def within_borders(heard: Heard, times: Tensor) -> dict[str, list[float]]:
+    """Return 1 for each border of a word within some milliseconds of the known one, else 0, by column of the table."""
+    errors = (times - torch.from_numpy(heard.speech.times)).abs().flatten()
+    return {f"{1000 * border:.0f} ms": (errors <= border).double().tolist() for border in BORDERS}
 
 
 def measure(folder: Path, sentences: int, noise: float | None) -> str:
@@ -210,18 +231,24 @@ def measure(folder: Path, sentences: int, noise: float | None) -> str:
             relevance = explain(heard).detach().float()
             values[name, f"time, {kind}"] += in_time(heard, relevance).tolist()
             values[name, f"peak, {kind}"] += is_peak(heard, relevance).tolist()
-            errors = time_errors(heard, relevance).flatten()
-            for border in BORDERS:
-                values[name, f"{1000 * border:.0f} ms"] += (errors <= border).double().tolist()
+            _extend(values, name, within_borders(heard, word_spans(relevance[:, : heard.frames], FRAME) * FRAME))
             if name not in UNORDERED:
                 values[name, f"order, {kind}"] += order(heard, relevance, ORDERED_WORDS).tolist()
+        for name, choose in WARPED.items():
+            _extend(values, name, within_borders(heard, warped_times(heard, choose(record(heard)))))
     return tables(values)
+
+
+def _extend(values: dict[tuple[str, str], list[float]], name: str, columns: Mapping[str, list[float]]) -> None:
+    for column, numbers in columns.items():
+        values[name, column] += numbers
 
 
 def tables(values: Mapping[tuple[str, str], list[float]]) -> str:
     """Return a table of the values of each (method, column)."""
     columns = sorted({column for _, column in values})
-    rows = [(name, *(_mean(values[name, column]) for column in columns), METHODS[name][1]) for name in METHODS]
+    passes = {name: passes for name, (_, passes) in METHODS.items()} | dict.fromkeys(WARPED, "1")
+    rows = [(name, *(_mean(values[name, column]) for column in columns), passes[name]) for name in passes]
     counts = ", ".join(f"{column}: {len(values['random map', column])}" for column in columns)
     return f"{table(('method', *columns, 'passes'), rows)}\n\nNumbers of words or borders: {counts}."
 
