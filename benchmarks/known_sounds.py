@@ -44,6 +44,13 @@ def evidence(heard: Heard) -> Tensor:
     return relevance.phrases(heard.words).encoded_relevance
 
 
+def focus(heard: Heard) -> Tensor:
+    """Return attention × value norm where evidence speaks for the word, as AnswerAttribution.focus does."""
+    inputs = {"encoder_outputs": (heard.states,), "decoder_input_ids": torch.tensor([heard.prefix])}
+    words = AnswerEvidence(heard.model).attribute(inputs, heard.ids).phrases(heard.words)
+    return focus_attention(words.encoded_relevance, words.attended)
+
+
 def size(heard: Heard) -> Tensor:
     return evidence(heard).abs()
 
@@ -172,7 +179,8 @@ def warped_times(heard: Heard, attention: Tensor) -> Tensor:
 
 METHODS: dict[str, tuple[Callable[[Heard], Tensor], str]] = {  # with decoder passes, forward + backward
     "answer evidence": (evidence, "1 + 1"),
-    "its size": (size, "1 + 1"),
+    "focus of the answer": (focus, "1 + 1"),
+    "size of the evidence": (size, "1 + 1"),
     "attention × value norm": (value_norms, "1"),
     "cross-attention, mean of layers": (mean_attention, "1"),
     "cross-attention, last layer": (last_attention, "1"),

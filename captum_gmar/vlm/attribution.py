@@ -29,6 +29,8 @@ class AnswerAttribution:
         is_of_words: the tokens are whole words or phrases.
         contrast: text or ids of the contrast, or None.
         sound: the sound that the model was given, at the rate that its processor takes; or None.
+        attended: (W, S') attention × value norm, summed over layers and heads, of the encoder's tokens for models with
+            cross-attention; else (W, S) of the decoder's. :meth:`focus` takes it.
         gains: (W,) scores minus those for blank pictures or silence, in nats; None unless they were requested.
         prompt_tokens: texts of the tokens before the answer, "" for those of pictures; empty if they are unknown.
     """
@@ -45,6 +47,7 @@ class AnswerAttribution:
     sound: Sound | None = None
     prompt_tokens: tuple[str, ...] = ()
     gains: Tensor | None = None
+    attended: Tensor | None = None
 
     def words(self) -> "AnswerAttribution":
         """Sum tokens to words and punctuation marks."""
@@ -65,12 +68,13 @@ class AnswerAttribution:
             members @ (self.relevance * self.totals[:, None]),
             None if self.encoded_relevance is None else members @ (self.encoded_relevance * self.totals[:, None]),
             members @ self.scores,
+            None if self.attended is None else members @ self.attended,
         )
         texts = tuple((" " if self.is_of_words else "").join(self.tokens[span]).strip() for span in spans)
         relevance, encoded, scores, totals = normalize_evidence(evidence)
         result = replace(self, tokens=texts, is_of_words=True, relevance=relevance, encoded_relevance=encoded)
         gains = None if self.gains is None else members @ self.gains
-        return replace(result, scores=scores, totals=totals, gains=gains)
+        return replace(result, scores=scores, totals=totals, gains=gains, attended=evidence.attended)
 
     def picture_relevance(self, picture: int = 0) -> Tensor:
         """Return a picture's relevance (W, rows, columns) on the grid of image tokens.
@@ -87,6 +91,18 @@ class AnswerAttribution:
                 f"picture must be below the number of pictures, {len(self.pictures)}, but got {picture!r}."
             )
         return self.pictures[picture].map(self._sequence_relevance(self.pictures[picture]))
+
+    def focus(self, picture: int = 0) -> Tensor:
+        """Return where in a picture, video or sound each word comes from, with the shape of :meth:`picture_relevance`.
+
+        Values are at least 0, and each word's sum is 1: :func:`focus_attention` of the evidence and of attention × value
+        norm. What speaks against a word is not shown.
+        """
+        relevance = self.picture_relevance(picture)
+        assert self.pictures is not None
+        assert self.attended is not None
+        attended = self.pictures[picture].map(self.attended)
+        return focus_attention(relevance.flatten(1), attended.flatten(1)).view_as(relevance)
 
     def _sequence_relevance(self, picture: Picture) -> Tensor:
         """Return the relevance of the sequence that holds the picture's tokens."""
@@ -127,6 +143,19 @@ class AnswerAttribution:
         encoded = 0 if self.encoded_relevance is None else self.encoded_relevance.abs().sum(1)
         prompt = self.relevance.abs().sum(1) + encoded - answer - pictures
         return {"pictures": pictures, "prompt": prompt, "answer": answer}
+
+
+def focus_attention(relevance: Tensor, attended: Tensor) -> Tensor:
+    r"""Weight attention × value norm a (W, T) by evidence r (W, T) for each word and an even part, to a sum of 1.
+
+    .. math::
+        f_{wj} \propto a_{wj} \left( \frac{r^+_{wj}}{\sum_k r^+_{wk}} + \frac{1}{T} \right), \qquad
+        a_{wj} = \sum_l \sum_h A_{l,h,ij} \, \lVert v_{l,h,j} \rVert
+    """
+    positive = relevance.clamp(min=0)
+    shares = positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(positive.dtype).tiny)
+    focus = attended * (shares + 1 / shares.shape[1])
+    return focus / focus.sum(1, keepdim=True)
 
 
 def normalize_evidence(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:

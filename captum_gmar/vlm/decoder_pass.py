@@ -23,11 +23,12 @@ from captum_gmar.engine.models.attention_backend import attention_implementation
 
 
 class RowEvidence(NamedTuple):
-    """Signed evidence for each word, summed over layers and heads."""
+    """Signed evidence and attention × value norm for each word, summed over layers and heads."""
 
     tokens: Tensor  # (W, S) of the decoder sequence's tokens
     encoded: Tensor | None  # (W, S') of the encoder's tokens, for models with cross-attention
     scores: Tensor  # (W,) explained scores of the words
+    attended: Tensor | None = None  # attention × value norm, (W, S') of the encoder's tokens if there are, else (W, S)
 
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
@@ -53,14 +54,16 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
         capture, scores, gradients = _explain_in_chunks(*given) or _explain_all_layers(*given)
     tokens = encoded = None
     for attention, gradient in zip(capture.attention, gradients, strict=True):
-        evidence = attention.evidence(gradient)
+        evidence = attention.explain(gradient)
         if attention.is_cross:
             encoded = evidence if encoded is None else encoded + evidence
         else:
             tokens = evidence if tokens is None else tokens + evidence
     if tokens is None:
-        tokens = torch.zeros(words, capture.length, device=scores.device)
-    return RowEvidence(tokens, encoded, scores)
+        tokens = torch.zeros(2, words, capture.length, device=scores.device)
+    return RowEvidence(
+        tokens[0], encoded if encoded is None else encoded[0], scores, (tokens if encoded is None else encoded)[1]
+    )
 
 
 def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> _PassResult:
@@ -153,11 +156,14 @@ class _CapturedAttention(NamedTuple):
     output: Tensor  # (..., S, D) of all rows
     is_cross: bool
 
-    def evidence(self, gradient: Tensor) -> Tensor:
-        """Return evidence (W, S): each column's part of the words' rows times their gradient."""
+    def explain(self, gradient: Tensor) -> Tensor:
+        """Return evidence and attention × value norm (2, W, S): each column's part of the words' rows, times their
+        gradient and in size."""
         weights = self.weights()
-        products = gradient[..., -weights.shape[-2] :, :].to(weights.dtype) @ self.value.to(weights.dtype).mT
-        return (weights * products).flatten(0, -3).sum(0)
+        value = self.value.to(weights.dtype)
+        products = gradient[..., -weights.shape[-2] :, :].to(weights.dtype) @ value.mT
+        norms = value.norm(dim=-1)[..., None, :]
+        return torch.stack([(weights * part).flatten(0, -3).sum(0) for part in (products, norms)])
 
 
 class _RowCapture(ConstantParameterMode):

@@ -157,6 +157,7 @@ class AnswerEvidence:
             gains=scores - blank_scores(*given) if with_gains else None,
             contrast=None if contrast_ids is None else self._join_texts(contrast_ids),
             prompt_tokens=self._prompt_tokens(arguments, prompt_length, pictures),
+            attended=evidence.attended,
         )
 
     def _prompt_tokens(

@@ -25,6 +25,7 @@ class WrittenOut(TorchFunctionMode):
     def __init__(self):
         super().__init__()
         self.kept = []
+        self.attended = []  # weights times norms of values, summed over heads
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.scaled_dot_product_attention:
@@ -45,6 +46,7 @@ class WrittenOut(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -torch.inf) if boolean else scores + attn_mask
         weights = scores.softmax(-1)
         self.kept.append(weights if weights.requires_grad else weights.requires_grad_())
+        self.attended.append((weights * value.norm(dim=-1)[..., None, :]).detach().flatten(0, -3).sum(0))
         return weights @ value
 
 
@@ -108,6 +110,25 @@ def test_every_word_s_evidence_is_that_of_the_formula(name):
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in decoder_layers(model))
     assert (result.pictures is None) == (name in UNPLACED)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen25_vl", "florence2"])
+def test_focus_is_attention_and_value_norm_where_evidence_is_positive(name):
+    model, inputs = text_model(name)
+    result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
+    with WrittenOut() as mode:
+        model(**with_answer(model, inputs, ANSWER), use_cache=False)
+    picture = result.pictures[0]
+    layers = len(decoder_layers(model))
+    attended = mode.attended[-2 * layers :][1::2] if picture.is_encoded else mode.attended[-layers:]
+    attended = sum(attended)[-len(ANSWER) :, picture.columns].flatten(1)
+    positive = result.picture_relevance().flatten(1).clamp(min=0)
+    expected = attended * (positive / positive.sum(1, keepdim=True).clamp(min=1e-300) + 1 / positive.shape[1])
+    expected = expected / expected.sum(1, keepdim=True)
+    assert_close(result.focus(), expected.view_as(result.picture_relevance()), rtol=1e-9, atol=1e-12)
+    words = result.phrases([slice(0, 2)])
+    assert_close(words.attended, result.attended[:2].sum(0, keepdim=True))
+    assert_close(words.focus().sum(), torch.tensor(1.0).double())
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen25_vl", "gemma3", "paligemma", "mllama", "florence2", "git"])
