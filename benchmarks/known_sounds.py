@@ -27,6 +27,7 @@ from captum_gmar import AnswerEvidence
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics._statistics import margin
+from captum_gmar.vlm.attribution import focus_attention
 from captum_gmar.vlm.words import word_spans
 
 STEPS = 7  # in which frames are shown or hidden

@@ -3,10 +3,10 @@
     python -m benchmarks.known_words --scenes 100 --faithful 20
 
 asks the built-in model, or one that the training wrote (--model), about scenes that it was not trained on, and writes
-tables in Markdown: of every method the share of positive relevance on the object of which the word speaks, a patch
-counting by its area on the object, or whole if it touches it; of the first scenes how well its order of patches does
-(log-odds of the word with the first patches shown, less with them hidden, mean over steps); and its passes through the
-model for an answer of W words.
+tables in Markdown. They hold, for every method, the share of positive relevance on the object of which the word speaks,
+where a patch counts by its area on the object; how often the largest value is on a patch that touches the object; for
+the first scenes the order of patches (log-odds of the word with the first patches shown, less with them hidden, mean
+over steps); and passes through the model for an answer of W words.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.files.markdown import table
+from captum_gmar.vlm.attribution import AnswerAttribution
 from tools.answering_model.questions import SceneQuestion, questions_of
 from tools.demo_model.localisation import scene_mean
 
@@ -57,10 +59,33 @@ class Asked(NamedTuple):
         return torch.stack([log_odds(logits[:, row])[:, self.answer[row]] for row in range(self.words)], 1)
 
 
+@lru_cache(maxsize=1)
+def explain(asked: Asked) -> AnswerAttribution:
+    inputs = {"input_ids": asked.prompt, "pixel_values": asked.pixel_values}
+    return AnswerEvidence(asked.model).attribute(inputs, asked.answer[:-1])
+
+
 def evidence(asked: Asked) -> Tensor:
     """(W, P) of the library."""
-    inputs = {"input_ids": asked.prompt, "pixel_values": asked.pixel_values}
-    return AnswerEvidence(asked.model).attribute(inputs, asked.answer[:-1]).picture_relevance().flatten(1)
+    return explain(asked).picture_relevance().flatten(1)
+
+
+def size(asked: Asked) -> Tensor:
+    """(W, P) evidence without its sign."""
+    return evidence(asked).abs()
+
+
+def focus(asked: Asked) -> Tensor:
+    """(W, P) of the library."""
+    return explain(asked).focus().flatten(1)
+
+
+def value_norms(asked: Asked) -> Tensor:
+    """(W, P): attention × value norm, summed over layers and heads."""
+    result = explain(asked)
+    assert result.pictures is not None
+    assert result.attended is not None
+    return result.pictures[0].map(result.attended).flatten(1)
 
 
 class Recorded(NamedTuple):
@@ -142,15 +167,31 @@ def nothing(asked: Asked) -> Tensor:
     return torch.rand(asked.words, PATCHES, generator=torch.Generator().manual_seed(len(asked.prompt[0])))
 
 
+def smooth_map(asked: Asked) -> Tensor:
+    """(W, P): random over some four patches each way, for comparison."""
+    coarse = nothing(asked)[:, None, : 4 * 4].unflatten(-1, (4, 4))
+    return F.interpolate(coarse, (GRID, GRID), mode="bilinear").flatten(1)
+
+
+def uniform(asked: Asked) -> Tensor:
+    """(W, P): ones, for comparison."""
+    return torch.ones(asked.words, PATCHES)
+
+
 METHODS: dict[str, tuple[Callable[[Asked], Tensor], str]] = {  # with passes, forward + backward, for W words
     "answer evidence": (evidence, "1 + 1"),
+    "focus of the answer": (focus, "1 + 1"),
+    "size of the evidence": (size, "1 + 1"),
+    "attention × value norm": (value_norms, "1"),
     "raw attention, last layer": (raw_attention, "1"),
     "raw attention, mean of layers": (mean_attention, "1"),
     "attention rollout": (rollout, "1"),
     "gradient × input": (gradient_times_input, "1 + W"),
     "Grad-CAM": (grad_cam, "1 + W"),
     "perturbation": (perturbation, f"{PATCHES + 1}"),
+    "smooth random map": (smooth_map, "0"),
     "random map": (nothing, "0"),
+    "uniform map": (uniform, "0"),
 }
 
 
@@ -181,20 +222,15 @@ def draw_asked(model: Any, processor: Any, scenes: int) -> Iterator[tuple[Scene,
                 yield scene, question, asked
 
 
-def on_objects(
-    relevance: Tensor, scene: Scene, question: SceneQuestion, is_touched: bool = False
-) -> Iterator[tuple[str, float]]:
-    """Of each word that speaks of objects, its kind and the share of its positive relevance on them.
-
-    Args:
-        is_touched: whether a patch that touches them counts whole; else it counts by its area on them.
-    """
+def on_objects(relevance: Tensor, scene: Scene, question: SceneQuestion) -> Iterator[tuple[str, float, float]]:
+    """Yield the kind of each word that speaks of objects, the share of its positive relevance on them, where a patch
+    counts by its area on them, and 1 if its largest value is on a patch that touches them, else 0."""
     for word, values in zip(question.words, relevance.clamp(min=0), strict=True):
         if word.objects:
             on_object = patch_shares(scene.masks[list(word.objects)].sum(0) > 0)
-            on_object = (on_object > 0).to(values) if is_touched else on_object
             total = float(values.sum())
-            yield word.kind, float(values @ on_object) / total if total else float(on_object.mean())
+            share = float(values @ on_object) / total if total else float(on_object.mean())
+            yield word.kind, share, float(on_object[values.argmax()] > 0)
 
 
 def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> Iterator[float]:
@@ -219,31 +255,32 @@ def measure(folder: Path | None, scenes: int, faithful: int) -> str:
     """
     model, processor = load_answering(folder) if folder else (load_answering_model(), load_answering_processor())
     model.set_attn_implementation("eager")
-    shares: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
+    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    peaks: dict[tuple[str, str], list[float]] = defaultdict(list)
     gains: dict[str, list[float]] = defaultdict(list)
     answers = 0
     for scene, question, asked in draw_asked(model, processor, scenes):
         answers += 1
-        for name, (explain, _) in METHODS.items():
-            relevance = explain(asked).detach()
-            for is_touched in (False, True):
-                for kind, share in on_objects(relevance, scene, question, is_touched):
-                    shares[name, kind, is_touched].append(share)
+        for name, (method, _) in METHODS.items():
+            relevance = method(asked).detach()
+            for kind, share, peak in on_objects(relevance, scene, question):
+                shares[name, kind].append(share)
+                peaks[name, kind].append(peak)
             if scene.seed < FIRST_SEED + faithful:
                 gains[name] += faithfulness(relevance, question, asked)
     header = ("method", *(f"{kind} words" for kind in KINDS))
-    by_area, touched = (
-        [(name, *(str(scene_mean(shares[name, kind, is_touched])) for kind in KINDS)) for name in METHODS]
-        for is_touched in (False, True)
+    by_area, at_peak = (
+        [(name, *(str(scene_mean(values[name, kind])) for kind in KINDS)) for name in METHODS]
+        for values in (shares, peaks)
     )
     orders = [(name, f"{scene_mean(gains[name]):.2f}", passes) for name, (_, passes) in METHODS.items()]
-    words = ", ".join(f"{len(shares['random map', kind, False])} {kind}" for kind in KINDS)
+    words = ", ".join(f"{len(shares['random map', kind])} {kind}" for kind in KINDS)
     return "\n\n".join(
         (
             f"{answers} right answers about {scenes} scenes; words: {words}. On the object, by area:",
             table(header, by_area),
-            "On the patches that touch it:",
-            table(header, touched),
+            "Largest value on a patch that touches it:",
+            table(header, at_peak),
             f"The order of patches, of {len(gains['random map'])} words in {faithful} scenes:",
             table(("method", "shown less hidden", "passes"), orders),
         )

@@ -95,8 +95,8 @@ class AnswerAttribution:
     def focus(self, picture: int = 0) -> Tensor:
         """Return where in a picture, video or sound each word comes from, with the shape of :meth:`picture_relevance`.
 
-        Values are at least 0, and each word's sum is 1: :func:`focus_attention` of the evidence and of attention × value
-        norm. What speaks against a word is not shown.
+        Values are at least 0, and each word's sum is 1. They are :func:`focus_attention` of evidence and of attention ×
+        value norm, and do not show what speaks against a word.
         """
         relevance = self.picture_relevance(picture)
         assert self.pictures is not None
