@@ -65,7 +65,7 @@ class HeadAblationCurve:
             ValueError: also if there is only one count.
         """
         if len(self.counts) < 2:
-            raise ValueError(f"An area needs two counts or more, but got {self.counts.tolist()}.")
+            raise ValueError(f"counts must be two or more for an area, but got {self.counts.tolist()}.")
         span = self.counts[-1] - self.counts[0]
         return torch.trapezoid(self._outcome(name).double(), (self.counts.double() / span)[:, None], dim=1)
 
@@ -143,15 +143,12 @@ def head_ablation_curve(
     for inputs, targets in pairs(batches):
         shape = mean_head_outputs(model, inputs[:1], logits).shape[:2] if not results else importance.shape
         if importance.shape != shape:
-            raise ValueError(
-                f"Expected importance of shape {tuple(shape)}, the model's layers and heads, but got "
-                f"{tuple(importance.shape)}."
-            )
+            raise ValueError(f"importance must be of shape {tuple(shape)}, but got {tuple(importance.shape)}.")
         chosen = [heads[:count] for heads in orders for count in steps]
         rows = [_outcomes(model, logits, inputs, targets, heads, fill) for heads in chosen]
         results.append(torch.stack(rows).cpu().view(len(orders), len(steps), len(OUTCOMES), -1))
     if not results:
-        raise ValueError("batches must hold at least one batch, but got none. An iterator is used up by one run.")
+        raise ValueError("batches must hold at least one, but got none. Pass a list, as one run uses up an iterator.")
     accuracy, logit, probability = torch.cat(results, -1).unbind(2)  # each (R, K, N)
     return HeadAblationCurve(torch.tensor(steps), accuracy, logit, probability, orders)
 
@@ -170,8 +167,8 @@ def _outcomes(
     classes = class_indices(targets, len(inputs))
     if classes is None or outputs.dim() != 2:
         raise ValueError(
-            f"Expected a target for every example and logits (examples, classes) but got the targets {targets!r} and "
-            f"logits of shape {tuple(outputs.shape)}."
+            f"targets must be one for every example and outputs (examples, classes), but got targets {targets!r} and "
+            f"outputs of shape {tuple(outputs.shape)}."
         )
     logit, probability = (target_output(outputs, classes, len(inputs), softmax) for softmax in (False, True))
     right = outputs.argmax(1) == classes.to(outputs.device) % outputs.shape[1]
@@ -196,7 +193,5 @@ def _check_counts(counts: Sequence[int] | None, heads: int) -> list[int]:
     steps = list(counts)
     is_valid = all(is_integer(count) and 0 <= count <= heads for count in steps)
     if not steps or not is_valid or steps != sorted(set(steps)):
-        raise ValueError(
-            f"counts must be integers from 0 to the number of heads, {heads}, in ascending order, but got {counts!r}."
-        )
+        raise ValueError(f"counts must be ascending integers from 0 to {heads}, the heads, but got {counts!r}.")
     return steps

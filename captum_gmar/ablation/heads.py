@@ -90,9 +90,9 @@ class _HeadOutputs(AttentionMode):
     def check_captured(self, name: str) -> None:
         if not self.captured:
             raise RuntimeError(
-                f"No attention of {name} over its patch grid was met in this block and thread. Run this model in the "
-                "block, on images that its nn.Conv2d cuts into patches; pass DataParallel models without their "
-                "wrapper (model.module). Windowed, hierarchical, traced and exported models are not supported."
+                f"{name} must attend over its patch grid in this block and thread, but does not. Run this model in the "
+                "block, on images that its nn.Conv2d cuts into patches, without DataParallel (model.module), windows, "
+                "hierarchy, tracing or export."
             )
 
 
@@ -205,7 +205,7 @@ def stack_layers(layers: list[Tensor], dim: int) -> Tensor:
     """Stack tensors of all layers; raise a ValueError if their shapes differ."""
     if len({layer.shape for layer in layers}) > 1:
         raise ValueError(
-            "Expected as many heads in every layer, of one size, but got layers of shape "
+            "model must have as many heads in every layer, of one size, but got layers of shape "
             f"{', '.join(str(tuple(layer.shape)) for layer in layers)}. Ablate heads instead of pruning them."
         )
     return torch.stack(layers, dim)
@@ -218,7 +218,7 @@ def _silence(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tenso
         raise ValueError(f"heads must be among the {heads} heads of layer {layer}, but got {numbers[-1]}.")
     if fill is not None and fill.shape[1:] != (heads, size):
         raise ValueError(
-            f"Expected fill of shape (layers, {heads}, {size}), heads and head dimension of layer {layer}, but got "
+            f"fill must be of shape (layers, {heads}, {size}), heads and head dimension of layer {layer}, but got "
             f"{tuple(fill.shape)}. Take it from mean_head_outputs of the same model."
         )
     silent = torch.zeros(heads, 1, 1, dtype=torch.bool, device=outputs.device)
@@ -229,9 +229,7 @@ def _silence(layer: int, numbers: list[int], fill: Tensor | None, outputs: Tenso
 def _check_heads(heads: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
     """Return the sorted heads of each layer that has any."""
     if not isinstance(heads, Mapping) or not all(isinstance(numbers, Iterable) for numbers in heads.values()):
-        raise TypeError(
-            f"heads must be a dictionary, layer to list of heads, such as {{0: [1, 2], 5: [0]}}, but got {heads!r}."
-        )
+        raise TypeError(f"heads must be a dictionary of layer to list of heads, {{0: [1, 2]}}, but got {heads!r}.")
     chosen = {layer: list(numbers) for layer, numbers in heads.items()}
     for number in [*chosen, *(head for numbers in chosen.values() for head in numbers)]:
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
@@ -249,8 +247,8 @@ def _check_fill(fill: Tensor | None, chosen: dict[int, list[int]]) -> None:
         )
     if fill.dim() != 3 or not fill.is_floating_point() or max(chosen, default=0) >= len(fill):
         raise ValueError(
-            f"Expected a floating-point fill of shape (layers, heads, head dimension) that covers layer "
-            f"{max(chosen, default=0)} but got {fill.dtype} of shape {tuple(fill.shape)}. Take it from "
+            "fill must be floating-point of shape (layers, heads, head dimension) up to layer "
+            f"{max(chosen, default=0)}, but got {fill.dtype} of shape {tuple(fill.shape)}. Take it from "
             "mean_head_outputs of the same model."
         )
 

@@ -72,7 +72,7 @@ class HeadStatistics:
         """
         if not isinstance(importance, Tensor | np.ndarray):
             raise TypeError(
-                f"importance must be a tensor or array (examples, layers, heads), but got {type(importance).__name__}."
+                f"importance must be a tensor (examples, layers, heads), but got {type(importance).__name__}."
             )
         scores = _check_importance(torch.as_tensor(importance).detach().cpu())
         indices = class_indices(targets, len(scores))
@@ -169,22 +169,20 @@ def head_importance(score: HeadScore, batches: Iterable[tuple[Tensor, Target]]) 
         5
     """
     if not callable(score):
-        raise TypeError(
-            f"score must be callable, such as GMARAttribution(model).head_importance, but got {type(score).__name__}."
-        )
+        raise TypeError(f"score must be callable, as head_importance of a method, but got {type(score).__name__}.")
     parts: list[Tensor] = []
     classes: list[Tensor | None] = []
     for inputs, targets in pairs(batches):
         importance = _check_importance(_batch_scores(score, inputs, targets))
         if parts and parts[0].shape[1:] != importance.shape[1:]:
             raise ValueError(
-                f"Expected importance of {tuple(parts[0].shape[1:])} (layers, heads), as before, but got "
+                f"score must return importance of {tuple(parts[0].shape[1:])} (layers, heads), as before, but got "
                 f"{tuple(importance.shape[1:])}. Take all batches from one model."
             )
         parts.append(importance)
         classes.append(class_indices(targets, len(importance)))
     if not parts:
-        raise ValueError("batches must hold at least one batch, but got none. An iterator is used up by one run.")
+        raise ValueError("batches must hold at least one, but got none. Pass a list, as one run uses up an iterator.")
     return HeadStatistics.from_examples(torch.cat(parts), _join_classes(classes))
 
 
@@ -203,18 +201,13 @@ def _batch_scores(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
     importance = score(inputs, target=targets)
     if not isinstance(importance, Tensor) or importance.shape[:1] != inputs.shape[:1]:
         got = tuple(importance.shape) if isinstance(importance, Tensor) else type(importance).__name__
-        raise TypeError(
-            f"score must return a tensor (examples, layers, heads) for {len(inputs)} examples, but got {got}."
-        )
+        raise TypeError(f"score must return a tensor (examples, layers, heads) for {len(inputs)}, but got {got}.")
     return importance.detach().cpu()
 
 
 def _check_importance(importance: Tensor) -> Tensor:
     if importance.dim() != 3 or not importance.numel() or not torch.isfinite(importance).all():
-        raise ValueError(
-            "Expected finite importance of shape (examples, layers, heads), at least one example, but got "
-            f"{tuple(importance.shape)}."
-        )
+        raise ValueError(f"score must return finite (examples, layers, heads), but got {tuple(importance.shape)}.")
     return importance
 
 
@@ -222,7 +215,7 @@ def _join_classes(classes: list[Tensor | None]) -> list[int] | None:
     """Return the class of each example, or None without targets."""
     known = [indices.cpu() for indices in classes if indices is not None]
     if known and len(known) < len(classes):
-        raise ValueError("Expected targets in every batch or in none, but got both. Leave all out, or none.")
+        raise ValueError("batches must all have targets, or none, but got both. Leave all targets out, or none.")
     return torch.cat(known).tolist() if known else None
 
 

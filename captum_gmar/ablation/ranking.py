@@ -40,7 +40,7 @@ def ranked_heads(importance: Tensor, *, within_layers: bool = False) -> list[tup
         raise TypeError(f"importance must be a tensor (layers, heads), but got {type(importance).__name__}.")
     if importance.dim() != 2 or not importance.numel() or not torch.isfinite(importance).all():
         raise ValueError(
-            f"Expected finite importance of shape (layers, heads) but got {tuple(importance.shape)}. Take the mean "
+            f"importance must be finite of shape (layers, heads), but got {tuple(importance.shape)}. Take the mean "
             "over examples first."
         )
     scores = importance.tolist()

@@ -144,7 +144,7 @@ def _entropies(relevance: Tensor, layers: Sequence[Blocks], importance: Importan
 def _log_probabilities(logits: Tensor) -> Tensor:
     if logits.dim() != 2 or logits.shape[1] == 1:
         raise ValueError(
-            f"Expected logits of shape (examples, classes) for the cross entropy but got {tuple(logits.shape)}. Pass "
+            f"outputs must be logits (examples, classes) for the cross entropy, but got {tuple(logits.shape)}. Pass "
             'loss="logit" for a model with one output.'
         )
     return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -54,10 +54,7 @@ class TokenRemoval:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
-            raise TypeError(
-                f"model must be a torch.nn.Module, but got {type(self.model).__name__}. Pass the model that "
-                "forward_func runs."
-            )
+            raise TypeError(f"model must be forward_func's torch.nn.Module, but got {type(self.model).__name__}.")
 
     @torch.no_grad()
     def __call__(self, forward_func: Callable[[Tensor], Tensor], inputs: Tensor, removed: Tensor) -> Tensor:
@@ -128,16 +125,14 @@ class _TokenMasking(AttentionMode):
         name = type(model).__name__
         if not self.layers:
             raise RuntimeError(
-                f"No attention over {self.grid.patches} patch tokens, a {self.grid.rows}x{self.grid.columns} grid, was "
-                f"met in {name}, so no token can be removed. forward_func must run this model, on all images it is "
-                "given. Windowed, traced and exported models are not supported: remove pixels instead, for example by "
-                "Mean()."
+                f"{name} must attend over {self.grid.patches} patch tokens, a {self.grid.rows}x{self.grid.columns} "
+                "grid, but does not. Run this model on all images in forward_func; for windowed, traced and exported "
+                "models, remove pixels, for example by Mean()."
             )
         if isinstance(outputs, Tensor) and outputs.isnan().any():
             raise RuntimeError(
-                f"The outputs of {name} became NaN. Unless they always are, it reads tokens of removed patches by "
-                "other means than attention and the mean over patches, such as a convolution or a maximum. Remove "
-                "pixels instead, for example by Mean()."
+                f"{name} must have finite outputs without the removed tokens, but they became NaN. Remove pixels, for "
+                "example by Mean(), where a convolution or a maximum reads tokens of removed patches."
             )
 
 
@@ -154,7 +149,7 @@ def _check_removed(removed: Tensor, inputs: Tensor, grid: PatchGrid) -> None:
         raise TypeError(f"removed must be a boolean tensor, True where a patch is removed, but got {kind}.")
     if removed.dim() != 4 or len(removed) != len(inputs) or removed.shape[2:] != (grid.rows, grid.columns):
         raise ValueError(
-            f"Expected removed patches of shape (examples, sets, {grid.rows}, {grid.columns}), the model's patch grid, "
-            f"for {len(inputs)} examples but got {tuple(removed.shape)}. Pass "
-            f"patch_size=({grid.patch_height}, {grid.patch_width})."
+            f"removed must be (examples, sets, {grid.rows}, {grid.columns}) on the model's patch grid for "
+            f"{len(inputs)} examples, but got {tuple(removed.shape)}. Pass patch_size=({grid.patch_height}, "
+            f"{grid.patch_width})."
         )

@@ -148,8 +148,8 @@ class _Perturbing(_Ready):
                 )
             if outputs.numel() != len(pixels):
                 raise ValueError(
-                    f"Expected one output per example where no target is given, but got {tuple(outputs.shape)} for "
-                    f"{len(pixels)} examples. Pass target=, the class to explain."
+                    "forward_func must return one output per example where no target is given, but got "
+                    f"{tuple(outputs.shape)} for {len(pixels)} examples. Pass target=, the class to explain."
                 )
         return super()._attribute_pixels(pixels, **options)
 
@@ -244,10 +244,10 @@ class _ThroughImage:
         self.runs += 1
         if name is None or self.runs > 1:
             raise RuntimeError(
-                f"Expected {type(module).__name__}, the last layer, to run once over {self.grid.patches} patch tokens, "
-                f"a {self.grid.rows}x{self.grid.columns} grid, but "
-                + ("it gets no such tokens." if name is None else "it runs again.")
-                + " Check the size of the images; forward_func must run the model once, without gradient checkpointing."
+                f"{type(module).__name__}, the last layer, must run once over {self.grid.patches} patch tokens, a "
+                f"{self.grid.rows}x{self.grid.columns} grid, but {'gets none' if name is None else 'runs again'}. "
+                "Resize the images to the model's size, and run the model once in forward_func, without gradient "
+                "checkpointing."
             )
         arguments[name] = self._through(arguments[name])
         return tuple(arguments[i] for i in range(len(args))), {name: arguments[name] for name in kwargs}

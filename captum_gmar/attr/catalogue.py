@@ -169,7 +169,7 @@ STEPS = 28  # of insertion and deletion, unless another number is given or there
 def unique_names(names: object, option: str) -> tuple[str, ...]:
     """Return the names, each once."""
     if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{option} must be a sequence of names, but got {names!r}. Of one, pass [name].")
+        raise TypeError(f"{option} must be a sequence of names, but got {names!r}. Pass [name] for one.")
     return tuple(dict.fromkeys(names))
 
 
@@ -188,5 +188,5 @@ def find_method(name: object) -> str:
     near = dict.fromkeys([*holding, *get_close_matches(wanted, METHODS)])
     raise ValueError(
         f"method must be one of captum_gmar.list_methods(), listed by `captum-gmar explain --help`, but got {name!r}."
-        + (f" Near are {', '.join(near)}." if wanted and near else "")
+        + (f" Try {', '.join(near)}." if wanted and near else "")
     )

@@ -44,7 +44,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
     if model is None and inputs is None:
         return list(METHODS)
     if model is None or inputs is None:
-        raise TypeError("model requires inputs, and inputs a model, but got one of them.")
+        raise TypeError("model requires inputs, and inputs a model, but got one of them. Pass both.")
     return _find_explaining(METHODS, model, inputs)
 
 

@@ -47,7 +47,7 @@ def check_methods(methods: Mapping[Any, Any], reserved: Collection[str] = ()) ->
         if not (is_function or isinstance(method, Attribution)):
             raise TypeError(
                 f"methods[{name!r}] must be a Captum Attribution, or a callable that takes inputs and target= and "
-                f"returns attributions, but got {method!r}. Classes are called on the model first."
+                f"returns attributions, but got {method!r}. Call a class on the model first."
             )
     return dict(methods)
 

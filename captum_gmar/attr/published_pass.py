@@ -112,8 +112,8 @@ class PublishedLayers(AttentionMode):
         tokens = query.shape[-2]
         if len(query) != self.examples or tokens != (self.tokens or tokens) or self.grid.prefix_tokens(tokens) is None:
             raise RuntimeError(
-                f"Expected every attention over a {self.grid.rows}x{self.grid.columns} patch grid of {self.examples} "
-                f"examples, but got one with queries of shape {tuple(query.shape)}. Use TokenEvidence."
+                f"model must attend over a {self.grid.rows}x{self.grid.columns} patch grid of {self.examples} examples "
+                f"in every layer, but got queries of shape {tuple(query.shape)}. Use TokenEvidence."
             )
         if self.last is not None and not depends((query,), self.last):
             raise RuntimeError("forward_func must run one model, and run it once, but got layers of two.")
@@ -129,8 +129,8 @@ class PublishedLayers(AttentionMode):
         """Compute the gradient (N, P, hidden) of the score with respect to the patches that enter the last layer."""
         if self.normed is None:
             raise RuntimeError(
-                "Expected a model whose layers begin with torch.nn.functional.layer_norm but met none before its "
-                "attention. The released code of GMAR reads its gradient there: of other models, there is no such map."
+                "model must begin its layers with torch.nn.functional.layer_norm, where the released code of GMAR "
+                "reads its gradient, but calls none before its attention. Use GMARAttribution."
             )
         (gradient,) = gradients(score, [self.normed])
         if gradient.shape[0] != self.examples:  # torch's layers may take tokens first

@@ -105,9 +105,8 @@ def add_follower(plan: Plan, name: str) -> tuple[Plan, FollowedRule | FollowedSw
         rule_follower = FollowedRule(rule)
         return replace(plan, rule=rule_follower), rule_follower
     raise ValueError(
-        "Expected a method that hands relevance down from the last layer to the first, but got "
-        f"{name} as it is set. Take GMARAttribution or AttentionRollout with recursion='rollout', GradientRollout or "
-        "GMARPlusPlus."
+        f"method must propagate relevance from the last layer to the first, but got {name} as it is set. Use "
+        "GMARAttribution or AttentionRollout with recursion='rollout', GradientRollout or GMARPlusPlus."
     )
 
 

@@ -132,10 +132,7 @@ class TokenEvidence(TokenAttribution):
     def _spend_budget(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
         """Choose each target's map by forward passes over images of which patches are removed."""
         if has_several_grids(self.model, pixels):
-            raise ValueError(
-                f"passes must be 1 for {type(self.model).__name__}, which has no single patch grid, but got "
-                f"{self.budget}. Pass 1."
-            )
+            raise ValueError(f"passes must be 1 for a model without one patch grid, but got {self.budget}.")
         from captum_gmar.attr.removal_passes import choose_explanation  # which one pass does not need
 
         plan = plan_of_log_odds(replace(plan, token_rule=TokenEvidenceCandidates(balances=True)), self.model, request)

@@ -57,7 +57,7 @@ def _index_of(text: str | int, labels: Mapping[int, str], option: str, forms: st
     whole = [index for index, label in labels.items() if label.strip().casefold() == wanted]
     matches = whole or [index for index, label in labels.items() if wanted in _synonyms(label)]
     if len(matches) > 1:
-        raise ValueError(f"{option} {text!r} names several classes: {_listing(matches, labels)}. Pass the index.")
+        raise ValueError(f"{option} must be one class, but got {text!r}: {_listing(matches, labels)}. Pass the index.")
     if matches:
         return matches[0]
     index = _number(text)
@@ -86,7 +86,7 @@ def _similar_names(wanted: str, labels: Mapping[int, str]) -> str:
     names = {name: index for index, label in labels.items() for name in _synonyms(label)}
     same_word = [name for name in names if wanted in name.split()][:NEAR]
     near = dict.fromkeys(names[name] for name in [*same_word, *get_close_matches(wanted, names)])
-    return f" Near are {_listing(list(near)[:NEAR], labels)}." if near else ""
+    return f" Try {_listing(list(near)[:NEAR], labels)}." if near else ""
 
 
 def _listing(indices: Sequence[int], labels: Mapping[int, str]) -> str:

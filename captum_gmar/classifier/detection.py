@@ -196,10 +196,7 @@ def _checked_box(box: Corners, image_size: tuple[int, int]) -> Tensor:
     height, width = image_size
     left, top, right, bottom = check_numbers(box, "box", CORNERS)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(
-            f"box must be {CORNERS}, in pixels, not empty and within the image of {width}x{height} pixels, but got "
-            f"{tuple(box)}."
-        )
+        raise ValueError(f"box must be {CORNERS}, in the image of {width}x{height} pixels, but got {tuple(box)}.")
     return torch.tensor([left, top, right, bottom], dtype=torch.float64)
 
 
@@ -215,6 +212,6 @@ def _no_query(label: int | None, box: Corners | None, probabilities: Tensor, thr
     highest = float(probabilities.max())
     reason = f"the highest of any query is {highest:.3g}" if highest < threshold else "queries that do are elsewhere"
     return ValueError(
-        f"Expected a query that detects {what} with a probability of {threshold} or more, but found none: {reason}. "
-        "Pass another label or box, or a lower threshold."
+        f"model must detect {what} with a probability of {threshold} or more, but does not: {reason}. Pass another "
+        "label or box, or a lower threshold."
     )

@@ -124,12 +124,12 @@ def _is_folder(name: str) -> bool:
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise OSError(f"{name}: this folder holds no model: it has no config.json")
+            raise OSError(f"{name} cannot be loaded: it has no config.json. Pass a folder of save_pretrained.")
         return True
     if path.exists():
-        raise OSError(f"{name}: must be a folder with config.json, weights and preprocessor_config.json")
+        raise OSError(f"{name} cannot be loaded: it is no folder. Pass one with config.json and weights.")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise OSError(f"{name}: no such folder")
+        raise OSError(f"{name} cannot be loaded: no such folder. Check the path.")
     return False
 
 
@@ -140,7 +140,7 @@ def _check_reachable(name: str, patience: float) -> None:
     try:
         get_session().head(constants.ENDPOINT, timeout=patience)
     except Exception as error:
-        raise OSError(f"{name}: {UNREACHABLE}") from error
+        raise OSError(f"{name} cannot be loaded: {UNREACHABLE}. Check the path.") from error
 
 
 def _read(name: str, local_files_only: bool, is_text_model: bool) -> tuple[Any, nn.Module, dict[str, Any]]:
@@ -197,7 +197,7 @@ def named_failure(name: str, part: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise OSError(f"{name}: {_reason(error, part)}") from error
+        raise OSError(f"{name} cannot be loaded: {_reason(error, part).rstrip('.')}. Check its files.") from error
 
 
 def _reason(error: Exception, part: str) -> str:
@@ -211,7 +211,7 @@ def _reason(error: Exception, part: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"]
     reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-    return f"its {part} cannot be loaded: {kind}{reason}"
+    return f"its {part} fails, {kind}{reason}"
 
 
 def _model_class(is_text_model: bool) -> Any:
@@ -223,8 +223,14 @@ def _model_class(is_text_model: bool) -> Any:
 def _check_config(name: str, config: Any, is_text_model: bool) -> None:
     if type(config) not in _model_class(is_text_model)._model_mapping:
         if is_text_model:
-            raise ValueError(f"{name}: does not score images against texts: its model type is {config.model_type!r}")
-        raise ValueError(f"{name}: not an image classifier: its model type is {config.model_type!r}")
+            raise ValueError(
+                f"{name} must score images against texts, but is of type {config.model_type!r}. Pass CLIP, SigLIP or "
+                "one of their kind."
+            )
+        raise ValueError(
+            f"{name} must be an image classifier, but is of type {config.model_type!r}. Pass another model, or --text "
+            "for CLIP and its kind."
+        )
     vision = getattr(config, "vision_config", config)
     for key in COUNTS:
         value = getattr(vision, key, None)
@@ -241,18 +247,24 @@ def check_weights(
     # Buffers are computed, and a mask token is not used in classification.
     untrained = [key for key in {*report["missing_keys"]} & parameters.keys() if "mask_token" not in key]
     if untrained:
-        raise ValueError(f"{name}: not a trained {kind}: its file lacks {first_of(untrained)}")
+        raise ValueError(f"{name} must be a trained {kind}, but its file lacks {first_of(untrained)}. Train it first.")
     # transformers 4 reports the keys alone, 5 also the shapes in the file and by the config.
     mismatched = {row if isinstance(row, str) else row[0]: row for row in report["mismatched_keys"]}
     if mismatched:
         row = mismatched[min(mismatched)]
         shapes = "" if isinstance(row, str) else f", of shape {(*row[1],)} in the file and {(*row[2],)} by the config"
-        raise ValueError(f"{name}: its weights do not fit its config.json: {first_of(mismatched)}{shapes}")
+        raise ValueError(
+            f"{name} cannot be loaded: its weights do not fit its config.json, {first_of(mismatched)}{shapes}. Take "
+            "both from one checkpoint."
+        )
     unused = [*report["unexpected_keys"]]
     kinds = {_without_numbers(key) for key in parameters}
     more_layers = [key for key in unused if _without_numbers(key) in kinds]
     if more_layers:
-        raise ValueError(f"{name}: its config.json leaves out layers of its file: {first_of(more_layers)}")
+        raise ValueError(
+            f"{name} cannot be loaded: its config.json leaves out layers of its file, {first_of(more_layers)}. Take "
+            "both from one checkpoint."
+        )
     if unused:
         warnings.warn(f"{name}: weights of its file are not used: {first_of(unused)}", stacklevel=3)
 

@@ -113,8 +113,7 @@ class PhotoFrame:
         photo_height, photo_width = self.photo_size
         if mask.size != (photo_width, photo_height):
             raise ValueError(
-                f"mask must be as large as the photo, {photo_width}x{photo_height} pixels, but got "
-                f"{mask.width}x{mask.height}."
+                f"mask must be of the photo's {photo_width}x{photo_height} pixels, but got {mask.width}x{mask.height}."
             )
         grey = (to_rgb(mask) if mask.mode[0] in "FI" else mask).convert("L")  # Pillow clips more than 8 bits
         _check_black_and_white(grey)

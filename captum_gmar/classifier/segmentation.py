@@ -79,7 +79,7 @@ def find_region(
     region = predicted == index if region is None else region
     if not region.any():
         name = f"{segmenter.labels[index]} (class {index})"
-        raise ValueError(f"Expected {name} somewhere but the model predicts it nowhere. Pass a mask or a point.")
+        raise ValueError(f"model must predict {name} somewhere, but does so nowhere. Pass a mask or a point.")
     return ClassRegion(segmenter, pixels, index, region)
 
 

@@ -104,7 +104,10 @@ def load_answering(
     name = os.fspath(name)
     processor, model, report = read_pretrained(name, _read_answering, patience)
     if report["missing_keys"]:
-        raise ValueError(f"{name}: not a trained model that answers: its file lacks {first_of(report['missing_keys'])}")
+        raise ValueError(
+            f"{name} must be a trained model that answers, but its file lacks {first_of(report['missing_keys'])}. Pass "
+            "a whole checkpoint."
+        )
     return model.eval().to(device or "cpu"), processor
 
 
@@ -112,7 +115,7 @@ def _read_answering(name: str, local_files_only: bool) -> tuple[Any, Any, dict[s
     config = read_config(name, local_files_only)
     is_of_speech = type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
     if not is_of_speech and type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise ValueError(f"{name}: not a model that answers about pictures: its model type is {config.model_type!r}")
+        raise ValueError(f"{name} must answer about pictures, but is of type {config.model_type!r}. Pass another.")
     loader = transformers.AutoModelForSpeechSeq2Seq if is_of_speech else transformers.AutoModelForImageTextToText
     options = {"config": config, "dtype": "auto", "ignore_mismatched_sizes": False}
     return read_parts(

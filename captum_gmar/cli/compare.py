@@ -95,7 +95,7 @@ def add_command(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command, and return how many images were compared and how many failed: one and none."""
     if bool(arguments.image) != bool(arguments.model):
-        raise CommandError("give IMAGE and --model, or neither for the built-in scene and model")
+        raise CommandError("IMAGE and --model require each other, but got one. Pass both, or neither for the scene.")
     if isinstance(arguments.target, Top) and arguments.target != MOST_LIKELY:
         raise CommandError(f"--target must be top1, an index or a label, but got 'top{arguments.target.classes}'.")
     given = {name: getattr(arguments, name) for name in CompareSettings._fields}

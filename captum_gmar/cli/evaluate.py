@@ -135,7 +135,7 @@ def run_on_data(
     Without data it is about built-in scenes of so many objects. ``name`` ends that of the folder, where none is given.
     """
     if bool(arguments.data) != bool(arguments.model):
-        raise CommandError("give DATA and --model, or neither for the built-in scenes and model")
+        raise CommandError("DATA and --model require each other, but got one. Pass both, or neither for the scenes.")
     from captum_gmar.classifier import choose_device
     from captum_gmar.cli.sources import open_subject
     from captum_gmar.cli.terminal import listener_of
@@ -183,5 +183,10 @@ def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationS
         metrics=metrics,
         removals=arguments.removal,
         target=arguments.target or ("predicted" if arguments.data else "label"),
-        **{name: getattr(arguments, name) for name in ("steps", "seed", "limit", "part", "batch_size", "precision")},
+        steps=arguments.steps,
+        seed=arguments.seed,
+        limit=arguments.limit,
+        part=arguments.part,
+        batch_size=arguments.batch_size,
+        precision=arguments.precision,
     )

@@ -15,9 +15,8 @@ from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
 from captum_gmar.classifier.photo_frame import PhotoView
-from captum_gmar.cli.explain_settings import ImageSettings
 from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, draw_picture, seen_lines, summary_text
-from captum_gmar.cli.options import Top
+from captum_gmar.cli.options import ExplainSettings, Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, heartbeat, print_text, report
@@ -32,7 +31,9 @@ Pictures = Mapping[Path, PictureFile]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
 
 
-def explain_images(source: Source, pictures: Pictures, array: Path | None, settings: ImageSettings) -> tuple[int, int]:
+def explain_images(
+    source: Source, pictures: Pictures, array: Path | None, settings: ExplainSettings
+) -> tuple[int, int]:
     """Explain images and write their pictures and, if requested, their arrays; return how many were explained and
     failed.
     """
@@ -58,8 +59,9 @@ def is_over_one_grid(source: Source) -> bool:
 class ExplainWork:
     """A model, a question to it, and the results so far."""
 
-    def __init__(self, source: Source, pictures: Pictures, settings: ImageSettings) -> None:
-        self.source, self.classifier = source, source.classifier
+    def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings) -> None:
+        self.classifier = source.classifier
+        self.read = source.read
         self.pictures = pictures
         self.with_heads, self.with_proof = settings.with_heads, settings.with_proof
         self.question = _question(settings, self.classifier.labels)
@@ -96,11 +98,15 @@ class ExplainWork:
 
     def _read(self, path: Path) -> Tensor | None:
         try:
-            self._photos[path], pixels = self.source.open(path)
-        except (OSError, ValueError) as error:
+            image = self.read(path)
+            pixels = self.classifier.pixel_values(image)
+            self._photos[path] = image
+            return pixels
+        except OSError as error:
             self._fail(error)
-            return None
-        return pixels
+        except ValueError as error:
+            self._fail(f"{readable_name(path)} cannot be read by the model's image processor: {error}. Save it as RGB.")
+        return None
 
     def _explain(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
         """Return the explained images with their pixel values. If a batch fails, explain its images one by one."""
@@ -117,7 +123,8 @@ class ExplainWork:
         handled = {*(image.path for image, _ in done), *(path for path, _ in failures)}
         for path in [path for path, _ in images if path not in handled]:
             self._fail(
-                f"{readable_name(path)}: its most likely class is that of --contrast. Pass another class as --target."
+                f"{readable_name(path)}: its most likely class must differ from --contrast, but is the same. "
+                "Pass another class as --target."
             )
         return done
 
@@ -173,7 +180,7 @@ class ExplainWork:
         self.failed += 1
 
 
-def _question(settings: ImageSettings, labels: Mapping[int, str]) -> Question:
+def _question(settings: ExplainSettings, labels: Mapping[int, str]) -> Question:
     target, contrast = None, None
     if isinstance(settings.target, str):
         target = find_class(settings.target, labels, forms="topK, an index or a label")
@@ -183,8 +190,6 @@ def _question(settings: ImageSettings, labels: Mapping[int, str]) -> Question:
         raise CommandError(f"--contrast must differ from --target, but got {target} ({labels[target]}) for both.")
     if isinstance(settings.target, Top) and settings.top > max(1, len(labels) - (contrast is not None)):
         others = "" if contrast is None else ", of which the contrast is left out"
-        raise CommandError(
-            f"--target must be at most the model's {len(labels)} classes{others}, but got top{settings.top}."
-        )
+        raise CommandError(f"--target must be at most the {len(labels)} classes{others}, but got top{settings.top}.")
     drawing = bool(settings.share_scale), settings.width
     return Question(settings.methods, target, contrast, settings.tokens, settings.top, *drawing)

@@ -160,7 +160,7 @@ def arrays(done: Sequence[ExplainedImage], question: Question, labels: dict[int,
     """Return the arrays that ``--save-array`` writes."""
     shapes = sorted({tuple(explained.relevance.shape[1:]) for explained in done})
     if len(shapes) > 1:
-        raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
+        raise ValueError(f"images must have patch grids of one shape, but got {shapes}. Pass --size.")
     maps = [_by_method(explained.relevance, question).numpy() for explained in done]
     relevance = np.stack(maps, 1)  # (methods, N, K, rows, columns)
     class_arrays = {

@@ -68,14 +68,18 @@ def _with_options(message: str, arguments: argparse.Namespace) -> str:
 
     >>> _with_options("batch_size must be above zero, but got 0.", argparse.Namespace(batch_size=0))
     '--batch-size must be above zero, but got 0.'
-    >>> _with_options("m: no such folder", argparse.Namespace(model="m"))
-    '--model m: no such folder'
+    >>> _with_options("m cannot be loaded: no such folder", argparse.Namespace(model="m"))
+    '--model m cannot be loaded: no such folder'
     """
-    name = re.match(r"(\w+) (must|requires|cannot|'|\")", message)
-    if name and name[1] in vars(arguments):
-        return f"--{message.replace(name[1], name[1].replace('_', '-'), 1)}"
     model = getattr(arguments, "model", None)
-    return f"--model {message}" if model and message.startswith(f"{one_line(model)}: ") else message
+    if model and message.startswith((f"{one_line(model)}: ", f"{one_line(model)} ")):
+        return f"--model {message}"
+    name = re.match(r"(\w+) (must|requires|cannot|'|\")", message)
+    return (
+        f"--{message.replace(name[1], name[1].replace('_', '-'), 1)}"
+        if name and name[1] in vars(arguments)
+        else message
+    )
 
 
 def _open_streams() -> None:

@@ -50,7 +50,7 @@ def _files_of(path: Path, kind: str) -> list[Path]:
     inputs = [file for file in files if not is_picture(file)]  # of an earlier run, in the same folder
     if not inputs:
         raise OSError(
-            f"{_folder(path)}: no {kind} files in this folder{' but pictures of explanations' if files else ''}"
+            f"{_folder(path)} must hold {kind} files, but holds {'pictures of explanations' if files else 'none'}."
         )
     return inputs
 
@@ -115,7 +115,7 @@ def plan_pictures(
         _check_makeable(Path(output))
     elif len(images) > 1:
         raise CommandError(
-            f"--output must be a folder for {len(images)} images, with a / at its end if it is new, but got {output!r}."
+            f"--output must be a folder for {len(images)} images, new ones with a / at the end, but got {output!r}."
         )
     else:
         pictures = [Path(output)]
@@ -160,14 +160,12 @@ def _check_same(picture: PictureFile) -> None:
     try:
         noted = dict(json.loads(read_note(picture.path) or ""))
     except ValueError:
-        raise CommandError(
-            f"{name}: is not replaced, as it does not say of what it is a picture. Pass another --output, or move it."
-        ) from None
+        raise CommandError(f"{name} cannot be replaced: it does not say of what it is a picture. Move it.") from None
     if noted == wanted:
         return
     changed = next(key for key in (*wanted, *noted) if wanted.get(key) != noted.get(key))
     raise CommandError(
-        f"{name}: is not replaced, as it is a picture with {changed} {_as_text(noted.get(changed))} and not "
+        f"{name} cannot be replaced: it is a picture with {changed} {_as_text(noted.get(changed))} and not "
         f"{_as_text(wanted.get(changed))}. Pass another --output, or move it."
     )
 
@@ -202,7 +200,9 @@ def _check_file(path: Path, suffixes: Sequence[str], option: str) -> None:
     if path.suffix[1:].lower() not in suffixes:
         raise CommandError(f"{option} must end in one of .{', .'.join(suffixes)}, but got {readable_name(path)!r}.")
     if not path.parent.is_dir():
-        raise CommandError(f"{readable_name(path.parent)}: no such folder to write {readable_name(path.name)} to")
+        raise CommandError(
+            f"{readable_name(path.parent)} cannot be written: no folder for {readable_name(path.name)}. Make it."
+        )
     _check_makeable(path.parent)
 
 
@@ -211,16 +211,16 @@ def _check_makeable(folder: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise CommandError(f"{readable_name(folder)}: is a file, and a folder of this name is needed")
+        raise CommandError(f"{readable_name(folder)} cannot be written: it is a file, no folder. Choose another name.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise CommandError(f"{_folder(folder)}: is read-only")
+        raise CommandError(f"{_folder(folder)} cannot be written: it is read-only. Choose another folder.")
 
 
 def _check_replaceable(path: Path) -> None:
     if path.is_dir():
-        raise CommandError(f"{readable_name(path)}: is a folder, and a file of this name is to be written")
+        raise CommandError(f"{readable_name(path)} cannot be written: it is a folder, not a file. Choose another name.")
     if path.exists() and not os.access(path, os.W_OK):
-        raise CommandError(f"{readable_name(path)}: is read-only")
+        raise CommandError(f"{readable_name(path)} cannot be written: it is read-only. Choose another name.")
 
 
 def _folder(path: Path) -> str:

@@ -43,7 +43,7 @@ def print_text(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}. Check its reader.") from error
 
 
 def report(message: object, kind: str = "error") -> None:

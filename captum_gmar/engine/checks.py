@@ -23,9 +23,7 @@ def check_deterministic(model: nn.Module | ModelInfo) -> None:
     """Raise a RuntimeError if the model draws at random which layers run, or recomputes them in the backward pass."""
     info = inspect_model(model)
     if any(getattr(module, "training", False) and values["drop_prob"] > 0 for module, values in info.each("drop_prob")):
-        raise RuntimeError(
-            "Expected a model without stochastic depth: no other pass would give the same map. Call model.eval() first."
-        )
+        raise RuntimeError("model must run without stochastic depth, but drops layers at random. Call model.eval().")
     check_no_checkpointing(info)
 
 
@@ -74,15 +72,14 @@ def _is_image(shape: Sequence[int], inputs: Tensor) -> bool:
 def cut_gradient_error(operations: str = "some of its operations") -> RuntimeError:
     """Return the error of a graph in which torch has no gradient before the layers."""
     return RuntimeError(
-        f"Expected a model that gradients go through, but {operations} have none, as those of dynamically quantised "
-        "layers. Pass the model as it was before, or take a method that needs no gradient, AttentionRollout "
-        "or RawAttention."
+        f"model must have a gradient throughout, but {operations} have none, as those of dynamically quantised layers. "
+        "Pass the model as it was before, or use AttentionRollout or RawAttention."
     )
 
 
 def without_gradient_error(layer: int) -> RuntimeError:
     """Return the error of a target that does not depend on a layer."""
     return RuntimeError(
-        f"Attention layer {layer} got no gradient: the target does not depend on it. Does the model, or forward_func, "
-        "detach what it computes?"
+        f"target must depend on attention layer {layer}, but that layer gets no gradient. Remove detach() from the "
+        "model and forward_func."
     )

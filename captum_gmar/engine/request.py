@@ -89,9 +89,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _out_of_memory(pixels: Tensor, error: Exception) -> torch.OutOfMemoryError:
     return torch.OutOfMemoryError(
-        f"Expected memory for one example at once, of shape {tuple(pixels.shape)} on {pixels.device}, but it does not "
-        f"hold that either: {str(error).splitlines()[0] if str(error) else type(error).__name__} Pass smaller images "
-        "or a smaller model, or free memory first."
+        f"{pixels.device} must have memory for one example of shape {tuple(pixels.shape)}, but has too little "
+        f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). Pass smaller images or a smaller "
+        "model, or free memory first."
     )
 
 
@@ -123,10 +123,7 @@ def each_target(targets: Targets, examples: int) -> list[TargetType]:
             )
         return list(targets.unbind(-1))
     if not isinstance(targets, Sequence) or isinstance(targets, str):
-        raise TypeError(
-            f"targets must be a sequence or tensor of classes, but got {type(targets).__name__}. Of one target, "
-            "pass a sequence of that alone."
-        )
+        raise TypeError(f"targets must be a sequence or tensor, but got {type(targets).__name__}. Pass [target].")
     if any(isinstance(target, list) or (isinstance(target, Tensor) and target.dim()) for target in targets):
         raise TypeError(
             "targets must be a sequence of classes for all examples, but got a sequence of lists or tensors. Pass "
@@ -157,13 +154,12 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
     is_dual = unpack_dual(pixels).tangent is not None  # type: ignore[no-untyped-call]
     if is_dual or torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
-            "Expected a call outside of torch.func's transforms (grad, vmap, jvp) and of forward-mode differentiation, "
-            "but got one within: attributions have no gradient, and batches need no vmap. Call the method on plain "
-            "tensors."
+            "inputs must be plain tensors outside of torch.func's transforms (grad, vmap, jvp) and forward-mode "
+            "differentiation, but got one within. Call the method outside of them."
         )
     if further:
         raise ValueError(
-            f"Expected one tensor of pixel values but got {len(further) + 1} inputs. Pass the others as "
+            f"inputs must be one tensor of pixel values, but got {len(further) + 1} inputs. Pass the others as "
             "additional_forward_args."
         )
     others = OTHER_INPUTS if takes_others else {}
@@ -171,10 +167,10 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
         raise ValueError(f"inputs must be a dense tensor with values, but got {_kind_of(pixels)}.")
     if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
         shapes = " or ".join([IMAGES, *others.values()])
-        hint = "" if takes_others or pixels.dim() not in OTHER_INPUTS else " TokenEvidence takes other shapes as well."
+        hint = "" if takes_others or pixels.dim() not in OTHER_INPUTS else " Use TokenEvidence for other shapes."
         raise ValueError(
-            f"Expected floating-point pixel values of shape {shapes}, at least one example, "
-            f"but got {pixels.dtype} of shape {tuple(pixels.shape)}.{hint}"
+            f"inputs must be floating-point pixel values of shape {shapes}, at least one example, but got "
+            f"{pixels.dtype} of shape {tuple(pixels.shape)}.{hint}"
         )
     return pixels
 

@@ -129,10 +129,7 @@ def _kind_error(target: object, name: str) -> TypeError:
 
 
 def _same_error(indices: Sequence[int]) -> ValueError:
-    return ValueError(
-        f"contrast must be another class than the target, but got {_indices_text(indices)} for both. Pass another "
-        "contrast, or none."
-    )
+    return ValueError(f"contrast must be another class than the target, but got {_indices_text(indices)} for both.")
 
 
 def _range_error(sizes: Sequence[int], wrong: Sequence[int], name: str) -> ValueError:

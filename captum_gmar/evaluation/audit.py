@@ -74,7 +74,8 @@ def audit(
     known = find_classes(labels, subject.classifier.labels, "the data's label")
     numbers = sample_numbers(len(subject.examples), limit, seed)
     size = images_at_once(subject.device)
-    batches = Batches(subject, lambda example: None, size, place.listener.note)
+    preparation = subject.preparation(lambda example: None)
+    batches = Batches(subject.examples, preparation, subject.device, size, place.listener.note)
     explainer = Explainer([method], subject.classifier.model, subject.classifier.logits)
     with start_run(place, {**subject.fingerprints(), "method": method}) as folder:
         work = partial(_measure, subject, explainer, known)
@@ -117,7 +118,7 @@ def audit_classes(images: Sequence[AuditedImage]) -> list[ClassAudit]:
     """Return the mean map and the alarm of each predicted class, those with alarms and many images first."""
     shapes = sorted({image.relevance.shape for image in images})
     if len(shapes) > 1:
-        raise ValueError(f"the images have patch grids of different shapes, {shapes}: pass --size")
+        raise ValueError(f"images must have patch grids of one shape, but got {shapes}. Pass --size.")
     groups: dict[int, list[AuditedImage]] = defaultdict(list)
     for image in images:
         groups[image.predicted].append(image)

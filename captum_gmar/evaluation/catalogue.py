@@ -125,7 +125,7 @@ def check_name(name: object, known: Mapping[str, Any], option: str) -> str:
         return name
     near = get_close_matches(str(name).lower(), known)
     raise ValueError(
-        f"{option} must be of {', '.join(known)}, but got {name!r}." + (f" Near are {', '.join(near)}." if near else "")
+        f"{option} must be of {', '.join(known)}, but got {name!r}." + (f" Try {', '.join(near)}." if near else "")
     )
 
 

@@ -40,8 +40,9 @@ class Faithfulness:
         self.model = classifier.model
         self.device = subject.device
         self.sheet = subject.sheet
+        prepare = subject.preparation(subject.targets(settings.target))
         batch_size = settings.batch_size or images_at_once(self.device)
-        self.batches = Batches(subject, subject.targets(settings.target), batch_size, note)
+        self.batches = Batches(subject.examples, prepare, self.device, batch_size, note)
         self.measures = Measures(
             metrics=settings.metrics or (),
             removals={name: self._removal(name, settings.seed) for name in settings.removals},
@@ -121,5 +122,5 @@ def _probabilities(classifier: Classifier, logits: Tensor) -> Tensor:
     """Return (N, classes)."""
     probabilities = classifier.probabilities(logits)
     if probabilities is None:
-        raise ValueError("evaluate requires a model of several classes")
+        raise ValueError("evaluate requires a model of several classes, but got one of one. Pass another model.")
     return probabilities

@@ -47,9 +47,7 @@ class EvaluationSettings:
             if getattr(self, option) == ():
                 raise ValueError(f"{option} must be at least one name, but got none.")
         for option, choices in (("target", TARGETS), ("precision", PRECISIONS)):
-            if getattr(self, option) not in choices:
-                wanted = " or ".join(map(repr, choices))
-                raise ValueError(f"{option} must be {wanted}, but got {getattr(self, option)!r}.")
+            _check_choice(getattr(self, option), choices, option)
         _check_numbers(self.seed, steps=self.steps, limit=self.limit, batch_size=self.batch_size)
 
     def as_numbers_depend(self) -> Mapping[str, Any]:
@@ -80,11 +78,11 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     metrics = settings.metrics or default_metrics(has_objects)
     unknown = metrics_of("localisation", metrics)
     if unknown and not has_objects:
-        raise ValueError(f"metrics {', '.join(unknown)} require data that has boxes or masks")
+        raise ValueError(f"metrics {', '.join(unknown)} require boxes or masks, but got neither. Choose others.")
     if subject.sheet is not None and MOSAICS in metrics:
-        raise ValueError(f"metrics {MOSAICS} require images, but got videos.")
+        raise ValueError(f"metrics {MOSAICS} require images, but got videos. Pass other metrics.")
     if len(subject.classifier.labels) == 1:
-        raise ValueError("evaluate requires a model of several classes")
+        raise ValueError("evaluate requires a model of several classes, but got one of one. Pass another model.")
     if not metrics_of("curve", metrics):
         return replace(settings, metrics=metrics, steps=None, removals=())
     if not settings.removals:
@@ -95,6 +93,11 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     if pixels is not None and steps > patches:
         raise ValueError(f"steps must be at most the number of patches, {patches}, but got {steps}.")
     return replace(settings, metrics=metrics, steps=steps)
+
+
+def _check_choice(value: object, choices: tuple[str, ...], option: str) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}, but got {value!r}.")
 
 
 def _check_numbers(seed: object, **counts: object) -> None:

@@ -27,7 +27,7 @@ def read_image(path: str | Path, *, keeps_mode: bool = False) -> Image.Image:
         return _decode(path, keeps_mode)
     except OSError as error:
         if error.strerror:  # from the system, whose text says less than ours
-            raise OSError(f"{name}: {error.strerror}") from error
+            raise OSError(f"{name} cannot be read: {error.strerror}. Check the path.") from error
         raise
 
 
@@ -42,12 +42,12 @@ def _decode(path: Path, keeps_mode: bool) -> Image.Image:
                 picture.info[FRAMES] = image.n_frames  # type: ignore[attr-defined]
             return picture
     except UnidentifiedImageError as error:
-        raise OSError(f"{name}: not an image in any format that Pillow reads") from error
+        raise OSError(f"{name} cannot be read: not an image in any format that Pillow reads. Convert it.") from error
     except Image.DecompressionBombError as error:
-        raise OSError(f"{name}: too many pixels to decode safely: {error}") from error
+        raise OSError(f"{name} cannot be read: too many pixels to decode safely, {error}. Scale it down.") from error
     except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise OSError(f"{name}: cannot be read as an image: {reason}") from error
+        raise OSError(f"{name} cannot be read as an image: {reason}. Fetch it again.") from error
 
 
 def list_images(folder: str | Path) -> list[Path]:

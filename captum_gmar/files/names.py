@@ -41,15 +41,15 @@ def check_file(path: Path, kind: str) -> None:
     """Check that something can be read of this path; the error names it, the kind ("an image") and what is there."""
     name = readable_name(path)
     if path.is_dir():
-        raise OSError(f"{name}: is a folder, not {kind}")
+        raise OSError(f"{name} cannot be read: it is a folder, not {kind}. Pass a file in it.")
     if path.is_file():
         if not path.stat().st_size:
-            raise OSError(f"{name}: the file is empty")
+            raise OSError(f"{name} cannot be read: the file is empty. Fetch it again.")
         return
     if path.exists():
-        raise OSError(f"{name}: is a pipe or a device, not {kind}. Pass a file.")
+        raise OSError(f"{name} cannot be read: it is a pipe or a device, not {kind}. Pass a file.")
     if name == "-":
-        raise OSError(f"{name}: no such file. Pass {kind} as a file, as standard input is not read.")
+        raise OSError(f"{name} cannot be read: no such file. Pass {kind} as a file, as standard input is not read.")
     if re.match(r"[a-z]{2,}:/", name):
-        raise OSError(f"{name}: no such file. Download it first, as no address is opened.")
-    raise OSError(f"{name}: no such file")
+        raise OSError(f"{name} cannot be read: no such file. Download it first, as no address is opened.")
+    raise OSError(f"{name} cannot be read: no such file. Check the path.")

@@ -47,7 +47,7 @@ def read_sound(path: str | Path, rate: int, seconds: float | None = None) -> Sou
         samples = _samples(header, data)
     except (ValueError, struct.error) as error:
         reason = "its header is cut" if isinstance(error, struct.error) else error
-        raise OSError(f"{name}: cannot be read as a WAV file: {reason}") from error
+        raise OSError(f"{name} cannot be read as a WAV file: {reason}. Convert it, or fetch it again.") from error
     return convert_sound(samples, header.rate, rate, seconds)
 
 

@@ -61,7 +61,7 @@ def save_film(images: Sequence[Image.Image], path: Path, seconds: float, note: s
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4", options=AT_ONCE) as film:
         film.metadata["comment"] = f"{SOFTWARE} {note}"
         rate = Fraction(1 / seconds).limit_denominator(1000)
-        stream = film.add_stream(_codec(av, path), rate=rate, options={"crf": "18"})  # finer than by default
+        stream = film.add_stream(_codec(av), rate=rate, options={"crf": "18"})  # finer than by default
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 0
         for image in images:
             film.mux(stream.encode(av.VideoFrame.from_image(image.crop((0, 0, width, height)))))
@@ -89,9 +89,11 @@ def _pillows(path: Path) -> Iterator[Iterator[_Frame]]:
         with Image.open(path) as film:
             yield (_Frame(frame, _seconds(frame)) for frame in ImageSequence.Iterator(film))
     except UnidentifiedImageError as error:
-        raise OSError(f"{readable_name(path)}: not a film in any format that Pillow reads") from error
+        raise OSError(
+            f"{readable_name(path)} cannot be read: not a film that Pillow reads. Convert it to GIF."
+        ) from error
     except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
-        raise OSError(f"{readable_name(path)}: cannot be read as a video: {error}") from error
+        raise OSError(f"{readable_name(path)} cannot be read as a video: {error}. Convert it to GIF or MP4.") from error
 
 
 def _seconds(frame: Image.Image) -> float:
@@ -104,29 +106,32 @@ def _pyavs(path: Path) -> Iterator[Iterator[_Frame]]:
     try:
         with av.open(str(path)) as film:
             if not film.streams.video:
-                raise OSError(f"{readable_name(path)}: holds no pictures")
+                raise OSError(f"{readable_name(path)} cannot be read: it holds no pictures. Pass a video.")
             stream = film.streams.video[0]
             rate = stream.average_rate
             seconds = 1 / float(rate) if rate else USUAL_SECONDS
             yield (_Frame(frame, seconds) for frame in film.decode(stream))
     except av.error.FFmpegError as error:
-        raise OSError(f"{readable_name(path)}: cannot be read as a video: {error.strerror or error}") from error
+        raise OSError(
+            f"{readable_name(path)} cannot be read as a video: {error.strerror or error}. Convert it to GIF or MP4, or "
+            "fetch it again."
+        ) from error
 
 
 def _pyav(path: Path) -> Any:
     try:
         import av
     except ImportError as error:
-        needs = 'needs PyAV, which is not installed. In a clone: pip install -e ".[video]"; or take a GIF'
-        raise OSError(f"{readable_name(path)}: a film of this format {needs}") from error
+        raise OSError(
+            f"{readable_name(path)} cannot be read: its format needs PyAV. "
+            'Run pip install -e ".[video]" in a clone, or take a GIF.'
+        ) from error
     return av
 
 
-def _codec(av: Any, path: Path) -> str:
+def _codec(av: Any) -> str:
     """Return the encoder that this PyAV has, H.264's before VP9's."""
     found = next((name for name in PLAYED if name in av.codecs_available), None)
     if found is None:
-        raise OSError(
-            f"{readable_name(path)}: this PyAV encodes neither H.264 nor VP9. Install its wheel, or take a GIF."
-        )
+        raise OSError("it needs H.264 or VP9, which this PyAV lacks")
     return found

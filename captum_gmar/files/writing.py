@@ -44,7 +44,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(f"{readable_name(path)}: cannot be written: {error.strerror or error}") from error
+            raise OSError(
+                f"{readable_name(path)} cannot be written: {error.strerror or error}. Pass another."
+            ) from error
         raise
 
 

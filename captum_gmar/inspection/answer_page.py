@@ -54,9 +54,7 @@ class AnswerPage:
     ) -> None:
         pictures = list(images) if isinstance(images, Sequence) else [images]
         if attribution.pictures is None:
-            raise ValueError(
-                "attribution must tell which image token stands for which place, but got a model's that does not."
-            )
+            raise ValueError("attribution must say which image token is for which position, but its model does not.")
         expected = len(attribution.pictures) if attribution.sound is None else 0
         if len(pictures) != expected:
             raise ValueError(f"images must be the {expected} of the attribution, but got {len(pictures)}.")

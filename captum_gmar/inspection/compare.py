@@ -209,8 +209,8 @@ def _check_image(pixel_values: Tensor) -> None:
     check_images(pixel_values)
     if len(pixel_values) != 1:
         raise ValueError(
-            f"Expected one image (1, channels, height, width) but got {tuple(pixel_values.shape)}. Call `compare` for "
-            "each image."
+            f"inputs must be one image (1, channels, height, width), but got {tuple(pixel_values.shape)}. Call "
+            "`compare` for each image."
         )
 
 
@@ -224,8 +224,7 @@ def _choose_methods(methods: Any) -> dict[str, Method | None]:
     else:
         raise TypeError(
             "methods must be a sequence of names, or a mapping from names to methods, "
-            f"but got {methods if isinstance(methods, str) else type(methods).__name__!r}. Of one method, pass "
-            "[name]."
+            f"but got {methods if isinstance(methods, str) else type(methods).__name__!r}. Pass [name] for one."
         )
     if not chosen:
         raise ValueError("methods must be at least one method, but got none.")
@@ -236,7 +235,9 @@ def _find_known_method(name: object) -> str:
     try:
         return find_method(name)
     except ValueError as error:
-        raise ValueError(f"{error} Methods of your own are passed as a mapping from names to them.") from None
+        raise ValueError(
+            f"methods must be names, or a mapping from names to methods, but got others: {error}"
+        ) from None
 
 
 def _target(outputs: Tensor, target: Target) -> int | None:

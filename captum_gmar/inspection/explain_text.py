@@ -130,7 +130,7 @@ def explain_text(
 def _named_method(method: str, contrast: str | None) -> str:
     name = find_method(method)
     if contrast is not None and not METHODS[name].takes_contrast:
-        raise ValueError(f"contrast requires a method that takes it, but got {name!r}.")
+        raise ValueError(f"contrast requires a method that takes it, but got {name!r}. Choose another method.")
     return name
 
 

@@ -14,33 +14,26 @@ PatchSize: TypeAlias = int | tuple[int, int] | tuple[int, int, int] | None  # th
 def check_images(inputs: Tensor) -> None:
     """Raise a TypeError or ValueError unless the inputs are floating-point images (N, C, H, W)."""
     if not isinstance(inputs, Tensor):
-        raise TypeError(
-            f"inputs must be a tensor (examples, channels, height, width), but got {type(inputs).__name__}."
-        )
+        raise TypeError(f"inputs must be a tensor (N, C, height, width), but got {type(inputs).__name__}.")
     if inputs.dim() != 4 or not inputs.numel() or not inputs.is_floating_point():
         raise ValueError(
-            "Expected floating-point inputs of shape (examples, channels, height, width), at least one example, but "
-            f"got {inputs.dtype} of shape {tuple(inputs.shape)}."
+            "inputs must be floating-point (examples, channels, height, width), at least one example, but got "
+            f"{inputs.dtype} of shape {tuple(inputs.shape)}."
         )
 
 
 def check_attributions(attributions: Tensor, inputs: Tensor | None = None) -> Tensor:
     """Return the attributions in at least single precision, on the device of the inputs if these are given."""
     if not isinstance(attributions, Tensor):
-        raise TypeError(
-            f"attributions must be a tensor (examples, channels, height, width), but got {type(attributions).__name__}."
-        )
+        raise TypeError(f"attributions must be a tensor (N, C, height, width), but got {type(attributions).__name__}.")
     shape = tuple(attributions.shape)
     if inputs is not None and attributions.shape != inputs.shape:
         raise ValueError(
-            f"Expected attributions in the shape of the inputs, {tuple(inputs.shape)}, but got {shape}. Spread the "
+            f"attributions must have the shape of the inputs, {tuple(inputs.shape)}, but got {shape}. Spread the "
             "relevance of a patch over its pixels and channels, as `attribute` does."
         )
     if (inputs is None and attributions.dim() != 4) or not attributions.numel():
-        raise ValueError(
-            "Expected attributions of shape (examples, channels, height, width), at least one example, but got "
-            f"{shape}."
-        )
+        raise ValueError(f"attributions must be (examples, channels, height, width), one or more, but got {shape}.")
     return _check_finite(attributions, attributions if inputs is None else inputs)
 
 
@@ -49,8 +42,8 @@ def check_relevance(relevance: Tensor, inputs: Tensor) -> Tensor:
     examples, _, height, width = inputs.shape
     if len(relevance) != examples or not relevance.numel() or height % relevance.shape[1] or width % relevance.shape[2]:
         raise ValueError(
-            f"Expected relevance of shape (examples, rows, columns) for {examples} examples and whole patches over "
-            f"{height}x{width} pixels but got {tuple(relevance.shape)}."
+            f"relevance must be of shape (examples, rows, columns) for {examples} examples and whole patches over "
+            f"{height}x{width} pixels, but got {tuple(relevance.shape)}."
         )
     return _check_finite(relevance, inputs)
 
@@ -66,13 +59,13 @@ def check_masks(masks: Tensor, attributions: Tensor) -> Tensor:
     expected = (len(attributions), *attributions.shape[2:])
     if masks.shape != expected:
         raise ValueError(
-            f"Expected masks of shape {expected}, (examples, height, width), but got {tuple(masks.shape)}. Bring "
-            "masks and attributions to the same size."
+            f"masks must be of shape {expected}, (examples, height, width), but got {tuple(masks.shape)}. Scale masks "
+            "and attributions to the same size."
         )
     empty = ~masks.flatten(1).any(1)
     if empty.any():
         raise ValueError(
-            f"Expected an object in every mask but got an empty mask for example {_first_index(empty)}. Leave out "
+            f"masks must each mark an object, but got an empty mask for example {_first_index(empty)}. Leave out "
             "examples without objects."
         )
     return masks.to(attributions.device)
@@ -110,8 +103,8 @@ def check_patch_size(patch_size: PatchSize, height: int, width: int) -> tuple[in
     pair = pair[0], pair[1]
     if min(pair) < 1 or height % pair[0] or width % pair[1]:
         raise ValueError(
-            f"Expected a patch size that divides the image of {height}x{width} pixels but got {pair[0]}x{pair[1]}. "
-            "Pass the model's patch size, and images of whole patches."
+            f"patch_size must divide the image of {height}x{width} pixels, but got {pair[0]}x{pair[1]}. Pass the "
+            "model's patch size, and images of whole patches."
         )
     return pair
 
@@ -142,7 +135,7 @@ def _check_finite(maps: Tensor, inputs: Tensor) -> Tensor:
     finite = maps.isfinite().flatten(1).all(1)
     if not finite.all():
         raise ValueError(
-            f"Expected finite attributions but got NaN or infinity in example {_first_index(~finite)}. Check the "
+            f"attributions must be finite, but got NaN or infinity in example {_first_index(~finite)}. Check the "
             "method that made them."
         )
     return maps

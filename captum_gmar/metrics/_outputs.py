@@ -23,10 +23,7 @@ def class_indices(target: Target, examples: int) -> Tensor | None:
     if indices.numel() == 1 and not isinstance(target, list):
         return indices.reshape(1).expand(examples)
     if isinstance(target, tuple) or indices.shape not in ((examples,), (examples, 1)):
-        raise ValueError(
-            f"Expected one target for all examples, or a list or 1D tensor of {examples}, one per example, but got "
-            f"{target!r}."
-        )
+        raise ValueError(f"target must be one for all examples, or a list or tensor of {examples}, but got {target!r}.")
     return indices.reshape(examples)
 
 
@@ -51,8 +48,8 @@ def output_at(forward_func: ForwardFunc, index: tuple[int, ...]) -> ForwardFunc:
         sizes = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else ()
         if len(sizes) != len(index) or any(not -size <= i < size for i, size in zip(index, sizes, strict=True)):
             raise ValueError(
-                f"Expected a target of outputs (examples, ...) of sizes {sizes} but got {index}. One for each example "
-                "is a list or a 1D tensor."
+                f"target must be within outputs (examples, ...) of sizes {sizes}, but got {index}. Pass a list or a 1D "
+                "tensor for one per example."
             )
         return outputs.movedim(0, -1)[index]
 
@@ -66,15 +63,13 @@ def target_output(outputs: Any, indices: Tensor | None, examples: int, softmax: 
         return _single_output(table, softmax)
     if table.dim() != 2:
         raise ValueError(
-            f"Expected outputs of shape (examples, classes) for a target but got {tuple(table.shape)}. Pass "
+            f"outputs must be of shape (examples, classes) for a target, but got {tuple(table.shape)}. Pass "
             "target=None for a model with one output per example."
         )
     classes = table.shape[1]
     indices = indices.to(table.device)
     if not ((indices >= -classes) & (indices < classes)).all():
-        raise ValueError(
-            f"Expected targets from 0 to {classes - 1}, as there are {classes} classes, but got {indices}."
-        )
+        raise ValueError(f"target must be from 0 to {classes - 1}, as there are {classes} classes, but got {indices}.")
     chosen = table.softmax(1) if softmax else table
     return chosen.gather(1, (indices % classes)[:, None]).squeeze(1)
 
@@ -86,10 +81,7 @@ def predicted_classes(outputs: Any, indices: Tensor | None, examples: int) -> Te
     """Return the predicted class (N,) of outputs (N, C), ignoring the target; raise a ValueError for one class."""
     table = check_outputs(outputs, examples)
     if table.dim() != 2 or table.shape[1] < 2:
-        raise ValueError(
-            f"Expected outputs (examples, classes) of two classes at least but got {tuple(table.shape)}: of one class "
-            "no other can be predicted."
-        )
+        raise ValueError(f"outputs must be (examples, classes) of two classes at least, but got {tuple(table.shape)}.")
     return table.argmax(1).to(table.dtype)
 
 
@@ -101,14 +93,11 @@ def check_outputs(outputs: Any, examples: int) -> Tensor:
             "`forward_func` of an attribution, or `lambda inputs: model(inputs).logits`."
         )
     if outputs.dim() not in (1, 2) or len(outputs) != examples or not outputs.numel():
-        raise ValueError(
-            f"Expected forward_func to return outputs of shape (examples, classes) for {examples} examples but got "
-            f"{tuple(outputs.shape)}."
-        )
+        raise ValueError(f"forward_func must return outputs ({examples}, classes), but got {tuple(outputs.shape)}.")
     table: Tensor = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32))
     if table.isnan().any():
         raise FloatingPointError(
-            "Expected outputs without NaN but forward_func returned NaN. Check the inputs and the model's weights; in "
+            "forward_func must return outputs without NaN, but got NaN. Check the inputs and the model's weights; in "
             "half precision, try float32 or bfloat16."
         )
     return table
@@ -116,12 +105,10 @@ def check_outputs(outputs: Any, examples: int) -> Tensor:
 
 def _single_output(table: Tensor, softmax: bool) -> Tensor:
     if table.numel() > len(table):
-        raise ValueError(
-            f"Expected a target for outputs of shape {tuple(table.shape)}, (examples, classes), but got None."
-        )
+        raise ValueError(f"target must be given for outputs (examples, classes), {tuple(table.shape)}, but got None.")
     if softmax:
         raise ValueError(
-            "Expected softmax=False for a model with one output per example, as the softmax over a single class is "
-            "always 1, but got softmax=True."
+            "softmax must be False for a model with one output per example, as the softmax over a single class is "
+            "always 1, but got True."
         )
     return table.flatten()

@@ -87,8 +87,8 @@ def masked_probability(
         values = target_output(forward_func(images), classes, len(images), softmax)
         if ((values < 0) | (values > 1)).any():
             raise ValueError(
-                f"Expected probabilities from 0 to 1 but got values from {values.min():.4g} to {values.max():.4g}. "
-                "Pass softmax=True for logits."
+                f"outputs must be probabilities from 0 to 1, but got values from {values.min():.4g} to "
+                f"{values.max():.4g}. Pass softmax=True for logits."
             )
         return values
 

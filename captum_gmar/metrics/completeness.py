@@ -38,9 +38,7 @@ def completeness_error(attributions: Tensor, outputs: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise TypeError(f"outputs must be a tensor (examples,), but got {type(outputs).__name__}.")
     if outputs.shape != (len(maps),) or not outputs.isfinite().all():
-        raise ValueError(
-            f"outputs must be a finite number for each of {len(maps)} examples, but got {outputs.tolist()}."
-        )
+        raise ValueError(f"outputs must be a finite number for each of {len(maps)} maps, but got {outputs.tolist()}.")
     sums, explained = maps.flatten(1).sum(1), outputs.detach().to(maps)
     error = (sums - explained).abs()
     return torch.where(explained == 0, (error > 0).to(error), error / explained.abs())

@@ -145,9 +145,7 @@ def check_removal(removal: Removal | None, default: Removal) -> Removal:
     if removal is None:
         return default
     if isinstance(removal, type) or not callable(removal) or not hasattr(removal, "name"):
-        raise TypeError(
-            f"removal must be a way of removal, such as Blur() or TokenRemoval(model), but got {removal!r}."
-        )
+        raise TypeError(f"removal must be one, such as Blur() or TokenRemoval(model), but got {removal!r}.")
     return removal
 
 
@@ -179,10 +177,7 @@ def _counts(steps: int, patches: int) -> Tensor:
     """Return the number of selected patches after each step (steps + 1,)."""
     check_count(steps, "steps")
     if steps > patches:
-        raise ValueError(
-            f"steps must be at most the number of patches, {patches}, but got {steps}. Pass fewer steps or smaller "
-            "patches."
-        )
+        raise ValueError(f"steps must be at most the number of patches, {patches}, but got {steps}. Pass fewer steps.")
     return torch.arange(steps + 1) * patches // steps
 
 

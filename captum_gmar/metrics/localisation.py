@@ -147,24 +147,24 @@ def boxes_to_masks(boxes: Sequence[Sequence[Sequence[float]]], height: int, widt
     check_count(height, "height")
     check_count(width, "width")
     if not len(boxes) or not all(map(len, boxes)):
-        raise ValueError("Expected at least one image, and at least one box for each, but got an empty list.")
+        raise ValueError("boxes must be at least one for each of at least one image, but got an empty list.")
     return torch.stack([torch.stack([_box_mask(box, height, width) for box in image]).any(0) for image in boxes])
 
 
 def _box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
     corners = torch.as_tensor(box, dtype=torch.float64)
     if corners.shape != (4,) or not corners.isfinite().all():
-        raise ValueError(f"A box must be four finite numbers (x0, y0, x1, y1), but got {box!r}.")
+        raise ValueError(f"box must be four finite numbers (x0, y0, x1, y1), but got {box!r}.")
     x0, y0, x1, y1 = corners
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(
-            f"Expected a box (x0, y0, x1, y1) inside the image of {width}x{height} pixels, width by height, with "
-            f"x0 < x1 and y0 < y1, but got {tuple(box)}. Scale boxes as the image is scaled."
+            f"box must be (x0, y0, x1, y1) inside the image of {width}x{height} pixels, width by height, with x0 < x1 "
+            f"and y0 < y1, but got {tuple(box)}. Scale boxes as the image is scaled."
         )
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     mask: Tensor = ((y0 <= y) & (y < y1))[:, None] & (x0 <= x) & (x < x1)
     if not mask.any():
-        raise ValueError(f"Expected a box that holds the centre of a pixel but got {tuple(box)}.")
+        raise ValueError(f"box must hold the centre of a pixel, but got {tuple(box)}.")
     return mask
 
 

@@ -169,15 +169,10 @@ def check_removed(removed: Tensor, inputs: Tensor) -> None:
         raise TypeError(f"removed must be a boolean tensor, True where a patch is removed, but got {kind}.")
     examples, _, height, width = inputs.shape
     if removed.dim() != 4 or not removed.numel() or len(removed) != examples:
-        raise ValueError(
-            f"Expected removed patches of shape (examples, sets, rows, columns) for {examples} examples but got "
-            f"{tuple(removed.shape)}."
-        )
+        raise ValueError(f"removed must be ({examples} examples, sets, rows, columns), but got {tuple(removed.shape)}.")
     rows, columns = removed.shape[2:]
     if height % rows or width % columns:
-        raise ValueError(
-            f"Expected a grid of whole patches over the image of {height}x{width} pixels but got {rows}x{columns}."
-        )
+        raise ValueError(f"removed must be of whole patches over {height}x{width} pixels, but got {rows}x{columns}.")
 
 
 def check_seed(seed: object) -> None:

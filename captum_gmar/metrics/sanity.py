@@ -62,7 +62,7 @@ def class_sensitivity(
     with torch.no_grad():
         outputs = check_outputs(forward_func(inputs), len(inputs))
     if outputs.dim() != 2 or outputs.shape[1] < 2:
-        raise ValueError(f"Expected outputs for at least two classes but got outputs of shape {tuple(outputs.shape)}.")
+        raise ValueError(f"outputs must be of two classes or more, but got shape {tuple(outputs.shape)}.")
     first, second = (
         patch_scores(check_attributions(attribute(graph_leaf(inputs), target=classes.tolist()), inputs), patch_size)
         for classes in outputs.topk(2).indices.T
@@ -182,16 +182,14 @@ def _parameters(model: nn.Module, names: Sequence[str]) -> list[list[nn.Paramete
     groups = []
     for name in names:
         if name not in modules:
-            raise ValueError(
-                f"Expected layers that are modules of the model but got {name!r}. See model.named_modules()."
-            )
+            raise ValueError(f"layers must be modules of the model, but got {name!r}. See model.named_modules().")
         group = [p for p in modules[name].parameters() if id(p) not in known_ids and p.is_floating_point()]
         if not group:
-            raise ValueError(f"Expected layers with parameters that are not randomised yet but got {name!r}.")
+            raise ValueError(f"layers must have parameters that are not randomised yet, but got {name!r}.")
         known_ids.update(map(id, group))
         groups.append(group)
     if not groups:
-        raise ValueError("Expected at least one layer with parameters to randomise but got none.")
+        raise ValueError("layers must be at least one with parameters to randomise, but got none.")
     return groups
 
 

@@ -83,7 +83,7 @@ def as_masks(segments: Segments, size: tuple[int, int] | None = None) -> dict[st
         labels = torch.as_tensor(segments).cpu()
         if labels.dim() != 2 or not labels.numel() or labels.is_floating_point():
             raise ValueError(
-                f"segments must be an integer label map (height, width), but got {labels.dtype} {tuple(labels.shape)}."
+                f"segments must be integers (height, width), but got {labels.dtype} {tuple(labels.shape)}."
             )
         segments = {str(label): labels == label for label in sorted(set(labels.flatten().tolist()))}
     parts = {str(name): torch.as_tensor(part).detach().cpu() for name, part in segments.items()}

@@ -29,7 +29,7 @@ class Sheet(NamedTuple):
     def from_frames(cls, frames: int, tube: int) -> "Sheet":
         """Return the layout for a number of frames; raise a ValueError unless the tube's frames divide it."""
         if frames % tube:
-            raise ValueError(f"Expected videos of whole tubes of {tube} frames but got {frames} frames.")
+            raise ValueError(f"videos must be of whole tubes of {tube} frames, but got {frames} frames.")
         return cls(frames // tube, tube)
 
     @property
@@ -72,8 +72,7 @@ class FramewiseRemoval:
     def __post_init__(self) -> None:
         if not isinstance(self.removal, PixelRemoval):
             raise TypeError(
-                "Of videos, removal must be one that gives pixels other values: Zero(), Mean(), Blur(), Noise() or "
-                f"NoisyLinear(), but got {self.removal.name}."
+                f"removal must replace pixels of videos, such as Zero() and Blur(), but got {self.removal.name}."
             )
 
     @property
@@ -111,9 +110,9 @@ def lay_out_videos(videos: Tensor, maps: Tensor, patch_size: PatchSize) -> tuple
         fits = not any(size % cells for size, cells in zip(videos.shape[-2:], maps.shape[-2:], strict=True))
     if not fits or not moments or frames % moments:
         raise ValueError(
-            "Expected relevance of shape (examples, moments, rows, columns) of whole tubes, or attributions in the "
-            "videos' shape with a patch size (frames, height, width) that divides them, of videos of shape "
-            f"{tuple(videos.shape)}, but got shape {tuple(maps.shape)} and patch size {patch_size}."
+            "attributions must be (examples, moments, rows, columns) of whole tubes, or in the videos' shape with a "
+            f"patch size (frames, height, width) that divides them, but got shape {tuple(maps.shape)} and patch size "
+            f"{patch_size} for videos of shape {tuple(videos.shape)}."
         )
     sheet = Sheet(moments, frames // moments)
     return sheet.to_sheets(videos), maps.flatten(1, 2) if is_relevance else sheet.to_sheets(maps), patch, sheet

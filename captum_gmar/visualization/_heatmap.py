@@ -233,9 +233,8 @@ def _levels(pixels: Array) -> Array:
     whole, low, high = 255 if pixels.dtype.kind in "iu" else 1, pixels.min(), pixels.max()
     if not (low >= -1e-3 * whole and high <= 1.001 * whole):
         raise ValueError(
-            "image must hold integers from 0 to 255 or floats from 0 to 1, but got values from "
-            f"{low:.4g} to {high:.4g}. If it is normalised, undo that: multiply by the image processor's "
-            "image_std and add its image_mean."
+            f"image must hold integers from 0 to 255 or floats from 0 to 1, but got values from {low:.4g} to "
+            f"{high:.4g}. Undo a normalisation: multiply by the image processor's image_std and add its image_mean."
         )
     return np.rint(np.clip(255 / whole * pixels, 0, 255)).astype(np.uint8)
 

@@ -167,8 +167,8 @@ def _heats(
     """Return the maps of every method, one for each photo."""
     if not isinstance(attributions, Mapping):
         raise TypeError(
-            "attributions must be a mapping from method names to maps, "
-            f"but got {type(attributions).__name__}. Of one method, pass {{name: attributions}}."
+            f"attributions must be a mapping from method names to maps, but got {type(attributions).__name__}. Pass "
+            "{{name: attributions}} for one."
         )
     if not attributions:
         raise ValueError("attributions must hold the maps of at least one method, but got none.")
@@ -187,7 +187,7 @@ def _each_map(attributions: Any, name: str, images: int) -> list[Map]:
     maps = list(attributions)
     if len(maps) != images:
         raise ValueError(
-            f"{name} must hold one map per image, {images}, but got {len(maps)}. Of one image, pass both image and "
-            "maps without the dimension of examples."
+            f"{name} must hold one map per image, {images}, but got {len(maps)}. Pass one image and its maps without "
+            "the dimension of examples."
         )
     return maps

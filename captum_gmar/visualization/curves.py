@@ -105,16 +105,12 @@ def _checked_curves(curves: Any, name: str) -> Curves:
         raise TypeError(f"{name} must be a mapping from method names to curves, but got {type(curves).__name__}.")
     for method, curve in curves.items():
         if not isinstance(curve, PerturbationCurve):
-            raise TypeError(
-                f"{name}[{method!r}] must be what captum_gmar.metrics.{name} returned, but got {type(curve).__name__}."
-            )
+            raise TypeError(f"{name}[{method!r}] must be a result of metrics.{name}, but got {type(curve).__name__}.")
         if not curve.curve.isfinite().all() or not curve.auc.isfinite().all():
             raise ValueError(f"{name}[{method!r}] must be finite, but got NaN or infinity.")
     removals = {curve.removal for curve in curves.values()}
     if len(removals) > 1:
-        raise ValueError(
-            f"{name} must hold curves of one removal, but got {sorted(removals)}. Draw them in a figure each."
-        )
+        raise ValueError(f"{name} must be curves of one removal, but got {sorted(removals)}. Plot each in a figure.")
     return curves
 
 

@@ -151,16 +151,11 @@ def check_patch(patch: object, patches: tuple[int, ...]) -> None:
     if not isinstance(patch, tuple) or len(patch) != 2 or not all(isinstance(number, Integral) for number in patch):
         raise TypeError(f"patch must be a tuple (row, column) of integers, but got {patch!r}.")
     if not all(0 <= number < count for number, count in zip(patch, patches, strict=True)):
-        raise ValueError(
-            f"patch must lie within the {patches[0]}x{patches[1]} patch grid (rows x columns, counted from 0), but got "
-            f"{patch}."
-        )
+        raise ValueError(f"patch must be in the {patches[0]}x{patches[1]} patch grid, counted from 0, but got {patch}.")
 
 
 def _shares(prefix_share: Map, maps: int) -> list[float]:
     shares = array_of(prefix_share, "prefix_share")
     if shares.shape != (maps,) or not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError(
-            f"prefix_share must be one number from 0 to 1 for each of the {maps} maps, but got {prefix_share!r}."
-        )
+        raise ValueError(f"prefix_share must be a number from 0 to 1 for each of {maps} maps, but got {prefix_share}.")
     return [float(share) for share in shares]

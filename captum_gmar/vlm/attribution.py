@@ -85,10 +85,13 @@ class AnswerAttribution:
         (:func:`~captum_gmar.vlm.query_former.query_patch_weights`).
         """
         if self.pictures is None:
-            raise ValueError("It is not known which image token of this model stands for which place in the picture.")
+            raise ValueError(
+                "attribution must say which image token is for which position, but its model does not. Use its "
+                "numbers for each token."
+            )
         if picture not in range(len(self.pictures)):
             raise IndexError(
-                f"picture must be below the number of pictures, {len(self.pictures)}, but got {picture!r}."
+                f"picture must be below {len(self.pictures)}, the number of pictures, but got {picture!r}."
             )
         return self.pictures[picture].map(self._sequence_relevance(self.pictures[picture]))
 
@@ -163,7 +166,7 @@ def normalize_evidence(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Te
     tokens = evidence.tokens.shape[1]
     columns = evidence.tokens if evidence.encoded is None else torch.cat([evidence.tokens, evidence.encoded], 1)
     if not (torch.isfinite(columns).all() and torch.isfinite(evidence.scores).all()):
-        raise FloatingPointError("Expected finite logits and gradients of the answer, but some are NaN or infinite.")
+        raise FloatingPointError("answer must have finite logits and gradients, but some are not. Use float32.")
     totals = columns.abs().sum(1)
     shares = columns / totals.where(totals > 0, 1)[:, None]
     return shares[:, :tokens], None if evidence.encoded is None else shares[:, tokens:], evidence.scores, totals

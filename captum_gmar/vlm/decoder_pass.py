@@ -259,15 +259,14 @@ def _check_rows(model: nn.Module, capture: _RowCapture, rows: Tensor) -> None:
     sequences = -(-capture.layers * capture.words // max(capture.length, 1))
     if len(capture.outputs) != capture.layers or rows.shape[:2] != (sequences, capture.length):
         raise RuntimeError(
-            f"Expected {type(model).__name__} to run its decoder's {capture.layers} layers once each and to read every "
-            f"token by itself after them, but met {len(capture.outputs)} layers and got logits of shape "
-            f"{tuple(rows.shape)} for {capture.words} words."
+            f"{type(model).__name__} must run its decoder's {capture.layers} layers once each and read every token by "
+            f"itself, but runs {len(capture.outputs)} layers and returns logits of shape {tuple(rows.shape)} for "
+            f"{capture.words} words. Pass a model of transformers."
         )
     if not capture.attention:
         raise RuntimeError(
-            f"No attention was met in the decoder of {type(model).__name__}: it never calls "
-            "torch.nn.functional.scaled_dot_product_attention in this thread. Load it with "
-            'attn_implementation="sdpa".'
+            f"{type(model).__name__} needs calls of torch.nn.functional.scaled_dot_product_attention in its decoder "
+            'and this thread, but makes none. Load it with attn_implementation="sdpa".'
         )
 
 

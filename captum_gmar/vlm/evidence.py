@@ -131,9 +131,7 @@ class AnswerEvidence:
         if isinstance(inputs, str):
             inputs = prompt_inputs(self.model, self.processor, inputs, images, heard)
         elif images is not None or sound is not None:
-            raise ValueError(
-                "images and sound require a prompt, but got them beside what a processor returned: pass one of both."
-            )
+            raise ValueError("images and sound require a prompt, but got inputs of a processor. Pass one of both.")
         arguments = _check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)
         if has_encoder(self.model):
@@ -188,15 +186,13 @@ class AnswerEvidence:
         while answer and answer[-1] in ends:
             answer.pop()
         if not answer:
-            raise ValueError(
-                "The model must answer with a token at least, but it ended at once. Pass an answer as target."
-            )
+            raise ValueError("The model must answer with a token at least, but ended at once. Pass target.")
         return answer
 
     def _token_ids(self, answer: Answer, name: str) -> list[int]:
         if isinstance(answer, str):
             if self.tokenizer is None:
-                raise ValueError(f"{name} must be token ids where there is no processor, but got text: pass one.")
+                raise ValueError(f"{name} must be token ids without a processor, but got text. Pass a processor.")
             if self.model.config.model_type == "whisper" and answer[:1].strip() and answer[:1].isascii():
                 answer = f" {answer}"  # Whisper's words begin with a space
             text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
@@ -247,15 +243,13 @@ def check_version() -> None:
     import transformers  # takes seconds; here the model has loaded it already
 
     if int(transformers.__version__.partition(".")[0]) < 5:
-        raise ImportError(f"AnswerEvidence needs transformers 5 or newer, but got {transformers.__version__}.")
+        raise ImportError(f"AnswerEvidence needs transformers 5, but got {transformers.__version__}. Update it.")
 
 
 def _check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's arguments; raise a ValueError unless they are one example."""
     if not isinstance(inputs, Mapping):
-        raise ValueError(
-            f"inputs must be a prompt, or what the model's processor returned, but got {type(inputs).__name__}."
-        )
+        raise ValueError(f"inputs must be a prompt, or of the model's processor, but got {type(inputs).__name__}.")
     if inputs.get("input_ids") is not None or not has_encoder(model):
         _check_ids(model, inputs.get("input_ids"), inputs.get("attention_mask"))
     return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
@@ -266,7 +260,7 @@ def _check_ids(model: Any, ids: object, mask: object) -> None:
         raise ValueError(f"inputs must hold input_ids, a tensor of whole numbers, but got {ids!r}.")
     if ids.dim() != 2 or len(ids) != 1 or not ids.shape[1]:
         raise ValueError(
-            f"inputs must be of one example, input_ids of shape (1, tokens), but got {tuple(ids.shape)}: explain "
+            f"inputs must be of one example, input_ids of shape (1, tokens), but got {tuple(ids.shape)}. Explain "
             "examples one after the other."
         )
     known = (ids >= 0) & (ids < model.get_input_embeddings().weight.shape[0])

@@ -73,8 +73,8 @@ class PicturePrompt(NamedTuple):
         positions = self.is_image.nonzero().flatten()
         if len(positions) != expected:
             raise ValueError(
-                f"inputs must hold as many image tokens as their pictures have places, {expected}, but got "
-                f"{len(positions)}. Do they come from this model's processor?"
+                f"inputs must hold an image token for each position of their pictures, {expected}, but got "
+                f"{len(positions)}. Call this model's processor."
             )
         return positions
 

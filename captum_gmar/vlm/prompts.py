@@ -33,9 +33,7 @@ def prompt_inputs(
         _check_takes_pictures(model, processor)
     is_recogniser = sound is not None and has_encoder(model)
     if prompt and (is_recogniser or model.config.model_type == "vision-encoder-decoder"):
-        raise ValueError(
-            f"inputs must be an empty prompt for {type(model).__name__}, which reads none, but got {prompt!r}."
-        )
+        raise ValueError(f"inputs must be an empty prompt for {type(model).__name__}, but got {prompt!r}.")
     if is_recogniser and sound is not None:
         return _place_inputs(model, sound_features(model, processor, sound))
     text = _apply_template(model, processor, prompt, len(pictures), sound is not None)
@@ -49,7 +47,7 @@ def prompt_inputs(
     except Exception as error:  # processors raise errors of many classes
         what = "pictures or prompt" if pictures else "prompt" if sound is None else "sound or prompt"
         raise ValueError(
-            f"{type(processor).__name__} cannot take the {what}: {type(error).__name__}: {_first_line(error)}"
+            f"{type(processor).__name__} cannot be given the {what}: {_first_line(error)}. Check them."
         ) from error
     _check_fits(model, processor, returned, len(pictures))
     known = inspect.signature(model.forward).parameters
@@ -80,13 +78,11 @@ def _check_takes_pictures(model: Any, processor: Any) -> None:
     """Raise a ValueError unless model and processor take pictures."""
     has_tower = hasattr(model.config, "vision_config") or model.main_input_name == "pixel_values"
     if not has_tower:
-        raise ValueError(
-            f"model must take pictures, where there are any, but got {type(model).__name__}, which reads text alone."
-        )
+        raise ValueError(f"model must take pictures, where there are any, but got {type(model).__name__}, of text.")
     if getattr(processor, "image_processor", None) is None:
         raise ValueError(
-            f"processor must take pictures, where there are any, but got {type(processor).__name__}: pass the "
-            "model's processor, AutoProcessor.from_pretrained."
+            f"processor must take pictures, where there are any, but got {type(processor).__name__}. Load the model's "
+            "by AutoProcessor.from_pretrained."
         )
     token, number, name = image_token_id(model), getattr(processor, "image_token_id", None), type(processor).__name__
     if None not in (token, number) and token != number:

@@ -26,8 +26,8 @@ def find_extractor(model: Any, processor: Any) -> Any:
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", processor)
     if not hasattr(extractor, "sampling_rate"):
         raise ValueError(
-            f"processor must take sounds, where there is one, but got {type(processor).__name__}: pass the "
-            "model's processor, AutoProcessor.from_pretrained."
+            f"processor must take sounds, where there is one, but got {type(processor).__name__}. Load the model's by "
+            "AutoProcessor.from_pretrained."
         )
     return extractor
 
@@ -64,7 +64,7 @@ def sound_features(model: Any, processor: Any, sound: Sound) -> dict[str, Any]:
     try:
         returned = extractor(sound.samples, sampling_rate=sound.sampling_rate, return_tensors="pt")
     except Exception as error:  # extractors raise errors of many classes
-        raise ValueError(f"{type(extractor).__name__} cannot take the sound: {error}") from error
+        raise ValueError(f"{type(extractor).__name__} cannot be given the sound: {error}. Check it.") from error
     if name not in returned:
         raise ValueError(
             f"processor must fit the model, {type(model).__name__}, which reads {name}, but got {', '.join(returned)} "

@@ -115,7 +115,11 @@ def test_the_model_is_left_as_it_was(make_vit, images):
     ("changes", "error", "message"),
     [
         ({"importance": [[1.0]]}, TypeError, r"importance must be a tensor \(layers, heads\), but got list"),
-        ({"importance": IMPORTANCE[:2], "counts": [0]}, ValueError, r"importance of shape \(3, 3\).* but got \(2, 3\)"),
+        (
+            {"importance": IMPORTANCE[:2], "counts": [0]},
+            ValueError,
+            r"importance must be of shape \(3, 3\), but got \(2, 3\)",
+        ),
         ({"importance": IMPORTANCE[:, :2], "counts": None}, ValueError, r"shape \(3, 3\).* but got \(3, 2\)"),
         ({"order": "worst"}, ValueError, r"order must be one of \['least', 'most', 'random'\], but got 'worst'"),
         ({"counts": []}, ValueError, r"counts must be integers from 0 to the number of heads, 9.* but got \[\]"),
@@ -126,7 +130,7 @@ def test_the_model_is_left_as_it_was(make_vit, images):
         ({"counts": [1.0]}, ValueError, r"counts must be integers from 0"),
         ({"repeats": 2}, ValueError, r'repeats must be 1 for an order that is not "random", but got 2'),
         ({"repeats": 0}, ValueError, r"repeats must be an integer, one or more, but got 0"),
-        ({"fill": torch.zeros(3, 3, 1)}, ValueError, r"Expected fill of shape \(layers, 3, 8\)"),
+        ({"fill": torch.zeros(3, 3, 1)}, ValueError, r"fill must be of shape \(layers, 3, 8\)"),
         ({"batches": []}, ValueError, r"batches must hold at least one batch, but got none"),
         ({"batches": [torch.zeros(2)]}, TypeError, r"batches must be pairs"),
         ({"model": len}, TypeError, r"model must be a torch\.nn\.Module"),
@@ -143,7 +147,7 @@ def test_wrong_arguments(vit, images, changes, error, message):
 
 @pytest.mark.parametrize(
     ("targets", "message"),
-    [(None, "Expected a target for every example"), (10, "Expected targets from 0 to 9"), ([1], "Expected one target")],
+    [(None, "targets must be one for every example"), (10, "target must be from 0 to 9"), ([1], "target must be one")],
 )
 def test_wrong_targets(vit, images, targets, message):
     with pytest.raises(ValueError, match=message):
@@ -154,5 +158,5 @@ def test_names_and_areas(vit, images):
     found = head_ablation_curve(vit, [(images, 3)], IMPORTANCE, counts=[0])
     with pytest.raises(ValueError, match=r"name must be one of \['accuracy', 'logit', 'probability'\]"):
         found.mean("loss")
-    with pytest.raises(ValueError, match=r"An area needs two counts or more, but got \[0\]"):
+    with pytest.raises(ValueError, match=r"counts must be two or more for an area, but got \[0\]"):
         found.areas("logit")

@@ -106,7 +106,7 @@ class TestWrongArguments:
         "wrong", [SCORES[:, 0], SCORES[:, :0], SCORES * torch.nan, SCORES / 0, SCORES[:0], torch.zeros(1, 2, 3, 4)]
     )
     def test_importance(self, wrong):
-        with pytest.raises(ValueError, match=r"Expected finite importance of shape \(examples, layers, heads\)"):
+        with pytest.raises(ValueError, match=r"score must return finite importance \(examples, layers, heads\)"):
             HeadStatistics.from_examples(wrong)
 
     def test_kind_of_importance(self):
@@ -120,11 +120,11 @@ class TestWrongArguments:
 
     @pytest.mark.parametrize("targets", [(3, None), (None, 3)])
     def test_targets_in_some_batches(self, images, targets):
-        with pytest.raises(ValueError, match="Expected targets in every batch or in none, but got both"):
+        with pytest.raises(ValueError, match="batches must all have targets, or none, but got both"):
             head_importance(lambda inputs, target: SCORES[:4], [(images, target) for target in targets])
 
     def test_targets(self):
-        with pytest.raises(ValueError, match=r"Expected one target for all examples, or a list or 1D tensor of 23"):
+        with pytest.raises(ValueError, match=r"target must be one for all examples, or a list or 1D tensor of 23"):
             HeadStatistics.from_examples(SCORES, [1, 2])
         with pytest.raises(TypeError, match="target must be a class index, or one per example"):
             HeadStatistics.from_examples(SCORES, "tabby")

@@ -33,5 +33,5 @@ def test_wrong_importance():
     with pytest.raises(TypeError, match=r"importance must be a tensor \(layers, heads\), but got list"):
         ranked_heads([[1.0]])
     for wrong in (torch.ones(23, 3, 2), torch.tensor([[torch.nan]]), torch.zeros(0, 3)):
-        with pytest.raises(ValueError, match=r"Expected finite importance of shape \(layers, heads\) but got"):
+        with pytest.raises(ValueError, match=r"importance must be finite of shape \(layers, heads\), but got"):
             ranked_heads(wrong)

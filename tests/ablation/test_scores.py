@@ -98,11 +98,11 @@ class TestEveryScore:
         assert state(vit) == before
 
     def test_wrong_arguments(self, score, vit, images):
-        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, but got function"):
+        with pytest.raises(TypeError, match=r"model must be .*torch\.nn\.Module, but got function"):
             score(lambda x: x, images, 3)
         with pytest.raises(ValueError, match="floating-point pixel values of shape"):
             score(vit, images[0], 3)
-        with pytest.raises(RuntimeError, match="No attention was met in ViTFor"):
+        with pytest.raises(RuntimeError, match=r"ViTFor.* needs calls of torch.nn.functional"):
             score(vit, images, 3, forward_func=lambda x: x.flatten(1))
         with pytest.raises(FloatingPointError, match="must be finite"):
             score(vit, images * torch.nan, 3)

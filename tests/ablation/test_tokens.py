@@ -151,7 +151,7 @@ def test_multihead_attention_and_ways_to_pool(images, removed, encoder):
 @pytest.mark.parametrize("encoder", ["maximum", "convolution"], indirect=True)
 def test_removed_tokens_that_are_read_in_another_way(images, removed, encoder):
     removed[..., :2, :] = True
-    with pytest.raises(RuntimeError, match="The outputs of TorchEncoder became NaN"):
+    with pytest.raises(RuntimeError, match=r"TorchEncoder must have finite outputs .* they became NaN"):
         TokenRemoval(encoder)(encoder, images, removed)
 
 
@@ -242,20 +242,20 @@ def test_half_precision(vit, images, removed):
 
 def test_models_without_attention_over_the_grid(vit, images, removed):
     model = swin("Swin", image_size=32, patch_size=8, depths=[1], num_heads=[2], window_size=2).eval()
-    with pytest.raises(RuntimeError, match=r"No attention over 16 patch tokens, a 4x4 grid, was met in SwinForImage"):
+    with pytest.raises(RuntimeError, match=r"SwinForImage.* must attend over 16 patch tokens, a 4x4 grid"):
         TokenRemoval(model)(logits_of(model), images, removed)
-    with pytest.raises(RuntimeError, match=r"met in ViTFor.*forward_func must run this model, on all images"):
+    with pytest.raises(RuntimeError, match=r"ViTFor.* Run this model on all images in forward_func"):
         TokenRemoval(vit)(lambda inputs: vit(inputs[:2]).logits, images, removed)
 
 
 def test_wrong_arguments(vit, images, removed):
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, but got function"):
+    with pytest.raises(TypeError, match=r"model must be .*torch\.nn\.Module, but got function"):
         TokenRemoval(logits_of(vit))
     for wrong, error, message in (
         (removed.float(), TypeError, r"removed must be a boolean tensor.* but got torch\.float32"),
         (removed.tolist(), TypeError, r"removed must be a boolean tensor.* but got list"),
-        (removed[:3], ValueError, r"\(examples, sets, 4, 4\), .* for 4 examples but got \(3, 3, 4, 4\)"),
-        (removed[:, 0], ValueError, r"\(examples, sets, 4, 4\), .* but got \(4, 4, 4\)"),
+        (removed[:3], ValueError, r"\(examples, sets, 4, 4\) .* for 4 examples, but got \(3, 3, 4, 4\)"),
+        (removed[:, 0], ValueError, r"\(examples, sets, 4, 4\) .*, but got \(4, 4, 4\)"),
         (removed[..., :2], ValueError, r"but got \(4, 3, 4, 2\)\. Pass patch_size=\(8, 8\)"),
     ):
         with pytest.raises(error, match=message):

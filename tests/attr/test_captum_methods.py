@@ -198,7 +198,7 @@ def test_forms_of_target(method, vit, images):
         assert_close(attribute(method(vit), images, same), expected)
     assert_close(attribute(method(vit), images, target=3, additional_forward_args=(None,)), expected)
     assert not attribute(method(vit), images, 0).equal(expected)
-    without_target = "Target not provided when necessary|Expected one output per example where no target is given"
+    without_target = "Target not provided when necessary|forward_func must return one output per example"
     with pytest.raises((AssertionError, ValueError), match=without_target):
         method(vit).attribute(images)
     one_output = method(vit, forward_func=lambda pixels: vit(pixels).logits[:, 3])
@@ -286,7 +286,7 @@ def test_names(vit):
 def test_errors(method, vit, images):
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, but got function."):
         method(lambda pixels: vit(pixels).logits)
-    with pytest.raises(ValueError, match="Expected one tensor of pixel values but got 2 inputs"):
+    with pytest.raises(ValueError, match="inputs must be one tensor of pixel values, but got 2 inputs"):
         method(vit).attribute((images, images), 3)
     if method is not PublishedGMAR:
         with pytest.raises(NotImplementedError, match="attribute_future is not implemented for"):
@@ -297,7 +297,7 @@ def test_grad_cam_of_a_model_that_runs_twice(vit, images):
     def twice(pixels):
         return vit(pixels).logits + vit(pixels.flip(-1)).logits
 
-    with pytest.raises(RuntimeError, match="to run once over 16 patch tokens, a 4x4 grid, but it runs again"):
+    with pytest.raises(RuntimeError, match="must run once over 16 patch tokens, a 4x4 grid, but runs again"):
         TokenGradCam(vit, twice).attribute(images, 3)
     assert not any(module._forward_pre_hooks for module in vit.modules())
 
@@ -315,5 +315,5 @@ def test_grad_cam_while_another_thread_runs_the_model(vit, images):
 def test_grad_cam_of_a_model_that_drops_tokens(images):
     model = one_patch_reader()
     model.encoder.layers[0].register_forward_hook(lambda *args: args[-1][:, :7])
-    with pytest.raises(RuntimeError, match=r"but it gets no such tokens\. Check the size of the images"):
+    with pytest.raises(RuntimeError, match=r"but gets none\. Resize the images"):
         TokenGradCam(model).attribute(images, 3)

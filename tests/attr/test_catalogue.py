@@ -70,8 +70,8 @@ def test_the_class_enters_where_it_is_said(vit, images, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gmar", r"captum_gmar.list_methods\(\), .* but got 'gmar'. Near are gmar\+\+, gmar-l1, gmar-l2, "),
-        ("layer-gradcam", "but got 'layer-gradcam'. Near are layer-grad-cam"),
+        ("gmar", r"captum_gmar.list_methods\(\), .* but got 'gmar'. Try gmar\+\+, gmar-l1, gmar-l2, "),
+        ("layer-gradcam", "but got 'layer-gradcam'. Try layer-grad-cam"),
         ("nothing like it", "but got 'nothing like it'.$"),
         ("", "but got ''.$"),
         (3, "but got 3.$"),

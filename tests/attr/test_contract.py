@@ -199,7 +199,7 @@ class TestInputs:
         assert method.relevance(wider, 3, args).shape == (4, 5, 7)
 
     def test_more_than_one_input(self, method, images):
-        with pytest.raises(ValueError, match="Expected one tensor of pixel values but got 2 inputs"):
+        with pytest.raises(ValueError, match="inputs must be one tensor of pixel values, but got 2 inputs"):
             method.attribute((images, images), 3)
 
     @pytest.mark.parametrize(
@@ -212,7 +212,9 @@ class TestInputs:
         ],
     )
     def test_wrong_inputs(self, method, wrong):
-        with pytest.raises(ValueError, match=r"Expected floating-point pixel values of shape .*, but got torch\."):
+        with pytest.raises(
+            ValueError, match=r"inputs must be floating-point pixel values of shape .*, but got torch\."
+        ):
             method.attribute(wrong, 3)
 
     @pytest.mark.parametrize("wrong", [[[1.0]], None, "photo.png", np.zeros((1, 3, 32, 32)), ()])
@@ -221,7 +223,7 @@ class TestInputs:
             method.attribute(wrong, 3)
 
     def test_images_smaller_than_a_patch(self, method):
-        with pytest.raises(ValueError, match="at least one patch, 8x8 pixels, but got 4x32"):
+        with pytest.raises(ValueError, match="at least a patch, 8x8 pixels, but got 4x32"):
             method.attribute(torch.zeros(1, 3, 4, 32), 3)
 
     def test_no_model(self, make_method):

@@ -88,17 +88,17 @@ def test_recorded_attention(vit, images):
 def test_rows_that_are_lost(name, vit, images):
     make = METHODS[name].make if name in METHODS else partial(get_method, name)
     method = make(vit, forward_func=lambda pixels: vit(pixels).logits[:1])
-    with pytest.raises(RuntimeError, match=r"Expected \d+ outputs, .*for \d+ examples, but got 1\. forward_func must"):
+    with pytest.raises(RuntimeError, match=r"must return \d+ outputs, .*for \d+ examples, but got 1\. Handle"):
         method.attribute(images, 3)
     method = make(vit, forward_func=lambda pixels: vit(pixels).logits.sum())
-    with pytest.raises(RuntimeError, match=r"Expected \d+ outputs, .*for \d+ examples, but got 0\. forward_func must"):
+    with pytest.raises(RuntimeError, match=r"must return \d+ outputs, .*for \d+ examples, but got 0\. Handle"):
         method.attribute(images)
 
 
 @pytest.mark.parametrize("make", [AttentionEvidence, LeGrad])
 def test_numbers_of_each_example_where_layers_run_apart(make, vit, images):
     factors = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    with pytest.raises(RuntimeError, match="each example by itself, any number of them, but it fails on 12 rows"):
+    with pytest.raises(RuntimeError, match="any number of examples, each on its own, but fails on 12 rows"):
         make(vit, forward_func=lambda pixels: vit(pixels).logits * factors).relevance(images, 3)
 
 
@@ -120,5 +120,5 @@ def test_transforms(name, vit, images):
         lambda: torch.vmap(lambda pixels: method.attribute(pixels[None], 3))(images),
         lambda: torch.func.jvp(total, (images,), (images,)),
     ):
-        with pytest.raises(RuntimeError, match=r"Expected a call outside of torch\.func's transforms"):
+        with pytest.raises(RuntimeError, match=r"inputs must be plain tensors outside of torch\.func's transforms"):
             call()

@@ -88,5 +88,5 @@ def test_relevance_begins_at_a_patch(vit, images):
     ],
 )
 def test_methods_that_hand_nothing_down(make, name, vit, images):
-    with pytest.raises(ValueError, match=rf"from the last layer to the first, but got {name} as it is set\. Take GMAR"):
+    with pytest.raises(ValueError, match=rf"from the last layer to the first, but got {name} as it is set\. Use GMAR"):
         make(vit).relevance_flow(images, 3)

@@ -30,13 +30,13 @@ def test_a_name_of_digits_goes_before_an_index_and_a_number_is_an_index():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cat", r"^contrast must be a class, but got 'cat'\. Near are 0 \(tabby, tabby cat\); 3 \(tiger cat\)\.$"),
+        ("cat", r"^contrast must be a class, but got 'cat'\. Try 0 \(tabby, tabby cat\); 3 \(tiger cat\)\.$"),
         ("zzzz", r"^contrast must be a class, but got 'zzzz'\.$"),
         ("4", r"^contrast must be from 0 to 3 for this model, but got 4\.$"),
         ("-1", r"^contrast must be from 0 to 3 for this model, but got -1\.$"),
         (None, r"^contrast must be a class, but got None\.$"),
         (1.5, r"^contrast must be a class, but got 1\.5\.$"),
-        ("crane", r"^contrast 'crane' names several classes: 1 \(crane\); 2 \(crane\)\. Pass the index\.$"),
+        ("crane", r"^contrast must be one class, but got 'crane': 1 \(crane\); 2 \(crane\)\. Pass the index\.$"),
     ],
 )
 def test_what_names_no_class_or_several(text, message):

@@ -66,17 +66,20 @@ def test_a_query_is_explained():
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({"threshold": 0.99}, r"Expected a query that detects any class with a probability of 0\.99 or more"),
+        ({"threshold": 0.99}, r"model must detect any class with a probability of 0\.99 or more"),
         ({"label": 2}, r"label must be from 0 to 1 for this model, but got 2\."),
-        ({"box": (0, 0, 121, 60)}, r"box must be .*within the image of 120x60 pixels, but got \(0, 0, 121, 60\)"),
-        ({"box": (5, 5, 5, 9)}, "box must be left, top, right and bottom, in pixels, not empty"),
+        ({"box": (0, 0, 121, 60)}, r"box must be .*in the image of 120x60 pixels, but got \(0, 0, 121, 60\)"),
+        ({"box": (5, 5, 5, 9)}, "box must be left, top, right and bottom, in the image"),
         ({"box": (5, 5, 9)}, r"box must be left, top, right and bottom, in pixels of the photo"),
         ({"box": "all"}, "box must be left, top, right and bottom, in pixels of the photo, but got 'all'"),
         ({"label": "dog"}, r"label must be from 0 to 1 for this model, but got 'dog'\."),
         ({"threshold": 50}, r"threshold must be a number in \[0, 1\], but got 50\."),
         ({"threshold": "half"}, r"threshold must be a number in \[0, 1\], but got 'half'\."),
-        ({"label": 0, "threshold": 0.95}, "Expected a query that detects class 0 with a probability of 0.95 or more"),
-        ({"label": 1, "box": (0, 0, 30, 60)}, r"detects class 1 in the box \(0, 0, 30, 60\) with a probability of 0.5"),
+        ({"label": 0, "threshold": 0.95}, "model must detect class 0 with a probability of 0.95 or more"),
+        (
+            {"label": 1, "box": (0, 0, 30, 60)},
+            r"model must detect class 1 in the box \(0, 0, 30, 60\) with a probability of 0.5",
+        ),
     ],
 )
 def test_what_is_not_detected_is_told(question, message):

@@ -170,7 +170,7 @@ WHOLE = PhotoFrame((100, 200), (50, 50), (0, 0, 50, 50))
         (lambda: CROPPED.box((0, 0, 50, 100)), "box must be in the part of the photo that the model sees, from 50,0"),
         (lambda: CROPPED.box((0, 0, 201, 100)), "box must be in the photo, from 0,0 to 200,100 in pixels, but got 0,0"),
         (lambda: WHOLE.box((9, 9, 9, 20)), "box must be in the photo"),
-        (lambda: WHOLE.mask(Image.new("L", (9, 9))), "mask must be as large as the photo, 200x100 pixels, but got 9x9"),
+        (lambda: WHOLE.mask(Image.new("L", (9, 9))), "mask must be of the photo's 200x100 pixels, but got 9x9"),
         (lambda: WHOLE.mask(NOISE), "mask must be black and white, but 49% of its pixels are neither"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_point_and_a_mask_where_the_photo_is_cropped(left):
     [
         ({"mask": white(slice(9), slice(9)), "point": (1, 1)}, ValueError, "mask cannot be combined with point"),
         ({"mask": np.ones((40, 60))}, TypeError, "mask must be a PIL image as large as the photo, but got ndarray"),
-        ({"mask": white(slice(9), slice(9), 41)}, ValueError, "mask must be as large as the photo, 60x40 pixels"),
+        ({"mask": white(slice(9), slice(9), 41)}, ValueError, "mask must be of the photo's 60x40 pixels"),
         ({"mask": white(slice(1), slice(1))}, ValueError, "mask must be white somewhere"),
         ({"point": (60, 3)}, ValueError, "point must be in the photo, from 0,0 to 60,40 in pixels, but got 60,3"),
         ({"point": (3,)}, ValueError, "point must be x and y, in pixels of the photo, but got (3,)."),
@@ -100,7 +100,7 @@ def test_a_class_that_is_predicted_nowhere_is_refused():
     model, processor = copy.deepcopy(MODELS["segmenter"])
     with torch.no_grad():
         model.decode_head.classifier.bias[1] = -1e3
-    with pytest.raises(ValueError, match=r"Expected dog \(class 1\) somewhere but the model predicts it nowhere"):
+    with pytest.raises(ValueError, match=r"model must predict dog \(class 1\) somewhere"):
         find_region(Classifier(model, processor), PHOTO, label="dog")
 
 

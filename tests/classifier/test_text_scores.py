@@ -63,7 +63,7 @@ def test_other_models_and_arguments_are_refused(models, vit):
         TextScores(two_towers("CLIP"), spell, "a cat")
     with pytest.raises(TypeError, match=r"processor must hold the model's tokenizer, but got NoneType\."):
         TextScores(two_towers("CLIP"), None, TEXTS)
-    with pytest.raises(ValueError, match=r"vit: does not score images against texts: its model type is 'vit'"):
+    with pytest.raises(ValueError, match=r"vit must score images against texts, but is of type 'vit'"):
         load_classifier(models / "vit", texts=TEXTS)
     long = "a" * LONGEST_TEXT
     with pytest.raises(ValueError, match=f"text must be of at most the model's {LONGEST_TEXT} tokens"):

@@ -30,5 +30,5 @@ def test_what_has_no_other_task_classifies_images(models, task_models):
 
 
 def test_weights_of_another_task_are_refused(task_models):
-    with pytest.raises(OSError, match="detector: its model cannot be loaded"):
+    with pytest.raises(OSError, match="detector cannot be loaded: its model fails"):
         load_for_task(task_models / "detector", VisionTask.SEGMENTATION)

@@ -222,7 +222,7 @@ HOSTILE = {
         b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         "⚠ the file must be an",
     ),
-    "damaged.png": (png_of(8, 8), "⚠ cannot be read as an image"),
+    "damaged.png": (png_of(8, 8), "⚠ the file cannot be read as an image"),
 }
 
 

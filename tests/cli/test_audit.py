@@ -5,14 +5,20 @@ import re
 
 import pytest
 
-from cli.commandline import save_table, written
+from cli.commandline import LABELS, save_photo, written
 
 IMAGES = 6
 
 
 @pytest.fixture
 def data(work):
-    return save_table(work, IMAGES, boxes=[[0, 0, 8, 8]])
+    """A table of images with labels and boxes."""
+    lines = ["path,label,boxes"]
+    for number in range(IMAGES):
+        save_photo(work / f"{number}.png", seed=number)
+        lines.append(f'{number}.png,{number % len(LABELS)},"[[0, 0, 8, 8]]"')
+    (work / "data.csv").write_text("\n".join(lines))
+    return work / "data.csv"
 
 
 @pytest.fixture
@@ -56,5 +62,19 @@ def test_images_that_cannot_be_read_are_left_out(work, data, audit):
         file.write("\nnone.png,0,")
     result = audit(data)
     assert result.status == 1
-    assert result.err.splitlines() == ["captum-gmar: error: none.png: no such file"]
+    assert result.err.splitlines() == ["captum-gmar: error: none.png: cannot be read: no such file. Check the path."]
     assert content(work / "data-audit")["images"] == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out"], "out must be an image, a folder of images"),
+        (["data.csv", "--method", "gmar"], "argument --method: must be one of captum_gmar.list_methods()"),
+        (["data.csv", "--output", "."], ".: must be a new or empty folder, or one of results"),
+    ],
+)
+def test_bad_input_writes_nothing(work, data, audit, arguments, message):
+    before = written(work)
+    assert audit(*arguments).is_error(message)
+    assert written(work) == before

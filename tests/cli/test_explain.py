@@ -31,7 +31,7 @@ def test_real_photo_and_trained_model(shared, tmp_path):
         "explain", *photos, "broken.jpg", "--model", model, "--save-array", "arrays.npz", folder=tmp_path
     )
     assert result.status == 1
-    assert result.err.splitlines() == [line for line in result.err.splitlines() if "broken.jpg: cannot be read" in line]
+    assert result.err.splitlines() == [line for line in result.err.splitlines() if "broken.jpg cannot be read" in line]
     assert "explained  tiger, Panthera tigris (class 292), probability" in result.out
     assert "explained  zebra (class 340), probability" in result.out
     pictures = [f"n02129604_tiger-{USUAL}.png", f"n02391049_zebra-{USUAL}.png"]
@@ -92,7 +92,7 @@ def test_built_in_scene_without_network(tmp_path, monkeypatch, capsys):
         assert arrays["label"][0] == scene.names[0]
 
 
-def test_a_page_of_classes(tmp_path):
+def test_a_page_of_classes(tmp_path, capsys):
     path = tmp_path / "page.html"
     assert cli.main(["explain", "--output", str(path)]) == 0
     page = path.read_text(encoding="utf-8")
@@ -103,6 +103,11 @@ def test_a_page_of_classes(tmp_path):
     assert '"removal":"blur (sigma 10)"' in page
     assert cli.main(["explain", "--output", str(path), "--no-proof"]) == 0
     assert '"removal"' not in path.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main(["explain", "--output", str(path), "--target", "1"]) == 2
+    assert "--target requires a picture, but got a page" in capsys.readouterr().err
+    assert cli.main(["explain", "--no-proof"]) == 2
+    assert "--no-proof requires a page" in capsys.readouterr().err
 
 
 def test_version_and_command_missing(tmp_path):
@@ -121,6 +126,13 @@ def test_a_film_is_told_to_be_read_to_its_first_frame(run, work, models):
     for name, lines in (("film.gif", ["  seen       the first of 2 frames"]), ("still.gif", [])):
         result = run(name, "--model", models / "vit", "--output", "out/")
         assert [line for line in result.out.splitlines() if "  seen  " in line] == lines
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("option", [["--tokens", "1,1"], ["--target", "0"], ["--contrast", "0"]])
+def test_options_of_pictures_are_no_pages(run, work, models, option):
+    result = run("photo.png", "--model", models / "vit", "--output", "out/page.html", *option)
+    assert result.is_error(f"{option[0]} requires a picture, but got a page")
 
 
 def test_output_is_told_and_written(run, work, models):
@@ -182,7 +194,7 @@ def test_folder_goes_on_after_bad_files(run, work, models):
     (photos / "notes.txt").touch()
     result = run("photos", "missing.png", "--model", models / "vit", "--output", "out/")
     assert result.status == 1
-    assert [line.split(": ")[2] for line in result.err.splitlines()] == ["missing.png", "photos/c.png"]
+    assert [line.split()[2].rstrip(":") for line in result.err.splitlines()] == ["missing.png", "photos/c.png"]
     assert written(work / "out") == [f"a-{USUAL}.png", f"b-{USUAL}.png", f"d-{USUAL}.png"]
 
 
@@ -212,10 +224,16 @@ def test_equal_stems_do_not_replace_each_other(run, work, models):
     }
 
 
-def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(run, work, models, damage):
+def test_an_image_that_cannot_be_explained_does_not_cost_its_batch(run, work, models, monkeypatch):
     for seed, name in enumerate(("a.png", "b.png", "c.png")):
         save_photo(work / name, seed)
-    damage(work / "a.png")
+    whole = Classifier.pixel_values
+    bad = Image.open(work / "a.png").tobytes()
+
+    def pixel_values(self, image):
+        return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
+
+    monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
     result = run("a.png", "b.png", "c.png", "--model", models / "vit", "--output", "out", "--save-array", "a.npz")
     assert result.status == 1
     (line,) = result.err.splitlines()
@@ -310,6 +328,21 @@ def test_top1_is_the_most_likely_class(run, work, models):
     assert all(np.array_equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "top5"], "--target must be at most the 4 classes, but got top5."),
+        (["--target", "top4", "--contrast", "1"], "4 classes, of which the contrast is left out, but got top4."),
+        (["--target", "top0"], "--target must be topK, an index or a label, but got 'top0'."),
+        (["--share-scale", "--methods", "gmar-l1"], "requires several maps, but got one method and one class."),
+        (["--width", "1", "--target", "top2"], "width must be at least 2.30 inches for 3 columns, but got 1.00."),
+    ],
+)
+def test_classes_that_cannot_be_had(run, work, models, options, message):
+    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
+    assert written(work) == ["out", "photo.png"]
+
+
 def test_warning_is_one_line(run, work, models):
     classifier = load_classifier(models / "vit")
     classifier.model.classifier.weight.data.zero_()
@@ -325,23 +358,54 @@ def test_warning_is_one_line(run, work, models):
 
 
 @pytest.mark.parametrize(
-    ("names", "count"),
+    ("names", "passes"),
     [("gmar-l1", 1), ("attention-evidence", 1), ("rollout", 1), ("gmar-l1,legrad", 2), ("saliency", 2)],
 )
-def test_the_model_runs_once_for_a_method_of_ours(run, work, models, passes, names, count):
+def test_the_model_runs_once_for_a_method_of_ours(run, work, models, monkeypatch, names, passes):
     """Class, map, logits and head importance are of that pass; a method of Captum's needs one of its own."""
+    images = []
+    logits = Classifier.logits
+
+    def counted(self, pixels):
+        images.append(len(pixels))
+        return logits(self, pixels)
+
+    monkeypatch.setattr(Classifier, "logits", counted)
     save_photo(work / "b.png", 1)
     arguments = ("photo.png", "b.png", "--model", models / "vit", "--methods", names)
     assert run(*arguments, "--output", "out", "--save-array", "a.npz").status == 0
-    assert passes == [2] * count
+    assert images == [2] * passes
 
 
 # Which pictures are written
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--target", "3", "--contrast", "0"], f"photo-{USUAL}-3-rather-than-0.png"),
+        (["--tokens", "1,2", "--tokens", "cls"], "photo-gmar-l1-from-1-2-and-cls.png"),
+        (
+            ["--methods", "legrad", "--methods", "gmar++,legrad", "--target", "0"],
+            "photo-comparison-legrad-gmar++-0.png",
+        ),
+    ],
+)
+def test_pictures_of_other_questions_have_other_names(run, work, models, options, name):
+    assert run("photo.png", "--model", models / "vit", "--output", "out", *options).status == 0
+    assert written(work / "out") == [name]
+
+
+def test_a_new_folder_is_made(run, work, models):
+    assert run("photo.png", "--model", models / "vit", "--output", "new/maps/").status == 0
+    assert written(work / "new" / "maps") == [f"photo-{USUAL}.png"]
+
+
 def test_no_folder_is_made_for_nothing(run, work, models):
     (work / "bad.png").write_text("no image")
-    assert run("bad.png", "--model", models / "vit", "--output", "new/").is_error("bad.png: not an image")
+    assert run("bad.png", "--model", models / "vit", "--output", "new/").is_error(
+        "bad.png cannot be read: not an image"
+    )
     assert not (work / "new").exists()
 
 
@@ -362,3 +426,14 @@ def test_texts_are_explained_side_by_side(run, work, models):
             expected = TokenEvidence(classifier.model).relevance(pixels, target)[0]
             np.testing.assert_allclose(relevance, expected, rtol=1e-4, atol=1e-7)
     assert run(*options, "--methods", "gradient-rollout", "--target", "a cat", "--contrast", "dog").status == 0
+
+
+def test_texts_that_cannot_be_explained_are_one_line(run, work, models):
+    photo = ["photo.png", "--model", models / "clip-of-texts"]
+    assert run("--text", "a cat").is_error("--text requires --model, but got none")
+    assert run(*photo, "--text", "a" * 20).is_error("text must be of at most the model's 16 tokens")
+    assert run(*photo, "--text", "a " * 200).is_error("text must be of at most the model's 16 tokens")  # that alone
+    assert run(*photo, "--text", "").is_error("texts must be at least one, none empty")
+    vit = run("photo.png", "--model", models / "vit", "--text", "a cat")
+    assert vit.is_error("must score images against texts, but is of type 'vit'")
+    assert written(work) == ["out", "photo.png"]

@@ -44,7 +44,9 @@ def test_every_image_gets_a_page_of_its_answer(run, work, answering_model):
     images = ["photo.png", "broken.png", "other.png"]
     result = run(*images, "--model", answering_model, "--prompt", "what?", "--answer", "a cat", "--output", "out/")
     assert result.status == 1
-    assert result.err.splitlines() == ["captum-gmar: error: broken.png: not an image in any format that Pillow reads"]
+    assert result.err.splitlines() == [
+        "captum-gmar: error: broken.png cannot be read: not an image in any format that Pillow reads. Convert it."
+    ]
     assert written(work / "out") == [f"other-answer-{MARK}.html", f"photo-answer-{MARK}.html"]
     assert f"photo.png\n  answer     a cat\n  page       out/photo-answer-{MARK}.html\n" in result.out
     told = content(work / "out" / f"photo-answer-{MARK}.html")
@@ -116,6 +118,11 @@ def test_what_cannot_be_asked_is_one_line(run, work, answering_model, arguments,
     assert written(work) == ["out", "photo.png"]
 
 
+def test_a_classifier_answers_nothing(run, work, models):
+    result = run("photo.png", "--model", models / "vit", "--prompt", "what?")
+    assert result.is_error("must answer about pictures, but is of type 'vit'")
+
+
 def test_film_says_the_answer_word_by_word(run, work, answering_model):
     options = ("--model", answering_model, "--prompt", "what?", "--answer", "a cat", "--output", "film.gif")
     assert run("photo.png", *options).status == 0
@@ -161,7 +168,7 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
     (work / "broken.wav").write_bytes(b"no sound")
     result = run(work / "speech.wav", "broken.wav", "--model", recogniser, "--output", "out/")
     assert (result.status, written(work / "out")) == (1, ["speech-answer.html"])
-    assert "broken.wav: cannot be read as a WAV file" in result.err
+    assert "broken.wav cannot be read as a WAV file" in result.err
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
     [
         (["--answer", "a", "--contrast", "a"], "--contrast must differ from --answer"),
         (["--contrast", "a"], "--contrast requires --answer, whose words it is set against"),
-        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which explains every word"),
+        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which has every word"),
         (["--answer", "b", "--output", "page.png"], "--output must end in one of .html"),
         (["--answer", ""], "target must be text of at least one token"),
         (["--prompt", "what?"], "model must take pictures"),

@@ -58,15 +58,23 @@ def test_relevance_of_every_method(run, work, models, loaded):
         assert not expected
 
 
-def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(run, work, models, passes):
+def test_batch_size_bounds_what_runs_at_once_and_changes_no_number(run, work, models, monkeypatch):
     save_photo(work / "b.png", 1)
+    sizes = []
+    logits = Classifier.logits
+
+    def counted(self, pixels):
+        sizes.append(len(pixels))
+        return logits(self, pixels)
+
+    monkeypatch.setattr(Classifier, "logits", counted)
     found = []
     for size in (2, 10):
-        passes.clear()
+        sizes.clear()
         names = options(["integrated-gradients", "occlusion"])
         arguments = ("--output", "out", "--save-array", "a.npz", "--batch-size", size)
         assert run("photo.png", "b.png", "--model", models / "vit", *names, *arguments).status == 0
-        assert max(passes) == size
+        assert max(sizes) == size
         found.append(np.load(work / "a.npz")["relevance"])
     assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
 
@@ -158,7 +166,8 @@ def test_image_whose_most_likely_class_is_the_contrast_fails_alone(run, work, mo
     result = run(*arguments, "--contrast", "3")
     assert result.status == 1
     assert result.err.splitlines() == [
-        "captum-gmar: error: b.png: its most likely class is that of --contrast. Pass another class as --target."
+        "captum-gmar: error: b.png: its most likely class must differ from --contrast, but is the same. "
+        "Pass another class as --target."
     ]
     assert written(work / "out") == [f"a-{USUAL}-rather-than-3.png", f"c-{USUAL}-rather-than-3.png"]
     with np.load(work / "a.npz") as arrays:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from captum_gmar import GMARAttribution
-from cli.commandline import as_torchrun, rows, save_photo, save_table, written
+from cli.commandline import LABELS, as_torchrun, rows, save_photo, written
 
 IMAGES = 10
 BATCHES = ("--batch-size", 5)
@@ -17,7 +17,13 @@ pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 @pytest.fixture
 def data(work):
-    return save_table(work, IMAGES)
+    """A table of images, labels being class indices."""
+    lines = ["path,label"]
+    for number in range(IMAGES):
+        save_photo(work / f"{number}.png", seed=number)
+        lines.append(f"{number}.png,{number % len(LABELS)}")
+    (work / "data.csv").write_text("\n".join(lines))
+    return work / "data.csv"
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def test_several_processes_give_what_one_gives(data, heads, models, nursery):
     ends = nursery.run(words, data.parent, copies=as_torchrun(2), out=str(data.parent / "said"))
     assert [ended.status for ended in ends] == [1, 0], ends
     assert [line for ended in ends for line in ended.error.splitlines() if "none.png" in line] == [
-        "captum-gmar: error: none.png: no such file"
+        "captum-gmar: error: none.png: cannot be read: no such file. Check the path."
     ]
     said = [line for line in (data.parent / "said").read_text().splitlines() if not line.startswith("[Gloo]")]
     assert said[-1] == f"{IMAGES} images scored for the predicted class: shared/heads.md"
@@ -77,7 +83,7 @@ def test_one_image(work, heads, classifier, pixels, drawn):
     assert "±" not in done.out
     with Image.open(work / "photo-heads" / "heads.png") as picture:
         assert min(picture.size) > 300
-    assert heads("photo.png").is_error("photo-heads: holds results of other settings: scores is")
+    assert heads("photo.png").is_error("photo-heads must hold results of the same settings, but scores is")
 
 
 def test_a_folder_of_images(work, heads, drawn):
@@ -101,16 +107,31 @@ def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     done = heads(data, *BATCHES, "--output", "results")
     assert done.status == 1
     assert len(done.err.splitlines()) == 1
-    assert "3.png: not an image" in done.err
+    assert "3.png: cannot be read: not an image" in done.err
     folder = data.parent / "results"
     assert [row["name"] for row in rows(folder / "skipped.csv")] == ["3.png"]
     assert "## Left out\n\n- 3.png: " in (folder / "heads.md").read_text()
     assert {row["examples"] for row in rows(folder / "heads.csv") if not row["class"]} == {str(IMAGES - 1)}
 
 
-@pytest.mark.parametrize(("model", "expected"), [("nan", "gmar-l1: "), ("resnet", "gmar-l1: Found no patch size")])
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("nan", "gmar-l1: "), ("resnet", "gmar-l1: ResNetForImageClassification must have a config.patch_size")],
+)
 def test_bad_models(data, heads, model, expected):
     done = heads(data, "--output", "results", model=model)
     assert (done.status, done.out) == (2, "")
     assert expected in done.err.splitlines()[-1]
     assert done.err.splitlines()[-1].startswith("captum-gmar: error: ")
+
+
+def test_bad_data(work, heads):
+    assert heads("none.png").is_error("none.png cannot be read: no such file")
+    assert heads("none.csv").is_error("none.csv cannot be read: no such file or folder")
+    assert heads("out").is_error("out must be an image, a folder of images")
+    assert heads().is_error("DATA and --model require each other")
+    assert heads("photo.png", "--target", "label").is_error("requires labels of all images")
+    (work / "broken.png").write_bytes(b"no image")
+    done = heads("broken.png")
+    assert (done.status, done.out) == (2, "")
+    assert "broken.png cannot be read: not an image" in done.err

@@ -31,7 +31,8 @@ def content(folder, table):
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def table(request):
-    return request.param
+    name = request.param
+    return name
 
 
 @pytest.fixture(scope="module")

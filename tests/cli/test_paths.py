@@ -88,7 +88,7 @@ def test_pictures_of_another_model_or_photo_are_not_replaced(run, work, models):
     (work / "others").mkdir()
     save_photo(work / "others" / "photo.png", seed=1)
     save_photo(work / "photo.jpg", seed=1)
-    refused = r"out/\S+\.png: is not replaced, as it is a picture with {0} \S+ \(\w+\) and not {1} \(\w+\)\. "
+    refused = r"out/\S+\.png cannot be replaced: it is a picture with {0} \S+ \(\w+\) and not {1} \(\w+\)\. "
     for image, model, key, other in (
         ("photo.png", "dino", "model", "dino"),
         ("photo.jpg", "vit", "image", "photo.jpg"),
@@ -108,7 +108,7 @@ def test_what_is_not_ours_is_not_replaced(run, work, models):
     save_photo(work / "out" / f"photo-{USUAL}.png")
     before = (work / "out" / f"photo-{USUAL}.png").read_bytes()
     result = run("photo.png", "--model", models / "vit", *OUT)
-    assert result.is_error(f"out/photo-{USUAL}.png: is not replaced, as it does not say of what it is a picture.")
+    assert result.is_error(f"out/photo-{USUAL}.png cannot be replaced: it does not say of what it is a picture.")
     assert (work / "out" / f"photo-{USUAL}.png").read_bytes() == before
 
 
@@ -142,7 +142,7 @@ def test_compare_replaces_nothing_else(work, models, command):
     assert command(*given).status == 0  # the first again
     shutil.copytree(models / "vit", work / "model")
     other = command(*given[:3], "model", *given[4:])
-    assert other.is_error("is not replaced, as it is a picture with model vit (")
+    assert other.is_error("cannot be replaced: it is a picture with model vit (")
 
 
 def test_a_long_name_does_not_stop_a_folder(run, work, models):
@@ -196,10 +196,10 @@ def test_a_locale_that_is_not_utf_8(work, photos, models):
 def test_pictures_of_every_format_are_not_explained_again(run, work, models):
     for suffix in ("png", "jpg", "pdf", "svg"):
         assert run("photo.png", "--model", models / "vit", "--output", f"out/picture.{suffix}").status == 0
-    assert run("out", "--model", models / "vit").is_error("out: no image files in this folder but pictures of explan")
+    assert run("out", "--model", models / "vit").is_error("out must hold image files, but holds pictures of explan")
     assert run("out/picture.png", "--model", models / "vit").status == 0  # named itself, it is an image
 
 
 def test_the_current_folder_is_named(run, work, models, monkeypatch):
     monkeypatch.setattr("captum_gmar.cli.paths.os.access", lambda path, _: False)
-    assert run("photo.png", "--model", models / "vit").is_error(f"error: {work}: is read-only")
+    assert run("photo.png", "--model", models / "vit").is_error(f"error: {work} cannot be written: it is read-only")

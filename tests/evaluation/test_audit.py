@@ -55,7 +55,7 @@ def test_fewer_than_ten_images_raise_no_alarm():
 
 
 def test_grids_of_several_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"patch grids of different shapes, \[\(2, 2\), \(2, 3\)\]: pass --size"):
+    with pytest.raises(ValueError, match=r"patch grids of one shape, but got \[\(2, 2\), \(2, 3\)\]\. Pass --size"):
         audit_classes([image(0, np.ones((2, 2))), image(0, np.ones((2, 3)))])
 
 

@@ -38,7 +38,7 @@ def test_removals(name, vit):
 def test_seeds_reach_what_is_drawn(vit):
     assert make_removal("noise", vit, seed=3) == Noise(seed=3)
     assert make_removal("zero", vit, seed=3) == Zero()
-    with pytest.raises(ValueError, match=r"removals must be of zero, .*, but got 'blurr'. Near are blur"):
+    with pytest.raises(ValueError, match=r"removals must be of zero, .*, but got 'blurr'. Try blur"):
         make_removal("blurr", vit)
 
 

@@ -40,7 +40,7 @@ def test_methods_of_ones_own(vit):
     ("changes", "error", "message"),
     [
         ({"removals": []}, ValueError, "removals must be at least one name"),
-        ({"methods": ["gmar-l3"]}, ValueError, "but got 'gmar-l3'. Near are gmar-l"),
+        ({"methods": ["gmar-l3"]}, ValueError, "but got 'gmar-l3'. Try gmar-l"),
         ({"methods": {"mine": 3}}, TypeError, r"methods\['mine'\] must be a Captum Attribution"),
         ({"methods": {"": print}}, TypeError, "from names, other than .* but got the key ''"),
         ({"methods": {"random map": print}}, TypeError, r"from names, other than random map"),
@@ -68,10 +68,10 @@ def test_methods_of_ones_own(vit):
             TypeError,
             r"label must be one class, but got Tensor of shape \(2,\)\. Pass",
         ),
-        ({"data": [(photo(0), 0, [CORNERS])]}, TypeError, r"data must hold pixel values, .* or pass processor="),
-        ({"data": [(pixels(0), None, mask())], "target": "label"}, ValueError, "images all have labels"),
-        ({"data": [(pixels(0), 0)]}, ValueError, "metrics relevance-mass require data that has boxes or masks"),
-        ({"data": "none.csv"}, OSError, "none.csv: no such file or folder"),
+        ({"data": [(photo(0), 0, [CORNERS])]}, TypeError, r"data must hold pixel values .* Pass processor="),
+        ({"data": [(pixels(0), None, mask())], "target": "label"}, ValueError, "requires labels of all images"),
+        ({"data": [(pixels(0), 0)]}, ValueError, "metrics relevance-mass require boxes or masks"),
+        ({"data": "none.csv"}, OSError, "none.csv cannot be read: no such file or folder"),
         ({"model": print}, TypeError, "model must be a torch.nn.Module"),
     ],
 )

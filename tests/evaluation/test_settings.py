@@ -32,5 +32,5 @@ def test_bad_settings(settings, changes, message):
 
 def test_names_are_a_sequence_each_once():
     assert unique_names(["b", "a", "b"], "metrics") == ("b", "a")
-    with pytest.raises(TypeError, match=r"metrics must be a sequence of names. .* pass \[name\]"):
+    with pytest.raises(TypeError, match=r"metrics must be a sequence of names.* Pass \[name\]"):
         unique_names("insertion", "metrics")

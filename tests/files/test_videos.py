@@ -33,7 +33,7 @@ def test_an_mp4(tmp_path):
     assert clip.seconds == pytest.approx(0.125 * 9 / 3)
     assert b'captum-gmar {"size": 96}' in (tmp_path / "clip.mp4").read_bytes()
     (tmp_path / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(OSError, match=r"broken\.mp4: cannot be read as a video"):
+    with pytest.raises(OSError, match=r"broken\.mp4 cannot be read as a video"):
         read_video(tmp_path / "broken.mp4", 3)
 
 
@@ -58,7 +58,7 @@ def test_an_mp4_is_of_a_kind_that_browsers_play(encoder, codec, tmp_path, monkey
 def test_an_mp4_needs_an_encoder_that_browsers_play(tmp_path, monkeypatch):
     av = pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
     monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
-    with pytest.raises(OSError, match=r"clip\.mp4: this PyAV encodes neither H\.264 nor VP9\. Install"):
+    with pytest.raises(OSError, match=r"clip\.mp4 cannot be written: it needs H\.264 or VP9, which this PyAV lacks"):
         film(tmp_path / "clip.mp4")
     assert not list(tmp_path.iterdir())
 
@@ -67,9 +67,9 @@ def test_what_is_no_video_of_so_many_frames_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"at least the 10 frames that the model takes, but got 9"):
         read_video(film(tmp_path / "clip.gif"), 10)
     (tmp_path / "text.gif").write_text("no film")
-    with pytest.raises(OSError, match=r"text\.gif: not a film in any format that Pillow reads"):
+    with pytest.raises(OSError, match=r"text\.gif cannot be read: not a film that Pillow reads"):
         read_video(tmp_path / "text.gif", 2)
-    with pytest.raises(OSError, match=r"absent\.mp4: no such file"):
+    with pytest.raises(OSError, match=r"absent\.mp4 cannot be read: no such file"):
         read_video(tmp_path / "absent.mp4", 2)
     with pytest.raises(OSError, match="is a folder, not a video"):
         read_video(tmp_path, 2)
@@ -78,5 +78,5 @@ def test_what_is_no_video_of_so_many_frames_is_told(tmp_path):
 def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     (tmp_path / "clip.mp4").write_bytes(b"film")
-    with pytest.raises(OSError, match=r"clip\.mp4: a film of this format needs PyAV, which is not installed\."):
+    with pytest.raises(OSError, match=r"clip\.mp4 cannot be read: its format needs PyAV\."):
         read_video(tmp_path / "clip.mp4", 2)

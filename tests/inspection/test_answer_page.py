@@ -182,7 +182,7 @@ def test_a_large_photo_is_scaled_down_in_the_page(attribution):
     ("images", "pictures", "message"),
     [
         ([], (PictureTokens(torch.arange(4).view(2, 2)),), "images must be the 1 of the attribution, but got 0"),
-        ([np.zeros((2, 2))], None, "which image token stands for which place"),
+        ([np.zeros((2, 2))], None, "which image token is for which position"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(attribution, images, pictures, message):

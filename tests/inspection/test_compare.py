@@ -220,8 +220,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (["gmar-l3"], r"must be one of captum_gmar.list_methods\(\), .*but got 'gmar-l3'. Near are .*gmar-l1"),
-            (["gmar-l1", "integrated"], "but got 'integrated'. Near are integrated-gradients"),
+            (["gmar-l3"], r"must be one of captum_gmar.list_methods\(\), .*but got 'gmar-l3'. Try .*gmar-l1"),
+            (["gmar-l1", "integrated"], "but got 'integrated'. Try integrated-gradients"),
             ([3], "but got 3"),
             ([], "at least one method"),
             ({}, "at least one method"),
@@ -234,11 +234,11 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            ("gmar-l1", r"but got 'gmar-l1'. Of one method, pass \[name\]"),
+            ("gmar-l1", r"but got 'gmar-l1'. Pass \[name\]"),
             (3, "but got 'int'"),
             ({3: GMARAttribution}, "mapping from names, but got the key 3"),
             ({"": GMARAttribution}, "mapping from names, but got the key ''"),
-            ({"a": GMARAttribution}, r"methods\['a'\] must be a Captum Attribution.*called on the model first"),
+            ({"a": GMARAttribution}, r"methods\['a'\] must be a Captum Attribution.*Call a class on the model first"),
             ({"a": "gmar-l1"}, "but got 'gmar-l1'"),
         ],
     )
@@ -249,10 +249,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("shape", "message"),
         [
-            ((2, 3, 32, 32), r"Expected one image \(1, channels, height, width\) but got \(2, 3, 32, 32\)"),
-            ((3, 32, 32), "Expected floating-point inputs of shape"),
-            ((1, 3, 36, 36), "Expected a patch size that divides the image of 36x36 pixels but got 8x8"),
-            ((1, 3, 4, 4), "at least one patch"),
+            ((2, 3, 32, 32), r"inputs must be one image \(1, channels, height, width\), but got \(2, 3, 32, 32\)"),
+            ((3, 32, 32), "inputs must be floating-point "),
+            ((1, 3, 36, 36), "patch_size must divide the image of 36x36 pixels, but got 8x8"),
+            ((1, 3, 4, 4), "at least a patch"),
         ],
     )
     def test_images_of_the_wrong_shape(self, vit, shape, message):
@@ -267,7 +267,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("target", [10, -11, [1, 2]])
     def test_target_that_is_no_class(self, make_comparison, target):
-        with pytest.raises(ValueError, match=r"Expected (targets from 0 to 9|one target)"):
+        with pytest.raises(ValueError, match=r"target must be (from 0 to 9|one for)"):
             make_comparison(target=target)
 
     @pytest.mark.parametrize("name", ["steps", "ig_steps", "repeats", "batch_size"])
@@ -283,9 +283,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("function", "message"),
         [
-            (lambda inputs, target: inputs.sum(1), "own: Expected attributions in the shape of the inputs"),
+            (lambda inputs, target: inputs.sum(1), "own: attributions must have the shape of the inputs"),
             (lambda inputs, target: None, "own: attributions must be a tensor"),
-            (lambda inputs, target: inputs / 0, "own: Expected finite attributions"),
+            (lambda inputs, target: inputs / 0, "own: attributions must be finite"),
         ],
     )
     def test_function_that_returns_no_attributions(self, make_comparison, function, message):

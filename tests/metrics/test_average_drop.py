@@ -84,12 +84,12 @@ def test_a_batch_equals_its_singles(classifier, photos, attributions, batch_size
 
 def test_wrong_arguments(classifier, photos, attributions):
     for changes, error, message in (
-        ({"softmax": False}, ValueError, "probabilities from 0 to 1 but got values from .* Pass softmax=True"),
+        ({"softmax": False}, ValueError, "probabilities from 0 to 1, but got values from .* Pass softmax=True"),
         ({"batch_size": 0}, ValueError, r"batch_size must be an integer, one or more, but got 0"),
-        ({"target": 5}, ValueError, "targets from 0 to 4, as there are 5 classes"),
-        ({"target": [0]}, ValueError, "one target for all examples, or"),
-        ({"attributions": attributions[:, :1]}, ValueError, "in the shape of the inputs"),
-        ({"attributions": attributions / 0}, ValueError, "finite attributions"),
+        ({"target": 5}, ValueError, "target must be from 0 to 4, as there are 5 classes"),
+        ({"target": [0]}, ValueError, "one for all examples, or"),
+        ({"attributions": attributions[:, :1]}, ValueError, "the shape of the inputs"),
+        ({"attributions": attributions / 0}, ValueError, "attributions must be finite"),
         ({"inputs": photos[:0], "attributions": attributions[:0]}, ValueError, "at least one example"),
         ({"forward_func": lambda inputs: None}, TypeError, r"must return a tensor .* but got NoneType"),
     ):

@@ -28,8 +28,8 @@ def test_integrated_gradients_miss_what_the_baseline_holds():
     ("outputs", "error", "message"),
     [
         ([1.0, 2.0], TypeError, "outputs must be a tensor"),
-        (tensor([1.0]), ValueError, "a finite number for each of 2 examples"),
-        (tensor([1.0, torch.nan]), ValueError, "a finite number for each of 2 examples"),
+        (tensor([1.0]), ValueError, "a finite number for each of 2 maps"),
+        (tensor([1.0, torch.nan]), ValueError, "a finite number for each of 2 maps"),
     ],
 )
 def test_wrong_outputs(outputs, error, message):

@@ -73,7 +73,7 @@ def test_wrong_images(control):
 def test_wrong_options(control):
     with pytest.raises(ValueError, match=r"seed must be an integer, but got None"):
         control(INPUTS, seed=None)
-    with pytest.raises(ValueError, match="patch size that divides the image of 8x12 pixels but got 5x5"):
+    with pytest.raises(ValueError, match="patch_size must divide the image of 8x12 pixels, but got 5x5"):
         control(INPUTS, patch_size=5)
     with pytest.raises(TypeError, match="patch_size must be an integer or a tuple"):
         control(INPUTS, patch_size="4")

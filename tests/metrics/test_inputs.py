@@ -11,14 +11,14 @@ def test_wrong_tensors(classifier, photos, attributions, curve):
     spoilt = attributions.clone()
     spoilt[1, 0, 0, 0] = torch.nan
     for inputs, maps, error, message in (
-        (photos, attributions[:2], ValueError, r"in the shape of the inputs, \(3, 3, 8, 12\), but got \(2, 3, 8, 12\)"),
+        (photos, attributions[:2], ValueError, r"the shape of the inputs, \(3, 3, 8, 12\), but got \(2, 3, 8, 12\)"),
         (photos, attributions.sum(1), ValueError, r"but got \(3, 8, 12\). Spread the relevance"),
-        (photos, spoilt, ValueError, "finite attributions but got NaN or infinity in example 1"),
+        (photos, spoilt, ValueError, "attributions must be finite, but got NaN or infinity in example 1"),
         (photos, -attributions / 0, ValueError, "NaN or infinity in example 0"),
         (photos, attributions.numpy(), TypeError, "attributions must be a tensor .* but got ndarray"),
         (photos[:0], attributions[:0], ValueError, r"at least one example, but got torch.float32 of shape \(0, 3"),
         (photos[0], attributions[0], ValueError, r"\(examples, channels, height, width\).* of shape \(3, 8, 12\)"),
-        (photos.int(), attributions, ValueError, "floating-point inputs .* but got torch.int32"),
+        (photos.int(), attributions, ValueError, "inputs must be floating-point .*, but got torch.int32"),
         ((photos,), attributions, TypeError, "inputs must be a tensor .* but got tuple"),
     ):
         with pytest.raises(error, match=message):
@@ -37,10 +37,10 @@ def test_relevance_of_patches_is_taken_as_it_is(classifier, photos, attributions
 @pytest.mark.parametrize(
     ("relevance", "message"),
     [
-        (torch.ones(2, 2, 3), r"relevance of shape \(examples, rows, columns\) for 3 examples .* \(2, 2, 3\)"),
+        (torch.ones(2, 2, 3), r"relevance must be of shape \(examples, rows, columns\) for 3 examples .* \(2, 2, 3\)"),
         (torch.ones(3, 2, 0), r"got \(3, 2, 0\)"),
-        (torch.ones(3, 2, 9), r"whole patches over 8x12 pixels but got \(3, 2, 9\)"),
-        (torch.ones(3, 2, 3) / 0, "Expected finite attributions but got NaN or infinity in example 0"),
+        (torch.ones(3, 2, 9), r"whole patches over 8x12 pixels, but got \(3, 2, 9\)"),
+        (torch.ones(3, 2, 3) / 0, "attributions must be finite, but got NaN or infinity in example 0"),
     ],
 )
 def test_wrong_relevance(classifier, photos, relevance, message):

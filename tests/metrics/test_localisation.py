@@ -122,14 +122,14 @@ def test_boxes_as_lists_and_tensors():
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ([], "at least one image, and at least one box for each"),
-        ([[(0, 0, 1, 1)], []], "at least one image, and at least one box for each"),
+        ([], "boxes must be at least one for each"),
+        ([[(0, 0, 1, 1)], []], "boxes must be at least one for each"),
         ([[(0, 0, 4, 1)]], r"inside the image of 3x2 pixels, .* but got \(0, 0, 4, 1\). Scale boxes"),
         ([[(-1, 0, 1, 1)]], r"inside the image of 3x2 pixels.* but got \(-1, 0, 1, 1\)"),
         ([[(0, 0, 1, 3)]], r"inside the image of 3x2 pixels.* but got \(0, 0, 1, 3\)"),
         ([[(1, 0, 1, 1)]], r"x0 < x1 and y0 < y1, but got \(1, 0, 1, 1\)"),
         ([[(0, 2, 1, 1)]], r"x0 < x1 and y0 < y1, but got \(0, 2, 1, 1\)"),
-        ([[(0.6, 0, 1.4, 1)]], r"the centre of a pixel but got \(0.6, 0, 1.4, 1\)"),
+        ([[(0.6, 0, 1.4, 1)]], r"the centre of a pixel, but got \(0.6, 0, 1.4, 1\)"),
         ([[(0, 0, 1)]], r"four finite numbers .* but got \(0, 0, 1\)"),
         ([[(0, 0, float("nan"), 1)]], "four finite numbers"),
     ],
@@ -154,13 +154,18 @@ def test_wrong_masks_and_maps(attributions, masks, score):
     for maps, wrong, error, message in (
         (attributions, masks.float(), TypeError, r"boolean tensor.* but got torch.float32\. Pass `masks > 0`"),
         (attributions, masks.numpy(), TypeError, "boolean tensor.* but got ndarray"),
-        (attributions, masks[:3], ValueError, r"masks of shape \(4, 9, 13\), .* but got \(3, 9, 13\)"),
-        (attributions, masks[:, None], ValueError, r"masks of shape \(4, 9, 13\), .* but got \(4, 1, 9, 13\)"),
-        (attributions, masks.transpose(1, 2), ValueError, r"masks of shape \(4, 9, 13\), .* but got \(4, 13, 9\)"),
-        (attributions, empty, ValueError, "an object in every mask but got an empty mask for example 2"),
-        (spoilt, masks, ValueError, "finite attributions but got NaN or infinity in example 3"),
-        (attributions.sum(1), masks, ValueError, r"attributions of shape .* but got \(4, 9, 13\)"),
-        (attributions[:0], masks[:0], ValueError, r"at least one example, but got \(0, 3, 9, 13\)"),
+        (attributions, masks[:3], ValueError, r"masks must be of shape \(4, 9, 13\), .* but got \(3, 9, 13\)"),
+        (attributions, masks[:, None], ValueError, r"masks must be of shape \(4, 9, 13\), .* but got \(4, 1, 9, 13\)"),
+        (
+            attributions,
+            masks.transpose(1, 2),
+            ValueError,
+            r"masks must be of shape \(4, 9, 13\), .* but got \(4, 13, 9\)",
+        ),
+        (attributions, empty, ValueError, "masks must each mark an object, but got an empty mask for example 2"),
+        (spoilt, masks, ValueError, "attributions must be finite, but got NaN or infinity in example 3"),
+        (attributions.sum(1), masks, ValueError, r"attributions must be .*, but got \(4, 9, 13\)"),
+        (attributions[:0], masks[:0], ValueError, r"one or more, but got \(0, 3, 9, 13\)"),
         (attributions.tolist(), masks, TypeError, "attributions must be a tensor .* but got list"),
     ):
         with pytest.raises(error, match=message):

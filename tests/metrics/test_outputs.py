@@ -19,9 +19,11 @@ def test_a_target_of_outputs_of_more_dimensions(target, classifier, photos, attr
     for curve in (deletion, insertion):
         found = curve(queries, photos, attributions, target, **options)
         assert_close(found.curve, curve(one, photos, attributions, **options).curve)
-    with pytest.raises(ValueError, match=r"target of outputs \(examples, \.\.\.\) of sizes .* but got \(9, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"target must be within outputs \(examples, \.\.\.\) of sizes .* but got \(9, 9\)"
+    ):
         deletion(queries, photos, attributions, (9, 9), **options)
-    with pytest.raises(ValueError, match="Expected softmax=False"):
+    with pytest.raises(ValueError, match="softmax must be False"):
         deletion(queries, photos, attributions, target, **{**options, "softmax": True})
 
 
@@ -54,12 +56,12 @@ def test_a_target_for_each_example(classifier, photos, attributions, target):
     ("forward_func", "target", "error", "message"),
     [
         (lambda inputs: {"logits": inputs}, 1, TypeError, "forward_func must return a tensor .* but got dict"),
-        (lambda inputs: inputs, 1, ValueError, r"outputs of shape \(examples, classes\) for 4 examples but got \(4, 3"),
-        (lambda inputs: inputs.mean((2, 3))[:1], 1, ValueError, r"for 4 examples but got \(1, 3\)"),
-        (lambda inputs: inputs.mean((2, 3)) / 0 * 0, 1, FloatingPointError, "outputs without NaN but"),
-        (lambda inputs: inputs.mean((1, 2, 3)), 0, ValueError, r"for a target but got \(4,\). Pass target=None"),
-        (lambda inputs: inputs.mean((1, 2, 3)), None, ValueError, "Expected softmax=False for a model with one output"),
-        (lambda inputs: inputs.mean((1, 2, 3))[:, None], None, ValueError, "Expected softmax=False for a model with"),
+        (lambda inputs: inputs, 1, ValueError, r"outputs \(4, classes\), but got \(4, 3"),
+        (lambda inputs: inputs.mean((2, 3))[:1], 1, ValueError, r"outputs \(4, classes\), but got \(1, 3\)"),
+        (lambda inputs: inputs.mean((2, 3)) / 0 * 0, 1, FloatingPointError, "outputs without NaN, but"),
+        (lambda inputs: inputs.mean((1, 2, 3)), 0, ValueError, r"for a target, but got \(4,\). Pass target=None"),
+        (lambda inputs: inputs.mean((1, 2, 3)), None, ValueError, "softmax must be False for a model with one output"),
+        (lambda inputs: inputs.mean((1, 2, 3))[:, None], None, ValueError, "softmax must be False for a model with"),
     ],
 )
 def test_wrong_outputs(photos, attributions, curve, forward_func, target, error, message):

@@ -88,7 +88,7 @@ def test_area_over_curve(net, images, relevance):
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 def test_predictions_of_one_class(shape, images, relevance):
-    with pytest.raises(ValueError, match=r"of two classes at least but got \(\d+,( 1)?\)"):
+    with pytest.raises(ValueError, match=r"of two classes at least, but got \(\d+,( 1)?\)"):
         prediction_changes(lambda inputs: torch.zeros(len(inputs), *shape[1:]), images, relevance, steps=4)
 
 
@@ -98,7 +98,7 @@ def test_predictions_of_one_class(shape, images, relevance):
         ({"inputs": "cat"}, TypeError, "inputs must be a tensor"),
         ({"batch_size": 0}, ValueError, "batch_size must be"),
         ({"steps": 17}, ValueError, "steps must be at most the number of patches, 16, but got 17"),
-        ({"attributions": torch.ones(2, 4, 4)}, ValueError, "Expected relevance of shape .* for 3 examples"),
+        ({"attributions": torch.ones(2, 4, 4)}, ValueError, "relevance must be of shape .* for 3 examples"),
     ],
 )
 @pytest.mark.parametrize("metric", [symmetric_relevance_gain, prediction_changes])

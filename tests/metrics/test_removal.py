@@ -116,10 +116,10 @@ def test_wrong_patches(photos, removed, removal):
     for wrong, error, message in (
         (removed.float(), TypeError, "removed must be a boolean tensor.* but got torch.float32"),
         (removed.tolist(), TypeError, "removed must be a boolean tensor.* but got list"),
-        (removed[:2], ValueError, r"\(examples, sets, rows, columns\) for 3 examples but got \(2, 5, 3, 4\)"),
-        (removed[:, 0], ValueError, r"for 3 examples but got \(3, 3, 4\)"),
-        (removed[:, :0], ValueError, r"for 3 examples but got \(3, 0, 3, 4\)"),
-        (removed[..., :3], ValueError, "whole patches over the image of 12x16 pixels but got 3x3"),
+        (removed[:2], ValueError, r"\(3 examples, sets, rows, columns\), but got \(2, 5, 3, 4\)"),
+        (removed[:, 0], ValueError, r"\(3 examples, sets, rows, columns\), but got \(3, 3, 4\)"),
+        (removed[:, :0], ValueError, r"\(3 examples, sets, rows, columns\), but got \(3, 0, 3, 4\)"),
+        (removed[..., :3], ValueError, "removed must be of whole patches over 12x16 pixels, but got 3x3"),
     ):
         with pytest.raises(error, match=message):
             removal.perturb(photos, wrong)

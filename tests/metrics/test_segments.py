@@ -59,7 +59,7 @@ def test_sums_add_up_to_the_whole(seed):
         ({"mask": LABELS > 2}, {"size": (3, 3)}, r"all of one size, .* but got \[\(3, 3\), \(6, 6\)\]"),
         ({"box": (3, 0, 1, 1)}, {"size": (6, 6)}, r"segments\['box'\] must be left, top, right and bottom"),
         (LABELS, {"crop": (0, 0, 0, 6)}, r"crop must be left, top, right and bottom, in pixels"),
-        (LABELS[0], {}, r"segments must be an integer label map \(height, width\), but got torch.int64 \(6,\)"),
+        (LABELS[0], {}, r"segments must be integers \(height, width\), but got torch.int64 \(6,\)"),
     ],
 )
 def test_segments_that_do_not_fit(segments, options, message):

@@ -101,7 +101,7 @@ def test_bad_input(videos, relevance):
         deletion(classify, videos, videos, 0, patch_size=(4, PATCH, PATCH))
     with pytest.raises(ValueError, match=r"of whole tubes.*got shape \(2, 3, 5, 3\)"):
         deletion(classify, videos, torch.rand(N, MOMENTS, 5, COLUMNS))
-    with pytest.raises(TypeError, match=r"Of videos, removal must be one that gives pixels other values"):
+    with pytest.raises(TypeError, match=r"removal must replace pixels of videos"):
         deletion(classify, videos, relevance, removal=TokenRemoval(torch.nn.Linear(1, 1)))
     with pytest.raises(TypeError, match="but got list"):
         deletion(classify, videos, [1.0])

@@ -114,12 +114,12 @@ def test_draws_in_given_axes(monkeypatch):
     [
         ({}, ValueError, r"insertion or deletion must hold the curves of at least one method, but got none"),
         ([1], TypeError, r"deletion must be a mapping from method names to curves, but got list"),
-        ({"a": 0.5}, TypeError, r"deletion\['a'\] must be what captum_gmar\.metrics\.deletion returned, but got float"),
+        ({"a": 0.5}, TypeError, r"deletion\['a'\] must be a result of metrics.deletion, but got float"),
         ({"a": curve([0.0, np.nan, 1.0])}, ValueError, r"deletion\['a'\] must be finite, but got NaN or infinity"),
         (
             {"a": curve([0.0, 0.5, 1.0]), "b": curve([0.0, 0.5, 1.0], removal="mean")},
             ValueError,
-            r"deletion must hold curves of one removal.*but got \['mean', 'zero'\]",
+            r"deletion must be curves of one removal.*but got \['mean', 'zero'\]",
         ),
     ],
 )

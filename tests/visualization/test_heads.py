@@ -159,7 +159,7 @@ def test_importance_that_cannot_be_drawn(options, message):
         ({"attention": "a"}, TypeError, r"attention must be a tensor or array of numbers, but got str"),
         ({"importance": np.ones(2)}, ValueError, r"one number for each of the 3 heads, but got shape \(2,\)"),
         ({"importance": np.full(3, np.nan)}, ValueError, r"importance must be finite, but got NaN"),
-        ({"patch": (4, 0)}, ValueError, r"patch must lie within the 4x6 patch grid .* but got \(4, 0\)"),
+        ({"patch": (4, 0)}, ValueError, r"patch must be in the 4x6 patch grid.* but got \(4, 0\)"),
         ({"patch": 3}, TypeError, r"patch must be a tuple \(row, column\) of integers, but got 3"),
     ],
 )

@@ -96,8 +96,8 @@ def test_shown_by_pyplot_once_and_whole(monkeypatch):
         ({"relevance": FLOW[0]}, ValueError, r"relevance must have the shape \(several, rows, columns\), but got"),
         ({"relevance": np.full((1, 4, 6), np.nan)}, ValueError, r"relevance\[0\] must be finite, but got NaN"),
         ({"layers": (1, 0)}, ValueError, r"layers must name each of the 3 maps, but got 2 numbers"),
-        ({"prefix_share": np.ones(2)}, ValueError, r"one number from 0 to 1 for each of the 3 maps, but got array"),
-        ({"prefix_share": np.array([0, 50, 100])}, ValueError, r"prefix_share must be one number from 0 to 1"),
+        ({"prefix_share": np.ones(2)}, ValueError, r"a number from 0 to 1 for each of 3 maps, but got"),
+        ({"prefix_share": np.array([0, 50, 100])}, ValueError, r"prefix_share must be a number from 0 to 1"),
     ],
 )
 def test_flow_that_cannot_be_drawn(options, error, message):
@@ -109,8 +109,8 @@ def test_flow_that_cannot_be_drawn(options, error, message):
     ("relevance", "patch", "error", "message"),
     [
         (FLOW, (0, 0), ValueError, r"relevance must have the shape \(rows, columns\), but got shape \(3, 4, 6\)"),
-        (FLOW[0], (0, 6), ValueError, r"within the 4x6 patch grid .*but got \(0, 6\)"),
-        (FLOW[0], (-1, 0), ValueError, r"within the 4x6 patch grid"),
+        (FLOW[0], (0, 6), ValueError, r"in the 4x6 patch grid .*but got \(0, 6\)"),
+        (FLOW[0], (-1, 0), ValueError, r"in the 4x6 patch grid"),
         (FLOW[0], (0.5, 1), TypeError, r"patch must be a tuple \(row, column\) of integers, but got \(0\.5, 1\)"),
     ],
 )

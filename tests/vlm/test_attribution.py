@@ -51,10 +51,10 @@ def test_evidence_of_an_encoder_is_summed_as_well():
     whole = attribution.phrases([slice(None)])
     assert_close(whole.encoded_relevance * whole.totals, torch.tensor([[5.0]]))
     assert_close(sum(attribution.shares().values()), torch.ones(3))
-    with pytest.raises(ValueError, match="It is not known which image token"):
+    with pytest.raises(ValueError, match="attribution must say which image token"):
         attribution.picture_relevance()
 
 
 def test_numbers_that_are_not_finite():
-    with pytest.raises(FloatingPointError, match="Expected finite logits and gradients of the answer"):
+    with pytest.raises(FloatingPointError, match="answer must have finite logits and gradients"):
         normalize_evidence(RowEvidence(EVIDENCE, None, SCORES / 0))

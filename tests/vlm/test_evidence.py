@@ -59,7 +59,7 @@ def test_answers_of_text_are_cut_by_the_tokenizer():
     [
         ({}, {"target": []}, "target must be at least one token of the model's 99"),
         ({}, {"target": [99]}, "target must be at least one token of the model's 99"),
-        ({}, {"target": "cab"}, "target must be token ids where there is no processor"),
+        ({}, {"target": "cab"}, "target must be token ids without a processor"),
         ({}, {"target": [3, 4], "contrast": [3, 4, 5]}, "contrast must be one token, or as many as the target's 2"),
         ({"input_ids": torch.ones(2, 3).long()}, {"target": [3]}, "inputs must be of one example"),
         ({"input_ids": torch.tensor([[1, *[90] * 32, 90]])}, {"target": [3]}, "[Ii]mage"),
@@ -99,7 +99,7 @@ def test_pictures_have_pixels_and_a_number():
     with pytest.raises(ValueError, match=r"images must have pixels, but got sizes \[\(9, 0\)\]\."):
         evidence.attribute("what?", "a", images=Image.new("RGB", (0, 9)))
     for picture in (-1, 1, "a"):
-        message = rf"picture must be below the number of pictures, 1, but got {picture!r}"
+        message = rf"picture must be below 1, the number of pictures, but got {picture!r}"
         with pytest.raises(IndexError, match=message):
             evidence.attribute("what?", "a", images=photo()).picture_relevance(picture)
 

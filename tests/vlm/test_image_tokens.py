@@ -36,7 +36,7 @@ def test_queries_distribute_their_relevance():
 
 def test_positions_of_image_tokens():
     assert prompt([5, 9, 9, 1], image_token_id=9).image_positions(2).tolist() == [1, 2]
-    with pytest.raises(ValueError, match=r"as many image tokens as their pictures have places, 3, but got 2"):
+    with pytest.raises(ValueError, match=r"an image token for each position of their pictures, 3, but got 2"):
         prompt([5, 9, 9, 1], image_token_id=9).image_positions(3)
 
 

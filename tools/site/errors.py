@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.site.cures import written_cure
 from tools.site.facts import DOCS, write_page
 
 PACKAGE = DOCS.parent / "captum_gmar"
@@ -30,7 +29,6 @@ AREAS = {
     "Elsewhere": (),
 }
 NOT_FOR_USERS = {"AttributeError", "NotImplementedError", "KeyError", "AssertionError"}
-WHAT_TO_DO = "Do as the message says."
 LONGEST = 90  # letters of a condition that still says something
 
 
@@ -126,15 +124,8 @@ def _text(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
 
 
 def _cure(text: str) -> str:
-    """Return the cure that is written, else the sentences after what was passed; "" if the message is a condition."""
-    if written := written_cure(text):
-        return written
-    sentences = re.split(r"(?<=[.?!…]) (?=[A-Z])", text)
-    came = [number for number, sentence in enumerate(sentences) if re.search(r"\bgot\b|\bGot\b|\bbut\b", sentence)]
-    after = sentences[(came[0] + 1) if came else 1 :]
-    if after:
-        return " ".join(after)
-    return "" if re.search(r"\bmust\b|\brequires?\b|^Expected|\bcannot\b", sentences[0]) else WHAT_TO_DO
+    """Return the sentences after what was passed; "" if the message is a condition."""
+    return " ".join(re.split(r"(?<=[.?!]) (?=[A-Z`])", text)[1:])
 
 
 def _module(path: Path) -> str:

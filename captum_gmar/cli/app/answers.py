@@ -30,8 +30,8 @@ CLICKABLE = 400  # pixels of the shorter side of what is clicked
 SMALL_PHOTO = 320  # pixels of the longer side
 FEW_STEPS = 14  # of insertion and deletion, as somebody waits for them
 TOO_MANY_PIXELS = (
-    f"the image must have at most {MOST_PIXELS // 10**6} million pixels: scale it down first, the model sees a few "
-    "hundred a side."
+    f"the image must have at most {MOST_PIXELS // 10**6} million pixels, but has more. Scale it down first, "
+    "as the model sees a few hundred a side."
 )
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no more of Pillow's readers than photos need
 
@@ -65,7 +65,7 @@ class AppQuestion(NamedTuple):
         others = [name for name in self.methods if not METHODS[name].takes_contrast]
         if self.contrast is not None and others:
             raise ValueError(
-                f"rather than a class requires methods that take it, but got {', '.join(others)}. Remove them."
+                f"rather than a class requires methods that take it, but got {', '.join(others)}. Drop it."
             )
 
 
@@ -90,13 +90,13 @@ def read_upload(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:  # Pillow's own limit, by the header as well
         raise OSError(TOO_MANY_PIXELS) from error
     except Exception as error:  # of a hostile file, Pillow's readers raise nearly anything
-        raise OSError(f"the file must be an image: {', '.join(IMAGE_FORMATS)}. Another format, or damaged.") from error
+        raise OSError(f"the file must be an image, {', '.join(IMAGE_FORMATS)}, but is none, or damaged.") from error
     if pixels > MOST_PIXELS:
         raise OSError(TOO_MANY_PIXELS)
     try:
         return read_image(path)
     except OSError as error:
-        raise OSError(str(error).removeprefix(f"{path}: ")) from error
+        raise OSError(str(error).replace(str(path), "the file")) from error
 
 
 def scene_image(seed: int) -> Image.Image:
@@ -162,8 +162,8 @@ def measure_methods(
     pixels = _read_pixels(classifier, image)
     methods: dict[str, Method] = {}
     for name in question.methods:
-        method: Any = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
-        methods[name] = method if question.contrast is None else partial(method.attribute, contrast=question.contrast)
+        method = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
+        methods[name] = method if question.contrast is None else partial(_rather, method, question.contrast)
     comparison = compare(
         *(classifier.model, pixels, methods, question.target),
         forward_func=classifier.logits,
@@ -233,6 +233,11 @@ def _sentence(title: str, share: float | None, name: str, relevance: Tensor) -> 
 def _in_unit(name: str, relevance: Tensor) -> Tensor:
     """Return relevance in the unit of the method's label."""
     return 100 * relevance if METHODS[name].share else relevance
+
+
+def _rather(method: Any, contrast: int, inputs: Tensor, target: Any) -> Tensor:
+    attributions: Tensor = method.attribute(inputs, target=target, contrast=contrast)
+    return attributions
 
 
 def _read_pixels(classifier: Classifier, image: Image.Image) -> Tensor:

@@ -32,7 +32,7 @@ from captum_gmar.cli.sources import open_source
 from captum_gmar.cli.terminal import CommandError, one_line
 from captum_gmar.files.writing import save_arrays, save_picture
 
-NO_IMAGE = "there must be an image, but got none yet: drop a photo, or take the scene."
+NO_IMAGE = "there must be an image, but got none yet. Drop a photo, or take the scene."
 NO_OTHER_CLASS = "– no other class –"
 KEPT_SECONDS = 600  # uploads and pictures, before they are deleted
 WARNING = "⚠ "
@@ -235,6 +235,6 @@ def _gradio() -> Any:
         import gradio
     except ImportError as error:
         raise CommandError(
-            'app needs Gradio, which is not installed. In a clone: pip install -c constraints-app.txt -e ".[app]"'
+            'app needs Gradio, but it is not installed. Run pip install -c constraints-app.txt -e ".[app]" in a clone.'
         ) from error
     return gradio

@@ -121,8 +121,8 @@ class BackwardPass:
         self.importance[layer] = []
         if layer != self.lowest and not self.forward_pass.separate:  # those come as their devices are done with them
             raise RuntimeError(
-                f"Expected attention layer {self.lowest} on the way back but met layer {layer}: the target does not "
-                "depend on every layer in turn, so relevance cannot be handed down."
+                f"target must depend on every layer in turn, but reaches attention layer {layer} before layer "
+                f"{self.lowest} in the backward pass. Return an output of the last layer from forward_func."
             )
         self.relevance = self.relevance.to(device)
 
@@ -159,8 +159,8 @@ class BackwardPass:
 
         def error() -> RuntimeError:
             return RuntimeError(
-                f"Expected the target to read {_describe_tokens(begins, prefix)} after the last layer, as is usual for "
-                f"such a model, but it reads {_describe_tokens(read, prefix)}. Say with tokens= where relevance begins."
+                f"target must read {_describe_tokens(begins, prefix)} after the last layer, but reads "
+                f"{_describe_tokens(read, prefix)}. Pass tokens=, where relevance begins."
             )
 
         self.flags.must_hold(~(read.any() & is_other), error)

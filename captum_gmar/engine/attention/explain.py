@@ -195,8 +195,8 @@ def _start(info: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: objec
     read = [] if plan.tokens is not None else [p.attention for p in forward_pass.poolings if p.is_read_by(output)]
     if len(read) > 1:
         raise RuntimeError(
-            f"Expected the target to read its tokens by one pooling attention at most, but it reads {len(read)}. Say "
-            "with tokens= where relevance begins."
+            f"target must read its tokens by one pooling attention at most, but reads them by {len(read)}. Pass "
+            "tokens=, where relevance begins."
         )
     if read:
         return read[0].to(forward_pass.like)

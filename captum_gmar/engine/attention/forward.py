@@ -105,7 +105,7 @@ class ForwardPass(ConstantParameterMode):
         check_no_dropout(p=call.dropout_p)
         if not torch.is_grad_enabled():
             raise RuntimeError(
-                f"Attention layer {self.count} runs without gradient. Remove torch.no_grad() and gradient "
+                f"attention layer {self.count} needs a gradient, but has none. Remove torch.no_grad() and gradient "
                 "checkpointing from the model's forward."
             )
         if not self._follows(query, key, value):
@@ -175,9 +175,9 @@ class ForwardPass(ConstantParameterMode):
         pooled = key.shape[-2] if query.dim() == 4 and query.shape[-2] < key.shape[-2] else 0
         if pooled not in (self.tokens, self.grid.patches):
             return self._refuse(
-                f"Expected every attention layer after the first over {self.tokens} tokens, but after layer "
-                f"{self.count - 1} came one with queries of shape {tuple(query.shape)}. Models that drop, merge or "
-                "pool tokens on the way cannot be explained."
+                f"attention layers after the first must be over {self.tokens} tokens, but layer {self.count} has "
+                f"queries of shape {tuple(query.shape)}. Use TokenEvidence for hierarchical models, and Captum's "
+                "IntegratedGradients for those that drop, merge or pool tokens."
             )
         return not self.separate
 
@@ -201,14 +201,13 @@ class ForwardPass(ConstantParameterMode):
         """Return whether a layer comes as the layers before it let expect, else refuse the model."""
         if self.windowed_shape is not None:
             return self._refuse(
-                f"Expected every attention layer over the {self.grid.rows}x{self.grid.columns} patch grid, but before "
-                f"the first such layer came one with queries of shape {self.windowed_shape}. Windowed and hierarchical "
-                "models have no single patch grid. TokenEvidence explains them."
+                f"attention layers must be over the {self.grid.rows}x{self.grid.columns} patch grid, but one before "
+                f"has queries of shape {self.windowed_shape}. Use TokenEvidence for windowed or hierarchical models."
             )
         if not (self.last is None or self.separate or self.follows or depends(inputs, self.last, self.cuts)):
             raise RuntimeError(
-                f"Expected attention layer {self.count} to depend on layer {self.count - 1}, but it does not, so "
-                "relevance cannot be handed down. forward_func must run one model, and run it once."
+                f"attention layer {self.count} must depend on layer {self.count - 1}, but does not. Run one model in "
+                "forward_func, and run it once."
             )
         return True
 
@@ -227,24 +226,22 @@ class ForwardPass(ConstantParameterMode):
         tokens = {shape[-2] for shape in self.passed_by if len(shape) == 4 and shape[0] == self.examples}
         if any(grid.prefix_tokens(number) is not None for number in tokens):
             return NoPatchGridError(
-                f"{name} attends over as many tokens as its {grid.rows}x{grid.columns} patch grid has, but not over "
-                "what is computed from the inputs. Does the model, or forward_func, detach its patch embedding, run it "
-                "under torch.no_grad(), or run another model?"
+                f"{name} must compute the tokens of its {grid.rows}x{grid.columns} patch grid from the inputs, with "
+                "gradient, but does not. Remove detach() and torch.no_grad() around its patch embedding, and run no "
+                "other model in forward_func."
             )
         if self.passed_by:
             shapes = ", ".join(map(str, sorted(self.passed_by)))
             return NoPatchGridError(
-                f"Expected attention over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
-                f"{self.examples} examples, but {name} attends over {shapes} (examples, heads, tokens, head "
-                "dimension). Check the size of the images and the model's patch size. Hierarchical and windowed models "
-                "have no single patch grid. TokenEvidence explains them."
+                f"{name} must attend over {grid.patches} patch tokens, a {grid.rows}x{grid.columns} grid, of "
+                f"{self.examples} examples, but attends over {shapes} (examples, heads, tokens, head dimension). "
+                "Resize the images to the model's size, or use TokenEvidence for hierarchical and windowed models."
             )
         check_not_traced(model)
         return NoAttentionError(
-            f"No attention was met in {name}: it never calls torch.nn.functional.scaled_dot_product_attention in this "
-            'thread. Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their '
-            "wrapper (model.module), and traced or exported ones as they were before. Models without attention cannot "
-            "be explained."
+            f"{name} needs calls of torch.nn.functional.scaled_dot_product_attention in this thread, but makes none. "
+            'Load Hugging Face models with attn_implementation="sdpa"; pass DataParallel models without their wrapper '
+            "(model.module), and traced or exported ones as they were before."
         )
 
 

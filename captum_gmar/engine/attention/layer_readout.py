@@ -19,8 +19,8 @@ def sum_layer_logits(logits: Tensor, forward_pass: ForwardPass, model: nn.Module
     layers = forward_pass.apart
     if forward_pass.count and forward_pass.count != layers:
         raise RuntimeError(
-            f"Expected attention over the patch grid once in each of the {layers} layers of "
-            f"{type(model).__name__} but met it {forward_pass.count} times."
+            f"{type(model).__name__} must attend over the patch grid once in each of its {layers} layers, but does so "
+            f"{forward_pass.count} times. Run the model once in forward_func."
         )
     check_rows(logits, forward_pass.examples, layers)
     return torch.stack(logits.chunk(layers)).sum(0)
@@ -58,6 +58,6 @@ def separate_layers(layers: Sequence[nn.Module], forward_pass: ForwardPass) -> I
                 raise
             rows = len(layers) * forward_pass.examples
             raise RuntimeError(
-                "forward_func must run one model, and handle each example by itself, any number of them, but it fails "
-                f"on {rows} rows, of {len(layers)} layers for {forward_pass.examples} examples: {error}"
+                f"forward_func must handle any number of examples, each on its own, but fails on {rows} rows, of "
+                f"{len(layers)} layers for {forward_pass.examples} examples ({error}). Return the output of one model."
             ) from error

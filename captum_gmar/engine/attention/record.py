@@ -60,8 +60,8 @@ def record_attention(
         attention = getattr(outputs[-1], "attentions", None)
         if not attention:
             raise TypeError(
-                f"Expected {type(model).__name__} to return attentions when called with output_attentions=True, but "
-                "it returned none. Only Hugging Face models with eager attention can be recorded."
+                "model must return attentions with output_attentions=True, but "
+                f'{type(model).__name__} returned none. Load it with attn_implementation="eager".'
             )
         check_rows(logits, len(pixels))
         selected = select(logits, target, None)

@@ -89,10 +89,9 @@ class LayerTokens(NamedTuple):
         layers = len(self.tokens) - 1
         if len(self.attention) != layers:
             raise RuntimeError(
-                f"Expected attention over the patch grid once in each of the {layers} layers of "
-                f"{type(self.model).__name__} but met it {len(self.attention)} times. It is met where the model calls "
-                "torch.nn.functional.scaled_dot_product_attention or torch.nn.MultiheadAttention on what is computed "
-                "from the inputs, with gradient."
+                f"{type(self.model).__name__} must attend over its patch grid once in each of its {layers} layers, but "
+                f"does so {len(self.attention)} times. Compute attention from the inputs, with gradient, by "
+                "torch.nn.functional.scaled_dot_product_attention or torch.nn.MultiheadAttention."
             )
 
     @property
@@ -102,8 +101,8 @@ class LayerTokens(NamedTuple):
         _, _, output, normalised = self.attention[-1]
         if normalised is None or normalised.grad_fn is None or not depends((output,), normalised.grad_fn):
             raise RuntimeError(
-                f"Expected the last layer of {type(self.model).__name__} to begin with "
-                "torch.nn.functional.layer_norm or rms_norm but met none before its attention."
+                f"{type(self.model).__name__} must begin its last layer with torch.nn.functional.layer_norm or "
+                "rms_norm, but calls none before its attention. Use AttentionEvidence."
             )
         return normalised
 
@@ -182,10 +181,10 @@ def _check_tokens(tokens: Sequence[Tensor], layers: int, grid: PatchGrid, exampl
     is_over_grid = len(sizes) == 1 and grid.prefix_tokens(sizes[0]) is not None
     if len(tokens) != layers + 1 or not is_over_grid:
         raise RuntimeError(
-            f"Expected the {layers} layers of {type(model).__name__} to run once each, over the tokens of a "
-            f"{grid.rows}x{grid.columns} patch grid of {examples} examples, but what entered them and left the last "
-            f"was of shapes {', '.join(map(str, shapes))}, {len(tokens)} times. forward_func must run the model once; "
-            "hierarchical and windowed models have no single patch grid. AttentionEvidence explains them."
+            f"{type(model).__name__} must run its {layers} layers once each over the tokens of a "
+            f"{grid.rows}x{grid.columns} patch grid of {examples} examples, but has tokens of shapes "
+            f"{', '.join(map(str, shapes))} {len(tokens)} times. Run the model once in forward_func, or use "
+            "AttentionEvidence for hierarchical and windowed models."
         )
 
 

@@ -104,9 +104,9 @@ class LibraGradPass(AttentionMode):
             kind = getattr(step, "_forward_cls", None)
             name = step.name() if kind is None else kind.__name__
             raise RuntimeError(
-                f"The balanced backward pass cannot meet {name}: a torch.autograd.Function, or code that is compiled "
-                f"or traced. Of a Function that is linear, say so: {REGISTER}({name}, 'linear'). Else register a rule "
-                "for the class of the module that calls it, or pass the model as it was before it was compiled."
+                f"LibraGrad needs a rule for {name}, but has none, as for a torch.autograd.Function or compiled code. "
+                f"Call {REGISTER}({name}, 'linear') for a linear Function, register a rule for the class of the module "
+                "that calls it, or pass the model as it was before it was compiled."
             )
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -187,8 +187,8 @@ class LibraGradPass(AttentionMode):
             return self._multiply(func, name, args, kwargs)
         if func.__name__ == f"{name}_" and is_path(args[0]):
             raise RuntimeError(
-                f"The balanced backward pass does not know {func.__name__}, by which {self._caller()} changes a tensor "
-                f"in place. Let it call {name}, which returns a new tensor."
+                f"LibraGrad needs a rule for {func.__name__}, but has none: {self._caller()} changes a tensor in "
+                f"place. Call {name}, which returns a new tensor."
             )
         return RULES.get(name, constant)(func, args, kwargs)
 
@@ -205,8 +205,8 @@ class LibraGradPass(AttentionMode):
             return func(*args, **kwargs)
         if func.__name__ == f"{name}_":
             raise RuntimeError(
-                f"The balanced backward pass cannot share out {func.__name__}, by which {self._caller()} changes a "
-                f"tensor in place. Let it call {name}, which returns a new tensor."
+                f"LibraGrad needs new tensors to share out, but {self._caller()} changes one in place by "
+                f"{func.__name__}. Call {name}, which returns a new tensor."
             )
 
         def share(argument: Any) -> Any:
@@ -258,10 +258,9 @@ class LibraGradPass(AttentionMode):
             return cut_gradient_error(self._module_text(origin.module))
         kind = "CLASS" if origin.module is None else type(origin.module).__name__
         return RuntimeError(
-            f"The balanced backward pass does not know what {self._module_text(origin.module)} computes by "
-            f"{origin.function}. It is taken as constant, as what multiplies or divides others may be, but {use}. Say "
-            f"how it is balanced: {REGISTER}({kind}, rule), where the rule is 'linear', 'gate' for an activation "
-            "x * gate(x), or a callable with detach() on what is constant."
+            f"LibraGrad needs a rule for {origin.function} in {self._module_text(origin.module)}, but has none, and "
+            f"{use}. Call {REGISTER}({kind}, rule), where the rule is 'linear', 'gate' for an activation x * gate(x), "
+            "or a callable with detach() on what is constant."
         )
 
     def _caller(self) -> str:
@@ -279,8 +278,8 @@ def _check_interceptable(model: nn.Module) -> None:
     check_no_checkpointing(model)
     if any(isinstance(module, TRACED) for module in model.modules()):
         raise RuntimeError(
-            f"Expected a model whose functions the balanced backward pass can meet, but {type(model).__name__} is "
-            "traced or exported, which compiles their calls away. Pass the model as it was before."
+            f"LibraGrad needs a model whose calls it can intercept, but {type(model).__name__} is traced or exported. "
+            "Pass the model as it was before."
         )
 
 

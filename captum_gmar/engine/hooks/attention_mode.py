@@ -106,10 +106,7 @@ class ConstantParameterMode(AttentionMode):
 def check_no_dropout(input: Tensor | None = None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
     """Check that ``F.dropout`` of these arguments does nothing."""
     if p and training:
-        raise RuntimeError(
-            f"Expected a model without dropout but got dropout of p={p}: no other pass would give the same map. Call "
-            "model.eval() first."
-        )
+        raise RuntimeError(f"model must run without dropout, but drops with p={p}. Call model.eval().")
 
 
 def _multi_head_attention_forward(
@@ -141,6 +138,6 @@ class _WithoutGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         raise RuntimeError(
-            "The model computes with the attention weights that nn.MultiheadAttention returns, and no gradient can be "
-            "had through them. Use a method that needs none, AttentionRollout or RawAttention."
+            "model must have a gradient, but computes with the attention weights that nn.MultiheadAttention returns. "
+            "Use a method that needs none, AttentionRollout or RawAttention."
         )

@@ -117,7 +117,10 @@ class AttentionBlocks:
 
     def gradient(self, rows: slice) -> Tensor:
         """Refuse the call, as only layers in a backward pass have a gradient."""
-        raise RuntimeError("No gradient: these blocks were not met on the way back.")
+        raise RuntimeError(
+            "attention gradient requires a backward pass, but these layers had none. Call backward() on the output of "
+            "the recorded pass."
+        )
 
     def spare(self, matrix: int, rows: slice) -> Tensor:
         """Return memory (n, H, R, T), that of one of the matrices."""

@@ -191,7 +191,7 @@ def _passes_test(form: _Form) -> bool:
             return form.device.type == "cpu" or _is_quicker(form)  # Triton's interpreter is on the CPU
         reason = f"it is wrong by {error:.1g} of the largest number"
     warnings.warn(
-        f"The Triton kernel for {form} is not used, as {reason}. Attention is gone over in blocks instead: the results "
+        f"The Triton kernel for {form} is not used, as {reason}. Attention is computed in chunks instead: the results "
         "are the same, but take longer.",
         RuntimeWarning,
         stacklevel=2,

@@ -30,8 +30,8 @@ def attention_implementation(model: nn.Module | ModelInfo, name: str) -> Iterato
     conflicts = {outer_names.get(key, name) for key in configs} - {name}
     if conflicts:
         raise RuntimeError(
-            f"Expected no pass with {name} attention while one with {conflicts.pop()} attention of the same model is "
-            "under way in this thread. Record attention outside of forward_func."
+            f"{name} attention cannot be combined with {conflicts.pop()} attention of the same model in one thread. "
+            "Record attention outside of forward_func."
         )
     with ExitStack() as stack:
         if name == "sdpa" and any(True for _ in info.each(*PASS_VALUES)):

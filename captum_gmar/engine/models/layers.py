@@ -39,9 +39,9 @@ def transformer_layers(model: nn.Module | ModelInfo) -> list[nn.Module]:
     outer = [name for name in best if not any(_is_within(other, name) for other in best)]
     if len(outer) != 1:
         raise ValueError(
-            f"Expected one nn.ModuleList or nn.Sequential of layers of one class, each with attention, in "
-            f"{type(info.model).__name__}, but found {', '.join(outer) or 'none'}. Methods that read the tokens "
-            "between the layers need it; of a model with several towers, pass the one that sees the image."
+            f"{type(info.model).__name__} must have one nn.ModuleList or nn.Sequential of layers of one class, each "
+            f"with attention, but has {', '.join(outer) or 'none'}. Pass the tower that sees the image, or use a "
+            "method that reads no tokens between layers."
         )
     return stacks[outer[0]]
 

@@ -19,8 +19,8 @@ def check_model(model: object) -> None:
     """Raise a TypeError unless the model is a ``torch.nn.Module``."""
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"model must be a torch.nn.Module, but got {type(model).__name__}. To explain what a function makes of "
-            "a model, pass the model and forward_func=."
+            f"model must be a torch.nn.Module, but got {type(model).__name__}. Pass the model and forward_func= to "
+            "explain a function of it."
         )
 
 
@@ -30,8 +30,8 @@ def check_not_traced(model: nn.Module | ModelInfo) -> None:
     kinds = set(map(type, info.named.values()))
     if any(issubclass(kind, TRACED) or kind.__module__.startswith("torch.export") for kind in kinds):
         raise RuntimeError(
-            f"No attention was met in {type(info.model).__name__}: it is traced or exported, which compiles the "
-            "calls of its attention away. Pass the model as it was before."
+            f"{type(info.model).__name__} needs visible calls of attention, but is traced or exported. Pass the model "
+            "as it was before."
         )
 
 
@@ -43,9 +43,8 @@ def check_no_checkpointing(model: nn.Module | ModelInfo) -> None:
         for module, values in inspect_model(model).each("grad_checkpointing", "gradient_checkpointing")
     ):
         raise RuntimeError(
-            "Expected a model without gradient checkpointing, which runs each layer a second time on the way back. "
-            "Call model.eval() or model.gradient_checkpointing_disable() first; in timm "
-            "model.set_grad_checkpointing(False)."
+            "model must run without gradient checkpointing, but runs layers a second time in the backward pass. Call "
+            "model.eval() or model.gradient_checkpointing_disable(), in timm model.set_grad_checkpointing(False)."
         )
 
 
@@ -73,8 +72,8 @@ def check_rows(outputs: Tensor, examples: int, layers: int = 1) -> None:
     if rows != layers * examples:
         layer_text = f"of {layers} layers " if layers > 1 else ""
         raise RuntimeError(
-            f"Expected {layers * examples} outputs, {layer_text}for {examples} examples, but got {rows}. forward_func "
-            "must handle each example by itself, any number of them."
+            f"forward_func must return {layers * examples} outputs, {layer_text}for {examples} examples, but got "
+            f"{rows}. Handle any number of examples, each on its own."
         )
 
 
@@ -93,8 +92,7 @@ class Logits:
             forward_func = forward_func.run
         if not callable(forward_func):
             raise TypeError(
-                "forward_func must be a callable that takes the inputs and returns a tensor, but got "
-                f"{type(forward_func).__name__}."
+                f"forward_func must be a callable from inputs to a tensor, but got {type(forward_func).__name__}."
             )
         self.run = forward_func
 
@@ -160,9 +158,7 @@ def patch_grid(model: nn.Module | ModelInfo, height: int, width: int) -> PatchGr
     rows, columns = height // patch_height, width // patch_width
     grid = PatchGrid(rows, columns, patch_height, patch_width, _prefixes(info))
     if not grid.patches:
-        raise ValueError(
-            f"Expected images of at least one patch, {patch_height}x{patch_width} pixels, but got {height}x{width}."
-        )
+        raise ValueError(f"inputs must be at least a patch, {patch_height}x{patch_width}, but got {height}x{width}.")
     return grid
 
 
@@ -189,8 +185,8 @@ def no_patch_size_error(info: ModelInfo) -> ValueError:
     """Return the error for a model without patches."""
     check_not_traced(info)
     return ValueError(
-        f"Found no patch size in {type(info.model).__name__}: neither a config.patch_size nor a patch embedding "
-        "(an nn.Conv2d whose kernel size is its stride). Only models that cut the image into patches can be explained."
+        f"{type(info.model).__name__} must have a config.patch_size or a patch embedding (an nn.Conv2d whose kernel "
+        "size is its stride), but has neither. Pass a model that cuts the image into patches."
     )
 
 

@@ -36,14 +36,11 @@ def check_start(start: Start | None) -> None:
     """Check the form of ``start``, independently of the model."""
     parts = start if isinstance(start, list) else [] if start is None else [start]
     if not all(isinstance(part, str) or _is_patch(part) for part in parts):
-        raise TypeError(f"The tokens that relevance starts at must be {START_FORMS}, but got {start!r}.")
+        raise TypeError(f"tokens must be {START_FORMS}, but got {start!r}.")
     if not all(part in STARTS or _is_patch(part) for part in parts):
-        raise ValueError(f"The tokens that relevance starts at must be {START_FORMS}, but got {start!r}.")
+        raise ValueError(f"tokens must be {START_FORMS}, but got {start!r}.")
     if start == [] or len(set(parts)) < len(parts):
-        raise ValueError(
-            "The tokens that relevance starts at must be at least one, and each of them listed once, "
-            f"but got {start!r}."
-        )
+        raise ValueError(f"tokens must be at least one, each listed once, but got {start!r}.")
 
 
 def _is_patch(part: object) -> bool:
@@ -126,10 +123,8 @@ def _token_range(info: ModelInfo, part: str, prefix: int, cls: int) -> slice:
     tokens = slice(0, cls) if part == "cls" else slice(cls, cls + min(distillation, prefix - cls))
     if tokens.start == tokens.stop:
         raise ValueError(
-            f"Expected a model with a token {part!r} that relevance can start at, but "
-            f"{type(info.model).__name__} puts "
-            f'{prefix} tokens before the patches and none is such. Pass "patches", a patch (row, column), or None, '
-            "which takes what the classifier reads."
+            f"tokens must be of the model, but {type(info.model).__name__} has {prefix} tokens before the patches and "
+            f'no {part!r}. Pass "patches", a patch (row, column), or None for what the classifier reads.'
         )
     return tokens
 
@@ -137,8 +132,8 @@ def _token_range(info: ModelInfo, part: str, prefix: int, cls: int) -> slice:
 def _patch_index(grid: PatchGrid, row: int, column: int) -> int:
     if not (0 <= row < grid.rows and 0 <= column < grid.columns):
         raise ValueError(
-            f"Expected relevance to start within the {grid.rows}x{grid.columns} patch grid (rows x columns, counted "
-            f"from 0) but got the patch {(int(row), int(column))}. Divide pixel positions by the patch size, "
+            f"tokens must be within the {grid.rows}x{grid.columns} patch grid (rows x columns, counted from 0), but "
+            f"got the patch {(int(row), int(column))}. Divide pixel positions by the patch size, "
             f"{grid.patch_height}x{grid.patch_width} pixels."
         )
     return row * grid.columns + column

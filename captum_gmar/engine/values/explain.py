@@ -208,13 +208,13 @@ def _no_places_captured_error(model: nn.Module, mode: ValueMode, positions: Posi
     if not mode.values:
         check_not_traced(model)
         return RuntimeError(
-            f"No attention was met in {name} of what is computed from the inputs: it calls neither "
+            f"{name} needs attention over what it computes from the inputs, but calls neither "
             "torch.nn.functional.scaled_dot_product_attention nor torch.nn.MultiheadAttention, nor multiplies values "
-            "by a softmax. Models without attention cannot be explained."
+            "by a softmax. Pass a model with attention."
         )
     shapes = ", ".join(dict.fromkeys(str(tuple(mixed.value.shape)) for mixed in mode.values))
     grids = ", ".join("x".join(map(str, shape)) for shape in positions.grids.shapes) or "none"
     return RuntimeError(
-        f"Expected attention of {name} over the places of a grid that a convolution cuts its inputs into ({grids}), "
-        f"but its values are of shapes {shapes}. Does the model, or forward_func, detach them, or drop tokens?"
+        f"{name} must attend over the positions of a grid into which a convolution cuts its inputs ({grids}), but has "
+        f"values of shapes {shapes}. Remove detach() and dropped tokens from the model and forward_func."
     )

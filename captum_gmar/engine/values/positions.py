@@ -156,8 +156,8 @@ class Positions:
         time, rows, columns = shape
         if count == time == rows * columns:
             raise RuntimeError(
-                "Expected frames and the places of a frame to be of different numbers, so that attention in time can "
-                f"be told from attention in space, but both are {count}. Pass another number of frames."
+                f"videos must differ in their numbers of frames and of positions in a frame, but both are {count}. "
+                "Pass another number of frames."
             )
         if count == rows * columns:
             return tokens.reshape(self.examples, *shape)

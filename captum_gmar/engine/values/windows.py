@@ -163,8 +163,7 @@ def _not_windows_error(model: nn.Module, refusal: NoPatchGridError | None, why: 
     if refusal is not None and not isinstance(refusal, NoAttentionError) and not has_stages(model):
         return refusal
     return NoPatchGridError(
-        f"Relevance cannot be handed down through the attention of {type(model).__name__}: {why}. TokenEvidence "
-        "explains it."
+        f"{type(model).__name__} needs attention for relevance to flow through, but {why}. Use TokenEvidence."
     )
 
 
@@ -179,9 +178,9 @@ def _check_plan(plan: Plan) -> None:
     goes_down = isinstance(plan.sweep, HeadSweep) and plan.sweep.goes_down and plan.rule is None
     if plan.separate or not (goes_down or (plan.sweep is None and isinstance(plan.rule, HeadRule))):
         raise ValueError(
-            "Expected a method that hands relevance down from the last layer to the first, as the layers of this model "
-            "are over several grids, but got one that does not, as it is set. Take GMARAttribution or "
-            "AttentionRollout with recursion='rollout', GradientRollout, GMARPlusPlus or TokenEvidence."
+            "method must propagate relevance from the last layer to the first, as this model has several grids, but "
+            "got one that does not. Use GMARAttribution or AttentionRollout with recursion='rollout', "
+            "GradientRollout, GMARPlusPlus or TokenEvidence."
         )
 
 
@@ -240,8 +239,8 @@ def _check_all_read(model: nn.Module, plan: Plan, last: WindowLayer) -> None:
     read = last.has_gradient()
     if plan.tokens is None and read.any() and not read.all():
         raise RuntimeError(
-            f"Expected the target to read all {'x'.join(map(str, last.shape))} places after the last layer of "
-            f"{type(model).__name__}, but it reads some alone. Say with tokens= where relevance begins."
+            f"target must read all {'x'.join(map(str, last.shape))} positions after the last layer of "
+            f"{type(model).__name__}, but reads some alone. Pass tokens=, where relevance begins."
         )
 
 

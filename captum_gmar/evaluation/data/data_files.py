@@ -2,7 +2,6 @@
 
 import csv
 import json
-import reprlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ def read_examples(data: Path) -> list[Example]:
     else:
         examples = [_table_example(record, data) for record in read_records(data)]
     if not examples:
-        raise ValueError(f"{data}: no images. Expected {DATA_FORMS}.")
+        raise ValueError(f"{data} must be {DATA_FORMS}, but holds no images.")
     _check_distinct(examples, data)
     return examples
 
@@ -38,7 +37,7 @@ def read_examples(data: Path) -> list[Example]:
 def read_records(table: Path) -> list[dict[str, Any]]:
     """Read the records of a CSV or JSON file."""
     if not table.is_file():
-        raise OSError(f"{table}: no such file or folder")
+        raise OSError(f"{table} cannot be read: no such file or folder. Check the path.")
     try:
         text = table.read_text(encoding="utf-8").removeprefix("\ufeff")
         if table.suffix.lower() == ".csv":
@@ -50,7 +49,7 @@ def read_records(table: Path) -> list[dict[str, Any]]:
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise ValueError("it is no list of records")
     except (ValueError, csv.Error, RecursionError) as error:  # of the text's encoding and of JSON as well
-        raise ValueError(f"{table}: cannot be read: {error}. Expected {DATA_FORMS}.") from error
+        raise ValueError(f"{table} cannot be read: {error}. Pass {DATA_FORMS}.") from error
     return records
 
 
@@ -59,10 +58,13 @@ def _is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("state.json", "dataset_info.json", "dataset_dict.json"))
 
 
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def _folder_examples(folder: Path) -> list[Example]:
     """Return the images in class subfolders; where there are none, those in the folder itself."""
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    labelled = [(place.name, image) for place in folders for image in list_images(place)]
+    labelled = [(place.name, image) for place in _class_folders(folder) for image in list_images(place)]
     if not labelled:
         return [Example(path.name, None, partial(read_image, path), files=(path,)) for path in list_images(folder)]
     return [
@@ -74,7 +76,7 @@ def _table_example(record: Mapping[str, Any], table: Path) -> Example:
     """Return the example of a row; its paths are absolute or relative to the table."""
     path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
     if not isinstance(path, str):
-        raise ValueError(f"{table}: a record must have a path, but got {reprlib.repr(dict(record))}.")
+        raise ValueError(f"{table}: a record must have a path, but got {_record_text(record)}.")
     mask = record.get("mask") or None
     image_file, mask_files = table.parent / path, [] if mask is None else [table.parent / str(mask)]
     return Example(
@@ -92,12 +94,12 @@ def _saved_examples(folder: Path) -> list[Example]:
         from datasets import Dataset, load_from_disk
     except ImportError as error:
         raise ValueError(
-            f"{folder}: a data set saved by the `datasets` library, which is not installed. "
-            'In a clone: pip install -e ".[datasets]".'
+            f"{folder} needs the `datasets` library, but it is not installed. "
+            'Run pip install -e ".[datasets]" in a clone.'
         ) from error
     rows = load_from_disk(str(folder))
     if not isinstance(rows, Dataset):
-        raise ValueError(f"{folder}: holds several splits. Pass the folder of one: {', '.join(map(str, rows))}.")
+        raise ValueError(f"{folder} must be one split, but holds several. Pass one of {', '.join(map(str, rows))}.")
     return row_examples(rows, str(folder))
 
 
@@ -136,7 +138,7 @@ def _read_mask(path: Path) -> Image.Image:
             image.load()
             return image
     except Exception as error:  # of a damaged file, Pillow's decoders raise nearly anything
-        raise OSError(f"{path}: cannot be read as a mask: {error}") from error
+        raise OSError(f"{path} cannot be read as a mask: {error}. Save it as an image of the photo's size.") from error
 
 
 def _check_distinct(examples: Sequence[Example], data: Path) -> None:
@@ -145,3 +147,8 @@ def _check_distinct(examples: Sequence[Example], data: Path) -> None:
         if example.name in seen:
             raise ValueError(f"{data}: every image must be named once, but got {example.name!r} again.")
         seen.add(example.name)
+
+
+def _record_text(record: Mapping[str, Any]) -> str:
+    text = repr(dict(record))
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -56,8 +56,8 @@ def open_folder(
     if others:
         name = others[0]
         raise ValueError(
-            f"{folder}: holds results of other settings: {name} is {there.get(name)!r} there and {here.get(name)!r} "
-            "here. Choose another folder, or the same settings."
+            f"{folder} must hold results of the same settings, but {name} is {there.get(name)!r} there and "
+            f"{here.get(name)!r} here. Choose another folder, or the same settings."
         )
     return [
         f"{name} {made_with.get(name)} there, {now} here"
@@ -91,7 +91,7 @@ def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         written = json.loads(path.read_text(encoding="utf-8"))
         return dict(written["settings"]), dict(written["versions"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: is damaged: {error}. Choose another folder.") from error
+        raise ValueError(f"{path} cannot be read: it is damaged, {error}. Choose another folder.") from error
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def lock_folder(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     """
     place = folder.resolve()
     if place in _held:
-        raise BlockingIOError(f"{folder}: is in use by this process already")
+        raise BlockingIOError(f"{folder} cannot be used: this process uses it already. Wait, or choose another folder.")
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         _lock(file, folder, note)
         _held.add(place)
@@ -125,7 +125,8 @@ def _lock(file: IO[str], folder: Path, note: Callable[[str], None]) -> None:
         if error.errno not in (EACCES, EAGAIN):
             return note(f"{folder}: cannot be locked ({error.strerror}): see to it that no other run works there")
         raise BlockingIOError(
-            f"{folder}: {_owner(file)} is at work there. Wait until it is done, or choose another folder."
+            f"{folder} cannot be used: {_owner(file)} is at work there. Wait until it is done, or choose another "
+            "folder."
         ) from error
     return None
 

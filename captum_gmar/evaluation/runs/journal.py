@@ -65,7 +65,7 @@ def _parse_batch(line: bytes, path: Path) -> Batch:
         records, seconds = json.loads(line)
         return Batch(tuple(Record(Identity(*example), *rest) for example, *rest in records), dict(seconds))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: is damaged: {error}. Delete it to compute again what it held.") from error
+        raise ValueError(f"{path} cannot be read: it is damaged, {error}. Delete it to start again.") from error
 
 
 class Row(NamedTuple):
@@ -109,4 +109,4 @@ def _row(values: Sequence[Any]) -> Row:
         method, metric, removal, value, curve = values
         return Row(method, metric, removal, float(value), tuple(curve))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the journal is damaged: {error}. Delete it to compute again what it held.") from error
+        raise ValueError(f"the journal cannot be read: it is damaged, {error}. Delete it to start again.") from error

@@ -52,14 +52,14 @@ def start_run(place: Workplace, settings: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the folder, which is kept for results of these settings and of these processes within the block."""
     processes = place.processes
     if place.folder is None and processes.total > 1:
-        raise ValueError("several processes require output, a folder that they share")
+        raise ValueError("several processes require output, but got none. Pass a folder that they share.")
     with ExitStack() as stack:
         folder = place.folder or Path(stack.enter_context(TemporaryDirectory()))
         opening = use_folder(folder, settings, versions(), place.listener.note)
 
         def check_shared() -> None:
             if not folder.is_dir():
-                raise OSError(f"{folder}: must be a folder that all machines share")
+                raise OSError(f"{folder} must be a folder that all machines share, but is not. Pass another output.")
 
         processes.first(lambda: stack.enter_context(opening))
         processes.together(check_shared)
@@ -67,7 +67,7 @@ def start_run(place: Workplace, settings: Mapping[str, Any]) -> Iterator[Path]:
             yield folder
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(f"{folder}: cannot be written: {reason}. What is finished is kept.") from error
+            raise OSError(f"{folder} cannot be written: {reason}. Run again to go on with what is kept.") from error
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Run:
         progress. Return all that is kept in the first process, nothing in others, and in every process what was
         skipped.
         """
-        journal, examples = self.folder / JOURNAL, self.batches.subject.examples
+        journal, examples = self.folder / JOURNAL, self.batches.examples
         kept = Kept({}, [], [])
 
         def find_missing() -> tuple[dict[Methods, set[int]], bool]:

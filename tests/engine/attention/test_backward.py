@@ -59,7 +59,7 @@ def test_one_patch_read_of_a_model_that_pools_them(images):
         return model.head(model.blocks(model.patch_embed(inputs).flatten(2).mT)[:, 5])
 
     GMARAttribution(model).attribute(images, 3)
-    with pytest.raises(RuntimeError, match=r"to read the patches after .*, but it reads some patches\. Say"):
+    with pytest.raises(RuntimeError, match=r"must read the patches after .*, but reads some patches\. Pass"):
         GMARAttribution(model, forward_func=one).attribute(images, 3)
     assert GMARAttribution(model, forward_func=one, tokens=(1, 1)).attribute(images, 3).gt(0).any()
 
@@ -104,7 +104,7 @@ class Quantised(TimmLike):
 @pytest.mark.parametrize("implementation", ["blocks", "batched"])
 def test_a_target_that_does_not_depend_on_a_layer(vit, images, layer, make, implementation):
     method = implemented(GMARAttribution(make(vit)), implementation)
-    with pytest.raises(RuntimeError, match=f"Attention layer {layer} got no gradient: the target does not depend on"):
+    with pytest.raises(RuntimeError, match=f"target must depend on attention layer {layer}, but that layer gets no"):
         method.attribute(images, 3)
 
 
@@ -122,7 +122,7 @@ def test_a_target_that_reads_other_tokens_than_expected(images, read, reads, tok
             return self.head(read(self.encode(inputs)))
 
     model = OwnHead()
-    message = f"Expected the target to read token 0 after the last layer, as .*, but it reads {reads}. Say with tokens="
+    message = f"target must read token 0 after the last layer, but reads {reads}. Pass tokens="
     for method in (GMARAttribution, GradientRollout):
         with pytest.raises(RuntimeError, match=message):
             method(model).attribute(images, 3)
@@ -131,7 +131,7 @@ def test_a_target_that_reads_other_tokens_than_expected(images, read, reads, tok
 
 def test_half_of_what_is_expected_to_be_read(images):
     model = Dinov2ForImageClassification(Dinov2Config(hidden_size=24, num_attention_heads=2, image_size=32)).eval()
-    with pytest.raises(RuntimeError, match=r"to read token 0 and the patches after .*, but it reads token 0\. Say"):
+    with pytest.raises(RuntimeError, match=r"must read token 0 and the patches after .*, but reads token 0\. Pass"):
         GMARAttribution(model, forward_func=lambda x: model.dinov2(x).pooler_output).attribute(images, 3)
 
 

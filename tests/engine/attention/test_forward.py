@@ -74,12 +74,12 @@ class CutOff(TimmLike):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Windowed, r"before the first such layer came one with queries of shape \(16, 1, 4, 24\)"),
-        (Detached, r"but not over what is computed from the inputs\. Does"),
-        (Halved, "Expected attention over 16 patch tokens, a 4x4 grid, of 4 examples, but Halved"),
-        (Dropping, r"over 17 tokens, but after layer 1 came one with queries of shape \(4, 1, 9, 24\)"),
-        (Parallel, "Expected attention layer 1 to depend on layer 0"),
-        (CutOff, "Expected attention layer 1 to depend on layer 0"),
+        (Windowed, r"but one before has queries of shape \(16, 1, 4, 24\)"),
+        (Detached, r"from the inputs, with gradient, but does not\. Remove"),
+        (Halved, "Halved must attend over 16 patch tokens, a 4x4 grid, of 4 examples"),
+        (Dropping, r"over 17 tokens, but layer 2 has queries of shape \(4, 1, 9, 24\)"),
+        (Parallel, "attention layer 1 must depend on layer 0"),
+        (CutOff, "attention layer 1 must depend on layer 0"),
     ],
 )
 @pytest.mark.parametrize("make", [GMARAttribution, AttentionRollout])
@@ -110,7 +110,7 @@ def test_two_pooling_attentions(images):
     assert_close(AttentionRollout(model).relevance(images).flatten(1), (start @ torch.stack(rows, 1))[:, 0])
     assert GMARAttribution(model).relevance(images, 3).gt(0).all()
     for make in (GMARAttribution, AttentionRollout):
-        with pytest.raises(RuntimeError, match=r"by one pooling attention at most, but it reads 2\. Say"):
+        with pytest.raises(RuntimeError, match=r"by one pooling attention at most, but reads them by 2\. Pass"):
             make(TwoPools(both=True)).attribute(images, 3)
 
 
@@ -188,13 +188,13 @@ def test_weights_of_multihead_attention(images):
 def test_a_wrong_grid(vit, images):
     """A patch size that is not the model's must not pass with the surplus taken for prefix tokens."""
     vit.config.patch_size = 16
-    with pytest.raises(RuntimeError, match=r"Expected attention over 4 patch tokens, a 2x2 grid.*\(4, 3, 17, 8\)"):
+    with pytest.raises(RuntimeError, match=r"must attend over 4 patch tokens, a 2x2 grid.*\(4, 3, 17, 8\)"):
         GMARAttribution(vit).attribute(images, 3)
 
 
 def test_a_model_that_runs_twice(make_vit, images):
     first, second = make_vit(), make_vit(seed=1)
-    message = r"Expected attention layer 3 to depend on layer 2.*forward_func must run one model, and run it once"
+    message = r"attention layer 3 must depend on layer 2.*Run one model in forward_func, and run it once"
     for forward in (lambda x: first(x).logits + first(x.flip(-1)).logits, lambda x: first(x).logits + second(x).logits):
         with pytest.raises(RuntimeError, match=message):
             GMARAttribution(first, forward_func=forward).attribute(images, 3)
@@ -206,7 +206,7 @@ def test_no_grad_in_the_model(vit, images):
             with torch.no_grad():
                 return super().forward(inputs)
 
-    with pytest.raises(RuntimeError, match="Attention layer 0 runs without gradient"):
+    with pytest.raises(RuntimeError, match="attention layer 0 needs a gradient"):
         GMARAttribution(Frozen(vit)).attribute(images, 3)
 
 
@@ -216,7 +216,7 @@ def test_dropout(method, part, make_vit, images):
     others = dict.fromkeys(("attention_probs_dropout_prob", "hidden_dropout_prob"), 0.0)
     model = make_vit(**{**others, f"{part}_dropout_prob": 0.1})
     method(model).attribute(images, 3)
-    with pytest.raises(RuntimeError, match=r"without dropout but got dropout of p=0.1.*Call model.eval\(\)"):
+    with pytest.raises(RuntimeError, match=r"without dropout, but drops with p=0.1\. Call model.eval\(\)"):
         method(model.train()).attribute(images, 3)
 
 

@@ -10,7 +10,7 @@ from engine.attention.test_explain import TimmLike
 
 
 def test_layers_that_cannot_be_told(images):
-    with pytest.raises(ValueError, match=r"Expected one nn.ModuleList or nn.Sequential of .*layers of one class"):
+    with pytest.raises(ValueError, match=r"must have one nn.ModuleList or nn.Sequential of .*layers of one class"):
         LeGrad(TimmLike()).attribute(images, 3)
 
 
@@ -29,7 +29,5 @@ def test_other_threads_see_nothing(vit, images):
 
 
 def test_a_forward_func_that_legrad_cannot_use(vit, images):
-    with pytest.raises(
-        RuntimeError, match=r"Expected 12 outputs, of 3 layers for 4 examples, but got 4\. forward_func"
-    ):
+    with pytest.raises(RuntimeError, match=r"must return 12 outputs, of 3 layers for 4 examples, but got 4\."):
         LeGrad(vit, forward_func=lambda inputs: vit(inputs).logits[:4]).attribute(images, 3)

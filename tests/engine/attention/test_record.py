@@ -75,5 +75,5 @@ def test_a_model_that_returns_no_attention():
         def forward(self, inputs, output_attentions):
             return inputs.flatten(1)
 
-    with pytest.raises(TypeError, match="Expected Plain to return attentions when called with output_attentions=True"):
+    with pytest.raises(TypeError, match="model must return attentions with output_attentions=True, but Plain"):
         record_attention(Plain(), torch.zeros(1, 3, 8, 8), 0)

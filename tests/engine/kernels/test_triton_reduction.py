@@ -55,7 +55,7 @@ def do_not_compile(layer, reduction):
     [
         (read_wrongly, r"as it is wrong by 0\.001 of the largest number\."),
         (read_as_nan, r"as it is wrong by inf of the largest number\."),
-        (do_not_compile, r"as it does not run: TypeError: no such tile\. Attention is gone over in blocks instead"),
+        (do_not_compile, r"as it does not run: TypeError: no such tile\. Attention is computed in chunks instead"),
     ],
 )
 def test_one_that_fails_warns_once_and_is_not_used(monkeypatch, layer, read, reason):

@@ -216,7 +216,7 @@ def test_one_pass_within_another(vit, images):
         record_attention(vit, inputs, 3)
         return vit(inputs).logits
 
-    with pytest.raises(RuntimeError, match="no pass with eager attention while one with sdpa attention"):
+    with pytest.raises(RuntimeError, match="eager attention cannot be combined with sdpa attention"):
         GMARAttribution(vit, forward_func=recording).attribute(images, 3)
     assert vit.config._attn_implementation == "sdpa"
     with attention_implementation(vit, "eager"), attention_implementation(vit, "eager"):

@@ -50,13 +50,13 @@ def test_lists_of_other_modules_are_no_layers():
 
 
 def test_no_layers():
-    with pytest.raises(ValueError, match=r"of layers of one class, .* in Linear, but found none"):
+    with pytest.raises(ValueError, match=r"Linear must have .* of layers of one class, .* but has none"):
         transformer_layers(nn.Linear(2, 2))
 
 
 def test_two_towers_that_see_images():
     model = nn.ModuleDict({"teacher": TimmLike("avg", {}), "student": TimmLike("avg", {})})
-    with pytest.raises(ValueError, match=r"but found teacher\.blocks, student\.blocks"):
+    with pytest.raises(ValueError, match=r"but has teacher\.blocks, student\.blocks"):
         transformer_layers(model)
 
 

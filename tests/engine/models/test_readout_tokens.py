@@ -73,15 +73,15 @@ WRONG = [["cls", 3], 3, (1, 2, 3), [1, 2], (0.0, 1.0), (True, False), ((0, 1), (
 
 @pytest.mark.parametrize(("start", "error"), [*((s, ValueError) for s in UNKNOWN), *((s, TypeError) for s in WRONG)])
 def test_wrong_forms_of_start(start, error):
-    with pytest.raises(error, match=r"relevance starts at must .* but got .*\.$"):
+    with pytest.raises(error, match=r"tokens must .* but got .*\.$"):
         check_start(start)
 
 
 @pytest.mark.parametrize(
     ("names", "start", "message"),
     [
-        ({"reg_token": (1, 1, 8)}, "cls", "Expected a model with a token 'cls' .* Sequential puts 1 tokens"),
-        ({"cls_token": (1, 1, 8)}, "distillation", "Expected a model with a token 'distillation'"),
+        ({"reg_token": (1, 1, 8)}, "cls", "tokens must .* Sequential has 1 tokens before .* no 'cls'"),
+        ({"cls_token": (1, 1, 8)}, "distillation", "tokens must be of the model, .* no 'distillation'"),
         ({"cls_token": (1, 1, 8)}, (2, 0), r"within the 2x2 patch grid .* got the patch \(2, 0\)"),
         ({"cls_token": (1, 1, 8)}, [(0, 0), (1, -1)], r"within the 2x2 patch grid .* got the patch \(1, -1\)"),
     ],
@@ -92,5 +92,5 @@ def test_start_that_the_model_does_not_have(names, start, message):
 
 
 def test_cls_of_a_model_without_prefix_tokens():
-    with pytest.raises(ValueError, match="puts 0 tokens before the patches"):
+    with pytest.raises(ValueError, match="has 0 tokens before the patches"):
         start_of({}, 4, "cls")

@@ -101,7 +101,7 @@ def test_an_input_of_another_rank():
 
 def test_a_model_without_attention():
     model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(8 * 4, 5))
-    with pytest.raises(RuntimeError, match=r"in Sequential.*without attention cannot be explained"):
+    with pytest.raises(RuntimeError, match=r"Sequential needs attention .* Pass a model with attention"):
         AttentionEvidence(model).relevance(torch.rand(1, 3, 8, 8), 1)
 
 

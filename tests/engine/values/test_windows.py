@@ -231,7 +231,7 @@ def test_low_precision_finds_the_same_places(precision):
         (lambda model: GMARAttribution(model, recursion="forward"), "Swin", "recursion='rollout'"),
         (lambda model: AttentionRollout(model, recursion="additive"), "Swin", "recursion='rollout'"),
         *(
-            (method, family, "queries and keys are not of the same tokens. TokenEvidence")
+            (method, family, "queries and keys are not of the same tokens. Use TokenEvidence")
             for method in (GMARAttribution, AttentionRollout)
             for family in ("PVT", "Hiera")
         ),

@@ -64,7 +64,7 @@ def test_masks_and_captums_methods():
         (lambda v: list(v[:, :2]), {}, ValueError, r"of shape \(4 frames, channels.*but got \(2, 3, 24, 24\)"),
         (lambda v: [(v[0], 0, torch.ones(SIDE, SIDE))], {}, ValueError, r"of shape \(4 frames, height, width\)"),
         (lambda v: [(v[0], 0, [(0, 0, 4, 4)])], {}, ValueError, "must have masks"),
-        (list, {"removals": ["tokens"]}, TypeError, "Of videos, removal must be"),
+        (list, {"removals": ["tokens"]}, TypeError, "removal must replace pixels of videos"),
         (list, {"metrics": ["gridpg"]}, ValueError, "gridpg require images"),
         (lambda v: [v[0, 0]], {}, ValueError, r"must be a floating-point tensor \(frames, channels, height, width\)"),
     ],

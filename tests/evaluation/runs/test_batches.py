@@ -10,7 +10,7 @@ from evaluation.measuring import examples, measure, pixels_of, results, values
 
 def test_an_image_that_cannot_be_read_is_left_out(make, tmp_path):
     def broken():
-        raise OSError("photo.png: cannot be read\nas an image")
+        raise OSError("photo.png cannot be read\nas an image")
 
     data = examples(3)
     data[1] = Example("photo.png", None, broken)

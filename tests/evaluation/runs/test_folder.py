@@ -19,7 +19,10 @@ def test_one_owner_in_one_process(tmp_path):
         with use_folder(tmp_path, {}, {}, print):
             pass
 
-    with use_folder(tmp_path, {}, {}, print), pytest.raises(BlockingIOError, match="is in use by this process already"):
+    with (
+        use_folder(tmp_path, {}, {}, print),
+        pytest.raises(BlockingIOError, match="cannot be used: this process uses it already"),
+    ):
         open_it()
     open_it()
 

@@ -57,7 +57,7 @@ def test_no_journal_is_nothing_finished(tmp_path):
 @pytest.mark.parametrize("line", [b"{}\n", b"[1]\n", b"[[[1,2]],{}]\n", b'[[[["a"],1,[]]],{}]\n', b"\xff\n", b"\n"])
 def test_damage_is_told(tmp_path, line):
     (tmp_path / "process-3.jsonl").write_bytes(line)
-    with pytest.raises(ValueError, match=r"process-3.jsonl: is damaged: .* Delete it"):
+    with pytest.raises(ValueError, match=r"process-3.jsonl cannot be read: it is damaged, .* Delete it"):
         read_batches(tmp_path)
 
 

@@ -22,7 +22,7 @@ def test_a_folder_keeps_what_is_finished(vit, tmp_path):
     assert (folder / "summary.md").read_text() == again.to_markdown()
     more = evaluate(vit, Pairs(), **{**FEW, "methods": ["rollout", "gmar-l1"]}, output=folder)
     assert [row for row in more.records() if row["method"] != "gmar-l1"] == first.records()
-    with pytest.raises(ValueError, match="holds results of other settings: seed is 0 there and 1 here"):
+    with pytest.raises(ValueError, match="must hold results of the same settings, but seed is 0 there and 1 here"):
         evaluate(vit, Pairs(), **FEW, output=folder, seed=1)
 
 
