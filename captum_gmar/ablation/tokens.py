@@ -34,17 +34,11 @@ class TokenRemoval:
 
     Example::
 
-        >>> import torch
-        >>> from transformers import ViTConfig, ViTForImageClassification
-        >>> from captum_gmar.metrics import control_maps, deletion
-        >>> config = ViTConfig(image_size=32, patch_size=8, hidden_size=8, num_attention_heads=2, num_hidden_layers=2,
-        ...                    intermediate_size=8, num_labels=3)
-        >>> model = ViTForImageClassification(config).eval()
-        >>> inputs = torch.rand(1, 3, 32, 32)
-        >>> attributions = control_maps(inputs, patch_size=8)["random map"]
-        >>> removal = TokenRemoval(model)
-        >>> curve = deletion(lambda inputs: model(inputs).logits, inputs, attributions, target=0, patch_size=8, steps=4,
-        ...                  removal=removal)
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> from captum_gmar.metrics import deletion, random_map
+        >>> model, inputs = load_model(), load_scene(3).pixel_values
+        >>> options = {"patch_size": 8, "steps": 4, "removal": TokenRemoval(model)}
+        >>> curve = deletion(lambda inputs: model(inputs).logits, inputs, random_map(inputs), target=0, **options)
         >>> curve.removal, curve.curve.shape
         ('tokens', torch.Size([1, 5]))
     """

@@ -67,20 +67,13 @@ class GMARAttribution(AttentionAttribution):
 
     Example::
 
-        >>> import torch
-        >>> from transformers import ViTConfig, ViTForImageClassification
         >>> from captum_gmar import GMARAttribution
-        >>> config = ViTConfig(image_size=32, patch_size=8, hidden_size=16, num_attention_heads=2,
-        ...                    num_hidden_layers=2, intermediate_size=32, num_labels=10)
-        >>> model = ViTForImageClassification(config).eval()
-        >>> inputs = torch.randn(5, 3, 32, 32)
-        >>> gmar = GMARAttribution(model)
-        >>> gmar.attribute(inputs, target=3).shape
-        torch.Size([5, 3, 32, 32])
-        >>> gmar.relevance(inputs, target=[0, 1, 2, 3, 4]).shape
-        torch.Size([5, 4, 4])
-        >>> gmar.head_importance(inputs, target=3).sum(-1).allclose(torch.ones(5, 2))
-        True
+        >>> from captum_gmar.demo import load_model, load_scene
+        >>> gmar, inputs = GMARAttribution(load_model()), load_scene(3).pixel_values
+        >>> gmar.attribute(inputs, target=3).shape, gmar.relevance(inputs, target=[3]).shape
+        (torch.Size([1, 3, 112, 112]), torch.Size([1, 14, 14]))
+        >>> gmar.head_importance(inputs, target=3).shape
+        torch.Size([1, 6, 4])
     """
 
     name = "GMAR"

@@ -14,26 +14,8 @@ example on the inputs' device.
 - Sanity: :func:`completeness_error`, :func:`class_sensitivity`, :func:`parameter_randomisation`, and
   :func:`control_maps`, the baselines that every method must beat.
 
-Captum's infidelity and sensitivity accept our methods unchanged::
-
-    >>> import torch
-    >>> from captum.metrics import infidelity, sensitivity_max
-    >>> from transformers import ViTConfig, ViTForImageClassification
-    >>> from captum_gmar import GMARAttribution
-    >>> config = ViTConfig(image_size=32, patch_size=16, hidden_size=8, num_attention_heads=2, num_hidden_layers=2,
-    ...                    intermediate_size=8, num_labels=3)
-    >>> gmar = GMARAttribution(ViTForImageClassification(config).eval())
-    >>> inputs = torch.rand(1, 3, 32, 32)
-    >>> attributions = gmar.attribute(inputs, target=1)
-    >>> def perturb(inputs):
-    ...     noise = 0.01 * torch.randn_like(inputs)
-    ...     return noise, inputs - noise
-    >>> infidelity(gmar.forward_func, perturb, inputs, attributions, target=1, normalize=True).shape
-    torch.Size([1])
-    >>> sensitivity_max(gmar.attribute, inputs, target=1).shape
-    torch.Size([1])
-
-Infidelity compares attributions with a change of the logit, so relevance that sums to 1 needs ``normalize=True``.
+Captum's infidelity and sensitivity accept our methods unchanged: ``docs/how-to/captum-tools.md``. Infidelity compares
+attributions with a change of the logit, so relevance that sums to 1 needs ``normalize=True``.
 """
 
 # ruff: noqa: F403 (each module lists its public names in `__all__`)

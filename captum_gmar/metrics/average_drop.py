@@ -60,9 +60,7 @@ def masked_probability(
         batch_size (int, optional): Maximal number of images per call of ``forward_func``. Default: None, all images.
 
     Returns:
-        *MaskedProbability* of **image** and **masked**:
-            - **image** (*Tensor*): (N,), Y, in [0, 1].
-            - **masked** (*Tensor*): (N,), O, in [0, 1].
+        *MaskedProbability* of **image**, Y, and **masked**, O, (N,) each, in [0, 1].
 
     Raises:
         TypeError: if an argument has the wrong type, or ``forward_func`` does not return a tensor.

@@ -30,9 +30,7 @@ def pointing_game(attributions: Tensor, masks: Tensor) -> PointingGame:
         masks (Tensor): Boolean (N, height, width), True on the object; see :func:`boxes_to_masks`.
 
     Returns:
-        *PointingGame* of **score** and **centre**:
-            - **score** (*Tensor*): (N,) in [0, 1].
-            - **centre** (*Tensor*): (N,) in [0, 1].
+        *PointingGame* of **score** and **centre**, (N,) each, in [0, 1].
 
     Raises:
         TypeError: if attributions or masks are not tensors, or masks not boolean.

@@ -49,9 +49,8 @@ def symmetric_relevance_gain(
     the mean of each channel, and the curves hold logits.
 
     Returns:
-        *SymmetricRelevanceGain* of **gain**, **most_relevant_first** and **least_relevant_first**:
-            - **gain** (*Tensor*): (N,). Higher is better.
-            - **most_relevant_first**, **least_relevant_first** (*PerturbationCurve*): The two curves.
+        *SymmetricRelevanceGain* of **gain** (N,), higher is better, and the two curves **most_relevant_first** and
+        **least_relevant_first**.
 
     References:
         Blücher, Vielhaben, Strodthoff: Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks.

@@ -151,11 +151,10 @@ def layers_from_the_top(model: nn.Module) -> list[str]:
 
     Example::
 
-        >>> from transformers import ViTConfig, ViTForImageClassification
-        >>> config = ViTConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=2, intermediate_size=8)
-        >>> names = layers_from_the_top(ViTForImageClassification(config))
+        >>> from captum_gmar.demo import load_model
+        >>> names = layers_from_the_top(load_model())
         >>> names[0], names[-1], len(names)
-        ('classifier', 'vit.embeddings', 5)
+        ('classifier', 'vit.embeddings', 9)
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, but got {type(model).__name__}.")
