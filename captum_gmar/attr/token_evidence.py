@@ -55,12 +55,10 @@ class TokenEvidence(TokenAttribution):
 
     With ``passes``, a map may cost more. The first pass then gives five maps: R, its second part, its first, that
     over the upper half of the layers, and LibraGrad's AttCAT. Each further pass is spent on three forward passes
-    over the image without the patches that a map ranks first, or with them alone. These are the first quarter, from 9
-    passes also the half, from 17 three quarters. The mean colour and the blurred image fill in turn. The gain of a map
-    is what the patches that are kept give, minus what the others give: in logit and in probability, each in units of
-    its range over the images of the first map. A regression on all that was measured, smooth over neighbours and with
-    the best map as its prior, proposes further maps, which are measured as well. The result is the map that gains most,
-    scaled to the sum of R. So it is never behind R in what was measured.
+    over the image without the patches that a map ranks first, or with them alone. They measure the map's gain: what the
+    patches that are kept give, minus what the others give. A regression proposes further maps, which are measured as
+    well. The result is the map that gains most, scaled to the sum of R. So it is never behind R in what was measured.
+    ``docs/method.md`` has the formulas.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
