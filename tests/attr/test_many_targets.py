@@ -180,11 +180,7 @@ class TestForms:
             ([[3, 0], [0, 9]], TypeError, "but got a sequence of lists or tensors.*as a tensor \\(N, K\\)"),
             ([torch.tensor([3, 0, 9, 5])], TypeError, "but got a sequence of lists or tensors"),
             ([], ValueError, "targets must be at least one, but got none"),
-            (
-                torch.tensor(3),
-                ValueError,
-                "must be a tensor .K,. of classes .* for 4 examples.*but got shape \\(\\)",
-            ),
+            (torch.tensor(3), ValueError, "must be a tensor .K,. of classes .* for 4 examples.*but got shape \\(\\)"),
             (torch.zeros(2, 4), ValueError, "but got shape \\(2, 4\\)"),
             (torch.zeros(4, 0), ValueError, "but got shape \\(4, 0\\)"),
         ],
