@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution
 from captum_gmar.attr.captum_methods import PatchOcclusion
-from captum_gmar.attr.patch_relevance import check_methods, name_errors, relevance_of
+from captum_gmar.attr.patch_relevance import check_methods, relevance_of
 
 
 def test_pixels_are_summed_over_their_patch(vit, images):
@@ -46,11 +46,6 @@ def test_random_methods_draw_the_same_each_time(vit, images):
         assert first.any()
         assert (np.random.get_state()[1] == states[0]).all()
         assert torch.equal(torch.get_rng_state(), states[1])
-
-
-def test_errors_begin_with_the_methods_name():
-    with pytest.raises(RuntimeError, match=r"^mine: no$"), name_errors("mine"):
-        raise ValueError("no")
 
 
 @pytest.mark.parametrize("given", [{3: len}, {"mine": 3}, {"mine": GMARAttribution}])
