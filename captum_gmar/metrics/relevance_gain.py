@@ -62,13 +62,8 @@ def symmetric_relevance_gain(
         >>> from captum_gmar.metrics import Zero, symmetric_relevance_gain
         >>> weights = torch.tensor([[4.0, 1.0], [3.0, 2.0]])
         >>> linear = lambda inputs: (inputs * weights).sum((1, 2, 3))  # one output per example, four patches of a pixel
-        >>> inputs = torch.ones(1, 1, 2, 2)
-        >>> curves = symmetric_relevance_gain(linear, inputs, inputs * weights, steps=4, removal=Zero())
-        >>> curves.most_relevant_first.curve
-        tensor([[10.,  6.,  3.,  1.,  0.]])
-        >>> curves.least_relevant_first.curve
-        tensor([[10.,  9.,  7.,  4.,  0.]])
-        >>> curves.gain
+        >>> inputs = torch.ones(1, 1, 2, 2)  # curves of 10, 6, 3, 1, 0 and of 10, 9, 7, 4, 0
+        >>> symmetric_relevance_gain(linear, inputs, inputs * weights, steps=4, removal=Zero()).gain
         tensor([2.5000])
     """
     options = CurveOptions(patch_size, steps, check_removal(removal, Mean()), batch_size)
