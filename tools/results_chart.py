@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PANELS = {  # the folders of each panel; a method of two folders is taken from the first
     "DeiT-tiny,\n300 photos": ("later-deit-tiny", "more-deit-tiny", "deit-tiny"),
     "built-in model,\n80 scenes": ("later-built-in", "log-odds-built-in", "built-in"),
-    "DINOv2-small,\n40 photos": ("dinov2-small",),
+    "DINOv2-small,\n24 photos": ("dinov2-small",),
 }
 LAST = "random map"
 
