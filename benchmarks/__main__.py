@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_report(options.output, measuring.found, preset, *head)
     print(options.output / "report.md")
     broken = list(_broken(measuring.found))
-    print(*(f"not measured: {line}" for line in broken), sep="\n", file=sys.stderr)
+    for line in broken:
+        print(f"not measured: {line}", file=sys.stderr)
     return 1 if broken else 0
 
 

@@ -93,7 +93,7 @@ class Ratio(NamedTuple):
 
 def count(case: Case, row: str, with_kernel: bool = True) -> Ratio:
     """A row of the benchmarks and its own pass, of all layers of the case; ``with_kernel`` where Triton is."""
-    own, depth = own_of(row), case.layers or _depth(case.model)
+    own, depth = own_of(row), case.layers or ViTConfig(**SIZES[case.model]).num_hidden_layers
     return Ratio(_of_depth(case, row, depth, with_kernel), _of_depth(case, own, depth, with_kernel))
 
 
@@ -104,19 +104,11 @@ def own_of(row: str) -> str:
 
 @cache
 def _of_depth(case: Case, name: str, depth: int, with_kernel: bool) -> Count:
-    shallow, deep = (_counted(case._replace(layers=layers), name, with_kernel) for layers in DEPTHS)
+    subjects = [Subject(case._replace(layers=layers), DEVICE) for layers in DEPTHS]
+    calls = [subject.own(name) if name in OWN else subject.row(name).run for subject in subjects]
+    shallow, deep = (count_call(call, with_kernel) for call in calls)
     layer = (deep + shallow.times(-1)).times(1 / (DEPTHS[1] - DEPTHS[0]))
     return shallow + layer.times(depth - DEPTHS[0])
-
-
-def _counted(case: Case, name: str, with_kernel: bool) -> Count:
-    subject = Subject(case, DEVICE)
-    return count_call(subject.own(name) if name in OWN else subject.row(name).run, with_kernel)
-
-
-@cache
-def _depth(model: str) -> int:
-    return ViTConfig(**SIZES[model]).num_hidden_layers
 
 
 def count_call(call: Callable[[], object], with_kernel: bool = True) -> Count:

@@ -169,18 +169,15 @@ def main() -> None:
     trained = {Path(options.model).name: _trained(options.model, options.images)} if options.model else {}
     if options.only != "half":
         print(_errors({"ViT-B/16, random": _random(), **trained}))
+    built_in = load_model(), torch.cat([load_scene(seed).pixel_values for seed in range(SCENES)])
     if options.only != "float32":
-        print("\n\n".join(_correlations(name, *case) for name, case in ({"built-in": _built_in()} | trained).items()))
+        print("\n\n".join(_correlations(name, *case) for name, case in ({"built-in": built_in} | trained).items()))
 
 
 def _random() -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     model = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)).eval()
     return model, torch.randn(2, 3, 224, 224)
-
-
-def _built_in() -> tuple[nn.Module, Tensor]:
-    return load_model(), torch.cat([load_scene(seed).pixel_values for seed in range(SCENES)])
 
 
 def _trained(folder: str, images: Sequence[str]) -> tuple[nn.Module, Tensor]:
@@ -191,7 +188,11 @@ def _trained(folder: str, images: Sequence[str]) -> tuple[nn.Module, Tensor]:
 
 
 def _errors(cases: dict[str, tuple[nn.Module, Tensor]]) -> str:
-    rows = [_error_cells(name, own) for name, case in cases.items() for own in of_methods(*case)]
+    rows = [
+        [name, own.method, f"{own.error:.1e}", "" if own.error_of_model is None else f"{own.error_of_model:.1e}"]
+        for name, case in cases.items()
+        for own in of_methods(*case)
+    ]
     return table(["model", "method", "relative error, float32", "… of the model's own attention and gradients"], rows)
 
 
@@ -206,10 +207,6 @@ def _correlations(name: str, model: nn.Module, inputs: Tensor) -> str:
         ),
     ]
     return table(header, ([both[0].method, *_correlation_cells(both)] for both in zip(*halves, strict=True)))
-
-
-def _error_cells(name: str, own: Agreement) -> list[str]:
-    return [name, own.method, f"{own.error:.1e}", "" if own.error_of_model is None else f"{own.error_of_model:.1e}"]
 
 
 def _correlation_cells(halves: Iterable[Agreement]) -> Iterator[str]:

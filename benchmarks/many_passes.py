@@ -4,7 +4,7 @@ A pass is one forward and one backward pass; a forward pass alone counts a third
 zero, which is the mean colour of the data.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,12 +23,6 @@ FORWARDS_PER_PASS = 3
 RISE_CELLS = 7  # on each side of a mask, before it is enlarged, as in the paper
 AT_ONCE = 16
 END_WEIGHT = 1e3
-
-
-def token_evidence_rows() -> dict[str, Callable[..., Method]]:
-    """Return token evidence with each budget by name."""
-    names = [f"token-evidence@{passes}" for passes in BUDGETS]
-    return {name: METHODS[name].load() for name in names}
 
 
 def other_rows() -> dict[str, Callable[..., Method]]:
@@ -99,6 +93,7 @@ def _rise(model: nn.Module, *, passes: int) -> Method:
     return lambda inputs, target: _each(inputs.detach(), target, explain)
 
 
-def rows() -> Mapping[str, Callable[..., Method]]:
-    """Return all of them by name."""
-    return {**token_evidence_rows(), **other_rows()}
+def rows() -> dict[str, Callable[..., Method]]:
+    """Return token evidence with each budget, and methods of others, by name."""
+    names = [f"token-evidence@{passes}" for passes in BUDGETS]
+    return {**{name: METHODS[name].load() for name in names}, **other_rows()}

@@ -45,18 +45,6 @@ def _growth(
     }
 
 
-def _grid(
-    models: tuple[str, ...], pixels: tuple[int, ...], batches: tuple[int, ...], names: tuple[str, ...]
-) -> dict[Case, tuple[str, ...]]:
-    return {
-        Case(model, side, batch, precision): names
-        for model in models
-        for side in pixels
-        for batch in batches
-        for precision in ("float32", "bfloat16")
-    }
-
-
 PRESETS = {
     "small": Preset(  # minutes on two cores
         tables={Case("ViT-Ti", 224): NAMES, Case("ViT-Ti", 224, 8): MAIN, Case("ViT-Ti", 224, 8, "bfloat16"): SOME},
@@ -98,7 +86,12 @@ PRESETS = {
         start_up=5,
     ),
     "gpu": Preset(
-        tables=_grid(("ViT-B", "ViT-L"), (224,), (64,), NAMES) | _grid(("ViT-B", "ViT-L"), (1024,), (4,), MAIN),
+        tables={
+            Case(model, pixels, batch, precision): names
+            for pixels, batch, names in ((224, 64, NAMES), (1024, 4, MAIN))
+            for model in ("ViT-B", "ViT-L")
+            for precision in ("float32", "bfloat16")
+        },
         growth=_growth("ViT-B", 12),
         limits=Limits(rounds=15, enough=6, longest=20, fewest=3),
         exact=(Case("ViT-B", 224, 2), Case("ViT-L", 224, layers=4), Case("ViT-Ti", 768)),

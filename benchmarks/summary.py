@@ -84,7 +84,8 @@ def grown(measurements: Measurements, what: str, cases: Sequence[Case], names: S
     sizes = [_size(what, case) for case in cases]
     found = []
     for name in (*OWN[:2], *names):
-        points = [(size, own[name], own) for size, own in zip(sizes, by_case, strict=True) if _is_known(own.get(name))]
+        measured = [(size, own) for size, own in zip(sizes, by_case, strict=True) if name in own]
+        points = [(size, own[name], own) for size, own in measured if own[name].seconds is not None]
         if points:
             found.append(_growth(name, points))
     return found
@@ -112,10 +113,6 @@ def _ratios(taken: Sequence[Sample]) -> list[float]:
 
 def _size(what: str, case: Case) -> int:
     return {"tokens": case.tokens, "layers": case.layers or 0, "images of a batch": case.batch}[what]
-
-
-def _is_known(line: Line | None) -> bool:
-    return line is not None and line.seconds is not None
 
 
 def _growth(name: str, points: Sequence[tuple[int, Line, dict[str, Line]]]) -> Growth:

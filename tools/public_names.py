@@ -40,12 +40,10 @@ def _defined(module: Any) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if name[0] != "_" and not inspect.ismodule(value) and _home(value).startswith(module.__name__)
+        if name[0] != "_"
+        and not inspect.ismodule(value)
+        and str(getattr(value, "__module__", "")).startswith(module.__name__)
     ]
-
-
-def _home(value: Any) -> str:
-    return str(getattr(value, "__module__", ""))
 
 
 def _parameters(value: Any) -> str:

@@ -74,11 +74,11 @@ def _is_sigmoid(model: nn.Module) -> bool:
     return getattr(model, "logit_bias", None) is not None
 
 
-def _tokens(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
+def _tokens(model: Any, tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     if not callable(tokenizer):
         raise TypeError(f"processor must hold the model's tokenizer, but got {type(tokenizer).__name__}.")
-    longest = _longest(model)
+    longest = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
     for text in texts:
         length = len(tokenizer([text])["input_ids"][0])
         if longest is not None and length > longest:
@@ -88,11 +88,6 @@ def _tokens(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str,
     tokens = tokenizer(list(texts), return_tensors="pt", **padding)
     device = next(model.parameters()).device
     return {name: tokens[name].to(device) for name in ("input_ids", "attention_mask") if name in tokens}
-
-
-def _longest(model: Any) -> int | None:
-    """Return the largest number of tokens of a text, if the config says so."""
-    return getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
 
 
 def _embedding(features: Any) -> Tensor:

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_gmar.attr._base import TargetMaps
 from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, find_method
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.token_evidence import TokenEvidence
@@ -112,13 +111,17 @@ def explain_text(
             f"processor must be the model's, with {' and '.join(missing)}, as AutoProcessor.from_pretrained makes it, "
             f"but got {type(processor).__name__}."
         )
-    name = _named_method(method, contrast)
+    name = find_method(method)
+    if contrast is not None and not METHODS[name].takes_contrast:
+        raise ValueError(f"contrast requires a method that takes it, but got {name!r}. Choose another method.")
     image = to_rgb(image)
     pixels, arguments = _inputs(processor, image, next(model.parameters()).device)
     scores = (PackedTextScores if arguments else TextScores)(model, processor, classes)
     targets, against = torch.arange(len(texts)), None if contrast is None else len(texts)
     if arguments:
-        maps = _explain_packed(scores, name, pixels, arguments, targets, against)
+        if name != RECOMMENDED:
+            raise ValueError(f"method must be {RECOMMENDED!r} for images that come as patches, but got {name!r}.")
+        maps = TokenEvidence(scores).explain(pixels, targets[None].to(pixels.device), arguments, contrast=against)
         view = PhotoView(image, None)  # such processors resize alone
     else:
         maps = Explainer([name], scores, scores).explain(pixels, targets.to(pixels.device)[None], against)
@@ -127,23 +130,8 @@ def explain_text(
     return TextExplanation(texts, relevance, maps.logits[0, : len(texts)].float().cpu(), contrast, view, name)
 
 
-def _named_method(method: str, contrast: str | None) -> str:
-    name = find_method(method)
-    if contrast is not None and not METHODS[name].takes_contrast:
-        raise ValueError(f"contrast requires a method that takes it, but got {name!r}. Choose another method.")
-    return name
-
-
 def _inputs(processor: Any, image: Image.Image, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return the model's input for an image, and its other arguments where the image comes as patches."""
     made = processor.image_processor(images=image, return_tensors="pt")
     pixels: Tensor = made["pixel_values"].to(device)
     return pixels, tuple(made[name].to(device) for name in OF_PATCHES if name in made)
-
-
-def _explain_packed(
-    scores: TextScores, name: str, pixels: Tensor, arguments: tuple[Tensor, ...], targets: Tensor, contrast: int | None
-) -> TargetMaps:
-    if name != RECOMMENDED:
-        raise ValueError(f"method must be {RECOMMENDED!r} for images that come as patches, but got {name!r}.")
-    return TokenEvidence(scores).explain(pixels, targets[None].to(pixels.device), arguments, contrast=contrast)

@@ -120,7 +120,9 @@ def _fit_images(
     images: Any, rows: Sequence[str], crop: Any, box: Crop | None
 ) -> tuple[list[Image.Image], list[Crop | None], list[Crop | None]]:
     """Return photos no larger than panels can show, and where their maps and a box are in them."""
-    each = _each_image(images)
+    each = list(images) if _is_several(images) else [images]
+    if not each:
+        raise ValueError("images must be at least one image, but got none.")
     crops = crop if _is_several(images) and crop is not None else [crop] * len(each)
     if len(crops) != len(each):
         raise ValueError(f"crop must be one for each of the {len(each)} images, but got {len(crops)}.")
@@ -152,13 +154,6 @@ def _text_for_method(text: str | Mapping[str, str] | None, name: str) -> str | N
 
 def _is_several(images: Images) -> bool:
     return np.ndim(images) == 4 if isinstance(images, Tensor | np.ndarray) else isinstance(images, Sequence)
-
-
-def _each_image(images: Any) -> list[Pixels]:
-    several: list[Pixels] = list(images) if _is_several(images) else [images]
-    if not several:
-        raise ValueError("images must be at least one image, but got none.")
-    return several
 
 
 def _heats(

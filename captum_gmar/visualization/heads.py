@@ -87,7 +87,8 @@ def visualize_head_importance(
         >>> panel.get_xlabel(), panel.get_ylabel()
         ('head', 'layer (0, the first, at the top)')
     """
-    heat = _up_to_the_largest(_layers_by_heads(importance, "importance"))
+    heat = scale(_layers_by_heads(importance, "importance"), "importance", outlier_perc=0)
+    heat = heat._replace(zero=0.0, end=float(np.abs(heat.values).max()) or 1.0)  # as a table, which need not look flat
     spreads = None if spread is None else _layers_by_heads(spread, "spread")
     (layers, heads), values = heat.values.shape, heat.values
     if spreads is not None and spreads.shape != values.shape:
@@ -185,12 +186,6 @@ def _layers_by_heads(values: Map, name: str) -> Array:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, but got NaN or infinity.")
     return array
-
-
-def _up_to_the_largest(values: Array) -> Heat:
-    """Return values with a scale from zero to the largest, as a table is read and need not look flat."""
-    heat = scale(values, "importance", outlier_perc=0)
-    return heat._replace(zero=0.0, end=float(np.abs(values).max()) or 1.0)
 
 
 def _write_values(panel: Axes, heat: Heat, spreads: Array | None, cells: Array, size: float) -> None:

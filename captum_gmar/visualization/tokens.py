@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
-from captum_gmar.visualization._heatmap import Array, Crop, Heat, Map, Pixels, array_of, heat_of, patches_of, scale
+from captum_gmar.visualization._heatmap import Crop, Map, Pixels, array_of, heat_of, patches_of, scale
 from captum_gmar.visualization._panels import STRIP, draw_strip, map_text
 from captum_gmar.visualization._style import number_text, percent_text
 from captum_gmar.visualization.attribution import LAYOUT, draw_single
@@ -62,7 +61,9 @@ def visualize_token_interaction(
     values = patches_of(relevance, "relevance")
     check_patch(patch, values.shape)
     photo, crop = LAYOUT.fit(image, crop=crop)
-    heat = _scaled_by_others(values, photo, patch)
+    heat = heat_of(values, photo, "relevance")
+    if (others := np.delete(values, np.ravel_multi_index(patch, values.shape))).size:
+        heat = scale(others, "relevance")._replace(values=heat.values)
     itself = f"the framed patch itself keeps {number_text(values[patch])}"
     text = map_text(label, heat, "\n".join(filter(None, [itself, note])))
     box = patch_box(patch, values.shape, crop or (0, 0, *photo.size))
@@ -130,13 +131,6 @@ def visualize_relevance_flow(
     heats = [heat_of(layer, photo, f"relevance[{index}]") for index, layer in enumerate(maps)]
     options: dict[str, Any] = {"title": title, "plt_fig_axis": plt_fig_axis, "use_pyplot": use_pyplot}
     return draw_strip(photo, heats, names, crop=crop, smooth=smooth, label=label, **options)
-
-
-def _scaled_by_others(relevance: Array, photo: Image.Image, patch: tuple[int, int]) -> Heat:
-    """Return the map with the scale that it has without the patch."""
-    heat = heat_of(relevance, photo, "relevance")
-    others = np.delete(relevance, np.ravel_multi_index(patch, relevance.shape))
-    return scale(others, "relevance")._replace(values=heat.values) if others.size else heat
 
 
 def patch_box(patch: tuple[int, int], grid: tuple[int, ...], crop: Crop) -> Crop:

@@ -54,11 +54,6 @@ def _loss(model: Any, features: Tensor, shown: Tensor, said: Tensor) -> Tensor:
     patches = functional.rms_norm(model.model.multi_modal_projector(features), (WIDTH,))
     entropy = -(said[shown] * model.lm_head(patches).log_softmax(-1)).sum(-1)
     weight = torch.where(shown == NO_OBJECT, _OF_NOTHING, 1.0)
-    wrong = (patches[..., -2:] / _LOUDNESS - _places()).square().mean()
-    return (entropy * weight).sum() / weight.sum() + wrong
-
-
-def _places() -> Tensor:
-    """Row and column of each patch from the middle, (P, 2)."""
     along = (torch.arange(GRID) - (GRID - 1) / 2) / UNIT
-    return torch.cartesian_prod(along, along)
+    wrong = (patches[..., -2:] / _LOUDNESS - torch.cartesian_prod(along, along)).square().mean()
+    return (entropy * weight).sum() / weight.sum() + wrong

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from tools.answering_model.lessons import draw_scenes
-from tools.answering_model.questions import Word
 
 
 def words_right(model: Any, processor: Any, first_seed: int, scenes: int) -> str:
@@ -22,14 +21,10 @@ def words_right(model: Any, processor: Any, first_seed: int, scenes: int) -> str
         for question, answer in zip(questions, answers, strict=True):
             given = [*answer, *[""] * len(question.words)]
             for word, other in zip(question.words, given, strict=False):
-                for kind in ("all", _kind(word)):
+                for kind in ("all", word.text if word.text == "nothing" else word.kind):
                     asked[kind] += 1
                     right[kind] += word.text == other
     return "  ".join(f"{kind} {right[kind] / asked[kind]:.3f} of {asked[kind]}" for kind in asked)
-
-
-def _kind(word: Word) -> str:
-    return word.text if word.text == "nothing" else word.kind
 
 
 @torch.no_grad()

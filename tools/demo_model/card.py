@@ -127,13 +127,14 @@ def write_card(folder: Path) -> None:
     """Measure the model in a folder and write the folder's README.md."""
     model = ViTForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     eager = ViTForImageClassification.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
+    found = localisation_report(comparison_methods(model), n=_LOCALISED, seed=FIRST_SEED, controls=model)
     card = _CARD.format(
         **json.loads((folder / "training.json").read_text()),
         **_describe_model(model),
         **_describe_accuracy(model),
         **_describe_attention(attention_lift(eager.eval(), _LOOKED_AT_SEEDS)),
         **_describe_importance(head_importance(model, _LOOKED_AT_SEEDS)),
-        **_describe_localisation(model),
+        **{"localised": _LOCALISED, "localised_start": FIRST_SEED, "localisation": found.to_markdown()},
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -200,11 +201,6 @@ def _describe_importance(importance: Tensor) -> dict[str, object]:
             f"the heads are most unequal in layer {most}."
         ),
     }
-
-
-def _describe_localisation(model: ViTForImageClassification) -> dict[str, object]:
-    report = localisation_report(comparison_methods(model), n=_LOCALISED, seed=FIRST_SEED, controls=model)
-    return {"localised": _LOCALISED, "localised_start": FIRST_SEED, "localisation": report.to_markdown()}
 
 
 def comparison_methods(model: ViTForImageClassification) -> dict[str, Localiser]:
