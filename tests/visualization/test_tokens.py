@@ -109,7 +109,7 @@ def test_flow_that_cannot_be_drawn(options, error, message):
     ("relevance", "patch", "error", "message"),
     [
         (FLOW, (0, 0), ValueError, r"relevance must have the shape \(rows, columns\), but got shape \(3, 4, 6\)"),
-        (FLOW[0], (0, 6), ValueError, r"in the 4x6 patch grid .*but got \(0, 6\)"),
+        (FLOW[0], (0, 6), ValueError, r"in the 4x6 patch grid.*but got \(0, 6\)"),
         (FLOW[0], (-1, 0), ValueError, r"in the 4x6 patch grid"),
         (FLOW[0], (0.5, 1), TypeError, r"patch must be a tuple \(row, column\) of integers, but got \(0\.5, 1\)"),
     ],
