@@ -15,7 +15,7 @@ from installed import HAS_TRANSFORMERS_5
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from captum_gmar import AttentionEvidence, TokenEvidence
+from captum_gmar import TokenEvidence
 from captum_gmar.attr.methods import get_method
 
 LAYERS = "layers" if HAS_TRANSFORMERS_5 else "encoder.layer"
@@ -264,14 +264,3 @@ def test_two_processes():
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-3000:]
     assert run.stdout.count("explained") == 3
-
-
-def test_monai_volumes():
-    nets = pytest.importorskip("monai.networks.nets")
-    torch.manual_seed(0)
-    sizes = {"img_size": (16, 32, 32), "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
-    model = nets.ViT(1, patch_size=(8, 8, 8), num_layers=3, classification=True, num_classes=3, **sizes).eval()
-    volumes = torch.randn(2, 1, 16, 32, 32)
-    for kind in (TokenEvidence, AttentionEvidence):
-        method = kind(model, forward_func=lambda pixels: model(pixels)[0])
-        assert method.relevance(volumes, target=1).shape == (2, 2, 4, 4)
