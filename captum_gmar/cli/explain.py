@@ -2,17 +2,15 @@
 
 import argparse
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, EXPLAINED, GMAR, METHODS, RECOMMENDED
+from captum_gmar.cli.explain_settings import TASKS, ImageSettings, Task
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
-    MOST_LIKELY,
     TOKEN_FORMS,
-    ExplainSettings,
-    Top,
     add_device_and_size,
     add_methods,
     box,
@@ -24,30 +22,12 @@ from captum_gmar.cli.options import (
     share,
     target,
     token,
-    with_passes,
 )
-from captum_gmar.cli.paths import (
-    FILMS,
-    FORMATS,
-    PAGES,
-    PictureFile,
-    comparison_mark,
-    find_images,
-    picture_mark,
-    plan_file,
-    plan_pictures,
-)
+from captum_gmar.cli.paths import FORMATS, PictureFile, find_images, plan_file, plan_pictures
 from captum_gmar.cli.terminal import CommandError
-
-if TYPE_CHECKING:
-    from captum_gmar.classifier.vision_task import VisionTask
 
 SCENE_NAME = "built-in-scene"
 CAPTION = "Where relevance can be negative, orange is for the class and blue against it."
-FOLDERS_OF = {"VIDEO": "video", "SOUND": "sound", "SPEECH": "sound"}  # the kind of files in a folder, by task
-DRAWING = ("share_scale", "width", "cite")
-TASK_OPTIONS = {"box": "DETECTION", "threshold": "DETECTION", "mask": "SEGMENTATION", "point": "SEGMENTATION"}
-MARKS = {"target": "", "contrast": "rather than", "box": "box", "threshold": "threshold", "mask": "over", "point": "at"}
 
 DESCRIPTION = """\
 Explains the prediction of an image classifier by token evidence and GMAR, or by
@@ -191,40 +171,64 @@ def add_command(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command, and return how many inputs were explained and how many failed."""
     if bool(arguments.images) != bool(arguments.model):
-        raise CommandError("images and --model require each other, but got one. Pass both, or neither for the scene.")
-    if arguments.prompt is not None:
-        _check_answer(arguments)
+        raise CommandError("give images and --model, or neither for the built-in scene and model")
     if arguments.text and not arguments.model:
         raise CommandError("--text requires --model, but got none. Pass a model that scores images against texts.")
     if arguments.mask is not None and arguments.point is not None:
         raise CommandError("--mask cannot be combined with --point. Pass one of both.")
-    settings = _image_settings(arguments)
     if arguments.prompt is None and arguments.answer is None:
-        _check_page(arguments)
-        settings.check()
+        ImageSettings.from_arguments(arguments)  # an error before anything is loaded
     with default_drawing():  # before anything imports Matplotlib
-        task = None if arguments.prompt is not None else _other_task(arguments)
+        name = _find_task(arguments)
+        task = TASKS[name]
         images, missing = [Path(SCENE_NAME)], 0  # built in
         if arguments.images:
-            images, missing = find_images(arguments.images, FOLDERS_OF.get(task.name if task else "", "image"))
+            images, missing = find_images(arguments.images, task.inputs)
         if not images:
             return 0, missing
-        if arguments.prompt is not None or (task and task.name == "SPEECH"):
-            done, failed = _explain_prompt(arguments, images)
-        elif arguments.answer is not None:
-            raise CommandError("--answer requires --prompt or a model of speech, but got neither. Pass one of them.")
-        elif task:
-            done, failed = _run_task(arguments, task, images)
+        settings = task.settings.from_arguments(arguments)
+        pictures = _plan(arguments, task, settings, images)
+        if name == "CLASSIFICATION":
+            done, failed = _explain_images(arguments, settings, pictures)
+        elif name in ("PROMPT", "SPEECH"):
+            from captum_gmar.cli.explain_answers import explain_answers
+            from captum_gmar.cli.sources import open_answering
+
+            done, failed = explain_answers(open_answering(arguments.model, arguments.device), pictures, settings)
         else:
-            done, failed = _run_classifier(arguments, settings, images)
+            from captum_gmar.cli.explain_tasks import explain_inputs
+            from captum_gmar.cli.sources import open_for_task
+
+            classifier = open_for_task(arguments.model, name, arguments.device)
+            done, failed = explain_inputs(classifier, name, pictures, settings)
     return done, failed + missing
 
 
-def _run_classifier(
-    arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]
+def _find_task(arguments: argparse.Namespace) -> str:
+    """Return the name of the task, whose options are checked."""
+    name, words = "CLASSIFICATION", "classifies images"
+    if arguments.prompt is not None:
+        name = "PROMPT"
+    elif arguments.model and not arguments.text:
+        from captum_gmar.classifier.vision_task import find_task
+        from captum_gmar.cli.sources import HUB_SECONDS
+
+        task = find_task(arguments.model, HUB_SECONDS)
+        name, words = task.name, task.value
+    TASKS[name].check(arguments, words)
+    return name
+
+
+def _plan(arguments: argparse.Namespace, task: Task, settings: Any, images: Sequence[Path]) -> dict[Path, PictureFile]:
+    noted = {"model": Path(arguments.model) if arguments.model else None, **settings._asdict()}
+    pictures = plan_pictures(images, arguments.output, settings.mark, noted, task.formats)
+    return dict(zip(images, pictures, strict=True))
+
+
+def _explain_images(
+    arguments: argparse.Namespace, settings: ImageSettings, pictures: dict[Path, PictureFile]
 ) -> tuple[int, int]:
     """Explain a classifier of images."""
-    pictures = _plan(arguments, settings, images)
     array = plan_file(arguments.save_array, ["npz"], "--save-array")
     citations = plan_file(arguments.cite, ["bib"], "--cite")
     from captum_gmar.attr.papers import cite_methods
@@ -235,177 +239,8 @@ def _run_classifier(
     source = open_source(arguments.model, arguments.size, arguments.device, settings.texts)
     if not arguments.methods and RECOMMENDED in settings.methods and not is_over_one_grid(source):
         settings = settings._replace(methods=(RECOMMENDED,))
-        pictures = _plan(arguments, settings, images)
+        pictures = _plan(arguments, TASKS["CLASSIFICATION"], settings, list(pictures))
     done, failed = explain_images(source, pictures, array, settings)
     if citations is not None and done:
         write_text(citations, cite_methods(settings.methods, f"Images: {done}. {CAPTION}"))
     return done, failed
-
-
-def _plan(arguments: argparse.Namespace, settings: ExplainSettings, images: Sequence[Path]) -> dict[Path, PictureFile]:
-    noted, formats = {"model": _model_path(arguments), **settings._asdict()}, FORMATS + PAGES
-    pictures = plan_pictures(images, arguments.output, _image_mark(settings), noted, formats)
-    return dict(zip(images, pictures, strict=True))
-
-
-def _is_page(arguments: argparse.Namespace) -> bool:
-    return arguments.output is not None and Path(arguments.output).suffix.lower()[1:] in PAGES
-
-
-def _check_page(arguments: argparse.Namespace) -> None:
-    """Raise a CommandError if --output is a page and options do not go with it, as it holds all likely classes."""
-    for name in ("target", "contrast", "tokens", *DRAWING) if _is_page(arguments) else ():
-        if getattr(arguments, name) is not None:
-            option = name.replace("_", "-")
-            raise CommandError(f"--{option} requires a picture, but got a page. Pass another --output.")
-    if arguments.no_proof and not _is_page(arguments):
-        raise CommandError("--no-proof requires a page, but got none. Pass --output page.html.")
-
-
-def _image_mark(settings: ExplainSettings) -> str:
-    """Return the end of the pictures' names."""
-    parts = ["of", *settings.texts] if settings.texts else []
-    if isinstance(settings.target, str):
-        parts.append(settings.target)
-    elif settings.target.classes > 1 and not settings.texts:
-        parts.append(str(settings.target))
-    if settings.contrast is not None:
-        parts.append(f"rather than {settings.contrast}")
-    if settings.tokens:
-        starts = (f"{part[0]} {part[1]}" if isinstance(part, tuple) else part for part in settings.tokens)
-        parts.append(f"from {' and '.join(starts)}")
-    parts += [f"{name} {value:g}" for name in ("size", "width") if (value := getattr(settings, name)) is not None]
-    if settings.share_scale:
-        parts.append("one scale")
-    several = len(settings.methods) > 1
-    mark = comparison_mark("comparison", settings.methods) if several else settings.methods[0]
-    return "-".join(filter(None, [mark, picture_mark(*parts)]))
-
-
-def _model_path(arguments: argparse.Namespace) -> Path | None:
-    return Path(arguments.model) if arguments.model else None
-
-
-def _other_task(arguments: argparse.Namespace) -> "VisionTask | None":
-    """Return the model's task; None if that is to classify images."""
-    if not arguments.model or arguments.text:
-        _check_without(arguments, TASK_OPTIONS, "the model classifies images")
-        return None
-    from captum_gmar.classifier.vision_task import VisionTask, find_task
-    from captum_gmar.cli.sources import HUB_SECONDS
-
-    task = find_task(arguments.model, HUB_SECONDS)
-    others = [option for option, name in TASK_OPTIONS.items() if name != task.name]
-    _check_without(arguments, others, f"the model {task.value}")
-    return None if task is VisionTask.CLASSIFICATION else task
-
-
-def _run_task(arguments: argparse.Namespace, task: "VisionTask", inputs: Sequence[Path]) -> tuple[int, int]:
-    """Explain a model with another task; return how many inputs were explained and how many failed."""
-    if tuple(arguments.methods or [RECOMMENDED]) != (RECOMMENDED,):
-        raise CommandError(
-            f"--methods must be {RECOMMENDED} for a model that {task.value}, as no other is defined for it, but got "
-            f"{', '.join(arguments.methods)}."
-        )
-    others = ["tokens", "passes", "save_array", "size", "batch_size", *DRAWING]
-    others += [] if task.name in FOLDERS_OF else ["contrast"]
-    _check_without(arguments, others, f"the model {task.value}")
-    if isinstance(arguments.target, Top):
-        raise CommandError(f"--target must be a class: the model {task.value}, but got top{arguments.target.classes}.")
-    from captum_gmar.classifier.loading import choose_device
-    from captum_gmar.classifier.vision_task import load_for_task
-    from captum_gmar.cli.explain_tasks import TaskSettings, explain_inputs
-    from captum_gmar.cli.sources import HUB_SECONDS
-
-    given = {name: getattr(arguments, name) for name in MARKS if getattr(arguments, name) is not None}
-    if "mask" in given:
-        given["mask"] = Path(given["mask"])
-    formats = FORMATS + FILMS * (task.name == "VIDEO")
-    mark = "-".join(filter(None, [RECOMMENDED, _task_mark(given)]))
-    settings = TaskSettings(**given)
-    noted = {"model": _model_path(arguments), **settings._asdict()}
-    pictures = plan_pictures(inputs, arguments.output, mark, noted, formats)
-    device = choose_device(arguments.device)
-    classifier = load_for_task(arguments.model, task, device=device, patience=HUB_SECONDS)
-    return explain_inputs(classifier, task, dict(zip(inputs, pictures, strict=True)), settings)
-
-
-def _task_mark(given: Mapping[str, Any]) -> str:
-    """Return the end of the pictures' names for the settings that are given."""
-    values = {name: value.stem if name == "mask" else value for name, value in given.items()}
-    texts = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
-    return picture_mark(*(f"{word} {texts[name]}".strip() for name, word in MARKS.items() if name in texts))
-
-
-def _check_without(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    given = [name for name in names if getattr(arguments, name) is not None]
-    if given:
-        raise CommandError(f"--{given[0].replace('_', '-')} requires another model, but {why}. Remove it.")
-
-
-def _explain_prompt(arguments: argparse.Namespace, images: Sequence[Path]) -> tuple[int, int]:
-    """Explain the answers of a model to a prompt, or its transcripts; return the numbers of explained and failed."""
-    _check_answer(arguments)
-    question = {name: getattr(arguments, name) for name in ("prompt", "answer", "contrast")}
-    question["prompt"] = question["prompt"] or ""
-    contrast = "" if arguments.contrast is None else f"rather than {arguments.contrast}"
-    mark = f"answer-{picture_mark(question['prompt'], arguments.answer or '', contrast)}".rstrip("-")
-    formats = PAGES + FILMS * bool(question["prompt"])  # films are of pictures
-    pages = plan_pictures(images, arguments.output, mark, {"model": _model_path(arguments), **question}, formats)
-    from captum_gmar.cli.explain_answers import PromptSettings, explain_answers
-    from captum_gmar.cli.sources import open_answering
-
-    source = open_answering(arguments.model, arguments.device)
-    return explain_answers(source, dict(zip(images, pages, strict=True)), PromptSettings(**question))
-
-
-def _check_answer(arguments: argparse.Namespace) -> None:
-    """Raise a CommandError if options do not go with the words of an answer, or with one another."""
-    others = ["methods", "target", "text", "tokens", "passes", "save_array", "no_proof", "size", "batch_size"]
-    others += [*DRAWING, *TASK_OPTIONS]
-    given = [name for name in others if getattr(arguments, name) is not None]
-    if given:
-        what = "--prompt, which" if arguments.prompt is not None else "a model of speech, which"
-        raise CommandError(f"--{given[0].replace('_', '-')} cannot be combined with {what} has every word. Remove it.")
-    if arguments.prompt is not None and not arguments.prompt.strip():
-        raise CommandError(f"--prompt must be text, but got {arguments.prompt!r}.")
-    if arguments.contrast is not None:
-        if arguments.answer is None:
-            raise CommandError("--contrast requires --answer, whose words it is set against, but got none. Pass both.")
-        if arguments.contrast.split() == arguments.answer.split():
-            raise CommandError(f"--contrast must differ from --answer, but got {arguments.contrast!r} for both.")
-
-
-def _default_target(arguments: argparse.Namespace) -> Top:
-    """Return all texts, if one method can tell them apart; else the most likely class."""
-    if _is_page(arguments):
-        return MOST_LIKELY
-    texts = len(set(arguments.text or ())) - (arguments.contrast is not None)
-    names = arguments.methods or [RECOMMENDED]
-    reads_class = len(names) == 1 and METHODS[names[0]].reads_class
-    return Top(texts) if reads_class and texts > 1 else MOST_LIKELY
-
-
-def _default_methods(arguments: argparse.Namespace, target: Top | str) -> tuple[str, ...]:
-    """Return the recommended method and GMAR, or the one that takes the options."""
-    if arguments.tokens:
-        return (GMAR,)
-    is_of_classes = isinstance(target, Top) and target.classes > 1
-    return (RECOMMENDED,) if is_of_classes or arguments.passes else EXPLAINED
-
-
-def _image_settings(arguments: argparse.Namespace) -> ExplainSettings:
-    target = _default_target(arguments) if arguments.target is None else arguments.target
-    return ExplainSettings(
-        methods=with_passes(arguments.methods or _default_methods(arguments, target), arguments.passes),
-        target=target,
-        contrast=arguments.contrast,
-        tokens=tuple(dict.fromkeys(arguments.tokens or ())),
-        texts=tuple(dict.fromkeys(arguments.text or ())),
-        with_heads=arguments.save_array is not None,
-        batch_size=arguments.batch_size or ExplainSettings._field_defaults["batch_size"],
-        size=arguments.size,
-        share_scale=arguments.share_scale,
-        width=arguments.width,
-        with_proof=_is_page(arguments) and not arguments.no_proof,
-    )

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from captum_gmar.classifier.loading import quiet
+from captum_gmar.cli.explain_settings import PromptSettings
 from captum_gmar.cli.image_report import seen_sound_lines
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.sources import AnswerSource
@@ -18,14 +18,6 @@ from captum_gmar.visualization import compose_film
 from captum_gmar.vlm.evidence import AnswerEvidence
 
 SECONDS_A_WORD = 0.7
-
-
-class PromptSettings(NamedTuple):
-    """The prompt, empty for speech, the answer if it is given, and its contrast."""
-
-    prompt: str
-    answer: str | None = None
-    contrast: str | None = None
 
 
 def explain_answers(

@@ -15,8 +15,9 @@ from captum_gmar.attr.explainer import Explainer
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.classifier import find_class
 from captum_gmar.classifier.photo_frame import PhotoView
+from captum_gmar.cli.explain_settings import ImageSettings
 from captum_gmar.cli.image_report import ExplainedImage, Question, arrays, draw_picture, seen_lines, summary_text
-from captum_gmar.cli.options import ExplainSettings, Top
+from captum_gmar.cli.options import Top
 from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.sources import Source
 from captum_gmar.cli.terminal import CommandError, heartbeat, print_text, report
@@ -31,9 +32,7 @@ Pictures = Mapping[Path, PictureFile]
 ImagePixels = tuple[Path, Tensor]  # (1, channels, height, width)
 
 
-def explain_images(
-    source: Source, pictures: Pictures, array: Path | None, settings: ExplainSettings
-) -> tuple[int, int]:
+def explain_images(source: Source, pictures: Pictures, array: Path | None, settings: ImageSettings) -> tuple[int, int]:
     """Explain images and write their pictures and, if requested, their arrays; return how many were explained and
     failed.
     """
@@ -59,7 +58,7 @@ def is_over_one_grid(source: Source) -> bool:
 class ExplainWork:
     """A model, a question to it, and the results so far."""
 
-    def __init__(self, source: Source, pictures: Pictures, settings: ExplainSettings) -> None:
+    def __init__(self, source: Source, pictures: Pictures, settings: ImageSettings) -> None:
         self.classifier = source.classifier
         self.read = source.read
         self.pictures = pictures
@@ -180,7 +179,7 @@ class ExplainWork:
         self.failed += 1
 
 
-def _question(settings: ExplainSettings, labels: Mapping[int, str]) -> Question:
+def _question(settings: ImageSettings, labels: Mapping[int, str]) -> Question:
     target, contrast = None, None
     if isinstance(settings.target, str):
         target = find_class(settings.target, labels, forms="topK, an index or a label")

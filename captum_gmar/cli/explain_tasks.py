@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.attr.token_evidence import TokenEvidence
 from captum_gmar.classifier import Classifier, find_class, find_object, find_region
-from captum_gmar.classifier.photo_frame import Corners, PhotoView
+from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
-from captum_gmar.classifier.vision_task import VisionTask
+from captum_gmar.cli.explain_settings import TaskSettings
 from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, seen_sound_lines, share_text
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
@@ -30,19 +30,8 @@ Explained: TypeAlias = tuple[list[str], Save]
 """The printed lines of an input, and the function that writes its picture."""
 
 
-class TaskSettings(NamedTuple):
-    """The question to every input."""
-
-    target: str | None = None  # None: the model's surest prediction
-    contrast: str | None = None
-    box: Corners | None = None
-    threshold: float = 0.5
-    mask: Path | None = None
-    point: tuple[float, float] | None = None
-
-
 def explain_inputs(
-    classifier: Classifier, task: VisionTask, pictures: Mapping[Path, PictureFile], settings: TaskSettings
+    classifier: Classifier, task: str, pictures: Mapping[Path, PictureFile], settings: TaskSettings
 ) -> tuple[int, int]:
     """Explain each input and write its picture; return how many were explained and how many failed."""
     failed = 0
@@ -164,8 +153,8 @@ def _picture_texts(path: Path, what: str, unit: str = "place") -> dict[str, Any]
 
 
 EXPLAIN = {
-    VisionTask.DETECTION: _explain_objects,
-    VisionTask.SEGMENTATION: _explain_region,
-    VisionTask.VIDEO: _explain_video,
-    VisionTask.SOUND: _explain_sound,
+    "DETECTION": _explain_objects,
+    "SEGMENTATION": _explain_region,
+    "VIDEO": _explain_video,
+    "SOUND": _explain_sound,
 }

@@ -279,39 +279,6 @@ def names_of(known: Sequence[str]) -> Callable[[str], Sequence[str]]:
     return names
 
 
-class ExplainSettings(NamedTuple):
-    """The question to a classifier of images."""
-
-    methods: tuple[str, ...]
-    target: Top | str = MOST_LIKELY
-    contrast: str | None = None
-    tokens: "tuple[Part, ...]" = ()
-    texts: tuple[str, ...] = ()  # the classes, in place of the model's own
-    with_heads: bool = False  # also compute head importance
-    batch_size: int = 8
-    size: int | None = None  # of the pixels; None: the model's own
-    share_scale: bool | None = None  # one scale for all maps of one unit
-    width: float | None = None  # inches of a picture
-    with_proof: bool = False  # pages remove patches, too
-
-    @property
-    def top(self) -> int:
-        """The number of classes to explain for each image."""
-        return self.target.classes if isinstance(self.target, Top) else 1
-
-    def check(self) -> None:
-        """Check that the methods take the options."""
-        if self.tokens:
-            check_taken("--tokens", self.methods, lambda method: method.takes_tokens)
-        if self.contrast is not None:
-            check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
-        if self.share_scale and self.top == len(self.methods) == 1:
-            raise CommandError("--share-scale requires several maps, but got one method and one class. Remove it.")
-        if self.top > 1:
-            option = f"--target top{self.top}"
-            check_taken(option, self.methods, lambda method: method.reads_class)
-
-
 class CompareSettings(NamedTuple):
     """The settings of a comparison."""
 

@@ -12,7 +12,7 @@ from PIL import Image
 from captum_gmar import demo
 from captum_gmar.classifier import Classifier, choose_device, load_classifier
 from captum_gmar.classifier.loading import quiet
-from captum_gmar.classifier.vision_task import load_answering
+from captum_gmar.classifier.vision_task import VisionTask, load_answering, load_for_task
 from captum_gmar.evaluation.data.data_files import read_examples
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import Subject
@@ -42,6 +42,11 @@ def open_source(model: str | None, size: int | None, device: str, texts: Sequenc
     with demo.model_folder() as folder:
         classifier = load_classifier(folder, size=size, device=place)
     return Source(classifier, lambda path: demo.load_scene(SCENE_SEED).image)
+
+
+def open_for_task(model: str, task: str, device: str) -> Classifier:
+    """Load the model of this name for a task, by the name of that."""
+    return load_for_task(model, VisionTask[task], device=choose_device(device), patience=HUB_SECONDS)
 
 
 class AnswerSource(NamedTuple):
