@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
@@ -29,9 +28,8 @@ def compare_image(
     target = None
     if settings.target is not None:
         target = find_class(settings.target, classifier.labels, forms="top1, an index or a label")
-    photo = source.read(image)
-    pixels = _pixels(classifier, photo, image)
-    comparison, explained = _compare(classifier, pixels, target, settings)
+    photo, pixels = source.open(image)
+    comparison, explained = _compare(classifier, pixels.to(classifier.device), target, settings)
     title = f"{readable_name(image.name)}: {explained}"
     view = classifier.view(photo, pixels[0])
     figure = comparison.visualize(view.photo, crop=view.crop, title=title, use_pyplot=False)
@@ -43,15 +41,6 @@ def compare_image(
         lines.append(f"  table      {readable_name(table)}")
     print_text("\n".join([*lines, "", comparison.to_markdown()]))
     return comparison
-
-
-def _pixels(classifier: Classifier, photo: Image.Image, path: Path) -> Tensor:
-    try:
-        return classifier.pixel_values(photo).to(classifier.device)
-    except ValueError as error:
-        raise CommandError(
-            f"{readable_name(path)} cannot be read by the image processor: {error}. Convert it."
-        ) from error
 
 
 def _compare(

@@ -183,10 +183,5 @@ def _settings(arguments: argparse.Namespace, subject: "Subject") -> "EvaluationS
         metrics=metrics,
         removals=arguments.removal,
         target=arguments.target or ("predicted" if arguments.data else "label"),
-        steps=arguments.steps,
-        seed=arguments.seed,
-        limit=arguments.limit,
-        part=arguments.part,
-        batch_size=arguments.batch_size,
-        precision=arguments.precision,
+        **{name: getattr(arguments, name) for name in ("steps", "seed", "limit", "part", "batch_size", "precision")},
     )

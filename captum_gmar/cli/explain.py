@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, EXPLAINED, GMAR, METHODS, RECOMMENDED
-from captum_gmar.cli.explain_settings import TASKS, ImageSettings, Task
+from captum_gmar.cli.explain_settings import TASKS, ImageSettings, PromptSettings, Task
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     TOKEN_FORMS,
@@ -190,17 +190,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
         pictures = _plan(arguments, task, settings, images)
         if name == "CLASSIFICATION":
             done, failed = _explain_images(arguments, settings, pictures)
-        elif name in ("PROMPT", "SPEECH"):
-            from captum_gmar.cli.explain_answers import explain_answers
-            from captum_gmar.cli.sources import open_answering
-
-            done, failed = explain_answers(open_answering(arguments.model, arguments.device), pictures, settings)
         else:
-            from captum_gmar.cli.explain_tasks import explain_inputs
-            from captum_gmar.cli.sources import open_for_task
-
-            classifier = open_for_task(arguments.model, name, arguments.device)
-            done, failed = explain_inputs(classifier, name, pictures, settings)
+            done, failed = _explain_others(arguments, name, settings, pictures)
     return done, failed + missing
 
 
@@ -244,3 +235,15 @@ def _explain_images(
     if citations is not None and done:
         write_text(citations, cite_methods(settings.methods, f"Images: {done}. {CAPTION}"))
     return done, failed
+
+
+def _explain_others(
+    arguments: argparse.Namespace, name: str, settings: Any, pictures: dict[Path, PictureFile]
+) -> tuple[int, int]:
+    """Explain a model with another task, input by input."""
+    from captum_gmar.cli.explain_tasks import EXPLAIN, explain_inputs
+    from captum_gmar.cli.sources import open_for_task
+
+    source = open_for_task(name, arguments.model, arguments.device)
+    what = "page" if isinstance(settings, PromptSettings) else "picture"
+    return explain_inputs(lambda path: EXPLAIN[name](source, path, settings), pictures, what)

@@ -59,8 +59,7 @@ class ExplainWork:
     """A model, a question to it, and the results so far."""
 
     def __init__(self, source: Source, pictures: Pictures, settings: ImageSettings) -> None:
-        self.classifier = source.classifier
-        self.read = source.read
+        self.source, self.classifier = source, source.classifier
         self.pictures = pictures
         self.with_heads, self.with_proof = settings.with_heads, settings.with_proof
         self.question = _question(settings, self.classifier.labels)
@@ -97,15 +96,11 @@ class ExplainWork:
 
     def _read(self, path: Path) -> Tensor | None:
         try:
-            image = self.read(path)
-            pixels = self.classifier.pixel_values(image)
-            self._photos[path] = image
-            return pixels
-        except OSError as error:
+            self._photos[path], pixels = self.source.open(path)
+        except (OSError, ValueError) as error:
             self._fail(error)
-        except ValueError as error:
-            self._fail(f"{readable_name(path)} cannot be read by the model's image processor: {error}. Save it as RGB.")
-        return None
+            return None
+        return pixels
 
     def _explain(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
         """Return the explained images with their pixel values. If a batch fails, explain its images one by one."""

@@ -1,29 +1,35 @@
-"""The work of ``captum-gmar explain`` on models that detect, segment, or classify videos or sounds."""
+"""The work of ``captum-gmar explain`` on models that detect, segment, classify videos or sounds, or answer in words."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.attr.token_evidence import TokenEvidence
 from captum_gmar.classifier import Classifier, find_class, find_object, find_region
+from captum_gmar.classifier.loading import quiet
 from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
-from captum_gmar.cli.explain_settings import TaskSettings
+from captum_gmar.cli.explain_settings import PromptSettings, TaskSettings
 from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, seen_sound_lines, share_text
 from captum_gmar.cli.paths import FILMS, PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.images import read_image
 from captum_gmar.files.names import readable_name
 from captum_gmar.files.videos import save_film
-from captum_gmar.files.writing import save_picture
+from captum_gmar.files.writing import save_picture, write_page
+from captum_gmar.inspection._html import model_name
+from captum_gmar.inspection.answer_page import AnswerPage
 from captum_gmar.visualization import compose_film, visualize_attribution, visualize_spectrogram, visualize_video
+from captum_gmar.vlm.evidence import AnswerEvidence
 
 METHOD = METHODS[RECOMMENDED]
+SECONDS_A_WORD = 0.7  # of a film of an answer
 METHOD_LINE = f"  method     {METHOD.name}"
 Save: TypeAlias = Callable[[PictureFile], None]
 Explained: TypeAlias = tuple[list[str], Save]
@@ -31,13 +37,13 @@ Explained: TypeAlias = tuple[list[str], Save]
 
 
 def explain_inputs(
-    classifier: Classifier, task: str, pictures: Mapping[Path, PictureFile], settings: TaskSettings
+    explain: Callable[[Path], Explained], pictures: Mapping[Path, PictureFile], what: str = "picture"
 ) -> tuple[int, int]:
-    """Explain each input and write its picture; return how many were explained and how many failed."""
+    """Explain each input and write its picture, or what it is; return how many were explained and how many failed."""
     failed = 0
     for path, picture in pictures.items():
         try:
-            lines, save = EXPLAIN[task](classifier, path, settings)
+            lines, save = explain(path)
             picture.path.parent.mkdir(parents=True, exist_ok=True)
             save(picture)
         except OSError as error:
@@ -47,7 +53,7 @@ def explain_inputs(
             failed += 1
             report(f"{readable_name(path)}: {error}")
         else:
-            print_text("\n".join([readable_name(path), *lines, f"  picture    {readable_name(picture.path)}"]))
+            print_text("\n".join([readable_name(path), *lines, f"  {what:<9}  {readable_name(picture.path)}"]))
     return len(pictures) - failed, failed
 
 
@@ -152,9 +158,37 @@ def _picture_texts(path: Path, what: str, unit: str = "place") -> dict[str, Any]
     return {"title": title, "label": label, "note": METHOD.caveat, "use_pyplot": False}
 
 
-EXPLAIN = {
+def _explain_answer(
+    source: tuple[AnswerEvidence, Callable[[Path], Image.Image]], path: Path, settings: PromptSettings
+) -> Explained:
+    """Ask the model about an image, or a sound where there is no prompt, and explain every word."""
+    evidence, read = source
+    picture, sound = (read(path), None) if settings.prompt else (None, path)
+    with quiet():
+        attribution = evidence.attribute(*settings, images=picture, sound=sound, with_gains=True)
+    answer, contrast, heard = "".join(attribution.tokens).strip(), attribution.contrast, attribution.sound
+    lines = [f"  answer     {answer}", *([] if contrast is None else [f"  contrast   {contrast}"])]
+    if heard is not None:
+        lines += seen_sound_lines(heard, len(heard.samples) / heard.sampling_rate)
+
+    def save(file: PictureFile) -> None:
+        if picture is not None and file.path.suffix[1:].lower() in FILMS:
+            words = attribution.words()
+            said = [" ".join(words.tokens[: count + 1]) for count in range(len(words.tokens))]
+            film = compose_film(100 * words.picture_relevance().float(), picture, said, moments=words.tokens)
+            save_film(film, file.path, SECONDS_A_WORD, file.note)
+        else:
+            page = AnswerPage(attribution, picture or (), settings.prompt, model_name(evidence.model))
+            write_page(file.path, page.html, file.note)
+
+    return lines, save
+
+
+EXPLAIN: dict[str, Callable[[Any, Path, Any], Explained]] = {
     "DETECTION": _explain_objects,
     "SEGMENTATION": _explain_region,
     "VIDEO": _explain_video,
     "SOUND": _explain_sound,
+    "SPEECH": _explain_answer,
+    "PROMPT": _explain_answer,
 }

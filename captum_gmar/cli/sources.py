@@ -17,6 +17,7 @@ from captum_gmar.evaluation.data.data_files import read_examples
 from captum_gmar.evaluation.data.example import Example
 from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.files.images import read_image
+from captum_gmar.files.names import readable_name
 
 SCENE_SEED = 3
 ASKED_SEED = 600_011  # a scene of two objects
@@ -32,6 +33,14 @@ class Source(NamedTuple):
     classifier: Classifier
     read: Callable[[Path], Image.Image]
 
+    def open(self, path: Path) -> tuple[Image.Image, torch.Tensor]:
+        """Return an image and its pixel values (1, channels, height, width)."""
+        image = self.read(path)
+        try:
+            return image, self.classifier.pixel_values(image)
+        except ValueError as error:
+            raise ValueError(f"{readable_name(path)}: the model's image processor cannot take it: {error}") from error
+
 
 def open_source(model: str | None, size: int | None, device: str, texts: Sequence[str] = ()) -> Source:
     """Load the model of this name, with these classes, or the built-in model and scene; images are read from paths."""
@@ -44,27 +53,23 @@ def open_source(model: str | None, size: int | None, device: str, texts: Sequenc
     return Source(classifier, lambda path: demo.load_scene(SCENE_SEED).image)
 
 
-def open_for_task(model: str, task: str, device: str) -> Classifier:
-    """Load the model of this name for a task, by the name of that."""
-    return load_for_task(model, VisionTask[task], device=choose_device(device), patience=HUB_SECONDS)
+def open_for_task(task: str, model: str | None, device: str) -> Any:
+    """Load the model of this name for a task, by the name of that.
 
+    Of a model that answers, or of the built-in one, return its evidence, and the function that reads the image of a
+    path.
+    """
+    from captum_gmar.vlm.evidence import AnswerEvidence
 
-class AnswerSource(NamedTuple):
-    """A model that answers about pictures, its processor, and the function that reads the image of a path."""
-
-    model: Any
-    processor: Any
-    read: Callable[[Path], Image.Image]
-
-
-def open_answering(model: str | None, device: str) -> AnswerSource:
-    """Load the model of this name for image files; without a name, the built-in model and scene."""
-    if model is None:
-        with quiet():
-            answering, processor = demo.load_answering_model(), demo.load_answering_processor()
-        scene = demo.load_scene(ASKED_SEED, objects=2).image
-        return AnswerSource(answering.to(choose_device(device)), processor, lambda path: scene)
-    return AnswerSource(*load_answering(model, device=choose_device(device), patience=HUB_SECONDS), read_image)
+    place = choose_device(device)
+    if task not in ("PROMPT", "SPEECH"):
+        return load_for_task(str(model), VisionTask[task], device=place, patience=HUB_SECONDS)
+    if model is not None:
+        return AnswerEvidence(*load_answering(model, device=place, patience=HUB_SECONDS)), read_image
+    with quiet():
+        answering, processor = demo.load_answering_model(), demo.load_answering_processor()
+    scene = demo.load_scene(ASKED_SEED, objects=2).image
+    return AnswerEvidence(answering.to(place), processor), lambda path: scene
 
 
 @contextmanager

@@ -162,8 +162,8 @@ def measure_methods(
     pixels = _read_pixels(classifier, image)
     methods: dict[str, Method] = {}
     for name in question.methods:
-        method = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
-        methods[name] = method if question.contrast is None else partial(_rather, method, question.contrast)
+        method: Any = METHODS[name].load()(classifier.model, forward_func=classifier.logits)
+        methods[name] = method if question.contrast is None else partial(method.attribute, contrast=question.contrast)
     comparison = compare(
         *(classifier.model, pixels, methods, question.target),
         forward_func=classifier.logits,
@@ -233,11 +233,6 @@ def _sentence(title: str, share: float | None, name: str, relevance: Tensor) -> 
 def _in_unit(name: str, relevance: Tensor) -> Tensor:
     """Return relevance in the unit of the method's label."""
     return 100 * relevance if METHODS[name].share else relevance
-
-
-def _rather(method: Any, contrast: int, inputs: Tensor, target: Any) -> Tensor:
-    attributions: Tensor = method.attribute(inputs, target=target, contrast=contrast)
-    return attributions
 
 
 def _read_pixels(classifier: Classifier, image: Image.Image) -> Tensor:
