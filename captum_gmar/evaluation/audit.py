@@ -74,8 +74,7 @@ def audit(
     known = find_classes(labels, subject.classifier.labels, "the data's label")
     numbers = sample_numbers(len(subject.examples), limit, seed)
     size = images_at_once(subject.device)
-    preparation = subject.preparation(lambda example: None)
-    batches = Batches(subject.examples, preparation, subject.device, size, place.listener.note)
+    batches = Batches(subject, lambda example: None, size, place.listener.note)
     explainer = Explainer([method], subject.classifier.model, subject.classifier.logits)
     with start_run(place, {**subject.fingerprints(), "method": method}) as folder:
         work = partial(_measure, subject, explainer, known)

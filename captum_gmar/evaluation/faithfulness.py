@@ -40,9 +40,8 @@ class Faithfulness:
         self.model = classifier.model
         self.device = subject.device
         self.sheet = subject.sheet
-        prepare = subject.preparation(subject.targets(settings.target))
         batch_size = settings.batch_size or images_at_once(self.device)
-        self.batches = Batches(subject.examples, prepare, self.device, batch_size, note)
+        self.batches = Batches(subject, subject.targets(settings.target), batch_size, note)
         self.measures = Measures(
             metrics=settings.metrics or (),
             removals={name: self._removal(name, settings.seed) for name in settings.removals},

@@ -47,7 +47,9 @@ class EvaluationSettings:
             if getattr(self, option) == ():
                 raise ValueError(f"{option} must be at least one name, but got none.")
         for option, choices in (("target", TARGETS), ("precision", PRECISIONS)):
-            _check_choice(getattr(self, option), choices, option)
+            if getattr(self, option) not in choices:
+                wanted = " or ".join(map(repr, choices))
+                raise ValueError(f"{option} must be {wanted}, but got {getattr(self, option)!r}.")
         _check_numbers(self.seed, steps=self.steps, limit=self.limit, batch_size=self.batch_size)
 
     def as_numbers_depend(self) -> Mapping[str, Any]:
@@ -93,11 +95,6 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     if pixels is not None and steps > patches:
         raise ValueError(f"steps must be at most the number of patches, {patches}, but got {steps}.")
     return replace(settings, metrics=metrics, steps=steps)
-
-
-def _check_choice(value: object, choices: tuple[str, ...], option: str) -> None:
-    if value not in choices:
-        raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}, but got {value!r}.")
 
 
 def _check_numbers(seed: object, **counts: object) -> None:

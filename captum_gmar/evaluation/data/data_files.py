@@ -2,6 +2,7 @@
 
 import csv
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,13 +59,10 @@ def _is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("state.json", "dataset_info.json", "dataset_dict.json"))
 
 
-def _class_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def _folder_examples(folder: Path) -> list[Example]:
     """Return the images in class subfolders; where there are none, those in the folder itself."""
-    labelled = [(place.name, image) for place in _class_folders(folder) for image in list_images(place)]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    labelled = [(place.name, image) for place in folders for image in list_images(place)]
     if not labelled:
         return [Example(path.name, None, partial(read_image, path), files=(path,)) for path in list_images(folder)]
     return [
@@ -76,7 +74,7 @@ def _table_example(record: Mapping[str, Any], table: Path) -> Example:
     """Return the example of a row; its paths are absolute or relative to the table."""
     path = next((record[name] for name in PATH_NAMES if record.get(name)), None)
     if not isinstance(path, str):
-        raise ValueError(f"{table}: a record must have a path, but got {_record_text(record)}.")
+        raise ValueError(f"{table}: a record must have a path, but got {reprlib.repr(dict(record))}.")
     mask = record.get("mask") or None
     image_file, mask_files = table.parent / path, [] if mask is None else [table.parent / str(mask)]
     return Example(
@@ -147,8 +145,3 @@ def _check_distinct(examples: Sequence[Example], data: Path) -> None:
         if example.name in seen:
             raise ValueError(f"{data}: every image must be named once, but got {example.name!r} again.")
         seen.add(example.name)
-
-
-def _record_text(record: Mapping[str, Any]) -> str:
-    text = repr(dict(record))
-    return text if len(text) <= 80 else f"{text[:80]}…"

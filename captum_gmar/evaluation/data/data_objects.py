@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captum_gmar.engine.models.patch_grid import frame_count
 from captum_gmar.evaluation.data.data_files import read_examples, row_examples
 from captum_gmar.evaluation.data.example import Example, boxes_from, label_from
-from captum_gmar.evaluation.data.subject import GivenClassifier, Subject, VideoClassifier, lay_on_sheet, takes_videos
+from captum_gmar.evaluation.data.subject import GivenClassifier, Subject, VideoClassifier, lay_on_sheet
 from captum_gmar.files.images import read_image, to_rgb
 
 _FORMS = "(image or pixel values, label, boxes or mask), or dictionaries of image or pixel_values, label, boxes, mask"
@@ -42,7 +43,7 @@ def make_subject(
 ) -> Subject:
     """Return model and data, from the arguments of :func:`captum_gmar.evaluate`."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    if not takes_videos(model):
+    if not frame_count(model):
         classifier = GivenClassifier(model, processor, forward_func=forward_func)
         return Subject(classifier, examples_from(data), name, data_name(data))
     video_classifier = VideoClassifier(model, processor, forward_func=forward_func)

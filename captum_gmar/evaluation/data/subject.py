@@ -1,11 +1,11 @@
 """A model and the examples that it is measured on."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,15 +21,6 @@ from captum_gmar.metrics.video_layout import VIDEO_DIMS, Sheet
 TARGETS = ("predicted", "label")
 
 _NOT_READ = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype")  # of a configuration
-
-
-class Preparation(NamedTuple):
-    """Functions from images to inputs of the model."""
-
-    pixels: Callable[[Image.Image], Tensor]  # (1, C, H, W)
-    mask: Callable[[Image.Image], Tensor]  # of a black and white image: boolean (H, W), True on the object
-    target: Callable[[Example], int | None]  # the class that is explained; None: the predicted one
-    logits: Callable[[Tensor], Tensor]  # (N, C, H, W) → (N, classes)
 
 
 @dataclass(frozen=True)
@@ -54,11 +45,6 @@ class Subject:
     def device(self) -> torch.device:
         """Device of the model."""
         return next((parameter.device for parameter in self.classifier.model.parameters()), torch.device("cpu"))
-
-    def preparation(self, target: Callable[[Example], int | None]) -> Preparation:
-        """Return functions from images to inputs of the model; ``target`` returns the class that is explained."""
-        classifier = self.classifier
-        return Preparation(classifier.pixel_values, classifier.mask, target, classifier.logits)
 
     def targets(self, target: str) -> Callable[[Example], int | None]:
         """Return a function from an example to the class that is explained: None for the predicted one."""
@@ -134,11 +120,8 @@ def _weights(model: nn.Module) -> Iterator[bytes]:
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     read = {name: value for name, value in settings.items() if name not in _NOT_READ}
     yield json.dumps([type(model).__name__, read], sort_keys=True, default=str).encode()
-    yield from _bytes(model.state_dict().values())
-
-
-def _bytes(tensors: Iterable[Tensor]) -> Iterator[bytes]:
-    return (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
+    for tensor in model.state_dict().values():
+        yield tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 @dataclass(frozen=True)
@@ -160,11 +143,6 @@ class VideoClassifier(GivenClassifier):
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits (N, classes) of sheets."""
         return super().logits(self.sheet.to_videos(pixels))
-
-
-def takes_videos(model: nn.Module) -> bool:
-    """Return whether the config of a model says that it takes videos."""
-    return bool(frame_count(model))
 
 
 def lay_on_sheet(example: Example, sheet: Sheet) -> Example:

@@ -56,7 +56,7 @@ class MosaicMaker:
 
     def _others(self, number: int, target: int, generator: torch.Generator) -> list[Tensor]:
         """Return images (C, H, W) of three other classes, or as many as there are."""
-        order = torch.randperm(len(self.batches.examples), generator=generator).tolist()
+        order = torch.randperm(len(self.batches.subject.examples), generator=generator).tolist()
         classes, images = {target}, list[Tensor]()
         for image, label in self._read_finite([other for other in order if other != number][:_TRIED]):
             if label not in classes:
@@ -73,7 +73,7 @@ class MosaicMaker:
                 read = self.batches.read(number)
             except (OSError, ValueError):
                 continue
-            pixels = read.pixels.to(self.batches.device)
+            pixels = read.pixels.to(self.batches.subject.device)
             if not torch.isfinite(pixels).all():
                 continue
             if read.target is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_gmar.attr.patch_relevance import FAILURES
 from captum_gmar.evaluation.data.example import Example, Identity
-from captum_gmar.evaluation.data.subject import Preparation, Subject
+from captum_gmar.evaluation.data.subject import Subject
 from captum_gmar.evaluation.runs.journal import Record
 from captum_gmar.metrics.curves import Ends
 
@@ -69,9 +69,8 @@ Measure: TypeAlias = Callable[[Examples, int], list[Value]]
 class Batches:
     """Batches of examples."""
 
-    examples: Sequence[Example]  # all of the data
-    prepare: Preparation
-    device: torch.device
+    subject: Subject
+    target: Callable[[Example], int | None]  # the class that is explained; None: the predicted one
     batch_size: int  # images in a pass of the model, halved when memory does not suffice
     note: Callable[[str], None]  # hears of that
     any_done: bool = False  # whether any example was ever finished; if not, the model may be to blame for failures
@@ -102,31 +101,33 @@ class Batches:
 
     def read(self, number: int) -> ReadExample:
         """Read an example."""
-        example = self.examples[number]
+        example = self.subject.examples[number]
         identity = example.identity()
         image = example.read()
-        pixels = image if isinstance(image, Tensor) else self.prepare.pixels(image)
+        pixels = image if isinstance(image, Tensor) else self.subject.classifier.pixel_values(image)
         mask = self._mask(example, image, pixels)
-        return ReadExample(number, identity, pixels, mask, self.prepare.target(example))
+        return ReadExample(number, identity, pixels, mask, self.target(example))
 
     def _mask(self, example: Example, image: Image.Image | Tensor, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[2:]
-        if isinstance(image, Tensor):
-            mask = example.read_mask(width, height)
-            return torch.zeros(height, width, dtype=torch.bool) if mask is None else _to_tensor(mask)
-        mask = example.read_mask(*image.size)
-        return torch.zeros(height, width, dtype=torch.bool) if mask is None else self.prepare.mask(mask)
+        mask = example.read_mask(*((width, height) if isinstance(image, Tensor) else image.size))
+        if mask is None:
+            return torch.zeros(height, width, dtype=torch.bool)
+        return torch.from_numpy(np.array(mask)) > 0 if isinstance(image, Tensor) else self.subject.classifier.mask(mask)
 
     def _join(self, read: Sequence[ReadExample]) -> Examples:
         """Join examples of one size, with their given targets or else the predicted ones."""
-        pixels = torch.cat([example.pixels for example in read]).to(self.device)
-        masks = torch.stack([example.mask for example in read]).to(self.device)
+        device = self.subject.device
+        pixels = torch.cat([example.pixels for example in read]).to(device)
+        masks = torch.stack([example.mask for example in read]).to(device)
         given = [-1 if example.target is None else example.target for example in read]
-        targets = torch.tensor(given, device=self.device)
+        targets = torch.tensor(given, device=device)
         if -1 in given:
             with torch.no_grad():
-                parts = [self.prepare.logits(part).argmax(-1) for part in torch.split(pixels, self.batch_size)]
-            targets = torch.where(targets < 0, torch.cat(parts).to(self.device), targets)
+                parts = [
+                    self.subject.classifier.logits(part).argmax(-1) for part in torch.split(pixels, self.batch_size)
+                ]
+            targets = torch.where(targets < 0, torch.cat(parts).to(device), targets)
         numbers, identities = [example.number for example in read], [example.identity for example in read]
         return Examples(numbers, identities, pixels, targets, masks)
 
@@ -154,23 +155,19 @@ class Batches:
                     raise
                 self.batch_size //= 2
                 self.note(f"out of memory: going on with {self.batch_size} images at once")
-            if self.device.type != "cpu":
-                torch.get_device_module(self.device).empty_cache()
+            if self.subject.device.type != "cpu":
+                torch.get_device_module(self.subject.device).empty_cache()
 
     def _skip(self, number: int, error: Exception) -> Skipped:
-        example, reason = self.examples[number], " ".join(str(error).split())
+        example, reason = self.subject.examples[number], " ".join(str(error).split())
         for place in (example.name, *example.files):  # reports put the name before the reason
             reason = reason.removeprefix(f"{place}: ").removeprefix(f"{place} ")
         return Skipped(number, example.name, reason)
 
 
-def _to_tensor(mask: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(mask)) > 0
-
-
 def first_pixels(subject: Subject, numbers: Sequence[int]) -> Tensor | None:
     """Return (1, C, H, W) of the first of these images that can be read; None if none can."""
-    batches = Batches(subject.examples, subject.preparation(lambda example: 0), subject.device, 1, print)
+    batches = Batches(subject, lambda example: 0, 1, print)
     for number in numbers:
         try:
             return batches.read(number).pixels

@@ -93,7 +93,7 @@ class Run:
         progress. Return all that is kept in the first process, nothing in others, and in every process what was
         skipped.
         """
-        journal, examples = self.folder / JOURNAL, self.batches.examples
+        journal, examples = self.folder / JOURNAL, self.batches.subject.examples
         kept = Kept({}, [], [])
 
         def find_missing() -> tuple[dict[Methods, set[int]], bool]:

@@ -1,11 +1,14 @@
 """Metrics that run a method again, on mosaics, and control maps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from captum_gmar import GMARAttribution
 from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.measurement.rerun_metrics import MosaicMaker
 from captum_gmar.metrics import grid_pointing_game, random_map
 from evaluation.measuring import PATCH, examples, measure, pixels_of, results, values, values_of
 
@@ -46,3 +49,19 @@ def test_random_maps_belong_to_the_example(make):
     assert values_of(results(batch)[1])[key] == pytest.approx(values_of(results(single)[0])[key], abs=1e-6)
     maps = [random_map(torch.zeros(1, 3, 32, 32), seed, PATCH) for seed in (2, 5)]
     assert not torch.equal(*maps)
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf])
+def test_an_image_that_is_damaged_stands_in_no_mosaic(damage):
+    damaged = {1: damage, 4: damage}
+    pixels = [torch.full((1, 3, 8, 8), damaged.get(number, float(number))) for number in range(6)]
+    reads = [SimpleNamespace(pixels=image, target=number) for number, image in enumerate(pixels)]
+    subject = SimpleNamespace(examples=range(6), device=torch.device("cpu"))
+    batches = SimpleNamespace(subject=subject, read=reads.__getitem__)
+    whole = [0, 2, 3, 5]
+    examples = SimpleNamespace(
+        numbers=whole, targets=torch.tensor(whole), pixels=torch.cat([pixels[number] for number in whole])
+    )
+    found = MosaicMaker(batches, lambda inputs: inputs, seed=0).make(examples)
+    assert found.indices == [0, 1, 2, 3]
+    assert all(set(mosaic.unique().tolist()) == {0, 2, 3, 5} for mosaic in found.pixels)
