@@ -15,6 +15,15 @@ from PIL import Image
 
 USUAL = "comparison-token-evidence-gmar-l1"  # what pictures of `explain` are named by without --methods
 
+LONG = "x" * 300  # letters: longer than any file's name
+MODEL = ("--model", "vit")
+BASES = {  # a call of each command that would do; what comes later on the line goes before
+    "explain": ("photo.png", *MODEL),
+    "compare": ("photo.png", *MODEL, "--methods", "rollout", "--steps", "2"),
+    "evaluate": ("photos.csv", *MODEL, "--methods", "rollout", "--steps", "2", "--output", "results"),
+    "heads": ("photos", *MODEL, "--scores", "entropy", "--output", "heads.png"),
+}
+
 
 class Result(NamedTuple):
     status: int
@@ -47,6 +56,16 @@ def options(methods):
 def save_photo(path, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def save_table(folder, count, boxes=None):
+    """Write photos, and a table of them with class indices as labels and the same boxes, if any."""
+    lines = ["path,label,boxes"]
+    for number in range(count):
+        save_photo(folder / f"{number}.png", seed=number)
+        lines.append(f'{number}.png,{number % len(LABELS)},"{boxes or ""}"')
+    (folder / "data.csv").write_text("\n".join(lines))
+    return folder / "data.csv"
 
 
 def rows(path):

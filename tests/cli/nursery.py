@@ -17,17 +17,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended.
+    """How a run ended."""
 
-    Attributes:
-        status: The exit status, below zero the signal that ended it.
-        seconds: How long it ran.
-        error: What it said on stderr.
-    """
-
-    status: int
+    status: int  # below zero the signal that ended it
     seconds: float
-    error: str
+    error: str  # what it said on stderr
 
 
 class Nursery:
@@ -59,18 +53,10 @@ class Nursery:
         copies=({},),
         out=os.devnull,
     ):
-        """
-        Run a command once, or in several copies at once.
+        """Run a command, once or with each of several environments at once, and return how it ended.
 
-        Args:
-            words: Its arguments.
-            folder: Where it runs.
-            kill_after: Seconds after which it is sent a signal.
-            kill_once_in: The folder of a journal; the first copy is sent the signal once something is written there.
-            with_signal: That signal.
-            file_size: Bytes beyond which no file may grow, as on a full disk.
-            copies: The environment of each copy, beside this process's own.
-            out: The file that is its standard output.
+        After so many seconds, or once something is written in that journal, it is sent the signal (the first copy
+        alone); no file may grow beyond ``file_size`` bytes, as on a full disk; ``out`` is its standard output.
         """
         request = {
             "words": list(words),

@@ -5,20 +5,14 @@ import re
 
 import pytest
 
-from cli.commandline import LABELS, save_photo, written
+from cli.commandline import save_table, written
 
 IMAGES = 6
 
 
 @pytest.fixture
 def data(work):
-    """A table of images with labels and boxes."""
-    lines = ["path,label,boxes"]
-    for number in range(IMAGES):
-        save_photo(work / f"{number}.png", seed=number)
-        lines.append(f'{number}.png,{number % len(LABELS)},"[[0, 0, 8, 8]]"')
-    (work / "data.csv").write_text("\n".join(lines))
-    return work / "data.csv"
+    return save_table(work, IMAGES, boxes=[[0, 0, 8, 8]])
 
 
 @pytest.fixture
@@ -64,17 +58,3 @@ def test_images_that_cannot_be_read_are_left_out(work, data, audit):
     assert result.status == 1
     assert result.err.splitlines() == ["captum-gmar: error: none.png: cannot be read: no such file. Check the path."]
     assert content(work / "data-audit")["images"] == IMAGES
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["out"], "out must be an image, a folder of images"),
-        (["data.csv", "--method", "gmar"], "argument --method: must be one of captum_gmar.list_methods()"),
-        (["data.csv", "--output", "."], ".: must be a new or empty folder, or one of results"),
-    ],
-)
-def test_bad_input_writes_nothing(work, data, audit, arguments, message):
-    before = written(work)
-    assert audit(*arguments).is_error(message)
-    assert written(work) == before

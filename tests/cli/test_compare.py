@@ -90,58 +90,19 @@ def test_all_methods(run, work, models):
     assert names[2 : 2 + len(METHODS)] == [*METHODS]
 
 
-@pytest.mark.parametrize(("model", "followed"), [("multi", "output of class"), ("one", "output of class 0")])
-def test_models_without_a_softmax(run, work, models, model, followed):
-    result = run("photo.png", "--model", models / model, *BRIEF)
-    assert (result.status, result.err) == (0, "")
-    assert f"Insertion and deletion follow the {followed}" in result.out
-
-
-def test_steps_that_nobody_gave_fit_the_patches(run, work, models):
-    result = run("photo.png", "--model", models / "vit", "--methods", "rollout")  # of 16 patches
-    assert (result.status, result.err) == (0, "")
-
-
-def test_size_interpolates(run, work, models):
-    result = run("photo.png", "--model", models / "vit", *BRIEF, "--size", 48)
-    assert (result.status, result.err) == (0, "")
-
-
 @pytest.mark.parametrize(
-    ("arguments", "parts"),
+    ("model", "options", "says"),
     [
-        (["photo.png"], ["IMAGE and --model require each other"]),
-        (["--model", "vit"], ["IMAGE and --model require each other"]),
-        (["photo.png", "out", "--model", "vit"], ["unrecognized arguments: out"]),
-        (["--methods", "gmar-l1,gmar"], ["argument --methods", "but got 'gmar'. Try gmar++, gmar-l1"]),
-        (["--device", "a gpu"], ["argument --device: must be auto, cpu, cuda, cuda:n, mps or xpu"]),
-        (["--output", "out/a.gif"], ["--output must end in one of .png"]),
-        (["--save-table", "t.xlsx"], ["--save-table must end in one of .csv, .json, .md, but got 't.xlsx'"]),
-        (["--save-table", "no/t.md"], ["no cannot be written: no folder for t.md"]),
-        (["--steps", "197"], ["cannot be compared: steps must be at most the number of patches, 196, but got 197"]),
-        (["--target", "zeppelin"], ["--target must be top1, an index or a label, but got 'zeppelin'"]),
-        (["--target", "top2"], ["--target must be top1, an index or a label, but got 'top2'"]),
-        (["--target", "99"], ["--target must be from 0 to 11 for this model, but got 99"]),
+        ("multi", BRIEF, "Insertion and deletion follow the output of class"),  # without a softmax
+        ("one", BRIEF, "Insertion and deletion follow the output of class 0"),
+        ("vit", ("--methods", "rollout"), "photo-side-by-side-rollout.png"),  # as many as there are patches
+        ("vit", (*BRIEF, "--size", 48), "photo-side-by-side-gmar-l1-rollout-steps-4-size-48.png"),
     ],
 )
-def test_bad_usage(run, work, arguments, parts):
-    assert run(*arguments).is_error(*parts)
-    assert written(work) == ["out", "photo.png"]
-
-
-@pytest.mark.parametrize(
-    ("image", "model", "parts"),
-    [
-        ("no.png", "vit", ["no.png cannot be read: no such file"]),
-        ("out", "vit", ["out cannot be read: it is a folder, not an image file"]),
-        ("photo.png", "nan", ["cannot be compared: forward_func must return outputs without NaN"]),
-        ("photo.png", "resnet", ["cannot be compared: ResNetForImageClassification must have a config.patch_size"]),
-        ("photo.png", "headless", ["must be a trained image classifier"]),
-    ],
-)
-def test_image_or_model_that_cannot_be_explained(run, work, models, image, model, parts):
-    assert run(image, "--model", models / model, *BRIEF).is_error(*parts)
-    assert written(work) == ["out", "photo.png"]
+def test_models_and_sizes(run, work, models, model, options, says):
+    result = run("photo.png", "--model", models / model, *options)
+    assert (result.status, result.err) == (0, "")
+    assert says in result.out
 
 
 def test_help_names_methods_and_removals(run):

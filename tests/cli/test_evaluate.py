@@ -14,7 +14,7 @@ import torch
 from pictures import leave_blank
 from PIL import Image
 
-from captum_gmar.classifier import Classifier, load_classifier
+from captum_gmar.classifier import load_classifier
 from captum_gmar.cli import main as cli
 from captum_gmar.evaluation.faithfulness import Faithfulness
 from captum_gmar.evaluation.measurement.measures import Measures
@@ -349,33 +349,6 @@ def test_bfloat16_is_close(data, evaluate):
     assert rounded == pytest.approx(exact, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--metrics", "insertion,speed"], "but got 'speed'"),
-        (["--methods", "gmar-l3"], "Try"),
-        (["--steps", "17"], "steps must be at most the number of patches, 16"),
-        (["--part", "3/2"], "must be K/N, two numbers with K from 1 to N"),
-        (["--target", "guess"], "invalid choice"),
-    ],
-)
-def test_bad_options(data, evaluate, arguments, expected):
-    assert evaluate(data, "--output", "results", *arguments).is_error(expected)
-
-
-def test_bad_data(work, evaluate):
-    assert evaluate("none.csv", "--output", "results").is_error("none.csv cannot be read: no such file or folder")
-    assert evaluate("--output", "results").is_error("DATA and --model require each other")
-    (work / "data.csv").write_text("path,label\nphoto.png,unicorn\n")
-    unknown = evaluate("data.csv", "--output", "results", "--target", "label")
-    assert unknown.is_error("the data's label must be an index or a label", "'unicorn'")
-    (work / "data.csv").write_text("path\nphoto.png\n")
-    assert evaluate("data.csv", "--output", "results", "--target", "label").is_error("requires labels of all images")
-    wanted = evaluate("data.csv", "--output", "results", "--metrics", "relevance-mass")
-    assert wanted.is_error("metrics relevance-mass require boxes or masks")
-    assert not (work / "results").exists()
-
-
 def test_a_model_that_cannot_be_explained(data, evaluate):
     assert evaluate(data, "--output", "results", model="nan").is_error("token-evidence: ")
 
@@ -394,14 +367,8 @@ def test_pictures_are_pictures(data, evaluate, drawn):
             assert min(picture.size) > 200
 
 
-def test_a_finished_run_with_a_bad_image_stays_finished(data, evaluate, monkeypatch):
-    whole = Classifier.pixel_values
-    bad = Image.open(data.parent / "3.png").convert("RGB").tobytes()
-
-    def pixel_values(self, image):
-        return whole(self, image) * (torch.nan if image.tobytes() == bad else 1)
-
-    monkeypatch.setattr(Classifier, "pixel_values", pixel_values)
+def test_a_finished_run_with_a_bad_image_stays_finished(data, evaluate, damage):
+    damage(data.parent / "3.png")
     for _ in range(2):
         assert evaluate(data, *OPTIONS, "--output", "results").status == 1
     assert [row["name"] for row in rows(data.parent / "results" / "skipped.csv")] == ["3.png"]
@@ -421,7 +388,3 @@ def test_several_labels_at_once_are_followed_one_by_one(data, models, evaluate):
             for name, target in names.items()
         ]
     assert float(first["mean"]) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-5)
-
-
-def test_one_output_is_refused(data, evaluate):
-    assert evaluate(data, *OPTIONS, "--output", "results", model="one").is_error("a model of several classes")

@@ -118,11 +118,6 @@ def test_what_cannot_be_asked_is_one_line(run, work, answering_model, arguments,
     assert written(work) == ["out", "photo.png"]
 
 
-def test_a_classifier_answers_nothing(run, work, models):
-    result = run("photo.png", "--model", models / "vit", "--prompt", "what?")
-    assert result.is_error("must answer about pictures, but is of type 'vit'")
-
-
 def test_film_says_the_answer_word_by_word(run, work, answering_model):
     options = ("--model", answering_model, "--prompt", "what?", "--answer", "a cat", "--output", "film.gif")
     assert run("photo.png", *options).status == 0

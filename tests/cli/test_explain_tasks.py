@@ -203,11 +203,6 @@ def test_folders_of_sounds_and_of_videos(task_models, worse_place, run):
         assert written(worse_place / model) == [f"{name}-token-evidence.png"]
 
 
-def test_a_box_for_a_classifier(models, place, run):
-    result = run("photo.png", "--model", models / "vit", "--box", "1,1,9,9")
-    assert result.is_error("--box requires another model, but the model classifies images")
-
-
 def test_a_mask_that_is_transparent_elsewhere(task_models, place, run, maps):
     """What is under its transparency is black, and white would be part of it."""
     mask = Image.open("mask.png")

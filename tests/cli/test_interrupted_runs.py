@@ -31,8 +31,7 @@ def content(folder, table):
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def table(request):
-    name = request.param
-    return name
+    return request.param
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,11 @@ import pytest
 from installed import HAS_TRANSFORMERS_5
 from PIL import Image
 
-from cli.commandline import save_photo, written
+from cli.commandline import BASES, LONG, MODEL, written
 
 pytestmark = pytest.mark.fault
 
-LONG = "x" * 300  # letters: longer than any file's name
 WHOLE = ("-1", "many", "1.5", "", "1e3", LONG)  # none of them a whole number
-MODEL = ("--model", "vit")
-BASES = {  # a call of each command that would do; what comes later on the line goes before
-    "explain": ("photo.png", *MODEL),
-    "compare": ("photo.png", *MODEL, "--methods", "rollout", "--steps", "2"),
-    "evaluate": ("photos.csv", *MODEL, "--methods", "rollout", "--steps", "2", "--output", "results"),
-    "heads": ("photos", *MODEL, "--scores", "entropy", "--output", "heads.png"),
-}
 NUMBERS = [
     ("explain", "--passes"),
     *((command, option) for command in BASES for option in ("--size", "--batch-size")),
@@ -63,45 +55,6 @@ FILES = [("explain", "--output", ".png"), ("explain", "--save-array", ".npz"), (
 FILES += [("compare", "--save-table", ".csv")]
 
 
-@pytest.fixture
-def place(work, models):
-    """The current folder, with a folder of photos, a table of them, the model and what is no file to read."""
-    (work / "photos").mkdir()
-    for seed in range(2):
-        save_photo(work / "photos" / f"{seed}.png", seed)
-    (work / "photos.csv").write_text("path,label\nphotos/0.png,0\nphotos/1.png,1\n")
-    (work / "vit").symlink_to(models / "vit")
-    (work / "photo.txt").write_text("text")
-    (work / "broken.png").write_bytes(b"text")
-    os.mkfifo(work / "pipe.png")
-    (work / "loop.png").symlink_to("loop.png")
-    (work / "dangling.png").symlink_to("nothing.png")
-    return work
-
-
-@pytest.fixture
-def refuses(place, command):
-    """Checks that a command ends in one line that holds all of these, and leaves the folder as it was."""
-    before = sorted(place.rglob("*"))
-
-    def refuses(*words, says=""):
-        done = command(*words)
-        assert done.is_error(says), (words, done)
-        assert sorted(place.rglob("*")) == before, words
-
-    return refuses
-
-
-def test_no_command(refuses):
-    for words in ((), ("",), ("explian",), ("--wrong",)):
-        refuses(*words, says="COMMAND")
-    refuses("evaluate", says="--output")
-    refuses("evaluate", "--output", "results", "--removal", "fire", says="must be of zero, mean, blur")
-    refuses("compare", "--removal", "cut", says="argument --removal: invalid choice: 'cut'")
-    for words in (("a.png",), ("--model", "somewhere")):
-        refuses("explain", *words, says="images and --model require each other")
-
-
 @pytest.mark.parametrize(("name", "option"), NUMBERS)
 def test_numbers(refuses, name, option):
     is_seed = option == "--seed"
@@ -123,65 +76,6 @@ def test_values(refuses, name):
 def test_classes(refuses, name, option):
     for value, says in CLASSES.items():
         refuses(name, *BASES[name], option, value, says=says)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--size", "36"], "--size must be a multiple of the model's patch size, 8x8 pixels, but got 36."),
-        (["--size", "4"], "at least a patch"),
-        (["--device", "tpu"], "--device must be one that PyTorch finds here, of cpu (1)"),
-        (["--device", "cpu:a"], "must be auto, cpu, cuda, cuda:n, mps or xpu, but got 'cpu:a'."),
-        (
-            ["--methods", "gmar"],
-            "listed by `captum-gmar explain --help`, but got 'gmar'. Try gmar++, gmar-l1, gmar-l2, ",
-        ),
-        (
-            ["--methods", "token-evidence@0"],
-            "passes must be a whole number above zero, but got 0. Pass 1 for one pass.",
-        ),
-        (["--methods", "gmar-l1@3"], "must be token-evidence to take passes, but got 'gmar-l1@3'."),
-        (
-            ["--passes", "3", "--methods", "gmar-l1"],
-            "--passes requires methods that take it: token-evidence, but got gmar-l1.",
-        ),
-        (["--methods", "layer-gradcam"], "but got 'layer-gradcam'. Try layer-grad-cam"),
-        (["--methods", "nothing like it"], "--help`, but got 'nothing like it'."),
-        (["--methods", "rollout,legrad", "--tokens", "cls"], "rollout-forward, "),
-        (["--methods", "rollout,legrad", "--tokens", "cls"], "gmar-l2, but got legrad."),
-        (["--methods", "saliency", "--tokens", "cls"], "--tokens requires methods that take it: gmar++, "),
-        (["--tokens", "register"], "argument --tokens: must be cls, distillation, patches, or the ROW,COLUMN of a "),
-        (["--tokens", "1"], "counted from 0 at the top left, but got '1'."),
-        (["--tokens", "1,2,3"], "but got '1,2,3'."),
-        (["--tokens", "1,-2"], "but got '1,-2'."),
-        (["--tokens", "-1,0"], "counted from 0 at the top left, but got '-1,0'."),
-        (["--box", "-5,0,9,9"], "argument --box: must be X0,Y0,X1,Y1, the left, top, right and bottom of a box, none"),
-        (["--point", "-5,0"], "argument --point: must be X,Y, none below zero, but got '-5,0'."),
-        (["--tokens", "4,0"], "gmar-l1: tokens must be within the 4x4 patch grid"),
-        (["--tokens", "distillation"], "gmar-l1: tokens must be of the model"),
-        (["--methods", "saliency,rollout,legrad", "--contrast", "0"], ", but got saliency, rollout."),
-        (["--contrast", "top1"], "--contrast must be an index or a label, but got 'top1'."),
-        (["--target", "0", "--contrast", "tabby"], "must differ from --target, but got 0 (tabby, tabby cat)"),
-        (["--output", "none/a.png"], "none cannot be written: no folder for a.png"),
-        (["--output", "photo.png/"], "photo.png cannot be written: it is a file, no folder"),
-        (["--size", "16000000"], "--size must be at most 8192 pixels, but got 16000000."),
-        (["--method", "rollout"], "unrecognized arguments: --method rollout"),
-        (["--methods", "rollout", "--target", "top2"], "--target top2 requires methods that take it: token-evidence, "),
-        (["--methods", "rollout", "--contrast", "1"], "--contrast requires methods that take it: token-evidence, "),
-        (
-            ["--output", "a.gif"],
-            "--output must end in one of .png, .jpg, .jpeg, .pdf, .svg, .html, but got 'a.gif'.",
-        ),
-        (["--output", "photo.png"], "--output must not be the image itself"),
-        (["--save-array", "a.npy"], "--save-array must end in one of .npz, but got 'a.npy'."),
-        (["--save-array", "none/a.npz"], "none cannot be written: no folder for a.npz"),
-        (["--save-array", "folder.npz"], "folder.npz cannot be written: it is a folder"),
-    ],
-)
-def test_bad_option(run, work, models, options, message):
-    (work / "folder.npz").mkdir()
-    assert run("photo.png", "--model", models / "vit", *options).is_error(message)
-    assert written(work) == ["folder.npz", "out", "photo.png"]
 
 
 @pytest.mark.parametrize(("name", "option", "ending"), FILES)

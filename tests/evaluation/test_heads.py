@@ -66,9 +66,14 @@ def test_interrupted_and_resumed_is_unbroken(score, whole, folder, monkeypatch, 
     assert content(broken) == content(folder)
 
 
-def test_what_is_finished_is_not_computed_again(score, whole, folder, monkeypatch, tmp_path):
-    """Report fewer images, and then all again."""
+def test_more_images_can_follow_and_what_is_finished_is_not_computed_again(score, whole, folder, monkeypatch, tmp_path):
+    """Report fewer images, then all, and both again without work."""
+    assert len(score(output=tmp_path, limit=6).images) == 6
+    (journal,) = (tmp_path / "journal").glob("*.jsonl")
+    first = journal.read_bytes()
     score(output=tmp_path)
+    assert journal.read_bytes().startswith(first)
+    assert content(tmp_path) == content(folder)
     stopped_after(0, monkeypatch)
     assert len(score(output=tmp_path, limit=6).images) == 6
     assert content(tmp_path) != content(folder)
@@ -85,16 +90,6 @@ def test_an_image_that_two_runs_have_finished_counts_once(score, whole, folder, 
     assert content(twice) == content(folder)
     assert again.images == whole.images
     assert again.statistics["gmar-l1"].examples == LABELLED
-
-
-def test_more_images_can_follow(score, whole, folder, tmp_path):
-    """The scores so far are kept."""
-    assert len(score(output=tmp_path, limit=6).images) == 6
-    (journal,) = (tmp_path / "journal").glob("*.jsonl")
-    first = journal.read_bytes()
-    score(output=tmp_path)
-    assert journal.read_bytes().startswith(first)
-    assert content(tmp_path) == content(folder)
 
 
 def test_an_image_that_changed_is_scored_anew(vit, tmp_path):

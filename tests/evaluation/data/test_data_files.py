@@ -65,49 +65,42 @@ def test_saved_data_set(photos):
     assert not second.has_object
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("", "cannot be read: Expecting value"),
-        ("[" * 5000 + "]" * 5000, "cannot be read: maximum recursion depth exceeded"),
-        ('[{"path": "\udce9"}]', "cannot be read: 'utf-8' codec can't decode"),
-        ("[]", "no images"),
-        ("{}", "it is no list of records"),
-        ("[1]", "it is no list of records"),
-        ("[{", "cannot be read"),
-        ('[{"label": 1}]', r"a record must have a path, but got \{'label': 1\}"),
-        ('[{"path": 3}]', "a record must have a path"),
-        ('[{"path": "a", "boxes": [[1, 2, 3]]}]', r"boxes must be a list of \(x0, y0, x1, y1\)"),
-        ('[{"path": "a", "boxes": "one"}]', "boxes must be a list of"),
-        ('[{"path": "a", "boxes": [0, 0, 4, 4]}]', "boxes must be a list of"),
-        ('[{"path": "a", "boxes": [[0, 0, null, 4]]}]', "boxes must be a list of"),
-        ('[{"path": "a", "boxes": [[0, 0, 1, NaN]]}]', "boxes must be a list of"),
-        ('[{"path": "a"}, {"path": "a"}]', "every image must be named once, but got 'a' again"),
-    ],
-)
-def test_bad_tables(tmp_path, content, expected):
-    (tmp_path / "t.json").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match=expected):
-        read_examples(tmp_path / "t.json")
+BAD_JSON = [
+    ("", "cannot be read: Expecting value"),
+    ("[" * 5000 + "]" * 5000, "cannot be read: maximum recursion depth exceeded"),
+    ('[{"path": "\udce9"}]', "cannot be read: 'utf-8' codec can't decode"),
+    ("[]", "no images"),
+    ("{}", "it is no list of records"),
+    ("[1]", "it is no list of records"),
+    ("[{", "cannot be read"),
+    ('[{"label": 1}]', r"a record must have a path, but got \{'label': 1\}"),
+    ('[{"path": 3}]', "a record must have a path"),
+    ('[{"path": "a", "boxes": [[1, 2, 3]]}]', r"boxes must be a list of \(x0, y0, x1, y1\)"),
+    ('[{"path": "a", "boxes": "one"}]', "boxes must be a list of"),
+    ('[{"path": "a", "boxes": [0, 0, 4, 4]}]', "boxes must be a list of"),
+    ('[{"path": "a", "boxes": [[0, 0, null, 4]]}]', "boxes must be a list of"),
+    ('[{"path": "a", "boxes": [[0, 0, 1, NaN]]}]', "boxes must be a list of"),
+    ('[{"path": "a"}, {"path": "a"}]', "every image must be named once, but got 'a' again"),
+]
+BAD_CSV = [
+    ("", "no images"),
+    ("path,label\n", "no images"),
+    ("picture,label\na.png,0\n", "a record must have a path"),
+    ("path,label\n\udce9.png,0\n", "cannot be read: 'utf-8' codec can't decode"),
+    ("path,label\n" + "x" * 200_000 + ",0\n", "cannot be read: field larger than field limit"),
+    ("path\na.png\na.png\n", "every image must be named once, but got 'a.png' again"),
+    ('path,boxes\na.png,"[[0, 0, 4]]"\n', "boxes must be a list of"),
+    ("path,boxes\na.png,somewhere\n", "boxes must be a list of"),
+]
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("", "no images"),
-        ("path,label\n", "no images"),
-        ("picture,label\na.png,0\n", "a record must have a path"),
-        ("path,label\n\udce9.png,0\n", "cannot be read: 'utf-8' codec can't decode"),
-        ("path,label\n" + "x" * 200_000 + ",0\n", "cannot be read: field larger than field limit"),
-        ("path\na.png\na.png\n", "every image must be named once, but got 'a.png' again"),
-        ('path,boxes\na.png,"[[0, 0, 4]]"\n', "boxes must be a list of"),
-        ("path,boxes\na.png,somewhere\n", "boxes must be a list of"),
-    ],
+    ("name", "content", "says"), [*(("t.json", *row) for row in BAD_JSON), *(("t.csv", *row) for row in BAD_CSV)]
 )
-def test_bad_csv(tmp_path, content, expected):
-    (tmp_path / "t.csv").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match=expected):
-        read_examples(tmp_path / "t.csv")
+def test_bad_tables(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=says):
+        read_examples(tmp_path / name)
 
 
 def test_no_such_data(tmp_path):
