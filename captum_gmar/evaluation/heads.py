@@ -185,7 +185,7 @@ def run_heads(settings: HeadSettings, subject: Subject, place: Workplace) -> Hea
             provenance=tuple(provenance_lines(subject.model_name, data, explained, place.command, versions())),
         )
         if place.folder:
-            place.processes.first(lambda: _write(results, folder))
+            place.processes.first(lambda: _write_heads(results, folder))
     return results
 
 
@@ -230,7 +230,7 @@ def score_heads(scores: Mapping[str, HeadScore], examples: Examples, batch_size:
     return examples.records(torch.stack(values, 1).tolist())
 
 
-def _write(results: HeadResults, folder: Path) -> None:
+def _write_heads(results: HeadResults, folder: Path) -> None:
     """Write tables, the picture and, last, the report. Other tables of an earlier report are removed."""
     from captum_gmar.evaluation.reports.report_files import write_tables
     from captum_gmar.files.writing import save_picture, write_text
