@@ -171,7 +171,7 @@ def add_command(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, int]:
     """Run the command, and return how many inputs were explained and how many failed."""
     if bool(arguments.images) != bool(arguments.model):
-        raise CommandError("give images and --model, or neither for the built-in scene and model")
+        raise CommandError("images and --model require each other, but got one. Pass both, or neither for the scene.")
     if arguments.text and not arguments.model:
         raise CommandError("--text requires --model, but got none. Pass a model that scores images against texts.")
     if arguments.mask is not None and arguments.point is not None:

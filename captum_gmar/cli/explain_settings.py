@@ -42,7 +42,7 @@ class ImageSettings(NamedTuple):
                     f"{_option(name)} requires a picture, as a page holds all likely classes, but got a page."
                 )
         if arguments.no_proof and not is_page:
-            raise CommandError("--no-proof requires --output of a page, such as page.html")
+            raise CommandError("--no-proof requires a page, but got none. Pass --output page.html.")
         default_target = MOST_LIKELY if is_page else _default_target(arguments)
         target = default_target if arguments.target is None else arguments.target
         settings = cls(
@@ -180,8 +180,10 @@ class Task(NamedTuple):
                 what = "a model of speech" if arguments.prompt is None else "--prompt"
                 raise CommandError(f"{_option(name)} cannot be combined with {what}, which explains every word.")
             if name == "answer":
-                raise CommandError("--answer requires --prompt, or with a model of speech, but got neither.")
-            raise CommandError(f"{_option(name)} requires another model: the model {words}")
+                raise CommandError(
+                    "--answer requires --prompt or a model of speech, but got neither. Pass one of them."
+                )
+            raise CommandError(f"{_option(name)} requires another model, but the model {words}. Remove it.")
         if self.settings is TaskSettings:
             if tuple(arguments.methods or [RECOMMENDED]) != (RECOMMENDED,):
                 raise CommandError(

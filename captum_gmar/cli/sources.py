@@ -39,7 +39,9 @@ class Source(NamedTuple):
         try:
             return image, self.classifier.pixel_values(image)
         except ValueError as error:
-            raise ValueError(f"{readable_name(path)}: the model's image processor cannot take it: {error}") from error
+            raise ValueError(
+                f"{readable_name(path)} cannot be read by the image processor: {error}. Convert it."
+            ) from error
 
 
 def open_source(model: str | None, size: int | None, device: str, texts: Sequence[str] = ()) -> Source:

@@ -112,7 +112,7 @@ def test_a_corrupt_image_is_listed_and_left_out(data, heads):
     ("model", "expected"),
     [
         ("nan", "gmar-l1: "),
-        ("resnet", "gmar-l1: Found no patch size"),
+        ("resnet", "gmar-l1: ResNetForImageClassification must have a config.patch_size"),
     ],
 )
 def test_bad_models(data, heads, model, expected):

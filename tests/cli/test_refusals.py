@@ -12,15 +12,15 @@ from cli.commandline import BASES
 pytestmark = pytest.mark.fault
 
 EXPLAIN = """
-a.png → give images and --model, or neither
---model somewhere → give images and --model, or neither
+a.png → images and --model require each other
+--model somewhere → images and --model require each other
 … --size 36 → --size must be a multiple of the model's patch size, 8x8 pixels, but got 36.
-… --size 4 → at least one patch
+… --size 4 → at least a patch
 … --size 16000000 → --size must be at most 8192 pixels, but got 16000000.
 … --device tpu → --device must be one that PyTorch finds here, of cpu (1)
 … --device cpu:a → must be auto, cpu, cuda, cuda:n, mps or xpu, but got 'cpu:a'.
-… --methods gmar → listed by `captum-gmar explain --help`, but got 'gmar'. Near are gmar++, gmar-l1, gmar-l2,
-… --methods layer-gradcam → but got 'layer-gradcam'. Near are layer-grad-cam
+… --methods gmar → listed by `captum-gmar explain --help`, but got 'gmar'. Try gmar++, gmar-l1, gmar-l2,
+… --methods layer-gradcam → but got 'layer-gradcam'. Try layer-grad-cam
 … --methods 'nothing like it' → --help`, but got 'nothing like it'.
 … --methods token-evidence@0 → passes must be a whole number above zero, but got 0. Pass 1 for one pass.
 … --methods gmar-l1@3 → must be token-evidence to take passes, but got 'gmar-l1@3'.
@@ -40,85 +40,85 @@ a.png → give images and --model, or neither
 … --tokens 4,0 → gmar-l1: Expected relevance to start within the 4x4 patch grid
 … --tokens distillation → gmar-l1: Expected a model with a token 'distillation'
 … --box -5,0,9,9 → argument --box: must be X0,Y0,X1,Y1, the left, top, right and bottom of a box, none
-… --box 1,1,9,9 → --box requires another model: the model classifies images
+… --box 1,1,9,9 → --box requires another model, but the model classifies images
 … --point -5,0 → argument --point: must be X,Y, none below zero, but got '-5,0'.
 … --contrast top1 → --contrast must be an index or a label, but got 'top1'.
 … --target 0 --contrast tabby → must differ from --target, but got 0 (tabby, tabby cat)
-… --target top5 → --target must be at most the model's 4 classes, but got top5.
+… --target top5 → --target must be at most the 4 classes, but got top5.
 … --target top4 --contrast 1 → 4 classes, of which the contrast is left out, but got top4.
 … --target top0 → --target must be topK, an index or a label, but got 'top0'.
 … --target top2 --width 1 → width must be at least 2.30 inches for 3 columns, but got 1.00.
 … --share-scale --methods gmar-l1 → requires several maps, but got one method and one class.
-… --output none/a.png → none: no such folder to write a.png to
-… --output photo.png/ → photo.png: is a file, and a folder of this name is needed
+… --output none/a.png → none cannot be written: no folder for a.png
+… --output photo.png/ → photo.png cannot be written: it is a file, no folder
 … --output a.gif → --output must end in one of .png, .jpg, .jpeg, .pdf, .svg, .html, but got 'a.gif'.
 … --output photo.png → --output must not be the image itself
 … --save-array a.npy → --save-array must end in one of .npz, but got 'a.npy'.
-… --save-array none/a.npz → none: no such folder to write a.npz to
-… --no-proof → --no-proof requires --output of a page, such as page.html
+… --save-array none/a.npz → none cannot be written: no folder for a.npz
+… --no-proof → --no-proof requires a page
 … --output out/page.html --tokens 1,1 → --tokens requires a picture, as a page holds all likely classes, but got a
-… --output out/page.html --target 0 → --target requires a picture, as a page holds all likely classes, but got a
+… --output out/page.html --target 0 → --target requires a picture, but got a page, but got a
 … --output out/page.html --contrast 0 → --contrast requires a picture, as a page holds all likely classes, but got
-… --text 'a cat' → does not score images against texts: its model type is 'vit'
+… --text 'a cat' → must score images against texts, but is of type 'vit'
 … --model models/clip-of-texts --text aaaaaaaaaaaaaaaaaaaa → text must be of at most the model's 16 tokens
 … --model models/clip-of-texts --text 'a a a a a a a a a a a a a a a a a a a a' → text must be of at most the model's 16
 … --model models/clip-of-texts --text '' → texts must be at least one, none empty
 --text 'a cat' → --text requires the --model that scores images against texts
-… --prompt what? → not a model that answers about pictures: its model type is 'vit'
-… --model models/bert → not an image classifier: its model type is 'bert'
-… --model models/headless → not a trained image classifier: its file lacks classifier.bias and 1 more
+… --prompt what? → must answer about pictures, but is of type 'vit'
+… --model models/bert → must be an image classifier, but is of type 'bert'
+… --model models/headless → must be a trained image classifier: its file lacks classifier.bias and 1 more
 … --model models/resnet → cannot be explained
 … --model models/nan --save-array a.npz → NaN
 … --model models/nothing → no such folder
 … --model vit/config.json → must be a folder
 … --model out → it has no config.json
 - --model vit → -: no such file. Pass an image file as a file, as standard input is not read.
-https://a.example/cat.png --model vit → a.example/cat.png: no such file. Download it first, as no address is opened.
-/dev/zero --model vit → /dev/zero: is a pipe or a device, not an image file.
+https://a.example/cat.png --model vit → a.example/cat.png cannot be read: no such file. Download it first
+/dev/zero --model vit → /dev/zero cannot be read: it is a pipe or a device, not an image file.
 pipe.png --model vit → pipe.png: is a pipe or a device, not an image file. Pass a file.
-broken.png --model vit --output out/a.png → broken.png: not an image
+broken.png --model vit --output out/a.png → broken.png cannot be read: not an image
 empty.png --model vit → empty.png: the file is empty
-out --model vit → out: no image files in this folder
-photo.png photos/0.png --model vit --output a.png → --output must be a folder for 2 images, with a / at its end
+out --model vit → out must hold image files, but holds none
+photo.png photos/0.png --model vit --output a.png → --output must be a folder for 2 images, new ones
 """
 COMPARE = """
-photo.png → give IMAGE and --model, or neither
---model vit → give IMAGE and --model, or neither
+photo.png → IMAGE and --model require each other
+--model vit → IMAGE and --model require each other
 … out → unrecognized arguments: out
 --removal cut → argument --removal: invalid choice: 'cut'
 … --output out/a.gif → --output must end in one of .png
 … --save-table t.xlsx → --save-table must end in one of .csv, .json, .md, but got 't.xlsx'
-… --save-table no/t.md → no: no such folder to write t.md to
+… --save-table no/t.md → no cannot be written: no folder for t.md
 … --steps 17 → cannot be compared: steps must be at most the number of patches, 16, but got 17
 … --target zeppelin → --target must be top1, an index or a label, but got 'zeppelin'
 … --target top2 → --target must be top1, an index or a label, but got 'top2'
-out --model vit → out: is a folder, not an image file
-… --model models/nan → cannot be compared: Expected outputs without NaN
-… --model models/resnet → cannot be compared: Found no patch size
-… --model models/headless → not a trained image classifier
+out --model vit → out cannot be read: it is a folder, not an image file
+… --model models/nan → cannot be compared: forward_func must return outputs without NaN
+… --model models/resnet → cannot be compared: ResNetForImageClassification must have a
+… --model models/headless → must be a trained image classifier
 """
 EVALUATE = """
-photos --output results → give DATA and --model, or neither
-… --methods gmar-l3 → Near are
+photos --output results → DATA and --model require each other
+… --methods gmar-l3 → Try
 … --steps 17 → steps must be at most the number of patches, 16
 … --part 3/2 → must be K/N, two numbers with K from 1 to N
 … --target guess → invalid choice
 --output results --removal fire → must be of zero, mean, blur
-… --metrics relevance-mass → metrics relevance-mass require data that has boxes or masks
+… --metrics relevance-mass → metrics relevance-mass require boxes or masks
 … --metrics insertion,speed → but got 'speed'
 … --model models/one → a model of several classes
-none.csv --model vit --output results → none.csv: no such file or folder
+none.csv --model vit --output results → none.csv cannot be read: no such file or folder
 """
 HEADS = """
-photos → give DATA and --model, or neither
-out --model vit → out: no images. Expected an image, a folder of images
-broken.png --model vit → broken.png: not an image
+photos → DATA and --model require each other
+out --model vit → out must be an image, a folder of images
+broken.png --model vit → broken.png cannot be read: not an image
 photos --model models/none → no such folder
 … --scores gmar-l1,taylor → but got 'taylor'
 … --target dog → --target must be predicted, label, an index or a label, but got 'dog'
 """
 AUDIT = """
-out --model vit → out: no images. Expected an image, a folder of images
+out --model vit → out must be an image, a folder of images
 photos --model vit --method gmar → argument --method: must be one of captum_gmar.list_methods()
 photos --model vit --output . → .: must be a new or empty folder, or one of results
 """
