@@ -171,7 +171,7 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
     [
         (["--answer", "a", "--contrast", "a"], "--contrast must differ from --answer"),
         (["--contrast", "a"], "--contrast requires --answer, whose words it is set against"),
-        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which has every word"),
+        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which explains every word"),
         (["--answer", "b", "--output", "page.png"], "--output must end in one of .html"),
         (["--answer", ""], "target must be text of at least one token"),
         (["--prompt", "what?"], "model must take pictures"),

@@ -37,8 +37,8 @@ a.png → images and --model require each other
 … --tokens 1,2,3 → but got '1,2,3'.
 … --tokens 1,-2 → but got '1,-2'.
 … --tokens -1,0 → counted from 0 at the top left, but got '-1,0'.
-… --tokens 4,0 → gmar-l1: Expected relevance to start within the 4x4 patch grid
-… --tokens distillation → gmar-l1: Expected a model with a token 'distillation'
+… --tokens 4,0 → counted from 0), but got the patch (4, 0).
+… --tokens distillation → the patches and no 'distillation'.
 … --box -5,0,9,9 → argument --box: must be X0,Y0,X1,Y1, the left, top, right and bottom of a box, none
 … --box 1,1,9,9 → --box requires another model, but the model classifies images
 … --point -5,0 → argument --point: must be X,Y, none below zero, but got '-5,0'.
@@ -57,27 +57,27 @@ a.png → images and --model require each other
 … --save-array none/a.npz → none cannot be written: no folder for a.npz
 … --no-proof → --no-proof requires a page
 … --output out/page.html --tokens 1,1 → --tokens requires a picture, as a page holds all likely classes, but got a
-… --output out/page.html --target 0 → --target requires a picture, but got a page, but got a
+… --output out/page.html --target 0 → --target requires a picture, as a page holds all likely classes, but got a page.
 … --output out/page.html --contrast 0 → --contrast requires a picture, as a page holds all likely classes, but got
 … --text 'a cat' → must score images against texts, but is of type 'vit'
 … --model models/clip-of-texts --text aaaaaaaaaaaaaaaaaaaa → text must be of at most the model's 16 tokens
 … --model models/clip-of-texts --text 'a a a a a a a a a a a a a a a a a a a a' → text must be of at most the model's 16
 … --model models/clip-of-texts --text '' → texts must be at least one, none empty
---text 'a cat' → --text requires the --model that scores images against texts
+--text 'a cat' → --text requires --model, but got none. Pass a model that scores images against texts.
 … --prompt what? → must answer about pictures, but is of type 'vit'
 … --model models/bert → must be an image classifier, but is of type 'bert'
-… --model models/headless → must be a trained image classifier: its file lacks classifier.bias and 1 more
+… --model models/headless → must be a trained image classifier, but its file lacks classifier.bias and 1 more
 … --model models/resnet → cannot be explained
 … --model models/nan --save-array a.npz → NaN
 … --model models/nothing → no such folder
-… --model vit/config.json → must be a folder
+… --model vit/config.json → --model vit/config.json cannot be loaded: it is no folder.
 … --model out → it has no config.json
-- --model vit → -: no such file. Pass an image file as a file, as standard input is not read.
+- --model vit → - cannot be read: no such file. Pass an image file as a file, as standard input is not read.
 https://a.example/cat.png --model vit → a.example/cat.png cannot be read: no such file. Download it first
 /dev/zero --model vit → /dev/zero cannot be read: it is a pipe or a device, not an image file.
-pipe.png --model vit → pipe.png: is a pipe or a device, not an image file. Pass a file.
+pipe.png --model vit → pipe.png cannot be read: it is a pipe or a device, not an image file. Pass a file.
 broken.png --model vit --output out/a.png → broken.png cannot be read: not an image
-empty.png --model vit → empty.png: the file is empty
+empty.png --model vit → empty.png cannot be read: the file is empty
 out --model vit → out must hold image files, but holds none
 photo.png photos/0.png --model vit --output a.png → --output must be a folder for 2 images, new ones
 """

@@ -26,7 +26,7 @@ def test_size_that_the_model_cannot_take(run, work, models, monkeypatch):
 
 def test_a_folder_named_as_the_picture_is_told(run, work, models):
     (work / f"photo-{USUAL}.png").mkdir()
-    assert run("photo.png", "--model", models / "vit").is_error(f"photo-{USUAL}.png: is a folder")
+    assert run("photo.png", "--model", models / "vit").is_error(f"photo-{USUAL}.png cannot be written: it is a folder")
 
 
 @pytest.mark.parametrize("place", ["out", "out/a.png"])

@@ -92,12 +92,18 @@ def cut(image, suffix):
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 REFUSED = [
-    (None, r"a\.png: no such file$"),
-    (b"", r"a\.png: the file is empty$"),
-    *((text, r"not an image in any format that Pillow reads$") for text in (b"a text", b"<html>404</html>")),
-    *((text, r"not an image in any format that Pillow reads$") for text in (b"PK\x03\x04" + bytes(100), bytes(1000))),
-    *((cut(NOISE, suffix), r"a\.png: ") for suffix in ("png", "jpeg", "gif", "bmp", "tiff")),
-    (png_of(60_000, 60_000), r"a\.png: too many pixels to decode safely"),
+    (None, r"a\.png cannot be read: no such file\. Check the path\.$"),
+    (b"", r"a\.png cannot be read: the file is empty\."),
+    *(
+        (text, r"a\.png cannot be read: not an image in any format that Pillow reads\.")
+        for text in (b"a text", b"<html>404</html>")
+    ),
+    *(
+        (text, r"a\.png cannot be read: not an image in any format that Pillow reads\.")
+        for text in (b"PK\x03\x04" + bytes(100), bytes(1000))
+    ),
+    *((cut(NOISE, suffix), r"a\.png cannot be read as an image: ") for suffix in ("png", "jpeg", "gif", "bmp", "tiff")),
+    (png_of(60_000, 60_000), r"a\.png cannot be read: too many pixels to decode safely"),
 ]
 
 
@@ -110,9 +116,9 @@ def test_what_is_no_image(tmp_path, content, says):
 
 
 def test_a_folder_and_nan(tmp_path):
-    with pytest.raises(OSError, match=r"is a folder, not an image file$"):
+    with pytest.raises(OSError, match=r"cannot be read: it is a folder, not an image file\."):
         read_image(tmp_path)
-    with pytest.raises(OSError, match=r"a\.tif: cannot be read as an image: it holds NaN"):
+    with pytest.raises(OSError, match=r"a\.tif cannot be read as an image: it holds NaN"):
         read(tmp_path / "a.tif", Image.fromarray(np.full((3, 4), np.nan, np.float32)))
 
 
