@@ -116,17 +116,18 @@ class AnswerAttribution:
     def times(self) -> Tensor:
         """Return the first and the last second (W, 2) of each word or token in the sound.
 
-        They are those of :func:`~captum_gmar.vlm.words.word_spans` on the relevance. The words are in the order of
-        the sound, as those of a transcript are.
+        They are those of :func:`~captum_gmar.vlm.words.word_spans` on attention × value norm, which finds borders
+        better than evidence. The words are in the order of the sound, as those of a transcript are.
         """
         tokens = next((picture for picture in self.pictures or () if isinstance(picture, PictureTokens)), None)
         if tokens is None or tokens.seconds is None:
             raise ValueError("times() must be of words of a sound, but got an answer without a sound of known time.")
-        relevance = tokens.map(self._sequence_relevance(tokens))[:, 0]
+        assert self.attended is not None
+        attended = tokens.map(self.attended)[:, 0]
         if self.sound is not None:  # what follows it in the model's window is padding
             seconds = len(self.sound.samples) / self.sound.sampling_rate
-            relevance = relevance[:, : max(len(self.tokens), round(seconds / tokens.seconds))]
-        return word_spans(relevance, tokens.seconds) * tokens.seconds
+            attended = attended[:, : max(len(self.tokens), round(seconds / tokens.seconds))]
+        return word_spans(attended, tokens.seconds) * tokens.seconds
 
     @property
     def answer_relevance(self) -> Tensor:

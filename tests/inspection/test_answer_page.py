@@ -214,6 +214,7 @@ def test_words_of_a_sound_have_their_times(tmp_path):
     attribution = AnswerAttribution(
         **{"tokens": ("one", " two"), "relevance": torch.zeros(2, 3), "encoded_relevance": relevance},
         **{"scores": torch.ones(2), "totals": torch.ones(2), "prompt_length": 2, "pictures": (tokens,), "sound": sound},
+        attended=relevance,
     )
     told = told_by(AnswerPage(attribution).html.replace("</html>", SOUND_DRIVER + "</html>"), tmp_path)
     assert told["span"] == [480, 480]  # of 960 pixels

@@ -242,7 +242,7 @@ def test_times_of_words_are_in_seconds_of_the_sound(hearing):
     times = result.times()
     assert times.shape == (3, 2)
     assert times.max() <= 0.5
-    expected = word_spans(result.picture_relevance()[:, 0, :25], 0.02) * 0.02
+    expected = word_spans(result.pictures[0].map(result.attended)[:, 0, :25], 0.02) * 0.02
     assert_close(times, expected)
     with pytest.raises(ValueError, match=r"times\(\) must be of words of a sound"):
         AnswerEvidence(text_model("llava")[0]).attribute(text_model("llava")[1], target=ANSWER).times()
