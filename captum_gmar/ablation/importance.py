@@ -207,7 +207,9 @@ def _batch_scores(score: HeadScore, inputs: Tensor, targets: Target) -> Tensor:
 
 def _check_importance(importance: Tensor) -> Tensor:
     if importance.dim() != 3 or not importance.numel() or not torch.isfinite(importance).all():
-        raise ValueError(f"score must return finite (examples, layers, heads), but got {tuple(importance.shape)}.")
+        raise ValueError(
+            f"score must return finite importance (examples, layers, heads), but got {tuple(importance.shape)}."
+        )
     return importance
 
 

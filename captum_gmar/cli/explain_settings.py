@@ -39,7 +39,7 @@ class ImageSettings(NamedTuple):
         for name in NO_PAGE if is_page else ():
             if getattr(arguments, name) is not None:
                 raise CommandError(
-                    f"{_option(name)} requires a picture, as a page holds all likely classes, but got a page."
+                    f"{_option(name)} requires a picture, but got a page, which holds all likely classes. Leave it out."
                 )
         if arguments.no_proof and not is_page:
             raise CommandError("--no-proof requires a page, but got none. Pass --output page.html.")
@@ -88,7 +88,7 @@ class ImageSettings(NamedTuple):
         if self.contrast is not None:
             check_taken("--contrast", self.methods, lambda method: method.takes_contrast)
         if self.share_scale and self.top == len(self.methods) == 1:
-            raise CommandError("--share-scale requires several maps, but got one method and one class.")
+            raise CommandError("--share-scale requires several maps, but got one. Pass more methods or classes.")
         if self.top > 1:
             check_taken(f"--target top{self.top}", self.methods, lambda method: method.reads_class)
 
@@ -151,7 +151,7 @@ class PromptSettings(NamedTuple):
         if prompt is not None and not prompt.strip():
             raise CommandError(f"--prompt must be text, but got {prompt!r}.")
         if contrast is not None and answer is None:
-            raise CommandError("--contrast requires --answer, whose words it is set against, but got no answer.")
+            raise CommandError("--contrast requires --answer, but got none. Pass the words that it is set against.")
         if contrast is not None and contrast.split() == answer.split():
             raise CommandError(f"--contrast must differ from --answer, but got {contrast!r} for both.")
         return cls(prompt or "", answer, contrast)
@@ -178,7 +178,7 @@ class Task(NamedTuple):
                 continue
             if self.settings is PromptSettings:
                 what = "a model of speech" if arguments.prompt is None else "--prompt"
-                raise CommandError(f"{_option(name)} cannot be combined with {what}, which explains every word.")
+                raise CommandError(f"{_option(name)} cannot be combined with {what}: it explains every word. Drop it.")
             if name == "answer":
                 raise CommandError(
                     "--answer requires --prompt or a model of speech, but got neither. Pass one of them."

@@ -364,8 +364,8 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("heads", "error", "message"),
         [
-            ([(0, 1)], TypeError, r"heads must be a dictionary, layer to list of heads.* but got \[\(0, 1\)\]"),
-            ({0: 1}, TypeError, r"heads must be a dictionary, layer to list of heads.* but got \{0: 1\}"),
+            ([(0, 1)], TypeError, r"heads must be a dictionary of layer to list of heads.* but got \[\(0, 1\)\]"),
+            ({0: 1}, TypeError, r"heads must be a dictionary of layer to list of heads.* but got \{0: 1\}"),
             ({0: [1.0]}, ValueError, r"Layers and heads must be integers, zero or more, but got 1\.0"),
             ({0: [True]}, ValueError, r"but got True"),
             ({0: [-1]}, ValueError, r"but got -1"),

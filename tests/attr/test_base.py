@@ -31,5 +31,5 @@ def test_a_model_of_videos_takes_no_image(method):
 
 
 def test_a_forward_func_is_called(vit):
-    with pytest.raises(TypeError, match=r"forward_func must be a callable that takes the inputs .* but got str"):
+    with pytest.raises(TypeError, match=r"forward_func must be a callable from inputs to a tensor, but got str"):
         GMARAttribution(vit, forward_func="logits")

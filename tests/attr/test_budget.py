@@ -207,7 +207,7 @@ def test_fault_no_number_of_passes(vit, images, passes):
 def test_fault_models_without_one_patch_grid():
     kind = transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
     swin = transformers.SwinForImageClassification(kind).eval()
-    with pytest.raises(ValueError, match="passes must be 1 for SwinForImageClassification, which has no single patch"):
+    with pytest.raises(ValueError, match="passes must be 1 for a model without one patch grid, but got 5"):
         TokenEvidence(swin).attribute(torch.randn(1, 3, 32, 32), 1, passes=5)
 
 

@@ -223,7 +223,7 @@ class TestInputs:
             method.attribute(wrong, 3)
 
     def test_images_smaller_than_a_patch(self, method):
-        with pytest.raises(ValueError, match="at least a patch, 8x8 pixels, but got 4x32"):
+        with pytest.raises(ValueError, match="at least a patch, 8x8, but got 4x32"):
             method.attribute(torch.zeros(1, 3, 4, 32), 3)
 
     def test_no_model(self, make_method):

@@ -174,7 +174,7 @@ class TestForms:
     @pytest.mark.parametrize(
         ("targets", "error", "message"),
         [
-            (3, TypeError, "targets must be a sequence or tensor of classes, but got int. Pass"),
+            (3, TypeError, "targets must be a sequence or tensor, but got int. Pass"),
             (None, TypeError, "but got NoneType"),
             ("tabby", TypeError, "but got str"),
             ([[3, 0], [0, 9]], TypeError, "but got a sequence of lists or tensors.*as a tensor \\(N, K\\)"),

@@ -100,7 +100,7 @@ def test_a_page_says_what_its_words_are_set_against_and_takes_no_other_pages_pla
     ("arguments", "message"),
     [
         (["--prompt", "what?", "--answer", "a cat", "--contrast", " a  cat"], "--contrast must differ from"),
-        (["--prompt", "what?", "--contrast", "a cat"], "--contrast requires --answer, whose words it is set against"),
+        (["--prompt", "what?", "--contrast", "a cat"], "--contrast requires --answer, but got none"),
         (["--prompt", " "], "--prompt must be text, but got ' '."),
         (["--prompt", "what?", "--batch-size", "2"], "--batch-size cannot be combined with --prompt"),
         (["--answer", "a"], "--answer requires --prompt"),
@@ -170,8 +170,8 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
     ("arguments", "message"),
     [
         (["--answer", "a", "--contrast", "a"], "--contrast must differ from --answer"),
-        (["--contrast", "a"], "--contrast requires --answer, whose words it is set against"),
-        (["--methods", "rollout"], "--methods cannot be combined with a model of speech, which explains every word"),
+        (["--contrast", "a"], "--contrast requires --answer, but got none"),
+        (["--methods", "rollout"], "--methods cannot be combined with a model of speech: it explains every word"),
         (["--answer", "b", "--output", "page.png"], "--output must end in one of .html"),
         (["--answer", ""], "target must be text of at least one token"),
         (["--prompt", "what?"], "model must take pictures"),

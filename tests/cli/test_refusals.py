@@ -48,7 +48,7 @@ a.png → images and --model require each other
 … --target top4 --contrast 1 → 4 classes, of which the contrast is left out, but got top4.
 … --target top0 → --target must be topK, an index or a label, but got 'top0'.
 … --target top2 --width 1 → width must be at least 2.30 inches for 3 columns, but got 1.00.
-… --share-scale --methods gmar-l1 → requires several maps, but got one method and one class.
+… --share-scale --methods gmar-l1 → requires several maps, but got one.
 … --output none/a.png → none cannot be written: no folder for a.png
 … --output photo.png/ → photo.png cannot be written: it is a file, no folder
 … --output a.gif → --output must end in one of .png, .jpg, .jpeg, .pdf, .svg, .html, but got 'a.gif'.
@@ -56,9 +56,9 @@ a.png → images and --model require each other
 … --save-array a.npy → --save-array must end in one of .npz, but got 'a.npy'.
 … --save-array none/a.npz → none cannot be written: no folder for a.npz
 … --no-proof → --no-proof requires a page
-… --output out/page.html --tokens 1,1 → --tokens requires a picture, as a page holds all likely classes, but got a
-… --output out/page.html --target 0 → --target requires a picture, as a page holds all likely classes, but got a page.
-… --output out/page.html --contrast 0 → --contrast requires a picture, as a page holds all likely classes, but got
+… --output out/page.html --tokens 1,1 → --tokens requires a picture, but got a page, which holds all likely classes.
+… --output out/page.html --target 0 → --target requires a picture, but got a page, which holds all likely classes.
+… --output out/page.html --contrast 0 → --contrast requires a picture, but got a page, which holds all likely classes.
 … --text 'a cat' → must score images against texts, but is of type 'vit'
 … --model models/clip-of-texts --text aaaaaaaaaaaaaaaaaaaa → text must be of at most the model's 16 tokens
 … --model models/clip-of-texts --text 'a a a a a a a a a a a a a a a a a a a a' → text must be of at most the model's 16
