@@ -161,7 +161,7 @@ def test_dynamic_int8(method):
 
 @pytest.mark.parametrize("method", ["gmar-l1", "token-evidence"])
 def test_gptq_and_awq_kernels(method):
-    """The packages need a GPU to install; their kernels say by this attribute whether they have a gradient."""
+    """GPTQModel's kernels state by this attribute whether they have a gradient; the stand-ins do as well."""
 
     class MarlinLinear(nn.Linear):
         SUPPORTS_TRAINING = False
