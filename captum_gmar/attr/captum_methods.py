@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, _run_forward, log_usage
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.models.attention_backend import force_eager
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, check_rows, patch_grid
@@ -223,7 +223,7 @@ class TokenGradCam(_Ready, captum.attr.LayerGradCam):
         grid = patch_grid(self.model, *pixels.shape[-2:])
         through_layer = _ThroughImage(grid, self.layer)
         last = transformer_layers(self.model)[-1]
-        with force_eager(), last.register_forward_pre_hook(limit_to_thread(through_layer), with_kwargs=True):
+        with force_eager(), hook_modules([last], through_layer):
             relevance = super()._attribute_pixels(
                 pixels, **{"relu_attributions": True, **options}
             )  # (N, 1, rows, col.)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_gmar.engine.hooks.threads import limit_to_thread
+from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.kernels.precision import widen
 from captum_gmar.engine.models.attention_backend import attention_implementation
 
@@ -57,8 +57,8 @@ def _capture_attention(former: nn.Module) -> Iterator[tuple[dict[nn.Module, Tens
         for layer in layers:
             for name, weights in (("attention", self_attention), ("crossattention", cross_attention)):
                 if hasattr(layer, name):
-                    hook = limit_to_thread(partial(_store_mean, weights, layer))
-                    stack.enter_context(getattr(layer, name).attention.register_forward_hook(hook))
+                    store = partial(_store_mean, weights, layer)
+                    stack.enter_context(hook_modules([getattr(layer, name).attention], leave=store))
         yield self_attention, cross_attention
 
 
