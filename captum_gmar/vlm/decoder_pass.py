@@ -52,18 +52,15 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
     given = model, arguments, words, score
     with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):
         capture, scores, gradients = _explain_in_chunks(*given) or _explain_all_layers(*given)
-    tokens = encoded = None
+    sums: dict[bool, Tensor] = {}  # evidence and attention × value norm, of cross-attention and of the sequence's own
     for attention, gradient in zip(capture.attention, gradients, strict=True):
-        evidence = attention.explain(gradient)
-        if attention.is_cross:
-            encoded = evidence if encoded is None else encoded + evidence
-        else:
-            tokens = evidence if tokens is None else tokens + evidence
-    if tokens is None:
-        tokens = torch.zeros(2, words, capture.length, device=scores.device)
-    return RowEvidence(
-        tokens[0], encoded if encoded is None else encoded[0], scores, (tokens if encoded is None else encoded)[1]
-    )
+        part = attention.explain(gradient)
+        sums[attention.is_cross] = sums[attention.is_cross] + part if attention.is_cross in sums else part
+    if False not in sums:
+        sums[False] = torch.zeros(2, words, capture.length, device=scores.device)
+    tokens, attended = sums[False]
+    encoded, attended = sums.get(True, (None, attended))
+    return RowEvidence(tokens, encoded, scores, attended)
 
 
 def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> _PassResult:
