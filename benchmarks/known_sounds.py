@@ -27,7 +27,7 @@ from captum_gmar import AnswerEvidence
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics._statistics import margin
-from captum_gmar.vlm.attribution import focus_attention
+from captum_gmar.vlm.attribution import AnswerAttribution, focus_attention
 from captum_gmar.vlm.words import word_spans
 
 STEPS = 7  # in which frames are shown or hidden
@@ -38,18 +38,21 @@ UNORDERED = ("attention rollout", "Grad-CAM", "smooth random map", "uniform map"
 ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))  # (layer, head) of tiny.en
 
 
+@lru_cache(maxsize=1)
+def explain(heard: Heard) -> AnswerAttribution:
+    """Return the library's evidence for words."""
+    inputs = {"encoder_outputs": (heard.states,), "decoder_input_ids": torch.tensor([heard.prefix])}
+    return AnswerEvidence(heard.model).attribute(inputs, heard.ids).phrases(heard.words)
+
+
 def evidence(heard: Heard) -> Tensor:
     """Return the library's evidence (W, S)."""
-    inputs = {"encoder_outputs": (heard.states,), "decoder_input_ids": torch.tensor([heard.prefix])}
-    relevance = AnswerEvidence(heard.model).attribute(inputs, heard.ids)
-    return relevance.phrases(heard.words).encoded_relevance
+    return explain(heard).encoded_relevance
 
 
 def focus(heard: Heard) -> Tensor:
     """Return attention × value norm where evidence speaks for the word, as AnswerAttribution.focus does."""
-    inputs = {"encoder_outputs": (heard.states,), "decoder_input_ids": torch.tensor([heard.prefix])}
-    words = AnswerEvidence(heard.model).attribute(inputs, heard.ids).phrases(heard.words)
-    return focus_attention(words.encoded_relevance, words.attended)
+    return focus_attention(evidence(heard), explain(heard).attended)
 
 
 def size(heard: Heard) -> Tensor:
@@ -236,8 +239,8 @@ def measure(folder: Path, sentences: int, noise: float | None) -> str:
     processor = transformers.AutoProcessor.from_pretrained(folder)
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for kind, heard in draw_heard(model, processor, sentences, noise):
-        for name, (explain, _) in METHODS.items():
-            relevance = explain(heard).detach().float()
+        for name, (method, _) in METHODS.items():
+            relevance = method(heard).detach().float()
             values[name, f"time, {kind}"] += in_time(heard, relevance).tolist()
             values[name, f"peak, {kind}"] += is_peak(heard, relevance).tolist()
             _extend(values, name, within_borders(heard, word_spans(relevance[:, : heard.frames], FRAME) * FRAME))
