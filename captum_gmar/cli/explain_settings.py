@@ -164,7 +164,7 @@ class PromptSettings(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What one kind of models is asked, and of what."""
+    """A question to one kind of models, and the kind of its inputs."""
 
     takes: tuple[str, ...]  # options, beside those of every task
     settings: Any  # one of the classes above

@@ -42,7 +42,7 @@ NOTE = f"Every map has its own scale, from zero, or from its least where it is n
 
 
 class Cost(NamedTuple):
-    """What one map takes. The runs of all methods take turns, so that a busy moment meets all alike."""
+    """Time and passes of one map. The runs of all methods take turns, so that a busy moment slows all alike."""
 
     seconds: float  # the median of its runs
     lowest_seconds: float  # the quickest and the slowest of them
