@@ -81,6 +81,18 @@ def llava_next():
     return tf.LlavaNextForConditionalGeneration(config), {**inputs, "pixel_values": pixels(1, 5, 3, 32, 32)}
 
 
+def llava_next_video():
+    vision, text = tf.CLIPVisionConfig(**VISION), tf.LlamaConfig(**TEXT)
+    config = tf.LlavaNextVideoConfig(
+        **{"text_config": text, "vision_config": vision, "image_token_index": IMAGE_TOKEN, "video_token_index": 91},
+        **{"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]},
+    )
+    ids = torch.tensor([[*PROMPT, *[91] * 3 * 4, 6]])  # three frames of 4 × 4 patches, pooled to 2 × 2
+    return tf.LlavaNextVideoForConditionalGeneration(config), {
+        **{"input_ids": ids, "pixel_values_videos": pixels(1, 3, 3, 32, 32)}
+    }
+
+
 def _qwen_inputs():
     ids = torch.tensor([[1, 92, *[IMAGE_TOKEN] * 6, 6]])
     grid = torch.tensor([[1, 4, 6]])
@@ -246,7 +258,20 @@ def llama():
 
 BUILDERS = (
     *(llava, pixtral, mistral3, llava_next, llava_onevision, qwen2_vl, qwen25_vl, qwen3_vl, internvl, smolvlm),
-    *(idefics3, paligemma, gemma3, blip2, instructblip, mllama, florence2, vit_gpt2, trocr, git, llama),
+    *(
+        llava_next_video,
+        idefics3,
+        paligemma,
+        gemma3,
+        blip2,
+        instructblip,
+        mllama,
+        florence2,
+        vit_gpt2,
+        trocr,
+        git,
+        llama,
+    ),
 )
 TEXT_MODELS = {build.__name__: build for build in BUILDERS}
 

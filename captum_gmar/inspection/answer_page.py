@@ -121,6 +121,8 @@ def _sum_spans(relevance: Tensor, spans: Sequence[slice]) -> list[list[float]]:
 def _word_maps(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
     """Return a picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
     relevance = words.picture_relevance(number).double().cpu().numpy()
+    if relevance.ndim > 3:
+        raise ValueError("attribution must be of pictures or a sound, but got a video. Pass it to visualize_video.")
     photo = shrink(photo_of(image))
     size = {"width": photo.width, "height": photo.height, "rows": relevance.shape[1], "columns": relevance.shape[2]}
     return {"source": image_data(photo), **size, "relevance": [round_values(word, 4) for word in relevance]}

@@ -107,6 +107,19 @@ class AnswerAttribution:
         attended = self.pictures[picture].map(self.attended)
         return focus_attention(relevance.flatten(1), attended.flatten(1)).view_as(relevance)
 
+    def moments(self, picture: int = 0) -> Tensor:
+        """Return the second (time,) of each of a video's time steps, as the processor says.
+
+        ``picture_relevance().sum((2, 3))`` has the relevance of each.
+        """
+        tokens = self.pictures[picture] if self.pictures else None
+        if not isinstance(tokens, PictureTokens) or tokens.moments is None:
+            raise ValueError(
+                "moments() requires a video whose processor says its time, but got none. Use the times with which you "
+                "took its frames."
+            )
+        return torch.tensor(tokens.moments)
+
     def _sequence_relevance(self, picture: Picture) -> Tensor:
         """Return the relevance of the sequence that holds the picture's tokens."""
         relevance = self.encoded_relevance if picture.is_encoded else self.relevance

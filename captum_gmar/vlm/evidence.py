@@ -144,7 +144,7 @@ class AnswerEvidence:
         evidence = explain_last_rows(*given)
         tokens, encoded, scores, totals = normalize_evidence(evidence)
         length = (tokens if encoded is None else encoded).shape[1]
-        pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes))
+        pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes, self.tokenizer))
         prompt_length = tokens.shape[1] - len(ids) + 1
         return AnswerAttribution(
             tuple(token_texts(self.tokenizer, ids)),

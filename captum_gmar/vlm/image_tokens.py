@@ -18,7 +18,8 @@ class PictureTokens(NamedTuple):
     columns: Tensor  # (rows, columns) positions in the attended sequence, of joined tiles
     is_encoded: bool = False  # the sequence is the encoder's, read by cross-attention; else the decoder's
     overview: Tensor | None = None  # (rows, columns) positions of the whole picture, if it was cut into tiles
-    seconds: float | None = None
+    seconds: float | None = None  # of a sound's token
+    moments: tuple[float, ...] | None = None  # seconds of a video's time steps, whose columns are (time, rows, columns)
 
     def map(self, relevance: Tensor) -> Tensor:
         """Map relevance (W, S) to (W, rows, columns); an overview's tokens are distributed by area."""
@@ -57,6 +58,7 @@ class PicturePrompt(NamedTuple):
     arguments: Mapping[str, Any]  # processor output for one example
     length: int  # of the attended sequence: the encoder's if there is one, else the decoder's
     sizes: Sequence[Size] | None = None  # of the pictures before processing, if known
+    tokenizer: Any = None
 
     @property
     def config(self) -> Any:

@@ -4,6 +4,7 @@ To support a further model, add a layout to ``LAYOUTS``.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from captum_gmar.vlm.query_former import query_patch_weights
 from captum_gmar.vlm.sounds import SOUND_INPUTS, sound_tokens
 
 _ROUNDING = 1e-6  # pixels, for products of scales and sizes
+_MOMENT = re.compile(r"(?:Frame from (\d+):|<)(\d+(?:\.\d+)?)(?=:| seconds>)")  # of SmolVLM and Qwen3-VL
 
 Picture = PictureTokens | QueriedPicture
 TokenLayout = Callable[[PicturePrompt], Sequence[Picture] | None]
@@ -34,15 +36,43 @@ def picture_tokens(prompt: PicturePrompt) -> Sequence[Picture] | None:
 
 
 def _video_tokens(prompt: PicturePrompt) -> list[PictureTokens] | None:
-    """Return each video's tokens (time, rows, columns), or None for models whose processors return no grids."""
-    grids = prompt.arguments.get("video_grid_thw")
-    if grids is None:
-        return None
-    side = prompt.config.vision_config.spatial_merge_size
-    shapes = [(int(time), int(rows) // side, int(columns) // side) for time, rows, columns in grids]
+    """Return each video's tokens (time, rows, columns), or None if the model's layout is unknown."""
     positions = (prompt.arguments["input_ids"][0] == prompt.config.video_token_id).nonzero().flatten()
-    videos = zip(torch.split(positions, list(map(math.prod, shapes))), shapes, strict=True)
-    return [PictureTokens(places.view(shape)) for places, shape in videos]
+    grids, pixels = prompt.arguments.get("video_grid_thw"), prompt.arguments["pixel_values_videos"]
+    if grids is not None:
+        side = prompt.config.vision_config.spatial_merge_size
+        shapes = [(int(time), int(rows) // side, int(columns) // side) for time, rows, columns in grids]
+        videos = torch.split(positions, list(map(math.prod, shapes)))
+    elif prompt.config.model_type in ("llava_next_video", "llava_onevision"):  # of square frames, all of one length
+        videos = torch.split(positions, max(len(positions) // len(pixels), 1))
+        side = math.isqrt(len(videos[0]) // pixels.shape[1])
+        shapes = [(pixels.shape[1], side, side)] * len(videos)
+    else:
+        return None
+    tokens = [places[: math.prod(shape)].view(shape) for places, shape in zip(videos, shapes, strict=True)]
+    steps = prompt.arguments.get("second_per_grid_ts")
+    if steps is None:
+        return [PictureTokens(frames, moments=_written_moments(prompt, frames)) for frames in tokens]
+    moments = [
+        tuple(float(step) * time for time in range(len(frames))) for frames, step in zip(tokens, steps, strict=True)
+    ]
+    return [PictureTokens(frames, moments=times) for frames, times in zip(tokens, moments, strict=True)]
+
+
+def _written_moments(prompt: PicturePrompt, frames: Tensor) -> tuple[float, ...] | None:
+    """Return the second that the prompt writes before each frame (time, rows, columns), or None if it does not."""
+    if prompt.tokenizer is None:
+        return None
+    moments, end = [], 0
+    for frame in frames:
+        text = prompt.tokenizer.decode(prompt.arguments["input_ids"][0, end : int(frame[0, 0])].tolist())
+        written = _MOMENT.findall(text)
+        if not written:
+            return None
+        minutes, seconds = written[-1]
+        moments.append(60 * int(minutes or 0) + float(seconds))
+        end = int(frame[-1, -1]) + 1
+    return tuple(moments)
 
 
 def _prompt_layout(grid: Callable[[PicturePrompt, int], list[tuple[int, int]]]) -> TokenLayout:
@@ -84,7 +114,7 @@ def _anyres_layout(prompt: PicturePrompt) -> list[PictureTokens]:
     """
     config, sizes = prompt.config, prompt.arguments["image_sizes"].cpu()
     side = config.vision_config.image_size // config.vision_config.patch_size
-    if config.model_type == "llava_next":
+    if config.model_type != "llava_onevision":
         options = {"vision_feature_select_strategy": "default"}
         tiles = [_count_tiles(prompt.model, size) for size in sizes]
     else:
@@ -119,7 +149,7 @@ def _idefics_layout(prompt: PicturePrompt) -> list[PictureTokens] | None:
     """Return the layout of Idefics 3, or None if the prompt does not separate the tiles.
 
     Each tile follows a mark and its own token, with a newline token after each row of tiles. The overview follows a
-    token that all pictures share.
+    token that all pictures share. A video's frames, each after its time, have no tiles.
     """
     vision = prompt.config.vision_config
     side = vision.image_size // vision.patch_size // prompt.config.scale_factor
@@ -128,6 +158,9 @@ def _idefics_layout(prompt: PicturePrompt) -> list[PictureTokens] | None:
     preceding_ids = prompt.arguments["input_ids"][0][positions[:, 0, 0] - 1]
     if (positions[1:, 0, 0] - positions[:-1, -1, -1] < 3).any():
         return None
+    moments = _written_moments(prompt, positions)
+    if moments is not None:
+        return [PictureTokens(positions, moments=moments)]
     ends = [number for number, token in enumerate(preceding_ids.tolist(), 1) if token == preceding_ids[-1]]
     return [_join_tiles(positions[first:end]) for first, end in pairwise([0, *ends])]
 
@@ -249,7 +282,7 @@ LAYOUTS: dict[str, TokenLayout] = {
     **dict.fromkeys(("paligemma", "gemma3"), _prompt_layout(_square_grids)),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), _prompt_layout(_merged_grids)),
     "llava": _prompt_layout(_llava_grids),
-    **dict.fromkeys(("llava_next", "llava_onevision"), _anyres_layout),
+    **dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), _anyres_layout),
     **dict.fromkeys(("idefics3", "smolvlm"), _idefics_layout),
     "internvl": _internvl_layout,
     "mllama": _mllama_layout,

@@ -182,6 +182,11 @@ def test_a_large_photo_is_scaled_down_in_the_page(attribution):
     ("images", "pictures", "message"),
     [
         ([], (PictureTokens(torch.arange(4).view(2, 2)),), "images must be the 1 of the attribution, but got 0"),
+        (
+            [np.zeros((2, 2))],
+            (PictureTokens(torch.zeros(2, 2, 2).long()),),
+            "must be of pictures or a sound, but got a v",
+        ),
         ([np.zeros((2, 2))], None, "which image token is for which position"),
     ],
 )

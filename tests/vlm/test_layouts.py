@@ -184,6 +184,92 @@ def test_videos_have_frames_rows_and_columns(name):
     torch.testing.assert_close(result.shares()["pictures"], maps.abs().sum((1, 2, 3)))
 
 
+@pytest.mark.parametrize(("name", "newline"), [("llava_next_video", 0), ("llava_onevision", 1)])
+def test_two_videos_of_square_frames(name, newline):
+    model, _ = text_model(name)
+    video = [91] * (3 * 4 + newline)
+    pixels = torch.rand(2, 3, 3, 32, 32).double()
+    inputs = {"input_ids": torch.tensor([[1, *video, 6, *video, 5]]), "pixel_values_videos": pixels}
+    result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
+    places = token_places(model, inputs)
+    if newline:  # features are numbered before their pooling: a token is the mean of 2 × 2
+        places[:, 1:] //= 2
+    expected = torch.cartesian_prod(*map(torch.arange, (6, 2, 2))).view(2, 3, 2, 2, 3)
+    for picture, frames in zip(result.pictures, expected, strict=True):
+        assert torch.equal(places[picture.columns], frames)
+    with pytest.raises(ValueError, match=r"moments\(\) requires a video whose processor says its time"):
+        result.moments()
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "llava_next", "smolvlm"])
+def test_pictures_of_one_prompt_are_those_of_each_by_itself(name):
+    model, inputs = text_model(name)
+    ids = inputs["input_ids"][:, 2:] if name == "smolvlm" else inputs["input_ids"]
+    two = {"input_ids": torch.cat([inputs["input_ids"], ids], 1)}
+    stacked = 1 if name == "smolvlm" else 0
+    for key in ("pixel_values", "pixel_attention_mask"):
+        if key in inputs:
+            two[key] = torch.cat([inputs[key]] * 2, stacked)
+    for key in ("image_grid_thw", "image_sizes"):
+        if key in inputs:
+            two[key] = torch.cat([inputs[key]] * 2)
+    (alone,) = picture_tokens(PicturePrompt(model, inputs, inputs["input_ids"].shape[1]))
+    first, second = picture_tokens(PicturePrompt(model, two, two["input_ids"].shape[1]))
+    for part in ("columns", "overview"):
+        place, other, later = (getattr(picture, part) for picture in (alone, first, second))
+        assert (place is None) == (part == "overview" and name == "qwen2_vl")
+        if place is not None:
+            assert torch.equal(other, place)
+            assert torch.equal(later, place + ids.shape[1])
+
+
+class Characters:
+    """Tokenizer whose token n is the character n + 32."""
+
+    def decode(self, ids):
+        return "".join(chr(number + 32) for number in ids)
+
+
+def characters(text):
+    return [ord(character) - 32 for character in text]
+
+
+def test_times_of_frames_are_those_that_qwen_returns_or_writes():
+    model, inputs = text_model("qwen25_vl")
+    video = {"pixel_values_videos": inputs["pixel_values"].repeat(3, 1), "video_grid_thw": torch.tensor([[3, 4, 6]])}
+    ids = torch.tensor([[1, 92, *[91] * 18, 6]])
+    video |= {"input_ids": ids, "mm_token_type_ids": 2 * (ids == 91).int()}
+    result = AnswerEvidence(model).attribute({**video, "second_per_grid_ts": [0.5]}, target=ANSWER)
+    assert result.moments().tolist() == [0, 0.5, 1]
+    assert result.picture_relevance().shape == (len(ANSWER), 3, 2, 3)
+    model, _ = text_model("qwen3_vl")
+    frames = [[*characters(f"<{time} seconds>"), 92, *[91] * 6, 93] for time in ("0.2", "1.2", "12.2")]
+    ids = torch.tensor([[1, *characters("at 7: <"), *[token for frame in frames for token in frame], 6]])
+    video |= {"input_ids": ids, "mm_token_type_ids": 2 * (ids == 91).int()}
+    result = AnswerEvidence(model, Characters()).attribute(video, target=ANSWER)
+    torch.testing.assert_close(result.moments(), torch.tensor([0.2, 1.2, 12.2]))
+
+
+def test_smolvlm_s_frames_after_their_times_are_one_video():
+    model, _ = text_model("smolvlm")
+    times = ("00:00", "00:09", "01:05")
+    frame = [80, 81, *[IMAGE_TOKEN] * 4, 80]
+    inputs = {"pixel_values": torch.rand(1, 3, 3, 32, 32).double()}
+    inputs["pixel_attention_mask"] = torch.ones(1, 3, 32, 32, dtype=torch.long)
+    ids = [1, *(token for time in times for token in (*characters(f"Frame from {time}:"), *frame)), 6]
+    inputs["input_ids"] = torch.tensor([ids])
+    evidence = AnswerEvidence(model, Characters())
+    result = evidence.attribute(inputs, target=ANSWER)
+    maps = result.picture_relevance()
+    assert maps.shape == (len(ANSWER), 3, 2, 2)
+    of_frames = (torch.tensor(ids) == IMAGE_TOKEN).nonzero().flatten()
+    torch.testing.assert_close(maps.flatten(1), result.relevance[:, of_frames])
+    assert result.moments().tolist() == [0, 9, 65]
+    inputs["input_ids"] = torch.tensor([[1, *(token for n in (1, 2, 3) for token in (*characters(f"{n}: "), *frame))]])
+    pictures = evidence.attribute(inputs, target=ANSWER).pictures
+    assert [tuple(picture.columns.shape) for picture in pictures] == [(2, 2)] * 3
+
+
 def test_patches_that_a_hierarchical_encoder_merges():
     torch.manual_seed(0)
     swin = {"image_size": (32, 64), "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
