@@ -1,8 +1,6 @@
 """The report's own arithmetic, and how it goes on after failures. What anything costs is not tested here."""
 
 import json
-import math
-import os
 import re
 import statistics
 from concurrent.futures.process import BrokenProcessPool
@@ -15,22 +13,17 @@ pytest.importorskip("benchmarks.cases", reason="the benchmarks are not installed
 
 from methods import METHODS
 
-from benchmarks import cases
-from benchmarks.__main__ import main
-from benchmarks.cases import OTHERS, Case
+from benchmarks.cases import Case
 from benchmarks.exactness import of_half_precision, of_methods
-from benchmarks.isolated import failure, isolated
 from benchmarks.measuring import EVERYTHING, Found, Measuring
-from benchmarks.memory import take_peaks
 from benchmarks.plots import draw_growth
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import to_markdown, write_report
-from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row, Subject
-from benchmarks.summary import Spread, fitted_exponent, grown, lines, spread
+from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row
+from benchmarks.summary import fitted_exponent, grown, lines
 from benchmarks.timing import Limits, Sample, couples, take_times
 from benchmarks.word_cost import Held
 from captum_gmar import AttentionEvidence
-from captum_gmar.attr.catalogue import OURS
 
 TINY = Case("ViT-Ti", 32, 2, layers=1)
 LIMITS = Limits(rounds=2, enough=1000, longest=1000)
@@ -49,18 +42,9 @@ def cells(text):
 
 
 class TestGrowth:
-    @pytest.mark.parametrize("power", [0.5, 1, 2])
-    def test_of_a_power_law(self, power):
-        sizes = [197, 577, 1025, 4097]
-        assert fitted_exponent(sizes, [3 * size**power for size in sizes]) == pytest.approx(power)
-
     def test_is_the_slope_of_the_straight_line_by_least_squares(self):
         """Through (0, 0), (1, 1), (2, 3) in powers of two: 3/2, worked by hand."""
         assert fitted_exponent([1, 2, 4], [1, 2, 8]) == pytest.approx(1.5)
-
-    def test_costs_that_are_not_above_zero_have_no_logarithm(self):
-        assert fitted_exponent([1, 2, 4, 8, 16], [-5, 0, 4, 8, 16]) == pytest.approx(1)
-        assert fitted_exponent([1, 2, 4], [0, 2, 4]) is None
 
     def test_memory_above_the_models_own(self):
         cases = [Case("ViT-Ti", 224, layers=depth) for depth in (1, 2, 4)]
@@ -77,10 +61,6 @@ class TestGrowth:
 
 
 class TestLines:
-    def test_spread(self):
-        assert spread([4.0]) == Spread(4.0, 4.0, 4.0)
-        assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3.0, 2.0, 4.0)
-
     def test_the_ratio_is_of_neighbours(self):
         """The median of the ratios, which is not the ratio of the medians."""
         taken = [Sample("gmar-l1", BOTH, seconds, own) for seconds, own in [(2.0, 1.0), (3.0, 3.0), (40.0, 10.0)]]
@@ -100,10 +80,6 @@ class TestLines:
             ["peer", "", "not measured: ImportError: a \\| b", "", "", "", ""],
             ["autolrp", "", "not measured: out of time", "", "", "", ""],
         ]
-
-    def test_memory_that_failed_says_why(self):
-        found = found_of(Sample("rollout", FORWARD, 1.0, 1.0), reasons={"rollout": "no memory"})
-        assert "no memory" in cells(to_markdown(lines(found, ["rollout"])))[-1]
 
 
 class TestRuns:
@@ -125,21 +101,6 @@ class TestRuns:
         samples, reasons = take_times(TINY, "cpu", 1, Limits(1, 1, longest=0), ["occlusion"])
         assert (samples, reasons) == ([], {"occlusion": "left out: 4 passes would take 0 minutes"})
 
-    def test_what_took_enough_time_is_not_run_another_time(self):
-        samples, _ = take_times(TINY, "cpu", 1, Limits(9, enough=0, longest=1000, fewest=2), ["rollout"])
-        assert len(samples) == 2
-
-    def test_memory_of_a_tiny_model(self):
-        peaks, reasons = take_peaks(TINY, "cpu", 1, [BOTH, "every A and G kept", "no such method"])
-        assert list(peaks) == [BOTH, "every A and G kept"]
-        assert list(reasons) == ["no such method"]
-
-    def test_what_ends_a_process_is_told(self):
-        with pytest.raises(BrokenProcessPool):
-            isolated(os.abort)
-        with pytest.raises(ValueError, match="math domain error"):
-            isolated(math.sqrt, -1.0)
-
     def test_a_row_that_fails_is_not_run_again(self, monkeypatch):
         """It runs when it warms up, and no more after that."""
         runs = []
@@ -152,11 +113,6 @@ class TestRuns:
         monkeypatch.setattr("benchmarks.rows.Subject.row", lambda self, name: Row(run, FORWARD))
         assert take_times(TINY, "cpu", 1, LIMITS, ["a"]) == ([], {"a": "MemoryError"})
         assert len(runs) == 2
-
-    def test_reasons_are_one_line_without_paths(self):
-        error = ImportError("cannot import name 'x' (/home/me/lib.py)\n  at all")
-        assert failure(error) == "ImportError: cannot import name 'x' at all"
-        assert failure(MemoryError()) == "MemoryError"
 
     def test_a_case_that_fails_is_named_and_the_others_go_on(self, tmp_path, monkeypatch):
         broken = TINY._replace(pixels=16)
@@ -193,12 +149,6 @@ def test_presets_name_rows_and_what_grows(preset):
         assert {case.layers for case in growing}.isdisjoint({None})
 
 
-def test_a_gpu_is_asked_for(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["--preset", "gpu", "--device", "cpu", "--output", str(tmp_path / "new")])
-    assert "--preset gpu needs a CUDA device, but got cpu." in capsys.readouterr().err
-
-
 def test_exactness_is_measured_of_every_method_that_has_a_formula():
     model, inputs = Case("ViT-Ti", 64, 2, layers=4).build("cpu")
     errors = {agreement.method: agreement.error for agreement in of_methods(model, inputs)}
@@ -218,13 +168,6 @@ def test_half_precision_is_as_exact_as_the_models_own_numbers(precision, least):
     assert found[3].correlation_of_model is None
 
 
-def test_methods_are_compared_with_a_pass_backward_unless_they_need_none():
-    subject = Subject(Case("ViT-Ti", 32, 1, layers=2), "cpu")
-    compared = {name: subject.row(name).own for name in OURS}
-    alone = {"rollout", "rollout-forward", "rollout-additive", "raw-attention"}
-    assert {name for name, own in compared.items() if own == FORWARD} == alone
-
-
 def test_evidence_on_windows_keeps_no_more_than_it_reads():
     """What layers passed by give comes on top of forward and backward, and the pass ends with the last target."""
     torch.manual_seed(0)
@@ -241,18 +184,3 @@ def test_evidence_on_windows_keeps_no_more_than_it_reads():
     with Held() as several:
         evidence.explain(inputs, targets=[0, 1])
     assert several.peak > explained.peak  # which must keep the pass for the second
-
-
-@pytest.mark.parametrize("model", OTHERS)
-def test_models_without_a_single_grid_are_built(model, monkeypatch):
-    class Built(Exception):
-        """What would be built is not, as it is large."""
-
-    def build(config):
-        raise Built(type(config).__name__)
-
-    for name in ("SwinForImageClassification", "VideoMAEForVideoClassification"):
-        monkeypatch.setattr(cases, name, build)
-    with pytest.raises(Built, match=str(Case(model, 224)).partition("-")[0]):
-        Case(model, 224).build("cpu")
-    assert str(Case(model, 224)) == f"{model}/{OTHERS[model].patch}, 224², batch 1, float32"

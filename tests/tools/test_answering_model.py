@@ -13,23 +13,16 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from captum_gmar.demo import load_model, make_scene
 from captum_gmar.demo.patches import GRID, scene_pixel_values
-from captum_gmar.demo.scenes import KINDS
 from tools.answering_model import train
-from tools.answering_model.aligning import align
 from tools.answering_model.lessons import (
     LENGTH,
-    NO_OBJECT,
     QUESTIONS,
-    UNIT,
-    Lesson,
     apart,
     draw_lessons,
     draw_scenes,
     make_pool,
 )
-from tools.answering_model.measures import words_right
-from tools.answering_model.network import LONGEST, WIDTH, build_model, build_processor, see, vocabulary
-from tools.answering_model.questions import questions_of
+from tools.answering_model.network import LONGEST, build_model, see, vocabulary
 from tools.training.loop import Stage
 
 SEED = 5_000_000
@@ -84,43 +77,6 @@ def test_the_tower_is_seen_as_the_model_sees_it(model):
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_places_are_of_the_object_asked_about_and_of_the_other(pool):
-    (scene, questions), lesson = next(draw_scenes(SEED)), pool.lessons[0]
-    middles = [torch.from_numpy(mask).nonzero().double().mean(0) for mask in scene.masks]
-    names = [KINDS[label][1].__name__ for label in scene.labels]
-    for question, place in zip(questions, lesson.places, strict=True):
-        first = next((name for name in names if name in question.prompt), None) or question.answer.split()[2]
-        order = sorted(range(len(names)), key=lambda index: names[index] != first)
-        expected = torch.cat([(middles[index] / (scene.image.shape[0] / GRID) - GRID / 2) / UNIT for index in order])
-        torch.testing.assert_close(place[: len(expected)].double(), expected, rtol=1e-5, atol=1e-5)
-        assert place[len(expected) :].isnan().all()
-
-
-def test_places_that_are_not_there_are_not_asked_for():
-    question = torch.tensor([[vocabulary()["?"], 0]])
-    lesson = Lesson(question, question, torch.tensor([[[1.0, 2.0, torch.nan, torch.nan]]]))
-    head = torch.nn.Linear(WIDTH, 4)
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    states = torch.zeros(1, 2, WIDTH)
-    assert train._placing_loss([head, head], [states, states], lesson) == 2 * (1 + 4) / 2
-
-
-def test_patches_come_to_say_what_they_show(pool):
-    torch.manual_seed(0)
-    model, generator = build_model(), torch.Generator().manual_seed(0)
-    model.model.vision_tower.requires_grad_(False)
-    first, last = align(model, pool, 1, generator), align(model, pool, 40, generator)
-    assert last < first / 2
-    words, lesson = vocabulary(), pool.shown[1]
-    with torch.no_grad():
-        patches = model.model.multi_modal_projector(pool.features[1].float())
-        said = model.lm_head(patches).argmax(-1)
-    labels = lesson[lesson != NO_OBJECT].tolist()
-    right = [{words[part.__name__] for part in KINDS[label]} for label in labels]
-    assert sum(int(word) in kind for word, kind in zip(said[lesson != NO_OBJECT], right, strict=True)) > len(right) / 2
-
-
 def test_training_writes_a_folder_that_transformers_reads(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "_ALIGNING", 2)
     monkeypatch.setattr(train, "_SCENES_ASKED", 1)
@@ -134,18 +90,3 @@ def test_training_writes_a_folder_that_transformers_reads(tmp_path, monkeypatch,
     image = Image.fromarray(make_scene(SEED, 2).image)
     inputs = processor(images=image, text="<image>what is in the picture?", return_tensors="pt")
     assert model(**inputs).logits.shape == (1, GRID * GRID + 6, len(vocabulary()))
-
-
-def test_words_are_counted_by_kind(model):
-    processor = build_processor()
-    _, questions = next(draw_scenes(SEED + 1))
-
-    def generate(input_ids, **kwargs):
-        answers = [processor.tokenizer(question.answer)["input_ids"] for question in questions]
-        longest = max(map(len, answers))
-        return torch.cat([input_ids, torch.tensor([answer + [1] * (longest - len(answer)) for answer in answers])], 1)
-
-    told = words_right(type("Right", (), {"generate": staticmethod(generate)}), processor, SEED + 1, 1)
-    words = [word for question in questions_of(make_scene(SEED + 1, 2)) for word in question.words]
-    assert told.startswith(f"all 1.000 of {len(words)}")
-    assert f"relation 1.000 of {sum(word.kind == 'relation' for word in words)}" in told

@@ -13,9 +13,7 @@ pytest.importorskip("tools.demo_model.train", reason="the tools are not installe
 from captum_gmar.demo import CLASSES, load_model, make_scene, model_folder
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from tools.demo_model import card, train
-from tools.demo_model.train import build_model
 from tools.training.loop import Stage
-from tools.training.networks import grow
 from tools.training.scenes import QUESTIONS, draw_batch, render_pool
 
 SEED = 2_000_000
@@ -34,15 +32,6 @@ def test_targets_of_whole_scenes_are_those_of_their_masks():
     for shares in batch.patch_targets.split(list(QUESTIONS), dim=-1):
         assert_close(shares.sum(-1), torch.ones(16, GRID**2))
     assert_close(batch.class_targets.sum(1), torch.ones(16))
-
-
-def test_a_model_for_crops_grows_into_one_for_scenes():
-    crops = build_model(7)
-    scenes = grow(crops, build_model(GRID))
-    positions = "vit.embeddings.position_embeddings"
-    assert not crops.get_parameter(positions).requires_grad
-    assert scenes.get_parameter(positions).shape[1] == 1 + GRID**2
-    assert scenes(torch.zeros(1, 3, GRID * PATCH, GRID * PATCH)).logits.shape == (1, len(CLASSES))
 
 
 def test_training_writes_a_model_that_loads(tmp_path, monkeypatch):
@@ -81,17 +70,6 @@ def test_the_card_is_that_of_the_shipped_model(tmp_path, monkeypatch):
     words = [line for line in written if not any(sign.isdigit() for sign in line)]
     assert len(words) > 60
     assert [line for line in words if line not in lines] == []
-
-
-def test_rounded_weights_are_near_and_short():
-    torch.manual_seed(0)
-    model = build_model(7)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    train.round_weights(model)
-    for parameter, exact in zip(model.parameters(), before, strict=True):
-        assert ((parameter - exact).abs() <= 2**-20 * exact.abs()).all()
-        assert not (parameter.detach().view(torch.int32) % train.SPARED).any()
-    assert any((parameter != exact).any() for parameter, exact in zip(model.parameters(), before, strict=True))
 
 
 def test_the_built_in_model_is_rounded():

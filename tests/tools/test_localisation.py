@@ -6,7 +6,6 @@ from torch.testing import assert_close
 
 pytest.importorskip("tools.demo_model.localisation", reason="the tools are not installed; they stand in a checkout")
 
-from captum_gmar import GMARAttribution
 from captum_gmar.demo import load_model, make_scene
 from captum_gmar.demo.patches import scene_pixel_values
 from tools.demo_model.localisation import localisation_report
@@ -60,27 +59,3 @@ def test_maps_without_differences_get_the_area(report, name):
 def test_maps_that_are_blind_to_the_class(report, name):
     assert report[name].class_sensitivity.mean == 0
     assert abs(report[name].own_minus_other.mean) < 1e-6
-
-
-def test_attention_is_on_the_object(report):
-    row = report["raw attention"]
-    assert row.on_object.mean - row.on_object.margin > 2 * row.area.mean
-
-
-def test_captum_attributions_and_repetition():
-    model = load_model()
-    reports = [localisation_report({"GMAR": GMARAttribution(model)}, n=3, seed=SEED, controls=model) for _ in range(2)]
-    assert reports[0] == reports[1]
-
-
-def test_the_report_is_a_table(report):
-    table = report.to_markdown().splitlines()
-    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {name}" for name in report]
-    assert {line.count("|") for line in table} == {6}
-    right = report["right"]
-    assert f"| right | {right.on_object.mean:.3f} ± {right.on_object.margin:.3f} | " in report.to_markdown()
-
-
-def test_too_few_scenes():
-    with pytest.raises(ValueError, match=r"n must be at least 2, for an interval, but got 1"):
-        localisation_report({}, n=1)

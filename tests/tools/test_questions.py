@@ -62,22 +62,3 @@ def test_answers_are_true(scenes_and_questions):
                 index = names(scene).index(answer.removeprefix("a ").split())
                 assert names(scene)[1 - index][1] == shape
                 assert has_relation(scene, relation, index)
-
-
-def test_each_side_of_an_object_has_one_question(scenes_and_questions):
-    for _, questions in scenes_and_questions:
-        assert len({question.prompt for question in questions}) == len(questions) in (0, 1, 13)
-        if len(questions) > 1:
-            assert sum(question.answer == "nothing" for question in questions) == 6
-
-
-def test_one_object_is_described():
-    scene = make_scene(3, 1)
-    texture, shape = names(scene)[0]
-    answers = {question.prompt: question.answer for question in questions_of(scene)}
-    assert answers == {DESCRIBE: f"a {texture} {shape}", f"what texture is the {shape}?": texture}
-
-
-def test_other_scenes_are_refused():
-    with pytest.raises(ValueError, match="scene must have one or two objects"):
-        questions_of(make_scene(3, 3))
