@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from captum_gmar import GMARAttribution
-from cli.commandline import as_torchrun, rows, save_photo, save_table, written
+from cli.commandline import as_torchrun, save_table, written
 
 IMAGES = 10
 BATCHES = ("--batch-size", 5)
@@ -80,32 +80,12 @@ def test_one_image(work, heads, classifier, pixels, drawn):
     assert heads("photo.png").is_error("photo-heads must hold results of the same settings, but scores is")
 
 
-def test_a_folder_of_images(work, heads, drawn):
-    save_photo(work / "other.png", seed=1)
-    done = heads(".", "--output", "results")
-    assert done.status == 0, done.err
-    assert done.out.endswith("2 images scored for the predicted class: results/heads.md\n")
-    assert "Mean of 2 images; fewer than 10 show no spread." in done.out
-
-
 def test_built_in_scenes(work, heads):
     done = heads("--limit", 4, "--scores", "gmar-l1", model=None)
     assert done.status == 0, done.err
     assert written(work) == ["built-in-scenes-heads", "out", "photo.png"]
     table = [line for line in done.out.splitlines() if line.startswith("| 0 ")]
     assert sum(float(cell) for cell in table[0].split("|")[2:-1]) == pytest.approx(1, abs=0.01)
-
-
-def test_a_corrupt_image_is_listed_and_left_out(data, heads):
-    (data.parent / "3.png").write_bytes(b"no image")
-    done = heads(data, *BATCHES, "--output", "results")
-    assert done.status == 1
-    assert len(done.err.splitlines()) == 1
-    assert "3.png: cannot be read: not an image" in done.err
-    folder = data.parent / "results"
-    assert [row["name"] for row in rows(folder / "skipped.csv")] == ["3.png"]
-    assert "## Left out\n\n- 3.png: " in (folder / "heads.md").read_text()
-    assert {row["examples"] for row in rows(folder / "heads.csv") if not row["class"]} == {str(IMAGES - 1)}
 
 
 @pytest.mark.parametrize(

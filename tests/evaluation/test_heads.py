@@ -1,15 +1,12 @@
 """Heads over a data set, from Python: interrupted, resumed, and on bad input."""
 
-import json
 import shutil
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from cli.commandline import rows
 from families import make
-from PIL import Image
 
 from captum_gmar import GMARAttribution, evaluate_heads
 from captum_gmar.ablation import attention_entropy, gradient_of_mask, head_importance
@@ -47,25 +44,6 @@ def stopped_after(count, patch):
     return numbers
 
 
-def test_interrupted_and_resumed_is_unbroken(score, whole, folder, monkeypatch, tmp_path):
-    broken = tmp_path / "broken"
-    with monkeypatch.context() as patch:
-        first = stopped_after(1, patch)
-        with (
-            pytest.warns(UserWarning, match=r"interrupted: \d of \d+ images kept; the same call goes on"),
-            pytest.raises(KeyboardInterrupt),
-        ):
-            score(output=broken)
-    assert not (broken / "heads.md").exists()
-    with monkeypatch.context() as patch:
-        again = stopped_after(99, patch)
-        score(output=broken)
-    numbers = [number for batch in again for number in batch]
-    assert not {*numbers} & {*first[0]}
-    assert len(numbers) + len(first[0]) == LABELLED
-    assert content(broken) == content(folder)
-
-
 def test_more_images_can_follow_and_what_is_finished_is_not_computed_again(score, whole, folder, monkeypatch, tmp_path):
     """Report fewer images, then all, and both again without work."""
     assert len(score(output=tmp_path, limit=6).images) == 6
@@ -92,32 +70,6 @@ def test_an_image_that_two_runs_have_finished_counts_once(score, whole, folder, 
     assert again.statistics["gmar-l1"].examples == LABELLED
 
 
-def test_an_image_that_changed_is_scored_anew(vit, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    for number in range(2):
-        Image.fromarray(pixels[number]).save(folder / f"{number}.png")
-    options = {"processor": Processor(), "output": tmp_path / "results"}
-    before = evaluate_heads(vit, folder, ["entropy"], **options).statistics["entropy"].importance
-    Image.fromarray(pixels[2]).save(folder / "1.png")
-    with pytest.warns(UserWarning, match=r"1 image is not what was measured .*: 1\.png"):
-        after = evaluate_heads(vit, folder, ["entropy"], **options).statistics["entropy"].importance
-    assert torch.equal(before[0], after[0])
-    expected = attention_entropy(vit, Processor()(Image.fromarray(pixels[2]))["pixel_values"])
-    torch.testing.assert_close(after[1], expected[0])
-
-
-class Processor:
-    """An image processor that scales and does no more."""
-
-    def __call__(self, images, **options):
-        return {"pixel_values": torch.from_numpy(np.asarray(images) / np.float32(255)).movedim(-1, 0)[None]}
-
-    def to_dict(self):
-        return {}
-
-
 def test_an_image_that_cannot_be_scored_is_left_out(vit, labelled, tmp_path):
     some = [*labelled[:2], (torch.full((3, 32, 32), torch.nan), 0), *labelled[2:4]]
     with pytest.warns(UserWarning, match="left out 1 image, see `skipped`: example 2: gmar-l1: "):
@@ -126,14 +78,6 @@ def test_an_image_that_cannot_be_scored_is_left_out(vit, labelled, tmp_path):
     assert [skip.name for skip in results.skipped] == ["example 2"]
     assert rows(tmp_path / "skipped.csv")[0]["name"] == "example 2"
     assert "## Left out\n\n- example 2: gmar-l1: " in results.to_markdown()
-
-
-def test_settings_are_kept(vit, labelled, tmp_path):
-    evaluate_heads(vit, labelled, ["entropy"], output=tmp_path)
-    settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
-    assert (settings["scores"], settings["target"], settings["seed"]) == (["entropy"], "predicted", 0)
-    with pytest.raises(ValueError, match="must hold results of the same settings, but scores is"):
-        evaluate_heads(vit, labelled, ["gmar-l1"], output=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +94,6 @@ def test_settings_are_kept(vit, labelled, tmp_path):
 def test_bad_arguments(vit, labelled, options, error, message):
     with pytest.raises(error, match=message):
         evaluate_heads(**{"model": vit, "data": labelled, **options})
-
-
-def test_models_that_cannot_be_scored(make_vit, labelled):
-    broken = make_vit()
-    with torch.no_grad():
-        broken.classifier.weight.fill_(torch.nan)
-    with pytest.raises(RuntimeError, match="gmar-l1: "):
-        evaluate_heads(broken, labelled)
 
 
 def test_scores_are_those_of_the_library(vit, labelled, tmp_path):
@@ -237,11 +173,3 @@ def test_results_in_a_notebook(whole):
     assert figure.get_suptitle().replace("\n", " ") == "ViTForImageClassification, list: heads, 10 images"
     figure, _ = results.visualize(title="all heads", use_pyplot=False)
     assert figure.get_suptitle() == "all heads"
-
-
-def test_one_image_has_no_spread(vit, labelled):
-    results = evaluate_heads(vit, labelled[:1], ["gmar-l2"], target=3)
-    expected = GMARAttribution(vit, norm="l2").head_importance(labelled[0][0][None], target=3)[0]
-    torch.testing.assert_close(results.statistics["gmar-l2"].mean, expected.double())
-    assert results.explained.endswith("(class 3)")
-    assert "±" not in results.to_markdown()
