@@ -1,4 +1,4 @@
-"""Figures as they are drawn: as grey pixels, and whether any of their texts and panels lie over each other."""
+"""Figures as they are drawn: whether any of their texts and panels lie over each other."""
 
 from itertools import combinations
 from pathlib import Path
@@ -6,33 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
-
-PANEL = 96, 64  # pixels
 
 
 def leave_blank(patch):
     """Let pictures be empty files, for drawing takes longer than measuring."""
     patch.setattr(Figure, "savefig", lambda self, file, **options: isinstance(file, Path) and file.touch())
-
-
-def panels_in_grey(figure, panels):
-    """What is within the panels, one below the other, each of one size: where Matplotlib lays them does not matter."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    whole = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L")
-    together = Image.new("L", (PANEL[0], PANEL[1] * len(panels)))
-    for index, panel in enumerate(panels):
-        x0, y0, x1, y1 = panel.get_window_extent().extents
-        inside = (x0 + 2, whole.height - y1 + 2, x1 - 2, whole.height - y0 - 2)  # of the frame
-        together.paste(whole.resize(PANEL, Image.Resampling.BOX, inside), (0, PANEL[1] * index))
-    return together
-
-
-def difference(one, other):
-    """Root mean square, of 255, over means of 4×4 pixels, in which letters are hardly more than a shade."""
-    small = [np.asarray(picture.reduce(4), dtype=np.float64) for picture in (one, other)]
-    return float(np.sqrt(np.mean((small[0] - small[1]) ** 2)))
 
 
 def assert_nothing_overlaps(figure):

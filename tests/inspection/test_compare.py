@@ -364,13 +364,6 @@ class TestPicture:
         assert all(box.x0 > -1 and box.x1 < figure.bbox.x1 + 1 for box in boxes)
         assert all(box.y0 > -1 and box.y1 < figure.bbox.y1 + 1 for box in boxes)
 
-    def test_given_axes(self, make_comparison):
-        figure, given = pyplot.subplots(2, 3)
-        _, axes = make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, given.T), use_pyplot=False)
-        assert [pair[0] for pair in axes] == list(given[0])
-        with pytest.raises(ValueError, match=r"6 of its axes, but got 5 axes"):
-            make_comparison().visualize(torch.rand(3, 32, 32), plt_fig_axis=(figure, figure.axes[:5]))
-
     def test_a_photo_of_its_own_shape_with_its_crop(self, make_comparison):
         comparison, photo, crop = make_comparison(["gmar-l1"]), torch.rand(3, 33, 50), (8, 0, 41, 33)
         _, axes = comparison.visualize(photo, crop=crop, use_pyplot=False)

@@ -90,11 +90,6 @@ def use(browser):
     assert slider.get_attribute("aria-valuetext") in text(browser, "#proof output")
 
 
-def test_mouse_and_keyboard_answer_in_a_file(browser, class_page, tmp_path):
-    show(browser, class_page.html, tmp_path)
-    use(browser)
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_mouse_and_keyboard_answer_in_a_cell_of_a_notebook(scheme, browser, class_page, tmp_path):
     cell = f'<style>:root {{ color-scheme: {scheme} }}</style><body style="width: 900px">{class_page._repr_html_()}'

@@ -67,13 +67,6 @@ def test_zero_and_mean_by_hand():
     assert_close(Mean().perturb(inputs, removed), tensor([[[[[3.0, 2.0], [3.0, 3.0]], [[1.0, 0.0], [0.0, 1.0]]]]]))
 
 
-def test_patches_that_are_not_square_by_hand():
-    inputs = torch.ones(1, 1, 2, 6)
-    removed = tensor([[[[True, False]], [[False, True]]]])
-    expected = tensor([[0.0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
-    assert_close(Zero().perturb(inputs, removed)[0, :, 0], expected[:, None].expand(-1, 2, -1))
-
-
 @pytest.mark.parametrize("sigma", [0.8, 3.0])
 def test_blur_against_the_sum_over_all_pixels(photos, sigma):
     everything = torch.ones(1, 1, 1, 1, dtype=torch.bool)

@@ -84,15 +84,6 @@ def test_forms_of_maps_and_images(attributions, images):
             np.testing.assert_allclose(shown(panel), shown(other), atol=1)
 
 
-@pytest.mark.parametrize(
-    "image", [PHOTOS[0], Image.fromarray(PHOTOS[0]), torch.from_numpy(PHOTOS[0]).movedim(-1, 0), PHOTOS[0][..., 0]]
-)
-def test_one_image_as_it_is(image):
-    _, axes = draw({name: maps[0] for name, maps in MAPS.items()}, image)
-    assert [[panel.get_title() for panel in row] for row in axes] == [["photo", "GMAR", "Occlusion"]]
-    np.testing.assert_array_equal(shown(axes[0][2]), np.asarray(overlay_attribution(MAPS["Occlusion"][0], image)))
-
-
 @pytest.mark.parametrize("methods", [1, 2, 5, 6, 8])
 @pytest.mark.parametrize("shape", [(1, 32, 48), (1, 64, 16), (2, 32, 32)])
 def test_nothing_overlaps(methods, shape):
@@ -113,24 +104,13 @@ def test_many_methods_of_one_image_take_several_rows():
     assert figure.get_figwidth() < 15
 
 
-def test_draws_in_given_axes():
-    figure, axes = pyplot.subplots(2, 3)
-    drawn, rows = visualize_comparison(MAPS, PHOTOS, plt_fig_axis=(figure, axes))
-    assert drawn is figure
-    assert rows == [list(row) for row in axes]
-    with pytest.raises(ValueError, match=r"a figure and 6 of its axes, but got 3 axes"):
-        visualize_comparison(MAPS, PHOTOS, plt_fig_axis=(figure, axes[0]))
-
-
 @pytest.mark.parametrize(
     ("attributions", "images", "message"),
     [
         ({}, PHOTOS, r"attributions must hold the maps of at least one method, but got none"),
         (MAPS, [], r"images must be at least one image, but got none"),
         (MAPS, PHOTOS[:1], r"attributions\['GMAR'\] must hold one map per image, 1, but got 2"),
-        ({"a": np.full((2, 4, 6), np.inf)}, PHOTOS, r"attributions\['a'\] must be finite, but got NaN or infinity"),
         ({"a": np.ones((1, 1, 4, 6))}, PHOTOS[0], r"but got shape \(1, 1, 4, 6\)\. Pass one example"),
-        (MAPS, PHOTOS / 100, r"image must hold integers from 0 to 255 or floats from 0 to 1"),
     ],
 )
 def test_values_that_do_not_fit(attributions, images, message):
@@ -144,7 +124,6 @@ def test_values_that_do_not_fit(attributions, images, message):
         (MAPS["GMAR"], PHOTOS, r"must be a mapping from method names to maps, but got ndarray"),
         ({"a": 3}, PHOTOS, r"attributions\['a'\] must be a sequence, tensor or array of maps, but got int"),
         ({"a": [[1.0], [2.0]]}, PHOTOS, r"attributions\['a'\] must be a tensor or array of numbers, but got list"),
-        (MAPS, "photo.jpg", r"image must be a tensor or array of numbers, but got str"),
     ],
 )
 def test_wrong_types(attributions, images, message):

@@ -78,18 +78,6 @@ def test_interaction_of_few_patches(shape):
     assert axes[1].get_xlabel().endswith("\nthe framed patch itself keeps 0.5")
 
 
-def test_shown_by_pyplot_once_and_whole(monkeypatch):
-    before = pyplot.get_backend()
-    pyplot.switch_backend("agg")
-    frames = []
-    monkeypatch.setattr(pyplot, "show", lambda: frames.append(len(pyplot.gcf().axes)))
-    visualize_token_interaction(FLOW[0], PHOTO, (1, 1))
-    visualize_relevance_flow(FLOW, PHOTO)
-    pyplot.close("all")
-    pyplot.switch_backend(before)
-    assert frames == [3, 4]
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
