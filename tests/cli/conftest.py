@@ -10,7 +10,6 @@ from PIL import Image
 from captum_gmar.classifier import Classifier
 from captum_gmar.cli import main as cli
 from cli.commandline import Result, save_photo
-from cli.nursery import Nursery
 
 
 @pytest.fixture
@@ -41,13 +40,6 @@ def command(capsys):
         return Result(status, *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture(scope="session")
-def nursery(models):
-    """Runs of the installed command in processes of their own, which start at once; without pictures."""
-    with Nursery(models / "vit") as nursery:
-        yield nursery
 
 
 @pytest.fixture

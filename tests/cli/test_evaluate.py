@@ -20,6 +20,7 @@ from captum_gmar.evaluation.measurement.measures import Measures
 from captum_gmar.evaluation.runs.journal import read_batches as batches_of
 from captum_gmar.metrics.controls import CONTROLS
 from cli.commandline import LABELS, as_torchrun, rows, save_photo, written
+from cli.forked import run_forked
 
 METHODS = ("gmar-l1", "rollout")
 OPTIONS = ("--methods", ",".join(METHODS), "--removal", "zero,tokens", "--steps", 4)
@@ -167,14 +168,14 @@ def finish(arguments, folder):
     assert cli.main(["evaluate", *map(str, arguments)]) == 0
 
 
-def test_killed_and_resumed_is_unbroken(work, models, nursery):
+def test_killed_and_resumed_is_unbroken(work, models):
     """Resume in one process a run of two. The first is killed, which ends the other."""
     images = 24  # of which some are left when the first is killed
     options = (*OPTIONS, "--metrics", "insertion,sensitivity-max", "--batch-size", 2)
     everything = (make_data(work, images), *options, "--model", models / "vit", "--output")
     journal = work / "killed" / "journal"
     words = list(map(str, ("evaluate", *everything, "killed")))
-    ends = nursery.run(words, work, kill_once_in=journal, copies=as_torchrun(2))
+    ends = run_forked(words, work, kill_once_in=journal, copies=as_torchrun(2))
     assert all(ended.status < 0 for ended in ends), ends
     finished = read_batches(journal)
     assert 0 < sum(len(batch.records) for batch in finished) < images
@@ -188,21 +189,21 @@ def test_killed_and_resumed_is_unbroken(work, models, nursery):
     assert sorted(names) == sorted(f"{number}.png" for number in range(images))
 
 
-def test_two_processes_give_what_one_gives(data, models, nursery, finished):
+def test_two_processes_give_what_one_gives(data, models, finished):
     everything = (data, *OPTIONS, "--model", models / "vit", "--output")
-    ends = nursery.run(list(map(str, ("evaluate", *everything, "two"))), data.parent, copies=as_torchrun(2))
+    ends = run_forked(list(map(str, ("evaluate", *everything, "two"))), data.parent, copies=as_torchrun(2))
     assert [ended.status for ended in ends] == [0, 0], ends
     assert content(data.parent / "two") == content(finished)
     assert written(data.parent / "two" / "journal") == ["process-0.jsonl", "process-1.jsonl"]
 
 
-def test_an_unreadable_image_costs_no_process_the_report(data, models, nursery):
+def test_an_unreadable_image_costs_no_process_the_report(data, models):
     """Two images are missing from the report and its tables, of which none is an earlier one."""
     everything = (data, *OPTIONS, "--model", models / "vit", "--output", "results")
     finish([*everything, "--limit", 8], data.parent)
     for name in ("3.png", "4.png"):
         (data.parent / name).write_bytes(b"no image")
-    ends = nursery.run(["evaluate", *map(str, everything)], data.parent, copies=as_torchrun(2))
+    ends = run_forked(["evaluate", *map(str, everything)], data.parent, copies=as_torchrun(2))
     assert sorted(ended.status for ended in ends) == [0, 1], ends
     folder = data.parent / "results"
     assert f"{IMAGES - 2} images" in (folder / "summary.md").read_text()

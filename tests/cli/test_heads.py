@@ -7,6 +7,7 @@ from PIL import Image
 
 from captum_gmar import GMARAttribution
 from cli.commandline import as_torchrun, save_table, written
+from cli.forked import run_forked
 
 IMAGES = 10
 BATCHES = ("--batch-size", 5)
@@ -31,13 +32,13 @@ def content(folder):
     return (folder / "heads.csv").read_text()
 
 
-def test_several_processes_give_what_one_gives(data, heads, models, nursery):
+def test_several_processes_give_what_one_gives(data, heads, models):
     """Images that cannot be read are told once."""
     with data.open("a") as file:
         file.write("\nnone.png,0")
     words = list(map(str, ("heads", data, "--model", models / "vit", *BATCHES, "--output", "shared")))
     (data.parent / "said").touch()
-    ends = nursery.run(words, data.parent, copies=as_torchrun(2), out=str(data.parent / "said"))
+    ends = run_forked(words, data.parent, copies=as_torchrun(2), out=str(data.parent / "said"))
     assert [ended.status for ended in ends] == [1, 0], ends
     assert [line for ended in ends for line in ended.error.splitlines() if "none.png" in line] == [
         "captum-gmar: error: none.png: cannot be read: no such file. Check the path."

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from cli.commandline import save_photo
+from cli.forked import run_forked
 
 EVALUATE = "evaluate photos.csv --model vit --methods rollout,gmar-l1 --metrics insertion,deletion --steps 2"
 COMMANDS = {
@@ -51,10 +52,10 @@ def place(tmp_path_factory, models):
 
 
 @pytest.fixture(scope="module")
-def whole(table, place, nursery):
+def whole(table, place):
     """Return the seconds and the files of an undisturbed run."""
     folder = place()
-    (ended,) = nursery.run(COMMANDS[table].split(), folder)
+    (ended,) = run_forked(COMMANDS[table].split(), folder)
     assert ended.status == 0, ended
     return ended.seconds, content(folder, table)
 
@@ -65,31 +66,31 @@ def is_clear(ended):
     return ended.status in (0, 1, 2) and said and "Traceback" not in ended.error
 
 
-def test_kills_at_random_moments(table, place, nursery, whole):
+def test_kills_at_random_moments(table, place, whole):
     moments, words, folder = random.Random(0), COMMANDS[table].split(), place()
     for _ in range(KILLS):
         number = moments.choice(SIGNALS)
-        nursery.run(words, folder, kill_after=moments.uniform(0, whole[0]), with_signal=number)
-    (ended,) = nursery.run(words, folder)
+        run_forked(words, folder, kill_after=moments.uniform(0, whole[0]), with_signal=number)
+    (ended,) = run_forked(words, folder)
     assert ended.status == 0, ended
     assert content(folder, table) == whole[1]
 
 
 @pytest.mark.parametrize("full", [{"file_size": 500}, {"file_size": 30_000}, {"out": "/dev/full"}], ids=str)
-def test_a_full_disk(table, place, nursery, whole, full):
+def test_a_full_disk(table, place, whole, full):
     """One line is said, and with room again the results are those of a run that always had it."""
     folder, words = place(), COMMANDS[table].split()
-    (ended,) = nursery.run(words, folder, **full)
+    (ended,) = run_forked(words, folder, **full)
     assert is_clear(ended), ended
-    (ended,) = nursery.run(words, folder)
+    (ended,) = run_forked(words, folder)
     assert ended.status == 0, ended
     assert content(folder, table) == whole[1]
 
 
-def test_two_at_once(table, place, nursery, whole):
+def test_two_at_once(table, place, whole):
     """One does it and the other says why it does not, or both do, one after the other."""
     folder = place()
-    ends = nursery.run(COMMANDS[table].split(), folder, copies=({}, {}))
+    ends = run_forked(COMMANDS[table].split(), folder, copies=({}, {}))
     assert all(map(is_clear, ends)), ends
     assert 0 in [ended.status for ended in ends]
     assert content(folder, table) == whole[1]
