@@ -44,6 +44,7 @@ def made_of(**texts):
 
 def test_every_room_stands_in_the_plan(modules):
     assert {module.room for module in modules} == {room for floor in FLOORS for room in floor}
+    assert len({module.room for module in modules if module.is_of_the_package}) <= 14
 
 
 def test_no_room_imports_one_that_is_not_below(modules):
