@@ -168,22 +168,6 @@ def test_grad_cam_of_tokens_of_an_image_not_square(vit):
     assert_close(patch, (expected[:, 5 + 3] / (3 * 64))[:, None, None, None].expand(2, 3, 8, 8), atol=1e-6, rtol=1e-4)
 
 
-def one_patch_reader():
-    """A model of torch's own layers, without any prefix token."""
-    return TorchEncoder(2, read=lambda tokens: tokens[:, 5])
-
-
-def test_grad_cam_of_a_model_of_ones_own(images):
-    torch.manual_seed(0)
-    model = one_patch_reader().eval()
-    tokens = model.encoder.layers[0](model.patch_embed(images).flatten(2).mT)
-    logits = model.head(model.encoder.layers[1](tokens)[:, 5])
-    (gradient,) = torch.autograd.grad(logits[:, 3].sum(), tokens)
-    expected = (tokens * gradient.mean(1, keepdim=True)).sum(-1).detach()
-    attributions = TokenGradCam(model).attribute(images, 3, relu_attributions=False)
-    assert_close(patch_sums(attributions), expected, atol=1e-6, rtol=1e-4)
-
-
 @pytest.mark.filterwarnings("ignore")  # dynamo's own
 def test_grad_cam_of_a_compiled_model(vit, images):
     compiled = torch.compile(vit, backend="aot_eager")
@@ -269,19 +253,6 @@ def test_options_of_the_constructor(vit, images):
     assert_close(method.attribute(images, 3) * images, IntegratedGradients(vit).attribute(images, 3))
 
 
-def test_names(vit):
-    assert [method(vit).get_name() for method in METHODS] == [
-        "Saliency",
-        "Input X Gradient",
-        "Integrated Gradients",
-        "Gradient Shap",
-        "Patch Occlusion",
-        "Patch Ablation",
-        "Token Grad-CAM",
-        "Published GMAR",
-    ]
-
-
 @every_method
 def test_errors(method, vit, images):
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, but got function."):
@@ -313,7 +284,7 @@ def test_grad_cam_while_another_thread_runs_the_model(vit, images):
 
 
 def test_grad_cam_of_a_model_that_drops_tokens(images):
-    model = one_patch_reader()
+    model = TorchEncoder(2, read=lambda tokens: tokens[:, 5])
     model.encoder.layers[0].register_forward_hook(lambda *args: args[-1][:, :7])
     with pytest.raises(RuntimeError, match=r"but gets none\. Resize the images"):
         TokenGradCam(model).attribute(images, 3)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import NoiseTunnel, Saliency
-from captum.attr import visualization as captum_visualization
 from captum.metrics import infidelity, sensitivity_max
 from methods import METHODS, NAMES, PUBLIC
 from snapshots import state
@@ -292,19 +291,6 @@ class TestCaptum:
         assert sensitivity.shape == (4,)
         assert (sensitivity < 0.5).all()
 
-    def test_visualization(self, computed, images):
-        attributions = computed(3)[0].permute(1, 2, 0).numpy()
-        picture = images[0].permute(1, 2, 0).sigmoid().numpy()
-        captum_visualization.visualize_image_attr(attributions, picture, "blended_heat_map", use_pyplot=False)
-        captum_visualization.visualize_image_attr_multiple(
-            attributions, picture, ["original_image", "heat_map"], ["all", "positive"], use_pyplot=False
-        )
-        _, panel = captum_visualization.visualize_image_attr(
-            attributions, picture, "heat_map", "all", outlier_perc=0, use_pyplot=False
-        )
-        drawn, summed = panel.images[0].get_array(), attributions.sum(2, dtype=np.float64)
-        np.testing.assert_allclose(drawn * np.abs(summed).max(), summed, rtol=0, atol=1e-5 * np.abs(summed).max())
-
     def test_positional_order(self, method, images, computed):
         assert_close(method.attribute(images, 3, None, 2), computed(3), rtol=1e-5, atol=1e-8)
         assert_close(method.attribute(inputs=images, target=3), computed(3), rtol=0, atol=0)
@@ -407,10 +393,6 @@ class TestObjects:
         for other in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
             assert_close(other.attribute(images, 3), computed(3), rtol=0, atol=0)
             assert other.model is not method.model
-
-    def test_calls_do_not_depend_on_each_other(self, method, images, computed):
-        method.attribute(images[:1], 5)
-        assert_close(method.attribute(images, 3), computed(3), rtol=0, atol=0)
 
     @pytest.mark.parametrize("shared_model", [False, True])
     @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
