@@ -249,13 +249,11 @@ class _ThroughImage:
                 "Resize the images to the model's size, and run the model once in forward_func, without gradient "
                 "checkpointing."
             )
-        arguments[name] = self._through(arguments[name])
+        tokens = arguments[name]
+        prefix, patches = tokens[:, : -self.grid.patches], tokens[:, -self.grid.patches :]
+        image = patches.mT.reshape(len(tokens), -1, self.grid.rows, self.grid.columns)  # (N, hidden, rows, columns)
+        arguments[name] = torch.cat([prefix, self.layer(image).flatten(2).mT], 1)
         return tuple(arguments[i] for i in range(len(args))), {name: arguments[name] for name in kwargs}
 
     def _is_over_grid(self, value: object) -> bool:
         return isinstance(value, Tensor) and value.dim() == 3 and self.grid.prefix_tokens(value.shape[1]) is not None
-
-    def _through(self, tokens: Tensor) -> Tensor:
-        prefix, patches = tokens[:, : -self.grid.patches], tokens[:, -self.grid.patches :]
-        image = patches.mT.reshape(len(tokens), -1, self.grid.rows, self.grid.columns)  # (N, hidden, rows, columns)
-        return torch.cat([prefix, self.layer(image).flatten(2).mT], 1)

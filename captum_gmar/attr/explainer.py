@@ -37,22 +37,21 @@ class Explainer:
         """Explain a batch of images by all methods, for the classes (N, K) or those that ``targets`` chooses of the
         logits.
 
-        With methods of ours the logits are those of a pass that explains, so that the model runs forward once for each
-        method; with Captum's alone it runs once more. The result is on the CPU, with **relevance** (methods, N, K,
-        rows, columns) and **head_importance** of the first method that weighs heads. An example whose target is the
-        contrast is refused: choose another class for it, and leave it out afterwards.
+        With methods of ours the logits are those of the first that weighs heads, or of the first, so that the model
+        runs forward once for each method; with Captum's alone it runs once more. The result is on the CPU, with
+        **relevance** (methods, N, K, rows, columns) and **head_importance** of the first method that weighs heads. An
+        example whose target is the contrast is refused: choose another class for it, and leave it out afterwards.
         """
-        leading = self._leading()
+        ours = {name: method for name, method in self.methods.items() if isinstance(method, AttentionAttribution)}
+        leading = next((name for name, method in ours.items() if method.weighs_heads), next(iter(ours), None))
         if leading is None:
             with torch.no_grad():
                 logits = self.forward_func(pixels)
             chosen = targets(logits) if callable(targets) else targets
             maps = TargetMaps(logits, chosen, torch.empty(0), None)
         else:
-            method = self.methods[leading]
-            assert isinstance(method, AttentionAttribution)
             with name_errors(leading):
-                maps = method.explain(pixels, targets, contrast=contrast)
+                maps = ours[leading].explain(pixels, targets, contrast=contrast)
         relevance = [
             maps.relevance if name == leading else self._explain_targets(name, pixels, maps.targets, contrast)
             for name in self.methods
@@ -67,11 +66,6 @@ class Explainer:
             return relevance_of(
                 self.methods[name], self.model, pixels, targets, batch_size=batch_size, contrast=contrast
             )
-
-    def _leading(self) -> str | None:
-        """Return the method whose pass gives the logits: the first of ours that weighs heads, or the first of ours."""
-        ours = {name: method for name, method in self.methods.items() if isinstance(method, AttentionAttribution)}
-        return next((name for name, method in ours.items() if method.weighs_heads), next(iter(ours), None))
 
     def _explain_targets(self, name: str, pixels: Tensor, targets: Tensor, contrast: int | None) -> Tensor:
         """Compute the relevance (N, K, rows, columns) of one method."""

@@ -164,7 +164,8 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
         )
     others = OTHER_INPUTS if takes_others else {}
     if not _has_values(pixels):
-        raise ValueError(f"inputs must be a dense tensor with values, but got {_kind_of(pixels)}.")
+        kind = "a nested one" if pixels.is_nested else "one on meta" if pixels.is_meta else f"{pixels.layout}"
+        raise ValueError(f"inputs must be a dense tensor with values, but got {kind}.")
     if pixels.dim() not in (4, *others) or not len(pixels) or not pixels.is_floating_point():
         shapes = " or ".join([IMAGES, *others.values()])
         hint = "" if takes_others or pixels.dim() not in OTHER_INPUTS else " Use TokenEvidence for other shapes."
@@ -173,10 +174,6 @@ def pixel_values(inputs: Tensor | tuple[Tensor, ...], *, takes_others: bool = Fa
             f"{pixels.dtype} of shape {tuple(pixels.shape)}.{hint}"
         )
     return pixels
-
-
-def _kind_of(pixels: Tensor) -> str:
-    return "a nested one" if pixels.is_nested else "one on meta" if pixels.is_meta else f"{pixels.layout}"
 
 
 def _has_values(pixels: Tensor) -> bool:

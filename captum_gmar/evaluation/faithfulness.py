@@ -19,7 +19,7 @@ from captum_gmar.evaluation.measurement.measures import Measures
 from captum_gmar.evaluation.measurement.rerun_metrics import MosaicMaker, NumberedMethod, control_methods
 from captum_gmar.evaluation.runs.batches import Batches, Examples
 from captum_gmar.evaluation.runs.journal import Record, Row
-from captum_gmar.evaluation.settings import EvaluationSettings
+from captum_gmar.evaluation.settings import EvaluationSettings, one_class_error
 from captum_gmar.metrics.clock import wait_for
 from captum_gmar.metrics.removal import Removal
 from captum_gmar.metrics.video_layout import FramewiseRemoval
@@ -121,5 +121,5 @@ def _probabilities(classifier: Classifier, logits: Tensor) -> Tensor:
     """Return (N, classes)."""
     probabilities = classifier.probabilities(logits)
     if probabilities is None:
-        raise ValueError("evaluate requires a model of several classes, but got one of one. Pass another model.")
+        raise one_class_error()
     return probabilities

@@ -84,7 +84,7 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     if subject.sheet is not None and MOSAICS in metrics:
         raise ValueError(f"metrics {MOSAICS} require images, but got videos. Pass other metrics.")
     if len(subject.classifier.labels) == 1:
-        raise ValueError("evaluate requires a model of several classes, but got one of one. Pass another model.")
+        raise one_class_error()
     if not metrics_of("curve", metrics):
         return replace(settings, metrics=metrics, steps=None, removals=())
     if not settings.removals:
@@ -95,6 +95,10 @@ def complete_settings(settings: EvaluationSettings, subject: Subject, numbers: S
     if pixels is not None and steps > patches:
         raise ValueError(f"steps must be at most the number of patches, {patches}, but got {steps}.")
     return replace(settings, metrics=metrics, steps=steps)
+
+
+def one_class_error() -> ValueError:
+    return ValueError("evaluate requires a model of several classes, but got one of one. Pass another model.")
 
 
 def _check_numbers(seed: object, **counts: object) -> None:

@@ -36,13 +36,14 @@ def read_video(path: str | Path, frames: int) -> Clip:
     check_file(path, "a video")
     opened = _pillows if path.suffix.lower() in BY_PILLOW else _pyavs
     with opened(path) as images:
-        count, seconds = _length(images)
+        seconds = [image.seconds for image in images]
+    count = len(seconds)
     if count < frames:
         raise ValueError(f"a video must hold at least the {frames} frames that the model takes, but got {count}.")
     wanted = [number * (count - 1) // max(frames - 1, 1) for number in range(frames)]
     with opened(path) as images:
         chosen = [image.to_image() for number, image in enumerate(images) if number in wanted]
-    return Clip(chosen, seconds * count / frames, count)
+    return Clip(chosen, sum(seconds) / frames, count)
 
 
 def save_film(images: Sequence[Image.Image], path: Path, seconds: float, note: str = "") -> None:
@@ -75,12 +76,6 @@ class _Frame(NamedTuple):
     def to_image(self) -> Image.Image:
         image: Image.Image = self.image if isinstance(self.image, Image.Image) else self.image.to_image()
         return image.convert("RGB")
-
-
-def _length(images: Iterator[_Frame]) -> tuple[int, float]:
-    """Return the number of frames, and their mean seconds."""
-    seen = [image.seconds for image in images]
-    return len(seen), sum(seen) / max(len(seen), 1)
 
 
 @contextmanager

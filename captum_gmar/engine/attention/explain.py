@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.attention.backward import BackwardPass
@@ -125,7 +126,8 @@ def run_forward(
             attention_implementation(info, "sdpa"),
             force_eager(),
             separate_layers(layers, forward_pass) if layers else nullcontext(),
-            nullcontext() if plan.rule else _drop_saved_tensors(),
+            # Without a rule autograd notes operations and keeps none of their tensors but indices.
+            nullcontext() if plan.rule else saved_tensors_hooks(_keep_indices, lambda kept: kept),
         ):
             marked = mark(pixels)
             forward_pass.pixels = marked.grad_fn
@@ -204,8 +206,5 @@ def _start(info: ModelInfo, plan: Plan, forward_pass: ForwardPass, output: objec
     return start.to(forward_pass.like).repeat(forward_pass.examples, 1)
 
 
-@contextmanager
-def _drop_saved_tensors() -> Iterator[None]:
-    """Let autograd note operations and keep none of their tensors but indices."""
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: t if t.dtype == torch.long else None, lambda kept: kept):
-        yield
+def _keep_indices(saved: Tensor) -> Tensor | None:
+    return saved if saved.dtype == torch.long else None

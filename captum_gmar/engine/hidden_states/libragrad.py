@@ -143,7 +143,7 @@ class LibraGradPass(AttentionMode):
         """Run any other function by its rule; the result of an unknown function is a factor."""
         if getattr(func, "__name__", "") == "__get__":
             return self._read_property(func, args)
-        name = _function_name(func)
+        name = getattr(func, "__name__", "").strip("_")  # one of torch.add, Tensor.add_ and Tensor.__add__
         if name in IGNORED:
             return func(*args, **kwargs)
         if name == "iter":
@@ -287,11 +287,6 @@ def _sequence_number(path: Tensor) -> int:
     """Return the number of a path's autograd step in this thread."""
     assert path.grad_fn is not None
     return int(path.grad_fn._sequence_nr())
-
-
-def _function_name(func: Callable[..., Any]) -> str:
-    """Return the common name, for example ``add`` of ``torch.add``, ``Tensor.add_`` and ``Tensor.__add__``."""
-    return str(getattr(func, "__name__", "")).strip("_")
 
 
 def _tensors(arguments: Any) -> Iterator[Tensor]:

@@ -156,7 +156,10 @@ def patch_grid(model: nn.Module | ModelInfo, height: int, width: int) -> PatchGr
         raise no_patch_size_error(info)
     patch_height, patch_width = size
     rows, columns = height // patch_height, width // patch_width
-    grid = PatchGrid(rows, columns, patch_height, patch_width, _prefixes(info))
+    named = info.tokens(PREFIX_PARAMETERS)
+    # A named token may be the query of attention pooling, so 0 is possible too.
+    prefixes = frozenset({0, *named} if named else range(MAX_UNNAMED_PREFIX_TOKENS + 1))
+    grid = PatchGrid(rows, columns, patch_height, patch_width, prefixes)
     if not grid.patches:
         raise ValueError(f"inputs must be at least a patch, {patch_height}x{patch_width}, but got {height}x{width}.")
     return grid
@@ -188,12 +191,6 @@ def no_patch_size_error(info: ModelInfo) -> ValueError:
         f"{type(info.model).__name__} must have a config.patch_size or a patch embedding (an nn.Conv2d whose kernel "
         "size is its stride), but has neither. Pass a model that cuts the image into patches."
     )
-
-
-def _prefixes(info: ModelInfo) -> frozenset[int]:
-    named = info.tokens(PREFIX_PARAMETERS)
-    # A named token may be the query of attention pooling, so 0 is possible too.
-    return frozenset({0, *named} if named else range(MAX_UNNAMED_PREFIX_TOKENS + 1))
 
 
 def is_patch_embedding(module: nn.Module) -> bool:

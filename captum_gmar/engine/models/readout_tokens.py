@@ -64,7 +64,8 @@ def start_relevance(model: nn.Module | ModelInfo, grid: PatchGrid, tokens: int, 
     check_start(start)
     prefix = tokens - grid.patches
     info = inspect_model(model)
-    cls = _cls_tokens(info, prefix)
+    named = max(info.tokens(CLS_PARAMETERS), default=0)
+    cls = min(prefix, named or int(not info.tokens(PREFIX_PARAMETERS)))  # one if the model names no prefix token
     reads = next(filter(None, (_module_reads(module, values) for module, values in info.modules)), ())
     parts = _parts(start) or reads or (("cls",) if cls else ("patches",))
     relevance = torch.zeros(tokens, dtype=torch.float64, device="cpu")
@@ -106,12 +107,6 @@ def _timm_reads(values: dict[str, Any], pool: str) -> tuple[str, ...]:
         return ()
     # EVA's attention pooling reads all tokens; other models have an attribute for it.
     return ("tokens",) if values.get("pool_include_prefix", pool == "map") else ("patches",)
-
-
-def _cls_tokens(info: ModelInfo, prefix: int) -> int:
-    """Return the number of CLS tokens: those that the model names, or 1 if it names no prefix token."""
-    named = max(info.tokens(CLS_PARAMETERS), default=0)
-    return min(prefix, named or int(not info.tokens(PREFIX_PARAMETERS)))
 
 
 def _token_range(info: ModelInfo, part: str, prefix: int, cls: int) -> slice:

@@ -97,9 +97,12 @@ class WindowLayer(NamedTuple):
         """Compute a reduction of all positions."""
         row = None if reduction.row is None else self.to_windows(reduction.row)
         rows, norms, totals = read_blocks(self._written_out(), reduction._replace(row=row))
+        if reduction.norm is not None:
+            windows = norms.view(len(self.tokens), -1, norms.shape[-1]).unbind(1)  # (S, H) → S/N of (N, H)
+            norms = combine_norms(reduction.norm, list(windows))
         return HeadSums(
             rows if rows is NOTHING else self.to_positions(rows),
-            norms if reduction.norm is None else combine_norms(reduction.norm, self._of_examples(norms)),
+            norms,
             totals if totals is NOTHING else self.to_positions(totals),
         )
 
@@ -113,10 +116,6 @@ class WindowLayer(NamedTuple):
 
     def _written_out(self) -> WrittenOut:
         return WrittenOut(widen(self.attention), self.gradient if self.gradient is NOTHING else widen(self.gradient))
-
-    def _of_examples(self, windows: Tensor) -> list[Tensor]:
-        """Return the numbers (N, H) of each window of the examples: (S, H) → S/N of (N, H)"""
-        return list(windows.view(len(self.tokens), -1, windows.shape[-1]).unbind(1))
 
 
 def explain_windows(

@@ -23,7 +23,8 @@ DATA_FORMS = (
 def read_examples(data: Path) -> list[Example]:
     """Read examples of an image, a folder of images or class subfolders, a CSV or JSON file, or a saved data set."""
     if data.is_dir():
-        examples = _saved_examples(data) if _is_saved(data) else _folder_examples(data)
+        is_saved = any((data / name).is_file() for name in ("state.json", "dataset_info.json", "dataset_dict.json"))
+        examples = _saved_examples(data) if is_saved else _folder_examples(data)
     elif data.suffix.lower() in image_suffixes():
         read_image(data)  # at once, as without it there is nothing to measure
         examples = [Example(str(data), None, partial(read_image, data), files=(data,))]
@@ -52,11 +53,6 @@ def read_records(table: Path) -> list[dict[str, Any]]:
     except (ValueError, csv.Error, RecursionError) as error:  # of the text's encoding and of JSON as well
         raise ValueError(f"{table} cannot be read: {error}. Pass {DATA_FORMS}.") from error
     return records
-
-
-def _is_saved(folder: Path) -> bool:
-    """Return whether the `datasets` library has saved it."""
-    return any((folder / name).is_file() for name in ("state.json", "dataset_info.json", "dataset_dict.json"))
 
 
 def _folder_examples(folder: Path) -> list[Example]:
