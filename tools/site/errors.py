@@ -13,10 +13,10 @@ from tools.site.facts import DOCS, write_page
 
 PACKAGE = DOCS.parent / "captum_gmar"
 BLANK = "…"  # of what a message fills in
-# What the rooms of the package are about, as a user meets them. Without a row a room's errors stand under the last.
+# What the rooms of the package are about, as a user meets them. Errors of a room without a row stand under Elsewhere.
 AREAS = {
     "Methods": ("attr",),
-    "Models and images": ("engine", "ablation/tokens.py"),
+    "Models and images": ("engine",),
     "Generated words": ("vlm",),
     "Loading a model and naming a class": ("classifier",),
     "Reading and writing files": ("files",),
@@ -85,7 +85,7 @@ def _raised(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
     conditions = _conditions(tree)
     for node in ast.walk(tree):
         value = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
-        if isinstance(value, ast.Call) and _is_error(value.func):
+        if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Error"):
             yield value, conditions.get(node, "")
 
 
@@ -98,10 +98,6 @@ def _conditions(tree: ast.AST) -> dict[ast.AST, str]:
         if isinstance(node, ast.ExceptHandler) and node.type is not None:
             under |= dict.fromkeys(node.body, f"except {ast.unparse(node.type)}")
     return under
-
-
-def _is_error(function: ast.expr) -> bool:
-    return ast.unparse(function).endswith("Error")
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
@@ -134,18 +130,11 @@ def _module(path: Path) -> str:
 
 def _area(message: Message) -> str:
     room = message.module.split(".")[1] if "." in message.module else ""
-    for area, rooms in AREAS.items():
-        if room in rooms or f"{room}.py" in rooms:
-            return area
-    return list(AREAS)[-1]
+    return next((area for area, rooms in AREAS.items() if room in rooms), "Elsewhere")
 
 
 def _entry(message: Message) -> str:
     text = message.text.replace("\n", " ").replace("`", "ˋ")
     comes = f", when `{message.cause}`" if message.cause and len(message.cause) <= LONGEST else ""
-    return f"`{text}`\n: {message.kind} of `{message.module}`{comes}.\n  {_escaped(message.cure)}".rstrip()
-
-
-def _escaped(text: str) -> str:
-    """What Markdown would read otherwise."""
-    return text.replace("*", "\\*").replace("<", "\\<").replace("$", "\\$")
+    cure = message.cure.replace("*", "\\*").replace("<", "\\<").replace("$", "\\$")  # as Markdown reads them otherwise
+    return f"`{text}`\n: {message.kind} of `{message.module}`{comes}.\n  {cure}".rstrip()
