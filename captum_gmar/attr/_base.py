@@ -270,7 +270,6 @@ class AttentionAttribution(Attribution, ABC):
         return [e._replace(target=t) for e, t in zip(explained, chosen[-1].unbind(-1), strict=True)]
 
     def _explain_batch(self, plan: Plan, pixels: Tensor, request: Request) -> list[Explanation]:
-        """Explain each target of one batch."""
         return explain_model(self.passes, self.model, Logits(self.forward_func), plan, pixels, request)
 
 

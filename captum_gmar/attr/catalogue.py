@@ -93,7 +93,6 @@ def _classless_row(name: str, home: str, share: str | None = ALL_TOKENS, **optio
 
 
 def _positive_row(name: str, home: str, **fields: Any) -> MethodEntry:
-    """Return a row for positive gradients alone."""
     return MethodEntry(name, home, **{"caveat": ONLY_FOR, **fields})
 
 

@@ -201,7 +201,6 @@ def _checked_box(box: Corners, image_size: tuple[int, int]) -> Tensor:
 
 
 def _intersection_over_union(boxes: Tensor, box: Tensor) -> Tensor:
-    """Return the intersection over union of boxes (queries, 4) with one box."""
     shared = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp(min=0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
     return shared / (areas + (box[2:] - box[:2]).prod() - shared)

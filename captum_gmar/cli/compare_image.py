@@ -46,7 +46,6 @@ def compare_image(
 def _compare(
     classifier: Classifier, pixels: Tensor, target: int | None, settings: CompareSettings
 ) -> tuple[Comparison, str]:
-    """Return the comparison and the explained class."""
     try:
         with torch.no_grad():
             (logits,) = classifier.logits(pixels).cpu()

@@ -219,7 +219,6 @@ def _plan(arguments: argparse.Namespace, task: Task, settings: Any, images: Sequ
 def _explain_images(
     arguments: argparse.Namespace, settings: ImageSettings, pictures: dict[Path, PictureFile]
 ) -> tuple[int, int]:
-    """Explain a classifier of images."""
     array = plan_file(arguments.save_array, ["npz"], "--save-array")
     citations = plan_file(arguments.cite, ["bib"], "--cite")
     from captum_gmar.attr.papers import cite_methods

@@ -132,7 +132,6 @@ class ExplainWork:
             return [], [(path, error) for path, _ in images]
 
     def _explain_batch(self, images: Sequence[ImagePixels]) -> list[tuple[ExplainedImage, Tensor]]:
-        """Return all images but those whose target is the contrast."""
         pixels = torch.cat([pixels for _, pixels in images]).to(self.classifier.device)
         maps = self.explainer.explain(pixels, self.question.targets, self.question.contrast)
         relevance = maps.relevance.movedim(1, 0).flatten(1, 2)  # (N, methods × K, rows, columns)

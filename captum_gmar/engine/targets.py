@@ -60,7 +60,6 @@ def check_target(shape: Sequence[int], target: TargetType, name: str = "target",
 
 
 def _select_scores(scores: Tensor, target: TargetType, name: str, flags: Flags) -> Tensor:
-    """Return the scores (N,) that the target selects."""
     check_target(scores.shape, target, name, flags)
     if isinstance(target, Tensor):  # a data loader gives labels on the CPU
         is_deferred = target.device.type != "cpu" and _is_gathered(target)

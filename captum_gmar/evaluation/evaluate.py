@@ -194,7 +194,6 @@ def _finish(
 
 
 def _mean_seconds(batches: Sequence[Batch], methods: Sequence[str]) -> dict[str, float]:
-    """Return the mean seconds of each method for a map."""
     means = {}
     for name in methods:
         timed = [batch for batch in batches if name in batch.seconds]

@@ -229,7 +229,6 @@ def photo_of(image: Pixels) -> Image.Image:
 
 
 def _levels(pixels: Array) -> Array:
-    """Return pixels as levels from 0 to 255."""
     whole, low, high = 255 if pixels.dtype.kind in "iu" else 1, pixels.min(), pixels.max()
     if not (low >= -1e-3 * whole and high <= 1.001 * whole):
         raise ValueError(

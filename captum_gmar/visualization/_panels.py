@@ -334,7 +334,6 @@ def _wrap_line(text: str, inches: float, points: float) -> str:
 
 @lru_cache(maxsize=4096)
 def _letter_width(letter: str, points: float, family: tuple[str, ...]) -> float:
-    """Return the width of a letter in points."""
     font = FontProperties(family=list(family), size=points)
     if missing_letters(letter, font):
         return points  # of another font; few letters are wider than high

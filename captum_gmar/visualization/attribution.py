@@ -105,7 +105,6 @@ def visualize_attribution(
 
 
 def _boolean_cells(region: Map) -> Array:
-    """Return boolean (rows, columns)."""
     cells = array_of(region, "region")
     if cells.ndim != 2 or cells.dtype != bool:
         raise ValueError(f"region must be boolean (rows, columns), but got {cells.dtype} {cells.shape}.")

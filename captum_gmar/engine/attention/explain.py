@@ -177,7 +177,6 @@ def _iterate_parts(
 
 
 def _read_query_rows(layer: AttentionBlocks, reduction: Reduction) -> HeadSums:
-    """Reduce the blocks of the query rows that count."""
     if reduction.row is not None and reduction.row.device.type == "cpu":  # another device would have to be waited for
         layer.keep_first(count_leading(reduction.row != 0))
     return read_blocks(layer, reduction)

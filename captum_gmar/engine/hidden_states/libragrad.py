@@ -237,7 +237,6 @@ class LibraGradPass(AttentionMode):
             self._unknown_steps.append(step)
 
     def _record(self, result: Any, paths: Sequence[Tensor], factors: Sequence[Tensor], name: str) -> None:
-        """Record the results of a function of paths or factors."""
         origin = None
         for tensor in _tensors(result) if paths or factors else ():
             if tensor.requires_grad:

@@ -108,7 +108,6 @@ def _layers_in(module: nn.Module, is_layer: Callable[[nn.Module], bool]) -> list
 
 
 def _has_attention(layer: nn.Module) -> bool:
-    """Return whether a layer is or contains attention."""
     return bool(ATTENTION_NAMES.search(type(layer).__name__)) or _holds_attention(layer)
 
 
