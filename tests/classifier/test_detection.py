@@ -130,15 +130,6 @@ def test_an_object_in_a_photo_that_is_padded():
         find_object(Classifier(model, processor), photo, box=(0, 0, 300, 30))
 
 
-def test_an_object_in_a_box_of_a_photo_that_is_resized():
-    model, processor = make()["detector"]
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
-    pixels = processor(photo, return_tensors="pt")["pixel_values"]
-    wanted = find_query(model.eval()(pixels), 3, (80, 120), box=(80, 20, 120, 60), label=1, threshold=0)
-    found = find_object(Classifier(model, processor), photo, box=(80, 20, 120, 60), label="dog", threshold=0)
-    assert found.detection == wanted
-
-
 @pytest.mark.fault
 def test_a_box_that_no_query_overlaps_is_told_as_such():
     with pytest.raises(ValueError, match=r"in the box \(99, 0, 120, 9\) .* does not: queries that do are elsewhere"):

@@ -38,7 +38,6 @@ def test_an_mp4(tmp_path):
 
 
 @pytest.mark.fault
-@pytest.mark.fault
 @pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libvpx-vp9", "vp9")])
 def test_an_mp4_is_of_a_kind_that_browsers_play(encoder, codec, tmp_path, monkeypatch):
     av = pytest.importorskip("av", reason="PyAV is not installed, which reads and writes MP4")
