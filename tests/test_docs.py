@@ -7,7 +7,9 @@ The site itself is built by Sphinx, with warnings as errors, which checks links 
 
 import json
 import re
+import warnings
 import wave
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,7 +47,7 @@ WRITTEN = sorted(
     for path in folder.glob("*.md")
 )
 SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 48}
-NEEDS_TIMM = {"how-to/timm.md"}
+NEEDS = {"how-to/timm.md": "timm", "how-to/training.md": "accelerate"}  # a package each
 ANSWERS, SPEECH = "llava-hf/llava-1.5-7b-hf", "openai/whisper-tiny.en"
 NEEDS_TRANSFORMERS_5 = {"how-to/generated-words.md", "how-to/speech.md"}
 
@@ -158,16 +160,21 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("page", PYTHON)
 def test_python_blocks_run_from_top_to_bottom(page, here, trained):
-    if page in NEEDS_TIMM:
-        pytest.importorskip("timm", reason="timm, which needs torchvision, is not installed")
+    if page in NEEDS:
+        pytest.importorskip(NEEDS[page])
     if page in NEEDS_TRANSFORMERS_5 and not HAS_TRANSFORMERS_5:
         pytest.skip("answers are explained with transformers 5 or newer")
     names = {}
     for block in blocks(page, "python"):
+        if "import lightning" in block and not find_spec("lightning"):
+            continue
         for name, folder in trained.items():
             block = block.replace(f'"{name}"', repr(folder))
         block = block.replace("pretrained=True", "pretrained=False").replace("n=50", "n=2")  # scenes
-        exec(compile(block, page, "exec"), names)
+        with warnings.catch_warnings():
+            if "import lightning" in block:  # whose advice, and what it calls, warn
+                warnings.simplefilter("ignore")
+            exec(compile(block, page, "exec"), names)
 
 
 @pytest.fixture(scope="module")
