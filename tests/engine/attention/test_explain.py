@@ -11,7 +11,6 @@ from methods import METHODS, PUBLIC
 from oracle import Dense, attention_rollout, gmar, gradient_rollout, written_out
 from torch import nn
 from torch.testing import assert_close
-from transformers import ResNetConfig, ResNetForImageClassification
 
 from captum_gmar import AttentionRollout, GMARAttribution, GradientRollout, LeGrad, RawAttention
 
@@ -80,19 +79,6 @@ def test_compiled_models(vit, images, warm):
     assert_close(GMARAttribution(vit, forward_func=function).relevance(images, 3), expected)
 
 
-@pytest.mark.filterwarnings("ignore")  # tracing warns of the model's own checks
-def test_traced_models(vit, images):
-    vit.requires_grad_(False)
-    traced = torch.jit.trace(lambda inputs: vit(inputs).logits, images)
-    model = nn.Sequential(nn.Conv2d(3, 3, 8, 8, bias=False))
-    with pytest.raises(RuntimeError, match=r"Sequential needs calls of torch.nn.functional"):
-        GMARAttribution(model, forward_func=lambda inputs: traced(inputs)).attribute(images, 3)
-    module = torch.jit.trace(Wrapped(vit), images)
-    model.append(module)
-    with pytest.raises(RuntimeError, match="is traced or exported"):
-        GMARAttribution(model, forward_func=lambda inputs: module(inputs)).attribute(images, 3)
-
-
 class Encoder(TimmLike):
     """A model of torch's own layers."""
 
@@ -157,12 +143,6 @@ def test_separate_queries_and_keys_of_multihead_attention(images):
     assert_close(RawAttention(model).relevance(images).flatten(1), weights[:, 0, -16:].detach())
 
 
-def test_a_model_without_patches(images):
-    model = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).eval()
-    with pytest.raises(ValueError, match=r"ResNetForImageClassification must have a config.patch_size"):
-        GMARAttribution(model).attribute(images, 1)
-
-
 SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 48}
 SENTENCES = torch.tensor([[1, 5, 7, 2], [1, 9, 8, 2]])
 
@@ -211,36 +191,6 @@ def test_start_layers_that_the_model_does_not_have(vit, images):
 
 def test_rollout_of_a_model_without_logits(vit, images):
     assert_close(AttentionRollout(vit.vit).relevance(images), AttentionRollout(vit).relevance(images))
-
-
-def test_data_parallel(vit, images):
-    """On a machine without GPU the wrapper only hands on; what is wrapped is what runs everywhere."""
-    method = GMARAttribution(nn.DataParallel(vit))
-    assert method.forward_func.run is vit
-    assert_close(method.relevance(images, 3), GMARAttribution(vit).relevance(images, 3), rtol=0, atol=0)
-
-
-def test_adapters(vit, images):
-    """As peft writes them: a layer around the model's own, of two small trained matrices."""
-
-    class LoRA(nn.Module):
-        def __init__(self, base_layer):
-            super().__init__()
-            self.base_layer = base_layer.requires_grad_(False)
-            self.lora_a = nn.Linear(base_layer.in_features, 2, bias=False)
-            self.lora_b = nn.Linear(2, base_layer.out_features, bias=False)
-
-        def forward(self, inputs):
-            return self.base_layer(inputs) + self.lora_b(self.lora_a(inputs))
-
-    merged = copy.deepcopy(vit)
-    for name, module in list(vit.named_modules()):
-        if isinstance(module, nn.Linear):
-            parent, _, own = name.rpartition(".")
-            adapted = LoRA(module)
-            setattr(vit.get_submodule(parent), own, adapted)
-            merged.get_submodule(name).weight.data += adapted.lora_b.weight.detach() @ adapted.lora_a.weight.detach()
-    assert_close(GMARAttribution(vit).relevance(images, 3), GMARAttribution(merged).relevance(images, 3))
 
 
 def spoil(output):

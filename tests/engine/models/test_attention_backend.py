@@ -166,15 +166,6 @@ def test_a_foreign_hook_without_keywords_changes_nothing(vit):
         assert run_in_thread(lambda: hook(layer, (torch.ones(1),))) is None
 
 
-def test_attention_implementation_after_an_error(make_vit):
-    model = make_vit(attn_implementation="eager")
-    with pytest.raises(ZeroDivisionError), attention_implementation(model, "sdpa"):
-        raise ZeroDivisionError
-    assert model.config._attn_implementation == "eager"
-    with attention_implementation(model, "sdpa"):
-        assert model.config._attn_implementation == "sdpa"
-
-
 def test_a_user_s_own_implementation_does_not_change(make_vit):
     model = make_vit()
     model.config._attn_implementation_internal = "mine"
