@@ -6,10 +6,9 @@ import pytest
 import torch
 from methods import METHODS, PUBLIC
 from torch import nn
-from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2ForImageClassification
 
-from captum_gmar import AttentionRollout, GMARAttribution, get_method
+from captum_gmar import AttentionRollout, get_method
 
 
 def test_stochastic_depth(images):
@@ -18,15 +17,6 @@ def test_stochastic_depth(images):
     AttentionRollout(model.eval()).attribute(images)
     with pytest.raises(RuntimeError, match=r"model must run without stochastic depth.*Call model.eval\(\)"):
         AttentionRollout(model.train()).attribute(images)
-
-
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
-def test_gradient_checkpointing(vit, images):
-    expected = GMARAttribution(vit).attribute(images, 3)
-    vit.gradient_checkpointing_enable()
-    assert_close(GMARAttribution(vit).attribute(images, 3), expected)
-    with pytest.raises(RuntimeError, match="without gradient checkpointing"):
-        GMARAttribution(vit.train()).attribute(images, 3)
 
 
 MAKE = {**{name: METHODS[name].make for name in PUBLIC}, "published-gmar": partial(get_method, "published-gmar")}
