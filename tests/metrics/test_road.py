@@ -121,6 +121,18 @@ def test_where_nothing_is_kept_is_the_mean_colour():
     )
 
 
+def test_what_is_solved_from_the_start_stays_so():
+    """The zeros are solved at once while the other set takes many steps."""
+    image = torch.zeros(1, 1, 16, 32)
+    image[..., 16:] = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    removed = torch.zeros(1, 2, 4, 8, dtype=torch.bool)
+    removed[0, 0, 1:3, 1] = removed[0, 1, 1:3, 5:7] = True
+    perturbed = EXACT.perturb(image, removed)
+    assert torch.equal(perturbed[:, 0], image)
+    gone = removed[0, 1].repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert_close(perturbed[0, 1].double(), dense_solution(image[0], gone), rtol=0, atol=1e-5)
+
+
 def test_noise_has_the_deviation_asked_for_and_lies_on_removed_pixels_only():
     image = torch.zeros(1, 3, 64, 64)
     removed = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
