@@ -204,11 +204,34 @@ def test_fault_no_number_of_passes(vit, images, passes):
         TokenEvidence(vit, passes=passes)
 
 
-def test_fault_models_without_one_patch_grid():
-    kind = transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
-    swin = transformers.SwinForImageClassification(kind).eval()
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+NOT_ONE_GRID = {
+    "windows": (
+        lambda: transformers.SwinForImageClassification(
+            transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
+        ),
+        (1, 3, 32, 32),
+    ),
+    "videos": (
+        lambda: transformers.VideoMAEForVideoClassification(
+            transformers.VideoMAEConfig(**SMALL, image_size=32, patch_size=8, num_frames=4)
+        ),
+        (1, 4, 3, 32, 32),
+    ),
+    "detectors": (
+        lambda: transformers.YolosForObjectDetection(
+            transformers.YolosConfig(**SMALL, image_size=[32, 32], patch_size=8, num_detection_tokens=2)
+        ),
+        (1, 3, 32, 32),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_ONE_GRID)
+def test_fault_models_without_one_patch_grid(kind):
+    make, shape = NOT_ONE_GRID[kind]
     with pytest.raises(ValueError, match="passes must be 1 for a model without one patch grid, but got 5"):
-        TokenEvidence(swin).attribute(torch.randn(1, 3, 32, 32), 1, passes=5)
+        TokenEvidence(make().eval()).attribute(torch.randn(shape), 1, passes=5)
 
 
 def test_fault_methods_without_a_budget(vit, images):
