@@ -1,5 +1,7 @@
 """Answers that are generated, given as text, set against a contrast or refused."""
 
+import copy
+
 import pytest
 import torch
 from installed import HAS_TRANSFORMERS_5
@@ -34,6 +36,26 @@ def test_an_answer_is_generated_where_none_is_given():
     result = AnswerEvidence(model).attribute(inputs, gen_args={"max_new_tokens": 3})
     expected = model.generate(**inputs, do_sample=False, max_new_tokens=3)[0, -3:].tolist()
     assert result.tokens == tuple(map(str, expected))
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+@pytest.mark.parametrize("way", ["cpu_offload", "disk_offload", "device_map"])
+def test_models_spread_by_accelerate(name, way, tmp_path):
+    """Weights on the CPU, on disk, or the vision tower on disk and the rest on the CPU."""
+    accelerate = pytest.importorskip("accelerate")
+    model, inputs = text_model(name)
+    expected = AnswerEvidence(model).attribute(inputs, target=ANSWER).relevance
+    model = copy.deepcopy(model)
+    if way == "device_map":
+        devices = {f"model.{part}": "disk" for part, _ in model.model.named_children()}
+        devices |= {"model.language_model": "cpu", "lm_head": "cpu"}
+        model = accelerate.dispatch_model(model, devices, main_device="cpu", offload_dir=str(tmp_path))
+    else:
+        folder = {"offload_dir": str(tmp_path)} if way == "disk_offload" else {}
+        model = getattr(accelerate, way)(model, execution_device="cpu", **folder)
+    assert any(weight.is_meta for weight in model.parameters())
+    found = AnswerEvidence(model).attribute(inputs, target=ANSWER).relevance
+    assert_close(found, expected, rtol=0, atol=0)
 
 
 class Letters:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from field_families import FIELD_FAMILIES, swin
 from field_oracle import Softmaxes, evidence, field, on_finest
 from installed import HAS_TRANSFORMERS_5
@@ -10,7 +11,7 @@ from snapshots import state
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SamConfig, SamModel
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from captum_gmar import AttentionEvidence
 from captum_gmar.attr.scores import log_odds
@@ -126,17 +127,75 @@ def test_masks_of_queries_put_together():
     assert_close(AttentionEvidence(model, forward_func=at_a_place).relevance(images[1:]), relevance[1:])
 
 
+DECODER = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+
+
 def make_sam():
     """Segment Anything, whose encoder attends over the whole grid in every layer."""
     vision = {"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64}
     sizes = {"image_size": 64, "patch_size": 8}
-    decoder = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
-    config = SamConfig(
+    config = transformers.SamConfig(
         vision_config={**vision, **sizes, "num_pos_feats": 8, "window_size": 4, "global_attn_indexes": [0, 1]},
         prompt_encoder_config={**sizes, "hidden_size": 16, "image_embedding_size": 8},
-        mask_decoder_config=decoder,
+        mask_decoder_config=DECODER,
     )
-    return SamModel(config).eval().double()
+    return transformers.SamModel(config)
+
+
+def make_sam2():
+    """Segment Anything 2, whose windows are as large as the grid of their stage."""
+    stages = {"blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [16, 32, 64, 128]}
+    heads = {"num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [16, 8, 4, 2]}
+    sizes = {"image_size": [64, 64], "hidden_size": 16, "global_attention_blocks": [3]}
+    backbone = transformers.Sam2HieraDetConfig(
+        **stages, **heads, **sizes, window_positional_embedding_background_size=[2, 2]
+    )
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[128, 64, 32, 16],
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+        fpn_hidden_size=16,
+    )
+    config = transformers.Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16},
+        mask_decoder_config=DECODER,
+    )
+    return transformers.Sam2Model(config)
+
+
+def make_sam3():
+    """Segment Anything 3 with points and boxes, whose encoder attends over the whole grid in every layer."""
+    tokens = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"image_size": 64, "patch_size": 8, "pretrain_image_size": 32}
+    backbone = transformers.Sam3ViTConfig(**tokens, **sizes, window_size=4, global_attn_indexes=[0, 1])
+    vision = transformers.Sam3VisionConfig(
+        backbone_config=backbone, fpn_hidden_size=16, backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]]
+    )
+    config = transformers.Sam3TrackerConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8},
+        mask_decoder_config=DECODER,
+    )
+    return transformers.Sam3TrackerModel(config)
+
+
+def make_depth_anything():
+    encoder = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 64, "patch_size": 16}
+    stages = {"out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
+    config = transformers.DepthAnythingConfig(
+        backbone_config=transformers.Dinov2Config(**encoder, **stages, mlp_ratio=2),
+        **{"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8, "reassemble_hidden_size": 24, "head_hidden_size": 8},
+        patch_size=16,
+    )
+    return transformers.DepthAnythingForDepthEstimation(config)
+
+
+def make_dpt():
+    encoder = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 48}
+    sizes = {"image_size": 64, "patch_size": 16, "backbone_out_indices": [0, 1, 2, 3]}
+    config = transformers.DPTConfig(**encoder, **sizes, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8)
+    return transformers.DPTForDepthEstimation(config)
 
 
 class Mixings(TorchFunctionMode):
@@ -161,18 +220,58 @@ class Mixings(TorchFunctionMode):
         return result
 
 
-def test_segment_anything():
+def assert_value_times_gradient(model, score, image, grids):
+    """Compare with the values of all attention over the image's grids times their gradient, on the finest grid."""
+    prefix = {side * side + extra: (side, extra) for side, extra in grids}
+    with Mixings() as mixings:
+        scored = score(image.clone().requires_grad_())
+    values = [value for value, _ in mixings.kept if value.shape[-2] in prefix]
+    gradients = torch.autograd.grad(scored.sum(), values, allow_unused=True)
+    finest, expected = max(grids)[0], 0
+    for value, gradient in zip(values, gradients, strict=True):
+        if gradient is not None:
+            side, extra = prefix[value.shape[-2]]
+            places = (value * gradient).sum((1, 3))[:, extra:].view(-1, side, side)
+            times = finest // side
+            expected = expected + places.repeat_interleave(times, 1).repeat_interleave(times, 2) / times**2
+    relevance = AttentionEvidence(model, forward_func=score).relevance(image)
+    assert expected.abs().sum() > 0
+    assert_close(relevance / relevance.abs().sum(), (expected / expected.abs().sum()).detach())
+
+
+@pytest.mark.parametrize("output", ["pred_masks", "iou_scores"])
+@pytest.mark.parametrize(
+    ("make", "name", "sides"),
+    [
+        (make_sam, "SamModel", [8]),
+        (make_sam2, "Sam2Model", [16, 8, 4, 2]),
+        (make_sam3, "Sam3TrackerModel", [8]),
+    ],
+)
+def test_segment_anything(make, name, sides, output):
     """Value times gradient of a mask's mean, of the encoder's layers and of the decoder's that read the image."""
-    model, image = make_sam(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    if not hasattr(transformers, name):
+        pytest.skip("this transformers has no such model")
+    torch.manual_seed(0)
+    model, image = make().eval().double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
     points = torch.tensor([[[[20.0, 30.0]]]], dtype=torch.float64)
 
-    def mean_mask(pixels):
-        return model(pixel_values=pixels, input_points=points).pred_masks[:, 0, 0].mean((-2, -1))
+    def score(pixels):
+        return getattr(model(pixel_values=pixels, input_points=points), output)[:, 0, :1].flatten(1).mean(1)
 
-    with Mixings() as mixings:
-        score = mean_mask(image.clone().requires_grad_())
-    values = [value for value, _ in mixings.kept if value.shape[-2] == 64]  # of the image's 8x8 places
-    gradients = torch.autograd.grad(score.sum(), values)
-    expected = sum((v * g).sum((1, 3)) for v, g in zip(values, gradients, strict=True)).view(1, 8, 8)
-    relevance = AttentionEvidence(model, forward_func=mean_mask).relevance(image)
-    assert_close(relevance / relevance.abs().sum(), (expected / expected.abs().sum()).detach())
+    assert_value_times_gradient(model, score, image, [(side, 0) for side in sides])
+
+
+@pytest.mark.parametrize("make", [make_depth_anything, make_dpt])
+def test_mean_depth_under_a_mask(make):
+    """Value times gradient in each layer."""
+    torch.manual_seed(0)
+    model, image = make().eval().double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+
+    def score(pixels):
+        depth = model(pixels).predicted_depth
+        mask = torch.zeros(depth.shape[-2:], dtype=torch.bool)
+        mask[: len(mask) // 2] = True
+        return depth[:, mask].mean(1)
+
+    assert_value_times_gradient(model, score, image, [(4, 1)])
