@@ -63,6 +63,27 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
     return RowEvidence(tokens, encoded, scores, attended)
 
 
+def explain_rows(
+    model: Any, layers: nn.ModuleList, arguments: Mapping[str, Any], rows: Tensor, score: Score
+) -> RowEvidence:
+    """Compute the same for a model that returns embeddings, with word w at row w of (W,); words may share a row."""
+    with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):
+        capture = _RowCapture(len(rows), len(layers), rows)
+        with _replace_output_by_rows(layers, capture), capture:
+            embeddings = model(**arguments).embeddings
+        _check_rows(model, capture, embeddings)
+        scores = score(_unpack_rows(embeddings, capture))
+        outputs = [attention.output for attention in capture.attention]
+        sums = torch.zeros(2, len(rows), capture.length, dtype=scores.dtype, device=scores.device)
+        turns = (rows[:, None] == rows).tril(-1).sum(1)  # words that share a row take turns
+        for turn in range(int(turns.max()) + 1):
+            words = turns == turn
+            gradients = torch.autograd.grad(scores[:, words].sum(), outputs, retain_graph=True)
+            for attention, gradient in zip(capture.attention, gradients, strict=True):
+                sums[:, words] += attention.explain(gradient, rows)[:, words]
+    return RowEvidence(sums[0], None, scores[-1].detach(), sums[1])
+
+
 def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: int, score: Score) -> _PassResult:
     """Compute the logits of all layers in one call of the output embedding and of later operations."""
     layers = decoder_layers(model)
@@ -153,12 +174,13 @@ class _CapturedAttention(NamedTuple):
     output: Tensor  # (..., S, D) of all rows
     is_cross: bool
 
-    def explain(self, gradient: Tensor) -> Tensor:
+    def explain(self, gradient: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return evidence and attention × value norm (2, W, S): each column's part of the words' rows, times their
         gradient and in size."""
         weights = self.weights()
         value = self.value.to(weights.dtype)
-        products = gradient[..., -weights.shape[-2] :, :].to(weights.dtype) @ value.mT
+        gradient = gradient[..., slice(-weights.shape[-2], None) if rows is None else rows, :]
+        products = gradient.to(weights.dtype) @ value.mT
         norms = value.norm(dim=-1)[..., None, :]
         return torch.stack([(weights * part).flatten(0, -3).sum(0) for part in (products, norms)])
 
@@ -166,9 +188,10 @@ class _CapturedAttention(NamedTuple):
 class _RowCapture(ConstantParameterMode):
     """Mode that captures each layer's attention, at whose outputs gradients begin, and the words' rows."""
 
-    def __init__(self, words: int, layers: int) -> None:
+    def __init__(self, words: int, layers: int, rows: Tensor | None = None) -> None:
         super().__init__()
         self.words = words
+        self.rows: Tensor | slice = slice(-words, None) if rows is None else rows  # of the words, in a sequence
         self.layers = layers
         self.layer: int | None = None  # the running layer
         self.attention: list[_CapturedAttention] = []
@@ -200,7 +223,7 @@ class _RowCapture(ConstantParameterMode):
         elif not args or id(args[0]) not in weights:
             return output
         elif func in _PRODUCTS:
-            rows = args[0].detach()[..., -self.words :, :]
+            rows = args[0].detach()[..., self.rows, :]
             weights.clear()
             return self.record(lambda: widen(rows), args[1], output, args[0].shape[-1] == args[0].shape[-2])
         elif isinstance(output, Tensor) and output.shape[-2:] == args[0].shape[-2:]:
@@ -215,8 +238,8 @@ class _RowCapture(ConstantParameterMode):
         check_no_dropout(p=call.dropout_p)
         query, key, value, mask, *_ = call.expand_heads()
         if mask is not None and mask.shape[-2] > 1:
-            mask = mask[..., -self.words :, :].clone()
-        rows, key = query[..., -self.words :, :].detach(), key.detach()
+            mask = mask[..., self.rows, :].clone()
+        rows, key = query[..., self.rows, :].detach(), key.detach()
 
         def weights() -> Tensor:
             return attention_weights(widen(rows), widen(key), mask, call.scale)
@@ -240,7 +263,7 @@ def _replace_output_by_rows(layers: nn.ModuleList, capture: _RowCapture) -> Iter
         capture.softmax_results.clear()
         hidden: Tensor = output if isinstance(output, Tensor) else output[0]
         capture.length = hidden.shape[-2]
-        capture.outputs.append(hidden[..., -capture.words :, :])
+        capture.outputs.append(hidden[..., capture.rows, :])
         if len(capture.outputs) < len(layers):
             return None
         rows = torch.cat([rows.to(hidden.device) for rows in capture.outputs], -2)

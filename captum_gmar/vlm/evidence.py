@@ -132,7 +132,7 @@ class AnswerEvidence:
             inputs = prompt_inputs(self.model, self.processor, inputs, images, heard)
         elif images is not None or sound is not None:
             raise ValueError("images and sound require a prompt, but got inputs of a processor. Pass one of both.")
-        arguments = _check_example(self.model, inputs)
+        arguments = check_example(self.model, inputs)
         _check_positions(self.model, arguments, 0)
         if has_encoder(self.model):
             arguments["decoder_input_ids"] = decoder_start(self.model, self.tokenizer, arguments, gen_args or {})
@@ -246,7 +246,7 @@ def check_version() -> None:
         raise ImportError(f"AnswerEvidence needs transformers 5, but got {transformers.__version__}. Update it.")
 
 
-def _check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's arguments; raise a ValueError unless they are one example."""
     if not isinstance(inputs, Mapping):
         raise ValueError(f"inputs must be a prompt, or of the model's processor, but got {type(inputs).__name__}.")

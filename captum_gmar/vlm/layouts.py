@@ -152,7 +152,8 @@ def _idefics_layout(prompt: PicturePrompt) -> list[PictureTokens] | None:
     token that all pictures share. A video's frames, each after its time, have no tiles.
     """
     vision = prompt.config.vision_config
-    side = vision.image_size // vision.patch_size // prompt.config.scale_factor
+    scale = getattr(prompt.config, "scale_factor", None) or prompt.config.pixel_shuffle_factor
+    side = vision.image_size // vision.patch_size // scale
     tiles = prompt.arguments["pixel_values"].flatten(0, -4).shape[0]
     positions = prompt.image_positions(tiles * side * side).view(tiles, side, side)
     preceding_ids = prompt.arguments["input_ids"][0][positions[:, 0, 0] - 1]
@@ -283,7 +284,7 @@ LAYOUTS: dict[str, TokenLayout] = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), _prompt_layout(_merged_grids)),
     "llava": _prompt_layout(_llava_grids),
     **dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), _anyres_layout),
-    **dict.fromkeys(("idefics3", "smolvlm"), _idefics_layout),
+    **dict.fromkeys(("idefics3", "smolvlm", "modernvbert"), _idefics_layout),
     "internvl": _internvl_layout,
     "mllama": _mllama_layout,
     **dict.fromkeys(("blip-2", "instructblip"), _query_layout),

@@ -35,7 +35,7 @@ def prompt_inputs(
     if prompt and (is_recogniser or model.config.model_type == "vision-encoder-decoder"):
         raise ValueError(f"inputs must be an empty prompt for {type(model).__name__}, but got {prompt!r}.")
     if is_recogniser and sound is not None:
-        return _place_inputs(model, sound_features(model, processor, sound))
+        return place_inputs(model, sound_features(model, processor, sound))
     text = _apply_template(model, processor, prompt, len(pictures), sound is not None)
     arguments: dict[str, Any] = {} if model.config.model_type == "vision-encoder-decoder" else {"text": text}
     if pictures:
@@ -51,7 +51,7 @@ def prompt_inputs(
         ) from error
     _check_fits(model, processor, returned, len(pictures))
     known = inspect.signature(model.forward).parameters
-    return _place_inputs(model, {k: value for k, value in returned.items() if k != "token_type_ids" or k in known})
+    return place_inputs(model, {k: value for k, value in returned.items() if k != "token_type_ids" or k in known})
 
 
 def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
@@ -122,7 +122,7 @@ def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: 
         raise ValueError(f"processor must return pixel_values for pictures, but got {', '.join(returned)} of {name}.")
 
 
-def _place_inputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def place_inputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return inputs on the model's device and in its precision."""
     like = next(model.parameters())
     return {
