@@ -252,26 +252,25 @@ def git():
     return tf.GitForCausalLM(config), {"input_ids": ids, "pixel_values": pixels(1, 3, 32, 32)}
 
 
+def udop():
+    config = tf.UdopConfig(
+        **{"vocab_size": 99, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2},
+        **{"num_heads": 2, "image_size": 32, "patch_size": 8, "decoder_start_token_id": 2},
+    )
+    boxes = torch.zeros(1, 5, 4).double()  # of a question's token, three words on the page, and the end
+    boxes[0, 1:] = torch.tensor([[0.1, 0.3, 0.2, 0.4], [0.3, 0.3, 0.6, 0.4], [0.05, 0.3, 0.2, 0.4], [1, 1, 1, 1]])
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 8, 1]]), "bbox": boxes, "pixel_values": pixels(1, 3, 32, 32)}
+    return tf.UdopForConditionalGeneration(config), inputs
+
+
 def llama():
     return tf.LlamaForCausalLM(tf.LlamaConfig(**TEXT)), {"input_ids": torch.tensor([[1, 5, 6]])}
 
 
 BUILDERS = (
     *(llava, pixtral, mistral3, llava_next, llava_onevision, qwen2_vl, qwen25_vl, qwen3_vl, internvl, smolvlm),
-    *(
-        llava_next_video,
-        idefics3,
-        paligemma,
-        gemma3,
-        blip2,
-        instructblip,
-        mllama,
-        florence2,
-        vit_gpt2,
-        trocr,
-        git,
-        llama,
-    ),
+    *(llava_next_video, idefics3, paligemma, gemma3, blip2, instructblip, mllama, florence2, vit_gpt2, trocr, git),
+    *(udop, llama),
 )
 TEXT_MODELS = {build.__name__: build for build in BUILDERS}
 

@@ -39,10 +39,10 @@ class PictureTokens(NamedTuple):
 
 
 class QueriedPicture(NamedTuple):
-    """Query tokens of a picture, which have no place in it."""
+    """Tokens that hold several patches of a picture, or one of several that hold the same patch."""
 
-    positions: Tensor  # (Q,) in the decoder's sequence
-    weights: Tensor  # (Q, rows, columns) of each query on patches
+    positions: Tensor  # (Q,) in the attended sequence
+    weights: Tensor  # (Q, rows, columns) of each token on patches
     is_encoded: bool = False
 
     def map(self, relevance: Tensor) -> Tensor:

@@ -257,6 +257,24 @@ def _florence_layout(prompt: PicturePrompt) -> list[PictureTokens]:
     return [PictureTokens(positions.view(rows, columns), True)]
 
 
+def _udop_layout(prompt: PicturePrompt) -> list[QueriedPicture]:
+    """Return the layout of UDOP's encoder, where a word holds the patch at the centre of its box, if it has a box.
+
+    Patches of no word come after the words. Words without a box hold no patch.
+    """
+    side = prompt.config.image_size // prompt.config.patch_size
+    boxes = prompt.arguments["bbox"][0]
+    columns, rows = ((boxes[:, :2] + boxes[:, 2:]) / 2 * side).long().clip(0, side - 1).mT
+    means = boxes.double().mean(1)
+    has_box = (means != 0) & (means != 1)
+    is_free = torch.ones(side * side, dtype=torch.bool).index_fill(0, (rows * side + columns).cpu(), False)
+    rest = is_free.nonzero().flatten()
+    positions = torch.cat([has_box.nonzero().flatten().cpu(), len(boxes) + torch.arange(len(rest))])
+    patches = torch.cat([(rows * side + columns)[has_box].cpu(), rest])
+    weights = torch.nn.functional.one_hot(patches, side * side).float()
+    return [QueriedPicture(positions, weights.view(-1, side, side), is_encoded=True)]
+
+
 def _encoder_layout(prompt: PicturePrompt) -> list[PictureTokens]:
     """Return the layout of a vision transformer as encoder: patches come after other tokens."""
     height, width = prompt.arguments["pixel_values"].shape[-2:]
@@ -292,4 +310,5 @@ LAYOUTS: dict[str, TokenLayout] = {
     "vision-encoder-decoder": _encoder_layout,
     "florence2": _florence_layout,
     "git": _git_layout,
+    "udop": _udop_layout,
 }

@@ -270,6 +270,30 @@ def test_smolvlm_s_frames_after_their_times_are_one_video():
     assert [tuple(picture.columns.shape) for picture in pictures] == [(2, 2)] * 3
 
 
+def test_a_word_of_a_page_holds_the_patch_under_its_box():
+    model, inputs = text_model("udop")
+    entered = []
+    hooks = [
+        model.encoder.embed_patches.register_forward_hook(
+            lambda module, args, output: (
+                torch.zeros_like(output).index_fill(2, torch.tensor([0]), 1000) * torch.arange(1, 17)[:, None]
+            )
+        ),
+        model.encoder.block[0].register_forward_pre_hook(lambda module, args: entered.append(args[0][0, :, 0])),
+    ]
+    with torch.no_grad():
+        model(**inputs, decoder_input_ids=torch.tensor([[2]]))
+    for hook in hooks:
+        hook.remove()
+    patches = (entered[0] / 1000).round().long() - 1  # of each token of the encoder; -1 for none
+    result = AnswerEvidence(model).attribute(inputs, target=ANSWER)
+    expected = torch.zeros(len(ANSWER), 16, dtype=torch.float64)
+    expected.index_add_(1, patches[patches >= 0], result.encoded_relevance[:, patches >= 0])
+    torch.testing.assert_close(result.picture_relevance().flatten(1), expected)
+    assert patches[:5].tolist() == [-1, 4, 5, 4, -1]
+    torch.testing.assert_close(result.shares()["pictures"], result.encoded_relevance[:, patches >= 0].abs().sum(1))
+
+
 def test_patches_that_a_hierarchical_encoder_merges():
     torch.manual_seed(0)
     swin = {"image_size": (32, 64), "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
