@@ -23,10 +23,10 @@ OF_LOGIT, OF_SLOPE, UNITLESS = "of the logit", "slope of the logit", "no unit"
 ANY_CLASS = "Where attention went, for whichever class."
 NEARLY_ANY_CLASS = "Hardly depends on the class."
 ONLY_FOR = "Shows nothing that speaks against the class."
-ONE_LAYER = "Of one layer, whose tokens were mixed from all patches."
-MIXED = "Tokens of later layers were mixed from several patches."
+ONE_LAYER = "Uses one layer, whose tokens hold information of all patches."
+MIXED = "A token of a later layer holds information of several patches."
 FROM_ZEROS = "Compared with an image of the mean colour."
-ONE_BY_ONE = "Each patch alone, not what several do together."
+ONE_BY_ONE = "Measures each patch alone, not several together."
 
 
 class MethodEntry(NamedTuple):
