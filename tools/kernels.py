@@ -1,7 +1,7 @@
 """Compiles the Triton kernels for GPUs without one, and prints what each form takes of a device.
 
     python -m tools.kernels
-    python -m tools.kernels --targets 80,90 --precisions fp32 --sizes 64
+    python -m tools.kernels --targets 80,90,gfx942 --precisions fp32 --sizes 64
 
 Needs Triton with its own compiler and ``cuobjdump``, as its wheel has them. A form is a kernel, a precision, a head
 dimension, and what it sums. STACK is local memory, into which registers spill, in bytes a thread. Exit status 1 where
@@ -25,7 +25,7 @@ from captum_gmar.files.markdown import table
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SIZES = (32, 64, 80, 128, 256)
-SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB that a program may take
+SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99, "gfx90a": 64, "gfx942": 64}  # KiB of a program
 MOST_STACK = 64  # bytes a thread
 MASK = 1  # of numbers
 # By kernel: matrices and norms, by their numbers, that take the most registers of each kind.
@@ -40,13 +40,13 @@ class Usage(NamedTuple):
     stack: int
     shared: int  # bytes
 
-    def fits(self, target: int) -> bool:
+    def fits(self, target: int | str) -> bool:
         """Return whether nothing spills and the device has the shared memory."""
         return self.stack <= MOST_STACK and self.shared <= SHARED[target] * 1024
 
 
-def compile_kernel(kernel: str, precision: str, size: int, sums: tuple[int, int], target: int) -> Usage:
-    """Compile a form of a kernel for an NVIDIA GPU of this compute capability."""
+def compile_kernel(kernel: str, precision: str, size: int, sums: tuple[int, int], target: int | str) -> Usage:
+    """Compile a form of a kernel for an NVIDIA GPU of this compute capability, or an AMD GPU of this name."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -55,7 +55,9 @@ def compile_kernel(kernel: str, precision: str, size: int, sums: tuple[int, int]
 
     function, padded = getattr(_triton, kernel), pad_head(size)
     sums_rows = kernel == "row_sums" and sums[0] < len(OF_ATTENTION)
-    launch = choose_launch(PRECISIONS[precision], padded, sums_rows=sums_rows, capability=target)
+    is_amd = isinstance(target, str)
+    capability = 0 if is_amd else target
+    launch = choose_launch(PRECISIONS[precision], padded, sums_rows=sums_rows, capability=capability)
     constants = {"D": size, "D_PADDED": padded, "BI": launch.tile, "BJ": launch.tile, "MASK": MASK}
     constants |= {"PRECISION": launch.precision, "MATRIX": sums[0], "NORM": sums[1]}
     pointers = dict.fromkeys((*TENSORS, "MASKS"), f"*{precision}") | dict.fromkeys(SUMMED, "*fp32") | {"scale": "fp32"}
@@ -64,7 +66,11 @@ def compile_kernel(kernel: str, precision: str, size: int, sums: tuple[int, int]
     aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in TENSORS}
     source = ASTSource(function, signature, constants, aligned)
     options = {"num_warps": launch.warps, "num_stages": 2}
-    compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    gpu = GPUTarget("hip", target, 64) if is_amd else GPUTarget("cuda", target, 32)
+    compiled = triton.compile(source, target=gpu, options=options)
+    if is_amd:
+        numbers = re.findall(r"\.(?:private_segment_fixed_size|vgpr_count): +(\d+)", compiled.asm["amdgcn"])
+        return Usage(int(numbers[1]), int(numbers[0]), compiled.metadata.shared)  # in the order of their names
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -84,20 +90,32 @@ def all_forms(precisions: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile the forms, print their table and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.kernels", description=__doc__.splitlines()[0])
-    parser.add_argument("--targets", type=_numbers, default=tuple(SHARED), help="compute capabilities")
+    parser.add_argument("--targets", type=_targets, default=tuple(SHARED), help="compute capabilities, gfx90a, gfx942")
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=list(PRECISIONS))
     parser.add_argument("--sizes", type=_numbers, default=SIZES, help="head dimensions")
     chosen = parser.parse_args(arguments)
     rows, fit = [], True
     for form, target in product(all_forms(chosen.precisions, chosen.sizes), chosen.targets):
-        if target < 80 and form[2] > 128:
+        if not isinstance(target, str) and target < 80 and form[2] > 128:
             continue  # left to chunks there
         usage = compile_kernel(*form, target)
         fit &= usage.fits(target)
         kernel, precision, size, sums = form
-        rows.append([f"{kernel} {sums}", precision, str(size), f"sm_{target}", *map(str, usage)])
+        rows.append(
+            [
+                f"{kernel} {sums}",
+                precision,
+                str(size),
+                target if isinstance(target, str) else f"sm_{target}",
+                *map(str, usage),
+            ]
+        )
     print(table(["kernel (matrix, norm)", "precision", "head", "GPU", "registers", "stack", "shared"], rows))
     return 0 if fit else 1
+
+
+def _targets(text: str) -> tuple[int | str, ...]:
+    return tuple(int(target) if target.isdecimal() else target for target in text.split(","))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from tools.kernels import all_forms, compile_kernel
 pytestmark = pytest.mark.skipif(not has_triton(3, 6), reason="there is no Triton with a compiler of its own")
 
 
-@pytest.mark.parametrize("target", [75, 80, 90])
+@pytest.mark.parametrize("target", [75, 80, 90, "gfx942"])
 @pytest.mark.parametrize("sums", [("row_sums", (2, 3)), ("column_sums", (2, 3))], ids=str)
 def test_no_registers_spill_in_float32(sums, target):
     """Most people load a ViT in float32, with heads of 64."""
