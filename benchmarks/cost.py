@@ -1,10 +1,12 @@
 """What a map costs beside how faithful it is, of the methods of an evaluation: one point each.
 
     python -m benchmarks.cost FOLDER --model MODEL --output FILE.png [--metric srg] [--removal mean] [--rounds 7]
+    python -m benchmarks.cost FOLDER --passes --output FILE.png [--metric srg] [--removal mean]
 
 FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read. The
 cost of a method on one image is measured here, each time between two of the model's own passes forward: the median of
-the ratios. FILE.csv beside the picture holds the numbers.
+the ratios. FILE.csv beside the picture holds the numbers. With `--passes` the cost is the budget in a method's name,
+one line joins the budgets of a method, and nothing is measured.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from torch import nn
 
 from benchmarks.leads import read_rows
 from benchmarks.plots import save
-from benchmarks.rivals import OF_LOG_ODDS, rivals
+from benchmarks.rivals import MANY_PASSES, OF_LOG_ODDS, rivals
 from captum_gmar.attr.catalogue import CAPTUMS, OURS
 from captum_gmar.attr.patch_relevance import images_at_once, relevance_of
 from captum_gmar.classifier import load_classifier
@@ -105,6 +107,52 @@ def _draw_point(panel: Axes, number: int, point: Point) -> None:
     panel.annotate(str(number), (cost, point.value), (4, 2), textcoords="offset points", fontsize="x-small")
 
 
+def draw_budgets(means: Mapping[str, tuple[float, ...]], metric: str, removal: str) -> Figure:
+    """Passes to the right, on a logarithmic axis; what is measured upwards: a line, with its name, for each method."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    panel = figure.subplots()
+    ends = {}
+    for name, points in _by_method(means).items():
+        passes, values = zip(*sorted(points), strict=True)
+        is_ours = name == "token-evidence"
+        colour = BLUE if is_ours else GREY if name in CONTROLS else VERMILION if name in OURS else GREEN
+        panel.plot(passes, values, "o-", color=colour, linewidth=3 if is_ours else 1, markersize=7 if is_ours else 4)
+        ends[name] = (passes[-1], values[-1], colour)
+    low, high = panel.get_ylim()
+    places = _apart({name: value for name, (_, value, _) in ends.items()}, (high - low) / 22)
+    for name, (passes, value, colour) in ends.items():
+        at = {"xy": (passes, value), "xytext": (1.03, places[name]), "textcoords": panel.get_yaxis_transform()}
+        weight = "bold" if name == "token-evidence" else "normal"
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5}
+        panel.annotate(name, **at, color=colour, weight=weight, va="center", arrowprops=line, annotation_clip=False)
+    panel.set(xscale="log", xlabel="passes for a map", ylabel=f"{metric}, removal: {removal}")
+    ticks = sorted({_passes(name) for name in means})
+    panel.set_xticks(ticks, map(str, ticks))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(alpha=0.3)
+    return figure
+
+
+def _by_method(means: Mapping[str, tuple[float, ...]]) -> dict[str, list[tuple[int, float]]]:
+    """Return the budgets and means of each method."""
+    methods: dict[str, list[tuple[int, float]]] = {}
+    for name, (mean, *_) in means.items():
+        methods.setdefault(name.partition("@")[0], []).append((_passes(name), mean))
+    return methods
+
+
+def _passes(name: str) -> int:
+    return int(name.partition("@")[2] or 1)
+
+
+def _apart(values: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Return the values moved up until the next is a gap away."""
+    places: dict[str, float] = {}
+    for name in sorted(values, key=values.__getitem__):
+        places[name] = max(values[name], max(places.values(), default=-float("inf")) + gap)
+    return places
+
+
 def _style(point: Point) -> tuple[str, str]:
     """Colour and marker: of what knows no model, of this library, of Captum, of LRP."""
     if point.cost is None:
@@ -133,12 +181,17 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--metric", default="srg")
     parser.add_argument("--removal", default="mean")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--passes", action="store_true", help="take costs from the names, and measure none")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
     arguments = parser.parse_args(given)
     try:
         means = read_means(arguments.folder, arguments.metric, arguments.removal)
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    if arguments.passes:
+        budgeted = {name: mean for name, mean in means.items() if name not in MANY_PASSES}  # whose names tell no cost
+        save(draw_budgets(budgeted, arguments.metric, arguments.removal), arguments.output)
+        return
     with model_folder() as built_in:
         model = load_classifier(arguments.model or built_in, device=torch.device("cpu")).model
     points = to_points(means, measure_costs(model, list(means), arguments.rounds))
