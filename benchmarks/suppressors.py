@@ -5,9 +5,9 @@
 A scene has a mark whose red is the class, +1/2 or -1/2, plus a level that is drawn anew. The level alone is shown
 elsewhere: by a second mark, or, as in XAI-TRIS (Clark et al. 2023), by a smooth background that goes on below the
 mark. Those patches, the suppressor, are independent of the class by construction. How often the model is right without
-their level tells how much it uses them: a second mark much, a background hardly. A small model is trained for each kind. For every method the table has the share
-of absolute relevance on the mark, the suppressor and the rest, and the correlation over scenes of the relevance of the
-suppressor with what its level does to the log-odds.
+their level tells how much it uses them: a second mark much, a background hardly. A small model is trained for each
+kind. For every method the table has the share of absolute relevance on the mark, the suppressor and the rest, and the
+correlation over scenes of the relevance of the suppressor with what its level does to the log-odds.
 """
 
 import argparse
