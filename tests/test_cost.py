@@ -77,9 +77,9 @@ def test_many_passes_of_a_sum_over_patches(make_vit):
 
         def forward(self, pixels):
             sums = (pixels.mean(1) * weights.repeat_interleave(8, 0).repeat_interleave(8, 1)).sum((1, 2)) / 64
-            return torch.stack([sums, -sums], 1)
+            return torch.stack([sums, torch.zeros_like(sums)], 1)  # whose log-odds are the sums
 
-    rows, target = many_passes.other_rows(), torch.tensor([0])
+    rows, target = many_passes.rows(), torch.tensor([0])
     shapley = rows["kernel-shap@17"](Sum())(torch.ones(1, 3, 16, 16), target)
     assert_close(torch.nn.functional.avg_pool2d(shapley.sum(1), 8)[0] * 64, weights, atol=1e-4, rtol=1e-4)
     found = rows["rise@65"](Sum())(torch.ones(1, 3, 16, 16), target)
