@@ -220,7 +220,7 @@ def _choose_methods(methods: Any) -> dict[str, Method | None]:
     if isinstance(methods, Mapping):
         chosen = {**check_methods(methods)}
     elif isinstance(methods, Sequence) and not isinstance(methods, str):
-        chosen = dict.fromkeys(map(_find_known_method, methods))
+        chosen = dict.fromkeys(map(find_method, methods))
     else:
         raise TypeError(
             "methods must be a sequence of names, or a mapping from names to methods, "
@@ -229,15 +229,6 @@ def _choose_methods(methods: Any) -> dict[str, Method | None]:
     if not chosen:
         raise ValueError("methods must be at least one method, but got none.")
     return chosen
-
-
-def _find_known_method(name: object) -> str:
-    try:
-        return find_method(name)
-    except ValueError as error:
-        raise ValueError(
-            f"methods must be names, or a mapping from names to methods, but got others: {error}"
-        ) from None
 
 
 def _target(outputs: Tensor, target: Target) -> int | None:
