@@ -153,7 +153,7 @@ def _greedy(model: nn.Module, *, passes: int) -> Method:
     def explain(image: Tensor, label: int) -> Tensor:
         read = _readout(model, image, label)
         patches = patch_grid(model, *image.shape[2:]).patches
-        rounds = max(1, 2 * FORWARDS_PER_PASS * passes // patches - 1)
+        rounds = min(patches, max(1, 2 * FORWARDS_PER_PASS * passes // patches - 1))
         inserted, relevance = torch.zeros(patches), torch.zeros(patches)
         for left in range(rounds, 0, -1):
             (rest,) = (inserted == 0).nonzero(as_tuple=True)
