@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -111,24 +112,27 @@ def draw_budgets(means: Mapping[str, tuple[float, ...]], metric: str, removal: s
     """Passes to the right, on a logarithmic axis; what is measured upwards: a line, with its name, for each method."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     panel = figure.subplots()
-    ends = {}
-    for name, points in _by_method(means).items():
-        passes, values = zip(*sorted(points), strict=True)
+    lines = {name: sorted(points) for name, points in _by_method(means).items()}
+    others = (colormaps["tab10"](place) for place in (1, 2, 3, 4, 5, 6, 8, 9))  # neither blue nor grey
+    for name, points in lines.items():
         is_ours = name == "token-evidence"
-        colour = BLUE if is_ours else GREY if name in CONTROLS else VERMILION if name in OURS else GREEN
-        panel.plot(passes, values, "o-", color=colour, linewidth=3 if is_ours else 1, markersize=7 if is_ours else 4)
-        ends[name] = (passes[-1], values[-1], colour)
+        colour = BLUE if is_ours else GREY if name.endswith(" map") or name in CONTROLS else next(others)
+        width, size = (3, 7) if is_ours else (1.2, 4)
+        panel.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=width, markersize=size, label=name)
     low, high = panel.get_ylim()
-    places = _apart({name: value for name, (_, value, _) in ends.items()}, (high - low) / 22)
-    for name, (passes, value, colour) in ends.items():
-        at = {"xy": (passes, value), "xytext": (1.03, places[name]), "textcoords": panel.get_yaxis_transform()}
+    for line in panel.get_lines():
+        name, passes = line.get_label(), line.get_xdata()[-1]
+        same_end = {other: points[-1][1] for other, points in lines.items() if points[-1][0] == passes}
+        at = (passes, _apart(same_end, (high - low) / 24)[name])
         weight = "bold" if name == "token-evidence" else "normal"
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5}
-        panel.annotate(name, **at, color=colour, weight=weight, va="center", arrowprops=line, annotation_clip=False)
+        panel.annotate(
+            name, at, (6, 0), textcoords="offset points", va="center", color=line.get_color(), weight=weight, size=8
+        )
     panel.set(xscale="log", xlabel="passes for a map", ylabel=f"{metric}, removal: {removal}")
     ticks = sorted({_passes(name) for name in means})
+    panel.set_xlim(ticks[0] * 0.8, ticks[-1] * 5)  # room for the names
     panel.set_xticks(ticks, map(str, ticks))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.minorticks_off()
     panel.grid(alpha=0.3)
     return figure
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 pytest.importorskip("benchmarks.rivals", reason="the benchmarks are not installed; they run in a checkout")
 
 from benchmarks import cost, leads, many_passes, random_masks, rivals
-from benchmarks.cost import Point, draw_costs, read_means, to_points
+from benchmarks.cost import Point, draw_budgets, draw_costs, read_means, to_points
 from benchmarks.lrp import LRP_ROWS
 from captum_gmar import list_methods
 from captum_gmar.attr.catalogue import OURS
@@ -68,7 +68,7 @@ def test_folder_and_picture(tmp_path, monkeypatch):
 
 
 def test_many_passes_of_a_sum_over_patches(make_vit):
-    """KernelSHAP finds the summands; RISE ranks the only one that counts first."""
+    """KernelSHAP finds the summands; LIME and greedy search find their order; RISE ranks the largest first."""
     vit = make_vit(patch_size=8, image_size=16)
     weights = torch.tensor([[4.0, -1.0], [0.0, 2.0]])
 
@@ -84,6 +84,10 @@ def test_many_passes_of_a_sum_over_patches(make_vit):
     assert_close(torch.nn.functional.avg_pool2d(shapley.sum(1), 8)[0] * 64, weights, atol=1e-4, rtol=1e-4)
     found = rows["rise@65"](Sum())(torch.ones(1, 3, 16, 16), target)
     assert torch.nn.functional.avg_pool2d(found[:, 0], 8).argmax() == 0
+    for name in ("lime@65", "greedy-search@65"):
+        found = rows[name](Sum())(torch.ones(1, 3, 16, 16), target)
+        relevance = torch.nn.functional.avg_pool2d(found.flatten(0, 1).sum(0, keepdim=True)[None], 8).flatten()
+        assert relevance.argsort(descending=True).tolist() == [0, 3, 2, 1]
 
 
 def test_agreement_with_random_masks(capsys):
@@ -106,6 +110,14 @@ def test_what_was_not_timed_is_left_out():
     assert points == [Point("a", 3.0, 1.0, 0.5, 1.5), Point("random map", None, 0.0, -0.5, 0.5)]
     (panel,) = draw_costs(points, "srg", "mean").axes
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["1  a", "2  random map"]
+
+
+def test_a_line_joins_the_budgets_of_a_method():
+    means = {"rise@17": (1.0,), "token-evidence@9": (2.5,), "token-evidence": (2.0,), "random map": (0.0,)}
+    (panel,) = draw_budgets(means, "srg", "mean").axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in panel.get_lines()}
+    assert drawn == {"token-evidence": [[1, 2.0], [9, 2.5]], "rise": [[17, 1.0]], "random map": [[1, 0.0]]}
+    assert {text.get_text() for text in panel.texts} == set(drawn)
 
 
 def test_a_folder_without_that_metric(tmp_path):
