@@ -107,9 +107,7 @@ def check_loaded(info: ModelInfo, inputs: Tensor) -> None:
         weight = parameters.get("weight") if isinstance(parameters, dict) else None  # traced modules have others
         if weight is None:
             continue
-        # A hook may load the weights when their module runs, as accelerate's do.
-        is_hooked = any(each._forward_pre_hooks or hasattr(each, "_hf_hook") for each in info.named.values())
-        if weight.is_meta and not inputs.is_meta and not is_hooked:
+        if weight.is_meta and not inputs.is_meta and not _is_hooked(info):
             raise RuntimeError(
                 f"{type(info.model).__name__} must have all of its weights, but those of {name!r} are on the meta "
                 "device. Load the whole model, or let accelerate offload it."
@@ -119,6 +117,11 @@ def check_loaded(info: ModelInfo, inputs: Tensor) -> None:
         if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False):
             reason = "bitsandbytes packed its weights for this CPU in an earlier call, and has no gradient of them"
             raise _quantised_error(name, module, reason)
+
+
+def _is_hooked(info: ModelInfo) -> bool:
+    """Return if hooks may load the weights when their module runs, as accelerate's do."""
+    return any(module._forward_pre_hooks or hasattr(module, "_hf_hook") for module in info.named.values())
 
 
 def _quantised_error(name: str, module: nn.Module, reason: str) -> RuntimeError:

@@ -5,7 +5,8 @@ import torch
 from families import make
 from torch import nn
 
-from captum_gmar.engine.models.introspection import NAMES, ModelInfo
+from captum_gmar.engine.models import introspection
+from captum_gmar.engine.models.introspection import NAMES, ModelInfo, check_loaded
 
 
 class ByClass(nn.Module):
@@ -58,3 +59,14 @@ def test_what_the_modules_themselves_answer(model):
     expected = {module: names for module, names in answers.items() if names}
     assert {module: set(values) for module, values in info.modules if values} == expected
     assert {type(module) for module, _ in info.modules} == set(map(type, answers))
+
+
+def test_hooks_are_looked_for_once_and_only_where_weights_are_missing(monkeypatch):
+    """Looking at every module for every module would cost more than a small model's own pass."""
+    asked = []
+    monkeypatch.setattr(introspection, "_is_hooked", lambda info: asked.append(info))
+    check_loaded(ModelInfo(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))), torch.ones(1))
+    assert not asked
+    with pytest.raises(RuntimeError, match="on the meta device"):
+        check_loaded(ModelInfo(nn.Linear(2, 2, device="meta")), torch.ones(1))
+    assert len(asked) == 1
