@@ -54,7 +54,7 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
         capture, scores, gradients = _explain_in_chunks(*given) or _explain_all_layers(*given)
     sums: dict[bool, Tensor] = {}  # evidence and attention × value norm, of cross-attention and of the sequence's own
     for attention, gradient in zip(capture.attention, gradients, strict=True):
-        part = attention.explain(gradient)
+        part = attention.explain(gradient, capture.rows)
         sums[attention.is_cross] = sums[attention.is_cross] + part if attention.is_cross in sums else part
     if False not in sums:
         sums[False] = torch.zeros(2, words, capture.length, device=scores.device)
@@ -69,10 +69,7 @@ def explain_rows(
     """Compute the same for a model that returns embeddings, with word w at row w of (W,); words may share a row."""
     with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):
         capture = _RowCapture(len(rows), len(layers), rows)
-        with _replace_output_by_rows(layers, capture), capture:
-            embeddings = model(**arguments).embeddings
-        _check_rows(model, capture, embeddings)
-        scores = score(_unpack_rows(embeddings, capture))
+        scores = score(_run_to_rows(model, layers, capture, lambda: model(**arguments).embeddings))
         outputs = [attention.output for attention in capture.attention]
         sums = torch.zeros(2, len(rows), capture.length, dtype=scores.dtype, device=scores.device)
         turns = (rows[:, None] == rows).tril(-1).sum(1)  # words that share a row take turns
@@ -88,12 +85,18 @@ def _explain_all_layers(model: nn.Module, arguments: Mapping[str, Any], words: i
     """Compute the logits of all layers in one call of the output embedding and of later operations."""
     layers = decoder_layers(model)
     capture = _RowCapture(words, len(layers))
-    with _replace_output_by_rows(layers, capture), capture:
-        logits = model(**arguments, use_cache=False, return_dict=True).logits
-    _check_rows(model, capture, logits)
-    scores = score(_unpack_rows(logits, capture))
+    options = {**arguments, "use_cache": False, "return_dict": True}
+    scores = score(_run_to_rows(model, layers, capture, lambda: model(**options).logits))
     outputs = [attention.output for attention in capture.attention]
     return capture, scores[-1].detach(), torch.autograd.grad(scores.sum(), outputs)
+
+
+def _run_to_rows(model: nn.Module, layers: nn.ModuleList, capture: "_RowCapture", run: Callable[[], Tensor]) -> Tensor:
+    """Return what the model makes of the words' rows after each layer, in place of those after the last."""
+    with _replace_output_by_rows(layers, capture), capture:
+        output = run()
+    _check_rows(model, capture, output)
+    return _unpack_rows(output, capture)
 
 
 def _explain_in_chunks(model: Any, arguments: Mapping[str, Any], words: int, score: Score) -> "_PassResult | None":
@@ -174,13 +177,12 @@ class _CapturedAttention(NamedTuple):
     output: Tensor  # (..., S, D) of all rows
     is_cross: bool
 
-    def explain(self, gradient: Tensor, rows: Tensor | None = None) -> Tensor:
+    def explain(self, gradient: Tensor, rows: Tensor | slice) -> Tensor:
         """Return evidence and attention × value norm (2, W, S): each column's part of the words' rows, times their
         gradient and in size."""
         weights = self.weights()
         value = self.value.to(weights.dtype)
-        gradient = gradient[..., slice(-weights.shape[-2], None) if rows is None else rows, :]
-        products = gradient.to(weights.dtype) @ value.mT
+        products = gradient[..., rows, :].to(weights.dtype) @ value.mT
         norms = value.norm(dim=-1)[..., None, :]
         return torch.stack([(weights * part).flatten(0, -3).sum(0) for part in (products, norms)])
 
