@@ -127,19 +127,22 @@ def test_masks_of_queries_put_together():
     assert_close(AttentionEvidence(model, forward_func=at_a_place).relevance(images[1:]), relevance[1:])
 
 
-DECODER = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+def segment_anything(name, vision, **prompts):
+    """A model of the family, of which the configs of the prompts and the decoder are alike."""
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, **prompts},
+        mask_decoder_config={"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
+    )
+    return getattr(transformers, f"{name}Model")(config)
 
 
 def make_sam():
     """Segment Anything, whose encoder attends over the whole grid in every layer."""
     vision = {"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64}
     sizes = {"image_size": 64, "patch_size": 8}
-    config = transformers.SamConfig(
-        vision_config={**vision, **sizes, "num_pos_feats": 8, "window_size": 4, "global_attn_indexes": [0, 1]},
-        prompt_encoder_config={**sizes, "hidden_size": 16, "image_embedding_size": 8},
-        mask_decoder_config=DECODER,
-    )
-    return transformers.SamModel(config)
+    windows = {"num_pos_feats": 8, "window_size": 4, "global_attn_indexes": [0, 1]}
+    return segment_anything("Sam", {**vision, **sizes, **windows}, patch_size=8, image_embedding_size=8)
 
 
 def make_sam2():
@@ -156,12 +159,7 @@ def make_sam2():
         backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
         fpn_hidden_size=16,
     )
-    config = transformers.Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16},
-        mask_decoder_config=DECODER,
-    )
-    return transformers.Sam2Model(config)
+    return segment_anything("Sam2", vision, patch_size=16)
 
 
 def make_sam3():
@@ -172,12 +170,7 @@ def make_sam3():
     vision = transformers.Sam3VisionConfig(
         backbone_config=backbone, fpn_hidden_size=16, backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]]
     )
-    config = transformers.Sam3TrackerConfig(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8},
-        mask_decoder_config=DECODER,
-    )
-    return transformers.Sam3TrackerModel(config)
+    return segment_anything("Sam3Tracker", vision, patch_size=8)
 
 
 def make_depth_anything():
