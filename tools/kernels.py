@@ -101,15 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = compile_kernel(*form, target)
         fit &= usage.fits(target)
         kernel, precision, size, sums = form
-        rows.append(
-            [
-                f"{kernel} {sums}",
-                precision,
-                str(size),
-                target if isinstance(target, str) else f"sm_{target}",
-                *map(str, usage),
-            ]
-        )
+        gpu = target if isinstance(target, str) else f"sm_{target}"
+        rows.append([f"{kernel} {sums}", precision, str(size), gpu, *map(str, usage)])
     print(table(["kernel (matrix, norm)", "precision", "head", "GPU", "registers", "stack", "shared"], rows))
     return 0 if fit else 1
 

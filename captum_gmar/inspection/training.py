@@ -83,7 +83,7 @@ class TrainingMaps:
             relevance = method.relevance(self.inputs.to(_first_weight(model)), self.target).float().cpu()
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
-        low, high = (getattr(self.inputs.flatten(1), name)(1)[:, None, None, None] for name in ("amin", "amax"))
+        low, high = (edge.view(-1, 1, 1, 1) for edge in self.inputs.flatten(1).aminmax(dim=1))
         photos = ((self.inputs - low) / (high - low).clamp_min(1e-12)).float().cpu()
         maps = {method.get_name(): relevance}
         figure, _ = visualize_comparison(maps, photos, title=f"step {step}", use_pyplot=False)

@@ -52,10 +52,10 @@ def _video_tokens(prompt: PicturePrompt) -> list[PictureTokens] | None:
     tokens = [places[: math.prod(shape)].view(shape) for places, shape in zip(videos, shapes, strict=True)]
     steps = prompt.arguments.get("second_per_grid_ts")
     if steps is None:
-        return [PictureTokens(frames, moments=_written_moments(prompt, frames)) for frames in tokens]
-    moments = [
-        tuple(float(step) * time for time in range(len(frames))) for frames, step in zip(tokens, steps, strict=True)
-    ]
+        moments = [_written_moments(prompt, frames) for frames in tokens]
+    else:
+        pairs = zip(tokens, steps, strict=True)
+        moments = [tuple(float(step) * time for time in range(len(frames))) for frames, step in pairs]
     return [PictureTokens(frames, moments=times) for frames, times in zip(tokens, moments, strict=True)]
 
 
