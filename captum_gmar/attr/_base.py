@@ -47,16 +47,15 @@ class AttentionAttribution(Attribution, ABC):
     """A method that reads the attention of a vision transformer: a plan, and what Captum expects around it.
 
     Args:
-        model: a vision transformer, for example a Hugging Face ``ViTForImageClassification``. It is used as it is, in
-            its training mode, precision and device, and nothing of it is changed. Of one wrapped for data parallelism,
-            what is wrapped is used.
-        plan: what the method makes of the layers.
-        forward_func: what is explained, if not the model's logits: a callable that takes the inputs and additional
-            arguments, runs ``model`` once, and returns a tensor (N, classes), or (N,) if it is called without target.
+        model: a vision transformer, for example a Hugging Face ``ViTForImageClassification``. It runs unchanged, in its
+            own training mode, precision and device. For a data-parallel wrapper, the wrapped model runs.
+        plan: the method's computation over the layers.
+        forward_func: function to explain in place of the model's logits. It takes the inputs and additional arguments,
+            runs ``model`` once, and returns a tensor (N, classes), or (N,) for calls without target.
 
     Raises:
-        TypeError, ValueError: if ``model`` is no ``torch.nn.Module``, or an option is none of its forms; when called,
-            if a method of layers does not find the model's layers, or attention over one patch grid in each.
+        TypeError, ValueError: if ``model`` is not a ``torch.nn.Module``, or an option is not valid; when called, if a
+            method that needs layers does not find them, or finds one without attention over the patch grid.
     """
 
     name: ClassVar[str]
@@ -88,41 +87,39 @@ class AttentionAttribution(Attribution, ABC):
 
         Args:
             inputs (Tensor or tuple[Tensor]): Pixel values (N, channels, height, width), as the model takes them.
-            target (int, tuple, Tensor, or list, optional): Output indices that are explained, usually the class:
+            target (int, tuple, Tensor, or list, optional): Output indices to explain, usually the class:
 
                 - a single integer, a tensor containing a single integer or a tuple of one integer, which is applied
                   to all examples; a negative one counts from the end
 
                 - a list of integers, a 1D tensor or a list of tuples, with length matching the number of examples
 
-                For outputs of more dimensions the tuples are whole, such as (query, class) or (class, row, column).
-                None is for models with one output per example. Default: None.
+                Outputs of more dimensions need complete tuples, such as (query, class) or (class, row, column). None is
+                for models with one output per example. Default: None.
             additional_forward_args (Any, optional): Further positional arguments of the model, after the inputs; a
                 tensor among them has one row per example. In transformers 5, ``(None, True)`` makes a ViT interpolate
                 its position embeddings to the size of the images; in 4.57 ``(None, None, True)``. Default: None.
             internal_batch_size (int, optional): Splits the examples into batches of at most this size; the numbers
                 stay the same. Default: None.
-            contrast (int, tuple, Tensor, or list, optional): Output indices in the forms of ``target``, whose logits
-                are taken off: explains why the target rather than these, none of which is the target. Like the
-                target, it means nothing to methods without gradient. Default: None.
+            contrast (int, tuple, Tensor, or list, optional): Output indices in the forms of ``target``, other than the
+                target. Their logits are subtracted, so the map explains why the target rather than these. Methods
+                without gradient ignore target and contrast. Default: None.
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor]*):
-                In the shape, dtype and device of the inputs. Each patch's relevance is spread evenly over the pixels
-                and channels of that patch, so that their sum over a patch is its relevance; see :meth:`relevance`,
-                which for half-precision models is in single precision. A pixel's share is so small that float16
-                rounds it by several percent: take :meth:`relevance` there.
+                In the shape, dtype and device of the inputs. Each patch's relevance is spread evenly over its pixels
+                and channels and is their sum. In float16 a pixel's share is rounded by several percent; use
+                :meth:`relevance` there, which is in single precision for half-precision models.
 
         Raises:
-            AssertionError: from Captum, if the target or the contrast has none of its forms.
-            TypeError, ValueError: if they are no complete index of an output, or equal; or the inputs are not one batch
-                of images of at least a patch each.
+            AssertionError: from Captum, if target or contrast has none of these forms.
+            TypeError, ValueError: if target or contrast is not a complete index of an output, or both are equal; if the
+                inputs are not one batch of images of at least one patch.
             RuntimeError: if the model's attention cannot be captured, or ``forward_func`` runs other models or returns
                 other rows; the message says what to do.
             FloatingPointError: if a logit, gradient or relevance is NaN or infinite.
-            torch.OutOfMemoryError: if memory holds not even one example. Where it does not hold all, fewer are run at
-                once.
+            torch.OutOfMemoryError: if memory cannot hold one example. Batches that memory cannot hold are split.
         """
         pixels = self._inputs(inputs)
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
@@ -140,7 +137,7 @@ class AttentionAttribution(Attribution, ABC):
     ) -> Tensor:
         """Compute the relevance of every patch, before it is spread over pixels.
 
-        Takes what :meth:`attribute` takes and raises what it raises.
+        Arguments and errors are those of :meth:`attribute`.
 
         Returns:
             Tensor (N, rows, columns), on the device of the inputs, in single precision for half-precision models.
@@ -157,23 +154,23 @@ class AttentionAttribution(Attribution, ABC):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> TargetMaps:
-        """Explain several targets of every example, of one forward pass together and one backward pass each.
+        """Explain several targets of every example, in one forward pass, and one backward pass for each target.
 
         Args:
-            targets (sequence, Tensor or Callable): K classes for all examples; a tensor (N, K) of each example's own,
-                such as ``logits.topk(5).indices``; or what gives it for the logits (N, classes), such as
-                ``lambda logits: logits.topk(5).indices``. A sequence may also hold tuples, as a target may be one.
-                With an internal batch size a callable is called on each batch.
+            targets (sequence, Tensor or Callable): K classes for all examples; a tensor (N, K) of classes for each
+                example, such as ``logits.topk(5).indices``; or a callable that returns it for the logits (N, classes),
+                such as ``lambda logits: logits.topk(5).indices``. A sequence may hold tuples, as a target may be one.
+                With an internal batch size, the callable gets the logits of one batch at a time.
 
-        The other arguments are those of :meth:`attribute`. The contrast is taken off each of the targets. Methods
-        without gradient explain every target alike.
+        The other arguments are those of :meth:`attribute`. The contrast is subtracted from each target. Methods without
+        gradient return the same map for every target.
 
         Returns:
-            :class:`TargetMaps`: for each target what :meth:`relevance` gives, with the logits of the same pass.
+            :class:`TargetMaps`: the map of :meth:`relevance` for each target, and the logits of the same pass.
 
         Raises:
-            TypeError, ValueError: if the targets are none of these forms, or are chosen of an output without logits.
-                All other errors are those of :meth:`attribute`.
+            TypeError, ValueError: if the targets have none of these forms, or a callable needs logits and there are
+                none. All other errors are those of :meth:`attribute`.
 
         Example::
 
@@ -205,9 +202,9 @@ class AttentionAttribution(Attribution, ABC):
         internal_batch_size: int | None = None,
         contrast: TargetType = None,
     ) -> RelevanceFlow:
-        """Compute the relevance below each layer, of methods that propagate it from the last layer to the first.
+        """Compute the relevance below each layer, for methods that propagate it from the last layer to the first.
 
-        Takes what :meth:`attribute` takes and raises what it raises. It costs the same pass.
+        Arguments and errors are those of :meth:`attribute`. It costs no further pass.
 
         Returns:
             *RelevanceFlow* of **relevance**, **prefix_share** and **layers**, in the order of the flow, last layer
@@ -218,8 +215,8 @@ class AttentionAttribution(Attribution, ABC):
             - **layers** (*tuple[int]*): The layers' numbers.
 
         Raises:
-            ValueError: if the method hands no relevance down: Grad-SAM, LeGrad, attention evidence
-                do not, nor do the recursions "forward" and "additive".
+            ValueError: if the method propagates no relevance down the layers, such as Grad-SAM, LeGrad, attention
+                evidence, and the recursions "forward" and "additive".
         """
         plan, follower = add_follower(self.plan, self.get_name())
         request = Request([target], additional_forward_args, internal_batch_size, contrast)

@@ -108,8 +108,8 @@ class InputXGradient(_Ready, captum.attr.InputXGradient):
 
 
 class IntegratedGradients(_Ready, captum.attr.IntegratedGradients):
-    """The gradient along a straight line from ``baselines`` (zero: the mean colour of normalised pixel values) to the
-    image, times their difference. It sums to the difference of the two logits.
+    """The mean gradient along a straight line from ``baselines`` (zero: the mean colour of normalised pixel values) to
+    the image, times their difference. It sums to the difference of the two logits.
 
     All ``n_steps`` (50) of all examples run as one batch, unless ``internal_batch_size`` is passed.
 
@@ -120,12 +120,12 @@ class IntegratedGradients(_Ready, captum.attr.IntegratedGradients):
 
 
 class GradientShap(_Ready, captum.attr.GradientShap):
-    """The expected gradient between the image and baselines drawn from ``baselines``, at ``n_samples`` (5) random
-    places, times their difference.
+    """The expected gradient between the image and baselines sampled from ``baselines``, at ``n_samples`` (5) random
+    points, times their difference.
 
-    Without ``baselines`` the only one is zero, the mean colour of normalised pixel values. Captum draws baselines and
-    places from numpy's global random state and noise (``stdevs``) from torch's: seed both,
-    ``numpy.random.seed(0); torch.manual_seed(0)``, for the same numbers twice.
+    Without ``baselines``, zero is the only one: the mean colour of normalised pixel values. Captum samples baselines
+    and points from NumPy's global random state, and noise (``stdevs``) from torch's. To get the same numbers again,
+    seed both: ``numpy.random.seed(0); torch.manual_seed(0)``.
 
     Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017,
     https://arxiv.org/abs/1705.07874.
@@ -155,13 +155,13 @@ class _Perturbing(_Ready):
 
 
 class PatchOcclusion(_Perturbing, captum.attr.Occlusion):
-    """How much the logit falls where a window the size of a patch is replaced by ``baselines`` (zero: the mean colour
+    """The decrease of the logit when a window the size of a patch is replaced by ``baselines`` (zero: the mean colour
     of normalised pixel values).
 
-    The window moves patch by patch, over all channels at once, and every pixel of it gets the whole difference. The
-    last windows lie partly, where the patches do not cover the image, on the margin. One forward pass each, or one
-    for ``perturbations_per_eval`` of them. For larger or overlapping windows pass ``sliding_window_shapes`` and
-    ``strides``, (channels, height, width) each.
+    The window moves patch by patch, over all channels at once, and each of its pixels gets the whole difference. Where
+    patches do not cover the image, the last windows extend into the margin. Each window costs a forward pass;
+    ``perturbations_per_eval`` of them run as one batch. For larger or overlapping windows pass
+    ``sliding_window_shapes`` and ``strides``, (channels, height, width) each.
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014,
     https://arxiv.org/abs/1311.2901.
@@ -174,12 +174,12 @@ class PatchOcclusion(_Perturbing, captum.attr.Occlusion):
 
 
 class PatchAblation(_Perturbing, captum.attr.FeatureAblation):
-    """How much the logit falls when a patch is replaced by ``baselines`` (zero: the mean colour of normalised pixel
+    """The decrease of the logit when a patch is replaced by ``baselines`` (zero: the mean colour of normalised pixel
     values).
 
-    Every pixel of the patch gets the whole difference. The margin that no patch covers is one feature of its own, so
-    it is nothing where the model does not read it. Without margin that is what :class:`PatchOcclusion` gives; group
-    patches into other features with ``feature_mask``, (1, 1, height, width).
+    Every pixel of the patch gets the whole difference. The margin that no patch covers is one more feature. Without a
+    margin the result is that of :class:`PatchOcclusion`. ``feature_mask``, (1, 1, height, width), groups patches into
+    other features.
     """
 
     def _defaults(self, pixels: Tensor) -> dict[str, Any]:
@@ -196,19 +196,19 @@ def _patch_indices(grid: PatchGrid, pixels: Tensor) -> Tensor:
 
 
 class TokenGradCam(_Ready, captum.attr.LayerGradCam):
-    """Grad-CAM on the patch tokens that enter the last layer, laid out as the image they are.
+    """Grad-CAM on the patch tokens that enter the last layer, laid out on the patch grid.
 
     With token :math:`x_p` of patch p, out of P, and logit y,
 
     .. math:: r_p = \\mathrm{ReLU}\\Big(\\sum_c x_{p,c} \\cdot \\frac{1}{P} \\sum_q \\frac{∂y}{∂x_{q,c}}\\Big)
 
-    and, as in our methods, a patch's value is spread evenly over its pixels and channels. Tokens that leave the last
-    layer would not do: where the classifier reads the CLS token alone, the others get no gradient. Pass
-    ``relu_attributions=False`` for evidence against the class as well, which is Captum's default.
+    As in our methods, a patch's value is spread evenly over its pixels and channels. The last layer's output would not
+    do: where the classifier reads the CLS token alone, the other tokens have no gradient. ``relu_attributions=False``,
+    Captum's default, also shows evidence against the class.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
-    https://arxiv.org/abs/1610.02391, where it is the last convolution's output that is read.
-    ``attribute`` raises an error if the last layer is not found, or does not run once over the patch tokens.
+    https://arxiv.org/abs/1610.02391, which uses the output of the last convolution. ``attribute`` raises an error if
+    the last layer is not found, or does not run once over the patch tokens.
     """
 
     def __init__(self, model: nn.Module, forward_func: Callable[..., Any] | None = None) -> None:

@@ -173,7 +173,7 @@ def unique_names(names: object, option: str) -> tuple[str, ...]:
 
 
 def find_method(name: object) -> str:
-    """Return the name of the method that is meant, whatever its case; the error names those that are near.
+    """Return the name of a method, in any case of letters; the error suggests similar names.
 
     >>> find_method("Token-Evidence@5"), find_method("token-evidence@1")
     ('token-evidence@5', 'token-evidence')

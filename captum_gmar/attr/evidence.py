@@ -1,4 +1,4 @@
-"""The library's own method: what patches say for the class and against it, with the sign kept to the end."""
+"""Attention evidence: signed evidence of patches for and against a class, through the attention of all layers."""
 
 from collections.abc import Callable
 from inspect import signature
@@ -15,43 +15,43 @@ from captum_gmar.engine.request import Request
 
 
 class AttentionEvidence(AttentionAttribution):
-    r"""Attention evidence: what every patch adds to the target's log-odds, or takes from them, through the attention of
-    all layers.
+    r"""Attention evidence: each patch's signed contribution to the target's log-odds, through the attention of all
+    layers.
 
     .. math::
         R_j = \sum_l \sum_h \sum_i (A_{l,h} \odot G_{l,h})_{ij}, \qquad r_j = R_j \Big/ \sum_k |R_k|, \qquad
         G_{l,h} = \frac{\partial o_l}{\partial A_{l,h}}
 
-    where :math:`o_l = \log \frac{p_l}{1 - p_l}` are the log-odds of the target that the rest of the model, without the
-    layers after l, gives to what comes out of layer l. All layers take one forward and one backward pass together.
+    where :math:`o_l = \log \frac{p_l}{1 - p_l}` are the target's log-odds if the final norm and the classifier follow
+    layer l directly. One forward and one backward pass serve all layers.
 
-    :math:`A_{ij} G_{ij}` is the value of token j, weighted by the attention that i pays it, times the gradient at i:
-    what a layer gives all tokens adds up to the gradient times all that its attention wrote, so nothing is lost on the
-    way, and nothing cut off. Relevance below zero is evidence against the target. Log-odds are explained, not the
-    logit, because a class is also likely when all speaks against the others; with ``contrast``, the difference of the
-    two logits, the log of the two classes' odds against each other. No constant is chosen. The derivation, and what the
-    method is worth: ``docs/method.md``.
+    :math:`A_{ij} G_{ij}` is the value of token j, weighted by token i's attention to it, times the gradient at i. Over
+    all tokens of a layer, these products sum to the attention output times its gradient, so nothing is lost or cut off.
+    Relevance below zero is evidence against the target. The method explains log-odds rather than the logit, because a
+    class is also likely if everything speaks against the others. With ``contrast``, it explains the difference of the
+    two logits, the log of the odds between the two classes. No constant is chosen. ``docs/method.md`` has the
+    derivation and results.
 
-    Limitations: a patch counts where its token is attended to, and tokens of later layers have been mixed
-    from several patches. How the attention itself came about, and what the MLPs add, is not shared out among the
-    patches. What early layers give is read as if the classifier came at once, which it was not trained for.
+    Limitations: a patch counts where its token is attended to, but a token of a later layer holds information of
+    several patches. The map does not say why a token is attended to, and leaves out what MLPs add. The classifier reads
+    early layers, for which it was not trained.
 
-    Reading intermediate layers by the classifier: nostalgebraist, "interpreting GPT: the logit lens", 2020; as an
-    attribution method, of positive gradients alone: LeGrad. Contributions of heads and image tokens to the residual
-    stream: Gandelsman, Efros and Steinhardt, "Interpreting CLIP's Image Representation via Text-Based Decomposition",
-    ICLR 2024, https://arxiv.org/abs/2310.05916.
+    Classifier on intermediate layers: nostalgebraist, "interpreting GPT: the logit lens", 2020; as an attribution
+    method, with positive gradients: LeGrad. Contributions of heads and image tokens to the residual stream: Gandelsman,
+    Efros and Steinhardt, "Interpreting CLIP's Image Representation via Text-Based Decomposition", ICLR 2024,
+    https://arxiv.org/abs/2310.05916.
 
-    Of models whose attention is on several grids, in windows, or over fewer keys than queries, relevance is on the
-    finest grid that their values have, and a coarser place's is spread evenly over those that it came from:
+    For models with attention on several grids, in windows, or over fewer keys than queries, relevance is on the finest
+    grid of their values. Relevance of a coarser position is spread evenly over the positions that it covers:
     ``docs/other-models.md``.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Windowed and hierarchical ones as well.
-        start_layer: the first layer that counts; negative ones count from the end.
-        forward_func: what is explained, if not the model's logits. It handles each example by itself, any number of
-            them. What it returns are the logits (N, classes) of classes that compete. One number per example, outputs
-            of more dimensions, and those of a model whose ``config`` names several labels at once are explained as
-            they are; of scores that do not compete, as SigLIP's of several texts, return one column.
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Also a windowed or hierarchical one.
+        start_layer: first layer to include; negative numbers count from the end.
+        forward_func: function to explain in place of the model's logits. It must treat examples independently, in
+            batches of any size, and return logits (N, classes) of competing classes. One number per example, outputs of
+            more dimensions, and those of a multi-label ``config`` are explained as they are. For scores that do not
+            compete, such as SigLIP's of several texts, return one column.
 
     Example::
 

@@ -15,7 +15,7 @@ from captum_gmar.engine.request import ChooseTargets
 class Explainer:
     """Several methods for one model: their maps of a batch, with the logits of the same pass.
 
-    ``tokens`` are where relevance begins, for methods that take it. At most ``batch_size`` images or variants of one
+    ``tokens`` are where relevance begins, for methods that take them. At most ``batch_size`` images or variants of one
     run at once; None: 16 on the CPU and 128 elsewhere.
     """
 
@@ -37,10 +37,10 @@ class Explainer:
         """Explain a batch of images by all methods, for the classes (N, K) or those that ``targets`` chooses of the
         logits.
 
-        With methods of ours the logits are those of the first that weighs heads, or of the first, so that the model
-        runs forward once for each method; with Captum's alone it runs once more. The result is on the CPU, with
-        **relevance** (methods, N, K, rows, columns) and **head_importance** of the first method that weighs heads. An
-        example whose target is the contrast is refused: choose another class for it, and leave it out afterwards.
+        The logits come from one of our methods, so the model runs forward once for each method; with Captum's alone it
+        runs once more. The result is on the CPU, with **relevance** (methods, N, K, rows, columns) and
+        **head_importance** of the first method that weighs heads. A target that is the contrast raises an error: choose
+        another class for that example, and leave it out afterwards.
         """
         ours = {name: method for name, method in self.methods.items() if isinstance(method, AttentionAttribution)}
         leading = next((name for name, method in ours.items() if method.weighs_heads), next(iter(ours), None))

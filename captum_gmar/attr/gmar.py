@@ -15,8 +15,8 @@ from captum_gmar.engine.request import Request, pixel_values
 
 
 class GMARAttribution(AttentionAttribution):
-    r"""Gradient-driven multi-head attention rollout (GMAR): attention rollout in which every head counts by how much
-    the target's gradient says it matters.
+    r"""Gradient-driven multi-head attention rollout (GMAR): attention rollout with heads weighted by the target's
+    gradient.
 
     With attention :math:`A_{l,h}` of layer l and head h, and :math:`G_{l,h}` the gradient of the target's logit with
     respect to it:
@@ -28,42 +28,42 @@ class GMARAttribution(AttentionAttribution):
 
     and the relevance of patch p is R[CLS, p]. It costs one forward and one backward pass, and no T×T matrix is kept.
 
-    Limitations: the gradient enters through the head weights only, which are positive and one number per head and
-    layer; where a layer has no gradient, they are equal, and a warning says so. The map therefore says little about
-    *which* class the patches speak for, nothing about evidence against it, and its values are shares of attention, not
-    of the logit.
+    Limitations: the gradient enters through the head weights only, one positive number per head and layer. In a layer
+    without gradient they are equal, and a warning says so. The map therefore hardly depends on the class and shows no
+    evidence against it. Its values are shares of attention, not of the logit.
 
     Jo, Jang and Park, "GMAR: Gradient-Driven Multi-Head Attention Rollout for Vision Transformer Interpretability",
     ICIP 2025, https://arxiv.org/abs/2504.19414.
 
-    **The recursion is read in three ways**, because the paper leaves its step open:
+    **There are three recursions**, because the paper leaves the step open:
 
     - "rollout", the default: the product above, in the order of Abnar and Zuidema,
       https://arxiv.org/abs/2005.00928, in which information flows from layer 0 up.
     - "forward": :math:`R = \tilde A_0 \cdots \tilde A_{L-1}`, each new layer multiplied on the right, as in
       reimplementations from the paper.
     - "additive": :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, not normalised, with
-      :math:`\bar A_l = \sum_h w_{l,h} A_{l,h}`: the form of the released code (whose map is another still, see
-      :class:`~captum_gmar.attr.published.PublishedGMAR`) and of the authors of GMAR++. Relevance may exceed 1.
+      :math:`\bar A_l = \sum_h w_{l,h} A_{l,h}`: the form of the authors of GMAR++ and of the released code (whose map
+      still differs, see :class:`~captum_gmar.attr.published.PublishedGMAR`). Relevance may exceed 1.
 
-    On a DeiT-tiny and 300 ImageNet photos, with patches blurred, insertion less deletion was 0.182 for the first, 0.265
-    for the second and 0.245 for the third, and 0.187, 0.264 and 0.244 for rollout without head weights: the tables of
-    ``docs/results/README.md``.
+    On a DeiT-tiny and 300 ImageNet photos, with patches blurred, insertion minus deletion was 0.182 for the first,
+    0.265 for the second and 0.245 for the third, and 0.187, 0.264 and 0.244 for rollout without head weights: the
+    tables of ``docs/results/README.md``.
 
-    The last two need all head weights before the first layer, so they go over queries and keys once more.
-    :class:`~captum_gmar.AttentionRollout` takes the same options, so that what the recursion does and what the head
-    weights do can be told apart.
+    The last two need all head weights before the first layer, so they read queries and keys once more.
+    :class:`~captum_gmar.AttentionRollout` has the same options, to separate the effect of the recursion from that of
+    the head weights.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
-        norm: of the gradient, for head importance: "l1" or "l2".
-        residual: :math:`\alpha`, the weight of the identity beside the attention; zero or more.
+        norm: norm of the gradient for head importance, "l1" or "l2".
+        residual: :math:`\alpha`, weight of the identity; zero or more.
         recursion: "rollout", "forward" or "additive".
-        start_layer: the first layer that counts, 0 for all; negative ones count from the end. Backward ends there.
-        tokens: where relevance begins, if not where the model's classifier reads: "cls", "distillation", "patches"
-            (their mean), a patch (row, column), or a list of these that share evenly. Relevance seen from a patch is
-            how strongly the others fed it.
-        forward_func: what is explained, if not the model's logits.
+        start_layer: first layer to include, 0 for all; negative numbers count from the end. The backward pass ends
+            there.
+        tokens: where relevance begins, by default at the tokens that the classifier reads: "cls", "distillation",
+            "patches" (their mean), a patch (row, column), or a list of these in equal parts. Relevance from a patch
+            shows how much each other patch contributed to it.
+        forward_func: function to explain in place of the model's logits.
 
     Example::
 
@@ -106,11 +106,10 @@ class GMARAttribution(AttentionAttribution):
     ) -> Tensor:
         """Compute each head's importance for the target: the norm of its gradient, as a share of its layer.
 
-        Takes what :meth:`attribute` takes and raises what it raises.
+        Arguments and errors are those of :meth:`attribute`.
 
         Returns:
-            Tensor (N, L, H) of all layers, first layer first, each summing to 1. Comparable between the heads of a
-            layer, not between layers.
+            Tensor (N, L, H), first layer first; each layer sums to 1. Values compare heads of one layer, not layers.
         """
         request = Request([target], additional_forward_args, internal_batch_size, contrast)
         plan = replace(self.plan, rule=HeadImportance(self.norm), sweep=None, start_layer=0)

@@ -1,4 +1,4 @@
-"""Methods that follow the attention which the target's gradient supports."""
+"""Methods that multiply attention by the target's positive gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,20 +17,20 @@ class GradientRollout(AttentionAttribution):
 
     .. math:: R \leftarrow R + \bar A_l R, \qquad \bar A_l = \frac{1}{H} \sum_h (A_{l,h} \odot G_{l,h})^+
 
-    for l = 0, …, L-1, begun with R = I; relevance of patch p is R[CLS, p]. With ``head_fusion="gmar"`` GMAR's head
-    weights take the place of 1/H.
+    for l = 0, …, L-1, starting with R = I. Relevance of patch p is R[CLS, p]. With ``head_fusion="gmar"``, GMAR's head
+    weights replace 1/H.
 
-    Limitations: evidence against the class is cut off at every layer, and the values, zero or more, have the
-    scale of the target's gradient: compare them within one image only.
+    Limitations: every layer cuts off evidence against the class. Values are zero or more and scale with the target's
+    gradient, so compare them within one image only.
 
     Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
     Transformers", ICCV 2021, eq. 5 and 6, https://arxiv.org/abs/2103.15679.
 
     Args:
-        model, start_layer, tokens, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
+        model, start_layer, tokens, forward_func: those of :class:`~captum_gmar.GMARAttribution`.
         head_fusion: "mean", or "gmar": weighted by each head's importance.
-        norm: of the gradient, for the head importance of "gmar": "l1" or "l2".
-        residual: the weight of R in the first formula; zero or more.
+        norm: norm of the gradient for the head importance of "gmar", "l1" or "l2".
+        residual: weight of R in the first formula; zero or more.
 
     Example::
 
@@ -63,18 +63,18 @@ class AttentionGradCAM(AttentionAttribution):
     r"""Attention Grad-CAM: the last layer's attention times its positive gradient, from the token that the classifier
     reads, :math:`\frac{1}{H} \sum_h (A_{L-1,h} \odot G_{L-1,h})^+[\mathrm{CLS}, p]`.
 
-    The gradient counts element by element. Comparisons named Grad-CAM elsewhere average it over the layer first, as
-    Grad-CAM does over a feature map, or take it with respect to the tokens: the latter is "layer-grad-cam" of
-    :func:`~captum_gmar.list_methods`.
+    Attention and gradient are multiplied element by element. Other comparisons average the gradient first, as Grad-CAM
+    does over a feature map, or use tokens in place of attention: "layer-grad-cam" of :func:`~captum_gmar.list_methods`
+    does the latter.
 
-    Limitations: it sees the last layer only, where each token has been mixed from all patches. Zero or more,
-    in the scale of the target's gradient.
+    Limitations: the map uses the last layer only, where each token holds information of all patches. Values are zero or
+    more and scale with the target's gradient.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017, https://arxiv.org/abs/1610.02391; on attention as in Chefer, Gur and Wolf,
     CVPR 2021, https://arxiv.org/abs/2012.09838.
 
     Args:
-        model, tokens, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
+        model, tokens, forward_func: those of :class:`~captum_gmar.GMARAttribution`.
     """
 
     name = "Attention Grad-CAM"
@@ -88,8 +88,8 @@ class AttentionGradCAM(AttentionAttribution):
 
 
 class GMARPlusPlus(AttentionAttribution):
-    r"""GMAR++: a rollout of the attention that the target's gradient supports, in which heads with much positive
-    gradient count more and relevance is conserved.
+    r"""GMAR++: a rollout of attention times positive gradient that conserves relevance. Heads with more positive
+    gradient have more weight.
 
     .. math::
         s_{l,h} = \sum G_{l,h}^+, \qquad w_{l,h} = s_{l,h} / \sum_h s_{l,h}, \qquad
@@ -98,14 +98,13 @@ class GMARPlusPlus(AttentionAttribution):
 
     and relevance of patch p is R[CLS, p].
 
-    Limitations: evidence against the class is cut off, and how much of a row goes through the attention
-    rather than the residual depends on the scale of the gradient, so on the scale of the logits. In [0, 1], and at most
-    1 in sum.
+    Limitations: evidence against the class is cut off. The balance between attention and residual depends on the scale
+    of the gradient, and so of the logits. Values are in [0, 1] and sum to at most 1.
 
     Joita and Ivanovska, 2025.
 
     Args:
-        model, residual, start_layer, tokens, forward_func: as of :class:`~captum_gmar.GMARAttribution`.
+        model, residual, start_layer, tokens, forward_func: those of :class:`~captum_gmar.GMARAttribution`.
     """
 
     name = "GMAR++"

@@ -18,7 +18,7 @@ FEW: dict[str, dict[str, int]] = {"integrated-gradients": {"n_steps": 1}, "gradi
 
 
 def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -> list[str]:
-    """Return the names of all methods, ours and Captum's, or of those that explain a model.
+    """Return the names of all methods, ours and Captum's, or of those that can explain a model.
 
     Args:
         model (nn.Module, optional): The model to explain: an image classifier of any kind, or one of videos, a detector
@@ -27,7 +27,7 @@ def list_methods(model: nn.Module | None = None, inputs: Tensor | None = None) -
         inputs (Tensor, optional): One example or more, as that model takes them.
 
     Returns:
-        list of str: Names as they are on the command line and in tables.
+        list of str: Names, as on the command line and in tables.
 
     Raises:
         TypeError: if one of model and inputs is given without the other, or has another type.
@@ -77,7 +77,7 @@ def get_method(name: str, model: nn.Module, **options: Any) -> Any:
 def usual_methods(names: tuple[str, ...], model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     """Return the default methods that explain a model on the first of the inputs; all of them if none does.
 
-    Over one grid of patches all do, so only others are asked. Without one, token evidence gives the map of attention
+    With one patch grid all of them do, and none is tried. Without one, token evidence returns the map of attention
     evidence, which is then left out.
     """
     if not has_several_grids(model, inputs):

@@ -29,10 +29,9 @@ def papers_of(method: str) -> list[str]:
 
 
 def cite_methods(methods: Iterable[str], caption: str) -> str:
-    """Return the BibTeX of the papers of methods, below the caption of a figure of them, which LaTeX reads as a
-    comment.
+    """Return the BibTeX of methods' papers, below the caption of their figure, which is a comment in LaTeX.
 
-    ``caption`` is what follows the names: number of images, removal, interval. Names of controls are cited by no paper.
+    ``caption`` follows the methods' names: number of images, removal, interval. Controls have no paper.
     """
     papers, cited, entries = read_papers(), [], dict[str, str]()
     for method in methods:

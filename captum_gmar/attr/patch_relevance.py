@@ -53,7 +53,7 @@ def check_methods(methods: Mapping[Any, Any], reserved: Collection[str] = ()) ->
 
 
 def images_at_once(device: torch.device) -> int:
-    """Return how many images one pass of a model holds, unless a user knows better."""
+    """Return the user's number of images in one pass of a model, or a default."""
     return 16 if device.type == "cpu" else 128
 
 

@@ -11,33 +11,32 @@ from captum_gmar.engine.request import Inputs, pixel_values
 
 
 class PublishedGMAR(Attribution):
-    r"""The map that the released code of GMAR gives, for comparison with numbers that were made with it. To explain a
-    prediction, take :class:`~captum_gmar.GMARAttribution`.
+    r"""The map of GMAR's released code, for comparison with numbers from that code. To explain a prediction, use
+    :class:`~captum_gmar.GMARAttribution`.
 
-    Paper and code part ways:
+    The code differs from the paper:
 
-    - Head weights do not come from the gradient of the attention, and not layer by layer: they are the norm of the
-      gradient with respect to what enters the last layer's attention (after its layer norm), whose channels are split
-      into as many groups as there are heads. All layers share them.
-    - Every head is multiplied out by itself,
+    - All layers share one set of head weights. They are norms of the gradient with respect to the last attention's
+      input (after its layer norm), whose channels are split into one group for each head.
+    - Each head has its own product,
       :math:`R_h \leftarrow R_h (w_h A_{l,h}) + 0.25 \cdot 5 \cdot 10^{-5} \cdot \operatorname{mean}(R) \cdot I`,
-      and the map is read off the first head's rows of the *patches*, not off the CLS row, by viewing these P×T numbers
-      as T maps and taking their mean.
-    - So the head weights and the class hardly reach the map: the first head's weights are one factor, which the
-      scaling to [0, 1] at the end removes. The others' enter by the mean in the residual alone, which is small.
+      and the map comes from the first head's rows of the *patches*, not from the CLS row: these P×T numbers are
+      reshaped to T maps, whose mean is taken.
+    - Head weights and class therefore hardly affect the map. The first head's weight is a factor that the final scaling
+      to [0, 1] removes; the other weights enter through the small mean in the residual.
     - The numbers shrink like :math:`H^{-L}`. In single precision, as released, they underflow in deep models (zeros, or
-      NaN at 32 layers of 16 heads). Here they are double.
+      NaN at 32 layers of 16 heads). Here they are in double precision.
 
-    Figures quoted for GMAR that were made with that code are figures of this map. The released code enlarges it
-    bicubically and scales that to [0, 1]; here it is scaled patch by patch. Relevance is in [0, 1] per image, its
-    smallest value 0 and its largest 1, and means nothing beyond that order.
+    Numbers reported for GMAR from that code belong to this map. The code enlarges the map bicubically before it scales
+    it; here the patches are scaled. In each image the smallest relevance is 0 and the largest 1; only their order has a
+    meaning.
 
     Jo, Jang and Park, ICIP 2025, https://arxiv.org/abs/2504.19414, and the code published with it.
 
     Args:
-        model: a vision transformer in evaluation mode, whose layers begin with a layer norm. Nothing of it is changed.
-        norm: of the gradient, for the head weights: "l1" or "l2". Others raise ValueError.
-        forward_func: what is explained, if not the model's logits.
+        model: a vision transformer in evaluation mode, whose layers begin with a layer norm. It does not change.
+        norm: norm of the gradient for the head weights, "l1" or "l2". Others raise ValueError.
+        forward_func: function to explain in place of the model's logits.
     """
 
     def __init__(self, model: nn.Module, norm: str = "l1", *, forward_func: Callable[..., Any] | None = None) -> None:
@@ -67,7 +66,7 @@ class PublishedGMAR(Attribution):
     def relevance(
         self, inputs: Tensor | tuple[Tensor, ...], target: TargetType = None, additional_forward_args: object = None
     ) -> Tensor:
-        """Return the relevance of every patch (N, rows, columns), of the same arguments as :meth:`attribute`."""
+        """Return the relevance (N, rows, columns) of every patch. Arguments are those of :meth:`attribute`."""
         from captum_gmar.attr.published_pass import published_rollout
 
         return published_rollout(*self._run(inputs, target, additional_forward_args))

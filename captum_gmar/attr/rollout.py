@@ -12,31 +12,30 @@ from captum_gmar.engine.plan import Plan
 
 
 class AttentionRollout(AttentionAttribution):
-    r"""Attention rollout: how attention and skip connections pass the image's patches on, layer by layer, to the token
-    that the classifier reads.
+    r"""Attention rollout: the flow of patches through attention and skip connections, layer by layer, to the token that
+    the classifier reads.
 
     With the heads' mean :math:`\bar A_l`, its rows normalised with the residual,
     :math:`\tilde A_l = (\bar A_l + \alpha I) / (1 + \alpha)`, relevance of patch p is R[CLS, p] of
 
     .. math:: R = \tilde A_{L-1} \cdots \tilde A_0
 
-    It costs one forward pass, without gradient and without any T×T matrix kept. The target is accepted and means
-    nothing.
+    It costs one forward pass without gradient, and no T×T matrix is kept. The target is accepted and ignored.
 
-    Limitations: it is the same for every class. It follows where attention looks, not what the values carry
-    there nor whether the class uses it. In [0, 1], and at most 1 in sum, with what the prefix tokens keep.
+    Limitations: the map is the same for every class. It follows attention alone, not values or their effect on the
+    class. Values are in [0, 1]; with those of prefix tokens, they sum to at most 1.
 
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, https://arxiv.org/abs/2005.00928; for
     images, with ``head_fusion``, https://github.com/jacobgil/vit-explain.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its output may be anything.
-        residual: :math:`\alpha`, the weight of the identity beside the attention; zero or more.
+        residual: :math:`\alpha`, weight of the identity; zero or more.
         recursion: "rollout" as above; "forward", :math:`R = \tilde A_0 \cdots \tilde A_{L-1}`; or "additive",
             :math:`R \leftarrow R \bar A_l + \alpha I` from the first layer to the last, which is not normalised. See
             :class:`~captum_gmar.GMARAttribution`.
-        head_fusion: how heads become one matrix: their "mean", or elementwise "max" or "min", normalised again.
-        start_layer, tokens: as of :class:`~captum_gmar.GMARAttribution`.
+        head_fusion: "mean" of the heads, or elementwise "max" or "min", normalised again.
+        start_layer, tokens: those of :class:`~captum_gmar.GMARAttribution`.
         forward_func: runs the model, if it takes more than calling it.
 
     Example::
@@ -67,18 +66,18 @@ class AttentionRollout(AttentionAttribution):
 
 
 class RawAttention(AttentionAttribution):
-    r"""Raw attention: how much the token that the classifier reads attends to each patch in the last layer,
+    r"""Raw attention: the last layer's attention to each patch from the token that the classifier reads,
     :math:`\frac{1}{H} \sum_h A_{L-1,h}[\mathrm{CLS}, p]`.
 
-    It costs one forward pass. The target is accepted and means nothing.
+    It costs one forward pass. The target is accepted and ignored.
 
-    Limitations: it is the same for every class, and what a patch's token carries in the last layer has been
-    mixed from all patches before. In [0, 1], and at most 1 in sum.
+    Limitations: the map is the same for every class, and each token of the last layer holds information of all patches.
+    Values are in [0, 1] and sum to at most 1.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its output may be anything.
-        head_fusion: how heads become one matrix: "mean", "max" or "min"; the last two are normalised again.
-        tokens: whose attention, as in :class:`~captum_gmar.AttentionRollout`.
+        head_fusion: "mean", "max" or "min" of the heads; the last two are normalised again.
+        tokens: those whose attention counts, as in :class:`~captum_gmar.AttentionRollout`.
         forward_func: runs the model, if it takes more than calling it.
     """
 

@@ -1,4 +1,4 @@
-"""Token evidence, the recommended method: patches at every depth, and what prefix tokens read of them."""
+"""Token evidence, the recommended method."""
 
 from collections.abc import Callable
 from copy import copy
@@ -20,7 +20,7 @@ from captum_gmar.engine.request import Inputs, Request
 
 
 class TokenEvidence(TokenAttribution):
-    r"""Token evidence: the sum of what each patch adds to the target's log-odds, in one balanced pass.
+    r"""Token evidence: each patch's signed contributions to the target's log-odds, summed in one LibraGrad pass.
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} h_{l,j} \cdot \frac{\tilde\partial o}{\tilde\partial h_{l,j}}
@@ -30,47 +30,46 @@ class TokenEvidence(TokenAttribution):
 
     where :math:`o = \log \frac{p}{1 - p}` are the target's log-odds, :math:`h_l` the tokens that enter layer l and
     :math:`h_L` those that leave the last, :math:`z_l = A_l v_l` the attention output, and S the prefix tokens (CLS,
-    registers). The gradient is balanced, see :mod:`captum_gmar.engine.hidden_states.libragrad`: attention, denominators
-    of norms and gates are constant, and products halved.
+    registers). The gradient is LibraGrad's, see :mod:`captum_gmar.engine.hidden_states.libragrad`: attention,
+    denominators of norms and gates are constant, and products halved.
 
-    Such a pass conserves relevance from layer to layer, but for biases. The tokens of each depth are therefore one
-    account of the same log-odds, and the first part is the mean of these L accounts. Relevance that a prefix token has
-    read is on no patch at later depths. The second part adds it, as the sum over layers of what prefix tokens read from
-    each token. The third part is what the classifier reads from each token. No constant is chosen.
+    The pass conserves relevance from layer to layer, except for biases. So the tokens at each depth decompose the same
+    log-odds, and the first part is the mean of these L decompositions. Relevance that a prefix token has read is no
+    longer on a patch. The second part adds it: the sum over layers of what prefix tokens read from each token. The
+    third part is what the classifier reads from each token. No constant is chosen.
 
-    With ``contrast``, the difference of the two logits is explained; of a model whose ``config`` names several labels
-    at once, the logit.
+    With ``contrast``, the method explains the difference of the two logits; for a multi-label ``config``, the logit.
 
-    Limitations: the map does not separate a patch that others attend to from one that holds evidence, as attention is
-    constant. Tokens of later layers are mixed from several patches, and relevance is counted where it was read. Signed;
-    magnitudes sum to 1 with those of the prefix tokens.
+    Limitations: attention is constant, so the map does not separate a patch that others attend to from one that holds
+    evidence. A token of a later layer holds information of several patches, and its relevance counts at its own
+    position. Values are signed; with those of prefix tokens, their magnitudes sum to 1.
 
-    The first part, of the log-odds in place of the logit, is Libra FullGrad+: Mehri et al., "LibraGrad", CVPR 2025,
+    The first part is Libra FullGrad+ of the log-odds: Mehri et al., "LibraGrad", CVPR 2025,
     https://arxiv.org/abs/2411.16760. The second resembles :class:`~captum_gmar.attr.evidence.AttentionEvidence`, which
-    cites more. ``docs/method.md`` has its development and results.
+    has further references. ``docs/method.md`` has the derivation and results.
 
     Models without one patch grid, such as windowed and hierarchical ones, detectors with several towers, videos and
     sounds, have no tokens to follow from layer to layer. Their map is that of
     :class:`~captum_gmar.attr.evidence.AttentionEvidence`.
 
-    With ``passes``, a map may cost more. The first pass then gives five maps: R, its second part, its first, that
-    over the upper half of the layers, and LibraGrad's AttCAT. Each further pass is spent on three forward passes
-    over the image without the patches that a map ranks first, or with them alone. They measure the map's gain: what the
-    patches that are kept give, minus what the others give. A regression proposes further maps, which are measured as
-    well. The result is the map that gains most, scaled to the sum of R. So it is never behind R in what was measured.
-    ``docs/method.md`` has the formulas.
+    With ``passes``, a map has a larger budget. The first pass then gives five maps: R, its second part, its first part,
+    the first part over the upper half of the layers, and Libra AttCAT. Each further pass pays for three forward passes
+    over the image without the patches that a map ranks first, or with these alone. They measure the map's gain: the
+    output with the relevant patches minus the output with the others. A regression proposes further maps, which are
+    measured too. The result is the map with the largest gain, scaled to the sum of R, so it is never behind R in these
+    measurements. ``docs/method.md`` has the formulas.
 
     Args:
         model: see :class:`~captum_gmar.attr._base.AttentionAttribution`.
-        forward_func: what is explained, if not the model's logits. It runs the model once for one pass.
+        forward_func: function to explain in place of the model's logits. It runs the model once for one pass.
         passes: budget of each map. A backward pass counts as two forward passes. With 2 it buys nothing.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if ``passes`` is no integer of 1 or more; when called with more than 1, if there is no single patch
-            grid.
-        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or the model
-            holds a norm or gate that is not known; the message says how to register its rule.
+        TypeError: if ``model`` is not a ``torch.nn.Module``.
+        ValueError: if ``passes`` is not an integer of 1 or more; when called with more than 1, if there is no single
+            patch grid.
+        RuntimeError: when called, if attention is not captured once in each layer over one patch grid, or the model has
+            an unknown norm or gate; the message says how to register its rule.
 
     Example::
 
@@ -93,20 +92,20 @@ class TokenEvidence(TokenAttribution):
     def attribute(self, inputs: Inputs, *arguments: Any, passes: int | None = None, **options: Any) -> Inputs:
         """Explain the target's log-odds of every example.
 
-        Takes what :meth:`captum_gmar.GMARAttribution.attribute` takes, and ``passes`` in place of the budget that the
-        method was made with. Raises what that raises, and errors of the budget as the class does.
+        Arguments and errors are those of :meth:`captum_gmar.GMARAttribution.attribute`; ``passes`` replaces the budget
+        of the constructor.
         """
         attributions: Inputs = super(TokenEvidence, self._with_budget(passes)).attribute(inputs, *arguments, **options)
         return attributions
 
     def relevance(self, inputs: Any, *arguments: Any, passes: int | None = None, **options: Any) -> Tensor:
-        """Compute the relevance (N, rows, columns) of every patch. Takes what :meth:`attribute` takes."""
+        """Compute the relevance (N, rows, columns) of every patch. Arguments are those of :meth:`attribute`."""
         return super(TokenEvidence, self._with_budget(passes)).relevance(inputs, *arguments, **options)
 
     def explain(self, inputs: Any, *arguments: Any, passes: int | None = None, **options: Any) -> TargetMaps:
-        """Explain several targets of every example, of one forward pass together. Each target has the whole budget.
+        """Explain several targets of every example, in one forward pass. Each target has the whole budget.
 
-        Takes what :meth:`captum_gmar.GMARAttribution.explain` takes, and ``passes``.
+        Arguments are those of :meth:`captum_gmar.GMARAttribution.explain`, and ``passes``.
         """
         return super(TokenEvidence, self._with_budget(passes)).explain(inputs, *arguments, **options)
 

@@ -17,7 +17,7 @@ EXPLAINED_SCORES = ("logit", "log-odds")
 
 
 class TokenAttribution(AttentionAttribution):
-    """A method that reads tokens and gradients of one pass forward and one backward.
+    """A method that reads tokens and their gradients in one forward and one backward pass.
 
     Args and errors are those of :class:`FullGradPlus`.
     """
@@ -39,29 +39,30 @@ class TokenAttribution(AttentionAttribution):
 
 
 class FullGradPlus(TokenAttribution):
-    r"""FullGrad+ without balance: the mean over layers of each token times its gradient,
+    r"""FullGrad+ with the model's own gradient: the mean over layers of each token times its gradient,
 
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} \sum_c h_{l,j,c} \, \frac{\partial y}{\partial h_{l,j,c}}
 
-    where :math:`h_l` are the tokens that enter layer l. It is what :class:`LibraFullGradPlus` is compared with.
+    where :math:`h_l` are the tokens that enter layer l. :class:`LibraFullGradPlus` is the same with LibraGrad's
+    gradient.
 
-    Limitations: of a transformer this is not complete. Relevance of the tokens and of the biases does not sum
-    to the logit, as attention, norms and gates are no linear functions. Signed, in units of the logit.
+    Limitations: relevance of tokens and biases does not sum to the logit, since attention, norms and gates are not
+    linear. Values are signed, in units of the logit.
 
     Mehri et al., "LibraGrad", CVPR 2025, https://arxiv.org/abs/2411.16760; after Srinivas and Fleuret, "Full-Gradient
     Representation for Neural Network Visualization", NeurIPS 2019, https://arxiv.org/abs/1905.00780.
 
     Args:
-        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers are those of one
-            ``nn.ModuleList`` or ``nn.Sequential``.
-        score: what is explained: "logit", as published, or "log-odds" of the target against all other classes. With
-            ``contrast``, and of a model whose ``config`` names several labels at once, it is the logit.
-        forward_func: what is explained, if not the model's logits. It runs the model once.
+        model: see :class:`~captum_gmar.attr._base.AttentionAttribution`. Its layers must be in one ``nn.ModuleList`` or
+            ``nn.Sequential``.
+        score: output to explain: "logit", as published, or "log-odds" of the target against all other classes. With
+            ``contrast``, and for a multi-label ``config``, it is the logit.
+        forward_func: function to explain in place of the model's logits. It runs the model once.
 
     Raises:
-        TypeError: if ``model`` is no ``torch.nn.Module``.
-        ValueError: if the score is none of these; when called, if the layers cannot be found.
+        TypeError: if ``model`` is not a ``torch.nn.Module``.
+        ValueError: if ``score`` has another value; when called, if the layers cannot be found.
         RuntimeError: when called, if the layers do not run over one patch grid.
     """
 
@@ -75,13 +76,13 @@ class LibraFullGradPlus(FullGradPlus):
     .. math::
         R_j = \frac{1}{L} \sum_{l=0}^{L-1} \sum_c h_{l,j,c} \, \frac{\tilde\partial y}{\tilde\partial h_{l,j,c}}
 
-    where :math:`h_l` are the tokens that enter layer l, and the gradient holds attention, the denominators of norms and
-    gates constant and halves products: see :mod:`captum_gmar.engine.hidden_states.libragrad`. So at every layer the
-    relevance of all tokens, and what the biases above it give, sum to the logit.
+    where :math:`h_l` are the tokens that enter layer l, and the gradient holds attention and the denominators of norms
+    and gates constant and halves products: see :mod:`captum_gmar.engine.hidden_states.libragrad`. So at every layer the
+    relevance of all tokens, and of the biases above that layer, sums to the logit.
 
-    Limitations: what is held constant gets no share, so a patch that is relevant because others attend to it
-    is not told from one that is relevant by what it holds; prefix tokens and biases hold a part of the logit that no
-    patch gets; and tokens of later layers have been mixed from several patches. Signed, in units of the logit.
+    Limitations: attention is constant, so the map does not separate a patch that others attend to from one that holds
+    evidence. Prefix tokens and biases hold a part of the logit. A token of a later layer holds information of several
+    patches. Values are signed, in units of the logit.
 
     Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR
     2025, https://arxiv.org/abs/2411.16760.
@@ -108,7 +109,7 @@ class LibraFullGradPlus(FullGradPlus):
 
 class AttCAT(TokenAttribution):
     r"""AttCAT, attentive class activation tokens: each token times its gradient, weighted by the attention that it
-    gets, summed over layers,
+    receives, summed over layers,
 
     .. math::
         R_j = \sum_{l=0}^{L-1} \Bigl(\frac{1}{H T} \sum_h \sum_i A_{l,h}[i, j]\Bigr)
@@ -116,8 +117,8 @@ class AttCAT(TokenAttribution):
 
     where :math:`h_{l+1}` are the tokens that leave layer l.
 
-    Limitations: attention weighs what a token holds after the layer, though it was paid to what it held
-    before; and of the last layer only tokens count that the classifier reads. Signed, in units of the logit.
+    Limitations: attention to a layer's input weights the layer's output. In the last layer, only tokens that the
+    classifier reads count. Values are signed, in units of the logit.
 
     Qiang et al., "AttCAT: Explaining Transformers via Attentive Class Activation Tokens", NeurIPS 2022.
 
@@ -135,7 +136,7 @@ class LibraAttCAT(AttCAT):
     r"""Libra AttCAT: :class:`AttCAT` in LibraGrad's backward pass, see
     :mod:`captum_gmar.engine.hidden_states.libragrad`.
 
-    Limitations: those of :class:`AttCAT`. Signed, in units of the logit.
+    Limitations: those of :class:`AttCAT`. Values are signed, in units of the logit.
 
     Mehri et al., "LibraGrad: Balancing Gradient Flow for Universally Better Vision Transformer Attributions", CVPR
     2025, https://arxiv.org/abs/2411.16760.
