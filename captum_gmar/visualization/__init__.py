@@ -1,7 +1,7 @@
-"""Attributions over their photo, and what is known of layers and heads.
+"""Plots of attributions over photos, and of layers and heads.
 
-The arguments are named as in ``captum.attr.visualization``, which draws attributions of this package as well. There the
-strongest colour is always that of the largest values, so that a flat map looks like a finding; here it looks flat.
+Arguments have the names of ``captum.attr.visualization``, which also draws attributions of this package. There the
+largest value always has the strongest colour, so that a flat map looks like a finding; here it looks flat.
 """
 
 from captum_gmar.visualization.attribution import overlay_attribution, visualize_attribution

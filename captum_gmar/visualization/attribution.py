@@ -41,53 +41,52 @@ def visualize_attribution(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw one photo, the map of its attribution over it, patch by patch, and the same smoothed.
+    """Draw a photo, its attribution over it, patch by patch, and the same smoothed.
 
-    Below the map the photo is grey. Orange is for the class and blue against it, and their opacity is how far a value
-    is from zero: half the relevance has half the opacity. They are strongest at the largest value of this map, or at
-    twice the mean where that is more, so they compare places of one picture and not one picture with another. A map
-    that is nowhere small, below a quarter of its largest value, is shown above its least value, and the text below the
-    colour bar says so; a map whose values hardly differ looks flat. Where few values are far larger than all others,
-    the scale ends before them, and the colour bar says so by "≥" or "≤".
+    The photo below the map is grey. Orange is for the class and blue against it; half the relevance has half the
+    opacity. The scale ends at the map's largest value, or at twice the mean if that is more, so colours compare places
+    of one picture, not two pictures. A map whose values hardly differ looks flat. If no value is below a quarter of the
+    largest, colours begin at the least value, and the text below the colour bar says so. If few values are far larger
+    than all others, the scale ends before them, and the colour bar shows "≥" or "≤".
 
-    Ground and letters are coloured by Matplotlib's style; ``pyplot.style.use("dark_background")`` suits a dark page.
+    Matplotlib's style sets the colours of background and text; ``pyplot.style.use("dark_background")`` suits a dark
+    page.
 
     Args:
         attribution (Tensor or numpy.ndarray): Of one example: (rows, columns), the relevance of patches; or of pixels,
             (height, width), (channels, height, width) or (height, width, channels), whose channels are summed.
-        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo as it is, or what the model saw of it, not
-            normalised: integers from 0 to 255 or floats from 0 to 1, of shape (channels, height, width),
-            (height, width, channels) or (height, width).
-        crop (tuple of float, optional): Left, top, right and bottom of the model's input, in pixels of the image: the
-            map lies there, and the part is framed where it is not the whole. It may go beyond the image where the image
-            processor pads: ``classifier.frame(photo).crop`` of :class:`captum_gmar.classifier.Classifier`.
-            Default: None, the whole image
-        title (str, optional): Above the whole, wrapped where it is long. Letters that Matplotlib's font lacks are
-            taken from any installed font that has them.
-        label (str, optional): What the colour bar measures, and its unit.
-            Default: None, "relevance per patch" or "attribution per pixel"
-        note (str, optional): A line below the colour bar, of what the map does not say, for example.
-        outlier_perc (float, optional): How many percent of the values may lie beyond the end of the colours, where that
-            is more than half as large again as all others. Other than Captum's of this name, it counts values and does
-            not sum them. 0 shows every value.
-        box (tuple of float, optional): Left, top, right and bottom, in pixels of the image, of what is framed: the
-            object that a detector saw, for example.
-        region (Tensor or numpy.ndarray, optional): Boolean (rows, columns) of what is framed likewise: where a
-            segmenter's class was explained, for example. The rows and columns cut the model's input evenly.
-        width (float, optional): Of the figure, in inches: that of a column of a journal, for example. Letters keep
-            their size. Default: None, 3.1 inches for each panel.
-        plt_fig_axis (tuple, optional): A figure and as many of its axes as are returned, to draw in. The colour bar
-            hangs below the axes.
-        use_pyplot (bool, optional): As in Captum: whether to make the figure with pyplot and show it. Without, the
-            figure is only returned. Where pyplot has no windows, it keeps the newest figure only, so that a script can
-            draw any number of them.
+        image (PIL.Image.Image, Tensor or numpy.ndarray): The photo, or the model's input before normalisation: integers
+            from 0 to 255 or floats from 0 to 1, of shape (channels, height, width), (height, width, channels) or
+            (height, width).
+        crop (tuple of float, optional): Left, top, right and bottom of the model's input, in pixels of the image, such
+            as ``classifier.frame(photo).crop`` of :class:`captum_gmar.classifier.Classifier`. The map covers it, and a
+            frame marks it unless it is the whole image. It may exceed the image if the image processor pads. Default:
+            None, the whole image
+        title (str, optional): Title of the figure; long titles are wrapped. Letters that Matplotlib's font lacks come
+            from another installed font.
+        label (str, optional): Quantity and unit of the colour bar. Default: None, "relevance per patch" or "attribution
+            per pixel"
+        note (str, optional): A line below the colour bar, such as a limitation of the map.
+        outlier_perc (float, optional): Percentage of the values that may be beyond the end of the scale, if they exceed
+            all others by more than half. Unlike Captum's argument, it counts values and does not sum them. 0 shows
+            every value.
+        box (tuple of float, optional): Left, top, right and bottom of a frame, in pixels of the image, such as a
+            detector's object.
+        region (Tensor or numpy.ndarray, optional): Boolean (rows, columns) of a region to frame, such as that of a
+            segmenter's class. Rows and columns divide the model's input evenly.
+        width (float, optional): Width of the figure in inches, such as a journal's column. Letters keep their size.
+            Default: None, 3.1 inches for each panel.
+        plt_fig_axis (tuple, optional): A figure and as many of its axes as are returned, to draw in. The colour bar is
+            below the axes.
+        use_pyplot (bool, optional): As in Captum, make the figure with pyplot and show it; otherwise only return it.
+            Where pyplot has no windows, only the newest figure stays open, so a script can draw any number of them.
 
     Returns:
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): photo, patches, smooth map; or photo and map.
 
     Raises:
-        TypeError: if the image is none of these types.
-        ValueError: if shapes or values are none of these, or the attribution holds NaN or infinity.
+        TypeError: if the image has none of these types.
+        ValueError: if shapes or values are not valid, or the attribution contains NaN or infinity.
 
     Example::
 

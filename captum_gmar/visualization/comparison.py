@@ -47,32 +47,30 @@ def visualize_comparison(
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
     """Draw the maps of several methods side by side: a row for each image, with the photo and a column for each method.
-    One image with many methods takes several rows.
+    One image with many methods has several rows.
 
-    With ``rows``, one image has a row for each of several classes, for example: methods × classes.
+    With ``rows``, one image has several named rows, such as one for each class.
 
-    Every map has a colour scale of its own, so colours compare places of one map, not one map with another; the colour
-    bar below each gives the values. With ``share_scale``, maps whose label is the same have one scale, and their
-    colours compare. The scales are those of :func:`~captum_gmar.visualize_attribution`, also in that
-    maps with negative values have their colours around zero.
+    Each map has its own colour scale, so colours compare places of one map, not two maps; the colour bar below it has
+    the values. With ``share_scale``, maps with the same label share a scale. The scales are those of
+    :func:`~captum_gmar.visualize_attribution`.
 
     Args:
-        attributions (dict): From the name of each method, which becomes the title of its column, to its maps, as many
-            as there are images: a sequence of what :func:`~captum_gmar.visualize_attribution` takes, or a tensor or
-            array of them, (N, ...).
+        attributions (dict): Maps by the name of each method, which is the title of its column: one map for each image,
+            in a sequence of what :func:`~captum_gmar.visualize_attribution` takes, or in a tensor or array (N, ...).
         images (PIL.Image.Image, Tensor, numpy.ndarray, or sequence of them): The photos, as
-            :func:`~captum_gmar.visualize_attribution` takes them: a sequence, or a tensor or array of four dimensions.
-            One image alone may be passed as it is; each method then has one map, as it is.
-        rows (sequence of str, optional): A name for each row, at its left. Of one image, each method then has as many
-            maps as there are rows. Default: (), rows without names.
+            :func:`~captum_gmar.visualize_attribution` takes them, in a sequence, or in a tensor or array of four
+            dimensions. A single image and its maps need no sequence.
+        rows (sequence of str, optional): Names at the left of the rows. For one image, each method then has one map for
+            each row. Default: (), rows without names.
         share_scale (bool, optional): One colour scale for all maps with the same label.
-        crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`, of the image; for several
-            images a sequence of them. Default: None, the whole images.
-        width (float, optional): Of the figure, in inches. Default: None, 2.35 inches for each panel.
-        label (str or dict, optional): What the colour bars measure, and its unit; where that differs, from the name of
-            each method to its label. Default: None, "relevance per patch" or "attribution per pixel".
-        note (str or dict, optional): A line below each colour bar, of what the map does not say, for example; where it
-            differs, from the name of each method to its note.
+        crop (tuple of float, optional): That of :func:`~captum_gmar.visualize_attribution`, or for several images a
+            sequence of them. Default: None, the whole images.
+        width (float, optional): Width of the figure in inches. Default: None, 2.35 inches for each panel.
+        label (str or dict, optional): Quantity and unit of the colour bars, or a dict of them by method. Default: None,
+            "relevance per patch" or "attribution per pixel".
+        note (str or dict, optional): A line below each colour bar, such as a limitation of the map, or a dict of them
+            by method.
         smooth (bool, optional): Interpolate between the patches.
         plt_fig_axis (tuple, optional): A figure and N × (1 + methods) of its axes to draw in, row by row.
 
@@ -82,9 +80,9 @@ def visualize_comparison(
         tuple: **figure**, and **axes** (*list of list of matplotlib.axes.Axes*): each image's photo and maps.
 
     Raises:
-        TypeError: if attributions or images are none of these types.
-        ValueError: if shapes or values are none of these, a method has not as many maps as there are images, or a map
-            holds NaN or infinity; if ``width`` has no room for the columns.
+        TypeError: if attributions or images have none of these types.
+        ValueError: if shapes or values are not valid, a method has another number of maps than there are images, a map
+            contains NaN or infinity, or ``width`` is too small for the columns.
 
     Example::
 

@@ -41,32 +41,31 @@ def visualize_perturbation_curves(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw what insertion and deletion followed, a line for each method: the mean over the examples.
+    """Draw insertion and deletion curves, with a line for each method: the mean over the examples.
 
-    The legend below each panel gives the mean area under each line, best first. The controls "random map", "uniform
-    map" and "centre blob" are drawn in grey. Where there are ten examples or more and at most four methods besides, a
-    band shows where the mean lies with 95 % confidence, and the legend says so: 1.96 standard errors to either side, as
-    far as there are examples. Bands of methods that were measured on the same examples may overlap although one method
-    is better on nearly every example.
+    The legend below each panel has the mean area under each line, best first. The controls "random map", "uniform map"
+    and "centre blob" are grey. With ten or more examples, and at most four methods besides the controls, a band shows
+    the 95 % confidence interval of the mean, 1.96 standard errors to either side, and the legend says so. Bands may
+    overlap although one method is better on nearly every example.
 
-    How patches were removed stands above each panel; curves compare only where that is the same, so others are refused.
+    The removal is named above each panel. Curves of different removals do not compare and raise an error.
 
     Args:
-        insertion (dict): From the name of each method to what :func:`captum_gmar.metrics.insertion` returned. None or
-            empty leaves the panel out.
-        deletion (dict): The same of :func:`captum_gmar.metrics.deletion`.
-        label (str, optional): What was followed, and its unit. Default: "probability of the target".
-        plt_fig_axis (tuple, optional): A figure and its axes to draw in, one for each panel. The legends hang below
-            the axes.
+        insertion (dict): Results of :func:`captum_gmar.metrics.insertion` by the name of each method. None or an empty
+            dict leaves the panel out.
+        deletion (dict): The same for :func:`captum_gmar.metrics.deletion`.
+        label (str, optional): Quantity and unit of the curves. Default: "probability of the target".
+        plt_fig_axis (tuple, optional): A figure and its axes to draw in, one for each panel. The legends are below the
+            axes.
 
     title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): insertion and deletion, or the one there is.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): insertion and deletion, or one of them.
 
     Raises:
-        TypeError: if an argument is no mapping, or holds anything but perturbation curves.
-        ValueError: if there are no curves, if those of a panel differ in the way of removal, or if a curve holds NaN or
+        TypeError: if an argument is not a mapping of perturbation curves.
+        ValueError: if there are no curves, if those of a panel have different removals, or if a curve contains NaN or
             infinity.
 
     Example::

@@ -46,9 +46,9 @@ def compose_film(
         images (PIL.Image.Image, Tensor, numpy.ndarray or sequence of them): One photo for all maps, or a list of photos
             that the maps divide evenly, such as the frames of a video.
         captions (sequence of str): One for each map, such as the words of an answer so far.
-        moments (sequence of str, optional): A text for each frame at the lower right, such as its time.
+        moments (sequence of str, optional): A text at the lower right of each frame, such as its time.
         smooth (bool, optional): Interpolate between the patches.
-        share_scale (bool, optional): One colour scale for all maps; else each has its own.
+        share_scale (bool, optional): One colour scale for all maps; otherwise each has its own.
         crop, outlier_perc: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
@@ -56,7 +56,7 @@ def compose_film(
         :func:`captum_gmar.files.videos.save_film` writes them as GIF or MP4.
 
     Raises:
-        ValueError: if there are no maps, captions or moments are not as many, or photos are not divided evenly.
+        ValueError: if there are no maps, captions or moments are not as many, or the photos cannot be divided evenly.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Attention heads: how much each matters, and where each looks."""
+"""Plots of attention heads: their importance, and their attention over a photo."""
 
 from math import floor, log10
 from typing import Any
@@ -53,28 +53,27 @@ def visualize_head_importance(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw how much each head matters, a row for each layer and a column for each head, with the values in the cells.
+    """Draw the importance of heads, with a row for each layer, a column for each head, and the values in the cells.
 
-    Layer 0, next to the image, is at the top; the last layer, next to the classifier, at the bottom. The colours run
-    from zero to the largest value, and where there are negative ones as far down as up.
+    Layer 0, next to the image, is at the top; the last layer, next to the classifier, at the bottom. Colours run from
+    zero to the largest value, and equally far below zero if there are negative values.
 
     Args:
-        importance (Tensor or numpy.ndarray): (layers, heads), first layer first, for example of one example of
-            ``GMARAttribution.head_importance`` or its mean over many.
-        spread (Tensor or numpy.ndarray, optional): Of the same shape, what stands after ± below each value: the
-            standard deviation over examples, say.
-        label (str, optional): What the colour bar measures, and its unit.
-            Default: "head importance, share of its layer"
+        importance (Tensor or numpy.ndarray): (layers, heads), first layer first, such as
+            ``GMARAttribution.head_importance`` of one example, or a mean over many.
+        spread (Tensor or numpy.ndarray, optional): Numbers of the same shape, shown after ± below each value, such as
+            the standard deviation over examples.
+        label (str, optional): Quantity and unit of the colour bar. Default: "head importance, share of its layer"
         plt_fig_axis (tuple, optional): A figure and one of its axes to draw in.
 
     title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
-        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the one there is.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): one.
 
     Raises:
-        TypeError: if importance or spread are neither tensor nor array.
-        ValueError: if they are not of one shape (layers, heads), or hold NaN or infinity.
+        TypeError: if importance or spread is neither tensor nor array.
+        ValueError: if they do not have one shape (layers, heads), or contain NaN or infinity.
 
     Example::
 
@@ -127,29 +126,29 @@ def visualize_head_attention(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw where each head of a layer looks from one token, over the photo: the head that matters most first.
+    """Draw the attention of each head of a layer from one token over the photo, the most important head first.
 
-    Every map has a colour scale of its own, so colours compare places of one head and not one head with another.
+    Each map has its own colour scale, so colours compare places of one head, not two heads.
 
     Args:
-        attention (Tensor or numpy.ndarray): (heads, rows, columns), one token's attention to the patches, of one
+        attention (Tensor or numpy.ndarray): (heads, rows, columns), one token's attention to the patches in one
             example; see below.
-        importance (Tensor or numpy.ndarray, optional): (heads,), the weights that stand in the titles and that the
-            heads are sorted by. Without, they stay in their order.
-        patch (tuple[int, int], optional): Row and column of the patch that looks, which is framed in every panel.
-            Default: None, for a token that is none
-        label (str, optional): What the colour bars measure, and its unit. Default: "attention, share of all tokens".
+        importance (Tensor or numpy.ndarray, optional): (heads,), weights for titles and the order of heads. Without
+            them, heads keep their order.
+        patch (tuple[int, int], optional): Row and column of the token's patch, which is framed in every panel. Default:
+            None, for a token without a patch
+        label (str, optional): Quantity and unit of the colour bars. Default: "attention, share of all tokens".
         plt_fig_axis (tuple, optional): A figure and 1 + heads of its axes to draw in.
 
     image, crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
     :func:`~captum_gmar.visualize_comparison`.
 
     Returns:
-        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo and the heads, as they are sorted.
+        tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo and the sorted heads.
 
     Raises:
-        TypeError: if an argument is none of these types.
-        ValueError: if shapes or values are none of these, or there are not as many weights as heads.
+        TypeError: if an argument has none of these types.
+        ValueError: if shapes or values are not valid, or there are not as many weights as heads.
 
     Example::
 

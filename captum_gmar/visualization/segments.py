@@ -34,7 +34,7 @@ def visualize_segments(
         attribution, image: those of :func:`~captum_gmar.visualize_attribution`.
         segments (Tensor, numpy.ndarray or dict): those of :func:`captum_gmar.metrics.relevance_by_segment`, in pixels
             of the image.
-        most (int, optional): How many segments are drawn, those with most evidence for or against.
+        most (int, optional): Number of segments to draw, those with most evidence for or against.
 
     crop, title, label, note, outlier_perc, width, plt_fig_axis, use_pyplot are those of
     :func:`~captum_gmar.visualize_attribution`.

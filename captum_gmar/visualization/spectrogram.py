@@ -41,23 +41,22 @@ def visualize_spectrogram(
     outlier_perc: float = OUTLIERS,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw a spectrogram, and below it the same with its relevance over it, over time and frequency.
+    """Draw a spectrogram, and below it the same with its relevance, over time and frequency.
 
     Args:
-        attribution (Tensor or numpy.ndarray): Of one sound: (rows, columns), the relevance of places that lie evenly
-            over it, lowest frequency and beginning first, as
-            :meth:`TokenEvidence.relevance <captum_gmar.TokenEvidence.relevance>` gives it.
-        spectrogram (Tensor or numpy.ndarray): (time, bins), as the model takes it, in bins of the mel scale.
-        sampling_rate (int, optional): Samples a second; half of it is the highest frequency.
-        seconds (float, optional): From one column to the next. Default: 0.01, as of Kaldi and AST.
-        smooth (bool, optional): Interpolate between the places.
+        attribution (Tensor or numpy.ndarray): Relevance (rows, columns) of one sound's patches, lowest frequency and
+            beginning first, as :meth:`TokenEvidence.relevance <captum_gmar.TokenEvidence.relevance>` returns it.
+        spectrogram (Tensor or numpy.ndarray): The model's input (time, bins), in bins of the mel scale.
+        sampling_rate (int, optional): Samples per second; half of it is the highest frequency.
+        seconds (float, optional): Time between two columns. Default: 0.01, as in Kaldi and AST.
+        smooth (bool, optional): Interpolate between the patches.
         title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
 
     Returns:
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the spectrogram without and with relevance.
 
     Raises:
-        ValueError: if one of them is of another number of dimensions, or the attribution holds NaN or infinity.
+        ValueError: if an argument has another number of dimensions, or the attribution contains NaN or infinity.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Relevance between tokens: seen from one patch, and on its way through the layers."""
+"""Plots of relevance from one patch, and of relevance below each layer."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -27,16 +27,17 @@ def visualize_token_interaction(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw what fed one patch, as :func:`~captum_gmar.visualize_attribution` does, with that patch framed.
+    """Draw the relevance of all patches to one patch, which is framed, as :func:`~captum_gmar.visualize_attribution`
+    does.
 
-    Most of a patch's relevance often stays with itself. The colours therefore end at the others, and what the patch
-    keeps stands below the colour bar; where that is more than the others have, it has the last colour.
+    A patch is often most relevant to itself. The scale therefore ends at the other patches; the text below the colour
+    bar has the framed patch's own relevance.
 
     Args:
-        relevance (Tensor or numpy.ndarray): (rows, columns) of one example, from a method that begins at the patch,
+        relevance (Tensor or numpy.ndarray): Relevance (rows, columns) of one example, from a method with
             ``tokens=(row, column)``.
         patch (tuple[int, int]): Row and column, from 0 at the top left.
-        label (str, optional): What the colour bar measures, and its unit. Default: "relevance for the framed patch".
+        label (str, optional): Quantity and unit of the colour bar. Default: "relevance for the framed patch".
 
     image, crop, title, note, width, plt_fig_axis, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`.
 
@@ -44,8 +45,8 @@ def visualize_token_interaction(
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): photo, patches and smooth map.
 
     Raises:
-        TypeError: if an argument is none of these types.
-        ValueError: if shapes or values are none of these, or the patch lies outside the grid.
+        TypeError: if an argument has none of these types.
+        ValueError: if shapes or values are not valid, or the patch is outside the grid.
 
     Example::
 
@@ -84,17 +85,18 @@ def visualize_relevance_flow(
     plt_fig_axis: tuple[Figure, Any] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Draw how relevance comes down the layers, from the last to the first, where it is what the method returns.
+    """Draw the relevance below each layer, from the last layer to the first, whose map the method returns.
 
-    Every map has a colour scale of its own, so colours compare places of one layer and not one layer with another.
+    Each map has its own colour scale, so colours compare places of one layer, not two layers.
 
     Args:
         relevance (Tensor or numpy.ndarray): (layers, rows, columns) of one example, last layer first, as
             ``relevance_flow`` of :class:`~captum_gmar.GMARAttribution` and others returns it.
-        prefix_share (Tensor or numpy.ndarray, optional): (layers,), from 0 to 1, what the tokens that are no patches
-            hold of the relevance: it stands in the titles.
-        layers (sequence of int, optional): The layers' numbers. Default: None, maps less 1 down to 0.
-        label (str, optional): What the colour bars measure, and its unit. Default: "relevance per patch".
+        prefix_share (Tensor or numpy.ndarray, optional): (layers,), share of the relevance on prefix tokens, from 0 to
+            1, for the titles.
+        layers (sequence of int, optional): Numbers of the layers. Default: None, from the number of maps minus 1 down
+            to 0.
+        label (str, optional): Quantity and unit of the colour bars. Default: "relevance per patch".
         plt_fig_axis (tuple, optional): A figure and 1 + layers of its axes to draw in.
 
     image, crop, title, use_pyplot are those of :func:`~captum_gmar.visualize_attribution`, smooth that of
@@ -104,8 +106,8 @@ def visualize_relevance_flow(
         tuple: **figure**, and **axes** (*list of matplotlib.axes.Axes*): the photo and the layers, last layer first.
 
     Raises:
-        TypeError: if an argument is none of these types.
-        ValueError: if shapes or values are none of these.
+        TypeError: if an argument has none of these types.
+        ValueError: if shapes or values are not valid.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""A video with its relevance: as a strip of frames, and as frames of a film, all in one colour scale."""
+"""Plots of a video's relevance as a strip of frames."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,16 +40,15 @@ def visualize_video(
     outlier_perc: float = OUTLIERS,
     use_pyplot: bool = True,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Draw a video as a strip of frames, and below each of them the frame with its relevance over it.
+    """Draw a video as a strip of frames, and below each frame the same with its relevance.
 
-    All frames share one colour scale, so that colours compare one moment with another: that of
-    :func:`~captum_gmar.visualize_attribution`, over all values of the video. A tube of several frames has its colour in
-    each of them.
+    All frames share one colour scale, so colours compare moments: that of :func:`~captum_gmar.visualize_attribution`,
+    over all values of the video. A tube of several frames has the same colour in each of them.
 
     Args:
-        attribution (Tensor or numpy.ndarray): Of one video: (time, rows, columns), the relevance of tubes that divide
-            the frames evenly; or (frames, channels, height, width), whose channels are summed.
-        frames (Tensor, numpy.ndarray or sequence): The frames that the model saw, all of one size, each as
+        attribution (Tensor or numpy.ndarray): Relevance (time, rows, columns) of one video's tubes, which divide the
+            frames evenly; or attributions (frames, channels, height, width), whose channels are summed.
+        frames (Tensor, numpy.ndarray or sequence): Frames of the model's input, all of one size, each as
             :func:`~captum_gmar.visualize_attribution` takes an image.
         smooth (bool, optional): Interpolate between the patches.
         crop, title, label, note, outlier_perc, use_pyplot: those of :func:`~captum_gmar.visualize_attribution`.
@@ -59,8 +58,8 @@ def visualize_video(
         relevance over them.
 
     Raises:
-        TypeError: if attribution or frames are none of these types.
-        ValueError: if shapes or values are none of these, or the attribution holds NaN or infinity.
+        TypeError: if attribution or frames have none of these types.
+        ValueError: if shapes or values are not valid, or the attribution contains NaN or infinity.
 
     Example::
 
