@@ -20,18 +20,18 @@ SHOWN = {"surprising": 24, "pairs": 12, "alarm": 6}
 THUMBNAIL = 160  # pixels
 
 DESCRIPTION = """\
-Explains the prediction of every image and writes one page: of each predicted
-class the mean map, the share of the evidence beside the objects where boxes or
-masks are known, and an alarm where most of its images rest on one place and
-those of other classes do not, as with a watermark; the images with the least
-probability of their label; and the pairs of classes that are confused most,
-with the evidence for one rather than the other. Killed at any moment, the same
-command goes on where it stopped.
+Explains the prediction of every image and writes one page. For each predicted
+class it has the mean map, the share of evidence outside the objects if boxes or
+masks are known, and an alarm if most of its images depend on one place and those
+of other classes do not, as with a watermark. It also has the images with the
+least probable label, and the pairs of classes that are confused most, with the
+evidence for one rather than the other. If a run is killed, the same command
+continues it.
 """
 
 EPILOG = """\
-DATA is as in `captum-gmar evaluate --help`; without labels the prediction's
-probability counts. Without DATA and --model the built-in scenes are audited.
+DATA is as in `captum-gmar evaluate --help`; without labels, the probability of
+the prediction is used. Without DATA and --model, built-in scenes are audited.
 RESULTS holds audit.html, which needs no network, settings.json and journal/.
 
 exit status: 0 all images explained, 1 some left out, 2 bad usage or nothing
@@ -41,11 +41,11 @@ exit status: 0 all images explained, 1 some left out, 2 bad usage or nothing
 
 def add_command(subparsers: Any) -> None:
     """Declare the command and its arguments."""
-    about = "write a page of what predictions over a data set rest on"
+    about = "write a page on the evidence of predictions over a data set"
     parser = command_parser(subparsers, "audit", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add_data(parser)
-    add("--method", type=method_name, default=RECOMMENDED, metavar="NAME", help="of the maps (default: %(default)s)")
+    add("--method", type=method_name, default=RECOMMENDED, metavar="NAME", help="method (default: %(default)s)")
     add_sample(parser)
     add("--output", type=path, metavar="RESULTS", help="folder of the results (default: <data>-audit), see below")
     add_device_and_size(parser)

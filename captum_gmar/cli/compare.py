@@ -33,19 +33,18 @@ from captum_gmar.cli.terminal import CommandError
 from captum_gmar.evaluation.catalogue import REMOVALS
 
 DESCRIPTION = """\
-Explains one prediction by several methods and measures each: how the class's
-probability rises as the patches that it finds relevant come back (insertion)
-and falls as they are removed (deletion), how long it takes, and how many images
-it runs forward and backward through the model. It prints a table and writes a
-picture of the maps side by side with their curves. Without an image and a model
-it compares methods on a built-in scene with the built-in model, and needs no
-network.
+Explains one prediction by several methods and measures each: the class's
+probability as its most relevant patches are inserted or deleted, the time, and
+the number of images in forward and backward passes. It prints a table and
+writes a picture of the maps side by side with their curves. Without an image
+and a model it compares methods on a built-in scene with the built-in model, and
+needs no network.
 """
 
 EPILOG = f"""\
-In the table, a random map, a uniform map and a blob in the centre, which know
-nothing of the model, stand below the methods. Times are medians of three runs,
-and multiples of the model's own forward pass.
+Below the methods, the table has controls that ignore the model: a random map, a
+uniform map and a blob in the centre. Times are medians of three runs, also as
+multiples of the model's own forward pass.
 
 picture formats: {", ".join(FORMATS)}
 exit status: 0 done, 2 bad usage or nothing done, 130 interrupted
@@ -71,7 +70,7 @@ def add_command(subparsers: Any) -> None:
         "--removal",
         choices=REMOVALS,
         default="blur",
-        help="how insertion and deletion remove patches (default: %(default)s); tokens takes them out of the model",
+        help="how insertion and deletion remove patches (default: %(default)s); tokens removes them inside the model",
     )
     add_steps(parser)
     add(
@@ -79,7 +78,7 @@ def add_command(subparsers: Any) -> None:
         type=positive_number,
         default=50,
         metavar="N",
-        help="of integrated gradients (default: %(default)s)",
+        help="steps of integrated gradients (default: %(default)s)",
     )
     add(
         "--output",

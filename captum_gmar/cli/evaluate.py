@@ -32,33 +32,33 @@ if TYPE_CHECKING:
 
 DATA_HELP = """\
 DATA is one of
-  an image, a folder of images, or with a subfolder of images for each class
-  a .csv file with the columns path, label and, if known, boxes and mask
-  a .json list of records of these
+  an image, a folder of images, or a folder with a subfolder for each class
+  a .csv file with columns path and label, and optionally boxes and mask
+  a .json list of records with these keys
   a data set on disk, saved by the `datasets` library: image, label, boxes, mask
-Paths in files are absolute or relative to the file. On several GPUs, each
-process on one of its own: torchrun --nproc-per-node K -m captum_gmar ...
+Paths in files are absolute or relative to the file. For several GPUs, with one
+process each: torchrun --nproc-per-node K -m captum_gmar ...
 """
 
 DESCRIPTION = """\
-Measures how faithful the maps of several methods are, and where they lie, over
-a data set. Every method explains the same class of the same images; a random, a
-uniform and a centred map are measured along with them. Killed at any moment,
-the same command goes on where it stopped.
+Measures the faithfulness and localisation of several methods over a data set.
+Every method explains the same class of the same images. A random, a uniform and
+a centred map are measured too. If a run is killed, the same command continues
+it.
 """
 
 EPILOG = f"""\
 {DATA_HELP}
-Boxes are lists of x0, y0, x1, y1 in pixels of the image; masks are images, not
-zero on the object.
+Boxes are lists of x0, y0, x1, y1 in pixels of the image; masks are images that
+are not zero on the object.
 Without DATA and --model the built-in model is measured on built-in scenes of
 two objects each.
 
 RESULTS holds summary.md, summary.csv (means with 95 % bootstrap intervals),
 differences.csv (of every two methods on the same images), examples.csv,
-curves.csv, plots/, figures.bib (their caption, and the papers of the methods
-as BibTeX), settings.json, skipped.csv where images were left out, and
-journal/, which a run that goes on reads: with more images or more methods.
+curves.csv, plots/, figures.bib (their caption, and the methods' papers as
+BibTeX), settings.json, skipped.csv if images were left out, and journal/, from
+which the same command continues, also with more images or methods.
 
 exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
   done, 130 interrupted
@@ -73,7 +73,7 @@ def add_command(subparsers: Any) -> None:
     add_data(parser)
     add_methods(parser, EVALUATED)
     _add_measures(parser)
-    add("--part", type=part, default=(1, 1), metavar="K/N", help="of the images every Nth, from the Kth on")
+    add("--part", type=part, default=(1, 1), metavar="K/N", help="take every Nth image, from the Kth on")
     add_sample(parser)
     add("--output", type=path, required=True, metavar="RESULTS", help="folder of the results, see below")
     add_resources(parser, batch_size=16)
@@ -93,7 +93,7 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
         type=names_of(tuple(METRICS)),
         action=AddNames,
         metavar="NAME,...",
-        help=f"of {', '.join(METRICS)}, or all that the data allows; may be repeated (default: the first five and, "
+        help=f"{', '.join(METRICS)}, or all that the data allows; may be repeated (default: the first five and, "
         "where boxes or masks are known, the three after them)",
     )
     add(
@@ -102,20 +102,20 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
         action=AddNames,
         default=DEFAULT_REMOVALS,
         metavar="NAME,...",
-        help="how insertion, deletion and those from srg to class-gain remove patches: of "
+        help="how insertion, deletion and metrics from srg to class-gain remove patches: "
         f"{', '.join(REMOVALS)}, or all; may be repeated (default: {','.join(DEFAULT_REMOVALS)})",
     )
     add(
         "--target",
         choices=["predicted", "label"],
-        help="the class that is explained (default: predicted, on built-in scenes label)",
+        help="class to explain (default: predicted; for built-in scenes, label)",
     )
     add_steps(parser)
     add(
         "--precision",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="of passes over perturbed images; bfloat16 is faster where the device has it. Maps are always in float32",
+        help="precision of passes over perturbed images; bfloat16 is faster on many GPUs. Maps are always in float32",
     )
 
 

@@ -36,15 +36,15 @@ writes a picture of the photo with the relevance of its patches over it. Without
 an image and a model it explains a built-in scene with the built-in model, and
 needs no network.
 
-Of models that detect objects, segment images, or classify videos or sounds,
-which their config tells, it explains one object, the places of one class, or a
-class, by token evidence.
+For detectors it explains one object, for segmenters the region of one class,
+and for classifiers of videos or sounds a class, by token evidence. The model's
+config says which of these it is.
 
-With --prompt it asks a vision-language model instead, and writes a page of HTML
-for each image: every word of the answer with the patches that fed it. Without an
-image and a model it asks the built-in one about a scene, such as --prompt "what
-is in the picture?". Of a speech recogniser and WAV files it writes the same page, of
-every word with the sounds that fed it.
+With --prompt it asks a vision-language model, and writes an HTML page for each
+image: every word of the answer with the patches that support it. Without an
+image and a model it asks the built-in model about a scene, for example
+--prompt "what is in the picture?". For a speech recogniser and WAV files, the
+page has every word with the sounds that support it.
 """
 
 CLASSLESS = tuple(name for name, entry in METHODS.items() if not entry.reads_class)
@@ -57,16 +57,16 @@ def _method_lines(names: Sequence[str]) -> str:
 
 
 EPILOG = f"""\
-methods, of which {RECOMMENDED} is recommended and {GMAR} the paper's:
-  that take --tokens and --contrast:
+methods ({RECOMMENDED} is recommended, {GMAR} is the paper's):
+  with --tokens and --contrast:
 {_method_lines(FROM_TOKENS)}
-  that take --contrast:
+  with --contrast:
 {_method_lines(FROM_ALL_LAYERS)}
-  that are the same for every class, so that --contrast and --target topK mean
-  nothing to them; all but published-gmar take --tokens:
+  the same map for every class, so without --contrast and --target topK; with
+  --tokens, except published-gmar:
 {_method_lines(CLASSLESS)}
-  Captum's, summed over the pixels of each patch; occlusion and feature-ablation
-  are of whole patches already:
+  Captum's, summed over each patch; occlusion and feature-ablation remove whole
+  patches:
 {_method_lines(CAPTUMS)}
   {CAPTION}
 
@@ -76,60 +76,60 @@ exit status: 0 all images explained, 1 some failed, 2 bad usage or nothing done,
 """
 
 ARRAYS = """\
-also write a NumPy file of arrays for the N images explained: image (N,) file names; target (N,) explained class
-indices; label (N,) their names; logits (N, classes); method (methods,) names; relevance (methods, N, rows, columns) of
-the patches; head_importance (N, layers, heads), each layer summing to 1, of the first method whose name begins with
-gmar-, if any. With --target topK for K above 1, target, label, relevance and head_importance have a dimension of K
-classes, most likely first, after that of the N images
+also write a NumPy file with arrays for the N explained images: image (N,) file names; target (N,) class indices;
+label (N,) class names; logits (N, classes); method (methods,) names; relevance (methods, N, rows, columns) of patches;
+head_importance (N, layers, heads) of the first method whose name begins with gmar-, where each layer sums to 1. With
+--target topK for K above 1, target, label, relevance and head_importance have a dimension of K classes, most likely
+first, after N
 """
 
-CITE = "also write the caption of the pictures, and the papers of their methods as BibTeX"
+CITE = "also write a caption of the pictures, and the methods' papers as BibTeX"
 TARGET = """\
-class index, label, or topK, each image's K most likely classes, side by side; of several methods a row for each class
+class index, label, or topK for each image's K most likely classes, side by side, or in rows for several methods
 (default: top1)
 """
 
 CONTRAST = """\
-class index or label: explain why the target rather than this class; topK for K above 1 leaves this class out
+class index or label: explain why the target rather than this class, which topK for K above 1 leaves out
 """
 
 BUDGET = """\
-budget of token-evidence for each map and class, in passes forward and backward (default: 1); NAME@K in --methods is the
-same for one of several
+budget of token-evidence for each map and class, in forward and backward passes (default: 1); NAME@K in --methods sets
+it for one method
 """
 
 PROMPT = """\
-ask a vision-language model about each image, and write a page of what fed every word; goes with IMAGE, --model,
---answer, --contrast, --output and --device alone
+ask a vision-language model about each image, and write a page of what supports every word; only with IMAGE, --model,
+--answer, --contrast, --output and --device
 """
 
 TEXT = """\
-of a model that scores images against texts, such as CLIP and SigLIP: a class; several, by repeating it. Without
---target all of them are explained, side by side by one method
+a class as text, for models that score images against texts, such as CLIP and SigLIP; repeat it for several. Without
+--target all are explained, side by side by one method
 """
 
 BOX = """\
-of a detector: explain what it sees in this box, in pixels of the image; with --target, what it sees of this class
-there. Without either, what it is surest of
+for detectors: explain the object in this box, in pixels of the image, and with --target, of this class. Without both,
+the most probable object
 """
 
 MASK = """\
-of a segmenter: a class over the white of this picture, which is as large as the image. Without it and --point, where
-the model predicts the class
+for segmenters: explain a class over the white of this picture, which is as large as the image. Without it and
+--point, the region where the model predicts the class
 """
 
 OUTPUT = """\
-picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png, of several methods
-<image>-comparison-<methods>.png; class, contrast, tokens, size and all else that is given stand in the name as well. A
-file named like this is replaced by a picture of the same image, model and settings alone, which a note in it tells.
-Such pictures are left out when their folder is explained. A file that ends in .html is a page of the 20 likeliest
-classes, each with its evidence by these methods, and with its score without the strongest patches
+picture for one image, or folder, which is made if it ends in a slash, for <image>-<method>.png or, for several
+methods, <image>-comparison-<methods>.png; the name also has class, contrast, tokens, size and other settings. Only a
+picture of the same image, model and settings replaces a file, by a note in the file. Such pictures are not explained
+with their folder. A file that ends in .html is a page of the 20 most likely classes, each with its evidence by these
+methods and its score without the strongest patches
 """
 
 
 def add_command(subparsers: Any) -> None:
     """Declare the command and its arguments."""
-    about = "draw which patches fed the prediction"
+    about = "draw which patches support a prediction"
     parser = command_parser(subparsers, "explain", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("images", nargs="*", type=place, metavar="IMAGE", help="image file, or folder of them (not its subfolders)")
@@ -144,22 +144,22 @@ def add_command(subparsers: Any) -> None:
         type=token,
         action="append",
         metavar="WHERE",
-        help=f"where relevance begins, if not where the classifier reads: {TOKEN_FORMS}; several, in equal parts, by "
-        "repeating it",
+        help=f"where relevance begins, by default at the tokens that the classifier reads: {TOKEN_FORMS}; repeat it "
+        "for several in equal parts",
     )
     add("--output", type=place, metavar="FILE_OR_FOLDER", help=OUTPUT)
     add("--share-scale", action="store_const", const=True, help="one colour scale for all maps of one unit")
-    add("--width", type=inches, metavar="INCHES", help="of a picture; letters keep their size")
+    add("--width", type=inches, metavar="INCHES", help="width of a picture; letters keep their size")
     add("--cite", type=place, metavar="FILE.bib", help=CITE)
     add("--box", type=box, metavar="X0,Y0,X1,Y1", help=BOX)
-    add("--threshold", type=share, metavar="P", help="probability that what a detector sees must have (default: 0.5)")
+    add("--threshold", type=share, metavar="P", help="least probability of a detector's object (default: 0.5)")
     add("--mask", type=place, metavar="FILE", help=MASK)
-    add("--point", type=point, metavar="X,Y", help="of a segmenter: a class at this pixel of the image alone")
+    add("--point", type=point, metavar="X,Y", help="for segmenters: explain a class at this pixel of the image")
     add(
         "--no-proof",
         action="store_true",
         default=None,
-        help="leave the removal of patches out of a page, which takes most of its time",
+        help="do not remove patches for a page, which takes most of its time",
     )
     add("--save-array", type=place, metavar="FILE.npz", help=ARRAYS)
     add("--prompt", metavar="TEXT", help=PROMPT)

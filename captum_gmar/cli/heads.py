@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from captum_gmar.evaluation.runs.run import Workplace
 
 DESCRIPTION = """\
-Scores the attention heads of an image classifier: how much each matters to the
-class that is explained, on average over images. It prints a table of layers and
-heads and draws it.
+Scores the importance of an image classifier's attention heads to the explained
+class, on average over images. It prints a table of layers and heads and draws
+it.
 """
 
 EPILOG = f"""\
 scores:
   gmar-l1, gmar-l2  GMAR's head importance, a share of its layer: the L1 or L2
     norm of the class logit's gradient with respect to the head's attention
-  mask-gradient     of Michel et al.: how much the loss would change, to first
-    order, if the head were silenced; nats (of the logit, where the model has
-    one class or several at once)
-  entropy           of the attention, in nats; it knows nothing of the class
+  mask-gradient     by Michel et al.: change of the loss, to first order, if the
+    head were removed, in nats (of the logit, for models with one class or
+    several labels)
+  entropy           entropy of the attention, in nats; ignores the class
 
 {DATA_HELP}
-Without DATA and --model heads of the built-in model are scored on built-in
+Without DATA and --model, heads of the built-in model are scored on built-in
 scenes of one object each.
 
-RESULTS holds heads.md, heads.csv (mean and standard deviation over the images,
-of all and by class), heads.png, settings.json, skipped.csv for images left out,
-and journal/: killed at any moment, the same command goes on where it stopped.
+RESULTS holds heads.md, heads.csv (mean and standard deviation over all images
+and for each class), heads.png, settings.json, skipped.csv if images were left
+out, and journal/, from which the same command continues a run that was killed.
 
 exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
   130 interrupted
@@ -52,13 +52,13 @@ def add_command(subparsers: Any) -> None:
         action=AddNames,
         default=DEFAULT_SCORES,
         metavar="NAME,...",
-        help=f"of those below, or all; may be repeated (default: {', '.join(DEFAULT_SCORES)})",
+        help=f"scores below, or all; may be repeated (default: {', '.join(DEFAULT_SCORES)})",
     )
     add(
         "--target",
         metavar="CLASS",
-        help="the class explained: predicted (default), label (of each image in DATA; default for the built-in "
-        "scenes), or for all images a class index or label",
+        help="class to explain: predicted (default), label (of each image in DATA; default for built-in scenes), or "
+        "a class index or label for all images",
     )
     add_sample(parser)
     add("--output", type=path, metavar="RESULTS", help="folder of the results (default: <data>-heads), see below")

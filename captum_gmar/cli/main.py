@@ -104,7 +104,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="captum-gmar",
-        description="Explains vision transformers: which patches of an image fed a prediction.",
+        description="Explains vision transformers: which patches of an image support a prediction.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

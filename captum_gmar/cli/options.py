@@ -95,7 +95,7 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=positive_number,
         metavar="N",
-        help=f"in which patches are removed, at most their number (default: {STEPS}, or all patches if fewer)",
+        help=f"steps of removal, at most the number of patches (default: {STEPS}, or all patches if fewer)",
     )
 
 
@@ -106,9 +106,9 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=positive_number,
         metavar="N",
-        help="take N of the images, drawn by --seed; more can follow later",
+        help="take a random sample of N images; a later run can take more",
     )
-    add("--seed", type=whole_number, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+    add("--seed", type=whole_number, default=0, metavar="N", help="seed of all random numbers (default: 0)")
 
 
 def add_resources(parser: argparse.ArgumentParser, batch_size: int) -> None:

@@ -11,10 +11,10 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     """Declare the command and its arguments."""
     parser = subparsers.add_parser(
         "app",
-        help="a local page: drop a photo, choose class and methods, see maps and numbers",
-        description="Opens a page on this machine: drop a photo or take a built-in scene, choose model, class, "
-        "contrast and methods, see maps side by side with what they are worth, click a patch to see what fed it, "
-        "download picture and arrays. Nothing that is dropped is kept. Needs the extra [app].",
+        help="open a local page: drop a photo, choose class and methods, see maps and numbers",
+        description="Serves a page on this machine: drop a photo or take a built-in scene, choose model, class, "
+        "contrast and methods, see maps side by side with their faithfulness, click a patch to see what contributed to "
+        "it, download picture and arrays. No photo is kept. Requires the extra [app].",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
