@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.leads import read_rows
 from captum_gmar.attr.catalogue import RECOMMENDED
-from captum_gmar.files.writing import save_picture
+from captum_gmar.files.writing import TEXT_AS_TEXT
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization._style import BLUE, GREY, VERMILION
 
@@ -71,30 +72,33 @@ def table() -> str:
 
 
 def draw() -> Figure:
-    """Return the chart."""
+    """Return the chart, narrow enough for a phone, on a transparent ground that suits a dark page."""
     panels, names = read_panels()
-    figure = Figure(figsize=(8.4, 0.235 * len(names) + 1), layout="constrained")
+    figure = Figure(figsize=(4.4, 0.19 * len(names) + 0.8), layout="constrained")
     for axes, (title, means) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for place, name in enumerate(names):
             if name in means:
                 mean, low, high = means[name]
                 colour = VERMILION if name == RECOMMENDED else GREY if name in CONTROLS else BLUE
-                axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
-                axes.plot(mean, place, "o", color=colour, markersize=4)
-        axes.set_title(title, fontsize=9)
+                axes.plot([low, high], [place, place], color=colour, linewidth=1.4)
+                axes.plot(mean, place, "o", color=colour, markersize=3.5)
+        axes.set_title(title, fontsize=8, color=GREY)
         axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.grid(axis="x", alpha=0.3)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(labelsize=8, colors=GREY)
+        axes.margins(y=0.02)
+        axes.grid(axis="x", color=GREY, alpha=0.3)
+        axes.spines[:].set_color(GREY)
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
-    figure.supxlabel("insertion minus deletion, 95 % intervals; higher is better", fontsize=9)
+    figure.supxlabel("insertion minus deletion, 95 % intervals; higher is better", fontsize=8, color=GREY)
     return figure
 
 
 def main() -> None:
     """Write both."""
-    save_picture(draw(), RESULTS / "methods.png")
+    with rc_context(TEXT_AS_TEXT | {"svg.hashsalt": ""}):  # the same numbers make the same file
+        draw().savefig(RESULTS / "methods.svg", transparent=True, metadata={"Date": None})
     page = RESULTS / "README.md"
     written = re.sub(
         r"(?<=tools.results_chart -->\n).*?(?=<!-- end -->)", f"{table()}\n", page.read_text("utf-8"), flags=re.S
