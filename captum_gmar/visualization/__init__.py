@@ -13,6 +13,7 @@ from captum_gmar.visualization.segments import visualize_segments
 from captum_gmar.visualization.spectrogram import visualize_spectrogram
 from captum_gmar.visualization.tokens import visualize_relevance_flow, visualize_token_interaction
 from captum_gmar.visualization.video import visualize_video
+from captum_gmar.visualization.volume import visualize_volume
 
 __all__ = [
     "compose_film",
@@ -27,4 +28,5 @@ __all__ = [
     "visualize_spectrogram",
     "visualize_token_interaction",
     "visualize_video",
+    "visualize_volume",
 ]
