@@ -35,11 +35,13 @@ def check_forward(
     entry: Node | None,
     inputs: Tensor,
     attended: Sequence[Tensor] = (),
+    own: Sequence[Node] = (),
 ) -> None:
     """Check that a function runs the model alone, and keeps the examples in their order. The model itself does.
 
     The output (N, ...), or (L·N, ...) of layers apart, must depend on the inputs, which ``start`` stands for in
-    autograd's graph, only by the ``entry`` of the model's layers or of their first attention.
+    autograd's graph, only by the ``entry`` of the model's layers or of their first attention, or only by the ``own``
+    logits of the model, which may read the inputs beside its layers.
     """
     if forward_func.run is model or start is None or output.grad_fn is None or entry is None:
         return
@@ -51,6 +53,7 @@ def check_forward(
         )
     common = bottlenecks(output.grad_fn, start)
     is_past = common and not any(node in earlier and not _is_image(shape_of(node), inputs) for node in common)
+    is_past = is_past and (not own or depends((output,), start, beyond=own))
     if is_past or not all(depends((result,), entry) for result in attended):
         raise RuntimeError(
             "forward_func must run one model, and run it once, but its output also reads the inputs past the model's "

@@ -20,13 +20,13 @@ def gradients(
     return torch.autograd.grad(selected.sum(), tensors, retain_graph=retain_graph or None, allow_unused=allow_unused)
 
 
-def depends(tensors: Iterable[Tensor], node: Node, cuts: list[Node] | None = None) -> bool:
+def depends(tensors: Iterable[Tensor], node: Node, cuts: list[Node] | None = None, beyond: Iterable[Node] = ()) -> bool:
     """Return whether any of the tensors was computed from the output of ``node``, by breadth-first search.
 
-    The search adds operations without a gradient in torch to ``cuts``.
+    The search ends at the nodes ``beyond``, and adds operations without a gradient in torch to ``cuts``.
     """
     pending: deque[Sequence[tuple[Node | None, int]]] = deque([[(tensor.grad_fn, 0) for tensor in tensors]])
-    visited: set[Node] = set()
+    visited = set(beyond)
     while pending:
         for current, _ in pending.popleft():
             if current is node:

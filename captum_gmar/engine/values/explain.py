@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from captum_gmar.engine._captum import _format_additional_forward_args
 from captum_gmar.engine.checks import check_deterministic, check_forward
@@ -19,7 +20,7 @@ from captum_gmar.engine.kernels.precision import without_autocast
 from captum_gmar.engine.models.attention_backend import NAME, attention_implementation, force_eager
 from captum_gmar.engine.models.grids import KnownGrids, PackedGrid, Shape, finest, sum_fields
 from captum_gmar.engine.models.layers import find_stages, layer_lists
-from captum_gmar.engine.models.patch_grid import Logits, check_not_traced, check_rows, logits_of
+from captum_gmar.engine.models.patch_grid import Logits, check_not_traced, check_rows, find_logits, logits_of
 from captum_gmar.engine.plan import Explanation, Plan, first_layer
 from captum_gmar.engine.request import Request, mark
 from captum_gmar.engine.targets import select
@@ -146,12 +147,32 @@ def run_together(
     """Run forward, the layers as they are; return the values that attention mixes, and the logits."""
     mode, marked = ValueMode(EACH, writes_out), mark(inputs)
     mode.streams.start = marked.grad_fn
-    with mode, force_eager(), _expose_attention(model), _note_entries(model, mode):
+    with mode, force_eager(), _expose_attention(model), _note_entries(model, mode), _note_logits(model, mode) as own:
         logits = logits_of(forward_func.run(marked, *arguments))
     check_rows(logits, len(inputs))
     entry = mode.values[0].value.grad_fn if mode.values else None
-    check_forward(forward_func, model, logits, mode.streams.start, entry, inputs)
+    check_forward(forward_func, model, logits, mode.streams.start, entry, inputs, own=own)
     return mode, logits
+
+
+@contextmanager
+def _note_logits(model: nn.Module, mode: ValueMode) -> Iterator[list[Node]]:
+    """Yield a list that has, after the block, the graph's node of the model's logits, if it ran once and first."""
+    nodes: list[Node] = []
+    are_first: list[bool] = []
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        inputs = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.requires_grad]
+        are_first.append(len(inputs) == 1 and not mode.values)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        logits = find_logits(output)
+        nodes.extend([] if logits is None or logits.grad_fn is None else [logits.grad_fn])
+
+    with hook_modules([model], enter, leave):
+        yield nodes
+    if are_first != [True]:
+        nodes.clear()
 
 
 @contextmanager

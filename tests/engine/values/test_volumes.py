@@ -54,12 +54,51 @@ def test_the_classifier():
 @pytest.mark.parametrize("method", [AttentionEvidence, TokenEvidence])
 def test_unetr_of_a_voxel(method):
     torch.manual_seed(0)
-    sizes = {"feature_size": 2, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2}
-    model = nets.UNETR(1, 2, VOLUME.shape[2:], **sizes).eval().double()
+    model = small_unetr()
     wrapped, target = Wrapped(model, lambda outputs: outputs), (1, 9, 20, 33)
     expected = sum(columns(DENSE, wrapped, VOLUME, target, lambda scores: scores)).view(2, 2, 2, 3)
     found = method(model).relevance(VOLUME.double(), target=target)
     assert_close(shares(found), shares(expected), rtol=1e-6, atol=1e-9)
+
+
+REGION = torch.zeros(VOLUME.shape[2:], dtype=torch.bool)
+REGION[5:15, 8:20, 10:30] = True
+
+
+def small_unetr(volume=VOLUME):
+    sizes = {"feature_size": 2, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2}
+    return nets.UNETR(1, 2, volume.shape[2:], **sizes).eval().double()
+
+
+def test_unetr_of_a_mean_under_a_mask():
+    torch.manual_seed(0)
+    model = small_unetr()
+
+    def mean_of_region(outputs):
+        return outputs[:, 1:2][:, :, REGION].mean(2)
+
+    wrapped = Wrapped(model, mean_of_region)
+    expected = sum(columns(DENSE, wrapped, VOLUME, 0, lambda scores: scores)).view(2, 2, 2, 3)
+    found = TokenEvidence(model, forward_func=lambda pixels: mean_of_region(model(pixels))[:, 0])
+    assert_close(shares(found.relevance(VOLUME.double())), shares(expected), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "of_two",
+    [
+        lambda model, other, pixels: model(pixels) * other(pixels),
+        lambda model, other, pixels: model(pixels) - model(-pixels),
+        lambda model, other, pixels: model(pixels * other(pixels)[:, :1].detach()),
+        lambda model, other, pixels: model(model(pixels)[:, :1]),
+    ],
+)
+def test_unetr_and_another_model(of_two):
+    torch.manual_seed(0)
+    model, other = small_unetr(SMALL), small_unetr(SMALL)
+    method = TokenEvidence(model, forward_func=lambda pixels: of_two(model, other, pixels)[:, 1].mean((1, 2, 3)))
+    with pytest.raises(RuntimeError, match="forward_func must run one model, and run it once"):
+        method.relevance(SMALL.double())
 
 
 def windows_by_hand(shape, is_shifted, window=7):
