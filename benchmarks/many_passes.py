@@ -1,7 +1,8 @@
 """Rivals that take many passes for a map, at budgets that token evidence takes as well.
 
-A pass is one forward and one backward pass; a forward pass alone counts a third of it. Methods that remove patches set
-them to zero, which is the mean colour of the data.
+A pass is one forward and one backward pass; a forward pass alone counts a third of it, and one without half of the
+tokens a sixth. Methods that remove patches set them to zero, which is the mean colour of the data, or, where the name
+says so, leave their tokens out.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,12 +16,13 @@ from captum._utils.models.model import Model
 from torch import Tensor, nn
 
 from captum_gmar import TokenEvidence
+from captum_gmar.ablation import TokenRemoval
 from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.attr.patch_relevance import Method
 from captum_gmar.attr.scores import log_odds
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, patch_grid
-from captum_gmar.metrics import Zero
+from captum_gmar.metrics import Removal, Zero
 
 BUDGETS = (3, 5, 9, 17, 33, 65)
 LARGER = (5, 17, 65, 257, 1025)
@@ -75,13 +77,13 @@ def _spread(model: nn.Module, values: Tensor, image: Tensor) -> Tensor:
     return grid.spread_like(values.view(1, *grid.shape).float(), image)
 
 
-def _readout(model: nn.Module, image: Tensor, label: int) -> Callable[[Tensor], Tensor]:
+def _readout(model: nn.Module, image: Tensor, label: int, removal: Removal) -> Callable[[Tensor], Tensor]:
     """Return the target's log-odds (B,) as a function of masks (B, P), zero where a patch is removed."""
     shape = patch_grid(model, *image.shape[2:]).shape
 
     @torch.no_grad()
     def read(masks: Tensor) -> Tensor:
-        parts = (Zero()(Logits(model), image, part.view(1, -1, *shape) == 0) for part in masks.split(AT_ONCE))
+        parts = (removal(Logits(model), image, part.view(1, -1, *shape) == 0) for part in masks.split(AT_ONCE))
         return torch.cat([log_odds(logits)[:, label] for logits in parts])
 
     return read
@@ -108,15 +110,21 @@ class _LeastSquares(Model):
         return x @ self.solution
 
 
-def _regression(model: nn.Module, *, passes: int, kind: type[captum.attr.Lime], penalty: float) -> Method:
-    """Return Captum's KernelSHAP or LIME of the log-odds over patches."""
+def _regression(
+    model: nn.Module, *, passes: int, kind: type[captum.attr.Lime], penalty: float, of_tokens: bool = False
+) -> Method:
+    """Return Captum's KernelSHAP or LIME of the log-odds over patches.
+
+    LIME's sets keep half of the patches on average. Without the tokens of the others a forward pass costs half.
+    """
+    removal = TokenRemoval(model) if of_tokens else Zero()
+    samples = FORWARDS_PER_PASS * passes * (2 if of_tokens else 1)
 
     def explain(image: Tensor, label: int) -> Tensor:
-        method = kind(_readout(model, image, label))
+        method = kind(_readout(model, image, label, removal))
         method.interpretable_model = _LeastSquares(penalty)
         everything = torch.ones(1, patch_grid(model, *image.shape[2:]).patches)
-        options = {"n_samples": FORWARDS_PER_PASS * passes, "perturbations_per_eval": AT_ONCE}
-        return _spread(model, method.attribute(everything, **options)[0], image)
+        return _spread(model, method.attribute(everything, n_samples=samples, perturbations_per_eval=AT_ONCE)[0], image)
 
     return _each(explain)
 
@@ -151,7 +159,7 @@ def _greedy(model: nn.Module, *, passes: int) -> Method:
     """
 
     def explain(image: Tensor, label: int) -> Tensor:
-        read = _readout(model, image, label)
+        read = _readout(model, image, label, Zero())
         patches = patch_grid(model, *image.shape[2:]).patches
         rounds = min(patches, max(1, 2 * FORWARDS_PER_PASS * passes // patches - 1))
         inserted, relevance = torch.zeros(patches), torch.zeros(patches)
@@ -167,21 +175,24 @@ def _greedy(model: nn.Module, *, passes: int) -> Method:
 
 
 def _vit_cx(model: nn.Module, *, passes: int) -> Method:
-    """Return ViT-CX: masks that are channels of the last layer's tokens, weighted by what they keep.
+    r"""Return ViT-CX: masks that are channels of the last layer's normalised tokens, weighted by their causal impact.
 
-    Masks that resemble one another are taken together, and so many that both images of each fit the budget. Xie, Li,
-    Cao, Zhang: ViT-CX: Causal Explanation of Vision Transformers. IJCAI 2023.
+    With p the target's probability, M a mask and Z Gaussian noise that is drawn for each mask, the relevance is
+    :math:`\sum_M s_M M / \sum_M M`, where :math:`s_M = p(x M + Z (1 - M)) - p(x + Z (1 - M)) + p(x)`. Masks whose
+    cosine distance is below 0.1 are taken together, and so many that both images of each mask fit the budget. Xie, Li,
+    Cao, Zhang: ViT-CX: Causal Explanation of Vision Transformers. IJCAI 2023, and their code.
     """
+    norm = next(part for part in transformer_layers(model)[-1].modules() if isinstance(part, nn.LayerNorm))
     tokens: list[Tensor] = []
 
     def explain(image: Tensor, label: int) -> Tensor:
         grid = patch_grid(model, *image.shape[2:])
-        handle = transformer_layers(model)[-1].register_forward_pre_hook(lambda _, given: tokens.append(given[0]))
+        handle = norm.register_forward_hook(lambda _, given, normalised: tokens.append(normalised))
         try:
             own = _probabilities(model, [image], label)
         finally:
             handle.remove()
-        channels = F.layer_norm(last := tokens.pop(), last.shape[2:])[0, -grid.patches :].T.reshape(-1, 1, *grid.shape)
+        channels = tokens.pop()[0, -grid.patches :].T.reshape(-1, 1, *grid.shape)
         masks = _to_unit(F.interpolate(channels, image.shape[2:], mode="bilinear", align_corners=False).flatten(1))
         groups = _clusters(masks, (FORWARDS_PER_PASS * passes - 1) // 2)
         masks = _to_unit(torch.stack([masks[group].sum(0) for group in groups])).view(-1, 1, *image.shape[2:])
@@ -230,6 +241,7 @@ _OTHERS: dict[str, tuple[Callable[..., Method], tuple[int, ...]]] = {  # each wi
     "smooth-token-evidence": (_smooth, LARGER),
     "kernel-shap": (_KERNEL_SHAP, LARGER),
     "lime": (_LIME, LARGER),
+    "lime-of-tokens": (partial(_LIME, of_tokens=True), LARGER),
     "rise": (_rise, LARGER),
     "greedy-search": (_greedy, (65, 257, 1025)),
     "vit-cx": (_vit_cx, (5, 17, 65, 257)),
