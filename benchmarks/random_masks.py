@@ -1,29 +1,33 @@
-"""Agreement of maps with random masks, and their sensitivity to the class, of methods on built-in scenes.
+"""Agreement of maps with random masks, and their sensitivity to the class.
 
-    python -m benchmarks.random_masks [--methods NAME ...] [--first-seed 740000] [--limit N] [--removal noise]
+    python -m benchmarks.random_masks [--methods NAME ...] [--first-seed 740000] [--limit N] [--removal noise,...]
+    python -m benchmarks.random_masks DATA --model MODEL [--part K/N] [--sure P] [--limit N] ...
 
-LDS is the rank correlation, over 64 random sets of patches that no method saw, of the relevance that they keep with
-the target's log-odds. Class sensitivity is the share of scenes of two objects in which the map of each class has more
-of its positive part on its own object than on the other. In brackets is what a method is ahead of the first by, with
-its 95 % interval (bootstrap over scenes).
+LDS is the rank correlation, over 64 random halves of the patches that no method saw, of the relevance that they keep
+with the target's log-odds. As all keep as many patches, a uniform map has none. Class sensitivity, of built-in scenes
+alone, is the share of scenes of two objects in which the map of each class has more of its positive part on its own
+object than on the other. In brackets is what a method is ahead of the first by, with its 95 % interval (bootstrap over
+images).
 """
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.rivals import rivals
+from benchmarks.rivals import rivals, subject_of
 from captum_gmar.attr.patch_relevance import Method, relevance_of
 from captum_gmar.attr.scores import log_odds
-from captum_gmar.classifier import Classifier, load_classifier
-from captum_gmar.cli.options import names_of
-from captum_gmar.cli.sources import scene_example
-from captum_gmar.demo import load_scene, model_folder
+from captum_gmar.classifier import Classifier
+from captum_gmar.cli.options import names_of, part
+from captum_gmar.demo import load_scene
 from captum_gmar.evaluation.catalogue import REMOVALS, make_removal
+from captum_gmar.evaluation.data.example import Example
+from captum_gmar.evaluation.data.subject import Subject, sample_numbers
 from captum_gmar.files.markdown import table
 from captum_gmar.metrics import Removal
 
@@ -32,9 +36,9 @@ BUDGETED = ("token-evidence", "token-evidence@3", "token-evidence@9", "token-evi
 
 
 def removed_sets(grid: tuple[int, int]) -> Tensor:
-    """Return random sets of patches (1, 64, rows, columns), a tenth of all patches in the first to nine in the last."""
-    drawn = torch.rand(1, SETS, *grid, generator=torch.Generator().manual_seed(SEED))
-    return drawn < torch.linspace(0.1, 0.9, SETS)[:, None, None]
+    """Return random halves of the patches (1, 64, rows, columns)."""
+    drawn = torch.rand(SETS, grid[0] * grid[1], generator=torch.Generator().manual_seed(SEED))
+    return (drawn.argsort(1).argsort(1) < drawn.shape[1] // 2).view(1, SETS, *grid)
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
@@ -73,23 +77,30 @@ def lead_of(values: Tensor) -> str:
     return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def measure(classifier: Classifier, methods: Sequence[str], seeds: Sequence[int], removal: str) -> str:
-    """Return a table of both quantities."""
-    made = {name: rivals(with_many_passes=True)[name](classifier.model) for name in methods}
-    remove: Any = make_removal(removal, classifier.model)
-    rows = []
-    for seed in seeds:
-        example = scene_example(seed, 1 + seed % 2)
-        pixels, label = classifier.pixel_values(example.read()), int(example.label)  # type: ignore[arg-type]
-        maps = [_explain(method, classifier, pixels, label) for method in made.values()]
-        rows.append(agreements(maps, classifier.logits, pixels, label, remove))
-    found = torch.tensor(rows, dtype=torch.float64)
-    lines = []
-    for number, (name, method) in enumerate(made.items()):
-        told = sum(tells_classes(method, classifier, seed) for seed in seeds)
-        lead = f" ({lead_of(found[:, number] - found[:, 0])})" if number else ""
-        lines.append([name, f"{found[:, number].mean():.3f}{lead}", f"{told} of {len(seeds)}"])
-    return table(["method", f"LDS, {removal}", "class sensitivity"], lines)
+def measure(
+    subject: Subject, examples: Sequence[Example], methods: Sequence[str], removals: Sequence[str], target: str
+) -> list[list[str]]:
+    """Return the LDS of each method under each removal."""
+    classifier = subject.classifier
+    made = [rivals(with_many_passes=True)[name](classifier.model) for name in methods]
+    removes: list[Any] = [make_removal(name, classifier.model) for name in removals]
+    rows, target_of = [], subject.targets(target)
+    for example in examples:
+        pixels, label = classifier.pixel_values(example.read()), target_of(example)
+        if label is None:
+            with torch.no_grad():
+                label = int(classifier.logits(pixels).argmax())
+        maps = [_explain(method, classifier, pixels, label) for method in made]
+        rows.append([agreements(maps, classifier.logits, pixels, label, remove) for remove in removes])
+    found = torch.tensor(rows, dtype=torch.float64)  # (N, removals, methods)
+    leads = found - found[..., :1]
+    return [
+        [
+            f"{mean:.3f}" + (f" ({lead_of(lead)})" if number else "")
+            for mean, lead in zip(means, lead_columns, strict=True)
+        ]
+        for number, (means, lead_columns) in enumerate(zip(found.mean(0).T, leads.permute(2, 1, 0), strict=True))
+    ]
 
 
 def main(given: list[str] | None = None) -> None:
@@ -97,16 +108,30 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.random_masks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("data", nargs="?", type=Path)
+    parser.add_argument("--model")
     parser.add_argument("--methods", nargs="+", choices=list(rivals(True)), default=BUDGETED, metavar="NAME")
     parser.add_argument("--first-seed", type=int, default=740_000)
     parser.add_argument("--limit", type=int, default=24)
-    parser.add_argument("--removal", type=names_of(tuple(REMOVALS)), default=("noise",), metavar="NAME")
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="K/N")
+    parser.add_argument("--sure", type=float, metavar="P")
+    parser.add_argument("--removal", type=names_of(tuple(REMOVALS)), default=("noise",), metavar="NAME,...")
+    parser.set_defaults(objects=None)
     arguments = parser.parse_args(given)
-    with model_folder() as folder:
-        classifier = load_classifier(folder, device=torch.device("cpu"))
-        seeds = range(arguments.first_seed, arguments.first_seed + arguments.limit)
-        for removal in arguments.removal:
-            print(measure(classifier, arguments.methods, seeds, removal))
+    with subject_of(arguments) as subject:
+        which = (1, 1) if arguments.sure is not None else arguments.part
+        order = sample_numbers(len(subject.examples), arguments.limit, 0, which)
+        examples = [subject.examples[number] for number in order]
+        target = "predicted" if arguments.data else "label"
+        found = measure(subject, examples, arguments.methods, arguments.removal, target)
+        head = ["method", *(f"LDS, {name}" for name in arguments.removal)]
+        if not arguments.data:
+            seeds = range(arguments.first_seed, arguments.first_seed + arguments.limit)
+            head.append("class sensitivity")
+            for name, row in zip(arguments.methods, found, strict=True):
+                method = rivals(with_many_passes=True)[name](subject.classifier.model)
+                row.append(f"{sum(tells_classes(method, subject.classifier, seed) for seed in seeds)} of {len(seeds)}")
+    print(table(head, [[name, *row] for name, row in zip(arguments.methods, found, strict=True)]))
 
 
 if __name__ == "__main__":
