@@ -2,6 +2,7 @@
 
 import csv
 from functools import partial
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,8 +91,70 @@ def test_many_passes_of_a_sum_over_patches(make_vit):
         assert relevance.argsort(descending=True).tolist() == [0, 3, 2, 1]
 
 
+def test_images_that_a_budget_runs(make_vit):
+    """Three images a pass, and six without half of their tokens."""
+    vit = make_vit(patch_size=8, image_size=16)
+    images = []
+    vit.register_forward_hook(
+        lambda module, given, options, output: images.append(len(output.logits)), with_kwargs=True
+    )
+    counts = {}
+    for name in ("rise@5", "kernel-shap@5", "lime@5", "lime-of-tokens@5", "vit-cx@5"):
+        images.clear()
+        many_passes.rows()[name](vit)(torch.randn(1, 3, 16, 16), torch.tensor([0]))
+        counts[name.removesuffix("@5")] = sum(images)
+    assert counts == {"rise": 15, "kernel-shap": 15, "lime": 15, "lime-of-tokens": 30, "vit-cx": 15}
+
+
+@pytest.mark.parametrize("passes", [5, 17])  # at 5 the budget ends the clustering, at 17 the distance
+def test_vit_cx_by_its_formula(make_vit, passes):
+    """Each step by hand: layer norm, enlarging, complete linkage over all pairs, noise, impact, share of each mask."""
+    vit = make_vit(patch_size=8, image_size=16).double()
+    norm = vit.vit.get_submodule("layers" if hasattr(vit.vit, "layers") else "encoder.layer")[-1].layernorm_before
+    norm.weight.data.normal_(generator=torch.Generator().manual_seed(1))  # of both signs
+    image = torch.randn(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        tokens = vit(image, output_hidden_states=True).hidden_states[-2][0]
+        centred = tokens - tokens.mean(1, keepdim=True)
+        scaled = centred / (centred.square().mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+        second = ((torch.arange(16.0).double() + 0.5) / 8 - 0.5).clamp(0, 1)
+        along = torch.stack([1 - second, second])  # what each of two patches gives to each of 16 pixels
+        masks = [along.T @ channel.view(2, 2) @ along for channel in scaled[1:].T]
+        masks = [(mask - mask.min()) / (mask.max() - mask.min()) for mask in masks]
+
+        def apart(pair):
+            cosines = [
+                (masks[i] * masks[j]).sum() / masks[i].norm() / masks[j].norm() for i in pair[0] for j in pair[1]
+            ]
+            return 1 - float(min(cosines))
+
+        groups = [[number] for number in range(len(masks))]
+        while True:
+            nearest = min(combinations(groups, 2), key=apart)
+            if apart(nearest) > 0.1 and len(groups) <= (3 * passes - 1) // 2:
+                break
+            rest = [group for group in groups if group not in nearest]
+            groups = sorted([*rest, nearest[0] + nearest[1]], key=min)
+        assert len(groups) < len(masks)
+        summed = [sum(masks[number] for number in group) for group in groups]
+        summed = [(mask - mask.min()) / (mask.max() - mask.min()) for mask in summed]
+        noise = 0.1 * torch.randn(len(groups), 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+        def probability(pixels):
+            return vit(pixels).logits.softmax(1)[0, 1]
+
+        impacts = [
+            probability(image * mask + z * (1 - mask)) - probability(image + z * (1 - mask)) + probability(image)
+            for mask, z in zip(summed, noise, strict=True)
+        ]
+        expected = sum(impact * mask for impact, mask in zip(impacts, summed, strict=True)) / sum(summed)
+    found = many_passes.rows()[f"vit-cx@{passes}"](vit)(image, torch.tensor([1]))
+    assert_close(found, expected.expand(1, 3, -1, -1), atol=1e-9, rtol=0)
+
+
 def test_agreement_with_random_masks(capsys):
-    """The relevance of a sum over patches has the order of its values: 1; and the other sign: -1."""
+    """The relevance of a sum over patches has the order of its values: 1; the other sign: -1. All sets are of 98."""
+    assert (random_masks.removed_sets((14, 14)).sum((2, 3)) == 98).all()
     weights = torch.randn(14, 14, generator=torch.Generator().manual_seed(0))
 
     def forward(pixels):
