@@ -1,12 +1,12 @@
 """What a map costs beside how faithful it is, of the methods of an evaluation: one point each.
 
     python -m benchmarks.cost FOLDER --model MODEL --output FILE.png [--metric srg] [--removal mean] [--rounds 7]
-    python -m benchmarks.cost FOLDER --passes --output FILE.png [--metric srg] [--removal mean]
+    python -m benchmarks.cost FOLDER --passes --output FILE.png [--removal mean]
 
 FOLDER is one of results, as `captum-gmar evaluate` and `benchmarks.rivals` write it, of which summary.csv is read. The
 cost of a method on one image is measured here, each time between two of the model's own passes forward: the median of
 the ratios. FILE.csv beside the picture holds the numbers. With `--passes` the cost is the budget in a method's name,
-one line joins the budgets of a method, and nothing is measured.
+one line joins the budgets of a method, one panel has SRG and one insertion minus deletion, and nothing is measured.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
@@ -36,6 +37,7 @@ from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization._style import BLUE, GREEN, GREY, VERMILION
 
 FREE = 1.0  # the cost that controls are drawn at
+BUDGETED = {"srg": "SRG", "srg-probability": "insertion − deletion"}  # what is drawn over passes
 
 
 class Point(NamedTuple):
@@ -108,39 +110,43 @@ def _draw_point(panel: Axes, number: int, point: Point) -> None:
     panel.annotate(str(number), (cost, point.value), (4, 2), textcoords="offset points", fontsize="x-small")
 
 
-def draw_budgets(means: Mapping[str, tuple[float, ...]], metric: str, removal: str) -> Figure:
-    """Passes to the right, on a logarithmic axis; what is measured upwards: a line, with its name, for each method."""
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    panel = figure.subplots()
-    lines = {name: sorted(points) for name, points in _by_method(means).items()}
-    others = (colormaps["tab10"](place) for place in (1, 2, 3, 4, 5, 6, 8, 9))  # neither blue nor grey
-    for name, points in lines.items():
-        is_ours = name == "token-evidence"
-        colour = BLUE if is_ours else GREY if name.endswith(" map") or name in CONTROLS else next(others)
-        width, size = (3, 7) if is_ours else (1.2, 4)
-        panel.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=width, markersize=size, label=name)
-    low, high = panel.get_ylim()
-    for line in panel.get_lines():
-        name, passes = line.get_label(), line.get_xdata()[-1]
-        same_end = {other: points[-1][1] for other, points in lines.items() if points[-1][0] == passes}
-        at = (passes, _apart(same_end, (high - low) / 24)[name])
-        weight = "bold" if name == "token-evidence" else "normal"
-        panel.annotate(
-            name, at, (6, 0), textcoords="offset points", va="center", color=line.get_color(), weight=weight, size=8
-        )
-    panel.set(xscale="log", xlabel="passes for a map", ylabel=f"{metric}, removal: {removal}")
-    ticks = sorted({_passes(name) for name in means})
-    panel.set_xlim(ticks[0] * 0.8, ticks[-1] * 5)  # room for the names
-    panel.set_xticks(ticks, map(str, ticks))
-    panel.minorticks_off()
-    panel.grid(alpha=0.3)
+def draw_budgets(means: Mapping[str, Mapping[str, tuple[float, ...]]], removal: str) -> Figure:
+    """Passes to the right, on a logarithmic axis; a panel for each quantity, upwards; a line for each method."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    panels: Any = figure.subplots(1, len(means), squeeze=False)
+    for panel, (title, of_methods) in zip(panels[0], means.items(), strict=True):
+        _draw_lines(panel, _by_method(of_methods))
+        panel.set(xscale="log", xlabel="passes for a map", title=f"{title}, removal: {removal}")
+        ticks = sorted({_passes(name) for name in of_methods})
+        panel.set_xlim(ticks[0] * 0.8, ticks[-1] * 6)  # room for the names
+        panel.set_xticks(ticks, map(str, ticks))
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
     return figure
 
 
+def _draw_lines(panel: Axes, lines: Mapping[str, list[tuple[int, float]]]) -> None:
+    """Draw a line of each method, with its name at the end."""
+    others = (colormaps["tab10"](place) for place in (1, 2, 3, 4, 5, 6, 8, 9))  # neither blue nor grey
+    for name, points in sorted(lines.items()):
+        width, size, colour = (3, 7, BLUE) if name == "token-evidence" else (1.2, 4, next(others))
+        panel.plot(*zip(*sorted(points), strict=True), "o-", color=colour, linewidth=width, markersize=size, label=name)
+    low, high = panel.get_ylim()
+    for line in panel.get_lines():
+        name, passes = line.get_label(), line.get_xdata()[-1]
+        same_end = {other: max(points)[1] for other, points in lines.items() if max(points)[0] == passes}
+        at = (passes, _apart(same_end, (high - low) / 24)[name])
+        options = {"weight": "bold" if name == "token-evidence" else "normal", "size": 8, "color": line.get_color()}
+        text = panel.annotate(name, at, (6, 0), textcoords="offset points", va="center", **options)
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
 def _by_method(means: Mapping[str, tuple[float, ...]]) -> dict[str, list[tuple[int, float]]]:
-    """Return the budgets and means of each method."""
+    """Return the budgets and means of each method; of controls and of names that tell no budget, none."""
     methods: dict[str, list[tuple[int, float]]] = {}
     for name, (mean, *_) in means.items():
+        if name in MANY_PASSES or name.endswith(" map") or name in CONTROLS:
+            continue
         methods.setdefault(name.partition("@")[0], []).append((_passes(name), mean))
     return methods
 
@@ -188,14 +194,16 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--passes", action="store_true", help="take costs from the names, and measure none")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
     arguments = parser.parse_args(given)
+    names = list(BUDGETED) if arguments.passes else [arguments.metric]
     try:
-        means = read_means(arguments.folder, arguments.metric, arguments.removal)
+        found = {name: read_means(arguments.folder, name, arguments.removal) for name in names}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if arguments.passes:
-        budgeted = {name: mean for name, mean in means.items() if name not in MANY_PASSES}  # whose names tell no cost
-        save(draw_budgets(budgeted, arguments.metric, arguments.removal), arguments.output)
+        titled = {BUDGETED[name]: means for name, means in found.items()}
+        save(draw_budgets(titled, arguments.removal), arguments.output)
         return
+    means = found[arguments.metric]
     with model_folder() as built_in:
         model = load_classifier(arguments.model or built_in, device=torch.device("cpu")).model
     points = to_points(means, measure_costs(model, list(means), arguments.rounds))
