@@ -25,6 +25,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
+from benchmarks import many_passes
 from benchmarks.leads import read_rows
 from benchmarks.plots import save
 from benchmarks.rivals import MANY_PASSES, OF_LOG_ODDS, rivals
@@ -127,9 +128,10 @@ def draw_budgets(means: Mapping[str, Mapping[str, tuple[float, ...]]], removal: 
 
 def _draw_lines(panel: Axes, lines: Mapping[str, list[tuple[int, float]]]) -> None:
     """Draw a line of each method, with its name at the end."""
-    others = (colormaps["tab10"](place) for place in (1, 2, 3, 4, 5, 6, 8, 9))  # neither blue nor grey
+    others = sorted({name.partition("@")[0] for name in many_passes.rows() if "@" in name} - {"token-evidence"})
+    places = dict(zip(others, (1, 2, 3, 4, 9, 5, 6, 8), strict=True))  # neither blue nor grey
     for name, points in sorted(lines.items()):
-        width, size, colour = (3, 7, BLUE) if name == "token-evidence" else (1.2, 4, next(others))
+        width, size, colour = (3, 7, BLUE) if name == "token-evidence" else (1.2, 4, colormaps["tab10"](places[name]))
         panel.plot(*zip(*sorted(points), strict=True), "o-", color=colour, linewidth=width, markersize=size, label=name)
     low, high = panel.get_ylim()
     for line in panel.get_lines():
