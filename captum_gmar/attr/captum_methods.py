@@ -6,6 +6,7 @@ the order of our methods, know the patches, and return detached attributions of 
 
 from collections.abc import Callable
 from copy import copy
+from inspect import signature
 from typing import Any, ClassVar, NoReturn, cast
 
 import captum.attr
@@ -185,6 +186,12 @@ class PatchAblation(_Perturbing, captum.attr.FeatureAblation):
     def _defaults(self, pixels: Tensor) -> dict[str, Any]:
         grid = patch_grid(self.model, *pixels.shape[-2:])
         return {"feature_mask": _patch_indices(grid, pixels)}
+
+    def _attribute_pixels(self, pixels: Tensor, **options: Any) -> Any:
+        unknown = options.keys() - signature(captum.attr.FeatureAblation.attribute).parameters.keys()
+        if unknown:  # which Captum would leave out
+            raise TypeError(f"options must be those of captum.attr.FeatureAblation, but got {', '.join(unknown)}.")
+        return super()._attribute_pixels(pixels, **options)
 
 
 def _patch_indices(grid: PatchGrid, pixels: Tensor) -> Tensor:

@@ -264,6 +264,11 @@ def test_errors(method, vit, images):
             method(vit).attribute_future(images, 3)
 
 
+def test_fault_an_option_that_captum_would_leave_out(vit, images):
+    with pytest.raises(TypeError, match=r"options must be those of captum.attr.FeatureAblation, but got passes"):
+        PatchAblation(vit).attribute(images, 3, passes=5)
+
+
 def test_grad_cam_of_a_model_that_runs_twice(vit, images):
     def twice(pixels):
         return vit(pixels).logits + vit(pixels.flip(-1)).logits
