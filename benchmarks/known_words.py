@@ -206,10 +206,11 @@ def ask(model: Any, processor: Any, scene: Scene, question: SceneQuestion) -> As
 
 
 def is_right(asked: Asked) -> bool:
-    """Whether the model answers so itself."""
-    options = {"do_sample": False, "max_new_tokens": len(asked.answer)}
-    given = asked.model.generate(input_ids=asked.prompt, pixel_values=asked.pixel_values, **options)
-    return torch.equal(given[0, asked.prompt.shape[1] :], asked.answer)
+    """Whether the model answers so itself, word by word."""
+    ids = torch.cat([asked.prompt, asked.answer[None, :-1]], 1)
+    with torch.no_grad():
+        logits = asked.model(input_ids=ids, pixel_values=asked.pixel_values).logits[0, -len(asked.answer) :]
+    return torch.equal(logits.argmax(1), asked.answer)
 
 
 def draw_asked(model: Any, processor: Any, scenes: int) -> Iterator[tuple[Scene, SceneQuestion, Asked]]:

@@ -51,8 +51,10 @@ def test_every_image_gets_a_page_of_its_answer(run, work, answering_model):
     assert f"photo.png\n  answer     a cat\n  page       out/photo-answer-{MARK}.html\n" in result.out
     told = content(work / "out" / f"photo-answer-{MARK}.html")
     model, processor = load_answering(answering_model)
-    explained = AnswerEvidence(model, processor).attribute("what?", "a cat", images=Image.open(work / "photo.png"))
+    given = {"images": Image.open(work / "photo.png"), "with_gains": True}
+    explained = AnswerEvidence(model, processor).attribute("what?", "a cat", **given)
     assert told["words"] == ["a", "cat"]
+    assert told["gains"] == pytest.approx(explained.words().gains.tolist(), rel=1e-2)
     expected = explained.words().picture_relevance().flatten(1)
     torch.testing.assert_close(torch.tensor(told["pictures"][0]["relevance"]), expected, rtol=1e-3, atol=1e-6)
 

@@ -89,6 +89,7 @@ def attribution():
         prompt_length=5,
         pictures=(PictureTokens(torch.arange(4).view(2, 2)),),
         prompt_tokens=("", "", "", "", "</script> what?"),
+        gains=torch.tensor([0.5, -1.25, 2.0, 1.5]),
     )
 
 
@@ -109,7 +110,8 @@ def test_words_show_their_maps_and_patches_their_words(page, tmp_path):
     assert told["hovered"] == [[speaking, 0.85], [speaking, 0], [speaking, 0], [against, 0.425]]
     assert told["hoveredText"].replace("\u00a0", " ") == (
         "“star”, probability 73.1 %: of its evidence, 75 % is in the picture, 0 % in the prompt and 25 % in the answer "
-        "before it. Of these words, “<b>a” holds most, 25 %."
+        "before it. Against the mean colour, the picture added −1.25 to its log-odds. Of these words, “<b>a” "
+        "holds most, 25 %."
     )
     assert told["prompt"] == ["</script> what?"]
     assert told["tints"] == [[0], [pytest.approx(0.85 * 0.25 / 0.9, abs=1e-3), 0, 0]]
