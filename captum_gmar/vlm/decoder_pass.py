@@ -155,9 +155,11 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
                 lists[name] = module
         lists = {name: layers for name, layers in lists.items() if len(layers) == number}
     if not lists:
+        name = type(model).__name__
+        advice = " Load a recogniser with a decoder, or use Captum's IntegratedGradients." if "CTC" in name else ""
         raise ValueError(
             f"model must be one of transformers that generates text, with its decoder's layers in a list, but got "
-            f"{type(model).__name__}."
+            f"{name}.{advice}"
         )
     return list(lists.values())[-1]  # GIT's vision tower comes before its decoder
 

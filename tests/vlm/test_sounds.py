@@ -200,8 +200,10 @@ def test_a_model_without_decoder_is_refused():
     config = transformers.Wav2Vec2Config(
         **sizes, conv_dim=(8,), conv_stride=(5,), conv_kernel=(10,), num_conv_pos_embedding_groups=2
     )
-    with pytest.raises(ValueError, match="model must be one of transformers that generates text"):
+    with pytest.raises(ValueError, match=r"that generates text.* got Wav2Vec2ForCTC\. Load a recogniser"):
         AnswerEvidence(transformers.Wav2Vec2ForCTC(config))
+    with pytest.raises(ValueError, match=r"that generates text.* got Wav2Vec2ForSequenceClassification\.$"):
+        AnswerEvidence(transformers.Wav2Vec2ForSequenceClassification(config))
 
 
 def test_the_trained_recogniser_is_explained_by_the_formula(shared):
