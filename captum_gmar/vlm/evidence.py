@@ -42,7 +42,8 @@ class AnswerEvidence:
     Limitations: the vision tower mixes information across the picture before the decoder reads an image token, and
     prompt tokens contain earlier ones. Nothing is assigned to a row's content before attention.
 
-    The arguments follow Captum's ``LLMAttribution``: inputs, and the answer as target.
+    The arguments follow Captum's ``LLMAttribution``: inputs, and the answer as target. Related methods are Saliency-R1
+    (arXiv 2604.04500), DEX-AR (2603.06302) and TAM (2506.23270).
 
     Args:
         model: Model of transformers that generates text: LLaVA, Qwen-VL, InternVL, SmolVLM, PaliGemma, Gemma 3,
