@@ -74,6 +74,12 @@ class MethodEntry(NamedTuple):
 class _Methods(dict[str, MethodEntry]):
     """Methods by name. ``NAME@K`` stands for NAME with a budget of K passes, and is not among the keys."""
 
+    def __contains__(self, name: object) -> bool:
+        try:
+            return bool(self[str(name)])
+        except (KeyError, ValueError):
+            return False
+
     def __missing__(self, name: str) -> MethodEntry:
         base, at, passes = name.partition("@")
         if not at or base not in self or not (passes.isascii() and passes.isdigit()):

@@ -38,6 +38,5 @@ def cite_methods(methods: Iterable[str], caption: str) -> str:
         known = [papers[number] for number in papers_of(method) if number in papers] if method in METHODS else []
         entries |= known
         cited.append(f"{method} \\cite{{{','.join(key for key, _ in known)}}}" if known else method)
-    escaped = FOR_LATEX.sub(r"\\\1", caption).replace("@", " at ")  # which begins an entry
-    lines = [f"Caption: Heatmaps of {', '.join(cited)}. {escaped}", *entries.values()]
-    return "\n\n".join(lines) + "\n"
+    line = f"Caption: Heatmaps of {', '.join(cited)}. " + FOR_LATEX.sub(r"\\\1", caption)
+    return "\n\n".join([line.replace("@", " at "), *entries.values()]) + "\n"  # which begins an entry

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from captum_gmar import GMARAttribution, TokenEvidence, get_method
 from captum_gmar.attr.budget import make_cells, propose_map, removed_patches, smooth_covariance
+from captum_gmar.attr.catalogue import METHODS
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.metrics import Blur, Mean
 
@@ -249,3 +250,5 @@ def test_names(vit, images):
             get_method(wrong, vit)
     with pytest.raises(ValueError, match="passes must be a whole number above zero, but got 0"):
         get_method("token-evidence@0", vit)
+    assert "token-evidence@5" in METHODS
+    assert all(name not in METHODS for name in ("token-evidence@0", "token-evidence@x", "gmar-l1@5", "nothing@5"))

@@ -28,3 +28,9 @@ def test_every_entry_once_and_whole():
     assert "random map" in caption
     assert caption.endswith("100 \\% of a\\_b at c \\& more.")
     assert text.count("@") == 2
+
+
+def test_a_budget_has_the_papers_of_its_method():
+    text = cite_methods(["token-evidence@5"], "")
+    assert text == cite_methods(["token-evidence"], "").replace("token-evidence", "token-evidence at 5", 1)
+    assert "\\cite{" in text.split("\n\n")[0]
