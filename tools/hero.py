@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from captum_gmar import get_method
 from captum_gmar.classifier import Classifier, load_classifier
 from captum_gmar.visualization import overlay_attribution
+from captum_gmar.visualization._style import percent_text
 
-METHODS = {"token-evidence": "token evidence for", "gmar-l1": "GMAR for"}
-HEIGHT, LINE, GAP = 240, 26, 10  # pixels
+METHODS = {"token-evidence": "token evidence", "gmar-l1": "GMAR"}
+HEIGHT, LINE, GAP, LETTERS = 240, 34, 10, 26  # pixels; letters can be read on a phone
 HERE = Path(__file__).resolve().parents[1] / "docs" / "hero"
 
 
@@ -28,12 +29,10 @@ def draw_row(classifier: Classifier, path: Path) -> list[tuple[Image.Image, str]
         shares = classifier.model(pixels).logits.softmax(-1)[0]
     target = int(shares.argmax())
     name = classifier.labels[target].split(",")[0]
-    row = [(photo, f"{name}, {shares[target]:.0%}")]
+    row = [(photo, f"{name}, {percent_text(float(shares[target]))}")]
     for method, text in METHODS.items():
         relevance = get_method(method, classifier.model).relevance(pixels, target)[0]
-        row.append(
-            (overlay_attribution(relevance, photo, crop=classifier.frame(photo).crop, smooth=True), f"{text} {name}")
-        )
+        row.append((overlay_attribution(relevance, photo, crop=classifier.frame(photo).crop, smooth=True), text))
     return [(image.resize((round(image.width * HEIGHT / image.height), HEIGHT)), text) for image, text in row]
 
 
@@ -41,7 +40,9 @@ def compose(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
     """Return all rows in one picture; the ground is transparent and letters are grey, for light and for dark pages."""
     width = max(sum(image.width + GAP for image, _ in row) for row in rows) - GAP
     page = Image.new("RGBA", (width, len(rows) * (HEIGHT + LINE + GAP) - GAP), (0, 0, 0, 0))
-    pen, font = ImageDraw.Draw(page), ImageFont.truetype(findfont("DejaVu Sans"), 17)
+    pen, font = ImageDraw.Draw(page), ImageFont.truetype(findfont("DejaVu Sans"), LETTERS)
+    room = min(image.width / font.getlength(text) for row in rows for image, text in row)
+    font = font.font_variant(size=LETTERS * min(1, room))
     for number, row in enumerate(rows):
         left, top = 0, number * (HEIGHT + LINE + GAP)
         for image, text in row:

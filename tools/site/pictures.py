@@ -148,8 +148,8 @@ def _two_classes(facts: list[Fact], shown: DemoScene) -> Figure:
     chosen = {fact.entry.name: fact for fact in facts if fact.entry.name in ("token-evidence", "gmar++", "rollout")}
     figure, _ = visualize_comparison(
         {name: list(_in_unit(fact)) for name, fact in chosen.items()},
-        [shown.image] * 2,
-        title=f"above {shown.names[0]}, below {shown.names[1]}",
+        shown.image,
+        rows=shown.names,
         label={name: fact.entry.label for name, fact in chosen.items()},
         use_pyplot=False,
     )
