@@ -38,7 +38,7 @@ LEGEND_POINTS = 46  # the height of three lines, and a gap
 CAPTION_LETTERS = PAIRS.panel + 0.25, PAIRS.text_size
 
 REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 1.5}
-NOTE = f"Every map has its own scale, from zero, or from its least where it is nowhere small. Of signed maps {SIGNS}."
+NOTE = f"Each map has its own scale. In signed maps, {SIGNS}."
 
 
 class Cost(NamedTuple):
@@ -171,12 +171,10 @@ def _share_scale(panels: Sequence[Axes], is_probability: bool) -> None:
 
 def _caption(result: MethodResult) -> str:
     """Return how faithful a map is, what it costs, and what it does not say."""
-    inserted, deleted, difference = (number_text(area, ".3f") for area in result.areas)
-    lines = [f"insertion {inserted}, deletion {deleted}", f"difference {difference}"]
+    inserted, deleted, _ = (number_text(area, ".3f") for area in result.areas)
+    lines = [f"insertion {inserted}, deletion {deleted}"]
     if result.cost is not None:
         lines.append(f"{time_text(result.cost)} ms, {result.cost.ratio:.1f} × a forward pass")
-        if result.cost.forward_passes is not None:
-            lines.append(f"passes: {result.cost.forward_passes} forward, {result.cost.backward_passes} backward")
     if result.name in METHODS:
         lines.append(METHODS[result.name].caveat)
     return wrap("\n".join(lines), *CAPTION_LETTERS)
