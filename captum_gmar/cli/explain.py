@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_gmar.attr.catalogue import CAPTUMS, EXPLAINED, GMAR, METHODS, RECOMMENDED
-from captum_gmar.cli.explain_settings import TASKS, ImageSettings, PromptSettings, Task
+from captum_gmar.cli.explain_settings import TASKS, ImageSettings, Task
 from captum_gmar.cli.matplotlib_settings import default_drawing
 from captum_gmar.cli.options import (
     TOKEN_FORMS,
@@ -244,5 +244,4 @@ def _explain_others(
     from captum_gmar.cli.sources import open_for_task
 
     source = open_for_task(name, arguments.model, arguments.device)
-    what = "page" if isinstance(settings, PromptSettings) else "picture"
-    return explain_inputs(lambda path: EXPLAIN[name](source, path, settings), pictures, what)
+    return explain_inputs(lambda path: EXPLAIN[name](source, path, settings), pictures)

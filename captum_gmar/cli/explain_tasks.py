@@ -17,7 +17,7 @@ from captum_gmar.classifier.photo_frame import PhotoView
 from captum_gmar.classifier.recordings import FRAME, load_sound, load_video
 from captum_gmar.cli.explain_settings import PromptSettings, TaskSettings
 from captum_gmar.cli.image_report import claim, most_likely_lines, seen_lines, seen_sound_lines, share_text
-from captum_gmar.cli.paths import FILMS, PictureFile
+from captum_gmar.cli.paths import PictureFile
 from captum_gmar.cli.terminal import print_text, report
 from captum_gmar.files.images import read_image
 from captum_gmar.files.names import readable_name
@@ -36,10 +36,8 @@ Explained: TypeAlias = tuple[list[str], Save]
 """The printed lines of an input, and the function that writes its picture."""
 
 
-def explain_inputs(
-    explain: Callable[[Path], Explained], pictures: Mapping[Path, PictureFile], what: str = "picture"
-) -> tuple[int, int]:
-    """Explain each input and write its picture, or what it is; return how many were explained and how many failed."""
+def explain_inputs(explain: Callable[[Path], Explained], pictures: Mapping[Path, PictureFile]) -> tuple[int, int]:
+    """Explain each input and write its file; return how many were explained and how many failed."""
     failed = 0
     for path, picture in pictures.items():
         try:
@@ -53,7 +51,7 @@ def explain_inputs(
             failed += 1
             report(f"{readable_name(path)}: {error}")
         else:
-            print_text("\n".join([readable_name(path), *lines, f"  {what:<9}  {readable_name(picture.path)}"]))
+            print_text("\n".join([readable_name(path), *lines, f"  {picture.kind:<9}  {readable_name(picture.path)}"]))
     return len(pictures) - failed, failed
 
 
@@ -102,7 +100,7 @@ def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -
         lines.append(f"  seen       {count} of {clip.frame_count} frames, evenly apart")
 
     def save(picture: PictureFile) -> None:
-        if picture.path.suffix[1:].lower() in FILMS:
+        if picture.kind == "film":
             moments = [f"{number * clip.seconds:.1f} of {count * clip.seconds:.1f} s" for number in range(count)]
             film = compose_film(100 * relevance, frames, [what] * len(relevance), moments=moments, crop=crop)
             save_film(film, picture.path, clip.seconds, picture.note)
@@ -172,7 +170,7 @@ def _explain_answer(
         lines += seen_sound_lines(heard, len(heard.samples) / heard.sampling_rate)
 
     def save(file: PictureFile) -> None:
-        if picture is not None and file.path.suffix[1:].lower() in FILMS:
+        if picture is not None and file.kind == "film":
             words = attribution.words()
             said = [" ".join(words.tokens[: count + 1]) for count in range(len(words.tokens))]
             film = compose_film(100 * words.picture_relevance().float(), picture, said, moments=words.tokens)

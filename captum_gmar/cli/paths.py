@@ -99,6 +99,12 @@ class PictureFile(NamedTuple):
     path: Path
     note: str
 
+    @property
+    def kind(self) -> str:
+        """Kind of the file, by the end of its name."""
+        suffix = self.path.suffix[1:].lower()
+        return "film" if suffix in FILMS else "page" if suffix in PAGES else "picture"
+
 
 def plan_pictures(
     images: Sequence[Path], output: str | None, mark: str, settings: Mapping[str, Any], formats: Sequence[str] = FORMATS

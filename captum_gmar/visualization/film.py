@@ -22,6 +22,7 @@ from captum_gmar.visualization._heatmap import (
     tint,
 )
 from captum_gmar.visualization._panels import value_labels
+from captum_gmar.visualization._style import SIGNS
 
 SIDE, LINE_HEIGHT, PAD, LETTERS = 480, 24, 10, 17  # pixels: the least longer side of the photo, and its texts
 MOST_LINES = 3  # of a caption, of which the last are shown
@@ -91,6 +92,8 @@ def compose_film(
         _draw_bar(page, pen, heat, head + height + PAD, font)
         moment = moments[number] if moments else f"{number + 1} of {len(photos)}"
         pen.text((width - PAD, head + height + PAD), moment, "black", font, anchor="ra")
+        if heat.is_signed:
+            pen.text((width - PAD, page.height - PAD), SIGNS, "black", font.font_variant(size=13), anchor="rs")
         frames.append(page)
     return frames
 

@@ -122,7 +122,8 @@ def test_what_cannot_be_asked_is_one_line(run, work, answering_model, arguments,
 
 def test_film_says_the_answer_word_by_word(run, work, answering_model):
     options = ("--model", answering_model, "--prompt", "what?", "--answer", "a cat", "--output", "film.gif")
-    assert run("photo.png", *options).status == 0
+    result = run("photo.png", *options)
+    assert (result.status, result.out.splitlines()[-1]) == (0, "  film       film.gif")
     with Image.open(work / "film.gif") as film:
         assert (film.n_frames, film.info["duration"]) == (2, 700)
         assert max(film.size) >= 480
