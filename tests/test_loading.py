@@ -106,10 +106,16 @@ def test_bitsandbytes_8_bits(tmp_path):
     assert_explained_as(model, with_weights(model, dense), tolerance=0.02)
 
 
-def test_torchao_weights():
+@pytest.mark.parametrize("bits", [4, 8])
+def test_torchao_weights(bits):
     quantization = pytest.importorskip("torchao.quantization")
     model = make_model()
-    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+    if bits == 8:
+        config = quantization.Int8WeightOnlyConfig()
+    else:
+        group = quantization.PerGroup(32)
+        config = quantization.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=group)
+    quantization.quantize_(model, config)
 
     def dense(module):
         return module.weight.dequantize() if isinstance(module, nn.Linear) else None

@@ -100,7 +100,7 @@ class KnownGrids:
     def grid_of(self, tokens: int) -> Shape | None:
         """Return the grid of a number of tokens, or None."""
         candidates = (_merge_grid(shape, times) for times in range(7) for shape in reversed(self.shapes))
-        return next((shape for shapes in candidates for shape in shapes if prod(shape) == tokens), None)
+        return next((shape for shapes in candidates for shape in shapes if prod(shape) == tokens > 0), None)
 
 
 def _merge_grid(shape: Shape, times: int) -> list[Shape]:

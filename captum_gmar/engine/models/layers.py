@@ -18,7 +18,7 @@ from captum_gmar.engine.models.patch_grid import check_not_traced, is_patch_embe
 LISTS = (nn.ModuleList, nn.Sequential)
 ATTENTION_NAMES = re.compile("attn|attention|qkv|query|q_proj|to_q", re.IGNORECASE)
 # Modules of these names read several layers, so no layer can be skipped.
-READERS = ("decode", "neck", "segmentation", "upernet")
+READERS = ("decode", "neck", "segmentation", "upernet", "mask_head")
 # Lists of these names are not part of the image's path to the classifier.
 OTHER_LISTS = re.compile("text|pooler|predictor|head", re.IGNORECASE)
 

@@ -58,7 +58,9 @@ class Positions:
         self.examples = examples
         self.grids = grids
         info = ModelInfo(model)
-        self.prefixes = sorted({0, *info.tokens(PREFIX_PARAMETERS)})
+        named = info.tokens(PREFIX_PARAMETERS)
+        queries = getattr(config_of(model), "num_queries", 0)  # in EoMT before all other tokens of the last layers
+        self.prefixes = sorted({0, *named, *(queries + prefix for prefix in named)})
         self.behind = padded + max(info.tokens(QUERY_PARAMETERS), default=0)
         self.ordering = next((module for module, _ in info.modules if hasattr(type(module), "reroll")), None)
         attends_jointly = "joint_space_time"

@@ -173,6 +173,24 @@ def make_sam3():
     return segment_anything("Sam3Tracker", vision, patch_size=8)
 
 
+def make_sam3_of_words():
+    """Segment Anything 3 with words, all of which detect objects and read the image's tokens."""
+    config = make_sam3().config.vision_config
+    tokens = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    layers = {**tokens, "num_layers": 2, "dropout": 0.0}
+    words = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 8}
+    return transformers.Sam3Model(
+        transformers.Sam3Config(
+            vision_config=config,
+            text_config={**tokens, **words, "projection_dim": 16, "num_hidden_layers": 2},
+            geometry_encoder_config={**layers, "roi_size": 3},
+            detr_encoder_config=layers,
+            detr_decoder_config={**layers, "num_queries": 5},
+            mask_decoder_config={"hidden_size": 16, "num_upsampling_stages": 2, "num_attention_heads": 2},
+        )
+    )
+
+
 def make_depth_anything():
     encoder = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 64, "patch_size": 16}
     stages = {"out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
@@ -253,6 +271,41 @@ def test_segment_anything(make, name, sides, output):
         return getattr(model(pixel_values=pixels, input_points=points), output)[:, 0, :1].flatten(1).mean(1)
 
     assert_value_times_gradient(model, score, image, [(side, 0) for side in sides])
+
+
+@pytest.mark.parametrize("output", ["pred_masks", "pred_logits", "presence_logits"])
+def test_segment_anything_by_words(output):
+    """As above, of the first query's mask, its score, and the score that the image has such an object at all."""
+    if not hasattr(transformers, "Sam3Model"):
+        pytest.skip("this transformers has no such model")
+    torch.manual_seed(0)
+    model, image = make_sam3_of_words().eval().double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    words = {"input_ids": torch.tensor([[1, 5, 6, 2]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+
+    def score(pixels):
+        return getattr(model(pixel_values=pixels, **words), output)[:, :1].flatten(1).mean(1)
+
+    assert_value_times_gradient(model, score, image, [(8, 0)])
+
+
+@pytest.mark.parametrize("output", ["masks_queries_logits", "class_queries_logits"])
+@pytest.mark.parametrize("name", ["Eomt", "EomtDinov3"])
+def test_segmenters_whose_queries_join_the_patches(name, output, monkeypatch):
+    """Value times gradient of a query's mask or classes, of layers without queries and with them before all tokens."""
+    if not hasattr(transformers, f"{name}ForUniversalSegmentation"):
+        pytest.skip("this transformers has no such model")
+    kind = getattr(transformers, f"{name}ForUniversalSegmentation")
+    monkeypatch.setattr(f"{kind.__module__}.requires_backends", lambda *names: None)  # the loss alone needs scipy
+    sizes = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+    queries = {"num_queries": 5, "num_blocks": 2, "num_upscale_blocks": 1, "num_register_tokens": 2}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**sizes, **queries, intermediate_size=48, num_labels=3)
+    model, image = kind(config).eval().double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+
+    def score(pixels):
+        return getattr(model(pixels), output)[:, 2].flatten(1)[:, :10].mean(1)
+
+    assert_value_times_gradient(model, score, image, [(4, 3), (4, 8)])
 
 
 @pytest.mark.parametrize("make", [make_depth_anything, make_dpt])
