@@ -1,7 +1,8 @@
-"""Draws the first picture of ``docs/results`` and writes the table below it: ``python -m tools.results_chart``.
+"""Draws the first picture of ``docs/results`` and writes the tables of all methods: ``python -m tools.results_chart``.
 
-Both show the insertion minus deletion of every method, removal by blur, with intervals: the recommended method first,
-the others by their means on photos, or beside others on scenes, and the random map last.
+The picture and the first table show insertion minus deletion, removal by blur, with intervals. The other tables show
+the means of all removals and metrics. The recommended method is first, the others follow by their means on photos, and
+the random map is last.
 """
 
 import re
@@ -13,16 +14,21 @@ from matplotlib.figure import Figure
 
 from benchmarks.leads import read_rows
 from captum_gmar.attr.catalogue import RECOMMENDED
+from captum_gmar.evaluation.catalogue import REMOVALS
 from captum_gmar.files.writing import TEXT_AS_TEXT
 from captum_gmar.metrics.controls import CONTROLS
 from captum_gmar.visualization._style import BLUE, GREY, VERMILION
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PANELS = {  # the folders of each panel; a method of two folders is taken from the first
-    "DeiT-tiny,\n300 photos": ("later-deit-tiny", "more-deit-tiny", "deit-tiny"),
+    "DeiT-tiny,\n300 photos": ("later-deit-tiny", "more-deit-tiny", "log-odds-deit-tiny", "deit-tiny"),
     "built-in model,\n80 scenes": ("later-built-in", "log-odds-built-in", "built-in"),
     "DINOv2-small,\n24 photos": ("dinov2-small",),
 }
+MAIN = "insertion-deletion", "blur"  # metric and removal
+COLUMNS = {("insertion-deletion", removal): removal for removal in REMOVALS}
+COLUMNS |= {("relevance-mass", ""): "relevance in the object", ("pointing-game", ""): "pointing game"}
+COLUMNS |= {("average-drop", ""): "average drop ↓", ("average-gain", ""): "average gain ↑"}
 LAST = "random map"
 
 
@@ -34,12 +40,12 @@ class Interval(NamedTuple):
     high: float
 
 
-def read_means(folders: tuple[str, ...]) -> dict[str, Interval]:
-    """Return the insertion minus deletion of each method, removal by blur."""
+def read_means(title: str, column: tuple[str, str] = MAIN) -> dict[str, Interval]:
+    """Return the mean of each method in a panel, for a metric and a removal."""
     found: dict[str, Interval] = {}
-    for folder in folders:
+    for folder in PANELS[title]:
         for row in read_rows(RESULTS / folder / "summary.csv"):
-            if (row["metric"], row["removal"]) == ("insertion-deletion", "blur"):
+            if (row["metric"], row["removal"]) == column:
                 found.setdefault(row["method"], Interval(*(float(row[name]) for name in Interval._fields)))
     return found
 
@@ -51,23 +57,29 @@ def order(photos: dict[str, Interval]) -> list[str]:
 
 def read_panels() -> tuple[dict[str, dict[str, Interval]], list[str]]:
     """Return the means of each panel, and the names of all methods in their order."""
-    panels = {title: read_means(folders) for title, folders in PANELS.items()}
-    *names, last = order(next(iter(panels.values())))
-    for means in panels.values():  # a method without photos precedes the first that is worse beside it
-        for name in sorted(means.keys() - {*names, last}, key=means.__getitem__, reverse=True):
-            others = (place for place, other in enumerate(names) if means.get(other, means[name]) < means[name])
-            names.insert(next((place for place in others if place), len(names)), name)
-    return panels, [*names, last]
+    panels = {title: read_means(title) for title in PANELS}
+    return panels, order(next(iter(panels.values())))
 
 
-def table() -> str:
-    """Return the same numbers as Markdown."""
+def tables() -> list[str]:
+    """Return the table of all panels, and those of photos and of scenes, as Markdown."""
     panels, names = read_panels()
-    lines = [["method", *(title.replace("\n", " ") for title in panels)], ["---"] * (1 + len(panels))]
+    heads = [title.replace("\n", " ") for title in panels]
+    return [
+        _markdown(heads, list(panels.values()), names, "{:.3f} [{:.3f}, {:.3f}]"),
+        *(
+            _markdown([*COLUMNS.values()], [read_means(title, column) for column in COLUMNS], order(means), "{:.3f}")
+            for title, means in list(panels.items())[:2]
+        ),
+    ]
+
+
+def _markdown(heads: list[str], columns: list[dict[str, Interval]], names: list[str], form: str) -> str:
+    lines = [["method", *heads], ["---"] * (1 + len(heads))]
     for name in names:
-        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*means[name]) if name in means else "–" for means in panels.values()]
+        cells = [form.format(*means[name]).replace("-", "−") if name in means else "–" for means in columns]
         mark = "**" if name == RECOMMENDED else "*" if name in CONTROLS else ""
-        lines.append([f"{mark}{name}{mark}", *(cell.replace("-", "−") for cell in cells)])
+        lines.append([f"{mark}{name}{mark}", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -96,12 +108,15 @@ def draw() -> Figure:
 
 
 def main() -> None:
-    """Write both."""
+    """Write all."""
     with rc_context(TEXT_AS_TEXT | {"svg.hashsalt": ""}):  # the same numbers make the same file
         draw().savefig(RESULTS / "methods.svg", transparent=True, metadata={"Date": None})
-    page = RESULTS / "README.md"
+    page, made = RESULTS / "README.md", iter(tables())
     written = re.sub(
-        r"(?<=tools.results_chart -->\n).*?(?=<!-- end -->)", f"{table()}\n", page.read_text("utf-8"), flags=re.S
+        r"(tools.results_chart -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{next(made)}\n{found[2]}",
+        page.read_text("utf-8"),
+        flags=re.DOTALL,
     )
     page.write_text(written, encoding="utf-8")
 

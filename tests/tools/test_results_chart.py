@@ -1,4 +1,4 @@
-"""The chart of all methods and the table below it are those of the tables of results."""
+"""The tables of the page of results are those of the files of results."""
 
 import pytest
 
@@ -6,7 +6,7 @@ pytest.importorskip("tools.results_chart", reason="the tools are not installed; 
 
 from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
 from captum_gmar.metrics.controls import CONTROLS
-from tools.results_chart import LAST, RESULTS, Interval, order, table
+from tools.results_chart import LAST, RESULTS, Interval, order, tables
 
 
 def test_the_recommended_method_is_first_and_the_random_map_last():
@@ -16,8 +16,8 @@ def test_the_recommended_method_is_first_and_the_random_map_last():
     assert order(means) == [RECOMMENDED, "b", "a", LAST]
 
 
-def test_the_page_holds_the_table_and_every_method():
+def test_the_page_holds_the_tables_and_every_method():
     text = (RESULTS / "README.md").read_text(encoding="utf-8")
-    assert table() in text
-    named = {line.split("|")[1].strip(" *") for line in table().splitlines()[2:]}
+    assert all(made in text for made in tables())
+    named = {line.split("|")[1].strip(" *") for line in tables()[0].splitlines()[2:]}
     assert {*METHODS} - {"feature-ablation"} | {*CONTROLS} <= named
