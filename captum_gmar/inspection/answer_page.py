@@ -114,34 +114,38 @@ def _answer_words(attribution: AnswerAttribution, words: AnswerAttribution) -> d
 
 def _sum_spans(relevance: Tensor, spans: Sequence[slice]) -> list[list[float]]:
     """Return the sums of relevance (W, tokens) over spans of tokens, in three significant digits."""
-    sums = torch.stack([relevance[:, span].sum(1) for span in spans], 1).double().cpu()
-    return [round_values(row, 3) for row in sums.numpy()]
+    return _round_maps(torch.stack([relevance[:, span].sum(1) for span in spans], 1), 3)
 
 
 def _word_maps(words: AnswerAttribution, number: int, image: Pixels) -> dict[str, Any]:
-    """Return a picture as the page takes it: its file, its size in pixels, and each word's relevance of its patches."""
-    relevance = words.picture_relevance(number).double().cpu().numpy()
-    if relevance.ndim > 3:
+    """Return a picture as the page takes it: its file, its size in pixels, and each word's maps of its patches."""
+    relevance, focus = words.picture_relevance(number), words.focus(number)
+    if relevance.dim() > 3:
         raise ValueError("attribution must be of pictures or a sound, but got a video. Pass it to visualize_video.")
     photo = shrink(photo_of(image))
     size = {"width": photo.width, "height": photo.height, "rows": relevance.shape[1], "columns": relevance.shape[2]}
-    return {"source": image_data(photo), **size, "relevance": [round_values(word, 4) for word in relevance]}
+    return {"source": image_data(photo), **size, "relevance": _round_maps(relevance, 4), "focus": _round_maps(focus, 3)}
+
+
+def _round_maps(maps: Tensor, digits: int) -> list[list[float]]:
+    return [round_values(word, digits) for word in maps.double().cpu().numpy()]
 
 
 def _sound_picture(words: AnswerAttribution) -> dict[str, Any]:
-    """Return the sound as the page takes a picture, with each word's relevance of its tokens and its times."""
+    """Return the sound as the page takes a picture, with each word's maps of its tokens and its times."""
     sound, (tokens, *_) = words.sound, words.pictures or ()
     assert sound is not None
     assert isinstance(tokens, PictureTokens)
     assert tokens.seconds is not None
-    relevance = words.picture_relevance()[:, 0].double().cpu().numpy()
+    relevance, focus = words.picture_relevance()[:, 0], words.focus()[:, 0]
     columns = min(relevance.shape[1], max(1, round(len(sound.samples) / sound.sampling_rate / tokens.seconds)))
     picture = ImageOps.invert(grey_picture(spectrogram(sound)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
     size = {"width": WIDTH, "height": HEIGHT, "rows": 1, "columns": columns}
     return {
         **{"source": image_data(picture), **size, "seconds": tokens.seconds, "audio": wave_data(sound)},
-        "relevance": [round_values(word[:columns], 4) for word in relevance],
-        "times": [round_values(times, 4) for times in words.times().cpu().numpy()],
+        "relevance": _round_maps(relevance[:, :columns], 4),
+        "focus": _round_maps(focus[:, :columns], 3),
+        "times": _round_maps(words.times(), 4),
     }
 
 

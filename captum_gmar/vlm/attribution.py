@@ -98,8 +98,8 @@ class AnswerAttribution:
     def focus(self, picture: int = 0) -> Tensor:
         """Return where in a picture, video or sound each word comes from, with the shape of :meth:`picture_relevance`.
 
-        Values are at least 0, and each word's sum is 1. They are :func:`focus_attention` of evidence and of attention ×
-        value norm, and do not show what speaks against a word.
+        Values are at least 0, and each word's sum is 1; it is 0 for a word that reads nothing of it. They are
+        :func:`focus_attention` of evidence and of attention × value norm, and do not show what speaks against a word.
         """
         relevance = self.picture_relevance(picture)
         assert self.pictures is not None
@@ -169,10 +169,10 @@ def focus_attention(relevance: Tensor, attended: Tensor) -> Tensor:
         f_{wj} \propto a_{wj} \left( \frac{r^+_{wj}}{\sum_k r^+_{wk}} + \frac{1}{T} \right), \qquad
         a_{wj} = \sum_l \sum_h A_{l,h,ij} \, \lVert v_{l,h,j} \rVert
     """
-    positive = relevance.clamp(min=0)
-    shares = positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(positive.dtype).tiny)
+    positive, least = relevance.clamp(min=0), torch.finfo(relevance.dtype).tiny
+    shares = positive / positive.sum(1, keepdim=True).clamp(min=least)
     focus = attended * (shares + 1 / shares.shape[1])
-    return focus / focus.sum(1, keepdim=True)
+    return focus / focus.sum(1, keepdim=True).clamp(min=least)
 
 
 def normalize_evidence(evidence: RowEvidence) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:

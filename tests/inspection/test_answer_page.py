@@ -90,6 +90,7 @@ def attribution():
         pictures=(PictureTokens(torch.arange(4).view(2, 2)),),
         prompt_tokens=("", "", "", "", "</script> what?"),
         gains=torch.tensor([0.5, -1.25, 2.0, 1.5]),
+        attended=torch.ones(4, 7),
     )
 
 
@@ -207,6 +208,12 @@ tell.text = document.getElementById("told").textContent;
 tell.fills = [...document.querySelectorAll("rect:not(.span)")].map(rect => Number(rect.getAttribute("fill-opacity")));
 document.querySelectorAll("rect")[3].dispatchEvent(new Event("click"));
 tell.place = document.getElementById("told").textContent;
+document.querySelector("[data-word='1']").click();
+document.getElementById("focus").click();
+tell.focus = [...document.querySelectorAll("rect:not(.span)")].map(rect => Number(rect.getAttribute("fill-opacity")));
+document.querySelectorAll("rect")[3].dispatchEvent(new Event("click"));
+tell.focusText = document.getElementById("told").textContent;
+tell.scale = [...document.querySelectorAll(".scale span")].map(each => each.textContent.replace("\u00a0", " "));
 tell.audio = document.querySelector("audio").src.slice(0, 20);
 document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.stringify(tell)))) + "@</pre>";
 </script>
@@ -216,12 +223,13 @@ document.body.innerHTML = "<pre>@" + btoa(unescape(encodeURIComponent(JSON.strin
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium, and finds none")
 def test_words_of_a_sound_have_their_times(tmp_path):
     relevance = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0, 0.5, 0.5, 0, 0]])
+    attended = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0, 1, 3, 0, 0]])
     sound = Sound(np.sin(np.arange(6400) / 5).astype(np.float32), 16_000, 0.4, 16_000)
     tokens = PictureTokens(torch.arange(6)[None], True, seconds=0.1)  # the last two are padding
     attribution = AnswerAttribution(
         **{"tokens": ("one", " two"), "relevance": torch.zeros(2, 3), "encoded_relevance": relevance},
         **{"scores": torch.ones(2), "totals": torch.ones(2), "prompt_length": 2, "pictures": (tokens,), "sound": sound},
-        attended=relevance,
+        attended=attended,
     )
     told = told_by(AnswerPage(attribution).html.replace("</html>", SOUND_DRIVER + "</html>"), tmp_path)
     assert told["span"] == [480, 480]  # of 960 pixels
@@ -229,6 +237,10 @@ def test_words_of_a_sound_have_their_times(tmp_path):
     assert "of its evidence, 100\u00a0% is in the sound, 0\u00a0% in the prompt" in told["text"]
     assert told["fills"] == [0, 0, 0.85, 0.85]
     assert told["place"].startswith("Second 0.30: 50\u00a0% of the evidence of “two”")
+    assert told["focus"][:2] == [0, 0]  # both have half of the evidence
+    assert told["focus"][2:] == pytest.approx([0.85 / 3, 0.85], abs=1e-3)
+    assert told["scale"] == ["0 %", "75 %"]
+    assert told["focusText"].startswith("Second 0.30: 75\u00a0% of the focus of “two”")
     assert told["audio"] == "data:audio/wav;base6"
     with pytest.raises(ValueError, match=r"images must be the 0 of the attribution, but got 1"):
         AnswerPage(attribution, np.zeros((2, 2)))

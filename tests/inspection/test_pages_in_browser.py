@@ -48,7 +48,9 @@ def long_answer():
     relevance[torch.arange(200), torch.arange(200) % 4] = 1
     shares = relevance, None, torch.ones(200), torch.ones(200)
     pictures = (PictureTokens(torch.arange(4).view(2, 2)),)
-    return AnswerPage(AnswerAttribution(tuple(f" w{n}" for n in range(200)), *shares, 4, pictures), GREY)
+    return AnswerPage(
+        AnswerAttribution(tuple(f" w{n}" for n in range(200)), *shares, 4, pictures, attended=relevance), GREY
+    )
 
 
 @contextmanager
