@@ -126,3 +126,21 @@ def save_recogniser(folder):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|notimestamps|>"]})
     extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     tf.WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
+
+
+def save_audio_language_model(folder):
+    """Write a tiny Qwen2-Audio that reads a second of sound, with its processor of letters."""
+    torch.manual_seed(0)
+    text = tf.Qwen2Config(**TEXT | {"max_position_embeddings": 512}).to_dict()
+    audio = AUDIO | {"max_source_positions": 50}
+    config = tf.Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=SOUND_TOKEN)
+    model = tf.Qwen2AudioForConditionalGeneration(config)
+    model.generation_config.eos_token_id = 98
+    model.eval().save_pretrained(folder)
+    letters = {letter: number for number, letter in enumerate([*map(chr, range(33, 122)), "Ġ"])}
+    tokenizer = tf.Qwen2Tokenizer(
+        vocab=letters, merges=[], **dict.fromkeys(("unk_token", "eos_token", "pad_token"), "!")
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]})
+    extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    tf.Qwen2AudioProcessor(extractor, tokenizer).save_pretrained(folder)

@@ -30,7 +30,7 @@ class VisionTask(Enum):
     SEGMENTATION = "segments images"
     VIDEO = "classifies videos"
     SOUND = "classifies sounds"
-    SPEECH = "writes down speech"
+    SPEECH = "generates text from sounds"
 
 
 # The endings of transformers' class names for a task, and the class that loads them.
@@ -57,13 +57,21 @@ def find_task(name: str | Path, patience: float | None = None) -> VisionTask:
     architectures = getattr(config, "architectures", None) or ()
     if not isinstance(architectures, list | tuple) or not all(isinstance(saved, str) for saved in architectures):
         raise ValueError(f"{name}: architectures of config.json must be a list of names, but got {architectures!r}.")
-    if type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING:
+    if _speech_loader(config) is not None:
         return VisionTask.SPEECH
     for saved in architectures:
         for ending, (task, _) in SAVED_FOR.items():
             if saved.endswith(ending):
                 return task
     return VisionTask.CLASSIFICATION
+
+
+def _speech_loader(config: Any) -> Any:
+    """Return the class that loads a model that generates text from sounds, or None for other models."""
+    if type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING:
+        return transformers.AutoModelForSpeechSeq2Seq
+    is_qwen = hasattr(config, "audio_config") and type(config) in transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    return transformers.AutoModelForSeq2SeqLM if is_qwen else None
 
 
 def load_for_task(
@@ -113,10 +121,13 @@ def load_answering(
 
 def _read_answering(name: str, local_files_only: bool) -> tuple[Any, Any, dict[str, Any]]:
     config = read_config(name, local_files_only)
-    is_of_speech = type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
-    if not is_of_speech and type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise ValueError(f"{name} must answer about pictures, but is of type {config.model_type!r}. Pass another.")
-    loader = transformers.AutoModelForSpeechSeq2Seq if is_of_speech else transformers.AutoModelForImageTextToText
+    loader = _speech_loader(config)
+    if loader is None and type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        loader = transformers.AutoModelForImageTextToText
+    if loader is None:
+        raise ValueError(
+            f"{name} must answer about pictures or sounds, but is of type {config.model_type!r}. Pass another."
+        )
     options = {"config": config, "dtype": "auto", "ignore_mismatched_sizes": False}
     return read_parts(
         name, local_files_only, transformers.AutoProcessor.from_pretrained, loader, "processor", **options

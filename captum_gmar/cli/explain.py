@@ -43,8 +43,9 @@ config says which of these it is.
 With --prompt it asks a vision-language model, and writes an HTML page for each
 image: every word of the answer with the patches that support it. Without an
 image and a model it asks the built-in model about a scene, for example
---prompt "what is in the picture?". For a speech recogniser and WAV files, the
-page has every word with the sounds that support it.
+--prompt "what is in the picture?". For WAV files and a speech recogniser, or an
+audio language model with or without --prompt, the page has every word with the
+sounds that support it.
 """
 
 CLASSLESS = tuple(name for name, entry in METHODS.items() if not entry.reads_class)
@@ -99,8 +100,8 @@ it for one method
 """
 
 PROMPT = """\
-ask a vision-language model about each image, and write a page of what supports every word; only with IMAGE, --model,
---answer, --contrast, --output and --device
+ask a vision-language model about each image, or an audio language model about each sound, and write a page of what
+supports every word; only with IMAGE, --model, --answer, --contrast, --output and --device
 """
 
 TEXT = """\
@@ -198,14 +199,14 @@ def run(arguments: argparse.Namespace) -> tuple[int, int]:
 def _find_task(arguments: argparse.Namespace) -> str:
     """Return the name of the task, whose options are checked."""
     name, words = "CLASSIFICATION", "classifies images"
-    if arguments.prompt is not None:
-        name = "PROMPT"
-    elif arguments.model and not arguments.text:
+    if arguments.model and not arguments.text:
         from captum_gmar.classifier.vision_task import find_task
         from captum_gmar.cli.sources import HUB_SECONDS
 
         task = find_task(arguments.model, HUB_SECONDS)
         name, words = task.name, task.value
+    if arguments.prompt is not None and name != "SPEECH":
+        name = "PROMPT"
     TASKS[name].check(arguments, words)
     return name
 

@@ -206,7 +206,7 @@ TASKS = {
     "SEGMENTATION": Task(("methods", "target", "mask", "point"), TaskSettings),
     "VIDEO": Task(_OF_CLASSES, TaskSettings, "video", FORMATS + FILMS),
     "SOUND": Task(_OF_CLASSES, TaskSettings, "sound"),
-    "SPEECH": Task(("answer", "contrast"), PromptSettings, "sound", PAGES),
+    "SPEECH": Task(("prompt", "answer", "contrast"), PromptSettings, "sound", PAGES),
     "PROMPT": Task(("prompt", "answer", "contrast"), PromptSettings, formats=PAGES + FILMS),
 }
 OPTIONS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.takes))

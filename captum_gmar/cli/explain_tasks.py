@@ -157,11 +157,11 @@ def _picture_texts(path: Path, what: str, unit: str = "place") -> dict[str, Any]
 
 
 def _explain_answer(
-    source: tuple[AnswerEvidence, Callable[[Path], Image.Image]], path: Path, settings: PromptSettings
+    source: tuple[AnswerEvidence, Callable[[Path], Image.Image] | None], path: Path, settings: PromptSettings
 ) -> Explained:
-    """Ask the model about an image, or a sound where there is no prompt, and explain every word."""
+    """Ask the model about an image, or a sound where it reads no images, and explain every word."""
     evidence, read = source
-    picture, sound = (read(path), None) if settings.prompt else (None, path)
+    picture, sound = (read(path), None) if read else (None, path)
     with quiet():
         attribution = evidence.attribute(*settings, images=picture, sound=sound, with_gains=True)
     answer, contrast, heard = "".join(attribution.tokens).strip(), attribution.contrast, attribution.sound

@@ -59,7 +59,7 @@ def open_for_task(task: str, model: str | None, device: str) -> Any:
     """Load the model of this name for a task, by the name of that.
 
     Of a model that answers, or of the built-in one, return its evidence, and the function that reads the image of a
-    path.
+    path, or None for a model of sounds.
     """
     from captum_gmar.vlm.evidence import AnswerEvidence
 
@@ -67,7 +67,8 @@ def open_for_task(task: str, model: str | None, device: str) -> Any:
     if task not in ("PROMPT", "SPEECH"):
         return load_for_task(str(model), VisionTask[task], device=place, patience=HUB_SECONDS)
     if model is not None:
-        return AnswerEvidence(*load_answering(model, device=place, patience=HUB_SECONDS)), read_image
+        evidence = AnswerEvidence(*load_answering(model, device=place, patience=HUB_SECONDS))
+        return evidence, read_image if task == "PROMPT" else None
     with quiet():
         answering, processor = demo.load_answering_model(), demo.load_answering_processor()
     scene = demo.load_scene(ASKED_SEED, objects=2).image

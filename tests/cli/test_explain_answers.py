@@ -16,7 +16,7 @@ if not HAS_TRANSFORMERS_5:
 
 from answering import save_answering_model
 from PIL import Image
-from speech_models import save_recogniser
+from speech_models import save_audio_language_model, save_recogniser
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.classifier.vision_task import load_answering
@@ -169,6 +169,23 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
     assert "broken.wav cannot be read as a WAV file" in result.err
 
 
+def test_an_audio_language_model_is_asked_about_a_sound(run, work, sound, tmp_path):
+    save_audio_language_model(tmp_path)
+    result = run("speech.wav", "--model", tmp_path, "--prompt", "who", "--answer", "a cat", "--output", "out/")
+    assert (result.status, result.err) == (0, "")
+    told = content(work / "out" / "speech-answer-who-a-cat.html")
+    evidence = AnswerEvidence(*load_answering(tmp_path))
+    words = evidence.attribute("who", sound=sound, target="a cat").words()
+    (picture,) = told["pictures"]
+    assert (told["words"], picture["columns"]) == (["a", "cat"], 25)
+    assert "who" in told["prompt"]
+    torch.testing.assert_close(
+        torch.tensor(picture["relevance"]), words.picture_relevance()[:, 0], rtol=1e-3, atol=1e-6
+    )
+    assert run("speech.wav", "--model", tmp_path, "--output", "own/").status == 0
+    assert written(work / "own") == ["speech-answer.html"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -177,10 +194,9 @@ def test_the_model_writes_down_what_it_hears(run, work, sound, recogniser):
         (["--methods", "rollout"], "--methods cannot be combined with a model of speech: it explains every word"),
         (["--answer", "b", "--output", "page.png"], "--output must end in one of .html"),
         (["--answer", ""], "target must be text of at least one token"),
-        (["--prompt", "what?"], "model must take pictures"),
+        (["--prompt", "what?"], "inputs must be an empty prompt for WhisperForConditionalGeneration"),
     ],
 )
 def test_what_cannot_be_heard_is_one_line(run, work, sound, recogniser, arguments, message):
-    file = "photo.png" if "--prompt" in arguments else "speech.wav"
-    assert run(file, "--model", recogniser, *arguments).is_error(message)
+    assert run("speech.wav", "--model", recogniser, *arguments).is_error(message)
     assert not list(work.rglob("*.html"))
