@@ -34,7 +34,6 @@ STEPS = 7  # in which frames are shown or hidden
 BLOCK = 5  # frames of 20 ms that are hidden together
 BORDERS = (0.02, 0.05, 0.1)  # seconds
 ORDERED_WORDS = (1, 2, 4, 7)  # of a sentence's eight, for the order of frames
-UNORDERED = ("attention rollout", "Grad-CAM", "smooth random map", "uniform map")  # to save time
 ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))  # (layer, head) of tiny.en
 
 
@@ -244,8 +243,7 @@ def measure(folder: Path, sentences: int, noise: float | None) -> str:
             values[name, f"time, {kind}"] += in_time(heard, relevance).tolist()
             values[name, f"peak, {kind}"] += is_peak(heard, relevance).tolist()
             _extend(values, name, within_borders(heard, word_spans(relevance[:, : heard.frames], FRAME) * FRAME))
-            if name not in UNORDERED:
-                values[name, f"order, {kind}"] += order(heard, relevance, ORDERED_WORDS).tolist()
+            values[name, f"order, {kind}"] += order(heard, relevance, ORDERED_WORDS).tolist()
         for name, choose in WARPED.items():
             _extend(values, name, within_borders(heard, warped_times(heard, choose(record(heard)))))
     return tables(values)
