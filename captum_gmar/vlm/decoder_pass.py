@@ -64,12 +64,15 @@ def explain_last_rows(model: nn.Module, arguments: Mapping[str, Any], words: int
 
 
 def explain_rows(
-    model: Any, layers: nn.ModuleList, arguments: Mapping[str, Any], rows: Tensor, score: Score
+    model: Any, layers: nn.ModuleList, run: Callable[[], Tensor], rows: Tensor, score: Score
 ) -> RowEvidence:
-    """Compute the same for a model that returns embeddings, with word w at row w of (W,); words may share a row."""
+    """Compute the same for a run that returns hidden states or embeddings of all tokens, with word w at row w of (W,).
+
+    Words may share a row.
+    """
     with torch.inference_mode(False), torch.enable_grad(), force_eager(), _capturable_attention(model):
         capture = _RowCapture(len(rows), len(layers), rows)
-        scores = score(_run_to_rows(model, layers, capture, lambda: model(**arguments).embeddings))
+        scores = score(_run_to_rows(model, layers, capture, run))
         outputs = [attention.output for attention in capture.attention]
         sums = torch.zeros(2, len(rows), capture.length, dtype=scores.dtype, device=scores.device)
         turns = (rows[:, None] == rows).tril(-1).sum(1)  # words that share a row take turns

@@ -257,22 +257,23 @@ def _florence_layout(prompt: PicturePrompt) -> list[PictureTokens]:
     return [PictureTokens(positions.view(rows, columns), True)]
 
 
-def _udop_layout(prompt: PicturePrompt) -> list[QueriedPicture]:
-    """Return the layout of UDOP's encoder, where a word holds the patch at the centre of its box, if it has a box.
+def _page_layout(prompt: PicturePrompt) -> list[QueriedPicture]:
+    """Return the layout of UDOP's encoder or LayoutLMv3, where a word holds the patch at the centre of its box.
 
-    Patches of no word come after the words. Words without a box hold no patch.
+    UDOP's patches of no word come after the words. LayoutLMv3's, whose boxes are in thousandths, are all there, after
+    one token of the whole picture. Words without a box hold no patch.
     """
-    side = prompt.config.image_size // prompt.config.patch_size
-    boxes = prompt.arguments["bbox"][0]
-    columns, rows = ((boxes[:, :2] + boxes[:, 2:]) / 2 * side).long().clip(0, side - 1).mT
-    means = boxes.double().mean(1)
-    has_box = (means != 0) & (means != 1)
-    is_free = torch.ones(side * side, dtype=torch.bool).index_fill(0, (rows * side + columns).cpu(), False)
-    rest = is_free.nonzero().flatten()
-    positions = torch.cat([has_box.nonzero().flatten().cpu(), len(boxes) + torch.arange(len(rest))])
-    patches = torch.cat([(rows * side + columns)[has_box].cpu(), rest])
-    weights = torch.nn.functional.one_hot(patches, side * side).float()
-    return [QueriedPicture(positions, weights.view(-1, side, side), is_encoded=True)]
+    config, boxes, is_udop = prompt.config, prompt.arguments["bbox"][0], prompt.config.model_type == "udop"
+    side = (config.image_size if is_udop else config.input_size) // config.patch_size
+    boxes = boxes if is_udop else boxes / 1000
+    columns, rows = ((boxes[:, :2] + boxes[:, 2:]) / 2 * side).long().clip(0, side - 1).mT.cpu()
+    words, means = rows * side + columns, boxes.double().mean(1)
+    has_box = ((means != 0) & (means != 1)).cpu()
+    rest = torch.arange(side * side)
+    rest = rest[~torch.isin(rest, words)] if is_udop else rest
+    positions = torch.cat([has_box.nonzero().flatten(), len(boxes) + (not is_udop) + torch.arange(len(rest))])
+    weights = torch.nn.functional.one_hot(torch.cat([words[has_box], rest]), side * side).float()
+    return [QueriedPicture(positions, weights.view(-1, side, side), is_encoded=is_udop)]
 
 
 def _encoder_layout(prompt: PicturePrompt) -> list[PictureTokens]:
@@ -310,5 +311,5 @@ LAYOUTS: dict[str, TokenLayout] = {
     "vision-encoder-decoder": _encoder_layout,
     "florence2": _florence_layout,
     "git": _git_layout,
-    "udop": _udop_layout,
+    **dict.fromkeys(("udop", "layoutlmv3"), _page_layout),
 }

@@ -99,7 +99,8 @@ class RetrievalEvidence:
             queries, tokens = (self.model(**inputs).embeddings[0] for inputs in (words, arguments))
         similarities = queries @ tokens.mT  # (W, S)
         evidence = explain_rows(
-            self.model, self.layers, arguments, similarities.argmax(1), lambda found: (found * queries).sum(-1)
+            *(self.model, self.layers, lambda: self.model(**arguments).embeddings, similarities.argmax(1)),
+            lambda found: (found * queries).sum(-1),
         )
         relevance, _, scores, totals = normalize_evidence(evidence)
         pictures = picture_tokens(PicturePrompt(self.model.vlm, arguments, len(tokens)))
