@@ -3,11 +3,11 @@
     python -m benchmarks.suppressors [--scenes 100] [--methods NAME ...]
 
 A scene has a mark whose red is the class, +1/2 or -1/2, plus a level that is drawn anew. The level alone is shown
-elsewhere: by a second mark, or, as in XAI-TRIS (Clark et al. 2023), by a smooth background that goes on below the
-mark. Those patches, the suppressor, are independent of the class by construction. How often the model is right without
-their level tells how much it uses them: a second mark much, a background hardly. A small model is trained for each
-kind. For every method the table has the share of absolute relevance on the mark, the suppressor and the rest, and the
-correlation over scenes of the relevance of the suppressor with what its level does to the log-odds.
+elsewhere: by a second mark, or by the whole background, as light that also falls on the mark; in XAI-TRIS (Clark et
+al. 2023) such a background varies from place to place. Those patches, the suppressor, are independent of the class by
+construction. How often the model is right without their level tells how much it uses them. A small model is trained
+for each kind. For every method the table has the share of absolute relevance on the mark, the suppressor and the rest,
+and the correlation over scenes of the relevance of the suppressor with what its level does to the log-odds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ KINDS = ("mark", "background")  # what shows the level
 GRID, PATCH, SIDE = 8, 4, 2  # patches of an image and pixels of a patch along an axis, patches of a mark
 SIGNAL = 0.5  # red of the class; the level is from -1 to 1
 GRAIN = 0.1
-COARSE = 3  # random values of a smooth background along an axis
+COARSE = 3  # random values of a smooth background along an axis, where a mark shows the level
 STEPS, BATCH, RATE = 400, 64, 3e-3
 TRAINED, MEASURED = 0, 1  # seeds
 METHODS = (
@@ -56,7 +56,7 @@ def draw(kind: str, count: int, generator: torch.Generator) -> Scenes:
     level = (2 * torch.rand(count, 1, 1, generator=generator) - 1).expand(-1, GRID, GRID)
     mark, other = _places(count, generator)
     if kind == "background":
-        level, other = field[:, 0], ~mark
+        field, other = level[:, None].expand(-1, 3, -1, -1), ~mark
     red = level + SIGNAL * (2 * labels - 1)[:, None, None]
     values = _paint(field, mark, red, 1)
     neutral = _paint(field, mark, torch.zeros_like(red), 1)
