@@ -11,6 +11,11 @@ STYLE = """
 #table td, #table th { overflow-wrap: normal; word-break: normal; }
 #table { overflow-x: auto; }
 .stale img { opacity: .3; }
+#maps label, #measured label, #patch label, #photo label { position: static; }
+@media (max-width: 640px) {
+    :is(#maps, #measured) :is(button, .image-container, .image-frame) { overflow-x: auto; justify-content: flex-start; }
+    :is(#maps, #measured) img { width: 60rem; max-width: none; margin: 0; }
+}
 """
 NOTHING_YET = (
     "Drop a photo, or take the scene. Then choose a class and press Explain. Each method draws a map of the patches "
