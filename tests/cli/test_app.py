@@ -83,7 +83,7 @@ def test_maps_are_those_of_the_methods_and_a_sentence_tells_them(small):
     row, column = np.unravel_index(map.argmax(), map.shape)
     speaking = map[map > 0].sum() / np.abs(map).sum()
     assert plain.sentence == (
-        f"{name}, {100 * share:.3g} %. By attention-evidence, {100 * speaking:.0f} % of what the patches hold speaks "
+        f"{name}, {100 * share:.3g} %. By attention-evidence, {100 * speaking:.0f} % of the patches' evidence is "
         f"for it; the strongest patch is in row {row + 1}, column {column + 1}."
     )
     assert rather.sentence.startswith(f"{name} rather than {other}, ")

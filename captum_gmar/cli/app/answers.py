@@ -223,9 +223,7 @@ def _sentence(title: str, share: float | None, name: str, relevance: Tensor) -> 
     """Return what a map says of a class in words."""
     row, column = divmod(int(relevance.argmax()), relevance.shape[1])
     speaking, against = (float((sign * relevance).clamp(0).sum()) for sign in (1, -1))
-    signs = (
-        f"{percent_text(speaking / (speaking + against))} of what the patches hold speaks for it; " if against else ""
-    )
+    signs = f"{percent_text(speaking / (speaking + against))} of the patches' evidence is for it; " if against else ""
     likely = "" if share is None else f", {percent_text(share, '.3g')}"
     return f"{title}{likely}. By {name}, {signs}the strongest patch is in row {row + 1}, column {column + 1}."
 
