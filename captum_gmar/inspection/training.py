@@ -78,9 +78,9 @@ class TrainingMaps:
             OSError: if the file cannot be written. All other errors are those of the method.
         """
         check_model(model)
-        with _undisturbed(model):
+        with _undisturbed(model) as weight:
             method = self.method(model)
-            relevance = method.relevance(self.inputs.to(_first_weight(model)), self.target).float().cpu()
+            relevance = method.relevance(self.inputs.to(weight), self.target).float().cpu()
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
         low, high = (edge.view(-1, 1, 1, 1) for edge in self.inputs.flatten(1).aminmax(dim=1))
@@ -99,8 +99,6 @@ class TrainingMaps:
         draw = self._draw_in_turn
 
         class TrainerMaps(TrainerCallback):  # type: ignore[misc]
-            """Draws after each step whose turn it is."""
-
             def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **others: Any) -> None:
                 draw(model, state.global_step)
 
@@ -123,8 +121,6 @@ class TrainingMaps:
         draw = self._draw_in_turn
 
         class LightningMaps(Callback):  # type: ignore[misc]
-            """Draws after each step whose turn it is."""
-
             def on_train_start(self, trainer: Any, pl_module: nn.Module, *batch: Any) -> None:
                 draw(pl_module, trainer.global_step)
 
@@ -140,20 +136,15 @@ class TrainingMaps:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode within the block, and leave modes and random numbers as they were."""
-    device = _first_weight(model).device
-    modes = {module: module.training for module in model.modules()}
+def _undisturbed(model: nn.Module) -> Iterator[Tensor]:
+    """Yield a weight of floats with the model in evaluation mode, and leave modes and random numbers as they were."""
+    weight = next(weight for weight in model.parameters() if weight.is_floating_point())
+    device, modes = weight.device, {module: module.training for module in model.modules()}
     accelerators = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
         model.eval()
         try:
-            yield
+            yield weight
         finally:
             for module, mode in modes.items():
                 module.training = mode
-
-
-def _first_weight(model: nn.Module) -> Tensor:
-    """Return a weight of floats, which tells device and precision of the model."""
-    return next(weight for weight in model.parameters() if weight.is_floating_point())
