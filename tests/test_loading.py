@@ -5,6 +5,7 @@ Packages that are missing are skipped; ``docs/how-to/loading.md`` names the test
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,17 @@ def test_gptq_and_awq_kernels(method):
     assert relevance(method, make(TorchLinear)).shape == (2, 4, 4)
     with pytest.raises(RuntimeError, match=r"^MarlinLinear 'vit\S*' must pass a gradient, but its kernel has none"):
         relevance(method, make(MarlinLinear))
+
+
+def test_every_row_of_the_page_names_a_test():
+    tests = Path(__file__).parent
+    page = tests.parent / "docs" / "how-to" / "loading.md"
+    if not page.exists():
+        pytest.skip("the docs stand in a checkout")
+    last = [row.split("|")[-2] for row in page.read_text().splitlines() if row.startswith("| ") and "---" not in row]
+    names = [name for cell in last[1:] for name in re.findall("`(.+?)`", cell)]
+    assert len(names) > 20
+    assert all((tests / name).exists() if name.endswith(".py") else callable(globals()[name]) for name in names)
 
 
 def test_half_a_model():
