@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_gmar.attr.rules import RolloutSweep
 from captum_gmar.engine.kernels.reduction import Blocks, HeadSums, Reduction
 from captum_gmar.engine.plan import Explanation, Plan
-from captum_gmar.engine.rule import HeadRule, HeadSweep, Importance, Step
+from captum_gmar.engine.rule import FuseHeads, HeadRule, HeadSweep, Importance, Step
 
 
 class RelevanceFlow(NamedTuple):
@@ -40,6 +40,10 @@ class FollowedRule(HeadRule):
     def take(self, relevance: Tensor, read: Callable[[Reduction], HeadSums]) -> Step:
         """Keep the rule's step."""
         return self._keep(self.rule.take(relevance, read))
+
+    def take_fused(self, relevance: Tensor, read: Callable[[Reduction], HeadSums], fuse_heads: FuseHeads) -> Step:
+        """Keep the rule's step."""
+        return self._keep(self.rule.take_fused(relevance, read, fuse_heads))
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
         return self._keep(self.rule(relevance, layer))

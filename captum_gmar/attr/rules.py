@@ -22,6 +22,7 @@ from captum_gmar.engine.kernels.reduction import (
     sum_up,
 )
 from captum_gmar.engine.rule import (
+    FuseHeads,
     HeadRule,
     HeadSweep,
     Importance,
@@ -148,6 +149,13 @@ class GMARPlusPlusRule(HeadRule):
         shares = row_shares(relevance, fuse_rows(totals, weights), self.residual)
         rows = read(Reduction(shares, "positive")).rows
         return Step(fuse_rows(rows, weights, shares, self.residual), importance)
+
+    def take_fused(self, relevance: Tensor, read: Callable[[Reduction], HeadSums], fuse_heads: FuseHeads) -> Step:
+        """Read the heads' importance, then the rows of all heads together."""
+        importance = read(Reduction(norm="positive")).norms
+        parts = fuse_heads(head_weights(importance))
+        below = [normalised_row(relevance[examples], fused, self.residual) for examples, fused in parts]
+        return Step(torch.cat(below), importance)
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:  # the same, in less time over blocks
         importance = sum_up([head_norms("positive", block.gradient, block.spare) for block in layer])  # (N, H)

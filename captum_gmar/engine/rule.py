@@ -11,13 +11,15 @@ relevance, which begins at the start tokens, often CLS; w the weights of the hea
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from captum_gmar.engine.kernels.precision import row_products
 from captum_gmar.engine.kernels.reduction import Blocks, HeadSums, Reduction, read_blocks, sum_up
+
+FuseHeads: TypeAlias = Callable[[Tensor], Iterable[tuple[slice, Iterable[tuple[slice, Tensor]]]]]
 
 
 class Step(NamedTuple):
@@ -50,6 +52,10 @@ class HeadRule(Rule):
     def take(self, relevance: Tensor, read: Callable[[Reduction], HeadSums]) -> Step:
         """Return relevance (N, T) below a layer that answers reductions, by that above it."""
         return self.step(relevance, read(self.reduction(relevance)))
+
+    def take_fused(self, relevance: Tensor, read: Callable[[Reduction], HeadSums], fuse_heads: FuseHeads) -> Step:
+        """Take a large layer without the kernel, by Σ_h w_h (A ⊙ G)⁺ of some examples' rows (n, R, T) at a time."""
+        raise NotImplementedError
 
     def __call__(self, relevance: Tensor, layer: Blocks) -> Step:
         return self.take(relevance, partial(read_blocks, layer))

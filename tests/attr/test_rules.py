@@ -16,6 +16,7 @@ from captum_gmar.attr.rules import (
     LeGradRule,
     RolloutSweep,
 )
+from captum_gmar.engine.kernels.reduction import HeadSums
 from captum_gmar.engine.rule import head_weights
 
 # Two tokens, two heads.
@@ -131,6 +132,11 @@ def test_gmar_plus_plus_by_hand():
     step = GMARPlusPlusRule()(tensor([[0.5, 0.5]]), layer())
     assert_close(step.importance, tensor([[8.0, 3.0]]))
     assert_close(step.relevance, tensor([[0.5, 0.5]]))
+    # The same where the engine adds the heads.
+    heads = HeadSums(norms=tensor([[8.0, 3.0]]))
+    fused = (tensor([8 / 11, 3 / 11]).view(1, 2, 1, 1) * (ATTENTION * GRADIENT).clamp(min=0)).sum(1)
+    given = CLS, lambda reduction: heads, lambda weights: [(slice(0, 1), [(slice(0, 2), fused)])]
+    assert_close(GMARPlusPlusRule().take_fused(*given), GMARPlusPlusRule()(CLS, layer()))
     # With a gradient of ones the row of A itself is fused: 8/16 of each head.
     step = GMARPlusPlusRule(residual=0.5)(CLS, layer(gradient=torch.ones_like(GRADIENT)))
     assert_close(step.relevance, tensor([[(0.75 + 0.5) / 1.5, 0.25 / 1.5]]))

@@ -16,7 +16,7 @@ from captum_gmar.engine.checks import without_gradient_error
 from captum_gmar.engine.finite_checks import Flags, flag_each
 from captum_gmar.engine.hooks.autograd_graph import gradients
 from captum_gmar.engine.kernels.batched import readers
-from captum_gmar.engine.kernels.blocks import GradientBlocks, gradient_blocks
+from captum_gmar.engine.kernels.blocks import GradientBlocks, fused_positive, gradient_blocks, is_large
 from captum_gmar.engine.kernels.dispatch import read_layer
 from captum_gmar.engine.kernels.layer import LayerGradient, covers_all, slice_examples
 from captum_gmar.engine.kernels.precision import without_autocast
@@ -94,6 +94,10 @@ class BackwardPass:
             self._enter(number, layer.grad_output.device)
             self._look_at(number, layer.grad_output)
             if not isinstance(self.rule, HeadRule) or not self._reads_once(self.rule, layer):
+                if isinstance(self.rule, HeadRule) and is_large(layer):
+                    read, fused = partial(read_layer, layer), partial(fused_positive, layer)
+                    self._step(number, slice(None), self.rule.take_fused(self.relevance, read, fused))
+                    return None
                 for examples, blocks in gradient_blocks(layer):
                     self._step(number, examples, self.rule(self.relevance[examples], blocks))
                 return None

@@ -4,15 +4,17 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension, R query rows
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import cached_property
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from captum_gmar.engine.kernels.layer import (
+    CHANNELS_MORE,
     AttentionLayer,
     LayerGradient,
     flatten_heads,
@@ -29,8 +31,11 @@ from captum_gmar.engine.kernels.reduction import (
     product,
     read_blocks,
     sum_up,
+    wide_sum,
 )
 from captum_gmar.engine.kernels.workspace import Scratch, Workspace
+
+LARGE_ELEMENTS = 1 << 21  # of a head's matrix, from which a product by itself takes less time than a pass over it
 
 
 class RowBlock:
@@ -102,18 +107,23 @@ class AttentionBlocks:
 
     def attention(self, rows: slice) -> Tensor:
         """Compute A (n, H, R, T) of some query rows."""
-        scores, attention = self._matrix(0, rows), self.spare(0, rows)  # the same memory
-        torch.baddbmm(scores, slice_rows(self.query, rows), self.key.mT, beta=0, alpha=self.scale, out=scores)
+        attention = self.scores(rows)
         if self.mask is not None:
             mask = self.mask[:, :, rows]
             if mask.dtype == torch.bool:
                 attention.masked_fill_(~mask, -torch.inf)
             else:
                 attention += mask
-        torch.softmax(scores, -1, out=scores)
+        torch.softmax(attention, -1, out=attention)
         if self.mask is not None:  # fully masked queries attend to nothing, as in torch
             attention.masked_fill_(_is_nowhere(self.mask[:, :, rows]), 0)
         return attention
+
+    def scores(self, rows: slice) -> Tensor:
+        """Compute S (n, H, R, T) of some query rows, without a mask."""
+        scores = self._matrix(0, rows)
+        torch.baddbmm(scores, slice_rows(self.query, rows), self.key.mT, beta=0, alpha=self.scale, out=scores)
+        return self.spare(0, rows)
 
     def gradient(self, rows: slice) -> Tensor:
         """Refuse the call, as only layers in a backward pass have a gradient."""
@@ -203,6 +213,19 @@ class GradientBlocks(AttentionBlocks):
         torch.bmm(slice_rows(self.grad_output, rows), self.value.mT, out=self._matrix(1, rows))
         return self.spare(1, rows)
 
+    def positive_gradient(self, rows: slice) -> Tensor:
+        """Compute G⁺ (n, H, R, T) of some query rows, a head at a time: without a pass over G."""
+        heads = zip(slice_rows(self.grad_output, rows), self.value, self._matrix(1, rows), strict=True)
+        for grad_output, value, gradient in heads:
+            torch._addmm_activation(self.scratch.zeros, grad_output, value.mT, out=gradient)
+        return self.spare(1, rows)
+
+    def positive_product(self, rows: slice) -> Tensor:
+        """Compute exp(S) ⊙ G⁺ in one operation, the gradient of an ELU, of scores that are zero or less."""
+        gradient, scores = self.positive_gradient(rows), self.scores(rows)
+        torch.ops.aten.elu_backward.grad_input(gradient, 1, 1, 1, False, scores, grad_input=scores)
+        return scores
+
     def _gather(self, block: RowBlock) -> None:
         """Add the block's part of dQ, dK and dV. The gradient of the scores takes the place of the attention's."""
         grad_query, grad_key, grad_value = self.sums
@@ -250,10 +273,10 @@ def attention_blocks(layer: AttentionLayer) -> Iterator[tuple[slice, AttentionBl
         yield examples, AttentionBlocks(layer.part(examples), scratch)
 
 
-def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlocks]]:
-    """Yield as many examples at a time as a block holds; no gradient is gathered."""
+def gradient_blocks(layer: LayerGradient, matrices: int = 3) -> Iterator[tuple[slice, GradientBlocks]]:
+    """Yield as many examples at a time as a block of so many matrices holds; no gradient is gathered."""
     part = AttentionLayer(layer.query, layer.key, layer.mask, layer.scale)
-    scratch = Scratch(part, Workspace(), block_dtype(layer.query))
+    scratch = Scratch(part, Workspace(), block_dtype(layer.query), matrices)
     for examples in scratch.parts():
         value, grad_output = layer.value[examples], layer.grad_output[examples]
         blocks = GradientBlocks(
@@ -265,21 +288,67 @@ def gradient_blocks(layer: LayerGradient) -> Iterator[tuple[slice, GradientBlock
 
 def read_in_blocks(layer: LayerGradient, reduction: Reduction) -> HeadSums:
     """Compute any reduction of any layer, in blocks of query rows whose attention and gradient are computed again."""
-    is_positive = reduction._replace(row=None) == Reduction(matrix="positive")
-    if reduction.row is not None and is_positive and block_dtype(layer.query).itemsize < 4:
-        return _read_positive(layer, reduction.row)
-    parts = []
+    row, is_positive = reduction.row, reduction._replace(row=None) == Reduction(matrix="positive")
+    if is_large(layer) and reduction == Reduction(norm="positive"):
+        parts = gradient_blocks(layer, matrices=2)
+        return HeadSums(norms=_sum_heads(parts, lambda heads, rows: wide_sum(heads.positive_gradient(rows), (-2, -1))))
+    if row is not None and is_positive and is_large(layer):
+        parts = _shifted_blocks(layer, row[:, None])
+        return HeadSums(_sum_heads(parts, lambda heads, rows: wide_sum(heads.positive_product(rows), -2)))
+    if row is not None and is_positive and block_dtype(layer.query).itemsize < 4:
+        return _read_positive(layer, row)
+    sums = []
     for examples, blocks in gradient_blocks(layer):
-        row = None if reduction.row is None else reduction.row[examples]
-        parts.append(read_blocks(blocks, reduction._replace(row=row)))
-    return join_sums(parts, dim=0)
+        sums.append(read_blocks(blocks, reduction._replace(row=None if row is None else row[examples])))
+    return join_sums(sums, dim=0)
 
 
 def _read_positive(layer: LayerGradient, row: Tensor) -> HeadSums:
     """Compute r·(A ⊙ G)⁺ with r, never negative, in the gradient of the output: a block is read fewer times."""
-    weighted = (layer.grad_output * row[:, None, :, None]).to(layer.grad_output.dtype)
-    parts = []
-    for _, blocks in gradient_blocks(layer._replace(grad_output=weighted)):
-        head_row = [sum_up([positive_sum(product(block), -2) for block in heads]) for heads in blocks.heads_apart()]
-        parts.append(torch.cat(head_row, 1))
-    return HeadSums(torch.cat(parts))
+    parts = gradient_blocks(_weigh_rows(layer, row[:, None]))
+    return HeadSums(_sum_heads(parts, lambda heads, rows: positive_sum(product(RowBlock(heads, rows)), -2)))
+
+
+def _weigh_rows(layer: LayerGradient, weights: Tensor) -> LayerGradient:
+    gradient = layer.grad_output
+    return layer._replace(grad_output=(gradient * weights[..., None]).to(gradient.dtype))
+
+
+def is_large(layer: LayerGradient) -> bool:
+    """Return whether (A ⊙ G)⁺ of a head takes less time by log sums, which torch kept, and products of their own."""
+    is_half = block_dtype(layer.query).itemsize < 4
+    return layer.lse is not None and is_half and layer.query.shape[-2] * layer.key.shape[-2] >= LARGE_ELEMENTS
+
+
+def fused_positive(layer: LayerGradient, weights: Tensor) -> Iterator[tuple[slice, Iterator[tuple[slice, Tensor]]]]:
+    """Yield some examples of a large layer with Σ_h w_h (A ⊙ G)⁺ (n, R, T) of their rows, by weights (N, H)."""
+    for examples, blocks in _shifted_blocks(layer, weights[..., None]):
+        yield examples, ((block.rows, wide_sum(blocks.positive_product(block.rows), 1)) for block in blocks)
+
+
+def _sum_heads(
+    parts: Iterable[tuple[slice, GradientBlocks]], read: Callable[[GradientBlocks, slice], Tensor]
+) -> Tensor:
+    """Sum what is read of some heads and rows over the rows: (N, H, ...)"""
+    examples = (
+        torch.cat([sum_up([read(heads, block.rows) for block in heads]) for heads in blocks.heads_apart()], 1)
+        for _, blocks in parts
+    )
+    return torch.cat([*examples])
+
+
+def _shifted_blocks(layer: LayerGradient, weights: Tensor) -> Iterator[tuple[slice, GradientBlocks]]:
+    """Yield blocks whose product is w (A ⊙ G)⁺, of weights (N, H, T) that are not negative.
+
+    Scores are S − m, zero or less, by a channel of the queries; G holds w exp(m − log Σ exp S). As half precision
+    rounds S − m, m is no larger than it must be.
+    """
+    assert layer.lse is not None
+    size, lse = layer.query.shape[-1], layer.lse
+    lengths, longest = (torch.linalg.vector_norm(t, dim=-1, dtype=lse.dtype) for t in (layer.query, layer.key))
+    largest = torch.minimum(lengths * longest.amax(-1, keepdim=True) * abs(layer.scale), lse)
+    channel = ((largest + largest.abs() / 64) / -layer.scale).to(layer.query.dtype)  # which is rounded
+    query, key = F.pad(layer.query, (0, CHANNELS_MORE)), F.pad(layer.key, (0, CHANNELS_MORE), value=1.0)
+    query[..., size] = channel
+    weights = weights * (channel.to(lse) * -layer.scale - lse).exp_()
+    return gradient_blocks(_weigh_rows(layer, weights)._replace(query=query, key=key), matrices=2)

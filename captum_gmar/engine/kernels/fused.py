@@ -25,11 +25,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-from captum_gmar.engine.kernels.layer import AttentionLayer, LayerGradient, LayerTap, resolve_scale
+from captum_gmar.engine.kernels.layer import CHANNELS_MORE, AttentionLayer, LayerGradient, LayerTap, resolve_scale
 from captum_gmar.engine.kernels.precision import sum_dtype, without_autocast
 from captum_gmar.engine.kernels.reduction import HeadSums, Reduction
 
-CHANNELS_MORE = 8  # E: kernels take head dimensions in steps of so many
 FLASH = "ScaledDotProductFlashAttentionBackward0", "ScaledDotProductFlashAttentionForCpuBackward0"
 LARGEST_ERROR = 1e-3  # of a sum itself; half precision is exact in products, which add up in single precision
 _SMALLEST = torch.finfo(torch.float32).tiny  # of a unit, which must not be zero

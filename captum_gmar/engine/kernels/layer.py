@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_gmar.engine.kernels.precision import sum_dtype
 
+CHANNELS_MORE = 8  # E: kernels take head dimensions in steps of so many
 Implementation: TypeAlias = Literal["batched", "blocks", "fused"]
 
 

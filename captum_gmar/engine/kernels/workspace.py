@@ -6,6 +6,7 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension.
 import math
 import threading
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,14 +54,18 @@ class Scratch:
     """Memory for one block of a layer, which its blocks share, in their precision; default: single at least."""
 
     def __init__(
-        self, layer: AttentionLayer, workspace: Workspace | None = None, precision: torch.dtype | None = None
+        self,
+        layer: AttentionLayer,
+        workspace: Workspace | None = None,
+        precision: torch.dtype | None = None,
+        matrices: int = 3,
     ) -> None:
-        self.examples, self.heads, tokens, _ = layer.shape
+        self.examples, self.heads, tokens, self.keys = layer.shape
         self.like = layer.query.new_empty(0, dtype=precision or sum_dtype(layer.query.dtype))
         self.workspace = workspace or Workspace()
         device = layer.query.device.type
         fold = 4 // min(4, self.like.element_size())  # how many more fit in the same memory
-        elements = fold * BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"])
+        elements = fold * BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cuda"]) * 3 // matrices
         self.step = min(max(1, elements // (self.heads * tokens**2)), self.examples)
         self.rows = min(max(MIN_BLOCK_ROWS, elements // (self.heads * tokens)), tokens)
         elements = fold * ELEMENTS_APART.get(device, ELEMENTS_APART["cuda"])
@@ -77,6 +82,11 @@ class Scratch:
     def groups(self) -> Iterator[slice]:
         """Yield slices of an example's heads, as many at a time as go together."""
         return iterate_slices(self.heads, self.heads_apart)
+
+    @cached_property
+    def zeros(self) -> Tensor:
+        """A zero for each key."""
+        return self.like.new_zeros(self.keys)
 
     def view(self, matrix: int, shape: tuple[int, ...]) -> Tensor:
         """Return the memory of one of the matrices of a block."""

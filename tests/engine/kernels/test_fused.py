@@ -7,11 +7,12 @@ from families import FAMILIES, make
 from methods import implemented
 from torch.testing import assert_close
 
+from captum_gmar import GMARPlusPlus
 from captum_gmar.attr.catalogue import METHODS, OURS
 from captum_gmar.attr.methods import get_method
 from captum_gmar.attr.token_gradients import TokenAttribution
 from captum_gmar.engine.attention import backward, forward
-from captum_gmar.engine.kernels import dispatch, fused
+from captum_gmar.engine.kernels import blocks, dispatch, fused
 from captum_gmar.engine.kernels.blocks import read_in_blocks
 from captum_gmar.engine.kernels.fused import attention_and_log_sums, log_sums
 
@@ -45,6 +46,24 @@ def test_every_family(name, options, family):
     expected = relevance(name, family, "blocks", **options)
     for implementation in ("fused", "batched"):
         assert_close(relevance(name, family, implementation, **options), expected)
+
+
+@pytest.mark.parametrize("name", ["gmar++", "gradient-rollout", "grad-sam"])
+def test_large_layers(name, monkeypatch):
+    expected, seen = relevance(name, "ViT", "blocks"), []
+    for module in (blocks, backward):
+        monkeypatch.setattr(module, "is_large", lambda layer: seen.append(layer.lse) or layer.lse is not None)
+    assert_close(relevance(name, "ViT", "fused"), expected)
+    assert seen
+    assert all(sums is not None for sums in seen)
+
+
+def test_flow_of_large_layers(vit, images, monkeypatch):
+    method = implemented(GMARPlusPlus(vit), "fused")
+    expected = method.relevance_flow(images, 3).relevance
+    for module in (blocks, backward):
+        monkeypatch.setattr(module, "is_large", lambda layer: True)
+    assert_close(method.relevance_flow(images, 3).relevance, expected)
 
 
 @pytest.mark.parametrize(("dtype", "correlation"), [(torch.bfloat16, 0.99), (torch.float16, 0.999)])

@@ -31,12 +31,6 @@ def test_rows_keep_their_digits(half):
     assert (rounded - exact).abs().max() > 100 * torch.finfo(half).eps ** 2
 
 
-def test_sum_of_the_positive_numbers():
-    matrix = drawn(2, 3, 5, 7)
-    for dim in (-2, (-2, -1)):
-        assert_close(positive_sum(matrix, dim), matrix.clamp(min=0).sum(dim))
-
-
 def test_which_blocks_stay_in_half_precision():
     kinds = [(torch.bfloat16, "meta"), (torch.float16, "meta"), (torch.float64, "meta"), (torch.bfloat16, "cpu")]
     kept = [block_dtype(torch.empty(1, dtype=dtype, device=device)) for dtype, device in kinds]
@@ -53,10 +47,15 @@ def test_which_blocks_stay_in_half_precision():
         (None, "positive", "positive"),
     ],
 )
-def test_blocks_in_half_precision(monkeypatch, matrix, norm, totals):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_blocks_in_half_precision(monkeypatch, is_large, matrix, norm, totals):
     """A number is rounded four times by 2⁻⁹ at most: as a score, a probability, a gradient and their product."""
     monkeypatch.setattr(blocks, "block_dtype", lambda tensor: tensor.dtype)
     layer = LayerGradient(*(t.bfloat16() for t in drawn(4, 2, 3, 60, 16)), None, 0.3)
+    if is_large:
+        monkeypatch.setattr(blocks, "LARGE_ELEMENTS", 0)
+        scores = layer.query.float() @ layer.key.float().mT * 0.3
+        layer = layer._replace(lse=scores.logsumexp(-1))
     reduction = Reduction(drawn(2, 60).abs().float(), matrix, norm, totals)
     found = blocks.read_in_blocks(layer, reduction)
     exact = blocks.read_in_blocks(
@@ -68,10 +67,25 @@ def test_blocks_in_half_precision(monkeypatch, matrix, norm, totals):
             assert float((half - wide).abs().max() / wide.abs().max()) < 4 * 2**-9
 
 
-def test_weighted_positive_parts_are_those_of_the_formula(monkeypatch):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_weighted_positive_parts_are_those_of_the_formula(monkeypatch, is_large):
+    """Of scores far from zero, most attention is on one key."""
+    monkeypatch.setattr(blocks, "is_large", lambda layer: is_large)
     query, key, value, grad_output = drawn(4, 2, 3, 30, 8)
-    row = drawn(2, 30).abs()
-    attention, gradient = (query @ key.mT * 0.3).softmax(-1), grad_output @ value.mT
-    exact = torch.einsum("ni,nhij->nhj", row, (attention * gradient).clamp(min=0))
-    found = blocks._read_positive(LayerGradient(query, key, value, grad_output, None, 0.3), row)
-    assert_close(found.rows, exact)
+    query[0] *= 30
+    row, weights = drawn(2, 30).abs(), drawn(2, 3, seed=1).abs()
+    scores, gradient = query @ key.mT * 0.3, grad_output @ value.mT
+    exact = scores.softmax(-1) * gradient.clamp(min=0)
+    layer = LayerGradient(query, key, value, grad_output, None, 0.3, scores.logsumexp(-1))
+    read = blocks.read_in_blocks(layer, Reduction(row, "positive")) if is_large else blocks._read_positive(layer, row)
+    assert_close(read.rows, torch.einsum("ni,nhij->nhj", row, exact))
+    importance = blocks.read_in_blocks(layer, Reduction(norm="positive")).norms
+    assert_close(importance, gradient.clamp(min=0).sum((-2, -1)))
+    fused = torch.cat([torch.cat([rows for _, rows in of], 1) for _, of in blocks.fused_positive(layer, weights)])
+    assert_close(fused, torch.einsum("nh,nhij->nij", weights, exact))
+
+
+def test_sum_of_the_positive_numbers():
+    matrix = drawn(2, 3, 5, 7)
+    for dim in (-2, (-2, -1)):
+        assert_close(positive_sum(matrix, dim), matrix.clamp(min=0).sum(dim))
