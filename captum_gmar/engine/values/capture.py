@@ -84,6 +84,7 @@ SOFTMAX, MIXING_PRODUCTS = frozenset({"softmax"}), frozenset({"matmul", "bmm", "
 WEIGHING_PRODUCTS = frozenset({"mul", "multiply", "__mul__", "__rmul__"})  # of what is summed up afterwards
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "max_pool2d", "_max_pool2d"})  # a pooling ends many a stem
 EACH = -1
+SAME_DIMENSIONS = frozenset({"dropout", "__getitem__", "to", "type_as", "float", "half", "bfloat16"})  # as its operand
 SAMPLING = "grid_sample"  # of deformable attention, which is linear in the map it samples
 
 
@@ -104,6 +105,7 @@ class ValueMode(ConstantParameterMode):
         self.streams = TokenStreams()  # of tokens that stand for positions; of EACH, no other values are kept
         # what was made of attention weights alone, with where their queries stand
         self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._normalised: WeakIdKeyDictionary = WeakIdKeyDictionary()  # their dimension that sums to one, from the end
         self._sampled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of samples of a map alone
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -126,7 +128,7 @@ class ValueMode(ConstantParameterMode):
         operands = self._weights_and_values(name, args) if len(self._weights) else None
         if operands is None:
             result = func(*args, **kwargs)
-            self._note(name, args, result)
+            self._note(name, args, result, kwargs.get("dim"))
             return result
         weights, value = operands
         kept = self._keep(value, weights, channels=_channels(weights, value) if name in WEIGHING_PRODUCTS else None)
@@ -152,6 +154,8 @@ class ValueMode(ConstantParameterMode):
             return None
         if name in WEIGHING_PRODUCTS and (values[0] in self._sampled or _channels(weights[0], values[0]) is None):
             return None
+        if name in MIXING_PRODUCTS and not _sums_over(self._normalised.get(weights[0]), name, args, weights[0]):
+            return None
         return weights[0], values[0]
 
     def _keep(
@@ -172,25 +176,47 @@ class ValueMode(ConstantParameterMode):
         )
         return value
 
-    def _note(self, name: str, args: Sequence[Any], result: Any) -> None:
+    def _note(self, name: str, args: Sequence[Any], result: Any, dim: int | None) -> None:
         if not isinstance(result, Tensor) or not result.requires_grad:
             return
         if name in CONVOLUTIONS:
             self.maps[tuple(result.shape[2:])] = None
         elif name in SOFTMAX:
             self._weights[result] = query_nodes(result)
+            dim = args[1] if dim is None and len(args) > 1 else dim
+            self._normalised[result] = dim if dim is None or dim < 0 else dim - result.dim()
         elif name not in MIXING_PRODUCTS and (len(self._weights) or len(self._sampled)):
             operands = [argument for argument in _arguments_within(args) if isinstance(argument, Tensor)]
             operands = [operand for operand in operands if operand.requires_grad]
             for made_of_them in (self._weights, self._sampled):
                 if operands and all(operand in made_of_them for operand in operands):
                     made_of_them[result] = made_of_them[operands[0]]
+                    if name in SAME_DIMENSIONS and result.dim() == operands[0].dim():
+                        self._normalised[result] = self._normalised.get(operands[0])
 
 
 def _arguments_within(args: Sequence[Any]) -> Iterator[Any]:
     """Yield the arguments, also those in a list, as einsum may take them."""
     for argument in args:
         yield from argument if isinstance(argument, list | tuple) else [argument]
+
+
+def _sums_over(dim: int | None, name: str, args: Sequence[Any], weights: Tensor) -> bool:
+    """Return whether a product sums over a dimension of its weights, from the end, as attention over the softmax's.
+
+    A sum over queries of their classes' probabilities times their masks is none. It is true of a dimension unknown.
+    """
+    if dim is None:
+        return True
+    if name != "einsum":
+        return dim == (-1 if args[-1] is not weights or weights.dim() == 1 else -2)
+    equation, *operands = _arguments_within(args)
+    if not isinstance(equation, str) or "->" not in equation:
+        return True
+    terms, _, output = equation.replace(" ", "").partition("->")
+    place = next(place for place, operand in enumerate(operands) if operand is weights)
+    letters = terms.split(",")[place].rpartition("...")[2]
+    return -dim > len(letters) or letters[dim] not in output
 
 
 def _channels(weights: Tensor, values: Tensor) -> int | None:

@@ -33,6 +33,26 @@ def test_every_attention_is_met_and_what_it_gives_is_conserved(name):
         assert_close((value * gradient).sum(), (output * output_gradient).sum(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("product", "is_attention"),
+    [
+        (lambda weights, values: weights @ values, True),
+        (lambda weights, values: torch.bmm(values.mT, weights.transpose(1, 2)), True),
+        (lambda weights, values: torch.einsum("nij,njd->nid", weights, values), True),
+        (lambda weights, values: torch.einsum("...ij,...jd->...id", [weights, values]), True),
+        (lambda weights, values: torch.einsum("nqc,nqd->ncd", weights[..., :-1], values), False),
+        (lambda weights, values: torch.einsum("nqd,...qc->dc", values, weights), False),
+        (lambda weights, values: values.mT @ weights, False),
+    ],
+)
+def test_attention_sums_over_what_its_softmax_normalised(product, is_attention):
+    """A sum over queries of their classes' probabilities times their masks is no attention."""
+    scores, values = (torch.randn(2, 6, 6, requires_grad=True) for _ in range(2))
+    with ValueMode(0) as met:
+        product(scores.softmax(-1), values)
+    assert len(met.values) == is_attention
+
+
 class AmongChannels(nn.Module):
     """A layer whose channels attend to one another, over all places."""
 

@@ -126,6 +126,13 @@ def test_masks_of_queries_put_together():
     assert_close(relevance.abs().sum((1, 2)), torch.ones(2))
     assert_close(AttentionEvidence(model, forward_func=at_a_place).relevance(images[1:]), relevance[1:])
 
+    def written_out(pixels):
+        output = model(pixels)
+        classes, masks = output.class_queries_logits.softmax(-1)[..., 1], output.masks_queries_logits.sigmoid()
+        return (classes * masks[..., 3, 4]).sum(-1)
+
+    assert_close(AttentionEvidence(model, forward_func=written_out).relevance(images), relevance)
+
 
 def segment_anything(name, vision, **prompts):
     """A model of the family, of which the configs of the prompts and the decoder are alike."""
