@@ -6,7 +6,7 @@ no attention matrix and no common grid.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -105,7 +105,8 @@ class ValueMode(ConstantParameterMode):
         self.streams = TokenStreams()  # of tokens that stand for positions; of EACH, no other values are kept
         # what was made of attention weights alone, with where their queries stand
         self._weights: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self._normalised: WeakIdKeyDictionary = WeakIdKeyDictionary()  # their dimension that sums to one, from the end
+        # their dimension that sums to one, from the end
+        self._normalised: MutableMapping[Tensor, int | None] = WeakIdKeyDictionary()
         self._sampled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what was made of samples of a map alone
 
     def attend(self, call: AttentionCall) -> Tensor:
