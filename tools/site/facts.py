@@ -20,7 +20,7 @@ from captum_gmar.inspection.passes import Passes, copy_counted
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCENE = 600_025  # two objects that the built-in model is sure of, as on the page of attention evidence
 # folders of results, on photos and on scenes: what came later has its own
-FAITHFULNESS = (("deit-tiny", "later-deit-tiny", "more-deit-tiny"), ("built-in", "later-built-in"))
+FAITHFULNESS = (("deit-tiny", "later-deit-tiny", "more-deit-tiny"), ("built-in", "newer-built-in"))
 COSTS = (  # the file, and the case in it, best first
     ("report.json", "ViT-B/16, 224², batch 1, float32"),
     ("report.json", "ViT-Ti/16, 224², batch 1, float32"),
