@@ -21,7 +21,13 @@ from captum_gmar.visualization._style import BLUE, GREY, VERMILION
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PANELS = {  # the folders of each panel; a method of two folders is taken from the first
-    "DeiT-tiny,\n300 photos": ("later-deit-tiny", "more-deit-tiny", "log-odds-deit-tiny", "deit-tiny"),
+    "DeiT-tiny,\n300 photos": (
+        "later-deit-tiny",
+        "more-deit-tiny",
+        "log-odds-deit-tiny",
+        "deit-tiny",
+        "nine-passes-deit-tiny",
+    ),
     "built-in model,\n80 scenes": ("newer-built-in", "built-in"),
     "DINOv2-small,\n24 photos": ("dinov2-small",),
 }
