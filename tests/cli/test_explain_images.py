@@ -22,7 +22,7 @@ def test_help_lists_every_name_whole(run):
     assert result.status == 0
     listed = [name.strip() for line in result.out.splitlines() if line.startswith("    ") for name in line.split(",")]
     assert set(METHODS) <= set(listed)
-    assert max(map(len, result.out.partition("\nmethods, of which")[2].splitlines())) <= 80
+    assert max(map(len, result.out.partition("\nmethods (token-evidence")[2].splitlines())) <= 80
 
 
 # The numbers

@@ -64,7 +64,7 @@ a.png → images and --model require each other
 … --model models/clip-of-texts --text 'a a a a a a a a a a a a a a a a a a a a' → text must be of at most the model's 16
 … --model models/clip-of-texts --text '' → texts must be at least one, none empty
 --text 'a cat' → --text requires --model, but got none. Pass a model that scores images against texts.
-… --prompt what? → must answer about pictures, but is of type 'vit'
+… --prompt what? → must answer about pictures or sounds, but is of type 'vit'
 … --model models/bert → must be an image classifier, but is of type 'bert'
 … --model models/headless → must be a trained image classifier, but its file lacks classifier.bias and 1 more
 … --model models/resnet → cannot be explained
