@@ -1,8 +1,8 @@
 """Draws the first picture of ``docs/results`` and writes the tables of all methods: ``python -m tools.results_chart``.
 
 The picture and the first table show insertion minus deletion, removal by blur, with intervals. The other tables show
-the means of all removals and metrics. The recommended method is first, the others follow by their means on photos, and
-the random map is last.
+the means of the removals and metrics that were measured. The recommended method is first, the others follow by their
+means in the panel, and the random map is last.
 """
 
 import re
@@ -27,9 +27,10 @@ PANELS = {  # the folders of each panel; a method of two folders is taken from t
         "log-odds-deit-tiny",
         "deit-tiny",
         "nine-passes-deit-tiny",
+        "mean-tokens-deit-tiny",
     ),
     "built-in model,\n80 scenes": ("newer-built-in", "built-in"),
-    "DINOv2-small,\n24 photos": ("dinov2-small",),
+    "DINOv2-small,\n24 photos": ("dinov2-small", "dinov2-small-mean-tokens"),
 }
 MAIN = "insertion-deletion", "blur"  # metric and removal
 COLUMNS = {("insertion-deletion", removal): removal for removal in REMOVALS}
@@ -68,16 +69,14 @@ def read_panels() -> tuple[dict[str, dict[str, Interval]], list[str]]:
 
 
 def tables() -> list[str]:
-    """Return the table of all panels, and those of photos and of scenes, as Markdown."""
+    """Return the table of all panels, and one of each panel with its removals and metrics, as Markdown."""
     panels, names = read_panels()
     heads = [title.replace("\n", " ") for title in panels]
-    return [
-        _markdown(heads, list(panels.values()), names, "{:.3f} [{:.3f}, {:.3f}]"),
-        *(
-            _markdown([*COLUMNS.values()], [read_means(title, column) for column in COLUMNS], order(means), "{:.3f}")
-            for title, means in list(panels.items())[:2]
-        ),
-    ]
+    made = [_markdown(heads, list(panels.values()), names, "{:.3f} [{:.3f}, {:.3f}]")]
+    for title, means in panels.items():
+        columns = {head: found for column, head in COLUMNS.items() if (found := read_means(title, column))}
+        made.append(_markdown([*columns], [*columns.values()], order(means), "{:.3f}"))
+    return made
 
 
 def _markdown(heads: list[str], columns: list[dict[str, Interval]], names: list[str], form: str) -> str:
