@@ -92,7 +92,7 @@ class Method(AttentionAttribution):
 
 
 def beyond_mean(block: Block) -> Tensor:
-    """The gradient with respect to the scores before softmax: by how much a value is better than those attended to."""
+    """Return the gradient with respect to the scores before softmax: a value's lead over those attended to."""
     given = product(block)
     return given - block.attention * given.sum(-1, keepdim=True)
 

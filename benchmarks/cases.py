@@ -83,7 +83,7 @@ class Case(NamedTuple):
         return self.patches + 1
 
     def build(self, device: str) -> tuple[PreTrainedModel, Tensor]:
-        """The model, as it comes when it is loaded, and pixel values."""
+        """Build the model, in its state after loading, and pixel values."""
         torch.manual_seed(0)
         precision = getattr(torch, self.precision)
         frames: tuple[int, ...] = ()

@@ -52,7 +52,7 @@ class Point(NamedTuple):
 
 
 def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float, ...]]:
-    """By the name of each method its mean and interval, not a number where none is known.
+    """Return each method's mean and interval by name, NaN where none is known.
 
     Raises:
         ValueError: if the folder has none of this metric and removal.
@@ -65,7 +65,7 @@ def read_means(folder: Path, metric: str, removal: str) -> dict[str, tuple[float
 
 
 def measure_costs(model: nn.Module, methods: Sequence[str], rounds: int) -> dict[str, float]:
-    """By name, how many times the model's own pass a map of one image takes."""
+    """Return each method's time for one image by name, as a multiple of the model's own pass."""
     pixels = torch.randn(1, 3, *_size(model), generator=torch.Generator().manual_seed(0))
     makers = rivals(with_many_passes=True)
     made = {name: makers[name](model) for name in methods if name in makers}
@@ -180,7 +180,7 @@ def _size(model: nn.Module) -> tuple[int, int]:
 
 
 def to_points(means: Mapping[str, tuple[float, ...]], costs: Mapping[str, float]) -> list[Point]:
-    """Of the methods that were timed, and of the controls."""
+    """Return the points of the methods that were timed, and of the controls."""
     return [Point(name, costs.get(name), *mean) for name, mean in means.items() if name in costs or name in CONTROLS]
 
 

@@ -93,13 +93,13 @@ class Ratio(NamedTuple):
 
 
 def count(case: Case, row: str, with_kernel: bool = True) -> Ratio:
-    """A row of the benchmarks and its own pass, of all layers of the case; ``with_kernel`` where Triton is."""
+    """Count a row of the benchmarks and its own pass, over all layers of the case."""
     own, depth = own_of(row), case.layers or ViTConfig(**SIZES[case.model]).num_hidden_layers
     return Ratio(_of_depth(case, row, depth, with_kernel), _of_depth(case, own, depth, with_kernel))
 
 
 def own_of(row: str) -> str:
-    """The name of the own pass that a row is compared with."""
+    """Return the name of the own pass that a row is compared with."""
     return Subject(CASES[-1]._replace(layers=1), DEVICE).row(row).own
 
 
@@ -113,7 +113,7 @@ def _of_depth(case: Case, name: str, depth: int, with_kernel: bool) -> Count:
 
 
 def count_call(call: Callable[[], object], with_kernel: bool = True) -> Count:
-    """Of a call on tensors of DEVICE."""
+    """Count a call on tensors of DEVICE."""
     counting = Counting()
     with as_on_a_gpu(), kernels(counting, with_kernel), counting:
         call()
@@ -161,7 +161,7 @@ class Counting(TorchDispatchMode):
 
 
 def launches(func: Any) -> bool:
-    """Whether an operation launches a kernel; views and new memory do not."""
+    """Return True if an operation launches a kernel; views and new memory do not."""
     if func.overloadpacket in WITHOUT_LAUNCH:
         return False
     returned = func._schema.returns
@@ -179,13 +179,13 @@ def what_is_read(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
 
 
 def size(tensor: Tensor) -> int:
-    """In bytes, of what is in memory: what is expanded is there once."""
+    """Return the bytes of a tensor in memory; expanded values count once."""
     numbers = prod(length for length, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
     return numbers * tensor.element_size() if tensor.numel() else 0
 
 
 def usual_answer(func: Any, args: Any, kwargs: Any) -> Any:
-    """What the host reads in a call that nothing is wrong with."""
+    """Answer the host's reads in a call without faults."""
     packet, tensor = func.overloadpacket, args[0]
     if packet is aten.nonzero:
         return torch.zeros(1, tensor.dim(), dtype=torch.int64, device=DEVICE)
@@ -257,12 +257,12 @@ def kernels(counting: Counting, with_kernel: bool) -> Iterator[None]:
 
 
 def shown(ratio: Ratio) -> str:
-    """As in ``2.33 ×; 3.23 ×; 29``: of time, of launches, and the waits."""
+    """Format the ratios of time and launches, and the waits, ``2.33 ×; 3.23 ×; 29``."""
     return f"{ratio.seconds:.2f} ×; {ratio.operations:.2f} ×; {ratio.count.waits:.0f}"
 
 
 def ratios(counted: Mapping[str, Mapping[Case, Ratio]]) -> str:
-    """A table of every row and case."""
+    """Return a table of every row and case."""
     header = ["time; launches; waits", *map(str, CASES)]
     return table(header, ([row, *(shown(of_case[case]) for case in CASES)] for row, of_case in counted.items()))
 

@@ -72,13 +72,13 @@ class Agreement(NamedTuple):
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
-    """The most over the examples; none where both maps are zero."""
+    """Return the largest relative error of the examples; zero where both maps are zero."""
     ratios = (found - exact).abs().amax(1) / exact.abs().amax(1)
     return float(ratios.nan_to_num(0, posinf=torch.inf).max())
 
 
 def of_methods(model: nn.Module, inputs: Tensor) -> Iterator[Agreement]:
-    """In float32, wherever the model is; the formulas are computed on the processor."""
+    """Measure methods in float32 on the model's device; the CPU computes the formulas."""
     home, pixels = copy.deepcopy(model).cpu(), inputs.cpu()
     targets = home(pixels).logits.argmax(-1).tolist()
     layers, patches = transformer_layers(home), patch_grid(home, *inputs.shape[-2:]).patches
@@ -97,7 +97,7 @@ def of_methods(model: nn.Module, inputs: Tensor) -> Iterator[Agreement]:
 
 
 def own_numbers(model: nn.Module, inputs: Tensor, targets: list[int]) -> Dense:
-    """The attention and gradients that transformers itself returns."""
+    """Return the attention and gradients that transformers itself returns."""
     with attention_implementation(model, "eager"):
         output = model(inputs, output_attentions=True)
     gradients = torch.autograd.grad(output.logits[range(len(targets)), targets].sum(), output.attentions)
@@ -107,7 +107,7 @@ def own_numbers(model: nn.Module, inputs: Tensor, targets: list[int]) -> Dense:
 def of_half_precision(
     model: nn.Module, inputs: Tensor, precision: torch.dtype, names: Sequence[str] = OURS
 ) -> Iterator[Agreement]:
-    """Of methods by their names, wherever the model is; maps in float64 are computed on the processor."""
+    """Measure methods by name on the model's device; the CPU computes the maps in float64."""
     home, pixels = copy.deepcopy(model).cpu(), inputs.cpu()
     targets = home(pixels).logits.argmax(-1).tolist()
     home = home.double()

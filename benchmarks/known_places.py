@@ -78,7 +78,7 @@ class Kind(NamedTuple):
         return sums.flatten(1)
 
     def of_pixels(self, units: Tensor) -> Tensor:
-        """What of_units takes, of units (N, U): each unit's value on all its pixels, one channel."""
+        """Expand units (N, U) to pixels, each unit's value on all its pixels, one channel."""
         pixels = units.reshape(-1, *self.grid)
         for axis, size in enumerate(self.cut, 1):
             pixels = pixels.repeat_interleave(size, axis)
@@ -86,14 +86,14 @@ class Kind(NamedTuple):
 
 
 def draw_scene(seed: int, objects: int) -> Drawn:
-    """A built-in scene."""
+    """Draw a built-in scene."""
     scene = make_scene(seed, objects)
     shares = torch.stack([patch_shares(mask) for mask in scene.masks])
     return Drawn(scene_pixel_values([scene]), scene.labels, shares.double())
 
 
 def draw_clip(seed: int, moving: int) -> Drawn:
-    """A clip of what moves among what does not."""
+    """Draw a clip of one thing that moves among others that do not."""
     clip = make_clip(seed, moving)
     shares = torch.stack([tube_shares(mask).flatten() for mask in clip.masks])
     return Drawn(clip_values([clip]), clip.labels, shares.double())
@@ -117,7 +117,7 @@ class Explained(NamedTuple):
 
 
 def defined(model: Any, kind: Kind) -> tuple[dict[str, Any], list[str]]:
-    """Every method of the catalogue that explains the model, and the names of those that do not."""
+    """Return every method of the catalogue that explains the model, and the names of the others."""
     drawn = kind.draw(FIRST_SEED, 1)
     methods: dict[str, Any] = {}
     refusing = []
@@ -135,12 +135,12 @@ def defined(model: Any, kind: Kind) -> tuple[dict[str, Any], list[str]]:
 
 
 def random_map(inputs: Tensor, target: int) -> Tensor:
-    """For comparison."""
+    """Return a random map, for comparison."""
     return torch.rand(inputs.shape, generator=torch.Generator().manual_seed(target))
 
 
 def explain(attribute: Callable[..., Tensor], kind: Kind, single: list[Drawn], pairs: list[Drawn]) -> Explained:
-    """The maps of all examples."""
+    """Compute the maps of all examples."""
 
     def maps(drawn: Drawn) -> Iterator[Tensor]:
         for label in drawn.labels:
@@ -150,21 +150,21 @@ def explain(attribute: Callable[..., Tensor], kind: Kind, single: list[Drawn], p
 
 
 def on_objects(relevance: Tensor, shares: Tensor) -> Tensor:
-    """Of maps (..., U), the share of positive relevance on each object (..., objects); of none, the objects' areas."""
+    """Return each object's share of the positive relevance of maps (..., U); without any, the objects' areas."""
     positive = relevance.clamp(min=0)
     total = positive.sum(-1, keepdim=True)
     return torch.where(total > 0, positive / total, 1 / positive.shape[-1]) @ shares.T
 
 
 def is_sensitive(relevance: Tensor, shares: Tensor) -> bool:
-    """Whether each of two classes (2, U) gets more on its own object than on the other."""
+    """Return True if each of two classes (2, U) has more on its own object than on the other."""
     own, other = on_objects(relevance, shares), torch.eye(2).flip(0)
     return bool((own.diagonal() > (own * other).sum(1)).all())
 
 
 @torch.no_grad()
 def shown_less_hidden(model: Any, kind: Kind, drawn: Drawn, relevance: Tensor) -> float:
-    """The log-odds of the class with the first units shown, less those with them hidden, mean over steps."""
+    """Return the class's log-odds with the first units shown, less those with them hidden, mean over steps."""
     ranks = relevance.argsort(descending=True, stable=True).argsort()
     shown = torch.stack([ranks < len(ranks) * (step + 1) // (STEPS + 1) for step in range(STEPS)])
     pixels = kind.of_pixels(shown)
@@ -174,7 +174,7 @@ def shown_less_hidden(model: Any, kind: Kind, drawn: Drawn, relevance: Tensor) -
 
 
 def measure(model: Any, kind: Kind, examples: int) -> str:
-    """The table of all methods that explain the model."""
+    """Measure the table of all methods that explain the model."""
     seeds = range(FIRST_SEED, FIRST_SEED + examples)
     single, pairs = ([kind.draw(seed, objects) for seed in seeds] for objects in (1, 2))
     methods, refusing = defined(model, kind)

@@ -98,7 +98,7 @@ class Recorded(NamedTuple):
 
 @lru_cache(maxsize=1)
 def record(asked: Asked) -> Recorded:
-    """A pass with all attention in memory, which the methods that read it share."""
+    """Run a pass with all attention in memory, which the methods that read it share."""
     ids = torch.cat([asked.prompt, asked.answer[None, : asked.words - 1]], 1)
     inner = asked.model.model
     with torch.no_grad():
@@ -196,7 +196,7 @@ METHODS: dict[str, tuple[Callable[[Asked], Tensor], str]] = {  # with passes, fo
 
 
 def ask(model: Any, processor: Any, scene: Scene, question: SceneQuestion) -> Asked:
-    """The question, with its right answer."""
+    """Return the question with its right answer."""
     inputs = processor(
         images=Image.fromarray(scene.image), text=processor.image_token + question.prompt, return_tensors="pt"
     )
@@ -206,7 +206,7 @@ def ask(model: Any, processor: Any, scene: Scene, question: SceneQuestion) -> As
 
 
 def is_right(asked: Asked) -> bool:
-    """Whether the model answers so itself, word by word."""
+    """Return True if the model gives this answer itself, word by word."""
     ids = torch.cat([asked.prompt, asked.answer[None, :-1]], 1)
     with torch.no_grad():
         logits = asked.model(input_ids=ids, pixel_values=asked.pixel_values).logits[0, -len(asked.answer) :]
@@ -214,7 +214,7 @@ def is_right(asked: Asked) -> bool:
 
 
 def draw_asked(model: Any, processor: Any, scenes: int) -> Iterator[tuple[Scene, SceneQuestion, Asked]]:
-    """Every question that two objects can be asked, that is answered by one of them, and rightly."""
+    """Draw scenes of two objects with every question whose answer is an object and that the model answers rightly."""
     for seed in range(FIRST_SEED, FIRST_SEED + scenes):
         scene = make_scene(seed, 2)
         for question in questions_of(scene):
@@ -235,7 +235,7 @@ def on_objects(relevance: Tensor, scene: Scene, question: SceneQuestion) -> Iter
 
 
 def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> Iterator[float]:
-    """Of each word that speaks of objects, its log-odds with the first patches shown less with them hidden."""
+    """Return the log-odds of each word about objects with the first patches shown, less those with them hidden."""
     for row, (word, values) in enumerate(zip(question.words, relevance, strict=True)):
         if word.objects:
             ranks = values.argsort(descending=True, stable=True).argsort()
@@ -247,7 +247,7 @@ def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> It
 
 
 def measure(folder: Path | None, scenes: int, faithful: int) -> str:
-    """The tables of all methods, of the model in a folder, or the built-in one.
+    """Measure the tables of all methods, for the model in a folder or the built-in one.
 
     Args:
         folder: of the model; None: the built-in one.

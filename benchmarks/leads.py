@@ -36,7 +36,7 @@ class Lead(NamedTuple):
 
 
 def read_means(folder: Path) -> dict[Column, dict[str, float]]:
-    """By metric and removal the mean of each method."""
+    """Return each method's mean by metric and removal."""
     means: dict[Column, dict[str, float]] = {}
     for row in read_rows(folder / "summary.csv"):
         means.setdefault((row["metric"], row["removal"]), {})[row["method"]] = float(row["mean"])
@@ -44,7 +44,7 @@ def read_means(folder: Path) -> dict[Column, dict[str, float]]:
 
 
 def read_leads(folder: Path, leader: str) -> dict[Column, dict[str, Lead]]:
-    """By metric and removal what the leader is ahead of each other method by."""
+    """Return the leader's differences to all other methods by metric and removal."""
     leads: dict[Column, dict[str, Lead]] = {}
     for row in read_rows(folder / "differences.csv"):
         lead = Lead(float(row["difference"]), float(row["low"] or "nan"), float(row["high"] or "nan"))
@@ -58,7 +58,7 @@ def read_leads(folder: Path, leader: str) -> dict[Column, dict[str, Lead]]:
 
 
 def table_of(folder: Path, leader: str, metrics: Sequence[str]) -> str:
-    """The table.
+    """Return the table as Markdown.
 
     Raises:
         OSError: if the folder holds no tables.

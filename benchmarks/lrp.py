@@ -84,7 +84,7 @@ def gamma_sum(a: Tensor, b: Tensor, gamma: float) -> Tensor:
 
 
 def gamma_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gamma: float) -> Tensor:
-    """A linear layer of which each input times its weight, and the bias, gets its share by the γ-rule."""
+    """Apply a linear layer whose inputs times weights, and bias, get their shares by the γ-rule."""
     above, below = x * (x.detach() >= 0), x * (x.detach() < 0)
     plus, minus = weight.detach().clamp(min=0), weight.detach().clamp(max=0)
     positive, negative = F.linear(above, plus) + F.linear(below, minus), F.linear(above, minus) + F.linear(below, plus)
@@ -96,7 +96,7 @@ def gamma_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gamma
 
 
 def _ratio(total: Tensor, boosted: Tensor) -> Tensor:
-    """By which the boosted sum is the sum again; a constant. Both are zero only together."""
+    """Return the constant that makes the boosted sum the sum again. Both are zero only together."""
     return torch.where(boosted == 0, 1, total / boosted.detach())
 
 
@@ -143,7 +143,7 @@ def following(model: nn.Module, rules: LRPRules) -> Iterator[list[Tensor]]:
 
 
 def lrp_method(model: nn.Module, rules: LRPRules) -> Callable[..., Tensor]:
-    """As ``evaluate`` takes methods of one's own: inputs and ``target`` to attributions in the inputs' shape."""
+    """Return a method for ``evaluate``: inputs and ``target`` to attributions in the inputs' shape."""
 
     def attribute(inputs: Tensor, target: Any) -> Tensor:
         grid = patch_grid(model, *inputs.shape[2:])

@@ -21,7 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def describe(device: str, threads: int) -> dict[str, str]:
-    """The machine in words."""
+    """Describe the machine in words."""
     machine = {
         "processor": f"{_processor()}, {os.cpu_count()} logical cores, {platform.machine()}",
         "threads used": str(threads),
@@ -65,7 +65,7 @@ def _processor() -> str:
 
 
 def _attention(device: str, precision: torch.dtype) -> str:
-    """Which of torch's kernels the model's own pass uses: the first of these that takes heads of 64 channels."""
+    """Return the first of torch's kernels that takes heads of 64 channels; the model's own pass uses it."""
     query = torch.zeros(1, 1, 256, 64, dtype=precision, device=device)
     for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
         try:

@@ -46,7 +46,7 @@ def torchxai_rollout(model: ViTForImageClassification, inputs: Tensor, target: i
 
 
 def torchxai_attribution(model: ViTForImageClassification, inputs: Tensor, target: int) -> Run:
-    """The same package's attention times gradient, image by image."""
+    """Compute the same package's attention times gradient, image by image."""
     model.set_attn_implementation("eager")
     methods: Any = importlib.import_module("torchxai.methods.transformer_attribution")
     attribution = methods.TransformerAttribution(_Classifier(model))

@@ -25,7 +25,7 @@ class Preset(NamedTuple):
 
     @property
     def rows(self) -> dict[Case, tuple[str, ...]]:
-        """Of every case, those of the growth among them."""
+        """Return the rows of every case, those of the growth among them."""
         growing = {case: GROWING for cases in self.growth.values() for case in cases}
         cases = {**self.tables, **growing}
         return {case: tuple(dict.fromkeys((*self.tables.get(case, ()), *growing.get(case, ())))) for case in cases}

@@ -161,7 +161,7 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """Of every class of the mappings."""
+    """Return the rows of every class of the mappings."""
     for task, mapping in TASKS.items():
         for kind, names in getattr(modeling_auto, mapping).items():
             for name in [names] if isinstance(names, str) else names:
@@ -195,7 +195,7 @@ def _inner(model: nn.Module) -> nn.Module:
 
 
 def row(task: str, kind: str, name: str) -> Row:
-    """Of one class."""
+    """Return the row of one class."""
     if kind in NOT_HERE:
         return Row(task, name, NOT_TRIED, NOT_HERE[kind])
     if name not in trials():
@@ -226,7 +226,7 @@ def _attends(name: str) -> bool:
 
 
 def summary(found: list[Row]) -> str:
-    """A line for every task and outcome."""
+    """Return a line for every task and outcome."""
     header = ["task", "explained", "not tried", "failed", "without attention"]
     lines = [table(header, [_cells(task, [row for row in found if row.task == task]) for task in TASKS])]
     for outcome in (EXPLAINED, NOT_TRIED, FAILED):

@@ -78,7 +78,7 @@ def overview(tables: Mapping[str, Sequence[Line]]) -> str:
 
 
 def to_markdown(rows: Sequence[Line]) -> str:
-    """The table of a case; a row that was not measured says why."""
+    """Return the table of a case; a row that was not measured says why."""
     header = ["row", "compared with", "time ratio", "memory ratio", "seconds", "peak MiB", "rounds"]
     return table(header, [_cells(line) for line in rows])
 
@@ -99,7 +99,7 @@ def _ratios(line: Line) -> str:
 
 
 def str_spread(own: Spread) -> str:
-    """As in ``1.05 × [1.03, 1.08]``; large ones with fewer digits."""
+    """Format a ratio with its spread, ``1.05 × [1.03, 1.08]``; large ones get fewer digits."""
     digits = _digits(own.median)
     return f"{own.median:.{digits}f} × [{own.low:.{digits}f}, {own.high:.{digits}f}]"
 

@@ -53,7 +53,7 @@ LIBRARY = (*(name for name in METHODS if name != "feature-ablation"), *OF_LOG_OD
 
 
 def rivals(with_many_passes: bool = False) -> dict[str, Callable[..., Method]]:
-    """By name, from a model to a method: ours, those of others, and Captum's of one pass or of many."""
+    """Return makers of methods by name: ours, those of others, and Captum's of one pass or of many."""
     captums = [name for name in CAPTUMS if with_many_passes or name not in (*MANY_PASSES, "feature-ablation")]
     named = {name: METHODS[name].load() for name in (*OURS, *captums) if name != "feature-ablation"}
     lrp = {name: partial(lrp_method, rules=rules) for name, rules in LRP_ROWS.items()}
@@ -63,7 +63,7 @@ def rivals(with_many_passes: bool = False) -> dict[str, Callable[..., Method]]:
 def measure(
     subject: Subject, settings: EvaluationSettings, folder: Path, command: str, tokens: Sequence[Part] = ()
 ) -> int:
-    """How many images were measured; where relevance begins can be told to those that take it."""
+    """Measure all methods, with ``tokens`` for those that take it, and return the number of images."""
     makers = rivals(with_many_passes=True)
     methods = {}
     for name in settings.methods:
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def scenes(first_seed: int, objects: int | None) -> list[Example]:
-    """Of so many objects each, or of one where the seed is even and two where it is odd."""
+    """Return scenes of this many objects, or of one for even seeds and two for odd ones."""
     return [scene_example(seed, objects or 1 + seed % 2) for seed in range(first_seed, first_seed + SCENES)]
 
 
@@ -131,7 +131,7 @@ def sure_examples(
 
 @contextmanager
 def subject_of(arguments: argparse.Namespace) -> Iterator[Subject]:
-    """The images, or scenes, and the model."""
+    """Return the images, or scenes, and the model."""
     cpu = torch.device("cpu")
     if arguments.data:
         examples, name = read_examples(arguments.data), str(arguments.data)

@@ -52,17 +52,17 @@ class Subject:
 
     @cached_property
     def frozen(self) -> PreTrainedModel:
-        """The model's own passes keep nothing for gradients of weights, which no map needs."""
+        """Return a copy with frozen weights, so that the model's own passes keep nothing for their gradients."""
         return copy.deepcopy(self.model).requires_grad_(False)
 
     def own(self, name: str) -> Callable[[], object]:
-        """The model's own pass of this name."""
+        """Return the model's own pass of this name."""
         if name == FORWARD:
             return partial(_forward, self.frozen, self.inputs)
         return partial(_backward, self.frozen, self.inputs, [TARGET] if name == BOTH else TARGETS)
 
     def row(self, name: str) -> Row:
-        """The way to a map of this name.
+        """Return the call that makes a map of this name.
 
         Raises:
             Whatever a package that cannot run here raises.
@@ -100,7 +100,7 @@ def _forward(model: PreTrainedModel, inputs: Tensor) -> Tensor:
 
 
 def _backward(model: PreTrainedModel, inputs: Tensor, targets: Sequence[int]) -> list[Tensor]:
-    """One pass forward, and one backward to the input for each target."""
+    """Run one pass forward, and one backward to the input for each target."""
     leaf = inputs.clone().requires_grad_()
     logits = model(leaf).logits
     return [

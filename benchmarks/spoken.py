@@ -39,7 +39,7 @@ class Speech(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The sentence as a transcript has it."""
+        """Return the sentence as a transcript has it."""
         return f"{' '.join(self.words)}."
 
 

@@ -28,7 +28,7 @@ _COMMANDS = {
 
 
 def take_start_up(times: int) -> Generator[Sample]:
-    """Each command so often, with what it is compared with right before."""
+    """Time each command several times, with its comparison right before."""
     with TemporaryDirectory() as output, model_folder() as model:
         folders = {MODEL: str(model), OUTPUT: output}
         for number in range(times + 1):

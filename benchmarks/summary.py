@@ -68,7 +68,7 @@ def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | N
 
 
 def lines(found: Found, names: Sequence[str]) -> list[Line]:
-    """Of the model's own passes, and of each row."""
+    """Return lines of the model's own passes, and of each row."""
     own = {own: [s.own_seconds for taken in found.samples.values() for s in taken if s.own == own] for own in OWN}
     first = [
         Line(name, None, statistics.median(taken), None, len(taken), found.peaks.get(name), None, None)
@@ -79,7 +79,7 @@ def lines(found: Found, names: Sequence[str]) -> list[Line]:
 
 
 def grown(measurements: Measurements, what: str, cases: Sequence[Case], names: Sequence[str]) -> list[Growth]:
-    """Of the model's own passes, and of each row."""
+    """Return lines of the model's own passes, and of each row."""
     by_case = [{line.row: line for line in lines(measurements.get(str(case), Found()), names)} for case in cases]
     sizes = [_size(what, case) for case in cases]
     found = []

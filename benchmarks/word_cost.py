@@ -83,7 +83,7 @@ class Cost(NamedTuple):
 
 
 def cost(call: Callable[[], object]) -> Cost:
-    """Of a call on tensors of DEVICE."""
+    """Count a call on tensors of DEVICE."""
     counting, held = Counting(), Held()
     with as_on_a_gpu(), kernels(counting, with_kernel=True), counting, held:
         call()
@@ -127,7 +127,7 @@ class Subject:
 
 
 def times(size: str, rounds: int) -> str:
-    """Of a model of random weights on the CPU: medians of processor time, in turns."""
+    """Time a model of random weights on the CPU: medians of processor time, in turns."""
     torch.manual_seed(0)
     subject = Subject(size, "cpu")
     calls = {"own": subject.own, "explain": subject.explain}
@@ -142,7 +142,7 @@ def times(size: str, rounds: int) -> str:
 
 
 def measure(sizes: Sequence[str]) -> str:
-    """The table of models."""
+    """Measure the table of models."""
     rows = []
     for size in sizes:
         subject = Subject(size)

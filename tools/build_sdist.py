@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def repack(path: Path, epoch: int) -> None:
-    """The same files, with this time."""
+    """Write the same files again, with this time."""
     packed = io.BytesIO()
     with tarfile.open(path) as old, tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as new:
         for member in sorted(old.getmembers(), key=lambda member: member.name):

@@ -58,13 +58,13 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The file or folder at the top of the package, or the folder beside it."""
+        """Return the file or folder at the top of the package, or the folder beside it."""
         parts = self.path.with_suffix("").parts
         return parts[1] if self.is_of_the_package else parts[0]
 
     @property
     def name(self) -> str:
-        """The name by which it is imported."""
+        """Return the name by which a file is imported."""
         return ".".join(self.path.with_suffix("").parts).removesuffix(".__init__")
 
     @property

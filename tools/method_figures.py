@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parents[1] / "docs" / "method"
 
 
 def draw(scene: DemoScene, labels: list[int], title: str) -> Figure:
-    """The scene with the maps of the methods, a row for each of the classes."""
+    """Draw the scene with the maps of the methods, a row for each of the classes."""
     model, entries = load_model(), [METHODS[name] for name in NAMES]
     maps = {}
     for entry in entries:

@@ -40,7 +40,7 @@ def align(model: Any, pool: Pool, steps: int, generator: torch.Generator) -> flo
 
 
 def _said() -> Tensor:
-    """The words of each class and of no object, in equal parts, (classes + 1, vocabulary)."""
+    """Return the words of each class and of no object, in equal parts, (classes + 1, vocabulary)."""
     words = vocabulary()
     said = torch.zeros(NO_OBJECT + 1, len(words))
     for label, kind in enumerate(KINDS):

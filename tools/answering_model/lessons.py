@@ -102,7 +102,7 @@ def _lesson(scene: Scene, questions: list[SceneQuestion]) -> Lesson:
 
 
 def _first_object(scene: Scene, question: SceneQuestion) -> int:
-    """The object that a question names, or its answer first."""
+    """Return the object that a question names, or its answer first."""
     names = [f"the {KINDS[label][1].__name__}" for label in scene.labels]
     named = [index for index, name in enumerate(names) if name in question.prompt]
     return (named or [word.objects[0] for word in question.words if word.kind == "shape"])[0]
@@ -134,7 +134,7 @@ def draw_lessons(pool: Pool, size: int, generator: torch.Generator) -> tuple[Ten
 
 
 def apart(patches: int) -> tuple[Tensor, Tensor]:
-    """The mask (1, 1, T, T) and the positions (1, T) in which every question follows the picture and no other one."""
+    """Return the mask (1, 1, T, T) and positions (1, T) that let every question follow the picture and no other one."""
     block = torch.cat([torch.zeros(patches), 1 + torch.arange(QUESTIONS).repeat_interleave(LENGTH)])
     sees = (block[:, None] == block) | (block == 0)
     positions = torch.cat([torch.arange(patches), patches + torch.arange(LENGTH).repeat(QUESTIONS)])

@@ -29,7 +29,7 @@ def words_right(model: Any, processor: Any, first_seed: int, scenes: int) -> str
 
 @torch.no_grad()
 def _generate(model: Any, processor: Any, image: Image.Image, prompts: list[str]) -> list[list[str]]:
-    """The words that the model answers each question with."""
+    """Return the words that the model answers each question with."""
     texts = [f"{processor.image_token}{prompt}" for prompt in prompts]
     inputs = processor(
         images=[image] * len(prompts), text=texts, return_tensors="pt", padding=True, padding_side="left"

@@ -33,7 +33,7 @@ SEEN_LAYERS: Final = (0, -1)  # of the tower: where patches are, and what they s
 
 
 def vocabulary() -> dict[str, int]:
-    """Every word of questions and answers, by its number."""
+    """Return every word of questions and answers, by its number."""
     kinds = [part.__name__ for kind in KINDS for part in kind]
     words = [word for name in OPPOSITE for word in name.split()]
     others = ("a", "the", "what", "where", "which", "is", "in", "picture", "texture", "nothing", "?")
@@ -41,7 +41,7 @@ def vocabulary() -> dict[str, int]:
 
 
 def build_processor() -> LlavaProcessor:
-    """The processor: pictures as the built-in classifier takes them, and a token for each word."""
+    """Build the processor: pictures as the built-in classifier takes them, and a token for each word."""
     model = Tokenizer(WordLevel(vocabulary(), unk_token=UNKNOWN))
     model.normalizer, model.pre_tokenizer = Lowercase(), Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -99,13 +99,13 @@ def build_model() -> LlavaForConditionalGeneration:
 
 
 def see(tower: Any, pixel_values: Tensor) -> Tensor:
-    """What the projector gets of the patches of pictures (N, 3, height, width): (N, P, layers × width)."""
+    """Return the projector's input for pictures (N, 3, height, width): (N, P, layers × width)."""
     states = tower(pixel_values, output_hidden_states=True).hidden_states
     return torch.cat([states[layer][:, 1:] for layer in SEEN_LAYERS], -1)
 
 
 def tower_config(classifier: Any) -> Any:
-    """The classifier's, without its classes."""
+    """Return the classifier's config without its classes."""
     config = classifier.config.to_dict()
     for name in ("id2label", "label2id", "architectures", "dtype", "transformers_version", "_name_or_path"):
         config.pop(name, None)

@@ -66,7 +66,7 @@ def write_errors() -> None:
 
 
 def read_messages() -> Iterator[Message]:
-    """Of every ``raise`` in the package, each text once for a module."""
+    """Read every ``raise`` in the package, each text once for a module."""
     for path in sorted(PACKAGE.rglob("*.py")):
         seen = set()
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def read_messages() -> Iterator[Message]:
 
 
 def _raised(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
-    """Each error that is raised, or returned to be raised, with the condition it comes under."""
+    """Yield each error that is raised, or returned to be raised, with its condition."""
     conditions = _conditions(tree)
     for node in ast.walk(tree):
         value = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
@@ -90,7 +90,7 @@ def _raised(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
 
 
 def _conditions(tree: ast.AST) -> dict[ast.AST, str]:
-    """Of statements, the innermost ``if`` or ``except`` that they stand under."""
+    """Return the innermost ``if`` or ``except`` around each statement."""
     under: dict[ast.AST, str] = {}
     for node in ast.walk(tree):  # from without to within: what is nearer comes later
         if isinstance(node, ast.If):
@@ -101,13 +101,13 @@ def _conditions(tree: ast.AST) -> dict[ast.AST, str]:
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
-    """The module's own, by name."""
+    """Return the module's own constants by name."""
     single = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
     return {ast.unparse(node.targets[0]): node.value for node in single}
 
 
 def _text(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
-    """The message with blanks."""
+    """Return the message with blanks."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):

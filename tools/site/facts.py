@@ -55,33 +55,33 @@ class Fact(NamedTuple):
 
     @property
     def is_signed(self) -> bool:
-        """Whether a map has values below zero."""
+        """Return True if a map has values below zero."""
         return bool(self.maps.min() < -SMALL * self.maps.abs().max())
 
     @property
     def models(self) -> str:
-        """What models it takes, as its docstring says."""
+        """Return the models that a method takes, by its docstring."""
         return LAYERS_IN_A_LIST if "nn.ModuleList" in docstring(self.entry) else ANY_MODEL
 
 
 def class_of(entry: MethodEntry) -> Any:
-    """The class of a method, without options."""
+    """Return the class of a method, without options."""
     module, _, name = entry.home.partition(":")
     return getattr(import_module(f"captum_gmar.{module}"), name)
 
 
 def docstring(entry: MethodEntry) -> str:
-    """Of its class alone, not of the class that it is made of."""
+    """Return the docstring of a method's class."""
     return getdoc(class_of(entry)) or ""
 
 
 def scene() -> DemoScene:
-    """What all pictures of methods show."""
+    """Return the scene that all pictures of methods show."""
     return load_scene(SCENE, objects=2)
 
 
 def gather() -> list[Fact]:
-    """A fact for every row of the catalogue."""
+    """Gather a fact for every row of the catalogue."""
     model, shown = load_model(), scene()
     faithfulness = [_faithfulness(folders) for folders in FAITHFULNESS]
     costs = _costs()

@@ -8,7 +8,7 @@ from sphinx.application import Sphinx
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """What Sphinx calls of an extension."""
+    """Register the extension with Sphinx."""
     app.add_html_math_renderer("mathml", (_write_inline, None), (_write_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

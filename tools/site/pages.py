@@ -22,7 +22,7 @@ def write_matrix(facts: list[Fact]) -> None:
 
 
 def write_method_pages(facts: list[Fact]) -> None:
-    """A page for each class, with all names that the catalogue has for it; Captum's methods share one."""
+    """Write a page for each class, with all its names in the catalogue; Captum's methods share one."""
     folder = DOCS / "methods"
     grouped = [(page, list(group)) for page, group in groupby(sorted(facts, key=_by_page), _by_page)]
     for page, group in grouped:
@@ -101,7 +101,7 @@ def _picture(fact: Fact) -> str:
 
 
 def picture(name: str, alt: str) -> str:
-    """A picture in both of the site's colours. As wide as the page, it is a link to itself at its own size."""
+    """Return a picture in both of the site's colours. One as wide as the page links to itself at its own size."""
     shown = (
         f"```{{image}} /pictures/{name}-{mode}.png\n:alt: {alt}\n:class: only-{mode}\n:width: 100%\n```"
         for mode in ("light", "dark")

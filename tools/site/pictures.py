@@ -37,7 +37,7 @@ TAG = (8, 96, 24, 104)  # in pixels, of the tutorial on shortcuts
 
 
 def draw_methods(facts: list[Fact]) -> None:
-    """One picture for each method: the scene, and the maps of both objects' classes."""
+    """Draw one picture for each method: the scene, and the maps of both objects' classes."""
     shown = scene()
     for fact in facts:
         maps = {f"for {name}": heat for name, heat in zip(shown.names, _in_unit(fact), strict=True)}
@@ -71,7 +71,7 @@ def draw_gallery(facts: list[Fact]) -> None:
 
 
 def first_wrong(model: Any) -> DemoScene:
-    """Of the scenes of one object that follow, the first that the model takes for another class."""
+    """Return the first of the following scenes of one object that the model takes for another class."""
     for seed in range(700_000, 701_000):
         found = load_scene(seed)
         if int(model(found.pixel_values).logits.argmax()) != found.labels[0]:
@@ -80,7 +80,7 @@ def first_wrong(model: Any) -> DemoScene:
 
 
 def _quickstart(model: Any) -> Figure:
-    """What its first block draws."""
+    """Draw the picture of the quickstart's first block."""
     one = load_scene(3)
     relevance = TokenEvidence(model).relevance(one.pixel_values, target=one.labels[0])
     return visualize_attribution(relevance[0], one.image, use_pyplot=False)[0]
@@ -188,7 +188,7 @@ def _all_methods(facts: list[Fact], shown: DemoScene) -> Figure:
 
 
 def _scale(facts: list[Fact], name: str, top: float) -> str:
-    """What the strongest colour stands for."""
+    """Return the value of the strongest colour as text."""
     entry = next(fact.entry for fact in facts if fact.entry.name == name)
     return f"to {100 * top:.2g} % of {entry.share}" if entry.share else f"to {top:.2g}, {entry.unit}"
 

@@ -63,7 +63,7 @@ def make_clip(seed: int, moving: int) -> Clip:
 
 
 def _background(rng: np.random.Generator) -> Plane:
-    """A grainy slope from one colour to another, (SIDE, SIDE, 3)."""
+    """Draw a grainy slope from one colour to another, (SIDE, SIDE, 3)."""
     first, second = draw_colours(rng)
     cosine, sine = unit_vector(float(rng.random()))
     x = np.arange(SIDE) / SIDE - 0.5
@@ -72,7 +72,7 @@ def _background(rng: np.random.Generator) -> Plane:
 
 
 def _moved(rng: np.random.Generator, way: tuple[int, int]) -> list[tuple[Plane, Plane]]:
-    """A figure's coverage (SIDE, SIDE) and colours (SIDE, SIDE, 3) in each frame."""
+    """Return a figure's coverage (SIDE, SIDE) and colours (SIDE, SIDE, 3) in each frame."""
     shape, texture = _FORMS[int(rng.integers(len(_FORMS)))], TEXTURES[int(rng.integers(len(TEXTURES)))]
     size, speed = (low + (high - low) * float(rng.random()) for low, high in (_SIZES, _SPEEDS))
     cosine, sine = unit_vector(float(rng.random()))
