@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_gmar.attr.relevance_flow import RelevanceFlow, add_follower, relevance_flow
 from captum_gmar.engine._captum import Attribution, TargetType, _format_output, _is_tuple, log_usage
 from captum_gmar.engine.explain import Pass, explain_model
-from captum_gmar.engine.models.patch_grid import Logits, check_model, frame_count, logits_of
+from captum_gmar.engine.models.patch_grid import Logits, check_classifies, check_model, frame_count, logits_of
 from captum_gmar.engine.models.readout_tokens import check_start
 from captum_gmar.engine.plan import Explanation, Plan
 from captum_gmar.engine.request import (
@@ -65,6 +65,8 @@ class AttentionAttribution(Attribution, ABC):
     def __init__(self, model: nn.Module, plan: Plan, forward_func: Callable[..., Any] | None = None) -> None:
         check_model(model)
         check_start(plan.tokens)
+        if forward_func is None:
+            check_classifies(model)
         self.model = model
         self.plan = plan
         super().__init__(Logits(model if forward_func is None else forward_func))

@@ -24,6 +24,18 @@ def check_model(model: object) -> None:
         )
 
 
+def check_classifies(model: nn.Module) -> None:
+    """Raise a ValueError if the model generates words or reads the words of a page, which other classes explain."""
+    can_generate = getattr(model, "can_generate", None)
+    reads_page = getattr(config_of(model), "model_type", "") == "layoutlmv3"
+    if reads_page or (callable(can_generate) and can_generate()):
+        name = "captum_gmar.vlm.documents.DocumentEvidence" if reads_page else "AnswerEvidence"
+        raise ValueError(
+            f"model must be a classifier of images, but got {type(model).__name__}. Explain it by {name}, or pass "
+            "forward_func= from pixel values to logits."
+        )
+
+
 def check_not_traced(model: nn.Module | ModelInfo) -> None:
     """Raise a RuntimeError if the model or a part of it is traced, scripted or exported."""
     info = inspect_model(model)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import transformers as tf
 from families import make, naming, tokens_after_the_last_layer, with_text
 from field_families import FIELD_FAMILIES
 from torch import nn
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 from captum_gmar import AttentionEvidence
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, patch_grid
 
+SIZES = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 INTERPOLATING = ["ViT", "DeiT with teacher", "BEiT", "Data2Vec", "ViT-MSN", "I-JEPA", "SigLIP"]
 
 
@@ -76,3 +78,19 @@ def test_prefix_tokens(names, expected):
 def test_perceiver_takes_images_though_its_config_counts_frames():
     evidence = AttentionEvidence(FIELD_FAMILIES["Perceiver"].make().eval())
     assert evidence.relevance(torch.randn(1, 3, 8, 8), 0).shape == (1, 8, 8)
+
+
+WORD_MODELS = {
+    "AnswerEvidence": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**SIZES, num_key_value_heads=2)),
+    "DocumentEvidence": lambda: tf.LayoutLMv3ForSequenceClassification(
+        tf.LayoutLMv3Config(**SIZES, input_size=32, coordinate_size=6, shape_size=4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORD_MODELS)
+def test_models_of_words_name_the_class_that_explains_them(name):
+    model = WORD_MODELS[name]().eval()
+    with pytest.raises(ValueError, match=rf"must be a classifier of images, but got L.*Explain it by .*{name}"):
+        AttentionEvidence(model)
+    AttentionEvidence(model, forward_func=lambda images: images)
