@@ -28,9 +28,11 @@ PANELS = {  # the folders of each panel; a method of two folders is taken from t
         "deit-tiny",
         "nine-passes-deit-tiny",
         "mean-tokens-deit-tiny",
+        "noise-deit-tiny",
+        "log-odds-drop",
     ),
     "built-in model,\n80 scenes": ("newer-built-in", "built-in"),
-    "DINOv2-small,\n24 photos": ("dinov2-small", "dinov2-small-mean-tokens"),
+    "DINOv2-small,\n24 photos": ("dinov2-small", "dinov2-small-mean-tokens", "dinov2-small-drop"),
 }
 MAIN = "insertion-deletion", "blur"  # metric and removal
 COLUMNS = {("insertion-deletion", removal): removal for removal in REMOVALS}
