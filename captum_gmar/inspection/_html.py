@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from io import BytesIO
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from PIL import Image
 from torch import nn
 
 from captum_gmar.engine.models.patch_grid import config_of
+from captum_gmar.files.writing import write_text
 from captum_gmar.visualization._heatmap import OPACITY, Array
 from captum_gmar.visualization._style import AGAINST, FOR, SIGNS
 
@@ -57,16 +58,31 @@ def fill_page(template: str, content: Any, texts: Mapping[str, str]) -> str:
     return re.sub("@([A-Z]+)@", lambda place: parts[place[1]], page)  # once, as texts may hold such words as well
 
 
-def frame_page(page: str, title: str) -> str:
-    """Return a page in a frame for Jupyter, so that page and notebook do not mix.
-
-    A viewer that takes frames away, as Jupyter does in notebooks that are not trusted, keeps the text in the frame.
-    """
-    return (
-        f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="allow-scripts" '
-        f'style="width: 100%; height: 720px; border: 0">{escape(title)}: trust this notebook to see the page.</iframe>'
-    )
-
-
 def _read_text(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+class Page:
+    """A page of HTML, which Jupyter shows."""
+
+    html: str
+    title: str
+
+    def save(self, path: str | Path) -> None:
+        """Write the page as a file, whole or not at all.
+
+        Raises:
+            OSError: if it cannot be written; the message names the path.
+        """
+        write_text(Path(path), self.html)
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame, so that page and notebook do not mix.
+
+        A viewer that takes frames away, as Jupyter does in notebooks that are not trusted, keeps the text in the frame.
+        """
+        page, title = escape(self.html), escape(self.title)
+        return (
+            f'<iframe srcdoc="{page}" title="{title}" sandbox="allow-scripts" '
+            f'style="width: 100%; height: 720px; border: 0">{title}: trust this notebook to see the page.</iframe>'
+        )

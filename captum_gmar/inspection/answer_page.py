@@ -8,7 +8,6 @@ import wave
 from collections.abc import Sequence
 from io import BytesIO
 from math import exp
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from captum_gmar.files.sounds import Sound
-from captum_gmar.files.writing import write_text
-from captum_gmar.inspection._html import fill_page, frame_page, image_data, round_values, shrink
+from captum_gmar.inspection._html import Page, fill_page, image_data, round_values, shrink
 from captum_gmar.visualization._heatmap import Array, Pixels, photo_of
 from captum_gmar.visualization.spectrogram import grey_picture
 from captum_gmar.vlm.attribution import AnswerAttribution
@@ -30,7 +28,7 @@ HIGHEST, RANGE = 8000, 6.0  # Hz, and powers of e below the loudest: both as a l
 WIDTH, HEIGHT = 960, 200  # pixels
 
 
-class AnswerPage:
+class AnswerPage(Page):
     """An answer, each word with its map, as a page of HTML; in Jupyter the last line of a cell shows it.
 
     Args:
@@ -44,6 +42,8 @@ class AnswerPage:
         ValueError: if there are not as many images as pictures in the attribution, or it is not known which of their
             tokens stand for which places.
     """
+
+    title = "What fed each word"
 
     def __init__(
         self,
@@ -74,17 +74,6 @@ class AnswerPage:
         }
         rather = "" if attribution.contrast is None else f", rather than “{attribution.contrast}”"
         self.html = fill_page("answer_page.html", content, {"RATHER": rather})
-
-    def save(self, path: str | Path) -> None:
-        """Write the page as a file, whole or not at all.
-
-        Raises:
-            OSError: if it cannot be written; the message names the path.
-        """
-        write_text(Path(path), self.html)
-
-    def _repr_html_(self) -> str:
-        return frame_page(self.html, "What fed each word")
 
 
 def _prompt_words(words: AnswerAttribution, prompt: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A page of HTML of a prediction: touch a class to see its evidence, a patch to see what it gave each class."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,17 +11,14 @@ from captum_gmar.attr.catalogue import METHODS, RECOMMENDED, find_method, unique
 from captum_gmar.attr.explainer import Explainer
 from captum_gmar.engine.models.patch_grid import Logits, check_model, config_of, patch_grid
 from captum_gmar.engine.request import pixel_values
-from captum_gmar.files.writing import write_text
-from captum_gmar.inspection._html import fill_page, frame_page, image_data, model_name, round_values, shrink
+from captum_gmar.inspection._html import Page, fill_page, image_data, model_name, round_values, shrink
 from captum_gmar.inspection.proof import fill_photo, prove
 from captum_gmar.metrics._inputs import check_count
 from captum_gmar.metrics.removal import PixelRemoval
 from captum_gmar.visualization._heatmap import Array, Crop, Heat, Pixels, blend, corners_of, photo_of, scale
 
-TITLE = "Evidence for each class"
 
-
-class ClassPage:
+class ClassPage(Page):
     """The likely classes of an image, each with its evidence by one or more methods, as a page of HTML.
 
     In Jupyter the last line of a cell shows it, also in a saved notebook. It needs no network and no server.
@@ -59,6 +55,8 @@ class ClassPage:
         >>> page = ClassPage(load_model(), scene.pixel_values, scene.image)
         >>> page.save("page.html")  # doctest: +SKIP
     """
+
+    title = "Evidence for each class"
 
     def __init__(
         self,
@@ -112,18 +110,7 @@ class ClassPage:
                 *(inputs, grid, [maps[:rivals] for maps in relevance], proof, show_progress),
             )
             content["proof"]["fill"] = image_data(fill_photo(photo.crop(place), inputs, proof))
-        self.html = fill_page("class_page.html", content, {"TITLE": f"{TITLE}: {content['classes'][0]['name']}"})
-
-    def save(self, path: str | Path) -> None:
-        """Write the page as a file, whole or not at all.
-
-        Raises:
-            OSError: if it cannot be written; the message names the path.
-        """
-        write_text(Path(path), self.html)
-
-    def _repr_html_(self) -> str:
-        return frame_page(self.html, TITLE)
+        self.html = fill_page("class_page.html", content, {"TITLE": f"{self.title}: {content['classes'][0]['name']}"})
 
 
 @torch.no_grad()
