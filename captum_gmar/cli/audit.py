@@ -3,6 +3,7 @@
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.attr.catalogue import METHODS, RECOMMENDED
@@ -42,6 +43,7 @@ exit status: 0 all images explained, 1 some left out, 2 bad usage or nothing
 def add_command(subparsers: Any) -> None:
     """Declare the command and its arguments."""
     about = "write a page on the evidence of predictions over a data set"
+    run = partial(run_on_data, work=_audit, name="audit", objects=1)
     parser = command_parser(subparsers, "audit", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add_data(parser)
@@ -49,11 +51,6 @@ def add_command(subparsers: Any) -> None:
     add_sample(parser)
     add("--output", type=path, metavar="RESULTS", help="folder of the results (default: <data>-audit), see below")
     add_device_and_size(parser)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Run the command; return how many images were explained and how many left out."""
-    return run_on_data(arguments, _audit, "audit", 1)
 
 
 def _audit(arguments: argparse.Namespace, subject: "Subject", place: "Workplace") -> tuple[int, int]:

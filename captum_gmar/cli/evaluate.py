@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ exit status: 0 all images measured, 1 some left out, 2 bad usage or nothing
 def add_command(subparsers: Any) -> None:
     """Declare the command and its arguments."""
     about = "measure how faithful methods are, over a data set"
+    run = partial(run_on_data, work=_evaluate, name="evaluate", objects=2)
     parser = command_parser(subparsers, "evaluate", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add_data(parser)
@@ -117,11 +119,6 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="precision of passes over perturbed images; bfloat16 is faster on many GPUs. Maps are always in float32",
     )
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Run the command; return how many images were measured and how many left out."""
-    return run_on_data(arguments, _evaluate, "evaluate", 2)
 
 
 def run_on_data(

@@ -1,6 +1,7 @@
 """``captum-gmar heads``: how much each attention head matters, over images."""
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captum_gmar.cli.evaluate import DATA_HELP, add_data, run_on_data
@@ -43,6 +44,7 @@ exit status: 0 all images scored, 1 some left out, 2 bad usage or nothing done,
 def add_command(subparsers: Any) -> None:
     """Declare the command and its arguments."""
     about = "score attention heads"
+    run = partial(run_on_data, work=_score_heads, name="heads", objects=1)
     parser = command_parser(subparsers, "heads", run, help=about, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add_data(parser)
@@ -63,11 +65,6 @@ def add_command(subparsers: Any) -> None:
     add_sample(parser)
     add("--output", type=path, metavar="RESULTS", help="folder of the results (default: <data>-heads), see below")
     add_resources(parser, batch_size=4)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Run the command; return how many images were scored and how many left out."""
-    return run_on_data(arguments, _score_heads, "heads", 1)
 
 
 def _score_heads(arguments: argparse.Namespace, subject: "Subject", place: "Workplace") -> tuple[int, int]:

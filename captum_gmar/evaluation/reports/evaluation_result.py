@@ -53,10 +53,6 @@ class Evaluation(Report):
         """Return a row for every metric, removal and two methods: the mean of their differences on the same images."""
         return self.tables.records["differences"]
 
-    def mean_curves(self) -> Records:
-        """Return a row for every curve, method and share of the patches: the mean over the images."""
-        return self.tables.records["curves"]
-
     def curves(self, metric: str, removal: str) -> Mapping[str, PerturbationCurve]:
         """Return the curves of every method for :func:`captum_gmar.visualization.visualize_perturbation_curves`.
 
