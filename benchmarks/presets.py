@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from benchmarks.cases import Case
-from benchmarks.rows import AGAIN, BOTH, DENSE, FORWARD, NAMES, OF_SEVERAL
+from benchmarks.rows import AGAIN, BOTH, DENSE, FORWARD, NAMES, OF_SEVERAL, ON_DISK
 from benchmarks.timing import Limits
 from captum_gmar.attr.catalogue import OURS
 
@@ -73,7 +73,7 @@ PRESETS = {
     "cpu": Preset(  # half an hour
         tables={
             Case("ViT-B", 224, 8): (*SOME, "gmar++", "legrad", DENSE),
-            Case("ViT-B", 768): SOME,
+            Case("ViT-B", 768): (*SOME, ON_DISK),
             Case("ViT-B", 1024): SHORT,
             Case("ViT-B", 224): MAIN,
             Case("ViT-Ti", 224): NAMES,

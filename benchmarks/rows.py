@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS
-from captum_gmar import record_attention
+from captum_gmar import AttentionRollout, record_attention
 from captum_gmar.attr.catalogue import CAPTUMS, METHODS, OURS
 from captum_gmar.attr.patch_relevance import PERTURBING, attributions_of, images_at_once
 
@@ -26,6 +26,7 @@ OWN = (FORWARD, BOTH, FIVE)
 AGAIN, DENSE = ", again", "every A and G kept"
 SEVERAL = ", 5 targets"
 OF_SEVERAL = tuple(name + SEVERAL for name in ("gmar-l1", "gmar-forward", "gradient-rollout", "legrad"))
+ON_DISK = "rollout, disk_offload"
 NAMES = (FORWARD + AGAIN, BOTH + AGAIN, *OURS, DENSE, *OF_SEVERAL, *CAPTUMS, *PEERS)
 
 
@@ -75,6 +76,8 @@ class Subject:
         if name in PEERS:
             _, peer, reads_gradient = PEERS[name]
             return Row(peer(copy.deepcopy(self.model), self.inputs, TARGET), BOTH if reads_gradient else FORWARD)
+        if name == ON_DISK:
+            return Row(partial(AttentionRollout(self.model, disk_offload=True).attribute, self.inputs), FORWARD)
         return self._captums(name) if name in CAPTUMS else self._ours(name)
 
     def _ours(self, name: str) -> Row:

@@ -89,6 +89,9 @@ METHODS = {
         partial(oracle.attention_rollout, head_fusion="min", start_layer=-2),
         reads_gradient=False,
     ),
+    "rollout on disk": Method(
+        partial(AttentionRollout, disk_offload=True), oracle.attention_rollout, reads_gradient=False
+    ),
     "raw attention": Method(RawAttention, oracle.raw_attention, reads_gradient=False),
     "gradient rollout": Method(GradientRollout, oracle.gradient_rollout, conserves=False),
     "gradient rollout, GMAR's heads": Method(

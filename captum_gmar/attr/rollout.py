@@ -36,6 +36,8 @@ class AttentionRollout(AttentionAttribution):
             :class:`~captum_gmar.GMARAttribution`.
         head_fusion: "mean" of the heads, or elementwise "max" or "min", normalised again.
         start_layer, tokens: those of :class:`~captum_gmar.GMARAttribution`.
+        disk_offload: keep the layers' queries and keys in a temporary file, for large images on a CPU. Memory is then
+            about that of a forward pass. The file is as large as they are: 170 MB for a ViT-B/16 at 768².
         forward_func: runs the model, if it takes more than calling it.
 
     Example::
@@ -59,10 +61,12 @@ class AttentionRollout(AttentionAttribution):
         head_fusion: str = "mean",
         start_layer: int = 0,
         tokens: Start | None = None,
+        disk_offload: bool = False,
         forward_func: Callable[..., Any] | None = None,
     ) -> None:
         sweep = RolloutSweep(residual, recursion, head_fusion)
-        super().__init__(model, Plan(sweep=sweep, start_layer=start_layer, tokens=tokens), forward_func)
+        plan = Plan(sweep=sweep, start_layer=start_layer, tokens=tokens, disk_offload=disk_offload)
+        super().__init__(model, plan, forward_func)
 
 
 class RawAttention(AttentionAttribution):

@@ -234,12 +234,11 @@ class RolloutSweep(HeadSweep):
 
     def __call__(self, relevance: Tensor, layers: Sequence[Blocks], importance: Importance | None = None) -> Tensor:
         start = relevance
-        order = self._order(len(layers))
-        if start.device.type == "cpu":  # another device would have to be waited for
-            layers[order[0]].keep_first(count_leading(start != 0))
-        for index in order:
-            weights = None if importance is None else head_weights(importance[index])
-            fused = ((block.rows, self._fuse(block.attention, weights)) for block in layers[index])
+        for place, index in enumerate(self._order(len(layers))):
+            layer, weights = layers[index], None if importance is None else head_weights(importance[index])
+            if place == 0 and start.device.type == "cpu":  # another device would have to be waited for
+                layer.keep_first(count_leading(start != 0))
+            fused = ((block.rows, self._fuse(block.attention, weights)) for block in layer)
             if self.recursion == "additive":
                 relevance = sum_up([row_times(relevance, *block) for block in fused]) + self.residual * start
             else:

@@ -50,6 +50,7 @@ class Plan:
     score: Callable[[Tensor], Tensor] = _itself  # from logits (N, classes) to explained scores of this shape
     token_rule: TokenRule | None = None  # in place of rule and sweep, of methods that read tokens between layers
     implementation: Implementation | None = None  # of the kernels, in place of the engine's choice
+    disk_offload: bool = False  # keeps the layers that a sweep reads in files; blocks of them are read then
 
     @property
     def reads_target(self) -> bool:

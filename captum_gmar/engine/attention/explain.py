@@ -5,6 +5,7 @@ Letters in shapes: N examples, L layers, H heads, T tokens.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -148,7 +149,7 @@ def _drop_mask(layer: AttentionLayer) -> LayerGradient:
 
 def run_sweep(plan: Plan, layers: Sequence[AttentionLayer], relevance: Tensor, importance: Importance | None) -> Tensor:
     """Return the relevance (N, T) after the plan's sweep, on its device, for as many examples at a time as fit."""
-    sweep, given = plan.sweep, plan.implementation
+    sweep, given = plan.sweep, "blocks" if plan.disk_offload else plan.implementation
     assert sweep is not None
     layers = [layer.to(relevance.device) for layer in layers]  # of a model that is spread over several
     importance = importance and [heads.to(relevance.device) for heads in importance]
@@ -162,24 +163,40 @@ def run_sweep(plan: Plan, layers: Sequence[AttentionLayer], relevance: Tensor, i
         if all(is_fused(layer.query, layer.key, given) for layer in layers):
             return sweep.take(relevance, [partial(read_layer, _drop_mask(layer)) for layer in layers], importance)
         parts = _iterate_parts(layers, relevance, importance)
-        takes = ((start, [partial(_read_query_rows, b) for b in blocks], weights) for start, blocks, weights in parts)
+        numbers = range(len(layers))
+        takes = ((start, [partial(blocks.read, n) for n in numbers], weights) for start, blocks, weights in parts)
         return torch.cat([sweep.take(*arguments) for arguments in takes])
+
+
+@dataclass(frozen=True)
+class _LayersOfPart(Sequence[AttentionBlocks]):
+    """Some examples of all layers; each is made blocks, and read from its file, when it is asked for."""
+
+    layers: Sequence[AttentionLayer]
+    part: slice
+    scratch: Scratch
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, number: Any) -> Any:
+        return AttentionBlocks(self.layers[number].part(self.part), self.scratch)
+
+    def read(self, number: int, reduction: Reduction) -> HeadSums:
+        blocks, row = self[number], reduction.row
+        if row is not None and row.device.type == "cpu":  # another device would have to be waited for
+            blocks.keep_first(count_leading(row != 0))
+        return read_blocks(blocks, reduction)
 
 
 def _iterate_parts(
     layers: Sequence[AttentionLayer], relevance: Tensor, importance: Importance | None
-) -> Iterator[tuple[Tensor, list[AttentionBlocks], Importance | None]]:
+) -> Iterator[tuple[Tensor, _LayersOfPart, Importance | None]]:
     """Yield relevance, layers and importance for as many examples at a time as a block holds."""
     scratch = Scratch(max(layers, key=lambda layer: layer.shape[1]))
     for part in scratch.parts():
-        blocks = [AttentionBlocks(layer.part(part), scratch) for layer in layers]
-        yield relevance[part], blocks, importance and [heads[part] for heads in importance]
-
-
-def _read_query_rows(layer: AttentionBlocks, reduction: Reduction) -> HeadSums:
-    if reduction.row is not None and reduction.row.device.type == "cpu":  # another device would have to be waited for
-        layer.keep_first(count_leading(reduction.row != 0))
-    return read_blocks(layer, reduction)
+        weights = importance and [heads[part] for heads in importance]
+        yield relevance[part], _LayersOfPart(layers, part, scratch), weights
 
 
 def _starts(info: ModelInfo, plan: Plan, forward_pass: ForwardPass, selected: Sequence[Any]) -> list[Tensor]:

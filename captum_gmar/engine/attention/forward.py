@@ -7,6 +7,7 @@ Letters in shapes: N examples, H heads, T tokens, D head dimension, Q query toke
 """
 
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class ForwardPass(ConstantParameterMode):
         self.pixels: Node | None = None  # of the pixels in autograd's graph
         self.taps: list[LayerTap] = []  # of each layer
         self.layers: list[AttentionLayer] = []  # those that the sweep reads
+        self.file = TemporaryFile() if plan.disk_offload else None  # noqa: SIM115 - forget() closes it
         self.like = torch.empty(0, device="cpu")  # of the device and precision of the last layer's blocks
         self.zero = torch.empty(0, device="cpu")  # whose memory the edges of taps share
         self.entry: Node | None = None  # what enters the first layer's attention; where layers are cut off, the layer
@@ -72,6 +74,8 @@ class ForwardPass(ConstantParameterMode):
         self.entry = self.last = self.pixels = None
         self.layers, self.poolings, self.cuts = [], [], []
         self.workspace.clear()
+        if self.file is not None:
+            self.file.close()
         for tap in self.taps:
             tap.release()
 
@@ -122,7 +126,8 @@ class ForwardPass(ConstantParameterMode):
         self.taps.append(tap)
         attended = attend_by_tap(layer, value, tap)
         if self.plan.sweep is not None:
-            self.layers.append(layer._replace(lse=tap.lse))
+            layer = layer._replace(lse=tap.lse)
+            self.layers.append(layer if self.file is None else layer.store(self.file))
             if self.plan.start_layer < 0:
                 del self.layers[: self.plan.start_layer]
         self.last = attended.grad_fn

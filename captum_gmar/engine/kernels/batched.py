@@ -46,7 +46,7 @@ class BatchedTap(LayerTap):
         """Return the layer with the gradient (N, H, T, D) of its output, if there is one."""
         if gradient is None or self.layer is None or self.value is None:
             return None
-        query, key, mask, scale, _ = self.layer
+        query, key, mask, scale, *_ = self.layer
         return LayerGradient(query, key, self.value, gradient, mask, resolve_scale(query, scale))
 
     def release(self) -> None:

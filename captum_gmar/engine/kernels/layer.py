@@ -3,11 +3,15 @@
 Letters in shapes: N examples, H heads, T tokens, D head dimension.
 """
 
+import ctypes
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +29,8 @@ class AttentionLayer(NamedTuple):
     mask: Tensor | None  # boolean or additive, broadcastable to (N, H, T, T)
     scale: float | None
     lse: Tensor | None = None  # (N, H, T), log Σ exp of each query's scores, if it is known
+    file: IO[bytes] | None = None  # that holds query and key, if they are not in memory
+    place: int = 0  # in the file, in bytes
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -33,16 +39,35 @@ class AttentionLayer(NamedTuple):
         return examples, heads, tokens, self.key.shape[-2]
 
     def part(self, examples: slice) -> "AttentionLayer":
-        """Return the layer of some examples."""
-        if covers_all(examples, len(self.query)):
-            return self._replace(mask=None if self.mask is None else self.mask.expand(self.shape))
-        mask = None if self.mask is None else self.mask.expand(self.shape)[examples]
-        return AttentionLayer(self.query[examples], self.key[examples], mask, self.scale)
+        """Return the layer of some examples, in memory."""
+        mask = None if self.mask is None else self.mask.expand(self.shape)
+        if self.file is None and covers_all(examples, len(self.query)):
+            return self._replace(mask=mask)
+        query, key = self._read(examples) if self.file else (self.query[examples], self.key[examples])
+        return AttentionLayer(query, key, None if mask is None else mask[examples], self.scale)
 
     def to(self, device: torch.device) -> "AttentionLayer":
         """Return the layer on this device."""
         mask, lse = (None if t is None else t.to(device) for t in (self.mask, self.lse))
-        return AttentionLayer(self.query.to(device), self.key.to(device), mask, self.scale, lse)
+        return self._replace(query=self.query.to(device), key=self.key.to(device), mask=mask, lse=lse)
+
+    def store(self, file: IO[bytes]) -> "AttentionLayer":
+        """Return the layer with query and key at the end of a file, and one number each in memory."""
+        place = file.seek(0, io.SEEK_END)
+        torch.stack(self[:2], 1).detach().cpu().view(torch.uint8).numpy().tofile(file)
+        query, key = (tensor.new_zeros(()).expand(tensor.shape) for tensor in self[:2])
+        with suppress(AttributeError, TypeError):  # of C libraries other than GNU's
+            ctypes.CDLL(None).malloc_trim(0)  # which keeps what was freed between the nodes of autograd's graph
+        return self._replace(query=query, key=key, file=file, place=place)
+
+    def _read(self, examples: slice) -> tuple[Tensor, Tensor]:
+        """Read query and key (n, H, T, D) of some examples of a stored layer."""
+        assert self.file is not None
+        part = self.query[examples]
+        self.file.seek(self.place + 2 * self.query[: examples.start].nbytes)
+        both = torch.from_numpy(np.fromfile(self.file, np.uint8, 2 * part.nbytes)).view(part.dtype)
+        query, key = both.view(len(part), 2, *part.shape[1:]).to(part.device).unbind(1)
+        return query, key
 
 
 class LayerGradient(NamedTuple):
