@@ -103,10 +103,7 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
     """Add ``--limit`` and ``--seed``, for commands on a data set."""
     add = parser.add_argument
     add(
-        "--limit",
-        type=positive_number,
-        metavar="N",
-        help="take a random sample of N images; a later run can take more",
+        "--limit", type=positive_number, metavar="N", help="take a random sample of N images; a later run can take more"
     )
     add("--seed", type=whole_number, default=0, metavar="N", help="seed of all random numbers (default: 0)")
 

@@ -46,11 +46,7 @@ class AnswerPage(Page):
     title = "What fed each word"
 
     def __init__(
-        self,
-        attribution: AnswerAttribution,
-        images: Pixels | Sequence[Pixels] = (),
-        prompt: str = "",
-        model: str = "",
+        self, attribution: AnswerAttribution, images: Pixels | Sequence[Pixels] = (), prompt: str = "", model: str = ""
     ) -> None:
         pictures = list(images) if isinstance(images, Sequence) else [images]
         if attribution.pictures is None:

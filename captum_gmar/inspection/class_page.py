@@ -122,12 +122,7 @@ def _image_logits(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor
 
 
 def _explain_method(
-    name: str,
-    model: nn.Module,
-    forward: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    classes: Tensor,
-    rivals: int,
+    name: str, model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, classes: Tensor, rivals: int
 ) -> dict[str, Any]:
     """Return the maps of classes by a method, and of the likeliest rather than one another."""
     entry, explainer = METHODS[name], Explainer([name], model, forward)

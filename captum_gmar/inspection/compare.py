@@ -12,13 +12,7 @@ from tqdm import tqdm
 
 from captum_gmar.attr.catalogue import COMPARED, METHODS, STEPS, find_method
 from captum_gmar.attr.methods import usual_methods
-from captum_gmar.attr.patch_relevance import (
-    Method,
-    check_methods,
-    images_at_once,
-    name_errors,
-    relevance_of,
-)
+from captum_gmar.attr.patch_relevance import Method, check_methods, images_at_once, name_errors, relevance_of
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, patch_grid
 from captum_gmar.inspection.comparison import Comparison
 from captum_gmar.inspection.passes import Passes, Times, copy_counted, time_in_turns

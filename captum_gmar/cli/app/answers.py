@@ -153,11 +153,7 @@ def explain_methods(classifier: Classifier, image: Image.Image, question: AppQue
     )
 
 
-def measure_methods(
-    classifier: Classifier,
-    image: Image.Image,
-    question: AppQuestion,
-) -> tuple[Figure, str]:
+def measure_methods(classifier: Classifier, image: Image.Image, question: AppQuestion) -> tuple[Figure, str]:
     """Return a picture and a table of the methods with insertion, deletion, time and passes of each."""
     pixels = _read_pixels(classifier, image)
     methods: dict[str, Method] = {}

@@ -16,12 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import handle_torch_function, has_torch_function
 
-from captum_gmar.engine.checks import (
-    NoAttentionError,
-    NoPatchGridError,
-    cut_gradient_error,
-    without_gradient_error,
-)
+from captum_gmar.engine.checks import NoAttentionError, NoPatchGridError, cut_gradient_error, without_gradient_error
 from captum_gmar.engine.hooks.attention_mode import ACCESS, AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.autograd_graph import Pooling, depends
 from captum_gmar.engine.hooks.constants import PLAIN, detach_parameters

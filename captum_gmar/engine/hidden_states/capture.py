@@ -12,12 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from captum_gmar.engine.checks import (
-    check_deterministic,
-    check_forward,
-    cut_gradient_error,
-    without_gradient_error,
-)
+from captum_gmar.engine.checks import check_deterministic, check_forward, cut_gradient_error, without_gradient_error
 from captum_gmar.engine.hidden_states.libragrad import LibraGradPass, libra_gradients
 from captum_gmar.engine.hooks.attention_mode import AttentionCall, ConstantParameterMode, check_no_dropout
 from captum_gmar.engine.hooks.autograd_graph import depends, gradients
