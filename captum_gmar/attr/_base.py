@@ -244,7 +244,7 @@ class AttentionAttribution(Attribution, ABC):
         """Explain each target in batches; ``plan`` replaces the method's."""
         plan = plan or self.plan
         if plan.reads_target:  # else any will do
-            request.check(len(pixels))
+            request = request.checked(len(pixels))
         with torch.inference_mode(False), torch.enable_grad():
             explained_batches = [
                 [explanation.to(pixels.device) for explanation in explained]

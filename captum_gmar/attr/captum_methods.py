@@ -18,7 +18,7 @@ from captum_gmar.engine.hooks.threads import hook_modules
 from captum_gmar.engine.models.attention_backend import force_eager
 from captum_gmar.engine.models.layers import transformer_layers
 from captum_gmar.engine.models.patch_grid import Logits, PatchGrid, check_model, check_rows, patch_grid
-from captum_gmar.engine.request import leaf, pixel_values
+from captum_gmar.engine.request import leaf, pixel_values, plain_target
 from captum_gmar.engine.targets import check_target
 
 
@@ -53,6 +53,7 @@ class _Ready(Attribution):
         """
         is_inputs_tuple = _is_tuple(inputs)
         pixels = pixel_values(inputs, takes_others=self.takes_others)
+        target = plain_target(target)
         if isinstance(target, Tensor):
             target = target.to(pixels.device)  # where Captum needs it; labels of a data loader are on the CPU
         with torch.inference_mode(False):

@@ -147,4 +147,4 @@ def _checked(passes: int) -> int:
     from captum_gmar.metrics._inputs import check_count  # which no method loads otherwise
 
     check_count(passes, "passes")
-    return passes
+    return int(passes)

@@ -4,8 +4,9 @@ Letters in shapes: N examples, K targets of each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
@@ -33,11 +34,14 @@ class Request(NamedTuple):
     internal_batch_size: int | None = None  # how many examples run at once at most; None: all
     contrast: TargetType = None  # outputs whose logits are subtracted from each target's
 
-    def check(self, examples: int) -> None:
-        """Check that lists are as long as there are examples, which a batch could not tell."""
-        if self.internal_batch_size is not None:
-            for target in (*(() if callable(self.targets) else self.targets), self.contrast):
+    def checked(self, examples: int) -> "Request":
+        """Return the request with Python's integers for numpy's; check that lists are as long as there are examples."""
+        targets = self.targets if callable(self.targets) else [plain_target(target) for target in self.targets]
+        request = self._replace(targets=targets, contrast=plain_target(self.contrast))
+        if self.internal_batch_size is not None:  # else a batch could not tell
+            for target in (*(() if callable(targets) else targets), request.contrast):
                 _validate_target(examples, target)
+        return request
 
     def batches(self, pixels: Tensor) -> Iterator[tuple[Tensor, "Request"]]:
         """Yield the pixels (N, channels, height, width) in batches, with the request for each."""
@@ -101,6 +105,15 @@ def _part(target: TargetType, examples: slice, count: int) -> TargetType:
         return target
     is_each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
     return target[examples] if is_each else target  # type: ignore[index]
+
+
+def plain_target(target: Any) -> Any:
+    """Return a target of numpy's integers as one of Python's, or an array of them as a tensor."""
+    if isinstance(target, list):
+        return [plain_target(each) for each in target]
+    if isinstance(target, np.ndarray):
+        return torch.from_numpy(target)
+    return int(target) if isinstance(target, np.integer) else target
 
 
 def each_target(targets: Targets, examples: int) -> list[TargetType]:

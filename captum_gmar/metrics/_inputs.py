@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from numbers import Integral
 from typing import TypeAlias
 
 import torch
@@ -121,8 +122,8 @@ def graph_leaf(inputs: Tensor) -> Tensor:
 
 
 def is_integer(number: object) -> bool:
-    """Return whether a value is an int but not a bool."""
-    return isinstance(number, int) and not isinstance(number, bool)
+    """Return whether a value is an integer, also one of numpy's, but not a bool."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def _first_index(examples: Tensor) -> int:

@@ -85,6 +85,12 @@ def test_equals_captum_called_by_hand(name, vit, images):
     assert_close(attributions, expected.detach(), atol=1e-6, rtol=1e-4)
 
 
+def test_classes_of_numpy(vit, images):
+    expected = Saliency(vit).attribute(images, TARGETS)
+    assert_close(Saliency(vit).attribute(images, np.array(TARGETS)), expected, rtol=0, atol=0)
+    assert_close(Saliency(vit).attribute(images, list(np.array(TARGETS))), expected, rtol=0, atol=0)
+
+
 def interpolating(model):
     """For images of any size."""
     return lambda pixels: model(pixels, interpolate_pos_encoding=True)

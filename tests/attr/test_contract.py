@@ -116,6 +116,11 @@ class TestTargets:
         assert_close(found, make_method(vit, forward_func=difference).relevance(images))
         assert torch.equal(found, computed([3, 1, 9, 3], "relevance")) == (not row.reads_gradient)
 
+    def test_classes_of_numpy(self, method, images, computed):
+        expected = computed([3, 1, 9, 3], "relevance", contrast=7)
+        for classes in (np.array([3, 1, 9, 3]), list(np.array([3, 1, 9, 3]))):
+            assert_close(method.relevance(images, classes, None, 3, np.int64(7)), expected, rtol=0, atol=0)
+
     @pytest.mark.parametrize("contrast", [7, (7,), torch.tensor(7), [7] * 4, torch.tensor([7] * 4), [(7,)] * 4])
     def test_forms_of_contrast(self, method, images, computed, contrast):
         expected = computed([3, 1, 9, 3], "relevance", contrast=7)
