@@ -157,7 +157,7 @@ class ExplainWork:
             return self._fail(f"{readable_name(explained.path)}: {error}")
         self.done.append(explained)
         text = summary_text(explained, self.question, self.classifier)
-        lines = [text, *seen_lines(self.classifier, photo), f"  picture    {readable_name(file.path)}"]
+        lines = [text, *seen_lines(self.classifier, photo), f"  {file.kind:<9}  {readable_name(file.path)}"]
         return print_text("\n".join(lines))
 
     def _write_page(self, file: PictureFile, view: PhotoView, pixels: Tensor) -> None:

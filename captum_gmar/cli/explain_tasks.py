@@ -102,7 +102,9 @@ def _explain_video(classifier: Classifier, path: Path, settings: TaskSettings) -
     def save(picture: PictureFile) -> None:
         if picture.kind == "film":
             moments = [f"{number * clip.seconds:.1f} of {count * clip.seconds:.1f} s" for number in range(count)]
-            film = compose_film(100 * relevance, frames, [what] * len(relevance), moments=moments, crop=crop)
+            label = _picture_texts(path, what, "tube")["label"]
+            said = [what] * len(relevance)
+            film = compose_film(100 * relevance, frames, said, moments=moments, label=label, crop=crop)
             save_film(film, picture.path, clip.seconds, picture.note)
         else:
             figure, _ = visualize_video(100 * relevance, frames, crop=crop, **_picture_texts(path, what, "tube"))
@@ -173,7 +175,8 @@ def _explain_answer(
         if picture is not None and file.kind == "film":
             words = attribution.words()
             said = [" ".join(words.tokens[: count + 1]) for count in range(len(words.tokens))]
-            film = compose_film(100 * words.picture_relevance().float(), picture, said, moments=words.tokens)
+            maps, label = 100 * words.picture_relevance().float(), "share of the word's evidence per patch, %"
+            film = compose_film(maps, picture, said, moments=words.tokens, label=label)
             save_film(film, file.path, SECONDS_A_WORD, file.note)
         else:
             page = AnswerPage(attribution, picture or (), settings.prompt, model_name(evidence.model))

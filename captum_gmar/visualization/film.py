@@ -35,6 +35,7 @@ def compose_film(
     captions: Sequence[str],
     *,
     moments: Sequence[str] = (),
+    label: str = "",
     crop: Crop | None = None,
     smooth: bool = True,
     share_scale: bool = True,
@@ -48,6 +49,7 @@ def compose_film(
             that the maps divide evenly, such as the frames of a video.
         captions (sequence of str): One for each map, such as the words of an answer so far.
         moments (sequence of str, optional): A text at the lower right of each frame, such as its time.
+        label (str, optional): Quantity and unit of the colour bar, in a line below it.
         smooth (bool, optional): Interpolate between the patches.
         share_scale (bool, optional): One colour scale for all maps; otherwise each has its own.
         crop, outlier_perc: those of :func:`~captum_gmar.visualize_attribution`.
@@ -83,9 +85,10 @@ def compose_film(
     place = None if crop is None else tuple(factor * corner for corner in crop)
     texts = [_last_lines(caption, font, width - 2 * PAD) for caption in captions]
     head = max(map(len, texts)) * LINE_HEIGHT + 2 * PAD
-    frames = []
+    frames, foot = [], head + height + 2 * LINE_HEIGHT
+    size = width, foot + bool(label) * LINE_HEIGHT + PAD
     for number, photo in enumerate(photos):
-        heat, page = heats[number // repeats], Image.new("RGB", (width, head + height + 2 * LINE_HEIGHT + PAD), "white")
+        heat, page = heats[number // repeats], Image.new("RGB", size, "white")
         page.paste(blend(photo.resize((width, height)), heat, place, smooth), (0, head))  # type: ignore[arg-type]
         pen = ImageDraw.Draw(page)
         pen.multiline_text((PAD, PAD), "\n".join(texts[number // repeats]), "black", font, spacing=4)
@@ -93,7 +96,8 @@ def compose_film(
         moment = moments[number] if moments else f"{number + 1} of {len(photos)}"
         pen.text((width - PAD, head + height + PAD), moment, "black", font, anchor="ra")
         if heat.is_signed:
-            pen.text((width - PAD, page.height - PAD), SIGNS, "black", font.font_variant(size=13), anchor="rs")
+            pen.text((width - PAD, foot), SIGNS, "black", font.font_variant(size=13), anchor="rs")
+        pen.text((PAD, foot + LINE_HEIGHT), label, "black", font.font_variant(size=13), anchor="ls")
         frames.append(page)
     return frames
 

@@ -31,6 +31,15 @@ def test_one_scale_unless_each_has_its_own():
         assert (one.tobytes() != other.tobytes()) == shared
 
 
+def test_label_below_the_bar():
+    """A line more, which holds letters below frames that are as without it."""
+    (plain,), (labelled,) = (compose_film(-MAPS[:1], PHOTO, ["a"], label=text) for text in ("", "share, %"))
+    box = (0, 0, *plain.size)
+    assert labelled.size == (plain.width, plain.height + 24)
+    np.testing.assert_array_equal(labelled.crop(box), plain)
+    assert np.asarray(labelled.crop((0, plain.height - 5, 480, labelled.height))).min() < 100
+
+
 def test_tubes_hold_for_several_frames_and_parts_of_a_photo(tmp_path):
     frames = [PHOTO, PHOTO.rotate(90).resize(PHOTO.size)] * 3
     film = compose_film(MAPS, frames, WORDS, crop=(8, 0, 68, 60), moments=[f"{second} s" for second in range(6)])
