@@ -103,6 +103,8 @@ def test_a_page_of_classes(tmp_path):
     assert '"removal":"blur (sigma 10)"' in page
     assert cli.main(["explain", "--output", str(path), "--no-proof"]) == 0
     assert '"removal"' not in path.read_text(encoding="utf-8")
+    assert cli.main(["explain", "--output", str(path), "--no-proof", "--passes", "3"]) == 0
+    assert '"name":"token-evidence@3"' in path.read_text(encoding="utf-8")
 
 
 def test_version_and_command_missing(tmp_path):
