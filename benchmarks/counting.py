@@ -58,6 +58,7 @@ WITHOUT_LAUNCH = {
     aten.set_,
     aten.resize_,
 }
+ONLY_SHAPED = {aten.new_zeros, aten.new_ones, aten.new_full, aten.zeros_like, aten.ones_like, aten.full_like}
 READ_BY_HOST = {aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero}
 
 
@@ -172,7 +173,8 @@ def what_is_read(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Tensors that an operation reads: not those that it only writes."""
     named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     only_written = {argument.name for argument in func._schema.arguments if argument.is_out}
-    if func.overloadpacket in (aten.copy_, aten.fill_, aten.zero_) or named.get("beta") == 0:
+    packet = func.overloadpacket
+    if packet in (aten.copy_, aten.fill_, aten.zero_) or packet in ONLY_SHAPED or named.get("beta") == 0:
         only_written.add("self")
     values = [value for name, value in named.items() if name not in only_written]
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

@@ -43,12 +43,13 @@ def test_what_is_small_takes_a_launch():
         (lambda t: t.mT.reshape(-1), 2),
         (lambda t: t.view(-1)[None].expand(3, -1), 0),
         (lambda t: torch.empty_like(t), 0),
+        (lambda t: t.new_zeros(64, 64), 1),
         (lambda t: t.mul_(t[:1]), 2 + 1 / 64),
         (lambda t: t.copy_(t.sum()), 2),
         (lambda t: t + t[0].sum(0, keepdim=True).expand(64, 64), 2 + 1 / 64),
         (lambda t: torch.baddbmm(t[None], t[None], t[None], beta=0, out=t[None]), 3),
     ],
-    ids=["copy", "view", "new memory", "in place", "overwritten", "expanded", "product without sum"],
+    ids=["copy", "view", "new memory", "zeros", "in place", "overwritten", "expanded", "product without sum"],
 )
 def test_what_is_read_and_written_once(call, passes):
     """In units of a matrix, to which what is expanded or tiny adds next to nothing."""
