@@ -147,6 +147,16 @@ def hiding(heard: Heard) -> Tensor:
     return F.pad((scores[:, :1] - scores[:, 1:])[:, blocks], (0, heard.states.shape[1] - heard.frames))
 
 
+def focus_by_size(heard: Heard) -> Tensor:
+    """Return focus (W, S) with the size of the evidence in place of its positive part."""
+    return focus_attention(size(heard), value_norms(heard))
+
+
+def focus_on_rollout(heard: Heard) -> Tensor:
+    """Return focus (W, S) with rollout in place of attention × value norm."""
+    return focus_attention(evidence(heard), rollout(heard))
+
+
 def random_map(heard: Heard) -> Tensor:
     return torch.rand(len(heard.words), heard.states.shape[1], generator=torch.Generator().manual_seed(heard.frames))
 
@@ -183,6 +193,8 @@ def warped_times(heard: Heard, attention: Tensor) -> Tensor:
 METHODS: dict[str, tuple[Callable[[Heard], Tensor], str]] = {  # with decoder passes, forward + backward
     "answer evidence": (evidence, "1 + 1"),
     "focus of the answer": (focus, "1 + 1"),
+    "focus by size of the evidence": (focus_by_size, "1 + 1"),
+    "focus on rollout": (focus_on_rollout, "1 + 1"),
     "size of the evidence": (size, "1 + 1"),
     "attention × value norm": (value_norms, "1"),
     "cross-attention, mean of layers": (mean_attention, "1"),

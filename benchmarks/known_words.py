@@ -28,7 +28,7 @@ from captum_gmar.demo import load_answering_model, load_answering_processor
 from captum_gmar.demo.patches import GRID, PATCH, patch_shares
 from captum_gmar.demo.scenes import Scene, make_scene
 from captum_gmar.files.markdown import table
-from captum_gmar.vlm.attribution import AnswerAttribution
+from captum_gmar.vlm.attribution import AnswerAttribution, focus_attention
 from tools.answering_model.questions import SceneQuestion, questions_of
 from tools.demo_model.localisation import scene_mean
 
@@ -78,6 +78,38 @@ def size(asked: Asked) -> Tensor:
 def focus(asked: Asked) -> Tensor:
     """(W, P) of the library."""
     return explain(asked).focus().flatten(1)
+
+
+def focus_by_size(asked: Asked) -> Tensor:
+    """(W, P): focus with the size of the evidence in place of its positive part."""
+    return focus_attention(size(asked), value_norms(asked))
+
+
+def focus_by_effects(asked: Asked) -> Tensor:
+    """(W, P): focus with the effects of hiding image tokens from the words' rows in place of evidence."""
+    return focus_attention(masked_effects(asked), value_norms(asked))
+
+
+def masked_effects(asked: Asked, masks: int = 32) -> Tensor:
+    """(W, P): ridge regression of the words' log-odds on random halves of the image tokens and their complements."""
+    generator = torch.Generator().manual_seed(0)
+    halves = [torch.randperm(PATCHES, generator=generator) < PATCHES // 2 for _ in range(masks // 2)]
+    shown = torch.stack([*halves, *(~half for half in halves)])
+    ids = torch.cat([asked.prompt, asked.answer[None, : asked.words - 1]], 1)
+    is_seen = torch.ones(masks, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    is_seen[:, 0, -asked.words :, :PATCHES] &= shown[:, None]
+    mask = torch.zeros(is_seen.shape).masked_fill(~is_seen, torch.finfo(torch.float32).min)
+    inner = asked.model.model
+    with torch.no_grad():
+        embedded = inner.get_input_embeddings()(ids).clone()
+        embedded[0, :PATCHES] = inner.get_image_features(asked.pixel_values).pooler_output[0]
+        run = inner.language_model(inputs_embeds=embedded.expand(masks, -1, -1), attention_mask=mask, use_cache=False)
+        logits = asked.model.lm_head(run.last_hidden_state[:, -asked.words :])
+    scores = torch.stack([log_odds(logits[:, row])[:, asked.answer[row]] for row in range(asked.words)], 1).double()
+    signs = shown.double() - 0.5
+    products = signs @ signs.T
+    ridge = products.diagonal().mean() * torch.eye(masks, dtype=torch.float64)
+    return (signs.T @ torch.linalg.solve(products + ridge, scores - scores.mean(0))).T.float()
 
 
 def value_norms(asked: Asked) -> Tensor:
@@ -181,6 +213,8 @@ def uniform(asked: Asked) -> Tensor:
 METHODS: dict[str, tuple[Callable[[Asked], Tensor], str]] = {  # with passes, forward + backward, for W words
     "answer evidence": (evidence, "1 + 1"),
     "focus of the answer": (focus, "1 + 1"),
+    "focus by size of the evidence": (focus_by_size, "1 + 1"),
+    "focus by effects of 32 masks": (focus_by_effects, "34 + 1"),
     "size of the evidence": (size, "1 + 1"),
     "attention × value norm": (value_norms, "1"),
     "raw attention, last layer": (raw_attention, "1"),
@@ -234,6 +268,18 @@ def on_objects(relevance: Tensor, scene: Scene, question: SceneQuestion) -> Iter
             yield word.kind, share, float(on_object[values.argmax()] > 0)
 
 
+def sharpen(relevance: Tensor, patches: float = 12) -> Tensor:
+    """Return the power of each positive map, as shares, whose entropy is that of so many equal patches."""
+    logs = relevance.clamp(min=0).double().log()
+    low, high = torch.full((len(logs), 1), 0.05), torch.full((len(logs), 1), 30.0)
+    for _ in range(40):
+        power = (low + high) / 2
+        shares = torch.softmax(power * logs.nan_to_num(neginf=-1e6), 1)
+        is_wide = torch.special.entr(shares).sum(1, keepdim=True).exp() > patches
+        low, high = power.where(is_wide, low), power.where(~is_wide, high)
+    return shares.float()
+
+
 def faithfulness(relevance: Tensor, question: SceneQuestion, asked: Asked) -> Iterator[float]:
     """Return the log-odds of each word about objects with the first patches shown, less those with them hidden."""
     for row, (word, values) in enumerate(zip(question.words, relevance, strict=True)):
@@ -258,6 +304,7 @@ def measure(folder: Path | None, scenes: int, faithful: int) -> str:
     model.set_attn_implementation("eager")
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
     peaks: dict[tuple[str, str], list[float]] = defaultdict(list)
+    sharp: dict[tuple[str, str], list[float]] = defaultdict(list)
     gains: dict[str, list[float]] = defaultdict(list)
     answers = 0
     for scene, question, asked in draw_asked(model, processor, scenes):
@@ -267,12 +314,14 @@ def measure(folder: Path | None, scenes: int, faithful: int) -> str:
             for kind, share, peak in on_objects(relevance, scene, question):
                 shares[name, kind].append(share)
                 peaks[name, kind].append(peak)
+            for kind, share, _ in on_objects(sharpen(relevance), scene, question):
+                sharp[name, kind].append(share)
             if scene.seed < FIRST_SEED + faithful:
                 gains[name] += faithfulness(relevance, question, asked)
     header = ("method", *(f"{kind} words" for kind in KINDS))
-    by_area, at_peak = (
+    by_area, sharpened, at_peak = (
         [(name, *(str(scene_mean(values[name, kind])) for kind in KINDS)) for name in METHODS]
-        for values in (shares, peaks)
+        for values in (shares, sharp, peaks)
     )
     orders = [(name, f"{scene_mean(gains[name]):.2f}", passes) for name, (_, passes) in METHODS.items()]
     words = ", ".join(f"{len(shares['random map', kind])} {kind}" for kind in KINDS)
@@ -280,6 +329,8 @@ def measure(folder: Path | None, scenes: int, faithful: int) -> str:
         (
             f"{answers} right answers about {scenes} scenes; words: {words}. On the object, by area:",
             table(header, by_area),
+            "The same at one sharpness, that of 12 equal patches:",
+            table(header, sharpened),
             "Largest value on a patch that touches it:",
             table(header, at_peak),
             f"The order of patches, of {len(gains['random map'])} words in {faithful} scenes:",

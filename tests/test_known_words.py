@@ -72,3 +72,16 @@ def test_every_method_gives_each_word_a_map(drawn):
         assert [kind for kind, *_ in measured] == spoken
         assert measured[spoken.index("shape")][1:] == (float(covered[patch]), float(covered[patch] > 0))
     assert len(list(faithfulness(torch.rand(asked.words, PATCHES), question, asked))) == len(spoken)
+
+
+def test_effects_of_two_masks(drawn):
+    """Of one half and its complement, all effects have one size and the half's sign, as ridge regression has it."""
+    effects = known_words.masked_effects(drawn[2], masks=2)
+    half = torch.randperm(PATCHES, generator=torch.Generator().manual_seed(0)) < PATCHES // 2
+    assert torch.equal(effects[:, half] > 0, (effects[:, half][:, :1] > 0).expand(-1, PATCHES // 2))
+    torch.testing.assert_close(effects[:, ~half], -effects[:, half])
+
+
+def test_sharpened_maps_have_one_entropy():
+    sharp = known_words.sharpen(torch.rand(3, PATCHES, generator=torch.Generator().manual_seed(0)) ** 3 - 0.1)
+    torch.testing.assert_close(torch.special.entr(sharp).sum(1).exp(), torch.full((3,), 12.0), rtol=1e-3, atol=0)
