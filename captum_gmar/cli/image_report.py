@@ -139,7 +139,11 @@ def _draw_grid(
     **options: Any,
 ) -> Figure:
     """Draw the photo with a column for each method and a row for each class; classes of one method side by side."""
-    entries, names, claims = [METHODS[name] for name in question.methods], _map_names(question), list[str]()
+    entries, claims = [METHODS[name] for name in question.methods], list[str]()
+    beside = "" if not question.reads_class else f", {NO_CLASS}"  # of maps for which the class does not matter
+    names = [
+        name if entry.reads_class else name + beside for name, entry in zip(question.methods, entries, strict=True)
+    ]
     if len(maps) == 1:
         entries, names, maps = entries * question.top, _claims(explained, classifier), list(maps[0])
     elif question.top == 1:
@@ -196,12 +200,6 @@ def _title(explained: ExplainedImage, question: Question, classifier: Classifier
     if question.tokens:
         parts.append(f"relevance from {start_name(question.tokens)}")
     return ", ".join(parts)
-
-
-def _map_names(question: Question) -> list[str]:
-    """Return the names of several methods' maps, which say where the class does not matter."""
-    is_mixed = question.reads_class
-    return [f"{name}, {NO_CLASS}" if is_mixed and not METHODS[name].reads_class else name for name in question.methods]
 
 
 def _claims(explained: ExplainedImage, classifier: Classifier) -> list[str]:

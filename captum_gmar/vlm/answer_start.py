@@ -12,13 +12,18 @@ def has_encoder(model: Any) -> bool:
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
+def input_device(model: Any) -> torch.device:
+    """Return the device of the first weights; the CPU if accelerate has all of them elsewhere."""
+    return next((weight.device for weight in model.parameters() if not weight.is_meta), torch.device("cpu"))
+
+
 def decoder_start(model: Any, tokenizer: Any, arguments: Mapping[str, Any], gen_args: Mapping[str, Any]) -> Tensor:
     """Return the decoder's tokens (1, P) before the answer.
 
     These are the ``decoder_input_ids`` of the arguments, or else the start token. Whisper's language, task and
     "no timestamps" tokens follow it: the language of ``gen_args``, or the one that the model hears.
     """
-    given, device = arguments.get("decoder_input_ids"), next(model.parameters()).device
+    given, device = arguments.get("decoder_input_ids"), input_device(model)
     if given is not None:
         if not isinstance(given, Tensor) or given.is_floating_point() or given.dim() != 2 or len(given) != 1:
             raise ValueError(f"decoder_input_ids must be whole numbers of shape (1, tokens), but got {given!r}.")

@@ -140,6 +140,11 @@ class AnswerAttribution:
         if self.sound is not None:  # what follows it in the model's window is padding
             seconds = len(self.sound.samples) / self.sound.sampling_rate
             attended = attended[:, : max(len(self.tokens), round(seconds / tokens.seconds))]
+        if len(attended) > attended.shape[1]:
+            raise ValueError(
+                f"times() must be of no more words than tokens of the sound, but got {len(attended)} words and "
+                f"{attended.shape[1]} tokens. Pass several tokens as one word to phrases()."
+            )
         return word_spans(attended, tokens.seconds) * tokens.seconds
 
     @property

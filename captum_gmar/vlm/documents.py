@@ -12,7 +12,6 @@ from captum_gmar.vlm.decoder_pass import explain_rows
 from captum_gmar.vlm.evidence import check_example, check_version
 from captum_gmar.vlm.image_tokens import PicturePrompt
 from captum_gmar.vlm.layouts import picture_tokens
-from captum_gmar.vlm.prompts import place_inputs
 from captum_gmar.vlm.word_scores import word_scores
 from captum_gmar.vlm.words import token_texts
 
@@ -49,7 +48,7 @@ class DocumentEvidence:
             target: A label of every token, a class, or the places of the first and last token. Default: None, the
                 model's own.
         """
-        arguments = place_inputs(self.model, check_example(self.tower, inputs))
+        arguments = check_example(self.tower, inputs)
         ids = arguments["input_ids"][0]
         with torch.no_grad():
             output = self.model(**arguments)

@@ -15,7 +15,7 @@ from captum_gmar.vlm.attribution import AnswerAttribution, normalize_evidence
 from captum_gmar.vlm.decoder_pass import decoder_layers, explain_last_rows
 from captum_gmar.vlm.image_tokens import PicturePrompt, image_token_id
 from captum_gmar.vlm.layouts import Picture, picture_tokens
-from captum_gmar.vlm.prompts import picture_sizes, prompt_inputs
+from captum_gmar.vlm.prompts import picture_sizes, place_inputs, prompt_inputs
 from captum_gmar.vlm.sounds import SOUND_INPUTS, prepare_sound
 from captum_gmar.vlm.word_scores import blank_scores, word_scores
 from captum_gmar.vlm.words import token_texts
@@ -75,7 +75,7 @@ class AnswerEvidence:
         decoder_layers(model)
         self.model: Any = model
         self.processor = processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer = getattr(processor, "tokenizer", processor if hasattr(processor, "decode") else None)
 
     @classmethod
     def get_name(cls) -> str:
@@ -134,9 +134,9 @@ class AnswerEvidence:
         elif images is not None or sound is not None:
             raise ValueError("images and sound require a prompt, but got inputs of a processor. Pass one of both.")
         arguments = check_example(self.model, inputs)
-        _check_positions(self.model, arguments, 0)
         if has_encoder(self.model):
             arguments["decoder_input_ids"] = decoder_start(self.model, self.tokenizer, arguments, gen_args or {})
+        _check_positions(self.model, arguments, 0)
         ids = self._generate(arguments, dict(gen_args or {})) if target is None else self._token_ids(target, "target")
         contrast_ids = None if contrast is None else self._contrast_ids(contrast, ids)
         _check_positions(self.model, arguments, len(ids) - 1)
@@ -146,7 +146,7 @@ class AnswerEvidence:
         tokens, encoded, scores, totals = normalize_evidence(evidence)
         length = (tokens if encoded is None else encoded).shape[1]
         pictures = picture_tokens(PicturePrompt(self.model, arguments, length, sizes, self.tokenizer))
-        prompt_length = tokens.shape[1] - len(ids) + 1
+        prompt_length, space = tokens.shape[1] - len(ids) + 1, " " * (self.tokenizer is None)
         return AnswerAttribution(
             tuple(token_texts(self.tokenizer, ids)),
             *(tokens, encoded, scores, totals),
@@ -154,7 +154,7 @@ class AnswerEvidence:
             None if pictures is None else tuple(pictures),
             sound=heard,
             gains=scores - blank_scores(*given) if with_gains else None,
-            contrast=None if contrast_ids is None else self._join_texts(contrast_ids),
+            contrast=None if contrast_ids is None else space.join(token_texts(self.tokenizer, contrast_ids)).strip(),
             prompt_tokens=self._prompt_tokens(arguments, prompt_length, pictures),
             attended=evidence.attended,
         )
@@ -174,10 +174,11 @@ class AnswerEvidence:
     def _generate(self, arguments: Mapping[str, Any], gen_args: dict[str, Any]) -> list[int]:
         """Generate an answer's tokens, without end tokens."""
         start = arguments["decoder_input_ids" if has_encoder(self.model) else "input_ids"][0].tolist()
-        most = 25
+        most, positions = 25, _last_position(self.model)
         if any(name in arguments for name in SOUND_INPUTS):
-            positions = getattr(self.model.config, "max_target_positions", None)
-            most = min(SPOKEN_TOKENS, positions - len(start)) if positions else SPOKEN_TOKENS
+            most = SPOKEN_TOKENS
+        if positions is not None:
+            most = max(1, min(most, positions - len(start)))
         gen_args = {"max_new_tokens": most, "do_sample": False, **gen_args}
         with torch.no_grad():
             sequence: list[int] = self.model.generate(**arguments, **gen_args)[0].tolist()
@@ -193,7 +194,7 @@ class AnswerEvidence:
     def _token_ids(self, answer: Answer, name: str) -> list[int]:
         if isinstance(answer, str):
             if self.tokenizer is None:
-                raise ValueError(f"{name} must be token ids without a processor, but got text. Pass a processor.")
+                raise ValueError(f"{name} must be token ids without a tokenizer, but got text. Pass the processor.")
             if self.model.config.model_type == "whisper" and answer[:1].strip() and answer[:1].isascii():
                 answer = f" {answer}"  # Whisper's words begin with a space
             text, answer = answer, self.tokenizer(answer, add_special_tokens=False)["input_ids"]
@@ -218,9 +219,6 @@ class AnswerEvidence:
         if others * (len(ids) // len(others)) == ids:
             raise ValueError(f"contrast must be another answer than the target, but got {contrast!r} for both.")
         return others
-
-    def _join_texts(self, ids: list[int]) -> str:
-        return (" " * (self.tokenizer is None)).join(token_texts(self.tokenizer, ids)).strip()
 
     def _append_answer(self, arguments: Mapping[str, Any], ids: list[int]) -> dict[str, Any]:
         """Append the answer without its last token to the model's inputs."""
@@ -248,12 +246,19 @@ def check_version() -> None:
 
 
 def check_example(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the model's arguments; raise a ValueError unless they are one example."""
+    """Return the model's arguments in its precision; raise a ValueError unless they are one example."""
     if not isinstance(inputs, Mapping):
         raise ValueError(f"inputs must be a prompt, or of the model's processor, but got {type(inputs).__name__}.")
     if inputs.get("input_ids") is not None or not has_encoder(model):
         _check_ids(model, inputs.get("input_ids"), inputs.get("attention_mask"))
-    return {name: value for name, value in inputs.items() if name not in ("labels", "position_ids")}
+    elif inputs.get("encoder_outputs") is None:
+        value = inputs.get(model.main_input_name)
+        if not isinstance(value, Tensor) or len(value) != 1:
+            raise ValueError(
+                f"inputs must hold {model.main_input_name}, a tensor of one example, but got "
+                f"{tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}."
+            )
+    return place_inputs(model, {key: inputs[key] for key in inputs if key not in ("labels", "position_ids")})
 
 
 def _check_ids(model: Any, ids: object, mask: object) -> None:
@@ -274,13 +279,18 @@ def _check_ids(model: Any, ids: object, mask: object) -> None:
         )
 
 
+def _last_position(model: Any) -> int | None:
+    config = model.config.get_text_config(decoder=True)
+    positions = getattr(config, "max_position_embeddings", getattr(config, "max_target_positions", None))
+    return positions if isinstance(positions, int) else None
+
+
 def _check_positions(model: Any, arguments: Mapping[str, Any], answer_tokens: int) -> None:
     """Raise a ValueError unless the decoder has positions for the prompt and the answer's tokens."""
-    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    ids = None if has_encoder(model) else arguments.get("input_ids")
-    length = answer_tokens + (0 if ids is None else ids.shape[1])
-    if isinstance(positions, int) and length > positions:
+    positions = _last_position(model)
+    length = answer_tokens + arguments["decoder_input_ids" if has_encoder(model) else "input_ids"].shape[1]
+    if positions is not None and length > positions:
         raise ValueError(
-            f"inputs must fit the model's {positions} positions, prompt, pictures and answer together, but got "
-            f"{length} tokens. Shorten the prompt, or scale the pictures down."
+            f"inputs must fit the model's {positions} positions, prompt, pictures, sound and answer together, but got "
+            f"{length} tokens. Shorten them."
         )

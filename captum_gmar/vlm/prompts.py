@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_gmar.files.sounds import Sound
-from captum_gmar.vlm.answer_start import has_encoder
+from captum_gmar.vlm.answer_start import has_encoder, input_device
 from captum_gmar.vlm.image_tokens import image_token_id
 from captum_gmar.vlm.sounds import sound_features
 
@@ -21,7 +21,7 @@ RGB_DIMS, CHANNELS = 3, (1, 3, 4)  # of arrays, whose channels come first or las
 def prompt_inputs(
     model: Any, processor: Any, prompt: str, images: Any = None, sound: Sound | None = None
 ) -> dict[str, Any]:
-    """Return the model's inputs for one prompt, on its device and in its precision.
+    """Return the model's inputs for one prompt.
 
     The prompt is a question for the processor's chat template, or a text with image tokens, which is used unchanged; it
     is empty for encoder–decoder captioners and speech recognisers. A sound has the processor's rate.
@@ -35,7 +35,7 @@ def prompt_inputs(
     if prompt and (is_recogniser or model.config.model_type == "vision-encoder-decoder"):
         raise ValueError(f"inputs must be an empty prompt for {type(model).__name__}, but got {prompt!r}.")
     if is_recogniser and sound is not None:
-        return place_inputs(model, sound_features(model, processor, sound))
+        return sound_features(model, processor, sound)
     text = _apply_template(model, processor, prompt, len(pictures), sound is not None)
     arguments: dict[str, Any] = {} if model.config.model_type == "vision-encoder-decoder" else {"text": text}
     if pictures:
@@ -51,7 +51,7 @@ def prompt_inputs(
         ) from error
     _check_fits(model, processor, returned, len(pictures))
     known = inspect.signature(model.forward).parameters
-    return place_inputs(model, {k: value for k, value in returned.items() if k != "token_type_ids" or k in known})
+    return {name: value for name, value in returned.items() if name != "token_type_ids" or name in known}
 
 
 def picture_sizes(images: Any) -> list[tuple[int, int]] | None:
@@ -124,9 +124,9 @@ def _check_fits(model: Any, processor: Any, returned: dict[str, Any], pictures: 
 
 def place_inputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return inputs on the model's device and in its precision."""
-    like = next(model.parameters())
-    return {
-        name: value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+    device, precision = input_device(model), next(w.dtype for w in model.parameters() if w.is_floating_point())
+    return {  # a vector of floats has times, which the model reads in full precision
+        name: value.to(device, precision if value.is_floating_point() and value.dim() > 1 else None)
         if isinstance(value, Tensor)
         else value
         for name, value in inputs.items()

@@ -13,7 +13,6 @@ from captum_gmar.vlm.decoder_pass import explain_rows
 from captum_gmar.vlm.evidence import check_example, check_version
 from captum_gmar.vlm.image_tokens import PicturePrompt, PictureTokens
 from captum_gmar.vlm.layouts import picture_tokens
-from captum_gmar.vlm.prompts import place_inputs
 from captum_gmar.vlm.words import token_texts
 
 
@@ -93,8 +92,7 @@ class RetrievalEvidence:
             raise ValueError("processor must be the model's own, where page or query are not its output, but got None.")
         page_inputs = page if isinstance(page, Mapping) else self.processor.process_images(images=[page])
         query_inputs = query if isinstance(query, Mapping) else self.processor.process_queries(text=[query])
-        arguments = place_inputs(self.model, check_example(self.model.vlm, page_inputs))
-        words = place_inputs(self.model, check_example(self.model.vlm, query_inputs))
+        arguments, words = (check_example(self.model.vlm, inputs) for inputs in (page_inputs, query_inputs))
         with torch.no_grad():
             queries, tokens = (self.model(**inputs).embeddings[0] for inputs in (words, arguments))
         similarities = queries @ tokens.mT  # (W, S)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import prod
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,19 @@ def prepare_sound(model: Any, processor: Any, sound: Any) -> Sound:
     window = getattr(extractor, "chunk_length", None) if model.config.model_type != "voxtral" else None
     if isinstance(sound, str | Path):
         return read_sound(sound, extractor.sampling_rate, window)
-    if not isinstance(sound, tuple | list) or len(sound) != 2 or not isinstance(sound[1], int) or sound[1] <= 0:
+    if not isinstance(sound, tuple | list) or len(sound) != 2 or not isinstance(sound[1], Integral) or sound[1] <= 0:
         raise TypeError(f"sound must be a WAV file, or samples with their rate, but got {type(sound).__name__}.")
-    return convert_sound(_mean_channel(sound[0]), sound[1], extractor.sampling_rate, window)
+    return convert_sound(_mean_channel(sound[0]), int(sound[1]), extractor.sampling_rate, window)
 
 
 def _mean_channel(samples: Any) -> npt.NDArray[np.float64]:
     """Return the mean of channels, (samples,); the shorter dimension has the channels."""
     array = np.asarray(samples)
-    scale = 1.0 if array.dtype.kind == "f" else float(np.iinfo(array.dtype).max)
-    values = np.atleast_1d(array.astype(np.float64) / scale)
-    if values.ndim > 2 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"sound must be finite, (samples,) or (samples, channels), but got shape {array.shape}.")
+    kind, half = array.dtype.kind, 2.0 ** (8 * array.dtype.itemsize - 1)
+    if kind not in "fiu" or array.ndim not in (1, 2) or not array.size or not np.isfinite(array).all():
+        what = f"shape {array.shape} of {array.dtype}"
+        raise ValueError(f"sound must be finite numbers, (samples,) or (samples, channels), but got {what}.")
+    values = array.astype(np.float64) if kind == "f" else (array - half * (kind == "u")) / half
     mean: npt.NDArray[np.float64] = values if values.ndim == 1 else values.mean(int(np.argmin(values.shape)))
     return mean
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 from installed import HAS_TRANSFORMERS_5
 from oracle import log_odds
-from text_models import ANSWER, TEXT, TEXT_MODELS, text_model
+from text_models import ANSWER, IMAGE_TOKEN, TEXT, TEXT_MODELS, VISION, pixels, prompt, text_model
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
@@ -16,6 +16,7 @@ from captum_gmar.vlm.decoder_pass import decoder_layers
 if not HAS_TRANSFORMERS_5:
     pytest.skip("AnswerEvidence needs transformers 5 or newer", allow_module_level=True)
 
+PAGE = 45  # rows and columns of a page's image tokens
 UNPLACED = {"mllama"}  # its layout depends on the picture's size
 
 
@@ -160,3 +161,21 @@ def test_logits_are_computed_in_chunks_of_layers():
     hook.remove()
     assert rows == [1, 4, 4]  # one row of the model's own call, and the words' rows of each of two layers
     assert max(rows) <= inputs["input_ids"].shape[1] + len(ANSWER) - 1
+
+
+def test_a_page_of_two_thousand_image_tokens():
+    torch.manual_seed(0)
+    one = {"num_hidden_layers": 1, "num_attention_heads": 1}
+    text = transformers.LlamaConfig(**TEXT | one | {"num_key_value_heads": 1, "max_position_embeddings": PAGE**2 + 6})
+    vision = transformers.CLIPVisionConfig(**VISION | one | {"image_size": 8 * PAGE})
+    parts = {"text_config": text, "vision_config": vision, "image_token_index": IMAGE_TOKEN}
+    model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**parts, vision_feature_layer=-1))
+    inputs = {"input_ids": prompt(PAGE**2), "pixel_values": pixels(1, 3, 8 * PAGE, 8 * PAGE)}
+    evidence = AnswerEvidence(model.double().eval())
+    result = evidence.attribute(inputs, target=ANSWER)
+    (tokens,), scores = dense_evidence(model, inputs, ANSWER)
+    assert_evidence(result, tokens, scores)
+    assert result.picture_relevance().shape == (len(ANSWER), PAGE, PAGE)
+    assert len(evidence.attribute(inputs).tokens) <= 3  # as many as the model has positions for
+    with pytest.raises(ValueError, match=r"inputs must fit the model's 2031 positions.* but got 2032 tokens"):
+        evidence.attribute(inputs, target=[*ANSWER, 11])

@@ -56,6 +56,10 @@ def test_models_spread_by_accelerate(name, way, tmp_path):
     assert any(weight.is_meta for weight in model.parameters())
     found = AnswerEvidence(model).attribute(inputs, target=ANSWER).relevance
     assert_close(found, expected, rtol=0, atol=0)
+    if name == "llava":
+        prompted = AnswerEvidence(model, build_processor()).attribute("what?", "ab", images=photo()).scores
+        whole = AnswerEvidence(text_model(name)[0], build_processor()).attribute("what?", "ab", images=photo()).scores
+        assert_close(prompted, whole, rtol=0, atol=0)
 
 
 class Letters:
@@ -81,7 +85,7 @@ def test_answers_of_text_are_cut_by_the_tokenizer():
     [
         ({}, {"target": []}, "target must be at least one token of the model's 99"),
         ({}, {"target": [99]}, "target must be at least one token of the model's 99"),
-        ({}, {"target": "cab"}, "target must be token ids without a processor"),
+        ({}, {"target": "cab"}, "target must be token ids without a tokenizer"),
         ({}, {"target": [3, 4], "contrast": [3, 4, 5]}, "contrast must be one token, or as many as the target's 2"),
         ({"input_ids": torch.ones(2, 3).long()}, {"target": [3]}, "inputs must be of one example"),
         ({"input_ids": torch.tensor([[1, *[90] * 32, 90]])}, {"target": [3]}, "[Ii]mage"),

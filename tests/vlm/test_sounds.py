@@ -85,10 +85,10 @@ def test_a_token_stands_for_its_time(name):
     assert abs(float(rows.nonzero().double().mean()) - expected) <= 1.5
 
 
-@pytest.mark.parametrize("form", ["array", "file", "stereo", "whole numbers", "another rate"])
+@pytest.mark.parametrize("form", ["array", "file", "stereo", "whole numbers", "bytes", "another rate"])
 def test_a_sound_is_what_the_extractor_makes_of_it(hearing, form, tmp_path):
     model, processor = hearing
-    samples, rate = TONE, 16_000
+    samples, rate = TONE, np.int64(16_000)
     if form == "another rate":
         samples, rate = np.sin(np.arange(16_000) / 18), 32_000
     numbers = (samples * 32767).round().astype(np.int16)
@@ -101,12 +101,13 @@ def test_a_sound_is_what_the_extractor_makes_of_it(hearing, form, tmp_path):
         "file": str(tmp_path / "sound.wav"),
         "stereo": (np.stack([2 * samples, 0 * samples], 1), rate),
         "whole numbers": (numbers, rate),
+        "bytes": ((samples * 127 + 128).round().astype(np.uint8), rate),
     }.get(form, (samples, rate))
     result = AnswerEvidence(model, processor).attribute(sound=sound, target="cab")
     made = processor.feature_extractor(TONE, sampling_rate=16_000, return_tensors="pt")["input_features"].double()
     start = {"input_features": made, "decoder_input_ids": torch.tensor([[2, 5]])}
     expected = AnswerEvidence(model).attribute(start, target=[12, 10, 11])
-    tolerance = 0.05 if form == "another rate" else 2e-3
+    tolerance = 0.05 if form in ("another rate", "bytes") else 2e-3
     assert_close(result.scores, expected.scores, rtol=0, atol=tolerance)
     assert (result.sound.rate, result.sound.sampling_rate) == (rate, 16_000)
     assert result.sound.seconds == 0.5
@@ -119,10 +120,11 @@ def test_a_sound_longer_than_the_window_is_cut(hearing):
     assert len(result.sound.samples) == 16_000
 
 
-def test_silence_has_an_answer(hearing):
+def test_silence_has_an_answer_that_gains_nothing(hearing):
     model, processor = hearing
-    result = AnswerEvidence(model, processor).attribute(sound=(np.zeros(8000), 16_000), target="cab")
-    assert torch.isfinite(result.relevance).all()
+    result = AnswerEvidence(model, processor).attribute(sound=(np.zeros(8000), 16_000), target="cab", with_gains=True)
+    assert torch.isfinite(result.encoded_relevance).all()
+    assert torch.equal(result.gains, torch.zeros(3, dtype=torch.float64))
 
 
 def test_the_model_s_own_words_come_after_its_start(hearing):
@@ -165,8 +167,8 @@ def test_faults_of_sounds_are_one_line(hearing, tmp_path):
     explain = AnswerEvidence(model, processor).attribute
     with pytest.raises(TypeError, match=r"sound must be a WAV file, or samples with their rate, but got ndarray"):
         explain(sound=TONE)
-    for samples in (np.zeros(0), np.full(9, np.nan), np.zeros((2, 3, 4))):
-        with pytest.raises(ValueError, match="sound must be finite, "):
+    for samples in (np.zeros(0), np.full(9, np.nan), np.zeros((2, 3, 4)), np.zeros(9, bool), np.zeros(())):
+        with pytest.raises(ValueError, match="sound must be finite numbers, "):
             explain(sound=(samples, 16_000))
     with pytest.raises(OSError, match="no-such"):
         explain(sound=tmp_path / "no-such.wav")
@@ -180,6 +182,22 @@ def test_faults_of_sounds_are_one_line(hearing, tmp_path):
         AnswerEvidence(text_model("llava")[0]).attribute("what?", sound=(TONE, 16_000))
     with pytest.raises(ValueError, match="decoder_input_ids must be whole numbers of shape"):
         explain({**speech_model("whisper")[1], "decoder_input_ids": torch.ones(2)}, target=ANSWER)
+    with pytest.raises(ValueError, match="target must be token ids without a tokenizer"):
+        AnswerEvidence(model, processor.feature_extractor).attribute(sound=(TONE, 16_000), target="cab")
+
+
+@pytest.mark.parametrize("name", RECOGNISERS)
+def test_sounds_of_a_recogniser_are_one_tensor_of_any_precision(name):
+    model, inputs = speech_model(name)
+    explain, key = AnswerEvidence(model).attribute, model.main_input_name
+    for sounds in (torch.cat([inputs[key]] * 2), inputs[key].numpy(), None):
+        with pytest.raises(ValueError, match=rf"inputs must hold {key}, a tensor of one example, but got (\(2|n|N)"):
+            explain({key: sounds}, target=ANSWER)
+    single = explain({key: inputs[key].float()}, target=ANSWER).scores
+    assert_close(single, explain(inputs, target=ANSWER).scores, rtol=1e-3, atol=1e-5)
+    if name in ("whisper", "speech_to_text"):
+        with pytest.raises(ValueError, match=r"inputs must fit the model's 32 positions.* but got 3[3-4] tokens"):
+            explain(inputs, target=[3] * 33)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +264,13 @@ def test_times_of_words_are_in_seconds_of_the_sound(hearing):
     assert times.max() <= 0.5
     expected = word_spans(result.pictures[0].map(result.attended)[:, 0, :25], 0.02) * 0.02
     assert_close(times, expected)
+    result = (
+        AnswerEvidence(model, processor)
+        .attribute(sound=(TONE[:1], 16_000), target="cab" * 9)
+        .phrases([slice(0, 1)] * 51)
+    )
+    with pytest.raises(ValueError, match="but got 51 words and 50 tokens"):
+        result.times()
     with pytest.raises(ValueError, match=r"times\(\) must be of words of a sound"):
         AnswerEvidence(text_model("llava")[0]).attribute(text_model("llava")[1], target=ANSWER).times()
 

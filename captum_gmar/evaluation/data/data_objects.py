@@ -123,14 +123,10 @@ def _item_parts(item: Any, number: int) -> tuple[Any, Any, Any, Any]:
         image, Image.Image | Tensor | np.ndarray | str | PathLike
     ):
         raise TypeError(f"data must hold {_FORMS}, but got {type(item).__name__} of {type(image).__name__}.")
-    is_mask = isinstance(place, Image.Image | np.ndarray) or (
-        isinstance(place, Tensor) and place.dim() >= 2 and not _is_boxes(place)
-    )
+    is_mask = isinstance(place, Image.Image | np.ndarray | Tensor)
+    if isinstance(place, Tensor):  # boxes are numbers (objects, 4)
+        is_mask = place.dim() >= 2 and not (place.is_floating_point() and place.shape[1:] == (4,))
     return (image, label, None, place) if is_mask else (image, label, place, None)
-
-
-def _is_boxes(place: Tensor) -> bool:
-    return place.is_floating_point() and place.dim() == 2 and place.shape[1] == 4
 
 
 def _image(image: Any, number: int, form: Sequence[str]) -> Image.Image | Tensor:
