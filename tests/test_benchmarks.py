@@ -19,7 +19,7 @@ from benchmarks.measuring import EVERYTHING, Found, Measuring
 from benchmarks.plots import draw_growth
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import to_markdown, write_report
-from benchmarks.rows import BOTH, FORWARD, NAMES, OWN, Row
+from benchmarks.rows import BOTH, FORWARD, NAMES, ON_DISK, OWN, Row
 from benchmarks.summary import fitted_exponent, grown, lines
 from benchmarks.timing import Limits, Sample, couples, take_times
 from benchmarks.word_cost import Held
@@ -143,7 +143,7 @@ class TestRuns:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_presets_name_rows_and_what_grows(preset):
-    assert {name for names in preset.rows.values() for name in names} <= set(NAMES)
+    assert {name for names in preset.rows.values() for name in names} <= {*NAMES, ON_DISK}
     for growing in preset.growth.values():
         assert len(growing) >= 3
         assert {case.layers for case in growing}.isdisjoint({None})
