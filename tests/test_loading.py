@@ -4,6 +4,7 @@ Packages that are missing are skipped; ``docs/how-to/loading.md`` names the test
 """
 
 import copy
+import importlib
 import os
 import re
 import subprocess
@@ -166,9 +167,41 @@ def test_dynamic_int8(method):
     assert relevance("rollout", model).shape == (2, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "tolerance"),
+    [("torch", "TorchLinear", 1e-6), ("torch_awq", "AwqTorchLinear", 2e-3)],  # AWQ's computes in half precision
+    ids=["gptq", "awq"],
+)
+def test_gptqmodel(file, name, tolerance):
+    """The plain model has the weights that the kernel shows by what it returns for unit vectors."""
+    pytest.importorskip("gptqmodel")
+    kind = getattr(importlib.import_module(f"gptqmodel.nn_modules.qlinear.{file}"), name)
+
+    def quantise(layer, bits=4, group=32):
+        low, high = layer.weight.detach().unflatten(1, (-1, group)).aminmax(dim=-1)
+        scales = (high - low) / (2**bits - 1)
+        sizes = {"in_features": layer.in_features, "out_features": layer.out_features, "bias": True}
+        packed = kind(bits=bits, group_size=group, sym=False, desc_act=False, register_buffers=True, **sizes)
+        pack = packed.pack_original if name == "TorchLinear" else packed.pack
+        pack(layer, scales, torch.round(-low / scales), torch.arange(layer.in_features, dtype=torch.int32) // group)
+        return packed.eval()
+
+    def dense(module):
+        if isinstance(module, kind):
+            with torch.no_grad():
+                return (module(torch.eye(module.in_features)) - module(torch.zeros(1, module.in_features))).T
+
+    model = swap_layers(quantise)
+    plain = with_weights(model, dense)
+    for path, module in model.named_modules():
+        if isinstance(module, kind):
+            plain.get_submodule(path).bias.data = module.bias.float()
+    assert_explained_as(model, plain, tolerance)
+
+
 @pytest.mark.parametrize("method", ["gmar-l1", "token-evidence"])
 def test_gptq_and_awq_kernels(method):
-    """GPTQModel's kernels state by this attribute whether they have a gradient; the stand-ins do as well."""
+    """GPTQModel's kernels state by this attribute if they have a gradient. The stand-ins do as well."""
 
     class MarlinLinear(nn.Linear):
         SUPPORTS_TRAINING = False
