@@ -76,7 +76,7 @@ def cut_gradient_error(operations: str = "some of its operations") -> RuntimeErr
     """Return the error of a graph in which torch has no gradient before the layers."""
     return RuntimeError(
         f"model must have a gradient throughout, but {operations} have none, as those of dynamically quantised layers. "
-        "Pass the model as it was before, or use AttentionRollout or RawAttention."
+        "Pass the model as it was before, or use AttentionRollout or RawAttention (docs/how-to/loading.md)."
     )
 
 

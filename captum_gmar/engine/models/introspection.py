@@ -110,7 +110,7 @@ def check_loaded(info: ModelInfo, inputs: Tensor) -> None:
         if weight.is_meta and not inputs.is_meta and not _is_hooked(info):
             raise RuntimeError(
                 f"{type(info.model).__name__} must have all of its weights, but those of {name!r} are on the meta "
-                "device. Load the whole model, or let accelerate offload it."
+                "device. Load the whole model, or let accelerate offload it (docs/how-to/loading.md)."
             )
         if getattr(weight, "act_quant_kwargs", None) is not None:
             raise _quantised_error(name, module, "torchao has no gradient of its quantised activations")
@@ -127,5 +127,5 @@ def _is_hooked(info: ModelInfo) -> bool:
 def _quantised_error(name: str, module: nn.Module, reason: str) -> RuntimeError:
     return RuntimeError(
         f"{type(module).__name__} {name!r} must pass a gradient, but {reason}. Load the model anew, with quantised "
-        "weights alone or none."
+        "weights alone or none. docs/how-to/loading.md lists what works."
     )
