@@ -1,5 +1,6 @@
 """Layouts of image tokens against models and processors that get numbered pictures."""
 
+import string
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,10 @@ import transformers as tf
 from installed import HAS_TRANSFORMERS_5
 from PIL import Image
 from text_models import ANSWER, IMAGE_TOKEN, text_model
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.vlm.decoder_pass import decoder_layers
@@ -138,6 +143,102 @@ def test_internvl_s_layout_is_that_of_its_processor(size):
         assert tokens.columns[row, column] == 1 + 4 * tile + 2 * tile_row + tile_column
         assert sorted(tokens.positions.tolist()) == list(range(1, 1 + 4 * len(pixels)))
         assert (picture_tokens(prompt._replace(sizes=None)) is None) == (len(pixels) > 1)
+
+
+def letter_tokenizer(*marks):
+    """Return a tokenizer with one token for each sign, and one for each mark."""
+    signs = ["<unk>", *string.ascii_letters, *string.digits, *string.punctuation, *" \n"]
+    model = Tokenizer(WordLevel({sign: number for number, sign in enumerate(signs)}, unk_token="<unk>"))
+    model.pre_tokenizer, model.decoder = Split(Regex(r"[\s\S]"), "isolated"), Fuse()
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<unk>", unk_token="<unk>")
+    tokenizer.add_tokens(list(marks), special_tokens=True)
+    return tokenizer
+
+
+def idefics_processor(name):
+    """Return the processor of a model with tiles of 2 × 2 tokens, and its config."""
+    marks = ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"]
+    tokenizer = letter_tokenizer(*marks, *(f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)))
+    for kind, mark in zip(("fake_image", "image", "global_image", "end_of_utterance"), marks, strict=True):
+        setattr(tokenizer, f"{kind}_token", mark)
+    tile = {"max_image_size": {"longest_edge": TILE}}
+    images = getattr(tf, f"{name}ImageProcessor")(size={"longest_edge": 3 * TILE}, **tile)
+    parts = {"image_processor": images, "tokenizer": tokenizer, "image_seq_len": 4}
+    if name == "SmolVLM":
+        for package in ("torchvision", "num2words"):
+            pytest.importorskip(package)
+        parts["video_processor"] = tf.SmolVLMVideoProcessor(size={"longest_edge": TILE}, num_frames=4, fps=2, **tile)
+    vision = SimpleNamespace(image_size=TILE, patch_size=CELL // 2)
+    ids = {"image_token_id": tokenizer.convert_tokens_to_ids("<image>"), "scale_factor": 2}
+    return getattr(tf, f"{name}Processor")(**parts), SimpleNamespace(model_type="idefics3", vision_config=vision, **ids)
+
+
+def qwen_processor(name):
+    """Return the processor of a model with tokens of 2 × 2 patches, and its config."""
+    pytest.importorskip("torchvision")
+    tokenizer = letter_tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    sizes = {"patch_size": CELL // 2, "merge_size": 2, "temporal_patch_size": 2}
+    images = tf.Qwen2VLImageProcessor(**sizes, size={"shortest_edge": 64, "longest_edge": 96**2})
+    videos = {**sizes, "size": {"shortest_edge": 64, "longest_edge": 8 * 96**2}, "cap_pixels_per_frame": False}
+    video_class = getattr(tf, f"{'Qwen3VL' if name == 'Qwen3VL' else 'Qwen2VL'}VideoProcessor")
+    parts = {"image_processor": images, "tokenizer": tokenizer, "video_processor": video_class(**videos)}
+    ids = {
+        kind: tokenizer.convert_tokens_to_ids(f"<|{kind[:5]}_pad|>") for kind in ("image_token_id", "video_token_id")
+    }
+    config = SimpleNamespace(model_type="qwen2_vl", vision_config=SimpleNamespace(spatial_merge_size=2), **ids)
+    return getattr(tf, f"{name}Processor")(**parts), config
+
+
+def tokens_of(processor, config, arguments):
+    length = arguments["input_ids"].shape[1]
+    prompt = PicturePrompt(SimpleNamespace(config=config), arguments, length, None, processor.tokenizer)
+    return picture_tokens(prompt)
+
+
+@pytest.mark.parametrize("name", ["Idefics3", "SmolVLM", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL"])
+def test_two_pictures_of_a_processor(name):
+    """The token of a white cell is the one whose pixels are white."""
+    idefics = name in ("Idefics3", "SmolVLM")
+    processor, config = (idefics_processor if idefics else qwen_processor)(name)
+    mark = "<image>" if idefics else "<|vision_start|><|image_pad|><|vision_end|>"
+    sizes = [(64, 96), (96, 64)]
+    for lit_one, row, column in [(0, 0, 0), (0, 3, 5), (0, 2, 1), (1, 0, 3), (1, 5, 0), (1, 4, 2)]:
+        pictures = [
+            lit(size, row, column) if number == lit_one else lit(size, 9, 9) for number, size in enumerate(sizes)
+        ]
+        batch = [pictures] if idefics else pictures
+        arguments = processor(text=f"a {mark} b {mark} c", images=batch, return_tensors="pt")
+        found = tokens_of(processor, config, arguments)
+        assert [tuple(tokens.columns.shape) for tokens in found] == [(4, 6), (6, 4)]
+        positions = (arguments["input_ids"][0] == config.image_token_id).nonzero().flatten()
+        if idefics:
+            tiles = arguments["pixel_values"][0].unflatten(0, (2, 7))[:, :-1].flatten(0, 1)  # without the overviews
+            tile, tile_row, tile_column = brightest(tiles)
+            expected = positions[4 * (tile + tile // 6) + 2 * tile_row + tile_column]
+        else:
+            expected = positions[arguments["pixel_values"].mean(1).unflatten(0, (-1, 4)).mean(1).argmax()]
+        assert found[lit_one].columns[row, column] == expected
+
+
+@pytest.mark.parametrize("name", ["SmolVLM", "Qwen2_5_VL", "Qwen3VL"])
+def test_a_video_of_a_processor(name):
+    """Frames of four seconds, two a second, one of which is white: its tokens and its second."""
+    idefics = name == "SmolVLM"
+    processor, config = (idefics_processor if idefics else qwen_processor)(name)
+    mark = "<video>" if idefics else "<|vision_start|><|video_pad|><|vision_end|>"
+    frames = np.zeros((8, TILE, TILE, 3), np.uint8)
+    frames[4:6] = 255
+    seconds = {"fps": 2.0, "total_num_frames": 8, "duration": 4.0, "frames_indices": list(range(8))}
+    options = {"video_metadata": [seconds], "do_sample_frames": idefics, "return_tensors": "pt"}
+    arguments = processor(text=f"a {mark} b", videos=[frames], **options)
+    (tokens,) = tokens_of(processor, config, arguments)
+    assert tokens.columns.shape == (4, 2, 2)
+    kind = config.image_token_id if idefics else config.video_token_id
+    positions = (arguments["input_ids"][0] == kind).nonzero().flatten()
+    pixels = arguments["pixel_values"][0] if idefics else arguments["pixel_values_videos"]
+    white = pixels.flatten(1).mean(1).unflatten(0, (4, -1)).mean(1).argmax()
+    assert torch.equal(tokens.columns[white].flatten(), positions.view(4, 4)[white])
+    assert abs(tokens.moments[white] - 2) <= 0.5, tokens.moments
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (96, 32), (64, 128), (128, 64), (32, 16)])
