@@ -1,5 +1,6 @@
 """Result of an explained answer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -136,7 +137,7 @@ class AnswerAttribution:
         if tokens is None or tokens.seconds is None:
             raise ValueError("times() must be of words of a sound, but got an answer without a sound of known time.")
         assert self.attended is not None
-        attended = tokens.map(self.attended)[:, 0]
+        attended, seconds = tokens.map(self.attended)[:, 0], math.inf
         if self.sound is not None:  # what follows it in the model's window is padding
             seconds = len(self.sound.samples) / self.sound.sampling_rate
             attended = attended[:, : max(len(self.tokens), round(seconds / tokens.seconds))]
@@ -145,7 +146,7 @@ class AnswerAttribution:
                 f"times() must be of no more words than tokens of the sound, but got {len(attended)} words and "
                 f"{attended.shape[1]} tokens. Pass several tokens as one word to phrases()."
             )
-        return word_spans(attended, tokens.seconds) * tokens.seconds
+        return (word_spans(attended, tokens.seconds) * tokens.seconds).clamp(max=seconds)
 
     @property
     def answer_relevance(self) -> Tensor:

@@ -264,6 +264,8 @@ def test_times_of_words_are_in_seconds_of_the_sound(hearing):
     assert times.max() <= 0.5
     expected = word_spans(result.pictures[0].map(result.attended)[:, 0, :25], 0.02) * 0.02
     assert_close(times, expected)
+    short = AnswerEvidence(model, processor).attribute(sound=(TONE[:7_880], 16_000), target="cab")
+    assert short.times().max() <= 7_880 / 16_000 < 25 * 0.02  # the last frame ends after the sound
     result = (
         AnswerEvidence(model, processor)
         .attribute(sound=(TONE[:1], 16_000), target="cab" * 9)
