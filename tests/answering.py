@@ -10,13 +10,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 
+def letter_tokenizer(vocabulary, **options):
+    """Return a tokenizer with one token for each sign of a vocabulary that has `<unk>`."""
+    model = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    model.pre_tokenizer, model.decoder = Split(Regex(r"[\s\S]"), "isolated"), Fuse()
+    return tf.PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>", **options)
+
+
 def build_tokenizer():
     letters = {"?": 3} | {letter: 10 + number for number, letter in enumerate(" abcdefghijklmnopqrstuvwxyz.:")}
-    model = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 4, "<image>": IMAGE_TOKEN, **letters}, unk_token="<unk>"))
-    model.pre_tokenizer, model.decoder = Split(Regex("."), "isolated"), Fuse()
-    return tf.PreTrainedTokenizerFast(
-        tokenizer_object=model, pad_token="<pad>", unk_token="<unk>", extra_special_tokens={"image_token": "<image>"}
-    )
+    vocabulary = {"<pad>": 0, "<unk>": 4, "<image>": IMAGE_TOKEN, **letters}
+    return letter_tokenizer(vocabulary, pad_token="<pad>", extra_special_tokens={"image_token": "<image>"})
 
 
 def build_processor(**changed):

@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from answering import letter_tokenizer
 from installed import HAS_TRANSFORMERS_5
 from PIL import Image
 from text_models import ANSWER, IMAGE_TOKEN, text_model
-from tokenizers import Regex, Tokenizer
-from tokenizers.decoders import Fuse
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Split
 
 from captum_gmar import AnswerEvidence
 from captum_gmar.vlm.decoder_pass import decoder_layers
@@ -145,12 +142,10 @@ def test_internvl_s_layout_is_that_of_its_processor(size):
         assert (picture_tokens(prompt._replace(sizes=None)) is None) == (len(pixels) > 1)
 
 
-def letter_tokenizer(*marks):
-    """Return a tokenizer with one token for each sign, and one for each mark."""
+def tokenizer_with(*marks):
+    """Return a tokenizer of letters and signs, with one token for each mark."""
     signs = ["<unk>", *string.ascii_letters, *string.digits, *string.punctuation, *" \n"]
-    model = Tokenizer(WordLevel({sign: number for number, sign in enumerate(signs)}, unk_token="<unk>"))
-    model.pre_tokenizer, model.decoder = Split(Regex(r"[\s\S]"), "isolated"), Fuse()
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<unk>", unk_token="<unk>")
+    tokenizer = letter_tokenizer({sign: number for number, sign in enumerate(signs)}, pad_token="<unk>")
     tokenizer.add_tokens(list(marks), special_tokens=True)
     return tokenizer
 
@@ -158,7 +153,7 @@ def letter_tokenizer(*marks):
 def idefics_processor(name):
     """Return the processor of a model with tiles of 2 × 2 tokens, and its config."""
     marks = ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"]
-    tokenizer = letter_tokenizer(*marks, *(f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)))
+    tokenizer = tokenizer_with(*marks, *(f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)))
     for kind, mark in zip(("fake_image", "image", "global_image", "end_of_utterance"), marks, strict=True):
         setattr(tokenizer, f"{kind}_token", mark)
     tile = {"max_image_size": {"longest_edge": TILE}}
@@ -176,11 +171,11 @@ def idefics_processor(name):
 def qwen_processor(name):
     """Return the processor of a model with tokens of 2 × 2 patches, and its config."""
     pytest.importorskip("torchvision")
-    tokenizer = letter_tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    tokenizer = tokenizer_with("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     sizes = {"patch_size": CELL // 2, "merge_size": 2, "temporal_patch_size": 2}
     images = tf.Qwen2VLImageProcessor(**sizes, size={"shortest_edge": 64, "longest_edge": 96**2})
     videos = {**sizes, "size": {"shortest_edge": 64, "longest_edge": 8 * 96**2}, "cap_pixels_per_frame": False}
-    video_class = getattr(tf, f"{'Qwen3VL' if name == 'Qwen3VL' else 'Qwen2VL'}VideoProcessor")
+    video_class = tf.Qwen3VLVideoProcessor if name == "Qwen3VL" else tf.Qwen2VLVideoProcessor
     parts = {"image_processor": images, "tokenizer": tokenizer, "video_processor": video_class(**videos)}
     ids = {
         kind: tokenizer.convert_tokens_to_ids(f"<|{kind[:5]}_pad|>") for kind in ("image_token_id", "video_token_id")
