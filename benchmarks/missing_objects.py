@@ -1,4 +1,4 @@
-"""Whether a number tells words that a model saw from words that it guessed, on scenes with and without an object.
+"""Measure which number tells words that a model saw from words that it guessed.
 
     python -m benchmarks.missing_objects --scenes 100
 

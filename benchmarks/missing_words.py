@@ -34,9 +34,11 @@ def damage(speech: Speech, noise: float | None, seed: int = 0) -> npt.NDArray[np
     samples, random = speech.samples.copy(), np.random.default_rng(seed)
     for start, end in speech.times[MISSING]:
         word = slice(round(start * RATE), round(end * RATE))
-        loudness = np.sqrt(np.mean(samples[word] ** 2)) * 10 ** ((noise or 0) / 20)
-        added = loudness * random.standard_normal(len(samples[word]))
-        samples[word] = 0 if noise is None else samples[word] + added
+        if noise is None:
+            samples[word] = 0
+        else:
+            loudness = np.sqrt(np.mean(samples[word] ** 2)) * 10 ** (noise / 20)
+            samples[word] += loudness * random.standard_normal(len(samples[word]))
     return samples
 
 
